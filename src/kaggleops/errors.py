@@ -1,0 +1,29 @@
+"""The one shape of every error a user can cause or meet.
+
+A message says, on one line, what was being done, to what, what is wrong, and what to do now. The
+command line prints it and nothing else; a stack trace is for our mistakes, not for the user's.
+"""
+
+
+class KaggleOpsError(Exception):
+    """Something the user can understand and act on.
+
+    Args:
+        doing: what was being done, in the -ing form and with its object ("reading gs://b/x").
+        problem: what is wrong.
+        hint: what to do now; may be empty where nothing can be done.
+    """
+
+    def __init__(self, doing: str, problem: str, hint: str = "") -> None:
+        self.doing = doing
+        self.problem = problem
+        self.hint = hint
+        super().__init__(doing, problem, hint)
+
+    def __str__(self) -> str:
+        message = f"{self.doing}: {self.problem.rstrip('.')}."
+        return f"{message} {self.hint}".replace("\n", " ").strip()
+
+
+class UsageError(KaggleOpsError):
+    """It was called wrongly: exit code 2 on the command line."""
