@@ -1,0 +1,156 @@
+"""The narrow interface to a bucket, and what it promises whatever the kind.
+
+1. An object is read whole, with its version; nobody ever sees half of one.
+2. A write names the version it replaces (`ABSENT` to create) and fails with `ConflictError` if
+   the object has changed meanwhile. So two writers can never overwrite each other unseen.
+3. A write whose answer was lost and that is sent again does not conflict with itself: where the
+   object already holds exactly the content to be written, the write has succeeded.
+4. Reads, lists and stats see every write that returned before they began.
+5. A passing fault (a reset, 408, 429, 5xx) is retried with backoff for the bucket's `patience`;
+   what remains is a `BucketUnavailableError`. A lasting one (no such bucket, no permission) is
+   raised at once. Each error says what was being done, to which object, why it failed and what to
+   do.
+
+Keys are relative, "/"-separated, without empty, "." or ".." parts (keys.py has all the rules). A
+folder cannot hold both `a` and `a/b` as a bucket of Google's can, so nobody should write both.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError, UsageError
+
+Version = str
+"""Changes with every write of an object. Opaque: compare for equality only."""
+
+ABSENT: Version = "0"
+"""The version of an object that does not exist (as GCS has it: ifGenerationMatch=0)."""
+
+
+class BucketError(KaggleOpsError):
+    """Anything that went wrong between us and a bucket."""
+
+
+class BucketNotFoundError(BucketError):
+    """The bucket itself does not exist.
+
+    A `bucket+file` bucket is made by the first write, so there only the other verbs raise this.
+    """
+
+
+class AccessDeniedError(BucketError):
+    """No credentials, expired ones, or ones without the permission."""
+
+
+class BucketUnavailableError(BucketError):
+    """A passing fault that outlasted the bucket's patience: the same call may work later.
+
+    A full disk is one too, although nobody waits for it: it can be mended without us.
+    """
+
+
+class ObjectNotFoundError(BucketError):
+    """No object has that key."""
+
+
+class ConflictError(BucketError):
+    """The object is not at the version the caller expected."""
+
+
+class InvalidKeyError(BucketError, UsageError):
+    """No kind of bucket could hold an object with that key."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object as a listing shows it. `size` is in bytes."""
+
+    key: str
+    version: Version
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object's whole content at one version."""
+
+    key: str
+    version: Version
+    data: bytes
+
+
+class Bucket(ABC):
+    """A place for objects. Safe to use from several threads and from forked processes."""
+
+    uri: str
+    """The address of key "" without a trailing slash, e.g. `gs://my-bucket/prefix`."""
+
+    artifact_uri: str
+    """The same place as MLflow's own artifact repositories address it
+    (`gs://my-bucket/prefix`, `file:///home/me/bucket`)."""
+
+    def prepare(self) -> None:  # noqa: B027 - most kinds have nothing to make
+        """Make the bucket where that is ours to do (a folder); called before a run logs there.
+
+        Reading never makes one, so that a mistyped address is an error and not an empty bucket.
+        """
+
+    @abstractmethod
+    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+        """Return the object, or None if it is still at version `unless` (a cheap request).
+
+        `unless=ABSENT` asks for the object if there is one by now, and gets None as long as there
+        is none.
+
+        Raises:
+            ObjectNotFoundError: no object has that key.
+        """
+
+    @abstractmethod
+    def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
+        """Write the object whole if it is still at version `expected`; return its version.
+
+        Where it is at another version but holds exactly `data`, that version is returned.
+
+        Args:
+            key: where to.
+            data: the content, or a file that holds it (for large ones: it is streamed).
+            expected: the version that this write replaces; `ABSENT` to create.
+
+        Raises:
+            ConflictError: the object is at another version and holds another content.
+        """
+
+    @abstractmethod
+    def stat(self, key: str) -> Entry | None:
+        """Return the object's version and size, or None if there is none."""
+
+    @abstractmethod
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        """Delete the object; it is no error if it is gone already.
+
+        Args:
+            key: which.
+            expected: delete only this version.
+
+        Raises:
+            ConflictError: `expected` was given and the object is at another version.
+        """
+
+    @abstractmethod
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+    ) -> Iterator[Entry]:
+        """Yield the objects whose keys start with `prefix`, in the order of their keys.
+
+        Args:
+            prefix: the start of the keys, "/" included where a folder is meant.
+            recursive: False leaves out keys that have a "/" after the prefix.
+            glob: only keys that match as a whole; `*` and `?` stop at "/", `**` does not.
+        """
+
+    def object_uri(self, key: str) -> str:
+        """Return the address to show to people, e.g. `gs://my-bucket/prefix/key`."""
+        return f"{self.uri}/{key}" if key else self.uri

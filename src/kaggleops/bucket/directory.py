@@ -1,0 +1,260 @@
+"""A bucket in a folder: each object is a plain file at its key, as MLflow writes its artifacts.
+
+How it keeps the promises of base.py between threads, processes and processes that are killed:
+
+- A write first goes to a file of its own in the hidden folder, complete and on the disk. Then,
+  under the key's lock, the version is compared and the file renamed into place. Whoever is killed
+  before the rename has changed nothing, and the kernel drops the locks of the dead.
+- Reads and lists take no lock, so they work on a read-only disk: an open file stays what it was.
+  (Unless it is overwritten in place, as MLflow does with artifacts that are logged twice.)
+- A version is made of the file's time, number and size. The number differs from that of the file
+  it replaces and the time is later than its time, so no version comes twice.
+- What a power cut leaves is a whole object, the last or the one before.
+
+The locks are flock's: they reach every process on this machine, and other machines only where the
+file system carries them there (NFS does; a synchronised folder such as Google Drive does not).
+"""
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from kaggleops.bucket.base import (
+    ABSENT,
+    AccessDeniedError,
+    Bucket,
+    BucketError,
+    BucketNotFoundError,
+    BucketUnavailableError,
+    ConflictError,
+    Entry,
+    ObjectNotFoundError,
+    StoredObject,
+    Version,
+)
+from kaggleops.bucket.content import opened
+from kaggleops.bucket.keys import HIDDEN_FOLDER, check_key, check_prefix, compile_glob, is_key
+from kaggleops.bucket.workroom import Workroom
+
+
+class DirectoryBucket(Bucket):
+    """The bucket in the folder `root`, which the first write makes if need be."""
+
+    def __init__(self, root: Path, *, patience: float = 120.0) -> None:
+        self._root = root
+        self._workroom = Workroom(root / HIDDEN_FOLDER, patience)
+        self.artifact_uri = root.as_uri()
+        self.uri = f"bucket+{self.artifact_uri}"
+
+    def prepare(self) -> None:
+        """Make the folder, and those above it."""
+        doing = f"making the bucket {self.uri}"
+        with self._explained(doing):
+            if not self._root.exists():
+                self._root.mkdir(parents=True, exist_ok=True)
+            self._require_root(doing)
+
+    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+        """Read without a lock; a folder is no object."""
+        doing = f"reading {self.object_uri(key)}"
+        check_key(key, doing)
+        with self._explained(doing):
+            file = _open(self._root / key)
+            if file is None:
+                self._require_root(doing)
+                if unless == ABSENT:
+                    return None
+                raise ObjectNotFoundError(doing, "there is no such object")
+            with file:
+                version = _version(os.fstat(file.fileno()))
+                return None if version == unless else StoredObject(key, version, file.read())
+
+    def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
+        """Make the folders on the way, write aside, compare and rename."""
+        doing = f"writing {self.object_uri(key)}"
+        check_key(key, doing)
+        path = self._root / key
+        with (
+            opened(data, doing) as content,
+            self._explained(doing),
+            self._workroom.spooled(content) as new,
+            self._workroom.locked(key, doing),
+        ):
+            there = _stat(path)
+            version = _version(there) if there else ABSENT
+            if version == expected:
+                return self._put(new, path, there.st_mtime_ns if there else 0, doing)
+            if there and _same_content(new, path):
+                return version
+            raise _conflict(doing, expected, version)
+
+    def stat(self, key: str) -> Entry | None:
+        """Look without opening the file."""
+        doing = f"looking for {self.object_uri(key)}"
+        check_key(key, doing)
+        with self._explained(doing):
+            there = _stat(self._root / key)
+            if there is None:
+                self._require_root(doing)
+                return None
+            return Entry(key, _version(there), there.st_size)
+
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        """Remove the file, and leave its folder: others may be about to use it."""
+        doing = f"deleting {self.object_uri(key)}"
+        check_key(key, doing)
+        path = self._root / key
+        with self._explained(doing):
+            self._require_root(doing)
+            if _stat(path) is None:
+                return
+            with self._workroom.locked(key, doing):
+                there = _stat(path)
+                if there is None:
+                    return
+                if expected is not None and _version(there) != expected:
+                    raise _conflict(doing, expected, _version(there))
+                path.unlink()
+
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+    ) -> Iterator[Entry]:
+        """Walk the folders; what is there all along is sure to be found."""
+        doing = f"listing {self.object_uri(prefix)}"
+        check_prefix(prefix, doing)
+        pattern = compile_glob(glob, doing) if glob is not None else None
+        return self._list(prefix, recursive, pattern, doing)
+
+    def _list(
+        self, prefix: str, recursive: bool, pattern: re.Pattern[str] | None, doing: str
+    ) -> Iterator[Entry]:
+        folder, _, start = prefix.rpartition("/")
+        with self._explained(doing):
+            self._require_root(doing)
+            for key, found in _walk(self._root, folder, start, recursive, frozenset()):
+                if is_key(key) and (pattern is None or pattern.fullmatch(key)):
+                    yield Entry(key, _version(found), found.st_size)
+
+    def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
+        moment = max(time.time_ns(), later_than + 1)
+        os.utime(new.fileno(), ns=(moment, moment))
+        for _ in range(10):
+            try:
+                Path(new.name).rename(path)
+                return _version(os.fstat(new.fileno()))
+            except FileNotFoundError:  # its folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except IsADirectoryError:
+                # A bucket has no empty folders, so one left behind is nobody's. Others stay.
+                for folder, _, _ in os.walk(path, topdown=False):
+                    Path(folder).rmdir()
+        raise BucketUnavailableError(doing, "somebody keeps removing its folder", "Try again.")
+
+    def _require_root(self, doing: str) -> None:
+        try:
+            is_folder = stat.S_ISDIR(self._root.stat().st_mode)
+        except FileNotFoundError:
+            hint = "Check the path; the first run that logs there makes it."
+            problem = f"the folder {self._root} does not exist"
+            raise BucketNotFoundError(doing, problem, hint) from None
+        if not is_folder:
+            raise BucketError(doing, f"{self._root} is a file", "A bucket is a folder.")
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._explain(error, doing) from error
+
+    def _explain(self, error: OSError, doing: str) -> BucketError:
+        place = error.filename2 or error.filename
+        reason = f"{error.strerror}: {place}" if place else str(error.strerror)
+        match error.errno:
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                hint = f"You need to own {self._root}, or to be let write there by who does."
+                return AccessDeniedError(doing, reason, hint)
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                return BucketUnavailableError(doing, reason, f"Free some space at {self._root}.")
+            case errno.ENOTDIR | errno.EEXIST:
+                hint = "A folder cannot hold both an object and others below its key."
+                return BucketError(
+                    doing, f"a file stands where a folder is needed ({reason})", hint
+                )
+            case errno.EISDIR | errno.ENOTEMPTY:
+                hint = "A folder cannot hold both an object and others below its key."
+                return BucketError(doing, f"a folder with objects stands there ({reason})", hint)
+            case _:
+                return BucketError(doing, reason)
+
+
+def _conflict(doing: str, expected: Version, version: Version) -> ConflictError:
+    problem = f"it is at version {version}, not {expected}: somebody else has written it"
+    return ConflictError(doing, problem, "Read it again first.")
+
+
+def _version(found: os.stat_result) -> Version:
+    return f"{found.st_mtime_ns:x}-{found.st_ino:x}-{found.st_size:x}"
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return what is known of the file, or None if there is none (a folder is none)."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        # Without waiting for the other end of a pipe, should somebody have put one there.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123 - a descriptor, not a path
+    os.close(descriptor)
+    return None
+
+
+def _same_content(new: BinaryIO, path: Path) -> bool:
+    new.seek(0)
+    with path.open("rb") as old:
+        while block := new.read(1 << 20):
+            if old.read(len(block)) != block:
+                return False
+        return not old.read(1)
+
+
+def _walk(
+    root: Path, folder: str, start: str, recursive: bool, above: frozenset[tuple[int, int]]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the files in `folder` whose names start with `start`, in the order of their keys.
+
+    `above` are the folders on the way here, so that a link to one of them is not followed for ever.
+    """
+    try:
+        here = (root / folder).stat()
+        with os.scandir(root / folder) as found:
+            entries = [entry for entry in found if entry.name.startswith(start)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    identity = (here.st_dev, here.st_ino)
+    if identity in above:
+        return
+    # "a-b" comes before what is in the folder "a", but after "a" itself: the slash counts.
+    names = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
+    for name, entry in names:
+        key = f"{folder}/{name}" if folder else name
+        if name.endswith("/"):
+            if recursive and key != f"{HIDDEN_FOLDER}/":
+                yield from _walk(root, key[:-1], "", True, above | {identity})
+        elif (details := _stat(Path(entry.path))) is not None:
+            yield key, details

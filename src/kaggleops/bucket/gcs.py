@@ -1,0 +1,280 @@
+"""A bucket on Cloud Storage, through Google's own client.
+
+How it keeps the promises of base.py:
+
+- A version is an object's generation. A write is one upload with `ifGenerationMatch`, a read one
+  download whose answer carries the generation along with the content.
+- Every attempt at a download starts afresh. The client would go on where it broke off, and then
+  checks no checksum, and asks for a generation that may be gone.
+- An upload names its MD5, so that Cloud Storage refuses what was damaged on the way. (The client's
+  own check comes after the fact and deletes the object, even if that is another's by then.)
+- A 412 is a conflict only if the object's size and MD5 are not those of what was to be written.
+"""
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from google.api_core import exceptions as answers
+from google.auth.exceptions import GoogleAuthError
+
+from kaggleops.bucket.base import (
+    ABSENT,
+    Bucket,
+    BucketNotFoundError,
+    ConflictError,
+    Entry,
+    ObjectNotFoundError,
+    StoredObject,
+    Version,
+)
+from kaggleops.bucket.content import opened
+from kaggleops.bucket.gcs_client import connect
+from kaggleops.bucket.gcs_faults import InterruptedUploadError, Patience, explain, message_of
+from kaggleops.bucket.keys import check_key, check_prefix, compile_glob, is_key
+
+_T = TypeVar("_T")
+
+_ONE_REQUEST = 8 * 1024 * 1024
+"""Up to how many bytes the client uploads in one request; above, in chunks (its own constant)."""
+
+_CHUNK = 16 * 1024 * 1024
+"""Bytes held in memory and sent again after a fault; the client's own default is 100 MiB."""
+
+_NEVER = 1
+"""A generation that no object has (they are microseconds since 1970)."""
+
+
+class GcsBucket(Bucket):
+    """The objects of the bucket `name` whose names start with `prefix` and a slash."""
+
+    def __init__(self, name: str, prefix: str = "", *, patience: float = 120.0) -> None:
+        self._name = name
+        self._root = f"{prefix}/" if prefix else ""
+        self._patience = Patience(patience)
+        # Connecting and reading. An attempt gets a second even where there is no patience at all.
+        self._timeout = (min(10.0, max(1.0, patience)), min(60.0, max(1.0, patience)))
+        # A client is not to be used on both sides of a fork. Should two threads make the first one
+        # at once, one of the two is left unused.
+        self._clients: dict[int, Any] = {}
+        self.uri = self.artifact_uri = f"gs://{name}/{prefix}" if prefix else f"gs://{name}"
+
+    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+        """Ask once, class B, also where nothing has changed."""
+        doing = f"reading {self.object_uri(key)}"
+        check_key(key, doing)
+
+        def attempt() -> StoredObject:
+            blob = self._blob(key)
+            data = blob.download_as_bytes(
+                if_generation_not_match=_generation(unless),
+                timeout=self._timeout,
+                retry=None,
+            )
+            return StoredObject(key, str(blob.generation), data)
+
+        try:
+            return self._do(self._patience(attempt), doing)
+        except answers.NotModified:
+            return None
+        except answers.NotFound as error:
+            self._refuse_missing_bucket(error, doing)
+            if unless == ABSENT:
+                return None
+            raise ObjectNotFoundError(doing, "there is no such object") from error
+
+    def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
+        """Ask once, class A; a refusal costs one request of class B more."""
+        doing = f"writing {self.object_uri(key)}"
+        check_key(key, doing)
+        size, md5 = -1, ""
+
+        def attempt() -> Version:
+            nonlocal size, md5
+            with opened(data, doing) as content:
+                digest = hashlib.file_digest(content, _md5).digest()
+                size, md5 = content.seek(0, os.SEEK_END), base64.b64encode(digest).decode()
+                content.seek(0)
+                blob = self._blob(key, chunk_size=_CHUNK)
+                blob.md5_hash = md5
+                return self._upload(blob, content, size, expected, doing)
+
+        try:
+            return self._do(self._patience(attempt), doing)
+        except answers.PreconditionFailed as error:
+            there = self._look(key, doing)
+            if there is not None and (there.size, there.md5_hash) == (size, md5):
+                return str(there.generation)
+            raise _conflict(doing, expected, there) from error
+        except answers.NotFound as error:
+            raise explain(error, doing, self._name) from error
+
+    def stat(self, key: str) -> Entry | None:
+        """Ask once, class B."""
+        doing = f"looking for {self.object_uri(key)}"
+        check_key(key, doing)
+        there = self._look(key, doing)
+        return Entry(key, str(there.generation), there.size) if there is not None else None
+
+    def delete(self, key: str, *, expected: Version | None = None) -> None:
+        """Ask once, which is free."""
+        doing = f"deleting {self.object_uri(key)}"
+        check_key(key, doing)
+
+        def delete() -> None:
+            self._blob(key).delete(
+                if_generation_match=_generation(expected),
+                timeout=self._timeout,
+                retry=self._patience,
+            )
+
+        try:
+            self._do(delete, doing)
+        except answers.NotFound as error:
+            self._refuse_missing_bucket(error, doing)
+        except answers.PreconditionFailed as error:
+            there = self._look(key, doing)
+            if there is not None:
+                raise _conflict(doing, str(expected), there) from error
+
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+    ) -> Iterator[Entry]:
+        """Ask once, class A, for every 1,000 objects."""
+        doing = f"listing {self.object_uri(prefix)}"
+        check_prefix(prefix, doing)
+        pattern = compile_glob(glob, doing) if glob is not None else None
+        return self._list(prefix, recursive, glob, pattern, doing)
+
+    def _list(
+        self,
+        prefix: str,
+        recursive: bool,
+        glob: str | None,
+        pattern: re.Pattern[str] | None,
+        doing: str,
+    ) -> Iterator[Entry]:
+        # The glob spares us what does not match, but what matches is decided here, so that all
+        # kinds of bucket agree. It cannot be sent where the bucket's own prefix would be taken for
+        # a part of it, and beside a delimiter it means something else.
+        usable = glob is not None and not re.search(r"[*?\[\]{}\\]", self._root)
+        pages = self._do(
+            lambda: self._client().list_blobs(
+                self._name,
+                prefix=self._root + prefix or None,
+                delimiter=None if recursive or usable else "/",
+                match_glob=f"{self._root}{glob}" if usable else None,
+                fields="items(name,generation,size),nextPageToken",
+                page_size=1000,
+                timeout=self._timeout,
+                retry=self._patience,
+            ),
+            doing,
+        )
+        blobs = iter(pages)
+        while (blob := self._next(blobs, doing)) is not None:
+            key = blob.name.removeprefix(self._root)
+            deeper = not recursive and "/" in key[len(prefix) :]
+            if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
+                yield Entry(key, str(blob.generation), blob.size)
+
+    def _next(self, blobs: Iterator[Any], doing: str) -> Any | None:
+        try:
+            return self._do(lambda: next(blobs, None), doing)
+        except answers.NotFound as error:
+            raise self._missing_bucket(doing) from error
+
+    def _client(self) -> Any:
+        client = self._clients.get(os.getpid())
+        return client or self._clients.setdefault(os.getpid(), connect())
+
+    def _blob(self, key: str, chunk_size: int | None = None) -> Any:
+        # Always a new one: a blob that has been used asks for the generation that it has seen.
+        return self._client().bucket(self._name).blob(self._root + key, chunk_size=chunk_size)
+
+    def _do(self, call: Callable[[], _T], doing: str) -> _T:
+        """Call, and turn into our errors whatever means the same for every verb."""
+        try:
+            return call()
+        except (answers.NotModified, answers.NotFound, answers.PreconditionFailed):
+            raise
+        except Exception as error:
+            explained = explain(error, doing, self._name)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _upload(self, blob: Any, content: Any, size: int, expected: Version, doing: str) -> Version:
+        large = size > _ONE_REQUEST
+        try:
+            blob.upload_from_file(
+                content,
+                size=size,
+                content_type="application/octet-stream",
+                if_generation_match=_generation(expected),
+                timeout=self._timeout,
+                checksum=None,
+                # A chunk is sent again by itself; only what that does not mend starts afresh.
+                retry=self._patience if large else None,
+            )
+        except answers.GoogleAPICallError as error:
+            if isinstance(error, answers.NotFound):
+                self._refuse_missing_bucket(error, doing)
+            if not large or error.code not in {404, 410}:
+                raise
+            raise InterruptedUploadError("the upload's session was lost") from error
+        except ValueError as error:
+            if isinstance(error, GoogleAuthError):  # some are both
+                raise
+            # The file has become shorter, or the service has taken less than it was sent.
+            raise InterruptedUploadError(str(error)) from error
+        return str(blob.generation)
+
+    def _look(self, key: str, doing: str) -> Any | None:
+        """Return the object's blob with its metadata, or None if there is none."""
+
+        def look() -> Any:
+            blob = self._blob(key)
+            blob.reload(timeout=self._timeout, retry=self._patience)
+            return blob
+
+        try:
+            return self._do(look, doing)
+        except answers.NotFound as error:
+            self._refuse_missing_bucket(error, doing)
+            return None
+
+    def _refuse_missing_bucket(self, error: answers.NotFound, doing: str) -> None:
+        """Raise `BucketNotFoundError` if that is what the 404 means."""
+        message = message_of(error).lower()
+        if "no such object" in message:
+            return
+        if "bucket does not exist" in message:
+            raise self._missing_bucket(doing) from error
+        # Not words that we know. Only an absent bucket cannot be listed.
+        next(self._list("", False, None, None, doing), None)
+
+    def _missing_bucket(self, doing: str) -> BucketNotFoundError:
+        hint = f"Check the name, or create it: gcloud storage buckets create gs://{self._name}"
+        return BucketNotFoundError(doing, f"the bucket {self._name} does not exist", hint)
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _generation(version: Version | None) -> int | None:
+    """Return the generation to match; a version of another kind of bucket matches none."""
+    if version is None:
+        return None
+    return int(version) if version.isdecimal() else _NEVER
+
+
+def _conflict(doing: str, expected: Version, there: Any | None) -> ConflictError:
+    version = ABSENT if there is None else there.generation
+    problem = f"it is at version {version}, not {expected}: somebody else has written it"
+    return ConflictError(doing, problem, "Read it again first.")

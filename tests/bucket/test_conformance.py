@@ -1,0 +1,398 @@
+"""What `kaggleops.bucket.base` promises, of every kind of bucket."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kaggleops.bucket import (
+    ABSENT,
+    Bucket,
+    BucketError,
+    ConflictError,
+    Entry,
+    InvalidKeyError,
+    ObjectNotFoundError,
+    open_bucket,
+)
+from tests.bucket import processes
+
+AWKWARD = [
+    "a b/c d.txt",
+    "Übung/Ärger 数据/🙂.bin",
+    "100%/50%25.txt",
+    "~/x~",
+    "a+b&c=d?e#f;g,h@i:j",
+    "'quoted' \"twice\"",
+    "[x]{y}*",
+    ".hidden/.gitignore",
+    "...",
+    "x" * 255,
+    "/".join(["y" * 255] * 3) + "/" + "z" * 132,
+]
+
+
+def test_a_write_can_be_read(bucket: Bucket) -> None:
+    version = bucket.write("runs/1/meta", b"content", expected=ABSENT)
+
+    stored = bucket.read("runs/1/meta")
+
+    assert stored is not None
+    assert (stored.key, stored.version, stored.data) == ("runs/1/meta", version, b"content")
+    assert bucket.stat("runs/1/meta") == Entry("runs/1/meta", version, 7)
+    assert list(bucket.list()) == [Entry("runs/1/meta", version, 7)]
+
+
+def test_an_unchanged_object_is_not_read_again(bucket: Bucket) -> None:
+    first = bucket.write("k", b"one", expected=ABSENT)
+
+    assert bucket.read("k", unless=first) is None
+
+    second = bucket.write("k", b"two", expected=first)
+    changed = bucket.read("k", unless=first)
+    assert changed is not None
+    assert (changed.data, changed.version) == (b"two", second)
+
+
+def test_the_version_of_another_kind_of_bucket_is_no_version(bucket: Bucket) -> None:
+    version = bucket.write("k", b"one", expected=ABSENT)
+    for foreign in ("1700000000000000", "18b4-2f-3", ""):
+        stored = bucket.read("k", unless=foreign)
+        assert stored is not None
+        with pytest.raises(ConflictError):
+            bucket.write("k", b"two", expected=foreign)
+        with pytest.raises(ConflictError):
+            bucket.delete("k", expected=foreign)
+    assert bucket.stat("k") == Entry("k", version, 3)
+
+
+def test_what_is_absent(bucket: Bucket) -> None:
+    bucket.write("folder/k", b"", expected=ABSENT)
+    for key in ("nothing", "folder", "folder/k/below"):
+        with pytest.raises(ObjectNotFoundError, match=f"reading .*{key}: there is no such object"):
+            bucket.read(key)
+        assert bucket.read(key, unless=ABSENT) is None
+        assert bucket.stat(key) is None
+        bucket.delete(key)
+        bucket.delete(key, expected="1700000000000000")
+    assert bucket.stat("folder/k") is not None
+    stored = bucket.read("folder/k", unless=ABSENT)
+    assert stored is not None
+
+
+def test_a_write_names_what_it_replaces(bucket: Bucket) -> None:
+    first = bucket.write("k", b"one", expected=ABSENT)
+    with pytest.raises(ConflictError, match=r"writing .*k: it is at version"):
+        bucket.write("k", b"another", expected=ABSENT)
+    second = bucket.write("k", b"two", expected=first)
+    with pytest.raises(ConflictError):
+        bucket.write("k", b"three", expected=first)
+    with pytest.raises(ConflictError):
+        bucket.write("never there", b"x", expected=first)
+
+    stored = bucket.read("k")
+    assert stored is not None
+    assert (stored.data, stored.version) == (b"two", second)
+    assert [entry.key for entry in bucket.list()] == ["k"]
+
+
+def test_every_write_has_a_version_of_its_own(bucket: Bucket) -> None:
+    versions, version = [], ABSENT
+    for number in range(200):
+        # Contents that come again, of one size, and now and then after a deletion.
+        version = bucket.write("k", b"%d" % (number % 2), expected=version)
+        versions.append(version)
+        if number % 10 == 9:
+            bucket.delete("k")
+            version = ABSENT
+    assert len(set(versions)) == 200
+    assert ABSENT not in versions
+
+
+def test_the_same_content_is_no_conflict(bucket: Bucket, tmp_path: Path) -> None:
+    version = bucket.write("k", b"the same", expected=ABSENT)
+    file = tmp_path / "file"
+    file.write_bytes(b"the same")
+
+    assert bucket.write("k", b"the same", expected=ABSENT) == version
+    assert bucket.write("k", file, expected="1700000000000000") == version
+    with pytest.raises(ConflictError):
+        bucket.write("k", b"the sAme", expected=ABSENT)
+    with pytest.raises(ConflictError):
+        bucket.write("k", b"the same and more", expected=ABSENT)
+
+
+def test_a_deletion_may_name_what_it_deletes(bucket: Bucket) -> None:
+    first = bucket.write("k", b"one", expected=ABSENT)
+    second = bucket.write("k", b"two", expected=first)
+    with pytest.raises(ConflictError, match=r"deleting .*k: it is at version"):
+        bucket.delete("k", expected=first)
+    with pytest.raises(ConflictError):
+        bucket.delete("k", expected=ABSENT)
+    assert bucket.stat("k") is not None
+    bucket.delete("k", expected=second)
+    assert bucket.stat("k") is None
+    bucket.delete("k", expected=second)
+    assert list(bucket.list()) == []
+
+
+def test_what_was_deleted_can_be_made_again(bucket: Bucket) -> None:
+    first = bucket.write("k", b"same", expected=ABSENT)
+    bucket.delete("k")
+    second = bucket.write("k", b"same", expected=ABSENT)
+    assert second != first
+    bucket.write("folder/k", b"", expected=ABSENT)
+    bucket.delete("folder/k")
+    bucket.write("folder", b"now an object", expected=ABSENT)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9_000_000])
+def test_bytes_and_files_of_any_size(bucket: Bucket, tmp_path: Path, size: int) -> None:
+    content = os.urandom(size)
+    file = tmp_path / "content"
+    file.write_bytes(content)
+
+    for key, data in (("bytes", content), ("file", file)):
+        version = bucket.write(key, data, expected=ABSENT)
+        stored = bucket.read(key)
+        assert stored is not None
+        assert stored.data == content
+        assert stored.version == version
+        assert bucket.stat(key) == Entry(key, version, size)
+
+
+def test_a_file_of_several_chunks(bucket: Bucket, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(1_000_003) * 34)
+    version = bucket.write("large", file, expected=ABSENT)
+    stored = bucket.read("large")
+    assert stored is not None
+    assert stored.data == file.read_bytes()
+    with pytest.raises(ConflictError):
+        bucket.write("large", file.read_bytes()[:-1], expected=ABSENT)
+    assert bucket.write("large", file, expected=ABSENT) == version
+
+
+def test_a_file_that_cannot_be_read(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(BucketError, match=r"cannot read the file to send, .*missing: No such file"):
+        bucket.write("k", tmp_path / "missing", expected=ABSENT)
+    assert list(bucket.list()) == []
+
+
+@pytest.mark.parametrize("key", AWKWARD)
+def test_awkward_keys(bucket: Bucket, key: str) -> None:
+    version = bucket.write(key, key.encode(), expected=ABSENT)
+    stored = bucket.read(key)
+    assert stored is not None
+    assert stored.data == key.encode()
+    assert list(bucket.list()) == [Entry(key, version, len(key.encode()))]
+    assert list(bucket.list(key[:-1])) == list(bucket.list())
+    bucket.delete(key)
+    assert bucket.stat(key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("", "empty"),
+        ("/etc/passwd", "slash"),
+        ("a/", "slash"),
+        ("a//b", "slash"),
+        ("..", r"'\.\.'"),
+        ("../escaped", r"'\.\.'"),
+        ("a/../../escaped", r"'\.\.'"),
+        ("a/./b", r"'\.'"),
+        ("a\\b", "backslash"),
+        ("a\0b", "control character"),
+        ("a\nb", "control character"),
+        ("a\udc80", "surrogate"),
+        ("ü" * 128, "longer than 255 bytes"),
+        ("/".join(["y" * 255] * 3) + "/" + "z" * 133, "longer than 900 bytes"),
+        (".kaggleops/locks/1", "not for objects"),
+    ],
+)
+def test_keys_that_no_bucket_holds(bucket: Bucket, key: str, problem: str) -> None:
+    for use in (
+        lambda: bucket.read(key),
+        lambda: bucket.write(key, b"", expected=ABSENT),
+        lambda: bucket.stat(key),
+        lambda: bucket.delete(key),
+    ):
+        with pytest.raises(InvalidKeyError, match=problem):
+            use()
+    assert list(bucket.list()) == []
+
+
+@pytest.mark.parametrize("prefix", ["/", "../", "a//", "a/../b", ".kaggleops/", "a\\"])
+def test_prefixes_that_no_key_starts_with(bucket: Bucket, prefix: str) -> None:
+    with pytest.raises(InvalidKeyError):
+        bucket.list(prefix)
+
+
+def test_listings(bucket: Bucket) -> None:
+    keys = ["a", "a-b/c", "ab", "b/1", "b/10", "b/2/x", "b/2/y/z", "b!", "c", "é", "z", "🙂"]
+    for key in reversed(keys):
+        bucket.write(key, key.encode(), expected=ABSENT)
+
+    def listed(prefix: str = "", **how: object) -> list[str]:
+        return [entry.key for entry in bucket.list(prefix, **how)]  # type: ignore[arg-type]
+
+    assert listed() == sorted(keys, key=str.encode)
+    assert listed("b/") == ["b/1", "b/10", "b/2/x", "b/2/y/z"]
+    assert listed("b") == ["b!", "b/1", "b/10", "b/2/x", "b/2/y/z"]
+    assert listed("b/1") == ["b/1", "b/10"]
+    assert listed("nothing/") == listed("b/1/") == listed("a/") == []
+    assert listed(recursive=False) == ["a", "ab", "b!", "c", "z", "é", "🙂"]
+    assert listed("b/", recursive=False) == ["b/1", "b/10"]
+    assert listed("b/2", recursive=False) == []
+    assert listed("a", recursive=False) == ["a", "ab"]
+
+
+def test_globs(bucket: Bucket) -> None:
+    keys = ["r/1/meta", "r/1/x/meta", "r/2/meta", "r/22/meta", "r/2/data", "meta", "r/{a}/meta"]
+    for key in keys:
+        bucket.write(key, b"", expected=ABSENT)
+
+    def found(glob: str, prefix: str = "", **how: object) -> list[str]:
+        return [entry.key for entry in bucket.list(prefix, glob=glob, **how)]  # type: ignore[arg-type]
+
+    assert found("r/*/meta") == ["r/1/meta", "r/2/meta", "r/22/meta", "r/{a}/meta"]
+    assert found("r/?/meta") == ["r/1/meta", "r/2/meta"]
+    assert found("r/*") == []
+    assert found("*") == ["meta"]
+    assert found("**") == sorted(keys)
+    assert found("**meta") == sorted(set(keys) - {"r/2/data"})
+    assert found("r/**/meta") == sorted(set(keys) - {"r/2/data", "meta"})
+    assert found("r/2/*", "r/2/") == ["r/2/data", "r/2/meta"]
+    assert found("**meta", "r/1/") == ["r/1/meta", "r/1/x/meta"]
+    assert found("**meta", "r/1/", recursive=False) == ["r/1/meta"]
+    assert found("r/2*/me.a") == []
+    with pytest.raises(InvalidKeyError, match="more than"):
+        found("r/[12]/meta")
+
+
+def test_three_thousand_objects(bucket: Bucket) -> None:
+    keys = [f"runs/{number:04}" for number in range(3000)]
+    with ThreadPoolExecutor(8) as threads:
+        versions = list(threads.map(lambda key: bucket.write(key, b"x", expected=ABSENT), keys))
+    assert list(bucket.list("runs/")) == [
+        Entry(key, version, 1) for key, version in zip(keys, versions, strict=True)
+    ]
+    assert len(list(bucket.list("runs/", recursive=False))) == 3000
+    assert next(bucket.list()).key == "runs/0000"
+
+
+def test_of_racing_threads_one_creates(bucket: Bucket) -> None:
+    barrier = threading.Barrier(16)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        try:
+            bucket.write("contested", b"%d" % number, expected=ABSENT)
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as threads:
+        won = list(threads.map(create, range(16)))
+
+    assert sum(won) == 1
+    stored = bucket.read("contested")
+    assert stored is not None
+    assert stored.data == b"%d" % won.index(True)
+
+
+def test_of_racing_processes_one_creates(bucket: Bucket) -> None:
+    tasks = [(bucket.uri, "contested", b"%d" % number) for number in range(6)]
+    won = processes.together(processes.create, tasks)
+    assert won.count(True) == 1, won
+    assert won.count(False) == 5, won
+    stored = bucket.read("contested")
+    assert stored is not None
+    assert stored.data == b"%d" % won.index(True)
+
+
+def test_no_update_is_lost_between_processes(bucket: Bucket) -> None:
+    bucket.write("counter", b"0", expected=ABSENT)
+    conflicts = processes.together(processes.increment, [(bucket.uri, "counter", 25)] * 4)
+    assert all(isinstance(each, int) for each in conflicts), conflicts
+    stored = bucket.read("counter")
+    assert stored is not None
+    assert stored.data.split()[0] == b"100"
+
+
+def test_nobody_reads_half_an_object(bucket: Bucket) -> None:
+    first = bucket.write("changing", bytes(200_000), expected=ABSENT)
+    done = threading.Event()
+
+    def overwrite() -> int:
+        version, number = first, 0
+        while not done.is_set():
+            number += 1
+            version = bucket.write("changing", bytes([number % 256]) * 200_000, expected=version)
+        return number
+
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(overwrite)
+        try:
+            tasks = [(bucket.uri, "changing", 100)] * 2
+            whole = processes.together(processes.read_while_written, tasks)
+        finally:
+            done.set()
+    assert whole == [True, True]
+    assert writing.result() > 1
+
+
+def test_a_forked_child_may_use_its_parents_bucket(bucket: Bucket) -> None:
+    version = bucket.write("k", b"parent", expected=ABSENT)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            bucket.write("k", b"child", expected=version)
+            status = 0
+        finally:
+            os._exit(status)
+    # Meanwhile the parent goes on over its own connections.
+    for _ in range(20):
+        assert bucket.read("k") is not None
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    stored = bucket.read("k")
+    assert stored is not None
+    assert stored.data == b"child"
+
+
+def test_the_address_opens_the_same_bucket(bucket: Bucket) -> None:
+    version = bucket.write("a b/k", b"", expected=ABSENT)
+    for uri in (bucket.uri, f"{bucket.uri}/", f"{bucket.uri}/mlruns"):
+        again = open_bucket(uri)
+        assert again.uri == bucket.uri
+        assert list(again.list()) == [Entry("a b/k", version, 0)]
+    assert bucket.object_uri("a b/k") == f"{bucket.uri}/a b/k"
+    assert bucket.object_uri("") == bucket.uri
+
+
+_PARTS = st.text(
+    st.characters(exclude_categories=("Cc", "Cs"), exclude_characters="/\\"),
+    min_size=1,
+    max_size=20,
+).filter(lambda part: part not in (".", ".."))
+
+
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(parts=st.lists(_PARTS, min_size=1, max_size=4), data=st.binary(max_size=100))
+def test_any_key_comes_back(bucket: Bucket, parts: list[str], data: bytes) -> None:
+    key = "/".join(parts)
+    version = bucket.write(key, data, expected=ABSENT)
+    stored = bucket.read(key)
+    assert stored is not None
+    assert (stored.key, stored.version, stored.data) == (key, version, data)
+    assert list(bucket.list(key)) == [Entry(key, version, len(data))]
+    bucket.delete(key, expected=version)
+    assert list(bucket.list()) == []

@@ -1,0 +1,59 @@
+"""Fixtures that all tests share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaggleops.bucket import Bucket, open_bucket
+from tests.fakes.gcs_server import GcsServer
+
+# Before anything imports MLflow or gcsfs, which read these once.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
+os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where this test's working copies lie; no test sees another's tracking stores or settings."""
+    monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
+    for name in ("TRACKING_URI", "REGISTRY_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    yield tmp_path / "home"
+    if session := sys.modules.get("kaggleops.tracking.session"):
+        session.close_all()
+        session._sessions.clear()
+    if stores := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+@pytest.fixture
+def gcs_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
+    """A Cloud Storage without buckets, where every client in this process goes."""
+    with GcsServer() as server:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        _forget_file_systems()
+        yield server
+        _forget_file_systems()
+
+
+def _forget_file_systems() -> None:
+    # fsspec keeps one for each set of arguments, and it would go to the server of another test.
+    if gcsfs := sys.modules.get("gcsfs"):
+        gcsfs.GCSFileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["directory", "gcs"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """An empty bucket of each kind."""
+    if request.param == "directory":
+        folder = request.getfixturevalue("tmp_path") / "a bucket"
+        folder.mkdir()
+        return open_bucket(str(folder), patience=5)
+    server: GcsServer = request.getfixturevalue("gcs_server")
+    server.create_bucket("our-bucket")
+    return open_bucket("gs://our-bucket/some/prefix", patience=5)

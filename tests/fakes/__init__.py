@@ -1,0 +1,1 @@
+"""Loopback stand-ins for the services that cannot run here: strict, and able to misbehave."""

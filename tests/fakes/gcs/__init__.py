@@ -1,0 +1,1 @@
+"""The parts of `fakes.gcs_server`."""
