@@ -1,0 +1,25 @@
+"""MLflow's file-store layout as one object per entity: layout, pack, merge, rebase, store."""
+
+from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.entity import BrokenEntityError, Entity, Notes
+from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind, experiment, run
+from kaggleops.mlruns.merging import ParamConflictError, merge
+from kaggleops.mlruns.store import EntityStore, Stored
+
+__all__ = [
+    "ARTIFACTS",
+    "MLRUNS",
+    "BrokenEntityError",
+    "Entity",
+    "EntityId",
+    "EntityStore",
+    "Kind",
+    "Notes",
+    "ParamConflictError",
+    "Stored",
+    "experiment",
+    "merge",
+    "pack",
+    "run",
+    "unpack",
+]

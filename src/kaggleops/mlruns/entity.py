@@ -1,0 +1,212 @@
+"""One MLflow entity in memory: the files of its file-store folder, and the notes beside them.
+
+The files are the file store's own, byte for byte. What that folder has no place for, and a merge
+cannot do without (when each tag was written, what was deleted, which round a status belongs to,
+when the runner was last heard), lies in the notes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
+
+META = "meta.yaml"
+NOTES = ".kaggleops.json"
+"""The notes' file, in an archive and in a working folder; unpacking for others leaves it out."""
+
+NOTES_FORMAT = 1
+
+
+class BrokenEntityError(KaggleOpsError):
+    """An entity's archive or folder that cannot be what it says it is."""
+
+
+class Role(Enum):
+    """How two versions of a file merge."""
+
+    META = auto()
+    """Field by field."""
+    POINTS = auto()
+    """Metric points, one a line: the union."""
+    PARAM = auto()
+    """Never changes: another value is an error."""
+    FIXED = auto()
+    """Written once by MLflow, the same wherever it is written."""
+    WRITTEN = auto()
+    """The newest write or deletion wins."""
+
+
+_ROLES: Mapping[Kind, Mapping[str, Role]] = {
+    Kind.EXPERIMENT: {META: Role.META},
+    Kind.RUN: {
+        META: Role.META,
+        "metrics": Role.POINTS,
+        "params": Role.PARAM,
+        "inputs": Role.FIXED,
+        "outputs": Role.FIXED,
+    },
+    Kind.LOGGED_MODEL: {META: Role.META, "metrics": Role.POINTS},
+    Kind.DATASET: {META: Role.FIXED},
+}
+
+FOLDERS: Mapping[Kind, frozenset[str]] = {
+    Kind.RUN: frozenset({"metrics", "params", ARTIFACTS}),
+    Kind.LOGGED_MODEL: frozenset({"metrics", "params"}),
+}
+"""The folders without which MLflow refuses an entity; a bucket of loose files would lose them."""
+
+
+def role_of(kind: Kind, path: str) -> Role:
+    """Return how the file at `path` within an entity of this kind merges."""
+    return _ROLES.get(kind, {}).get(path.split("/", 1)[0], Role.WRITTEN)
+
+
+@dataclass(frozen=True, order=True)
+class Stamp:
+    """When a register was last set. Later rounds win, then higher ranks, then later times.
+
+    Args:
+        round: how often a finished run was deliberately resumed.
+        rank: for a status: 0 scheduled, 1 running, 2 ended; else 0.
+        at: milliseconds since the epoch.
+    """
+
+    round: int = 0
+    rank: int = 0
+    at: int = 0
+
+
+@dataclass
+class Notes:
+    """What MLflow's folder has no place for. Times are in milliseconds since the epoch."""
+
+    written: dict[str, int] = field(default_factory=dict)
+    """When each file whose newest write wins was written."""
+    deleted: dict[str, int] = field(default_factory=dict)
+    """When each such file was deleted."""
+    registers: dict[str, Stamp] = field(default_factory=dict)
+    """When each group of `meta.yaml`'s fields was set (see `merging.REGISTERS`)."""
+    heartbeat: int = 0
+    """When the machine that runs it last said so."""
+
+    def copy(self) -> "Notes":
+        """Return an independent copy."""
+        return Notes(dict(self.written), dict(self.deleted), dict(self.registers), self.heartbeat)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the notes as plain data, the same for equal notes."""
+        return {
+            "format": NOTES_FORMAT,
+            "written": dict(sorted(self.written.items())),
+            "deleted": dict(sorted(self.deleted.items())),
+            "registers": {
+                name: [stamp.round, stamp.rank, stamp.at]
+                for name, stamp in sorted(self.registers.items())
+            },
+            "heartbeat": self.heartbeat,
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the notes as they stand in an archive."""
+        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: Any, doing: str) -> "Notes":
+        """Read notes back.
+
+        Args:
+            data: what `to_json` returned.
+            doing: what is being done, for the error.
+
+        Raises:
+            BrokenEntityError: they are not notes, or of a newer format.
+        """
+        try:
+            if data["format"] > NOTES_FORMAT:
+                raise BrokenEntityError(
+                    doing,
+                    f"it was written by a newer version (notes of format {data['format']})",
+                    "Update kaggleops on this machine.",
+                )
+            return cls(
+                written={str(path): int(at) for path, at in data["written"].items()},
+                deleted={str(path): int(at) for path, at in data["deleted"].items()},
+                registers={
+                    str(name): Stamp(*(int(part) for part in stamp))
+                    for name, stamp in data["registers"].items()
+                },
+                heartbeat=int(data["heartbeat"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BrokenEntityError(doing, f"its {NOTES} is not readable ({error})") from error
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One entity's whole content. Treat as immutable.
+
+    Args:
+        id: which.
+        files: content by path within the entity's folder, "/"-separated.
+        folders: its folders, the empty ones included; those that hold files are added.
+        notes: what lies beside them.
+    """
+
+    id: EntityId
+    files: Mapping[str, bytes]
+    folders: frozenset[str] = frozenset()
+    notes: Notes = field(default_factory=Notes)
+
+    def __post_init__(self) -> None:
+        parents = {
+            path[:end]
+            for path in (*self.files, *self.folders)
+            for end in range(len(path))
+            if path[end] == "/"
+        }
+        object.__setattr__(self, "folders", self.folders | parents)
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """`meta.yaml`, read.
+
+        Raises:
+            BrokenEntityError: it is missing or no mapping.
+        """
+        if META not in self.files:
+            raise BrokenEntityError(f"reading {self.id}", f"it has no {META}")
+        return parse_yaml(self.files[META], f"reading {META} of {self.id}")
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
+    """Read a YAML mapping of plain values, never building objects.
+
+    Raises:
+        BrokenEntityError: it is anything else.
+    """
+    try:
+        value = yaml.load(data.decode(), Loader=_Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BrokenEntityError(doing, f"it is not plain YAML ({error})") from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise BrokenEntityError(doing, "it is not a mapping")
+    return value
+
+
+def dump_yaml(value: Mapping[str, Any]) -> bytes:
+    """Write a mapping as MLflow writes it (mlflow.utils.yaml_utils.write_yaml)."""
+    text: str = yaml.dump(
+        dict(value), default_flow_style=False, allow_unicode=True, sort_keys=True, Dumper=_Dumper
+    )
+    return text.encode()

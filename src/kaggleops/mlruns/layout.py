@@ -1,0 +1,143 @@
+"""Where each MLflow entity lies: its folder in a file-store `mlruns` and its object in the bucket.
+
+    mlruns/<experiment>.tar.gz                      mlruns/<experiment>/{meta.yaml,tags/}
+    mlruns/<experiment>/<run>.tar.gz                mlruns/<experiment>/<run>/
+    mlruns/<experiment>/models/<model>.tar.gz       mlruns/<experiment>/models/<model>/
+    mlruns/<experiment>/traces/<trace>.tar.gz       mlruns/<experiment>/traces/<trace>/
+    mlruns/<experiment>/datasets/<dataset>.tar.gz   mlruns/<experiment>/datasets/<dataset>/
+    mlruns/models/<registered model>.tar.gz         mlruns/models/<registered model>/
+
+One listing with "/" as delimiter gives the experiments, one of `mlruns/<experiment>/` its runs.
+The file store moves a deleted experiment to `.trash/`; its object keeps its key.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import quote, unquote
+
+MLRUNS = "mlruns"
+ARTIFACTS = "artifacts"
+SUFFIX = ".tar.gz"
+
+_EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
+_ENTITY_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
+_RESERVED_IN_EXPERIMENT = {"tags", "datasets", "traces", "models"}
+# A registered model's name is free text; these stay readable in its key.
+_READABLE = " !#$&'()+,;=@[]"
+
+
+class Kind(StrEnum):
+    """The entities that MLflow's file store knows."""
+
+    EXPERIMENT = "experiment"
+    RUN = "run"
+    LOGGED_MODEL = "logged model"
+    TRACE = "trace"
+    DATASET = "dataset"
+    REGISTERED_MODEL = "registered model"
+
+
+_FOLDER_OF_KIND = {Kind.LOGGED_MODEL: "models", Kind.TRACE: "traces", Kind.DATASET: "datasets"}
+_KIND_OF_FOLDER = {folder: kind for kind, folder in _FOLDER_OF_KIND.items()}
+
+
+@dataclass(frozen=True, order=True)
+class EntityId:
+    """Names one entity.
+
+    Args:
+        kind: what it is.
+        experiment_id: the experiment it belongs to (itself, for one); "" for a registered model.
+        name: its id within the experiment; "" for an experiment, the name of a registered model.
+    """
+
+    kind: Kind
+    experiment_id: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name or self.experiment_id}"
+
+    @property
+    def key(self) -> str:
+        """Its object's key in the bucket."""
+        return f"{MLRUNS}/{self._stem(quoted=True)}{SUFFIX}"
+
+    @property
+    def folder(self) -> str:
+        """Its folder in a file-store `mlruns`, relative, "/"-separated (never in `.trash`)."""
+        return self._stem(quoted=False)
+
+    def _stem(self, *, quoted: bool) -> str:
+        if self.kind is Kind.EXPERIMENT:
+            return self.experiment_id
+        if self.kind is Kind.RUN:
+            return f"{self.experiment_id}/{self.name}"
+        if self.kind is Kind.REGISTERED_MODEL:
+            return f"models/{quote(self.name, safe=_READABLE) if quoted else self.name}"
+        return f"{self.experiment_id}/{_FOLDER_OF_KIND[self.kind]}/{self.name}"
+
+
+def experiment(experiment_id: str) -> EntityId:
+    """Name an experiment."""
+    return EntityId(Kind.EXPERIMENT, experiment_id)
+
+
+def run(experiment_id: str, run_id: str) -> EntityId:
+    """Name a run."""
+    return EntityId(Kind.RUN, experiment_id, run_id)
+
+
+def prefix_of(kind: Kind, experiment_id: str = "") -> str:
+    """Return the prefix under which the entities of a kind lie, without deeper ones.
+
+    Args:
+        kind: which entities.
+        experiment_id: of which experiment; ignored for experiments and registered models.
+    """
+    if kind is Kind.EXPERIMENT:
+        return f"{MLRUNS}/"
+    if kind is Kind.RUN:
+        return f"{MLRUNS}/{experiment_id}/"
+    if kind is Kind.REGISTERED_MODEL:
+        return f"{MLRUNS}/models/"
+    return f"{MLRUNS}/{experiment_id}/{_FOLDER_OF_KIND[kind]}/"
+
+
+def glob_of(kind: Kind, name: str) -> str:
+    """Return the glob that finds an entity of a known id in whichever experiment it lies."""
+    middle = "" if kind is Kind.RUN else f"{_FOLDER_OF_KIND[kind]}/"
+    return f"{MLRUNS}/*/{middle}{name}{SUFFIX}"
+
+
+def parse_key(key: str) -> EntityId | None:
+    """Return the entity that an object's key names, or None for an object that is none of ours."""
+    if not (key.startswith(f"{MLRUNS}/") and key.endswith(SUFFIX)):
+        return None
+    parts = key[len(MLRUNS) + 1 : -len(SUFFIX)].split("/")
+    match parts:
+        case [experiment_id] if is_experiment_id(experiment_id):
+            return experiment(experiment_id)
+        case ["models", name] if name:
+            found = EntityId(Kind.REGISTERED_MODEL, "", unquote(name))
+            return found if found.key == key else None
+        case [experiment_id, run_id] if is_experiment_id(experiment_id) and is_run_id(run_id):
+            return run(experiment_id, run_id)
+        case [experiment_id, folder, name] if (
+            is_experiment_id(experiment_id)
+            and folder in _KIND_OF_FOLDER
+            and _ENTITY_ID.fullmatch(name)
+        ):
+            return EntityId(_KIND_OF_FOLDER[folder], experiment_id, name)
+    return None
+
+
+def is_experiment_id(text: str) -> bool:
+    """Tell whether MLflow would take this as an experiment's id."""
+    return bool(_EXPERIMENT_ID.fullmatch(text)) and text != "models"
+
+
+def is_run_id(text: str) -> bool:
+    """Tell whether MLflow would take this as a run's id."""
+    return bool(_ENTITY_ID.fullmatch(text)) and text not in _RESERVED_IN_EXPERIMENT

@@ -1,0 +1,123 @@
+"""The packed entities of one bucket: the one object that reads and writes them.
+
+A read gives an entity whole, its artifacts rebased to this bucket. A write is conditional; on a
+conflict the two versions merge and the write is tried again, so nobody's writes are lost.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
+from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.entity import Entity
+from kaggleops.mlruns.layout import (
+    ARTIFACTS,
+    EntityId,
+    Kind,
+    glob_of,
+    parse_key,
+    prefix_of,
+)
+from kaggleops.mlruns.merging import merge
+from kaggleops.mlruns.rebasing import rebase
+
+_ATTEMPTS = 30
+_LONGEST_PAUSE = 2.0  # seconds
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An entity as the bucket holds it."""
+
+    entity: Entity
+    version: Version
+
+
+class EntityStore:
+    """Reads and writes the packed entities of a bucket."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
+
+    def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
+        """Return the entity, or None if it is still at version `unless`.
+
+        Raises:
+            ObjectNotFoundError: the bucket has no such entity.
+            BrokenEntityError: its object is not a readable archive.
+        """
+        found = self.bucket.read(entity_id.key, unless=unless)
+        if found is None:
+            return None
+        return Stored(self._unpack(entity_id, found.data), found.version)
+
+    def write(self, entity: Entity, *, expected: Version) -> Version:
+        """Write the entity if its object is still at version `expected`.
+
+        Raises:
+            ConflictError: it is not.
+        """
+        return self.bucket.write(entity.id.key, pack(entity), expected=expected)
+
+    def merge_in(self, entity: Entity, *, known: Version = ABSENT) -> Stored:
+        """Make the bucket hold what the entity holds, besides what it holds already.
+
+        Args:
+            entity: what to bring in.
+            known: the version that the entity is based on: one request, if it is still current.
+
+        Returns:
+            What the bucket holds now, and its version.
+
+        Raises:
+            ParamConflictError: the bucket holds another value of one of its params.
+        """
+        expected = known
+        for attempt in range(_ATTEMPTS):
+            try:
+                return Stored(entity, self.write(entity, expected=expected))
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            try:
+                theirs = self.bucket.read(entity.id.key)
+            except ObjectNotFoundError:
+                # Deleted meanwhile; what this writer holds was logged, so it stays.
+                expected = ABSENT
+                continue
+            assert theirs is not None  # noqa: S101 - it was read unconditionally
+            stored = self._unpack(entity.id, theirs.data)
+            merged = merge(entity, stored)
+            if merged == stored:
+                return Stored(stored, theirs.version)
+            entity, expected = merged, theirs.version
+            # Writers that collide once would collide again without a pause of their own.
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    def delete(self, entity_id: EntityId) -> None:
+        """Delete the entity for good."""
+        self.bucket.delete(entity_id.key)
+
+    def list(self, kind: Kind, experiment_id: str = "") -> Iterator[tuple[EntityId, Entry]]:
+        """Yield the entities of a kind (of one experiment) with their objects."""
+        prefix = prefix_of(kind, experiment_id)
+        for entry in self.bucket.list(prefix, recursive=False):
+            entity_id = parse_key(entry.key)
+            if entity_id is not None and entity_id.kind is kind:
+                yield entity_id, entry
+
+    def find(self, kind: Kind, name: str) -> EntityId | None:
+        """Return the entity of that id, whichever experiment it belongs to."""
+        for entry in self.bucket.list(prefix_of(Kind.EXPERIMENT), glob=glob_of(kind, name)):
+            entity_id = parse_key(entry.key)
+            if entity_id is not None and entity_id.kind is kind:
+                return entity_id
+        return None
+
+    def _unpack(self, entity_id: EntityId, data: bytes) -> Entity:
+        where = self.bucket.object_uri(entity_id.key)
+        return rebase(unpack(data, entity_id, where), self.artifact_root)

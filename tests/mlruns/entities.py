@@ -1,0 +1,78 @@
+"""Hypothesis strategies for entities, shaped as MLflow's file store writes them."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from kaggleops.mlruns import Entity, Kind, Notes, run
+from kaggleops.mlruns.entity import META, Stamp, dump_yaml
+from kaggleops.mlruns.layout import EntityId
+from kaggleops.mlruns.merging import status_rank
+
+RUN = run("1", "f" * 32)
+
+names = st.sampled_from(["a", "b", "loss", "eval/loss", "déjà vu", "x.y"])
+times = st.integers(0, 3)
+points = st.builds(
+    lambda at, value, step: f"{at} {value} {step}\n".encode(),
+    times,
+    st.sampled_from(["0.5", "nan", "inf", "-inf", "1e-09"]),
+    st.integers(0, 2),
+)
+
+
+def run_meta(**changes: Any) -> dict[str, Any]:
+    """Return a run's meta.yaml as the file store writes it."""
+    return {
+        "artifact_uri": f"gs://b/artifacts/1/{RUN.name}/artifacts",
+        "end_time": None,
+        "entry_point_name": "",
+        "experiment_id": "1",
+        "lifecycle_stage": "active",
+        "run_id": RUN.name,
+        "run_name": "brave-fox",
+        "run_uuid": RUN.name,
+        "source_name": "",
+        "source_type": 4,
+        "source_version": "",
+        "start_time": 1_700_000_000_000,
+        "status": 1,
+        "tags": [],
+        "user_id": "ada",
+        **changes,
+    }
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> Entity:
+    """Draw one version of one run: params agree between versions, everything else may not."""
+    meta = run_meta(
+        status=draw(st.sampled_from([1, 2, 3, 4, 5])),
+        end_time=draw(st.sampled_from([None, 1, 2])),
+        run_name=draw(st.sampled_from(["brave-fox", "shy-owl"])),
+        lifecycle_stage=draw(st.sampled_from(["active", "deleted"])),
+    )
+    files = {META: dump_yaml(meta)}
+    for name in draw(st.sets(names, max_size=3)):
+        files[f"params/{name}"] = f"value of {name}".encode()
+    for name in draw(st.sets(names, max_size=3)):
+        files[f"metrics/{name}"] = b"".join(draw(st.lists(points, max_size=4)))
+    notes = Notes(heartbeat=draw(times))
+    for name in draw(st.sets(names, max_size=4)):
+        path = f"tags/{name}"
+        if draw(st.booleans()):
+            files[path] = draw(st.sampled_from([b"red", b"green", b""]))
+            notes.written[path] = draw(times)
+        else:
+            notes.deleted[path] = draw(times)
+    for register in draw(st.sets(st.sampled_from(["name", "status", "lifecycle"]))):
+        rank = status_rank(Kind.RUN, meta["status"]) if register == "status" else 0
+        round_ = draw(st.integers(0, 2)) if register == "status" else 0
+        notes.registers[register] = Stamp(round_, rank, draw(times))
+    folders = draw(st.sets(st.sampled_from(["metrics", "params", "tags", "artifacts"])))
+    return Entity(RUN, files, frozenset(folders), notes)
+
+
+def entity(entity_id: EntityId = RUN, **files: bytes) -> Entity:
+    """Return a small entity; `__` in a name stands for "/"."""
+    return Entity(entity_id, {name.replace("__", "/"): data for name, data in files.items()})
