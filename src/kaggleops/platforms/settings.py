@@ -1,0 +1,34 @@
+"""What belongs to one machine: `config/local.yaml`, which git ignores."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from kaggleops.errors import UsageError
+
+LOCAL = Path("config/local.yaml")
+
+
+def default_bucket(directory: Path) -> str | None:
+    """Return the bucket that is meant where none is named.
+
+    `MLFLOW_TRACKING_URI` if set, else `bucket:` in the `config/local.yaml` of the folder or of
+    one above it.
+
+    Raises:
+        UsageError: the file is not readable YAML.
+    """
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    for folder in (directory.absolute(), *directory.absolute().parents):
+        file = folder / LOCAL
+        if file.is_file():
+            try:
+                settings = yaml.safe_load(file.read_text())
+            except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"reading {file}", str(error)) from error
+            if isinstance(settings, dict) and settings.get("bucket"):
+                return str(settings["bucket"])
+            return None
+    return None

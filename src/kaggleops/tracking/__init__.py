@@ -1,0 +1,46 @@
+"""MLflow's tracking store and model registry over a bucket: `gs://…/mlruns`.
+
+MLflow loads these two functions, its plugins, whenever it is imported, so this module is light
+and everything behind them is imported when it is first used.
+"""
+
+import atexit
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kaggleops.tracking.registry import BucketRegistryStore
+    from kaggleops.tracking.store import BucketTrackingStore
+
+
+def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "BucketTrackingStore":
+    """Return the tracking store of a bucket (MLflow's plugin group `mlflow.tracking_store`).
+
+    Args:
+        store_uri: the tracking URI, `gs://BUCKET[/PREFIX]/mlruns` or
+            `bucket+file:///FOLDER/mlruns`.
+        artifact_uri: ignored: artifacts lie beside `mlruns`, in the same bucket.
+    """
+    from kaggleops.tracking.store import BucketTrackingStore
+
+    return BucketTrackingStore(store_uri)
+
+
+def registry_store(store_uri: str, tracking_uri: str | None = None) -> "BucketRegistryStore":
+    """Return the model registry of a bucket (plugin group `mlflow.model_registry_store`).
+
+    Args:
+        store_uri: the same address as the tracking URI.
+        tracking_uri: ignored: registry and runs share one bucket.
+    """
+    from kaggleops.tracking.registry import BucketRegistryStore
+
+    return BucketRegistryStore(store_uri)
+
+
+@atexit.register
+def _close_sessions() -> None:
+    # Exit handlers run last-registered first. MLflow imports this module before it registers its
+    # own handler, which ends the active run; so that one runs first and this sends its result.
+    if session := sys.modules.get("kaggleops.tracking.session"):
+        session.close_all()

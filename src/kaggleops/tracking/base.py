@@ -1,0 +1,94 @@
+"""What every part of the tracking store stands on: MLflow's file store over a working copy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
+from mlflow.store.tracking.abstract_store import AbstractStore
+from mlflow.store.tracking.file_store import FileStore
+
+from kaggleops.bucket import AccessDeniedError, BucketNotFoundError, BucketUnavailableError
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import EntityId, Kind
+from kaggleops.mlruns.folder import TRASH
+from kaggleops.tracking.session import session
+from kaggleops.tracking.working import WorkingCopy
+
+
+class StoreBase(FileStore):
+    """A file store whose folder is a working copy of a bucket.
+
+    Args:
+        store_uri: the tracking URI.
+    """
+
+    def __init__(self, store_uri: str) -> None:
+        # Not the file store's own constructor: it refuses to be used (its maintenance mode), and
+        # it makes a default experiment that a bucket may have already.
+        AbstractStore.__init__(self)
+        with mlflow_errors():
+            self._session = session(bucket_uri(store_uri))
+
+    @property
+    def _working(self) -> WorkingCopy:
+        return self._session.working
+
+    @property
+    def root_directory(self) -> str:
+        """The file store's folder: it differs between a process and its forked child."""
+        return str(self._working.root)
+
+    @property
+    def trash_folder(self) -> str:
+        """Where the file store keeps deleted experiments."""
+        return str(self._working.root / TRASH)
+
+    @property
+    def artifact_root_uri(self) -> str:
+        """Where artifacts lie: beside `mlruns`, in the bucket."""
+        return self._working.store.artifact_root
+
+    @contextmanager
+    def _changing(self, *entity_ids: EntityId) -> Iterator[None]:
+        """Change these entities in the working copy; they are sent within the flush interval."""
+        with mlflow_errors(), self._working.changing(*entity_ids):
+            yield
+        self._session.changed()
+
+    def _send_now(self, *entity_ids: EntityId) -> None:
+        """Send a change that others wait for.
+
+        A bucket that is not there or may not be written is an error now, while there is somebody
+        to read it; one that cannot be reached for a while is not.
+        """
+        with mlflow_errors():
+            self._session.send(entity_ids, fatal=(AccessDeniedError, BucketNotFoundError))
+
+    def _found(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
+        with mlflow_errors():
+            return self._working.locate(kind, name, refresh=refresh)
+
+
+@contextmanager
+def mlflow_errors() -> Iterator[None]:
+    """Turn our errors into MLflow's, which its clients and its server know how to show."""
+    try:
+        yield
+    except KaggleOpsError as error:
+        if isinstance(error, BucketUnavailableError):
+            code = TEMPORARILY_UNAVAILABLE
+        elif isinstance(error, AccessDeniedError):
+            code = PERMISSION_DENIED
+        elif isinstance(error, BucketNotFoundError):
+            code = RESOURCE_DOES_NOT_EXIST
+        else:
+            code = INTERNAL_ERROR
+        # Not `from error`: the message says it all, and a user's mistake needs no second trace.
+        raise MlflowException(str(error), error_code=code) from None

@@ -1,0 +1,143 @@
+"""Experiments in the bucket."""
+
+from typing import Any
+
+from mlflow.entities import Experiment, ExperimentTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.validation import (
+    _validate_experiment_artifact_location_length,
+    _validate_experiment_name,
+    _validate_experiment_tag,
+)
+
+from kaggleops.mlruns import EntityId, Kind, experiment
+from kaggleops.mlruns.layout import is_experiment_id
+from kaggleops.tracking.base import StoreBase, mlflow_errors
+from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME, experiment_ids
+
+
+class ExperimentStore(StoreBase):
+    """The part of the tracking store that knows experiments."""
+
+    # -- finding (hooks of the file store) ----------------------------------------------------
+
+    def _get_experiment_path(
+        self, experiment_id: str, view_type: str = ViewType.ALL, assert_exists: bool = False
+    ) -> str | None:
+        self._bring_experiment(str(experiment_id))
+        path: str | None = super()._get_experiment_path(
+            str(experiment_id), view_type, assert_exists
+        )
+        return path
+
+    def _bring_experiment(self, experiment_id: str, *, refresh: bool = False) -> bool:
+        if not is_experiment_id(experiment_id):
+            return False
+        with mlflow_errors():
+            if self._working.bring(experiment(experiment_id), refresh=refresh):
+                return True
+        if experiment_id != DEFAULT_ID:
+            return False
+        # MLflow takes for granted that it is there; the bucket gets it with its first run.
+        with self._working.still():
+            self._create_experiment_with_id(DEFAULT_NAME, DEFAULT_ID, None, None)
+            self._working.adopt(experiment(DEFAULT_ID))
+        return True
+
+    def _bring_experiments(self) -> None:
+        with mlflow_errors():
+            self._working.bring_all(Kind.EXPERIMENT)
+        self._bring_experiment(DEFAULT_ID)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get_experiment(self, experiment_id: str | None) -> Experiment:
+        self._bring_experiment(str(experiment_id or DEFAULT_ID), refresh=True)
+        with self._working.still():
+            return super().get_experiment(experiment_id)
+
+    def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
+        # Most are where their name says: one cheap request instead of a listing.
+        for experiment_id in experiment_ids(experiment_name):
+            if not self._bring_experiment(experiment_id, refresh=True):
+                break
+            found: Experiment = super().get_experiment(experiment_id)
+            if found.name == experiment_name:
+                return found
+        # Renamed or imported ones are elsewhere.
+        self._bring_experiments()
+        with self._working.still():
+            every = super().search_experiments(ViewType.ALL, max_results=50_000)
+        return next((found for found in every if found.name == experiment_name), None)
+
+    def search_experiments(self, *args: Any, **kwargs: Any) -> Any:
+        self._bring_experiments()
+        with self._working.still():
+            return super().search_experiments(*args, **kwargs)
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def create_experiment(
+        self,
+        name: str,
+        artifact_location: str | None = None,
+        tags: list[ExperimentTag] | None = None,
+    ) -> str:
+        _validate_experiment_name(name)
+        if artifact_location:
+            _validate_experiment_artifact_location_length(artifact_location)
+        for tag in tags or []:
+            _validate_experiment_tag(tag.key, tag.value)
+        self._validate_experiment_does_not_exist(name)
+        experiment_id = next(
+            candidate
+            for candidate in experiment_ids(name)
+            if not self._bring_experiment(candidate, refresh=True)
+        )
+        with self._changing(experiment(experiment_id)):
+            self._create_experiment_with_id(name, experiment_id, artifact_location, tags)
+        self._send_now(experiment(experiment_id))
+        return experiment_id
+
+    def rename_experiment(self, experiment_id: str, new_name: str) -> None:
+        entity_id = self._experiment(experiment_id)
+        self.get_experiment_by_name(new_name)  # brings one of that name here, if there is one
+        with self._changing(entity_id):
+            super().rename_experiment(experiment_id, new_name)
+        self._send_now(entity_id)
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        # The file store deletes its runs with it.
+        affected = self._with_runs(experiment_id)
+        with self._changing(*affected):
+            super().delete_experiment(experiment_id)
+        self._send_now(*affected)
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        affected = self._with_runs(experiment_id)
+        with self._changing(*affected):
+            super().restore_experiment(experiment_id)
+        self._send_now(*affected)
+
+    def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
+        with self._changing(self._experiment(experiment_id)):
+            super().set_experiment_tag(experiment_id, tag)
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        with self._changing(self._experiment(experiment_id)):
+            super().delete_experiment_tag(experiment_id, key)
+
+    def _experiment(self, experiment_id: str) -> EntityId:
+        experiment_id = str(experiment_id)
+        if not self._bring_experiment(experiment_id, refresh=True):
+            raise MlflowException(
+                f"Could not find experiment with ID {experiment_id}", RESOURCE_DOES_NOT_EXIST
+            )
+        return experiment(experiment_id)
+
+    def _with_runs(self, experiment_id: str) -> list[EntityId]:
+        entity_id = self._experiment(experiment_id)
+        with mlflow_errors():
+            self._working.bring_all(Kind.RUN, experiment_id)
+        return [entity_id, *self._working.held(Kind.RUN, experiment_id)]

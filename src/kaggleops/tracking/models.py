@@ -1,0 +1,98 @@
+"""Logged models in the bucket: a model's own params, tags, metrics and status."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow.entities import (
+    LoggedModel,
+    LoggedModelParameter,
+    LoggedModelStatus,
+    LoggedModelTag,
+    Metric,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+from kaggleops.mlruns import EntityId, Kind
+from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.runs import RunStore
+
+
+class LoggedModelStore(RunStore):
+    """The part of the tracking store that knows logged models."""
+
+    # -- finding (hooks of the file store) ----------------------------------------------------
+
+    def _find_model_root(self, model_id: str) -> tuple[str | None, str | None]:
+        entity_id = self._found(Kind.LOGGED_MODEL, model_id)
+        if entity_id is None:
+            return None, None
+        return entity_id.experiment_id, str(self._working.path(entity_id))
+
+    def _model(self, model_id: str, *, refresh: bool = False) -> EntityId:
+        entity_id = self._found(Kind.LOGGED_MODEL, model_id, refresh=refresh)
+        if entity_id is None:
+            raise MlflowException(f"Model '{model_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return entity_id
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get_logged_model(self, model_id: str, allow_deleted: bool = False) -> LoggedModel:
+        self._model(model_id, refresh=True)
+        with self._working.still():
+            return super().get_logged_model(model_id, allow_deleted)
+
+    def search_logged_models(self, experiment_ids: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        with mlflow_errors():
+            for experiment_id in experiment_ids:
+                if self._bring_experiment(str(experiment_id)):
+                    self._working.bring_all(Kind.LOGGED_MODEL, str(experiment_id))
+        with self._working.still():
+            return super().search_logged_models(experiment_ids, *args, **kwargs)
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def create_logged_model(self, *args: Any, **kwargs: Any) -> LoggedModel:
+        with self._changing():
+            created: LoggedModel = super().create_logged_model(*args, **kwargs)
+            entity_id = EntityId(Kind.LOGGED_MODEL, created.experiment_id, created.model_id)
+            self._working.changed(entity_id)
+        self._send_now(entity_id)
+        return created
+
+    def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:
+        entity_id = self._model(model_id)
+        with self._changing(entity_id):
+            model: LoggedModel = super().finalize_logged_model(model_id, status)
+        self._send_now(entity_id)
+        return model
+
+    def log_logged_model_params(self, model_id: str, params: list[LoggedModelParameter]) -> None:
+        with self._changing(self._model(model_id)):
+            super().log_logged_model_params(model_id, params)
+
+    def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
+        with self._changing(self._model(model_id)):
+            super().set_logged_model_tags(model_id, tags)
+
+    def delete_logged_model_tag(self, model_id: str, key: str) -> None:
+        with self._changing(self._model(model_id)):
+            super().delete_logged_model_tag(model_id, key)
+
+    def delete_logged_model(self, model_id: str) -> None:
+        entity_id = self._model(model_id, refresh=True)
+        with self._changing(entity_id):
+            super().delete_logged_model(model_id)
+        self._send_now(entity_id)
+
+    def _hard_delete_logged_model(self, model_id: str) -> None:
+        entity_id = self._model(model_id)
+        with mlflow_errors():
+            self._working.delete(entity_id)
+
+    def _log_model_metric(
+        self, experiment_id: str, model_id: str, run_id: str, metric: Metric
+    ) -> None:
+        entity_id = self._model(model_id)
+        super()._log_model_metric(experiment_id, model_id, run_id, metric)
+        self._working.changed(entity_id)

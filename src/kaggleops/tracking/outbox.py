@@ -1,0 +1,98 @@
+"""What processes left behind that ended before the bucket had everything: find it and send it."""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kaggleops.bucket import ObjectNotFoundError
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment, merge
+from kaggleops.mlruns.folder import entities_in, read_base, read_folder
+from kaggleops.mlruns.merging import ParamConflictError, yield_params
+from kaggleops.tracking.experiment_ids import DEFAULT_ID
+from kaggleops.tracking.session import OWNER, outbox
+
+_DEFAULT = experiment(DEFAULT_ID)
+
+
+@dataclass
+class Sent:
+    """What became of the folders that were found."""
+
+    entities: list[EntityId] = field(default_factory=list)
+    """What the bucket did not have yet and has now."""
+    in_use: list[Path] = field(default_factory=list)
+    """Folders of processes that still run; they send what is theirs."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be sent; its folder stays."""
+
+
+def send_left_behind(
+    store: EntityStore, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Sent:
+    """Send what ended processes on this machine left unsent for a bucket.
+
+    Args:
+        store: the bucket's entities.
+        progress: called with how many entities were looked at, and how many there are.
+    """
+    result = Sent()
+    found = list(_left_behind(store.bucket.uri, result))
+    content = [(folder, _worth_sending(folder)) for folder in found]
+    total, done = sum(len(entities) for _, entities in content), 0
+    for folder, entities in content:
+        problems = len(result.problems)
+        for entity_id, place in entities:
+            try:
+                if _send(store, read_folder(entity_id, place, read_base(place)), result):
+                    result.entities.append(entity_id)
+            except (KaggleOpsError, OSError) as error:
+                result.problems.append(str(error))
+            done += 1
+            progress(done, total)
+        if len(result.problems) == problems:
+            shutil.rmtree(folder, ignore_errors=True)
+    return result
+
+
+def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
+    entities = list(entities_in(folder / "mlruns"))
+    homes = {entity_id.experiment_id for entity_id, _ in entities if entity_id.name}
+    if DEFAULT_ID in homes:
+        return entities
+    # The file store wants a default experiment; one that nobody used is nobody's.
+    return [(entity_id, place) for entity_id, place in entities if entity_id != _DEFAULT]
+
+
+def _left_behind(bucket_uri: str, result: Sent) -> Iterator[Path]:
+    home = outbox(bucket_uri)
+    for folder in sorted(home.iterdir()) if home.is_dir() else []:
+        if not (folder / "mlruns").is_dir():
+            continue
+        with (folder / OWNER).open("a") as owner:
+            try:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                result.in_use.append(folder)
+                continue
+            yield folder
+
+
+def _send(store: EntityStore, entity: Entity, result: Sent) -> bool:
+    try:
+        theirs = store.read(entity.id)
+    except ObjectNotFoundError:
+        store.merge_in(entity)
+        return True
+    assert theirs is not None  # noqa: S101 - it was read unconditionally
+    try:
+        merged = merge(entity, theirs.entity)
+    except ParamConflictError as error:
+        result.problems.append(str(error))
+        merged = merge(yield_params(entity, theirs.entity), theirs.entity)
+    if merged == theirs.entity:
+        return False
+    store.merge_in(merged, known=theirs.version)
+    return True

@@ -1,0 +1,220 @@
+"""Runs in the bucket: metrics, params, tags, inputs, outputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow.entities import (
+    DatasetInput,
+    LoggedModelInput,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunInfo,
+    RunStatus,
+    RunTag,
+)
+from mlflow.entities.run_info import check_run_is_active
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.validation import _validate_metric, _validate_run_id
+
+from kaggleops.mlruns import EntityId, Kind, experiment, run
+from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.experiment_ids import DEFAULT_ID
+from kaggleops.tracking.experiments import ExperimentStore
+from kaggleops.tracking.metric_log import MetricLog
+
+
+class RunStore(ExperimentStore):
+    """The part of the tracking store that knows runs."""
+
+    # -- finding (hooks of the file store) ----------------------------------------------------
+
+    def _find_run_root(
+        self, run_uuid: str, validate_structure: bool = True
+    ) -> tuple[str | None, str | None]:
+        _validate_run_id(run_uuid)
+        entity_id = self._found(Kind.RUN, run_uuid)
+        if entity_id is None:
+            return None, None
+        folder = str(self._working.path(entity_id))
+        if validate_structure and not self._is_valid_run_directory(folder):
+            return None, None
+        return entity_id.experiment_id, folder
+
+    def _run(self, run_id: str, *, refresh: bool = False) -> EntityId:
+        _validate_run_id(run_id)
+        entity_id = self._found(Kind.RUN, run_id, refresh=refresh)
+        if entity_id is None:
+            raise MlflowException(f"Run '{run_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return entity_id
+
+    def _get_all_inputs(self, run_info: RunInfo) -> Any:
+        # A run's folder only names its datasets; they are entities of the experiment.
+        with mlflow_errors():
+            for dataset_id in self._dataset_ids(run_info):
+                self._working.bring(EntityId(Kind.DATASET, run_info.experiment_id, dataset_id))
+        return super()._get_all_inputs(run_info)
+
+    def _dataset_ids(self, run_info: RunInfo) -> list[str]:
+        inputs = self._working.path(run(run_info.experiment_id, run_info.run_id)) / "inputs"
+        if not inputs.is_dir():
+            return []
+        read = [self._read_yaml(str(folder), "meta.yaml") for folder in inputs.iterdir()]
+        return [meta["source_id"] for meta in read if meta["source_type"] == "DATASET"]
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get_run(self, run_id: str) -> Run:
+        self._run(run_id, refresh=True)
+        with self._working.still():
+            return super().get_run(run_id)
+
+    def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
+        self._run(run_id, refresh=True)
+        with self._working.still():
+            return super().get_metric_history(run_id, metric_key, *args, **kwargs)
+
+    def _search_runs(self, experiment_ids: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        self._bring_runs(experiment_ids)
+        with self._working.still():
+            return super()._search_runs(experiment_ids, *args, **kwargs)
+
+    def _search_datasets(self, experiment_ids: Sequence[str]) -> Any:
+        self._bring_runs(experiment_ids)
+        with self._working.still():
+            return super()._search_datasets(experiment_ids)
+
+    def _bring_runs(self, experiment_ids: Sequence[str]) -> None:
+        with mlflow_errors():
+            for experiment_id in experiment_ids:
+                if self._bring_experiment(str(experiment_id)):
+                    self._working.bring_all(Kind.RUN, str(experiment_id))
+                    self._working.bring_all(Kind.DATASET, str(experiment_id))
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        experiment_id: str | None,
+        user_id: str,
+        start_time: int,
+        tags: list[RunTag],
+        run_name: str | None,
+    ) -> Run:
+        home = self._experiment(experiment_id or DEFAULT_ID).experiment_id
+        with self._changing():
+            created: Run = super().create_run(home, user_id, start_time, tags, run_name)
+        if not self._working.in_bucket(experiment(home)):
+            self._working.changed(experiment(home))
+        # At once: another process (a project's entry point, say) may be waiting for it.
+        self._send_now(experiment(home), run(home, created.info.run_id))
+        return created
+
+    def update_run_info(
+        self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
+    ) -> RunInfo:
+        with self._changing(self._run(run_id)):
+            info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
+        if run_status is not None and RunStatus.is_terminated(run_status):
+            self._session.send()
+        return info
+
+    def delete_run(self, run_id: str) -> None:
+        entity_id = self._run(run_id, refresh=True)
+        with self._changing(entity_id):
+            self._working.close_log(entity_id)
+            super().delete_run(run_id)
+        self._send_now(entity_id)
+
+    def restore_run(self, run_id: str) -> None:
+        entity_id = self._run(run_id, refresh=True)
+        with self._changing(entity_id):
+            super().restore_run(run_id)
+        self._send_now(entity_id)
+
+    def _hard_delete_run(self, run_id: str) -> None:
+        entity_id = self._run(run_id)
+        with mlflow_errors():
+            self._working.delete(entity_id)
+
+    def log_metric(self, run_id: str, metric: Metric) -> None:
+        _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+        working = self._working
+        with working.lock:
+            log = working.metric_logs.get(run_id) or self._open_metric_log(run_id)
+            log.append(metric)
+            working.changed(log.entity_id)
+        self._session.changed()
+        if metric.model_id is not None:
+            self._log_metric_of_model(log.entity_id, metric)
+
+    def _open_metric_log(self, run_id: str) -> MetricLog:
+        entity_id = self._run(run_id)
+        with self._working.still():
+            check_run_is_active(self._get_run_info(run_id))
+            log = MetricLog(entity_id, self._working.path(entity_id) / "metrics")
+            self._working.metric_logs[run_id] = log
+        return log
+
+    def _log_run_metric(self, run_info: RunInfo, metric: Metric) -> None:
+        run_id = run_info.run_id
+        log = self._working.metric_logs.get(run_id) or self._open_metric_log(run_id)
+        log.append(metric)
+
+    def _log_metric_of_model(self, entity_id: EntityId, metric: Metric) -> None:
+        with self._changing():
+            self._log_model_metric(entity_id.experiment_id, metric.model_id, entity_id.name, metric)
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param],
+        tags: Sequence[RunTag],
+    ) -> None:
+        with self._changing(self._run(run_id)):
+            super().log_batch(run_id, metrics, params, tags)
+
+    def log_param(self, run_id: str, param: Param) -> None:
+        with self._changing(self._run(run_id)):
+            super().log_param(run_id, param)
+
+    def set_tag(self, run_id: str, tag: RunTag) -> None:
+        with self._changing(self._run(run_id)):
+            super().set_tag(run_id, tag)
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        with self._changing(self._run(run_id)):
+            super().delete_tag(run_id, key)
+
+    def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
+        with self._changing(self._run(run_id)):
+            super().record_logged_model(run_id, mlflow_model)
+
+    def log_inputs(
+        self,
+        run_id: str,
+        datasets: list[DatasetInput] | None = None,
+        models: list[LoggedModelInput] | None = None,
+    ) -> None:
+        entity_id = self._run(run_id)
+        inputs = [
+            EntityId(
+                Kind.DATASET,
+                entity_id.experiment_id,
+                self._get_dataset_id(item.dataset.name, item.dataset.digest),
+            )
+            for item in datasets or []
+        ]
+        with mlflow_errors():
+            new = [dataset for dataset in inputs if not self._working.bring(dataset)]
+        with self._changing(entity_id, *new):
+            super().log_inputs(run_id, datasets, models)
+            for dataset in new:
+                self._working.adopt(dataset)
+
+    def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
+        with self._changing(self._run(run_id)):
+            super().log_outputs(run_id, models)

@@ -1,0 +1,109 @@
+"""Traces in the bucket, with their tags, metadata and assessments."""
+
+from typing import Any
+
+from mlflow.entities import Assessment, TraceInfo
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.validation import _resolve_experiment_ids_and_locations
+
+from kaggleops.mlruns import EntityId, Kind
+from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.models import LoggedModelStore
+
+
+class TraceStore(LoggedModelStore):
+    """The part of the tracking store that knows traces."""
+
+    # -- finding (hooks of the file store) ----------------------------------------------------
+
+    def _find_trace_dir(self, trace_id: str, assert_exists: bool = False) -> str | None:
+        entity_id = self._found(Kind.TRACE, trace_id)
+        if entity_id is not None:
+            return str(self._working.path(entity_id))
+        if assert_exists:
+            raise MlflowException(f"Trace with ID '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return None
+
+    def _trace(self, trace_id: str, *, refresh: bool = False) -> EntityId:
+        entity_id = self._found(Kind.TRACE, trace_id, refresh=refresh)
+        if entity_id is None:
+            raise MlflowException(f"Trace with ID '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST)
+        return entity_id
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def get_trace_info(self, trace_id: str) -> TraceInfo:
+        self._trace(trace_id, refresh=True)
+        with self._working.still():
+            return super().get_trace_info(trace_id)
+
+    def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
+        self._trace(trace_id, refresh=True)
+        with self._working.still():
+            return super().get_assessment(trace_id, assessment_id)
+
+    def search_traces(
+        self, experiment_ids: list[str] | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        locations = _resolve_experiment_ids_and_locations(experiment_ids, kwargs.get("locations"))
+        with mlflow_errors():
+            for experiment_id in locations:
+                if self._bring_experiment(str(experiment_id)):
+                    self._working.bring_all(Kind.TRACE, str(experiment_id))
+        with self._working.still():
+            return super().search_traces(experiment_ids, *args, **kwargs)
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        with self._changing():
+            started: TraceInfo = super().start_trace(trace_info)
+            self._note_trace(started.experiment_id, started.trace_id)
+        return started
+
+    def deprecated_start_trace_v2(self, experiment_id: str, *args: Any, **kwargs: Any) -> Any:
+        with self._changing():
+            started = super().deprecated_start_trace_v2(experiment_id, *args, **kwargs)
+            self._note_trace(experiment_id, started.request_id)
+        return started
+
+    def _note_trace(self, experiment_id: str, trace_id: str) -> None:
+        entity_id = EntityId(Kind.TRACE, experiment_id, trace_id)
+        self._working.adopt(entity_id)
+        self._working.changed(entity_id)
+
+    def deprecated_end_trace_v2(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
+        with self._changing(self._trace(request_id)):
+            return super().deprecated_end_trace_v2(request_id, *args, **kwargs)
+
+    def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
+        with self._changing(self._trace(trace_id)):
+            super().set_trace_tag(trace_id, key, value)
+
+    def delete_trace_tag(self, trace_id: str, key: str) -> None:
+        with self._changing(self._trace(trace_id)):
+            super().delete_trace_tag(trace_id, key)
+
+    def create_assessment(self, assessment: Assessment) -> Assessment:
+        with self._changing(self._trace(assessment.trace_id)):
+            return super().create_assessment(assessment)
+
+    def update_assessment(self, trace_id: str, *args: Any, **kwargs: Any) -> Assessment:
+        with self._changing(self._trace(trace_id)):
+            return super().update_assessment(trace_id, *args, **kwargs)
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        with self._changing(self._trace(trace_id)):
+            super().delete_assessment(trace_id, assessment_id)
+
+    def _delete_traces(self, experiment_id: str, *args: Any, **kwargs: Any) -> int:
+        with mlflow_errors():
+            self._working.bring_all(Kind.TRACE, experiment_id)
+        with self._working.still():
+            deleted: int = super()._delete_traces(experiment_id, *args, **kwargs)
+        with mlflow_errors():
+            for entity_id in self._working.held(Kind.TRACE, experiment_id):
+                if not self._working.path(entity_id).exists():
+                    self._working.delete(entity_id)
+        return deleted

@@ -1,0 +1,339 @@
+"""The part of a bucket that this process works on, as a folder MLflow's file store understands.
+
+Every process has its own folder, so nobody waits for anybody's locks; processes and machines meet
+in the bucket, where versions merge. What is logged goes to the disk at once (a kill loses none of
+it there) and from the disk to the bucket when it is sent (see sending.py).
+"""
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kaggleops.bucket import (
+    ABSENT,
+    BucketError,
+    BucketUnavailableError,
+    ObjectNotFoundError,
+    Version,
+)
+from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
+from kaggleops.mlruns.entity import META
+from kaggleops.mlruns.folder import TRASH, Base, read_folder, write_base, write_folder
+from kaggleops.mlruns.layout import is_experiment_id
+from kaggleops.mlruns.merging import ParamConflictError, merge, yield_params
+from kaggleops.tracking.metric_log import MetricLog
+
+_log = logging.getLogger("kaggleops")
+
+_WORKERS = 16
+
+
+@dataclass
+class Known:
+    """What this process knows of an entity in the bucket."""
+
+    version: Version = ABSENT
+    base: Base = field(default_factory=Base)
+
+
+class WorkingCopy:
+    """A folder of unpacked entities, each fetched when it is needed, and which of them changed.
+
+    Args:
+        store: the bucket's entities.
+        folder: this process's own folder; made here.
+    """
+
+    def __init__(self, store: EntityStore, folder: Path) -> None:
+        self.store = store
+        self.folder = folder
+        self.root = folder / "mlruns"
+        (self.root / TRASH).mkdir(parents=True)
+        (folder / "bucket.json").write_text(json.dumps({"uri": store.bucket.uri}))
+        self.lock = threading.RLock()
+        self.metric_logs: dict[str, MetricLog] = {}
+        """Metric files held open, by run id; closed whenever the files are replaced."""
+        self.known: dict[EntityId, Known] = {}
+        self._dirty: set[EntityId] = set()
+        self._experiment_of: dict[tuple[Kind, str], str] = {}
+        self._inside = threading.local()
+        self._warned: set[str] = set()
+
+    # -- where things lie ---------------------------------------------------------------------
+
+    def path(self, entity_id: EntityId) -> Path:
+        """Return the entity's folder; a deleted experiment's lies in the trash."""
+        if entity_id.kind is not Kind.REGISTERED_MODEL:
+            trashed = self.root / TRASH / entity_id.experiment_id
+            if trashed.is_dir():
+                return self.root / TRASH / entity_id.folder
+        return self.root / entity_id.folder
+
+    def held(self, kind: Kind, experiment_id: str) -> list[EntityId]:
+        """Return the entities of a kind of one experiment that are here."""
+        return [
+            entity_id
+            for entity_id in list(self.known)
+            if entity_id.kind is kind and entity_id.experiment_id == experiment_id
+        ]
+
+    def in_bucket(self, entity_id: EntityId) -> bool:
+        """Tell whether the bucket is known to have the entity."""
+        return self.known.get(entity_id, Known()).version != ABSENT
+
+    def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
+        """Find an entity by its id, here or in the bucket, and bring it here.
+
+        Args:
+            kind: what it is.
+            name: its id.
+            refresh: as for `bring`.
+        """
+        home = self._experiment_of.get((kind, name))
+        if home is not None:
+            entity_id = EntityId(kind, home, name)
+            return entity_id if self.bring(entity_id, refresh=refresh) else None
+        if self.inside:
+            made = (EntityId(kind, folder.name, name) for folder in self._experiment_folders())
+            if found := next(filter(self._just_made, made), None):
+                self.adopt(found)
+                return found
+        # MLflow tells a project's process which experiment its run belongs to: that spares a list.
+        hint = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
+        if kind is Kind.RUN and is_experiment_id(hint):
+            entity_id = EntityId(kind, hint, name)
+            if self.bring(entity_id):
+                return entity_id
+        found = self.store.find(kind, name)
+        return found if found is not None and self.bring(found) else None
+
+    def _experiment_folders(self) -> Iterator[Path]:
+        return (folder for folder in self.root.iterdir() if is_experiment_id(folder.name))
+
+    def _just_made(self, entity_id: EntityId) -> bool:
+        folder = self.path(entity_id)
+        return (folder / META).exists() or (folder / "trace_info.yaml").exists()
+
+    # -- from the bucket ----------------------------------------------------------------------
+
+    def bring(self, entity_id: EntityId, *, refresh: bool = False) -> bool:
+        """Make sure that the entity is here; return False if there is none.
+
+        Args:
+            entity_id: which.
+            refresh: look for a newer version even if it is here. If the bucket cannot be
+                reached, what is here has to do.
+        """
+        known = self.known.get(entity_id)
+        if known is not None and (not refresh or self.inside):
+            return True
+        if known is None and self.inside and self._just_made(entity_id):
+            self.adopt(entity_id)
+            return True
+        try:
+            stored = self.store.read(entity_id, unless=known.version if known else None)
+        except ObjectNotFoundError:
+            if known is not None and known.version != ABSENT and entity_id not in self._dirty:
+                self.forget(entity_id)
+                return False
+            return known is not None
+        except BucketError as error:
+            if known is None:
+                raise
+            self.warn_once("reading", str(error))
+            return True
+        if stored is not None:
+            self._take(stored)
+        return True
+
+    def bring_all(self, kind: Kind, experiment_id: str = "") -> None:
+        """Bring every entity of a kind (of one experiment) here, in its newest version."""
+        if self.inside:
+            return
+        try:
+            listed = {
+                entity_id: entry.version
+                for entity_id, entry in self.store.list(kind, experiment_id)
+            }
+        except BucketUnavailableError as error:
+            self.warn_once("reading", str(error))
+            return
+        here = [each for each in list(self.known) if each.kind is kind]
+        for entity_id in here:
+            in_scope = kind is Kind.EXPERIMENT or entity_id.experiment_id == experiment_id
+            sent = self.in_bucket(entity_id) and entity_id not in self._dirty
+            if in_scope and sent and entity_id not in listed:
+                self.forget(entity_id)
+        changed = [
+            entity_id
+            for entity_id, version in listed.items()
+            if self.known.get(entity_id, Known()).version != version
+        ]
+        if len(changed) > 1:
+            with ThreadPoolExecutor(min(_WORKERS, len(changed))) as pool:
+                list(pool.map(self._bring_readable, changed))
+        else:
+            for entity_id in changed:
+                self._bring_readable(entity_id)
+
+    def _bring_readable(self, entity_id: EntityId) -> None:
+        # One broken object must not hide the others.
+        try:
+            self.bring(entity_id, refresh=True)
+        except (BrokenEntityError, ParamConflictError) as error:
+            self.warn_once(entity_id.key, str(error))
+
+    def _take(self, stored: Stored) -> None:
+        entity = stored.entity
+        with self.lock:
+            if entity.id in self._dirty:
+                entity = self._merged(self.read(entity.id), entity)
+            self._put(entity, stored.version)
+
+    def _put(self, entity: Entity, version: Version) -> None:
+        """Make folder and memory agree on an entity (under the lock)."""
+        self._move_experiment(entity)
+        self.close_log(entity.id)
+        write_folder(entity, self.path(entity.id))
+        self.adopt(entity.id, Known(version, _base_of(entity)))
+
+    def _merged(self, ours: Entity, theirs: Entity) -> Entity:
+        try:
+            return merge(ours, theirs)
+        except ParamConflictError as error:
+            # The value that arrived first stays; a param never changes.
+            self.warn_once(str(error), str(error))
+            return merge(yield_params(ours, theirs), theirs)
+
+    def _move_experiment(self, entity: Entity) -> None:
+        # The file store keeps a deleted experiment, with all that is in it, in the trash.
+        if entity.id.kind is Kind.EXPERIMENT:
+            deleted = entity.meta.get("lifecycle_stage") == "deleted"
+            old = self.path(entity.id)
+            new = self.root / (TRASH if deleted else "") / entity.id.folder
+            if old != new and old.is_dir():
+                old.rename(new)
+            elif deleted:
+                new.mkdir(exist_ok=True)
+
+    def close_log(self, entity_id: EntityId) -> None:
+        """Close a run's metric files, if they are open: they are about to be replaced."""
+        if entity_id.kind is Kind.RUN and (log := self.metric_logs.pop(entity_id.name, None)):
+            log.close()
+
+    # -- what is here -------------------------------------------------------------------------
+
+    def adopt(self, entity_id: EntityId, known: Known | None = None) -> None:
+        """Take note of an entity that is now in the folder."""
+        self.known[entity_id] = known or Known()
+        self._experiment_of[entity_id.kind, entity_id.name] = entity_id.experiment_id
+
+    def forget(self, entity_id: EntityId) -> None:
+        """Remove an entity that is no longer in the bucket."""
+        with self.lock:
+            self.known.pop(entity_id, None)
+            self._dirty.discard(entity_id)
+            self._experiment_of.pop((entity_id.kind, entity_id.name), None)
+            self.close_log(entity_id)
+            shutil.rmtree(self.path(entity_id), ignore_errors=True)
+
+    def delete(self, entity_id: EntityId) -> None:
+        """Delete an entity for good, here and in the bucket."""
+        self.store.delete(entity_id)
+        self.forget(entity_id)
+
+    def read(self, entity_id: EntityId) -> Entity:
+        """Read an entity from the folder, its notes brought up to date."""
+        known = self.known.setdefault(entity_id, Known())
+        return read_folder(entity_id, self.path(entity_id), known.base)
+
+    # -- changes ------------------------------------------------------------------------------
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread holds the folder still: then nothing is looked up anew."""
+        return getattr(self._inside, "depth", 0) > 0
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Hold the folder still: no other thread, and nothing from the bucket, changes it."""
+        with self.lock:
+            self._inside.depth = getattr(self._inside, "depth", 0) + 1
+            try:
+                yield
+            finally:
+                self._inside.depth -= 1
+
+    @contextmanager
+    def changing(self, *entity_ids: EntityId) -> Iterator[None]:
+        """Hold the folder still for a change of these entities, and note that they changed."""
+        with self.still():
+            try:
+                yield
+            finally:
+                # Also after an error: the file store may have written half of what it was told.
+                self._dirty.update(entity_ids)
+
+    def changed(self, entity_id: EntityId) -> None:
+        """Note that an entity changed."""
+        self._dirty.add(entity_id)
+
+    @property
+    def unsent(self) -> list[EntityId]:
+        """The entities that hold something the bucket does not."""
+        with self.lock:
+            return sorted(self._dirty)
+
+    def begin_sending(self, entity_id: EntityId) -> tuple[Entity, Version] | None:
+        """Return an entity as it is now and the version it is based on; None if it is sent."""
+        with self.lock:
+            if entity_id not in self._dirty:
+                return None
+            entity = self.read(entity_id)
+            known = self.known[entity_id]
+            known.base = _base_of(entity)
+            write_base(entity, self.path(entity_id))
+            self._dirty.discard(entity_id)
+            return entity, known.version
+
+    def end_sending(self, entity: Entity, stored: Stored) -> None:
+        """Take note of what the bucket holds after an entity was sent."""
+        with self.lock:
+            known = self.known.get(entity.id)
+            if known is None:
+                return  # forgotten meanwhile
+            if stored.entity is entity:
+                known.version = stored.version
+            else:
+                self._put(self._merged(self.read(entity.id), stored.entity), stored.version)
+
+    # -- warnings -----------------------------------------------------------------------------
+
+    def warn_once(self, about: str, message: str) -> None:
+        """Log a warning, the first time that it is about this."""
+        if about not in self._warned:
+            self._warned.add(about)
+            _log.warning("%s", message)
+
+    def warn_again(self, about: str) -> None:
+        """Let the next warning about this be heard: what it was about had passed."""
+        self._warned.discard(about)
+
+
+def _base_of(entity: Entity) -> Base:
+    return Base(entity.notes, entity.meta if META in entity.files else None)
+
+
+def new_folder(outbox: Path) -> Path:
+    """Return a folder name that no other process has (not made yet)."""
+    started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return outbox / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

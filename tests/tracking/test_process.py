@@ -1,0 +1,236 @@
+"""What a process logged reaches the bucket however the process ends."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Metric, Run
+
+from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.mlruns import EntityStore
+from kaggleops.tracking import session as session_module
+from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.store import BucketTrackingStore
+from tests.fakes.gcs_server import GcsServer
+
+from .processes import Training, train
+
+Machines = Callable[[], BucketTrackingStore]
+
+
+def only_run(store: BucketTrackingStore) -> Run:
+    """Return the one run that the bucket holds."""
+    ids = [each.experiment_id for each in store.search_experiments()]
+    (run,) = store.search_runs(ids, "", 1, 10)
+    return run
+
+
+LOG_100 = """
+mlflow.set_experiment("e")
+run = mlflow.start_run()
+for step in range(100):
+    mlflow.log_metric("loss", step, step=step)
+mlflow.log_param("lr", 0.1)
+"""
+
+
+def test_a_normal_end_sends_everything(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    ended = train(LOG_100, tracking_uri, state_folder)
+    assert ended.code == 0, ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics["loss"], run.data.params["lr"]) == (
+        "FINISHED",
+        99,
+        "0.1",
+    )
+
+
+def test_nothing_is_left_on_the_machine(tracking_uri: str, state_folder: Path) -> None:
+    train(LOG_100, tracking_uri, state_folder)
+    assert not list((state_folder / "outbox").iterdir())
+
+
+def test_an_exception_sends_everything(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    script = """
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 1.5)
+        raise ValueError("NaN loss")
+    """
+    ended = train(script, tracking_uri, state_folder)
+    assert "NaN loss" in ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics["loss"]) == ("FAILED", 1.5)
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_sends_everything(
+    which: signal.Signals, tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    training = Training(LOG_100 + "wait()", tracking_uri, state_folder)
+    training.until("waiting")
+    training.signal(which)
+    assert training.end().code != 0
+    run = only_run(machines())
+    assert run.data.metrics["loss"] == 99
+    assert run.info.status != "RUNNING"
+
+
+def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
+    tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket
+) -> None:
+    script = """
+    mlflow.set_experiment("e")
+    run = mlflow.start_run()
+    mlflow.log_metric("loss", 1.0, step=1)
+    for each in session._sessions.values():
+        each.flush()
+    mlflow.log_metric("loss", 2.0, step=2)
+    mlflow.set_tag("late", "yes")
+    wait()
+    """
+    training = Training(script, tracking_uri, state_folder)
+    training.until("waiting")
+    training.signal(signal.SIGKILL)
+    training.end()
+    before = only_run(machines())
+    assert before.data.metrics["loss"] == 1.0
+    assert before.info.status == "RUNNING"
+
+    sent = send_left_behind(EntityStore(bucket))
+    assert len(sent.entities) == 1
+    assert not sent.problems
+    after = only_run(machines())
+    assert (after.data.metrics["loss"], after.data.tags["late"]) == (2.0, "yes")
+    assert not send_left_behind(EntityStore(bucket)).entities
+
+
+def test_push_leaves_a_running_process_alone(
+    tracking_uri: str, state_folder: Path, bucket: Bucket
+) -> None:
+    training = Training(LOG_100 + "wait()", tracking_uri, state_folder)
+    training.until("waiting")
+    sent = send_left_behind(EntityStore(bucket))
+    assert len(sent.in_use) == 1
+    assert not sent.entities
+    training.signal(signal.SIGTERM)
+    training.end()
+
+
+def test_what_is_logged_is_sent_while_the_process_runs(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    training = Training(
+        "session.FLUSH_SECONDS = 0.05\n" + LOG_100 + "wait()", tracking_uri, state_folder
+    )
+    training.until("waiting")
+    store = machines()
+    while "loss" not in (run := only_run(store)).data.metrics:
+        pass  # the test's own time limit ends this if it never comes
+    assert run.info.status == "RUNNING"
+    training.signal(signal.SIGKILL)
+    training.end()
+
+
+@pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
+def test_a_forked_child_logs_to_the_same_run(
+    how: str, tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    fork = """
+    mlflow.set_experiment("e")
+    run = mlflow.start_run()
+    mlflow.log_metric("parent", 1.0)
+    child = os.fork()
+    if child == 0:
+        mlflow.MlflowClient().log_metric(run.info.run_id, "child", 2.0)
+        session.close_all()
+        os._exit(0)
+    os.waitpid(child, 0)
+    """
+    process = """
+    import multiprocessing
+    mlflow.set_experiment("e")
+    run = mlflow.start_run()
+    mlflow.log_metric("parent", 1.0)
+    def work():
+        mlflow.MlflowClient().log_metric(run.info.run_id, "child", 2.0)
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    """
+    ended = train(fork if how == "os.fork" else process, tracking_uri, state_folder)
+    assert ended.code == 0, ended.errors
+    assert only_run(machines()).data.metrics == {"parent": 1.0, "child": 2.0}
+
+
+def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
+    gcs_server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcs_server.create_bucket("our-bucket")
+    script = """
+    session.PATIENCE = 0.2
+    session.FLUSH_SECONDS = 0.05
+    mlflow.set_experiment("e")
+    mlflow.start_run()
+    say("started")
+    sys.stdin.readline()  # the bucket is away now
+    for step in range(50):
+        mlflow.log_metric("loss", step, step=step)
+    mlflow.log_param("lr", 0.1)
+    """
+    training = Training(script, "gs://our-bucket/mlruns", state_folder)
+    training.until("started")
+    gcs_server.fail(503, times=None)
+    training.tell("go on")
+    ended = training.end()
+    assert ended.code == 0, ended.errors
+    assert ended.errors.count("Nothing is lost") == 1
+    (line,) = [line for line in ended.errors.splitlines() if "not sent to" in line]
+    assert "kaggleops push --bucket gs://our-bucket" in line
+    folder = Path(line.split("It lies in ")[1].split(". Send it")[0])
+    assert folder.is_dir()
+
+    gcs_server.heal()
+    sent = send_left_behind(EntityStore(open_bucket("gs://our-bucket")))
+    assert sent.entities
+    session_module._sessions.clear()
+    run = only_run(BucketTrackingStore("gs://our-bucket/mlruns"))
+    assert (run.data.metrics["loss"], run.data.params["lr"]) == (49, "0.1")
+    assert run.info.status == "FINISHED"
+
+
+def test_a_bucket_that_may_not_be_written_is_an_error_before_anything_runs(
+    gcs_server: GcsServer, store: BucketTrackingStore
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    gcs_server.create_bucket("locked")
+    gcs_server.deny("locked", write=True)
+    locked = BucketTrackingStore("gs://locked/mlruns")
+    with pytest.raises(MlflowException) as caught:
+        locked.create_experiment("e")
+    assert "gs://locked" in str(caught.value)
+    missing = BucketTrackingStore("gs://no-such-bucket/mlruns")
+    with pytest.raises(MlflowException, match="no-such-bucket"):
+        missing.create_experiment("e")
+
+
+def test_metrics_survive_being_merged_into_while_their_files_are_open(
+    machines: Machines,
+) -> None:
+    here = machines()
+    home = here.create_experiment("e")
+    run_id = here.create_run(home, "ada", 1, [], "x").info.run_id
+    there = machines()
+    for step in range(6):
+        here.log_metric(run_id, Metric("loss", step, step, step))
+        there.log_metric(run_id, Metric("loss", 100 + step, 100 + step, 100 + step))
+        there._session.flush()
+        here._session.flush()  # theirs comes in, and the open files are replaced
+    here._session.flush()
+    history = machines().get_metric_history(run_id, "loss")
+    assert sorted(point.value for point in history) == [*range(6), *range(100, 106)]

@@ -1,0 +1,151 @@
+"""The model registry answers as MLflow's own file registry does, and no version comes twice."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.store.model_registry.file_store import FileStore
+
+from kaggleops.bucket import Bucket
+from kaggleops.tracking import session as session_module
+from kaggleops.tracking.registry import BucketRegistryStore
+from tests.fakes.gcs_server import GcsServer
+
+
+@pytest.fixture
+def machines(tracking_uri: str) -> Any:
+    """Call it for a registry on another machine."""
+    sessions: list[session_module.Session] = []
+
+    def machine() -> BucketRegistryStore:
+        session_module._sessions.clear()
+        registry = BucketRegistryStore(tracking_uri)
+        sessions.append(registry._session)
+        return registry
+
+    yield machine
+    for each in sessions:
+        each.close()
+    session_module._sessions.clear()
+
+
+Machines = Callable[[], BucketRegistryStore]
+
+
+def play(registry: AbstractStore) -> None:
+    """Do everything once that the file registry can do."""
+    registry.create_registered_model("tweets", [RegisteredModelTag("task", "span")], "first")
+    registry.create_registered_model("gone")
+    registry.delete_registered_model("gone")
+    registry.create_registered_model("old name 50+")
+    registry.create_model_version("old name 50+", "gs://x/model", "a" * 32)
+    registry.rename_registered_model("old name 50+", "new name")
+    registry.set_registered_model_tag("tweets", RegisteredModelTag("colour", "red"))
+    registry.delete_registered_model_tag("tweets", "task")
+    for number in range(3):
+        registry.create_model_version(
+            "tweets", f"gs://x/{number}", tags=[ModelVersionTag("n", str(number))]
+        )
+    registry.update_registered_model("tweets", "described")
+    registry.update_model_version("tweets", 1, "the first")
+    registry.set_model_version_tag("tweets", 1, ModelVersionTag("cv", "0.71"))
+    registry.delete_model_version_tag("tweets", 2, "n")
+    registry.transition_model_version_stage("tweets", 2, "Production", False)
+    registry.set_registered_model_alias("tweets", "champion", "2")
+    registry.set_registered_model_alias("tweets", "fallen", "1")
+    registry.delete_registered_model_alias("tweets", "fallen")
+    registry.delete_model_version("tweets", 3)
+
+
+def picture(registry: AbstractStore) -> list[str]:
+    """Return what a registry answers about all it holds."""
+    seen = []
+    for model in registry.search_registered_models(max_results=10):
+        seen.append(_without_times(registry.get_registered_model(model.name)))
+        seen += [
+            _without_times(registry.get_model_version(version.name, version.version))
+            for version in registry.search_model_versions(f"name = '{model.name}'", max_results=10)
+        ]
+    seen.append(_without_times(registry.get_model_version_by_alias("tweets", "champion")))
+    return sorted(map(repr, seen))
+
+
+def _without_times(entity: Any) -> dict[str, Any]:
+    plain = {key: value for key, value in dict(entity).items() if "timestamp" not in key}
+    if "latest_versions" in plain:
+        plain["latest_versions"] = [_without_times(each) for each in plain["latest_versions"]]
+    return plain
+
+
+def test_it_answers_as_the_file_registry_does_on_every_machine(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    stock = FileStore(str(tmp_path / "mlruns"))
+    play(stock)
+    here = machines()
+    play(here)
+    assert picture(here) == picture(stock)
+    assert picture(machines()) == picture(stock)
+
+
+def test_registering_at_the_same_moment_gives_every_version_once(tracking_uri: str) -> None:
+    registries = []
+    for _ in range(4):
+        session_module._sessions.clear()
+        registries.append(BucketRegistryStore(tracking_uri))
+    registries[0].create_registered_model("tweets")
+    with ThreadPoolExecutor(4) as pool:
+        made = pool.map(
+            lambda registry: [
+                registry.create_model_version("tweets", "gs://x").version for _ in range(3)
+            ],
+            registries,
+        )
+        versions = sorted(int(version) for several in made for version in several)
+    for registry in registries:
+        registry._session.close()
+    assert versions == list(range(1, 13))
+
+
+def test_if_the_bucket_refuses_nothing_has_changed(gcs_server: GcsServer) -> None:
+    gcs_server.create_bucket("our-bucket")
+    session_module._sessions.clear()
+    registry = BucketRegistryStore("gs://our-bucket/mlruns")
+    registry.create_registered_model("tweets", description="before")
+    gcs_server.deny("our-bucket", write=True)
+    with pytest.raises(MlflowException, match="our-bucket"):
+        registry.update_registered_model("tweets", "after")
+    with pytest.raises(MlflowException, match="our-bucket"):
+        registry.create_registered_model("another")
+    assert registry.get_registered_model("tweets").description == "before"
+    assert [m.name for m in registry.search_registered_models(max_results=9)] == ["tweets"]
+    gcs_server.allow("our-bucket")
+    registry.update_registered_model("tweets", "after")
+    assert registry.get_registered_model("tweets").description == "after"
+    registry._session.close()
+
+
+def test_registering_a_logged_model_through_mlflows_own_interface(
+    fluent: str, bucket: Bucket
+) -> None:
+    class Echo(mlflow.pyfunc.PythonModel):
+        def predict(self, context: Any, model_input: list[str]) -> list[str]:
+            return model_input
+
+    with mlflow.start_run():
+        info = mlflow.pyfunc.log_model(
+            name="echo", python_model=Echo(), registered_model_name="echo", pip_requirements=[]
+        )
+    version = mlflow.MlflowClient().get_model_version("echo", "1")
+    assert version.status == "READY"
+    loaded = mlflow.pyfunc.load_model("models:/echo/1")
+    assert list(loaded.predict(["hello"])) == ["hello"]
+    assert bucket.stat("mlruns/models/echo.tar.gz") is not None
+    assert mlflow.get_logged_model(info.model_id).status == "READY"
