@@ -1,0 +1,68 @@
+"""`key=value` as the user types it, and as an entry point of an MLproject takes it.
+
+A key that the entry point declares is passed as that parameter. All others travel together in the
+parameter `overrides`, quoted as for a shell, because MLflow quotes each parameter as one word.
+"""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.errors import UsageError
+
+OVERRIDES = "overrides"
+_PATH_LIKE = re.compile(r"(\.{1,2}|~)(/.*)?")
+_PLAIN = re.compile(r"[\w./@%+-]+")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user set, in order.
+
+    Args:
+        items: `key=value` each, in Hydra's own syntax (`+key=value`, `~key`, `key=[1,2]`).
+        directory: what a relative path in a value is relative to. The run's own working directory
+            is a fresh clone, so a path like `../data` is made absolute before it gets there.
+    """
+
+    items: Sequence[str] = ()
+    directory: Path = Path()
+
+    def as_parameters(self, declared: Mapping[str, object], doing: str) -> dict[str, str]:
+        """Return the parameters to run an entry point with.
+
+        Args:
+            declared: the parameters that the entry point declares.
+            doing: what is being done, for the error.
+
+        Raises:
+            UsageError: it does not take one of them.
+        """
+        parameters: dict[str, str] = {}
+        free: list[str] = []
+        for item in self.items:
+            key, equals, value = item.partition("=")
+            if equals and key in declared and key != OVERRIDES:
+                parameters[key] = value
+            elif OVERRIDES in declared:
+                free.append(self._absolute(item))
+            else:
+                takes = ", ".join(declared) or "no parameters"
+                raise UsageError(doing, f"it does not take {item!r}", f"It takes: {takes}.")
+        if free:
+            parameters[OVERRIDES] = shlex.join(free)
+        return parameters
+
+    def _absolute(self, item: str) -> str:
+        key, equals, value = item.partition("=")
+        bare = value[1:-1] if value[:1] == value[-1:] and value[:1] in ("'", '"') else value
+        if not equals or not _PATH_LIKE.fullmatch(bare):
+            return item
+        path = os.path.normpath(self.directory.absolute() / Path(bare).expanduser())
+        if _PLAIN.fullmatch(path):
+            return f"{key}={path}"
+        escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"

@@ -1,0 +1,1 @@
+"""The stock MLflow server over a bucket."""

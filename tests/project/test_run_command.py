@@ -1,0 +1,165 @@
+"""`kaggleops run`: a commit, run by MLflow from a fresh clone, its run in the bucket."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from kaggleops.bucket import Bucket
+from tests.command import kaggleops
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.git_server import Repository
+
+
+def test_a_commit_becomes_a_run_with_its_metrics_artifacts_and_tags(
+    toy: Repository, bucket: Bucket
+) -> None:
+    toy.git("remote", "add", "origin", "git@github.com:ada/toy.git")
+    sha = toy.git("rev-parse", "HEAD")
+    done = kaggleops(
+        "run", "--bucket", bucket.uri, "alpha=0.5", "x=[1, 2]", "--json", cwd=toy.folder
+    )
+    assert done.code == 0, done.errors
+    assert done.json["status"] == "FINISHED"
+    assert done.json["commit"] == sha
+    assert done.json["link"] == f"https://github.com/ada/toy/commit/{sha}"
+    assert done.json["metrics"] == {"alpha": 0.5}
+    assert done.json["artifacts"].startswith(f"{bucket.artifact_uri}/artifacts/")
+
+    client = mlflow.MlflowClient(f"{bucket.uri}/mlruns")
+    run = client.get_run(done.json["run_id"])
+    assert client.get_experiment(run.info.experiment_id).name == "toy"
+    assert run.data.params == {"alpha": "0.5", "overrides": "'x=[1, 2]'"}
+    expected = {
+        "mlflow.source.git.commit": sha,
+        "mlflow.source.git.branch": "main",
+        "mlflow.source.git.repoURL": "git@github.com:ada/toy.git",
+        "mlflow.source.name": "git@github.com:ada/toy.git",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.project.entryPoint": "main",
+        "git_commit": sha[:10],
+        "git_branch": "main",
+        "backend": "local",
+    }
+    assert expected.items() <= run.data.tags.items()
+    arguments = mlflow.artifacts.load_dict(f"{done.json['artifacts']}/arguments.json")
+    assert arguments == {"arguments": ["x=[1, 2]"]}
+
+
+def test_the_table_for_people(toy: Repository, tmp_path: Path) -> None:
+    toy.git("remote", "add", "origin", "https://github.com/ada/toy")
+    done = kaggleops("run", "--bucket", tmp_path / "a bucket", "alpha=0.5", cwd=toy.folder)
+    assert done.code == 0, done.errors
+    sha = toy.git("rev-parse", "HEAD")
+    assert f"{sha[:10]}  Second version" in done.errors
+    assert "not in it" not in done.errors
+    lines = {line.split()[0]: line for line in done.output.splitlines() if line.strip()}
+    assert lines["Commit"].split()[1] == sha
+    assert f"https://github.com/ada/toy/commit/{sha}" in done.output.split()
+    assert lines["alpha"].split()[1] == "0.5000"
+    assert lines["Artifacts"].split()[1].startswith(f"file://{tmp_path}/a%20bucket/artifacts/")
+    assert f"kaggleops ui --bucket bucket+file://{tmp_path}/a%20bucket" in lines["Show"]
+
+
+def test_uncommitted_changes_are_not_run_and_that_is_said(toy: Repository, tmp_path: Path) -> None:
+    (toy.folder / "version.txt").write_text("third, not committed")
+    done = kaggleops("run", "--bucket", tmp_path / "bucket", "--json", cwd=toy.folder)
+    assert "1 changed file is not in it" in done.errors
+    assert (toy.folder / "version.txt").read_text() == "third, not committed"
+    assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == "second"
+
+
+def test_another_version_runs_without_touching_the_working_tree(
+    toy: Repository, tmp_path: Path
+) -> None:
+    done = kaggleops(
+        "run", "--bucket", tmp_path / "bucket", "--version", "HEAD~1", "--json", cwd=toy.folder
+    )
+    assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == "first"
+    assert toy.git("status", "--porcelain") == ""
+    assert (toy.folder / "version.txt").read_text() == "second"
+
+
+def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    kaggleops("run", "--bucket", tmp_path / "bucket", cwd=toy.folder, TMPDIR=str(temporary))
+    assert [path for path in temporary.iterdir() if path.name.startswith("kaggleops")] == []
+    assert not list((tmp_path / "home").rglob("meta.yaml"))
+
+
+def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucket: Bucket) -> None:
+    done = kaggleops("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
+    assert done.code == 1
+    assert "ended with an error" in done.error
+    client = mlflow.MlflowClient(f"{bucket.uri}/mlruns")
+    (run,) = client.search_runs([client.get_experiment_by_name("toy").experiment_id])
+    assert run.info.status == "FAILED"
+    assert run.info.run_id in done.error
+
+
+def test_the_bucket_of_this_machine(toy: Repository, tmp_path: Path) -> None:
+    (toy.folder / "config").mkdir()
+    (toy.folder / "config/local.yaml").write_text(f"bucket: {tmp_path / 'mine'}\n")
+    done = kaggleops("run", "--json", cwd=toy.folder)
+    assert done.json["artifacts"].startswith(f"file://{tmp_path}/mine/artifacts/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (["--bucket", "s3://x"], 2, r"no buckets behind s3://"),
+        ([], 2, "none is named"),
+        (["--bucket", "{tmp}/b", "--version", "nonsense"], 2, "no commit 'nonsense'"),
+        (["--bucket", "{tmp}/b", "--repository", "{tmp}"], 2, "not in a git repository"),
+        (["--bucket", "{tmp}/b", "--entry-point", "nonsense"], 2, "nonsense"),
+        (["--bucket", "{tmp}/b", "--entry-point", "needs"], 2, "beta must be given"),
+        (["--bucket", "{tmp}/b", "--entry-point", "needs", "beta=1", "x=1"], 2, "does not take"),
+        (["--bucket", "{tmp}/file"], 1, "is a file"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    toy: Repository, tmp_path: Path, arguments: list[str], code: int, problem: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    done = kaggleops("run", *filled, cwd=toy.folder)
+    assert problem in done.error
+    assert done.code == code
+
+
+def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "bare")
+    repository.write(train_py="print()")
+    repository.commit("No MLproject")
+    done = kaggleops("run", "--bucket", tmp_path / "b", cwd=repository.folder)
+    assert "no MLproject file" in done.error
+    assert done.code == 2
+
+
+@pytest.mark.parametrize("trouble", ["missing", "no writing", "no reading"])
+def test_a_bucket_that_cannot_be_used_is_one_clear_line(
+    toy: Repository, gcs_server: GcsServer, trouble: str
+) -> None:
+    if trouble != "missing":
+        gcs_server.create_bucket("our-bucket")
+        gcs_server.deny("our-bucket", write=trouble == "no writing", read=trouble == "no reading")
+    done = kaggleops("run", "--bucket", "gs://our-bucket", cwd=toy.folder)
+    assert "gs://our-bucket" in done.error
+    assert done.code == 1
+
+
+def test_the_run_belongs_to_a_deleted_experiment(toy: Repository, tmp_path: Path) -> None:
+    uri = f"bucket+file://{tmp_path}/bucket/mlruns"
+    client = mlflow.MlflowClient(uri)
+    client.delete_experiment(client.create_experiment("toy"))
+    done = kaggleops("run", "--bucket", tmp_path / "bucket", cwd=toy.folder)
+    assert "'toy'" in done.error
+    assert "deleted" in done.error
+
+
+def test_json_is_all_there_is_on_stdout(toy: Repository, tmp_path: Path) -> None:
+    done = kaggleops("run", "--bucket", tmp_path / "bucket", "--json", cwd=toy.folder)
+    assert json.loads(done.output)["run_id"]
+    assert "training" in done.errors
