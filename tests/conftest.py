@@ -1,14 +1,19 @@
 """Fixtures that all tests share."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from kaggleops.bucket import Bucket, open_bucket
 from tests.fakes.gcs_server import GcsServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 # Before anything imports MLflow or gcsfs, which read these once.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -57,3 +62,29 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
     server: GcsServer = request.getfixturevalue("gcs_server")
     server.create_bucket("our-bucket")
     return open_bucket("gs://our-bucket/some/prefix", patience=5)
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip a test for want of something on this machine; where nothing may be wanting, fail it."""
+    if os.environ.get("KAGGLEOPS_NO_SKIPS"):
+        pytest.fail(f"{reason} (and KAGGLEOPS_NO_SKIPS is set)")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def page() -> Iterator["Page"]:
+    """A page in a real browser, headless."""
+    from playwright.sync_api import sync_playwright
+
+    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser_path is None:
+        unavailable("there is no Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=browser_path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()

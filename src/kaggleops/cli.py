@@ -10,7 +10,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +191,18 @@ def ui_command(
     bucket: str | None, experiment: str | None, host: str, port: int | None, open_browser: bool
 ) -> None:
     """Open the MLflow UI over the bucket, until Ctrl-C."""
+    from kaggleops.mlruns import EntityStore
     from kaggleops.server.mlflow_server import mlflow_server
     from kaggleops.server.opening import experiment_to_show
 
     place = _bucket_of(bucket)
-    artifacts = f"{open_bucket(place).artifact_uri}/artifacts"
+    store = EntityStore(open_bucket(place))
+    store.check()
     experiment_id = experiment_to_show(tracking_uri(place), experiment)
     with (
+        suppress(KeyboardInterrupt),
         err.status("Starting the MLflow server") as status,
-        mlflow_server(tracking_uri(place), artifacts, host=host, port=port) as server,
+        mlflow_server(tracking_uri(place), store.artifact_root, host=host, port=port) as server,
     ):
         status.stop()
         link = server.experiment_link(experiment_id)

@@ -16,6 +16,7 @@ from kaggleops.mlruns.layout import (
     ARTIFACTS,
     EntityId,
     Kind,
+    experiment,
     glob_of,
     parse_key,
     prefix_of,
@@ -41,6 +42,14 @@ class EntityStore:
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
         self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
+
+    def check(self) -> None:
+        """Make sure that the bucket is there and can be read: one request.
+
+        Raises:
+            BucketError: it is not, or cannot.
+        """
+        self.bucket.stat(experiment("0").key)
 
     def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
         """Return the entity, or None if it is still at version `unless`.

@@ -58,9 +58,10 @@ class StoreBase(FileStore):
     @contextmanager
     def _changing(self, *entity_ids: EntityId) -> Iterator[None]:
         """Change these entities in the working copy; they are sent within the flush interval."""
-        with mlflow_errors(), self._working.changing(*entity_ids):
-            yield
-        self._session.changed()
+        with mlflow_errors():
+            with self._working.changing(*entity_ids):
+                yield
+            self._session.changed()
 
     def _send_now(self, *entity_ids: EntityId) -> None:
         """Send a change that others wait for.
@@ -82,13 +83,17 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except KaggleOpsError as error:
-        if isinstance(error, BucketUnavailableError):
-            code = TEMPORARILY_UNAVAILABLE
-        elif isinstance(error, AccessDeniedError):
-            code = PERMISSION_DENIED
-        elif isinstance(error, BucketNotFoundError):
-            code = RESOURCE_DOES_NOT_EXIST
-        else:
-            code = INTERNAL_ERROR
         # Not `from error`: the message says it all, and a user's mistake needs no second trace.
-        raise MlflowException(str(error), error_code=code) from None
+        raise as_mlflow_error(error) from None
+
+
+def as_mlflow_error(error: KaggleOpsError) -> MlflowException:
+    """Return MLflow's form of one of our errors."""
+    code = INTERNAL_ERROR
+    if isinstance(error, BucketUnavailableError):
+        code = TEMPORARILY_UNAVAILABLE
+    elif isinstance(error, AccessDeniedError):
+        code = PERMISSION_DENIED
+    elif isinstance(error, BucketNotFoundError):
+        code = RESOURCE_DOES_NOT_EXIST
+    return MlflowException(str(error), error_code=code)

@@ -19,8 +19,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.validation import _validate_metric, _validate_run_id
 
+from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
-from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
 from kaggleops.tracking.metric_log import MetricLog
@@ -146,7 +147,10 @@ class RunStore(ExperimentStore):
             log = working.metric_logs.get(run_id) or self._open_metric_log(run_id)
             log.append(metric)
             working.changed(log.entity_id)
-        self._session.changed()
+        try:
+            self._session.changed()
+        except KaggleOpsError as error:
+            raise as_mlflow_error(error) from None
         if metric.model_id is not None:
             self._log_metric_of_model(log.entity_id, metric)
 

@@ -46,6 +46,8 @@ PATIENCE = 30.0
 
 OWNER = "owner.lock"
 
+_IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
+
 _sessions: dict[str, "Session"] = {}
 _sessions_lock = threading.Lock()
 
@@ -122,9 +124,18 @@ class Session:
     # -- sending ------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Take note that there is something to send: it will be, within the flush interval."""
+        """Take note that there is something to send: it will be, within the flush interval.
+
+        In an MLflow server it is sent at once: its users wait for it, and it is ended by a signal
+        that leaves no time for more.
+
+        Raises:
+            KaggleOpsError: in a server, it could not be sent.
+        """
         if self._closing:
             self.close()
+        elif _IN_SERVER in os.environ:
+            self.flush()
         elif self._thread is None:
             self._thread = threading.Thread(target=self._run, name="kaggleops-flush", daemon=True)
             self._thread.start()
