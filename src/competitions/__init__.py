@@ -1,0 +1,1 @@
+"""Training for competitions: one module and one config/task file each, beside what they share."""

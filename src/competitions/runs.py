@@ -1,0 +1,100 @@
+"""The MLflow run of a training: started or resumed, its configuration, its artifacts, its end.
+
+`mlflow run` has made the run before this process starts and logged the entry point's parameters to
+it; started by hand, a new run is made in whatever tracking URI is configured. Step metrics are
+written by the Trainer's own MLflow callback into the run that is active.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import (
+    MAX_ENTITY_KEY_LENGTH,
+    MAX_PARAM_VAL_LENGTH,
+    MAX_PARAMS_TAGS_PER_BATCH,
+)
+
+from competitions.config import CONFIG_FILE, PARAMETERS
+from kaggleops.errors import KaggleOpsError
+
+
+@contextmanager
+def active_run() -> Iterator[str]:
+    """The run to log to, by its id; FINISHED at the end, KILLED by Ctrl-C, FAILED by an error.
+
+    Raises:
+        KaggleOpsError: where the run cannot be opened.
+    """
+    # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
+    os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
+    wanted = os.environ.get("MLFLOW_RUN_ID")
+    try:
+        run_id = str(mlflow.start_run().info.run_id)
+    except (MlflowException, ImportError) as error:
+        doing = f"resuming run {wanted}" if wanted else "starting a run"
+        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
+        raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
+    # The Trainer's callback would start a second run beside the active one.
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    try:
+        yield run_id
+    except KeyboardInterrupt:
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException:
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run()
+
+
+def log_config(flat: Mapping[str, str], yaml: str) -> None:
+    """Log the configuration to the active run: as params, and whole as the artifact config.yaml.
+
+    Keys and values longer than MLflow takes are cut at their ends; characters that it does not take
+    in a key become `_`. The entry point's own parameters, which `mlflow run` logged before this
+    process began, are left as they are.
+
+    Raises:
+        KaggleOpsError: where the run holds another configuration already (params never change).
+    """
+    run = mlflow.active_run()
+    existing = mlflow.get_run(run.info.run_id).data.params if run else {}
+    params = {}
+    for key, value in flat.items():
+        name = re.sub(r"[^\w\-. :/]", "_", key)[:MAX_ENTITY_KEY_LENGTH]
+        if not (name in PARAMETERS and name in existing):
+            cut = len(value) > MAX_PARAM_VAL_LENGTH
+            params[name] = f"{value[: MAX_PARAM_VAL_LENGTH - 1]}…" if cut else value
+    changed = [name for name, value in params.items() if existing.get(name, value) != value]
+    if run and changed:
+        name = changed[0]
+        problem = f"it was started with {name}={existing[name]}, not {params[name]}"
+        raise KaggleOpsError(f"resuming run {run.info.run_id}", problem, "Start a new run for that")
+    items = list(params.items())
+    for start in range(0, len(items), MAX_PARAMS_TAGS_PER_BATCH):
+        mlflow.log_params(dict(items[start : start + MAX_PARAMS_TAGS_PER_BATCH]))
+    mlflow.log_text(yaml, CONFIG_FILE)
+
+
+def log_outputs(folder: Path) -> None:
+    """Copy all of `folder` to the active run's artifacts.
+
+    Raises:
+        KaggleOpsError: where that fails; the folder keeps everything.
+    """
+    run = mlflow.active_run()
+    run_id = run.info.run_id if run else ""
+    try:
+        mlflow.log_artifacts(str(folder))
+    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+        problem = f"{type(error).__name__}: {error}"
+        hint = (
+            f"The training is done and kept in {folder}. Send it: "
+            f"mlflow artifacts log-artifacts --run-id {run_id} --local-dir {folder}"
+        )
+        raise KaggleOpsError(f"storing the artifacts of run {run_id}", problem, hint) from None

@@ -1,0 +1,151 @@
+"""What each key of config/ may hold: its type and its range.
+
+The files in config/ carry the values and the comments; these classes only check them, so an unknown
+key, a missing one and a value of a wrong type are errors before anything is read or trained. The
+keys of a task are a class of its own module (`competitions.tasks.Task.config_class`).
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from kaggleops.errors import UsageError
+
+
+def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
+    """Raise the `UsageError` of a value that has the right type but makes no sense.
+
+    Args:
+        key: dotted key, as one would override it ("trainer.batch_size").
+        value: what it holds.
+        valid: whether that is allowed.
+        wanted: what is allowed, in words that follow "must be".
+    """
+    if not valid:
+        raise UsageError("reading the configuration", f"{key}={value}, but it must be {wanted}")
+
+
+def _check_positive(group: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        check_range(f"{group}.{name}", value, value is None or value > 0, "more than 0")
+
+
+class Precision(Enum):
+    """The number format of the forward and backward pass."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass
+class BuildConfig:
+    """The size of a model that is built from its configuration."""
+
+    vocab_size: int = MISSING
+    hidden_size: int = MISSING
+    layers: int = MISSING
+    heads: int = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        _check_positive("model.build", self, "vocab_size", "hidden_size", "layers", "heads")
+        fits = self.hidden_size % self.heads == 0
+        wanted = f"a multiple of model.build.heads={self.heads}"
+        check_range("model.build.hidden_size", self.hidden_size, fits, wanted)
+
+
+@dataclass
+class ModelConfig:
+    """The network, where its weights come from, and what it is trained well with."""
+
+    name: str = MISSING
+    pretrained: str | None = MISSING
+    packages: dict[str, str] = field(default_factory=dict)
+    build: BuildConfig | None = None
+    epochs: float = MISSING
+    learning_rate: float = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` where the keys contradict each other."""
+        _check_positive("model", self, "epochs", "learning_rate")
+        if self.build is not None:
+            self.build.check()
+        if not self.pretrained and self.build is None:
+            raise UsageError(
+                "reading the configuration",
+                "model.pretrained and model.build are both empty",
+                "Name a hub model or a local folder: model.pretrained=<name>",
+            )
+
+
+@dataclass
+class TrainerConfig:
+    """How the model is trained."""
+
+    name: str = MISSING
+    epochs: float = MISSING
+    max_steps: int | None = MISSING
+    batch_size: int = MISSING
+    gradient_accumulation: int = MISSING
+    eval_batch_size: int = MISSING
+    learning_rate: float = MISSING
+    warmup: float = MISSING
+    weight_decay: float = MISSING
+    max_grad_norm: float = MISSING
+    group_by_length: bool = MISSING
+    precision: Precision = MISSING
+    log_every: int = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        _check_positive("trainer", self, "epochs", "max_steps", "batch_size", "eval_batch_size")
+        _check_positive("trainer", self, "gradient_accumulation", "learning_rate", "max_grad_norm")
+        _check_positive("trainer", self, "log_every")
+        check_range("trainer.warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
+        check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+
+
+@dataclass
+class DataConfig:
+    """Which files are read."""
+
+    name: str = MISSING
+    dir: str | None = MISSING
+    rows: int | None = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        _check_positive("data", self, "rows")
+        if self.name == "sample" and self.dir is not None:
+            raise UsageError(
+                "reading the configuration",
+                f"data.dir={self.dir} is not read with data=sample",
+                "Add data=folder",
+            )
+
+
+@dataclass
+class RunConfig:
+    """One training run: the whole of config/, checked and resolved."""
+
+    task: Any = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    fold: int = MISSING
+    folds: int = MISSING
+    seed: int = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range, here or in a group other than the task."""
+        for group in (self.model, self.trainer, self.data):
+            group.check()
+        check_range("folds", self.folds, self.folds >= 2, "2 or more")
+        last = self.folds - 1
+        check_range("fold", self.fold, 0 <= self.fold <= last, f"from 0 to {last} (folds - 1)")
+        check_range("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")

@@ -1,0 +1,127 @@
+"""Reading a competition's CSV files, and saying exactly what is wrong with a bad one.
+
+Every value stays the text that the file holds: a tweet that reads "null" is no missing value. Rows
+are numbered by the line of the file on which they begin (the frame's index, named `line`), so that
+a later complaint about a row can say where it stands.
+"""
+
+import contextlib
+import csv
+import io
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import fsspec  # type: ignore[import-untyped]
+import pandas as pd
+
+from kaggleops.errors import KaggleOpsError, UsageError
+
+
+def read_table(folder: str, name: str, columns: Sequence[str], download: str = "") -> pd.DataFrame:
+    """Read the CSV file `name` of `folder`.
+
+    Args:
+        folder: a local folder or any URL that fsspec opens ("gs://bucket/folder").
+        name: the file in it.
+        columns: columns that it must have; others are left out.
+        download: how to get the file, said where it is missing.
+
+    Returns:
+        One row a record, one column of str for each of `columns`, indexed by line number.
+
+    Raises:
+        UsageError: where the folder, the file, a column or a field is missing, or where the file is
+            empty, not UTF-8, or not CSV; the message names file and line.
+        KaggleOpsError: where a remote folder cannot be read.
+    """
+    path = f"{folder.rstrip('/')}/{name}"
+    doing = f"reading {path}"
+    text = _decode(doing, _read_bytes(doing, folder, path, download))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines, records = [], []
+    line = 1
+    try:
+        header = next(reader, None)
+        if not header:
+            raise UsageError(doing, "the file is empty", download)
+        missing = [column for column in columns if column not in header]
+        if missing:
+            problem = f"line 1 has no column {' and no column '.join(map(repr, missing))}"
+            raise UsageError(doing, problem, f"It has {', '.join(header)}")
+        line = reader.line_num + 1
+        for record in reader:
+            if record and len(record) != len(header):
+                problem = f"line {line} has {len(record)} fields instead of {len(header)}"
+                raise UsageError(doing, problem, "A comma or a quote is missing or too many there")
+            if record:
+                lines.append(line)
+                records.append(record)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        # An open quote swallows the rest of the file: the line where it opens is to be fixed.
+        raise UsageError(doing, f"line {line} is not CSV ({error})", "Check its quotes") from None
+    if not records:
+        raise UsageError(doing, "the file has a header and no rows", download)
+    frame = pd.DataFrame(records, columns=header, index=pd.Index(lines, name="line"), dtype=str)
+    return frame[list(columns)]
+
+
+def check_unique(doing: str, ids: pd.Series) -> None:
+    """Raise `UsageError` with both lines where an id comes twice."""
+    repeated = ids[ids.duplicated()]
+    if len(repeated):
+        line, value = repeated.index[0], repeated.iloc[0]
+        first = ids.index[ids == value][0]
+        problem = f"line {line} has the same {ids.name} as line {first}: {value!r}"
+        raise UsageError(doing, problem, "Each row needs an id of its own")
+
+
+def check_values(doing: str, values: pd.Series, allowed: Collection[str]) -> None:
+    """Raise `UsageError` with the first line whose value is not one of `allowed`."""
+    unknown = values[~values.isin(list(allowed))]
+    if len(unknown):
+        problem = f"line {unknown.index[0]} has the {values.name} {unknown.iloc[0]!r}"
+        raise UsageError(doing, problem, f"It must be one of: {', '.join(allowed)}")
+
+
+def has_file(folder: str, name: str) -> bool:
+    """Whether `folder`, local or remote, holds the file `name`."""
+    path = f"{folder.rstrip('/')}/{name}"
+    with _one_line(f"looking for {path}"):
+        filesystem, inside = fsspec.url_to_fs(path)
+        return bool(filesystem.exists(inside))
+
+
+def _read_bytes(doing: str, folder: str, path: str, download: str) -> bytes:
+    with _one_line(doing):
+        filesystem, inside = fsspec.url_to_fs(path)
+        try:
+            return bytes(filesystem.cat_file(inside))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            pass
+    place = Path(folder).expanduser().absolute()
+    if "://" not in folder and not place.is_dir():
+        raise UsageError(doing, f"there is no folder {place}", download)
+    raise UsageError(doing, "there is no such file", download)
+
+
+def _decode(doing: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line} is not UTF-8 (byte 0x{content[error.start]:02x})"
+        raise UsageError(doing, problem, "Save the file as UTF-8") from None
+
+
+@contextlib.contextmanager
+def _one_line(doing: str) -> Iterator[None]:
+    """Turn what a file system raises into one line."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:  # no such protocol, or the package for it is missing
+        raise UsageError(doing, str(error)) from None
+    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+        problem = f"{type(error).__name__}: {error}"
+        hint = "Check the address, and that this machine may read it"
+        raise KaggleOpsError(doing, problem, hint) from None

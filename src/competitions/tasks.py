@@ -1,0 +1,177 @@
+"""What a competition has to say about itself, so that the rest can train it.
+
+A competition is three files that share its name: a module of this package with a subclass of `Task`
+named `TASK`, config/task/NAME.yaml with its keys, and a test. Nothing else has to be told about it.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from competitions.schema import DataConfig
+from kaggleops.errors import KaggleOpsError
+
+if TYPE_CHECKING:  # they take seconds to import, and a mistake in the files is told before that
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedTokenizerBase
+
+# What a model puts out for some rows: one array for each of its outputs, rows first.
+Logits = tuple[np.ndarray, ...]
+
+
+@dataclass
+class Examples:
+    """Rows of a file as a model's inputs: a torch data set (of the map kind).
+
+    Attributes:
+        rows: the rows they were made of, in the same order.
+        features: for each row its inputs (`input_ids`, …) and, where it is known, its label.
+        offsets: for each row, for each of its tokens, the half-open range of characters it stands
+            for in the row's text; (0, 0) for tokens that are not of the text.
+    """
+
+    rows: pd.DataFrame
+    features: list[dict[str, Any]]
+    offsets: list[list[tuple[int, int]]]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.features[index]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(feature["input_ids"]) for feature in self.features]
+
+    def order_by_length(self) -> np.ndarray:
+        """Positions, the longest row first: batches of neighbours need the least padding."""
+        return np.argsort(-np.array(self.lengths()), kind="stable")
+
+    def take(self, positions: np.ndarray) -> "Examples":
+        """The rows at `positions`, in that order."""
+        features = [self.features[i] for i in positions]
+        return Examples(self.rows.iloc[positions], features, [self.offsets[i] for i in positions])
+
+
+class Task(ABC):
+    """One competition: reads its files, makes inputs of rows, and scored predictions of outputs."""
+
+    # The competition's name in kaggle.com/competitions/NAME.
+    competition: ClassVar[str]
+    # A dataclass of the keys in config/task/NAME.yaml, `name` among them, all MISSING; its method
+    # `check()` raises UsageError for a value out of range.
+    config_class: ClassVar[type]
+    # The transformers class that puts the head this task needs on an encoder.
+    model_class: ClassVar[str]
+    # The score that counts, as `scores` names it.
+    score_name: ClassVar[str]
+    # The column that names a row, and the column of the submission that is predicted.
+    id_column: ClassVar[str]
+    target_column: ClassVar[str]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def read_train(self, folder: str) -> pd.DataFrame:
+        """The labelled rows of `folder`, checked; indexed by line number.
+
+        Raises:
+            UsageError: for anything in the files that cannot be trained on, with file and line.
+        """
+
+    @abstractmethod
+    def read_test(self, folder: str) -> pd.DataFrame:
+        """The rows to predict, every one of the file; indexed by line number."""
+
+    @abstractmethod
+    def write_sample(self, folder: Path) -> None:
+        """Write train.csv, test.csv and sample_submission.csv of an own small data set."""
+
+    @abstractmethod
+    def texts(self, rows: pd.DataFrame) -> list[str]:
+        """What a new tokenizer learns from, the words that this task adds among it."""
+
+    @abstractmethod
+    def labels(self, rows: pd.DataFrame) -> pd.Series:
+        """What every fold holds in proportion, and what scores are split by."""
+
+    @abstractmethod
+    def encode(self, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> Examples:
+        """Rows as inputs of a model, with labels where they have them.
+
+        Rows that `decode` answers without a model may be left out: nothing is learnt from them.
+        """
+
+    @abstractmethod
+    def decode(self, rows: pd.DataFrame, examples: Examples, logits: Logits) -> pd.DataFrame:
+        """The answer for each of `rows`.
+
+        Args:
+            rows: any rows.
+            examples: what `encode` made of them, in any order.
+            logits: what the model put out for `examples`; no arrays where there are none.
+
+        Returns:
+            `rows` with the columns `prediction` and whatever says how sure it is; where the rows
+            are labelled, with each row's own score too.
+        """
+
+    @abstractmethod
+    def scores(self, predicted: pd.DataFrame) -> dict[str, float]:
+        """The competition's score of what `decode` gave, first; then the same by label."""
+
+    @abstractmethod
+    def baseline(self, rows: pd.DataFrame) -> dict[str, float]:
+        """What predicting without a model scores, under a name that begins with `baseline_`."""
+
+    @abstractmethod
+    def plots(self, predicted: pd.DataFrame) -> dict[str, "Figure"]:
+        """Pictures of what `decode` gave, by their file names."""
+
+    def download_hint(self) -> str:
+        """How to get the competition's files."""
+        return (
+            f"Get it: kaggle competitions download -c {self.competition} -p <dir>, "
+            f"then unzip <dir>/{self.competition}.zip -d <dir>"
+        )
+
+
+def task_class(name: str) -> type[Task]:
+    """The `Task` of the module competitions.NAME."""
+    try:
+        module = importlib.import_module(f"competitions.{name}")
+        return module.TASK
+    except (ModuleNotFoundError, AttributeError) as error:
+        problem = f"competitions/{name} has no TASK ({error})"
+        raise KaggleOpsError(f"loading the task {name}", problem) from None
+
+
+def task_config(name: str) -> type:
+    """The dataclass of the keys of config/task/NAME.yaml."""
+    return task_class(name).config_class
+
+
+def load_task(config: Any) -> Task:
+    """The task that a composed configuration (`RunConfig.task`) names."""
+    return task_class(config.name)(config)
+
+
+@contextmanager
+def data_folder(task: Task, config: DataConfig) -> Iterator[str]:
+    """The folder to read: the one that was given, or the sample, written for the time being."""
+    if config.dir is not None:
+        yield config.dir
+        return
+    with TemporaryDirectory(prefix="sample-") as folder:
+        task.write_sample(Path(folder))
+        yield folder

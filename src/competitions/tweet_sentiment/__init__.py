@@ -1,0 +1,201 @@
+"""Tweet Sentiment Extraction (Kaggle, 2020): the words of a tweet that carry its sentiment.
+
+The sentiment is the question and the tweet the context, as in question answering: a model gives
+each token a logit for being the first and one for being the last of the answer. The prediction is
+the exact piece of the tweet between the best two. Score: word-level Jaccard, averaged over tweets.
+
+https://www.kaggle.com/competitions/tweet-sentiment-extraction
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import pandas as pd
+from omegaconf import MISSING
+
+from competitions.console import say
+from competitions.schema import check_range
+from competitions.tables import check_unique, check_values, read_table
+from competitions.tasks import Examples, Logits, Task
+from competitions.tweet_sentiment.sample import write_sample
+from competitions.tweet_sentiment.spans import (
+    Offsets,
+    best_span,
+    cover_tokens,
+    find_selection,
+    jaccard,
+    text_of,
+)
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedTokenizerBase
+
+SENTIMENTS = ("positive", "negative", "neutral")
+# SQuAD 2's way to say "no answer", for a selection of which no token is left: the first token.
+NO_ANSWER = (0, 0)
+
+
+@dataclass
+class TweetSentimentConfig:
+    """The keys of config/task/tweet_sentiment.yaml."""
+
+    name: str = MISSING
+    max_length: int = MISSING
+    neutral_whole_text: bool = MISSING
+    max_span: int | None = MISSING
+
+    def check(self) -> None:
+        """Raise `UsageError` for a value out of range."""
+        check_range("task.max_length", self.max_length, self.max_length >= 16, "16 or more")
+        valid = self.max_span is None or self.max_span > 0
+        check_range("task.max_span", self.max_span, valid, "more than 0")
+
+
+class TweetSentiment(Task):
+    """Span extraction from tweets."""
+
+    competition: ClassVar[str] = "tweet-sentiment-extraction"
+    config_class: ClassVar[type] = TweetSentimentConfig
+    model_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    score_name: ClassVar[str] = "jaccard"
+    id_column: ClassVar[str] = "textID"
+    target_column: ClassVar[str] = "selected_text"
+
+    config: TweetSentimentConfig
+
+    def read_train(self, folder: str) -> pd.DataFrame:
+        """The labelled tweets; those without text (one in the competition) are left out."""
+        doing, rows = self._read(folder, "train.csv", ["textID", "text", "selected_text"])
+        blank = rows["text"].str.strip() == ""
+        if blank.any():
+            lines = ", ".join(map(str, rows.index[blank][:3]))
+            say(f"{folder}/train.csv: left out {blank.sum()} with an empty text (line {lines})")
+        rows = rows[~blank]
+        pairs = zip(rows["text"], rows["selected_text"], strict=True)
+        lost = rows.index[[find_selection(text, selected) is None for text, selected in pairs]]
+        if len(lost):
+            # Loud, and before any time is spent: a file that was saved in another encoding trains
+            # into a model that is quietly wrong.
+            problem = (
+                f"{len(lost)} selected texts are not in their text, the first on line {lost[0]}"
+            )
+            raise UsageError(doing, problem, "Correct or remove these rows")
+        return rows
+
+    def read_test(self, folder: str) -> pd.DataFrame:
+        """The tweets to predict."""
+        return self._read(folder, "test.csv", ["textID", "text"])[1]
+
+    def write_sample(self, folder: Path) -> None:
+        """Tweets that this project wrote itself."""
+        write_sample(folder)
+
+    def texts(self, rows: pd.DataFrame) -> list[str]:
+        """The tweets and the three questions."""
+        return [*SENTIMENTS, *rows["text"]]
+
+    def labels(self, rows: pd.DataFrame) -> pd.Series:
+        """The sentiments."""
+        return rows["sentiment"]
+
+    def encode(self, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> Examples:
+        """Pairs of sentiment and tweet, with `start_positions` and `end_positions` if labelled."""
+        if self.config.neutral_whole_text:
+            rows = rows[rows["sentiment"] != "neutral"]
+        if rows.empty:
+            return Examples(rows, [], [])
+        encoded = tokenizer(
+            rows["sentiment"].tolist(),
+            rows["text"].tolist(),
+            truncation="only_second",
+            max_length=self.config.max_length,
+            return_offsets_mapping=True,
+        )
+        offsets = [
+            [span if part == 1 else (0, 0) for span, part in zip(spans, parts, strict=True)]
+            for spans, parts in (
+                (encoded["offset_mapping"][i], encoded.sequence_ids(i)) for i in range(len(rows))
+            )
+        ]
+        names = [name for name in tokenizer.model_input_names if name in encoded]
+        columns = zip(*(encoded[name] for name in names), strict=True)
+        features = [dict(zip(names, values, strict=True)) for values in columns]
+        if "selected_text" in rows:
+            labelled = zip(features, offsets, rows["text"], rows["selected_text"], strict=True)
+            for feature, spans, text, selected in labelled:
+                selection = find_selection(text, selected)
+                tokens = cover_tokens(spans, *selection) if selection else None
+                feature["start_positions"], feature["end_positions"] = tokens or NO_ANSWER
+        return Examples(rows, features, offsets)
+
+    def decode(self, rows: pd.DataFrame, examples: Examples, logits: Logits) -> pd.DataFrame:
+        """The predicted piece of each tweet, and how probable its first and last token are.
+
+        A tweet that the model is not asked about, or has no tokens for, is predicted whole.
+        """
+        asked = zip(examples.rows["text"], examples.offsets, *logits, strict=True)
+        answers = pd.DataFrame(
+            [self._answer(text, offsets, start, end) for text, offsets, start, end in asked],
+            index=examples.rows.index,
+            columns=["prediction", "start_score", "end_score"],
+        )
+        table = rows.join(answers)
+        table["prediction"] = table["prediction"].fillna(table["text"])
+        if "selected_text" in table:
+            pairs = zip(table["selected_text"], table["prediction"], strict=True)
+            table["jaccard"] = [jaccard(selected, predicted) for selected, predicted in pairs]
+        return table
+
+    def _answer(
+        self, text: str, offsets: Offsets, start: np.ndarray, end: np.ndarray
+    ) -> tuple[str, float, float]:
+        """The best piece of `text`, and the probabilities of its first and last token."""
+        context = [token for token, (a, b) in enumerate(offsets) if b > a]
+        if not context:
+            return text, math.nan, math.nan
+        start, end = start[context], end[context]
+        first, last = best_span(start, end, self.config.max_span)
+        span = text_of(text, offsets, context[first], context[last])
+        return span, _probability(start, first), _probability(end, last)
+
+    def scores(self, predicted: pd.DataFrame) -> dict[str, float]:
+        """The mean `jaccard`, and the same by sentiment (`jaccard_positive`)."""
+        by_sentiment = predicted.groupby("sentiment")["jaccard"].mean()
+        named = {f"jaccard_{name}": float(by_sentiment[name]) for name in by_sentiment.index}
+        return {"jaccard": float(predicted["jaccard"].mean()), **named}
+
+    def baseline(self, rows: pd.DataFrame) -> dict[str, float]:
+        """What predicting the whole text scores."""
+        pairs = zip(rows["selected_text"], rows["text"], strict=True)
+        return {"baseline_jaccard": float(np.mean([jaccard(*pair) for pair in pairs]))}
+
+    def plots(self, predicted: pd.DataFrame) -> dict[str, "Figure"]:
+        """Jaccard by sentiment, beside what predicting the whole text scores there."""
+        from competitions.plots import scores_by_label
+
+        groups = predicted.groupby("sentiment")
+        baselines = {str(name): self.baseline(rows)["baseline_jaccard"] for name, rows in groups}
+        values = {str(name): rows["jaccard"] for name, rows in groups}
+        figure = scores_by_label(values, baselines, "Jaccard by sentiment", "whole text")
+        return {"score_by_sentiment.png": figure}
+
+    def _read(self, folder: str, name: str, columns: list[str]) -> tuple[str, pd.DataFrame]:
+        doing = f"reading {folder.rstrip('/')}/{name}"
+        rows = read_table(folder, name, [*columns, "sentiment"], self.download_hint())
+        check_unique(doing, rows["textID"])
+        check_values(doing, rows["sentiment"], SENTIMENTS)
+        return doing, rows
+
+
+def _probability(logits: np.ndarray, token: int) -> float:
+    """The softmax of `logits` at `token`."""
+    weights = np.exp(logits - logits.max())
+    return float(weights[token] / weights.sum())
+
+
+TASK = TweetSentiment

@@ -1,0 +1,54 @@
+"""Fixtures of the training tests: where runs go, and one real training that many tests read."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.competitions.launching import artifacts, launch, only_run
+
+os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+# Models this small train no faster on more threads, and much slower where tests share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@dataclass
+class Training:
+    """A run that has been trained."""
+
+    cwd: Path
+    run_id: str
+    output: str
+
+    @property
+    def artifacts(self) -> Path:
+        return artifacts(self.cwd, self.run_id)
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the runs of this process go to; its own working directory, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The tiny model on the sample with every setting at its default, launched as MLflow does."""
+    cwd = tmp_path_factory.mktemp("trained")
+    parameters = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]
+    done = launch("train", *parameters, "--overrides", "", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return Training(cwd, only_run(cwd), done.stdout)
+
+
+@pytest.fixture(scope="session")
+def tweets() -> str:
+    """The folder with the competition's own files."""
+    folder = os.environ.get("KAGGLEOPS_TWEETS")
+    if not folder:
+        pytest.skip("KAGGLEOPS_TWEETS does not name the folder of the competition's files")
+    return folder

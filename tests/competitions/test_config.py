@@ -1,0 +1,165 @@
+"""What config/ holds, what overrides make of it, and what is said of wrong ones."""
+
+import re
+import shlex
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from competitions.config import CONFIG_DIR, choices, compose, overridden_choices
+from competitions.console import split_overrides
+from competitions.schema import DataConfig, ModelConfig, Precision, TrainerConfig
+from competitions.tasks import task_config
+from kaggleops.errors import UsageError
+
+GROUPS = ("task", "model", "trainer", "data", "experiment")
+
+
+def test_the_defaults() -> None:
+    settings = compose([], task_config)
+    config = settings.config
+    assert (config.task.name, config.model.name, config.data.name) == (
+        "tweet_sentiment",
+        "tiny",
+        "sample",
+    )
+    assert config.trainer.precision is Precision.auto
+    assert config.trainer.learning_rate == config.model.learning_rate
+
+
+def test_flat_keys_hold_the_whole_configuration_and_the_choices() -> None:
+    settings = compose(["model=minilm", "trainer.epochs=3", "experiment=smoke"], task_config)
+    flat = settings.flat()
+    assert flat["model"] == flat["model.name"] == "minilm"
+    assert flat["trainer.epochs"] == "3.0"
+    assert flat["trainer.precision"] == "auto"
+    assert flat["experiment"] == "smoke"
+    assert flat["fold"] == "0"
+    written = yaml.safe_load(settings.yaml())
+    assert written["trainer"]["epochs"] == 3
+    assert "${" not in settings.yaml()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_key_is_explained(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    previous = ""
+    for line in lines:
+        key = re.match(r"\s*(\w+):(?!\s*\$)", line)
+        known = key and key[1] in ("defaults", "name", *GROUPS, "build", "learning_rate")
+        if key and not known and path.parent.name != "experiment" and path.stem != "fast":
+            explained = "#" in line or previous.strip().startswith("#")
+            # A comment may stand above the two keys that it is about.
+            assert explained or previous.strip().startswith(("batch_size", "epochs")), line
+        previous = line
+
+
+@pytest.mark.parametrize(
+    ("group", "schema"),
+    [("model", ModelConfig), ("trainer", TrainerConfig), ("data", DataConfig)],
+)
+def test_every_choice_of_a_group_has_all_its_keys(group: str, schema: Any) -> None:
+    assert is_dataclass(schema)
+    for name in choices(group):
+        extra = ["data.dir=x"] if name == "folder" else []
+        resolved = compose([f"{group}={name}", *extra], task_config).resolved
+        assert set(resolved[group]) == {field.name for field in fields(schema)}
+        assert resolved[group].name == name
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_opens_with_the_command_that_runs_it(name: str) -> None:
+    lines = (CONFIG_DIR / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# @package _global_"  # Hydra reads it only there
+    assert lines[1].startswith(f"# kaggleops run experiment={name}")
+
+
+@given(st.lists(st.text()))
+def test_overrides_survive_mlflows_quoting(overrides: list[str]) -> None:
+    parameter = shlex.join(overrides)
+    command_line = f"python -m competitions.train --overrides {shlex.quote(parameter)}"
+    (*_, argument) = shlex.split(command_line)  # what the shell makes of it
+    assert split_overrides(argument) == overrides
+
+
+@pytest.mark.parametrize("folder", ["/data/my tweets", "gs://bucket/a=b", "/data/o'brien, etc"])
+def test_any_folder_can_be_named(folder: str) -> None:
+    quoted = '"' + folder.replace('"', '\\"') + '"'
+    (override,) = split_overrides(shlex.join([f"data.dir={quoted}"]))
+    assert compose(["data=folder", override], task_config).config.data.dir == folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["task=nope"], "there is no task 'nope'. Choose task=<one of: tweet_sentiment"),
+        (["model=nope"], "there is no model 'nope'. Choose model=<one of: minilm, "),
+        (["trainer=nope"], "there is no trainer 'nope'. Choose trainer=<one of: default, fast"),
+        (["data=nope"], "there is no data 'nope'. Choose data=<one of: folder, sample"),
+        (["experiment=nope"], "there is no experiment 'nope'. Choose experiment=<one of: smoke"),
+        (["model=3"], "there is no model '3'"),
+        (["model=[tiny]"], "there is no model '['tiny']'"),
+        (["trainer.bath_size=3"], "Did you mean trainer.batch_size"),
+        (["task.max_lenght=3"], "Did you mean task.max_length?"),
+        (["learning_rate=3"], "Did you mean model.learning_rate or trainer.learning_rate?"),
+        (["trainer.lr=3"], "there is no key trainer.lr. There are: trainer.name, trainer.epochs"),
+        (["+trainer.lr=3"], "there is no key trainer.lr. There are: trainer.name, trainer.epochs"),
+        (["+nothing=3"], "there is no key nothing"),
+        (["trainer.batch_size=many"], "trainer.batch_size: value 'many' of type 'str'"),
+        (["task.max_length=long"], "task.max_length: value 'long' of type 'str'"),
+        (["trainer.precision=fp8"], "expected one of [auto, fp32, bf16, fp16]"),
+        (["trainer.batch_size=0"], "trainer.batch_size=0, but it must be more than 0"),
+        (["trainer.warmup=1"], "trainer.warmup=1.0, but it must be from 0 to below 1"),
+        (["task.max_length=2"], "task.max_length=2, but it must be 16 or more"),
+        (["model.build.heads=3"], "model.build.hidden_size=128, but it must be a multiple of"),
+        (["model.build=null"], "model.pretrained and model.build are both empty"),
+        (["fold=5"], "fold=5, but it must be from 0 to 4"),
+        (["fold=-1"], "fold=-1, but it must be from 0 to 4"),
+        (["folds=1"], "folds=1, but it must be 2 or more"),
+        (["fold=0", "fold=1"], "fold is given twice, as fold=0 and as fold=1"),
+        (["~folds"], "folds is missing"),
+        (["data=folder"], "data.dir is missing. Give it: data.dir=<folder or URL>"),
+        (["data.dir=x"], "data.dir=x is not read with data=sample. Add data=folder"),
+        (["nonsense"], "'nonsense' is not an override"),
+        (["trainer.epochs=1,2"], "Ambiguous value for argument 'trainer.epochs=1,2'"),
+        (["trainer.epochs=${nowhere}"], "trainer.epochs: interpolation key 'nowhere' not found"),
+    ],
+)
+def test_a_wrong_override_is_one_line(overrides: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compose(overrides, task_config)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unclosed_quote() -> None:
+    with pytest.raises(UsageError, match="reading --overrides: No closing quotation"):
+        split_overrides("data.dir='my folder")
+
+
+def test_a_parameter_that_beats_an_experiment_is_told() -> None:
+    launched = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]
+    experiment = ["experiment=tweet_sentiment_minilm", "data.dir=x"]
+    (note,) = overridden_choices([*launched, *experiment])
+    assert note == (
+        "model=tiny was given and beats model=minilm of experiment=tweet_sentiment_minilm"
+    )
+    assert overridden_choices(["model=minilm", *experiment]) == []
+    assert overridden_choices(launched) == []
+
+
+def test_an_earlier_configuration_to_start_from() -> None:
+    base = {
+        "task": {"name": "tweet_sentiment", "max_length": 64, "neutral_whole_text": False},
+        "data": {"name": "folder", "dir": 'a "strange" folder = x', "rows": None},
+    }
+    config = compose(["task.neutral_whole_text=true"], task_config, base).config
+    assert (config.task.max_length, config.task.neutral_whole_text) == (64, True)
+    assert config.data.dir == base["data"]["dir"]
+    assert compose(["data=sample"], task_config, base).config.data.dir is None

@@ -1,0 +1,31 @@
+"""Every task, and every file in config/experiment, trains: so that none can rot."""
+
+from pathlib import Path
+
+import pytest
+
+from competitions.config import choices, compose
+from competitions.models import local_weights
+from competitions.tasks import task_class, task_config
+from competitions.train import train_fold
+
+SMALL = ["trainer=fast", "data=sample", "data.rows=60"]
+
+
+@pytest.mark.parametrize("name", choices("task"))
+def test_a_task_trains_on_its_own_sample(name: str, tracking: Path) -> None:
+    scores = train_fold(compose([f"task={name}", *SMALL], task_config))
+    first, *_, baseline = scores
+    assert first == task_class(name).score_name
+    assert baseline == f"baseline_{first}"
+    assert all(0 <= value <= 1 for value in scores.values())
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_runs_in_fast_mode(name: str, tracking: Path) -> None:
+    overrides = [f"experiment={name}", *SMALL]
+    model = compose(overrides, task_config).config.model
+    if model.pretrained and not local_weights(model.pretrained, model.packages):
+        # What it changes is still run, on the model that needs no download.
+        overrides.append("model=tiny")
+    train_fold(compose(overrides, task_config))

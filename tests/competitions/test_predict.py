@@ -1,0 +1,127 @@
+"""From runs to a submission."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from competitions.config import compose
+from competitions.predict import predict_file
+from competitions.submission import make_submission
+from competitions.tasks import load_task, task_config
+from competitions.train import train_fold
+from competitions.tweet_sentiment.sample import TEST_ROWS, write_sample
+from kaggleops.errors import UsageError
+from tests.competitions.conftest import Training
+from tests.competitions.launching import artifacts, client, launch, only_run
+
+
+@pytest.fixture(scope="session")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the competition's, with test.csv and sample_submission.csv."""
+    folder = tmp_path_factory.mktemp("competition")
+    write_sample(folder)
+    return folder
+
+
+def read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def test_a_run_makes_a_valid_submission(
+    trained: Training, tmp_path: Path, competition: Path
+) -> None:
+    shutil.copytree(trained.cwd / "mlruns", tmp_path / "mlruns")
+    arguments = ["--runs", trained.run_id, "--output", "out/submission.csv"]
+    overrides = f"data=folder data.dir={competition}"
+    done = launch("predict", *arguments, "--overrides", overrides, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    submission = read(tmp_path / "out" / "submission.csv")
+    assert submission.columns.tolist() == ["textID", "selected_text"]
+    assert (
+        submission["textID"].tolist()
+        == read(competition / "sample_submission.csv")["textID"].tolist()
+    )
+    texts = read(competition / "test.csv").set_index("textID")
+    assert all(row.selected_text in texts["text"][row.textID] for row in submission.itertuples())
+    assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[1].startswith('"')
+    # By hand and from a finished run, no run is made.
+    assert only_run(tmp_path) == trained.run_id
+
+
+def test_predictions_are_those_of_the_training(trained: Training, tracking: Path) -> None:
+    validated = read(trained.artifacts / "oof.csv")
+    validated[["textID", "text", "sentiment"]].to_csv(tracking / "test.csv", index=False)
+    config = compose(["data=folder", f"data.dir={tracking}"], task_config).config
+    predict_file(config, [trained.artifacts / "model"], tracking / "submission.csv")
+    submission = read(tracking / "submission.csv")
+    assert submission["textID"].tolist() == validated["textID"].tolist()
+    assert submission["selected_text"].tolist() == validated["prediction"].tolist()
+
+
+def test_launched_by_mlflow_the_submission_becomes_an_artifact(
+    trained: Training, tmp_path: Path
+) -> None:
+    run_id = client(tmp_path).create_run("0").info.run_id
+    model = str(trained.artifacts)
+    arguments = ["--runs", model, "--output", "submission.csv", "--overrides", ""]
+    done = launch("predict", *arguments, cwd=tmp_path, MLFLOW_RUN_ID=run_id)
+    assert done.returncode == 0, done.stderr
+    assert len(read(artifacts(tmp_path, run_id) / "submission.csv")) == TEST_ROWS
+    assert client(tmp_path).get_run(run_id).info.status == "FINISHED"
+
+
+def test_folds_are_averaged(tracking: Path, competition: Path) -> None:
+    folders = []
+    for fold in range(2):
+        settings = compose(["trainer=fast", f"fold={fold}"], task_config)
+        train_fold(settings)
+        newest, *_ = client(tracking).search_runs(["0"], order_by=["attributes.start_time DESC"])
+        folders.append(artifacts(tracking, newest.info.run_id) / "model")
+    config = compose(["data=folder", f"data.dir={competition}"], task_config).config
+    tables = []
+    for models in ([folders[0]], [folders[1]], folders, folders[::-1], [folders[0]] * 2):
+        predict_file(config, models, tracking / "submission.csv")
+        tables.append(read(tracking / "submission.csv")["selected_text"].tolist())
+    first, second, both, reversed_, twice_first = tables
+    assert both == reversed_
+    assert twice_first == first
+    assert first != second
+
+
+def test_models_with_other_tokens_are_not_averaged(
+    trained: Training, tracking: Path, competition: Path
+) -> None:
+    train_fold(compose(["trainer=fast", "model.build.vocab_size=80"], task_config))
+    other = artifacts(tracking, only_run(tracking)) / "model"
+    config = compose(["data=folder", f"data.dir={competition}"], task_config).config
+    with pytest.raises(UsageError, match="splits the texts into other tokens"):
+        predict_file(config, [trained.artifacts / "model", other], tracking / "submission.csv")
+    assert not (tracking / "submission.csv").exists()
+
+
+def predictions(ids: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"textID": ids, "prediction": [f"text {i}" for i in ids]})
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        ("textID,text\na,\nb,\n", "line 1 has no column 'selected_text'"),
+        ("textID,selected_text\na,\nb,\nc,\n", "1 ids are not in test.csv, the first 'c'"),
+        ("textID,selected_text\na,\n", "1 ids are not in the sample, the first 'b'"),
+    ],
+)
+def test_a_submission_that_would_be_refused(tmp_path: Path, sample: str, said: str) -> None:
+    (tmp_path / "sample_submission.csv").write_text(sample)
+    task = load_task(compose([], task_config).config.task)
+    with pytest.raises(UsageError, match=said):
+        make_submission(task, predictions(["a", "b"]), str(tmp_path))
+
+
+def test_a_submission_takes_the_order_of_the_sample(tmp_path: Path) -> None:
+    (tmp_path / "sample_submission.csv").write_text("textID,selected_text\nb,\na,\n")
+    task = load_task(compose([], task_config).config.task)
+    made = make_submission(task, predictions(["a", "b"]), str(tmp_path))
+    assert made.to_dict("list") == {"textID": ["b", "a"], "selected_text": ["text b", "text a"]}

@@ -1,0 +1,162 @@
+"""Words, characters and tokens of a tweet."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from competitions.models import learn_tokenizer
+from competitions.tweet_sentiment import TweetSentiment, TweetSentimentConfig
+from competitions.tweet_sentiment.spans import (
+    best_span,
+    cover_tokens,
+    find_selection,
+    jaccard,
+    text_of,
+)
+
+TASK = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, False, None))
+TOKENIZER = learn_tokenizer(TASK.texts(pd.DataFrame({"text": ["so happy about it, yay!"]})), 200)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "score"),
+    [
+        ("a b c", "a b c", 1.0),
+        ("a b c", "A  B\tC ", 1.0),
+        ("Sooo SAD", "sad", 1 / 2),
+        ("a b", "b c", 1 / 3),
+        ("good, day", "good day", 1 / 3),  # punctuation is part of a word
+        ("a a a b", "a b b", 1.0),  # sets
+        ("a", "b", 0.0),
+        ("a", "", 0.0),
+        ("", " ", 1.0),
+    ],
+)
+def test_jaccard(left: str, right: str, score: float) -> None:
+    assert jaccard(left, right) == pytest.approx(score)
+    assert jaccard(right, left) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("text", "selection", "found"),
+    [
+        ("my boss is bullying me...", "bullying me", "bullying me"),
+        (" leading blank", " leading", "leading"),
+        ("now      gonna miss", "onna", "onna"),
+        ("two  blanks between", "two  blanks", "two  blanks"),
+    ],
+)
+def test_a_selection_is_found_without_its_blanks(text: str, selection: str, found: str) -> None:
+    span = find_selection(text, selection)
+    assert span is not None
+    assert text[slice(*span)] == found
+
+
+def test_of_several_occurrences_the_one_of_whole_words_is_found() -> None:
+    assert find_selection("I know, no", "no") == (8, 10)
+    assert find_selection("my casino no more", "no") == (10, 12)
+    assert find_selection("knows nothing", "no") == (1, 3)
+
+
+@pytest.mark.parametrize("selection", ["absent", "", "  "])
+def test_a_selection_that_is_not_there(selection: str) -> None:
+    assert find_selection("the text", selection) is None
+
+
+def test_tokens_that_a_selection_cuts_belong_to_it() -> None:
+    offsets = [(0, 0), (0, 3), (4, 9), (10, 12), (0, 0)]
+    assert cover_tokens(offsets, 2, 5) == (1, 2)
+    assert cover_tokens(offsets, 3, 4) is None
+    assert cover_tokens(offsets, 12, 20) is None
+
+
+logits = st.integers(1, 12).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(-9, 9), min_size=n, max_size=n)] * 2)
+)
+
+
+@given(logits, st.none() | st.integers(1, 5))
+def test_the_best_span_is_valid_and_no_valid_one_is_better(
+    pair: tuple[list[int], list[int]], longest: int | None
+) -> None:
+    start, end = (np.array(values, dtype=float) for values in pair)
+    first, last = best_span(start, end, longest)
+    valid = [
+        (i, j)
+        for i in range(len(start))
+        for j in range(i, len(start))
+        if longest is None or j - i < longest
+    ]
+    assert (first, last) in valid
+    assert start[first] + end[last] == max(start[i] + end[j] for i, j in valid)
+
+
+words = st.text("abz AZ.,!?'`*_ äß漢🎉\t", min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(words, st.data())
+def test_encoding_and_decoding_a_selection_covers_it(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    selection = text[start:end]
+    row = {"textID": "a", "text": text, "selected_text": selection, "sentiment": "positive"}
+    examples = TASK.encode(pd.DataFrame([row]), TOKENIZER)
+    feature = examples.features[0]
+    first, last = feature["start_positions"], feature["end_positions"]
+    if not selection.strip():
+        assert (first, last) == (0, 0)
+        return
+    assert selection.strip() in text_of(text, examples.offsets[0], first, last)
+    # A model that is sure of exactly these tokens is understood.
+    certain = tuple(np.eye(len(feature["input_ids"]))[[place]] for place in (first, last))
+    prediction = TASK.decode(examples.rows, examples, certain)["prediction"][0]
+    assert selection.strip() in prediction
+    assert prediction in text
+
+
+def test_a_text_without_tokens_is_predicted_whole() -> None:
+    rows = pd.DataFrame({"textID": ["a"], "text": ["  "], "sentiment": ["positive"]})
+    examples = TASK.encode(rows, TOKENIZER)
+    width = len(examples.features[0]["input_ids"])
+    predicted = TASK.decode(rows, examples, (np.zeros((1, width)), np.zeros((1, width))))
+    assert predicted["prediction"].tolist() == ["  "]
+
+
+def test_a_selection_beyond_the_longest_input_is_no_answer() -> None:
+    task = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 16, False, None))
+    text = "word " * 40 + "yay"
+    rows = pd.DataFrame(
+        {"textID": ["a"], "text": [text], "selected_text": ["yay"], "sentiment": ["positive"]}
+    )
+    feature = task.encode(rows, TOKENIZER).features[0]
+    assert len(feature["input_ids"]) == 16
+    assert (feature["start_positions"], feature["end_positions"]) == (0, 0)
+
+
+def test_neutral_texts_are_predicted_whole_only_if_asked() -> None:
+    rows = pd.DataFrame(
+        {
+            "textID": ["a", "b", "c"],
+            "text": ["so happy", "so happy", "yay it, yay"],
+            "sentiment": ["neutral", "positive", "neutral"],
+        }
+    )
+    examples = TASK.encode(rows, TOKENIZER)
+    assert len(examples) == 3
+    logits = np.zeros((3, max(examples.lengths())))
+    logits[:, 3] = 1  # the first token of the tweet
+    spoken = TASK.decode(rows, examples, (logits, logits))
+    assert spoken["prediction"].tolist() == ["so", "so", "yay"]
+    whole = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, True, None))
+    examples = whole.encode(rows, TOKENIZER)
+    assert examples.rows["textID"].tolist() == ["b"]
+    answered = whole.decode(rows, examples, (logits[:1], logits[:1]))
+    assert answered["prediction"].tolist() == ["so happy", "so", "yay it, yay"]
+    assert answered["start_score"].notna().tolist() == [False, True, False]
+    neutral = rows.iloc[[0]]
+    assert whole.decode(neutral, whole.encode(neutral, TOKENIZER), ())["prediction"].tolist() == [
+        "so happy"
+    ]
