@@ -1,0 +1,70 @@
+# Two commands for ever: `make run` does the main job, `make test` passes every test.
+# Each sets up what it needs first, in .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# Where the run goes: gs://my-bucket, or a folder.
+BUCKET ?= bucket
+# A folder with the competition's own files (or gs://…); the project's own sample without it.
+DATA   ?=
+# As in config/: which task, model and trainer, which fold.
+TASK    ?= tweet_sentiment
+MODEL   ?= $(if $(DATA),minilm,tiny)
+TRAINER ?= default
+FOLD    ?= 0
+# Any further overrides of the configuration: OVERRIDES="seed=7 trainer.epochs=3"
+OVERRIDES ?=
+# Installed before anything that needs it, so that nothing pulls another build.
+TORCH   ?= torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help run ui test lint bench clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## Train a commit and log its run: make run [BUCKET=gs://…] [DATA=folder] [MODEL=…]
+	@$(BIN)/kaggleops run --bucket '$(BUCKET)' task=$(TASK) model=$(MODEL) trainer=$(TRAINER) \
+		fold=$(FOLD) $(if $(DATA),data=folder data.dir='$(DATA_DIR)') $(OVERRIDES)
+
+ui: $(VENV)/.run ## Open the MLflow UI over the bucket
+	@$(BIN)/kaggleops ui --bucket '$(BUCKET)'
+
+test: $(VENV)/.dev ## Set up and pass every test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+lint: $(VENV)/.dev ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Measure against the peers and print the tables
+	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+clean: ## Remove what was built and installed; the bucket stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# -- setting up ---------------------------------------------------------------------------------
+
+# A run starts in a fresh clone elsewhere: a relative folder would not be found there.
+DATA_DIR = $(if $(findstring ://,$(DATA)),$(DATA),$(abspath $(DATA)))
+WORKERS ?= 2
+
+$(VENV)/.base:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: make run PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[server,train,minilm]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.run
