@@ -1,0 +1,52 @@
+"""The `kaggleops` command: one click group, thin.
+
+Exit codes: 0 done, 1 it failed, 2 it was called wrongly. Errors are one line on stderr; results go
+to stdout, as a table or, with `--json`, as JSON.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import click
+from rich.logging import RichHandler
+
+from kaggleops import __version__
+from kaggleops.cli.output import err, print_error
+from kaggleops.cli.push import push_command
+from kaggleops.cli.run import run_command
+from kaggleops.cli.ui import ui_command
+from kaggleops.errors import KaggleOpsError, UsageError
+
+
+class _Group(click.Group):
+    """Turns the errors a user can understand into one line and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except Exception as raised:
+            error = _explained(raised)
+            if error is None:
+                raise
+            print_error(error)
+            sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _explained(raised: BaseException | None) -> KaggleOpsError | None:
+    # MLflow's interface wraps our errors in its own.
+    while raised is not None and not isinstance(raised, KaggleOpsError):
+        raised = raised.__cause__ or raised.__context__
+    return raised
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """MLflow whose tracking server is a bucket."""
+    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
+    logging.getLogger("kaggleops").addHandler(handler)
+
+
+for command in (run_command, ui_command, push_command):
+    main.add_command(command)

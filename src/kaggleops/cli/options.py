@@ -1,0 +1,32 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.errors import UsageError
+from kaggleops.platforms.settings import default_bucket
+
+bucket_option = click.option(
+    "--bucket",
+    metavar="URI",
+    help="gs://BUCKET[/PREFIX] or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def bucket_of(named: str | None) -> str:
+    """Return the bucket to use: the one named, or the default.
+
+    Raises:
+        UsageError: there is none, or it is no bucket's address.
+    """
+    found = named or default_bucket(Path())
+    if found is None:
+        raise UsageError(
+            "choosing a bucket",
+            "none is named",
+            "Add --bucket gs://BUCKET (or a folder), or write `bucket: …` into config/local.yaml.",
+        )
+    return bucket_uri(found)

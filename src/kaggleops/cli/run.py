@@ -1,0 +1,91 @@
+"""`kaggleops run`."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+
+
+@click.command("run")
+@click.argument("overrides", nargs=-1)
+@bucket_option
+@click.option("--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD.")
+@click.option("--experiment", metavar="NAME", help="Default: the task's name.")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="A folder of the git repository. Default: this one.",
+)
+@click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
+@json_option
+def run_command(
+    overrides: Sequence[str],
+    bucket: str | None,
+    version: str | None,
+    experiment: str | None,
+    repository: Path,
+    entry_point: str,
+    as_json: bool,
+) -> None:
+    """Run a commit of this repository here, its run in the bucket.
+
+    OVERRIDES are KEY=VALUE, as in `task=tweet_sentiment model=minilm data.dir=../data`: the entry
+    point's parameters, and any key of the configuration.
+    """
+    from kaggleops.project.git import find_commit
+    from kaggleops.project.launch import Launch, launch
+    from kaggleops.project.overrides import Overrides
+
+    place = bucket_of(bucket)
+    commit = find_commit(repository, version)
+    err.print(f"[bold]Commit[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
+    if commit.uncommitted:
+        files = "file is" if commit.uncommitted == 1 else "files are"
+        err.print(
+            f"        {commit.uncommitted} changed {files} not in it: commit to run them too.",
+            style="yellow",
+            highlight=False,
+        )
+    err.print(f"[bold]Bucket[/]  {place}", highlight=False)
+    what = Launch(
+        tracking_uri=tracking_uri(place),
+        overrides=Overrides(overrides, Path()),
+        entry_point=entry_point,
+        experiment=experiment,
+    )
+    with stdout_for_the_result() if as_json else nullcontext():
+        run = launch(commit, what)
+    show = f"kaggleops ui --bucket {place}"
+    if as_json:
+        print_json(
+            run_id=run.info.run_id,
+            experiment_id=run.info.experiment_id,
+            status=run.info.status,
+            commit=commit.sha,
+            link=commit.link,
+            metrics=run.data.metrics,
+            artifacts=run.info.artifact_uri,
+            show=show,
+        )
+        return
+    print_rows(
+        ("Run", f"{run.info.run_id}  {run.info.run_name}"),
+        ("Commit", commit.sha),
+        ("", commit.link),
+        *((name, f"{value:.4f}") for name, value in _headline(run.data.metrics)),
+        ("Artifacts", run.info.artifact_uri),
+        ("Show it", show),
+    )
+
+
+def _headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    """The metrics of the result; those of every step belong into the UI."""
+    final = {name: value for name, value in metrics.items() if "/" not in name}
+    shown = [name for name in final if not name.startswith(("train_", "eval_", "system"))]
+    return [(name, final[name]) for name in sorted(shown)]
