@@ -1,6 +1,7 @@
 """Fixtures of the training tests: where runs go, and one real training that many tests read."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 
 from tests.competitions.launching import artifacts, launch, only_run
 
-os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 # Models this small train no faster on more threads, and much slower where tests share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -27,6 +27,14 @@ class Training:
         return artifacts(self.cwd, self.run_id)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def file_store() -> Iterator[None]:
+    """These tests need no bucket: they log to MLflow's file store, which has to be allowed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        yield
+
+
 @pytest.fixture
 def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that the runs of this process go to; its own working directory, too."""
@@ -36,7 +44,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Training:
+def trained(file_store: None, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The tiny model on the sample with every setting at its default, launched as MLflow does."""
     cwd = tmp_path_factory.mktemp("trained")
     parameters = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]

@@ -84,8 +84,11 @@ def run_command(
     )
 
 
+# What trainers log of themselves, step by step; it belongs into the UI.
+_BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
+
+
 def _headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """The metrics of the result; those of every step belong into the UI."""
-    final = {name: value for name, value in metrics.items() if "/" not in name}
-    shown = [name for name in final if not name.startswith(("train_", "eval_", "system"))]
-    return [(name, final[name]) for name in sorted(shown)]
+    """The metrics of the result."""
+    final = [name for name in metrics if "/" not in name and name != "epoch"]
+    return [(name, metrics[name]) for name in sorted(final) if not name.startswith(_BOOKKEEPING)]
