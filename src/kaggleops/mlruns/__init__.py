@@ -1,21 +1,27 @@
-"""MLflow's file-store layout as one object per entity: layout, pack, merge, rebase, store."""
+"""MLflow's file-store layout as one object per entity: layout, pack, merge, rebase, store, poll."""
 
 from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind, experiment, run
 from kaggleops.mlruns.merging import ParamConflictError, merge
+from kaggleops.mlruns.polling import Change, Changes, Poll
 from kaggleops.mlruns.store import EntityStore, Stored
 
 __all__ = [
     "ARTIFACTS",
     "MLRUNS",
     "BrokenEntityError",
+    "Change",
+    "ChangeLog",
+    "Changes",
     "Entity",
     "EntityId",
     "EntityStore",
     "Kind",
     "Notes",
     "ParamConflictError",
+    "Poll",
     "Stored",
     "experiment",
     "merge",

@@ -61,7 +61,7 @@ class EntityStore:
         found = self.bucket.read(entity_id.key, unless=unless)
         if found is None:
             return None
-        return Stored(self._unpack(entity_id, found.data), found.version)
+        return Stored(self.unpack(entity_id, found.data), found.version)
 
     def write(self, entity: Entity, *, expected: Version) -> Version:
         """Write the entity if its object is still at version `expected`.
@@ -98,7 +98,7 @@ class EntityStore:
                 expected = ABSENT
                 continue
             assert theirs is not None  # noqa: S101 - it was read unconditionally
-            stored = self._unpack(entity.id, theirs.data)
+            stored = self.unpack(entity.id, theirs.data)
             merged = merge(entity, stored)
             if merged == stored:
                 return Stored(stored, theirs.version)
@@ -127,6 +127,11 @@ class EntityStore:
                 return entity_id
         return None
 
-    def _unpack(self, entity_id: EntityId, data: bytes) -> Entity:
+    def unpack(self, entity_id: EntityId, data: bytes) -> Entity:
+        """Return the entity that an object of this bucket holds, its artifacts rebased.
+
+        Raises:
+            BrokenEntityError: it is not a readable archive.
+        """
         where = self.bucket.object_uri(entity_id.key)
         return rebase(unpack(data, entity_id, where), self.artifact_root)

@@ -1,0 +1,264 @@
+"""The change log: how a reader learns what has changed without listing the bucket.
+
+One small object, `mlruns/changes.json`, holds the newest announcements. A writer announces an
+entity **before** it writes it: "this key may change, look at it for so many seconds". A reader
+(see polling.py) asks for that object, one cheap request that brings nothing while nothing was
+announced, and beside it only for the entities that are still open.
+
+1. Before every write, the log has been seen to hold an announcement of that entity by this writer,
+   and not one of the oldest. So whoever reads the log and then the bucket either knows that the
+   entity is open, or learns of it with the next look at the log.
+2. The log holds the newest `CAPACITY` announcements. It says what it has dropped: a reader that
+   has not seen that yet knows that it has to list the bucket.
+3. No two machines' clocks are compared. A reader counts an announcement's seconds from when it
+   first saw it; its writer renews it when half of them have gone by since it was made.
+4. A writer that is killed leaves its announcements open; readers let go of them in time. One that
+   is done says so (`close`): that means one last look.
+5. Losing the log loses nothing. A missing or damaged one is begun anew, under another id, by the
+   next writer, and every reader lists once. (Where somebody deletes it, what is being written at
+   that very moment shows with its writer's next write, or with the next listing.)
+"""
+
+import json
+import math
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, ObjectNotFoundError, Version
+from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind
+
+LOG_KEY = f"{MLRUNS}/changes.json"
+FORMAT = 1
+CAPACITY = 500
+
+_LONG = 12 * 3600.0
+_SHORT = 600.0
+_LONGEST = 7 * 24 * 3600.0
+_ATTEMPTS = 30
+_LONGEST_PAUSE = 2.0  # seconds
+
+
+def seconds_open(kind: Kind) -> float:
+    """Return for how many seconds an announced entity may change.
+
+    A run changes for hours, and each renewal costs a write. Anything else is written and left
+    alone, so nobody has to look at it for long, and nobody has to close it.
+    """
+    return _LONG if kind is Kind.RUN else _SHORT
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """An object that may change.
+
+    Args:
+        key: which.
+        writer: who may change it: the random id of a process's session.
+        open_for: for how many seconds after a reader has first seen this; 0 for a last look.
+        sequence: its number in the log; every later one has a higher.
+    """
+
+    key: str
+    writer: str
+    open_for: float
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log's whole content.
+
+    Args:
+        id: of this log; one that was begun anew has another.
+        sequence: the number of its newest announcement.
+        dropped: the highest number of those that were dropped for want of room.
+        entries: the newest announcements, oldest first; one a key and writer.
+    """
+
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    sequence: int = 0
+    dropped: int = 0
+    entries: tuple[Announcement, ...] = ()
+
+    def announcing(self, promises: Mapping[str, float], writer: str, capacity: int) -> "Log":
+        """Return the log with announcements of these keys, each for so many seconds."""
+        kept = [each for each in self.entries if each.writer != writer or each.key not in promises]
+        added = [
+            Announcement(key, writer, open_for, self.sequence + number)
+            for number, (key, open_for) in enumerate(promises.items(), 1)
+        ]
+        entries = (*kept, *added)
+        surplus = entries[: max(0, len(entries) - capacity)]
+        return replace(
+            self,
+            sequence=self.sequence + len(added),
+            dropped=max([self.dropped, *(each.sequence for each in surplus)]),
+            entries=entries[len(surplus) :],
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the log as it stands in its object."""
+        content = {"format": FORMAT, **asdict(self)}
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Log | None":
+        """Read a log back; None if it is damaged, or of a format that is not known here."""
+        try:
+            content = json.loads(data)
+            if content["format"] != FORMAT:
+                return None
+            entries = tuple(
+                Announcement(
+                    str(each["key"]),
+                    str(each["writer"]),
+                    _seconds(each["open_for"]),
+                    int(each["sequence"]),
+                )
+                for each in content["entries"]
+            )
+            log = cls(
+                str(content["id"]), int(content["sequence"]), int(content["dropped"]), entries
+            )
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            return None
+        numbers = [log.dropped, *(each.sequence for each in entries)]
+        in_order = all(former < latter for former, latter in pairwise(numbers))
+        return log if in_order and numbers[-1] <= log.sequence else None
+
+
+def _seconds(value: float) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(value)
+    return min(seconds, _LONGEST)
+
+
+Moment = tuple[float, float]
+"""The seconds of several clocks of one machine."""
+
+
+def _both_clocks() -> Moment:
+    # The one stands still while the machine sleeps, the other can be set.
+    return time.monotonic(), time.time()
+
+
+class ChangeLog:
+    """Announces what one process is about to change. Thread-safe.
+
+    Args:
+        bucket: whose log.
+        writer: an id that no other process has; a random one by default.
+        seconds_open: for how many seconds an entity of a kind is announced.
+        capacity: how many announcements the log holds.
+        clock: this machine's clocks; time has passed if any of them says so.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        writer: str | None = None,
+        *,
+        seconds_open: Callable[[Kind], float] = seconds_open,
+        capacity: int = CAPACITY,
+        clock: Callable[[], Moment] = _both_clocks,
+    ) -> None:
+        self._bucket = bucket
+        self._writer = writer or secrets.token_hex(6)
+        self._seconds_open = seconds_open
+        self._capacity = capacity
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._log: Log | None = None
+        self._version: Version | None = None
+        self._made: dict[str, Moment] = {}
+
+    def announce(self, entity_ids: Iterable[EntityId]) -> None:
+        """Make sure that readers look at these entities; call it before each write of them.
+
+        Costs one cheap request where the log holds them already, and one write where it does not
+        and nobody else has written it meanwhile.
+
+        Raises:
+            BucketError: the log could not be read or written; then the entities should not be
+                written either.
+        """
+        promises = {each.key: self._seconds_open(each.kind) for each in entity_ids}
+        if not promises:
+            return
+        with self._lock:
+            if self._version is None or not self._lacking(promises):
+                self._look()
+            self._write(lambda: self._lacking(promises))
+
+    def close(self, entity_ids: Iterable[EntityId]) -> None:
+        """Say that this writer is done with these entities; call it after their last write.
+
+        Raises:
+            BucketError: the log could not be read or written; then readers look longer than they
+                need to.
+        """
+        keys = {each.key for each in entity_ids}
+        with self._lock:
+            if keys and self._version is None:
+                self._look()
+            self._write(lambda: dict.fromkeys(sorted(keys - self._closed()), 0.0))
+
+    def _look(self) -> None:
+        try:
+            found = self._bucket.read(LOG_KEY, unless=self._version)
+        except ObjectNotFoundError:
+            self._log, self._version = None, ABSENT
+            return
+        if found is not None:
+            self._log, self._version = Log.from_bytes(found.data), found.version
+
+    def _lacking(self, promises: Mapping[str, float]) -> dict[str, float]:
+        """Return those that the log lacks, or is about to drop or readers to let go of."""
+        entries = self._log.entries if self._log else ()
+        # What others announce between a look at the log and the write must not drop it.
+        safe = {
+            (each.key, each.open_for)
+            for each in entries[-(3 * self._capacity // 4) :]
+            if each.writer == self._writer
+        }
+        return {
+            key: open_for
+            for key, open_for in promises.items()
+            if (key, open_for) not in safe or self._age(key) > open_for / 2
+        }
+
+    def _closed(self) -> set[str]:
+        entries = self._log.entries if self._log else ()
+        return {each.key for each in entries if each.writer == self._writer and not each.open_for}
+
+    def _age(self, key: str) -> float:
+        if key not in self._made:
+            return math.inf
+        return max(now - then for now, then in zip(self._clock(), self._made[key], strict=True))
+
+    def _write(self, needed: Callable[[], Mapping[str, float]]) -> None:
+        for attempt in range(_ATTEMPTS):
+            promises = needed()
+            if not promises:
+                return
+            made = self._clock()  # before any reader can see it
+            log = (self._log or Log()).announcing(promises, self._writer, self._capacity)
+            expected = self._version or ABSENT
+            try:
+                self._version = self._bucket.write(LOG_KEY, log.to_bytes(), expected=expected)
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                # Writers that collide once would collide again without a pause of their own.
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311
+                self._look()
+            else:
+                self._log = log
+                self._made.update(dict.fromkeys(promises, made))
+                return

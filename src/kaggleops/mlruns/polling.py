@@ -1,0 +1,203 @@
+"""What has changed in a bucket since the last look, for what the change log costs.
+
+A look asks for the log (changes.py) and for the entities that are open, each a conditional request
+that brings nothing where nothing is new. The bucket is listed only at first, when the log has
+dropped announcements that were not seen, when it was begun anew, and on demand.
+
+Whatever has to be looked at stays due until it has been delivered: a look that fails half-way, or
+a caller that does, is made good by the next one.
+"""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kaggleops.bucket import ABSENT, ObjectNotFoundError, Version
+from kaggleops.mlruns.changes import LOG_KEY, Announcement, Log
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.layout import MLRUNS, EntityId, parse_key
+from kaggleops.mlruns.store import EntityStore
+
+_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Change:
+    """An entity that is not as it was.
+
+    Args:
+        id: which.
+        version: at which it is now; `ABSENT` where it is gone.
+        entity: its content; None where it is gone or broken.
+        problem: why it cannot be read, where it is broken.
+    """
+
+    id: EntityId
+    version: Version
+    entity: Entity | None = None
+    problem: BrokenEntityError | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one look found: iterate over it once.
+
+    Contents are fetched as they are asked for, so that a bucket may be larger than the memory. A
+    change counts as delivered when the next one is asked for; what was not delivered comes again.
+
+    Args:
+        listed: whether the bucket had to be listed.
+        due: how many entities are looked at (not all of them need have changed).
+    """
+
+    listed: bool
+    due: int
+    _changes: Iterator[Change]
+
+    def __iter__(self) -> Iterator[Change]:
+        return self._changes
+
+
+class Poll:
+    """One reader's knowledge of a bucket. Not thread-safe.
+
+    Args:
+        store: the bucket's entities.
+        versions: what the caller has already; only what is not at that version is delivered.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        store: EntityStore,
+        versions: Mapping[EntityId, Version] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._versions = dict(versions or {})
+        self._clock = clock
+        self._log_id = ""
+        self._log_version: Version | None = None
+        self._sequence = 0
+        self._must_list = True
+        self._open: dict[EntityId, dict[str, float]] = {}
+        """Until when each writer of an entity may change it."""
+        self._due: set[EntityId] = set()
+
+    def changed(self, *, full: bool = False) -> Changes:
+        """Return what changed since it was last delivered.
+
+        Costs one request of class B, and one for each entity that is open or was closed since.
+
+        Args:
+            full: list the bucket; finds also what writers changed that announce nothing (older
+                versions of this program, a person with gsutil).
+
+        Raises:
+            BucketError: the bucket cannot be read.
+        """
+        # The log before the bucket: what is written after this look was announced before it, or
+        # will be new to the next one.
+        self._read_log()
+        listed = full or self._must_list
+        if listed:
+            self._due |= self._differing()
+            self._must_list = False
+        else:
+            self._due |= self._open.keys()
+        self._let_go()
+        return Changes(listed, len(self._due), self._deliver())
+
+    def _read_log(self) -> None:
+        log: Log | None = None
+        try:
+            found = self._store.bucket.read(LOG_KEY, unless=self._log_version)
+        except ObjectNotFoundError:
+            # Without a log nothing was announced, so nothing was written, since it was missing.
+            version = ABSENT
+        else:
+            if found is None:
+                return
+            log, version = Log.from_bytes(found.data), found.version
+        if log is None or log.id != self._log_id or log.dropped > self._sequence:
+            self._must_list = True
+        if log is not None:
+            seen = self._sequence if log.id == self._log_id else 0
+            self._take(each for each in log.entries if each.sequence > seen)
+            self._log_id, self._sequence = log.id, log.sequence
+        self._log_version = version
+
+    def _take(self, announcements: Iterator[Announcement]) -> None:
+        now = self._clock()
+        for each in announcements:
+            entity_id = parse_key(each.key)
+            if entity_id is None:
+                continue
+            writers = self._open.setdefault(entity_id, {})
+            # One that is closed is let go of after this look, like one whose time is up.
+            writers[each.writer] = now + each.open_for
+
+    def _differing(self) -> set[EntityId]:
+        listed = {
+            entity_id: entry.version
+            for entry in self._store.bucket.list(f"{MLRUNS}/")
+            if (entity_id := parse_key(entry.key)) is not None
+        }
+        gone = self._versions.keys() - listed.keys()
+        return gone | {
+            entity_id
+            for entity_id, version in listed.items()
+            if self._versions.get(entity_id) != version
+        }
+
+    def _let_go(self) -> None:
+        now = self._clock()
+        for entity_id, writers in list(self._open.items()):
+            self._open[entity_id] = {
+                writer: until for writer, until in writers.items() if until > now
+            }
+            if not self._open[entity_id]:
+                del self._open[entity_id]
+
+    def _deliver(self) -> Iterator[Change]:
+        due = sorted(self._due)
+        if not due:
+            return
+        with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:
+            upcoming = iter(due)
+            begun: deque[tuple[EntityId, Future[Change | None]]] = deque()
+            while True:
+                # Few enough at once that what waits to be asked for takes little memory.
+                for entity_id in itertools.islice(upcoming, 2 * _WORKERS - len(begun)):
+                    begun.append((entity_id, pool.submit(self._look, entity_id)))
+                if not begun:
+                    return
+                entity_id, future = begun.popleft()
+                change = future.result()
+                if change is not None:
+                    yield change
+                    self._remember(change)
+                self._due.discard(entity_id)
+
+    def _look(self, entity_id: EntityId) -> Change | None:
+        known = self._versions.get(entity_id, ABSENT)
+        try:
+            found = self._store.bucket.read(entity_id.key, unless=known)
+        except ObjectNotFoundError:
+            return Change(entity_id, ABSENT)
+        if found is None:
+            return None
+        try:
+            return Change(entity_id, found.version, self._store.unpack(entity_id, found.data))
+        except BrokenEntityError as error:
+            return Change(entity_id, found.version, problem=error)
+
+    def _remember(self, change: Change) -> None:
+        if change.version == ABSENT:
+            self._versions.pop(change.id, None)
+        else:
+            self._versions[change.id] = change.version
