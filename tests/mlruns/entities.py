@@ -56,7 +56,7 @@ def runs(draw: st.DrawFn) -> Entity:
     for name in draw(st.sets(names, max_size=3)):
         files[f"params/{name}"] = f"value of {name}".encode()
     for name in draw(st.sets(names, max_size=3)):
-        files[f"metrics/{name}"] = b"".join(draw(st.lists(points, max_size=4)))
+        files[f"metrics/{name}"] = b"".join(draw(st.lists(points, min_size=1, max_size=4)))
     notes = Notes(heartbeat=draw(times))
     for name in draw(st.sets(names, max_size=4)):
         path = f"tags/{name}"
@@ -76,3 +76,39 @@ def runs(draw: st.DrawFn) -> Entity:
 def entity(entity_id: EntityId = RUN, **files: bytes) -> Entity:
     """Return a small entity; `__` in a name stands for "/"."""
     return Entity(entity_id, {name.replace("__", "/"): data for name, data in files.items()})
+
+
+def main_file(entity_id: EntityId, **changes: Any) -> dict[str, bytes]:
+    """Return the file without which MLflow's file store refuses an entity of this id."""
+    home, name = entity_id.experiment_id, entity_id.name
+    location = f"gs://b/artifacts/{home}"
+    content: dict[Kind, dict[str, Any]] = {
+        Kind.EXPERIMENT: {
+            "artifact_location": location,
+            "creation_time": 1,
+            "experiment_id": home,
+            "last_update_time": 1,
+            "lifecycle_stage": "active",
+            "name": f"experiment {home}",
+        },
+        Kind.RUN: run_meta(
+            artifact_uri=f"{location}/{name}/artifacts",
+            experiment_id=home,
+            run_id=name,
+            run_uuid=name,
+        ),
+        Kind.LOGGED_MODEL: {
+            "artifact_location": f"{location}/models/{name}/artifacts",
+            "creation_timestamp": 1,
+            "experiment_id": home,
+            "last_updated_timestamp": 1,
+            "model_id": name,
+            "name": "encoder",
+            "status": 2,
+        },
+        Kind.TRACE: {"request_time": "2026-11-21T11:59:45.166Z", "state": "OK", "trace_id": name},
+        Kind.DATASET: {"digest": "d", "name": "tweets", "source": "{}", "source_type": "local"},
+        Kind.REGISTERED_MODEL: {"creation_timestamp": 1, "last_updated_timestamp": 1, "name": name},
+    }
+    path = "trace_info.yaml" if entity_id.kind is Kind.TRACE else META
+    return {path: dump_yaml({**content[entity_id.kind], **changes})}

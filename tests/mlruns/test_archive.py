@@ -13,7 +13,7 @@ from kaggleops.mlruns import BrokenEntityError, Entity, pack, unpack
 from kaggleops.mlruns import archive as archive_module
 from kaggleops.mlruns.entity import META, NOTES, dump_yaml
 
-from .entities import RUN, run_meta, runs
+from .entities import RUN, main_file, run_meta, runs
 
 
 @given(runs())
@@ -28,7 +28,7 @@ def test_equal_entities_give_equal_bytes() -> None:
 
 
 def test_empty_folders_are_kept() -> None:
-    entity = Entity(RUN, {META: b"a: 1\n"}, frozenset({"metrics", "params", "artifacts"}))
+    entity = Entity(RUN, main_file(RUN), frozenset({"metrics", "params", "artifacts"}))
     assert unpack(pack(entity), RUN, "x").folders == {"metrics", "params", "artifacts"}
 
 
@@ -84,6 +84,7 @@ def test_hostile_archives_are_refused_with_the_reason(data: bytes, reason: str) 
 
 def test_a_bomb_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(archive_module, "_LARGE", 1 << 16)
     bomb = archive(member("tags/x", b"\0" * (2 << 20)))
     assert len(bomb) < 1 << 14
     with pytest.raises(BrokenEntityError, match="unpacks to more than 1 MiB"):

@@ -1,26 +1,41 @@
 """An entity as one archive: pack and unpack.
 
 `pack` is deterministic: equal entities give equal bytes. `unpack` trusts nothing: it returns an
-entity or raises `BrokenEntityError` with the reason, it never writes a file, and it reads no more
-than `MAX_BYTES` however small the archive looks. tar.gz because it came out smallest of what was
-measured (a run of 62 entries: 7.6 kB; zip 12.5 kB; loose files 15.6 kB).
+entity that MLflow's file store can read or raises `BrokenEntityError` with the reason, it never
+writes a file, and it reads no more than `MAX_BYTES` however small the archive looks. tar.gz because
+it came out smallest of what was measured (a run of 62 entries: 7.6 kB; zip 12.5 kB; loose files
+15.6 kB).
 """
 
 import gzip
 import io
 import json
 import tarfile
+import threading
 import zlib
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 
-from kaggleops.mlruns.entity import NOTES, BrokenEntityError, Entity, Notes
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId
+from kaggleops.mlruns.checking import check_entity
+from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
+from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 
-MAX_BYTES = 1 << 30
-"""The most that an archive may hold unpacked. A run of ten million points takes about a third."""
+MAX_BYTES = 512 << 20
+"""The most that an archive may hold unpacked. A run of ten million points takes some 400 MB."""
 
-MAX_ENTRIES = 200_000
+MAX_ENTRIES = 100_000
 MAX_PATH_BYTES = 2_048
 MAX_NAME_BYTES = 255  # as file systems have it
+MAX_DEPTH = 128  # MLflow's names have at most 250 characters, slashes included
+
+# Deep paths name many folders each; together, no more than this many bytes of names.
+_MAX_TREE_BYTES = 64 << 20
+# Far more than an entity usually has. Larger ones take turns, so that a dozen of them, each of the
+# largest size that is allowed, do not fill the memory at once.
+_LARGE = 32 << 20
+_large_one = threading.Lock()
+
+_MAX_NOTED = 1 << 53
 # A sparse file would claim any size with no bytes behind it.
 _PLAIN_FILE = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
@@ -60,51 +75,89 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
         BrokenEntityError: it is not such an archive, whatever the reason.
     """
     doing = f"unpacking {where}"
-    files: dict[str, bytes] = {}
-    folders: set[str] = set()
-    try:
-        with tarfile.open(fileobj=io.BytesIO(_inflate(data, doing)), mode="r:") as archive:
-            for count, info in enumerate(archive):
-                if count >= MAX_ENTRIES:
-                    raise BrokenEntityError(doing, f"it has more than {MAX_ENTRIES} entries")
-                check_path(info.name, doing)
-                if info.isdir():
-                    folders.add(info.name)
-                elif info.type in _PLAIN_FILE and info.sparse is None:
-                    if info.name in files:
-                        raise BrokenEntityError(doing, f"it holds {info.name!r} twice")
-                    files[info.name] = _content(archive, info, doing)
-                else:
-                    raise BrokenEntityError(doing, f"{info.name!r} is neither a file nor a folder")
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise BrokenEntityError(doing, f"it is not a readable tar archive ({error})") from error
+    with _inflated(data, doing) as content:
+        files, folders = _read_tar(content, doing)
+    for path in [path for path, data in files.items() if not data and path.startswith("metrics/")]:
+        # Left by a kill between making the file and its first point; the file store chokes on it.
+        folders.add("metrics")
+        del files[path]
     notes = Notes()
     if NOTES in files:
         notes = Notes.from_json(_json(files.pop(NOTES), doing), doing)
+        _check_notes(notes, doing)
+    _check_tree_size(files.keys() | folders, doing)
     entity = Entity(entity_id, files, frozenset(folders), notes)
     check_tree(entity, doing)
+    check_entity(entity, doing)
     return entity
 
 
-def _inflate(data: bytes, doing: str) -> bytes:
+@contextmanager
+def _inflated(data: bytes, doing: str) -> Iterator[bytes]:
     # gzip.decompress would first fill the memory and then say how much it was.
     inflater = zlib.decompressobj(wbits=31)
     try:
-        content = inflater.decompress(data, MAX_BYTES)
+        content = inflater.decompress(data, _LARGE)
+        if not inflater.unconsumed_tail:
+            _check_end(inflater, doing)
+            yield content
+            return
+        with _large_one:
+            content += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES - len(content))
+            if inflater.unconsumed_tail:
+                problem = f"it unpacks to more than {MAX_BYTES >> 20} MiB"
+                raise BrokenEntityError(doing, problem)
+            _check_end(inflater, doing)
+            yield content
     except zlib.error as error:
         raise BrokenEntityError(doing, f"it is not a gzip archive ({error})") from error
-    if inflater.unconsumed_tail:
-        raise BrokenEntityError(doing, f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+
+
+def _check_end(inflater: "zlib._Decompress", doing: str) -> None:
     if not inflater.eof:
         raise BrokenEntityError(doing, "it is cut off in the middle")
-    return content
+    if inflater.unused_data:
+        raise BrokenEntityError(doing, "something follows the archive")
+
+
+def _read_tar(content: bytes, doing: str) -> tuple[dict[str, bytes], set[str]]:
+    files: dict[str, bytes] = {}
+    folders: set[str] = set()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            while (info := archive.next()) is not None:
+                # Else it remembers every entry, at ten times its size.
+                archive.members.clear()  # type: ignore[attr-defined]
+                if len(files) + len(folders) >= MAX_ENTRIES:
+                    raise BrokenEntityError(doing, f"it has more than {MAX_ENTRIES} entries")
+                check_path(info.name, doing)
+                if info.isdir():
+                    _check_new(info.name, folders, doing)
+                    folders.add(info.name)
+                elif info.type in _PLAIN_FILE and info.sparse is None:
+                    _check_new(info.name, files.keys(), doing)
+                    files[info.name] = _content(archive, info, doing)
+                else:
+                    problem = f"{_short(info.name)} is neither a file nor a folder"
+                    raise BrokenEntityError(doing, problem)
+            # tarfile takes a damaged header for the end.
+            if content[archive.offset :].strip(b"\0"):
+                raise BrokenEntityError(doing, "what follows its last readable entry is damaged")
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
+        raise BrokenEntityError(doing, f"it is not a readable tar archive ({error})") from error
+    return files, folders
+
+
+def _check_new(name: str, known: Container[str], doing: str) -> None:
+    if name in known:
+        raise BrokenEntityError(doing, f"it holds {_short(name)} twice")
 
 
 def _content(archive: tarfile.TarFile, info: tarfile.TarInfo, doing: str) -> bytes:
     stream = archive.extractfile(info)
     content = stream.read() if stream else b""
     if len(content) != info.size:
-        raise BrokenEntityError(doing, f"{info.name!r} is cut off")
+        raise BrokenEntityError(doing, f"{_short(info.name)} is cut off")
     return content
 
 
@@ -115,31 +168,64 @@ def _json(data: bytes, doing: str) -> object:
         raise BrokenEntityError(doing, f"its {NOTES} is not JSON ({error})") from error
 
 
+def _check_notes(notes: Notes, doing: str) -> None:
+    stamps = [(stamp.round, stamp.rank, stamp.at) for stamp in notes.registers.values()]
+    numbers = (
+        *notes.written.values(),
+        *notes.deleted.values(),
+        *(number for stamp in stamps for number in stamp),
+        *(value for value in vars(notes).values() if isinstance(value, int)),
+    )
+    if not all(0 <= number <= _MAX_NOTED for number in numbers):
+        raise BrokenEntityError(doing, f"its {NOTES} holds times that never were")
+    for path in (*notes.written, *notes.deleted):
+        check_path(path, doing)
+
+
 def check_path(path: str, doing: str) -> None:
     """Refuse a path that could lead out of its folder or that no file system takes.
 
     Raises:
         BrokenEntityError: with the path, shortened.
     """
-    shown = path if len(path) <= 80 else f"{path[:77]}..."
     parts = path.split("/")
     try:
         encoded = [len(part.encode()) for part in parts]
     except UnicodeEncodeError as error:
-        raise BrokenEntityError(doing, f"the name {shown!r} is not Unicode") from error
+        raise BrokenEntityError(doing, f"the name {_short(path)} is not Unicode") from error
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        raise BrokenEntityError(doing, f"the name {shown!r} leads out of its folder")
-    if max(encoded) > MAX_NAME_BYTES or sum(encoded) > MAX_PATH_BYTES:
-        raise BrokenEntityError(doing, f"the name {shown!r} is too long")
+        raise BrokenEntityError(doing, f"the name {_short(path)} leads out of its folder")
+    too_long = max(encoded) > MAX_NAME_BYTES or sum(encoded) > MAX_PATH_BYTES
+    if too_long or len(parts) > MAX_DEPTH:
+        raise BrokenEntityError(doing, f"the name {_short(path)} is too long")
     if parts[0] == ARTIFACTS and len(parts) > 1:
-        raise BrokenEntityError(doing, f"{shown!r}: artifacts do not belong into it")
+        raise BrokenEntityError(doing, f"{_short(path)}: artifacts do not belong into it")
+    if parts[0].startswith(NOTES) and path != NOTES:
+        raise BrokenEntityError(doing, f"{_short(path)} takes the place of the notes")
+
+
+def _check_tree_size(paths: set[str], doing: str) -> None:
+    if sum(path.count("/") * len(path) for path in paths) > _MAX_TREE_BYTES:
+        raise BrokenEntityError(doing, "it has too many folders within folders")
 
 
 def check_tree(entity: Entity, doing: str) -> None:
-    """Refuse an entity with a path that is both a file and a folder: it cannot be written out.
+    """Refuse an entity whose files and folders cannot be written out into its own folder.
 
     Raises:
-        BrokenEntityError: naming one such path.
+        BrokenEntityError: naming one path that is both a file and a folder, or another entity's.
     """
-    if both := entity.folders & entity.files.keys():
-        raise BrokenEntityError(doing, f"{min(both)!r} is both a file and a folder")
+    folders = entity.folders | FOLDERS.get(entity.id.kind, frozenset()) | {ARTIFACTS, NOTES}
+    if both := folders & entity.files.keys():
+        raise BrokenEntityError(doing, f"{_short(min(both))} is both a file and a folder")
+    if NOTES in entity.folders:
+        raise BrokenEntityError(doing, f"{NOTES!r} is both a file and a folder")
+    if entity.id.kind is Kind.EXPERIMENT:
+        # In its folder lie its runs, models, traces and datasets: entities of their own.
+        for path in entity.files.keys() | entity.folders:
+            if path != META and path.split("/", 1)[0] != "tags":
+                raise BrokenEntityError(doing, f"{_short(path)} is no part of an experiment")
+
+
+def _short(path: str) -> str:
+    return repr(path if len(path) <= 80 else f"{path[:77]}...")

@@ -185,6 +185,7 @@ class Entity:
         return parse_yaml(self.files[META], f"reading {META} of {self.id}")
 
 
+_MAX_YAML_DEPTH = 32
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -196,12 +197,41 @@ def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
         BrokenEntityError: it is anything else.
     """
     try:
-        value = yaml.load(data.decode(), Loader=_Loader)  # noqa: S506 - a safe loader
+        text = data.decode()
+        _refuse_strange_yaml(text, doing)
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise BrokenEntityError(doing, f"it is not plain YAML ({error})") from error
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, dict):
         raise BrokenEntityError(doing, "it is not a mapping")
+    if not _is_plain(value):
+        raise BrokenEntityError(doing, "it has keys that are no text, or numbers beyond 64 bits")
     return value
+
+
+def _refuse_strange_yaml(text: str, doing: str) -> None:
+    # MLflow writes none of this. Tags build objects; nesting deep enough crashes libyaml's loader,
+    # and the whole process with it; aliases of aliases become gigabytes when they are written out.
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise BrokenEntityError(doing, "it has aliases")
+        if tag := getattr(event, "tag", None):
+            raise BrokenEntityError(doing, f"it has the tag {tag[:80]!r}")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_YAML_DEPTH:
+            raise BrokenEntityError(doing, f"it is nested deeper than {_MAX_YAML_DEPTH} levels")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def dump_yaml(value: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ SUFFIX = ".tar.gz"
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
 _ENTITY_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
+_MAX_NAME_BYTES = 255  # as file systems have it
 _RESERVED_IN_EXPERIMENT = {"tags", "datasets", "traces", "models"}
 # A registered model's name is free text; these stay readable in its key.
 _READABLE = " !#$&'()+,;=@[]"
@@ -119,7 +120,7 @@ def parse_key(key: str) -> EntityId | None:
     match parts:
         case [experiment_id] if is_experiment_id(experiment_id):
             return experiment(experiment_id)
-        case ["models", name] if name:
+        case ["models", name] if is_model_name(unquote(name)):
             found = EntityId(Kind.REGISTERED_MODEL, "", unquote(name))
             return found if found.key == key else None
         case [experiment_id, run_id] if is_experiment_id(experiment_id) and is_run_id(run_id):
@@ -136,6 +137,13 @@ def parse_key(key: str) -> EntityId | None:
 def is_experiment_id(text: str) -> bool:
     """Tell whether MLflow would take this as an experiment's id."""
     return bool(_EXPERIMENT_ID.fullmatch(text)) and text != "models"
+
+
+def is_model_name(text: str) -> bool:
+    """Tell whether this can be a registered model's name: the name of its folder, too."""
+    # A "/" in it, or ".." for it, would lead out of the folder of all models.
+    unfit = text in ("", ".", "..") or any(character in text for character in "/\\\0")
+    return not unfit and len(text.encode(errors="replace")) <= _MAX_NAME_BYTES
 
 
 def is_run_id(text: str) -> bool:

@@ -1,0 +1,209 @@
+"""Whether MLflow's file store could read an entity.
+
+The file store trusts its folder: one metric line that is no number, one `meta.yaml` without its
+fields, and listing the whole experiment fails. So what it could not read is refused here, with the
+reason, and everything else is served. The fields are those that MLflow 3.17 needs
+(mlflow/store/tracking/file_store.py, mlflow/store/model_registry/file_store.py, mlflow/entities).
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
+from kaggleops.mlruns.layout import Kind
+
+TRACE_INFO = "trace_info.yaml"
+
+# mlflow.utils.validation.validate_param_and_metric_name and path_not_unique.
+_NAME = re.compile(r"[/\w.\- :]+")
+
+_TIME, _STEP = rb"-?\d{1,19}", rb"-?\d{1,19}"
+_VALUE = rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,9})?|[iI]nf(?:inity)?|[nN]a[nN])"
+_DATASET = rb"(?: [^\s]+ [^\s]+)?"
+# Possessive: a file of a million lines is matched in one pass, or not at all.
+_POINTS = re.compile(rb"(?:%b %b(?: %b%b)?\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
+_MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
+
+_TEXT, _OPTIONAL_TEXT = (str,), (str, type(None))
+_NUMBER, _OPTIONAL_NUMBER = (int,), (int, type(None))
+
+_FIELDS: Mapping[Kind, Mapping[str, tuple[type, ...]]] = {
+    Kind.EXPERIMENT: {"name": _TEXT, "artifact_location": _TEXT, "lifecycle_stage": _TEXT},
+    Kind.RUN: {
+        "user_id": _TEXT,
+        "start_time": _NUMBER,
+        "end_time": _OPTIONAL_NUMBER,
+        "artifact_uri": _OPTIONAL_TEXT,
+    },
+    Kind.LOGGED_MODEL: {
+        "name": _TEXT,
+        "artifact_location": _TEXT,
+        "creation_timestamp": _NUMBER,
+        "last_updated_timestamp": _NUMBER,
+    },
+    Kind.DATASET: {"name": _TEXT, "digest": _TEXT, "source_type": _TEXT, "source": _TEXT},
+    Kind.REGISTERED_MODEL: {"name": _TEXT},
+}
+_VERSION_FIELDS = {"name": _TEXT, "version": (int, str), "creation_timestamp": _NUMBER}
+_LINK_FIELDS = {
+    "source_type": _TEXT,
+    "source_id": _TEXT,
+    "destination_type": _TEXT,
+    "destination_id": _TEXT,
+    "tags": (dict,),
+}
+_STATUSES: Mapping[Kind, range] = {Kind.RUN: range(1, 6), Kind.LOGGED_MODEL: range(4)}
+
+
+def check_entity(entity: Entity, doing: str) -> None:
+    """Refuse an entity that MLflow's file store could not read, or that is another than its key.
+
+    Args:
+        entity: which.
+        doing: what is being done, for the error.
+
+    Raises:
+        BrokenEntityError: with the file and what is wrong with it.
+    """
+    _check_main_file(entity, doing)
+    folders = _FOLDERS.get(entity.id.kind, {})
+    for path, data in entity.files.items():
+        folder, _, name = path.partition("/")
+        if check := folders.get("version-N" if _is_version(entity, folder) else folder):
+            check(name, data, f"{doing}: {_short(path)}")
+
+
+def _check_main_file(entity: Entity, doing: str) -> None:
+    kind = entity.id.kind
+    path = TRACE_INFO if kind is Kind.TRACE else META
+    if path not in entity.files:
+        raise BrokenEntityError(doing, f"it has no {path}")
+    doing = f"{doing}: {path}"
+    # An entity keeps what was read of its meta.yaml for whoever needs it next.
+    meta = parse_yaml(entity.files[path], doing) if kind is Kind.TRACE else _meta(entity, doing)
+    for field, expected in _identity(entity, meta).items():
+        if str(meta.get(field)) != expected:
+            found = _short(str(meta.get(field)))
+            raise BrokenEntityError(doing, f"its {field} is {found}, and its key says {expected}")
+    _check_fields(meta, _FIELDS.get(kind, {}), doing)
+    statuses = _STATUSES.get(kind)
+    if statuses and "status" in meta and meta["status"] not in statuses:
+        raise BrokenEntityError(doing, f"there is no status {_short(str(meta['status']))}")
+    if meta.get("lifecycle_stage", "active") not in ("active", "deleted"):
+        raise BrokenEntityError(doing, "its lifecycle_stage is neither active nor deleted")
+
+
+def _meta(entity: Entity, doing: str) -> Mapping[str, Any]:
+    try:
+        return entity.meta
+    except BrokenEntityError as error:
+        raise BrokenEntityError(doing, error.problem) from error
+
+
+def _identity(entity: Entity, meta: Mapping[str, Any]) -> dict[str, str]:
+    home, name = entity.id.experiment_id, entity.id.name
+    match entity.id.kind:
+        case Kind.EXPERIMENT:
+            return {"experiment_id": home}
+        case Kind.RUN:
+            return {"experiment_id": home, "run_id": name}
+        case Kind.LOGGED_MODEL:
+            return {"experiment_id": home, "model_id": name}
+        case Kind.TRACE:
+            return {"trace_id" if "trace_id" in meta else "request_id": name}
+        case Kind.REGISTERED_MODEL:
+            return {"name": name}
+        case _:
+            return {}
+
+
+def _check_fields(
+    meta: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], doing: str
+) -> None:
+    for field, types in fields.items():
+        if field not in meta:
+            raise BrokenEntityError(doing, f"it has no {field}")
+        if not isinstance(meta[field], types):
+            shown = _short(repr(meta[field]))
+            raise BrokenEntityError(doing, f"its {field} is {shown}")
+
+
+def _is_version(entity: Entity, folder: str) -> bool:
+    return entity.id.kind is Kind.REGISTERED_MODEL and folder.startswith("version-")
+
+
+def _check_version(name: str, data: bytes, doing: str) -> None:
+    if name == META:
+        _check_fields(parse_yaml(data, doing), _VERSION_FIELDS, doing)
+    else:
+        _check_text(name.removeprefix("tags/"), data, doing)
+
+
+def _check_link(name: str, data: bytes, doing: str) -> None:
+    if name.endswith(f"/{META}"):
+        _check_fields(parse_yaml(data, doing), _LINK_FIELDS, doing)
+
+
+def _check_yaml(name: str, data: bytes, doing: str) -> None:
+    parse_yaml(data, doing)
+
+
+def _check_points(name: str, data: bytes, doing: str) -> None:
+    _check_name(name, doing)
+    if not _POINTS.fullmatch(data):
+        raise BrokenEntityError(doing, "it holds something else than metric points")
+
+
+def _check_model_points(name: str, data: bytes, doing: str) -> None:
+    _check_name(name, doing)
+    if not _MODEL_POINTS.fullmatch(data):
+        raise BrokenEntityError(doing, "it holds something else than a model's metric points")
+
+
+def _check_text(name: str, data: bytes, doing: str) -> None:
+    _check_name(name, doing)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise BrokenEntityError(doing, f"it is not UTF-8 ({error})") from error
+
+
+def _check_name(name: str, doing: str) -> None:
+    if not _NAME.fullmatch(name) or posixpath.normpath(name) != name:
+        raise BrokenEntityError(doing, "MLflow allows no such name")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_Check = Callable[[str, bytes, str], None]
+
+_FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
+    Kind.EXPERIMENT: {"tags": _check_text},
+    Kind.RUN: {
+        "metrics": _check_points,
+        "params": _check_text,
+        "tags": _check_text,
+        "inputs": _check_link,
+        "outputs": _check_link,
+    },
+    Kind.LOGGED_MODEL: {
+        "metrics": _check_model_points,
+        "params": _check_text,
+        "tags": _check_text,
+    },
+    Kind.TRACE: {
+        "tags": _check_text,
+        "request_metadata": _check_text,
+        "assessments": _check_yaml,
+    },
+    Kind.REGISTERED_MODEL: {
+        "tags": _check_text,
+        "aliases": _check_text,
+        "version-N": _check_version,
+    },
+}
+"""How to check what lies in each folder of an entity, by kind."""
