@@ -43,7 +43,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(file_store: None, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The tiny model on the sample with every setting at its default, launched as MLflow does."""
     cwd = tmp_path_factory.mktemp("trained")

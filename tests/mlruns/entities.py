@@ -57,7 +57,7 @@ def runs(draw: st.DrawFn) -> Entity:
         files[f"params/{name}"] = f"value of {name}".encode()
     for name in draw(st.sets(names, max_size=3)):
         files[f"metrics/{name}"] = b"".join(draw(st.lists(points, min_size=1, max_size=4)))
-    notes = Notes(heartbeat=draw(times))
+    notes = Notes(heartbeat=draw(times), promise=draw(times))
     for name in draw(st.sets(names, max_size=4)):
         path = f"tags/{name}"
         if draw(st.booleans()):

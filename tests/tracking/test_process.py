@@ -26,6 +26,8 @@ def only_run(store: BucketTrackingStore) -> Run:
     return run
 
 
+OFTEN = {"KAGGLEOPS_FLUSH_SECONDS": "0.05"}
+
 LOG_100 = """
 mlflow.set_experiment("e")
 run = mlflow.start_run()
@@ -124,9 +126,7 @@ def test_push_leaves_a_running_process_alone(
 def test_what_is_logged_is_sent_while_the_process_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
-    training = Training(
-        "session.FLUSH_SECONDS = 0.05\n" + LOG_100 + "wait()", tracking_uri, state_folder
-    )
+    training = Training(LOG_100 + "wait()", tracking_uri, state_folder, **OFTEN)
     training.until("waiting")
     store = machines()
     while "loss" not in (run := only_run(store)).data.metrics:
@@ -173,7 +173,6 @@ def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
     gcs_server.create_bucket("our-bucket")
     script = """
     session.PATIENCE = 0.2
-    session.FLUSH_SECONDS = 0.05
     mlflow.set_experiment("e")
     mlflow.start_run()
     say("started")
@@ -182,7 +181,7 @@ def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
         mlflow.log_metric("loss", step, step=step)
     mlflow.log_param("lr", 0.1)
     """
-    training = Training(script, "gs://our-bucket/mlruns", state_folder)
+    training = Training(script, "gs://our-bucket/mlruns", state_folder, **OFTEN)
     training.until("started")
     gcs_server.fail(503, times=None)
     training.tell("go on")

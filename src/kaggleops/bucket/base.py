@@ -17,7 +17,7 @@ folder cannot hold both `a` and `a/b` as a bucket of Google's can, so nobody sho
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -65,11 +65,16 @@ class InvalidKeyError(BucketError, UsageError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One object as a listing shows it. `size` is in bytes."""
+    """One object as a listing shows it. `size` is in bytes.
+
+    `updated_ms` is when it was last written, in milliseconds since the epoch, by the bucket's own
+    clock: it tells of one object's age, and says nothing about which of two is newer.
+    """
 
     key: str
     version: Version
     size: int
+    updated_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class DirectoryBucket(Bucket):
             if there is None:
                 self._require_root(doing)
                 return None
-            return Entry(key, _version(there), there.st_size)
+            return _entry(key, there)
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove the file, and leave its folder: others may be about to use it."""
@@ -139,7 +139,7 @@ class DirectoryBucket(Bucket):
             self._require_root(doing)
             for key, found in _walk(self._root, folder, start, recursive, frozenset()):
                 if is_key(key) and (pattern is None or pattern.fullmatch(key)):
-                    yield Entry(key, _version(found), found.st_size)
+                    yield _entry(key, found)
 
     def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
         moment = max(time.time_ns(), later_than + 1)
@@ -197,6 +197,10 @@ class DirectoryBucket(Bucket):
 def _conflict(doing: str, expected: Version, version: Version) -> ConflictError:
     problem = f"it is at version {version}, not {expected}: somebody else has written it"
     return ConflictError(doing, problem, "Read it again first.")
+
+
+def _entry(key: str, found: os.stat_result) -> Entry:
+    return Entry(key, _version(found), found.st_size, found.st_mtime_ns // 1_000_000)
 
 
 def _version(found: os.stat_result) -> Version:

@@ -118,7 +118,7 @@ class GcsBucket(Bucket):
         doing = f"looking for {self.object_uri(key)}"
         check_key(key, doing)
         there = self._look(key, doing)
-        return Entry(key, str(there.generation), there.size) if there is not None else None
+        return _entry(key, there) if there is not None else None
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Ask once, which is free."""
@@ -168,7 +168,7 @@ class GcsBucket(Bucket):
                 prefix=self._root + prefix or None,
                 delimiter=None if recursive or usable else "/",
                 match_glob=f"{self._root}{glob}" if usable else None,
-                fields="items(name,generation,size),nextPageToken",
+                fields="items(name,generation,size,updated),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
                 retry=self._patience,
@@ -180,7 +180,7 @@ class GcsBucket(Bucket):
             key = blob.name.removeprefix(self._root)
             deeper = not recursive and "/" in key[len(prefix) :]
             if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
-                yield Entry(key, str(blob.generation), blob.size)
+                yield _entry(key, blob)
 
     def _next(self, blobs: Iterator[Any], doing: str) -> Any | None:
         try:
@@ -261,6 +261,10 @@ class GcsBucket(Bucket):
     def _missing_bucket(self, doing: str) -> BucketNotFoundError:
         hint = f"Check the name, or create it: gcloud storage buckets create gs://{self._name}"
         return BucketNotFoundError(doing, f"the bucket {self._name} does not exist", hint)
+
+
+def _entry(key: str, blob: Any) -> Entry:
+    return Entry(key, str(blob.generation), blob.size, int(blob.updated.timestamp() * 1000))
 
 
 def _md5() -> Any:

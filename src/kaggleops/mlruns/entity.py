@@ -7,7 +7,7 @@ when the runner was last heard), lies in the notes.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
 from typing import Any
@@ -94,11 +94,18 @@ class Notes:
     registers: dict[str, Stamp] = field(default_factory=dict)
     """When each group of `meta.yaml`'s fields was set (see `merging.REGISTERS`)."""
     heartbeat: int = 0
-    """When the machine that runs it last said so."""
+    """When the process that runs it last said so, by its own clock."""
+    promise: int = 0
+    """Within how many seconds after that it said it would be heard again; 0: it never said."""
 
     def copy(self) -> "Notes":
         """Return an independent copy."""
-        return Notes(dict(self.written), dict(self.deleted), dict(self.registers), self.heartbeat)
+        return replace(
+            self,
+            written=dict(self.written),
+            deleted=dict(self.deleted),
+            registers=dict(self.registers),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the notes as plain data, the same for equal notes."""
@@ -110,7 +117,7 @@ class Notes:
                 name: [stamp.round, stamp.rank, stamp.at]
                 for name, stamp in sorted(self.registers.items())
             },
-            "heartbeat": self.heartbeat,
+            "heartbeat": [self.heartbeat, self.promise],
         }
 
     def to_bytes(self) -> bytes:
@@ -142,9 +149,10 @@ class Notes:
                     str(name): Stamp(*(int(part) for part in stamp))
                     for name, stamp in data["registers"].items()
                 },
-                heartbeat=int(data["heartbeat"]),
+                heartbeat=int(data["heartbeat"][0]),
+                promise=int(data["heartbeat"][1]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BrokenEntityError(doing, f"its {NOTES} is not readable ({error})") from error
 
 

@@ -24,6 +24,8 @@ from kaggleops.mlruns.entity import (
     Notes,
     Role,
     Stamp,
+    dump_yaml,
+    parse_yaml,
     role_of,
 )
 from kaggleops.mlruns.layout import (
@@ -78,10 +80,34 @@ def read_folder(entity_id: EntityId, folder: Path, base: Base | None = None) -> 
             files[path] = file.read_bytes()
     if not files:
         raise BrokenEntityError(f"reading {entity_id} from {folder}", "nothing is there")
+    if base is not None and base.meta and _torn(files.get(META, b""), base.meta):
+        files[META] = dump_yaml(base.meta)
     entity = Entity(entity_id, files, frozenset(folders))
     if base is None:
         return entity
     return Entity(entity_id, files, entity.folders, _observe(entity, base, times, folder))
+
+
+def mend(folder: Path, base: Base) -> None:
+    """Write an entity's `meta.yaml` as it was last known, if half of it is all that is there."""
+    file = folder / META
+    there = file.read_bytes() if file.exists() else b""
+    if base.meta and folder.is_dir() and _torn(there, base.meta):
+        replace_file(file, dump_yaml(base.meta), folder)
+
+
+_MAY_GO = {"deleted_time", "lifecycle_stage"}
+"""The fields of `meta.yaml` that MLflow ever takes away: of a restored run, of a ready model."""
+
+
+def _torn(data: bytes, known: Mapping[str, Any]) -> bool:
+    # MLflow truncates the file and writes it anew: a kill or a full disk may leave half of it,
+    # which can still be YAML.
+    try:
+        meta = parse_yaml(data, "")
+    except BrokenEntityError:
+        return True
+    return not data.endswith(b"\n") or bool(known.keys() - meta.keys() - _MAY_GO)
 
 
 def _walk(kind: Kind, root: Path, below: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:

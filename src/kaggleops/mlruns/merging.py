@@ -86,7 +86,8 @@ def merge(a: Entity, b: Entity) -> Entity:
             raise _param_conflict(a.id, path, mine, theirs)
         else:
             files[path] = max(mine, theirs)
-    notes = Notes(heartbeat=max(a.notes.heartbeat, b.notes.heartbeat))
+    heartbeat, promise = max((n.heartbeat, n.promise) for n in (a.notes, b.notes))
+    notes = Notes(heartbeat=heartbeat, promise=promise)
     _merge_written(a, b, files, notes)
     if role_of(a.id.kind, META) is Role.META:
         files[META] = _merge_meta(a, b, notes)

@@ -4,8 +4,10 @@ import getpass
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,9 +29,12 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns import run as entity_of
 from kaggleops.project.git import Commit, clone, fetch
 from kaggleops.project.overrides import Overrides
+from kaggleops.tracking.session import session
 
 
 class RunFailedError(KaggleOpsError):
@@ -99,6 +104,8 @@ def _launch(folder: Path, commit: Commit, what: Launch) -> Run:
         # As MLflow logs a project's parameters: those it was given, and the other defaults.
         params = [Param(key, str(value)) for key, value in {**declared, **parameters}.items()]
         run = _create_run(commit, what, experiment_id, params)
+        # The project's own process is its runner: that one beats, and stops when the run is killed.
+        session(bucket_uri(what.tracking_uri)).run_ends(entity_of(experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)
 
 
@@ -109,26 +116,28 @@ def _finish(
     doing = f"running {commit.sha[:7]}"
     run_id = run.info.run_id
     try:
-        mlflow.projects.run(
-            str(folder),
-            entry_point=what.entry_point,
-            parameters=dict(parameters),
-            experiment_id=run.info.experiment_id,
-            run_id=run_id,
-            env_manager="local",
-        )
+        with _sigterm_interrupts():
+            mlflow.projects.run(
+                str(folder),
+                entry_point=what.entry_point,
+                parameters=dict(parameters),
+                experiment_id=run.info.experiment_id,
+                run_id=run_id,
+                env_manager="local",
+            )
     except KeyboardInterrupt:
-        client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
+        killed = RunStatus.to_string(RunStatus.KILLED)
+        cancelled = client.get_run(run_id).info.status == killed
+        client.set_terminated(run_id, killed)
+        problem = "it was cancelled" if cancelled else "it was interrupted"
         raise RunFailedError(
-            run_id, doing, "it was interrupted", f"What it logged is in run {run_id}."
+            run_id, doing, problem, f"What it logged is in run {run_id}."
         ) from None
     except ExecutionException as error:
-        _ensure_ended(client, run_id)
+        ended = _ensure_ended(client, run_id)
+        problem = "it was cancelled" if ended == "KILLED" else "it ended with an error, see above"
         raise RunFailedError(
-            run_id,
-            doing,
-            "it ended with an error, see above",
-            f"What it logged is in run {run_id}.",
+            run_id, doing, problem, f"What it logged is in run {run_id}."
         ) from error
     except BaseException:
         _ensure_ended(client, run_id)
@@ -136,9 +145,25 @@ def _finish(
     return client.get_run(run_id)
 
 
-def _ensure_ended(client: mlflow.MlflowClient, run_id: str) -> None:
-    if client.get_run(run_id).info.status in ("RUNNING", "SCHEDULED"):
-        client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED))
+def _ensure_ended(client: mlflow.MlflowClient, run_id: str) -> str:
+    status: str = client.get_run(run_id).info.status
+    if status in ("RUNNING", "SCHEDULED"):
+        status = RunStatus.to_string(RunStatus.FAILED)
+        client.set_terminated(run_id, status)
+    return status
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: MLflow then ends the project's process, and waits for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepared(

@@ -1,7 +1,9 @@
 """What every part of the tracking store stands on: MLflow's file store over a working copy."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -18,6 +20,7 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.folder import TRASH
+from kaggleops.tracking.places import disk_is_full
 from kaggleops.tracking.session import session
 from kaggleops.tracking.working import WorkingCopy
 
@@ -28,6 +31,12 @@ class StoreBase(FileStore):
     Args:
         store_uri: the tracking URI.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if not name.startswith("_") and callable(method):
+                setattr(cls, name, _surviving_a_full_disk(method))
 
     def __init__(self, store_uri: str) -> None:
         # Not the file store's own constructor: it refuses to be used (its maintenance mode), and
@@ -75,6 +84,30 @@ class StoreBase(FileStore):
     def _found(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
         with mlflow_errors():
             return self._working.locate(kind, name, refresh=refresh)
+
+
+# What a training calls for its own sake alone, not for what comes back.
+_LOGGING = ("log_", "set_tag", "delete_tag", "record_")
+
+
+def _surviving_a_full_disk(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method be tried again in another folder when the working copy's disk is full."""
+
+    @functools.wraps(method)
+    def surviving(store: StoreBase, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(store, *args, **kwargs)
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            if store._session.escape_full_disk(error):
+                return method(store, *args, **kwargs)
+            if not method.__name__.startswith(_LOGGING):
+                raise
+            full = f"Logging goes on, but there is no space for it on any disk: {error}"
+            store._working.warn_once("full disk", full)
+
+    return surviving
 
 
 @contextmanager

@@ -5,6 +5,7 @@ is one `write` to a file opened for appending: on the disk when the call returns
 to the process afterwards.
 """
 
+import errno
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -31,14 +32,23 @@ class MetricLog:
         self._files: OrderedDict[str, int] = OrderedDict()
 
     def append(self, metric: Metric) -> None:
-        """Write one point, in the file store's own form."""
+        """Write one point, in the file store's own form.
+
+        Raises:
+            OSError: it could not be written, and nothing of it was.
+        """
         handle = self._files.get(metric.key)
         if handle is None:
             handle = self._open(metric.key)
         line = f"{metric.timestamp} {metric.value} {metric.step}"
         if metric.dataset_name is not None and metric.dataset_digest is not None:
             line += f" {metric.dataset_name} {metric.dataset_digest}"
-        os.write(handle, f"{line}\n".encode())
+        data = f"{line}\n".encode()
+        written = os.write(handle, data)
+        if written < len(data):
+            # The disk is full: half a point is none, and would spoil the next.
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / metric.key))
 
     def close(self) -> None:
         """Close every file; the next point opens its file anew."""

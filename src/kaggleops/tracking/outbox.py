@@ -1,8 +1,8 @@
 """What processes left behind that ended before the bucket had everything: find it and send it."""
 
 import fcntl
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment, merge
 from kaggleops.mlruns.folder import entities_in, read_base, read_folder
 from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
-from kaggleops.tracking.session import OWNER, outbox
+from kaggleops.tracking.places import OWNER, outboxes, remove
 
 _DEFAULT = experiment(DEFAULT_ID)
 
@@ -39,21 +39,22 @@ def send_left_behind(
         progress: called with how many entities were looked at, and how many there are.
     """
     result = Sent()
-    found = list(_left_behind(store.bucket.uri, result))
-    content = [(folder, _worth_sending(folder)) for folder in found]
-    total, done = sum(len(entities) for _, entities in content), 0
-    for folder, entities in content:
-        problems = len(result.problems)
-        for entity_id, place in entities:
-            try:
-                if _send(store, read_folder(entity_id, place, read_base(place)), result):
-                    result.entities.append(entity_id)
-            except (KaggleOpsError, OSError) as error:
-                result.problems.append(str(error))
-            done += 1
-            progress(done, total)
-        if len(result.problems) == problems:
-            shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as held:
+        found = list(_left_behind(store.bucket.uri, result, held))
+        content = [(folder, _worth_sending(folder)) for folder in found]
+        total, done = sum(len(entities) for _, entities in content), 0
+        for folder, entities in content:
+            problems = len(result.problems)
+            for entity_id, place in entities:
+                try:
+                    if _send(store, read_folder(entity_id, place, read_base(place)), result):
+                        result.entities.append(entity_id)
+                except (KaggleOpsError, OSError) as error:
+                    result.problems.append(str(error))
+                done += 1
+                progress(done, total)
+            if len(result.problems) == problems:
+                remove(folder)
     return result
 
 
@@ -66,18 +67,20 @@ def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
     return [(entity_id, place) for entity_id, place in entities if entity_id != _DEFAULT]
 
 
-def _left_behind(bucket_uri: str, result: Sent) -> Iterator[Path]:
-    home = outbox(bucket_uri)
-    for folder in sorted(home.iterdir()) if home.is_dir() else []:
-        if not (folder / "mlruns").is_dir():
-            continue
-        with (folder / OWNER).open("a") as owner:
+def _left_behind(bucket_uri: str, result: Sent, held: ExitStack) -> Iterator[Path]:
+    """Yield the folders that no process owns, each owned by this one from now on."""
+    for home in outboxes(bucket_uri):
+        for folder in sorted(home.iterdir()) if home.is_dir() else []:
+            if not (folder / "mlruns").is_dir():
+                continue
+            owner = held.enter_context((folder / OWNER).open("a"))
             try:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 result.in_use.append(folder)
                 continue
-            yield folder
+            if (folder / "mlruns").is_dir():  # else somebody else has just sent it
+                yield folder
 
 
 def _send(store: EntityStore, entity: Entity, result: Sent) -> bool:

@@ -107,6 +107,7 @@ class RunStore(ExperimentStore):
         home = self._experiment(experiment_id or DEFAULT_ID).experiment_id
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
+        self._session.run_begins(run(home, created.info.run_id))
         if not self._working.in_bucket(experiment(home)):
             self._working.changed(experiment(home))
         # At once: another process (a project's entry point, say) may be waiting for it.
@@ -116,9 +117,15 @@ class RunStore(ExperimentStore):
     def update_run_info(
         self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
     ) -> RunInfo:
-        with self._changing(self._run(run_id)):
+        entity_id = self._run(run_id)
+        if run_status is not None:
+            run_status = self._session.last_status(run_id, run_status)
+        with self._changing(entity_id):
             info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
-        if run_status is not None and RunStatus.is_terminated(run_status):
+        if run_status == RunStatus.RUNNING:
+            self._session.run_begins(entity_id)
+        elif run_status is not None and RunStatus.is_terminated(run_status):
+            self._session.run_ends(entity_id)
             self._session.send()
         return info
 
@@ -145,7 +152,7 @@ class RunStore(ExperimentStore):
         working = self._working
         with working.lock:
             log = working.metric_logs.get(run_id) or self._open_metric_log(run_id)
-            log.append(metric)
+            self._append(log, metric)
             working.changed(log.entity_id)
         try:
             self._session.changed()
@@ -157,7 +164,10 @@ class RunStore(ExperimentStore):
     def _open_metric_log(self, run_id: str) -> MetricLog:
         entity_id = self._run(run_id)
         with self._working.still():
-            check_run_is_active(self._get_run_info(run_id))
+            info = self._get_run_info(run_id)
+            check_run_is_active(info)
+            if info.status == RunStatus.to_string(RunStatus.RUNNING):
+                self._session.run_begins(entity_id)
             log = MetricLog(entity_id, self._working.path(entity_id) / "metrics")
             self._working.metric_logs[run_id] = log
         return log
@@ -165,7 +175,16 @@ class RunStore(ExperimentStore):
     def _log_run_metric(self, run_info: RunInfo, metric: Metric) -> None:
         run_id = run_info.run_id
         log = self._working.metric_logs.get(run_id) or self._open_metric_log(run_id)
-        log.append(metric)
+        self._append(log, metric)
+
+    def _append(self, log: MetricLog, metric: Metric) -> None:
+        try:
+            log.append(metric)
+        except OSError as error:
+            # Here and not around the whole call: the points before this one are written.
+            if not self._session.escape_full_disk(error):
+                raise
+            self._open_metric_log(log.entity_id.name).append(metric)
 
     def _log_metric_of_model(self, entity_id: EntityId, metric: Metric) -> None:
         with self._changing():

@@ -10,6 +10,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, Stored, merge
 from kaggleops.mlruns.folder import read_folder, write_folder
 from kaggleops.mlruns.merging import ParamConflictError, yield_params
+from kaggleops.tracking.places import disk_is_full
 from kaggleops.tracking.working import Known, WorkingCopy
 
 _ATTEMPTS = 10
@@ -33,6 +34,7 @@ class Sender:
         Raises:
             KaggleOpsError: the first that could not be sent; every other one was tried, unless
                 the bucket cannot be reached.
+            OSError: the working copy's disk is full.
         """
         failure: KaggleOpsError | None = None
         with self._sending:
@@ -45,6 +47,8 @@ class Sender:
                 except KaggleOpsError as error:
                     failure = failure or error
                 except OSError as error:
+                    if disk_is_full(error):
+                        raise  # for whoever knows of another disk
                     problem = f"its folder cannot be read ({error})"
                     failure = failure or BrokenEntityError(f"sending {entity_id}", problem)
         if failure is not None:

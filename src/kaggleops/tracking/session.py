@@ -4,47 +4,43 @@ What was logged is in the bucket within the flush interval, and at exit: when th
 on SIGTERM and on SIGINT. Sending never stops the training: while the bucket cannot be reached, one
 warning is given, everything stays on the disk, and sending is tried again with growing pauses. At
 exit it is said what could not be sent, where it lies and which command sends it.
+
+The same thread beats for the runs that are live here, and looks whether somebody has set one to
+KILLED in the bucket: then the process ends, as it does when its own machine stops it.
 """
 
-import contextlib
-import fcntl
 import logging
 import multiprocessing
 import multiprocessing.util
 import os
-import shutil
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
+
+from mlflow.entities import RunStatus
 
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, EntityStore
-from kaggleops.platforms.folders import state_folder
+from kaggleops.tracking import ending
+from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.places import disk_is_full, make_private, new_folder, outboxes, own, remove
+from kaggleops.tracking.schedule import flush_interval
 from kaggleops.tracking.sending import Sender
-from kaggleops.tracking.working import WorkingCopy, new_folder
+from kaggleops.tracking.working import WorkingCopy
 
 _log = logging.getLogger("kaggleops")
-
-FLUSH_SECONDS = 10.0
-"""How long a logged value may stay away from the bucket, at first."""
-
-LONGEST_FLUSH_SECONDS = 60.0
-"""…and after an hour: a long run need not be seen by the second, and writes cost money."""
 
 LONGEST_PAUSE = 300.0
 """Seconds between two attempts to reach a bucket that cannot be reached."""
 
 PATIENCE = 30.0
 """Seconds that one request is retried before it counts as failed; the next flush tries again."""
-
-OWNER = "owner.lock"
 
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
 
@@ -60,21 +56,15 @@ def session(bucket_uri: str) -> "Session":
         return _sessions[bucket_uri]
 
 
-def outbox(bucket_uri: str | None = None) -> Path:
-    """Return the folder under which working copies lie, all or a bucket's."""
-    root = state_folder() / "outbox"
-    return root if bucket_uri is None else root / bucket_uri.replace("://", "-").replace("/", "-")
-
-
 @dataclass
 class _Open:
     """What a session holds from its first use to its end."""
 
     working: WorkingCopy
     sender: Sender
-    owner: TextIO
-    """Locked for as long as this process lives: a folder that nobody holds is an orphan's."""
-    started: float
+    owned: dict[Path, TextIO]
+    """This process's folders, with the files that mark them as its own."""
+    started: float = field(default_factory=time.monotonic)
 
 
 class Session:
@@ -95,6 +85,7 @@ class Session:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._failed = False
+        self._killed: set[str] = set()
 
     @property
     def working(self) -> WorkingCopy:
@@ -104,22 +95,63 @@ class Session:
     def _opened(self) -> _Open:
         with self._opening:
             if self._open is None:
+                flush_interval(0)  # a mistaken setting is an error now, not in a thread
                 store = EntityStore(open_bucket(self.bucket_uri, patience=PATIENCE))
                 store.bucket.prepare()
-                working = WorkingCopy(store, new_folder(outbox(self.bucket_uri)))
-                owner = (working.folder / OWNER).open("w")
-                fcntl.flock(owner, fcntl.LOCK_EX)
+                working, owner = self._new_working_copy(store)
+                working.killed = self._was_killed
                 if multiprocessing.parent_process() is not None:
                     # A child of multiprocessing ends without the interpreter's exit handlers.
                     multiprocessing.util.Finalize(None, self.close, exitpriority=1)
-                self._open = _Open(working, Sender(working), owner, time.monotonic())
+                self._open = _Open(working, Sender(working), {working.folder: owner})
             return self._open
+
+    def _new_working_copy(self, store: EntityStore) -> tuple[WorkingCopy, TextIO]:
+        places = outboxes(self.bucket_uri)
+        for place in places:
+            try:
+                working = WorkingCopy(store, new_folder(make_private(place)))
+                return working, own(working.folder)
+            except OSError as error:
+                if place == places[-1]:
+                    doing = f"making a working copy of {self.bucket_uri}"
+                    hint = "Free some space, or name a writable folder in KAGGLEOPS_HOME."
+                    raise KaggleOpsError(doing, str(error), hint) from error
+        raise AssertionError("unreachable")
 
     def begin_anew_in_child(self) -> None:
         """After a fork: the folder, its lock and what is unsent in it are the parent's."""
         if self._open is not None:
-            self._open.owner.close()
+            for owner in self._open.owned.values():
+                owner.close()
         self._begin_anew()
+
+    # -- the runs of this process -------------------------------------------------------------
+
+    @property
+    def in_server(self) -> bool:
+        """Whether this process serves MLflow's interface: it is then nobody's runner."""
+        return _IN_SERVER in os.environ
+
+    def run_begins(self, run: EntityId) -> None:
+        """Take note that this process runs it: it beats from now on, and stops when killed."""
+        if not self.in_server:
+            self._killed.discard(run.name)
+            self.working.live.begin(run)
+
+    def run_ends(self, run: EntityId) -> None:
+        """Take note that this process does not run it any more."""
+        self.working.live.end(run)
+
+    def last_status(self, run_id: str, wanted: int) -> int:
+        """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it."""
+        killed = ending.by_signal() or run_id in self._killed
+        return RunStatus.KILLED if killed and RunStatus.is_terminated(wanted) else wanted
+
+    def _was_killed(self, run: EntityId) -> None:
+        self._killed.add(run.name)
+        _log.warning("%s was set to KILLED in %s: this process ends.", run, self.bucket_uri)
+        ending.end_process_group(lambda: run.name in self._killed, self.send)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -134,7 +166,7 @@ class Session:
         """
         if self._closing:
             self.close()
-        elif _IN_SERVER in os.environ:
+        elif self.in_server:
             self.flush()
         elif self._thread is None:
             self._thread = threading.Thread(target=self._run, name="kaggleops-flush", daemon=True)
@@ -147,7 +179,12 @@ class Session:
             KaggleOpsError: not all of it could be sent.
         """
         opened = self._open or self._opened()
-        opened.sender.send(entity_ids)
+        try:
+            opened.sender.send(entity_ids)
+        except OSError as error:
+            if not self.escape_full_disk(error):
+                raise KaggleOpsError(f"sending to {self.bucket_uri}", str(error)) from error
+            opened.sender.send(entity_ids)
         if self._failed and not opened.working.unsent:
             self._failed = False
             opened.working.warn_again("sending")
@@ -179,17 +216,58 @@ class Session:
             return False
         return True
 
-    def _interval(self) -> float:
-        age = time.monotonic() - self._open.started if self._open else 0.0
-        return min(LONGEST_FLUSH_SECONDS, max(FLUSH_SECONDS, age / 60))
-
     def _run(self) -> None:
-        pause = self._interval()
-        while True:
-            self._wake.wait(pause)
-            if self._closing:
-                return
-            pause = self._interval() if self.send() else min(LONGEST_PAUSE, pause * 2)
+        pause, left_behind = flush_interval(0), True
+        while not (self._wake.wait(pause) or self._closing):
+            if not self._tick():
+                pause = min(LONGEST_PAUSE, pause * 2)
+                continue
+            age = time.monotonic() - self._open.started if self._open else 0.0
+            pause = flush_interval(age)
+            if left_behind:
+                self._send_left_behind()
+                left_behind = False
+
+    def _tick(self) -> bool:
+        working = self.working
+        for run in working.live.to_beat():
+            working.changed(run)
+        sent = self.send()
+        for run in working.live.to_look_at():
+            with suppress(KaggleOpsError):  # a broken object: what is here goes there again
+                working.bring(run, refresh=True)
+        return sent
+
+    def _send_left_behind(self) -> None:
+        """Send what earlier processes on this machine left: a kernel that was restarted, say."""
+        try:
+            sent = send_left_behind(self.working.store)
+        except (KaggleOpsError, OSError):
+            return  # it stays where it is, for the next process or for `kaggleops push`
+        for problem in sent.problems:
+            _log.warning("%s", problem)
+        if sent.entities:
+            names = ", ".join(map(str, sent.entities[:3]))
+            _log.warning("Sent what an earlier process had left behind here: %s", names)
+
+    def escape_full_disk(self, error: BaseException) -> bool:
+        """Move the working copy to where there is space; tell whether it was that, and worked."""
+        opened = self._open
+        if opened is None or not disk_is_full(error):
+            return False
+        with opened.working.lock:
+            old = opened.working.folder
+            for place in outboxes(self.bucket_uri):
+                if place == old.parent:
+                    continue
+                folder = new_folder(place)
+                with suppress(OSError):
+                    make_private(place)
+                    opened.working.move(folder)
+                    opened.owned[folder] = own(folder)
+                    _log.warning("%s cannot be written (%s): going on in %s", old, error, folder)
+                    return True
+        return False
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -199,13 +277,12 @@ class Session:
         self._wake.set()
         if self._open is None:
             return
-        working, owner = self._open.working, self._open.owner
+        working, owned = self._open.working, self._open.owned
         if self.send() and not working.unsent:
             self._open = None
-            owner.close()
-            shutil.rmtree(working.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                working.folder.parent.rmdir()
+            for folder, owner in owned.items():
+                owner.close()
+                remove(folder)
             return
         unsent = working.unsent
         names = ", ".join(str(entity_id) for entity_id in unsent[:3])
@@ -222,9 +299,6 @@ def close_all() -> None:
         live.close()
 
 
-# -- the process -------------------------------------------------------------------------------
-
-
 def _after_fork_in_child() -> None:
     global _sessions_lock
     _sessions_lock = threading.Lock()
@@ -232,14 +306,4 @@ def _after_fork_in_child() -> None:
         live.begin_anew_in_child()
 
 
-def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
-    sys.exit(128 + signum)
-
-
 os.register_at_fork(after_in_child=_after_fork_in_child)
-if (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-):
-    signal.signal(signal.SIGTERM, _on_sigterm)

@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import threading
-import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mlflow.entities import RunStatus
 
 from kaggleops.bucket import (
     ABSENT,
@@ -27,9 +27,16 @@ from kaggleops.bucket import (
 )
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
 from kaggleops.mlruns.entity import META
-from kaggleops.mlruns.folder import TRASH, Base, read_folder, write_base, write_folder
+from kaggleops.mlruns.folder import TRASH, Base, mend, now_ms, read_folder, write_base, write_folder
 from kaggleops.mlruns.layout import is_experiment_id
-from kaggleops.mlruns.merging import ParamConflictError, merge, yield_params
+from kaggleops.mlruns.merging import (
+    ENDED,
+    ParamConflictError,
+    merge,
+    status_rank,
+    yield_params,
+)
+from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.metric_log import MetricLog
 
 _log = logging.getLogger("kaggleops")
@@ -62,11 +69,25 @@ class WorkingCopy:
         self.lock = threading.RLock()
         self.metric_logs: dict[str, MetricLog] = {}
         """Metric files held open, by run id; closed whenever the files are replaced."""
+        self.live = LiveRuns()
+        self.killed: Callable[[EntityId], None] = lambda run: None
+        """Called when a live run comes back from the bucket as KILLED."""
         self.known: dict[EntityId, Known] = {}
         self._dirty: set[EntityId] = set()
         self._experiment_of: dict[tuple[Kind, str], str] = {}
         self._inside = threading.local()
         self._warned: set[str] = set()
+
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, which does not exist yet: this one's disk is full."""
+        with self.lock:
+            for log in self.metric_logs.values():
+                log.close()
+            self.metric_logs.clear()
+            shutil.copytree(self.folder, folder)
+            self.folder, self.root = folder, folder / "mlruns"
+            for entity_id, known in self.known.items():
+                mend(self.path(entity_id), known.base)
 
     # -- where things lie ---------------------------------------------------------------------
 
@@ -142,17 +163,28 @@ class WorkingCopy:
         try:
             stored = self.store.read(entity_id, unless=known.version if known else None)
         except ObjectNotFoundError:
-            if known is not None and known.version != ABSENT and entity_id not in self._dirty:
-                self.forget(entity_id)
-                return False
-            return known is not None
+            return self._gone(entity_id)
         except BucketError as error:
             if known is None:
                 raise
             self.warn_once("reading", str(error))
             return True
+        self.live.looked_at(entity_id)
         if stored is not None:
             self._take(stored)
+        return True
+
+    def _gone(self, entity_id: EntityId) -> bool:
+        """The bucket does not have the entity; tell whether it is here all the same."""
+        known = self.known.get(entity_id)
+        if known is None or known.version == ABSENT or entity_id in self._dirty:
+            return known is not None
+        if entity_id not in self.live:
+            self.forget(entity_id)
+            return False
+        # What a run logged before somebody emptied the bucket is still here: it goes there again.
+        known.version = ABSENT
+        self.changed(entity_id)
         return True
 
     def bring_all(self, kind: Kind, experiment_id: str = "") -> None:
@@ -172,7 +204,7 @@ class WorkingCopy:
             in_scope = kind is Kind.EXPERIMENT or entity_id.experiment_id == experiment_id
             sent = self.in_bucket(entity_id) and entity_id not in self._dirty
             if in_scope and sent and entity_id not in listed:
-                self.forget(entity_id)
+                self._gone(entity_id)
         changed = [
             entity_id
             for entity_id, version in listed.items()
@@ -205,6 +237,10 @@ class WorkingCopy:
         self.close_log(entity.id)
         write_folder(entity, self.path(entity.id))
         self.adopt(entity.id, Known(version, _base_of(entity)))
+        if entity.id in self.live and status_rank(Kind.RUN, entity.meta.get("status")) == ENDED:
+            self.live.end(entity.id)
+            if entity.meta["status"] == RunStatus.KILLED:
+                self.killed(entity.id)
 
     def _merged(self, ours: Entity, theirs: Entity) -> Entity:
         try:
@@ -300,6 +336,9 @@ class WorkingCopy:
                 return None
             entity = self.read(entity_id)
             known = self.known[entity_id]
+            if entity_id in self.live:
+                entity.notes.heartbeat = now_ms()
+                entity.notes.promise = int(self.live.promise(entity_id))
             known.base = _base_of(entity)
             write_base(entity, self.path(entity_id))
             self._dirty.discard(entity_id)
@@ -308,6 +347,7 @@ class WorkingCopy:
     def end_sending(self, entity: Entity, stored: Stored) -> None:
         """Take note of what the bucket holds after an entity was sent."""
         with self.lock:
+            self.live.written(entity.id)
             known = self.known.get(entity.id)
             if known is None:
                 return  # forgotten meanwhile
@@ -331,9 +371,3 @@ class WorkingCopy:
 
 def _base_of(entity: Entity) -> Base:
     return Base(entity.notes, entity.meta if META in entity.files else None)
-
-
-def new_folder(outbox: Path) -> Path:
-    """Return a folder name that no other process has (not made yet)."""
-    started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    return outbox / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

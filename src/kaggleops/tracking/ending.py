@@ -1,0 +1,61 @@
+"""How a process that trains is ended from outside: by a signal, or because its run was killed."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+_log = logging.getLogger("kaggleops")
+
+GRACE = 60.0
+"""Seconds that a process has to end by itself once its run was killed."""
+
+_signalled = False
+
+
+def by_signal() -> bool:
+    """Tell whether this process is ending because it was sent SIGTERM."""
+    return _signalled
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
+    global _signalled
+    _signalled = True
+    sys.exit(128 + signum)
+
+
+def end_process_group(still_running: Callable[[], bool], last_words: Callable[[], object]) -> None:
+    """End this process and those it belongs together with, from a thread, and return at once.
+
+    They are sent SIGTERM: data loaders, the other ranks, the script that waits for them. What does
+    not heed it is killed after `GRACE`.
+
+    Args:
+        still_running: tells then whether the process goes on with what it was to end.
+        last_words: what to do before it is killed.
+    """
+
+    def end() -> None:
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            if not still_running():
+                return
+        _log.warning("It did not end within %.0f s: it is killed now.", GRACE)
+        last_words()
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=end, name="kaggleops-end", daemon=True).start()
+
+
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+):
+    signal.signal(signal.SIGTERM, _on_sigterm)

@@ -1,0 +1,56 @@
+"""When a process talks to its bucket about a run: functions of the run's age. All in seconds.
+
+Each request costs money, or a share of a free allowance: a write 20 times as much as a look. So
+what changes often is sent often while a run is young, when people watch it, and less often later;
+and a run that logs nothing for an hour still beats and still notices that it was cancelled.
+"""
+
+import os
+
+from kaggleops.errors import UsageError
+
+MINUTE = 60.0
+
+
+def flush_interval(age: float) -> float:
+    """How long a logged value may stay away from the bucket: what a `kill -9` can cost.
+
+    10 s at first, growing to a minute within the first hour; KAGGLEOPS_FLUSH_SECONDS fixes it.
+    """
+    return _fixed() or _between(10, age / 60, MINUTE)
+
+
+def watch_interval(age: float) -> float:
+    """After how long without any write to look whether somebody else changed the run.
+
+    A write that meets no conflict says the same, so a run that logs all the time never looks.
+    """
+    return _fixed() or _between(10, age / 20, 5 * MINUTE)
+
+
+def beat_interval(age: float) -> float:
+    """After how long without any other write to say that the run is alive."""
+    return _between(5 * MINUTE, age / 2, 40 * MINUTE)
+
+
+LOST_AFTER_BEATS = 2
+"""So many beats have to be missing before a run counts as lost: one may be late, or retried."""
+
+
+def _between(least: float, wanted: float, most: float) -> float:
+    return min(most, max(least, wanted))
+
+
+def _fixed() -> float | None:
+    given = os.environ.get("KAGGLEOPS_FLUSH_SECONDS")
+    if not given:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        problem = f"{given!r} is not a number of seconds"
+        hint = "Set it to the longest time that a value may stay away from the bucket, such as 30."
+        raise UsageError("reading KAGGLEOPS_FLUSH_SECONDS", problem, hint)
+    return seconds
