@@ -32,6 +32,9 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     if session := sys.modules.get("kaggleops.tracking.session"):
         session.close_all()
         session._sessions.clear()
+    if uploads := sys.modules.get("kaggleops.tracking.artifact_uploads"):
+        uploads.close_all()
+        uploads._all.clear()
     if stores := sys.modules.get("mlflow.tracking._tracking_service.utils"):
         stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
 

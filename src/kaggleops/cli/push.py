@@ -16,6 +16,7 @@ from kaggleops.cli.output import err, out, print_error, print_json
 def push_command(bucket: str | None, as_json: bool) -> None:
     """Send what runs on this machine could not send before they ended."""
     from kaggleops.mlruns import EntityStore
+    from kaggleops.tracking.artifact_outbox import send_kept_artifacts
     from kaggleops.tracking.outbox import send_left_behind
 
     place = bucket_of(bucket)
@@ -25,20 +26,28 @@ def push_command(bucket: str | None, as_json: bool) -> None:
             EntityStore(open_bucket(place)),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
+        files = bar.add_task("Sending artifacts", total=None)
+        artifacts = send_kept_artifacts(
+            place, lambda done, total: bar.update(files, completed=done, total=total)
+        )
+    problems = sent.problems + artifacts.problems
     if as_json:
         print_json(
             sent=[str(entity_id) for entity_id in sent.entities],
-            in_use=[str(folder) for folder in sent.in_use],
-            problems=sent.problems,
+            artifacts=[str(place) for place in artifacts.places],
+            in_use=[str(folder) for folder in sent.in_use + artifacts.in_use],
+            problems=problems,
         )
     else:
         for entity_id in sent.entities:
             out.print(f"sent {entity_id}", highlight=False)
-        if sent.in_use:
-            err.print(f"{len(sent.in_use)} processes still run and send what is theirs.")
-        if not sent.entities and not sent.problems:
+        for artifact in artifacts.places:
+            out.print(f"sent {artifact}", highlight=False)
+        if running := max(len(sent.in_use), len(artifacts.in_use)):
+            err.print(f"{running} processes still run and send what is theirs.")
+        if not (sent.entities or artifacts.places or problems):
             out.print(f"Nothing was left behind: {place} has everything.", highlight=False)
-    for problem in sent.problems:
+    for problem in problems:
         print_error(problem)
-    if sent.problems:
+    if problems:
         sys.exit(1)

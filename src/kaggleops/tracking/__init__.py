@@ -1,6 +1,6 @@
 """MLflow's tracking store and model registry over a bucket: `gs://…/mlruns`.
 
-MLflow loads these two functions, its plugins, whenever it is imported, so this module is light
+MLflow loads these functions, its plugins, whenever it is imported, so this module is light
 and everything behind them is imported when it is first used.
 """
 
@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+
     from kaggleops.tracking.registry import BucketRegistryStore
     from kaggleops.tracking.store import BucketTrackingStore
 
@@ -38,9 +40,26 @@ def registry_store(store_uri: str, tracking_uri: str | None = None) -> "BucketRe
     return BucketRegistryStore(store_uri)
 
 
+def artifact_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> "GCSArtifactRepository":
+    """Return the repository of artifacts in a bucket (plugin group `mlflow.artifact_repository`).
+
+    Args:
+        artifact_uri: where they lie, `gs://BUCKET/…`.
+        tracking_uri: where runs are tracked, if that is not MLflow's current tracking URI.
+        registry_uri: as MLflow has it.
+    """
+    from kaggleops.tracking.artifacts import repository
+
+    return repository(artifact_uri, tracking_uri, registry_uri)
+
+
 @atexit.register
 def _close_sessions() -> None:
     # Exit handlers run last-registered first. MLflow imports this module before it registers its
     # own handler, which ends the active run; so that one runs first and this sends its result.
     if session := sys.modules.get("kaggleops.tracking.session"):
         session.close_all()
+    if uploads := sys.modules.get("kaggleops.tracking.artifact_uploads"):
+        uploads.close_all()

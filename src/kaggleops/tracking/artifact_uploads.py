@@ -1,0 +1,304 @@
+"""One process's uploads of artifacts: done at once, or kept on the disk and tried again.
+
+An upload never stops the training. If the bucket cannot take a file now, one warning is given, the
+file is copied to this machine's spool, and a thread tries again with growing pauses, and once more
+at exit. What could not be sent by then is named, with where it lies and which command sends it.
+
+Uploads to the same place count in the order in which they were made, whenever they arrive. Between
+processes, an object that was written after a kept file was logged is not replaced by that file.
+"""
+
+import functools
+import logging
+import multiprocessing
+import multiprocessing.util
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from kaggleops.bucket import (
+    ABSENT,
+    AccessDeniedError,
+    Bucket,
+    BucketError,
+    BucketNotFoundError,
+    BucketUnavailableError,
+    ConflictError,
+    Version,
+    open_bucket,
+)
+from kaggleops.bucket.gcs_client import connect
+from kaggleops.tracking.spool import Kept, Place, Spool, spools_of
+
+_log = logging.getLogger("kaggleops")
+
+PATIENCE = 30.0
+"""Seconds for which the training waits for a bucket that takes nothing (an attempt that has begun
+is let finish). Each request has 10 s to connect and 30 s for an answer, and carries 16 MiB at most,
+so it is the bucket that has to be slow, not the line: 5 Mbit/s will do."""
+
+FIRST_PAUSE = 10.0
+"""Seconds until the first new attempt; they double while none succeeds."""
+
+LONGEST_PAUSE = 300.0
+
+MENDABLE = (BucketUnavailableError, AccessDeniedError, BucketNotFoundError)
+"""What may pass or be mended while the training goes on, or after it."""
+
+_all: dict[str, "Uploads"] = {}
+_all_lock = threading.Lock()
+
+
+def uploads(bucket_uri: str) -> "Uploads":
+    """Return this process's uploads for the runs that are tracked in a bucket."""
+    with _all_lock:
+        if bucket_uri not in _all:
+            _all[bucket_uri] = Uploads(bucket_uri)
+        return _all[bucket_uri]
+
+
+class Sender:
+    """Writes files to where they belong. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, Bucket] = {}
+
+    def put(self, file: Path, place: Place, replaces: Version) -> Version:
+        """Write a file, whatever is at that place; one request if that is at version `replaces`.
+
+        Raises:
+            BucketError: it cannot be written.
+        """
+        bucket = self._bucket(place)
+        while True:
+            try:
+                return bucket.write(place.key, file, expected=replaces)
+            except ConflictError:
+                there = bucket.stat(place.key)
+                replaces = there.version if there else ABSENT
+
+    def send(self, kept: Kept, replaces: Version) -> Version:
+        """Write a kept file, unless somebody else has written to its place since it was logged.
+
+        Raises:
+            BucketError: it cannot be written, or should not.
+        """
+        bucket = self._bucket(kept.place)
+        while True:
+            try:
+                return bucket.write(kept.place.key, kept.content, expected=replaces)
+            except ConflictError as error:
+                there = bucket.stat(kept.place.key)
+                if there and there.updated_ms > kept.logged_ms:
+                    # Kept all the same: should one of the two clocks be wrong, nothing is lost.
+                    raise BucketError(
+                        f"sending {kept.place}",
+                        "somebody else has written it since this copy was made",
+                        f"Delete {kept.folder}, or put its {kept.content.name} there yourself.",
+                    ) from error
+                replaces = there.version if there else ABSENT
+
+    def _bucket(self, place: Place) -> Bucket:
+        found = self._buckets.get(place.bucket)
+        if found is None:
+            found = open_bucket(f"gs://{place.bucket}", patience=PATIENCE)
+        return self._buckets.setdefault(place.bucket, found)
+
+
+class Uploads:
+    """Uploads this process's artifacts.
+
+    Args:
+        bucket_uri: the bucket that its runs are tracked in; the artifacts may belong elsewhere.
+    """
+
+    def __init__(self, bucket_uri: str) -> None:
+        self.bucket_uri = bucket_uri
+        self._sender = Sender()
+        self._lock = threading.Lock()
+        self._waiting: dict[Place, Kept] = {}
+        self._written: dict[Place, Version] = {}
+        self._unreachable: set[str] = set()
+        """Buckets that the training does not wait for again until a retry has got through."""
+        self._spool: Spool | None = None
+        self._sending = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._closing = False
+
+    @functools.cached_property
+    def client(self) -> Any:
+        """Google's client, for what MLflow does with artifacts besides uploading them."""
+        return connect()
+
+    def waiting(self, bucket: str, prefix: str) -> list[Kept]:
+        """Return what is not in a bucket yet, of what belongs under a prefix."""
+        with self._lock:
+            return [
+                kept
+                for place, kept in self._waiting.items()
+                if place.bucket == bucket and place.key.startswith(prefix)
+            ]
+
+    def upload(self, file: Path, place: Place) -> None:
+        """Upload a file, or keep it to be sent later.
+
+        Raises:
+            OSError: the file cannot be read.
+            BucketError: the bucket refuses it for a reason that no waiting mends.
+        """
+        with file.open("rb"):
+            pass  # what is wrong with the file itself is not the bucket's fault
+        why = f"gs://{place.bucket} cannot be reached."
+        if place.bucket not in self._unreachable:
+            try:
+                self._put(file, place)
+                return
+            except MENDABLE as error:
+                if isinstance(error, BucketUnavailableError):
+                    self._unreachable.add(place.bucket)
+                why = str(error)
+        self._keep(file, place, why)
+
+    def forget(self, kept: Kept) -> None:
+        """Give up a kept file."""
+        with self._lock:
+            if self._waiting.get(kept.place) is kept:
+                del self._waiting[kept.place]
+        kept.remove()
+
+    def _put(self, file: Path, place: Place) -> None:
+        with self._lock:
+            older = self._waiting.pop(place, None)
+        try:
+            version = self._sender.put(file, place, self._written.get(place, ABSENT))
+        except BaseException:
+            with self._lock:
+                if older:
+                    self._waiting.setdefault(place, older)
+            raise
+        with self._lock:
+            self._written[place] = version
+        if older:
+            older.remove()
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    def _keep(self, file: Path, place: Place, why: str) -> None:
+        try:
+            kept = self._own_spool().keep(file, place, self._written.get(place, ABSENT))
+        except OSError as error:
+            self._unreachable.discard(place.bucket)  # nothing waits that would find it out
+            _log.warning("%s is lost: %s And it cannot be kept here: %s.", place, why, error)
+            return
+        with self._lock:
+            first = not self._waiting
+            older = self._waiting.pop(place, None)
+            self._waiting[place] = kept
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(
+                    target=self._run, name="kaggleops-artifacts", daemon=True
+                )
+                self._thread.start()
+        if older:
+            older.remove()
+        if first:
+            _log.warning("%s Nothing is lost: artifacts are kept here and sent later.", why)
+        if self._closing:
+            self.close()
+
+    def _own_spool(self) -> Spool:
+        with self._lock:
+            if self._spool is None:
+                self._spool = Spool(spools_of(self.bucket_uri))
+                if multiprocessing.parent_process() is not None:
+                    # A child of multiprocessing ends without the interpreter's exit handlers.
+                    multiprocessing.util.Finalize(None, self.close, exitpriority=1)
+            return self._spool
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._wake.wait(pause):
+            pause = FIRST_PAUSE if self._send() else min(LONGEST_PAUSE, pause * 2)
+            if self._finished():
+                _log.warning("Every artifact that was kept is in its bucket now.")
+                return
+
+    def _finished(self) -> bool:
+        with self._lock:
+            if self._waiting:
+                return False
+            self._thread = None  # the next file that is kept starts another
+            return True
+
+    def _send(self) -> int:
+        """Try each kept file once, the oldest first; return how many were sent."""
+        sent = 0
+        failed: set[str] = set()
+        with self._sending:
+            for place, kept in list(self._waiting.items()):
+                if place.bucket in failed:
+                    continue  # the others would wait as long, and fail as well
+                try:
+                    # Not what the manifest says: an older file may have arrived meanwhile.
+                    version = self._sender.send(kept, self._written.get(place, ABSENT))
+                except BucketUnavailableError:
+                    failed.add(place.bucket)
+                except BucketError:
+                    pass  # said when it was kept, and again at exit or by `kaggleops push`
+                else:
+                    sent += 1
+                    self._note_sent(kept, version)
+        return sent
+
+    def _note_sent(self, kept: Kept, version: Version) -> None:
+        with self._lock:
+            self._unreachable.discard(kept.place.bucket)
+            self._written[kept.place] = version
+        self.forget(kept)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send what is left, and say what could not be sent."""
+        self._closing = True
+        self._wake.set()
+        self._send()
+        if self._spool is None:
+            return
+        unsent = [str(place) for place in self._waiting]
+        if not unsent:
+            self._spool.remove()
+            self._spool = None
+            return
+        more = f" and {len(unsent) - 3} more" if len(unsent) > 3 else ""
+        sys.stderr.write(
+            f"kaggleops: not uploaded: {', '.join(unsent[:3])}{more}. Kept in "
+            f"{self._spool.folder}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
+        )
+
+    def let_go(self) -> None:
+        """Give up everything, as a forked child must: it is its parent's."""
+        if self._spool is not None:
+            self._spool.let_go()
+
+
+def close_all() -> None:
+    """End the uploads of this process."""
+    for each in list(_all.values()):
+        each.close()
+
+
+def _after_fork_in_child() -> None:
+    global _all_lock
+    _all_lock = threading.Lock()
+    for each in _all.values():
+        each.let_go()
+    _all.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
