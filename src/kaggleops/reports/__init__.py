@@ -1,0 +1,1 @@
+"""What a bucket says about itself: so far, what it costs."""
