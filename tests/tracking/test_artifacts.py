@@ -13,6 +13,8 @@ from google.api_core.exceptions import Forbidden
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
+from kaggleops.tracking import artifact_uploads
+from kaggleops.tracking.artifact_outbox import send_kept_artifacts
 from tests.command import kaggleops
 from tests.fakes.gcs.wire import Request
 from tests.fakes.gcs_server import GcsServer
@@ -160,7 +162,7 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
 
 
 def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
-    server: GcsServer, state_folder: Path
+    server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.fail(503, times=None, where=is_upload)
     script = waiting("""
@@ -177,9 +179,10 @@ def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
     assert line.endswith("kaggleops push --bucket gs://our-bucket")
     assert Path(line.split("Kept in ")[1].split(". Send")[0]).is_dir()
 
-    refused = kaggleops("push", "--bucket", URI, cwd=state_folder)
-    assert (refused.code, "503" in refused.error) == (1, True)
-    assert "5 artifacts wait" in refused.error
+    monkeypatch.setattr(artifact_uploads, "PATIENCE", 0.2)
+    (problem,) = send_kept_artifacts("gs://our-bucket").problems
+    assert "Cloud Storage answers 503" in problem
+    assert "5 artifacts wait" in problem
     server.heal()
     assert len(push(state_folder)) == 5
     assert artifacts(server) == {f"{number}.txt": str(number).encode() for number in range(5)}
@@ -463,25 +466,37 @@ def test_several_processes_lose_nothing_while_every_third_request_fails(
     assert not left(state_folder)
 
 
+@pytest.mark.parametrize("away", [away_503, away_login, away_bucket])
 def test_a_model_whose_files_could_not_be_uploaded_arrives_whole(
-    server: GcsServer, state_folder: Path, fluent_uri: str
+    away: Callable[[GcsServer], Callable[[], object]],
+    server: GcsServer,
+    state_folder: Path,
+    fluent_uri: str,
 ) -> None:
     script = waiting("""
     import torch
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
     with mlflow.start_run():
-        logged = mlflow.pytorch.log_model(model, name="net", serialization_format="pickle")
+        say("started")
+        hear()
+        with mlflow.start_run(nested=True):
+            mlflow.log_metric("loss", 1.0)
+        requirements = dict(pip_requirements=["torch"], serialization_format="pickle")
+        logged = mlflow.pytorch.log_model(model, name="net", **requirements)
     say(logged.model_uri)
     say(repr(model(torch.ones(1, 8)).item()))
     """)
-    server.fail(503, times=None, where=is_upload)
-    ended = train(script, URI, state_folder)
+    training = Training(script, URI, state_folder)
+    training.until("started")
+    back = away(server)
+    training.tell("log")
+    ended = training.end()
     assert ended.code == 0, ended.errors
-    assert artifacts(server) == {}
     kept = _hashes(path.read_bytes() for path in left(state_folder) if path.name == "content")
     assert len(kept) >= 4  # MLmodel, the weights, two lists of requirements …
-    server.heal()
+    back()
+    assert artifacts(server) == {}
     push(state_folder)
     assert _hashes(artifacts(server).values()) == kept
     assert not left(state_folder)

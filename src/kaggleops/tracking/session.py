@@ -77,6 +77,7 @@ class Session:
     def __init__(self, bucket_uri: str) -> None:
         self.bucket_uri = bucket_uri
         self._closing = False
+        self._has_sent = False
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -202,18 +203,21 @@ class Session:
 
         Args:
             entity_ids: which entities; all that changed by default.
-            fatal: errors to raise rather than to warn of.
+            fatal: errors to raise rather than to warn of, as long as nothing has been sent: later
+                a training is going on. (In a server they are always raised.)
         """
         try:
             self.flush(entity_ids)
-        except fatal:
-            raise
         except KaggleOpsError as error:
+            if isinstance(error, fatal) and (self.in_server or not self._has_sent):
+                raise
             self._failed = True
             self.working.warn_once(
                 "sending", f"{error} Nothing is lost: it is kept on this machine and sent later."
             )
             return False
+        # What has errors that are fatal is a change, so there was something to send.
+        self._has_sent = self._has_sent or bool(fatal)
         return True
 
     def _run(self) -> None:
