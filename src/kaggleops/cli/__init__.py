@@ -12,7 +12,9 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.import_ import import_command
 from kaggleops.cli.output import err, print_error
+from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.ui import ui_command
@@ -48,5 +50,5 @@ def main() -> None:
     logging.getLogger("kaggleops").addHandler(handler)
 
 
-for command in (run_command, ui_command, push_command):
+for command in (run_command, ui_command, pull_command, push_command, import_command):
     main.add_command(command)

@@ -13,7 +13,7 @@ import json
 import tarfile
 import threading
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 
 from kaggleops.mlruns.checking import check_entity
@@ -90,6 +90,25 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
     check_tree(entity, doing)
     check_entity(entity, doing)
     return entity
+
+
+def check_packable(entity: Entity, doing: str) -> None:
+    """Refuse an entity whose archive `unpack` would refuse.
+
+    Raises:
+        BrokenEntityError: with the reason.
+    """
+    for path in entity.files.keys() | entity.folders:
+        check_path(path, doing)
+    if len(entity.files) + len(entity.folders) >= MAX_ENTRIES:
+        raise BrokenEntityError(doing, f"it has more than {MAX_ENTRIES} entries")
+    # A header and padding for each, as the archive has them.
+    size = sum(len(data) + 1024 for data in entity.files.values())
+    if size + 512 * len(entity.folders) > MAX_BYTES:
+        raise BrokenEntityError(doing, f"it is larger than {MAX_BYTES >> 20} MiB")
+    _check_tree_size(entity.files.keys() | entity.folders, doing)
+    check_tree(entity, doing)
+    check_entity(entity, doing)
 
 
 @contextmanager
@@ -204,7 +223,7 @@ def check_path(path: str, doing: str) -> None:
         raise BrokenEntityError(doing, f"{_short(path)} takes the place of the notes")
 
 
-def _check_tree_size(paths: set[str], doing: str) -> None:
+def _check_tree_size(paths: Iterable[str], doing: str) -> None:
     if sum(path.count("/") * len(path) for path in paths) > _MAX_TREE_BYTES:
         raise BrokenEntityError(doing, "it has too many folders within folders")
 

@@ -134,6 +134,21 @@ def parse_key(key: str) -> EntityId | None:
     return None
 
 
+def artifact_owner(path: str) -> EntityId | None:
+    """Return whose artifact lies at this path below a root, in the file store's layout.
+
+    None for what is no artifact: a file of an entity itself, above all.
+    """
+    match path.split("/"):
+        case [home, name, "artifacts", _, *_] if is_experiment_id(home) and is_run_id(name):
+            return run(home, name)
+        case [home, ("models" | "traces") as folder, name, "artifacts", _, *_] if is_experiment_id(
+            home
+        ) and _ENTITY_ID.fullmatch(name):
+            return EntityId(_KIND_OF_FOLDER[folder], home, name)
+    return None
+
+
 def is_experiment_id(text: str) -> bool:
     """Tell whether MLflow would take this as an experiment's id."""
     return bool(_EXPERIMENT_ID.fullmatch(text)) and text != "models"
@@ -143,7 +158,8 @@ def is_model_name(text: str) -> bool:
     """Tell whether this can be a registered model's name: the name of its folder, too."""
     # A "/" in it, or ".." for it, would lead out of the folder of all models.
     unfit = text in ("", ".", "..") or any(character in text for character in "/\\\0")
-    return not unfit and len(text.encode(errors="replace")) <= _MAX_NAME_BYTES
+    half_a_character = any("\ud800" <= character <= "\udfff" for character in text)
+    return not (unfit or half_a_character) and len(text.encode()) <= _MAX_NAME_BYTES
 
 
 def is_run_id(text: str) -> bool:

@@ -1,0 +1,59 @@
+"""`kaggleops import`."""
+
+import sys
+
+import click
+from rich.progress import Progress
+
+from kaggleops.bucket import open_bucket
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_error, print_json
+
+
+@click.command("import")
+@click.argument("source")
+@bucket_option
+@json_option
+def import_command(source: str, bucket: str | None, as_json: bool) -> None:
+    """Take a file-store mlruns into the bucket, its artifacts too.
+
+    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object.
+    Importing it again brings what is new there, and undoes nothing that was changed in the bucket.
+    """
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.importing import import_into
+    from kaggleops.mlruns.sources import opened
+
+    place = bucket_of(bucket)
+    store = EntityStore(open_bucket(place))
+    with Progress(console=err, transient=True) as bar:
+        reading = bar.add_task("Reading", total=None)
+        with opened(
+            source, lambda done, total: bar.update(reading, completed=done, total=total)
+        ) as found:
+            bar.remove_task(reading)
+            importing = bar.add_task("Importing", total=None)
+            store.bucket.prepare()
+            imported = import_into(
+                store,
+                found,
+                lambda done, total: bar.update(importing, completed=done, total=total),
+            )
+    if as_json:
+        print_json(
+            new=[str(entity_id) for entity_id in sorted(imported.new)],
+            changed=[str(entity_id) for entity_id in sorted(imported.changed)],
+            unchanged=imported.unchanged,
+            artifacts=imported.artifacts,
+            problems=imported.problems,
+        )
+    else:
+        out.print(
+            f"{place}: {len(imported.new)} new, {len(imported.changed)} changed, "
+            f"{imported.unchanged} there already; {imported.artifacts} artifacts copied.",
+            highlight=False,
+        )
+    for problem in imported.problems:
+        print_error(problem)
+    if imported.problems:
+        sys.exit(1)

@@ -1,0 +1,246 @@
+"""A file-store `mlruns` taken into a bucket, again and again if need be.
+
+- What the source has and the bucket has not is brought; a second import changes nothing.
+- What was edited in the bucket since is not undone (catching_up.py says how that is told).
+- Artifacts come too, and every location leads to the bucket afterwards; only one that the user
+  chose in another bucket stays, as it works from anywhere. Of two versions of an artifact the later
+  written one stays.
+- An experiment whose name the bucket has under another id is taken into that one.
+- What is broken, here or there, is named and passed over.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kaggleops.bucket import ABSENT, Version
+from kaggleops.mlruns.archive import check_packable
+from kaggleops.mlruns.carrying import Carrier
+from kaggleops.mlruns.catching_up import catch_up, clashing_versions
+from kaggleops.mlruns.changes import ChangeLog
+from kaggleops.mlruns.entity import FOLDERS, META, BrokenEntityError, Entity, dump_yaml, parse_yaml
+from kaggleops.mlruns.folder import entities_in, read_folder
+from kaggleops.mlruns.layout import (
+    MLRUNS,
+    EntityId,
+    Kind,
+    is_model_name,
+    parse_key,
+)
+from kaggleops.mlruns.merging import ParamConflictError, yield_params
+from kaggleops.mlruns.pulling import WORKERS, batches
+from kaggleops.mlruns.sources import Source
+from kaggleops.mlruns.store import EntityStore
+
+_LONG_ID = 8
+"""From this length on, MLflow draws ids at random; shorter ones only count 0, 1, 2."""
+
+_TRACE_INFO = "trace_info.yaml"
+
+
+@dataclass
+class Imported:
+    """What became of an import."""
+
+    new: list[EntityId] = field(default_factory=list)
+    """What the bucket did not have."""
+    changed: list[EntityId] = field(default_factory=list)
+    """What the source has more of than the bucket had."""
+    unchanged: int = 0
+    artifacts: int = 0
+    """How many artifacts were copied."""
+    problems: list[str] = field(default_factory=list)
+    """What was passed over, and why."""
+
+
+def import_into(
+    store: EntityStore, source: Source, progress: Callable[[int, int], None] = lambda *_: None
+) -> Imported:
+    """Make the bucket hold what a file-store `mlruns` holds, besides what it holds already.
+
+    Args:
+        store: the bucket's entities.
+        source: what to import.
+        progress: called with how many entities were looked at, and how many there are.
+
+    Raises:
+        BucketError: the bucket cannot be read or written.
+    """
+    return _Import(store, source).run(progress)
+
+
+@dataclass(frozen=True)
+class _Due:
+    """An entity to write, and the version that it replaces."""
+
+    entity: Entity
+    known: Version
+
+
+class _Import:
+    def __init__(self, store: EntityStore, source: Source) -> None:
+        self._store = store
+        self._source = source
+        self._there = {
+            entity_id
+            for entry in store.bucket.list(f"{MLRUNS}/")
+            if (entity_id := parse_key(entry.key)) is not None
+        }
+        self._carrier = Carrier(source, store.bucket, store.artifact_root)
+        self._log = ChangeLog(store.bucket)
+        self._homes: dict[str, str] = {}
+        self._unchanged: list[EntityId] = []
+        self._result = Imported(problems=list(source.problems))
+
+    def run(self, progress: Callable[[int, int], None]) -> Imported:
+        found = list(entities_in(self._source.folder))
+        with ThreadPoolExecutor(WORKERS) as pool:
+            self._find_homes([each for each in found if each[0].kind is Kind.EXPERIMENT], pool)
+            done = 0
+            for batch in batches(found):
+                due = []
+                for each in pool.map(self._prepare, batch):
+                    if each is not None:
+                        due.append(each)
+                    done += 1
+                    progress(done, len(found))
+                self._write(due, pool)
+        self._result.unchanged = len(self._unchanged)
+        self._result.artifacts = self._carrier.carried
+        self._result.problems += self._carrier.problems + self._carrier.lost()
+        return self._result
+
+    # -- which experiment is which ------------------------------------------------------------
+
+    def _find_homes(
+        self, experiments: Sequence[tuple[EntityId, Path]], pool: ThreadPoolExecutor
+    ) -> None:
+        """Decide in which of the bucket's experiments each of the source's belongs."""
+        stored = {
+            entity.id.experiment_id: entity
+            for entity in pool.map(self._read_quietly, self._experiments_there())
+            if entity is not None
+        }
+        ids = {str(entity.meta.get("name")): home for home, entity in stored.items()}
+        for entity_id, folder in experiments:
+            home = entity_id.experiment_id
+            entity = self._read_source(entity_id, folder)
+            if entity is None:
+                continue
+            name = str(entity.meta.get("name"))
+            there = stored.get(home)
+            if there is not None and not _is_same(entity, there):
+                self._result.problems.append(
+                    f"importing experiment {home}, {name!r}: experiment {home} of the bucket is "
+                    f"{there.meta.get('name')!r}, another one. Import it into a bucket of its own."
+                )
+            else:
+                self._homes[home] = home if there is not None else ids.get(name, home)
+
+    def _experiments_there(self) -> list[EntityId]:
+        return [entity_id for entity_id in self._there if entity_id.kind is Kind.EXPERIMENT]
+
+    def _read_quietly(self, entity_id: EntityId) -> Entity | None:
+        try:
+            stored = self._store.read(entity_id)
+        except BrokenEntityError:
+            return None  # said where it matters
+        return stored.entity if stored else None
+
+    # -- reading and combining ----------------------------------------------------------------
+
+    def _prepare(self, found: tuple[EntityId, Path]) -> _Due | None:
+        entity_id, folder = found
+        home = self._homes.get(entity_id.experiment_id, "")
+        if not home and entity_id.kind is not Kind.REGISTERED_MODEL:
+            return None  # of an experiment that was named and passed over
+        entity = self._read_source(entity_id, folder)
+        if entity is None:
+            return None
+        new_id = replace(entity_id, experiment_id=home)
+        try:
+            return self._combine(_moved(self._carrier.carry(entity, folder, new_id), new_id))
+        except BrokenEntityError as error:
+            self._result.problems.append(str(error))
+            return None
+
+    def _read_source(self, entity_id: EntityId, folder: Path) -> Entity | None:
+        doing = f"importing {folder.relative_to(self._source.folder)} of {self._source.name}"
+        try:
+            if entity_id.kind is Kind.REGISTERED_MODEL and not is_model_name(entity_id.name):
+                raise BrokenEntityError(doing, "MLflow allows no such name")
+            entity = read_folder(entity_id, folder)
+            # A bucket of one object per file has no empty folders.
+            wanted = FOLDERS.get(entity_id.kind, frozenset())
+            entity = replace(entity, folders=entity.folders | wanted)
+            check_packable(entity, doing)
+        except (BrokenEntityError, OSError) as error:
+            also = " So was all that is in it." if entity_id.kind is Kind.EXPERIMENT else ""
+            self._result.problems.append(f"{error} It was passed over.{also}")
+            return None
+        return entity
+
+    def _combine(self, entity: Entity) -> _Due | None:
+        if entity.id not in self._there:
+            self._result.new.append(entity.id)
+            return _Due(entity, ABSENT)
+        stored = self._store.read(entity.id)
+        assert stored is not None  # noqa: S101 - it was read unconditionally
+        for version in clashing_versions(stored.entity, entity):
+            self._result.problems.append(
+                f"importing {entity.id}: the bucket has another {version}, and keeps it."
+            )
+        try:
+            wanted = catch_up(stored.entity, entity)
+        except ParamConflictError as error:
+            self._result.problems.append(f"{error} The bucket keeps its own.")
+            wanted = catch_up(stored.entity, yield_params(entity, stored.entity))
+        if wanted is stored.entity:
+            self._unchanged.append(entity.id)
+            return None
+        self._result.changed.append(entity.id)
+        return _Due(wanted, stored.version)
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def _write(self, due: Sequence[_Due], pool: ThreadPoolExecutor) -> None:
+        ids = [each.entity.id for each in due]
+        self._log.announce(ids)
+        for problem in pool.map(self._write_one, due):
+            if problem:
+                self._result.problems.append(problem)
+        self._log.close(entity_id for entity_id in ids if entity_id.kind is Kind.RUN)
+
+    def _write_one(self, due: _Due) -> str:
+        try:
+            self._store.merge_in(due.entity, known=due.known)
+        except BrokenEntityError as error:
+            return str(error)
+        return ""
+
+
+def _is_same(a: Entity, b: Entity) -> bool:
+    """Tell whether two experiments of one id are one: renamed at most."""
+    if len(a.id.experiment_id) >= _LONG_ID or a.meta.get("name") == b.meta.get("name"):
+        return True
+    made = a.meta.get("creation_time")
+    return made is not None and made == b.meta.get("creation_time")
+
+
+def _moved(entity: Entity, new_id: EntityId) -> Entity:
+    """Return the entity as one of another experiment."""
+    if entity.id == new_id:
+        return entity
+    if entity.id.kind is Kind.TRACE:
+        text = entity.files[_TRACE_INFO]
+        meta = parse_yaml(text, f"reading {_TRACE_INFO} of {entity.id}")
+        location = meta.get("trace_location", {}).get("mlflow_experiment", meta)
+        location["experiment_id"] = new_id.experiment_id
+        files = {**entity.files, _TRACE_INFO: dump_yaml(meta)}
+    elif "experiment_id" in entity.meta:
+        meta = {**entity.meta, "experiment_id": new_id.experiment_id}
+        files = {**entity.files, META: dump_yaml(meta)}
+    else:
+        files = dict(entity.files)
+    return Entity(new_id, files, entity.folders, entity.notes)
