@@ -12,6 +12,7 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.cost import cost_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
@@ -50,5 +51,12 @@ def main() -> None:
     logging.getLogger("kaggleops").addHandler(handler)
 
 
-for command in (run_command, ui_command, pull_command, push_command, import_command):
+for command in (
+    run_command,
+    ui_command,
+    pull_command,
+    push_command,
+    import_command,
+    cost_command,
+):
     main.add_command(command)

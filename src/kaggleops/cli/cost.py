@@ -1,0 +1,96 @@
+"""`kaggleops cost`."""
+
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from kaggleops.bucket import open_bucket
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_json
+
+
+@click.command("cost")
+@bucket_option
+@click.option(
+    "--region",
+    default="us-central1",
+    show_default=True,
+    help="Where the bucket lies; it cannot tell us with the rights that a run needs.",
+)
+@json_option
+def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
+    """Estimate what a bucket costs a month, from what is in it."""
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.reports.cost import Charge, charges, usage
+    from kaggleops.reports.operations import IDLE_LOOK_SECONDS
+    from kaggleops.reports.prices import CLOUD_STORAGE as PRICES
+    from kaggleops.reports.prices import GIB
+
+    PRICES.storage_in(region)
+    place = bucket_of(bucket)
+    with err.status("Looking at the bucket"):
+        used = usage(EntityStore(open_bucket(place)))
+    bill = charges(used, PRICES, region)
+    total = sum(charge.cost for charge in bill)
+    unknown = [
+        f"what is downloaded: ${PRICES.egress:.2f} a GiB; from North America the first "
+        f"{PRICES.free_egress} GiB a month are free",
+        "what people ask through the UI, and what other programs do with the bucket",
+        "what the bucket keeps of overwritten and deleted objects (soft delete, versions)",
+    ]
+    if as_json:
+        print_json(
+            bucket=place,
+            region=region,
+            currency="USD",
+            total=total,
+            charges=[asdict(charge) for charge in bill],
+            usage=asdict(used),
+            not_included=unknown,
+            prices={"source": PRICES.source, "read": PRICES.read},
+        )
+        return
+
+    table = Table("", "a month", "of it free", "US dollars", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def row(charge: Charge, name: str, unit: float = 1, form: str = ",.0f", sign: str = "") -> None:
+        free = min(charge.amount, charge.free)
+        table.add_row(
+            name,
+            f"{charge.amount / unit:{form}}{sign}",
+            f"{free / unit:{form}}{sign}",
+            f"{charge.cost:.4f}",
+        )
+
+    storage, class_a, class_b = bill
+    row(storage, "Storage", GIB, ",.3f", " GiB")
+    row(class_a, "Operations of class A (writes)")
+    row(class_b, "Operations of class B (reads)")
+    table.add_row("Total", "", "", f"{total:.4f}", style="bold")
+
+    out.print(f"An estimate for {place} in {region}\n", highlight=False)
+    out.print(table)
+    out.print(
+        f"\nStored: runs {used.runs / GIB:.3f} GiB, artifacts {used.artifacts / GIB:.3f} GiB, "
+        f"other {used.other / GIB:.3f} GiB.\n"
+        f"Operations: of the {used.recent_runs:,.0f} runs of the last 30 days "
+        f"({used.tracking.class_a:,.0f} A, {used.tracking.class_b:,.0f} B), and of a server that "
+        f"nobody looks at and that looks every {IDLE_LOOK_SECONDS:.0f} s "
+        f"({used.server.class_a:,.0f} A, {used.server.class_b:,.0f} B).",
+        highlight=False,
+    )
+    if used.looked_at < used.all_runs:
+        out.print(f"Read: {used.looked_at:,} of {used.all_runs:,} runs, taken as a sample.")
+    if used.unreadable:
+        err.print(f"{used.unreadable} runs could not be read and are not in it.", style="yellow")
+    out.print("\nNot in it, because the bucket does not tell:", highlight=False)
+    for each in unknown:
+        out.print(f"  - {each}", highlight=False)
+    out.print(
+        f"\nPrices: {PRICES.source}, read on {PRICES.read}. What is free is free once for all "
+        "buckets of a billing account.",
+        highlight=False,
+    )
