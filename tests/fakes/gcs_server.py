@@ -13,7 +13,8 @@ encryption keys, notifications, the XML API, gRPC and batches.
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from tests.fakes.gcs.faults import Fault, Faults
@@ -96,6 +97,14 @@ class GcsServer:
     def put(self, bucket: str, key: str, data: bytes, **fields: Any) -> FakeObject:
         """Write as somebody else would, past all faults and counters."""
         return self._store.put(bucket, key, data, fields, Conditions())
+
+    def age(self, bucket: str, key: str, hours: float) -> None:
+        """Let an object have been written so many hours earlier."""
+        with self._store.lock:
+            objects = self._store.buckets[bucket].objects
+            then = datetime.fromisoformat(objects[key].updated) - timedelta(hours=hours)
+            updated = then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            objects[key] = replace(objects[key], updated=updated)
 
     def remove(self, bucket: str, key: str) -> None:
         """Delete as somebody else would, past all faults and counters."""

@@ -44,6 +44,7 @@ class Training:
     def __init__(self, script: str, tracking_uri: str, home: Path, **environment: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
+            start_new_session=True,
             env={
                 **os.environ,
                 "MLFLOW_TRACKING_URI": tracking_uri,

@@ -12,12 +12,14 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.run import run_command
+from kaggleops.cli.status import status_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -53,6 +55,8 @@ def main() -> None:
 
 for command in (
     run_command,
+    status_command,
+    cancel_command,
     ui_command,
     pull_command,
     push_command,

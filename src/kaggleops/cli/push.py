@@ -15,15 +15,16 @@ from kaggleops.cli.output import err, out, print_error, print_json
 @json_option
 def push_command(bucket: str | None, as_json: bool) -> None:
     """Send what runs on this machine could not send before they ended."""
-    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns import ChangeLog, EntityStore
     from kaggleops.tracking.artifact_outbox import send_kept_artifacts
     from kaggleops.tracking.outbox import send_left_behind
 
     place = bucket_of(bucket)
+    store_in = open_bucket(place)
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("Sending", total=None)
         sent = send_left_behind(
-            EntityStore(open_bucket(place)),
+            EntityStore(store_in, ChangeLog(store_in)),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
         files = bar.add_task("Sending artifacts", total=None)

@@ -6,11 +6,12 @@ conflict the two versions merge and the write is tried again, so nobody's writes
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
 from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.changes import LOG_KEY, ChangeLog
 from kaggleops.mlruns.entity import Entity
 from kaggleops.mlruns.layout import (
     ARTIFACTS,
@@ -37,10 +38,18 @@ class Stored:
 
 
 class EntityStore:
-    """Reads and writes the packed entities of a bucket."""
+    """Reads and writes the packed entities of a bucket.
 
-    def __init__(self, bucket: Bucket) -> None:
+    Args:
+        bucket: where they lie.
+        changes: where each is announced before it is written, so that who polls the bucket sees
+            it; None for who only reads.
+    """
+
+    def __init__(self, bucket: Bucket, changes: ChangeLog | None = None) -> None:
         self.bucket = bucket
+        self._changes = changes
+        self._open_runs: set[EntityId] = set()
         self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
 
     def check(self) -> None:
@@ -69,6 +78,10 @@ class EntityStore:
         Raises:
             ConflictError: it is not.
         """
+        self.announce([entity.id])
+        return self._write(entity, expected)
+
+    def _write(self, entity: Entity, expected: Version) -> Version:
         return self.bucket.write(entity.id.key, pack(entity), expected=expected)
 
     def merge_in(self, entity: Entity, *, known: Version = ABSENT) -> Stored:
@@ -84,10 +97,11 @@ class EntityStore:
         Raises:
             ParamConflictError: the bucket holds another value of one of its params.
         """
+        self.announce([entity.id])
         expected = known
         for attempt in range(_ATTEMPTS):
             try:
-                return Stored(entity, self.write(entity, expected=expected))
+                return Stored(entity, self._write(entity, expected))
             except ConflictError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -107,9 +121,34 @@ class EntityStore:
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311
         raise AssertionError("unreachable")
 
-    def delete(self, entity_id: EntityId) -> None:
-        """Delete the entity for good."""
-        self.bucket.delete(entity_id.key)
+    def delete(self, entity_id: EntityId, *, expected: Version | None = None) -> None:
+        """Delete the entity for good.
+
+        Raises:
+            ConflictError: `expected` was given and it is at another version.
+        """
+        self.announce([entity_id])
+        self.bucket.delete(entity_id.key, expected=expected)
+
+    # -- announcing (see changes.py) ----------------------------------------------------------
+
+    def announce(self, entity_ids: Iterable[EntityId]) -> None:
+        """Say that these are about to change; every write does so, this spares one request each."""
+        if self._changes is not None:
+            announced = list(entity_ids)
+            self._changes.announce(announced)
+            self._open_runs.update(each for each in announced if each.kind is Kind.RUN)
+
+    def close(self, run: EntityId | None = None) -> None:
+        """Say that this process is done with a run, or with all of them."""
+        runs = self._open_runs if run is None else self._open_runs & {run}
+        if self._changes is not None and runs:
+            self._changes.close(runs)
+            self._open_runs -= runs
+
+    def announce_everything(self) -> None:
+        """Let everybody who polls the bucket list it once: cheaper after many changes than each."""
+        self.bucket.delete(LOG_KEY)
 
     def list(self, kind: Kind, experiment_id: str = "") -> Iterator[tuple[EntityId, Entry]]:
         """Yield the entities of a kind (of one experiment) with their objects."""

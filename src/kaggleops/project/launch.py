@@ -105,7 +105,7 @@ def _launch(folder: Path, commit: Commit, what: Launch) -> Run:
         params = [Param(key, str(value)) for key, value in {**declared, **parameters}.items()]
         run = _create_run(commit, what, experiment_id, params)
         # The project's own process is its runner: that one beats, and stops when the run is killed.
-        session(bucket_uri(what.tracking_uri)).run_ends(entity_of(experiment_id, run.info.run_id))
+        session(bucket_uri(what.tracking_uri)).hand_over(entity_of(experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)
 
 

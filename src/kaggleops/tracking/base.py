@@ -64,6 +64,14 @@ class StoreBase(FileStore):
         """Where artifacts lie: beside `mlruns`, in the bucket."""
         return self._working.store.artifact_root
 
+    def flush(self) -> None:
+        """Send what changed now.
+
+        Raises:
+            KaggleOpsError: not all of it could be sent; it is kept.
+        """
+        self._session.flush()
+
     @contextmanager
     def _changing(self, *entity_ids: EntityId) -> Iterator[None]:
         """Change these entities in the working copy; they are sent within the flush interval."""

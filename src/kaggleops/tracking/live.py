@@ -37,6 +37,12 @@ class LiveRuns:
     def __contains__(self, run: EntityId) -> bool:
         return run in self._runs
 
+    @property
+    def runs(self) -> list[EntityId]:
+        """All of them."""
+        with self._lock:
+            return list(self._runs)
+
     def begin(self, run: EntityId) -> None:
         """Take note that this process is the run's runner now."""
         with self._lock:

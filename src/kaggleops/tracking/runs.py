@@ -126,7 +126,6 @@ class RunStore(ExperimentStore):
             self._session.run_begins(entity_id)
         elif run_status is not None and RunStatus.is_terminated(run_status):
             self._session.run_ends(entity_id)
-            self._session.send()
         return info
 
     def delete_run(self, run_id: str) -> None:

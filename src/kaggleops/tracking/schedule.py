@@ -33,10 +33,6 @@ def beat_interval(age: float) -> float:
     return _between(5 * MINUTE, age / 2, 40 * MINUTE)
 
 
-LOST_AFTER_BEATS = 2
-"""So many beats have to be missing before a run counts as lost: one may be late, or retried."""
-
-
 def _between(least: float, wanted: float, most: float) -> float:
     return min(most, max(least, wanted))
 

@@ -38,7 +38,13 @@ class Sender:
         """
         failure: KaggleOpsError | None = None
         with self._sending:
-            for entity_id in self._working.unsent if entity_ids is None else entity_ids:
+            unsent = self._working.unsent
+            if entity_ids is not None:
+                wanted = set(entity_ids)
+                unsent = [entity_id for entity_id in unsent if entity_id in wanted]
+            if len(unsent) > 1:
+                self._working.store.announce(unsent)
+            for entity_id in unsent:
                 try:
                     self._send(entity_id)
                 except BucketUnavailableError as error:
@@ -124,7 +130,7 @@ def _commit(working: WorkingCopy, entity_id: EntityId, before: Entity | None) ->
     after = _content(working, entity_id)
     version = working.known.get(entity_id, Known()).version
     if after is None and before is not None:
-        working.store.bucket.delete(entity_id.key, expected=version)
+        working.store.delete(entity_id, expected=version)
         working.known.pop(entity_id, None)
     elif after is not None and after != before:
         working.adopt(entity_id, Known(working.store.write(after, expected=version)))

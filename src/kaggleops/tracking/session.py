@@ -26,7 +26,7 @@ from mlflow.entities import RunStatus
 
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import EntityId, EntityStore
+from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.tracking import ending
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.places import disk_is_full, make_private, new_folder, outboxes, own, remove
@@ -97,8 +97,9 @@ class Session:
         with self._opening:
             if self._open is None:
                 flush_interval(0)  # a mistaken setting is an error now, not in a thread
-                store = EntityStore(open_bucket(self.bucket_uri, patience=PATIENCE))
-                store.bucket.prepare()
+                bucket = open_bucket(self.bucket_uri, patience=PATIENCE)
+                bucket.prepare()
+                store = EntityStore(bucket, ChangeLog(bucket))
                 working, owner = self._new_working_copy(store)
                 working.killed = self._was_killed
                 if multiprocessing.parent_process() is not None:
@@ -140,9 +141,19 @@ class Session:
             self._killed.discard(run.name)
             self.working.live.begin(run)
 
-    def run_ends(self, run: EntityId) -> None:
-        """Take note that this process does not run it any more."""
+    def hand_over(self, run: EntityId) -> None:
+        """Take note that another process is going to run it."""
         self.working.live.end(run)
+
+    def run_ends(self, run: EntityId) -> None:
+        """Take note that this process does not run it any more, and send what it has of it."""
+        self.working.live.end(run)
+        if self.send():
+            self._close(run)
+
+    def _close(self, run: EntityId | None = None) -> None:
+        with suppress(KaggleOpsError):  # then readers look at it some hours longer
+            self.working.store.close(run)
 
     def last_status(self, run_id: str, wanted: int) -> int:
         """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it."""
@@ -180,6 +191,10 @@ class Session:
             KaggleOpsError: not all of it could be sent.
         """
         opened = self._open or self._opened()
+        if self._failed:
+            # A bucket that went away and was made anew lacks what was sent to the old one.
+            for experiment_id in opened.working.experiments_in_use:
+                opened.working.bring(experiment(experiment_id), refresh=True)
         try:
             opened.sender.send(entity_ids)
         except OSError as error:
@@ -283,6 +298,7 @@ class Session:
             return
         working, owned = self._open.working, self._open.owned
         if self.send() and not working.unsent:
+            self._close()
             self._open = None
             for folder, owner in owned.items():
                 owner.close()

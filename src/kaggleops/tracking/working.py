@@ -179,10 +179,14 @@ class WorkingCopy:
         known = self.known.get(entity_id)
         if known is None or known.version == ABSENT or entity_id in self._dirty:
             return known is not None
-        if entity_id not in self.live:
+        wanted = entity_id in self.live
+        if entity_id.kind is Kind.EXPERIMENT:
+            wanted = entity_id.experiment_id in self.experiments_in_use
+        if not wanted:
             self.forget(entity_id)
             return False
-        # What a run logged before somebody emptied the bucket is still here: it goes there again.
+        # What a run logged before somebody emptied the bucket is still here: it goes there again,
+        # and its experiment with it.
         known.version = ABSENT
         self.changed(entity_id)
         return True
@@ -328,6 +332,13 @@ class WorkingCopy:
         """The entities that hold something the bucket does not."""
         with self.lock:
             return sorted(self._dirty)
+
+    @property
+    def experiments_in_use(self) -> set[str]:
+        """The experiments of live runs, and of whatever is unsent."""
+        with self.lock:
+            in_use = {each.experiment_id for each in (*self._dirty, *self.live.runs)}
+        return in_use - {""}
 
     def begin_sending(self, entity_id: EntityId) -> tuple[Entity, Version] | None:
         """Return an entity as it is now and the version it is based on; None if it is sent."""

@@ -1,0 +1,94 @@
+"""`kaggleops status`: which runs are running, and which have lost their machine."""
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from kaggleops.bucket import open_bucket
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_error, print_json
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.liveness import RunState
+
+_STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
+
+
+@click.command("status")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@bucket_option
+@click.option("--days", type=click.FloatRange(min=0), default=2.0, show_default=True)
+@json_option
+def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_json: bool) -> None:
+    """Show RUNs, or all that were heard within the last days.
+
+    LOST is a run whose machine has not been heard for longer than it had said.
+    """
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.liveness import recent_runs, run_state
+
+    place = bucket_of(bucket)
+    store = EntityStore(open_bucket(place))
+    now_ms = time.time_ns() // 1_000_000
+    with err.status("Asking the bucket"):
+        if runs:
+            states = [run_state(store, _found(store, run), now_ms) for run in runs]
+        else:
+            store.check()
+            states = recent_runs(store, now_ms - int(days * 86_400_000), now_ms)
+    rows = [_row(state, now_ms) for state in states]
+    if as_json:
+        print_json(runs=rows)
+    elif rows:
+        out.print(_table(rows))
+    else:
+        out.print(f"No run of {place} was heard within {days:g} days.", highlight=False)
+    for state in states:
+        if state.problem:
+            print_error(state.problem)
+    if any(state.problem for state in states):
+        sys.exit(1)
+
+
+def _found(store: "EntityStore", run_id: str) -> Any:
+    from kaggleops.mlruns import Kind
+    from kaggleops.mlruns.layout import is_run_id
+
+    found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
+    if found is None:
+        hint = "`kaggleops status` without a run lists the last ones."
+        raise UsageError(f"looking for run {run_id}", f"{store.bucket.uri} has none of it", hint)
+    return found
+
+
+def _row(state: "RunState", now_ms: int) -> dict[str, Any]:
+    files = state.entity.files
+    meta = state.entity.meta if files else {}
+    return {
+        "run_id": state.entity.id.name,
+        "name": meta.get("run_name"),
+        "experiment_id": state.entity.id.experiment_id,
+        "status": state.status,
+        "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
+        "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
+        "promised_seconds": state.entity.notes.promise,
+        "commit": files.get("tags/git_commit", b"").decode(errors="replace"),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("Run", "Name", "Commit", "Status", "Heard"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        status = Text(row["status"], style=_STYLES.get(row["status"], ""))
+        ago = f"{timedelta(seconds=row['silent_seconds'])} ago"
+        table.add_row(row["run_id"], row["name"] or "", row["commit"], status, ago)
+    return table

@@ -1,0 +1,32 @@
+"""Cancelling a run: a message in the bucket."""
+
+import time
+
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+
+from kaggleops.errors import UsageError
+from kaggleops.tracking.store import BucketTrackingStore
+
+
+def cancel(tracking_uri: str, run_id: str) -> None:
+    """Set a run to KILLED in the bucket; the process that runs it sees that, and ends.
+
+    Args:
+        tracking_uri: the bucket's.
+        run_id: which run.
+
+    Raises:
+        UsageError: there is no such run, or it has ended already.
+        KaggleOpsError: the bucket refused.
+    """
+    doing = f"cancelling run {run_id}"
+    store = BucketTrackingStore(tracking_uri)
+    try:
+        run = store.get_run(run_id)
+    except MlflowException as error:
+        raise UsageError(doing, str(error), "`kaggleops status` lists the last runs.") from error
+    if RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
+        raise UsageError(doing, f"it has ended already, as {run.info.status}")
+    store.update_run_info(run_id, RunStatus.KILLED, time.time_ns() // 1_000_000, None)
+    store.flush()
