@@ -69,6 +69,10 @@ class Announcement:
     sequence: int
 
 
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
 @dataclass(frozen=True)
 class Log:
     """The log's whole content.
@@ -80,7 +84,7 @@ class Log:
         entries: the newest announcements, oldest first; one a key and writer.
     """
 
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = field(default_factory=_new_id)
     sequence: int = 0
     dropped: int = 0
     entries: tuple[Announcement, ...] = ()
@@ -139,7 +143,7 @@ def _seconds(value: float) -> float:
     return min(seconds, _LONGEST)
 
 
-Moment = tuple[float, float]
+Moment = tuple[float, ...]
 """The seconds of several clocks of one machine."""
 
 
@@ -209,6 +213,16 @@ class ChangeLog:
                 self._look()
             self._write(lambda: dict.fromkeys(sorted(keys - self._closed()), 0.0))
 
+    def begin_anew(self) -> None:
+        """Let every reader list the bucket once; call it after so many changes that this is less.
+
+        Raises:
+            BucketError: the log could not be read or written.
+        """
+        with self._lock:
+            self._look()
+            self._put(lambda: replace(self._log or Log(), id=_new_id()))
+
     def _look(self) -> None:
         try:
             found = self._bucket.read(LOG_KEY, unless=self._version)
@@ -243,12 +257,25 @@ class ChangeLog:
         return max(now - then for now, then in zip(self._clock(), self._made[key], strict=True))
 
     def _write(self, needed: Callable[[], Mapping[str, float]]) -> None:
-        for attempt in range(_ATTEMPTS):
-            promises = needed()
-            if not promises:
-                return
+        made: Moment = ()
+        promises: Mapping[str, float] = {}
+
+        def announcing() -> Log | None:
+            nonlocal made, promises
             made = self._clock()  # before any reader can see it
-            log = (self._log or Log()).announcing(promises, self._writer, self._capacity)
+            promises = needed()
+            log = self._log or Log()
+            return log.announcing(promises, self._writer, self._capacity) if promises else None
+
+        self._put(announcing)
+        self._made.update(dict.fromkeys(promises, made))
+
+    def _put(self, changed: Callable[[], Log | None]) -> None:
+        """Write the log as `changed` wants it, asked anew whenever others have written it."""
+        for attempt in range(_ATTEMPTS):
+            log = changed()
+            if log is None:
+                return
             expected = self._version or ABSENT
             try:
                 self._version = self._bucket.write(LOG_KEY, log.to_bytes(), expected=expected)
@@ -260,5 +287,4 @@ class ChangeLog:
                 self._look()
             else:
                 self._log = log
-                self._made.update(dict.fromkeys(promises, made))
                 return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
 from kaggleops.mlruns.archive import pack, unpack
-from kaggleops.mlruns.changes import LOG_KEY, ChangeLog
+from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import Entity
 from kaggleops.mlruns.layout import (
     ARTIFACTS,
@@ -148,7 +148,7 @@ class EntityStore:
 
     def announce_everything(self) -> None:
         """Let everybody who polls the bucket list it once: cheaper after many changes than each."""
-        self.bucket.delete(LOG_KEY)
+        (self._changes or ChangeLog(self.bucket)).begin_anew()
 
     def list(self, kind: Kind, experiment_id: str = "") -> Iterator[tuple[EntityId, Entry]]:
         """Yield the entities of a kind (of one experiment) with their objects."""
