@@ -33,7 +33,6 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
         ) as found:
             bar.remove_task(reading)
             importing = bar.add_task("Importing", total=None)
-            store.bucket.prepare()
             imported = import_into(
                 store,
                 found,

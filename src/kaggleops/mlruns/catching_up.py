@@ -1,16 +1,36 @@
 """What the bucket holds of an entity after its source, a folder without notes, was looked at again.
 
-An edit in the bucket is noted and stays. What has no note came from an earlier import, so what the
-source says now is newer. That cannot be told by merging alone, which takes both for equally old.
+What is imported is noted as written before anything that MLflow wrote. A later note tells of an
+edit in the bucket, which stays. What has none came from an earlier import, so what the source says
+now is newer. That cannot be told by merging alone, which takes both for equally old.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kaggleops.mlruns.entity import META, Entity, Role, Stamp, dump_yaml, parse_yaml, role_of
+from kaggleops.mlruns.entity import (
+    META,
+    Entity,
+    Notes,
+    Role,
+    Stamp,
+    dump_yaml,
+    parse_yaml,
+    role_of,
+)
 from kaggleops.mlruns.layout import Kind
 from kaggleops.mlruns.merging import REGISTERS, merge, status_rank
+
+IMPORTED_AT = 946_684_800_000
+"""When all that is imported is noted as written: on 2000-01-01, in milliseconds since the epoch."""
+
+
+def noted_as_imported(entity: Entity) -> Entity:
+    """Return a source's entity with notes: only what was once written can be seen to be deleted."""
+    kind = entity.id.kind
+    written = {path: IMPORTED_AT for path in entity.files if role_of(kind, path) is Role.WRITTEN}
+    return replace(entity, notes=Notes(written=written))
 
 
 def catch_up(stored: Entity, source: Entity) -> Entity:
@@ -18,7 +38,7 @@ def catch_up(stored: Entity, source: Entity) -> Entity:
 
     Args:
         stored: what it holds.
-        source: what the source holds; it has no notes.
+        source: what the source holds, noted as imported.
 
     Raises:
         ParamConflictError: the source has another value of one of its params.
@@ -40,7 +60,8 @@ def _overtaken(stored: Entity, source: Entity) -> Entity:
         if path not in files:
             continue
         role = role_of(kind, path)
-        unedited = role is Role.WRITTEN and not stored.notes.written.get(path)
+        edited = stored.notes.written.get(path, 0) > IMPORTED_AT
+        unedited = role is Role.WRITTEN and not edited
         # A file that only grew keeps the order in which it was written.
         grown = role is Role.POINTS and data.startswith(files[path])
         if unedited or grown:

@@ -17,7 +17,7 @@ from pathlib import Path
 from kaggleops.bucket import ABSENT, Version
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.carrying import Carrier
-from kaggleops.mlruns.catching_up import catch_up, clashing_versions
+from kaggleops.mlruns.catching_up import catch_up, clashing_versions, noted_as_imported
 from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import FOLDERS, META, BrokenEntityError, Entity, dump_yaml, parse_yaml
 from kaggleops.mlruns.folder import entities_in, read_folder
@@ -67,6 +67,7 @@ def import_into(
     Raises:
         BucketError: the bucket cannot be read or written.
     """
+    store.bucket.prepare()
     return _Import(store, source).run(progress)
 
 
@@ -173,7 +174,7 @@ class _Import:
             entity = read_folder(entity_id, folder)
             # A bucket of one object per file has no empty folders.
             wanted = FOLDERS.get(entity_id.kind, frozenset())
-            entity = replace(entity, folders=entity.folders | wanted)
+            entity = noted_as_imported(replace(entity, folders=entity.folders | wanted))
             check_packable(entity, doing)
         except (BrokenEntityError, OSError) as error:
             also = " So was all that is in it." if entity_id.kind is Kind.EXPERIMENT else ""

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,8 +87,11 @@ class _Mirror:
         self._target = EntityStore(DirectoryBucket(folder.absolute()))
         self._record = folder.absolute() / HIDDEN_FOLDER / "pulled.json"
         self._fetched = self._read_record(folder)
-        self._plain = place_at(store.bucket.artifact_uri)
         self._result = Pulled()
+
+    @cached_property
+    def _plain(self) -> Place:
+        return place_at(self._source.bucket.artifact_uri)
 
     def _read_record(self, folder: Path) -> dict[str, list[Version]]:
         doing = f"mirroring into {folder}"
@@ -197,7 +201,6 @@ class _Unpacking:
         self._store = store
         self._folder = folder
         self._artifacts = artifacts
-        self._plain: Place | None = None
         self._deleted: set[str] = set()
         self._result = Pulled()
 
@@ -224,9 +227,12 @@ class _Unpacking:
         self._result.fetched = self._result.entities
         return self._result
 
+    @cached_property
+    def _plain(self) -> Place:
+        return place_at(self._store.bucket.artifact_uri)
+
     def _list_artifacts(self) -> Iterator[Entry]:
         if self._artifacts:
-            self._plain = place_at(self._store.bucket.artifact_uri)
             yield from self._store.bucket.list(f"{ARTIFACTS}/")
 
     def _write_entity(self, entity_id: EntityId) -> bool:
@@ -257,7 +263,6 @@ class _Unpacking:
             where = self._store.bucket.object_uri(key)
             self._result.problems.append(f"unpacking {where}: it is no artifact of a run.")
             return False
-        assert self._plain is not None  # noqa: S101 - what was listed
         target = self._folder / (TRASH if owner.experiment_id in self._deleted else "") / path
         try:
             with self._plain.on_disk(key) as file:

@@ -1,0 +1,526 @@
+"""A file-store `mlruns` taken into a bucket, from a disk and from a bucket of loose files."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunStatus, RunTag
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.store.model_registry.file_store import FileStore as FileRegistry
+from mlflow.store.tracking.file_store import FileStore
+
+from kaggleops.bucket import ABSENT, Bucket, open_bucket
+from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.errors import UsageError
+from kaggleops.mlruns import EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns.entity import dump_yaml, parse_yaml
+from kaggleops.mlruns.importing import Imported, import_into
+from kaggleops.mlruns.places import PlaceError
+from kaggleops.mlruns.pulling import unpack_into
+from kaggleops.mlruns.sources import opened
+from kaggleops.tracking.registry import BucketRegistryStore
+from kaggleops.tracking.store import BucketTrackingStore
+from tests.command import kaggleops
+from tests.fakes.gcs_server import GcsServer
+from tests.mlruns.corpus import (
+    WITH_ARTIFACTS,
+    add_artifacts,
+    allowed,
+    artifacts_through_mlflow,
+    content_of,
+    make_mlruns,
+    plain_tree,
+)
+
+__all__ = ["allowed"]
+
+pytestmark = pytest.mark.usefixtures("allowed")
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> EntityStore:
+    return EntityStore(bucket)
+
+
+@pytest.fixture
+def mlruns(tmp_path: Path) -> Path:
+    """An `mlruns` with every kind of entity, and artifacts in it."""
+    make_mlruns(tmp_path / "mlruns")
+    add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
+    return tmp_path / "mlruns"
+
+
+def bring(store: EntityStore, source: object) -> Imported:
+    with opened(str(source)) as found:
+        return import_into(store, found)
+
+
+def versions(store: EntityStore) -> dict[str, str]:
+    return {entry.key: entry.version for entry in store.bucket.list()}
+
+
+def ended(store: BucketTrackingStore | BucketRegistryStore) -> None:
+    store._session.close()
+
+
+# -- again and again ---------------------------------------------------------------------------
+
+
+def test_a_second_import_changes_nothing(store: EntityStore, mlruns: Path) -> None:
+    first = bring(store, mlruns)
+    assert (len(first.new), first.problems) == (16, [])
+    assert first.artifacts == sum(1 for path in mlruns.rglob("artifacts/**/*") if path.is_file())
+    before = versions(store)
+    second = bring(store, mlruns)
+    assert (second.new, second.changed, second.unchanged) == ([], [], 16)
+    assert (second.artifacts, second.problems) == (0, [])
+    assert versions(store) == before
+
+
+def test_what_the_source_has_more_of_is_brought_in_its_own_order(
+    store: EntityStore, mlruns: Path, tmp_path: Path
+) -> None:
+    bring(store, mlruns)
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    runs = {each.info.run_name: each.info.run_id for each in source.search_runs([home], "", 3, 9)}
+    grown, added = runs["full, renamed"], source.create_run(home, "ada", 1, [], "new").info.run_id
+    for step in (9, 8, 7):  # not in the order of their times
+        source.log_metric(runs["restored"], Metric("loss", 0.5, 100 - step, step))
+    source.set_tag(grown, RunTag("colour", "blue"))  # before "green" in the alphabet
+    source.update_run_info(runs["restored"], RunStatus.FINISHED, 77, "aaa")
+    source.rename_experiment(home, "a first")
+    (mlruns / home / grown / "artifacts/late.txt").write_text("late")
+    registry = FileRegistry(str(mlruns))
+    registry.create_model_version("tweets", "gs://x/late")
+    registry.set_registered_model_alias("tweets", "champion", "1")
+
+    result = bring(store, mlruns)
+    assert (result.new, result.artifacts, result.problems) == ([run(home, added)], 1, [])
+    unpack_into(store, tmp_path / "out", artifacts=False)
+    old_root, new_root = mlruns.as_uri().encode(), store.artifact_root.encode()
+    expected = {
+        path: data and data.replace(old_root, new_root)
+        for path, data in plain_tree(mlruns).items()
+        if "/artifacts/" not in path
+    }
+    assert plain_tree(tmp_path / "out") == expected
+
+
+def test_edits_made_in_the_bucket_are_not_undone(store: EntityStore, mlruns: Path) -> None:
+    bring(store, mlruns)
+    tracking = BucketTrackingStore(f"{store.bucket.uri}/mlruns")
+    home = tracking.get_experiment_by_name("first").experiment_id
+    runs = {each.info.run_name: each.info.run_id for each in tracking.search_runs([home], "", 3, 9)}
+    full = runs["full, renamed"]
+    tracking.set_tag(full, RunTag("colour", "a better colour"))
+    tracking.delete_tag(full, "kind")
+    tracking.update_run_info(full, RunStatus.KILLED, 5, "a better name")
+    tracking.delete_run(runs["reads the model, failed"])
+    tracking.rename_experiment(home, "a better experiment")
+    ended(tracking)
+    registry = BucketRegistryStore(f"{store.bucket.uri}/mlruns")
+    registry.update_registered_model("tweets", "better described")
+    registry.delete_registered_model_alias("tweets", "champion")
+    registry.set_model_version_tag("tweets", 1, ModelVersionTag("cv", "0.99"))
+    registry.create_model_version("tweets", "gs://ours/4")
+    ended(registry)
+    key = f"artifacts/{home}/{full}/artifacts/model/weights.bin"
+    store.bucket.write(key, b"better weights", expected=store.bucket.stat(key).version)
+    before = versions(store)
+
+    result = bring(store, mlruns)
+    assert (result.new, result.changed, result.problems) == ([], [], [])
+    assert versions(store) == before
+
+
+def test_a_bucket_that_does_not_change_is_only_read(gcs_server: GcsServer, mlruns: Path) -> None:
+    gcs_server.create_bucket("ours")
+    store = EntityStore(open_bucket("gs://ours"))
+    bring(store, mlruns)
+    gcs_server.reset_counts()
+    bring(store, mlruns)
+    assert {each.op for each in gcs_server.requests} == {"objects.list", "objects.get_media"}
+    assert gcs_server.count("A") == 2
+
+
+# -- from a bucket of loose files ---------------------------------------------------------------
+
+
+def test_a_bucket_laid_out_one_object_per_file(
+    gcs_server: GcsServer, mlruns: Path, tmp_path: Path
+) -> None:
+    gcs_server.create_bucket("recipe")
+    for path in mlruns.rglob("*"):
+        if path.is_file():  # and no empty folder: a bucket has none
+            key = f"mlruns/{path.relative_to(mlruns).as_posix()}"
+            gcs_server.put("recipe", key, path.read_bytes())
+            gcs_server.age("recipe", key, 1)
+    gcs_server.put("recipe", "mlruns/", b"")  # a console's placeholder
+    gcs_server.create_bucket("ours")
+    store = EntityStore(open_bucket("gs://ours"))
+    first = bring(store, "gs://recipe/mlruns")
+    assert (len(first.new), first.problems) == (16, [])
+    unpack_into(store, tmp_path / "a", artifacts=True)
+    straight = EntityStore(DirectoryBucket(tmp_path / "straight"))
+    bring(straight, mlruns)
+    unpack_into(straight, tmp_path / "b", artifacts=True)
+    got, expected = plain_tree(tmp_path / "a"), plain_tree(tmp_path / "b")
+    other = {path for path in got.keys() ^ expected.keys() if not path.endswith("/tags")}
+    assert other == set()  # an experiment's or a version's empty tags/ is nothing MLflow needs
+    a, b = str(tmp_path / "a").encode(), str(tmp_path / "b").encode()
+    for path in got.keys() & expected.keys():
+        assert (got[path] or b"").replace(a, b) == (expected[path] or b""), path
+    before = versions(store)
+    again = bring(store, "gs://recipe")  # the folder above will do
+    assert (again.new, again.changed, again.unchanged, again.artifacts) == ([], [], 16, 0)
+    assert versions(store) == before
+
+
+def test_names_that_no_folder_could_hold_are_named(gcs_server: GcsServer, tmp_path: Path) -> None:
+    gcs_server.create_bucket("recipe")
+    meta = dump_yaml(
+        {
+            "artifact_location": "/content/mlruns/1",
+            "experiment_id": "1",
+            "lifecycle_stage": "active",
+            "name": "x",
+        }
+    )
+    gcs_server.put("recipe", "mlruns/1/meta.yaml", meta)
+    gcs_server.put("recipe", "mlruns/1/../../../escaped", b"x")
+    gcs_server.put("recipe", f"mlruns/1/{'n' * 300}", b"x")
+    gcs_server.put("recipe", "mlruns/1/meta.yaml/below", b"x")
+    gcs_server.create_bucket("ours")
+    result = bring(EntityStore(open_bucket("gs://ours")), "gs://recipe/mlruns")
+    assert result.new == [experiment("1")]
+    assert len(result.problems) == 3
+    assert not list(tmp_path.rglob("escaped"))
+
+
+# -- locations ----------------------------------------------------------------------------------
+
+ROOTS = [
+    "file:///content/mlruns",
+    "/kaggle/working/mlruns",
+    "./mlruns",
+    "mlruns",
+    "file:///C:/Users/ada/mlruns",
+    "C:\\Users\\ada\\mlruns",
+    "gs://the-old-bucket/somewhere/mlruns",
+    "gs://the-old-bucket/artifacts",
+    "/home/ada/experiments",
+]
+
+
+def with_root(mlruns: Path, root: str) -> None:
+    """Let every location in the source be one under another root."""
+    for path in (*mlruns.rglob("meta.yaml"), *mlruns.rglob("mlflow.artifactLocation")):
+        text = path.read_text()
+        if mlruns.as_uri() not in text:
+            continue
+        if path.name == "meta.yaml":
+            meta = parse_yaml(text.encode(), "")
+            meta = {key: _under(value, mlruns.as_uri(), root) for key, value in meta.items()}
+            path.write_bytes(dump_yaml(meta))
+        else:
+            path.write_text(_under(text, mlruns.as_uri(), root))
+
+
+def _under(value: object, old: str, new: str) -> object:
+    if not (isinstance(value, str) and value.startswith(old)):
+        return value
+    moved = new + value[len(old) :]
+    return moved.replace("/", "\\") if "\\" in new else moved
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_artifact_is_found_whatever_machine_it_comes_from(
+    store: EntityStore, mlruns: Path, root: str, tmp_path: Path
+) -> None:
+    with_root(mlruns, root)
+    result = bring(store, mlruns)
+    assert result.problems == []
+    uri = f"{store.bucket.uri}/mlruns"
+    got = artifacts_through_mlflow(uri, tmp_path / "got")
+    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+    client = MlflowClient(uri)
+    for each in client.search_experiments(3):
+        chosen = each.name == "second, renamed"  # gs://elsewhere/x works from anywhere
+        assert each.artifact_location.startswith(store.artifact_root) is not chosen
+
+
+def test_new_runs_of_an_imported_experiment_log_to_the_bucket(
+    store: EntityStore, mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_root(mlruns, "file:///content/mlruns")
+    bring(store, mlruns)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store.bucket.uri}/mlruns")
+    mlflow.set_tracking_uri(f"{store.bucket.uri}/mlruns")
+    mlflow.set_experiment("first")
+    with mlflow.start_run() as new:
+        mlflow.log_text("hello", "hello.txt")
+    key = f"artifacts/{new.info.experiment_id}/{new.info.run_id}/artifacts/hello.txt"
+    assert store.bucket.read(key).data == b"hello"
+
+
+def test_a_registered_model_is_found_after_a_move(store: EntityStore, mlruns: Path) -> None:
+    registry = FileRegistry(str(mlruns))
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    full = next(each.info for each in source.search_runs([home], "", 3, 9) if each.data.params)
+    registry.create_registered_model("spans")
+    registry.create_model_version("spans", f"{full.artifact_uri}/model", full.run_id)
+    registry.create_model_version("spans", "s3://chosen/by/hand")
+    with_root(mlruns, "file:///content/mlruns")
+    bring(store, mlruns)
+    client = MlflowClient(f"{store.bucket.uri}/mlruns", f"{store.bucket.uri}/mlruns")
+    expected = f"{store.artifact_root}/{home}/{full.run_id}/artifacts/model"
+    assert client.get_model_version_download_uri("spans", "1") == expected
+    assert client.get_model_version_download_uri("spans", "2") == "s3://chosen/by/hand"
+
+
+def test_artifacts_that_lie_outside_are_followed(store: EntityStore, tmp_path: Path) -> None:
+    make_mlruns(tmp_path / "mlruns", (tmp_path / "store").as_uri())
+    add_artifacts(tmp_path / "mlruns", tmp_path / "store")
+    assert bring(store, tmp_path / "mlruns").problems == []
+    got = artifacts_through_mlflow(f"{store.bucket.uri}/mlruns", tmp_path / "got")
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+    assert got
+
+
+def test_artifacts_that_cannot_be_found_are_named(store: EntityStore, tmp_path: Path) -> None:
+    make_mlruns(tmp_path / "mlruns", "file:///mnt/gone/store")
+    result = bring(store, tmp_path / "mlruns")
+    assert len(result.new) == 16
+    assert len(result.problems) == 1
+    assert "/mnt/gone/store" in result.problems[0]
+
+
+def test_no_file_of_this_machine_is_taken_for_an_artifact(
+    store: EntityStore, mlruns: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/key").write_text("secret")
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    hostile, linked = (source.create_run(home, "eve", 1, [], "x").info.run_id for _ in "ab")
+    meta = mlruns / home / hostile / "meta.yaml"
+    fields = parse_yaml(meta.read_bytes(), "")
+    meta.write_bytes(dump_yaml({**fields, "artifact_uri": (tmp_path / "private").as_uri()}))
+    (mlruns / home / linked / "artifacts/link").symlink_to(tmp_path / "private")
+    (mlruns / home / linked / "artifacts/key").symlink_to(tmp_path / "private/key")
+    bring(store, mlruns)
+    assert not any("key" in entry.key for entry in store.bucket.list())
+
+
+def test_a_bucket_copied_to_another_name(
+    store: EntityStore, mlruns: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bring(store, mlruns)
+    if isinstance(store.bucket, DirectoryBucket):
+        shutil.copytree(tmp_path / "a bucket", tmp_path / "renamed")
+        copy = open_bucket(str(tmp_path / "renamed"))
+        shutil.rmtree(tmp_path / "a bucket")
+    else:
+        server: GcsServer = request.getfixturevalue("gcs_server")
+        server.create_bucket("renamed")
+        for key, found in server.objects("our-bucket").items():
+            server.put("renamed", key.removeprefix("some/prefix/"), found.data)
+        server.delete_bucket("our-bucket")
+        copy = open_bucket("gs://renamed")
+    got = artifacts_through_mlflow(f"{copy.uri}/mlruns", tmp_path / "got")
+    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+
+
+# -- two of one name, two of one id --------------------------------------------------------------
+
+
+def test_an_experiment_that_the_bucket_has_by_name_is_taken_into_it(
+    store: EntityStore, mlruns: Path, tmp_path: Path
+) -> None:
+    tracking = BucketTrackingStore(f"{store.bucket.uri}/mlruns")
+    home = tracking.create_experiment("first")
+    own = tracking.create_run(home, "ada", 1, [], "own").info.run_id
+    ended(tracking)
+    assert bring(store, mlruns).problems == []
+    before = versions(store)
+    assert bring(store, mlruns).changed == []
+    assert versions(store) == before
+    client = MlflowClient(f"{store.bucket.uri}/mlruns")
+    assert [each.name for each in client.search_experiments(3)].count("first") == 1
+    names = {each.info.run_name for each in client.search_runs([home], run_view_type=3)}
+    assert names == {"own", "full, renamed", "reads the model, failed", "deleted", "restored"}
+    assert own in {each.info.run_id for each in client.search_runs([home])}
+    full = next(each for each in client.search_runs([home]) if each.data.params)
+    path = client.download_artifacts(full.info.run_id, "model/weights.bin", str(tmp_path))
+    assert Path(path).read_bytes() == content_of(run(home, full.info.run_id))
+    traces = client.search_traces(locations=[home], include_spans=False)
+    assert [trace.info.experiment_id for trace in traces] == [home]
+
+
+def small_mlruns(folder: Path, experiment_id: str, name: str, created: int) -> Path:
+    """Make an `mlruns` as MLflow made them when ids were counted."""
+    (folder / experiment_id).mkdir(parents=True)
+    meta = {
+        "artifact_location": f"file:///content/mlruns/{experiment_id}",
+        "creation_time": created,
+        "experiment_id": experiment_id,
+        "lifecycle_stage": "active",
+        "name": name,
+    }
+    (folder / experiment_id / "meta.yaml").write_bytes(dump_yaml(meta))
+    return folder
+
+
+def test_two_experiments_of_one_id_are_not_mixed(store: EntityStore, tmp_path: Path) -> None:
+    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
+    result = bring(store, small_mlruns(tmp_path / "b", "1", "houses", created=6))
+    assert result.new == []
+    assert "'tweets'" in result.problems[0]
+    assert "'houses'" in result.problems[0]
+    assert store.read(experiment("1")).entity.meta["name"] == "tweets"
+    renamed = bring(store, small_mlruns(tmp_path / "c", "1", "tweets 2020", created=5))
+    assert renamed.changed == [experiment("1")]
+
+
+# -- what cannot be imported ----------------------------------------------------------------------
+
+
+def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    store = EntityStore(DirectoryBucket(tmp_path / "packed"))
+    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
+    gcs_server.create_bucket("empty")
+    for source, reason in (
+        ("nowhere", "does not exist"),
+        ("empty", "is empty"),
+        ("other", "no file-store mlruns"),
+        ("file", "is a file"),
+        ("packed", "bucket of packed runs"),
+        ("packed/mlruns", "bucket of packed runs"),
+        ("gs://empty/mlruns", "nothing lies there"),
+    ):
+        text = source if "://" in source else str(tmp_path / source)
+        with pytest.raises(UsageError, match=reason), opened(text):
+            pass
+    for unreadable in ("gs://no-such-bucket/mlruns", "nosuchscheme://x/mlruns"):
+        with pytest.raises((PlaceError, UsageError)) as caught, opened(unreadable):
+            pass
+        assert "\n" not in str(caught.value)
+
+
+def break_run(mlruns: Path) -> str:
+    folder = next(path.parent for path in sorted(mlruns.glob("*/*/metrics/loss")))
+    folder.joinpath("..", "metrics", "loss").resolve().write_text("no metric\n")
+    return folder.parent.name
+
+
+def test_what_is_broken_is_named_and_the_others_come(
+    store: EntityStore, mlruns: Path, tmp_path: Path
+) -> None:
+    broken = break_run(mlruns)
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    torn = source.create_run(home, "ada", 1, [], "torn").info.run_id
+    (mlruns / home / torn / "meta.yaml").unlink()
+    headless = mlruns / source.create_experiment("headless") / "meta.yaml"
+    source.create_run(headless.parent.name, "ada", 1, [], "x")
+    headless.unlink()
+    result = bring(store, mlruns)
+    assert len(result.new) == 15
+    assert len(result.problems) == 3
+    for name in (broken, torn, headless.parent.name):
+        assert sum(name in problem for problem in result.problems) == 1
+
+
+def test_what_is_broken_in_the_bucket_is_named_and_the_others_come(
+    store: EntityStore, mlruns: Path
+) -> None:
+    bring(store, mlruns)
+    before = versions(store)
+    victim = next(
+        key for key in sorted(before) if key.startswith("mlruns/") and key.count("/") == 2
+    )
+    store.bucket.write(victim, b"no archive", expected=before[victim])
+    result = bring(store, mlruns)
+    assert len(result.problems) == 1
+    assert store.bucket.object_uri(victim) in result.problems[0]
+    assert store.bucket.read(victim).data == b"no archive"
+
+
+def test_another_value_of_a_param_is_named_and_the_bucket_keeps_its_own(
+    store: EntityStore, mlruns: Path
+) -> None:
+    bring(store, mlruns)
+    param = next(iter(sorted(mlruns.glob("*/*/params/lr"))))
+    param.write_text("0.2")
+    result = bring(store, mlruns)
+    assert len(result.problems) == 1
+    assert "'lr'" in result.problems[0]
+    entity = store.read(run(param.parts[-4], param.parts[-3])).entity
+    assert entity.files["params/lr"] == b"0.1"
+
+
+def test_of_two_versions_of_an_artifact_the_later_stays(store: EntityStore, mlruns: Path) -> None:
+    bring(store, mlruns)
+    first, second = sorted(mlruns.glob("*/*/artifacts/model/weights.bin"))[:2]
+    first.write_bytes(b"trained on")
+    in_an_hour = time.time() + 3600
+    os.utime(first, (in_an_hour, in_an_hour))
+    key = f"artifacts/{second.relative_to(mlruns).as_posix()}"
+    store.bucket.write(key, b"better", expected=store.bucket.stat(key).version)
+    assert bring(store, mlruns).artifacts == 1
+    assert store.bucket.read(key).data == b"better"
+    key = f"artifacts/{first.relative_to(mlruns).as_posix()}"
+    assert store.bucket.read(key).data == b"trained on"
+
+
+class TestCommand:
+    def test_import(self, mlruns: Path, tmp_path: Path) -> None:
+        done = kaggleops("import", "mlruns", "--bucket", "b", "--json", cwd=tmp_path)
+        assert (done.code, len(done.json["new"]), done.json["problems"]) == (0, 16, [])
+        done = kaggleops("import", mlruns, "--bucket", "b", cwd=tmp_path)
+        assert (done.code, "0 new, 0 changed, 16 there already" in done.output) == (0, True)
+
+    def test_a_broken_run_is_one_line_and_exit_code_1(self, mlruns: Path, tmp_path: Path) -> None:
+        broken = break_run(mlruns)
+        done = kaggleops("import", "mlruns", "--bucket", "b", cwd=tmp_path)
+        assert (done.code, broken in done.error) == (1, True)
+        assert "15 new" in done.output
+
+    def test_a_bad_source_is_called_wrongly(self, tmp_path: Path) -> None:
+        done = kaggleops("import", "nowhere", "--bucket", "b", cwd=tmp_path)
+        assert (done.code, "does not exist" in done.error) == (2, True)
+        assert not (tmp_path / "b").exists()
+
+
+def test_a_version_number_given_twice_is_named(store: EntityStore, mlruns: Path) -> None:
+    bring(store, mlruns)
+    registry = BucketRegistryStore(f"{store.bucket.uri}/mlruns")
+    registry.create_model_version("tweets", "gs://ours/4")
+    ended(registry)
+    time.sleep(0.002)  # the registry's times are milliseconds
+    FileRegistry(str(mlruns)).create_model_version("tweets", "gs://theirs/4")
+    result = bring(store, mlruns)
+    assert len(result.problems) == 1
+    assert "version-4" in result.problems[0]
+    tweets = store.read(EntityId(Kind.REGISTERED_MODEL, "", "tweets")).entity
+    assert b"gs://ours/4" in tweets.files["version-4/meta.yaml"]
+
+
+def test_an_empty_bucket_is_made_by_an_import(tmp_path: Path) -> None:
+    source = small_mlruns(tmp_path / "a", "1", "tweets", created=5)
+    done = kaggleops("import", source, "--bucket", tmp_path / "new", cwd=tmp_path)
+    assert done.code == 0
+    there = DirectoryBucket(tmp_path / "new")
+    assert there.stat(experiment("1").key).version != ABSENT

@@ -1,0 +1,290 @@
+"""A bucket on this disk: mirrored, or unpacked into what stock MLflow opens."""
+
+from pathlib import Path
+
+import pytest
+from mlflow.store.tracking.file_store import FileStore
+
+from kaggleops.bucket import ABSENT, Bucket, open_bucket
+from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.errors import UsageError
+from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns.folder import entities_in
+from kaggleops.mlruns.importing import import_into
+from kaggleops.mlruns.layout import parse_key
+from kaggleops.mlruns.pulling import mirror, unpack_into
+from kaggleops.mlruns.sources import opened
+from tests.command import kaggleops
+from tests.fakes.gcs_server import GcsServer
+from tests.mlruns.corpus import (
+    WITH_ARTIFACTS,
+    add_artifacts,
+    allowed,
+    artifacts_through_mlflow,
+    content_of,
+    make_mlruns,
+    plain_tree,
+)
+from tests.mlruns.entities import main_file
+from tests.tracking.scenario import picture, tree
+
+__all__ = ["allowed"]
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> EntityStore:
+    return EntityStore(bucket)
+
+
+def bring(store: EntityStore, source: Path) -> None:
+    with opened(str(source)) as found:
+        assert import_into(store, found).problems == []
+
+
+def content(store: EntityStore) -> dict[str, tuple[object, object]]:
+    """Return every entity of a bucket, read, and every other object."""
+    found = {}
+    for entry in store.bucket.list():
+        stored = store.bucket.read(entry.key)
+        if entry.key.endswith(".tar.gz"):
+            entity = store.unpack(_id_of(entry.key), stored.data)
+            found[entry.key] = (entity.files, entity.folders)
+        elif not entry.key.endswith("changes.json"):
+            found[entry.key] = (stored.data, None)
+    return found
+
+
+def _id_of(key: str) -> EntityId:
+    entity_id = parse_key(key)
+    assert entity_id is not None
+    return entity_id
+
+
+def write(store: EntityStore, entity_id: EntityId, **files: bytes) -> None:
+    content = {**main_file(entity_id), **{f"tags/{name}": data for name, data in files.items()}}
+    store.merge_in(Entity(entity_id, content))
+
+
+A_RUN, OTHER = run("1", "a" * 32), run("1", "b" * 32)
+
+
+@pytest.mark.usefixtures("allowed")
+class TestUnpacked:
+    def test_what_was_imported_comes_out_byte_for_byte(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        make_mlruns(tmp_path / "mlruns", store.artifact_root)
+        bring(store, tmp_path / "mlruns")
+        pulled = unpack_into(store, tmp_path / "out", artifacts=False)
+        assert pulled.problems == []
+        assert plain_tree(tmp_path / "out") == plain_tree(tmp_path / "mlruns")
+
+    def test_what_comes_out_can_be_imported_elsewhere_and_is_the_same(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        make_mlruns(tmp_path / "mlruns")
+        add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
+        bring(store, tmp_path / "mlruns")
+        unpack_into(store, tmp_path / "out", artifacts=True)
+        second = EntityStore(open_bucket(str(tmp_path / "second")))
+        second.bucket.prepare()
+        bring(second, tmp_path / "out")
+        rebased = {
+            key: _with_root(value, second.artifact_root, store.artifact_root)
+            for key, value in content(second).items()
+        }
+        assert rebased == content(store)
+
+    def test_stock_mlflow_opens_it(self, store: EntityStore, tmp_path: Path) -> None:
+        make_mlruns(tmp_path / "mlruns", store.artifact_root)
+        bring(store, tmp_path / "mlruns")
+        unpack_into(store, tmp_path / "out", artifacts=False)
+        before, after = FileStore(str(tmp_path / "mlruns")), FileStore(str(tmp_path / "out"))
+        assert picture(after) == picture(before)
+
+    def test_artifacts_come_along_and_are_found_there(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        make_mlruns(tmp_path / "mlruns")
+        add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
+        bring(store, tmp_path / "mlruns")
+        pulled = unpack_into(store, tmp_path / "out", artifacts=True)
+        assert pulled.artifacts == len([key for key in content(store) if "artifacts/" in key])
+        # As the file store would have made it there, artifacts of deleted experiments included.
+        moved = tree(tmp_path / "mlruns")
+        here, there = str(tmp_path / "mlruns").encode(), str(tmp_path / "out").encode()
+        expected = {path: data and data.replace(here, there) for path, data in moved.items()}
+        assert tree(tmp_path / "out") == expected
+
+    def test_without_artifacts_they_are_found_in_the_bucket(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        make_mlruns(tmp_path / "mlruns")
+        add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
+        bring(store, tmp_path / "mlruns")
+        unpack_into(store, tmp_path / "out", artifacts=False)
+        got = artifacts_through_mlflow(str(tmp_path / "out"), tmp_path / "got")
+        assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+        assert got == {entity_id: content_of(entity_id) for entity_id in got}
+
+
+def _with_root(value: tuple[object, object], old: str, new: str) -> tuple[object, object]:
+    files, folders = value
+    if not isinstance(files, dict):
+        return value
+    return {path: data.replace(old.encode(), new.encode()) for path, data in files.items()}, folders
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(
+    store: EntityStore, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("precious")
+    for pull in (mirror, unpack_into):
+        with pytest.raises(UsageError, match="not empty"):
+            pull(store, tmp_path / "out", artifacts=False)
+    assert tree(tmp_path / "out") == {"thesis.txt": b"precious"}
+
+
+def test_a_broken_entity_is_named_and_the_others_come(store: EntityStore, tmp_path: Path) -> None:
+    write(store, experiment("1"))
+    write(store, A_RUN)
+    store.bucket.write(OTHER.key, b"no archive", expected=ABSENT)
+    for pull, folder in ((mirror, "mirror"), (unpack_into, "plain")):
+        pulled = pull(store, tmp_path / folder, artifacts=False)
+        assert len(pulled.problems) == 1
+        assert store.bucket.object_uri(OTHER.key) in pulled.problems[0]
+        assert pulled.fetched == 2
+    assert (tmp_path / "plain" / A_RUN.folder / "meta.yaml").is_file()
+    assert not (tmp_path / "plain" / OTHER.folder).exists()
+    assert not (tmp_path / "mirror" / OTHER.key).exists()
+
+
+def test_an_artifact_that_would_lie_in_a_runs_own_files_stays_out(
+    store: EntityStore, tmp_path: Path
+) -> None:
+    write(store, A_RUN)
+    for key in (f"artifacts/{A_RUN.folder}/meta.yaml", "artifacts/.trash/x", "artifacts/models/m"):
+        store.bucket.write(key, b"hostile", expected=ABSENT)
+    pulled = unpack_into(store, tmp_path / "out", artifacts=True)
+    assert len(pulled.problems) == 3
+    assert (tmp_path / "out" / A_RUN.folder / "meta.yaml").read_bytes() != b"hostile"
+    assert not any(data == b"hostile" for data in tree(tmp_path / "out").values())
+
+
+class TestMirror:
+    def test_it_is_a_bucket_that_holds_the_same(self, store: EntityStore, tmp_path: Path) -> None:
+        write(store, experiment("1"))
+        write(store, A_RUN, colour=b"red")
+        store.bucket.write("artifacts/1/x/artifacts/m.bin", b"weights", expected=ABSENT)
+        store.bucket.write("code/abc.bundle", b"code", expected=ABSENT)
+        pulled = mirror(store, tmp_path / "m", artifacts=True)
+        assert (pulled.entities, pulled.fetched, pulled.artifacts) == (2, 2, 2)
+        there = DirectoryBucket(tmp_path / "m")
+        for entry in store.bucket.list():
+            assert there.read(entry.key).data == store.bucket.read(entry.key).data
+
+    def test_without_artifacts_these_stay_where_they_are(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        write(store, A_RUN)
+        store.bucket.write("artifacts/1/x/artifacts/m.bin", b"weights", expected=ABSENT)
+        assert mirror(store, tmp_path / "m", artifacts=False).artifacts == 0
+        assert mirror(store, tmp_path / "m", artifacts=True).artifacts == 1
+
+    def test_only_what_changed_is_fetched(self, gcs_server: GcsServer, tmp_path: Path) -> None:
+        gcs_server.create_bucket("ours")
+        store = EntityStore(open_bucket("gs://ours"))
+        for number in range(20):
+            write(store, run("1", f"{number:032x}"))
+        write(store, A_RUN)
+        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 21
+        gcs_server.reset_counts()
+        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 0
+        assert [each.op for each in gcs_server.requests] == ["objects.list", "objects.list"]
+        write(store, A_RUN, colour=b"red")
+        gcs_server.reset_counts()
+        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 1
+        assert [each.key for each in gcs_server.requests if each.cls == "B"] == [A_RUN.key]
+        there = EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN).entity
+        assert there.files["tags/colour"] == b"red"
+
+    def test_what_changed_in_both_is_merged(self, store: EntityStore, tmp_path: Path) -> None:
+        write(store, A_RUN)
+        mirror(store, tmp_path / "m", artifacts=False)
+        ours = EntityStore(DirectoryBucket(tmp_path / "m"))
+        write(ours, A_RUN, here=b"1")
+        write(store, A_RUN, there=b"2")
+        mirror(store, tmp_path / "m", artifacts=False)
+        files = ours.read(A_RUN).entity.files
+        assert (files["tags/here"], files["tags/there"]) == (b"1", b"2")
+
+    def test_nothing_is_deleted_from_it(self, store: EntityStore, tmp_path: Path) -> None:
+        write(store, A_RUN)
+        mirror(store, tmp_path / "m", artifacts=False)
+        store.delete(A_RUN)
+        mirror(store, tmp_path / "m", artifacts=False)
+        assert EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN) is not None
+
+    def test_what_was_lost_there_is_fetched_again(self, store: EntityStore, tmp_path: Path) -> None:
+        write(store, A_RUN)
+        mirror(store, tmp_path / "m", artifacts=False)
+        (tmp_path / "m" / A_RUN.key).unlink()
+        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 1
+
+    def test_what_broke_in_the_bucket_does_not_replace_it(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        write(store, A_RUN, colour=b"red")
+        mirror(store, tmp_path / "m", artifacts=False)
+        version = store.bucket.stat(A_RUN.key).version
+        store.bucket.write(A_RUN.key, b"overwritten by a bad disk", expected=version)
+        assert mirror(store, tmp_path / "m", artifacts=False).problems
+        there = EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN).entity
+        assert there.files["tags/colour"] == b"red"
+
+    def test_another_bucket_is_not_mirrored_into_it(
+        self, store: EntityStore, tmp_path: Path
+    ) -> None:
+        mirror(store, tmp_path / "m", artifacts=False)
+        (tmp_path / "other").mkdir()
+        other = EntityStore(open_bucket(str(tmp_path / "other")))
+        with pytest.raises(UsageError, match="it mirrors"):
+            mirror(other, tmp_path / "m", artifacts=False)
+
+
+class TestCommand:
+    def test_pull(self, tmp_path: Path) -> None:
+        store = EntityStore(DirectoryBucket(tmp_path / "b"))
+        write(store, experiment("1"))
+        write(store, A_RUN)
+        done = kaggleops("pull", "m", "--bucket", "b", "--json", cwd=tmp_path)
+        assert (done.code, done.json["fetched"], done.json["problems"]) == (0, 2, [])
+        done = kaggleops("pull", "--unpack", "plain", "--bucket", "b", cwd=tmp_path)
+        assert done.code == 0
+        assert "mlflow ui --backend-store-uri plain" in done.output
+        assert (tmp_path / "plain" / A_RUN.folder / "metrics").is_dir()
+
+    def test_a_broken_entity_is_one_line_and_exit_code_1(self, tmp_path: Path) -> None:
+        store = EntityStore(DirectoryBucket(tmp_path / "b"))
+        write(store, A_RUN)
+        store.bucket.write(OTHER.key, b"no archive", expected=ABSENT)
+        done = kaggleops("pull", "--unpack", "plain", "--bucket", "b", cwd=tmp_path)
+        assert (done.code, OTHER.name in done.error) == (1, True)
+
+    def test_a_bucket_that_is_not_there(self, tmp_path: Path) -> None:
+        done = kaggleops("pull", "m", "--bucket", "nowhere", cwd=tmp_path)
+        assert (done.code, "does not exist" in done.error) == (1, True)
+        assert not (tmp_path / "m").exists()
+
+    def test_a_folder_in_use_is_called_wrongly(self, tmp_path: Path) -> None:
+        DirectoryBucket(tmp_path / "b").prepare()
+        done = kaggleops("pull", ".", "--bucket", "b", cwd=tmp_path)
+        assert (done.code, "not empty" in done.error) == (2, True)
+        done = kaggleops("pull", "mlruns", "--bucket", "b", cwd=tmp_path)
+        assert (done.code, "--unpack" in done.error) == (2, True)
+
+
+def test_the_kinds_of_the_corpus(allowed: None, tmp_path: Path) -> None:
+    make_mlruns(tmp_path / "mlruns")
+    assert {entity_id.kind for entity_id, _ in entities_in(tmp_path / "mlruns")} == set(Kind)
