@@ -1,0 +1,130 @@
+"""What a run and an idle server ask of a bucket in operations, which is what costs money there.
+
+The real store on a loopback Cloud Storage, nine hours long: only the clock is simulated, and the
+flushing thread's work is done step by step at the moments of its schedule.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from common import (
+    BUCKET,
+    CloudStorage,
+    Requests,
+    cloud_storage,
+    print_caption,
+    print_table,
+    scratch,
+)
+
+HOUR = 3600.0
+RUN = 9 * HOUR
+LOG_EVERY = 10.0
+RUNS_A_MONTH = 200
+METRICS = ("loss", "learning_rate", "grad_norm")
+
+
+def main() -> None:
+    from kaggleops.reports.operations import IDLE_LOOK_SECONDS, Operations, of_idle_server, of_run
+    from kaggleops.reports.prices import CLOUD_STORAGE as PRICES
+
+    rows, runs = [], {}
+    with scratch() as folder, cloud_storage() as server:
+        steps = [LOG_EVERY * number for number in range(1, int(RUN / LOG_EVERY))]
+        for name, seconds, logged in (
+            ("9-hour run, logs every 10 s", "", steps),
+            ("… with KAGGLEOPS_FLUSH_SECONDS=600", "600", steps),
+            ("… with KAGGLEOPS_FLUSH_SECONDS=1800", "1800", steps),
+            ("9-hour run that logs nothing", "", []),
+        ):
+            os.environ["KAGGLEOPS_FLUSH_SECONDS"] = seconds
+            asked = nine_hours(server, folder, logged)
+            estimate = of_run(RUN, logged)
+            runs[name] = asked
+            rows.append([name, *row_of(asked, estimate)])
+        os.environ["KAGGLEOPS_FLUSH_SECONDS"] = ""
+        idle = a_day_of_a_server(server, IDLE_LOOK_SECONDS)
+        estimate = of_idle_server()
+    month = Requests(idle.class_a * 30, idle.class_b * 30, 0)
+    rows.append(["idle server, a month", *row_of(month, estimate)])
+    columns = ["operations", "class A", "class B", "`kaggleops cost` says: A", "B"]
+    print_table("What is asked of the bucket", columns, rows)
+
+    months = []
+    looks = RUNS_A_MONTH * RUN / IDLE_LOOK_SECONDS
+    for name, asked in runs.items():
+        class_a = RUNS_A_MONTH * asked.class_a + month.class_a
+        class_b = RUNS_A_MONTH * asked.class_b + month.class_b + looks
+        beyond = Operations(
+            max(0, class_a - PRICES.free.class_a), max(0, class_b - PRICES.free.class_b)
+        )
+        dollars = (beyond.class_a * PRICES.class_a + beyond.class_b * PRICES.class_b) / 1000
+        months.append([name, f"{class_a:,.0f}", f"{class_b:,.0f}", f"{dollars:.2f}"])
+    columns = [f"{RUNS_A_MONTH} such runs and the server", "class A", "class B", "US dollars"]
+    print_table("A month", columns, months)
+    print_caption(
+        f"Free are {PRICES.free.class_a:,} A and {PRICES.free.class_b:,} B a month (prices read on "
+        f"{PRICES.read}). Three metrics logged every {LOG_EVERY:.0f} s; no artifacts (each file is "
+        f"one of class A). The server looks every {IDLE_LOOK_SECONDS:.0f} s, at the change log and "
+        "at each live run, and lists the bucket once a day."
+    )
+
+
+def row_of(asked: Requests, estimate: object) -> list[str]:
+    said = f"{estimate.class_a:,.0f}", f"{estimate.class_b:,.0f}"  # type: ignore[attr-defined]
+    return [f"{asked.class_a:,}", f"{asked.class_b:,}", *said]
+
+
+def nine_hours(server: CloudStorage, folder: Path, logged: list[float]) -> Requests:
+    from mlflow.entities import Metric, RunStatus
+
+    from kaggleops.tracking import session as sessions
+    from kaggleops.tracking.live import LiveRuns
+    from kaggleops.tracking.schedule import flush_interval
+    from kaggleops.tracking.store import BucketTrackingStore
+
+    sessions._sessions.clear()
+    now = 0.0
+    store = BucketTrackingStore(f"gs://{BUCKET}/mlruns")
+    session = store._session
+    session._thread = threading.current_thread()  # its work is done here
+    session.working.live = LiveRuns(lambda: now)
+    session.working.store._changes._clock = lambda: (now, now)
+    session._send_left_behind = lambda: None
+    server.requests()
+
+    name = f"operations {time.time_ns()}"
+    run = store.create_run(store.create_experiment(name), "ada", 0, [], None)
+    waiting = list(reversed(logged))
+    while (now := now + flush_interval(now)) < RUN:
+        while waiting and waiting[-1] <= now:
+            at = waiting.pop()
+            for metric in METRICS:
+                store.log_metric(run.info.run_id, Metric(metric, 0.5, int(at * 1000), int(at)))
+        session._tick()
+    now = RUN
+    store.update_run_info(run.info.run_id, RunStatus.FINISHED, int(RUN * 1000), None)
+    session.close()
+    return server.requests()
+
+
+def a_day_of_a_server(server: CloudStorage, interval: float) -> Requests:
+    from kaggleops.bucket import open_bucket
+    from kaggleops.mlruns import EntityStore, Poll
+
+    now = 0.0
+    poll = Poll(EntityStore(open_bucket(f"gs://{BUCKET}")), clock=lambda: now)
+    list(poll.changed())
+    now = 24 * HOUR  # whatever is open has long been let go of
+    list(poll.changed())
+    server.requests()
+    for look in range(int(24 * HOUR / interval)):
+        now += interval
+        list(poll.changed(full=look == 0))
+    return server.requests()
+
+
+if __name__ == "__main__":
+    main()
