@@ -22,12 +22,13 @@ from kaggleops.mlruns import EntityId, Kind
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.sending import transact
 from kaggleops.tracking.session import session
+from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working import WorkingCopy
 
 _T = TypeVar("_T")
 
 
-class BucketRegistryStore(FileStore):
+class BucketRegistryStore(UnsupportedRegistry, FileStore):
     """MLflow's model registry over a bucket.
 
     Args:

@@ -6,9 +6,10 @@ wait for (a new experiment or run, a final status, a deletion) goes at once.
 """
 
 from kaggleops.tracking.traces import TraceStore
+from kaggleops.tracking.unsupported import UnsupportedTracking
 
 
-class BucketTrackingStore(TraceStore):
+class BucketTrackingStore(UnsupportedTracking, TraceStore):
     """MLflow's tracking API over a bucket: experiments, runs, logged models, traces.
 
     Args:
