@@ -178,9 +178,11 @@ class Session:
         """
         if self._closing:
             self.close()
+        elif self._thread is not None:
+            return  # asked first: a training loop comes here with every point
         elif self.in_server:
             self.flush()
-        elif self._thread is None:
+        else:
             self._thread = threading.Thread(target=self._run, name="kaggleops-flush", daemon=True)
             self._thread.start()
 
