@@ -210,3 +210,19 @@ def test_a_forked_child_leaves_its_parents_connections_alone(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     bucket.stat("k")
     assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("plots/loss.png", "image/png"),
+        ("report.html", "text/html"),
+        ("mlruns/0.tar.gz", "application/octet-stream"),
+        ("model", "application/octet-stream"),
+    ],
+)
+def test_a_browser_is_told_what_it_gets(
+    key: str, kind: str, server: GcsServer, bucket: Bucket
+) -> None:
+    bucket.write(key, b"content", expected=ABSENT)
+    assert server.objects("ours")[key].fields["contentType"] == kind

@@ -13,6 +13,7 @@ How it keeps the promises of base.py:
 
 import base64
 import hashlib
+import mimetypes
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -214,7 +215,7 @@ class GcsBucket(Bucket):
             blob.upload_from_file(
                 content,
                 size=size,
-                content_type="application/octet-stream",
+                content_type=_content_type(blob.name),
                 if_generation_match=_generation(expected),
                 timeout=self._timeout,
                 checksum=None,
@@ -265,6 +266,12 @@ class GcsBucket(Bucket):
 
 def _entry(key: str, blob: Any) -> Entry:
     return Entry(key, str(blob.generation), blob.size, int(blob.updated.timestamp() * 1000))
+
+
+def _content_type(name: str) -> str:
+    # So that a browser shows a plot instead of saving it.
+    kind, encoding = mimetypes.guess_type(name)
+    return kind if kind and not encoding else "application/octet-stream"
 
 
 def _md5() -> Any:
