@@ -106,7 +106,15 @@ def main_file(entity_id: EntityId, **changes: Any) -> dict[str, bytes]:
             "name": "encoder",
             "status": 2,
         },
-        Kind.TRACE: {"request_time": "2026-11-21T11:59:45.166Z", "state": "OK", "trace_id": name},
+        Kind.TRACE: {
+            "request_time": "2026-11-21T11:59:45.166Z",
+            "state": "OK",
+            "trace_id": name,
+            "trace_location": {
+                "mlflow_experiment": {"experiment_id": home},
+                "type": "MLFLOW_EXPERIMENT",
+            },
+        },
         Kind.DATASET: {"digest": "d", "name": "tweets", "source": "{}", "source_type": "local"},
         Kind.REGISTERED_MODEL: {"creation_timestamp": 1, "last_updated_timestamp": 1, "name": name},
     }

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from kaggleops.mlruns.checking import check_entity
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
@@ -23,7 +23,7 @@ from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 MAX_BYTES = 512 << 20
 """The most that an archive may hold unpacked. A run of ten million points takes some 400 MB."""
 
-MAX_ENTRIES = 100_000
+MAX_ENTRIES = 50_000
 MAX_PATH_BYTES = 2_048
 MAX_NAME_BYTES = 255  # as file systems have it
 MAX_DEPTH = 128  # MLflow's names have at most 250 characters, slashes included
@@ -33,6 +33,7 @@ _MAX_TREE_BYTES = 64 << 20
 # Far more than an entity usually has. Larger ones take turns, so that a dozen of them, each of the
 # largest size that is allowed, do not fill the memory at once.
 _LARGE = 32 << 20
+_PIECE = 8 << 20
 _large_one = threading.Lock()
 
 _MAX_NOTED = 1 << 53
@@ -112,38 +113,49 @@ def check_packable(entity: Entity, doing: str) -> None:
 
 
 @contextmanager
-def _inflated(data: bytes, doing: str) -> Iterator[bytes]:
-    # gzip.decompress would first fill the memory and then say how much it was.
-    inflater = zlib.decompressobj(wbits=31)
+def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
+    size = _inflated_size(data, doing)
+    with _large_one if size > _LARGE else nullcontext():
+        content = io.BytesIO()
+        for piece in _pieces(data):
+            content.write(piece)
+        content.seek(0)
+        yield content
+
+
+def _inflated_size(data: bytes, doing: str) -> int:
+    # Counted before anything is kept: a megabyte can become a gigabyte.
+    size = 0
     try:
-        content = inflater.decompress(data, _LARGE)
-        if not inflater.unconsumed_tail:
-            _check_end(inflater, doing)
-            yield content
-            return
-        with _large_one:
-            content += inflater.decompress(inflater.unconsumed_tail, MAX_BYTES - len(content))
-            if inflater.unconsumed_tail:
+        for piece in _pieces(data):
+            size += len(piece)
+            if size > MAX_BYTES:
                 problem = f"it unpacks to more than {MAX_BYTES >> 20} MiB"
                 raise BrokenEntityError(doing, problem)
-            _check_end(inflater, doing)
-            yield content
     except zlib.error as error:
         raise BrokenEntityError(doing, f"it is not a gzip archive ({error})") from error
+    except EOFError as error:
+        raise BrokenEntityError(doing, str(error)) from error
+    return size
 
 
-def _check_end(inflater: "zlib._Decompress", doing: str) -> None:
-    if not inflater.eof:
-        raise BrokenEntityError(doing, "it is cut off in the middle")
+def _pieces(data: bytes) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(wbits=31)
+    while not inflater.eof:
+        piece = inflater.decompress(data, _PIECE)
+        data = inflater.unconsumed_tail
+        if not piece and not inflater.eof:
+            raise EOFError("it is cut off in the middle")
+        yield piece
     if inflater.unused_data:
-        raise BrokenEntityError(doing, "something follows the archive")
+        raise EOFError("something follows the archive")
 
 
-def _read_tar(content: bytes, doing: str) -> tuple[dict[str, bytes], set[str]]:
+def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[str]]:
     files: dict[str, bytes] = {}
     folders: set[str] = set()
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        with tarfile.open(fileobj=content, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 # Else it remembers every entry, at ten times its size.
                 archive.members.clear()  # type: ignore[attr-defined]
@@ -155,12 +167,13 @@ def _read_tar(content: bytes, doing: str) -> tuple[dict[str, bytes], set[str]]:
                     folders.add(info.name)
                 elif info.type in _PLAIN_FILE and info.sparse is None:
                     _check_new(info.name, files.keys(), doing)
-                    files[info.name] = _content(archive, info, doing)
+                    files[info.name] = _content(content, info, doing)
                 else:
                     problem = f"{_short(info.name)} is neither a file nor a folder"
                     raise BrokenEntityError(doing, problem)
             # tarfile takes a damaged header for the end.
-            if content[archive.offset :].strip(b"\0"):
+            content.seek(archive.offset)
+            if content.read().strip(b"\0"):
                 raise BrokenEntityError(doing, "what follows its last readable entry is damaged")
     except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
         raise BrokenEntityError(doing, f"it is not a readable tar archive ({error})") from error
@@ -172,9 +185,10 @@ def _check_new(name: str, known: Container[str], doing: str) -> None:
         raise BrokenEntityError(doing, f"it holds {_short(name)} twice")
 
 
-def _content(archive: tarfile.TarFile, info: tarfile.TarInfo, doing: str) -> bytes:
-    stream = archive.extractfile(info)
-    content = stream.read() if stream else b""
+def _content(tar: io.BytesIO, info: tarfile.TarInfo, doing: str) -> bytes:
+    # Not tarfile's own reader: it takes as long to make one as to read the header.
+    with tar.getbuffer() as buffer:
+        content = bytes(buffer[info.offset_data : info.offset_data + info.size])
     if len(content) != info.size:
         raise BrokenEntityError(doing, f"{_short(info.name)} is cut off")
     return content

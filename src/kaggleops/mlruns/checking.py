@@ -47,13 +47,11 @@ _FIELDS: Mapping[Kind, Mapping[str, tuple[type, ...]]] = {
     Kind.REGISTERED_MODEL: {"name": _TEXT},
 }
 _VERSION_FIELDS = {"name": _TEXT, "version": (int, str), "creation_timestamp": _NUMBER}
-_LINK_FIELDS = {
-    "source_type": _TEXT,
-    "source_id": _TEXT,
-    "destination_type": _TEXT,
-    "destination_id": _TEXT,
-    "tags": (dict,),
-}
+_LINK_FIELDS = {"source_id": _TEXT, "destination_id": _TEXT, "tags": (dict,)}
+_LINK_TYPES = {"source_type", "destination_type"}
+_INPUT_TYPES = ("RUN", "DATASET", "MODEL")
+_OUTPUT_TYPES = ("RUN_OUTPUT", "MODEL_OUTPUT")
+_LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
 _STATUSES: Mapping[Kind, range] = {Kind.RUN: range(1, 6), Kind.LOGGED_MODEL: range(4)}
 
 
@@ -68,6 +66,8 @@ def check_entity(entity: Entity, doing: str) -> None:
         BrokenEntityError: with the file and what is wrong with it.
     """
     _check_main_file(entity, doing)
+    if entity.id.kind is Kind.RUN:
+        _check_links_whole(entity, doing)
     folders = _FOLDERS.get(entity.id.kind, {})
     for path, data in entity.files.items():
         folder, _, name = path.partition("/")
@@ -141,9 +141,35 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
         _check_text(name.removeprefix("tags/"), data, doing)
 
 
-def _check_link(name: str, data: bytes, doing: str) -> None:
-    if name.endswith(f"/{META}"):
-        _check_fields(parse_yaml(data, doing), _LINK_FIELDS, doing)
+def _check_input(name: str, data: bytes, doing: str) -> None:
+    _check_link(name, data, doing, _INPUT_TYPES)
+
+
+def _check_output(name: str, data: bytes, doing: str) -> None:
+    meta = _check_link(name, data, doing, _OUTPUT_TYPES)
+    _check_fields(meta, {"step": _NUMBER}, doing)
+
+
+def _check_link(name: str, data: bytes, doing: str, types: tuple[str, ...]) -> Mapping[str, Any]:
+    if not re.fullmatch(rf"[^/]+/{META}", name):
+        raise BrokenEntityError(doing, "that is no place for a file")
+    meta = parse_yaml(data, doing)
+    _check_fields(meta, _LINK_FIELDS, doing)
+    for field in sorted(_LINK_TYPES):
+        if meta.get(field) not in types:
+            raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta.get(field)))}")
+    # What it names is looked for by that name, here and in the bucket.
+    for field in ("source_id", "destination_id"):
+        if not _LINK_ID.fullmatch(meta[field]):
+            raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta[field]))}")
+    return meta
+
+
+def _check_links_whole(entity: Entity, doing: str) -> None:
+    for folder in entity.folders:
+        parent, _, name = folder.partition("/")
+        if name and parent in ("inputs", "outputs") and f"{folder}/{META}" not in entity.files:
+            raise BrokenEntityError(doing, f"{_short(folder)} has no {META}")
 
 
 def _check_yaml(name: str, data: bytes, doing: str) -> None:
@@ -187,8 +213,8 @@ _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
         "metrics": _check_points,
         "params": _check_text,
         "tags": _check_text,
-        "inputs": _check_link,
-        "outputs": _check_link,
+        "inputs": _check_input,
+        "outputs": _check_output,
     },
     Kind.LOGGED_MODEL: {
         "metrics": _check_model_points,

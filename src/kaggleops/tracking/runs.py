@@ -55,7 +55,9 @@ class RunStore(ExperimentStore):
         # A run's folder only names its datasets; they are entities of the experiment.
         with mlflow_errors():
             for dataset_id in self._dataset_ids(run_info):
-                self._working.bring(EntityId(Kind.DATASET, run_info.experiment_id, dataset_id))
+                dataset = EntityId(Kind.DATASET, run_info.experiment_id, dataset_id)
+                if dataset not in self._working.known:  # it never changes
+                    self._working.bring_readable(dataset)
         return super()._get_all_inputs(run_info)
 
     def _dataset_ids(self, run_info: RunInfo) -> list[str]:

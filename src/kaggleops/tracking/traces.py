@@ -1,9 +1,10 @@
 """Traces in the bucket, with their tags, metadata and assessments."""
 
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Assessment, TraceInfo
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MissingConfigException, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.validation import _resolve_experiment_ids_and_locations
 
@@ -30,6 +31,14 @@ class TraceStore(LoggedModelStore):
         if entity_id is None:
             raise MlflowException(f"Trace with ID '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST)
         return entity_id
+
+    def _get_trace_info_from_dir(self, trace_dir: str) -> TraceInfo | None:
+        try:
+            return super()._get_trace_info_from_dir(trace_dir)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            # The only one that MLflow passes over, with a warning, where it lists traces.
+            name = Path(trace_dir).name
+            raise MissingConfigException(f"Trace {name} cannot be read: {error}") from error
 
     # -- reading ------------------------------------------------------------------------------
 

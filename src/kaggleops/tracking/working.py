@@ -216,13 +216,16 @@ class WorkingCopy:
         ]
         if len(changed) > 1:
             with ThreadPoolExecutor(min(_WORKERS, len(changed))) as pool:
-                list(pool.map(self._bring_readable, changed))
+                list(pool.map(self.bring_readable, changed))
         else:
             for entity_id in changed:
-                self._bring_readable(entity_id)
+                self.bring_readable(entity_id)
 
-    def _bring_readable(self, entity_id: EntityId) -> None:
-        # One broken object must not hide the others.
+    def bring_readable(self, entity_id: EntityId) -> None:
+        """Bring the entity here in its newest version, or warn that it is broken.
+
+        One broken object must not hide the others.
+        """
         try:
             self.bring(entity_id, refresh=True)
         except (BrokenEntityError, ParamConflictError) as error:
