@@ -208,6 +208,29 @@ def test_after_a_kill_push_sends_what_was_kept(server: GcsServer, state_folder: 
     assert not left(state_folder)
 
 
+def test_the_next_process_on_the_machine_sends_what_a_killed_one_had_kept(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    mlflow.log_artifact(file(f"{os.environ['NAME']}.bin", b"weights"))
+    wait()
+    """)
+    server.fail("reset", times=None, where=is_upload)
+    killed = Training(script, URI, state_folder, NAME="first")
+    killed.until("waiting")
+    killed.signal(signal.SIGKILL)
+    killed.end()
+    server.heal()
+    after = Training(script, URI, state_folder, NAME="second", KAGGLEOPS_FLUSH_SECONDS="0.05")
+    after.until("waiting")
+    while left(state_folder):
+        pass  # the test's own time limit ends this if it is never sent
+    assert artifacts(server) == {"first.bin": b"weights", "second.bin": b"weights"}
+    after.signal(signal.SIGTERM)
+    after.end()
+
+
 def test_a_kill_in_the_middle_of_keeping_leaves_nothing_that_is_not_whole(
     server: GcsServer, state_folder: Path
 ) -> None:

@@ -1,12 +1,16 @@
 """Artifacts that processes left behind: find them and send them."""
 
+import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaggleops.bucket import BucketError, BucketUnavailableError
 from kaggleops.tracking.artifact_uploads import Sender
-from kaggleops.tracking.spool import Kept, Place, found_spools
+from kaggleops.tracking.spool import Kept, Place, found_spools, spools_of
+
+_log = logging.getLogger("kaggleops")
 
 
 @dataclass
@@ -62,3 +66,22 @@ def _send(to_send: list[Kept], result: SentArtifacts, progress: Callable[[int, i
             result.places.append(kept.place)
             kept.remove()
     progress(sum(sizes), sum(sizes))
+
+
+def send_earlier_artifacts(bucket_uri: str) -> None:
+    """Send what earlier processes left: a kernel that was restarted, say.
+
+    In a thread that nobody waits for: it may be much, and `kaggleops push` sends the rest.
+    """
+    if spools_of(bucket_uri).is_dir():
+        name = "kaggleops-earlier-artifacts"
+        threading.Thread(target=_send_earlier, args=(bucket_uri,), name=name, daemon=True).start()
+
+
+def _send_earlier(bucket_uri: str) -> None:
+    sent = send_kept_artifacts(bucket_uri)
+    for problem in sent.problems:
+        _log.warning("%s", problem)
+    if sent.places:
+        count, first = len(sent.places), sent.places[0]
+        _log.warning("Sent %d artifacts that an earlier process had kept here: %s …", count, first)

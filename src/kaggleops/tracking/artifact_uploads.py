@@ -240,12 +240,18 @@ class Uploads:
         sent = 0
         failed: set[str] = set()
         with self._sending:
-            for place, kept in list(self._waiting.items()):
+            with self._lock:
+                every = list(self._waiting.items())
+            for place, kept in every:
                 if place.bucket in failed:
                     continue  # the others would wait as long, and fail as well
-                try:
+                with self._lock:
+                    if self._waiting.get(place) is not kept:
+                        continue  # something newer has come
                     # Not what the manifest says: an older file may have arrived meanwhile.
-                    version = self._sender.send(kept, self._written.get(place, ABSENT))
+                    replaces = self._written.get(place, ABSENT)
+                try:
+                    version = self._sender.send(kept, replaces)
                 except BucketUnavailableError:
                     failed.add(place.bucket)
                 except BucketError:

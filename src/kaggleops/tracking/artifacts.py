@@ -7,7 +7,8 @@ two minutes a file (a folder's files twice) and then raise in the training proce
 
 import os
 import posixpath
-from collections.abc import Iterator
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kaggleops.bucket.gcs_client import connect
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
-from kaggleops.tracking.spool import Kept, Place
+from kaggleops.tracking.spool import Place
 
 _OURS = ("gs://", "bucket+file://")
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
@@ -92,23 +93,26 @@ class BucketArtifactRepository(GCSArtifactRepository):
     # -- reading ------------------------------------------------------------------------------
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        waiting = self._waiting_in(path)  # first: what is sent meanwhile is then in the bucket
         found = {info.path: info for info in super().list_artifacts(path)}
-        for name, kept in self._waiting_in(path):
-            child, _, deeper = name.partition("/")
-            shown = posixpath.join(path or "", child)
-            size = None if deeper else kept.content.stat().st_size
-            found[shown] = FileInfo(shown, bool(deeper), size)
-        return sorted(found.values(), key=lambda info: info.path)
+        return sorted({**found, **waiting}.values(), key=lambda info: info.path)
 
-    def _waiting_in(self, path: str | None) -> Iterator[tuple[str, Kept]]:
+    def _waiting_in(self, path: str | None) -> dict[str, FileInfo]:
+        found = {}
         start = posixpath.join(self._root, path or "", "")
         for kept in self._uploads.waiting(self._bucket, start):
-            yield kept.place.key.removeprefix(start), kept
+            child, _, deeper = kept.place.key.removeprefix(start).partition("/")
+            shown = posixpath.join(path or "", child)
+            with suppress(FileNotFoundError):  # it has just been sent
+                size = None if deeper else kept.content.stat().st_size
+                found[shown] = FileInfo(shown, bool(deeper), size)
+        return found
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         key = posixpath.join(self._root, remote_file_path)
         for kept in self._uploads.waiting(self._bucket, key):
             if kept.place.key == key:
-                Path(local_path).write_bytes(kept.content.read_bytes())
-                return
+                with suppress(FileNotFoundError):  # it has just been sent
+                    shutil.copyfile(kept.content, local_path)
+                    return
         super()._download_file(remote_file_path, local_path)

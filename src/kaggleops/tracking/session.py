@@ -28,6 +28,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.tracking import ending
+from kaggleops.tracking.artifact_outbox import send_earlier_artifacts
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.places import disk_is_full, make_private, new_folder, outboxes, own, remove
 from kaggleops.tracking.schedule import flush_interval
@@ -261,6 +262,7 @@ class Session:
 
     def _send_left_behind(self) -> None:
         """Send what earlier processes on this machine left: a kernel that was restarted, say."""
+        send_earlier_artifacts(self.bucket_uri)
         try:
             sent = send_left_behind(self.working.store)
         except (KaggleOpsError, OSError):
