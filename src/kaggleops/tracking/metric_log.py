@@ -31,6 +31,19 @@ class MetricLog:
         self._folder = folder
         self._files: OrderedDict[str, int] = OrderedDict()
 
+    def accepts(self, metric: Metric) -> bool:
+        """Whether the point is valid beyond doubt: plain numbers for a metric that is open here.
+
+        MLflow's own check, for all others, takes half as long as everything else together.
+        """
+        return (
+            metric.key in self._files
+            and type(metric.value) is float
+            and type(metric.timestamp) is int
+            and metric.timestamp >= 0
+            and type(metric.step) is int
+        )
+
     def append(self, metric: Metric) -> None:
         """Write one point, in the file store's own form.
 
@@ -40,7 +53,8 @@ class MetricLog:
         handle = self._files.get(metric.key)
         if handle is None:
             handle = self._open(metric.key)
-        line = f"{metric.timestamp} {metric.value} {metric.step}"
+        # MLflow takes a step of 2.0, and its file store cannot read it back.
+        line = f"{int(metric.timestamp)} {metric.value} {int(metric.step)}"
         if metric.dataset_name is not None and metric.dataset_digest is not None:
             line += f" {metric.dataset_name} {metric.dataset_digest}"
         data = f"{line}\n".encode()

@@ -149,10 +149,12 @@ class RunStore(ExperimentStore):
             self._working.delete(entity_id)
 
     def log_metric(self, run_id: str, metric: Metric) -> None:
-        _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
         working = self._working
         with working.lock:
-            log = working.metric_logs.get(run_id) or self._open_metric_log(run_id)
+            log = working.metric_logs.get(run_id)
+            if log is None or not log.accepts(metric):
+                _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+                log = log or self._open_metric_log(run_id)
             self._append(log, metric)
             working.changed(log.entity_id)
         try:
