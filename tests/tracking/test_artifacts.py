@@ -26,7 +26,7 @@ URI = "gs://our-bucket/mlruns"
 PREAMBLE = """
 from pathlib import Path
 from kaggleops.tracking import artifact_uploads as uploads
-uploads.PATIENCE = 0.2
+uploads.PATIENCE = session.PATIENCE = 0.2
 uploads.FIRST_PAUSE = 0.05
 mlflow.set_experiment("e")
 
@@ -94,6 +94,11 @@ def away_503(server: GcsServer) -> Callable[[], object]:
     return server.heal
 
 
+def away_altogether(server: GcsServer) -> Callable[[], object]:
+    server.fail(503, times=None)
+    return server.heal
+
+
 def away_429(server: GcsServer) -> Callable[[], object]:
     server.fail(429, times=None, where=is_upload, retry_after=1)
     return server.heal
@@ -123,7 +128,16 @@ def away_bucket(server: GcsServer) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    "away", [away_503, away_429, away_reset, away_reset_inside, away_login, away_bucket]
+    "away",
+    [
+        away_503,
+        away_altogether,
+        away_429,
+        away_reset,
+        away_reset_inside,
+        away_login,
+        away_bucket,
+    ],
 )
 def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
     away: Callable[[GcsServer], Callable[[], object]], server: GcsServer, state_folder: Path
@@ -159,6 +173,19 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
     assert ended.errors.count("artifacts are kept here and sent later") == 1
     assert "Traceback" not in ended.errors
     assert not left(state_folder)
+
+
+def test_an_upload_is_one_request(server: GcsServer, state_folder: Path) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    for epoch in "1", "2":
+        mlflow.log_artifact(file("last.txt", epoch))
+    """)
+    ended = train(script, URI, state_folder)
+    assert ended.code == 0, ended.errors
+    asked = [each for each in server.requests if (each.key or "").startswith("artifacts/")]
+    assert [each.op for each in asked] == ["objects.insert"] * 2
+    assert artifacts(server) == {"last.txt": b"2"}
 
 
 def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
