@@ -22,8 +22,11 @@ from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.mlruns.folder import entities_in
+from kaggleops.mlruns.importing import Imported, import_into
 from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.mlruns.rebasing import artifact_path
+from kaggleops.mlruns.sources import opened
+from kaggleops.mlruns.store import EntityStore
 from tests.tracking.scenario import play, tree
 from tests.tracking.test_registry import play as play_registry
 
@@ -82,6 +85,12 @@ def _long_ago(folder: Path) -> None:
     an_hour_ago = time.time() - 3600
     for path in folder.rglob("*"):
         os.utime(path, (an_hour_ago, an_hour_ago))
+
+
+def bring(store: EntityStore, source: object) -> Imported:
+    """Import a folder or an address into a bucket."""
+    with opened(str(source)) as found:
+        return import_into(store, found)
 
 
 def plain_tree(folder: Path) -> dict[str, bytes | None]:

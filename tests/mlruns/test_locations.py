@@ -1,0 +1,188 @@
+"""Artifacts of an imported or copied bucket are found, wherever they were logged."""
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.store.model_registry.file_store import FileStore as FileRegistry
+from mlflow.store.tracking.file_store import FileStore
+
+from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.mlruns import EntityStore
+from kaggleops.mlruns.entity import dump_yaml, parse_yaml
+from tests.fakes.gcs_server import GcsServer
+from tests.mlruns.corpus import (
+    WITH_ARTIFACTS,
+    add_artifacts,
+    allowed,
+    artifacts_through_mlflow,
+    bring,
+    content_of,
+    make_mlruns,
+)
+
+__all__ = ["allowed"]
+
+pytestmark = pytest.mark.usefixtures("allowed")
+
+
+@pytest.fixture
+def store(bucket: Bucket) -> EntityStore:
+    return EntityStore(bucket)
+
+
+@pytest.fixture
+def mlruns(tmp_path: Path) -> Path:
+    """An `mlruns` with every kind of entity, and artifacts in it."""
+    make_mlruns(tmp_path / "mlruns")
+    add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
+    return tmp_path / "mlruns"
+
+
+ROOTS = [
+    "file:///content/mlruns",
+    "/kaggle/working/mlruns",
+    "./mlruns",
+    "mlruns",
+    "file:///C:/Users/ada/mlruns",
+    "C:\\Users\\ada\\mlruns",
+    "gs://the-old-bucket/somewhere/mlruns",
+    "gs://the-old-bucket/artifacts",
+    "/home/ada/experiments",
+]
+
+
+def with_root(mlruns: Path, root: str) -> None:
+    """Let every location in the source be one under another root."""
+    for path in (*mlruns.rglob("meta.yaml"), *mlruns.rglob("mlflow.artifactLocation")):
+        text = path.read_text()
+        if mlruns.as_uri() not in text:
+            continue
+        if path.name == "meta.yaml":
+            meta = parse_yaml(text.encode(), "")
+            meta = {key: _under(value, mlruns.as_uri(), root) for key, value in meta.items()}
+            path.write_bytes(dump_yaml(meta))
+        else:
+            path.write_text(_under(text, mlruns.as_uri(), root))
+
+
+def _under(value: object, old: str, new: str) -> object:
+    if not (isinstance(value, str) and value.startswith(old)):
+        return value
+    moved = new + value[len(old) :]
+    return moved.replace("/", "\\") if "\\" in new else moved
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_artifact_is_found_whatever_machine_it_comes_from(
+    store: EntityStore, mlruns: Path, root: str, tmp_path: Path
+) -> None:
+    with_root(mlruns, root)
+    result = bring(store, mlruns)
+    assert result.problems == []
+    uri = f"{store.bucket.uri}/mlruns"
+    got = artifacts_through_mlflow(uri, tmp_path / "got")
+    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+    client = MlflowClient(uri)
+    for each in client.search_experiments(3):
+        chosen = each.name == "second, renamed"  # gs://elsewhere/x works from anywhere
+        assert each.artifact_location.startswith(store.artifact_root) is not chosen
+
+
+def test_new_runs_of_an_imported_experiment_log_to_the_bucket(
+    store: EntityStore, mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_root(mlruns, "file:///content/mlruns")
+    bring(store, mlruns)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{store.bucket.uri}/mlruns")
+    mlflow.set_tracking_uri(f"{store.bucket.uri}/mlruns")
+    mlflow.set_experiment("first")
+    with mlflow.start_run() as new:
+        mlflow.log_text("hello", "hello.txt")
+    key = f"artifacts/{new.info.experiment_id}/{new.info.run_id}/artifacts/hello.txt"
+    assert store.bucket.read(key).data == b"hello"
+
+
+def test_a_registered_model_is_found_after_a_move(store: EntityStore, mlruns: Path) -> None:
+    registry = FileRegistry(str(mlruns))
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    full = next(each.info for each in source.search_runs([home], "", 3, 9) if each.data.params)
+    registry.create_registered_model("spans")
+    registry.create_model_version("spans", f"{full.artifact_uri}/model", full.run_id)
+    registry.create_model_version("spans", "s3://chosen/by/hand")
+    with_root(mlruns, "file:///content/mlruns")
+    bring(store, mlruns)
+    client = MlflowClient(f"{store.bucket.uri}/mlruns", f"{store.bucket.uri}/mlruns")
+    expected = f"{store.artifact_root}/{home}/{full.run_id}/artifacts/model"
+    assert client.get_model_version_download_uri("spans", "1") == expected
+    assert client.get_model_version_download_uri("spans", "2") == "s3://chosen/by/hand"
+
+
+def test_artifacts_that_lie_outside_are_followed(store: EntityStore, tmp_path: Path) -> None:
+    make_mlruns(tmp_path / "mlruns", (tmp_path / "store").as_uri())
+    add_artifacts(tmp_path / "mlruns", tmp_path / "store")
+    assert bring(store, tmp_path / "mlruns").problems == []
+    got = artifacts_through_mlflow(f"{store.bucket.uri}/mlruns", tmp_path / "got")
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+    assert got
+
+
+def test_artifacts_that_cannot_be_found_are_named(store: EntityStore, tmp_path: Path) -> None:
+    make_mlruns(tmp_path / "mlruns", "file:///mnt/gone/store")
+    result = bring(store, tmp_path / "mlruns")
+    assert len(result.new) == 16
+    assert len(result.problems) == 1
+    assert "/mnt/gone/store" in result.problems[0]
+
+
+def test_no_file_of_this_machine_is_taken_for_an_artifact(
+    store: EntityStore, mlruns: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/key").write_text("secret")
+    source = FileStore(str(mlruns))
+    home = source.get_experiment_by_name("first").experiment_id
+    hostile, linked = (source.create_run(home, "eve", 1, [], "x").info.run_id for _ in "ab")
+    meta = mlruns / home / hostile / "meta.yaml"
+    fields = parse_yaml(meta.read_bytes(), "")
+    meta.write_bytes(dump_yaml({**fields, "artifact_uri": (tmp_path / "private").as_uri()}))
+    (mlruns / home / linked / "artifacts/link").symlink_to(tmp_path / "private")
+    (mlruns / home / linked / "artifacts/key").symlink_to(tmp_path / "private/key")
+    bring(store, mlruns)
+    assert not any("key" in entry.key for entry in store.bucket.list())
+
+
+def test_a_bucket_copied_to_another_name(
+    store: EntityStore, mlruns: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    bring(store, mlruns)
+    if isinstance(store.bucket, DirectoryBucket):
+        shutil.copytree(tmp_path / "a bucket", tmp_path / "renamed")
+        copy = open_bucket(str(tmp_path / "renamed"))
+        shutil.rmtree(tmp_path / "a bucket")
+    else:
+        server: GcsServer = request.getfixturevalue("gcs_server")
+        server.create_bucket("renamed")
+        for key, found in server.objects("our-bucket").items():
+            server.put("renamed", key.removeprefix("some/prefix/"), found.data)
+        server.delete_bucket("our-bucket")
+        copy = open_bucket("gs://renamed")
+    got = artifacts_through_mlflow(f"{copy.uri}/mlruns", tmp_path / "got")
+    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
+
+
+def test_artifacts_of_a_tracking_server_are_found_beside_its_mlruns(
+    store: EntityStore, tmp_path: Path
+) -> None:
+    make_mlruns(tmp_path / "mlruns", "mlflow-artifacts:/")
+    add_artifacts(tmp_path / "mlruns", tmp_path / "mlartifacts")
+    assert bring(store, tmp_path / "mlruns").problems == []
+    got = artifacts_through_mlflow(f"{store.bucket.uri}/mlruns", tmp_path / "got")
+    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
+    assert got == {entity_id: content_of(entity_id) for entity_id in got}
