@@ -82,8 +82,8 @@ def test_a_broken_run_does_not_hide_the_others(bucket: Bucket, tmp_path: Path) -
     done = kaggleops("cost", "--bucket", bucket.uri, cwd=tmp_path)
 
     assert done.code == 0, done.errors
-    assert "1 runs could not be read" in done.errors
-    assert "of the 1 runs of the last 30 days" in done.output.replace("\n", " ")
+    assert "as they cannot be read: 1 runs" in done.errors
+    assert "runs of the last 30 days (1):" in done.output.replace("\n", " ")
 
 
 def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:

@@ -25,7 +25,7 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
     from kaggleops.reports.cost import Charge, charges, usage
     from kaggleops.reports.operations import IDLE_LOOK_SECONDS
     from kaggleops.reports.prices import CLOUD_STORAGE as PRICES
-    from kaggleops.reports.prices import GIB
+    from kaggleops.reports.prices import GIB, MIB
 
     PRICES.storage_in(region)
     place = bucket_of(bucket)
@@ -71,21 +71,22 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
     row(class_b, "Operations of class B (reads)")
     table.add_row("Total", "", "", f"{total:.4f}", style="bold")
 
-    out.print(f"An estimate for {place} in {region}\n", highlight=False)
+    where = f"in {region}" if place.startswith("gs:") else f"if it lay on Cloud Storage in {region}"
+    out.print(f"An estimate for {place} {where}\n", highlight=False)
     out.print(table)
     out.print(
-        f"\nStored: runs {used.runs / GIB:.3f} GiB, artifacts {used.artifacts / GIB:.3f} GiB, "
-        f"other {used.other / GIB:.3f} GiB.\n"
-        f"Operations: of the {used.recent_runs:,.0f} runs of the last 30 days "
-        f"({used.tracking.class_a:,.0f} A, {used.tracking.class_b:,.0f} B), and of a server that "
-        f"nobody looks at and that looks every {IDLE_LOOK_SECONDS:.0f} s "
-        f"({used.server.class_a:,.0f} A, {used.server.class_b:,.0f} B).",
+        f"\nStored: runs {used.runs / MIB:,.1f} MiB, artifacts {used.artifacts / MIB:,.1f} MiB, "
+        f"other {used.other / MIB:,.1f} MiB.\n"
+        f"Operations: runs of the last 30 days ({used.recent_runs:,.0f}): "
+        f"{used.tracking.class_a:,.0f} A, {used.tracking.class_b:,.0f} B; a server that nobody "
+        f"looks at, which looks every {IDLE_LOOK_SECONDS:.0f} s: {used.server.class_a:,.0f} A, "
+        f"{used.server.class_b:,.0f} B.",
         highlight=False,
     )
     if used.looked_at < used.all_runs:
         out.print(f"Read: {used.looked_at:,} of {used.all_runs:,} runs, taken as a sample.")
     if used.unreadable:
-        err.print(f"{used.unreadable} runs could not be read and are not in it.", style="yellow")
+        err.print(f"Not in it, as they cannot be read: {used.unreadable} runs.", style="yellow")
     out.print("\nNot in it, because the bucket does not tell:", highlight=False)
     for each in unknown:
         out.print(f"  - {each}", highlight=False)

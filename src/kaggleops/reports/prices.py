@@ -66,6 +66,7 @@ class Prices:
         return self.free if region in self.free_regions else Allowance(0, 0, 0)
 
 
+MIB = 2**20
 GIB = 2**30
 
 CLOUD_STORAGE = Prices(
