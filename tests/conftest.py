@@ -25,6 +25,7 @@ os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's working copies lie; no test sees another's tracking stores or settings."""
+    monkeypatch.chdir(tmp_path)  # MLflow's default is a database in the working directory
     monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
     for name in ("TRACKING_URI", "REGISTRY_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)

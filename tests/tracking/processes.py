@@ -1,10 +1,12 @@
 """A training process of its own: started, watched, ended in whatever way a test wants."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +35,7 @@ class Ended:
 
 
 class Training:
-    """A Python process that logs to a bucket.
+    """A Python process that logs to a bucket; what a failed test leaves of it is killed.
 
     Args:
         script: what it does, after the preamble.
@@ -57,6 +59,7 @@ class Training:
             text=True,
         )
         self._said: list[str] = []
+        weakref.finalize(self, _kill, self._process)
 
     def line(self) -> str:
         """Return the next line it writes, waiting for it."""
@@ -84,6 +87,13 @@ class Training:
         """Wait for its end."""
         output, errors = self._process.communicate(timeout=120)
         return Ended(self._process.returncode, "\n".join([*self._said, output]), errors)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def train(script: str, tracking_uri: str, home: Path, **environment: str) -> Ended:

@@ -27,6 +27,7 @@ URI = "gs://our-bucket/mlruns"
 
 # Logs while the bucket is as the test made it, and goes on until it was all sent.
 THROUGH_TROUBLE = """
+import time
 from kaggleops.tracking import session
 session.PATIENCE = 0.2
 mlflow.set_experiment("e")
@@ -40,11 +41,11 @@ for step in range(50):
     mlflow.log_metric("loss", step, step=step)
 mlflow.log_param("lr", 0.1)
 while not live._failed:
-    pass
+    time.sleep(0.01)
 say("warned")
 sys.stdin.readline()
 while live.working.unsent:
-    pass
+    time.sleep(0.01)
 say("sent")
 """
 

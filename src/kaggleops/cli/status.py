@@ -85,10 +85,19 @@ def _row(state: "RunState", now_ms: int) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Run", "Name", "Commit", "Status", "Heard"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        status = Text(row["status"], style=_STYLES.get(row["status"], ""))
-        ago = f"{timedelta(seconds=row['silent_seconds'])} ago"
-        table.add_row(row["run_id"], row["name"] or "", row["commit"], status, ago)
+    cells = [
+        (
+            Text(row["run_id"]),
+            Text(row["name"] or ""),
+            Text(row["commit"]),
+            Text(row["status"], style=_STYLES.get(row["status"], "")),
+            Text(f"{timedelta(seconds=row['silent_seconds'])} ago"),
+        )
+        for row in rows
+    ]
+    for number, column in enumerate(("Run", "Name", "Commit", "Status", "Heard")):
+        # Never cut: people copy them.
+        table.add_column(column, min_width=max(len(row[number]) for row in cells), no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
     return table
