@@ -140,6 +140,22 @@ def test_artifacts_that_cannot_be_found_are_named(store: EntityStore, tmp_path: 
     assert "/mnt/gone/store" in result.problems[0]
 
 
+def test_another_bucket_that_cannot_be_read_is_asked_once_and_named(
+    gcs_server: GcsServer, tmp_path: Path
+) -> None:
+    gcs_server.create_bucket("ours")
+    gcs_server.create_bucket("forbidden")
+    gcs_server.deny("forbidden", read=True)
+    make_mlruns(tmp_path / "mlruns", "gs://forbidden/artifacts")
+    result = bring(EntityStore(open_bucket("gs://ours")), tmp_path / "mlruns")
+    assert len(result.new) == 16
+    assert len(result.problems) == 1
+    assert "gs://forbidden/artifacts" in result.problems[0]
+    asked = [each for each in gcs_server.requests if each.bucket == "forbidden"]
+    assert {each.status for each in asked} == {403}
+    assert len({(each.op, each.key) for each in asked}) == len(asked)
+
+
 def test_no_file_of_this_machine_is_taken_for_an_artifact(
     store: EntityStore, mlruns: Path, tmp_path: Path
 ) -> None:

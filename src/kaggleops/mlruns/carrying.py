@@ -12,7 +12,7 @@ from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
 from kaggleops.bucket.keys import is_key
 from kaggleops.mlruns.entity import Entity
 from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
-from kaggleops.mlruns.places import File, Place, PlaceError, local_path, place_at
+from kaggleops.mlruns.places import File, LocalPlace, Place, PlaceError, local_path, place_at
 from kaggleops.mlruns.rebasing import (
     artifact_location,
     artifact_path,
@@ -38,6 +38,8 @@ class Carrier:
         self._root = artifact_root
         self._there: dict[str, Entry] = {entry.key: entry for entry in bucket.list(f"{ARTIFACTS}/")}
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._reached: dict[str, bool] = {}
         self._found_inside: set[str] = set()
         self._lost: dict[str, list[EntityId]] = {}
         self.carried = 0
@@ -78,17 +80,37 @@ class Carrier:
                 self._found_inside.add(root)
                 return place, files
             if (named := self._followed(location, entity_id)) is not None:
-                there = place_at(named)
-                files = {file.path: file for file in there.files()}
-                if files or is_elsewhere(named) or Path(named).is_dir():
-                    return there, files
+                if not is_elsewhere(named):
+                    there: Place = LocalPlace(Path(named))
+                    files = {file.path: file for file in there.files()}
+                    if files or Path(named).is_dir():
+                        return there, files
+                elif self._reaches(root, named):
+                    there = place_at(named)
+                    return there, {file.path: file for file in there.files()}
         except PlaceError as error:
             with self._lock:
                 self.problems.append(f"importing the artifacts of {entity_id}: {error}")
-            return place_at(str(folder)), {}
+            return LocalPlace(folder), {}
         with self._lock:
             self._lost.setdefault(root, []).append(entity_id)
         return place, {}
+
+    def _reaches(self, root: str, location: str) -> bool:
+        """Tell whether a root in another bucket can be read.
+
+        Asked only once: it may take a minute to find out that it cannot.
+        """
+        with self._asking:
+            if root not in self._reached:
+                try:
+                    next(place_at(location).files(), None)
+                    self._reached[root] = True
+                except PlaceError as error:
+                    self._reached[root] = False
+                    with self._lock:
+                        self.problems.append(f"importing the artifacts under {root}: {error}")
+            return self._reached[root]
 
     def _followed(self, location: str, entity_id: EntityId) -> str | None:
         """Return where a location leads, as a path or an address; None where it leads nowhere."""
@@ -132,7 +154,8 @@ class Carrier:
             "and that is not here."
             for root, ids in sorted(self._lost.items())
             # Those of a plain mlruns lie in it: these have none.
-            if root not in self._found_inside and root.rpartition("/")[2] != MLRUNS
+            if root not in self._found_inside | self._reached.keys()
+            and root.rpartition("/")[2] != MLRUNS
         ]
 
 

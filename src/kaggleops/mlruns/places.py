@@ -4,6 +4,7 @@ Only plain files are seen: a link could lead anywhere, and what lies behind it w
 a bucket that others may read.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -131,6 +132,10 @@ class RemotePlace(Place):
     """A prefix behind one of fsspec's file systems, such as `gs://bucket/mlruns`."""
 
     def __init__(self, uri: str) -> None:
+        # Else gcsfs tries gRPC first, for a minute where that leads nowhere.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        # What it has to say it also raises; the rest would be stack traces for a mistyped address.
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
         import fsspec  # only whoever reads remote files needs it, and what it brings
 
         self.uri = uri.rstrip("/")
