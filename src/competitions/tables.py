@@ -11,7 +11,7 @@ import io
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import pandas as pd
 
 from kaggleops.errors import KaggleOpsError, UsageError

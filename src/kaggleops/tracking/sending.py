@@ -11,7 +11,8 @@ from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, Stored, merge
 from kaggleops.mlruns.folder import read_folder, write_folder
 from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.tracking.places import disk_is_full
-from kaggleops.tracking.working import Known, WorkingCopy
+from kaggleops.tracking.working import WorkingCopy
+from kaggleops.tracking.working_folder import Known
 
 _ATTEMPTS = 10
 

@@ -5,15 +5,9 @@ in the bucket, where versions merge. What is logged goes to the disk at once (a 
 it there) and from the disk to the bucket when it is sent (see sending.py).
 """
 
-import json
-import logging
 import os
-import shutil
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow.entities import RunStatus
@@ -27,7 +21,7 @@ from kaggleops.bucket import (
 )
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
 from kaggleops.mlruns.entity import META
-from kaggleops.mlruns.folder import TRASH, Base, mend, now_ms, read_folder, write_base, write_folder
+from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
 from kaggleops.mlruns.layout import is_experiment_id
 from kaggleops.mlruns.merging import (
     ENDED,
@@ -36,24 +30,13 @@ from kaggleops.mlruns.merging import (
     status_rank,
     yield_params,
 )
-from kaggleops.tracking.live import LiveRuns
-from kaggleops.tracking.metric_log import MetricLog
-
-_log = logging.getLogger("kaggleops")
+from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
 
 _WORKERS = 16
 
 
-@dataclass
-class Known:
-    """What this process knows of an entity in the bucket."""
-
-    version: Version = ABSENT
-    base: Base = field(default_factory=Base)
-
-
-class WorkingCopy:
-    """A folder of unpacked entities, each fetched when it is needed, and which of them changed.
+class WorkingCopy(WorkingFolder):
+    """A folder of unpacked entities, each fetched when it is needed.
 
     Args:
         store: the bucket's entities.
@@ -61,55 +44,10 @@ class WorkingCopy:
     """
 
     def __init__(self, store: EntityStore, folder: Path) -> None:
+        super().__init__(store.bucket.uri, folder)
         self.store = store
-        self.folder = folder
-        self.root = folder / "mlruns"
-        (self.root / TRASH).mkdir(parents=True)
-        (folder / "bucket.json").write_text(json.dumps({"uri": store.bucket.uri}))
-        self.lock = threading.RLock()
-        self.metric_logs: dict[str, MetricLog] = {}
-        """Metric files held open, by run id; closed whenever the files are replaced."""
-        self.live = LiveRuns()
         self.killed: Callable[[EntityId], None] = lambda run: None
         """Called when a live run comes back from the bucket as KILLED."""
-        self.known: dict[EntityId, Known] = {}
-        self._dirty: set[EntityId] = set()
-        self._experiment_of: dict[tuple[Kind, str], str] = {}
-        self._inside = threading.local()
-        self._warned: set[str] = set()
-
-    def move(self, folder: Path) -> None:
-        """Go on in another folder, which does not exist yet: this one's disk is full."""
-        with self.lock:
-            for log in self.metric_logs.values():
-                log.close()
-            self.metric_logs.clear()
-            shutil.copytree(self.folder, folder)
-            self.folder, self.root = folder, folder / "mlruns"
-            for entity_id, known in self.known.items():
-                mend(self.path(entity_id), known.base)
-
-    # -- where things lie ---------------------------------------------------------------------
-
-    def path(self, entity_id: EntityId) -> Path:
-        """Return the entity's folder; a deleted experiment's lies in the trash."""
-        if entity_id.kind is not Kind.REGISTERED_MODEL:
-            trashed = self.root / TRASH / entity_id.experiment_id
-            if trashed.is_dir():
-                return self.root / TRASH / entity_id.folder
-        return self.root / entity_id.folder
-
-    def held(self, kind: Kind, experiment_id: str) -> list[EntityId]:
-        """Return the entities of a kind of one experiment that are here."""
-        return [
-            entity_id
-            for entity_id in list(self.known)
-            if entity_id.kind is kind and entity_id.experiment_id == experiment_id
-        ]
-
-    def in_bucket(self, entity_id: EntityId) -> bool:
-        """Tell whether the bucket is known to have the entity."""
-        return self.known.get(entity_id, Known()).version != ABSENT
 
     def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
         """Find an entity by its id, here or in the bucket, and bring it here.
@@ -119,7 +57,7 @@ class WorkingCopy:
             name: its id.
             refresh: as for `bring`.
         """
-        home = self._experiment_of.get((kind, name))
+        home = self.experiment_of.get((kind, name))
         if home is not None:
             entity_id = EntityId(kind, home, name)
             return entity_id if self.bring(entity_id, refresh=refresh) else None
@@ -243,7 +181,7 @@ class WorkingCopy:
         self._move_experiment(entity)
         self.close_log(entity.id)
         write_folder(entity, self.path(entity.id))
-        self.adopt(entity.id, Known(version, _base_of(entity)))
+        self.adopt(entity.id, Known.of(entity, version))
         if entity.id in self.live and status_rank(Kind.RUN, entity.meta.get("status")) == ENDED:
             self.live.end(entity.id)
             if entity.meta["status"] == RunStatus.KILLED:
@@ -268,80 +206,10 @@ class WorkingCopy:
             elif deleted:
                 new.mkdir(exist_ok=True)
 
-    def close_log(self, entity_id: EntityId) -> None:
-        """Close a run's metric files, if they are open: they are about to be replaced."""
-        if entity_id.kind is Kind.RUN and (log := self.metric_logs.pop(entity_id.name, None)):
-            log.close()
-
-    # -- what is here -------------------------------------------------------------------------
-
-    def adopt(self, entity_id: EntityId, known: Known | None = None) -> None:
-        """Take note of an entity that is now in the folder."""
-        self.known[entity_id] = known or Known()
-        self._experiment_of[entity_id.kind, entity_id.name] = entity_id.experiment_id
-
-    def forget(self, entity_id: EntityId) -> None:
-        """Remove an entity that is no longer in the bucket."""
-        with self.lock:
-            self.known.pop(entity_id, None)
-            self._dirty.discard(entity_id)
-            self._experiment_of.pop((entity_id.kind, entity_id.name), None)
-            self.close_log(entity_id)
-            shutil.rmtree(self.path(entity_id), ignore_errors=True)
-
     def delete(self, entity_id: EntityId) -> None:
         """Delete an entity for good, here and in the bucket."""
         self.store.delete(entity_id)
         self.forget(entity_id)
-
-    def read(self, entity_id: EntityId) -> Entity:
-        """Read an entity from the folder, its notes brought up to date."""
-        known = self.known.setdefault(entity_id, Known())
-        return read_folder(entity_id, self.path(entity_id), known.base)
-
-    # -- changes ------------------------------------------------------------------------------
-
-    @property
-    def inside(self) -> bool:
-        """Whether this thread holds the folder still: then nothing is looked up anew."""
-        return getattr(self._inside, "depth", 0) > 0
-
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """Hold the folder still: no other thread, and nothing from the bucket, changes it."""
-        with self.lock:
-            self._inside.depth = getattr(self._inside, "depth", 0) + 1
-            try:
-                yield
-            finally:
-                self._inside.depth -= 1
-
-    @contextmanager
-    def changing(self, *entity_ids: EntityId) -> Iterator[None]:
-        """Hold the folder still for a change of these entities, and note that they changed."""
-        with self.still():
-            try:
-                yield
-            finally:
-                # Also after an error: the file store may have written half of what it was told.
-                self._dirty.update(entity_ids)
-
-    def changed(self, entity_id: EntityId) -> None:
-        """Note that an entity changed."""
-        self._dirty.add(entity_id)
-
-    @property
-    def unsent(self) -> list[EntityId]:
-        """The entities that hold something the bucket does not."""
-        with self.lock:
-            return sorted(self._dirty)
-
-    @property
-    def experiments_in_use(self) -> set[str]:
-        """The experiments of live runs, and of whatever is unsent."""
-        with self.lock:
-            in_use = {each.experiment_id for each in (*self._dirty, *self.live.runs)}
-        return in_use - {""}
 
     def begin_sending(self, entity_id: EntityId) -> tuple[Entity, Version] | None:
         """Return an entity as it is now and the version it is based on; None if it is sent."""
@@ -353,7 +221,7 @@ class WorkingCopy:
             if entity_id in self.live:
                 entity.notes.heartbeat = now_ms()
                 entity.notes.promise = int(self.live.promise(entity_id))
-            known.base = _base_of(entity)
+            known.base = base_of(entity)
             write_base(entity, self.path(entity_id))
             self._dirty.discard(entity_id)
             return entity, known.version
@@ -369,19 +237,3 @@ class WorkingCopy:
                 known.version = stored.version
             else:
                 self._put(self._merged(self.read(entity.id), stored.entity), stored.version)
-
-    # -- warnings -----------------------------------------------------------------------------
-
-    def warn_once(self, about: str, message: str) -> None:
-        """Log a warning, the first time that it is about this."""
-        if about not in self._warned:
-            self._warned.add(about)
-            _log.warning("%s", message)
-
-    def warn_again(self, about: str) -> None:
-        """Let the next warning about this be heard: what it was about had passed."""
-        self._warned.discard(about)
-
-
-def _base_of(entity: Entity) -> Base:
-    return Base(entity.notes, entity.meta if META in entity.files else None)
