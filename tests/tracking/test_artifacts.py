@@ -494,7 +494,7 @@ def test_a_forked_child_leaves_its_parents_files_alone(
     assert not left(state_folder)
 
 
-def test_several_processes_lose_nothing_while_every_third_request_fails(
+def test_several_processes_lose_nothing_while_half_of_all_requests_fail(
     server: GcsServer, state_folder: Path
 ) -> None:
     script = retrying("""
@@ -504,6 +504,7 @@ def test_several_processes_lose_nothing_while_every_third_request_fails(
     """)
     server.fail("reset", times=None, where=is_upload, probability=0.2, seed=1)
     server.fail(503, times=None, where=is_upload, probability=0.2, seed=2)
+    server.fail("lost-response", times=None, where=is_upload, probability=0.2, seed=3)
     started = [Training(script, URI, state_folder, NAME=name) for name in "abc"]
     for training in started:
         ended = training.end()
