@@ -74,6 +74,11 @@ def test_every_interval_grows_with_the_run_and_stays_within_what_is_promised() -
     assert (schedule.flush_interval(0), schedule.flush_interval(9 * 3600)) == (10, 60)
 
 
+def test_nothing_is_promised_that_a_rare_flush_cannot_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLEOPS_FLUSH_SECONDS", "7200")
+    assert schedule.beat_interval(0) == 7200
+
+
 @pytest.mark.parametrize("given", ["often", "0", "-1", "inf"])
 def test_a_mistaken_interval_is_one_clear_line(given: str, machines: Machines) -> None:
     with pytest.MonkeyPatch.context() as patch:

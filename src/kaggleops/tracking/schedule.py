@@ -30,7 +30,8 @@ def watch_interval(age: float) -> float:
 
 def beat_interval(age: float) -> float:
     """After how long without any other write to say that the run is alive."""
-    return _between(5 * MINUTE, age / 2, 40 * MINUTE)
+    # Nothing is sent between two flushes.
+    return max(flush_interval(age), _between(5 * MINUTE, age / 2, 40 * MINUTE))
 
 
 def _between(least: float, wanted: float, most: float) -> float:
