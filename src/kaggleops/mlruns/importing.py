@@ -236,8 +236,10 @@ def _moved(entity: Entity, new_id: EntityId) -> Entity:
     if entity.id.kind is Kind.TRACE:
         text = entity.files[_TRACE_INFO]
         meta = parse_yaml(text, f"reading {_TRACE_INFO} of {entity.id}")
-        location = meta.get("trace_location", {}).get("mlflow_experiment", meta)
-        location["experiment_id"] = new_id.experiment_id
+        location = meta.get("trace_location")
+        inner = location.get("mlflow_experiment") if isinstance(location, dict) else None
+        # An older trace has its experiment's id beside its own.
+        (inner if isinstance(inner, dict) else meta)["experiment_id"] = new_id.experiment_id
         files = {**entity.files, _TRACE_INFO: dump_yaml(meta)}
     elif "experiment_id" in entity.meta:
         meta = {**entity.meta, "experiment_id": new_id.experiment_id}
