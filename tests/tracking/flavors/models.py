@@ -1,5 +1,6 @@
 """A user's script, first `log`, then on another machine `read`: what trains and logs models."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def log_trainer() -> None:
         use_cpu=True,
     )
     Trainer(transformer(), arguments, train_dataset=Tweets(), eval_dataset=Tweets()).train()
+    gc.collect()  # when its callback is collected, it ends whatever run is active then
 
 
 def log_torch() -> None:
