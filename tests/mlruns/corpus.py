@@ -111,6 +111,7 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     uri = mlflow.get_tracking_uri()
     yield
     mlflow.set_tracking_uri(uri)
+    mlflow.tracking.fluent._active_experiment_id = None
 
 
 def artifacts_through_mlflow(tracking_uri: str, into: Path) -> dict[EntityId, bytes]:
