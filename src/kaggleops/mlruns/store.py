@@ -146,10 +146,6 @@ class EntityStore:
             self._changes.close(runs)
             self._open_runs -= runs
 
-    def announce_everything(self) -> None:
-        """Let everybody who polls the bucket list it once: cheaper after many changes than each."""
-        (self._changes or ChangeLog(self.bucket)).begin_anew()
-
     def list(self, kind: Kind, experiment_id: str = "") -> Iterator[tuple[EntityId, Entry]]:
         """Yield the entities of a kind (of one experiment) with their objects."""
         prefix = prefix_of(kind, experiment_id)
