@@ -86,7 +86,12 @@ def push(state_folder: Path) -> list[str]:
 
 def left(state_folder: Path) -> list[Path]:
     """Return what is kept on this machine."""
-    return [path for path in (state_folder / "artifacts").rglob("*") if path.is_file()]
+    # Not rglob, which minds that a folder is removed meanwhile.
+    return [
+        Path(folder, name)
+        for folder, _, names in os.walk(state_folder / "artifacts")
+        for name in names
+    ]
 
 
 def away_503(server: GcsServer) -> Callable[[], object]:

@@ -254,6 +254,31 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     assert (run.info.status, run.data.metrics) == ("KILLED", {"late": 1.0})
 
 
+def test_a_kernel_whose_cell_ended_the_run_lives_on(
+    tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    script = """
+    from kaggleops.tracking import ending
+    ending.GRACE = 2
+    try:
+        with mlflow.start_run() as run:
+            say(run.info.run_id)
+            wait()
+    except SystemExit:
+        say("the cell ended")
+    for thread in threading.enumerate():
+        if thread.name == "kaggleops-end":
+            thread.join()
+    say("the kernel lives")
+    """
+    training = Training(script, tracking_uri, state_folder, **OFTEN)
+    run_id = training.line()
+    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
+    training.until("the cell ended")
+    training.until("the kernel lives")
+    assert training.end().code == 0
+
+
 def test_a_killed_run_that_is_resumed_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:

@@ -88,6 +88,7 @@ class Session:
         self._thread: threading.Thread | None = None
         self._failed = False
         self._killed: set[str] = set()
+        self._to_end: set[str] = set()
 
     @property
     def working(self) -> WorkingCopy:
@@ -149,6 +150,7 @@ class Session:
     def run_ends(self, run: EntityId) -> None:
         """Take note that this process does not run it any more, and send what it has of it."""
         self.working.live.end(run)
+        self._to_end.discard(run.name)
         if self.send():
             self._close(run)
 
@@ -163,8 +165,10 @@ class Session:
 
     def _was_killed(self, run: EntityId) -> None:
         self._killed.add(run.name)
+        self._to_end.add(run.name)
         _log.warning("%s was set to KILLED in %s: this process ends.", run, self.bucket_uri)
-        ending.end_process_group(lambda: run.name in self._killed, self.send)
+        # A notebook's kernel ends the cell and the run, and lives on.
+        ending.end_process_group(lambda: run.name in self._to_end, self.send)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -226,12 +230,14 @@ class Session:
         """
         try:
             self.flush(entity_ids)
-        except KaggleOpsError as error:
+        except Exception as error:  # whatever it is, the training goes on
             if isinstance(error, fatal) and (self.in_server or not self._has_sent):
                 raise
             self._failed = True
+            known = isinstance(error, KaggleOpsError)
+            problem = str(error) if known else f"sending failed: {type(error).__name__}: {error}."
             self.working.warn_once(
-                "sending", f"{error} Nothing is lost: it is kept on this machine and sent later."
+                "sending", f"{problem} Nothing is lost: it is kept on this machine and sent later."
             )
             return False
         # What has errors that are fatal is a change, so there was something to send.
@@ -256,7 +262,7 @@ class Session:
             working.changed(run)
         sent = self.send()
         for run in working.live.to_look_at():
-            with suppress(KaggleOpsError):  # a broken object: what is here goes there again
+            with suppress(Exception):  # a broken object, say: what is here goes there again
                 working.bring(run, refresh=True)
         return sent
 
