@@ -1,6 +1,7 @@
 """An artifact that cannot be uploaded now is kept and retried; it does not end the training."""
 
 import hashlib
+import os
 import re
 import signal
 import textwrap
