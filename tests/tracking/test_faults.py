@@ -282,3 +282,26 @@ def test_half_a_file_on_this_machine_is_not_what_is_sent(
     run = machines().get_run(run_id)
     assert (run.info.status, run.data.metrics) == ("RUNNING", {"loss": 2.0})
     assert run.info.user_id
+
+
+@pytest.mark.parametrize("call", ["mlflow.log_param('lr', 0.1)", "mlflow.set_tag('tag', 'new')"])
+def test_a_kill_in_the_middle_of_a_write_leaves_no_empty_value(
+    call: str, tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket
+) -> None:
+    script = f"""
+    import resource
+    mlflow.set_experiment("e")
+    run = mlflow.start_run(tags={{"tag": "old"}})
+    say(run.info.run_id)
+    # The kernel kills it as soon as it writes the first byte.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    {call}
+    """
+    training = Training(script, tracking_uri, state_folder)
+    run_id = training.line()
+    assert training.end().code == -signal.SIGXFSZ
+    assert not send_left_behind(EntityStore(bucket)).problems
+    run = machines().get_run(run_id)
+    assert run.data.params == {}
+    assert run.data.tags["tag"] == "old"

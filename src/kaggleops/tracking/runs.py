@@ -1,6 +1,7 @@
 """Runs in the bucket: metrics, params, tags, inputs, outputs."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import (
@@ -21,6 +22,7 @@ from mlflow.utils.validation import _validate_metric, _validate_run_id
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
+from kaggleops.mlruns.folder import replace_file
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
@@ -202,6 +204,27 @@ class RunStore(ExperimentStore):
     ) -> None:
         with self._changing(self._run(run_id)):
             super().log_batch(run_id, metrics, params, tags)
+
+    # The file store truncates a file and then writes it: a kill between the two would leave a param
+    # that is "" for ever, or a tag whose newest value is "".
+
+    def _log_run_param(self, run_info: RunInfo, param: Param) -> None:
+        file = self._get_param_path(run_info.experiment_id, run_info.run_id, param.key)
+        value = self._writeable_value(param.value)
+        if Path(file).exists():
+            self._validate_new_param_value(
+                param_path=file, param_key=param.key, run_id=run_info.run_id, new_value=value
+            )
+        self._write_whole(run_info, file, value)
+
+    def _set_run_tag(self, run_info: RunInfo, tag: RunTag) -> None:
+        file = self._get_tag_path(run_info.experiment_id, run_info.run_id, tag.key)
+        self._write_whole(run_info, file, self._writeable_value(tag.value))
+
+    def _write_whole(self, run_info: RunInfo, file: str, value: str) -> None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        folder = self._working.path(run(run_info.experiment_id, run_info.run_id))
+        replace_file(Path(file), value.encode(), folder)
 
     def log_param(self, run_id: str, param: Param) -> None:
         with self._changing(self._run(run_id)):
