@@ -1,9 +1,9 @@
 """A bucket with everything that MLflow's file store knows, and what MLflow's tools make of it."""
 
-import sqlite3
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from mlflow.entities import Metric, Param, RunTag, TraceInfo, TraceLocation, TraceState
 from mlflow.store.fs2db import migrate
 from mlflow.store.tracking.file_store import FileStore
@@ -12,13 +12,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.pulling import unpack_into
 from tests.mlruns.corpus import bring, make_mlruns
 
-GENERATED = {
-    "datasets": {"dataset_uuid"},
-    "inputs": {"input_uuid"},
-    "input_tags": {"input_uuid"},
-}
-"""The columns whose values `mlflow migrate-filestore` draws at random."""
-OURS = ("alembic_version", "sqlite_", "kaggleops_")
+Row = tuple[tuple[str, Any], ...]
 
 
 def fill(store: EntityStore, folder: Path) -> None:
@@ -68,52 +62,52 @@ def fill(store: EntityStore, folder: Path) -> None:
     bring(store, folder)
 
 
-def migrated(store: EntityStore, folder: Path) -> Path:
-    """Return the database that `mlflow migrate-filestore` makes of a bucket, unpacked."""
+def migrated(store: EntityStore, folder: Path) -> str:
+    """Return the URL of the database that `mlflow migrate-filestore` makes of a bucket, unpacked."""
     unpack_into(store, folder / "unpacked", artifacts=False)
     for file in (folder / "unpacked").glob("**/metrics/**/*"):
         if file.is_file():  # it fails on a point that was logged twice
             lines = file.read_text().splitlines(keepends=True)
             file.write_text("".join(dict.fromkeys(lines)))
-    migrate(folder / "unpacked", f"sqlite:///{folder / 'migrated.db'}", progress=False)
-    return folder / "migrated.db"
+    url = f"sqlite:///{folder / 'migrated.db'}"
+    migrate(folder / "unpacked", url, progress=False)
+    return url
 
 
-def tables(database: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every table of MLflow's schema, with generated ids replaced by what they stand for."""
-    connection = sqlite3.connect(database)
-    names = [
-        name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-    ]
-    found = {
-        name: _rows(connection, f"SELECT * FROM {name}", GENERATED.get(name, set()))
-        for name in names
-        if not name.startswith(OURS)
-    }
-    found["inputs"] = _rows(
-        connection,
-        "SELECT i.*, d.name, d.digest, d.experiment_id FROM inputs i"
-        " LEFT JOIN datasets d ON d.dataset_uuid = i.source_id",
-        {"input_uuid"},
-    )
-    found["inputs"] = [tuple(None if is_uuid(v) else v for v in row) for row in found["inputs"]]
-    found["input_tags"] = _rows(
-        connection,
-        "SELECT t.name, t.value, i.source_type, i.destination_id FROM input_tags t"
-        " JOIN inputs i ON t.input_uuid = i.input_uuid",
-        set(),
-    )
-    connection.close()
+def tables(url: str) -> dict[str, list[Row]]:
+    """Return every table of MLflow's schema, with generated ids replaced by what they stand for.
+
+    Args:
+        url: of the database.
+    """
+    engine = sa.create_engine(url)
+    names = [name for name in sa.inspect(engine).get_table_names() if not name.startswith(OURS)]
+    with engine.connect() as connection:
+        found = {name: _rows(connection, f"SELECT * FROM {name}") for name in names}
+        found |= {name: _rows(connection, query) for name, query in _WITHOUT_GENERATED_IDS.items()}
+    engine.dispose()
     return found
 
 
-def is_uuid(value: Any) -> bool:
-    """Tell whether this is an id as the database's generated ones are."""
-    return isinstance(value, str) and len(value) == 36 and value.count("-") == 4
+OURS = ("alembic_version", "kaggleops_")
+
+_DATASET = "SELECT experiment_id || name || digest FROM datasets d WHERE d.dataset_uuid = "
+_WITHOUT_GENERATED_IDS = {
+    "datasets": "SELECT experiment_id, name, digest, dataset_source_type, dataset_source,"
+    " dataset_schema, dataset_profile FROM datasets",
+    "inputs": f"SELECT COALESCE(({_DATASET} source_id), source_id) AS source, source_type,"
+    " destination_type, destination_id, step FROM inputs",
+    "input_tags": "SELECT t.name, t.value, source_type, destination_id"
+    " FROM input_tags t JOIN inputs i ON t.input_uuid = i.input_uuid",
+}
+"""`mlflow migrate-filestore` draws some ids at random; what they link is compared instead."""
 
 
-def _rows(connection: sqlite3.Connection, query: str, without: set[str]) -> list[tuple[Any, ...]]:
-    cursor = connection.execute(query)
-    columns = [column for (column, *_) in cursor.description]
-    kept = [place for place, column in enumerate(columns) if column not in without]
-    return sorted((tuple(row[place] for place in kept) for row in cursor), key=repr)
+def _rows(connection: sa.Connection, query: str) -> list[Row]:
+    rows = connection.exec_driver_sql(query).mappings()
+    plain = (tuple((name, _plain(row[name])) for name in sorted(row)) for row in rows)
+    return sorted(plain, key=repr)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, bool) else value

@@ -18,11 +18,12 @@ pytestmark = pytest.mark.usefixtures("allowed")
 def test_every_table_equals_the_migrations(bucket: Bucket, tmp_path: Path) -> None:
     store = EntityStore(bucket)
     fill(store, tmp_path / "mlruns")
-    index = Index(f"sqlite:///{tmp_path}/index.db", store)
+    url = f"sqlite:///{tmp_path}/index.db"
+    index = Index(url, store)
     refreshed = index.refresh()
     index.close()
     assert refreshed.problems == {}
-    ours, theirs = tables(tmp_path / "index.db"), tables(migrated(store, tmp_path))
+    ours, theirs = tables(url), tables(migrated(store, tmp_path))
     assert ours.keys() == theirs.keys()
     for name, rows in theirs.items():
         assert ours[name] == rows, name
