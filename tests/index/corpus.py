@@ -63,7 +63,7 @@ def fill(store: EntityStore, folder: Path) -> None:
 
 
 def migrated(store: EntityStore, folder: Path) -> str:
-    """Return the URL of the database that `mlflow migrate-filestore` makes of a bucket, unpacked."""
+    """Return the URL of what `mlflow migrate-filestore` makes of a bucket, unpacked."""
     unpack_into(store, folder / "unpacked", artifacts=False)
     for file in (folder / "unpacked").glob("**/metrics/**/*"):
         if file.is_file():  # it fails on a point that was logged twice
