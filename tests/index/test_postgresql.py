@@ -11,7 +11,7 @@ from mlflow.store.tracking import file_store
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.bucket import ABSENT, open_bucket
-from kaggleops.index import Index
+from kaggleops.index import DatabaseError, Index
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml
 from tests.index.corpus import fill, tables
@@ -119,3 +119,11 @@ def test_what_the_database_does_not_take_is_named(database: str, store: EntitySt
     assert refreshed.changed == 2
     assert ask(database, "SELECT run_uuid FROM runs") == [(good.name,)]
     index.close()
+
+
+def test_a_database_that_does_not_answer_is_one_clear_line(
+    postgresql: str, store: EntityStore
+) -> None:
+    with pytest.raises(DatabaseError, match="Is it running") as caught:
+        Index(postgresql.replace("@/", ":s3cret@localhost:1/").partition("?")[0], store)
+    assert "s3cret" not in str(caught.value)

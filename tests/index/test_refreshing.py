@@ -370,8 +370,12 @@ def test_another_database_is_never_imported_into(world: World, tmp_path: Path) -
     another = EntityStore(open_bucket(str(tmp_path / "another bucket")))
     with pytest.raises(UsageError, match="it is the index of"):
         Index(world.url, another)
-    with pytest.raises(UsageError, match="sqlite:////"):
-        Index("nonsense", world.store)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nobody://knows/this"])
+def test_an_address_of_no_database_is_one_clear_line(world: World, url: str) -> None:
+    with pytest.raises(UsageError, match=r"sqlite:////folder/index\.db"):
+        Index(url, world.store)
 
 
 def test_a_damaged_database_is_one_clear_line(world: World, tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ INDEX = sa.Table(
 """The bucket that this is an index of, and how many entities there were when the database last
 took its statistics."""
 
+_NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
+_REPAIR = {
+    True: "An index holds nothing that the bucket does not: delete it, and it is made anew.",
+    False: "Is it running, and are its address and the password right?",
+}
+
 _BUSY = 20  # seconds for which one waits while another writes to SQLite
 _CACHE = 32  # MiB
 
@@ -58,12 +64,15 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         doing = f"opening the index {parsed.render_as_string(hide_password=True)}"
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        in_a_file = parsed.get_backend_name() == "sqlite"
+        if in_a_file and parsed.database in (None, "", ":memory:"):
+            raise UsageError(doing, "an index in memory would serve no other process", _NAME_ONE)
+        if in_a_file:
+            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
         engine = _engine(parsed)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        hint = "Name one as sqlite:////folder/index.db or postgresql://host/name."
-        raise UsageError("opening the index", f"no database lies there ({error})", hint) from error
+    except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
+        problem = f"no database can lie there ({error})"
+        raise UsageError("opening the index", problem, _NAME_ONE) from error
     try:
         _require_ours(engine, bucket_uri, doing)
         _upgrade(engine)
@@ -74,8 +83,7 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
     except KaggleOpsError:
         raise
     except Exception as error:  # MLflow's migrations raise anything
-        hint = "The index holds nothing that the bucket does not: delete it, and it is made anew."
-        raise DatabaseError(doing, str(error).splitlines()[0], hint) from error
+        raise DatabaseError(doing, str(error).splitlines()[0], _REPAIR[in_a_file]) from error
     return engine
 
 

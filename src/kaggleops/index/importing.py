@@ -22,8 +22,18 @@ from kaggleops.index.database import ENTITIES
 from kaggleops.index.rows import rows_of
 from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
 from kaggleops.index.writing import add, remove, replace
-from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.layout import MLRUNS, parse_key
+
+_UNEXPECTED = (
+    ArithmeticError,
+    AttributeError,
+    BrokenEntityError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What making rows of an entity raises where a field is of another kind than MLflow writes."""
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
 _ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
@@ -107,12 +117,12 @@ class _Import:
         if problem := self._refusal(change.id):
             return Outcome(change, f"indexing {change.id}: {problem}.")
         home = experiment(change.id.experiment_id)
-        has_home = change.id.kind is Kind.REGISTERED_MODEL or change.id == home
-        if not has_home and home.experiment_id not in self._experiments:
+        needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
+        if needs_home and home.experiment_id not in self._experiments:
             return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
         try:
             rows = rows_of(change.entity)
-        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except _UNEXPECTED as error:
             return Outcome(change, f"indexing {change.id}: it holds what nobody expects ({error}).")
         if change.id == home:
             return self._take_experiment(change, rows)

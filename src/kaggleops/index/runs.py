@@ -43,7 +43,7 @@ def rows_of_run(entity: Entity) -> Rows:
     points: list[Row] = []
     latest: list[Row] = []
     for key, data in folders["metrics"].items():
-        # A point that was logged twice is one row.
+        # A point that was logged twice is one row; the database would refuse the second.
         of_key = list(dict.fromkeys(_points(data)))
         points += [(run_id, key, *point) for point in of_key]
         latest.append((run_id, key, *max(of_key, key=_age)))
