@@ -295,12 +295,17 @@ def test_two_experiments_of_one_name_are_both_shown_until_one_is_renamed(world: 
     assert world.index.problems() == {}
 
 
-def test_a_run_that_moved_to_another_experiment_is_there_once(world: World) -> None:
+@pytest.mark.parametrize("seen_in_both", [False, True])
+def test_a_run_that_moved_to_another_experiment_is_there_once(
+    world: World, seen_in_both: bool
+) -> None:
     for home in ("7", "3"):
         world.put(experiment(home))
     world.put(RUN, POINTS)
     world.refresh()
     world.put(run("3", RUN.name), POINTS)
+    if seen_in_both:
+        world.refresh()
     world.store.delete(RUN)
     assert world.refresh().problems == {}
     assert world.query("SELECT experiment_id FROM runs") == [(3,)]
