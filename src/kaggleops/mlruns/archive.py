@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from kaggleops.mlruns.checking import check_entity
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
+from kaggleops.mlruns.plain_tar import read_plain_tar
 
 MAX_BYTES = 512 << 20
 """The most that an archive may hold unpacked. A run of ten million points takes some 400 MB."""
@@ -154,6 +155,15 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[str]]:
     files: dict[str, bytes] = {}
     folders: set[str] = set()
+    if (plain := read_plain_tar(content.getvalue(), MAX_ENTRIES - 1)) is not None:
+        for name, data in plain:
+            check_path(name, doing)
+            _check_new(name, folders if data is None else files.keys(), doing)
+            if data is None:
+                folders.add(name)
+            else:
+                files[name] = data
+        return files, folders
     try:
         with tarfile.open(fileobj=content, mode="r:") as archive:
             while (info := archive.next()) is not None:

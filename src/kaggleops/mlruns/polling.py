@@ -11,17 +11,27 @@ a caller that does, is made good by the next one.
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, Version
 from kaggleops.mlruns.changes import LOG_KEY, Announcement, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import MLRUNS, EntityId, parse_key
+from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
+
+_ORDER = (
+    Kind.EXPERIMENT,
+    Kind.DATASET,
+    Kind.RUN,
+    Kind.LOGGED_MODEL,
+    Kind.TRACE,
+    Kind.REGISTERED_MODEL,
+)
+"""What others belong to, or name, comes before them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,7 @@ class Poll:
         self._open: dict[EntityId, dict[str, float]] = {}
         """Until when each writer of an entity may change it."""
         self._due: set[EntityId] = set()
+        self._again: set[EntityId] = set()
 
     def changed(self, *, full: bool = False) -> Changes:
         """Return what changed since it was last delivered.
@@ -111,6 +122,11 @@ class Poll:
             self._due |= self._open.keys()
         self._let_go()
         return Changes(listed, len(self._due), self._deliver())
+
+    def again(self, entity_ids: Iterable[EntityId]) -> None:
+        """Deliver these with the next look, whether they have changed or not."""
+        self._again.update(entity_ids)
+        self._due |= self._again
 
     def _read_log(self) -> None:
         log: Log | None = None
@@ -164,7 +180,7 @@ class Poll:
                 del self._open[entity_id]
 
     def _deliver(self) -> Iterator[Change]:
-        due = sorted(self._due)
+        due = sorted(self._due, key=lambda each: (_ORDER.index(each.kind), each))
         if not due:
             return
         with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:
@@ -182,9 +198,10 @@ class Poll:
                     yield change
                     self._remember(change)
                 self._due.discard(entity_id)
+                self._again.discard(entity_id)
 
     def _look(self, entity_id: EntityId) -> Change | None:
-        known = self._versions.get(entity_id, ABSENT)
+        known = self._versions.get(entity_id, ABSENT) if entity_id not in self._again else None
         try:
             found = self._store.bucket.read(entity_id.key, unless=known)
         except ObjectNotFoundError:

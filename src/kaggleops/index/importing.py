@@ -1,0 +1,214 @@
+"""One transaction of an import: what changed in the bucket, into the tables.
+
+Entities need each other, and may come in any order:
+
+- Whatever belongs to an experiment waits until that is there. An experiment that goes takes with
+  it what belongs to it, which waits again.
+- A logged model's metric points wait for the runs that they are of.
+- No two experiments have the same name in MLflow's schema. The one that comes second is shown
+  with its id behind its name until the other is called otherwise or is gone.
+- MLflow's schema numbers experiments. One with another id is not indexed, nor is one whose number
+  the database's column cannot hold: SQLite's holds the file store's own of 18 digits,
+  PostgreSQL's nothing from 2^31 on. The ids that we give fit in both.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from kaggleops.bucket import ABSENT
+from kaggleops.index.database import ENTITIES
+from kaggleops.index.rows import rows_of
+from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
+from kaggleops.index.writing import add, remove, replace
+from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns.layout import MLRUNS, parse_key
+
+_UNEXPECTED = (
+    ArithmeticError,
+    AttributeError,
+    BrokenEntityError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What making rows of an entity raises where a field is of another kind than MLflow writes."""
+
+_LONGEST_NAME = 256  # characters, in MLflow's schema
+_ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
+_NAME_OF_EXPERIMENT = EXPERIMENTS.columns.index("name")
+_RUN_OF_POINT = LOGGED_MODEL_METRICS.columns.index("run_id")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one change.
+
+    Args:
+        change: which.
+        problem: why it is not in the index as it is in the bucket, or "".
+        waits_for: the key of the object without which that cannot be mended, or "".
+    """
+
+    change: Change
+    problem: str = ""
+    waits_for: str = ""
+
+
+def import_changes(
+    connection: sa.Connection, changes: Sequence[Change], is_new: Callable[[EntityId], bool]
+) -> list[Outcome]:
+    """Write what changed, and at which version it is now.
+
+    Args:
+        connection: in whose transaction.
+        changes: experiments before what belongs to them, runs before logged models.
+        is_new: tells which entities have no rows yet; those are written faster.
+    """
+    outcomes = _Import(connection, is_new).take(changes)
+    record(connection, outcomes)
+    return outcomes
+
+
+def record(connection: sa.Connection, outcomes: Iterable[Outcome]) -> None:
+    """Keep at which version each object was looked at, and what became of it."""
+    rows = {
+        outcome.change.id.key: {
+            "key": outcome.change.id.key,
+            "version": outcome.change.version,
+            "problem": outcome.problem,
+            "waits_for": outcome.waits_for,
+        }
+        for outcome in outcomes
+    }
+    if rows:
+        same_key = ENTITIES.c.key == sa.bindparam("old_key")
+        connection.execute(ENTITIES.delete().where(same_key), [{"old_key": key} for key in rows])
+    if there := [row for row in rows.values() if row["version"] != ABSENT]:
+        connection.execute(ENTITIES.insert(), there)
+
+
+class _Import:
+    """One transaction."""
+
+    def __init__(self, connection: sa.Connection, is_new: Callable[[EntityId], bool]) -> None:
+        self._connection = connection
+        self._is_new = is_new
+        self._largest_id = 2 ** (63 if connection.dialect.name == "sqlite" else 31) - 1
+        ids = connection.scalars(sa.select(EXPERIMENTS.table.c.experiment_id))
+        self._experiments = set(map(str, ids))
+        self._written: dict[EntityId, Rows] = {}
+
+    def take(self, changes: Sequence[Change]) -> list[Outcome]:
+        outcomes = [self._take(change) for change in changes]
+        add(self._connection, [rows for id_, rows in self._written.items() if self._is_new(id_)])
+        for entity_id, rows in self._written.items():
+            if not self._is_new(entity_id):
+                replace(self._connection, entity_id, rows)
+        return outcomes
+
+    def _take(self, change: Change) -> Outcome:
+        if change.problem is not None:
+            return Outcome(change, str(change.problem))
+        if change.entity is None:
+            self._remove(change.id)
+            return Outcome(change)
+        if problem := self._refusal(change.id):
+            return Outcome(change, f"indexing {change.id}: {problem}.")
+        home = experiment(change.id.experiment_id)
+        needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
+        if needs_home and home.experiment_id not in self._experiments:
+            return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
+        try:
+            rows = rows_of(change.entity)
+        except _UNEXPECTED as error:
+            return Outcome(change, f"indexing {change.id}: it holds what nobody expects ({error}).")
+        if change.id == home:
+            return self._take_experiment(change, rows)
+        if change.id.kind is Kind.LOGGED_MODEL:
+            return self._take_logged_model(change, rows)
+        self._written[change.id] = rows
+        return Outcome(change)
+
+    def _refusal(self, entity_id: EntityId) -> str:
+        number = entity_id.experiment_id
+        if entity_id.kind is not Kind.EXPERIMENT:
+            return ""
+        if not number.isdecimal() or str(int(number)) != number:
+            return "MLflow's SQL schema knows experiments by numbers only"
+        if int(number) > self._largest_id:
+            return "its number is too large for this database (SQLite has room for it)"
+        return ""
+
+    # -- what needs others --------------------------------------------------------------------
+
+    def _take_experiment(self, change: Change, rows: Rows) -> Outcome:
+        [row] = rows[EXPERIMENTS]
+        table, name = EXPERIMENTS.table, row[_NAME_OF_EXPERIMENT]
+        same_name = (table.c.name == name) & (table.c.experiment_id != row[_ID_OF_EXPERIMENT])
+        other = self._connection.scalar(sa.select(table.c.experiment_id).where(same_name))
+        outcome = Outcome(change)
+        if other is not None:
+            suffix = f" ({change.id.experiment_id})"
+            shown = name[: _LONGEST_NAME - len(suffix)] + suffix
+            row = (row[0], shown, *row[2:])
+            holder = experiment(str(other))
+            problem = f"indexing {change.id}: {holder} is called {name!r} too; shown as {shown!r}."
+            outcome = Outcome(change, problem, holder.key)
+        # At once: what follows needs it, and the next may have its name.
+        replace(self._connection, change.id, {**rows, EXPERIMENTS: [row]})
+        self._experiments.add(change.id.experiment_id)
+        return outcome
+
+    def _take_logged_model(self, change: Change, rows: Rows) -> Outcome:
+        points = rows[LOGGED_MODEL_METRICS]
+        wanted = {point[_RUN_OF_POINT] for point in points}
+        coming = {each.name for each in self._written if each.kind is Kind.RUN}
+        column = RUNS.table.c.run_uuid
+        there = self._connection.scalars(sa.select(column).where(column.in_(wanted - coming)))
+        missing = wanted - coming - set(there)
+        indexable: list[Row] = [row for row in points if row[_RUN_OF_POINT] not in missing]
+        self._written[change.id] = {**rows, LOGGED_MODEL_METRICS: indexable}
+        if not missing:
+            return Outcome(change)
+        waits_for = run(change.id.experiment_id, min(missing))
+        problem = f"indexing {change.id}: {waits_for}, which its metrics are of, is not there."
+        return Outcome(change, problem, waits_for.key)
+
+    # -- what is gone -------------------------------------------------------------------------
+
+    def _remove(self, entity_id: EntityId) -> None:
+        home = entity_id.experiment_id
+        if entity_id.kind is not Kind.REGISTERED_MODEL and home not in self._experiments:
+            return
+        if entity_id.kind is Kind.EXPERIMENT:
+            self._remove_what_belongs_to(entity_id)
+            self._experiments.discard(home)
+        if entity_id.kind is Kind.RUN:
+            self._remove_points_of(entity_id)
+        remove(self._connection, entity_id)
+
+    def _remove_what_belongs_to(self, home: EntityId) -> None:
+        inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{home.experiment_id}/", autoescape=True)
+        ids = map(parse_key, self._connection.scalars(sa.select(ENTITIES.c.key).where(inside)))
+        for entity_id in [each for each in ids if each is not None]:
+            self._remove(entity_id)
+        problem = f"{home} is not in the index."
+        values = {"waits_for": home.key, "problem": problem}
+        self._connection.execute(ENTITIES.update().where(inside).values(values))
+
+    def _remove_points_of(self, gone: EntityId) -> None:
+        table = LOGGED_MODEL_METRICS.table
+        of_run = table.c.run_id == gone.name
+        columns = sa.select(table.c.experiment_id, table.c.model_id).where(of_run).distinct()
+        models = [
+            EntityId(Kind.LOGGED_MODEL, str(home), name).key
+            for home, name in self._connection.execute(columns)
+        ]
+        if models:
+            self._connection.execute(table.delete().where(of_run))
+            problem = f"{gone}, which some of its metrics are of, is not there."
+            values = {"waits_for": gone.key, "problem": problem}
+            concerned = ENTITIES.c.key.in_(models)
+            self._connection.execute(ENTITIES.update().where(concerned).values(values))

@@ -1,0 +1,213 @@
+"""The index of a bucket: only what changed is read, and each entity is there whole or not at all.
+
+1. An entity's rows are written in one transaction with the version that they are of. A refresh
+   that dies leaves a consistent index, and the next one goes on where it ended.
+2. What cannot be indexed is named, with the reason, and passed over; its last good rows stay.
+3. The order in which entities come does not matter: one that needs another waits for it.
+4. The index holds nothing that the bucket does not.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from kaggleops.bucket import ABSENT, Version
+from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database
+from kaggleops.index.importing import Outcome, import_changes, record
+from kaggleops.mlruns import Change, EntityId, EntityStore, Poll
+from kaggleops.mlruns.layout import parse_key
+
+Progress = Callable[[int, int], None]
+
+_BATCH = 100  # entities in a transaction
+_BATCH_BYTES = 4 << 20  # of their contents, which take some thirty times as much as rows in memory
+_WORTH_STATISTICS = 100  # entities
+
+_REFUSED = (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What a database says to values that it does not take; SQLAlchemy lets some of it through."""
+
+
+@dataclass
+class Refreshed:
+    """What became of a refresh."""
+
+    listed: bool = False
+    """Whether the bucket had to be listed."""
+    changed: int = 0
+    """How many entities were written."""
+    removed: int = 0
+    """How many are gone from the bucket."""
+    problems: dict[EntityId, str] = field(default_factory=dict)
+    """What was passed over this time, and why."""
+
+
+class Index:
+    """A bucket's entities in MLflow's SQL schema. Not thread-safe.
+
+    Args:
+        url: the database, as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://…`.
+        store: the bucket's entities.
+
+    Raises:
+        UsageError: there is no such database, or it holds something else.
+        DatabaseError: it cannot be reached.
+    """
+
+    def __init__(self, url: str, store: EntityStore) -> None:
+        self._store = store
+        self._engine = open_database(url, store.bucket.uri)
+        self._poll: Poll | None = None
+        self._known: set[EntityId] = set()
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._engine.dispose()
+
+    def refresh(self, progress: Progress = lambda *_: None, *, full: bool = False) -> Refreshed:
+        """Bring the index up to date with the bucket.
+
+        Costs what a poll costs, and one request of class B for each entity that changed.
+
+        Args:
+            progress: called with how many entities were looked at, and how many there are to be.
+            full: list the bucket (see `Poll.changed`).
+
+        Raises:
+            BucketError: the bucket cannot be read; what was read until then is in the index.
+            DatabaseError: the database cannot be written; likewise.
+        """
+        try:
+            return self._refresh(progress, full)
+        except BaseException as error:
+            # It may have delivered what was not written: begin with what the database has.
+            self._poll = None
+            if isinstance(error, SQLAlchemyError):
+                doing = f"writing the index {self._engine.url.render_as_string()}"
+                raise DatabaseError(doing, str(error).splitlines()[0]) from error
+            raise
+
+    def problems(self) -> dict[EntityId, str]:
+        """Return what is not in the index as it is in the bucket, and why."""
+        query = sa.select(ENTITIES.c.key, ENTITIES.c.problem).where(ENTITIES.c.problem != "")
+        with self._engine.begin() as connection:
+            found = connection.execute(query).all()
+        return {entity_id: text for key, text in found if (entity_id := parse_key(key))}
+
+    def _refresh(self, progress: Progress, full: bool) -> Refreshed:
+        result = Refreshed()
+        touched: set[str] | None = set()
+        if self._poll is None:
+            versions = self._versions()
+            self._known = set(versions)
+            self._poll = Poll(self._store, versions)
+            touched = None  # an earlier process may have ended before what waited was seen to
+        changes = self._poll.changed(full=full)
+        result.listed = changes.listed
+        done = 0
+        progress(done, changes.due)
+        for batch in _batches(changes):
+            self._import(batch, result)
+            if touched is not None:
+                touched |= {change.id.key for change in batch}
+            done += len(batch)
+            progress(done, changes.due)
+        if waiting := self._waiting(touched):
+            self._poll.again(waiting)
+            for batch in _batches(self._poll.changed()):
+                self._import(batch, result)
+        if result.changed:
+            self._take_statistics()
+        progress(changes.due, changes.due)
+        return result
+
+    def _versions(self) -> dict[EntityId, Version]:
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
+        return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
+
+    # -- one batch ----------------------------------------------------------------------------
+
+    def _import(self, batch: list[Change], result: Refreshed) -> None:
+        try:
+            with self._engine.begin() as connection:
+                outcomes = import_changes(connection, batch, lambda each: each not in self._known)
+        except _REFUSED:
+            outcomes = [self._import_alone(change) for change in batch]
+        for outcome in outcomes:
+            self._count(outcome, result)
+
+    def _import_alone(self, change: Change) -> Outcome:
+        try:
+            with self._engine.begin() as connection:
+                [outcome] = import_changes(connection, [change], lambda _: False)
+        except _REFUSED as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            problem = f"indexing {change.id}: the database does not take it ({reason})."
+            outcome = Outcome(change, problem)
+            with self._engine.begin() as connection:
+                record(connection, [outcome])
+        return outcome
+
+    def _count(self, outcome: Outcome, result: Refreshed) -> None:
+        change = outcome.change
+        result.problems.pop(change.id, None)
+        if outcome.problem:
+            result.problems[change.id] = outcome.problem
+        if change.version == ABSENT:
+            self._known.discard(change.id)
+            result.removed += 1
+        else:
+            self._known.add(change.id)
+            result.changed += not outcome.problem
+
+    # -- what waits for others ----------------------------------------------------------------
+
+    def _waiting(self, touched: set[str] | None) -> list[EntityId]:
+        """Return what waits for one of these objects, or for any."""
+        query = sa.select(ENTITIES.c.key, ENTITIES.c.waits_for).where(ENTITIES.c.waits_for != "")
+        with self._engine.begin() as connection:
+            found = connection.execute(query).all()
+        ids = [parse_key(key) for key, other in found if touched is None or other in touched]
+        return [entity_id for entity_id in ids if entity_id is not None]
+
+    def _take_statistics(self) -> None:
+        # Without them SQLite looks for a metric's values through the wrong index: 6.4 s instead of
+        # 0.43 s for the first page of 9,400 runs.
+        count = sa.select(sa.func.count()).select_from(ENTITIES)
+        with self._engine.begin() as connection:
+            now = connection.scalar(count) or 0
+            then = connection.scalar(sa.select(INDEX.c.analyzed)) or 0
+            if now >= max(_WORTH_STATISTICS, 2 * then):
+                connection.exec_driver_sql("ANALYZE")
+                connection.execute(INDEX.update().values(analyzed=now))
+
+
+def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    batch: list[Change] = []
+    size = 0
+    for change in changes:
+        batch.append(change)
+        size += sum(map(len, change.entity.files.values())) if change.entity else 0
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,120 @@
+"""Rows into tables: many new entities at once, or one entity in place of what is there of it.
+
+Replacing writes only what differs, so that it may be repeated, and so that what other rows refer
+to stays where it is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from kaggleops.index.tables import TABLES, Owned, Row, Rows
+from kaggleops.mlruns import EntityId
+
+
+def add(connection: sa.Connection, several: Sequence[Rows]) -> None:
+    """Write the rows of entities of which there are none yet."""
+    for tables in TABLES.values():
+        for owned in tables:
+            _insert(connection, owned, [row for rows in several for row in rows.get(owned, ())])
+
+
+def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
+    """Make exactly these the rows of an entity."""
+    tables = TABLES[entity_id.kind]
+    found = [_compare(connection, owned, entity_id, rows.get(owned, ())) for owned in tables]
+    # What refers to other rows goes before them, and comes after them.
+    for difference in reversed(found):
+        difference.delete(connection)
+    for difference in found:
+        difference.write(connection)
+
+
+def remove(connection: sa.Connection, entity_id: EntityId) -> None:
+    """Remove the rows of an entity; those of one that has moved to another experiment stay."""
+    main = TABLES[entity_id.kind][0]
+    mine = main.of(main.table, entity_id)
+    if "experiment_id" in main.table.c:
+        mine &= main.table.c.experiment_id == int(entity_id.experiment_id)
+    if connection.execute(sa.select(sa.literal(1)).select_from(main.table).where(mine)).first():
+        replace(connection, entity_id, {})
+
+
+def _insert(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        # Past SQLAlchemy, which would take longer than the database.
+        columns = ", ".join(f'"{name}"' for name in owned.columns)
+        places = ", ".join("?" * len(owned.columns))
+        statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places})'  # noqa: S608
+        connection.exec_driver_sql(statement, list(rows))
+    else:
+        values = [dict(zip(owned.columns, row, strict=True)) for row in rows]
+        connection.execute(owned.table.insert(), values)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How what is there of one table differs from what should be."""
+
+    owned: Owned
+    gone: list[dict[str, Any]]
+    changed: list[dict[str, Any]]
+    new: list[Row]
+
+    def delete(self, connection: sa.Connection) -> None:
+        if self.gone:
+            connection.execute(self.owned.table.delete().where(self._same_key()), self.gone)
+
+    def write(self, connection: sa.Connection) -> None:
+        if self.changed:
+            others = [name for name in self.owned.columns if name not in self.owned.key]
+            values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in others}
+            update = self.owned.table.update().where(self._same_key()).values(**values)
+            connection.execute(update, self.changed)
+        _insert(connection, self.owned, self.new)
+
+    def _same_key(self) -> sa.ColumnElement[bool]:
+        columns = self.owned.table.c
+        return sa.and_(*(columns[name] == sa.bindparam(f"old_{name}") for name in self.owned.key))
+
+
+def _compare(
+    connection: sa.Connection, owned: Owned, entity_id: EntityId, rows: Iterable[Row]
+) -> _Difference:
+    table = owned.table
+    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
+    found = map(tuple, connection.execute(query))
+    if owned.key == owned.columns:
+        # A row is there or it is not: a long run has a hundred thousand metric points.
+        known, wanted = set(found), dict.fromkeys(rows)
+        gone = [_old(owned, row) for row in known - wanted.keys()]
+        return _Difference(owned, gone, [], [row for row in wanted if row not in known])
+    places = [owned.columns.index(name) for name in owned.key]
+
+    def by_key(several: Iterable[Row]) -> dict[Row, Row]:
+        return {tuple(row[place] for place in places): row for row in several}
+
+    there, new = by_key(found), by_key(rows)
+    return _Difference(
+        owned,
+        gone=[_old(owned, key) for key in there.keys() - new.keys()],
+        changed=[
+            _old(owned, key) | _values(owned, row)
+            for key, row in new.items()
+            if key in there and there[key] != row
+        ],
+        new=[row for key, row in new.items() if key not in there],
+    )
+
+
+def _old(owned: Owned, key: Row) -> dict[str, Any]:
+    return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
+
+
+def _values(owned: Owned, row: Row) -> dict[str, Any]:
+    named = zip(owned.columns, row, strict=True)
+    return {f"new_{name}": value for name, value in named if name not in owned.key}

@@ -1,0 +1,42 @@
+"""A real PostgreSQL of the tests' own."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import unavailable
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database, on a socket that nobody else knows."""
+    if shutil.which("initdb") is None or find_spec("psycopg2") is None:
+        unavailable("there is no PostgreSQL, or no psycopg2")
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        home = Path(folder)
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            shutil.chown(home, user)
+        data = home / "data"
+
+        def run(*command: str | Path) -> None:
+            options = {"user": user} if os.geteuid() == 0 else {}
+            subprocess.run(command, check=True, capture_output=True, cwd=home, **options)
+
+        run("initdb", "--auth=trust", f"--username={user}", "--no-sync", data)
+        settings = f"-c listen_addresses='' -c unix_socket_directories='{home}' -c fsync=off"
+        log = home / "log"
+        run(
+            "pg_ctl", "start", "--wait", f"--pgdata={data}", f"--log={log}", f"--options={settings}"
+        )
+        try:
+            yield f"postgresql+psycopg2://{user}@/postgres?host={home}"
+        finally:
+            run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={data}")

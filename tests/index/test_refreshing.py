@@ -1,0 +1,389 @@
+"""Only what changed is read, and whatever happens on the way the index is consistent."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import ViewType
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from kaggleops.bucket import ABSENT, Bucket, BucketError, open_bucket
+from kaggleops.errors import UsageError
+from kaggleops.index import DatabaseError, Index, Refreshed
+from kaggleops.index.database import INDEX, open_database
+from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
+from tests.fakes.gcs_server import GcsServer
+from tests.index.corpus import Row, fill, tables
+from tests.mlruns.corpus import allowed
+from tests.mlruns.entities import main_file
+
+__all__ = ["allowed"]
+
+
+class World:
+    """A bucket, and an index of it."""
+
+    def __init__(self, bucket: Bucket, folder: Path, empty: Path) -> None:
+        bucket.prepare()
+        self.bucket = bucket
+        self.store = EntityStore(bucket)
+        self.database = folder / "index.db"
+        self.url = f"sqlite:///{self.database}"
+        shutil.copyfile(empty, self.database)
+        self.index = Index(self.url, self.store)
+
+    def put(self, entity_id: EntityId, files: dict[str, bytes] | None = None, **meta: Any) -> None:
+        """Write an entity into the bucket, whatever is there of it."""
+        there = self.bucket.stat(entity_id.key)
+        content = {**main_file(entity_id, **meta), **(files or {})}
+        self.store.write(Entity(entity_id, content), expected=there.version if there else ABSENT)
+
+    def refresh(self, **options: Any) -> Refreshed:
+        """Bring the index up to date; what was written past the change log is found too."""
+        return self.index.refresh(full=True, **options)
+
+    def query(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        connection = sqlite3.connect(self.database)
+        rows = connection.execute(query).fetchall()
+        connection.close()
+        return rows
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Return all of MLflow's tables."""
+        return tables(self.url)
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index that is no bucket's yet: MLflow's migrations take seconds."""
+    database = tmp_path_factory.mktemp("empty") / "index.db"
+    engine = open_database(f"sqlite:///{database}", "nobody's")
+    with engine.begin() as connection:
+        connection.execute(INDEX.delete())
+    engine.dispose()
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return database
+
+
+@pytest.fixture
+def world(bucket: Bucket, tmp_path: Path, empty: Path) -> Iterator[World]:
+    made = World(bucket, tmp_path, empty)
+    yield made
+    made.index.close()
+
+
+@pytest.fixture
+def cloud(gcs_server: GcsServer, tmp_path: Path, empty: Path) -> Iterator[World]:
+    """On Cloud Storage only."""
+    gcs_server.create_bucket("our-bucket")
+    made = World(open_bucket("gs://our-bucket", patience=0.1), tmp_path, empty)
+    yield made
+    made.index.close()
+
+
+HOME = experiment("7")
+RUN = run("7", "a" * 32)
+OTHER = run("7", "b" * 32)
+MODEL = EntityId(Kind.LOGGED_MODEL, "7", "m-" + "c" * 32)
+POINTS = {"metrics/loss": b"1 0.5 0\n2 0.25 1\n", "params/lr": b"0.1", "tags/colour": b"red"}
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_second_import_changes_nothing(world: World, tmp_path: Path) -> None:
+    fill(world.store, tmp_path / "mlruns")
+    first = world.refresh()
+    assert (first.changed, first.removed, first.problems) == (20, 0, {})
+    before = world.tables()
+    second = world.refresh()
+    assert (second.changed, second.removed, second.problems) == (0, 0, {})
+    # And where the database is believed to know nothing, and everything is written once more.
+    connection = sqlite3.connect(world.database)
+    connection.execute("UPDATE kaggleops_entities SET version = 'another'")
+    connection.commit()
+    connection.close()
+    again = Index(world.url, world.store)
+    assert again.refresh().changed == 20
+    again.close()
+    assert world.tables() == before
+
+
+def test_only_what_changed_is_read(cloud: World, gcs_server: GcsServer) -> None:
+    world = cloud
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.put(OTHER, POINTS)
+    world.index.refresh()
+    world.put(OTHER, {**POINTS, "tags/colour": b"blue"})
+    world.index.close()
+    world.index = Index(world.url, world.store)
+    gcs_server.reset_counts()
+    refreshed = world.index.refresh()
+    # The log that is not there, a listing, and the one object.
+    assert (gcs_server.count("A"), gcs_server.count("B")) == (1, 2)
+    assert refreshed.changed == 1
+    assert sorted(world.query("SELECT run_uuid, value FROM tags")) == [
+        (RUN.name, "red"),
+        (OTHER.name, "blue"),
+    ]
+
+
+def test_a_changed_run_replaces_what_was_there(world: World) -> None:
+    world.put(HOME)
+    world.put(RUN, {**POINTS, "tags/gone": b"soon"})
+    world.refresh()
+    world.put(
+        RUN,
+        {
+            "metrics/loss": b"1 0.5 0\n2 0.25 1\n3 nan 2\n",
+            "params/lr": b"0.1",
+            "tags/colour": "ü".encode(),
+        },
+        run_name="renamed",
+    )
+    assert world.refresh().changed == 1
+    assert world.query("SELECT name FROM runs") == [("renamed",)]
+    assert world.query("SELECT key, value FROM tags") == [("colour", "ü")]
+    assert world.query("SELECT count(*) FROM metrics") == [(3,)]
+    assert world.query("SELECT step, is_nan FROM latest_metrics") == [(2, 1)]
+
+
+def test_rows_of_a_deleted_entity_go(world: World) -> None:
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.put(OTHER, POINTS)
+    world.refresh()
+    world.store.delete(RUN)
+    refreshed = world.refresh()
+    assert (refreshed.changed, refreshed.removed) == (0, 1)
+    for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
+        assert {name for (name,) in world.query(f"SELECT run_uuid FROM {table}")} == {OTHER.name}
+    world.store.delete(HOME)
+    world.store.delete(OTHER)
+    world.refresh()
+    assert {name for name, rows in world.tables().items() if rows} <= {"workspaces"}
+    assert world.query("SELECT * FROM kaggleops_entities") == []
+
+
+def test_what_is_broken_is_named_and_everything_else_is_served(world: World) -> None:
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.put(OTHER, POINTS)
+    world.refresh()
+    there = world.bucket.stat(RUN.key)
+    assert there is not None
+    world.bucket.write(RUN.key, b"no archive", expected=there.version)
+    world.put(OTHER, {"tags/colour": b"blue"})
+    refreshed = world.refresh()
+    assert refreshed.changed == 1
+    assert list(refreshed.problems) == [RUN]
+    assert RUN.key in refreshed.problems[RUN]
+    assert world.index.problems() == refreshed.problems
+    # Its last good rows stay, and it is not read again as long as it is the same.
+    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("red",)]
+    assert world.refresh().problems == {}
+    world.put(RUN, {"tags/colour": b"green"})
+    assert world.refresh().changed == 1
+    assert world.index.problems() == {}
+    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("green",)]
+
+
+def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(
+    world: World,
+) -> None:
+    world.put(HOME)
+    world.put(RUN, {"metrics/loss": b"9999999999999999999 1 0\n"})  # no 64 bits hold that time
+    world.put(OTHER, POINTS)
+    refreshed = world.refresh()
+    assert refreshed.changed == 2
+    assert list(refreshed.problems) == [RUN]
+    assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
+
+
+@pytest.mark.parametrize("home", ["abc", "007", "99999999999999999999"])
+def test_an_experiment_that_has_no_place_in_mlflows_schema_is_named(
+    world: World, home: str
+) -> None:
+    world.put(experiment(home))
+    world.put(run(home, "d" * 32))
+    world.put(HOME)
+    refreshed = world.refresh()
+    assert refreshed.changed == 1
+    assert set(refreshed.problems) == {experiment(home), run(home, "d" * 32)}
+    world.store.delete(experiment(home))
+    world.store.delete(run(home, "d" * 32))
+    assert world.refresh().removed == 2
+    assert world.index.problems() == {}
+
+
+def test_the_file_stores_own_ids_of_18_digits_stay(world: World) -> None:
+    home = experiment("986543210123456789")
+    world.put(home)
+    world.put(run(home.experiment_id, "d" * 32))
+    assert world.refresh().problems == {}
+    found = SqlAlchemyStore(world.url, "unused").search_runs([home.experiment_id], "", ViewType.ALL)
+    assert [each.info.run_id for each in found] == ["d" * 32]
+
+
+def test_what_comes_before_its_experiment_waits_for_it(world: World) -> None:
+    dataset = EntityId(Kind.DATASET, "7", "e" * 32)
+    trace = EntityId(Kind.TRACE, "7", "tr-" + "f" * 32)
+    entities = [RUN, dataset, MODEL, trace]
+    for each in entities:
+        world.put(each)
+    refreshed = world.refresh()
+    assert refreshed.changed == 0
+    assert set(refreshed.problems) == set(entities)
+    world.put(HOME)
+    refreshed = world.refresh()
+    assert (refreshed.changed, refreshed.problems) == (5, {})
+    assert world.index.problems() == {}
+    for table in ("runs", "datasets", "logged_models", "trace_info"):
+        assert world.query(f"SELECT count(*) FROM {table}") == [(1,)], table
+
+
+def test_what_an_experiment_leaves_behind_waits_for_it(world: World) -> None:
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.refresh()
+    world.store.delete(HOME)
+    world.refresh()
+    assert world.query("SELECT count(*) FROM runs") == [(0,)]
+    assert list(world.index.problems()) == [RUN]
+    world.put(HOME)
+    assert world.refresh().changed == 2
+    assert world.query("SELECT count(*) FROM metrics") == [(2,)]
+
+
+def test_a_models_points_wait_for_their_run(world: World) -> None:
+    points = b"1 0.5 0 %b\n2 0.25 1 %b\n" % (RUN.name.encode(), OTHER.name.encode())
+    world.put(HOME)
+    world.put(MODEL, {"metrics/f1": points})
+    world.put(RUN)
+    assert list(world.refresh().problems) == [MODEL]
+    assert world.query("SELECT run_id FROM logged_model_metrics") == [(RUN.name,)]
+    world.put(OTHER)
+    assert world.refresh().problems == {}
+    assert world.query("SELECT count(*) FROM logged_model_metrics") == [(2,)]
+    world.store.delete(OTHER)
+    world.refresh()
+    assert world.query("SELECT run_id FROM logged_model_metrics") == [(RUN.name,)]
+    assert list(world.index.problems()) == [MODEL]
+
+
+def test_two_experiments_of_one_name_are_both_shown_until_one_is_renamed(world: World) -> None:
+    world.put(experiment("1"), name="tweets")
+    world.put(experiment("2"), name="tweets")
+    world.put(run("2", "d" * 32))
+    assert list(world.refresh().problems) == [experiment("2")]
+    names = "SELECT experiment_id, name FROM experiments ORDER BY experiment_id"
+    assert world.query(names) == [(1, "tweets"), (2, "tweets (2)")]
+    assert world.query("SELECT count(*) FROM runs") == [(1,)]
+    world.put(experiment("1"), name="old tweets")
+    assert world.refresh().problems == {}
+    assert world.query(names) == [(1, "old tweets"), (2, "tweets")]
+    # Names that change places.
+    world.put(experiment("1"), name="tweets")
+    world.put(experiment("2"), name="old tweets")
+    assert world.refresh().problems == {}
+    assert world.query(names) == [(1, "tweets"), (2, "old tweets")]
+    assert world.index.problems() == {}
+
+
+@pytest.mark.parametrize("seen_in_both", [False, True])
+def test_a_run_that_moved_to_another_experiment_is_there_once(
+    world: World, seen_in_both: bool
+) -> None:
+    for home in ("7", "3"):
+        world.put(experiment(home))
+    world.put(RUN, POINTS)
+    world.refresh()
+    world.put(run("3", RUN.name), POINTS)
+    if seen_in_both:
+        world.refresh()
+    world.store.delete(RUN)
+    assert world.refresh().problems == {}
+    assert world.query("SELECT experiment_id FROM runs") == [(3,)]
+    assert world.query("SELECT count(*) FROM metrics") == [(2,)]
+
+
+def test_an_import_that_dies_half_way_is_continued(cloud: World, gcs_server: GcsServer) -> None:
+    world = cloud
+    world.put(HOME)
+    runs = [run("7", f"{number:032x}") for number in range(250)]
+    for each in runs:
+        world.put(each, POINTS)
+
+    class DiedError(Exception):
+        pass
+
+    def die(done: int, due: int) -> None:
+        if done >= 100:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        world.refresh(progress=die)
+    [(half,)] = world.query("SELECT count(*) FROM runs")
+    assert 0 < half < 250
+    assert world.query("SELECT count(*) FROM kaggleops_entities") == [(half + 1,)]
+    assert world.query("SELECT count(*) FROM metrics") == [(2 * half,)]
+    assert world.refresh().changed == 250 - half
+    assert world.query("SELECT count(*) FROM metrics") == [(500,)]
+    gcs_server.deny("our-bucket", read=True)
+    with pytest.raises(BucketError):
+        world.refresh()
+    gcs_server.allow("our-bucket")
+    assert world.refresh().changed == 0
+
+
+def test_mlflows_own_store_reads_it_while_it_is_written(world: World) -> None:
+    world.put(HOME, name="tweets")
+    world.put(RUN, POINTS)
+    world.refresh()
+    store = SqlAlchemyStore(world.url, "unused")
+    [found] = store.search_runs(["7"], "metrics.loss < 0.3", ViewType.ALL)
+    assert found.data.params == {"lr": "0.1"}
+    root = f"{world.bucket.artifact_uri}/artifacts"
+    assert found.info.artifact_uri == f"{root}/7/{RUN.name}/artifacts"
+    assert [each.value for each in store.get_metric_history(RUN.name, "loss")] == [0.5, 0.25]
+    world.put(RUN, {**POINTS, "metrics/loss": b"1 0.5 0\n2 0.25 1\n3 0.125 2\n"})
+    world.refresh()
+    [found] = store.search_runs(["7"], "metrics.loss < 0.2", ViewType.ALL)
+    assert found.data.metrics == {"loss": 0.125}
+
+
+def test_an_empty_bucket_that_the_server_began_with_gets_its_default_experiment(
+    world: World,
+) -> None:
+    world.refresh()
+    SqlAlchemyStore(world.url, "unused")  # makes experiment 0 where there is none
+    world.put(experiment("0"), name="Default", artifact_location="gs://elsewhere/0")
+    assert world.refresh().problems == {}
+    assert world.query("SELECT artifact_location FROM experiments") == [("gs://elsewhere/0",)]
+
+
+def test_another_database_is_never_imported_into(world: World, tmp_path: Path) -> None:
+    SqlAlchemyStore(f"sqlite:///{tmp_path}/theirs.db", "unused")
+    with pytest.raises(UsageError, match="something else"):
+        Index(f"sqlite:///{tmp_path}/theirs.db", world.store)
+    (tmp_path / "another bucket").mkdir()
+    another = EntityStore(open_bucket(str(tmp_path / "another bucket")))
+    with pytest.raises(UsageError, match="it is the index of"):
+        Index(world.url, another)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nobody://knows/this"])
+def test_an_address_of_no_database_is_one_clear_line(world: World, url: str) -> None:
+    with pytest.raises(UsageError, match=r"sqlite:////folder/index\.db"):
+        Index(url, world.store)
+
+
+def test_a_damaged_database_is_one_clear_line(world: World, tmp_path: Path) -> None:
+    (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseError, match="delete it"):
+        Index(f"sqlite:///{tmp_path}/damaged.db", world.store)
