@@ -31,7 +31,7 @@ from kaggleops.mlruns.entity import META, parse_yaml
 _Point = tuple[float, int, int, int]
 """As MLflow's tables have it: value, time in ms, step, and 1 where the value is no number.
 
-Python's SQLite module takes three times as long for a row that holds a bool.
+Python's SQLite module binds a row that holds a bool more slowly.
 """
 
 _PLAIN_POINTS = re.compile(rb"(?:[^ \n]+ [^ \n]+ [^ \n]+\n)*+")
