@@ -23,9 +23,12 @@ ENTITIES = sa.Table(
     sa.Column("version", sa.String(255), nullable=False),
     sa.Column("problem", sa.Text, nullable=False),
     sa.Column("waits_for", sa.String(1024), nullable=False),
+    sa.Column("heard_ms", sa.BigInteger, nullable=False),
+    sa.Column("may_be_silent", sa.BigInteger, nullable=True),
 )
 """Every object that was looked at: at which version; why it is not in the index as it is in the
-bucket, or ""; and without which other object that cannot be mended, or ""."""
+bucket, or ""; without which other object that cannot be mended, or ""; when it was last seen to be
+new (ms since the epoch); and after how many seconds of silence its run is lost, if it runs."""
 
 INDEX = sa.Table(
     "kaggleops_index",

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from kaggleops.bucket import ABSENT
 from kaggleops.index.database import ENTITIES
+from kaggleops.index.lost import vital_signs
 from kaggleops.index.rows import rows_of
 from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
 from kaggleops.index.writing import add, remove, replace
@@ -57,7 +58,10 @@ class Outcome:
 
 
 def import_changes(
-    connection: sa.Connection, changes: Sequence[Change], is_new: Callable[[EntityId], bool]
+    connection: sa.Connection,
+    changes: Sequence[Change],
+    is_new: Callable[[EntityId], bool],
+    now_ms: int,
 ) -> list[Outcome]:
     """Write what changed, and at which version it is now.
 
@@ -65,13 +69,14 @@ def import_changes(
         connection: in whose transaction.
         changes: experiments before what belongs to them, runs before logged models.
         is_new: tells which entities have no rows yet; those are written faster.
+        now_ms: the time, in milliseconds since the epoch.
     """
     outcomes = _Import(connection, is_new).take(changes)
-    record(connection, outcomes)
+    record(connection, outcomes, now_ms)
     return outcomes
 
 
-def record(connection: sa.Connection, outcomes: Iterable[Outcome]) -> None:
+def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) -> None:
     """Keep at which version each object was looked at, and what became of it."""
     rows = {
         outcome.change.id.key: {
@@ -79,6 +84,7 @@ def record(connection: sa.Connection, outcomes: Iterable[Outcome]) -> None:
             "version": outcome.change.version,
             "problem": outcome.problem,
             "waits_for": outcome.waits_for,
+            **vital_signs(outcome.change, now_ms),
         }
         for outcome in outcomes
     }

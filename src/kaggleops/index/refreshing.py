@@ -7,6 +7,7 @@
 4. The index holds nothing that the bucket does not.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from sqlalchemy.exc import (
 from kaggleops.bucket import ABSENT, Version
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database
 from kaggleops.index.importing import Outcome, import_changes, record
+from kaggleops.index.lost import mark_lost
 from kaggleops.mlruns import Change, EntityId, EntityStore, Poll
 from kaggleops.mlruns.layout import parse_key
 
@@ -57,6 +59,8 @@ class Refreshed:
     """How many are gone from the bucket."""
     problems: dict[EntityId, str] = field(default_factory=dict)
     """What was passed over this time, and why."""
+    lost: int = 0
+    """How many runs were found to have lost their machine."""
 
 
 class Index:
@@ -65,14 +69,18 @@ class Index:
     Args:
         url: the database, as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://…`.
         store: the bucket's entities.
+        clock: the time in seconds since the epoch.
 
     Raises:
         UsageError: there is no such database, or it holds something else.
         DatabaseError: it cannot be reached.
     """
 
-    def __init__(self, url: str, store: EntityStore) -> None:
+    def __init__(
+        self, url: str, store: EntityStore, clock: Callable[[], float] = time.time
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._engine = open_database(url, store.bucket.uri)
         self._poll: Poll | None = None
         self._known: set[EntityId] = set()
@@ -133,10 +141,15 @@ class Index:
             self._poll.again(waiting)
             for batch in _batches(self._poll.changed()):
                 self._import(batch, result)
+        with self._engine.begin() as connection:
+            result.lost = mark_lost(connection, self._now_ms())
         if result.changed:
             self._take_statistics()
         progress(changes.due, changes.due)
         return result
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def _versions(self) -> dict[EntityId, Version]:
         with self._engine.begin() as connection:
@@ -148,7 +161,9 @@ class Index:
     def _import(self, batch: list[Change], result: Refreshed) -> None:
         try:
             with self._engine.begin() as connection:
-                outcomes = import_changes(connection, batch, lambda each: each not in self._known)
+                outcomes = import_changes(
+                    connection, batch, lambda each: each not in self._known, self._now_ms()
+                )
         except _REFUSED:
             outcomes = [self._import_alone(change) for change in batch]
         for outcome in outcomes:
@@ -157,13 +172,13 @@ class Index:
     def _import_alone(self, change: Change) -> Outcome:
         try:
             with self._engine.begin() as connection:
-                [outcome] = import_changes(connection, [change], lambda _: False)
+                [outcome] = import_changes(connection, [change], lambda _: False, self._now_ms())
         except _REFUSED as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             problem = f"indexing {change.id}: the database does not take it ({reason})."
             outcome = Outcome(change, problem)
             with self._engine.begin() as connection:
-                record(connection, [outcome])
+                record(connection, [outcome], self._now_ms())
         return outcome
 
     def _count(self, outcome: Outcome, result: Refreshed) -> None:

@@ -42,6 +42,13 @@ class RunState:
     problem: str = ""
 
 
+def silence_allowed(entity: Entity) -> int | None:
+    """Return after how many seconds without a write a run is lost; None if it does not run."""
+    if entity.meta.get("status") != RunStatus.RUNNING:
+        return None
+    return _BEATS * entity.notes.promise or _UNPROMISED
+
+
 def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
     """Return a run's status: one of MLflow's, or LOST.
 
@@ -53,9 +60,8 @@ def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
     status = entity.meta.get("status")
     if status not in RunStatus.all_status():
         return "UNKNOWN"
-    silent = (now_ms - heard_ms) / 1000
-    allowed = _BEATS * entity.notes.promise or _UNPROMISED
-    if status == RunStatus.RUNNING and silent > allowed:
+    allowed = silence_allowed(entity)
+    if allowed is not None and (now_ms - heard_ms) / 1000 > allowed:
         return LOST
     return str(RunStatus.to_string(status))
 
