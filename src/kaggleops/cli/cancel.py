@@ -17,8 +17,8 @@ from kaggleops.errors import KaggleOpsError
 def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
     """Set RUNs to KILLED in the bucket.
 
-    Their machines see it the next time they look there, within a minute for a run that logs all
-    the time and within five for one that does not, send what they have, and stop.
+    Their machines see it within the flush interval (10 s at first, a minute in a long run), send
+    what they have, and stop.
     """
     from kaggleops.tracking.cancelling import cancel
 

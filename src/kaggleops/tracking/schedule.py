@@ -23,9 +23,11 @@ def flush_interval(age: float) -> float:
 def watch_interval(age: float) -> float:
     """After how long without any write to look whether somebody else changed the run.
 
-    A write that meets no conflict says the same, so a run that logs all the time never looks.
+    A write that meets no conflict says the same, so a run that logs all the time never looks; one
+    that logs nothing looks at each flush, to be stopped within the flush interval if it was killed.
     """
-    return _fixed() or _between(10, age / 20, 5 * MINUTE)
+    # A little less, or a look just before a flush would put the next one off by a whole interval.
+    return 0.9 * flush_interval(age)
 
 
 def beat_interval(age: float) -> float:
