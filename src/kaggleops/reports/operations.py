@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 from kaggleops.mlruns.changes import seconds_open
 from kaggleops.mlruns.layout import Kind
-from kaggleops.tracking.schedule import beat_interval, flush_interval, watch_interval
+from kaggleops.tracking.schedule import beat_interval, flush_interval
 
 IDLE_LOOK_SECONDS = 300.0
 """How often a server that nobody looks at asks for changes."""
 
 MONTH = 30 * 24 * 3600.0
+
+
+_TOGETHER = 10.0
+"""Seconds; what is logged so soon after a flush goes with it in this model."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ def of_run(seconds: float, logged: Iterable[float]) -> Operations:
     while True:
         flush = max(waiting[0], written + flush_interval(written)) if waiting else math.inf
         write = min(flush, written + beat_interval(written))
-        look = seen + watch_interval(seen)
-        now = min(write, look)
+        look = seen + flush_interval(seen)  # at a flush that sends nothing
+        now = write if write <= look + _TOGETHER else look
         if now >= seconds:
             break
         seen = now
