@@ -43,7 +43,7 @@ def test_bash_agrees() -> None:
     ("typed", "arrives"),
     [
         ("data.dir=../data", "/home/ada/data"),
-        ("data.dir=./it's (mine), yes", "/home/ada/work/it's (mine), yes"),
+        ("data.dir=./it's (mine), yes", "/home/ada/code/it's (mine), yes"),
         ("data.dir=..", "/home/ada"),
         ("data.dir='../with space'", "/home/ada/with space"),
         ("data.dir=/absolute/path", "/absolute/path"),
@@ -51,7 +51,7 @@ def test_bash_agrees() -> None:
     ],
 )
 def test_relative_paths_become_absolute_in_hydras_own_syntax(typed: str, arrives: str) -> None:
-    overrides = Overrides([typed], Path("/home/ada/work"))
+    overrides = Overrides([typed], Path("/home/ada/code"))
     (item,) = shlex.split(overrides.as_parameters(DECLARED, "running")["overrides"])
     (parsed,) = OverridesParser.create().parse_overrides([item])
     assert str(parsed.value()) == arrives
