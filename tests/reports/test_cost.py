@@ -61,7 +61,11 @@ def test_the_month_of_a_bucket(bucket: Bucket, tmp_path: Path) -> None:
     expected = of_run(HOUR, [60.0 * each for each in range(1, 31)]) + Operations(1)
     assert used["tracking"] == {"class_a": expected.class_a, "class_b": expected.class_b}
     assert done.json["total"] == 0  # all of it is within the free tier
-    assert done.json["prices"] == {"source": CLOUD_STORAGE.source, "read": CLOUD_STORAGE.read}
+    assert done.json["prices"] == {
+        "source": CLOUD_STORAGE.source,
+        "read": CLOUD_STORAGE.read,
+        "storage_read": CLOUD_STORAGE.read,
+    }
 
 
 def test_the_same_bucket_elsewhere(bucket: Bucket, tmp_path: Path) -> None:

@@ -48,7 +48,11 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
             charges=[asdict(charge) for charge in bill],
             usage=asdict(used),
             not_included=unknown,
-            prices={"source": PRICES.source, "read": PRICES.read},
+            prices={
+                "source": PRICES.source,
+                "read": PRICES.read,
+                "storage_read": PRICES.storage_read(region),
+            },
         )
         return
 
@@ -91,7 +95,8 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
     for each in unknown:
         out.print(f"  - {each}", highlight=False)
     out.print(
-        f"\nPrices: {PRICES.source}, read on {PRICES.read}. What is free is free once for all "
-        "buckets of a billing account.",
+        f"\nPrices: {PRICES.source}, read on {PRICES.read} (storage in {region}: "
+        f"{PRICES.storage_read(region)}). What is free is free once for all buckets of a billing "
+        "account.",
         highlight=False,
     )

@@ -61,6 +61,10 @@ class Prices:
             )
         return self.storage[region]
 
+    def storage_read(self, region: str) -> str:
+        """Return when the price of storage in a region was read."""
+        return self.read if region in self.free_regions else "2022 or later"
+
     def free_in(self, region: str) -> Allowance:
         """Return what costs nothing in a region."""
         return self.free if region in self.free_regions else Allowance(0, 0, 0)
