@@ -5,8 +5,7 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from kaggleops.bucket import open_bucket
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json
 
 
@@ -30,7 +29,7 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
     PRICES.storage_in(region)
     place = bucket_of(bucket)
     with err.status("Looking at the bucket"):
-        used = usage(EntityStore(open_bucket(place)))
+        used = usage(EntityStore(bucket_at(place)))
     bill = charges(used, PRICES, region)
     total = sum(charge.cost for charge in bill)
     unknown = [

@@ -5,8 +5,7 @@ import sys
 import click
 from rich.progress import Progress
 
-from kaggleops.bucket import open_bucket
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 
 
@@ -25,7 +24,7 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     from kaggleops.mlruns.sources import opened
 
     place = bucket_of(bucket)
-    store = EntityStore(open_bucket(place))
+    store = EntityStore(bucket_at(place))
     with Progress(console=err, transient=True) as bar:
         reading = bar.add_task("Reading", total=None)
         with opened(

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import click
 
+from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
+
+_PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out of reach
 
 bucket_option = click.option(
     "--bucket",
@@ -30,3 +33,8 @@ def bucket_of(named: str | None) -> str:
             "Add --bucket gs://BUCKET (or a folder), or write `bucket: …` into config/local.yaml.",
         )
     return bucket_uri(found)
+
+
+def bucket_at(place: str) -> Bucket:
+    """Return the bucket at an address, for a command that somebody waits for."""
+    return open_bucket(place, patience=_PATIENCE)

@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from kaggleops.bucket import open_bucket
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 
 
@@ -30,7 +29,7 @@ def pull_command(
     from kaggleops.mlruns.pulling import mirror, unpack_into
 
     place = bucket_of(bucket)
-    store = EntityStore(open_bucket(place))
+    store = EntityStore(bucket_at(place))
     store.check()
     bring = unpack_into if unpack else mirror
     with Progress(console=err, transient=True) as bar:

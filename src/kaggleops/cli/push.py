@@ -5,8 +5,7 @@ import sys
 import click
 from rich.progress import Progress
 
-from kaggleops.bucket import open_bucket
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 
 
@@ -20,7 +19,7 @@ def push_command(bucket: str | None, as_json: bool) -> None:
     from kaggleops.tracking.outbox import send_left_behind
 
     place = bucket_of(bucket)
-    store_in = open_bucket(place)
+    store_in = bucket_at(place)
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("Sending", total=None)
         sent = send_left_behind(

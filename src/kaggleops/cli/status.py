@@ -9,8 +9,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from kaggleops.bucket import open_bucket
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 from kaggleops.errors import UsageError
 
@@ -35,7 +34,7 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     from kaggleops.mlruns.liveness import recent_runs, run_state
 
     place = bucket_of(bucket)
-    store = EntityStore(open_bucket(place))
+    store = EntityStore(bucket_at(place))
     now_ms = time.time_ns() // 1_000_000
     with err.status("Asking the bucket"):
         if runs:

@@ -5,9 +5,8 @@ from contextlib import suppress
 
 import click
 
-from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import bucket_of, bucket_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option
 from kaggleops.cli.output import err, out
 
 
@@ -26,7 +25,7 @@ def ui_command(
     from kaggleops.server.opening import experiment_to_show
 
     place = bucket_of(bucket)
-    store = EntityStore(open_bucket(place))
+    store = EntityStore(bucket_at(place))
     store.check()
     experiment_id = experiment_to_show(tracking_uri(place), experiment)
     with (
