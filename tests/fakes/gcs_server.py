@@ -163,7 +163,8 @@ class GcsServer:
             kind: a status to answer instead; "reset" (the connection, before anything is done);
                 "lost-response" (done, then reset); "truncate" (done, half of the answer sent);
                 "corrupt" (a byte of the content changed, either way); "partial" (less taken of a
-                chunk than was sent); "hang" (until `release`).
+                chunk than was sent); "hang" (until `release`); "late" (done, and answered after
+                `release`).
             times: how many requests at most; None for all until `heal`.
             op: only this operation ("objects.insert", …).
             key: only this object's.
@@ -221,14 +222,19 @@ class GcsServer:
         if kind == "reset":
             return Response(0), "not"
         if fault and kind == "hang":
-            while not fault.wait(0.05) and not self._stopping.is_set():
-                pass
+            self._hang(fault)
         request.damage = kind if kind in ("corrupt", "partial") else None
         response = route.answer(request)
         if kind == "corrupt" and response.media and response.body:
             response.body = bytes([response.body[0] ^ 0xFF]) + response.body[1:]
+        if fault and kind == "late":
+            self._hang(fault)
         delivery = {"truncate": "half", "lost-response": "not"}.get(str(kind), "whole")
         return response, delivery
+
+    def _hang(self, fault: Fault) -> None:
+        while not fault.wait(0.05) and not self._stopping.is_set():
+            pass
 
 
 def _refusal(fault: Fault, status: int) -> ApiError:

@@ -12,6 +12,7 @@ SCRIPTS = Path(__file__).parent / "flavors"
 
 def play(script: str, tracking_uri: str, folder: Path) -> None:
     """Run a user's script, first the half that logs, then on another machine the one that reads."""
+    said = ""
     for part in ("log", "read"):
         machine = folder / part
         machine.mkdir()
@@ -28,7 +29,8 @@ def play(script: str, tracking_uri: str, folder: Path) -> None:
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
+        said += done.stderr  # what the first half said may explain what the second one misses
+        assert done.returncode == 0, said
         assert "kaggleops" not in done.stderr  # no warning, nothing unsent
         assert "Traceback" not in done.stderr
 

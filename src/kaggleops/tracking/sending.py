@@ -69,7 +69,7 @@ class Sender:
         try:
             stored = self._merge_in(entity, version)
         except BaseException:
-            self._working.changed(entity_id)
+            self._working.sending_failed(entity_id)
             raise
         self._working.end_sending(entity, stored)
 

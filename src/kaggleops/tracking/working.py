@@ -92,25 +92,26 @@ class WorkingCopy(WorkingFolder):
             refresh: look for a newer version even if it is here. If the bucket cannot be
                 reached, what is here has to do.
         """
-        known = self.known.get(entity_id)
-        if known is not None and (not refresh or self.inside):
-            return True
-        if known is None and self.inside and self._just_made(entity_id):
-            self.adopt(entity_id)
-            return True
-        try:
-            stored = self.store.read(entity_id, unless=known.version if known else None)
-        except ObjectNotFoundError:
-            return self._gone(entity_id)
-        except BucketError as error:
-            if known is None:
-                raise
-            self.warn_once("reading", str(error))
-            return True
-        self.live.looked_at(entity_id)
-        if stored is not None:
-            self._take(stored)
-        return True
+        while True:
+            known = self.known.get(entity_id)
+            if known is not None and (not refresh or self.inside):
+                return True
+            if known is None and self.inside and self._just_made(entity_id):
+                self.adopt(entity_id)
+                return True
+            version = known.version if known else None
+            try:
+                stored = self.store.read(entity_id, unless=version)
+            except ObjectNotFoundError:
+                return self._gone(entity_id)
+            except BucketError as error:
+                if known is None:
+                    raise
+                self.warn_once("reading", str(error))
+                return True
+            self.live.looked_at(entity_id)
+            if stored is None or self._take(stored, version):
+                return True
 
     def _gone(self, entity_id: EntityId) -> bool:
         """The bucket does not have the entity; tell whether it is here all the same."""
@@ -169,12 +170,17 @@ class WorkingCopy(WorkingFolder):
         except (BrokenEntityError, ParamConflictError) as error:
             self.warn_once(entity_id.key, str(error))
 
-    def _take(self, stored: Stored) -> None:
+    def _take(self, stored: Stored, known: Version | None) -> bool:
+        """Take what was read; False if another thread's answer, which may be newer, was faster."""
         entity = stored.entity
         with self.lock:
-            if entity.id in self._dirty:
+            now = self.known.get(entity.id)
+            if (now.version if now else None) != known:
+                return False
+            if entity.id in self._dirty or entity.id in self._being_sent:
                 entity = self._merged(self.read(entity.id), entity)
             self._put(entity, stored.version)
+            return True
 
     def _put(self, entity: Entity, version: Version) -> None:
         """Make folder and memory agree on an entity (under the lock)."""
@@ -224,11 +230,19 @@ class WorkingCopy(WorkingFolder):
             known.base = base_of(entity)
             write_base(entity, self.path(entity_id))
             self._dirty.discard(entity_id)
+            self._being_sent.add(entity_id)
             return entity, known.version
+
+    def sending_failed(self, entity_id: EntityId) -> None:
+        """Take note that an entity is still to be sent."""
+        with self.lock:
+            self._being_sent.discard(entity_id)
+            self._dirty.add(entity_id)
 
     def end_sending(self, entity: Entity, stored: Stored) -> None:
         """Take note of what the bucket holds after an entity was sent."""
         with self.lock:
+            self._being_sent.discard(entity.id)
             self.live.written(entity.id)
             known = self.known.get(entity.id)
             if known is None:

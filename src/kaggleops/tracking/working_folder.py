@@ -56,6 +56,7 @@ class WorkingFolder:
         self.live = LiveRuns()
         self.known: dict[EntityId, Known] = {}
         self._dirty: set[EntityId] = set()
+        self._being_sent: set[EntityId] = set()
         self.experiment_of: dict[tuple[Kind, str], str] = {}
         self._inside = threading.local()
         self._warned: set[str] = set()

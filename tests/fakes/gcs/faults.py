@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.fakes.gcs.wire import Request
 
-KINDS = ("reset", "truncate", "lost-response", "corrupt", "partial", "hang")
+KINDS = ("reset", "truncate", "lost-response", "corrupt", "partial", "hang", "late")
 
 
 class Fault:

@@ -159,7 +159,7 @@ def read() -> None:
 def read_trainer() -> None:
     (run,) = found("trainer")
     assert run.info.status == "FINISHED"
-    assert run.data.params["per_device_train_batch_size"] == "4"
+    assert run.data.params.get("per_device_train_batch_size") == "4", sorted(run.data.params)
     assert {"loss", "eval_loss", "train_loss"} <= run.data.metrics.keys()
     run_id = run.info.run_id
     assert [point.step for point in MlflowClient().get_metric_history(run_id, "loss")] == [1, 2]
