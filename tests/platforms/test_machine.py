@@ -1,0 +1,90 @@
+"""Which platform a process finds itself on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaggleops.platforms import Platform, detect
+
+
+def at(root: Path, *folders: str, **environ: str) -> Platform:
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    return detect({"KAGGLEOPS_ROOT": str(root), "PATH": "", **environ})
+
+
+def test_kaggle_although_its_image_is_colabs(tmp_path: Path) -> None:
+    found = at(
+        tmp_path, "kaggle/working", KAGGLE_KERNEL_RUN_TYPE="Batch", COLAB_RELEASE_TAG="release"
+    )
+    assert found.name == "kaggle"
+    assert found.folder == tmp_path / "kaggle/working"
+    assert found.inputs == tmp_path / "kaggle/input"
+    assert found.session_hours == 12
+    assert not found.interactive
+
+
+def test_kaggle_with_somebody_there(tmp_path: Path) -> None:
+    assert at(tmp_path, KAGGLE_KERNEL_RUN_TYPE="Interactive").interactive
+
+
+def test_the_image_of_kaggle_on_somebodys_machine(tmp_path: Path) -> None:
+    found = at(tmp_path, "kaggle/working", COLAB_RELEASE_TAG="release")
+    assert found.name == "kaggle-image"
+    assert found.session_hours is None
+
+
+def test_colab(tmp_path: Path) -> None:
+    found = at(tmp_path, "content", COLAB_RELEASE_TAG="release-colab_20260819")
+    assert (found.name, found.folder) == ("colab", tmp_path / "content")
+    assert found.inputs is None
+
+
+def test_runpod(tmp_path: Path) -> None:
+    found = at(tmp_path, "workspace", RUNPOD_POD_ID="abc")
+    assert (found.name, found.folder, found.session_hours) == (
+        "runpod",
+        tmp_path / "workspace",
+        None,
+    )
+
+
+def test_anywhere_else(tmp_path: Path) -> None:
+    found = at(tmp_path)
+    assert (found.name, found.accelerator, found.folder) == ("local", "", Path.cwd())
+    line = found.describe()
+    assert "no GPU" in line
+    assert found.python in line
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "accelerator"),
+    [
+        ("Tesla T4", 0, "Tesla T4"),
+        ("Tesla T4\nTesla T4", 0, "2x Tesla T4"),
+        ("NVIDIA-SMI has failed", 9, ""),
+    ],
+)
+def test_the_gpus_are_those_that_the_driver_shows(
+    tmp_path: Path, printed: str, code: int, accelerator: str
+) -> None:
+    program = tmp_path / "bin/nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho '{printed}'\nexit {code}\n")
+    program.chmod(0o755)
+    assert at(tmp_path, PATH=str(program.parent)).accelerator == accelerator
+
+
+def test_a_tpu(tmp_path: Path) -> None:
+    found = at(tmp_path, KAGGLE_KERNEL_RUN_TYPE="Batch", TPU_ACCELERATOR_TYPE="v5e-8")
+    assert (found.accelerator, found.session_hours) == ("TPU v5e-8", 9)
+
+
+def test_it_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, kaggleops.platforms; print({'torch', 'mlflow', 'yaml'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
