@@ -11,6 +11,9 @@ import pytest
 
 from kaggleops.bucket import Bucket, open_bucket
 from tests.fakes.gcs_server import GcsServer
+from tests.postgresql import postgresql
+
+__all__ = ["postgresql"]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -144,13 +144,17 @@ _UNIMPORTANT = {
 
 def _anonymous(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        items = {k: _anonymous(v, names) for k, v in value.items() if k not in _UNIMPORTANT}
+        items = {
+            # Whole where it is a short number, which is a part of everything.
+            k: names.get(v, v) if k == "experiment_id" else _anonymous(v, names)
+            for k, v in value.items()
+            if k not in _UNIMPORTANT
+        }
         return dict(sorted(items.items()))
     if isinstance(value, list):
         return sorted((_anonymous(item, names) for item in value), key=repr)
     text = value if isinstance(value, str) else repr(value)
     for known, name in names.items():
-        # "0" is an experiment's id, and part of everything.
         text = text.replace(known, name) if len(known) > 1 else text
     return text
 

@@ -34,6 +34,11 @@ _ORDER = (
 """What others belong to, or name, comes before them."""
 
 
+def in_order(entity_ids: Iterable[EntityId]) -> list[EntityId]:
+    """Return entities so that what others belong to, or name, comes before them."""
+    return sorted(entity_ids, key=lambda each: (_ORDER.index(each.kind), each))
+
+
 @dataclass(frozen=True)
 class Change:
     """An entity that is not as it was.
@@ -180,7 +185,7 @@ class Poll:
                 del self._open[entity_id]
 
     def _deliver(self) -> Iterator[Change]:
-        due = sorted(self._due, key=lambda each: (_ORDER.index(each.kind), each))
+        due = in_order(self._due)
         if not due:
             return
         with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:

@@ -6,7 +6,7 @@ conflict the two versions merge and the write is tried again, so nobody's writes
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
@@ -51,6 +51,8 @@ class EntityStore:
         self._changes = changes
         self._open_runs: set[EntityId] = set()
         self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
+        self.on_write: Callable[[EntityId], object] = lambda _: None
+        """Called with whatever is about to be written or deleted."""
 
     def check(self) -> None:
         """Make sure that the bucket is there and can be read: one request.
@@ -82,6 +84,7 @@ class EntityStore:
         return self._write(entity, expected)
 
     def _write(self, entity: Entity, expected: Version) -> Version:
+        self.on_write(entity.id)
         return self.bucket.write(entity.id.key, pack(entity), expected=expected)
 
     def merge_in(self, entity: Entity, *, known: Version = ABSENT) -> Stored:
@@ -128,6 +131,7 @@ class EntityStore:
             ConflictError: `expected` was given and it is at another version.
         """
         self.announce([entity_id])
+        self.on_write(entity_id)
         self.bucket.delete(entity_id.key, expected=expected)
 
     # -- announcing (see changes.py) ----------------------------------------------------------

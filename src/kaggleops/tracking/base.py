@@ -21,7 +21,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.folder import TRASH
 from kaggleops.tracking.places import disk_is_full
-from kaggleops.tracking.session import session
+from kaggleops.tracking.session import Session, session
 from kaggleops.tracking.working import WorkingCopy
 
 
@@ -29,7 +29,7 @@ class StoreBase(FileStore):
     """A file store whose folder is a working copy of a bucket.
 
     Args:
-        store_uri: the tracking URI.
+        store_uri: the tracking URI, or the session to log in.
     """
 
     def __init_subclass__(cls) -> None:
@@ -38,12 +38,12 @@ class StoreBase(FileStore):
             if not name.startswith("_") and callable(method):
                 setattr(cls, name, _surviving_a_full_disk(method))
 
-    def __init__(self, store_uri: str) -> None:
+    def __init__(self, store_uri: str | Session) -> None:
         # Not the file store's own constructor: it refuses to be used (its maintenance mode), and
         # it makes a default experiment that a bucket may have already.
         AbstractStore.__init__(self)
         with mlflow_errors():
-            self._session = session(bucket_uri(store_uri))
+            self._session = session_of(store_uri)
 
     @property
     def _working(self) -> WorkingCopy:
@@ -92,6 +92,11 @@ class StoreBase(FileStore):
     def _found(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
         with mlflow_errors():
             return self._working.locate(kind, name, refresh=refresh)
+
+
+def session_of(store_uri: str | Session) -> Session:
+    """Return the session that a store is to log in."""
+    return store_uri if isinstance(store_uri, Session) else session(bucket_uri(store_uri))
 
 
 # What a training calls for its own sake alone, not for what comes back.

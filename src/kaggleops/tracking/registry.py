@@ -17,11 +17,10 @@ from mlflow.entities.model_registry import (
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
 
-from kaggleops.bucket.location import bucket_uri
 from kaggleops.mlruns import EntityId, Kind
-from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.base import mlflow_errors, session_of
 from kaggleops.tracking.sending import transact
-from kaggleops.tracking.session import session
+from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working import WorkingCopy
 
@@ -32,14 +31,14 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     """MLflow's model registry over a bucket.
 
     Args:
-        store_uri: the same address as the tracking URI.
+        store_uri: the same address as the tracking URI, or the session to log in.
     """
 
-    def __init__(self, store_uri: str) -> None:
+    def __init__(self, store_uri: str | Session) -> None:
         # Not the file registry's own constructor: it refuses to be used (its maintenance mode).
         AbstractStore.__init__(self)
         with mlflow_errors():
-            self._session = session(bucket_uri(store_uri))
+            self._session = session_of(store_uri)
 
     @property
     def _working(self) -> WorkingCopy:

@@ -73,10 +73,12 @@ class Session:
 
     Args:
         bucket_uri: the bucket's address (of its root, not of its `mlruns`).
+        serving: what is logged here comes from clients, who are told what became of it.
     """
 
-    def __init__(self, bucket_uri: str) -> None:
+    def __init__(self, bucket_uri: str, *, serving: bool = False) -> None:
         self.bucket_uri = bucket_uri
+        self._serving = serving
         self._closing = False
         self._has_sent = False
         self._begin_anew()
@@ -135,7 +137,7 @@ class Session:
     @property
     def in_server(self) -> bool:
         """Whether this process serves MLflow's interface: it is then nobody's runner."""
-        return _IN_SERVER in os.environ
+        return self._serving or _IN_SERVER in os.environ
 
     def run_begins(self, run: EntityId) -> None:
         """Take note that this process runs it: it beats from now on, and stops when killed."""
@@ -152,9 +154,10 @@ class Session:
         self.working.live.end(run)
         self._to_end.discard(run.name)
         if self.send():
-            self._close(run)
+            self.close_run(run)
 
-    def _close(self, run: EntityId | None = None) -> None:
+    def close_run(self, run: EntityId | None = None) -> None:
+        """Tell who polls the bucket that a run, or all of them, will not change any more."""
         with suppress(KaggleOpsError):  # then readers look at it some hours longer
             self.working.store.close(run)
 
@@ -308,7 +311,7 @@ class Session:
             return
         working, owned = self._open.working, self._open.owned
         if self.send() and not working.unsent:
-            self._close()
+            self.close_run()
             self._open = None
             for folder, owner in owned.items():
                 owner.close()
@@ -321,6 +324,14 @@ class Session:
             f"kaggleops: not sent to {self.bucket_uri}: {names}{more}. It lies in "
             f"{working.folder}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
+
+
+def serving_session(bucket_uri: str) -> Session:
+    """Return a new session for what clients log, closed with the others."""
+    with _sessions_lock:
+        made = Session(bucket_uri, serving=True)
+        _sessions[f"serving {id(made)} {bucket_uri}"] = made
+        return made
 
 
 def close_all() -> None:

@@ -14,5 +14,5 @@ class BucketTrackingStore(UnsupportedTracking, TraceStore):
 
     Args:
         store_uri: the tracking URI, `gs://BUCKET[/PREFIX]/mlruns` or
-            `bucket+file:///FOLDER/mlruns`.
+            `bucket+file:///FOLDER/mlruns`; or the session to log in.
     """

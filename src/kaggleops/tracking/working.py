@@ -48,6 +48,8 @@ class WorkingCopy(WorkingFolder):
         self.store = store
         self.killed: Callable[[EntityId], None] = lambda run: None
         """Called when a live run comes back from the bucket as KILLED."""
+        self.always_fresh = False
+        """Whether `bring` always looks for a newer version."""
 
     def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
         """Find an entity by its id, here or in the bucket, and bring it here.
@@ -94,7 +96,7 @@ class WorkingCopy(WorkingFolder):
         """
         while True:
             known = self.known.get(entity_id)
-            if known is not None and (not refresh or self.inside):
+            if known is not None and (not (refresh or self.always_fresh) or self.inside):
                 return True
             if known is None and self.inside and self._just_made(entity_id):
                 self.adopt(entity_id)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import unavailable
-
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The URL of an empty PostgreSQL database, on a socket that nobody else knows."""
     if shutil.which("initdb") is None or find_spec("psycopg2") is None:
+        from tests.conftest import unavailable
+
         unavailable("there is no PostgreSQL, or no psycopg2")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:

@@ -1,0 +1,64 @@
+"""Entities that somebody has just written, brought into the index at once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from kaggleops.bucket import ABSENT, ObjectNotFoundError
+from kaggleops.index.database import ENTITIES
+from kaggleops.index.importing import import_changes
+from kaggleops.index.lost import mark_lost
+from kaggleops.mlruns import Change, EntityId, EntityStore
+from kaggleops.mlruns.polling import in_order
+
+_ATTEMPTS = 5
+
+
+def take(
+    engine: sa.Engine, store: EntityStore, entity_ids: Iterable[EntityId], now_ms: int
+) -> None:
+    """Read these entities from the bucket, and let the index show them so.
+
+    Where a refresh is faster, its rows may be the newer ones: then the bucket is asked again.
+
+    Args:
+        engine: of the index's database.
+        store: the bucket's entities.
+        entity_ids: which.
+        now_ms: the time, in milliseconds since the epoch.
+    """
+    for entity_id in in_order(entity_ids):
+        for _ in range(_ATTEMPTS):  # then the next refresh has it
+            with engine.begin() as connection:
+                before = _row(connection, entity_id)
+            change = _read(store, entity_id)
+            with engine.begin() as connection:
+                if _row(connection, entity_id) != before:
+                    continue
+                import_changes(connection, [change], lambda _: False, now_ms)
+                if before is not None:
+                    _keep_silence(connection, change, before.heard_ms)
+                mark_lost(connection, now_ms)
+            break
+
+
+def _row(connection: sa.Connection, entity_id: EntityId) -> sa.Row[Any] | None:
+    columns = sa.select(ENTITIES.c.version, ENTITIES.c.heard_ms)
+    return connection.execute(columns.where(ENTITIES.c.key == entity_id.key)).one_or_none()
+
+
+def _read(store: EntityStore, entity_id: EntityId) -> Change:
+    try:
+        stored = store.read(entity_id)
+    except ObjectNotFoundError:
+        return Change(entity_id, ABSENT)
+    assert stored is not None  # noqa: S101 - it was read unconditionally
+    return Change(entity_id, stored.version, stored.entity)
+
+
+def _keep_silence(connection: sa.Connection, change: Change, heard_ms: int) -> None:
+    # That somebody renamed a run says nothing about the machine that beats for it.
+    if change.entity is not None and change.entity.notes.heartbeat:
+        mine = ENTITIES.c.key == change.id.key
+        connection.execute(ENTITIES.update().where(mine).values(heard_ms=heard_ms))

@@ -1,0 +1,36 @@
+"""MLflow's stores over the index of a bucket: `kaggleops+sqlite:////folder/index.db`.
+
+They read from the index, and what is written goes to the bucket first and then to the index. The
+bucket's address stands in the index itself. MLflow loads these functions, its plugins, whenever it
+is imported, so everything behind them is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kaggleops.replica.registry import ReplicaRegistryStore
+    from kaggleops.replica.tracking import ReplicaTrackingStore
+
+
+def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "ReplicaTrackingStore":
+    """Return the tracking store over an index (MLflow's plugin group `mlflow.tracking_store`).
+
+    Args:
+        store_uri: `kaggleops+` and the index's address as SQLAlchemy has it.
+        artifact_uri: ignored: artifacts lie beside `mlruns`, in the bucket.
+    """
+    from kaggleops.replica.tracking import ReplicaTrackingStore
+
+    return ReplicaTrackingStore(store_uri)
+
+
+def registry_store(store_uri: str, tracking_uri: str | None = None) -> "ReplicaRegistryStore":
+    """Return the model registry over an index (plugin group `mlflow.model_registry_store`).
+
+    Args:
+        store_uri: as for the tracking store.
+        tracking_uri: ignored: registry and runs share one index.
+    """
+    from kaggleops.replica.registry import ReplicaRegistryStore
+
+    return ReplicaRegistryStore(store_uri)

@@ -1,0 +1,185 @@
+"""Writes that go to the bucket first, and from there to the index.
+
+One at a time: a write that the bucket refuses is undone here, and must take no other with it. Who
+waits for whom matters little: it is people in a browser who write here, while trainings write to
+the bucket themselves.
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+import sqlalchemy as sa
+from mlflow.entities import RunStatus
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.index.database import INDEX, DatabaseError, open_database
+from kaggleops.index.taking import take
+from kaggleops.mlruns import EntityId, Kind
+from kaggleops.mlruns.folder import now_ms
+from kaggleops.tracking.base import as_mlflow_error
+from kaggleops.tracking.registry import BucketRegistryStore
+from kaggleops.tracking.session import serving_session
+from kaggleops.tracking.store import BucketTrackingStore
+from kaggleops.tracking.unsupported import NotInABucketError
+
+_log = logging.getLogger("kaggleops")
+
+SCHEME = "kaggleops+"
+
+_MOST_KEPT = 500  # entities in the working copy: it may lie on a small disk
+
+_Store = TypeVar("_Store", bound=type)
+
+
+def index_url(store_uri: str) -> str:
+    """Return the address of the index, as SQLAlchemy has it."""
+    return store_uri.removeprefix(SCHEME)
+
+
+@functools.cache
+def write_through(url: str) -> "WriteThrough":
+    """Return this process's way to write to the bucket of an index."""
+    return WriteThrough(url)
+
+
+class WriteThrough:
+    """Makes changes in the bucket of an index, then in the index.
+
+    Args:
+        url: the index, as SQLAlchemy has it.
+
+    Raises:
+        UsageError: there is no index.
+        DatabaseError: it cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        bucket_uri = _bucket_of(url)
+        self._session = serving_session(bucket_uri)
+        self.tracking = BucketTrackingStore(self._session)
+        self.registry = BucketRegistryStore(self._session)
+        self._working = self._session.working
+        self._working.always_fresh = True
+        self._written: set[EntityId] = set()
+        self._working.store.on_write = self._written.add
+        self._engine = open_database(url, bucket_uri)
+        self._lock = threading.Lock()
+
+    @property
+    def artifact_root(self) -> str:
+        """Where artifacts lie: in the bucket."""
+        return self._working.store.artifact_root
+
+    def write(self, change: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make a change in the bucket, then in the index; return what it returns.
+
+        Raises:
+            MlflowException: the bucket refused; then nothing has changed.
+        """
+        with self._lock:
+            self._written.clear()
+            try:
+                result = change(*args, **kwargs)
+                self._session.flush()
+                return result
+            except KaggleOpsError as error:
+                raise as_mlflow_error(error) from None
+            finally:
+                # After an error: whoever saw it must not find the change made later on.
+                self._forget(self._working.unsent)
+                self._bring_to_index()
+
+    def _bring_to_index(self) -> None:
+        written = set(self._written)
+        try:
+            take(self._engine, self._working.store, written, now_ms())
+        except (KaggleOpsError, OSError, sa.exc.SQLAlchemyError) as error:
+            # It is in the bucket, where the next refresh finds it.
+            _log.warning("The index does not show a change yet: %s", error)
+        for entity_id in written:
+            # Or else everybody who polls the bucket would go on looking at it for hours.
+            if entity_id.kind is Kind.RUN and not self._runs(entity_id):
+                self._session.close_run(entity_id)
+        if len(self._working.known) > _MOST_KEPT:
+            self._forget(list(self._working.known))
+
+    def _runs(self, entity_id: EntityId) -> bool:
+        if entity_id not in self._working.known:
+            return False
+        status = self._working.read(entity_id).meta.get("status")
+        return not RunStatus.is_terminated(status)
+
+    def _forget(self, entity_ids: Iterable[EntityId]) -> None:
+        for entity_id in entity_ids:
+            self._working.forget(entity_id)
+
+
+def _bucket_of(url: str) -> str:
+    doing = "opening the index"
+    try:
+        engine = sa.create_engine(url)
+        doing += f" {engine.url.render_as_string()}"
+        with engine.connect() as connection:
+            found = connection.scalar(sa.select(INDEX.c.bucket))
+        engine.dispose()
+    except sa.exc.ArgumentError as error:
+        raise UsageError(doing, str(error)) from error
+    except sa.exc.SQLAlchemyError as error:
+        problem = f"there is no index of a bucket ({str(error).splitlines()[0]})"
+        raise DatabaseError(doing, problem, "kaggleops serve makes one.") from error
+    if found is None:
+        raise DatabaseError(doing, "it is empty", "kaggleops serve fills it.")
+    return str(found)
+
+
+def replica_of(
+    bucket_store: type, part: str, writes: str, reads: tuple[str, ...]
+) -> Callable[[_Store], _Store]:
+    """Return a class decorator that makes one of MLflow's SQL stores a replica of a bucket.
+
+    Every public method of the class either only reads, is a write that a store of the bucket does,
+    or is refused: nothing is ever kept in the database alone.
+
+    Args:
+        bucket_store: the class of the bucket's store.
+        part: the attribute of `WriteThrough` that is such a store.
+        writes: the names of the methods that it does.
+        reads: the beginnings of the names of those that only read, or call the others.
+    """
+
+    def decorate(cls: _Store) -> _Store:
+        for name in writes.split():
+            setattr(cls, name, _delegation(part, name))
+        for name in dir(cls):
+            if (
+                name.startswith(("_", *reads))
+                or name in vars(cls)
+                or not callable(getattr(cls, name))
+            ):
+                continue
+            setattr(cls, name, _refusal(bucket_store, name))
+        return cls
+
+    return decorate
+
+
+def _delegation(part: str, name: str) -> Callable[..., Any]:
+    def delegate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        through: WriteThrough = self.through
+        return through.write(getattr(getattr(through, part), name), *args, **kwargs)
+
+    delegate.__name__ = name
+    return delegate
+
+
+def _refusal(bucket_store: type, name: str) -> Callable[..., NoReturn]:
+    def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        if name in dir(bucket_store):
+            getattr(bucket_store, name)(self)  # says what to use instead
+        raise NotInABucketError(f"{name}: a bucket has no place for what this would keep.")
+
+    refuse.__name__ = name
+    return refuse
