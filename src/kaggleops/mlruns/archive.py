@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
 from kaggleops.mlruns.checking import check_entity
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
@@ -115,6 +116,9 @@ def check_packable(entity: Entity, doing: str) -> None:
 
 @contextmanager
 def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
+    if (whole := _inflated_at_once(data)) is not None:
+        yield io.BytesIO(whole)
+        return
     size = _inflated_size(data, doing)
     with _large_one if size > _LARGE else nullcontext():
         content = io.BytesIO()
@@ -122,6 +126,16 @@ def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
             content.write(piece)
         content.seek(0)
         yield content
+
+
+def _inflated_at_once(data: bytes) -> bytes | None:
+    """Return the content of a small and sound archive; None in every doubt, at no great cost."""
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        content = inflater.decompress(data, min(_PIECE, _LARGE))
+    except zlib.error:
+        return None
+    return content if inflater.eof and not inflater.unused_data else None
 
 
 def _inflated_size(data: bytes, doing: str) -> int:
@@ -231,20 +245,27 @@ def check_path(path: str, doing: str) -> None:
     Raises:
         BrokenEntityError: with the path, shortened.
     """
+    if problem := _problem_of_path(path):
+        raise BrokenEntityError(doing, problem)
+
+
+@lru_cache(4096)  # the runs of a project have the same paths, thousands of times
+def _problem_of_path(path: str) -> str:
     parts = path.split("/")
     try:
         encoded = [len(part.encode()) for part in parts]
-    except UnicodeEncodeError as error:
-        raise BrokenEntityError(doing, f"the name {_short(path)} is not Unicode") from error
+    except UnicodeEncodeError:
+        return f"the name {_short(path)} is not Unicode"
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        raise BrokenEntityError(doing, f"the name {_short(path)} leads out of its folder")
+        return f"the name {_short(path)} leads out of its folder"
     too_long = max(encoded) > MAX_NAME_BYTES or sum(encoded) > MAX_PATH_BYTES
     if too_long or len(parts) > MAX_DEPTH:
-        raise BrokenEntityError(doing, f"the name {_short(path)} is too long")
+        return f"the name {_short(path)} is too long"
     if parts[0] == ARTIFACTS and len(parts) > 1:
-        raise BrokenEntityError(doing, f"{_short(path)}: artifacts do not belong into it")
+        return f"{_short(path)}: artifacts do not belong into it"
     if parts[0].startswith(NOTES) and path != NOTES:
-        raise BrokenEntityError(doing, f"{_short(path)} takes the place of the notes")
+        return f"{_short(path)} takes the place of the notes"
+    return ""
 
 
 def _check_tree_size(paths: Iterable[str], doing: str) -> None:

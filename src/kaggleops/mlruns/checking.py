@@ -9,6 +9,7 @@ reason, and everything else is served. The fields are those that MLflow 3.17 nee
 import posixpath
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
@@ -197,8 +198,13 @@ def _check_text(name: str, data: bytes, doing: str) -> None:
 
 
 def _check_name(name: str, doing: str) -> None:
-    if not _NAME.fullmatch(name) or posixpath.normpath(name) != name:
+    if not _is_allowed(name):
         raise BrokenEntityError(doing, "MLflow allows no such name")
+
+
+@lru_cache(4096)  # the runs of a project have the same names, thousands of times
+def _is_allowed(name: str) -> bool:
+    return bool(_NAME.fullmatch(name)) and posixpath.normpath(name) == name
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,7 @@ _BLOCK = 512
 # Mode, owner, group; size; time; checksum: octal numbers.
 _NUMBERS = re.compile(rb"(?:[0-7]{7}\0){3}([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ")
 _AFTER_TYPE = b"\0" * 100 + b"ustar\x0000" + b"\0" * 247
+_SUM_AFTER_TYPE = sum(_AFTER_TYPE)
 _FILE, _FOLDER = b"0", b"5"
 
 
@@ -31,8 +32,8 @@ def read_plain_tar(content: bytes, most: int) -> list[tuple[str, bytes | None]] 
             ended = len(header) == _BLOCK and not header.strip(b"\0")
             return entries if ended and not content[at:].strip(b"\0") else None
         name, kind, size = header[:100].rstrip(b"\0"), header[156:157], int(numbers[1], 8)
-        # As if its own eight characters were spaces.
-        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        # As if its own eight characters were spaces; what is always the same is added up once.
+        checksum = sum(name) + sum(header[100:148]) + 8 * ord(" ") + sum(kind) + _SUM_AFTER_TYPE
         doubtful = b"\0" in name or not name.isascii() or header[157:] != _AFTER_TYPE
         if doubtful or not name or checksum != int(numbers[2], 8) or at + size > len(content):
             return None

@@ -68,7 +68,7 @@ def rebase(entity: Entity, artifact_root: str) -> Entity:
     if entity.id.kind is Kind.REGISTERED_MODEL:
         return _rebase_versions(entity, artifact_root)
     old = artifact_location(entity)
-    if old is None:
+    if old is None or old == artifact_root + artifact_path(entity.id):
         return entity
     return relocate(entity, _rebased(old, artifact_root, re.escape(artifact_path(entity.id))))
 
