@@ -11,9 +11,10 @@ from transformers import set_seed
 from competitions import runs
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, Settings
 from competitions.console import say
+from competitions.device import describe_device, use_all_cores
 from competitions.models import LoadedModel, make_model
 from competitions.tasks import Task
-from competitions.training import describe_device, train, use_all_cores
+from competitions.training import train
 from kaggleops.errors import UsageError
 
 OOF_FILE = "oof.csv"

@@ -18,6 +18,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     BertConfig,
     PreTrainedModel,
@@ -26,6 +27,7 @@ from transformers import (
 )
 
 from competitions.console import say
+from competitions.heads import LayersModel, add_head, from_encoder
 from competitions.schema import BuildConfig, ModelConfig
 from competitions.tasks import Task
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -67,7 +69,12 @@ def make_model(
         assert config.build is not None  # noqa: S101 - ModelConfig.check has seen to it
         tokenizer = learn_tokenizer(texts, config.build.vocab_size)
         encoder = _encoder_config(config.build, tokenizer, max_length)
-        model = getattr(transformers, task.model_class).from_config(encoder)
+        encoder.num_labels = task.num_labels
+        if config.head_layers:
+            add_head(encoder, list(config.head_layers), config.head_dropout, task.model_class)
+            model: PreTrainedModel = LayersModel(encoder)
+        else:
+            model = getattr(transformers, task.model_class).from_config(encoder)
         return LoadedModel(model, tokenizer, "built from its configuration")
     place, source = config.pretrained, "from the Hugging Face hub"
     if found := local_weights(place, config.packages):
@@ -75,7 +82,7 @@ def make_model(
     else:
         _check_hub(place, config.packages.get(place))
         say(f"loading {place} from the Hugging Face hub")
-    return load_model(place, task, source)
+    return load_model(place, task, source, config)
 
 
 def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] | None:
@@ -103,13 +110,14 @@ def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] 
     )
 
 
-def load_model(place: str, task: Task, source: str) -> LoadedModel:
+def load_model(place: str, task: Task, source: str, head: ModelConfig | None = None) -> LoadedModel:
     """Load a model with the head that `task` needs.
 
     Args:
         place: a local folder, or a name on the hub.
         task: what it is for.
         source: where it comes from, in words.
+        head: says whether the encoder gets a new head; None: the saved model as it is.
 
     Raises:
         UsageError: where the folder holds no model, or the tokenizer gives no offsets.
@@ -124,11 +132,26 @@ def load_model(place: str, task: Task, source: str) -> LoadedModel:
         if not tokenizer.is_fast:
             problem = f"its tokenizer ({type(tokenizer).__name__}) gives no character offsets"
             raise UsageError(doing, problem, "Use a model with a fast tokenizer (tokenizer.json)")
-        model = getattr(transformers, task.model_class).from_pretrained(place)
+        model = _with_head(place, task, head)
     except (OSError, ValueError) as error:
         hint = "Load it once with transformers to see more"
         raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
     return LoadedModel(model, tokenizer, source)
+
+
+def _with_head(place: str, task: Task, head: ModelConfig | None) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(place)
+    if head is not None:
+        config.num_labels = task.num_labels
+        if head.head_layers:
+            add_head(config, list(head.head_layers), head.head_dropout, task.model_class)
+            return from_encoder(place, config)
+    elif getattr(config, "head_layers", None):
+        if config.head_task != task.model_class:
+            problem = f"it was trained with {config.head_task}, the task needs {task.model_class}"
+            raise UsageError(f"loading {place}", problem)
+        return LayersModel.from_pretrained(place, config=config)
+    return getattr(transformers, task.model_class).from_pretrained(place, config=config)
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -47,8 +47,8 @@ def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) ->
 
 def predict_file(config: "RunConfig", folders: list[Path], path: Path) -> None:
     """Predict the test file of `config.data` with the models in `folders`, and write `path`."""
+    from competitions.device import describe_device, use_all_cores
     from competitions.submission import make_submission, write_submission
-    from competitions.training import describe_device, use_all_cores
 
     use_all_cores()
     task = load_task(config.task)

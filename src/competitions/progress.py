@@ -80,8 +80,14 @@ class ProgressReport(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Print what the epoch has brought."""
-        value = (metrics or {}).get(f"eval_{self.score}", math.nan)
-        line = f"{self._line(args, state)} · validation {self.score} {value:.4f}"
+        found = (metrics or {}).items()
+        (kind, value), *_ = [
+            (key.removesuffix(f"_{self.score}"), value)
+            for key, value in found
+            if key.endswith(f"_{self.score}")
+        ]
+        kind = "validation" if kind == "eval" else kind
+        line = f"{self._line(args, state)} · {kind} {self.score} {value:.4f}"
         self.last_line = time.monotonic()
         if self.bar:
             self.bar.console.print(line, highlight=False)

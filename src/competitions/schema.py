@@ -42,6 +42,14 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+class Schedule(Enum):
+    """How the learning rate falls after the warm-up; transformers' own names."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant_with_warmup = "constant_with_warmup"
+
+
 @dataclass
 class BuildConfig:
     """The size of a model that is built from its configuration."""
@@ -67,6 +75,8 @@ class ModelConfig:
     pretrained: str | None = MISSING
     packages: dict[str, str] = field(default_factory=dict)
     build: BuildConfig | None = None
+    head_layers: list[int] | None = MISSING
+    head_dropout: float = MISSING
     epochs: float = MISSING
     learning_rate: float = MISSING
 
@@ -75,6 +85,10 @@ class ModelConfig:
         _check_positive("model", self, "epochs", "learning_rate")
         if self.build is not None:
             self.build.check()
+        valid = 0 <= self.head_dropout < 1
+        check_range("model.head_dropout", self.head_dropout, valid, "from 0 to below 1")
+        some = self.head_layers is None or len(self.head_layers) > 0
+        check_range("model.head_layers", self.head_layers, some, "null or some layers")
         if not self.pretrained and self.build is None:
             raise UsageError(
                 "reading the configuration",
@@ -94,10 +108,15 @@ class TrainerConfig:
     gradient_accumulation: int = MISSING
     eval_batch_size: int = MISSING
     learning_rate: float = MISSING
+    head_learning_rate: float | None = MISSING
+    schedule: Schedule = MISSING
     warmup: float = MISSING
     weight_decay: float = MISSING
     max_grad_norm: float = MISSING
+    label_smoothing: float = MISSING
+    average_from: float | None = MISSING
     group_by_length: bool = MISSING
+    balance_labels: bool = MISSING
     precision: Precision = MISSING
     log_every: int = MISSING
 
@@ -105,9 +124,13 @@ class TrainerConfig:
         """Raise `UsageError` for a value out of range."""
         _check_positive("trainer", self, "epochs", "max_steps", "batch_size", "eval_batch_size")
         _check_positive("trainer", self, "gradient_accumulation", "learning_rate", "max_grad_norm")
-        _check_positive("trainer", self, "log_every")
+        _check_positive("trainer", self, "log_every", "head_learning_rate")
         check_range("trainer.warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        for name in ("label_smoothing", "average_from"):
+            value = getattr(self, name)
+            valid = value is None or 0 <= value < 1
+            check_range(f"trainer.{name}", value, valid, "from 0 to below 1")
 
 
 @dataclass

@@ -72,6 +72,8 @@ class Task(ABC):
     config_class: ClassVar[type]
     # The transformers class that puts the head this task needs on an encoder.
     model_class: ClassVar[str]
+    # How many answers a text may have, for a head that chooses one of them.
+    num_labels: ClassVar[int] = 2
     # The score that counts, as `scores` names it.
     score_name: ClassVar[str]
     # The column that names a row, and the column of the submission that is predicted.

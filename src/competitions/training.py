@@ -1,6 +1,5 @@
 """The Hugging Face Trainer as this project uses it, for training and for prediction alike."""
 
-import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,13 +13,14 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from competitions.averaging import WeightAverage
+from competitions.device import pick_precision
 from competitions.models import LoadedModel
 from competitions.progress import ProgressReport
+from competitions.sampling import EpochSampler
 from competitions.schema import Precision, TrainerConfig
 from competitions.tasks import Examples, Logits, Task
-from kaggleops.errors import UsageError
 
 
 @dataclass
@@ -36,22 +36,71 @@ class Outcome:
     steps: int
 
 
-class BucketingTrainer(Trainer):
-    """The Trainer, with batches of like length in training only.
+class RecipeTrainer(Trainer):
+    """The Trainer with what it has no switch for.
 
-    Its own switch for that (`group_by_length`, from 5.3 `train_sampling_strategy`) reorders the
-    evaluation too, and its predictions come back in that order.
+    That is: one loss for all tasks (with label smoothing in training only), a learning rate of its
+    own for the head, and batches of like length in training but not in evaluation. Its own switch
+    for those (`train_sampling_strategy`) reorders the evaluation too.
+
+    Args:
+        config: how to train.
+        sampler: the order of the training rows.
     """
 
-    def __init__(self, *args: Any, lengths: list[int] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.lengths = lengths
+    def __init__(self, *args: Any, config: TrainerConfig, sampler: EpochSampler, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.config = config
+        self.sampler = sampler
+        # `compute_loss` gives the mean of a batch: to be divided by the batches of a step.
+        self.model_accepts_loss_kwargs = False
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> torch.utils.data.Sampler | None:
-        if self.lengths is None:
-            return super()._get_train_sampler(*args, **kwargs)
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=self.lengths)
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> EpochSampler:
+        return self.sampler
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mean cross entropy of every output of the model against its label."""
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        smoothing = self.config.label_smoothing if model.training else 0.0
+        wanted = labels.reshape(len(labels), -1).unbind(dim=1)
+        losses = [
+            torch.nn.functional.cross_entropy(logits.float(), label, label_smoothing=smoothing)
+            for logits, label in zip(outputs.to_tuple(), wanted, strict=True)
+        ]
+        loss = torch.stack(losses).mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with up to four groups: body and head, with and without weight decay."""
+        if self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            body = f"{self.model.base_model_prefix}."
+            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            for name, weights in self.model.named_parameters():
+                if weights.requires_grad:
+                    key = (name.startswith(body), name in decayed)
+                    groups.setdefault(key, []).append(weights)
+            rate = self.args.learning_rate
+            self.optimizer = kind(
+                [
+                    {
+                        "params": weights,
+                        "lr": rate if in_body else self.config.head_learning_rate or rate,
+                        "weight_decay": self.args.weight_decay if decays else 0.0,
+                    }
+                    for (in_body, decays), weights in groups.items()
+                ],
+                **settings,
+            )
+        return self.optimizer
 
 
 def train(
@@ -83,20 +132,31 @@ def train(
         return task.scores(latest[0])
 
     progress = ProgressReport(task.score_name)
-    trainer = BucketingTrainer(
+    average = None if config.average_from is None else WeightAverage(config.average_from)
+    sampler = EpochSampler(
+        len(training),
+        seed,
+        training.lengths() if config.group_by_length else None,
+        config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count()),
+        task.labels(training.rows) if config.balance_labels else None,
+    )
+    trainer = RecipeTrainer(
         model=loaded.model,
+        config=config,
+        sampler=sampler,
         args=_arguments(config, output_dir, seed=seed, eval_strategy="epoch", report_to=["mlflow"]),
         train_dataset=training,
         eval_dataset=asked,
         processing_class=loaded.tokenizer,
         data_collator=DataCollatorWithPadding(loaded.tokenizer),
         compute_metrics=compute_metrics,
-        callbacks=[progress],
-        lengths=training.lengths() if config.group_by_length else None,
+        callbacks=[progress, *([average] if average else [])],
     )
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train()
+        if average and average.apply(loaded.model):
+            trainer.evaluate(metric_key_prefix="averaged")
     finally:
         progress.close()
     return Outcome(latest[0], trainer.state.global_step)
@@ -127,47 +187,6 @@ def predict(
     return tuple(output[back] for output in logits)
 
 
-def describe_device(wanted: Precision) -> str:
-    """The device and the number format, in words: "Tesla T4 in fp16", "2 CPU threads in fp32"."""
-    threads = torch.get_num_threads()
-    device = f"{threads} CPU thread{'s' if threads > 1 else ''}"
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        device = (
-            f"{count} x {torch.cuda.get_device_name()}"
-            if count > 1
-            else torch.cuda.get_device_name()
-        )
-    elif torch.backends.mps.is_available():
-        device = "an Apple GPU"
-    return f"{device} in {pick_precision(wanted).name}"
-
-
-def use_all_cores() -> None:
-    """Let torch use every core this process may run on; by itself it leaves hyperthreads idle."""
-    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
-def pick_precision(wanted: Precision) -> Precision:
-    """The number format to use: what is wanted, or for `auto` what the GPU has tensor cores for.
-
-    Raises:
-        UsageError: where fp16 or bf16 is wanted and there is no GPU.
-    """
-    if not torch.cuda.is_available():
-        if wanted in (Precision.fp16, Precision.bf16):
-            problem = f"trainer.precision={wanted.name} needs a GPU, and there is none"
-            raise UsageError("starting the training", problem, "Leave it at auto")
-        return Precision.fp32
-    if wanted is not Precision.auto:
-        return wanted
-    # 8.0 (A100) brought bf16, 7.0 (V100, T4 at 7.5) fp16. is_bf16_supported() also says yes where
-    # it is only emulated, which is slower than fp32.
-    major, _ = torch.cuda.get_device_capability()
-    return Precision.bf16 if major >= 8 else Precision.fp16 if major == 7 else Precision.fp32
-
-
 def _arguments(config: TrainerConfig, output_dir: str, **more: Any) -> TrainingArguments:
     """What the Trainer is told; it reports to nobody and evaluates never unless `more` says so."""
     precision = pick_precision(config.precision)
@@ -179,7 +198,7 @@ def _arguments(config: TrainerConfig, output_dir: str, **more: Any) -> TrainingA
         per_device_eval_batch_size=config.eval_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=config.schedule.value,
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -187,6 +206,7 @@ def _arguments(config: TrainerConfig, output_dir: str, **more: Any) -> TrainingA
         fp16=precision is Precision.fp16,
         logging_steps=config.log_every,
         save_strategy="no",
+        label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         **{"report_to": [], **more},

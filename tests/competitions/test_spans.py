@@ -13,10 +13,10 @@ from competitions.tweet_sentiment.spans import (
     cover_tokens,
     find_selection,
     jaccard,
-    text_of,
+    range_of,
 )
 
-TASK = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, False, None))
+TASK = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, False, None, False))
 TOKENIZER = learn_tokenizer(TASK.texts(pd.DataFrame({"text": ["so happy about it, yay!"]})), 200)
 
 
@@ -105,11 +105,12 @@ def test_encoding_and_decoding_a_selection_covers_it(text: str, data: st.DataObj
     row = {"textID": "a", "text": text, "selected_text": selection, "sentiment": "positive"}
     examples = TASK.encode(pd.DataFrame([row]), TOKENIZER)
     feature = examples.features[0]
-    first, last = feature["start_positions"], feature["end_positions"]
+    first, last = feature["labels"]
     if not selection.strip():
         assert (first, last) == (0, 0)
         return
-    assert selection.strip() in text_of(text, examples.offsets[0], first, last)
+    start, end = range_of(text, examples.offsets[0], first, last)
+    assert selection.strip() in text[start:end]
     # A model that is sure of exactly these tokens is understood.
     certain = tuple(np.eye(len(feature["input_ids"]))[[place]] for place in (first, last))
     prediction = TASK.decode(examples.rows, examples, certain)["prediction"][0]
@@ -126,14 +127,14 @@ def test_a_text_without_tokens_is_predicted_whole() -> None:
 
 
 def test_a_selection_beyond_the_longest_input_is_no_answer() -> None:
-    task = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 16, False, None))
+    task = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 16, False, None, False))
     text = "word " * 40 + "yay"
     rows = pd.DataFrame(
         {"textID": ["a"], "text": [text], "selected_text": ["yay"], "sentiment": ["positive"]}
     )
     feature = task.encode(rows, TOKENIZER).features[0]
     assert len(feature["input_ids"]) == 16
-    assert (feature["start_positions"], feature["end_positions"]) == (0, 0)
+    assert feature["labels"] == [0, 0]
 
 
 def test_neutral_texts_are_predicted_whole_only_if_asked() -> None:
@@ -150,7 +151,7 @@ def test_neutral_texts_are_predicted_whole_only_if_asked() -> None:
     logits[:, 3] = 1  # the first token of the tweet
     spoken = TASK.decode(rows, examples, (logits, logits))
     assert spoken["prediction"].tolist() == ["so", "so", "yay"]
-    whole = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, True, None))
+    whole = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, True, None, False))
     examples = whole.encode(rows, TOKENIZER)
     assert examples.rows["textID"].tolist() == ["b"]
     answered = whole.decode(rows, examples, (logits[:1], logits[:1]))

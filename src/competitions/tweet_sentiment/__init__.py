@@ -25,9 +25,11 @@ from competitions.tweet_sentiment.spans import (
     Offsets,
     best_span,
     cover_tokens,
+    find_selected_words,
     find_selection,
     jaccard,
-    text_of,
+    move_as_published,
+    range_of,
 )
 from kaggleops.errors import UsageError
 
@@ -48,6 +50,7 @@ class TweetSentimentConfig:
     max_length: int = MISSING
     neutral_whole_text: bool = MISSING
     max_span: int | None = MISSING
+    repair_blanks: bool = MISSING
 
     def check(self) -> None:
         """Raise `UsageError` for a value out of range."""
@@ -104,7 +107,7 @@ class TweetSentiment(Task):
         return rows["sentiment"]
 
     def encode(self, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> Examples:
-        """Pairs of sentiment and tweet, with `start_positions` and `end_positions` if labelled."""
+        """Pairs of sentiment and tweet, with the first and last token as `labels`."""
         if self.config.neutral_whole_text:
             rows = rows[rows["sentiment"] != "neutral"]
         if rows.empty:
@@ -129,8 +132,10 @@ class TweetSentiment(Task):
             labelled = zip(features, offsets, rows["text"], rows["selected_text"], strict=True)
             for feature, spans, text, selected in labelled:
                 selection = find_selection(text, selected)
+                if selection and self.config.repair_blanks:
+                    selection = find_selected_words(text, *selection)
                 tokens = cover_tokens(spans, *selection) if selection else None
-                feature["start_positions"], feature["end_positions"] = tokens or NO_ANSWER
+                feature["labels"] = list(tokens or NO_ANSWER)
         return Examples(rows, features, offsets)
 
     def decode(self, rows: pd.DataFrame, examples: Examples, logits: Logits) -> pd.DataFrame:
@@ -160,8 +165,10 @@ class TweetSentiment(Task):
             return text, math.nan, math.nan
         start, end = start[context], end[context]
         first, last = best_span(start, end, self.config.max_span)
-        span = text_of(text, offsets, context[first], context[last])
-        return span, _probability(start, first), _probability(end, last)
+        span = range_of(text, offsets, context[first], context[last])
+        if self.config.repair_blanks and span[0] < span[1]:
+            span = move_as_published(text, *span)
+        return text[slice(*span)], _probability(start, first), _probability(end, last)
 
     def scores(self, predicted: pd.DataFrame) -> dict[str, float]:
         """The mean `jaccard`, and the same by sentiment (`jaccard_positive`)."""
