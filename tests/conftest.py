@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from kaggleops.bucket import Bucket, open_bucket
+from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
-from tests.postgresql import postgresql
 
-__all__ = ["postgresql"]
+__all__ = ["empty_index", "postgresql", "postgresql_database"]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -22,14 +22,9 @@ __all__ = ["allowed"]
 
 
 @pytest.fixture
-def database(postgresql: str, request: pytest.FixtureRequest) -> str:
+def database(postgresql_database: str) -> str:
     """A database of this test's own."""
-    name = request.node.name
-    server = sa.create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    server.dispose()
-    return postgresql.replace("/postgres?", f"/{name}?")
+    return postgresql_database
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from kaggleops.bucket import ABSENT, Bucket, BucketError, open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.index import DatabaseError, Index, Refreshed
-from kaggleops.index.database import INDEX, open_database
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
 from tests.index.corpus import Row, fill, tables
@@ -57,32 +56,18 @@ class World:
         return tables(self.url)
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index that is no bucket's yet: MLflow's migrations take seconds."""
-    database = tmp_path_factory.mktemp("empty") / "index.db"
-    engine = open_database(f"sqlite:///{database}", "nobody's")
-    with engine.begin() as connection:
-        connection.execute(INDEX.delete())
-    engine.dispose()
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return database
-
-
 @pytest.fixture
-def world(bucket: Bucket, tmp_path: Path, empty: Path) -> Iterator[World]:
-    made = World(bucket, tmp_path, empty)
+def world(bucket: Bucket, tmp_path: Path, empty_index: Path) -> Iterator[World]:
+    made = World(bucket, tmp_path, empty_index)
     yield made
     made.index.close()
 
 
 @pytest.fixture
-def cloud(gcs_server: GcsServer, tmp_path: Path, empty: Path) -> Iterator[World]:
+def cloud(gcs_server: GcsServer, tmp_path: Path, empty_index: Path) -> Iterator[World]:
     """On Cloud Storage only."""
     gcs_server.create_bucket("our-bucket")
-    made = World(open_bucket("gs://our-bucket", patience=0.1), tmp_path, empty)
+    made = World(open_bucket("gs://our-bucket", patience=0.1), tmp_path, empty_index)
     yield made
     made.index.close()
 

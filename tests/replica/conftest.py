@@ -1,37 +1,58 @@
 """Indexes of buckets, and MLflow's stores over them."""
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from kaggleops.bucket import Bucket
+from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.index import Index
 from kaggleops.mlruns import EntityStore
 from kaggleops.replica import writing
-from kaggleops.replica.tracking import ReplicaTrackingStore
+from tests.fakes.gcs_server import GcsServer
 
 
-@pytest.fixture
-def index_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of an index that is not there yet."""
-    return f"sqlite:///{tmp_path_factory.mktemp('index')}/index.db"
+class Replicated:
+    """A bucket, and a folder with indexes of it."""
 
+    def __init__(self, bucket: Bucket, folder: Path, empty: Path) -> None:
+        bucket.prepare()
+        self.bucket = bucket
+        self.tracking_uri = f"{bucket.uri}/mlruns"
+        self._folder = folder
+        self._empty = empty
+        self.index_url = self.anew()
+        self.uri = f"kaggleops+{self.index_url}"
 
-@pytest.fixture
-def refresh(bucket: Bucket, index_url: str) -> Callable[[str], None]:
-    """Brings an index up to date with the bucket, or makes it."""
+    def anew(self) -> str:
+        """Return the address of a new index of the bucket."""
+        database = self._folder / f"{len(list(self._folder.iterdir()))}.db"
+        shutil.copyfile(self._empty, database)
+        self.refresh(f"sqlite:///{database}")
+        return f"sqlite:///{database}"
 
-    def bring(url: str = index_url) -> None:
-        index = Index(url, EntityStore(bucket))
-        assert index.refresh().problems == {}
+    def refresh(self, url: str | None = None) -> None:
+        """Bring an index up to date with the bucket."""
+        index = Index(url or self.index_url, EntityStore(self.bucket))
+        assert index.refresh(full=True).problems == {}
         index.close()
 
-    return bring
+
+@pytest.fixture
+def replicated(
+    bucket: Bucket, tmp_path_factory: pytest.TempPathFactory, empty_index: Path
+) -> Iterator[Replicated]:
+    yield Replicated(bucket, tmp_path_factory.mktemp("indexes"), empty_index)
+    writing.write_through.cache_clear()
 
 
 @pytest.fixture
-def replica(index_url: str, refresh: Callable[[], None]) -> Iterator[ReplicaTrackingStore]:
-    """MLflow's tracking store over the index of an empty bucket."""
-    refresh()
-    yield ReplicaTrackingStore(f"kaggleops+{index_url}")
+def in_cloud(
+    gcs_server: GcsServer, tmp_path_factory: pytest.TempPathFactory, empty_index: Path
+) -> Iterator[Replicated]:
+    """On Cloud Storage only."""
+    gcs_server.create_bucket("our-bucket")
+    folder = tmp_path_factory.mktemp("indexes")
+    yield Replicated(open_bucket("gs://our-bucket"), folder, empty_index)
     writing.write_through.cache_clear()

@@ -147,20 +147,17 @@ def replica_of(
         bucket_store: the class of the bucket's store.
         part: the attribute of `WriteThrough` that is such a store.
         writes: the names of the methods that it does.
-        reads: the beginnings of the names of those that only read, or call the others.
+        reads: the beginnings of the names of those that only read, or call the others
+            (`get_or_create_…` does not).
     """
 
     def decorate(cls: _Store) -> _Store:
         for name in writes.split():
             setattr(cls, name, _delegation(part, name))
         for name in dir(cls):
-            if (
-                name.startswith(("_", *reads))
-                or name in vars(cls)
-                or not callable(getattr(cls, name))
-            ):
-                continue
-            setattr(cls, name, _refusal(bucket_store, name))
+            only_reads = name.startswith(("_", *reads)) and not name.startswith("get_or_create_")
+            if not only_reads and name not in vars(cls) and callable(getattr(cls, name)):
+                setattr(cls, name, _refusal(bucket_store, name))
         return cls
 
     return decorate

@@ -1,8 +1,9 @@
-"""A real PostgreSQL of the tests' own."""
+"""Databases of the tests' own: a real PostgreSQL, and an index that is no bucket's yet."""
 
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,30 @@ def postgresql() -> Iterator[str]:
             yield f"postgresql+psycopg2://{user}@/postgres?host={home}"
         finally:
             run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={data}")
+
+
+@pytest.fixture
+def postgresql_database(postgresql: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a database in PostgreSQL of this test's own."""
+    name = "".join(each if each.isalnum() else "_" for each in request.node.name)
+    server = sa.create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    server.dispose()
+    return postgresql.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def empty_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index that is no bucket's yet, to be copied: MLflow's migrations take seconds."""
+    from kaggleops.index.database import INDEX, open_database
+
+    database = tmp_path_factory.mktemp("empty") / "index.db"
+    engine = open_database(f"sqlite:///{database}", "nobody's")
+    with engine.begin() as connection:
+        connection.execute(INDEX.delete())
+    engine.dispose()
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return database

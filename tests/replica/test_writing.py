@@ -1,0 +1,112 @@
+"""A change made in the UI, and what else may be going on at the time."""
+
+import pytest
+from mlflow.entities import Metric, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from kaggleops.bucket import ABSENT
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import Entity, EntityStore, experiment, run
+from kaggleops.mlruns.entity import Notes
+from kaggleops.replica.tracking import ReplicaTrackingStore
+from kaggleops.tracking.store import BucketTrackingStore
+from tests.fakes.gcs_server import GcsServer
+from tests.index.corpus import tables
+from tests.mlruns.entities import main_file
+from tests.replica.conftest import Replicated
+
+NAME = "mlflow.runName"
+
+
+def test_a_rename_and_a_flush_of_the_same_run_both_stay(replicated: Replicated) -> None:
+    notebook = BucketTrackingStore(replicated.tracking_uri)
+    home = notebook.create_experiment("e")
+    run_id = notebook.create_run(home, "ada", 0, [RunTag("colour", "red")], "before").info.run_id
+    notebook.flush()
+    replicated.refresh()
+    server = ReplicaTrackingStore(replicated.uri)
+    notebook.log_metric(run_id, Metric("loss", 0.5, 1, 0))  # not sent yet
+    server.update_run_info(run_id, None, None, "after")
+    server.set_tag(run_id, RunTag("mlflow.note.content", "# Look"))
+    assert server.get_run(run_id).info.run_name == "after"
+    notebook.log_metric(run_id, Metric("loss", 0.25, 2, 1))
+    notebook.flush()
+    replicated.refresh()
+    for store in (server, notebook):
+        seen = store.get_run(run_id)
+        assert seen.data.tags | {NAME: "after", "mlflow.note.content": "# Look"} == seen.data.tags
+        assert [each.value for each in store.get_metric_history(run_id, "loss")] == [0.5, 0.25]
+
+
+def test_if_the_bucket_refuses_nothing_changes_then_or_later(
+    in_cloud: Replicated, gcs_server: GcsServer
+) -> None:
+    server = ReplicaTrackingStore(in_cloud.uri)
+    run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "before").info.run_id
+    before = tables(in_cloud.index_url)
+    gcs_server.deny("our-bucket", write=True)
+    with pytest.raises(MlflowException, match="may not"):
+        server.update_run_info(run_id, None, None, "refused")
+    with pytest.raises(MlflowException, match="may not"):
+        server.create_experiment("refused too")
+    assert tables(in_cloud.index_url) == before
+    gcs_server.allow("our-bucket")
+    server.set_tag(run_id, RunTag("colour", "red"))
+    seen = BucketTrackingStore(in_cloud.tracking_uri).get_run(run_id)
+    assert (seen.info.run_name, seen.data.tags["colour"]) == ("before", "red")
+    assert [each.name for each in server.search_experiments()] == ["e"]
+
+
+def test_what_the_index_does_not_take_is_in_the_bucket_all_the_same(
+    in_cloud: Replicated, gcs_server: GcsServer
+) -> None:
+    server = ReplicaTrackingStore(in_cloud.uri)
+    run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "before").info.run_id
+    key = next(key for key in gcs_server.objects("our-bucket") if run_id in key)
+    gcs_server.reset_counts()
+
+    def after_the_write(_: object) -> bool:
+        return any(each.op == "objects.insert" and each.key == key for each in gcs_server.requests)
+
+    gcs_server.fail(403, op="objects.get_media", key=key, where=after_the_write, times=None)
+    server.update_run_info(run_id, None, None, "after")
+    assert server.get_run(run_id).info.run_name == "before"
+    gcs_server.heal()
+    in_cloud.refresh()
+    assert server.get_run(run_id).info.run_name == "after"
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_a_note_does_not_bring_a_lost_run_back_to_life(replicated: Replicated) -> None:
+    store = EntityStore(replicated.bucket)
+    home, lost = experiment("7"), run("7", "a" * 32)
+    store.write(Entity(home, main_file(home)), expected=ABSENT)
+    beats = Notes(heartbeat=1_600_000_000_000, promise=300)
+    content = main_file(lost, status=RunStatus.RUNNING)
+    store.write(Entity(lost, content, notes=beats), expected=ABSENT)
+    replicated.refresh()
+    server = ReplicaTrackingStore(replicated.uri)
+    server.set_tag(lost.name, RunTag("mlflow.note.content", "its machine is gone"))
+    seen = server.get_run(lost.name)
+    assert seen.info.status == "FAILED"
+    assert seen.data.tags["lost"] == "last heard at 2020-09-13 12:26:40+00:00"
+    assert seen.data.tags["mlflow.note.content"] == "its machine is gone"
+
+
+@pytest.mark.parametrize("url", ["sqlite:////no/such/folder/x.db", "nonsense"])
+def test_where_there_is_no_index_it_says_who_makes_one(url: str) -> None:
+    with pytest.raises((MlflowException, KaggleOpsError), match="opening the index"):
+        ReplicaTrackingStore(f"kaggleops+{url}")
+
+
+def test_an_edit_costs_three_writes_and_leaves_nothing_to_look_at(
+    in_cloud: Replicated, gcs_server: GcsServer
+) -> None:
+    """Class A: it is announced, made, and said to be over."""
+    server = ReplicaTrackingStore(in_cloud.uri)
+    run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "r").info.run_id
+    server.update_run_info(run_id, RunStatus.FINISHED, 1, None)
+    server.set_tag(run_id, RunTag("a", "1"))
+    gcs_server.reset_counts()
+    server.set_tag(run_id, RunTag("a", "2"))
+    assert gcs_server.count("A") == 3
