@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import UsageError
+from kaggleops.server.links import experiment_link
 from kaggleops.server.mlflow_server import mlflow_server
 from kaggleops.server.opening import experiment_to_show
 from tests.command import kaggleops
@@ -81,7 +82,7 @@ def test_the_link_opens_the_run_table_on_the_training_side(
 ) -> None:
     home = experiment_to_show(uri, "tweet_sentiment")
     with mlflow_server(uri, f"{bucket.artifact_uri}/artifacts", port=0) as server:
-        page.goto(server.experiment_link(home))
+        page.goto(experiment_link(server.url, home))
         expect(page.get_by_text("run of 1111").first).to_be_visible()
         expect(page.get_by_text("run of 2222").first).to_be_visible()
         assert "workflowType=machine_learning" in page.url

@@ -19,6 +19,7 @@ from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.run import run_command
+from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -57,6 +58,7 @@ for command in (
     run_command,
     status_command,
     cancel_command,
+    serve_command,
     ui_command,
     pull_command,
     push_command,

@@ -21,6 +21,7 @@ def ui_command(
 ) -> None:
     """Open the MLflow UI over the bucket, until Ctrl-C."""
     from kaggleops.mlruns import EntityStore
+    from kaggleops.server.links import experiment_link
     from kaggleops.server.mlflow_server import mlflow_server
     from kaggleops.server.opening import experiment_to_show
 
@@ -34,7 +35,7 @@ def ui_command(
         mlflow_server(tracking_uri(place), store.artifact_root, host=host, port=port) as server,
     ):
         status.stop()
-        link = server.experiment_link(experiment_id)
+        link = experiment_link(server.url, experiment_id)
         out.print(f"MLflow over {place}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
         if open_browser:
             webbrowser.open(link)

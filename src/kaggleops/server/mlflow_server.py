@@ -1,4 +1,4 @@
-"""One stock `mlflow server` process, kept small, and the links into its UI."""
+"""One stock `mlflow server` process over a bucket, kept small."""
 
 import contextlib
 import importlib.util
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
-from urllib.parse import quote
 
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -26,7 +25,7 @@ _SECONDS_TO_END = 15.0
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """A running server, and the links into its UI."""
+    """A running server."""
 
     host: str
     port: int
@@ -45,23 +44,6 @@ class MlflowServer:
     def url(self) -> str:
         """The server's own address."""
         return f"http://{self.host}:{self.port}"
-
-    def experiment_link(self, experiment_id: str | None) -> str:
-        """The run table of an experiment; for None, the list of experiments.
-
-        The UI opens on its GenAI side; which side is shown is kept in the browser and in this
-        parameter of the link, and nowhere else.
-        """
-        page = f"/{quote(experiment_id)}/runs" if experiment_id else ""
-        return f"{self.url}/#/experiments{page}?{_TRAINING_SIDE}"
-
-    def run_link(self, experiment_id: str, run_id: str) -> str:
-        """The page of a run."""
-        path = f"#/experiments/{quote(experiment_id)}/runs/{quote(run_id)}"
-        return f"{self.url}/{path}?{_TRAINING_SIDE}"
-
-
-_TRAINING_SIDE = "workflowType=machine_learning"
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""`kaggleops serve`."""
+
+import importlib.util
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from click.core import ParameterSource
+from rich.progress import Progress
+
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_json, print_rows
+from kaggleops.errors import UsageError
+
+
+@click.command("serve")
+@bucket_option
+@click.option(
+    "--index",
+    envvar="KAGGLEOPS_INDEX",
+    metavar="URL",
+    help="sqlite:////FOLDER/index.db or postgresql://HOST/NAME. Default: a file of this user's. "
+    "One with a password belongs into the variable KAGGLEOPS_INDEX.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Processes that serve, of some 270 MB each.",
+)
+@click.option("--auth", is_flag=True, help="Ask for a name and a password.")
+@click.option(
+    "--anyone-may-read-and-write",
+    "to_anyone",
+    is_flag=True,
+    help="Listen on an address that others can reach, without a password.",
+)
+@json_option
+@click.pass_context
+def serve_command(
+    context: click.Context,
+    bucket: str | None,
+    index: str | None,
+    host: str,
+    port: int,
+    workers: int,
+    auth: bool,
+    to_anyone: bool,
+    as_json: bool,
+) -> None:
+    """Serve MLflow over an index of the bucket, kept fresh, until Ctrl-C.
+
+    It looks for changes every 5 s while somebody looks, every 5 minutes otherwise. What people
+    change in the UI is in the bucket at once; the index can be deleted at any time.
+    """
+    # Only what is light: this process stays, beside those that it starts.
+    from kaggleops.server.links import HEALTH_PATH, experiment_link
+    from kaggleops.server.listening import listening_socket, url_of
+    from kaggleops.server.passwords import ask_for_passwords
+    from kaggleops.server.settings import Settings, default_index, hide_password, server_folder
+    from kaggleops.server.supervising import Supervisor
+
+    place = bucket_of(bucket)
+    folder = server_folder(place)
+    if index and context.get_parameter_source("index") is ParameterSource.COMMANDLINE:
+        _refuse_password(index)
+    _require_server()
+    with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
+        url = url_of(listening)
+        access = ask_for_passwords(folder) if auth else ""
+        settings = Settings(
+            bucket=place,
+            index=index or default_index(place),
+            scratch=str(folder / f"scratch-{listening.getsockname()[1]}"),
+            auth=auth,
+            socket=listening.fileno(),
+        )
+        supervisor = Supervisor(settings, workers, lambda line: err.print(line, style="yellow"))
+        with supervisor.running():
+            with Progress(console=err, transient=True) as bar:
+                task = bar.add_task("Bringing the bucket into the index", total=None)
+                pulled = supervisor.pull(
+                    lambda done, total: bar.update(task, completed=done, total=total)
+                )
+            if pulled.warning:
+                err.print(pulled.warning, style="yellow", highlight=False)
+            found = {
+                "link": experiment_link(url, pulled.experiment),
+                "health": f"{url}{HEALTH_PATH}",
+                "bucket": place,
+                "index": hide_password(settings.index),
+                "problems": pulled.problems,
+                "warning": pulled.warning,
+            }
+            supervisor.serve(lambda: print_json(**found) if as_json else _show(found, access))
+
+
+def _show(found: dict[str, Any], access: str) -> None:
+    out.print(f"MLflow over {found['bucket']}\n\n    {found['link']}", highlight=False)
+    rows = [("Index", found["index"]), ("Health", found["health"]), ("Access", access)]
+    if found["problems"]:
+        rows.append(("Not shown", f"{found['problems']} objects; the health page says why"))
+    print_rows(*rows)
+    out.print("\nCtrl-C ends it.", highlight=False)
+
+
+def _refuse_password(index: str) -> None:
+    if urlsplit(index).password:
+        raise UsageError(
+            "reading --index",
+            "everybody on this machine can see the password in a command line",
+            "Put the address into the variable KAGGLEOPS_INDEX, or the password into ~/.pgpass.",
+        )
+
+
+def _require_server() -> None:
+    if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
+        hint = "Install it: pip install 'kaggleops[server]'."
+        raise UsageError("starting the server", "the MLflow server is not installed", hint)

@@ -1,0 +1,163 @@
+"""A process that `kaggleops serve` starts: what it says, how it ends, and that it does end.
+
+It talks to its parent in lines of JSON on its standard output. Its standard input is a pipe that
+nobody writes to: it closes when the parent is gone, however that happened, and the child ends, too.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.server.settings import Settings
+
+_SECONDS_TO_END = 15.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """A child said something."""
+
+    child: "Child"
+    message: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A child ended.
+
+    Args:
+        child: which.
+        code: as `subprocess` has it: negative for a signal.
+        reason: how, with the last line that it wrote.
+        lived: for how many seconds.
+        error: what it could not do, if it said so.
+    """
+
+    child: "Child"
+    code: int
+    reason: str
+    lived: float
+    error: KaggleOpsError | None
+
+
+@dataclass(frozen=True)
+class Told:
+    """This process was told to end, by a signal."""
+
+
+Event = Said | Ended | Told
+Events = queue.SimpleQueue[Event]
+"""A simple queue, because a signal handler may put something into it at any moment."""
+
+
+class Child:
+    """A process that runs a module of ours.
+
+    Args:
+        module: its name.
+        settings: what it is to know.
+        events: where it is reported what it says, and that it ended.
+    """
+
+    def __init__(self, module: str, settings: Settings, events: Events) -> None:
+        self._events = events
+        self._last_line = ""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env=settings.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[settings.socket] if settings.socket >= 0 else [],
+            start_new_session=True,  # ended by us, in our order, not by the terminal's Ctrl-C
+            text=True,
+            errors="replace",
+        )
+        self._forwarding = threading.Thread(target=self._forward, daemon=True)
+        self._forwarding.start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def tell_to_end(self) -> None:
+        """Ask it to end, without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Make it end, and return when it has."""
+        self.tell_to_end()
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _forward(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - it is a pipe
+        for line in self._process.stderr:
+            self._last_line = line.strip() or self._last_line
+            sys.stderr.write(line)
+            sys.stderr.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        error = None
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                error = (UsageError if message["usage"] else KaggleOpsError)(**message["error"])
+            else:
+                self._events.put(Said(self, message))
+        code = self._process.wait()
+        self._forwarding.join()
+        reason = f"it ended with {f'code {code}' if code >= 0 else signal.Signals(-code).name}"
+        if error or self._last_line:
+            reason += f" ({error or self._last_line})"
+        lived = time.monotonic() - self._started
+        self._events.put(Ended(self, code, reason, lived, error))
+
+
+def begin_child() -> Settings:
+    """Begin a process that a `Child` runs: return what it is to know; it ends with its parent.
+
+    SIGTERM ends it cleanly, and whatever else it prints goes to standard error.
+    """
+    global _to_parent
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _to_parent = os.dup(1)
+    os.dup2(2, 1)
+    threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
+    return Settings.from_environment()
+
+
+def _watch_parent() -> None:
+    while os.read(0, 1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_END)
+    os._exit(1)
+
+
+_to_parent = 1
+
+
+def say(**message: Any) -> None:
+    """Say something to the process that started this one."""
+    with contextlib.suppress(BrokenPipeError):  # it is gone, and this process is about to end
+        os.write(_to_parent, json.dumps(message).encode() + b"\n")
+
+
+def say_error(error: KaggleOpsError) -> None:
+    """Say that this process cannot do what it was started for."""
+    usage = isinstance(error, UsageError)
+    say(error={"doing": error.doing, "problem": error.problem, "hint": error.hint}, usage=usage)

@@ -1,0 +1,132 @@
+"""The health page: when the index was last fresh, when the bucket was last heard, what failed."""
+
+import html
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from kaggleops.reports.operations import IDLE_LOOK_SECONDS
+from kaggleops.server.links import HEALTH_PATH
+from kaggleops.server.notices import Notice, NoticeBoard
+from kaggleops.server.settings import Settings, hide_password
+
+_OLD_SECONDS = 3 * IDLE_LOOK_SECONDS
+"""An index that has not been fresh for so long is not what people think they look at."""
+
+_MOST_PROBLEMS = 100
+
+
+class Health:
+    """Answers how the server is.
+
+    Args:
+        settings: what is served.
+        board: of its index.
+        notice: returns how the refreshing goes.
+        may_see_all: tells whether who asks may know more than whether all is well.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        board: NoticeBoard,
+        notice: Callable[[], Notice],
+        may_see_all: Callable[[Request], bool],
+    ) -> None:
+        self._bucket = settings.bucket
+        self._index = hide_password(settings.index)
+        self._board = board
+        self._notice = notice
+        self._may_see_all = may_see_all
+
+    def page(self, request: Request) -> Response:
+        """Return the page, as JSON for programs and as HTML for people; 503 if all is not well."""
+        content = self._content(self._may_see_all(request))
+        status = 200 if content["status"] == "fresh" else 503
+        headers = {"Cache-Control": "no-store"}
+        wants_page = "text/html" in request.headers.get("accept", "")
+        if request.url.path.endswith(".json") or not wants_page:
+            return JSONResponse(content, status, headers)
+        return HTMLResponse(_as_html(content), status, headers)
+
+    def _content(self, everything: bool) -> dict[str, Any]:
+        notice, now = self._notice(), time.time()
+        trouble = notice.trouble
+        details: dict[str, Any] = {}
+        try:
+            if everything:
+                details = {
+                    "holds": self._board.counts(),
+                    "problems": self._board.problems(_MOST_PROBLEMS),
+                }
+        except SQLAlchemyError as error:
+            trouble = f"reading the index: {str(error).splitlines()[0]}"
+        old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
+        content: dict[str, Any] = {
+            "status": "old" if old else "fresh",
+            "index_fresh": _time(notice.fresh),
+            "index_fresh_seconds_ago": _ago(notice.fresh, now),
+            "bucket_heard": _time(notice.heard),
+            "bucket_heard_seconds_ago": _ago(notice.heard, now),
+            "looks_every_seconds": notice.pace,
+        }
+        if everything:
+            content |= {
+                "trouble": trouble,
+                "bucket": self._bucket,
+                "index": self._index,
+                **details,
+                "versions": {
+                    "kaggleops": version("kaggleops"),
+                    "mlflow": version("mlflow"),
+                    "python": platform.python_version(),
+                },
+            }
+        return content
+
+
+def _time(seconds: float) -> str | None:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds") if seconds else None
+
+
+def _ago(seconds: float, now: float) -> float | None:
+    return round(now - seconds, 1) if seconds else None
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="refresh" content="10"><title>KaggleOps: {status}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 50em; margin: 2em auto; padding: 0 1em }}
+th {{ text-align: left; vertical-align: top; padding-right: 1.5em; font-weight: 600 }}
+h1 {{ color: {colour} }} td {{ overflow-wrap: anywhere }}
+</style>
+<h1>The index is {status}</h1>
+<table>{rows}</table>
+<p><a href="/">MLflow</a> · <a href="{path}.json">JSON</a>
+</html>
+"""
+
+
+def _as_html(content: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th>{html.escape(name.replace('_', ' '))}<td>{_cell(value)}"
+        for name, value in content.items()
+    )
+    colour = "green" if content["status"] == "fresh" else "crimson"
+    return _PAGE.format(status=content["status"], colour=colour, rows=rows, path=HEALTH_PATH)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "<br>".join(html.escape(f"{name}: {each}") for name, each in value.items())
+    if isinstance(value, list):
+        return "<br>".join(map(html.escape, value)) or "none"
+    return html.escape(str("-" if value in (None, "") else value))

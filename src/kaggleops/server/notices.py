@@ -1,0 +1,110 @@
+"""What the processes that serve one index tell each other, in a table of that index.
+
+One of them refreshes it (leading.py) and posts how that goes; the others post that somebody looks.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from kaggleops.index.database import ENTITIES
+from kaggleops.index.tables import RUNS
+
+_NOTICES = sa.Table(
+    "kaggleops_serving",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("looks", sa.BigInteger, nullable=False),
+    sa.Column("notice", sa.Text, nullable=False),
+)
+"""One row. `looks` grows while somebody looks at a server that does not refresh the index."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """How the refreshing goes. Times are in seconds since the epoch, 0 for never.
+
+    Args:
+        fresh: when the index was last as the bucket is.
+        heard: when the bucket last answered.
+        trouble: what has kept the index from being fresh since then; "" for nothing.
+        pace: seconds from one look to the next.
+    """
+
+    fresh: float = 0.0
+    heard: float = 0.0
+    trouble: str = ""
+    pace: float = 0.0
+
+
+class NoticeBoard:
+    """The notices of one index, and what it holds. Safe to use from several threads.
+
+    Args:
+        url: the index's database.
+    """
+
+    def __init__(self, url: str) -> None:
+        # Not the index's engine, whose every transaction waits for who writes.
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1)
+
+    def prepare(self) -> None:
+        """Make the table where it is missing; called before any other process uses it."""
+        _NOTICES.metadata.create_all(self._engine)
+        with self._engine.begin() as connection:
+            if connection.scalar(sa.select(_NOTICES.c.id)) is None:
+                row = {"id": 1, "looks": 0, "notice": json.dumps(asdict(Notice()))}
+                connection.execute(_NOTICES.insert().values(row))
+
+    def post(self, notice: Notice) -> None:
+        """Say how the refreshing goes."""
+        with self._engine.begin() as connection:
+            connection.execute(_NOTICES.update().values(notice=json.dumps(asdict(notice))))
+
+    def read(self) -> Notice:
+        """Return how the refreshing goes."""
+        with self._engine.connect() as connection:
+            return Notice(
+                **json.loads(connection.execute(sa.select(_NOTICES.c.notice)).scalar_one())
+            )
+
+    def post_look(self) -> None:
+        """Say that somebody looks."""
+        with self._engine.begin() as connection:
+            connection.execute(_NOTICES.update().values(looks=_NOTICES.c.looks + 1))
+
+    def looks(self) -> int:
+        """Return a number that is another one whenever somebody has looked elsewhere."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(_NOTICES.c.looks)).scalar_one())
+
+    # -- what the index holds -------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of what people ask for."""
+        names = ("experiments", "runs", "registered_models", "trace_info")
+        count = sa.select(sa.func.count())
+        with self._engine.connect() as connection:
+            return {
+                name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names
+            }
+
+    def problems(self, at_most: int) -> list[str]:
+        """Return why some of what is in the bucket cannot be seen as it is there."""
+        query = sa.select(ENTITIES.c.problem).where(ENTITIES.c.problem != "").limit(at_most)
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def last_experiment(self) -> str | None:
+        """Return the experiment of the run that was started last."""
+        runs = RUNS.table
+        query = (
+            sa.select(runs.c.experiment_id)
+            .where(runs.c.lifecycle_stage == "active")
+            .order_by(runs.c.start_time.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            found = connection.scalar(query)
+        return None if found is None else str(found)

@@ -1,0 +1,68 @@
+"""What `kaggleops serve` tells the processes that it starts: through their environment.
+
+An environment can be read by its owner only; a command line by everybody on the machine, and the
+address of a database may hold a password.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kaggleops.platforms.folders import state_folder
+
+_VARIABLE = "KAGGLEOPS_SERVE"
+
+_LEAN = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MALLOC_ARENA_MAX": "2",  # else what each thread gives back stays that thread's own
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is served, and how.
+
+    Args:
+        bucket: its address.
+        index: the URL of the index's database.
+        scratch: a folder for what is on its way, of this server alone.
+        auth: whether everybody has to say who they are.
+        socket: the file descriptor on which to listen; -1 for who does not.
+    """
+
+    bucket: str
+    index: str
+    scratch: str
+    auth: bool = False
+    socket: int = -1
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a process that is to know this."""
+        return {**_LEAN, **os.environ, "TMPDIR": self.scratch, _VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Return what the process that started this one has said."""
+        # Taken out: a process that this one starts has no business with it.
+        return cls(**json.loads(os.environ.pop(_VARIABLE)))
+
+
+def server_folder(bucket_uri: str) -> Path:
+    """Return the folder for the index of a bucket and what else its server keeps."""
+    readable = re.sub(r"[^a-zA-Z0-9]+", "-", bucket_uri.partition("://")[2])[-60:].strip("-")
+    unique = hashlib.sha256(bucket_uri.encode()).hexdigest()[:8]
+    return state_folder() / "serve" / f"{readable}-{unique}"
+
+
+def default_index(bucket_uri: str) -> str:
+    """Return the URL of a bucket's index where none is named: a file in the server's folder."""
+    return f"sqlite:///{server_folder(bucket_uri) / 'index.db'}"
+
+
+def hide_password(url: str) -> str:
+    """Return the URL of a database without its password, for people to read."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)

@@ -1,0 +1,65 @@
+"""A process that serves the MLflow application, with a thread that refreshes its index."""
+
+import gc
+import logging
+import socket
+import sys
+import warnings
+
+import uvicorn
+
+from kaggleops.errors import KaggleOpsError
+from kaggleops.server.children import begin_child, say, say_error
+
+_SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is to end
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        say(ready=True)
+
+
+def main() -> int:
+    """Serve until told to end; return the exit code."""
+    settings = begin_child()
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can mend
+
+    from kaggleops.server.application import application
+    from kaggleops.server.notices import NoticeBoard
+    from kaggleops.server.refreshing import Refresher
+
+    failed = False
+
+    def give_up() -> None:
+        nonlocal failed
+        failed = server.should_exit = True
+
+    try:
+        board = NoticeBoard(settings.index)
+        refresher = Refresher(settings, board, give_up)
+        app = application(settings, board, refresher)
+    except KaggleOpsError as error:
+        say_error(error)
+        return 1
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_SECONDS_FOR_REQUESTS,
+    )
+    server = _Server(config)
+    gc.freeze()  # what is imported by now stays, and need not be looked through again
+    refresher.start()
+    try:
+        server.run(sockets=[socket.socket(fileno=settings.socket)])
+    finally:
+        refresher.stop()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
