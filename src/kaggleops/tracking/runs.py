@@ -23,6 +23,7 @@ from mlflow.utils.validation import _validate_metric, _validate_run_id
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import replace_file
+from kaggleops.project.description import NOTE_TAG, with_note
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
@@ -219,7 +220,10 @@ class RunStore(ExperimentStore):
 
     def _set_run_tag(self, run_info: RunInfo, tag: RunTag) -> None:
         file = self._get_tag_path(run_info.experiment_id, run_info.run_id, tag.key)
-        self._write_whole(run_info, file, self._writeable_value(tag.value))
+        value = self._writeable_value(tag.value)
+        if tag.key == NOTE_TAG and Path(file).exists():
+            value = with_note(Path(file).read_text(), value)
+        self._write_whole(run_info, file, value)
 
     def _write_whole(self, run_info: RunInfo, file: str, value: str) -> None:
         Path(file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,75 @@
+"""What a run's page says at its top: its commit, what changed since the run before, and where.
+
+MLflow shows the tag `mlflow.note.content` there, as Markdown. It is also where people write, so
+what they write is kept below ours, whoever writes first.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from kaggleops.project.git import web_address
+
+NOTE_TAG = "mlflow.note.content"
+"""MLflow's tag for a run's description."""
+
+END = "[//]: # (What is above is kaggleops'. Your own note goes below.)"
+"""A comment in Markdown: nobody sees it on the page."""
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where a run comes from.
+
+    Args:
+        sha: the full hash of its commit.
+        branch: the commit's branch, or "".
+        origin: the address of the repository, without credentials, or "".
+        previous_sha: the full hash of the commit of the experiment's run before, or "".
+        notebook: the address of the notebook or machine it runs in, or "".
+        artifacts: where its artifacts lie: `gs://…`, or anything else that has no page.
+    """
+
+    sha: str
+    branch: str = ""
+    origin: str = ""
+    previous_sha: str = ""
+    notebook: str = ""
+    artifacts: str = ""
+
+    def describe(self) -> str:
+        """Return the description, in Markdown, to its last line."""
+        web = web_address(self.origin)
+        commit = f"`{self.sha[:10]}`"
+        where = f" on `{self.branch}`" if self.branch else ""
+        said = [_link(f"Commit {commit}", f"{web}/commit/{self.sha}" if web else "") + where]
+        if self.previous_sha == self.sha:
+            said.append("the commit of the run before")
+        elif self.previous_sha:
+            since = f"changes since `{self.previous_sha[:10]}`, the run before"
+            compare = f"{web}/compare/{self.previous_sha}...{self.sha}" if web else ""
+            said.append(_link(since, compare))
+        if self.notebook:
+            said.append(_link("notebook", self.notebook))
+        if self.artifacts.startswith("gs://"):
+            path = quote(self.artifacts.removeprefix("gs://"))
+            said.append(
+                _link("artifacts", f"https://console.cloud.google.com/storage/browser/{path}")
+            )
+        return " · ".join(said) + f"\n\n{END}"
+
+
+def _link(text: str, address: str) -> str:
+    return f"[{text}]({address})" if address else text
+
+
+def with_note(before: str, new: str) -> str:
+    """Return a description with somebody's note in it: below ours, if there is one.
+
+    Args:
+        before: the description as it is.
+        new: what it is set to: a whole description, or somebody's note alone.
+    """
+    if END not in before or END in new:
+        return new
+    ours = before[: before.index(END)] + END
+    return f"{ours}\n\n{new}" if new else ours

@@ -1,0 +1,45 @@
+"""Plain tags for runs that a script starts by itself.
+
+MLflow's plugin group is `mlflow.run_context_provider`.
+
+MLflow's UI hides `mlflow.*` tags from its columns and from grouping, so the commit is there once
+more, with the platform and the accelerator. MLflow loads this module whenever it is imported, so
+everything behind it is imported when it is first used.
+"""
+
+import sys
+from pathlib import Path
+
+from mlflow.tracking.context.abstract_context import RunContextProvider
+
+
+class BucketContext(RunContextProvider):
+    """Tags of runs in a bucket; other stores' runs get none."""
+
+    def in_context(self) -> bool:
+        """Whether runs go to a bucket."""
+        import mlflow
+
+        uri: str = mlflow.get_tracking_uri()
+        return uri.startswith(("gs://", "bucket+file:"))
+
+    def tags(self) -> dict[str, str]:
+        """Return what is known of the code and of the machine."""
+        from kaggleops.platforms import detect
+
+        machine = detect()
+        tags = {"backend": machine.name, "accelerator": machine.accelerator or "none"}
+        return tags | _tags_of_commit()
+
+
+def _tags_of_commit() -> dict[str, str]:
+    from kaggleops.errors import KaggleOpsError
+    from kaggleops.project.git import find_commit
+
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    try:
+        commit = find_commit(Path(main).parent if main else Path.cwd())
+    except (KaggleOpsError, OSError):
+        return {}  # no repository, or no git
+    tags = {"git_commit": commit.sha[:10]}
+    return tags | ({"git_branch": commit.branch} if commit.branch else {})
