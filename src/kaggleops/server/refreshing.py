@@ -19,20 +19,12 @@ from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.index import Index
 from kaggleops.mlruns import EntityStore
-from kaggleops.reports.operations import IDLE_LOOK_SECONDS
 from kaggleops.server.leading import Leadership
-from kaggleops.server.notices import Notice, NoticeBoard
+from kaggleops.server.notices import NoticeBoard
+from kaggleops.server.schedule import WATCHED_FOR_SECONDS, Schedule
 from kaggleops.server.settings import Settings
 
-WATCHED_LOOK_SECONDS = 5.0
-"""How often the server asks for changes while somebody looks."""
-
-WATCHED_FOR_SECONDS = 120.0
-"""For how long after a request somebody is taken to look (the UI itself asks every 30 s)."""
-
-_LONGEST_RETRY = 60.0
-_TICK = 1.0
-_LISTING_EVERY = 24 * 3600.0  # seconds; finds what other programs wrote and did not announce
+_TICK = 1.0  # seconds
 _PATIENCE = 10.0  # seconds; then it is said that the bucket is out of reach
 
 _log = logging.getLogger(__name__)
@@ -55,14 +47,12 @@ class Refresher:
         self._on_failure = on_failure
         self._leadership = Leadership(settings.index)
         self._index: Index | None = None
+        self._schedule = Schedule()
+        self._looks = board.looks()
+        self._told = -WATCHED_FOR_SECONDS
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
         self._ending = False
         self._wake = threading.Event()
-        self._looked_at = self._told_at = time.monotonic() - WATCHED_FOR_SECONDS
-        self._looks = board.looks()
-        self._last = time.monotonic()
-        self._next_listing = self._last + _LISTING_EVERY
-        self._retry = 0.0
         self.notice = board.read()
         """How it goes, as far as this process knows."""
 
@@ -78,18 +68,10 @@ class Refresher:
 
     def somebody_looks(self) -> None:
         """Take note of a request. Any thread may call this, and it returns at once."""
-        was_idle = not self._watched
-        self._looked_at = time.monotonic()
+        was_idle = not self._schedule.watched
+        self._schedule.somebody_looks()
         if was_idle:
             self._wake.set()
-
-    @property
-    def _watched(self) -> bool:
-        return time.monotonic() < self._looked_at + WATCHED_FOR_SECONDS
-
-    @property
-    def _pace(self) -> float:
-        return WATCHED_LOOK_SECONDS if self._watched else IDLE_LOOK_SECONDS
 
     def _run(self) -> None:
         try:
@@ -107,21 +89,23 @@ class Refresher:
             raise
 
     def _turn(self) -> None:
-        if time.monotonic() < self._last + self._retry:
+        if self._schedule.waiting_to_retry:
             return
         if not self._leadership.held():
             self._follow()
             return
         looks = self._board.looks()
         if looks != self._looks:
-            self._looks, self._looked_at = looks, time.monotonic()
-        if time.monotonic() >= self._last + self._pace:
+            self._looks = looks
+            self._schedule.somebody_looks()
+        if self._schedule.due:
             self._refresh()
 
     def _follow(self) -> None:
         """Tell whoever refreshes the index that somebody looks here, and hear how that goes."""
-        if self._looked_at > self._told_at + WATCHED_FOR_SECONDS / 4:
-            self._told_at = self._looked_at
+        now = time.monotonic()
+        if self._schedule.watched and now > self._told + WATCHED_FOR_SECONDS / 4:
+            self._told = now
             self._board.post_look()
         self.notice = self._board.read()
 
@@ -129,15 +113,13 @@ class Refresher:
         if self._index is None:
             bucket = open_bucket(self._settings.bucket, patience=_PATIENCE)
             self._index = Index(self._settings.index, EntityStore(bucket))
-        full = time.monotonic() >= self._next_listing
-        self._index.refresh(self._heard, full=full)
-        self._last = time.monotonic()
-        if full:
-            self._next_listing = self._last + _LISTING_EVERY
+        refreshed = self._index.refresh(self._heard, full=self._schedule.listing_due)
+        self._schedule.succeeded(listed=refreshed.listed)
         if self.notice.trouble:
             _log.warning("The index is fresh again.")
-        self._retry = 0.0
-        self._post(replace(self.notice, fresh=time.time(), trouble="", pace=self._pace))
+        pace = self._schedule.pace
+        self.notice = replace(self.notice, fresh=time.time(), trouble="", pace=pace)
+        self._board.post(self.notice)
 
     def _heard(self, *_: int) -> None:
         self.notice = replace(self.notice, heard=time.time())
@@ -145,11 +127,8 @@ class Refresher:
     def _in_trouble(self, error: Exception) -> None:
         if not self.notice.trouble:
             _log.warning("The index stays as it is for now: %s", error)
-        self._last = time.monotonic()
-        self._retry = min(max(2 * self._retry, WATCHED_LOOK_SECONDS), _LONGEST_RETRY)
-        with contextlib.suppress(SQLAlchemyError):  # the trouble may be the database itself
-            self._post(replace(self.notice, trouble=str(error), pace=self._retry))
-
-    def _post(self, notice: Notice) -> None:
-        self.notice = notice
-        self._board.post(notice)
+        self._schedule.failed()
+        # First here: the trouble may be the database itself.
+        self.notice = replace(self.notice, trouble=str(error), pace=self._schedule.pace)
+        with contextlib.suppress(SQLAlchemyError):
+            self._board.post(self.notice)

@@ -1,0 +1,145 @@
+"""`kaggleops serve`: comes up, shows what comes, outlives what breaks, ends with all it started."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+import requests
+
+from tests.fakes.gcs_server import GcsServer
+from tests.server.serving import Serving, eventually, serving
+from tests.tracking.processes import train
+
+BIG = 60 << 20  # bytes
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[GcsServer]:
+    with GcsServer() as server, pytest.MonkeyPatch.context() as patch:
+        server.create_bucket("our-bucket")
+        patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        yield server
+
+
+BROKEN = "a" * 32
+URI = "gs://our-bucket/some/prefix/mlruns"
+
+LOG = """
+client = mlflow.MlflowClient()
+known = client.get_experiment_by_name("tweets")
+home = known.experiment_id if known else client.create_experiment("tweets")
+run = client.create_run(home, run_name=os.environ["NAME"], tags={"backend": "kaggle"})
+client.log_metric(run.info.run_id, "f1", 0.5, step=1)
+client.log_text(run.info.run_id, "what the model says", "report.txt")
+client.set_terminated(run.info.run_id)
+print(home)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("machine")
+
+
+@pytest.fixture(scope="module")
+def experiment(gcs: GcsServer, home: Path) -> str:
+    """The id of an experiment with one run, and with one that cannot be read."""
+    found = train(LOG, URI, home / "training", NAME="first").output.strip()
+    gcs.put("our-bucket", f"some/prefix/mlruns/{found}/{BROKEN}.tar.gz", b"no archive")
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(experiment: str, home: Path) -> Iterator[Serving]:
+    with serving("--bucket", URI, home=home / "server") as server:
+        yield server
+    assert not list((home / "server" / "serve").glob("*/scratch*"))
+
+
+def names(server: Serving, experiment: str) -> set[str]:
+    return {run["info"]["run_name"] for run in server.runs(experiment)}
+
+
+def test_it_shows_what_was_there_and_what_comes(
+    server: Serving, experiment: str, home: Path
+) -> None:
+    assert "first" in names(server, experiment)
+    assert server.found["link"] == (
+        f"{server.url}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    )
+    train(LOG, URI, home / "training", NAME="second")
+    eventually(lambda: "second" in names(server, experiment))
+
+
+def test_what_is_changed_there_is_in_the_bucket_at_once(server: Serving, experiment: str) -> None:
+    [run] = server.runs(experiment, filter="attributes.run_name = 'first'")
+    there = mlflow.MlflowClient(server.url)
+    there.set_tag(run["info"]["run_id"], "mlflow.note.content", "the best so far")
+    found = mlflow.MlflowClient(URI).get_run(run["info"]["run_id"])
+    assert found.data.tags["mlflow.note.content"] == "the best so far"
+
+
+def test_the_health_page_is_for_people_and_for_programs(server: Serving) -> None:
+    content = server.health()
+    assert content["status"] == "fresh"
+    assert content["bucket"] == URI.removesuffix("/mlruns")
+    assert content["holds"]["runs"] >= 1
+    [problem] = content["problems"]
+    assert BROKEN in problem
+    assert server.found["problems"] == 1
+    assert content["versions"]["mlflow"] == mlflow.__version__
+    page = requests.get(server.found["health"], headers={"Accept": "text/html"}, timeout=60)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "The index is fresh" in page.text
+    assert BROKEN in page.text
+    assert requests.get(f"{server.found['health']}.json", timeout=60).json()["status"] == "fresh"
+    stranger = requests.get(server.found["health"], headers={"Host": "evil.example"}, timeout=60)
+    assert stranger.status_code == 403
+
+
+def test_a_bucket_out_of_reach_is_said_and_survived(
+    server: Serving, experiment: str, gcs: GcsServer
+) -> None:
+    gcs.deny("our-bucket", read=True)
+    server.runs(experiment)
+    trouble = eventually(lambda: server.health()["trouble"])
+    assert "our-bucket" in trouble
+    assert "first" in names(server, experiment)
+    gcs.allow("our-bucket")
+    eventually(lambda: server.health()["trouble"] == "")
+    assert server.errors.count("The index stays as it is for now") == 1
+    assert server.errors.count("The index is fresh again") == 1
+
+
+def test_a_large_artifact_is_never_in_memory_as_a_whole(
+    server: Serving, experiment: str, gcs: GcsServer, home: Path
+) -> None:
+    run_id = server.runs(experiment)[0]["info"]["run_id"]
+    gcs.put(
+        "our-bucket", f"some/prefix/artifacts/{experiment}/{run_id}/artifacts/big.bin", bytes(BIG)
+    )
+    [worker] = server.children
+    before = worker.memory_info().rss
+    scratch = next((home / "server").glob("serve/*/scratch*"))
+    where = {"path": "big.bin", "run_uuid": run_id}
+    with requests.get(f"{server.url}/get-artifact", where, stream=True, timeout=60) as answer:
+        assert int(answer.headers["content-length"]) == BIG
+        # Nobody reads what comes, and there is time enough for all of it to be produced.
+        with pytest.raises(AssertionError):
+            eventually(lambda: worker.memory_info().rss - before > BIG / 3, seconds=3)
+        assert list(scratch.iterdir())
+        assert sum(map(len, answer.iter_content(1 << 20))) == BIG
+    eventually(lambda: not list(scratch.iterdir()))
+
+
+def test_a_server_process_that_dies_is_started_again(server: Serving, experiment: str) -> None:
+    [worker] = server.children
+    worker.kill()
+    psutil.wait_procs([worker])
+    server.session.close()  # its connection went with the process
+    assert "first" in names(server, experiment)  # who asks meanwhile waits
+    [other] = server.children
+    assert other.pid != worker.pid
+    assert "SIGKILL" in server.errors
