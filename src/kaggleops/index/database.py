@@ -1,8 +1,9 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Two tables are ours: which version of each object
-the rows were made of, and which bucket this is. A database that holds anything else than this
-bucket's index is refused, so that nobody's tracking database is ever imported into.
+MLflow's migrations make and upgrade the schema. Three tables are ours: which version of each object
+the rows were made of, how far a long run's points are in, and which bucket this is. A database that
+holds anything else than this bucket's index is refused, so that nobody's tracking database is ever
+imported into.
 """
 
 from pathlib import Path
@@ -38,6 +39,14 @@ INDEX = sa.Table(
 )
 """The bucket that this is an index of, and how many entities there were when the database last
 took its statistics."""
+
+POINTS = sa.Table(
+    "kaggleops_points",
+    _OURS,
+    sa.Column("run_uuid", sa.String(32), primary_key=True),
+    sa.Column("digests", sa.Text, nullable=False),
+)
+"""Of each long run, up to where its metric points are in the index (growing.py)."""
 
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
 _REPAIR = {
@@ -103,6 +112,8 @@ def _engine(url: URL) -> sa.Engine:
         cursor.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
         cursor.execute("PRAGMA synchronous=NORMAL")  # a power cut may undo, and never damage
         cursor.execute(f"PRAGMA cache_size=-{_CACHE << 10}")
+        # Pages that are written with every batch then reach the file once for many.
+        cursor.execute("PRAGMA wal_autocheckpoint=8000")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")

@@ -18,23 +18,13 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from kaggleops.bucket import ABSENT
-from kaggleops.index.database import ENTITIES
+from kaggleops.index.database import ENTITIES, POINTS
 from kaggleops.index.lost import vital_signs
-from kaggleops.index.rows import rows_of
+from kaggleops.index.preparing import Prepared, prepare
 from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
 from kaggleops.index.writing import add, remove, replace
-from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.layout import MLRUNS, parse_key
-
-_UNEXPECTED = (
-    ArithmeticError,
-    AttributeError,
-    BrokenEntityError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-"""What making rows of an entity raises where a field is of another kind than MLflow writes."""
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
 _ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
@@ -52,14 +42,14 @@ class Outcome:
         waits_for: the key of the object without which that cannot be mended, or "".
     """
 
-    change: Change
+    change: Prepared
     problem: str = ""
     waits_for: str = ""
 
 
 def import_changes(
     connection: sa.Connection,
-    changes: Sequence[Change],
+    changes: Sequence[Change | Prepared],
     is_new: Callable[[EntityId], bool],
     now_ms: int,
 ) -> list[Outcome]:
@@ -67,7 +57,7 @@ def import_changes(
 
     Args:
         connection: in whose transaction.
-        changes: experiments before what belongs to them, runs before logged models.
+        changes: experiments before what belongs to them, runs before logged models; none packed.
         is_new: tells which entities have no rows yet; those are written faster.
         now_ms: the time, in milliseconds since the epoch.
     """
@@ -95,6 +85,12 @@ def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) 
         connection.execute(ENTITIES.insert(), there)
 
 
+def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
+    if runs:
+        same_run = POINTS.c.run_uuid == sa.bindparam("run")
+        connection.execute(POINTS.delete().where(same_run), [{"run": each.name} for each in runs])
+
+
 class _Import:
     """One transaction."""
 
@@ -105,19 +101,38 @@ class _Import:
         ids = connection.scalars(sa.select(EXPERIMENTS.table.c.experiment_id))
         self._experiments = set(map(str, ids))
         self._written: dict[EntityId, Rows] = {}
+        self._grown: set[EntityId] = set()
+        self._digests: dict[EntityId, str] = {}
 
-    def take(self, changes: Sequence[Change]) -> list[Outcome]:
-        outcomes = [self._take(change) for change in changes]
+    def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
+        outcomes = [self._take(self._prepared(change)) for change in changes]
         add(self._connection, [rows for id_, rows in self._written.items() if self._is_new(id_)])
         for entity_id, rows in self._written.items():
             if not self._is_new(entity_id):
-                replace(self._connection, entity_id, rows)
+                replace(self._connection, entity_id, rows, grown=entity_id in self._grown)
+        self._keep_digests()
         return outcomes
 
-    def _take(self, change: Change) -> Outcome:
-        if change.problem is not None:
-            return Outcome(change, str(change.problem))
-        if change.entity is None:
+    def _prepared(self, change: Change | Prepared) -> Prepared:
+        if isinstance(change, Prepared):
+            return change
+        if change.id.kind is not Kind.RUN or self._is_new(change.id):
+            return prepare(change)
+        # In this transaction: what is kept of a run's points is true of its rows.
+        mine = sa.select(POINTS.c.digests).where(POINTS.c.run_uuid == change.id.name)
+        return prepare(change, self._connection.scalar(mine) or "")
+
+    def _keep_digests(self) -> None:
+        runs = [each for each in self._written if each.kind is Kind.RUN]
+        _forget_points(self._connection, [each for each in runs if not self._is_new(each)])
+        if long := [each for each in runs if self._digests[each]]:
+            rows = [{"run_uuid": each.name, "digests": self._digests[each]} for each in long]
+            self._connection.execute(POINTS.insert(), rows)
+
+    def _take(self, change: Prepared) -> Outcome:
+        if change.problem:
+            return Outcome(change, change.problem)
+        if change.rows is None:
             self._remove(change.id)
             return Outcome(change)
         if problem := self._refusal(change.id):
@@ -126,15 +141,14 @@ class _Import:
         needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
         if needs_home and home.experiment_id not in self._experiments:
             return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
-        try:
-            rows = rows_of(change.entity)
-        except _UNEXPECTED as error:
-            return Outcome(change, f"indexing {change.id}: it holds what nobody expects ({error}).")
         if change.id == home:
-            return self._take_experiment(change, rows)
+            return self._take_experiment(change, change.rows)
         if change.id.kind is Kind.LOGGED_MODEL:
-            return self._take_logged_model(change, rows)
-        self._written[change.id] = rows
+            return self._take_logged_model(change, change.rows)
+        self._written[change.id] = change.rows
+        self._digests[change.id] = change.digests
+        if change.grown:
+            self._grown.add(change.id)
         return Outcome(change)
 
     def _refusal(self, entity_id: EntityId) -> str:
@@ -149,7 +163,7 @@ class _Import:
 
     # -- what needs others --------------------------------------------------------------------
 
-    def _take_experiment(self, change: Change, rows: Rows) -> Outcome:
+    def _take_experiment(self, change: Prepared, rows: Rows) -> Outcome:
         [row] = rows[EXPERIMENTS]
         table, name = EXPERIMENTS.table, row[_NAME_OF_EXPERIMENT]
         same_name = (table.c.name == name) & (table.c.experiment_id != row[_ID_OF_EXPERIMENT])
@@ -167,7 +181,7 @@ class _Import:
         self._experiments.add(change.id.experiment_id)
         return outcome
 
-    def _take_logged_model(self, change: Change, rows: Rows) -> Outcome:
+    def _take_logged_model(self, change: Prepared, rows: Rows) -> Outcome:
         points = rows[LOGGED_MODEL_METRICS]
         wanted = {point[_RUN_OF_POINT] for point in points}
         coming = {each.name for each in self._written if each.kind is Kind.RUN}
@@ -193,6 +207,7 @@ class _Import:
             self._experiments.discard(home)
         if entity_id.kind is Kind.RUN:
             self._remove_points_of(entity_id)
+            _forget_points(self._connection, [entity_id])
         remove(self._connection, entity_id)
 
     def _remove_what_belongs_to(self, home: EntityId) -> None:

@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from mlflow.entities import RunStatus
 
 from kaggleops.index.database import ENTITIES
+from kaggleops.index.preparing import Prepared
 from kaggleops.index.tables import RUNS, TAGS
-from kaggleops.mlruns import Change
-from kaggleops.mlruns.layout import Kind, parse_key
-from kaggleops.mlruns.liveness import silence_allowed
+from kaggleops.mlruns.layout import parse_key
 
 LOST_TAG = "lost"
 """A plain tag, so that the UI shows it and can filter by it."""
@@ -26,16 +25,11 @@ _SURELY_LONG_AGO_MS = 2 * 86_400_000
 _STATUS = {name: RunStatus.to_string(getattr(RunStatus, name)) for name in ("RUNNING", "FAILED")}
 
 
-def vital_signs(change: Change, now_ms: int) -> dict[str, Any]:
+def vital_signs(change: Prepared, now_ms: int) -> dict[str, Any]:
     """Return what to keep of a change: when it was heard, and how long it may be silent (s)."""
-    notes = change.entity.notes if change.entity else None
-    allowed = None
-    if change.entity and change.id.kind is Kind.RUN:
-        allowed = silence_allowed(change.entity)
-    heard_ms = now_ms
-    if notes and 0 < notes.heartbeat < now_ms - _SURELY_LONG_AGO_MS:
-        heard_ms = notes.heartbeat
-    return {"heard_ms": heard_ms, "may_be_silent": allowed}
+    long_ago = 0 < change.heartbeat < now_ms - _SURELY_LONG_AGO_MS
+    heard_ms = change.heartbeat if long_ago else now_ms
+    return {"heard_ms": heard_ms, "may_be_silent": change.may_be_silent}
 
 
 def mark_lost(connection: sa.Connection, now_ms: int) -> int:

@@ -8,8 +8,11 @@
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.exc import (
@@ -25,13 +28,19 @@ from kaggleops.bucket import ABSENT, Version
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database
 from kaggleops.index.importing import Outcome, import_changes, record
 from kaggleops.index.lost import mark_lost
-from kaggleops.mlruns import Change, EntityId, EntityStore, Poll
+from kaggleops.index.preparing import Prepared, unpacked
+from kaggleops.index.secondary import make_indexes, set_indexes_aside
+from kaggleops.index.worker import worker
+from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Poll
 from kaggleops.mlruns.layout import parse_key
 
 Progress = Callable[[int, int], None]
+Batch = Sequence[Change | Prepared]
 
 _BATCH = 100  # entities in a transaction
-_BATCH_BYTES = 4 << 20  # of their contents, which take some thirty times as much as rows in memory
+_BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
+_AHEAD = 2  # batches that are made ready while one is written
+_WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
 _WORTH_STATISTICS = 100  # entities
 
 _REFUSED = (
@@ -99,7 +108,7 @@ class Index:
             full: list the bucket (see `Poll.changed`).
 
         Raises:
-            BucketError: the bucket cannot be read; what was read until then is in the index.
+            BucketError: the bucket cannot be read; what was written until then is in the index.
             DatabaseError: the database cannot be written; likewise.
         """
         try:
@@ -125,22 +134,28 @@ class Index:
         if self._poll is None:
             versions = self._versions()
             self._known = set(versions)
-            self._poll = Poll(self._store, versions)
+            self._poll = Poll(self._store, versions, packed=True)
             touched = None  # an earlier process may have ended before what waited was seen to
         changes = self._poll.changed(full=full)
         result.listed = changes.listed
         done = 0
         progress(done, changes.due)
-        for batch in _batches(changes):
-            self._import(batch, result)
-            if touched is not None:
-                touched |= {change.id.key for change in batch}
-            done += len(batch)
-            progress(done, changes.due)
+        first = not self._known and changes.due >= _WORTH_A_WORKER
+        if first:
+            set_indexes_aside(self._engine)
+        with closing(self._ready(changes)) as batches:
+            for batch in batches:
+                self._import(batch, result)
+                if touched is not None:
+                    touched |= {change.id.key for change in batch}
+                done += len(batch)
+                progress(done, changes.due)
         if waiting := self._waiting(touched):
             self._poll.again(waiting)
             for batch in _batches(self._poll.changed()):
-                self._import(batch, result)
+                self._import([self._unpacked(change) for change in batch], result)
+        if touched is None:
+            make_indexes(self._engine)
         with self._engine.begin() as connection:
             result.lost = mark_lost(connection, self._now_ms())
         if result.changed:
@@ -156,9 +171,36 @@ class Index:
             found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
         return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
 
+    # -- unpacking ----------------------------------------------------------------------------
+
+    def _ready(self, changes: Changes) -> Generator[Batch]:
+        """Yield what changed in batches, unpacked; many new runs by another process."""
+        with ExitStack() as stack:
+            helper = None
+            if changes.due >= _WORTH_A_WORKER:
+                helper = stack.enter_context(worker(self._store))
+            ahead: deque[Callable[[], Batch]] = deque()
+            for batch in _batches(changes):
+                if helper and all(self._is_new_run(change) for change in batch):
+                    ahead.append(helper.prepare(batch).result)
+                else:
+                    ahead.append(partial(list, map(self._unpacked, batch)))
+                if len(ahead) > _AHEAD:
+                    yield ahead.popleft()()
+            while ahead:
+                yield ahead.popleft()()
+
+    def _is_new_run(self, change: Change) -> bool:
+        is_run = change.id.kind is Kind.RUN and change.packed is not None
+        return is_run and change.id not in self._known
+
+    def _unpacked(self, change: Change) -> Change:
+        where = self._store.bucket.object_uri(change.id.key)
+        return unpacked(change, where, self._store.artifact_root)
+
     # -- one batch ----------------------------------------------------------------------------
 
-    def _import(self, batch: list[Change], result: Refreshed) -> None:
+    def _import(self, batch: Batch, result: Refreshed) -> None:
         try:
             with self._engine.begin() as connection:
                 outcomes = import_changes(
@@ -169,14 +211,14 @@ class Index:
         for outcome in outcomes:
             self._count(outcome, result)
 
-    def _import_alone(self, change: Change) -> Outcome:
+    def _import_alone(self, change: Change | Prepared) -> Outcome:
         try:
             with self._engine.begin() as connection:
                 [outcome] = import_changes(connection, [change], lambda _: False, self._now_ms())
         except _REFUSED as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             problem = f"indexing {change.id}: the database does not take it ({reason})."
-            outcome = Outcome(change, problem)
+            outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
             with self._engine.begin() as connection:
                 record(connection, [outcome], self._now_ms())
         return outcome
@@ -219,8 +261,11 @@ def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
     batch: list[Change] = []
     size = 0
     for change in changes:
+        if batch and batch[-1].id.kind is not change.id.kind:
+            yield batch
+            batch, size = [], 0
         batch.append(change)
-        size += sum(map(len, change.entity.files.values())) if change.entity else 0
+        size += len(change.packed or b"")
         if len(batch) >= _BATCH or size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0

@@ -3,9 +3,8 @@
 import math
 import re
 import sys
-from collections.abc import Iterator
-
-from mlflow.entities import RunStatus
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 from kaggleops.index.content import Files, by_folder, texts
 from kaggleops.index.tables import (
@@ -28,8 +27,11 @@ from kaggleops.index.tables import (
 from kaggleops.mlruns import Entity, EntityId
 from kaggleops.mlruns.entity import META, parse_yaml
 
-_Point = tuple[float, int, int, int]
-"""As MLflow's tables have it: value, time in ms, step, and 1 where the value is no number.
+RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+"""The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
+
+_Points = tuple[Sequence[float], Sequence[int], Sequence[int], Sequence[int]]
+"""As MLflow's tables have them: values, times in ms, steps, and 1 where the value is no number.
 
 Python's SQLite module binds a row that holds a bool more slowly.
 """
@@ -43,10 +45,14 @@ def rows_of_run(entity: Entity) -> Rows:
     points: list[Row] = []
     latest: list[Row] = []
     for key, data in folders["metrics"].items():
+        values, times, steps, no_numbers = _points(data)
+        rows = list(zip(repeat(run_id), repeat(key), values, times, steps, no_numbers))
+        last = max(steps)
+        # As a rule each step has one point, and nothing has to be compared point by point.
+        newest = rows[steps.index(last)] if steps.count(last) == 1 else max(rows, key=age)
+        latest.append(newest)
         # A point that was logged twice is one row; the database would refuse the second.
-        of_key = list(dict.fromkeys(_points(data)))
-        points += [(run_id, key, *point) for point in of_key]
-        latest.append((run_id, key, *max(of_key, key=_age)))
+        points += rows if len(set(times)) == len(times) else dict.fromkeys(rows)
     links = [
         *_inputs(entity.id, folders["inputs"]),
         *_outputs(entity.id, folders["outputs"]),
@@ -73,7 +79,7 @@ def _run(entity: Entity) -> Row:
         source_name=meta.get("source_name", ""),
         entry_point_name=meta.get("entry_point_name", ""),
         user_id=meta.get("user_id"),
-        status=RunStatus.to_string(meta.get("status", RunStatus.RUNNING)),
+        status=RUN_STATUSES[meta.get("status", RUN_STATUSES.index("RUNNING"))],
         start_time=meta.get("start_time"),
         end_time=meta.get("end_time"),
         deleted_time=meta.get("deleted_time"),
@@ -84,22 +90,19 @@ def _run(entity: Entity) -> Row:
     )
 
 
-def _points(data: bytes) -> Iterator[_Point]:
-    if not _PLAIN_POINTS.fullmatch(data):
-        return map(_point, data.splitlines())
-    fields = data.split()
+def _points(data: bytes) -> _Points:
+    if _PLAIN_POINTS.fullmatch(data):
+        fields = data.split()
+    else:
+        # Old MLflow wrote no step; a dataset's name and digest may follow it.
+        lines = [(*line.split(), b"0") for line in data.splitlines()]
+        fields = [field for line in lines for field in line[:3]]
     values = list(map(float, fields[1::3]))
-    times, steps = map(int, fields[::3]), map(int, fields[2::3])
+    times, steps = list(map(int, fields[::3])), list(map(int, fields[2::3]))
     if all(map(math.isfinite, values)):
-        return zip(values, times, steps, [0] * len(values), strict=True)
-    no_numbers = map(int, map(math.isnan, values))
-    return zip(map(_storable, values), times, steps, no_numbers, strict=True)
-
-
-def _point(line: bytes) -> _Point:
-    # Old MLflow wrote no step; a dataset's name and digest may follow it.
-    time, value, step, *_ = (*line.split(), 0)
-    return _storable(float(value)), int(time), int(step), int(math.isnan(float(value)))
+        return values, times, steps, [0] * len(values)
+    no_numbers = list(map(int, map(math.isnan, values)))
+    return list(map(_storable, values)), times, steps, no_numbers
 
 
 def _storable(value: float) -> float:
@@ -109,8 +112,9 @@ def _storable(value: float) -> float:
     return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
-def _age(point: _Point) -> tuple[int, int, float]:
-    value, time, step, _ = point
+def age(point: Row) -> tuple[int, int, float]:
+    """Return what is larger for the later one of two rows of `METRICS` or `LATEST_METRICS`."""
+    _, _, value, time, step, _ = point
     return step, time, value
 
 

@@ -1,21 +1,21 @@
 """MLflow's tables, as the index fills them: which rows belong to which entity.
 
 The tables are MLflow's own (mlflow.store.tracking.dbmodels, mlflow.store.model_registry.dbmodels).
-Columns that are not named here keep the schema's defaults: the workspace, above all.
+Columns that are not named here keep the schema's defaults: the workspace, above all. The process
+that makes rows (worker.py) imports this module, and neither MLflow nor SQLAlchemy: they would take
+it four seconds and 200 MB.
 """
 
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-from mlflow.store.db.base_sql_model import Base
-from mlflow.store.model_registry.dbmodels import models as _registry  # noqa: F401 - fills Base
-from mlflow.store.tracking.dbmodels import models as _tracking  # noqa: F401 - fills Base
-from sqlalchemy import ColumnElement, Table, or_, select
+from typing import TYPE_CHECKING, Any
 
 from kaggleops.mlruns import EntityId, Kind
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Table
 
 Row = tuple[Any, ...]
 
@@ -32,11 +32,15 @@ class Owned:
 
     name: str
     columns: tuple[str, ...]
-    of: Callable[[Table, EntityId], ColumnElement[bool]]
+    of: "Callable[[Table, EntityId], ColumnElement[bool]]"
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """MLflow's table."""
+        from mlflow.store.db.base_sql_model import Base
+        from mlflow.store.model_registry.dbmodels import models as _registry  # noqa: F401
+        from mlflow.store.tracking.dbmodels import models as _tracking  # noqa: F401
+
         return Base.metadata.tables[self.name]
 
     @cached_property
@@ -54,15 +58,17 @@ Rows = Mapping[Owned, list[Row]]
 """The rows of an entity, or of several."""
 
 
-def _named(column: str) -> Callable[[Table, EntityId], ColumnElement[bool]]:
+def _named(column: str) -> "Callable[[Table, EntityId], ColumnElement[bool]]":
     return lambda table, entity_id: table.c[column] == entity_id.name
 
 
-def _of_experiment(table: Table, entity_id: EntityId) -> ColumnElement[bool]:
+def _of_experiment(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
     return table.c.experiment_id == int(entity_id.experiment_id)
 
 
-def _linked(table: Table, entity_id: EntityId) -> ColumnElement[bool]:
+def _linked(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
+    from sqlalchemy import or_
+
     run = entity_id.name
     return or_(
         (table.c.destination_type == "RUN") & (table.c.destination_id == run),
@@ -70,7 +76,9 @@ def _linked(table: Table, entity_id: EntityId) -> ColumnElement[bool]:
     )
 
 
-def _tagged(table: Table, entity_id: EntityId) -> ColumnElement[bool]:
+def _tagged(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
+    from sqlalchemy import select
+
     inputs = INPUTS.table
     return table.c.input_uuid.in_(select(inputs.c.input_uuid).where(_linked(inputs, entity_id)))
 

@@ -4,13 +4,14 @@ Replacing writes only what differs, so that it may be repeated, and so that what
 to stays where it is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from kaggleops.index.tables import TABLES, Owned, Row, Rows
+from kaggleops.index.runs import age
+from kaggleops.index.tables import LATEST_METRICS, METRICS, TABLES, Owned, Row, Rows
 from kaggleops.mlruns import EntityId
 
 
@@ -21,15 +22,28 @@ def add(connection: sa.Connection, several: Sequence[Rows]) -> None:
             _insert(connection, owned, [row for rows in several for row in rows.get(owned, ())])
 
 
-def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
-    """Make exactly these the rows of an entity."""
-    tables = TABLES[entity_id.kind]
+def replace(
+    connection: sa.Connection, entity_id: EntityId, rows: Rows, *, grown: bool = False
+) -> None:
+    """Make exactly these the rows of an entity.
+
+    Args:
+        connection: in whose transaction.
+        entity_id: which.
+        rows: all of its rows.
+        grown: its metric points that are there stay; `rows` has only the others.
+    """
+    tables = [table for table in TABLES[entity_id.kind] if not (grown and table is METRICS)]
+    if grown:
+        rows = {**rows, LATEST_METRICS: _newest(connection, entity_id, rows[LATEST_METRICS])}
     found = [_compare(connection, owned, entity_id, rows.get(owned, ())) for owned in tables]
     # What refers to other rows goes before them, and comes after them.
     for difference in reversed(found):
         difference.delete(connection)
     for difference in found:
         difference.write(connection)
+    if grown:
+        _insert(connection, METRICS, rows[METRICS], unless_there=True)
 
 
 def remove(connection: sa.Connection, entity_id: EntityId) -> None:
@@ -42,14 +56,29 @@ def remove(connection: sa.Connection, entity_id: EntityId) -> None:
         replace(connection, entity_id, {})
 
 
-def _insert(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
+def _newest(connection: sa.Connection, run: EntityId, added: Iterable[Row]) -> list[Row]:
+    """Return the newest point of each of a run's metrics, of what is there and what is added."""
+    there = _found(connection, LATEST_METRICS, run)
+    return list({row[1]: row for row in sorted((*added, *there), key=age)}.values())
+
+
+def _found(connection: sa.Connection, owned: Owned, entity_id: EntityId) -> Iterator[Row]:
+    table = owned.table
+    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
+    return map(tuple, connection.execute(query))
+
+
+def _insert(
+    connection: sa.Connection, owned: Owned, rows: Sequence[Row], *, unless_there: bool = False
+) -> None:
     if not rows:
         return
+    conflict = " ON CONFLICT DO NOTHING" if unless_there else ""
     if connection.dialect.name == "sqlite":
         # Past SQLAlchemy, which would take longer than the database.
         columns = ", ".join(f'"{name}"' for name in owned.columns)
         places = ", ".join("?" * len(owned.columns))
-        statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places})'  # noqa: S608
+        statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places}){conflict}'  # noqa: S608
         connection.exec_driver_sql(statement, list(rows))
     else:
         values = [dict(zip(owned.columns, row, strict=True)) for row in rows]
@@ -85,9 +114,7 @@ class _Difference:
 def _compare(
     connection: sa.Connection, owned: Owned, entity_id: EntityId, rows: Iterable[Row]
 ) -> _Difference:
-    table = owned.table
-    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
-    found = map(tuple, connection.execute(query))
+    found = _found(connection, owned, entity_id)
     if owned.key == owned.columns:
         # A row is there or it is not: a long run has a hundred thousand metric points.
         known, wanted = set(found), dict.fromkeys(rows)

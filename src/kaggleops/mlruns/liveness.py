@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from mlflow.entities import RunStatus
-
 from kaggleops.bucket import Entry, ObjectNotFoundError
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.layout import EntityId, Kind
@@ -20,6 +18,7 @@ from kaggleops.mlruns.store import EntityStore
 LOST = "LOST"
 """Shown beside MLflow's own statuses: its runner has not been heard for too long."""
 
+_RUNNING = 1  # mlflow.entities.RunStatus
 _BEATS = 2  # so many have to be missing: one may be late
 _UNPROMISED = 24 * 3600  # seconds; for runs by tools that promise nothing
 _WORKERS = 16
@@ -44,7 +43,7 @@ class RunState:
 
 def silence_allowed(entity: Entity) -> int | None:
     """Return after how many seconds without a write a run is lost; None if it does not run."""
-    if entity.meta.get("status") != RunStatus.RUNNING:
+    if entity.meta.get("status") != _RUNNING:
         return None
     return _BEATS * entity.notes.promise or _UNPROMISED
 
@@ -57,6 +56,9 @@ def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
         heard_ms: when its object was last written, in milliseconds since the epoch.
         now_ms: the time, by a clock that agrees with the bucket's.
     """
+    # Seconds, which a process that only asks how long a run may be silent need not wait for.
+    from mlflow.entities import RunStatus
+
     status = entity.meta.get("status")
     if status not in RunStatus.all_status():
         return "UNKNOWN"

@@ -46,14 +46,16 @@ class Change:
     Args:
         id: which.
         version: at which it is now; `ABSENT` where it is gone.
-        entity: its content; None where it is gone or broken.
+        entity: its content; None where it is gone or broken, or packed.
         problem: why it cannot be read, where it is broken.
+        packed: its archive, for a caller that unpacks it elsewhere.
     """
 
     id: EntityId
     version: Version
     entity: Entity | None = None
     problem: BrokenEntityError | None = None
+    packed: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Poll:
     Args:
         store: the bucket's entities.
         versions: what the caller has already; only what is not at that version is delivered.
+        packed: deliver archives as they are.
         clock: seconds that never go back.
     """
 
@@ -90,9 +93,11 @@ class Poll:
         store: EntityStore,
         versions: Mapping[EntityId, Version] | None = None,
         *,
+        packed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._packed = packed
         self._versions = dict(versions or {})
         self._clock = clock
         self._log_id = ""
@@ -213,6 +218,8 @@ class Poll:
             return Change(entity_id, ABSENT)
         if found is None:
             return None
+        if self._packed:
+            return Change(entity_id, found.version, packed=found.data)
         try:
             return Change(entity_id, found.version, self._store.unpack(entity_id, found.data))
         except BrokenEntityError as error:

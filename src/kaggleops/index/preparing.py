@@ -1,0 +1,94 @@
+"""What a change in the bucket comes to: rows, or the reason why there are none.
+
+Needs neither the database nor the bucket, so that another process can do it (worker.py).
+"""
+
+from dataclasses import dataclass
+
+from kaggleops.bucket import Version
+from kaggleops.index.growing import digests_of, new_points
+from kaggleops.index.rows import rows_of
+from kaggleops.index.tables import Rows
+from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, unpack
+from kaggleops.mlruns.liveness import silence_allowed
+from kaggleops.mlruns.rebasing import rebase
+
+_UNEXPECTED = (
+    ArithmeticError,
+    AttributeError,
+    BrokenEntityError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What making rows of an entity raises where a field is of another kind than MLflow writes."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A change, ready to be written.
+
+    Args:
+        id: of which entity.
+        version: at which it is now.
+        rows: what it comes to; None where it is gone or has a problem.
+        problem: why there are no rows, or "".
+        heartbeat: when its run said that it is alive, in ms since the epoch; 0 if it never did.
+        may_be_silent: after how many seconds of silence its run is lost; None if it does not run.
+        digests: what to keep of its points (growing.py), or "".
+        grown: whether the rows of its points are to be added to those that are there.
+    """
+
+    id: EntityId
+    version: Version
+    rows: Rows | None = None
+    problem: str = ""
+    heartbeat: int = 0
+    may_be_silent: int | None = None
+    digests: str = ""
+    grown: bool = False
+
+
+def prepare(change: Change, known: str = "") -> Prepared:
+    """Return what a change comes to.
+
+    Args:
+        change: not packed.
+        known: the digests of its points that are in the index already, if it is a long run.
+    """
+    entity = change.entity
+    if entity is None:
+        return Prepared(change.id, change.version, problem=str(change.problem or ""))
+    added = new_points(entity, known) if known else None
+    rows, problem = None, ""
+    try:
+        rows = rows_of(added or entity)
+    except _UNEXPECTED as error:
+        problem = f"indexing {change.id}: it holds what nobody expects ({error})."
+    return Prepared(
+        change.id,
+        change.version,
+        rows,
+        problem,
+        entity.notes.heartbeat,
+        silence_allowed(entity) if change.id.kind is Kind.RUN else None,
+        digests_of(entity),
+        added is not None,
+    )
+
+
+def unpacked(change: Change, where: str, artifact_root: str) -> Change:
+    """Return a change that came packed with its entity, or with the reason why it has none.
+
+    Args:
+        change: any.
+        where: the address of its object, for the error.
+        artifact_root: the URI under which the bucket's artifacts lie.
+    """
+    if change.packed is None:
+        return change
+    try:
+        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
+    except BrokenEntityError as error:
+        return Change(change.id, change.version, problem=error)
+    return Change(change.id, change.version, entity)
