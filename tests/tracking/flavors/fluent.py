@@ -1,5 +1,6 @@
 """A user's script, first `log`, then on another machine `read`: runs without models."""
 
+import os
 import sys
 import threading
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
-THREADS, POINTS = 8, 50
+THREADS, POINTS = 8, int(os.environ.get("POINTS", "50"))
 
 
 def log() -> None:
