@@ -60,7 +60,13 @@ def serve_command(
     from kaggleops.server.links import HEALTH_PATH, experiment_link
     from kaggleops.server.listening import listening_socket, url_of
     from kaggleops.server.passwords import ask_for_passwords
-    from kaggleops.server.settings import Settings, default_index, hide_password, server_folder
+    from kaggleops.server.settings import (
+        Settings,
+        default_index,
+        hide_password,
+        index_at,
+        server_folder,
+    )
     from kaggleops.server.supervising import Supervisor
 
     place = bucket_of(bucket)
@@ -73,7 +79,7 @@ def serve_command(
         access = ask_for_passwords(folder) if auth else ""
         settings = Settings(
             bucket=place,
-            index=index or default_index(place),
+            index=index_at(index) if index else default_index(place),
             scratch=str(folder / f"scratch-{listening.getsockname()[1]}"),
             auth=auth,
             socket=listening.fileno(),

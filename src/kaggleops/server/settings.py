@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import state_folder
 
 _VARIABLE = "KAGGLEOPS_SERVE"
@@ -61,6 +62,30 @@ def server_folder(bucket_uri: str) -> Path:
 def default_index(bucket_uri: str) -> str:
     """Return the URL of a bucket's index where none is named: a file in the server's folder."""
     return f"sqlite:///{server_folder(bucket_uri) / 'index.db'}"
+
+
+def index_at(url: str) -> str:
+    """Return the URL of an index as the database's driver wants it.
+
+    Raises:
+        UsageError: no index is served from there.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme in _SCHEMES:
+        # SQLAlchemy's own choice of a driver depends on its version.
+        return f"{_SCHEMES[scheme]}://{rest}"
+    raise UsageError(
+        f"opening the index {hide_password(url)}",
+        "an index is served from SQLite or PostgreSQL",
+        "Name one as sqlite:////folder/index.db or postgresql://host/name.",
+    )
+
+
+_SCHEMES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg2",
+    "postgresql+psycopg2": "postgresql+psycopg2",
+}
 
 
 def hide_password(url: str) -> str:

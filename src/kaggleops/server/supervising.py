@@ -103,13 +103,15 @@ class Supervisor:
         Raises:
             KaggleOpsError: no process could be started at all.
         """
-        pauses = {self._start(_WORKER): _FIRST_PAUSE for _ in range(self._workers)}
+        pauses = {self._start(_WORKER): _FIRST_PAUSE}
         due: list[tuple[float, float]] = []
         was_ready = False
         while True:
             event = self._next(min(due)[0] if due else None)
             if isinstance(event, Said) and "ready" in event.message and not was_ready:
                 was_ready = True
+                # Only now the others: the first one makes the tables that they all need.
+                pauses |= {self._start(_WORKER): _FIRST_PAUSE for _ in range(self._workers - 1)}
                 on_ready()
             elif isinstance(event, Ended):
                 if not was_ready:

@@ -1,0 +1,70 @@
+"""`kaggleops serve` called wrongly: one clear line, and nothing was made or started."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.command import kaggleops
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A bucket in a folder, empty."""
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_others_reach_is_refused(place: Path, tmp_path: Path, host: str) -> None:
+    done = kaggleops("serve", "--bucket", place, "--host", host, "--port", 0, cwd=tmp_path)
+    assert done.code == 2
+    assert "--auth" in done.error
+    assert "--anyone-may-read-and-write" in done.error
+
+
+def test_an_address_of_another_machine(place: Path, tmp_path: Path) -> None:
+    mine = ("serve", "--bucket", place, "--auth", "--host")
+    taken = kaggleops(*mine, "192.0.2.1", cwd=tmp_path)
+    assert taken.code == 2
+    assert "192.0.2.1" in taken.error
+    unknown = kaggleops(*mine, "nowhere.invalid", cwd=tmp_path)
+    assert unknown.code == 2
+    assert "nowhere.invalid" in unknown.error
+
+
+def test_a_port_that_is_taken(place: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = kaggleops("serve", "--bucket", place, "--port", port, cwd=tmp_path)
+    assert done.code == 2
+    assert str(port) in done.error
+
+
+def test_a_password_in_the_command_line_is_refused(place: Path, tmp_path: Path) -> None:
+    index = "postgresql://me:s3cret@localhost/runs"
+    done = kaggleops("serve", "--bucket", place, "--index", index, cwd=tmp_path)
+    assert done.code == 2
+    assert "KAGGLEOPS_INDEX" in done.error
+    assert "s3cret" not in done.error
+
+
+def test_a_bucket_that_is_mistyped(tmp_path: Path) -> None:
+    done = kaggleops("serve", "--bucket", tmp_path / "mistyped", "--port", 0, cwd=tmp_path)
+    assert done.code == 1
+    assert "mistyped" in done.error
+    assert not (tmp_path / "mistyped").exists()
+    assert not list(tmp_path.rglob("index.db"))
+
+
+def test_a_database_that_cannot_be_served(place: Path, tmp_path: Path) -> None:
+    done = kaggleops(
+        "serve", "--bucket", place, "--index", "mysql://h/n", "--port", 0, cwd=tmp_path
+    )
+    assert done.code == 2
+    assert "postgresql://" in done.error
+    unreachable = {"KAGGLEOPS_INDEX": "postgresql://me:s3cret@127.0.0.1:1/runs"}
+    done = kaggleops("serve", "--bucket", place, "--port", 0, cwd=tmp_path, **unreachable)
+    assert done.code == 1
+    assert "Is it running" in done.error
+    assert "s3cret" not in done.errors

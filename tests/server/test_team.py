@@ -1,0 +1,73 @@
+"""A server for a team: PostgreSQL, several processes, names and passwords, a machine that dies."""
+
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import requests
+import sqlalchemy as sa
+
+from tests.databases import postgresql
+from tests.server.serving import Serving, eventually, serving
+
+__all__ = ["postgresql"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """A bucket with one run."""
+    uri = f"bucket+file://{tmp_path}/bucket/mlruns"
+    client = mlflow.MlflowClient(uri)
+    client.create_run(client.create_experiment("tweets"), run_name="first")
+    return uri
+
+
+@pytest.fixture
+def database(postgresql: str) -> Iterator[str]:
+    """The URL of a database, with a password."""
+    server = sa.create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE team")
+    server.dispose()
+    return (
+        postgresql.replace("+psycopg2", "").replace("/postgres?", "/team?").replace("@", ":s3cret@")
+    )
+
+
+def test_a_team(place: str, database: str, tmp_path: Path) -> None:
+    home = tmp_path / "server"
+    options = ("--bucket", place, "--workers", "2", "--auth", "--host", "0.0.0.0")
+    with serving(*options, home=home, end=signal.SIGKILL, KAGGLEOPS_INDEX=database) as server:
+        eventually(lambda: len(server.children) == 2)
+        [password] = home.glob("serve/*/admin-password")
+        assert stat.S_IMODE(password.stat().st_mode) == 0o600
+        assert "s3cret" not in str(server.found)
+        for process in server.children:
+            assert "s3cret" not in " ".join(process.cmdline())
+        _asks_who_it_is(server)
+        server.session.auth = ("admin", password.read_text().strip())
+        client = mlflow.MlflowClient(place)
+        experiment = client.get_experiment_by_name("tweets")
+        assert experiment is not None
+        home_id = experiment.experiment_id
+        assert len(server.runs(home_id)) == 1
+        client.create_run(home_id, run_name="second")
+        # Whichever process answers: one of the two refreshes the index for both.
+        eventually(lambda: all(len(server.runs(home_id)) == 2 for _ in range(8)))
+        assert server.health()["trouble"] == ""
+        assert password.read_text().strip() not in server.errors
+
+
+def _asks_who_it_is(server: Serving) -> None:
+    assert requests.get(server.url, timeout=60).status_code == 401
+    with pytest.raises(requests.HTTPError, match="401"):
+        server.runs("0")
+    wrong = requests.get(server.url, auth=("admin", "password1234"), timeout=60)
+    assert wrong.status_code == 401
+    stranger = server.health()
+    assert stranger["status"] == "fresh"
+    assert "bucket" not in stranger
+    assert "problems" not in stranger
