@@ -103,6 +103,19 @@ def compose(
     return Settings(config, resolved, experiment)
 
 
+def read_saved(path: Path, task_config: Callable[[str], type]) -> RunConfig:
+    """The configuration that a run has kept, as objects; config/ itself is not needed.
+
+    Args:
+        path: the file, as `Settings.yaml` gives it.
+        task_config: gives the dataclass of a task's keys for the task's name.
+    """
+    saved = OmegaConf.load(path)
+    keys = OmegaConf.structured(task_config(saved.task.name))
+    schema = OmegaConf.merge(OmegaConf.structured(RunConfig), {"task": keys})
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(schema, saved)))
+
+
 def choices(group: str) -> list[str]:
     """The names that `group` may take: its files in config/."""
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))

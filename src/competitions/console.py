@@ -17,6 +17,10 @@ import click
 from kaggleops.errors import KaggleOpsError, UsageError
 
 
+class Stopped(Exception):  # noqa: N818 - no error: exit code 0
+    """The work has ended early, as it was told to; its message says how to go on."""
+
+
 def say(line: str) -> None:
     """Print one line at once: a parent process or a notebook shows it as it comes."""
     click.echo(line)
@@ -80,6 +84,8 @@ def _exit_code(main: Callable[[], object]) -> int:
     except KaggleOpsError as error:
         click.echo(f"error: {error}", err=True)
         return 1
+    except Stopped as stopped:
+        say(str(stopped))
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         return 130

@@ -1,6 +1,7 @@
 """Plots of a run, drawn without a display and without pyplot's global state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 MODEL_COLOUR = "#2a6f97"
 BASELINE_COLOUR = "#c9ced6"
+LOSS_COLOUR = "#b5651d"
 
 
 def scores_by_label(
@@ -27,9 +29,7 @@ def scores_by_label(
     bars = [("all", float(everything.mean()), total, len(everything))]
     bars += [(name, float(scores[name].mean()), baselines[name], counts[name]) for name in scores]
 
-    figure = Figure(figsize=(1.6 + 1.5 * len(bars), 3.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _new_figure(1.6 + 1.5 * len(bars))
     for place, offset, colour, name in (
         (1, 0.2, MODEL_COLOUR, "model"),
         (2, -0.2, BASELINE_COLOUR, baseline),
@@ -50,3 +50,44 @@ def scores_by_label(
     axes.tick_params(axis="x", length=0)
     axes.legend(loc="upper right", ncols=2, frameon=False, fontsize=8)
     return figure
+
+
+def confusion_matrix(right: pd.Series, answered: pd.Series, names: Sequence[str]) -> Figure:
+    """How often each label was answered with which."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    figure, axes = _new_figure()
+    ConfusionMatrixDisplay.from_predictions(
+        right, answered, labels=list(names), ax=axes, cmap="Blues", colorbar=False
+    )
+    return figure
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], score: str) -> Figure:
+    """The training loss and the validation score over the steps.
+
+    Args:
+        history: the Trainer's `log_history`.
+        score: the name of the score.
+    """
+    figure, axes = _new_figure()
+    losses = [(point["step"], point["loss"]) for point in history if "loss" in point]
+    key = f"eval_{score}"
+    scored = [(point["step"], point[key]) for point in history if key in point]
+    axes.plot([step for step, _ in losses], [loss for _, loss in losses], color=LOSS_COLOUR)
+    axes.set_xlabel("step")
+    axes.set_ylabel("training loss", color=LOSS_COLOUR)
+    beside = axes.twinx()
+    beside.plot(
+        [step for step, _ in scored], [value for _, value in scored], "o-", color=MODEL_COLOUR
+    )
+    beside.set_ylabel(f"validation {score}", color=MODEL_COLOUR)
+    axes.spines["top"].set_visible(False)
+    beside.spines["top"].set_visible(False)
+    return figure
+
+
+def _new_figure(width: float = 6.0) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, 3.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()

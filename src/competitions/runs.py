@@ -5,14 +5,18 @@ it; started by hand, a new run is made in whatever tracking URI is configured. S
 written by the Trainer's own MLflow callback into the run that is active.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import (
     MAX_ENTITY_KEY_LENGTH,
     MAX_PARAM_VAL_LENGTH,
@@ -20,12 +24,37 @@ from mlflow.utils.validation import (
 )
 
 from competitions.config import CONFIG_FILE, PARAMETERS
+from competitions.console import Stopped
 from kaggleops.errors import KaggleOpsError
+
+# What another machine may have other values for when it continues a run.
+MAY_CHANGE = ("data.dir", "trainer.stop_after", "trainer.eval_batch_size")
+
+
+@contextmanager
+def fold_run(parent: str, fold: int) -> Iterator[str]:
+    """The run of one fold below the run of all folds: the one there is already, or a new one."""
+    earlier = fold_runs(parent).get(fold)
+    known = {"run_id": earlier.info.run_id} if earlier else {"run_name": f"fold {fold}"}
+    run = mlflow.start_run(nested=True, log_system_metrics=_has_psutil(), **known)
+    with _ended():
+        yield str(run.info.run_id)
+
+
+def fold_runs(parent: str) -> dict[int, Run]:
+    """The runs of single folds below a run, by fold."""
+    client = mlflow.MlflowClient()
+    experiment = client.get_run(parent).info.experiment_id
+    wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+    found = client.search_runs([experiment], wanted, order_by=["attributes.start_time ASC"])
+    return {int(run.data.params["fold"]): run for run in found if "fold" in run.data.params}
 
 
 @contextmanager
 def active_run() -> Iterator[str]:
-    """The run to log to, by its id; FINISHED at the end, KILLED by Ctrl-C, FAILED by an error.
+    """The run to log to, by its id; FINISHED at the end, FAILED by an error.
+
+    KILLED by Ctrl-C and by `Stopped`, from which a run may be continued.
 
     Raises:
         KaggleOpsError: where the run cannot be opened.
@@ -34,22 +63,35 @@ def active_run() -> Iterator[str]:
     os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
     wanted = os.environ.get("MLFLOW_RUN_ID")
     try:
-        run_id = str(mlflow.start_run().info.run_id)
+        run_id = str(mlflow.start_run(log_system_metrics=_has_psutil()).info.run_id)
     except (MlflowException, ImportError) as error:
         doing = f"resuming run {wanted}" if wanted else "starting a run"
         hint = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
         raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
     # The Trainer's callback would start a second run beside the active one.
     os.environ.pop("MLFLOW_RUN_ID", None)
-    try:
+    with _ended():
         yield run_id
-    except KeyboardInterrupt:
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Ends the active run with the status that fits."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
         mlflow.end_run("KILLED")
         raise
     except BaseException:
         mlflow.end_run("FAILED")
         raise
     mlflow.end_run()
+
+
+def _has_psutil() -> bool:
+    """Whether MLflow can measure this machine; it says at every start that it does, unless told."""
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    return find_spec("psutil") is not None
 
 
 def log_config(flat: Mapping[str, str], yaml: str) -> None:
@@ -67,7 +109,7 @@ def log_config(flat: Mapping[str, str], yaml: str) -> None:
     params = {}
     for key, value in flat.items():
         name = re.sub(r"[^\w\-. :/]", "_", key)[:MAX_ENTITY_KEY_LENGTH]
-        if not (name in PARAMETERS and name in existing):
+        if not (name in (*PARAMETERS, *MAY_CHANGE) and name in existing):
             cut = len(value) > MAX_PARAM_VAL_LENGTH
             params[name] = f"{value[: MAX_PARAM_VAL_LENGTH - 1]}…" if cut else value
     changed = [name for name, value in params.items() if existing.get(name, value) != value]

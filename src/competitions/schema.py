@@ -5,6 +5,7 @@ key, a missing one and a value of a wrong type are errors before anything is rea
 keys of a task are a class of its own module (`competitions.tasks.Task.config_class`).
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -27,6 +28,12 @@ def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
         raise UsageError("reading the configuration", f"{key}={value}, but it must be {wanted}")
 
 
+def duration(text: str) -> float | None:
+    """The seconds in a text such as "11h", "1.5h", "90m" or "30s"; None where it is no time."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms])", text.strip())
+    return float(found[1]) * {"h": 3600, "m": 60, "s": 1}[found[2]] if found else None
+
+
 def _check_positive(group: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -40,6 +47,14 @@ class Precision(Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class Checkpoints(Enum):
+    """How often a checkpoint is kept."""
+
+    none = "none"
+    epoch = "epoch"
+    steps = "steps"
 
 
 class Schedule(Enum):
@@ -119,6 +134,9 @@ class TrainerConfig:
     balance_labels: bool = MISSING
     precision: Precision = MISSING
     log_every: int = MISSING
+    checkpoints: Checkpoints = MISSING
+    checkpoint_steps: int = MISSING
+    stop_after: str | None = MISSING
 
     def check(self) -> None:
         """Raise `UsageError` for a value out of range."""
@@ -127,6 +145,9 @@ class TrainerConfig:
         _check_positive("trainer", self, "log_every", "head_learning_rate")
         check_range("trainer.warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _check_positive("trainer", self, "checkpoint_steps")
+        valid = self.stop_after is None or duration(self.stop_after) is not None
+        check_range("trainer.stop_after", self.stop_after, valid, "a time such as 11h, 90m or 30s")
         for name in ("label_smoothing", "average_from"):
             value = getattr(self, name)
             valid = value is None or 0 <= value < 1
@@ -160,7 +181,7 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    fold: int = MISSING
+    fold: int | str = MISSING
     folds: int = MISSING
     seed: int = MISSING
 
@@ -170,5 +191,8 @@ class RunConfig:
             group.check()
         check_range("folds", self.folds, self.folds >= 2, "2 or more")
         last = self.folds - 1
-        check_range("fold", self.fold, 0 <= self.fold <= last, f"from 0 to {last} (folds - 1)")
+        # "01", as a notebook's form may send it, is no number to Hydra.
+        fold = str(self.fold)
+        valid = fold == "all" or (fold.isdecimal() and int(fold) <= last)
+        check_range("fold", self.fold, valid, f"from 0 to {last} (folds - 1), or all")
         check_range("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")

@@ -13,6 +13,12 @@ from kaggleops.errors import UsageError
 SAMPLE = "sample_submission.csv"
 
 
+def submission_of(task: Task, predicted: pd.DataFrame) -> pd.DataFrame:
+    """The two columns that are handed in, of what `Task.decode` gives."""
+    columns = [task.id_column, task.target_column]
+    return predicted[[task.id_column, "prediction"]].set_axis(columns, axis=1)
+
+
 def make_submission(task: Task, predicted: pd.DataFrame, folder: str) -> pd.DataFrame:
     """The predictions as a submission, checked against the folder's sample_submission.csv.
 
@@ -28,7 +34,7 @@ def make_submission(task: Task, predicted: pd.DataFrame, folder: str) -> pd.Data
         UsageError: where the sample has other columns or other ids than the test file.
     """
     columns = [task.id_column, task.target_column]
-    submission = predicted[[task.id_column, "prediction"]].set_axis(columns, axis=1)
+    submission = submission_of(task, predicted)
     if empty := int((submission[task.target_column] == "").sum()):
         warn(f"{empty} predictions are empty, which Kaggle may refuse")
     if not has_file(folder, SAMPLE):

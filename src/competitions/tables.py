@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pandas as pd
 
+from competitions.console import say
 from kaggleops.errors import KaggleOpsError, UsageError
 
 
@@ -82,6 +83,15 @@ def check_values(doing: str, values: pd.Series, allowed: Collection[str]) -> Non
     if len(unknown):
         problem = f"line {unknown.index[0]} has the {values.name} {unknown.iloc[0]!r}"
         raise UsageError(doing, problem, f"It must be one of: {', '.join(allowed)}")
+
+
+def leave_out_blank(rows: pd.DataFrame, column: str, place: str) -> pd.DataFrame:
+    """The rows whose `column` is not blank; says how many are left out, and where they stand."""
+    blank = rows[column].str.strip() == ""
+    if blank.any():
+        lines = ", ".join(map(str, rows.index[blank][:3]))
+        say(f"{place}: left out {blank.sum()} with an empty {column} (line {lines})")
+    return rows[~blank]
 
 
 def has_file(folder: str, name: str) -> bool:

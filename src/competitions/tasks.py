@@ -76,6 +76,10 @@ class Task(ABC):
     num_labels: ClassVar[int] = 2
     # The score that counts, as `scores` names it.
     score_name: ClassVar[str]
+    # The column of `decode`'s table that says how good each labelled row's answer is.
+    row_score: ClassVar[str]
+    # Of what type a prediction is.
+    answer_type: ClassVar[type] = str
     # The column that names a row, and the column of the submission that is predicted.
     id_column: ClassVar[str]
     target_column: ClassVar[str]

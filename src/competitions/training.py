@@ -1,6 +1,8 @@
 """The Hugging Face Trainer as this project uses it, for training and for prediction alike."""
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,11 +17,14 @@ from transformers import (
 )
 
 from competitions.averaging import WeightAverage
+from competitions.checkpoints import CheckpointUpload, Index, check_fits
+from competitions.console import Stopped
 from competitions.device import pick_precision
+from competitions.limits import TimeLimit, check_loss
 from competitions.models import LoadedModel
 from competitions.progress import ProgressReport
 from competitions.sampling import EpochSampler
-from competitions.schema import Precision, TrainerConfig
+from competitions.schema import Checkpoints, Precision, TrainerConfig, duration
 from competitions.tasks import Examples, Logits, Task
 
 
@@ -30,10 +35,12 @@ class Outcome:
     Attributes:
         predicted: what the last evaluation predicted for the validation rows, in their order.
         steps: optimizer steps taken.
+        history: what the Trainer logged, one entry a time.
     """
 
     predicted: pd.DataFrame
     steps: int
+    history: list[dict[str, float]]
 
 
 class RecipeTrainer(Trainer):
@@ -47,6 +54,8 @@ class RecipeTrainer(Trainer):
         config: how to train.
         sampler: the order of the training rows.
     """
+
+    optimizer: Any
 
     def __init__(self, *args: Any, config: TrainerConfig, sampler: EpochSampler, **kw: Any) -> None:
         super().__init__(*args, **kw)
@@ -76,6 +85,12 @@ class RecipeTrainer(Trainer):
         ]
         loss = torch.stack(losses).mean()
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One batch, with a look at its loss; the Trainer by itself goes on with NaN."""
+        loss = super().training_step(*args, **kwargs)
+        check_loss(loss, self.state.global_step + 1)
+        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with up to four groups: body and head, with and without weight decay."""
@@ -111,6 +126,8 @@ def train(
     config: TrainerConfig,
     seed: int,
     output_dir: str,
+    index: Index,
+    checkpoint: Path | None = None,
 ) -> Outcome:
     """Train the model in place, evaluate it after each epoch, log to the active MLflow run.
 
@@ -122,7 +139,15 @@ def train(
         config: how to train.
         seed: of the order of the rows and of dropout.
         output_dir: an existing folder for what the Trainer writes.
+        index: the checkpoints that the run holds already.
+        checkpoint: the one of them to go on from; None: from the beginning.
+
+    Raises:
+        KaggleOpsError: for a loss that is no number, or a checkpoint of another architecture.
+        Stopped: at the time limit, with a checkpoint saved.
     """
+    if checkpoint:
+        check_fits(checkpoint, loaded.model)
     asked = task.encode(validation, loaded.tokenizer)
     asked = asked.take(asked.order_by_length())
     latest: list[pd.DataFrame] = []
@@ -133,6 +158,10 @@ def train(
 
     progress = ProgressReport(task.score_name)
     average = None if config.average_from is None else WeightAverage(config.average_from)
+    if average and checkpoint:
+        average.load(checkpoint, loaded.model)
+    limit = TimeLimit(duration(config.stop_after or "") or math.inf)
+    callbacks = [progress, *([average] if average else []), limit, CheckpointUpload(index)]
     sampler = EpochSampler(
         len(training),
         seed,
@@ -144,22 +173,40 @@ def train(
         model=loaded.model,
         config=config,
         sampler=sampler,
-        args=_arguments(config, output_dir, seed=seed, eval_strategy="epoch", report_to=["mlflow"]),
+        args=_arguments(
+            config,
+            output_dir,
+            seed=seed,
+            eval_strategy="epoch",
+            report_to=["mlflow"],
+            save_strategy="no"
+            if config.checkpoints is Checkpoints.none
+            else config.checkpoints.value,
+            save_steps=config.checkpoint_steps,
+            save_total_limit=1,
+            metric_for_best_model=task.score_name,
+            greater_is_better=True,
+        ),
         train_dataset=training,
         eval_dataset=asked,
         processing_class=loaded.tokenizer,
         data_collator=DataCollatorWithPadding(loaded.tokenizer),
         compute_metrics=compute_metrics,
-        callbacks=[progress, *([average] if average else [])],
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        if limit.reached:
+            state = trainer.state
+            raise Stopped(f"step {state.global_step} of {state.max_steps}")
+        if not latest:  # all steps had been made before the run was continued
+            trainer.evaluate()
         if average and average.apply(loaded.model):
             trainer.evaluate(metric_key_prefix="averaged")
     finally:
         progress.close()
-    return Outcome(latest[0], trainer.state.global_step)
+    return Outcome(latest[0], trainer.state.global_step, trainer.state.log_history)
 
 
 def predict(
@@ -205,11 +252,11 @@ def _arguments(config: TrainerConfig, output_dir: str, **more: Any) -> TrainingA
         bf16=precision is Precision.bf16,
         fp16=precision is Precision.fp16,
         logging_steps=config.log_every,
-        save_strategy="no",
         label_names=["labels"],
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
-        **{"report_to": [], **more},
+        logging_nan_inf_filter=False,
+        **{"report_to": [], "save_strategy": "no", **more},
     )
 
 

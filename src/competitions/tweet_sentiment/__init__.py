@@ -16,9 +16,8 @@ import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
-from competitions.console import say
 from competitions.schema import check_range
-from competitions.tables import check_unique, check_values, read_table
+from competitions.tables import check_unique, check_values, leave_out_blank, read_table
 from competitions.tasks import Examples, Logits, Task
 from competitions.tweet_sentiment.sample import write_sample
 from competitions.tweet_sentiment.spans import (
@@ -66,6 +65,7 @@ class TweetSentiment(Task):
     config_class: ClassVar[type] = TweetSentimentConfig
     model_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     score_name: ClassVar[str] = "jaccard"
+    row_score: ClassVar[str] = "jaccard"
     id_column: ClassVar[str] = "textID"
     target_column: ClassVar[str] = "selected_text"
 
@@ -74,11 +74,7 @@ class TweetSentiment(Task):
     def read_train(self, folder: str) -> pd.DataFrame:
         """The labelled tweets; those without text (one in the competition) are left out."""
         doing, rows = self._read(folder, "train.csv", ["textID", "text", "selected_text"])
-        blank = rows["text"].str.strip() == ""
-        if blank.any():
-            lines = ", ".join(map(str, rows.index[blank][:3]))
-            say(f"{folder}/train.csv: left out {blank.sum()} with an empty text (line {lines})")
-        rows = rows[~blank]
+        rows = leave_out_blank(rows, "text", f"{folder}/train.csv")
         pairs = zip(rows["text"], rows["selected_text"], strict=True)
         lost = rows.index[[find_selection(text, selected) is None for text, selected in pairs]]
         if len(lost):

@@ -1,0 +1,164 @@
+"""Entry point `gather`: the runs of single folds, trained anywhere, to one out-of-fold table.
+
+    python -m competitions.gather --runs RUN_ID            # and all folds that go with this one
+    python -m competitions.gather --runs RUN_ID,RUN_ID,…
+
+`fold=all` ends with the same. What the gathering run keeps: mean and spread of the folds' scores,
+the scores of all rows together (`oof_…`), oof.csv, plots and the worst answers.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
+
+from competitions import records, runs
+from competitions.config import CONFIG_FILE, read_saved
+from competitions.console import run_command, say
+from competitions.runs import MAY_CHANGE
+from competitions.tasks import Task, load_task, task_config
+from kaggleops.errors import KaggleOpsError, UsageError
+
+OOF_FILE = "oof.csv"
+# What may differ between two folds of one training.
+OWN = ("fold", "overrides", *MAY_CHANGE)
+
+
+@click.command()
+@click.option(
+    "--runs", "names", required=True, help="Run ids, separated by commas; or one of them."
+)
+def main(names: str) -> None:
+    """Gather the folds of one training into one out-of-fold table."""
+    run_ids = [name.strip() for name in names.split(",") if name.strip()]
+    if not run_ids:
+        raise UsageError("reading --runs", "no run is given", "Give one run id, or all of them")
+    if len(run_ids) == 1:
+        run_ids = find_folds(run_ids[0])
+    with runs.active_run():
+        gather(run_ids)
+
+
+def find_folds(run_id: str) -> list[str]:
+    """The finished runs that differ from a run in nothing but the fold, the newest of each fold.
+
+    Raises:
+        KaggleOpsError: where the run cannot be read.
+    """
+    one = _get_run(run_id)
+    wanted = _comparable(one)
+    found = mlflow.MlflowClient().search_runs(
+        [one.info.experiment_id],
+        f"attributes.status = 'FINISHED' and params.task = '{wanted.get('task')}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=50_000,
+    )
+    alike = {run.data.params.get("fold"): run for run in found if _comparable(run) == wanted}
+    return [run.info.run_id for _, run in sorted(alike.items(), key=lambda item: str(item[0]))]
+
+
+def gather(run_ids: Sequence[str]) -> dict[str, float]:
+    """Log to the active run what the folds bring together.
+
+    Args:
+        run_ids: a finished run for each fold, in any order.
+
+    Returns:
+        Mean and spread of the folds' scores, then the scores of all rows together.
+
+    Raises:
+        UsageError: where a fold is missing, there twice, or of another training.
+        KaggleOpsError: where a run or its artifacts cannot be read.
+    """
+    parts = sorted((_get_run(run_id) for run_id in run_ids), key=_fold)
+    _check_parts(parts)
+    with TemporaryDirectory(prefix="gathering-") as scratch:
+        task, tables = _read_parts(parts, Path(scratch))
+        table = pd.concat(tables, ignore_index=True)
+        of_folds = pd.Series([task.scores(part)[task.score_name] for part in tables])
+        scores = {
+            f"{task.score_name}_mean": float(of_folds.mean()),
+            f"{task.score_name}_std": float(of_folds.std(ddof=0)),
+            **{f"oof_{name}": value for name, value in task.scores(table).items()},
+        }
+        mlflow.log_metrics(scores)
+        folder = Path(scratch) / "outputs"
+        folder.mkdir()
+        table.to_csv(folder / OOF_FILE, index=False)
+        for name, figure in task.plots(table).items():
+            figure.savefig(folder / name)
+        records.log_worst(task, table)
+        runs.log_outputs(folder)
+    listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+    say(f"{len(parts)} folds, {len(table):,} rows: {listed}")
+    return scores
+
+
+def _check_parts(parts: Sequence[Run]) -> None:
+    doing = "gathering folds"
+    for run in parts[1:]:
+        first, other = _comparable(parts[0]), _comparable(run)
+        for key in sorted(first | other):
+            if first.get(key) != other.get(key):
+                problem = f"{key} is {first.get(key)} in run {parts[0].info.run_id} and "
+                problem += f"{other.get(key)} in run {run.info.run_id}"
+                raise UsageError(doing, problem, "Give the folds of one training")
+    folds = [_fold(run) for run in parts]
+    twice = sorted({fold for fold in folds if folds.count(fold) > 1})
+    if twice:
+        raise UsageError(doing, f"fold {twice[0]} is there twice", "Give one run for each fold")
+    missing = sorted(set(range(int(parts[0].data.params["folds"]))) - set(folds))
+    if missing:
+        listed = ", ".join(map(str, missing))
+        hint = f"Train it with the same configuration: fold={missing[0]}"
+        raise UsageError(doing, f"there is no finished run of fold {listed}", hint)
+
+
+def _read_parts(parts: Sequence[Run], folder: Path) -> tuple[Task, list[pd.DataFrame]]:
+    tables = []
+    for run in parts:
+        run_id = run.info.run_id
+        place = folder / run_id
+        place.mkdir()
+        try:
+            for name in (OOF_FILE, CONFIG_FILE):
+                mlflow.artifacts.download_artifacts(
+                    run_id=run_id, artifact_path=name, dst_path=str(place)
+                )
+        except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+            problem = str(error).splitlines()[0]
+            raise KaggleOpsError(f"reading the results of run {run_id}", problem) from None
+        task = load_task(read_saved(place / CONFIG_FILE, task_config).task)
+        table = pd.read_csv(place / OOF_FILE, dtype=str, keep_default_na=False)
+        types = {"prediction": task.answer_type, task.row_score: float}
+        tables.append(table.astype(types))
+    return task, tables
+
+
+def _get_run(run_id: str) -> Run:
+    try:
+        return mlflow.get_run(run_id)
+    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+        problem = str(error).splitlines()[0]
+        hint = "Check the run id and MLFLOW_TRACKING_URI"
+        raise KaggleOpsError(f"reading run {run_id}", problem, hint) from None
+
+
+def _fold(run: Run) -> int:
+    fold = run.data.params.get("fold", "")
+    if not fold.isdigit():
+        problem = f"it is no run of one fold (fold={fold or 'none'})"
+        raise UsageError(f"gathering run {run.info.run_id}", problem, "Give runs of single folds")
+    return int(fold)
+
+
+def _comparable(run: Run) -> dict[str, str]:
+    return {key: value for key, value in run.data.params.items() if key not in OWN}
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,147 @@
+"""A training that is interrupted goes on where it was, on whatever machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from competitions import runs
+from competitions.checkpoints import check_fits, fetch_last, read_index
+from competitions.config import Settings, compose
+from competitions.console import Stopped
+from competitions.limits import check_loss, out_of_memory_explained
+from competitions.models import make_model
+from competitions.tasks import load_task, task_config
+from competitions.train import train_fold
+from kaggleops.errors import KaggleOpsError
+from tests.competitions.launching import artifacts, client, launch, only_run
+
+# Everything that has a state: dropout, drawn rows, two batches a step, averaged weights.
+OVERRIDES = [
+    "trainer=fast",
+    "data.rows=60",
+    "trainer.max_steps=6",
+    "trainer.gradient_accumulation=2",
+    "trainer.balance_labels=true",
+    "trainer.average_from=0.3",
+    "trainer.checkpoints=epoch",
+    "model.head_layers=[-1,-2]",
+]
+
+
+def settings(*more: str) -> Settings:
+    return compose([*OVERRIDES, *more], task_config)
+
+
+def test_interrupted_after_each_step_equals_uninterrupted(
+    tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole_scores = train_fold(settings())
+    whole = only_run(tracking)
+
+    part = client(tracking).create_run("0").info.run_id
+    for step in range(1, 6):
+        monkeypatch.setenv("MLFLOW_RUN_ID", part)
+        with pytest.raises(Stopped, match=f"at step {step} of 6, with a checkpoint in run {part}"):
+            train_fold(settings("trainer.stop_after=0.001s"))
+        assert client(tracking).get_run(part).info.status == "KILLED"
+    monkeypatch.setenv("MLFLOW_RUN_ID", part)
+    assert train_fold(settings()) == whole_scores
+    assert capsys.readouterr().out.count(f"continuing run {part} from checkpoint-") == 5
+
+    for name in ("model/model.safetensors", "oof.csv"):
+        first, second = (artifacts(tracking, run) / name for run in (whole, part))
+        assert first.read_bytes() == second.read_bytes(), name
+    for key in ("loss", "learning_rate", "grad_norm", "eval_loss", "averaged_jaccard"):
+        first, second = (
+            [(point.step, point.value) for point in client(tracking).get_metric_history(run, key)]
+            for run in (whole, part)
+        )
+        assert first == second, key
+        assert first
+
+    # The best and the last one are kept, and nothing else.
+    index = json.loads((artifacts(tracking, part) / "checkpoints" / "index.json").read_text())
+    kept = {path.name for path in (artifacts(tracking, part) / "checkpoints").glob("checkpoint-*")}
+    assert kept == set(index)
+    assert 1 <= len(kept) <= 2
+    assert "checkpoint-6" in kept
+
+    # A run that has made all its steps only evaluates again.
+    monkeypatch.setenv("MLFLOW_RUN_ID", part)
+    assert train_fold(settings()) == whole_scores
+
+
+def test_a_checkpoint_that_is_not_whole_is_passed_over(
+    tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with runs.active_run() as run_id:
+        pass
+    folder = artifacts(tracking, run_id) / "checkpoints"
+    for name in ("checkpoint-2", "checkpoint-1"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "weights").write_bytes(b"12345")
+    index = {name: {"weights": 5} for name in ("checkpoint-2", "checkpoint-1")}
+    (folder / "index.json").write_text(json.dumps(index))
+    assert read_index(run_id) == index
+
+    (folder / "checkpoint-2" / "weights").write_bytes(b"123")
+    found = fetch_last(run_id, index, tracking)
+    assert found is not None
+    assert found.name == "checkpoint-1"
+    assert "checkpoint-2" in capsys.readouterr().err
+    (folder / "checkpoint-1" / "weights").unlink()
+    (tracking / "elsewhere").mkdir()
+    assert fetch_last(run_id, index, tracking / "elsewhere") is None
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    config = settings().config
+    loaded = make_model(config.model, load_task(config.task), ["so happy"], config.task.max_length)
+    loaded.model.save_pretrained(tmp_path)
+    check_fits(tmp_path, loaded.model)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name][:1].contiguous()}, tmp_path / "model.safetensors")
+    with pytest.raises(KaggleOpsError, match=f"another architecture: its {name} has"):
+        check_fits(tmp_path, loaded.model)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tracking: Path) -> None:
+    done = launch(
+        "train",
+        *OVERRIDES,
+        "trainer.learning_rate=1e38",
+        "trainer.warmup=0",
+        "trainer.max_grad_norm=1e38",
+        cwd=tracking,
+    )
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: training step ")
+    assert "the loss is " in line
+    assert "Lower trainer.learning_rate" in line
+    assert client(tracking).get_run(only_run(tracking)).info.status == "FAILED"
+
+
+def test_a_loss_is_looked_at() -> None:
+    check_loss(torch.tensor(1.0), 3)
+    for value in ("nan", "inf"):
+        with pytest.raises(KaggleOpsError, match=f"training step 3: the loss is {value}"):
+            check_loss(torch.tensor(float(value)), 3)
+
+
+def test_too_little_memory_names_the_batch() -> None:
+    config = settings("trainer.batch_size=48").config.trainer
+    with (
+        pytest.raises(
+            KaggleOpsError,
+            match=r"batch_size=48\. Try trainer\.batch_size=24 trainer\.gradient_accumulation=4",
+        ),
+        out_of_memory_explained(config),
+    ):
+        torch.empty(2**55)
+    with pytest.raises(RuntimeError, match="size"), out_of_memory_explained(config):
+        torch.ones(2) @ torch.ones(3)

@@ -1,0 +1,86 @@
+"""All folds in one command, or one a run and gathered afterwards: the same table."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from competitions import runs
+from competitions.config import compose
+from competitions.console import Stopped
+from competitions.gather import find_folds, gather
+from competitions.tasks import task_config
+from competitions.train import train_all_folds, train_fold
+from kaggleops.errors import UsageError
+from tests.competitions.launching import artifacts, client
+
+OVERRIDES = [
+    "task=disaster_tweets",
+    "trainer=fast",
+    "data.rows=40",
+    "folds=3",
+    "model.build.hidden_size=16",
+    "model.build.layers=1",
+]
+
+
+def train_together(*more: str) -> dict[str, float]:
+    given = [*OVERRIDES, "fold=all", *more]
+    return train_all_folds(compose(given, task_config), given)
+
+
+def newest(tracking: Path) -> str:
+    first, *_ = client(tracking).search_runs(["0"], order_by=["attributes.start_time DESC"])
+    return str(first.info.run_id)
+
+
+def test_folds_trained_one_by_one_make_the_table_of_all_folds(
+    tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Interrupted after its first step, continued, and interrupted never again.
+    parent = client(tracking).create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    with pytest.raises(Stopped):
+        train_together("trainer.stop_after=0.001s", "trainer.checkpoints=epoch")
+    assert client(tracking).get_run(parent).info.status == "KILLED"
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    scores = train_together("trainer.checkpoints=epoch")
+    assert "continuing run" in capsys.readouterr().out
+
+    run = client(tracking).get_run(parent)
+    assert run.info.status == "FINISHED"
+    assert scores.items() <= run.data.metrics.items()
+    below = runs.fold_runs(parent)
+    assert sorted(below) == [0, 1, 2]
+    of_folds = [below[fold].data.metrics["f1"] for fold in range(3)]
+    assert scores["f1_mean"] == pytest.approx(sum(of_folds) / 3)
+    table = pd.read_csv(artifacts(tracking, parent) / "oof.csv", dtype=str)
+    assert len(table) == table["id"].nunique() == 40
+    assert (artifacts(tracking, parent) / "confusion_matrix.png").is_file()
+
+    # Started again, nothing is trained a second time.
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    assert train_together("trainer.checkpoints=epoch") == scores
+    assert capsys.readouterr().out.count("is finished already") == 3
+
+    for fold in (2, 0):
+        train_fold(compose([*OVERRIDES, f"fold={fold}"], task_config))
+    one = newest(tracking)
+    with pytest.raises(
+        UsageError, match=r"there is no finished run of fold 1\. Train it .* fold=1"
+    ):
+        gather(find_folds(one))
+    train_fold(compose([*OVERRIDES, "fold=1"], task_config))
+    train_fold(compose([*OVERRIDES, "fold=1", "seed=3"], task_config))
+    other = newest(tracking)
+    with pytest.raises(UsageError, match=f"data.digest is .* in run {one} and .* in run {other}"):
+        gather([*find_folds(one), other])
+    with pytest.raises(UsageError, match="fold 0 is there twice"):
+        gather([one, one])
+    with pytest.raises(UsageError, match="it is no run of one fold"):
+        gather([parent])
+    with runs.active_run() as gathering:
+        assert gather(find_folds(one)) == scores
+    assert (artifacts(tracking, gathering) / "oof.csv").read_bytes() == (
+        artifacts(tracking, parent) / "oof.csv"
+    ).read_bytes()
