@@ -22,7 +22,7 @@ from mlflow.utils.validation import _validate_metric, _validate_run_id
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
-from kaggleops.mlruns.folder import replace_file
+from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.project.description import NOTE_TAG, with_note
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
@@ -113,11 +113,31 @@ class RunStore(ExperimentStore):
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
         self._session.run_begins(run(home, created.info.run_id))
-        if not self._working.in_bucket(experiment(home)):
-            self._working.changed(experiment(home))
-        # At once: another process (a project's entry point, say) may be waiting for it.
-        self._send_now(experiment(home), run(home, created.info.run_id))
+        self._send_new(run(home, created.info.run_id))
         return created
+
+    def schedule_run(
+        self, experiment_id: str, user_id: str, tags: list[RunTag], params: list[Param]
+    ) -> Run:
+        """Create a run that another machine is going to run: SCHEDULED until then.
+
+        Not `create_run` and then its status: who looked meanwhile would see a run that is RUNNING.
+        """
+        home = self._experiment(experiment_id).experiment_id
+        with self._changing():
+            run_id = super().create_run(home, user_id, now_ms(), tags, None).info.run_id
+            super().log_batch(run_id, [], params, [])
+            super().update_run_info(run_id, RunStatus.SCHEDULED, None, None)
+        self._session.hand_over(run(home, run_id))
+        self._send_new(run(home, run_id))
+        return self.get_run(run_id)
+
+    def _send_new(self, new: EntityId) -> None:
+        home = experiment(new.experiment_id)
+        if not self._working.in_bucket(home):
+            self._working.changed(home)
+        # At once: another process (a project's entry point, say) may be waiting for it.
+        self._send_now(home, new)
 
     def update_run_info(
         self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
