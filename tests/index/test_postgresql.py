@@ -1,6 +1,7 @@
 """An index in PostgreSQL holds what the one in SQLite holds."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,26 @@ def test_a_database_that_does_not_answer_is_one_clear_line(
     with pytest.raises(DatabaseError, match="Is it running") as caught:
         Index(postgresql.replace("@/", ":s3cret@localhost:1/").partition("?")[0], store)
     assert "s3cret" not in str(caught.value)
+
+
+def test_two_that_refresh_one_index_at_the_same_time(database: str, store: EntityStore) -> None:
+    """Two servers of one team, say, each with its own idea of what is new."""
+    put(store, experiment("7"))
+    runs = [run("7", f"{number:032x}") for number in range(30)]
+    for each in runs:
+        put(store, each, tags__n=b"0")
+    indexes = [Index(database, store) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        for turn in range(1, 3):
+            for _ in pool.map(lambda index: index.refresh(full=True), indexes):
+                pass
+            for each in runs:
+                put(store, each, tags__n=str(turn).encode())
+    for index in indexes:
+        index.refresh(full=True)
+        assert index.refresh(full=True).problems == {}
+    found = ask(database, "SELECT value, count(*) FROM tags GROUP BY value")
+    assert found == [("2", len(runs))]
+    assert ask(database, "SELECT count(*) FROM kaggleops_entities") == [(len(runs) + 1,)]
+    for index in indexes:
+        index.close()

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from kaggleops.bucket import ABSENT, Bucket, BucketError, open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.index import DatabaseError, Index, Refreshed
+from kaggleops.index.database import open_database
+from kaggleops.index.taking import take
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
 from tests.index.corpus import Row, fill, tables
@@ -372,3 +375,28 @@ def test_a_damaged_database_is_one_clear_line(world: World, tmp_path: Path) -> N
     (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
     with pytest.raises(DatabaseError, match="delete it"):
         Index(f"sqlite:///{tmp_path}/damaged.db", world.store)
+
+
+def test_what_somebody_else_was_faster_with_is_not_overwritten_with_what_is_older(
+    cloud: World, gcs_server: GcsServer
+) -> None:
+    cloud.put(HOME)
+    cloud.put(RUN, {"tags/colour": b"red"})
+    cloud.refresh()
+    cloud.put(RUN, {"tags/colour": b"green"})
+    late = gcs_server.fail("late", op="objects.get_media", key=RUN.key)
+    with ThreadPoolExecutor(1) as pool:
+        refreshing = pool.submit(cloud.refresh)
+        assert late.struck.wait(30)  # green is on its way to the index
+        cloud.put(RUN, {"tags/colour": b"blue"})
+        engine = open_database(cloud.url, cloud.bucket.uri)
+        take(engine, cloud.store, [RUN], now_ms=1)
+        engine.dispose()
+        late.release()
+        refreshing.result(30)
+    colours = "SELECT value FROM tags WHERE key = 'colour'"
+    assert cloud.query(colours) == [("blue",)]
+    # What is left to look at again does not stay so.
+    cloud.put(RUN, {"tags/colour": b"white"})
+    cloud.refresh()
+    assert cloud.query(colours) == [("white",)]

@@ -6,6 +6,8 @@ holds anything else than this bucket's index is refused, so that nobody's tracki
 imported into.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,7 +15,9 @@ from mlflow.store.db import utils as mlflow_db
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from kaggleops.bucket import Version
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns import EntityId
 
 _OURS = sa.MetaData()
 
@@ -97,6 +101,24 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
     except Exception as error:  # MLflow's migrations raise anything
         raise DatabaseError(doing, str(error).splitlines()[0], _REPAIR[in_a_file]) from error
     return engine
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Run a block in a transaction that no other one that writes to the index runs beside."""
+    with engine.begin() as connection:
+        if connection.dialect.name != "sqlite":  # whose transactions are so from their beginning
+            connection.execute(sa.select(INDEX.c.bucket).with_for_update())
+        yield connection
+
+
+def versions_of(
+    connection: sa.Connection, entity_ids: Iterable[EntityId]
+) -> dict[EntityId, Version]:
+    """Return at which versions entities are in the index; without those that are not."""
+    keys = {entity_id.key: entity_id for entity_id in entity_ids}
+    query = sa.select(ENTITIES.c.key, ENTITIES.c.version).where(ENTITIES.c.key.in_(keys))
+    return {keys[key]: version for key, version in connection.execute(query)}
 
 
 def _engine(url: URL) -> sa.Engine:

@@ -5,6 +5,8 @@
 2. What cannot be indexed is named, with the reason, and passed over; its last good rows stay.
 3. The order in which entities come does not matter: one that needs another waits for it.
 4. The index holds nothing that the bucket does not.
+5. Others may write to the index at the same time (see taking.py). What they were faster with is
+   not overwritten with what may be older: the bucket is asked for it again.
 """
 
 import time
@@ -25,7 +27,14 @@ from sqlalchemy.exc import (
 )
 
 from kaggleops.bucket import ABSENT, Version
-from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database
+from kaggleops.index.database import (
+    ENTITIES,
+    INDEX,
+    DatabaseError,
+    open_database,
+    versions_of,
+    writing,
+)
 from kaggleops.index.importing import Outcome, import_changes, record
 from kaggleops.index.lost import mark_lost
 from kaggleops.index.preparing import Prepared, unpacked
@@ -92,7 +101,8 @@ class Index:
         self._clock = clock
         self._engine = open_database(url, store.bucket.uri)
         self._poll: Poll | None = None
-        self._known: set[EntityId] = set()
+        self._known: dict[EntityId, Version] = {}  # what was last seen of the database
+        self._overtaken: list[EntityId] = []
 
     def close(self) -> None:
         """Close all connections to the database."""
@@ -133,7 +143,7 @@ class Index:
         touched: set[str] | None = set()
         if self._poll is None:
             versions = self._versions()
-            self._known = set(versions)
+            self._known = dict(versions)
             self._poll = Poll(self._store, versions, packed=True)
             touched = None  # an earlier process may have ended before what waited was seen to
         changes = self._poll.changed(full=full)
@@ -154,9 +164,11 @@ class Index:
             self._poll.again(waiting)
             for batch in _batches(self._poll.changed()):
                 self._import([self._unpacked(change) for change in batch], result)
+        self._poll.again(self._overtaken)
+        self._overtaken = []
         if touched is None:
             make_indexes(self._engine)
-        with self._engine.begin() as connection:
+        with writing(self._engine) as connection:
             result.lost = mark_lost(connection, self._now_ms())
         if result.changed:
             self._take_statistics()
@@ -202,26 +214,44 @@ class Index:
 
     def _import(self, batch: Batch, result: Refreshed) -> None:
         try:
-            with self._engine.begin() as connection:
+            with writing(self._engine) as connection:
+                newest = self._not_overtaken(connection, batch)
                 outcomes = import_changes(
-                    connection, batch, lambda each: each not in self._known, self._now_ms()
+                    connection, newest, lambda each: each not in self._known, self._now_ms()
                 )
         except _REFUSED:
-            outcomes = [self._import_alone(change) for change in batch]
+            outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
         for outcome in outcomes:
             self._count(outcome, result)
 
-    def _import_alone(self, change: Change | Prepared) -> Outcome:
+    def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
         try:
-            with self._engine.begin() as connection:
-                [outcome] = import_changes(connection, [change], lambda _: False, self._now_ms())
+            with writing(self._engine) as connection:
+                newest = self._not_overtaken(connection, [change])
+                return import_changes(connection, newest, lambda _: False, self._now_ms())
         except _REFUSED as error:
             reason = str(getattr(error, "orig", None) or error).splitlines()[0]
             problem = f"indexing {change.id}: the database does not take it ({reason})."
             outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
-            with self._engine.begin() as connection:
+            with writing(self._engine) as connection:
                 record(connection, [outcome], self._now_ms())
-        return outcome
+        return [outcome]
+
+    def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
+        """Return what nobody else has written since this index last looked."""
+        now = versions_of(connection, [change.id for change in batch])
+        newest = []
+        for change in batch:
+            known, there = self._known.get(change.id), now.get(change.id)
+            if known == there:
+                newest.append(change)
+                continue
+            if there != change.version:
+                self._overtaken.append(change.id)
+            self._known.pop(change.id, None)
+            if there is not None:
+                self._known[change.id] = there
+        return newest
 
     def _count(self, outcome: Outcome, result: Refreshed) -> None:
         change = outcome.change
@@ -229,10 +259,10 @@ class Index:
         if outcome.problem:
             result.problems[change.id] = outcome.problem
         if change.version == ABSENT:
-            self._known.discard(change.id)
+            self._known.pop(change.id, None)
             result.removed += 1
         else:
-            self._known.add(change.id)
+            self._known[change.id] = change.version
             result.changed += not outcome.problem
 
     # -- what waits for others ----------------------------------------------------------------

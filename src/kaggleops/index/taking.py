@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from kaggleops.bucket import ABSENT, ObjectNotFoundError
-from kaggleops.index.database import ENTITIES
+from kaggleops.index.database import ENTITIES, writing
 from kaggleops.index.importing import import_changes
 from kaggleops.index.lost import mark_lost
 from kaggleops.mlruns import Change, EntityId, EntityStore
@@ -33,7 +33,7 @@ def take(
             with engine.begin() as connection:
                 before = _row(connection, entity_id)
             change = _read(store, entity_id)
-            with engine.begin() as connection:
+            with writing(engine) as connection:
                 if _row(connection, entity_id) != before:
                     continue
                 import_changes(connection, [change], lambda _: False, now_ms)
@@ -43,7 +43,7 @@ def take(
             break
 
 
-def _row(connection: sa.Connection, entity_id: EntityId) -> sa.Row[Any] | None:
+def _row(connection: sa.Connection, entity_id: EntityId) -> "sa.Row[Any, Any] | None":
     columns = sa.select(ENTITIES.c.version, ENTITIES.c.heard_ms)
     return connection.execute(columns.where(ENTITIES.c.key == entity_id.key)).one_or_none()
 
