@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.fakes.gcs.faults import Fault, Faults
+from tests.fakes.faults import Fault, Faults
 from tests.fakes.gcs.objects import Objects
 from tests.fakes.gcs.routes import Route, Router
 from tests.fakes.gcs.store import ApiError, Conditions, FakeObject, Store
 from tests.fakes.gcs.uploads import Uploads
-from tests.fakes.gcs.wire import Delivery, HttpServer, Request, Response, error_response
+from tests.fakes.gcs.wire import Request, Response, error_response
+from tests.fakes.wire import Delivery, HttpServer
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class GcsServer:
         self.url = ""
 
     def start(self) -> "GcsServer":
-        self._http = HttpServer(self._answer)
+        self._http = HttpServer(self._answer, Request)
         self.url = self._http.url
         return self
 
@@ -177,7 +178,8 @@ class GcsServer:
         """
 
         def chosen(request: Request) -> bool:
-            return op in (None, request.op) and key in (None, request.key) and where(request)
+            meant = op in (None, request.op) and key in (None, request.key)
+            return meant and _can_have(kind, request) and where(request)
 
         return self._faults.add(
             Fault(kind, times, chosen, retry_after, message, then, probability, seed)
@@ -242,3 +244,15 @@ def _refusal(fault: Fault, status: int) -> ApiError:
     if fault.retry_after is not None:
         error.headers = [("Retry-After", f"{fault.retry_after:g}")]
     return error
+
+
+def _can_have(kind: int | str, request: Request) -> bool:
+    if kind == "partial":
+        return request.op == "uploads.chunk"
+    return kind != "corrupt" or _has_content(request)
+
+
+def _has_content(request: Request) -> bool:
+    if request.op == "objects.insert":
+        return request.query.get("uploadType") != "resumable"  # which only begins it
+    return request.op in ("objects.get_media", "uploads.chunk")

@@ -3,8 +3,9 @@
 import random
 import threading
 from collections.abc import Callable
+from typing import Any
 
-from tests.fakes.gcs.wire import Request
+from tests.fakes.wire import Request
 
 KINDS = ("reset", "truncate", "lost-response", "corrupt", "partial", "hang", "late")
 
@@ -21,7 +22,7 @@ class Fault:
         self,
         kind: int | str,
         times: int | None,
-        where: Callable[[Request], bool],
+        where: Callable[[Any], bool],
         retry_after: float | None,
         message: str | None,
         then: Callable[[], object],
@@ -46,10 +47,6 @@ class Fault:
         """Tell whether it strikes this request, and count it if so."""
         if self._times is not None and self.hits >= self._times:
             return False
-        if self.kind == "partial" and request.op != "uploads.chunk":
-            return False
-        if self.kind == "corrupt" and not _has_content(request):
-            return False
         if not self._where(request) or self._random.random() >= self._probability:
             return False
         self.hits += 1
@@ -64,12 +61,6 @@ class Fault:
     def wait(self, timeout: float) -> bool:
         """Hang for so long at most; tell whether it was released."""
         return self._released.wait(timeout)
-
-
-def _has_content(request: Request) -> bool:
-    if request.op == "objects.insert":
-        return request.query.get("uploadType") != "resumable"  # which only begins it
-    return request.op in ("objects.get_media", "uploads.chunk")
 
 
 class Faults:

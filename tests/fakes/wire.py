@@ -1,0 +1,169 @@
+"""HTTP/1.1 on a loopback port, one thread a connection, as quiet as possible."""
+
+import contextlib
+import socket
+import socketserver
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass
+class Request:
+    """One request, and once it has been routed which operation it asks for."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    base_url: str
+    op: str = "unknown"
+
+
+@dataclass
+class Response:
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytes = b""
+    stream: Iterator[bytes] | None = None
+    """Sent piece by piece instead of the body; where it raises a ConnectionError, broken off."""
+
+
+Delivery = str
+"""How a response reaches the client: "whole", "half" (then nothing), "not" (a reset)."""
+
+_BROKEN = Response(400, [("Content-Type", "text/plain")], b"the fake broke")
+
+
+class HttpServer(ThreadingHTTPServer):
+    """Serves `answer` until it is stopped; then no thread and no connection is left."""
+
+    daemon_threads = False
+    block_on_close = True
+    request_queue_size = 256
+
+    def __init__(
+        self,
+        answer: Callable[[Any], tuple[Response, Delivery]],
+        request_type: type[Request] = Request,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.request_type = request_type
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.broken: list[str] = []
+        """Tracebacks of the fake's own mistakes."""
+        self.accepted = 0
+        self._connections: set[socket.socket] = set()
+        self._resetting: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # without looking up this machine's name
+
+    def stop(self) -> None:
+        self.shutdown()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # wakes up the thread that reads from it
+        self.server_close()
+        self._thread.join()
+
+    def reset(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._resetting.add(connection)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        self.accepted += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        if request in self._resetting:
+            self._resetting.discard(request)
+            request.close()  # without the goodbye, so that the client sees a reset
+        else:
+            super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            self.broken.append(traceback.format_exc())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: HttpServer
+
+    def _handle(self) -> None:
+        request = self._request()
+        try:
+            response, delivery = self.server.answer(request)
+        except Exception:  # noqa: BLE001 - the fake's own mistake must not look like a 500
+            self.server.broken.append(traceback.format_exc())
+            response, delivery = _BROKEN, "whole"
+        if delivery == "not":
+            self.server.reset(self.connection)
+            self.close_connection = True
+            return
+        body = response.body
+        self.send_response_only(response.status)
+        for name, value in response.headers:
+            self.send_header(name, value)
+        if response.stream is not None:
+            self._send_stream(response.stream)
+            return
+        if response.status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if delivery == "half":
+            self.close_connection = True
+            body = body[: len(body) // 2]
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+
+    def _send_stream(self, stream: Iterator[bytes]) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.flush()
+        for piece in stream:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
+
+    def _request(self) -> Request:
+        parts = urlsplit(self.path)
+        query: dict[str, str] = {}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            # A name twice is made one that no operation knows.
+            query[name if name not in query else f"{name} (again)"] = value
+        return self.server.request_type(
+            self.command, parts.path, query, self.headers, self._body(), self.server.url
+        )
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+        return body
+
+    def log_message(self, *_: Any) -> None:
+        pass
