@@ -1,6 +1,7 @@
 """A run whose machine fell silent is shown as such, and as running once it is heard again."""
 
 import itertools
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -22,17 +23,20 @@ DAY = 86_400.0
 class Watched:
     """A bucket with one run, an index of it, and the clock of the index's machine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty_index: Path) -> None:
         (folder / "bucket").mkdir()
         self.store = EntityStore(open_bucket(str(folder / "bucket")))
         self.now = time.time()
         self._database = folder / "index.db"
+        self._empty = empty_index
         self._beats = itertools.count()
         self.open()
         home = experiment("1")
         self.store.write(Entity(home, main_file(home)), expected=ABSENT)
 
     def open(self) -> None:
+        if not self._database.exists():
+            shutil.copyfile(self._empty, self._database)
         self.index = Index(f"sqlite:///{self._database}", self.store, clock=lambda: self.now)
 
     def hear(self, status: int = RunStatus.RUNNING, ago: float = 0) -> None:
@@ -55,8 +59,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Watched:
-    return Watched(tmp_path)
+def watched(tmp_path: Path, empty_index: Path) -> Watched:
+    return Watched(tmp_path, empty_index)
 
 
 def test_a_silent_run_is_shown_as_lost_and_as_running_when_it_comes_back(watched: Watched) -> None:
