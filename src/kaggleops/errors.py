@@ -27,3 +27,13 @@ class KaggleOpsError(Exception):
 
 class UsageError(KaggleOpsError):
     """It was called wrongly: exit code 2 on the command line."""
+
+
+def explained(raised: BaseException | None) -> KaggleOpsError | None:
+    """Return the error a user can understand behind another one, if there is one.
+
+    MLflow's interface wraps our errors in its own.
+    """
+    while raised is not None and not isinstance(raised, KaggleOpsError):
+        raised = raised.__cause__ or raised.__context__
+    return raised

@@ -1,93 +1,192 @@
-"""notebooks/run.ipynb, from top to bottom, against real git and the loopback bucket."""
+"""notebooks/run.ipynb, the file itself, executed where each platform would execute it."""
 
+import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import nbformat
 import pytest
-from nbclient.exceptions import CellExecutionError
 
-from tests.fakes.gcs_server import GcsServer
-from tests.fakes.git_server import Repository, git_daemon
-from tests.project.conftest import toy  # noqa: F401 - a fixture
+from notebooks import addresses
+from tests.fakes import platforms
 
-from .execution import NOTEBOOKS, execute, parametrised, printed
+from .execution import NOTEBOOKS, Papermill, execute, joined, parametrised, pictures, until
+from .world import World, world
 
 
-@pytest.fixture
-def served(toy: Repository, tmp_path: Path) -> Iterator[str]:  # noqa: F811
-    """The repository's address on a real git server."""
-    toy.git("clone", "--quiet", "--bare", str(toy.folder), str(tmp_path / "served/toy.git"))
-    with git_daemon(tmp_path / "served") as address:
-        yield f"{address}/toy.git"
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("world")) as made:
+        made.server.create_bucket("our-bucket")
+        made.server.create_bucket("forbidden")
+        made.server.deny("forbidden", read=True, write=True)
+        yield made
 
 
 @pytest.fixture(autouse=True)
-def buckets(gcs_server: GcsServer) -> None:
-    gcs_server.create_bucket("our-bucket")
+def leads_there(outside: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in outside.variables.items():
+        monkeypatch.setenv(name, value)
 
 
-def test_a_branch_becomes_a_run_of_its_commit(
-    toy: Repository,  # noqa: F811
-    served: str,
-    tmp_path: Path,
+def runs(outside: World, experiment: str) -> list[mlflow.entities.Run]:
+    client = outside.client("our-bucket")
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], order_by=["start_time ASC"]))
+
+
+def test_on_a_plain_machine_run_twice_and_called_wrongly(outside: World, tmp_path: Path) -> None:
+    good = {
+        "repository": outside.address,
+        "version": "main",
+        "bucket": "gs://our-bucket",
+        "experiment": "plain",
+        "overrides": "steps=4 'note=two words'",
+    }
+    wrong = [
+        ("train", "couldn't find remote ref nonsense", {"version": "nonsense"}),
+        ("train", "Check the address", {"repository": "git://127.0.0.1:9/none.git"}),
+        ("train", "No closing quotation", {"overrides": "'open"}),
+        ("train", "0000' not found", {"run_id": "0" * 32}),
+        ("machine", "gs://not-there", {"bucket": "gs://not-there"}),
+        ("machine", "gs://forbidden", {"bucket": "gs://forbidden"}),
+        ("machine", "Fill in `bucket`", {"bucket": ""}),
+    ]
+    notebooks = [parametrised("run.ipynb", **good), parametrised("run.ipynb", **good)]
+    notebooks += [until(cell, parametrised("run.ipynb", **good | each)) for cell, _, each in wrong]
+    whole = joined(*notebooks)
+    environment = platforms.plain(tmp_path, **outside.variables)
+    shown = execute(whole, tmp_path, environment, go_on=True)
+    cells = sum(cell.cell_type == "code" for cell in notebooks[0].cells)
+
+    first = "".join(shown[:cells])
+    assert "Machine  this machine" in first
+    assert "Sign-in  none needed" in first
+    assert f"Commit   {outside.sha}  Train a toy" in first
+    assert "training from step 0" in first  # what the child process printed
+    assert first.count("step 3:") == 1  # a bar that redraws itself is one line
+    assert "step 3: 100%" in first
+    assert "0.7500" in first
+    assert "'plain'" in first
+    assert first.count(outside.sha[:10]) == 2  # where it says what it runs, and in the table
+    assert pictures(whole) == 2
+
+    found = runs(outside, "plain")
+    assert [run.info.status for run in found] == ["FINISHED"] * 2
+    tags = found[0].data.tags
+    assert tags["mlflow.source.git.commit"] == outside.sha
+    assert tags["mlflow.source.git.repoURL"] == outside.address
+    assert tags["git_branch"] == "main"
+    assert (tags["backend"], tags["accelerator"]) == ("local", "none")
+    assert found[0].data.params["steps"] == "4"
+
+    errors = [text for text in shown if "error:" in text]
+    assert len(errors) == len(wrong)
+    for said, (_, problem, _) in zip(errors, wrong, strict=True):
+        assert problem in said
+        assert "Traceback" not in said
+
+
+def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path) -> None:
+    kaggle, colab = tmp_path / "on kaggle", tmp_path / "on colab"
+    filled = {"repository": outside.address, "bucket": "gs://our-bucket", "experiment": "both"}
+    environment = platforms.kaggle(kaggle, **outside.variables)
+    session = Papermill("run.ipynb", kaggle / "kaggle/working", environment, **filled)
+    environment = platforms.colab(colab, **outside.variables)
+    shown = execute(parametrised("run.ipynb", **filled), colab / "content", environment)
+    assert session.wait() == 0, session.log
+    assert "Machine  Kaggle" in session.log
+    assert "session 12 h" in session.log
+    assert "training from step 0" in session.log
+    assert "Machine  Colab" in "".join(shown)
+
+    both = runs(outside, "both")
+    assert {run.data.tags["backend"] for run in both} == {"kaggle", "colab"}
+    assert {run.info.status for run in both} == {"FINISHED"}
+    assert len({run.info.experiment_id for run in both}) == 1
+
+
+def test_a_failed_training_fails_the_notebook_after_all_is_sent(
+    outside: World, tmp_path: Path
 ) -> None:
-    notebook = parametrised(
+    environment = platforms.kaggle(tmp_path, **outside.variables)
+    session = Papermill(
         "run.ipynb",
-        repository=served,
-        version="main",
-        bucket="gs://our-bucket/prefix",
-        experiment="from a notebook",
-        overrides="alpha=0.25 'note=two words'",
+        tmp_path / "kaggle/working",
+        environment,
+        repository=outside.address,
+        bucket="gs://our-bucket",
+        experiment="failing",
+        overrides="steps=-1",
     )
-    shown = execute(notebook, tmp_path)
-    sha = toy.git("rev-parse", "HEAD")
-    assert f"{served} at {sha}" in shown
-    assert "training" in shown  # what the child process printed
-    assert "0.2500" in shown
+    assert session.wait() != 0
+    assert "the loss is not a number" in session.log
+    assert "ended with an error" in session.log
+    (run,) = runs(outside, "failing")
+    assert run.info.status == "FAILED"
+    assert run.data.metrics["loss"] == 9.0
 
-    client = mlflow.MlflowClient("gs://our-bucket/prefix/mlruns")
-    experiment = client.get_experiment_by_name("from a notebook")
-    (run,) = client.search_runs([experiment.experiment_id])
+
+def test_a_session_killed_on_kaggle_goes_on_at_runpod(outside: World, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    os.mkfifo(f"{fifo}.never")
+    kaggle, runpod = tmp_path / "first", tmp_path / "second"
+    environment = platforms.kaggle(kaggle, **outside.variables)
+    filled = {"repository": outside.address, "bucket": "gs://our-bucket", "experiment": "moving"}
+    session = Papermill(
+        "run.ipynb", kaggle / "kaggle/working", environment, **filled, overrides=f"wait={fifo}"
+    )
+    fifo.read_text()  # returns when the training has sent what it logged
+    session.kill()
+    (run,) = runs(outside, "moving")
+    assert run.info.status == "RUNNING"
+
+    # Meanwhile somebody pushed; the run stays with its commit.
+    outside.repository.write(README="something else")
+    pushed = outside.repository.commit("Something else")
+    notebook = parametrised("run.ipynb", **filled, run_id=run.info.run_id)
+    environment = platforms.runpod(runpod, **outside.variables)
+    shown = "".join(execute(notebook, runpod / "workspace", environment))
+    assert "Machine  RunPod" in shown
+    assert "training from step 3" in shown
+    (run,) = runs(outside, "moving")
     assert run.info.status == "FINISHED"
-    assert run.data.tags["mlflow.source.git.commit"] == sha
-    assert run.data.tags["mlflow.source.git.repoURL"] == served
-    assert run.data.metrics == {"alpha": 0.25}
-    assert run.info.artifact_uri.startswith("gs://our-bucket/prefix/artifacts/")
+    assert run.data.tags["mlflow.source.git.commit"] != pushed
+    assert run.data.tags["backend"] == "runpod"
+    points = outside.client("our-bucket").get_metric_history(run.info.run_id, "loss")
+    assert [point.step for point in points] == [0, 1, 2, 3, 4]
 
 
-def test_every_cell_can_be_run_again(served: str, tmp_path: Path) -> None:
-    notebook = parametrised("run.ipynb", repository=served, bucket="gs://our-bucket")
-    notebook.cells += [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"
-    execute(notebook, tmp_path)
-    client = mlflow.MlflowClient("gs://our-bucket/mlruns")
-    experiment = client.get_experiment_by_name("toy")
-    assert len(client.search_runs([experiment.experiment_id])) == 2
+# -- the file ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("parameters", "problem"),
-    [
-        ({"version": "nonsense"}, "has no 'nonsense'"),
-        ({"repository": "git://127.0.0.1:9/none.git"}, "error: git ls-remote"),
-        ({"bucket": "gs://not-there"}, "not-there"),
-        ({"overrides": "gamma=1"}, ""),
-    ],
-)
-def test_bad_input_fails_the_notebook_with_one_clear_line(
-    served: str, tmp_path: Path, parameters: dict[str, str], problem: str
-) -> None:
-    filled = {"repository": served, "bucket": "gs://our-bucket", **parameters}
-    notebook = parametrised("run.ipynb", **filled)
-    if problem:
-        with pytest.raises(CellExecutionError):
-            execute(notebook, tmp_path)
-        assert problem in printed(notebook)
-    else:
-        execute(notebook, tmp_path)
+def source_of(cell_id: str) -> str:
+    notebook = nbformat.read(NOTEBOOKS / "run.ipynb", as_version=4)
+    return str(next(cell.source for cell in notebook.cells if cell.id == cell_id))
+
+
+def test_an_old_python_is_one_clear_line() -> None:
+    cell = source_of("install")
+    ast.parse(cell, feature_version=(3, 7))  # else it would be a syntax error there
+    script = f"import sys; sys.version_info = (3, 10, 4); exec({cell!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: this is Python ")
+    assert "needs 3.11" in done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_addresses_in_notebooks_are_the_projects_own(path: Path) -> None:
+    """`python notebooks/addresses.py` writes them after the address in pyproject.toml changed."""
+    assert addresses.updated(path.read_text()) == path.read_text()
+    moved = addresses.updated(path.read_text(), "https://github.com/ada/mine")
+    assert "colab.research.google.com/github/ada/mine/blob/main/notebooks/" in moved
+    assert "kaggle.com/kernels/welcome?src=https://github.com/ada/mine/blob/" in moved
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)

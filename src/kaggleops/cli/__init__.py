@@ -22,7 +22,7 @@ from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.ui import ui_command
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import UsageError, explained
 
 
 class _Group(click.Group):
@@ -32,18 +32,11 @@ class _Group(click.Group):
         try:
             return super().main(*args, **kwargs)
         except Exception as raised:
-            error = _explained(raised)
+            error = explained(raised)
             if error is None:
                 raise
             print_error(error)
             sys.exit(2 if isinstance(error, UsageError) else 1)
-
-
-def _explained(raised: BaseException | None) -> KaggleOpsError | None:
-    # MLflow's interface wraps our errors in its own.
-    while raised is not None and not isinstance(raised, KaggleOpsError):
-        raised = raised.__cause__ or raised.__context__
-    return raised
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -41,6 +41,7 @@ def run_command(
     from kaggleops.project.git import find_commit
     from kaggleops.project.launch import Launch, launch
     from kaggleops.project.overrides import Overrides
+    from kaggleops.reports.last_runs import headline
 
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
@@ -78,17 +79,7 @@ def run_command(
         ("Run", f"{run.info.run_id}  {run.info.run_name}"),
         ("Commit", commit.sha),
         ("", commit.link),
-        *((name, f"{value:.4f}") for name, value in _headline(run.data.metrics)),
+        *((name, f"{value:.4f}") for name, value in headline(run.data.metrics)),
         ("Artifacts", run.info.artifact_uri),
         ("Show it", show),
     )
-
-
-# What trainers log of themselves, step by step; it belongs into the UI.
-_BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
-
-
-def _headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """The metrics of the result."""
-    final = [name for name in metrics if "/" not in name and name != "epoch"]
-    return [(name, metrics[name]) for name in sorted(final) if not name.startswith(_BOOKKEEPING)]

@@ -8,14 +8,14 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlflow
 import mlflow.projects
-from mlflow.entities import Param, Run, RunStatus, SourceType
+from mlflow.entities import Param, Run, RunStatus, RunTag, SourceType
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import (
@@ -32,9 +32,13 @@ from mlflow.utils.mlflow_tags import (
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import run as entity_of
-from kaggleops.project.git import Commit, clone, fetch
+from kaggleops.platforms import detect
+from kaggleops.project.git import Commit, clone
 from kaggleops.project.overrides import Overrides
 from kaggleops.tracking.session import session
+
+SUBMITTED_TO = "submitted_to"
+"""The tag of a run that was handed to a backend: the backend's name."""
 
 
 class RunFailedError(KaggleOpsError):
@@ -54,12 +58,14 @@ class Launch:
         overrides: what the user set.
         entry_point: which entry point of the MLproject file.
         experiment: the experiment's name; the task's by default, or else the project's.
+        run_id: a run to go on with, its parameters included, rather than a new one.
     """
 
     tracking_uri: str
     overrides: Overrides = field(default_factory=Overrides)
     entry_point: str = "main"
     experiment: str | None = None
+    run_id: str | None = None
 
 
 def launch(commit: Commit, what: Launch) -> Run:
@@ -71,42 +77,46 @@ def launch(commit: Commit, what: Launch) -> Run:
         UsageError: the commit has no such entry point, or it does not take such parameters.
         RunFailedError: the run ended with an error, or was interrupted.
     """
-    with _temporary_folder() as folder:
-        return _launch(clone(commit, folder / commit.repository.name), commit, what)
+    with temporary_folder() as folder:
+        clone(commit, folder / commit.repository.name)
+        return launch_in(folder / commit.repository.name, commit, what)
 
 
-def launch_from(url: str, version: str, what: Launch) -> Run:
-    """Fetch a commit of a repository elsewhere, run it here, and return its finished run.
-
-    Args:
-        url: the repository's address.
-        version: a full commit hash, a branch or a tag.
-        what: what to run of it, and where its run goes.
+def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
+    """Run a commit that is checked out in a folder of its own, and return its finished run.
 
     Raises:
-        UsageError: as for `launch`, or there is no such repository or commit.
+        UsageError: as for `launch`.
         RunFailedError: as for `launch`.
     """
-    with _temporary_folder() as folder:
-        name = url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git") or "project"
-        commit = fetch(url, version, folder / name)
-        return _launch(commit.repository, commit, what)
-
-
-def _launch(folder: Path, commit: Commit, what: Launch) -> Run:
     with _interpreter_first(), _quiet_mlflow():
         mlflow.set_tracking_uri(what.tracking_uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
         mlflow.set_registry_uri(what.tracking_uri)
-        parameters, declared, project_name = _prepared(folder, commit, what)
-        name = what.experiment or parameters.get("task") or declared.get("task") or project_name
-        experiment_id = _experiment_id(str(name or "Default"))
-        # As MLflow logs a project's parameters: those it was given, and the other defaults.
-        params = [Param(key, str(value)) for key, value in {**declared, **parameters}.items()]
-        run = _create_run(commit, what, experiment_id, params)
+        before = _to_go_on_with(what.run_id) if what.run_id else None
+        if before:
+            begun = before.data.tags.get(MLFLOW_PROJECT_ENTRY_POINT, what.entry_point)
+            what = replace(what, entry_point=begun)
+        parameters, declared, project_name = prepared(folder, commit, what, before)
+        if before:
+            run = before
+        else:
+            name = what.experiment or parameters.get("task") or declared.get("task") or project_name
+            run = _create_run(commit, what, experiment_id_of(str(name or "Default")))
+        _log_start(run, {**declared, **parameters})
+        runner = session(bucket_uri(what.tracking_uri))
         # The project's own process is its runner: that one beats, and stops when the run is killed.
-        session(bucket_uri(what.tracking_uri)).hand_over(entity_of(experiment_id, run.info.run_id))
+        runner.hand_over(entity_of(run.info.experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)
+
+
+def _to_go_on_with(run_id: str) -> Run:
+    run = mlflow.MlflowClient().get_run(run_id)
+    # Somebody cancelled it while it waited for a machine; this is that machine, too late.
+    if SUBMITTED_TO in run.data.tags and run.info.status == RunStatus.to_string(RunStatus.KILLED):
+        hint = f"To run it all the same: kaggleops resume {run_id}."
+        raise UsageError(f"starting run {run_id}", "it was cancelled", hint)
+    return run
 
 
 def _finish(
@@ -166,10 +176,20 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _prepared(
-    folder: Path, commit: Commit, what: Launch
+def prepared(
+    folder: Path, commit: Commit, what: Launch, before: Run | None
 ) -> tuple[dict[str, str], dict[str, object], str | None]:
-    """Return the parameters to run with, those the entry point declares, the project's name."""
+    """Return the parameters to run with, those the entry point declares, the project's name.
+
+    Args:
+        folder: the commit, checked out.
+        commit: which.
+        what: what to run of it.
+        before: the run that is gone on with, if any.
+
+    Raises:
+        UsageError: as for `launch`.
+    """
     doing = f"running {what.entry_point} of {commit.sha[:7]}"
     if not (folder / "MLproject").is_file():
         hint = "Add one (https://mlflow.org/docs/latest/ml/projects/), commit it, and try again."
@@ -180,14 +200,21 @@ def _prepared(
     except (ExecutionException, MlflowException) as error:
         raise UsageError(doing, str(error)) from error
     declared = {name: parameter.default for name, parameter in entry_point.parameters.items()}
-    parameters = what.overrides.as_parameters(declared, doing)
+    earlier = before.data.params if before else {}
+    parameters = {name: earlier[name] for name in declared if name in earlier}
+    parameters |= what.overrides.as_parameters(declared, doing)
     missing = [name for name in declared if declared[name] is None and name not in parameters]
     if missing:
         raise UsageError(doing, f"{', '.join(missing)} must be given", f"Add {missing[0]}=VALUE.")
     return parameters, declared, project.name
 
 
-def _experiment_id(name: str) -> str:
+def experiment_id_of(name: str) -> str:
+    """Return the id of the experiment of that name, which is made if need be.
+
+    Raises:
+        UsageError: it was deleted.
+    """
     experiment = mlflow.MlflowClient().get_experiment_by_name(name)
     if experiment is None:
         created: str = mlflow.MlflowClient().create_experiment(name)
@@ -201,32 +228,47 @@ def _experiment_id(name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _create_run(commit: Commit, what: Launch, experiment_id: str, params: Sequence[Param]) -> Run:
-    # As mlflow.projects makes it, but with the tags that it cannot know of a fresh clone, and
-    # before anything runs, so that they are there even if this process is killed.
+def _create_run(commit: Commit, what: Launch, experiment_id: str) -> Run:
+    # Before anything runs, so that its tags are there even if this process is killed.
+    tags = tags_of(commit, what.entry_point)
+    return mlflow.MlflowClient().create_run(experiment_id, tags=tags)
+
+
+def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
+    """Return a run's tags as mlflow.projects makes them, with what it cannot know of a clone."""
     tags = {
         MLFLOW_USER: getpass.getuser(),
         MLFLOW_SOURCE_NAME: commit.origin or commit.repository.name,
         MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
-        MLFLOW_PROJECT_ENTRY_POINT: what.entry_point,
+        MLFLOW_PROJECT_ENTRY_POINT: entry_point,
         MLFLOW_PROJECT_BACKEND: "local",
         MLFLOW_GIT_COMMIT: commit.sha,
         # MLflow's UI hides `mlflow.*` tags from its columns and from grouping.
         "git_commit": commit.sha[:10],
-        "backend": "local",
     }
     if commit.branch:
         tags |= {MLFLOW_GIT_BRANCH: commit.branch, "git_branch": commit.branch}
     if commit.origin:
         tags[MLFLOW_GIT_REPO_URL] = commit.origin
-    client = mlflow.MlflowClient()
-    run = client.create_run(experiment_id, tags=tags)
-    client.log_batch(run.info.run_id, params=list(params))
-    return run
+    return tags
+
+
+def _log_start(run: Run, parameters: Mapping[str, object]) -> None:
+    """Log what a run is started with and where; one that goes on keeps the parameters it has."""
+    machine = detect()
+    tags = {"backend": machine.name, "accelerator": machine.accelerator or "none"}
+    # As MLflow logs a project's parameters: those it was given, and the other defaults.
+    new = {key: str(value) for key, value in parameters.items() if key not in run.data.params}
+    mlflow.MlflowClient().log_batch(
+        run.info.run_id,
+        params=[Param(key, value) for key, value in new.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="kaggleops-"))
     try:
         yield folder

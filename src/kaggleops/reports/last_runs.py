@@ -1,0 +1,59 @@
+"""The last runs of an experiment as a table of plain text, for a notebook, a log and a terminal."""
+
+import datetime
+from collections.abc import Sequence
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from rich.console import Console
+from rich.table import Table
+
+# What trainers log of themselves, step by step; it belongs into the UI.
+_BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
+_METRICS = 3
+
+
+def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    """Return the metrics of a result, by name."""
+    final = [name for name in metrics if "/" not in name and name != "epoch"]
+    return [(name, metrics[name]) for name in sorted(final) if not name.startswith(_BOOKKEEPING)]
+
+
+def last_runs(client: mlflow.MlflowClient, experiment_id: str, count: int = 10) -> list[Run]:
+    """Return an experiment's runs, the latest first."""
+    order = ["attributes.start_time DESC"]
+    return list(client.search_runs([experiment_id], max_results=count, order_by=order))
+
+
+def table(runs: Sequence[Run], mark: str = "") -> str:
+    """Return a table of runs with their commits and results.
+
+    Args:
+        runs: which.
+        mark: the run id of one to mark.
+    """
+    found = {name for run in runs for name, _ in headline(run.data.metrics)}
+    names = sorted(found, key=lambda name: (-_common(runs, name), name))[:_METRICS]
+    shown = Table(*("", "started (UTC)", "run", "commit", "status", "where", *names), box=None)
+    for run in runs:
+        started = datetime.datetime.fromtimestamp(run.info.start_time / 1000, datetime.UTC)
+        tags, metrics = run.data.tags, run.data.metrics
+        shown.add_row(
+            ">" if run.info.run_id == mark else "",
+            f"{started:%Y-%m-%d %H:%M}",
+            run.info.run_name,
+            tags.get(MLFLOW_GIT_COMMIT, "")[:10],
+            run.info.status,
+            tags.get("backend", ""),
+            *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names),
+        )
+    # Not rich's HTML: a log on Kaggle shows plain text alone.
+    console = Console(width=140, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _common(runs: Sequence[Run], name: str) -> int:
+    return sum(name in run.data.metrics for run in runs)
