@@ -35,6 +35,7 @@ from kaggleops.mlruns import run as entity_of
 from kaggleops.platforms import detect
 from kaggleops.project.git import Commit, clone
 from kaggleops.project.overrides import Overrides
+from kaggleops.project.presenting import present
 from kaggleops.tracking.session import session
 
 SUBMITTED_TO = "submitted_to"
@@ -105,6 +106,7 @@ def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
             run = _create_run(commit, what, experiment_id_of(str(name or "Default")))
         _log_start(run, {**declared, **parameters})
         runner = session(bucket_uri(what.tracking_uri))
+        present(run, commit, runner.working.store)
         # The project's own process is its runner: that one beats, and stops when the run is killed.
         runner.hand_over(entity_of(run.info.experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)

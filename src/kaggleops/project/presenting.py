@@ -1,0 +1,62 @@
+"""What the UI's pages say of a run that was launched, and of its experiment."""
+
+import os
+from contextlib import suppress
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import EntityStore, Kind
+from kaggleops.project import views
+from kaggleops.project.description import END, NOTE_TAG, Origins
+from kaggleops.project.git import Commit
+
+NOTEBOOK = "KAGGLEOPS_NOTEBOOK_URL"
+"""The environment variable in which whoever starts a notebook or a machine says where it is."""
+
+_LOOKED_AT = 5  # runs, for one that knows its commit
+
+
+def present(run: Run, commit: Commit, store: EntityStore) -> None:
+    """Describe a run by its commit, and let its experiment's run table be grouped by commit.
+
+    A run that is described already, because it goes on here, stays as it is.
+
+    Costs one listing of the experiment's runs, to find the one before.
+
+    Args:
+        run: one that has just begun.
+        commit: what it runs.
+        store: the bucket that it is in.
+    """
+    if END in run.data.tags.get(NOTE_TAG, ""):
+        return
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment(run.info.experiment_id)
+    if views.TAG not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, views.TAG, views.GROUPED_BY_COMMIT)
+    origins = Origins(
+        sha=commit.sha,
+        branch=commit.branch,
+        origin=commit.origin,
+        previous_sha=_previous_sha(run, store),
+        notebook=os.environ.get(NOTEBOOK, ""),
+        artifacts=run.info.artifact_uri,
+    )
+    client.set_tag(run.info.run_id, NOTE_TAG, origins.describe())
+
+
+def _previous_sha(run: Run, store: EntityStore) -> str:
+    with suppress(KaggleOpsError):  # it is only a help to the reader
+        listed = sorted(
+            store.list(Kind.RUN, run.info.experiment_id), key=lambda found: -found[1].updated_ms
+        )
+        others = [run_id for run_id, _ in listed if run_id.name != run.info.run_id]
+        for other in others[:_LOOKED_AT]:
+            stored = store.read(other)
+            sha = stored.entity.files.get(f"tags/{MLFLOW_GIT_COMMIT}") if stored else None
+            if sha:
+                return sha.decode(errors="replace")
+    return ""
