@@ -1,0 +1,1 @@
+"""The parts of `fakes.kaggle_server`."""

@@ -1,0 +1,136 @@
+"""Which operation a request asks for, and who asks. All else is refused."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from kagglesdk.kernels.types import kernels_api_service as kernel_types
+from kagglesdk.security.types import oauth_service as security_types
+
+from tests.fakes.kaggle.kernels import Kernels
+from tests.fakes.kaggle.messages import checked, json_response, parse
+from tests.fakes.kaggle.pushing import Pushing
+from tests.fakes.kaggle.store import ApiError, Store, User, bad_request
+from tests.fakes.wire import Request, Response
+
+_CALL = re.compile(r"/api/v1/([a-z]+\.\w+)/(\w+)")
+_LIVE_LOG = re.compile(r"/api/v1/kernels/logs/stream/[^/]+/[^/]+")
+_OUTPUT = re.compile(r"/output/([0-9a-f]+)/.+")
+
+Answer = Callable[[Request], Response]
+
+
+class Router:
+    """Finds the operation for a request.
+
+    Args:
+        store: what there is.
+        pushing: answers pushes.
+        kernels: answers everything else about notebooks.
+    """
+
+    def __init__(self, store: Store, pushing: Pushing, kernels: Kernels) -> None:
+        self._store = store
+        self._kernels = kernels
+        self._calls: dict[str, Answer] = {}
+        self._add(
+            "kernels.KernelsApiService",
+            kernel_types,
+            SaveKernel=pushing.save,
+            GetKernel=kernels.get,
+            ListKernels=kernels.list,
+            GetKernelSessionStatus=kernels.status,
+            ListKernelSessionOutput=kernels.output,
+            ListKernelFiles=kernels.files,
+            CancelKernelSession=kernels.cancel,
+            DeleteKernel=kernels.delete,
+            GetAcceleratorQuotaStatistics=kernels.quota,
+        )
+        self._calls["security.OAuthService/IntrospectToken"] = self._introspect
+
+    def _add(
+        self, service: str, types: ModuleType, **methods: Callable[[User, Any], Mapping[str, Any]]
+    ) -> None:
+        for name, method in methods.items():
+            asked = getattr(types, f"Api{name}Request")
+            answered = getattr(types, _RESPONSES.get(name, f"Api{name}Response"))
+
+            def answer(
+                request: Request, asked: Any = asked, answered: Any = answered, method: Any = method
+            ) -> Response:
+                user = self._user(request)
+                content = method(user, parse(asked, request.body))
+                return json_response(checked(answered, content))
+
+            self._calls[f"{service}/{name}"] = answer
+
+    def route(self, request: Request) -> Answer:
+        """Return what answers the request, and note in it which operation it is.
+
+        Raises:
+            ApiError: there is no such operation.
+        """
+        host = request.headers.get("Host", "")
+        if host not in ("localhost", urlsplit(self._store.url).netloc):
+            raise ApiError(502, f"This is no proxy for {host}")
+        if request.query:
+            raise bad_request(f"Unknown parameters: {sorted(request.query)}")
+        if match := _CALL.fullmatch(request.path):
+            call = self._calls.get("/".join(match.groups()))
+            if call and request.method == "POST":
+                request.op = match[2]
+                return call
+        if request.method == "GET" and _LIVE_LOG.fullmatch(request.path):
+            request.op = "live log"
+            return lambda request: self._kernels.live_log(self._user(request), request)
+        if request.method == "GET" and _OUTPUT.fullmatch(request.path):
+            request.op = "output file"
+            return self._download
+        raise ApiError(404, f"No such operation: {request.method} {request.path}")
+
+    def _user(self, request: Request) -> User:
+        """Return who asks.
+
+        Raises:
+            ApiError: nobody whom the service knows.
+        """
+        kind, _, value = request.headers.get("Authorization", "").partition(" ")
+        for user in self._store.users.values():
+            if (kind == "Bearer" and value == user.token) or (
+                kind == "Basic" and _decoded(value) == f"{user.name}:{user.key}"
+            ):
+                return user
+        raise ApiError(401, "Unauthenticated")
+
+    def _introspect(self, request: Request) -> Response:
+        asked = parse(security_types.IntrospectTokenRequest, request.body)
+        for user in self._store.users.values():
+            if asked.token == user.token:
+                return json_response({"active": True, "username": user.name})
+        return json_response({"active": False})
+
+    def _download(self, request: Request) -> Response:
+        # A signed address of Cloud Storage: whoever knows it may read, and errors are XML.
+        match = _OUTPUT.fullmatch(request.path)
+        path = self._store.downloads.get(match[1] if match else "")
+        if path is None or not path.is_file():
+            raise ApiError(403, "Access denied.")
+        modified = formatdate(path.stat().st_mtime, usegmt=True)
+        kind = ("Content-Type", "application/octet-stream")
+        return Response(200, [kind, ("Last-Modified", modified)], path.read_bytes())
+
+
+_RESPONSES: dict[str, str] = {}
+"""Types of answers that are not named after their method."""
+
+
+def _decoded(value: str) -> str:
+    try:
+        return base64.b64decode(value).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,182 @@
+"""What the fake Kaggle holds: users, notebooks with their versions, datasets and competitions."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.fakes.kaggle.session import Session
+
+
+class ApiError(Exception):
+    """A refusal, as it goes over the wire."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.headers: list[tuple[str, str]] = []
+
+
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, message)
+
+
+def denied(permission: str) -> ApiError:
+    """Return the refusal of what is another's and of what is not there: they look alike."""
+    return ApiError(403, f"Permission '{permission}' was denied")
+
+
+@dataclass
+class User:
+    """An account; hours are those of a week."""
+
+    name: str
+    key: str
+    token: str
+    gpu_hours: float
+    tpu_hours: float
+    gpu_used: float = 0.0
+    tpu_used: float = 0.0
+
+
+@dataclass
+class Version:
+    """One saved state of a notebook, as it was pushed. `session` is None for a quick save."""
+
+    number: int
+    text: str
+    language: str
+    kernel_type: str
+    private: bool
+    internet: bool
+    shape: str
+    """The machine that was given, which is not always the one that was asked for."""
+    docker_image: str
+    sources: dict[str, list[str]]
+    """What is attached, by "dataset", "competition", "kernel" and "model"."""
+    session: Session | None = None
+    saved: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass
+class Kernel:
+    id: int
+    owner: str
+    slug: str
+    title: str
+    versions: list[Version] = field(default_factory=list)
+
+    @property
+    def ref(self) -> str:
+        return f"{self.owner}/{self.slug}"
+
+    @property
+    def latest(self) -> Version:
+        return self.versions[-1]
+
+
+@dataclass
+class Dataset:
+    id: int
+    owner: str
+    slug: str
+    title: str
+    private: bool
+    versions: list[dict[str, bytes]] = field(default_factory=list)
+    updated: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def ref(self) -> str:
+        return f"{self.owner}/{self.slug}"
+
+
+@dataclass
+class Submission:
+    ref: int
+    user: str
+    file_name: str
+    description: str
+    size: int
+    score: float | None
+    error: str
+    date: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass
+class Competition:
+    """A competition whose rules all users have accepted.
+
+    `score` returns what a submitted file scores (more is better), or raises ValueError with what
+    is wrong with it.
+    """
+
+    slug: str
+    title: str
+    files: Mapping[str, bytes]
+    score: Callable[[bytes], float]
+    daily_limit: int
+    submissions: list[Submission] = field(default_factory=list)
+
+
+@dataclass
+class Blob:
+    """A file on its way: announced, and once it has arrived, its content."""
+
+    name: str
+    size: int
+    content: bytes | None = None
+
+
+class Store:
+    """All of it. Whoever reads and then writes holds `lock` meanwhile."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.users: dict[str, User] = {}
+        self.kernels: dict[str, Kernel] = {}
+        self.datasets: dict[str, Dataset] = {}
+        self.competitions: dict[str, Competition] = {}
+        self.models: dict[str, Mapping[str, bytes]] = {}
+        self.blobs: dict[str, Blob] = {}
+        self.downloads: dict[str, Path] = {}
+        """The file behind each signed address."""
+        self.url = ""
+        """Where the server is."""
+        self._last_id = 1000
+
+    def next_id(self) -> int:
+        with self.lock:
+            self._last_id += 1
+            return self._last_id
+
+    def kernel(self, user: User, owner: str, slug: str) -> Kernel:
+        """Return the notebook, if there is one that the user may see."""
+        found = self.kernels.get(f"{owner}/{slug}")
+        if found is None or (found.owner != user.name and found.latest.private):
+            raise denied("kernels.get")
+        return found
+
+    def dataset(self, user: User, owner: str, slug: str) -> Dataset:
+        """Return the dataset, if there is one that the user may see."""
+        found = self.datasets.get(f"{owner}/{slug}")
+        if found is None or (found.owner != user.name and found.private):
+            raise denied("datasets.get")
+        return found
+
+    def sessions(self) -> list[Session]:
+        with self.lock:
+            versions = [each for kernel in self.kernels.values() for each in kernel.versions]
+        return [each.session for each in versions if each.session]
+
+    def take_blob(self, token: str) -> Blob:
+        """Return an uploaded file, which can be used once."""
+        blob = self.blobs.get(token)
+        if blob is None or blob.content is None:
+            raise bad_request(f"No upload has been completed for the token {token!r}")
+        return self.blobs.pop(token)
+
+
+def timestamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
