@@ -283,6 +283,9 @@ class Index:
             now = connection.scalar(count) or 0
             then = connection.scalar(sa.select(INDEX.c.analyzed)) or 0
             if now >= max(_WORTH_STATISTICS, 2 * then):
+                if connection.dialect.name == "sqlite":
+                    # A sample gives the same plans, in a hundredth of the time.
+                    connection.exec_driver_sql("PRAGMA analysis_limit=1000")
                 connection.exec_driver_sql("ANALYZE")
                 connection.execute(INDEX.update().values(analyzed=now))
 

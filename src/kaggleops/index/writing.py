@@ -4,11 +4,13 @@ Replacing writes only what differs, so that it may be repeated, and so that what
 to stays where it is.
 """
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from kaggleops.index.runs import age
 from kaggleops.index.tables import LATEST_METRICS, METRICS, TABLES, Owned, Row, Rows
@@ -80,9 +82,34 @@ def _insert(
         places = ", ".join("?" * len(owned.columns))
         statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places}){conflict}'  # noqa: S608
         connection.exec_driver_sql(statement, list(rows))
+    elif connection.dialect.driver == "psycopg2" and not unless_there:
+        _copy(connection, owned, rows)
     else:
         values = [dict(zip(owned.columns, row, strict=True)) for row in rows]
-        connection.execute(owned.table.insert(), values)
+        new = insert(owned.table)
+        connection.execute(new.on_conflict_do_nothing() if unless_there else new, values)
+
+
+def _copy(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
+    """Write new rows into PostgreSQL the way in which it takes many."""
+    columns = ", ".join(f'"{name}"' for name in owned.columns)
+    statement = f'COPY "{owned.name}" ({columns}) FROM STDIN'
+    text = io.StringIO("".join("\t".join(map(_field, row)) + "\n" for row in rows))
+    refused = connection.dialect.loaded_dbapi.Error
+    try:
+        connection.connection.cursor().copy_expert(statement, text)
+    except refused as error:
+        raise sa.exc.DBAPIError.instance(statement, None, error, refused) from error
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return r"\N"
+    text = str(value)
+    return text.translate(_ESCAPES) if isinstance(value, str) else text
+
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The tracking store over an index: MLflow's own SQL store, whose writes go to the bucket first."""
 
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
+from kaggleops.replica.searching import RunSearch
 from kaggleops.replica.writing import WriteThrough, index_url, replica_of, write_through
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.unsupported import UnsupportedTracking
@@ -47,7 +46,7 @@ _READS = (
 
 
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
-class ReplicaTrackingStore(SqlAlchemyStore):
+class ReplicaTrackingStore(RunSearch):
     """MLflow's tracking API over an index.
 
     Args:
