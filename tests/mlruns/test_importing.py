@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunStatus, RunTag
@@ -20,6 +21,7 @@ from kaggleops.mlruns.places import PlaceError
 from kaggleops.mlruns.pulling import unpack_into
 from kaggleops.mlruns.sources import opened
 from kaggleops.tracking.registry import BucketRegistryStore
+from kaggleops.tracking.session import close_all
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
@@ -265,16 +267,16 @@ def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("x")
     (tmp_path / "file").write_text("x")
-    store = EntityStore(DirectoryBucket(tmp_path / "packed"))
-    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
     gcs_server.create_bucket("empty")
+    gcs_server.create_bucket("packed")
+    store = EntityStore(open_bucket("gs://packed"))
+    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
     for source, reason in (
         ("nowhere", "does not exist"),
         ("empty", "is empty"),
         ("other", "no file-store mlruns"),
         ("file", "is a file"),
-        ("packed", "bucket of packed runs"),
-        ("packed/mlruns", "bucket of packed runs"),
+        ("gs://packed/mlruns", "bucket of packed runs"),
         ("gs://empty/mlruns", "nothing lies there"),
     ):
         text = source if "://" in source else str(tmp_path / source)
@@ -284,6 +286,30 @@ def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -
         with pytest.raises((PlaceError, UsageError)) as caught, opened(unreadable):
             pass
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", ["output", "output/bucket", "output/bucket/mlruns"])
+def test_a_notebooks_output_comes_home_with_its_artifacts(
+    tmp_path: Path, bucket: Bucket, named: str
+) -> None:
+    here = tmp_path / "output/bucket"
+    client = mlflow.MlflowClient(f"bucket+file://{here}/mlruns")
+    run = client.create_run(client.create_experiment("offline"))
+    client.log_metric(run.info.run_id, "loss", 0.5, step=3)
+    client.log_text(run.info.run_id, "a model", "model/weights.txt")
+    client.set_terminated(run.info.run_id)
+    close_all()
+
+    store = EntityStore(bucket)
+    first = bring(store, tmp_path / named)
+    assert (len(first.new), first.artifacts, first.problems) == (2, 1, [])
+    home = mlflow.MlflowClient(f"{bucket.uri}/mlruns")
+    there = home.get_run(run.info.run_id)
+    assert (there.info.status, there.data.metrics) == ("FINISHED", {"loss": 0.5})
+    stored = mlflow.artifacts.load_text(f"{there.info.artifact_uri}/model/weights.txt")
+    assert stored == "a model"
+    again = bring(store, tmp_path / named)
+    assert (again.new, again.changed, again.artifacts) == ([], [], 0)
 
 
 def break_run(mlruns: Path) -> str:

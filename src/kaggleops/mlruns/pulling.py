@@ -267,7 +267,7 @@ class _Unpacking:
         try:
             with self._plain.on_disk(key) as file:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
+                shutil.copy2(file, target)  # its time tells a later import which is newer
         except (KaggleOpsError, OSError) as error:
             self._result.problems.append(str(error))
             return False

@@ -1,5 +1,8 @@
 """What can be imported: a file-store `mlruns`, on this disk or behind any address fsspec opens.
 
+A bucket of packed runs on this disk, as a notebook without internet leaves it in its output, is
+unpacked into one first.
+
 One in a bucket is laid out one object per file, as `gsutil rsync mlruns gs://bucket/mlruns` leaves
 it. Its entities are fetched to a temporary folder in as few requests as there are files; artifacts
 stay where they are until they are copied.
@@ -11,19 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
 from kaggleops.mlruns.archive import check_path
 from kaggleops.mlruns.entity import META, BrokenEntityError
 from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.layout import (
     MLRUNS,
-    EntityId,
     artifact_owner,
     is_experiment_id,
     is_run_id,
     parse_key,
 )
 from kaggleops.mlruns.places import File, LocalPlace, Place, local_path, place_at
+from kaggleops.mlruns.pulling import unpack_into
+from kaggleops.mlruns.store import EntityStore
 
 _HINT = "Name the mlruns folder itself: it holds one folder, with a meta.yaml, for each experiment."
 _RUN_FOLDERS = ("metrics", "params", "tags", "artifacts")
@@ -64,6 +69,7 @@ def opened(text: str, progress: Callable[[int, int], None] = lambda *_: None) ->
 
     Args:
         text: a folder, or an address such as `gs://bucket/mlruns`; the folder above will do.
+            A folder may also be a bucket of packed runs, or hold one called `bucket`.
         progress: called with how many files were fetched, and how many there are.
 
     Raises:
@@ -73,7 +79,12 @@ def opened(text: str, progress: Callable[[int, int], None] = lambda *_: None) ->
     doing = f"importing {text}"
     path = local_path(text)
     if path is not None:
-        yield _local(text, path, doing)
+        packed = _packed_bucket(path)
+        if packed is None:
+            yield _local(text, path, doing)
+            return
+        with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
+            yield _unpacked(text, packed, Path(folder), doing)
         return
     with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
         yield _fetched(text, Path(folder), doing, progress)
@@ -160,14 +171,24 @@ def _require_entities(source: Source, names: list[str], doing: str) -> None:
     if any(entities_in(source.folder)):
         return
     keys = [name if name.startswith(f"{MLRUNS}/") else f"{MLRUNS}/{name}" for name in names]
-    if any(parse_key(key) for key in keys) or _is_packed(source.folder):
+    if any(parse_key(key) for key in keys):
         hint = f"Unpack it first: kaggleops pull --bucket {source.name} --unpack FOLDER"
         raise UsageError(doing, "it is a bucket of packed runs, no file-store mlruns", hint)
     raise UsageError(doing, "it is no file-store mlruns", _HINT)
 
 
-def _is_packed(folder: Path) -> bool:
-    packed: Iterator[EntityId | None] = (
-        parse_key(f"{MLRUNS}/{file.name}") for file in (folder / MLRUNS).glob("*.tar.gz")
-    )
-    return any(packed)
+def _packed_bucket(path: Path) -> Path | None:
+    """Return the root of the bucket of packed runs that a path means, if it means one."""
+    for root in (path, path.parent, path / "bucket"):
+        packed = (parse_key(f"{MLRUNS}/{file.name}") for file in (root / MLRUNS).glob("*.tar.gz"))
+        if any(packed) and (root != path.parent or path.name == MLRUNS):
+            return root
+    return None
+
+
+def _unpacked(text: str, root: Path, folder: Path, doing: str) -> Source:
+    store = EntityStore(DirectoryBucket(root.absolute()))
+    unpacked = unpack_into(store, folder / MLRUNS, artifacts=True)
+    source = _local(text, folder / MLRUNS, doing)
+    source.problems += unpacked.problems
+    return source
