@@ -16,7 +16,7 @@ from competitions.models import make_model
 from competitions.tasks import load_task, task_config
 from competitions.train import train_fold
 from kaggleops.errors import KaggleOpsError
-from tests.competitions.launching import artifacts, client, launch, only_run
+from tests.competitions.launching import artifacts, client, only_run
 
 # Everything that has a state: dropout, drawn rows, two batches a step, averaged weights.
 OVERRIDES = [
@@ -110,20 +110,14 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tracking: Path) -> None:
-    done = launch(
-        "train",
-        *OVERRIDES,
-        "trainer.learning_rate=1e38",
-        "trainer.warmup=0",
-        "trainer.max_grad_norm=1e38",
-        cwd=tracking,
-    )
-    assert done.returncode == 1, done.stdout
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: training step ")
-    assert "the loss is " in line
-    assert "Lower trainer.learning_rate" in line
-    assert client(tracking).get_run(only_run(tracking)).info.status == "FAILED"
+    more = ["trainer.learning_rate=1e38", "trainer.warmup=0", "trainer.max_grad_norm=1e38"]
+    kept = ["trainer.checkpoints=steps", "trainer.checkpoint_steps=1"]
+    overrides = [each for each in OVERRIDES if not each.startswith("trainer.checkpoints")]
+    with pytest.raises(KaggleOpsError, match=r"training step \d: the loss is .* Lower trainer\.le"):
+        train_fold(compose([*overrides, *more, *kept], task_config))
+    run_id = only_run(tracking)
+    assert client(tracking).get_run(run_id).info.status == "FAILED"
+    assert "checkpoint-1" in read_index(run_id)
 
 
 def test_a_loss_is_looked_at() -> None:

@@ -73,7 +73,7 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     train_fold(compose([*OVERRIDES, "fold=1"], task_config))
     train_fold(compose([*OVERRIDES, "fold=1", "seed=3"], task_config))
     other = newest(tracking)
-    with pytest.raises(UsageError, match=f"data.digest is .* in run {one} and .* in run {other}"):
+    with pytest.raises(UsageError, match=r"data\.digest is .* in run "):
         gather([*find_folds(one), other])
     with pytest.raises(UsageError, match="fold 0 is there twice"):
         gather([one, one])
