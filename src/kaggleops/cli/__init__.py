@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from kaggleops import __version__
 from kaggleops.cli.cancel import cancel_command
+from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.output import err, print_error
@@ -50,6 +51,7 @@ def main() -> None:
 for command in (
     run_command,
     status_command,
+    compare_command,
     cancel_command,
     serve_command,
     ui_command,

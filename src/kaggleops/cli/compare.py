@@ -1,0 +1,118 @@
+"""`kaggleops compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from kaggleops.cli.indexed import history_of
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_json
+
+if TYPE_CHECKING:
+    from kaggleops.reports.comparing import Comparison
+
+_STYLES = {"▲": "green", "▼": "bold red"}
+_MOST_FILES = 12
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, metavar="A [B]...")
+@bucket_option
+@click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write a page with curves that opens without a network.",
+)
+@json_option
+def compare_command(
+    names: tuple[str, ...],
+    bucket: str | None,
+    experiment: str | None,
+    metrics: tuple[str, ...],
+    markdown: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare the runs of A with those of B: what changed, and did it help?
+
+    Each is a commit, branch, tag, run id, run name or `best` (by --metric). One alone is compared
+    with the nearest commit before it that has runs.
+    """
+    from kaggleops.project.git_history import repository_around
+    from kaggleops.reports.comparing import compare
+    from kaggleops.reports.comparison_text import to_json, to_markdown
+    from kaggleops.reports.out_of_fold import reader
+    from kaggleops.reports.selecting import Selector
+
+    place = bucket_of(bucket)
+    repository = repository_around(Path.cwd())
+    with history_of(place) as history:
+        selector = Selector(history, repository, experiment, metrics[0] if metrics else None)
+        sides = [selector.find(name) for name in names]
+        if len(sides) == 1:
+            sides.insert(0, selector.before(sides[0]))
+        rows = reader(bucket_at(place))
+        found = compare(sides, repository, metrics=metrics, rows=rows)
+        if html is not None:
+            from kaggleops.reports.comparison_page import page
+
+            html.write_text(page(found, history), encoding="utf-8")
+    if as_json:
+        print_json(**to_json(found))
+    elif markdown:
+        click.echo(to_markdown(found), nl=False)
+    else:
+        _show(found)
+    if html is not None:
+        err.print(f"Written: {html}", highlight=False)
+
+
+def _show(found: "Comparison") -> None:
+    from kaggleops.reports.comparison_text import metric_rows, metric_titles
+
+    out.print()
+    out.print(_table(metric_titles(found), metric_rows(found)))
+    for title, lines in (
+        ("params", found.params),
+        ("data", found.data),
+        ("environment", found.environment),
+    ):
+        if lines:
+            head = [title, *(side.title for side in found.sides)]
+            body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
+            out.print()
+            out.print(_table(head, body))
+    for side, code in zip(found.sides[1:], found.code, strict=True):
+        if code is None:
+            continue
+        out.print(Text(f"\ncommits to {side.title}", style="bold"))
+        for sha, subject in code.commits[:_MOST_FILES]:
+            out.print(Text(f"{sha[:10]}  {subject}"))
+        for name, added, removed in code.files[:_MOST_FILES]:
+            counts = "binary" if added < 0 else f"+{added} -{removed}"
+            out.print(Text(f"  {counts:<12}{name}"))
+        hidden = max(0, len(code.files) - _MOST_FILES) + max(0, len(code.commits) - _MOST_FILES)
+        if hidden:
+            out.print(Text(f"  … {hidden} more lines; --markdown and --html have it all"))
+    for note in found.notes:
+        err.print(Text(note, style="yellow"))
+
+
+def _table(head: list[str], body: list[list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(head):
+        width = max([len(title), *(len(row[number]) for row in body)])
+        # Never cut: people copy them.
+        table.add_column(
+            title, min_width=width, no_wrap=True, justify="right" if number else "left"
+        )
+    for row in body:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell[-1:], "")) for cell in row))
+    return table

@@ -1,0 +1,94 @@
+"""What git knows of commits: what they are called, which lie around one, what lies between two."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.project.git import _git
+
+
+def repository_around(folder: Path) -> Path | None:
+    """Return the top folder of the repository around a folder; None where there is none."""
+    top = _git(folder, "rev-parse", "--show-toplevel", check=False)
+    return Path(top) if top else None
+
+
+def resolve(repository: Path, version: str) -> str:
+    """Return the full hash of what a commit, branch or tag names; "" if it names none."""
+    if version.startswith("-"):
+        return ""
+    for name in (version, f"refs/remotes/origin/{version}"):
+        quiet = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        if sha := _git(repository, *quiet, check=False):
+            return sha
+    return ""
+
+
+def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[str, int]]:
+    """Return the commits before and after one with their distances, the nearest first.
+
+    Args:
+        repository: its folder.
+        sha: the commit.
+        most: how many to look at in each direction.
+
+    Returns:
+        Hashes, with how many commits before it each is, counted along the log; negative: after.
+    """
+    before = _git(repository, "rev-list", f"--max-count={most + 1}", sha, check=False).split()
+    line = ("rev-list", "--reverse", "--ancestry-path", "--all", f"^{sha}")
+    after = _git(repository, *line, check=False).split()[:most]
+    found = [(other, number) for number, other in enumerate(before) if other != sha]
+    found += [(other, -number) for number, other in enumerate(after, 1)]
+    return sorted(found, key=lambda each: abs(each[1]))
+
+
+@dataclass(frozen=True)
+class Between:
+    """What lies between two commits.
+
+    Args:
+        commits: the hash and the subject of each that leads from the first to the second, the
+            newest first; also those that only the first one has, where neither leads to the other.
+        files: how many lines were added and removed in each file; -1 for a binary one.
+        diff: the whole difference, as text.
+    """
+
+    commits: tuple[tuple[str, str], ...]
+    files: tuple[tuple[str, int, int], ...]
+    diff: str
+
+
+def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()) -> Between | None:
+    """Return what lies between two commits; None where the repository lacks one of them.
+
+    Args:
+        repository: its folder.
+        first: a commit.
+        second: another.
+        paths: git's pathspecs to restrict the files and the difference to.
+    """
+    if not (resolve(repository, first) and resolve(repository, second)):
+        return None
+    log = _git(repository, "log", "--format=%H%x09%s", f"{first}...{second}")
+    commits = [tuple(line.split("\t", 1)) for line in log.splitlines()]
+    ends = (first, second, "--", *paths)
+    stat = _git(repository, "diff", "--numstat", "-z", "--find-renames", *ends)
+    diff = _git(repository, "diff", "--no-color", "--no-ext-diff", "--find-renames", *ends)
+    return Between(tuple((sha, subject) for sha, subject in commits), tuple(_numstat(stat)), diff)
+
+
+def _numstat(output: str) -> Iterator[tuple[str, int, int]]:
+    fields = iter(output.split("\0"))
+    for entry in fields:
+        if not entry:
+            continue
+        added, removed, name = entry.split("\t")
+        if not name:  # a renamed file: its two names follow
+            old, new = next(fields), next(fields)
+            name = f"{old} → {new}"
+        yield name, _count(added), _count(removed)
+
+
+def _count(text: str) -> int:
+    return -1 if text == "-" else int(text)

@@ -1,0 +1,250 @@
+"""Two or more sides, lined up: what differs between them, and whether it did help."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.errors import UsageError
+from kaggleops.project.git_history import Between, between
+from kaggleops.reports.history import Run
+from kaggleops.reports.selecting import Side, higher_is_better
+from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
+
+REPEATED = ("fold", "seed")
+"""The params that tell the repetitions of one training from each other."""
+
+NOT_CODE = (":(exclude)docs", ":(exclude)tests", ":(exclude)notebooks", ":(exclude)*.md")
+"""Git's pathspecs for what no run's code is."""
+
+_ENVIRONMENT = ("accelerator", "backend")
+_HOUSEKEEPING = ("overrides", *REPEATED)
+_SYSTEM = "system/"
+
+Rows = Callable[[Run], Mapping[str, Mapping[str, float]] | None]
+"""Reads a run's out-of-fold scores: for each metric, a score by row; None where it has none."""
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """One metric on every side.
+
+    Args:
+        name: the metric.
+        higher_is_better: as its name tells.
+        sides: each side's summary; None where it does not have it.
+        differences: how much each later side is above the first; None where one lacks it.
+    """
+
+    name: str
+    higher_is_better: bool
+    sides: tuple[Summary | None, ...]
+    differences: tuple[Difference | None, ...]
+
+    def verdict(self, number: int) -> str:
+        """Return "better", "worse" or "" (which nobody can tell) of the side after the first."""
+        found = self.differences[number]
+        if found is None or not found.significant:
+            return ""
+        return "better" if (found.mean > 0) == self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that there is to say of some sides; the first is what the others are compared with.
+
+    Args:
+        sides: them.
+        params: the params that differ, with the values of each side ("0.1, 0.2" for several).
+        metrics: the metrics that any of them has.
+        data: datasets' digests that differ, by name.
+        environment: what differs of where they ran.
+        code: what lies between the first side's commit and each other's; None where that is the
+            same commit, or the repository is not at hand.
+        notes: what a reader ought to know.
+    """
+
+    sides: tuple[Side, ...]
+    params: dict[str, tuple[str, ...]]
+    metrics: tuple[MetricLine, ...]
+    data: dict[str, tuple[str, ...]]
+    environment: dict[str, tuple[str, ...]]
+    code: tuple[Between | None, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    sides: Sequence[Side],
+    repository: Path | None,
+    *,
+    metrics: Iterable[str] = (),
+    rows: Rows = lambda _: None,
+) -> Comparison:
+    """Line up sides.
+
+    Args:
+        sides: two or more; the first is what the others are compared with.
+        repository: a folder of the repository of their commits; None where there is none.
+        metrics: only these; by default all but those of the machine.
+        rows: reads a run's out-of-fold scores.
+
+    Raises:
+        UsageError: their runs are of different tasks, or have none of the metrics in common.
+    """
+    _require_one_task(sides)
+    notes: list[str] = []
+    newest = [_newest(side, notes) for side in sides]
+    lines = _metric_lines(newest, list(metrics), rows)
+    if not any(all(line.sides) for line in lines):
+        have = "; ".join(
+            f"{side.title} has {_some(_names(runs))}"
+            for side, runs in zip(sides, newest, strict=True)
+        )
+        raise UsageError("comparing metrics", f"no metric is on every side: {have}", "")
+    if repository is None:
+        notes.append("No repository is at hand: what changed in the code is not shown.")
+    return Comparison(
+        sides=tuple(
+            Side(side.word, side.sha, tuple(runs)) for side, runs in zip(sides, newest, strict=True)
+        ),
+        params=_differing(newest, _settings),
+        metrics=lines,
+        data=_differing(newest, lambda run: run.data),
+        environment=_differing(newest, _environment),
+        code=_code(sides, repository, notes),
+        notes=tuple(notes),
+    )
+
+
+def _require_one_task(sides: Sequence[Side]) -> None:
+    tasks = [{run.params.get("task") or run.experiment for run in side.runs} for side in sides]
+    if not set.intersection(*tasks):
+        said = "; ".join(
+            f"{side.title} is {', '.join(sorted(found))}"
+            for side, found in zip(sides, tasks, strict=True)
+        )
+        hint = "Name runs of one task, or one with --experiment."
+        raise UsageError("comparing", f"they are of different tasks: {said}", hint)
+
+
+# -- which runs count -------------------------------------------------------------------------
+
+
+def _newest(side: Side, notes: list[str]) -> list[Run]:
+    """Return the runs of the side's newest training: one for each fold and seed."""
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in side.runs:
+        groups.setdefault(tuple(sorted(_settings(run).items())), []).append(run)
+    newest = max(groups.values(), key=lambda runs: max(run.started_ms for run in runs))
+    if len(groups) > 1:
+        notes.append(
+            f"{side.title} has runs of {len(groups)} settings; the newest is compared. "
+            "Name a run to choose another."
+        )
+    kept: dict[tuple[str, ...], Run] = {}
+    for run in sorted(newest, key=lambda run: -run.started_ms):
+        kept.setdefault(_repetition(run), run)
+    return list(kept.values())
+
+
+def _settings(run: Run) -> dict[str, str]:
+    return {key: value for key, value in run.params.items() if key not in _HOUSEKEEPING}
+
+
+def _repetition(run: Run) -> tuple[str, ...]:
+    return tuple(run.params.get(name, "") for name in REPEATED)
+
+
+# -- metrics ----------------------------------------------------------------------------------
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    counted = Counter(name for run in runs for name in run.metrics if not name.startswith(_SYSTEM))
+    return sorted(counted)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "none"
+
+
+def _metric_lines(
+    sides: Sequence[Sequence[Run]], wanted: Sequence[str], rows: Rows
+) -> tuple[MetricLine, ...]:
+    names = wanted or sorted({name for runs in sides for name in _names(runs)})
+    scores = [_rows_of(runs, rows) for runs in sides]
+    lines = []
+    for name in names:
+        values = [
+            {_repetition(run): run.metrics[name] for run in runs if name in run.metrics}
+            for runs in sides
+        ]
+        found = [
+            _of_rows(scores[0].get(name), other.get(name)) or difference(values[0], mine)
+            for other, mine in zip(scores[1:], values[1:], strict=True)
+        ]
+        summaries = tuple(summarize(list(each.values())) for each in values)
+        lines.append(MetricLine(name, higher_is_better(name), summaries, tuple(found)))
+    return tuple(lines)
+
+
+def _rows_of(runs: Sequence[Run], rows: Rows) -> dict[str, dict[str, float]]:
+    """Return the scores by row of all folds together, by metric."""
+    together: dict[str, dict[str, float]] = {}
+    for run in runs:
+        for metric, scores in (rows(run) or {}).items():
+            together.setdefault(metric, {}).update(scores)
+    return together
+
+
+def _of_rows(
+    first: Mapping[str, float] | None, second: Mapping[str, float] | None
+) -> Difference | None:
+    both = [row for row in first or {} if row in (second or {})]
+    if not first or not second or len(both) < 2:
+        return None
+    return bootstrap([first[row] for row in both], [second[row] for row in both])
+
+
+# -- what else differs ------------------------------------------------------------------------
+
+
+def _differing(
+    sides: Sequence[Sequence[Run]], of: Callable[[Run], Mapping[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    read = [[of(run) for run in runs] for runs in sides]
+    names = sorted({name for side in read for each in side for name in each})
+    lines = {}
+    for name in names:
+        values = tuple(
+            ", ".join(sorted({each[name] for each in side if name in each})) for side in read
+        )
+        if len(set(values)) > 1:
+            lines[name] = values
+    return lines
+
+
+def _environment(run: Run) -> dict[str, str]:
+    named = {name: run.tags[name] for name in _ENVIRONMENT if name in run.tags}
+    prefix = "version."
+    packages = {
+        name.removeprefix(prefix): value
+        for name, value in (*run.tags.items(), *run.params.items())
+        if name.startswith(prefix)
+    }
+    return named | packages
+
+
+def _code(
+    sides: Sequence[Side], repository: Path | None, notes: list[str]
+) -> tuple[Between | None, ...]:
+    found: list[Between | None] = []
+    for side in sides[1:]:
+        first = sides[0].sha
+        if repository is None or not (first and side.sha) or first == side.sha:
+            found.append(None)
+            continue
+        lies_between = between(repository, first, side.sha, NOT_CODE)
+        if lies_between is None:
+            notes.append(f"The repository here lacks {first[:10]} or {side.sha[:10]}: fetch it.")
+        found.append(lies_between)
+    return tuple(found)

@@ -1,0 +1,175 @@
+"""A comparison as JSON, as Markdown for a pull request, and as rows for a terminal."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kaggleops.reports.comparing import Comparison, MetricLine
+from kaggleops.reports.statistics import Difference, Summary
+
+_MARKS = {"better": "▲", "worse": "▼", "": ""}
+_MOST_FILES = 30
+_MOST_COMMITS = 20
+
+
+def number(value: float) -> str:
+    """Return a score for people to read: four digits that matter."""
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+
+
+def summary(found: Summary | None) -> str:
+    """Return a side's values of one metric: mean, spread, and of how many runs."""
+    if found is None:
+        return "-"
+    spread = f" ± {number(found.spread)}" if found.spread is not None else ""
+    return f"{number(found.mean)}{spread}" + (f" ({found.count})" if found.count > 1 else "")
+
+
+def difference(found: Difference | None) -> str:
+    """Return a difference with its interval and how that was found."""
+    if found is None:
+        return "-"
+    if found.low is None or found.high is None:
+        return f"{found.mean:+.4g}"
+    return f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}] {found.how}"
+
+
+def metric_rows(comparison: Comparison) -> list[list[str]]:
+    """Return a row for each metric: its name, each side, and each later side's difference."""
+    rows = []
+    for line in comparison.metrics:
+        cells = [line.name, *map(summary, line.sides)]
+        for place, found in enumerate(line.differences):
+            cells.append(f"{difference(found)} {_MARKS[line.verdict(place)]}".rstrip())
+        rows.append(cells)
+    return rows
+
+
+def metric_titles(comparison: Comparison) -> list[str]:
+    """Return the titles of those rows."""
+    first, *others = [side.title for side in comparison.sides]
+    differences = (
+        ["difference"] if len(others) == 1 else [f"{each} against {first}" for each in others]
+    )
+    return ["metric", first, *others, *differences]
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Return all of it as plain values."""
+    return {
+        "sides": [
+            {"name": side.word, "commit": side.sha, "runs": [run.id for run in side.runs]}
+            for side in comparison.sides
+        ],
+        "metrics": [_metric_json(line) for line in comparison.metrics],
+        "params": {name: list(values) for name, values in comparison.params.items()},
+        "data": {name: list(values) for name, values in comparison.data.items()},
+        "environment": {name: list(values) for name, values in comparison.environment.items()},
+        "code": [
+            code
+            and {
+                "commits": [{"commit": sha, "subject": text} for sha, text in code.commits],
+                "files": [
+                    {"file": name, "added": added, "removed": removed}
+                    for name, added, removed in code.files
+                ],
+                "diff": code.diff,
+            }
+            for code in comparison.code
+        ],
+        "notes": list(comparison.notes),
+    }
+
+
+def _metric_json(line: MetricLine) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "higher_is_better": line.higher_is_better,
+        "sides": [
+            side and {"mean": _plain(side.mean), "spread": _plain(side.spread), "runs": side.count}
+            for side in line.sides
+        ],
+        "differences": [
+            found
+            and {
+                "mean": _plain(found.mean),
+                "low": _plain(found.low),
+                "high": _plain(found.high),
+                "how": found.how,
+                "count": found.count,
+                "verdict": line.verdict(place),
+            }
+            for place, found in enumerate(line.differences)
+        ],
+    }
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None  # JSON has no NaN
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return it for a pull request or a write-up."""
+    titles = " and ".join([side.title for side in comparison.sides])
+    parts = [f"### {_escaped(titles)}", _table(metric_titles(comparison), metric_rows(comparison))]
+    for title, lines in (
+        ("Parameters that differ", comparison.params),
+        ("Data that differs", comparison.data),
+        ("Environment that differs", comparison.environment),
+    ):
+        if lines:
+            head = ["", *(side.title for side in comparison.sides)]
+            body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
+            parts += [f"**{title}**", _table(head, body)]
+    for side, code in zip(comparison.sides[1:], comparison.code, strict=True):
+        if code is not None:
+            parts += _code(side.title, code.commits, code.files, code.diff)
+    parts += [f"> {_escaped(note)}" for note in comparison.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _code(
+    title: str,
+    commits: Sequence[tuple[str, str]],
+    files: Sequence[tuple[str, int, int]],
+    diff: str,
+) -> Iterable[str]:
+    shown = [f"- `{sha[:10]}` {_escaped(subject)}" for sha, subject in commits[:_MOST_COMMITS]]
+    if len(commits) > _MOST_COMMITS:
+        shown.append(f"- … and {len(commits) - _MOST_COMMITS} more")
+    yield f"**Commits to {_escaped(title)}**"
+    yield "\n".join(shown) or "none"
+    if files:
+        counted = [[f"`{name}`", *map(_lines, counts)] for name, *counts in files[:_MOST_FILES]]
+        yield _table(["file", "added", "removed"], counted)
+    if diff:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", diff)), default=0))
+        yield f"<details><summary>diff</summary>\n\n{fence}diff\n{diff}\n{fence}\n\n</details>"
+
+
+def _lines(count: object) -> str:
+    return "binary" if count == -1 else str(count)
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(
+        "| " + " | ".join(cell if set(cell) <= set("-:") and cell else _cell(cell) for cell in line)
+        + " |"
+        for line in lines
+    )  # fmt: skip
+
+
+def _cell(text: str) -> str:
+    return text if text.startswith("`") else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|" else each for each in text).replace(
+        "\n", " "
+    )

@@ -1,0 +1,213 @@
+"""Which runs people mean: by a commit, a branch, a tag, a run's id or name, or "best"."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.errors import UsageError
+from kaggleops.project.git_history import commits_around, resolve
+from kaggleops.reports.history import History, Run
+
+BEST = "best"
+
+_LOWER_IS_BETTER = re.compile(r"loss|error|rmse|mae\b|mse|perplexity|log_?loss|duration|runtime")
+_SHOWN = 5  # candidates
+_HEX = re.compile(r"[0-9a-f]{4,40}")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Args:
+        word: what was asked for.
+        sha: the full hash of its commit; "" where its runs carry none.
+        runs: its runs, parts of others included, the newest first.
+    """
+
+    word: str
+    sha: str
+    runs: tuple[Run, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        short = self.sha[:10]
+        return self.word if not short or short.startswith(self.word) else f"{self.word} ({short})"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Tell from its name whether more of a metric is better."""
+    return not _LOWER_IS_BETTER.search(metric.lower())
+
+
+class Selector:
+    """Finds runs by what people call them.
+
+    Args:
+        history: the runs.
+        repository: a folder of the repository that they were made from; None where there is none.
+        experiment: only this experiment's runs.
+        metric: by which "best" is found.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        repository: Path | None,
+        experiment: str | None = None,
+        metric: str | None = None,
+    ) -> None:
+        self._history = history
+        self._repository = repository
+        self._experiment_id = self._id_of(experiment)
+        self._metric = metric
+        self._commits = history.commits()
+        self._children = history.children()
+
+    def _id_of(self, experiment: str | None) -> str | None:
+        if experiment is None:
+            return None
+        there = self._history.experiments()
+        if experiment not in there:
+            names = difflib.get_close_matches(experiment, there, n=_SHOWN, cutoff=0.3) or there
+            doing = f"looking for the experiment {experiment!r}"
+            hint = f"There are: {', '.join(sorted(names)[:_SHOWN])}."
+            raise UsageError(doing, "there is none of that name", hint)
+        return there[experiment]
+
+    def find(self, word: str) -> Side:
+        """Return the runs that a word means.
+
+        Raises:
+            UsageError: it means none, or more than one thing; with what there is.
+        """
+        if word == BEST:
+            return self._best()
+        runs = self._runs_called(word)
+        if runs:
+            return self._side(word, runs)
+        sha = self._sha(word)
+        if sha is not None:
+            return self._of_commit(word, sha)
+        raise self._unknown(word)
+
+    def before(self, side: Side) -> Side:
+        """Return the runs of the nearest commit before a side's that has some of its experiment.
+
+        Raises:
+            UsageError: there is none.
+        """
+        doing = f"looking for what to compare {side.title} with"
+        experiment_ids = {run.experiment_id for run in side.runs}
+        if self._repository is None or not side.sha:
+            raise UsageError(doing, "there is no repository here to ask", "Name two of them.")
+        for sha, distance in commits_around(self._repository, side.sha):
+            runs = self._history.runs(self._commits.get(sha, [])) if distance > 0 else []
+            alike = [
+                run for run in self._in_experiment(runs) if run.experiment_id in experiment_ids
+            ]
+            if any(run.status == "FINISHED" for run in alike):
+                return self._side(sha[:10], alike)
+        raise UsageError(
+            doing, "no commit before it has runs of its experiment", "Name two of them."
+        )
+
+    # -- by commit ----------------------------------------------------------------------------
+
+    def _sha(self, word: str) -> str | None:
+        if self._repository is not None and (sha := resolve(self._repository, word)):
+            return sha
+        if not _HEX.fullmatch(word):
+            return None
+        matching = [sha for sha in self._commits if sha.startswith(word)]
+        if len(matching) > 1:
+            listed = ", ".join(sha[:10] for sha in matching[:_SHOWN])
+            raise UsageError(f"looking for {word!r}", f"it may be {listed}", "Add some characters.")
+        return matching[0] if matching else None
+
+    def _of_commit(self, word: str, sha: str) -> Side:
+        runs = self._in_experiment(self._history.runs(self._commits.get(sha, [])))
+        if not runs:
+            raise UsageError(
+                f"looking for runs of {word!r}",
+                f"commit {sha[:10]} has none",
+                self._nearest(sha) or "`kaggleops leaderboard` shows the commits that have some.",
+            )
+        return self._side(word, runs)
+
+    def _nearest(self, sha: str) -> str:
+        if self._repository is None:
+            return ""
+        for other, distance in commits_around(self._repository, sha):
+            if other in self._commits and self._in_experiment(
+                self._history.runs(self._commits[other])
+            ):
+                where = "before" if distance > 0 else "after"
+                steps = abs(distance)
+                plural = "commit" if steps == 1 else "commits"
+                return f"The nearest that has some is {other[:10]}, {steps} {plural} {where} it."
+        return ""
+
+    # -- by run -------------------------------------------------------------------------------
+
+    def _runs_called(self, word: str) -> list[Run]:
+        names = self._history.names()
+        ids = [run_id for run_id, _ in names if len(word) >= 8 and run_id.startswith(word)]
+        if not ids:
+            ids = [run_id for run_id, name in names if name == word]
+        runs = self._in_experiment(self._history.runs(ids))
+        if len(runs) > 1:
+            listed = "; ".join(
+                f"{run.id} of {run.sha[:10] or 'no commit'}" for run in runs[:_SHOWN]
+            )
+            doing = f"looking for the run {word!r}"
+            raise UsageError(doing, f"there are {len(runs)}: {listed}", "Name one by its id.")
+        return runs
+
+    def _best(self) -> Side:
+        doing = "looking for the best run"
+        if self._metric is None:
+            raise UsageError(doing, "no metric is named", "Add --metric NAME.")
+        highest = higher_is_better(self._metric)
+        found = self._history.best(self._metric, highest=highest, experiment_id=self._experiment_id)
+        if found is None:
+            problem = f"no finished run has the metric {self._metric!r}"
+            raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
+        return self._side(BEST, self._history.runs([found]))
+
+    # -- together -----------------------------------------------------------------------------
+
+    def _side(self, word: str, runs: Sequence[Run]) -> Side:
+        """Return a side with the parts of its runs, and without what did not finish."""
+        known = {run.id for run in runs}
+        parts = [
+            part for run in runs for part in self._children.get(run.id, []) if part not in known
+        ]
+        everything = [*runs, *self._history.runs(parts)]
+        finished = [run for run in everything if run.status == "FINISHED"]
+        if not finished:
+            states = ", ".join(sorted({run.status for run in everything}))
+            hint = "Wait for it, or name another."
+            raise UsageError(f"comparing {word!r}", f"none of its runs finished ({states})", hint)
+        return Side(word, finished[0].sha, tuple(finished))
+
+    def _in_experiment(self, runs: Sequence[Run]) -> list[Run]:
+        wanted = self._experiment_id
+        return [run for run in runs if wanted is None or run.experiment_id == wanted]
+
+    def _unknown(self, word: str) -> UsageError:
+        known = [name for _, name in self._history.names()] + [sha[:10] for sha in self._commits]
+        close = difflib.get_close_matches(word, list(dict.fromkeys(known)), n=_SHOWN, cutoff=0.5)
+        hint = (
+            f"Did you mean {', '.join(close)}?"
+            if close
+            else (
+                "Name a commit, branch, tag, run id, run name or `best`; "
+                "`kaggleops leaderboard` shows the commits."
+            )
+        )
+        where = "" if self._repository else " (and there is no repository here to ask for it)"
+        return UsageError(f"looking for {word!r}", f"nothing is called so{where}", hint)

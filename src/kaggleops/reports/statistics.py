@@ -1,0 +1,138 @@
+"""Means, spreads and differences of scores, with what can be said of their certainty.
+
+Intervals are at 95 %: of the mean difference of pairs (Student's t), of two independent groups
+(Welch's t), and of the mean over many rows (percentiles of a bootstrap over rows).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TypeVar
+
+CONFIDENCE = 0.95
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Some runs' values of one metric.
+
+    Args:
+        count: how many there are.
+        mean: their mean.
+        spread: their sample standard deviation; None for a single one.
+    """
+
+    count: int
+    mean: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one side is above the other.
+
+    Args:
+        mean: second minus first.
+        low: the lower end of the interval; None where nothing can be said of it.
+        high: the upper end.
+        how: "paired by fold", "unpaired", "bootstrap over rows", or "" without an interval.
+        count: how many pairs, runs or rows it is from.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    how: str = ""
+    count: int = 0
+
+    @property
+    def significant(self) -> bool:
+        """Whether zero lies outside of the interval."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+def summarize(values: Sequence[float]) -> Summary | None:
+    """Return the summary of values; None if there are none. NaN makes the mean NaN."""
+    if not values:
+        return None
+    spread = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+    return Summary(len(values), fmean(values), spread)
+
+
+def difference(first: Mapping[_Key, float], second: Mapping[_Key, float]) -> Difference | None:
+    """Return by how much the second side is above the first, as certain as it can be had.
+
+    Args:
+        first: values by what tells one run of a side from another: its fold and seed, say. Those
+            with the same key on both sides are pairs.
+        second: likewise.
+
+    Returns:
+        None where a side is empty. Paired where at least two pairs are all there is in common or
+        more; else from the means, with Welch's interval where both sides have at least two.
+    """
+    if not first or not second:
+        return None
+    both = [key for key in first if key in second]
+    if len(both) > 1:
+        return _paired([second[key] - first[key] for key in both])
+    return _unpaired(list(first.values()), list(second.values()))
+
+
+def _paired(differences: Sequence[float]) -> Difference:
+    count = len(differences)
+    mean = fmean(differences)
+    if not all(map(math.isfinite, differences)):
+        return Difference(mean, count=count)
+    half = _t(count - 1) * stdev(differences) / math.sqrt(count)
+    return Difference(mean, mean - half, mean + half, "paired by fold", count)
+
+
+def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
+    mean = fmean(second) - fmean(first)
+    count = len(first) + len(second)
+    if min(len(first), len(second)) < 2 or not math.isfinite(mean):
+        return Difference(mean, count=count)
+    parts = [stdev(values) ** 2 / len(values) for values in (first, second)]
+    if sum(parts) == 0:
+        return Difference(mean, mean, mean, "unpaired", count)
+    # Welch and Satterthwaite's degrees of freedom.
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
+    )
+    half = _t(freedom) * math.sqrt(sum(parts))
+    return Difference(mean, mean - half, mean + half, "unpaired", count)
+
+
+def bootstrap(
+    first: Sequence[float], second: Sequence[float], repetitions: int = 2000, seed: int = 0
+) -> Difference:
+    """Return the mean difference over rows that both sides have predicted.
+
+    Args:
+        first: a score for each row.
+        second: for the same rows, in the same order.
+        repetitions: how often the rows are drawn anew.
+        seed: of the generator that draws them: the same rows give the same interval.
+    """
+    import numpy as np
+
+    differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
+    generator = np.random.default_rng(seed)
+    count = len(differences)
+    means = [differences[generator.integers(0, count, count)].mean() for _ in range(repetitions)]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Difference(
+        float(differences.mean()), float(low), float(high), "bootstrap over rows", count
+    )
+
+
+def _t(freedom: float) -> float:
+    """Return the quantile of Student's distribution that the interval's half width takes."""
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))

@@ -1,0 +1,208 @@
+"""`kaggleops compare`: what changed between two commits, and did it help?"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+import pytest
+import sqlalchemy as sa
+
+from kaggleops.bucket import open_bucket
+from kaggleops.errors import UsageError
+from kaggleops.index import Index
+from kaggleops.mlruns import EntityStore
+from kaggleops.reports.comparing import Comparison, compare
+from kaggleops.reports.comparison_page import page as to_page
+from kaggleops.reports.comparison_text import to_markdown
+from kaggleops.reports.history import History
+from kaggleops.reports.out_of_fold import reader
+from kaggleops.reports.selecting import Selector
+from tests.command import kaggleops
+from tests.reports.lab import Lab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path)
+    mlflow.set_tracking_uri(None)
+
+
+class Reader:
+    """Who asks, with the repository at hand or without."""
+
+    def __init__(self, lab: Lab, folder: Path, empty_index: Path) -> None:
+        self._lab = lab
+        self._folder = folder
+        database = folder / "compare.db"
+        database.write_bytes(empty_index.read_bytes())
+        self._url = f"sqlite:///{database}"
+        self.history = History(sa.create_engine(self._url))
+
+    def selector(self, *, repository: bool = True, **options: str) -> Selector:
+        store = EntityStore(open_bucket(str(self._lab.bucket)))
+        index = Index(self._url, store)
+        assert index.refresh().problems == {}
+        index.close()
+        code = self._lab.repository.folder if repository else None
+        return Selector(self.history, code, **options)
+
+    def compare(self, *words: str, repository: bool = True, **options: str) -> Comparison:
+        selector = self.selector(repository=repository, **options)
+        sides = [selector.find(word) for word in words]
+        code = self._lab.repository.folder if repository else None
+        rows = reader(open_bucket(str(self._lab.bucket)))
+        return compare(sides, code, metrics=["jaccard"], rows=rows)
+
+
+@pytest.fixture
+def asking(lab: Lab, tmp_path: Path, empty_index: Path) -> Reader:
+    return Reader(lab, tmp_path, empty_index)
+
+
+def test_runs_are_found_by_whatever_people_call_them(lab: Lab, asking: Reader) -> None:
+    selector = asking.selector(metric="jaccard")
+    for word, sha in (
+        (lab.base, lab.base),
+        (lab.base[:7], lab.base),
+        ("v1", lab.base),
+        ("idea", lab.better),
+        ("HEAD", lab.worse),
+        ("main", lab.worse),
+    ):
+        side = selector.find(word)
+        assert side.sha == sha, word
+        assert {run.id for run in side.runs} == set(lab.runs[sha]), word
+    one = lab.runs[lab.better][1]
+    for word in (one, one[:10], f"{lab.better[:4]}-1"):
+        assert [run.id for run in selector.find(word).runs] == [one], word
+    assert [run.id for run in selector.find("best").runs] == [lab.runs[lab.better][2]]
+    lowest = asking.selector(metric="loss").find("best")
+    assert lowest.runs[0].metrics["loss"] == pytest.approx(1 / 3)
+    before = selector.before(selector.find("HEAD"))
+    assert before.sha in (lab.base, lab.better)
+
+
+def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
+    lab: Lab, asking: Reader
+) -> None:
+    lab.log(lab.base, "twice", {}, 0.1)
+    lab.log(lab.better, "twice", {}, 0.1)
+    lab.log(lab.merged, "unfinished", {}, 0.1, status="FAILED")
+    lab.log(lab.merged, "digits", {}, 0.1, experiment="digits")
+    selector = asking.selector()
+    for word, message in (
+        ("idee", "Did you mean|Name a commit"),
+        ("twice", f"there are 2: .* of {lab.better[:10]}"),
+        (lab.empty, f"commit {lab.empty[:10]} has none. The nearest that has some is"),
+        ("unfinished", "none of its runs finished .FAILED."),
+        ("best", "no metric is named"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            selector.find(word)
+    with pytest.raises(UsageError, match=r"There are: "):
+        asking.selector(experiment="twets")
+    sides = [selector.find(lab.runs[lab.base][0]), selector.find("digits")]
+    with pytest.raises(UsageError, match=r"different tasks: .* is tweets; digits .* is digits"):
+        compare(sides, None)
+    sides = [selector.find("v1"), selector.find("idea")]
+    with pytest.raises(UsageError, match="no metric is on every side"):
+        compare(sides, None, metrics=["accuracy"])
+
+
+def test_folds_are_paired_and_the_verdict_says_whether_it_helped(lab: Lab, asking: Reader) -> None:
+    found = asking.compare("v1", "idea", "HEAD")
+    [line] = found.metrics
+    assert [round(side.mean, 4) for side in line.sides if side] == [0.62, 0.6667, 0.4233]
+    better = line.differences[0]
+    assert better is not None
+    assert (better.how, better.count) == ("paired by fold", 3)
+    assert better.mean == pytest.approx(0.14 / 3)
+    assert [line.verdict(0), line.verdict(1)] == ["better", "worse"]
+    assert found.params == {"lr": ("0.1", "0.2", "9")}
+    first, second = found.code
+    assert first is not None
+    assert [subject for _, subject in first.commits] == ["Learn faster"]
+    assert first.files == (("src/train.py", 1, 1),)  # and not the documentation
+    assert "+lr = 0.2" in first.diff
+    assert second is not None
+    assert {subject for _, subject in second.commits} == {
+        "Learn faster", "Rename a file", "Merge idea", "Learn much faster",
+    }  # fmt: skip
+    assert ("old_name.py → new_name.py", 0, 0) in second.files
+
+
+def test_rows_that_both_have_predicted_tell_more_than_the_folds(lab: Lab, asking: Reader) -> None:
+    for commit, shift in ((lab.base, 0.0), (lab.better, 0.01)):
+        for fold, run_id in enumerate(lab.runs[commit]):
+            scores = {f"{fold}-{row}": 0.5 + shift + 0.01 * (row % 3) for row in range(20)}
+            lab.log_rows(run_id, scores)
+    [line] = asking.compare("v1", "idea").metrics
+    [found] = line.differences
+    assert found is not None
+    assert (found.how, found.count) == ("bootstrap over rows", 60)
+    assert found.mean == pytest.approx(0.01)
+
+
+def test_the_newest_run_of_a_fold_counts_and_other_settings_are_named(
+    lab: Lab, asking: Reader
+) -> None:
+    again = lab.log(lab.base, "again", {"lr": "0.1", "fold": "1"}, 0.63, accelerator="Tesla T4")
+    lab.log(lab.better, "other settings", {"lr": "0.3", "fold": "0"}, math.nan)
+    selector = asking.selector(repository=False)
+    sides = [selector.find(lab.base[:12]), selector.find(lab.better[:12])]
+    found = compare(sides, None, metrics=["jaccard"])
+    first, second = found.sides
+    assert again in {run.id for run in first.runs}
+    assert len(first.runs) == 3
+    assert [run.name for run in second.runs] == ["other settings"]
+    assert found.environment == {"accelerator": ("Tesla T4", "")}
+    assert any("2 settings" in note for note in found.notes)
+    assert any("No repository is at hand" in note for note in found.notes)
+    assert "nan" in to_markdown(found)
+
+
+def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
+    here = {"cwd": lab.repository.folder, "KAGGLEOPS_HOME": str(tmp_path / "home")}
+    bucket = ("--bucket", lab.bucket, "--experiment", "tweets")
+    page = tmp_path / "page.html"
+    done = kaggleops("compare", "v1", "idea", *bucket, "--html", page, **here)
+    assert done.code == 0, done.errors
+    assert "paired by fold ▲" in done.output
+    assert "Learn faster" in done.output
+    text = page.read_text()
+    assert "<polyline" in text
+    assert "+lr = 0.2" in text
+    assert "http" not in text  # nothing is asked of a network
+    done = kaggleops("compare", "idea", *bucket, "--json", **here)
+    assert done.code == 0, done.errors
+    assert [side["commit"] for side in done.json["sides"]] == [lab.base, lab.better]
+    done = kaggleops("compare", "v1", "idea", *bucket, "--markdown", **here)
+    assert done.output.startswith(f"### v1 ({lab.base[:10]}) and idea")
+    assert "```diff" in done.output
+    done = kaggleops("compare", "v1", "nobody", *bucket, **here)
+    assert done.code == 2
+    assert "nothing is called so" in done.error
+
+
+@pytest.mark.browser
+def test_the_page_shows_its_curves_and_asks_nobody_for_anything(
+    lab: Lab, asking: Reader, tmp_path: Path, page: "Page"
+) -> None:
+    odd = lab.log(lab.better, "odd", {"lr": "<b>`x`|</b>", "fold": "0"}, 0.1)
+    selector = asking.selector()
+    found = compare([selector.find("v1"), selector.find(odd)], lab.repository.folder)
+    file = tmp_path / "page.html"
+    file.write_text(to_page(found, asking.history))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    assert page.locator("figure").count() == 1  # the loss; the score has but one point
+    assert page.locator("polyline").count() == 4
+    assert page.get_by_text("<b>`x`|</b>").is_visible()
+    assert asked == [file.as_uri()]
+    assert "\\<b\\>\\`x\\`\\|" in to_markdown(found)

@@ -1,0 +1,78 @@
+"""Held against SciPy on known data."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kaggleops.reports.statistics import bootstrap, difference, summarize
+
+A = {0: 0.61, 1: 0.64, 2: 0.60, 3: 0.66, 4: 0.63}
+B = {0: 0.63, 1: 0.65, 2: 0.64, 3: 0.66, 4: 0.66}
+OTHER = {7: 0.80, 8: 0.84, 9: 0.78}
+
+
+def test_a_summary_is_mean_and_sample_standard_deviation() -> None:
+    found = summarize(list(A.values()))
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean(list(A.values())))
+    assert found.spread == pytest.approx(np.std(list(A.values()), ddof=1))
+    assert summarize([]) is None
+    single = summarize([0.5])
+    assert single is not None
+    assert single.spread is None
+    broken = summarize([0.5, math.nan])
+    assert broken is not None
+    assert math.isnan(broken.mean)
+
+
+def test_folds_that_match_are_paired() -> None:
+    found = difference(A, B)
+    assert found is not None
+    expected = stats.ttest_rel(list(B.values()), list(A.values())).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.how == "paired by fold"
+    assert found.count == 5
+    # Only the folds that both have count.
+    assert difference({**A, 9: 0.1}, B) == found
+
+
+def test_runs_that_do_not_match_are_two_groups() -> None:
+    found = difference(A, OTHER)
+    assert found is not None
+    test = stats.ttest_ind(list(OTHER.values()), list(A.values()), equal_var=False)
+    expected = test.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.how == "unpaired"
+    assert found.significant
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mean"),
+    [({0: 0.5}, {0: 0.75}, 0.25), ({0: 0.5}, {1: 0.75, 2: 0.25}, 0.0)],
+)
+def test_of_single_runs_no_more_than_the_difference_is_said(
+    first: dict[int, float], second: dict[int, float], mean: float
+) -> None:
+    found = difference(first, second)
+    assert found is not None
+    assert found.mean == mean
+    assert found.low is None
+    assert not found.significant
+
+
+def test_where_one_side_has_nothing_there_is_no_difference() -> None:
+    assert difference(A, {}) is None
+
+
+def test_the_bootstrap_agrees_with_scipys_and_is_the_same_each_time() -> None:
+    generator = np.random.default_rng(1)
+    first = generator.random(500)
+    second = first + generator.normal(0.02, 0.1, 500)
+    found = bootstrap(list(first), list(second))
+    expected = stats.bootstrap(
+        (second - first,), np.mean, method="percentile", n_resamples=4000, rng=2
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
+    assert bootstrap(list(first), list(second)) == found
