@@ -16,6 +16,7 @@ from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.import_ import import_command
+from kaggleops.cli.leaderboard import leaderboard_command
 from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
@@ -52,6 +53,7 @@ for command in (
     run_command,
     status_command,
     compare_command,
+    leaderboard_command,
     cancel_command,
     serve_command,
     ui_command,

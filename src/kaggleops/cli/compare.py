@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from kaggleops.cli.indexed import history_of
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_json
+from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from kaggleops.reports.comparing import Comparison
@@ -77,8 +76,7 @@ def compare_command(
 def _show(found: "Comparison") -> None:
     from kaggleops.reports.comparison_text import metric_rows, metric_titles
 
-    out.print()
-    out.print(_table(metric_titles(found), metric_rows(found)))
+    print_table(metric_titles(found), metric_rows(found), _STYLES)
     for title, lines in (
         ("params", found.params),
         ("data", found.data),
@@ -87,8 +85,7 @@ def _show(found: "Comparison") -> None:
         if lines:
             head = [title, *(side.title for side in found.sides)]
             body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
-            out.print()
-            out.print(_table(head, body))
+            print_table(head, body)
     for side, code in zip(found.sides[1:], found.code, strict=True):
         if code is None:
             continue
@@ -103,16 +100,3 @@ def _show(found: "Comparison") -> None:
             out.print(Text(f"  … {hidden} more lines; --markdown and --html have it all"))
     for note in found.notes:
         err.print(Text(note, style="yellow"))
-
-
-def _table(head: list[str], body: list[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(head):
-        width = max([len(title), *(len(row[number]) for row in body)])
-        # Never cut: people copy them.
-        table.add_column(
-            title, min_width=width, no_wrap=True, justify="right" if number else "left"
-        )
-    for row in body:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell[-1:], "")) for cell in row))
-    return table

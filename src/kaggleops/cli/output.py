@@ -3,12 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 out = Console(soft_wrap=True)
@@ -37,6 +38,29 @@ def print_rows(*rows: tuple[str, str]) -> None:
     out.print()
     for name, value in shown:
         out.print(Text(f"{name:<{width}}  ", style="bold"), Text(value), sep="")
+
+
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
+) -> None:
+    """Print a table, its columns after the first to the right; nothing is cut: people copy it.
+
+    Args:
+        head: the columns' titles.
+        rows: their cells.
+        styles: rich's styles, by the last word of a cell.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(head):
+        width = max([len(title), *(len(row[number]) for row in rows)])
+        middle = 0 < number < len(head) - 1
+        side: Literal["left", "right"] = "right" if middle else "left"
+        table.add_column(title, min_width=width, no_wrap=True, justify=side)
+    for row in rows:
+        cells = [Text(cell, style=(styles or {}).get(cell.split(" ")[-1], "")) for cell in row]
+        table.add_row(*cells)
+    out.print()
+    out.print(table)
 
 
 def print_json(**content: Any) -> None:

@@ -1,6 +1,7 @@
 """What git knows of commits: what they are called, which lie around one, what lies between two."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,42 @@ def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[s
     found = [(other, number) for number, other in enumerate(before) if other != sha]
     found += [(other, -number) for number, other in enumerate(after, 1)]
     return sorted(found, key=lambda each: abs(each[1]))
+
+
+def nearest_before(repository: Path, shas: Iterable[str]) -> dict[str, str]:
+    """Return, for each commit, the nearest of the others that came before it.
+
+    Args:
+        repository: its folder.
+        shas: full hashes. One that the repository lacks, or that none of the others came before,
+            is left out.
+    """
+    wanted = set(shas)
+    listed = _git(repository, "rev-list", "--all", "--parents", check=False)
+    parents = {line[0]: line[1:] for line in map(str.split, listed.splitlines())}
+    found = {sha: _nearest_before(sha, parents, wanted) for sha in wanted}
+    return {sha: before for sha, before in found.items() if before}
+
+
+def _nearest_before(sha: str, parents: Mapping[str, Sequence[str]], wanted: set[str]) -> str:
+    seen, near = {sha}, deque(parents.get(sha, ()))
+    while near:
+        other = near.popleft()
+        if other in wanted and other != sha:
+            return other
+        if other not in seen:
+            seen.add(other)
+            near.extend(parents.get(other, ()))
+    return ""
+
+
+def subjects(repository: Path, shas: Sequence[str]) -> dict[str, str]:
+    """Return the first lines of commits' messages; without those that the repository lacks."""
+    if not shas:
+        return {}
+    asked = ("log", "--no-walk=unsorted", "--ignore-missing", "--format=%H%x09%s", *shas)
+    lines = _git(repository, *asked, check=False).splitlines()
+    return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,14 @@ from pathlib import Path
 
 from kaggleops.errors import UsageError
 from kaggleops.project.git_history import Between, between
-from kaggleops.reports.history import Run
+from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
 from kaggleops.reports.selecting import Side, higher_is_better
 from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
-
-REPEATED = ("fold", "seed")
-"""The params that tell the repetitions of one training from each other."""
 
 NOT_CODE = (":(exclude)docs", ":(exclude)tests", ":(exclude)notebooks", ":(exclude)*.md")
 """Git's pathspecs for what no run's code is."""
 
 _ENVIRONMENT = ("accelerator", "backend")
-_HOUSEKEEPING = ("overrides", *REPEATED)
 _SYSTEM = "system/"
 
 Rows = Callable[[Run], Mapping[str, Mapping[str, float]] | None]
@@ -148,7 +144,7 @@ def _newest(side: Side, notes: list[str]) -> list[Run]:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    return {key: value for key, value in run.params.items() if key not in _HOUSEKEEPING}
+    return {key: value for key, value in run.params.items() if key not in HOUSEKEEPING}
 
 
 def _repetition(run: Run) -> tuple[str, ...]:

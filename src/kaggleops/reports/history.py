@@ -4,13 +4,22 @@ Importing those takes longer than reading ten thousand runs.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_TAG = "mlflow.parentRunId"
+
+REPEATED = ("fold", "seed")
+"""The params that tell the repetitions of one training from each other."""
+
+HOUSEKEEPING = ("overrides", *REPEATED)
+"""The params that say nothing of what a training was set to."""
+
+SUBMITTED = ("public_score", "private_score")
+"""Metrics that a submission to Kaggle records on its run."""
 
 _CHUNK = 500  # ids in a query
 
@@ -74,6 +83,31 @@ class Run:
     def parent(self) -> str:
         """The id of the run that it is a part of, or ""."""
         return self.tags.get(PARENT_TAG, "")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a run counts for on a leaderboard.
+
+    Args:
+        id: its id.
+        sha: its commit.
+        value: its value of the metric.
+        started_ms: when it began, in milliseconds since the epoch.
+        repetition: its fold and its seed, "" each where it has none.
+        settings: all its other params, as one comparable text.
+        backend: where it ran, or "".
+        submitted: Kaggle's scores of it.
+    """
+
+    id: str
+    sha: str
+    value: float
+    started_ms: int
+    repetition: tuple[str, ...]
+    settings: str
+    backend: str
+    submitted: dict[str, float]
 
 
 class History:
@@ -144,6 +178,92 @@ class History:
             found: str | None = connection.scalar(query)
         return found
 
+    def metric_names(self, experiment_id: str) -> dict[str, int]:
+        """Return how many finished runs of an experiment have each metric."""
+        query = (
+            sa.select(_METRICS.c.key, sa.func.count())
+            .join(_RUNS, _RUNS.c.run_uuid == _METRICS.c.run_uuid)
+            .where(*_finished(experiment_id))
+            .group_by(_METRICS.c.key)
+        )
+        with self._engine.connect() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def scored(
+        self, experiment_id: str, metric: str, since_ms: int = 0, **tags: str
+    ) -> list[Scored]:
+        """Return the finished runs of an experiment that have a metric and a commit.
+
+        Args:
+            experiment_id: which experiment.
+            metric: which metric.
+            since_ms: only those that began since then, in milliseconds since the epoch.
+            tags: only those with these tags.
+        """
+        wanted = (
+            sa.select(_RUNS.c.run_uuid)
+            .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
+            .where(_METRICS.c.key == metric, _RUNS.c.start_time >= since_ms)
+            .where(*_finished(experiment_id))
+        )
+        for key, value in tags.items():
+            having = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.key == key, _TAGS.c.value == value)
+            wanted = wanted.where(_RUNS.c.run_uuid.in_(having))
+        with self._engine.connect() as connection:
+
+            def ask(table: sa.TableClause, *keys: str) -> dict[str, dict[str, str]]:
+                rows = sa.select(table.c.run_uuid, table.c.key, table.c.value)
+                rows = rows.where(table.c.run_uuid.in_(wanted), table.c.key.in_(keys))
+                found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+                for run_id, key, value in connection.execute(rows):
+                    found[run_id][key] = value
+                return found
+
+            started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
+            runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
+            marks = ask(_TAGS, COMMIT_TAG, "backend")
+            repeated = ask(_PARAMS, *REPEATED)
+            values = ask(_METRICS, metric, *SUBMITTED)
+            # A text for each run rather than forty rows: the database is faster at that.
+            pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
+            texts = (
+                sa.select(_PARAMS.c.run_uuid, sa.func.aggregate_strings(pair, "\x1f"))
+                .where(_PARAMS.c.run_uuid.in_(wanted))
+                .where(_PARAMS.c.key.not_in(HOUSEKEEPING))
+                .group_by(_PARAMS.c.run_uuid)
+            )
+            settings: dict[str, str] = dict(connection.execute(texts).tuples().all())
+        return [
+            Scored(
+                id=run_id,
+                sha=marks[run_id][COMMIT_TAG],
+                value=float(values[run_id][metric]),
+                started_ms=start or 0,
+                repetition=tuple(repeated[run_id].get(name, "") for name in REPEATED),
+                settings="\x1f".join(sorted(settings.get(run_id, "").split("\x1f"))),
+                backend=marks[run_id].get("backend", ""),
+                submitted={
+                    name: float(values[run_id][name])
+                    for name in SUBMITTED
+                    if name in values[run_id]
+                },
+            )
+            for run_id, start in runs
+            if COMMIT_TAG in marks[run_id]
+        ]
+
+    def last_experiment(self) -> str | None:
+        """Return the id of the experiment of the run that began last."""
+        query = (
+            sa.select(_RUNS.c.experiment_id)
+            .where(_RUNS.c.lifecycle_stage == "active")
+            .order_by(_RUNS.c.start_time.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            found = connection.scalar(query)
+        return None if found is None else str(found)
+
     def runs(self, run_ids: Sequence[str]) -> list[Run]:
         """Return runs with all that is known of them, in the order of their ids."""
         found: dict[str, Run] = {}
@@ -196,11 +316,15 @@ class History:
             return [(step, value) for step, value in connection.execute(query)]
 
 
+def _finished(experiment_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        _RUNS.c.experiment_id == int(experiment_id),
+        _RUNS.c.lifecycle_stage == "active",
+        _RUNS.c.status == "FINISHED",
+        sa.not_(_METRICS.c.is_nan),
+    )
+
+
 def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(run_ids), _CHUNK):
         yield run_ids[start : start + _CHUNK]
-
-
-def by_id(runs: Iterable[Run]) -> dict[str, Run]:
-    """Return runs by their ids."""
-    return {run.id: run for run in runs}

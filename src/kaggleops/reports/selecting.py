@@ -62,7 +62,8 @@ class Selector:
     ) -> None:
         self._history = history
         self._repository = repository
-        self._experiment_id = self._id_of(experiment)
+        self.experiment_id = self._id_of(experiment)
+        """Of the experiment, if one was named."""
         self._metric = metric
         self._commits = history.commits()
         self._children = history.children()
@@ -172,7 +173,7 @@ class Selector:
         if self._metric is None:
             raise UsageError(doing, "no metric is named", "Add --metric NAME.")
         highest = higher_is_better(self._metric)
-        found = self._history.best(self._metric, highest=highest, experiment_id=self._experiment_id)
+        found = self._history.best(self._metric, highest=highest, experiment_id=self.experiment_id)
         if found is None:
             problem = f"no finished run has the metric {self._metric!r}"
             raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
@@ -195,7 +196,7 @@ class Selector:
         return Side(word, finished[0].sha, tuple(finished))
 
     def _in_experiment(self, runs: Sequence[Run]) -> list[Run]:
-        wanted = self._experiment_id
+        wanted = self.experiment_id
         return [run for run in runs if wanted is None or run.experiment_id == wanted]
 
     def _unknown(self, word: str) -> UsageError:

@@ -1,0 +1,125 @@
+"""`kaggleops leaderboard`."""
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kaggleops.cli.indexed import history_of
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import out, print_json, print_table
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.reports.leaderboard import Entry
+
+_SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+@click.command("leaderboard")
+@bucket_option
+@click.option("--experiment", metavar="NAME", help="Default: the one that was used last.")
+@click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
+@click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
+@click.option("--branch", metavar="NAME", help="Only runs of this branch.")
+@click.option("--backend", metavar="NAME", help="Only runs on kaggle, colab, local …")
+@json_option
+def leaderboard_command(
+    bucket: str | None,
+    experiment: str | None,
+    metric: str | None,
+    since: str | None,
+    branch: str | None,
+    backend: str | None,
+    as_json: bool,
+) -> None:
+    """Show the commits of an experiment, the best first.
+
+    A commit that is worse than the one before it, beyond chance, is marked as a regression.
+    """
+    from kaggleops.project.git_history import nearest_before, repository_around, subjects
+    from kaggleops.reports.leaderboard import leaderboard, main_metric
+    from kaggleops.reports.selecting import Selector
+
+    place = bucket_of(bucket)
+    repository = repository_around(Path.cwd())
+    tags = {"git_branch": branch, "backend": backend}
+    since_ms = _since_ms(since)
+    with history_of(place) as history:
+        number = (
+            Selector(history, None, experiment).experiment_id
+            if experiment
+            else history.last_experiment()
+        )
+        counted = history.metric_names(number) if number else {}
+        metric = metric or main_metric(counted)
+        runs = (
+            history.scored(
+                number, metric, since_ms, **{key: each for key, each in tags.items() if each}
+            )
+            if number
+            else []
+        )
+    shas = {run.sha for run in runs}
+    before = nearest_before(repository, shas) if repository else {}
+    entries = leaderboard(runs, metric, before)
+    said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
+    if as_json:
+        print_json(metric=metric, commits=[_plain(entry) for entry in entries])
+    elif entries:
+        _show(entries, metric, said)
+    else:
+        listed = ", ".join(sorted(counted)[:8]) or "none"
+        out.print(f"No finished run has a commit and {metric}. Metrics: {listed}.", highlight=False)
+
+
+def _since_ms(age: str | None) -> int:
+    if age is None:
+        return 0
+    match = re.fullmatch(r"(\d+)([hdw])", age)
+    if match is None:
+        raise UsageError("reading --since", f"{age!r} is no age", "Write 12h, 7d or 2w.")
+    return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
+
+
+def _plain(entry: "Entry") -> dict[str, object]:
+    change = entry.change
+    return {
+        "commit": entry.sha,
+        "score": entry.score.mean,
+        "spread": entry.score.spread,
+        "runs": list(entry.runs),
+        "backend": entry.backend,
+        **entry.submitted,
+        "parent": entry.parent,
+        "change": change and change.mean,
+        "interval": [change.low, change.high] if change and change.low is not None else None,
+        "regression": entry.regression,
+    }
+
+
+def _show(entries: list["Entry"], metric: str, said: dict[str, str]) -> None:
+    from kaggleops.reports.comparison_text import difference, summary
+    from kaggleops.reports.history import SUBMITTED
+
+    submitted = [name for name in SUBMITTED if any(name in entry.submitted for entry in entries)]
+    rows = []
+
+    def on_kaggle(entry: "Entry", name: str) -> str:
+        return f"{entry.submitted[name]:.5f}" if name in entry.submitted else ""
+
+    for place, entry in enumerate(entries, 1):
+        against = f"{difference(entry.change)} on {entry.parent[:10]}" if entry.parent else ""
+        rows.append([
+            str(place),
+            entry.sha[:10],
+            summary(entry.score),
+            f"{against} REGRESSION" if entry.regression else against,
+            *(on_kaggle(entry, name) for name in submitted),
+            entry.backend,
+            said.get(entry.sha, ""),
+        ])  # fmt: skip
+    head = ["#", "commit", metric, "against the one before", *submitted, "backend", "message"]
+    print_table(head, rows, {"REGRESSION": "bold red"})

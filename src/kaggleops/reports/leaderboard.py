@@ -1,0 +1,109 @@
+"""The commits of an experiment by their best score, and where one made it worse."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kaggleops.errors import UsageError
+from kaggleops.reports.history import SUBMITTED, Scored
+from kaggleops.reports.selecting import higher_is_better
+from kaggleops.reports.statistics import Difference, Summary, difference, summarize
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One commit's best training.
+
+    Args:
+        sha: the commit.
+        runs: the ids of the runs of that training, one a fold and seed.
+        score: their values of the metric.
+        backend: where they ran, "" where nobody knows.
+        submitted: Kaggle's scores of them, the best of each.
+        parent: the nearest commit before it that is on the board, or "".
+        change: against that one; None where there is none.
+        regression: whether it is worse than that one, beyond chance.
+    """
+
+    sha: str
+    runs: tuple[str, ...]
+    score: Summary
+    backend: str
+    submitted: Mapping[str, float]
+    parent: str = ""
+    change: Difference | None = None
+    regression: bool = False
+
+
+def leaderboard(runs: Sequence[Scored], metric: str, before: Mapping[str, str]) -> list[Entry]:
+    """Return an experiment's commits, the best first.
+
+    Args:
+        runs: its runs.
+        metric: what they are ranked by.
+        before: the nearest of these commits before each, where the repository knows it.
+    """
+    by_commit: defaultdict[str, list[Scored]] = defaultdict(list)
+    for run in runs:
+        by_commit[run.sha].append(run)
+    best = {sha: _best(each, metric) for sha, each in by_commit.items()}
+    entries = [_entry(sha, best, metric, before.get(sha, "")) for sha in best]
+    sign = 1 if higher_is_better(metric) else -1
+    return sorted(entries, key=lambda entry: (-sign * entry.score.mean, entry.sha))
+
+
+def main_metric(counted: Mapping[str, int]) -> str:
+    """Return the metric that most runs have and that is a score, as far as its name tells.
+
+    Args:
+        counted: how many runs have each.
+
+    Raises:
+        UsageError: there is none.
+    """
+    scores = {name: count for name, count in counted.items() if _is_score(name)} or counted
+    if not scores:
+        hint = "Wait until one finishes, or name another experiment."
+        raise UsageError("ranking the commits", "no finished run has a metric", hint)
+    return min(scores, key=lambda name: (-scores[name], len(name), name))
+
+
+_NO_SCORE = ("loss", "runtime", "per_second", "epoch", "learning_rate", "grad_norm", "flos", "step")
+
+
+def _is_score(name: str) -> bool:
+    hidden = name.startswith(("system/", "baseline")) or name in SUBMITTED
+    return not hidden and not any(part in name for part in _NO_SCORE)
+
+
+def _best(runs: Sequence[Scored], metric: str) -> list[Scored]:
+    """Return the runs of the best of a commit's trainings, the newest of each fold and seed."""
+    trainings: defaultdict[str, dict[tuple[str, ...], Scored]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: -run.started_ms):
+        trainings[run.settings].setdefault(run.repetition, run)
+    sign = 1 if higher_is_better(metric) else -1
+    found = max(
+        trainings.values(), key=lambda each: sign * sum(r.value for r in each.values()) / len(each)
+    )
+    return list(found.values())
+
+
+def _entry(sha: str, best: Mapping[str, Sequence[Scored]], metric: str, parent: str) -> Entry:
+    runs = best[sha]
+    score = summarize([run.value for run in runs])
+    assert score is not None  # noqa: S101 - each training has a run
+    change = difference(_by_fold(best[parent]), _by_fold(runs)) if parent else None
+    regression = (
+        change is not None and change.significant and (change.mean < 0) == higher_is_better(metric)
+    )
+    submitted: dict[str, float] = {}
+    for run in runs:
+        for name, value in run.submitted.items():
+            submitted[name] = max(value, submitted.get(name, value))
+    backends = sorted({run.backend for run in runs} - {""})
+    ids = tuple(run.id for run in runs)
+    return Entry(sha, ids, score, ", ".join(backends), submitted, parent, change, regression)
+
+
+def _by_fold(runs: Sequence[Scored]) -> dict[tuple[str, ...], float]:
+    return {run.repetition: run.value for run in runs}

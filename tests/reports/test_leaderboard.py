@@ -1,0 +1,78 @@
+"""`kaggleops leaderboard`: the commits of an experiment, the best first."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from kaggleops.project.git_history import nearest_before
+from kaggleops.reports.history import Scored
+from kaggleops.reports.leaderboard import leaderboard, main_metric
+from tests.command import kaggleops
+from tests.reports.lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path)
+    mlflow.set_tracking_uri(None)
+
+
+def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_path: Path) -> None:
+    lab.log(lab.merged, "without folds", {"lr": "0.2"}, 0.67, backend="kaggle", git_branch="idea")
+    here = {"cwd": lab.repository.folder, "KAGGLEOPS_HOME": str(tmp_path / "home")}
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", **here)
+    assert done.code == 0, done.errors
+    assert done.json["metric"] == "jaccard"
+    commits = {each["commit"]: each for each in done.json["commits"]}
+    assert list(commits) == [lab.merged, lab.better, lab.base, lab.worse]
+    assert commits[lab.worse]["parent"] == lab.merged
+    assert not commits[lab.worse]["regression"]  # of a single run nothing can be said
+    assert commits[lab.better]["parent"] == lab.base
+    assert commits[lab.better]["change"] == pytest.approx(0.14 / 3)
+    options = ("--backend", "kaggle", "--branch", "idea", "--metric", "loss", "--since", "9999w")
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, *options, "--json", **here)
+    assert [each["commit"] for each in done.json["commits"]] == [lab.merged]
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, **here)
+    assert "Learn much faster" in done.output
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
+    assert done.code == 2
+    assert "'soon' is no age" in done.error
+
+
+def scored(sha: str, value: float, fold: int, **changes: object) -> Scored:
+    content = {
+        "id": f"{sha}{fold}", "sha": sha, "value": value, "started_ms": 1,
+        "repetition": (str(fold), "1"), "settings": "lr=1", "backend": "", "submitted": {},
+        **changes,
+    }  # fmt: skip
+    return Scored(**content)  # type: ignore[arg-type]
+
+
+def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None:
+    runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
+    runs += [scored("b", 0.5 + fold / 100, fold) for fold in range(3)]
+    runs += [scored("b", 0.1, 0, settings="lr=2")]  # not its best training
+    runs += [scored("b", 0.2, 0, started_ms=0)]  # not its newest of that fold
+    runs[0] = scored("a", 0.6, 0, submitted={"public_score": 0.71})
+    first, second = leaderboard(runs, "jaccard", {"b": "a"})
+    assert (first.sha, second.sha) == ("a", "b")
+    assert second.regression
+    assert second.score.mean == pytest.approx(0.51)
+    assert first.submitted == {"public_score": 0.71}
+    assert [entry.sha for entry in leaderboard(runs, "loss", {})] == ["b", "a"]
+    assert not any(entry.regression for entry in leaderboard(runs, "loss", {"b": "a"}))
+
+
+def test_the_score_is_told_from_what_is_none() -> None:
+    counted = {"loss": 9, "jaccard": 8, "jaccard_neutral": 8, "system/gpu": 9, "epoch": 9}
+    assert main_metric(counted) == "jaccard"
+    assert main_metric({"loss": 1}) == "loss"
+
+
+def test_the_commit_before_is_found_through_a_merge(lab: Lab) -> None:
+    folder = lab.repository.folder
+    assert nearest_before(folder, [lab.base, lab.worse]) == {lab.worse: lab.base}
+    found = nearest_before(folder, [lab.base, lab.better, lab.merged, lab.worse, "0" * 40])
+    assert found == {lab.worse: lab.merged, lab.merged: lab.better, lab.better: lab.base}
