@@ -12,6 +12,7 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.import_ import import_command
@@ -55,6 +56,7 @@ for command in (
     ui_command,
     pull_command,
     push_command,
+    bundle_command,
     import_command,
     cost_command,
 ):

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.project.git import Commit
 
 
 @click.command("run")
@@ -22,6 +27,7 @@ from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_res
     default=Path(),
     help="A folder of the git repository. Default: this one.",
 )
+@click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
 @click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
 @json_option
 def run_command(
@@ -30,6 +36,7 @@ def run_command(
     version: str | None,
     experiment: str | None,
     repository: Path,
+    uncommitted: bool,
     entry_point: str,
     as_json: bool,
 ) -> None:
@@ -46,13 +53,7 @@ def run_command(
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
     err.print(f"[bold]Commit[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
-    if commit.uncommitted:
-        files = "file is" if commit.uncommitted == 1 else "files are"
-        err.print(
-            f"        {commit.uncommitted} changed {files} not in it: commit to run them too.",
-            style="yellow",
-            highlight=False,
-        )
+    _check_uncommitted(commit, version, uncommitted)
     err.print(f"[bold]Bucket[/]  {place}", highlight=False)
     what = Launch(
         tracking_uri=tracking_uri(place),
@@ -61,7 +62,7 @@ def run_command(
         experiment=experiment,
     )
     with stdout_for_the_result() if as_json else nullcontext():
-        run = launch(commit, what)
+        run = launch(commit, what, uncommitted=uncommitted and commit.uncommitted > 0)
     show = f"kaggleops ui --bucket {place}"
     if as_json:
         print_json(
@@ -83,3 +84,24 @@ def run_command(
         ("Artifacts", run.info.artifact_uri),
         ("Show it", show),
     )
+
+
+def _check_uncommitted(commit: "Commit", version: str | None, allowed: bool) -> None:
+    """Refuse to run with uncommitted changes unseen; say what becomes of them."""
+    if not commit.uncommitted:
+        if allowed and version:
+            problem = f"they are not changes of {version}"
+            raise UsageError("running uncommitted changes", problem, "Leave out --version.")
+        return
+    files = "1 file is" if commit.uncommitted == 1 else f"{commit.uncommitted} files are"
+    if allowed:
+        said = f"        {files} not in it: run too, as a patch that the run carries."
+    elif version:
+        said = f"        {files} not in it, and not run."
+    else:
+        raise UsageError(
+            f"running {commit.sha[:10]}",
+            f"{files} changed and not committed",
+            "Commit, or add --uncommitted to run them too, or --version HEAD to run without them.",
+        )
+    err.print(said, style="yellow", highlight=False)

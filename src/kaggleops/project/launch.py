@@ -33,13 +33,17 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import run as entity_of
 from kaggleops.platforms import detect
-from kaggleops.project.git import Commit, clone
+from kaggleops.project.git import Commit, apply_patch, clone, write_patch
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.presenting import present
 from kaggleops.tracking.session import session
 
 SUBMITTED_TO = "submitted_to"
 """The tag of a run that was handed to a backend: the backend's name."""
+
+
+PATCH = "uncommitted.patch"
+"""The artifact that holds what a run's code has besides its commit."""
 
 
 class RunFailedError(KaggleOpsError):
@@ -69,22 +73,38 @@ class Launch:
     run_id: str | None = None
 
 
-def launch(commit: Commit, what: Launch) -> Run:
+def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
     """Clone a commit of a repository on this machine, run it here, and return its finished run.
 
     The output of the training goes where this process's own goes.
+
+    Args:
+        commit: which.
+        what: what to run of it, and where its run goes.
+        uncommitted: whether to run what is not committed too; the run then carries the patch.
 
     Raises:
         UsageError: the commit has no such entry point, or it does not take such parameters.
         RunFailedError: the run ended with an error, or was interrupted.
     """
     with temporary_folder() as folder:
-        clone(commit, folder / commit.repository.name)
-        return launch_in(folder / commit.repository.name, commit, what)
+        cloned = clone(commit, folder / "code" / commit.repository.name)
+        patch = None
+        if uncommitted:
+            patch = folder / PATCH
+            write_patch(commit, patch)
+            apply_patch(patch, cloned)
+        return launch_in(cloned, commit, what, patch)
 
 
-def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
+def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = None) -> Run:
     """Run a commit that is checked out in a folder of its own, and return its finished run.
+
+    Args:
+        folder: where it is checked out.
+        commit: which it is.
+        what: what to run of it, and where its run goes.
+        patch: what was changed there since, for the run to carry.
 
     Raises:
         UsageError: as for `launch`.
@@ -105,6 +125,9 @@ def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
             name = what.experiment or parameters.get("task") or declared.get("task") or project_name
             run = _create_run(commit, what, experiment_id_of(str(name or "Default")))
         _log_start(run, {**declared, **parameters})
+        if patch:
+            mlflow.MlflowClient().log_artifact(run.info.run_id, str(patch))
+            mlflow.MlflowClient().set_tag(run.info.run_id, "uncommitted", f"see {PATCH}")
         runner = session(bucket_uri(what.tracking_uri))
         present(run, commit, runner.working.store)
         # The project's own process is its runner: that one beats, and stops when the run is killed.

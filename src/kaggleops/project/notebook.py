@@ -7,6 +7,7 @@ and by then everything that was logged has been sent.
 import functools
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import mlflow
@@ -22,8 +23,9 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
 from kaggleops.platforms.network import has_internet, how_to_switch_on
 from kaggleops.platforms.sign_in import sign_in
+from kaggleops.project.bundle import fetch_or_unbundle, mounted_bundle
 from kaggleops.project.child_output import child_output_shown
-from kaggleops.project.git import fetch
+from kaggleops.project.git import Commit, fetch_bundle
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
 from kaggleops.project.overrides import Overrides
 from kaggleops.reports.charts import chart, losses
@@ -73,12 +75,23 @@ class Notebook:
             raise UsageError(
                 "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
             )
-        self.bucket = bucket_uri(bucket)
-        _require_internet(self.platform, self.bucket)
+        self.bucket = self._reachable(bucket_uri(bucket))
         used = sign_in(self.platform, self.bucket)
         _require_bucket(self.bucket)
         echo(f"Bucket   {self.bucket}")
         echo(f"Sign-in  {used}")
+
+    def _reachable(self, bucket: str) -> str:
+        """Return the bucket or, without a network but with the code at hand, one in a folder."""
+        if not bucket.startswith("gs://") or has_internet():
+            return bucket
+        if mounted_bundle(self.platform.inputs, "") is None:
+            hint = how_to_switch_on(self.platform)
+            raise KaggleOpsError(f"reaching {bucket}", "this machine has no internet", hint)
+        here = self.platform.folder / "bucket"
+        echo("Offline  the runs stay in this notebook's output. Download it, and bring them home:")
+        echo(f"         kaggleops import OUTPUT/{here.name} --bucket {bucket}")
+        return bucket_uri(str(here))
 
     @_one_line_errors
     def train(
@@ -110,7 +123,7 @@ class Notebook:
         with temporary_folder() as folder:
             if run_id:
                 version = _commit_of(what.tracking_uri, run_id, version)
-            commit = fetch(repository, version or "HEAD", folder / _name(repository))
+            commit = self._fetch(repository, version, folder)
             echo(f"Commit   {commit.sha}  {commit.subject}")
             echo(f"         {commit.link or commit.origin}")
             try:
@@ -118,6 +131,13 @@ class Notebook:
                     return launch_in(commit.repository, commit, what)
             finally:
                 self._flush()
+
+    def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
+        mounted = mounted_bundle(self.platform.inputs, version)
+        if mounted:
+            return fetch_bundle(mounted, repository, folder / "code")
+        bucket = open_bucket(self.bucket, patience=_PATIENCE)
+        return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
 
     def _flush(self) -> None:
         # What cannot be sent now is kept, and a warning has said so: the run's own end counts.
@@ -162,10 +182,6 @@ def _split(overrides: str) -> list[str]:
         raise UsageError("reading `overrides`", str(error), hint) from None
 
 
-def _name(repository: str) -> str:
-    return repository.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git") or "project"
-
-
 def _commit_of(tracking: str, run_id: str, version: str) -> str:
     """Return the commit that a run is pinned to."""
     doing = f"going on with run {run_id}"
@@ -185,13 +201,6 @@ def _require_disk(platform: Platform) -> None:
         problem = f"{platform.free_disk:.1f} GB are free in {platform.folder}"
         hint = f"Delete what is not needed: a training wants {LEAST_DISK:.0f} GB at least."
         raise KaggleOpsError("looking for space", problem, hint)
-
-
-def _require_internet(platform: Platform, bucket: str) -> None:
-    if bucket.startswith("gs://") and not has_internet():
-        raise KaggleOpsError(
-            f"reaching {bucket}", "this machine has no internet", how_to_switch_on(platform)
-        )
 
 
 def _require_bucket(bucket: str) -> None:
