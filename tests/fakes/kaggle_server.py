@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.kaggle import client
 from tests.fakes.kaggle.behaviour import Behaviour
+from tests.fakes.kaggle.competitions import Competitions
+from tests.fakes.kaggle.datasets import Datasets
 from tests.fakes.kaggle.kernels import Kernels
 from tests.fakes.kaggle.machines import machine
 from tests.fakes.kaggle.messages import error_response
@@ -30,7 +32,7 @@ from tests.fakes.kaggle.pushing import Pushing
 from tests.fakes.kaggle.routes import Answer, Router
 from tests.fakes.kaggle.session import Job, Session
 from tests.fakes.kaggle.sources import Sources
-from tests.fakes.kaggle.store import ApiError, Dataset, Kernel, Store, User, Version
+from tests.fakes.kaggle.store import ApiError, Competition, Dataset, Kernel, Store, User, Version
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
 
 if TYPE_CHECKING:
@@ -72,9 +74,12 @@ class KaggleServer:
         self._outside = dict(outside or {})
         self._store = Store()
         self._sources = Sources(self._store)
-        kernels = Kernels(self._store, self.behaviour)
         self._router = Router(
-            self._store, Pushing(self._store, self.behaviour, self._machine), kernels
+            self._store,
+            Pushing(self._store, self.behaviour, self._machine),
+            Kernels(self._store, self.behaviour),
+            Datasets(self._store, self.behaviour),
+            Competitions(self._store, self.behaviour),
         )
         self._faults = Faults()
         self._stopping = threading.Event()
@@ -164,6 +169,18 @@ class KaggleServer:
             KeyError: there is none.
         """
         return self._store.datasets[ref]
+
+    def add_competition(
+        self,
+        slug: str,
+        title: str,
+        files: Mapping[str, bytes],
+        score: Callable[[bytes], float],
+        daily_limit: int = 10,
+    ) -> None:
+        """Begin a competition; `score` raises ValueError for what it cannot score."""
+        made = Competition(slug, title, files, score, daily_limit)
+        self._store.competitions[slug] = made
 
     def add_model(self, ref: str, files: Mapping[str, bytes]) -> None:
         """Make a public model version, "owner/model/framework/instance/version"."""

@@ -20,6 +20,10 @@ class Behaviour:
     """After how many entries the next live logs break off."""
     ignore_versions: bool = False
     """The latest version answers, whichever was asked for."""
+    dataset_statuses: list[str] = field(default_factory=list)
+    """What the next questions for a dataset's status are answered with."""
+    late_scores: int = 0
+    """So many lists of submissions still show them all as pending."""
     output_name: Callable[[str], str] = str
     """What an output file is called in the listing."""
     old_mounts: bool = False
@@ -31,10 +35,18 @@ class Behaviour:
     def next_status(self) -> str:
         return self.statuses.pop(0) if self.statuses else ""
 
+    def next_dataset_status(self) -> str:
+        return self.dataset_statuses.pop(0) if self.dataset_statuses else ""
+
     def next_drop(self) -> int | None:
         return self.drop_streams.pop(0) if self.drop_streams else None
 
     def log_is_late(self) -> bool:
         late = self.late_logs > 0
         self.late_logs -= late
+        return late
+
+    def score_is_late(self) -> bool:
+        late = self.late_scores > 0
+        self.late_scores -= late
         return late
