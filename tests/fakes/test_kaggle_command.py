@@ -12,7 +12,7 @@ from tests.fakes.kaggle_uses import dataset_folder, kernel_folder
 COMMANDS = """
 import contextlib, io, json, os, sys
 import kaggle.cli
-for line in os.fdopen(os.dup(0)):  # the client closes sys.stdin
+for line in os.fdopen(os.dup(0)):  # sys.stdin does not outlive an upload
     sys.argv = ["kaggle", *json.loads(line)]
     code, output, errors = 0, io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
