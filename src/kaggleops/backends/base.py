@@ -93,6 +93,10 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
     def page(self, tags: Mapping[str, str]) -> str:
         """Return where the job can be seen in a browser, or ""."""
 
+    def steps(self, tags: Mapping[str, str]) -> list[str]:
+        """Return what somebody has to do for the job to start, one line for each step."""
+        return []
+
     def quota(self) -> list[Quota]:
         """Return what may still be used, nothing where nothing is counted."""
         return []

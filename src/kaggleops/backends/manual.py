@@ -16,15 +16,10 @@ from kaggleops.errors import KaggleOpsError
 NOTEBOOK_FILE = "notebook_file"
 """The tag of a run that names its ready notebook, on the machine that wrote it."""
 
-STEPS = (
-    (
-        "Colab",
-        "https://colab.research.google.com",
-        "File > Upload notebook, then Runtime > Run all",
-    ),
-    ("Kaggle", "https://www.kaggle.com/code/new", "File > Import notebook, then Save version"),
+_STEPS = (
+    "Colab   https://colab.research.google.com  File > Upload notebook, then Runtime > Run all",
+    "Kaggle  https://www.kaggle.com/code/new  File > Import notebook, then Save Version",
 )
-"""Where the notebook can be run, and how."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +74,7 @@ class ManualBackend(Backend[ManualConfig]):
     def page(self, tags: Mapping[str, str]) -> str:
         """Return "": the notebook is wherever it was carried to."""
         return ""
+
+    def steps(self, tags: Mapping[str, str]) -> list[str]:
+        """Return where to take the notebook."""
+        return [f"Take {tags[NOTEBOOK_FILE]} to either:", *_STEPS]

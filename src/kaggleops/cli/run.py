@@ -10,6 +10,7 @@ import click
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
 @click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
+@backend_option
+@backend_config_option
 @json_option
 def run_command(
     overrides: Sequence[str],
@@ -38,12 +41,16 @@ def run_command(
     repository: Path,
     uncommitted: bool,
     entry_point: str,
+    backend: str | None,
+    backend_config: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a commit of this repository here, its run in the bucket.
+    """Run a commit of this repository, its run in the bucket: here, or where a backend runs it.
 
     OVERRIDES are KEY=VALUE, as in `task=tweet_sentiment model=minilm data.dir=../data`: the entry
     point's parameters, and any key of the configuration.
+
+    With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
     """
     from kaggleops.project.git import find_commit
     from kaggleops.project.launch import Launch, launch
@@ -57,10 +64,16 @@ def run_command(
     err.print(f"[bold]Bucket[/]  {place}", highlight=False)
     what = Launch(
         tracking_uri=tracking_uri(place),
-        overrides=Overrides(overrides, Path()),
+        overrides=Overrides(overrides, None if backend else Path()),
         entry_point=entry_point,
         experiment=experiment,
     )
+    if backend:
+        if uncommitted:
+            problem = "another machine only gets the commit"
+            raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
+        submit(commit, what, backend, backend_config, as_json)
+        return
     with stdout_for_the_result() if as_json else nullcontext():
         run = launch(commit, what, uncommitted=uncommitted and commit.uncommitted > 0)
     show = f"kaggleops ui --bucket {place}"
