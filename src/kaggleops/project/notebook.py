@@ -6,9 +6,9 @@ and by then everything that was logged has been sent.
 
 import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import mlflow
 from click import echo
@@ -28,9 +28,12 @@ from kaggleops.project.child_output import child_output_shown
 from kaggleops.project.git import Commit, fetch_bundle
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
 from kaggleops.project.overrides import Overrides
-from kaggleops.reports.charts import chart, losses
+from kaggleops.reports.charts import Points, chart, history, losses
 from kaggleops.reports.last_runs import headline, last_runs, table
 from kaggleops.tracking.session import session
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_DISK = 1.0
 """GB without which a training would end with a full disk rather than with a model."""
@@ -152,18 +155,7 @@ class Notebook:
             echo(f"{name:<24}{value:.4f}")
         echo(f"Artifacts  {run.info.artifact_uri}")
         echo(f"Show it    kaggleops ui --bucket {self.bucket}")
-        curves = losses(client, run)
-        if not curves:
-            echo("It logged no loss over its steps, so there is no chart.")
-            return
-        try:
-            picture = chart(curves, title=f"{run.info.run_name}", ylabel="loss")
-        except ImportError:
-            echo("Install matplotlib to see a chart of the loss.")
-            return
-        from IPython.display import Image, display
-
-        display(Image(picture))
+        _show(losses(client, run), f"{run.info.run_name}", "loss")
 
     @_one_line_errors
     def last_runs(self, run: Run) -> None:
@@ -172,6 +164,54 @@ class Notebook:
         name = client.get_experiment(run.info.experiment_id).name
         echo(f"The last runs of {name!r}:")
         echo(table(last_runs(client, run.info.experiment_id), mark=run.info.run_id))
+
+    @_one_line_errors
+    def runs(self, experiment: str = "") -> "pd.DataFrame":
+        """Return the bucket's runs, the latest first, as `mlflow.search_runs` does.
+
+        Args:
+            experiment: only this experiment's; all experiments' if empty.
+
+        Raises:
+            SystemExit: there are none; with one line.
+        """
+        mlflow.set_tracking_uri(tracking_uri(self.bucket))
+        names = [experiment] if experiment else None
+        found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
+        if found.empty:
+            problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
+            raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
+        return found
+
+    @_one_line_errors
+    def curves(self, runs: "pd.DataFrame", metric: str) -> None:
+        """Show a metric's curves over its steps.
+
+        Args:
+            runs: rows of `runs`; each curve is called by its run's commit and name.
+            metric: the metric's name.
+        """
+        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        found = {}
+        for _, row in runs.iterrows():
+            commit = str(row.get(f"tags.{MLFLOW_GIT_COMMIT}") or "")[:7]
+            name = f"{commit} {row['tags.mlflow.runName']}"
+            found[name] = history(client, row["run_id"], metric)
+        _show({name: points for name, points in found.items() if points}, metric, metric)
+
+
+def _show(curves: Mapping[str, Points], title: str, ylabel: str) -> None:
+    if not curves:
+        echo(f"No {ylabel} was logged over its steps, so there is no chart.")
+        return
+    try:
+        picture = chart(curves, title, ylabel)
+    except ImportError:
+        echo("Install matplotlib to see a chart.")
+        return
+    from IPython.display import Image, display
+
+    display(Image(picture))
 
 
 def _split(overrides: str) -> list[str]:
