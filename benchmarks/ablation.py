@@ -42,18 +42,9 @@ def trained(bucket: str, data: str, more: list[str]) -> list[str]:
     done = subprocess.run([*command, *RECIPE, folder, *more], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
-    run_id = json.loads(done.stdout.splitlines()[-1])["run_id"]
+    metrics = json.loads(done.stdout)["metrics"]
     names = ("jaccard", "jaccard_negative", "jaccard_neutral", "jaccard_positive")
-    metrics = metrics_of(bucket, run_id)
     return [f"{metrics[name]:.4f}" for name in names]
-
-
-def metrics_of(bucket: str, run_id: str) -> dict[str, float]:
-    from mlflow import MlflowClient
-
-    from kaggleops.bucket.location import bucket_uri
-
-    return MlflowClient(f"{bucket_uri(bucket)}/mlruns").get_run(run_id).data.metrics
 
 
 if __name__ == "__main__":
