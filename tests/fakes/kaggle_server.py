@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from tests.fakes.faults import Fault, Faults
@@ -99,12 +100,15 @@ class KaggleServer:
         """
         self._stopping.set()
         self.heal()
+        broken = []
         for session in self._store.sessions():
             session.join()
+            broken += session.broken
         if self._http:
             self._http.stop()
-            if self._http.broken:
-                raise RuntimeError("the fake broke:\n" + "\n".join(self._http.broken))
+            broken += self._http.broken
+        if broken:
+            raise RuntimeError("the fake broke:\n" + "\n".join(broken))
 
     def __enter__(self) -> "KaggleServer":
         return self.start()
@@ -249,8 +253,10 @@ class KaggleServer:
     # How it works
 
     def _machine(self, user: User, kernel: Kernel, version: Version, timeout: float | None) -> Job:
-        root = self._scratch / "machines" / kernel.ref / str(version.number)
-        root.mkdir(parents=True)
+        machines = self._scratch / "machines"
+        machines.mkdir(parents=True, exist_ok=True)
+        # Not by the notebook's name alone: it may be deleted and pushed again.
+        root = Path(mkdtemp(prefix=f"{kernel.slug}-{version.number}-", dir=machines))
         return machine(
             root,
             text=version.text,

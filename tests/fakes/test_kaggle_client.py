@@ -102,6 +102,7 @@ def test_a_notebook_from_its_push_to_its_deletion(kaggle: KaggleServer, tmp_path
     assert metadata["machine_shape"] == "NvidiaTeslaT4"
     assert metadata["model_sources"] == ["m/m/torch/small/1"]
     assert "waiting" in (tmp_path / "pulled/my-notebook.ipynb").read_text()
+    assert api.kernels_push(str(tmp_path / "pulled")).version_number == 2
     assert [each.ref for each in api.kernels_list(mine=True)] == ["ada/my-notebook"]
     assert api.kernels_list() == []
     api.kernels_delete("ada/my-notebook", no_confirm=True)

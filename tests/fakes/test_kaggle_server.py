@@ -2,8 +2,8 @@
 
 import base64
 import json
+import os
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -201,20 +201,27 @@ def test_faults(kaggle: KaggleServer, tmp_path: Path) -> None:
     assert api.dataset_status("ada/my-credentials") == "ready"
 
 
-def test_hanging_requests_go_on_when_released(kaggle: KaggleServer) -> None:
-    kaggle.hold_sessions()
-    for kind, done in (("hang", 0), ("late", 1)):
+def test_hanging_requests_go_on_when_released(kaggle: KaggleServer, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    os.mkfifo(ran)
+    for kind in ("hang", "late"):
         fault = kaggle.fail(kind, op="SaveKernel")
-        pushing = threading.Thread(target=push, args=(kaggle,))
+        pushing = threading.Thread(
+            target=push, args=(kaggle,), kwargs={"text": f"open({str(ran)!r}, 'w').close()"}
+        )
         pushing.start()
         assert fault.struck.wait(60)
-        while kind == "late" and not kaggle.kernels:
-            time.sleep(0.01)
-        assert len(kaggle.kernels) == done
+        if kind == "late":
+            ran.read_text()  # the session has begun, and its push is not answered
+        assert len(kaggle.kernels) == (kind == "late")
+        assert pushing.is_alive()
         fault.release()
         pushing.join(60)
-        assert kaggle.kernels == ["ada/my-script"]
+        assert kaggle.count("SaveKernel") == 1
+        if kind == "hang":
+            ran.read_text()
         ask(kaggle, f"{KERNELS}/DeleteKernel", {"userName": "ada", "kernelSlug": "my-script"})
+        kaggle.reset_counts()
 
 
 def test_logs_break_off_replay_and_come_late(kaggle: KaggleServer, tmp_path: Path) -> None:
@@ -229,8 +236,13 @@ os.mkfifo(gate)
 print("three", flush=True)
 gate.read_text()
 """
+    kaggle.hold_sessions()
+    kaggle.behaviour.no_log_in_queue = True
     api.kernels_push(kernel_folder(tmp_path, "ada/my-script", source))
+    with pytest.raises(HTTPError, match="404"):
+        next(api.kernels_logs_stream("ada/my-script"))
     session = kaggle.session("ada/my-script")
+    session.start()
     session.wait_for_log("three")
 
     def shown(events: Iterator[dict[str, str]]) -> list[str]:

@@ -18,6 +18,8 @@ class Behaviour:
     """So many answers about ended sessions still lack their log."""
     drop_streams: list[int] = field(default_factory=list)
     """After how many entries the next live logs break off."""
+    no_log_in_queue: bool = False
+    """A session that waits for a machine has no live log, not even an empty one."""
     ignore_versions: bool = False
     """The latest version answers, whichever was asked for."""
     dataset_statuses: list[str] = field(default_factory=list)
