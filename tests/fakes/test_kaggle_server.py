@@ -70,12 +70,11 @@ def push(server: KaggleServer, **more: Any) -> tuple[int, dict[str, Any]]:
         ({"language": "cobol"}, "Python only"),
         ({"text": ""}, "no source"),
         ({"kernelType": "notebook"}, "no notebook"),
-        ({"kernelType": "notebook", "text": '{"cells": [{"source": ["1"]}]}'}, "one string"),
         ({"machineShape": "NvidiaTeslaT4x2"}, "machine shape"),
         ({"sessionTimeoutSeconds": 12 * 3600 + 1}, "43200 seconds at most"),
         ({"machineShape": "TpuV5E8", "sessionTimeoutSeconds": 10 * 3600}, "32400 seconds"),
         ({"dockerImagePinningType": "newest"}, "pinning type"),
-        ({"newTitle": "Four"[:4]}, "between 5 and 50"),
+        ({"newTitle": "Four"}, "between 5 and 50"),
         ({"slug": "ada/four"}, "Invalid slug"),
         ({"slug": "ada/My-Script"}, "Invalid slug"),
     ],
@@ -100,7 +99,7 @@ def test_who_may_ask_for_what(kaggle: KaggleServer) -> None:
     assert push(kaggle)[1]["versionNumber"] == 1
     assert ask(kaggle, status, mine)[1]["status"] == "QUEUED"
     assert ask(kaggle, status, mine, user="bob:bob-key")[0] == 403
-    assert push(kaggle, slug="bob/my-script")[0] == 403
+    assert push(kaggle, slug="bob/my-script")[1]["error"] == "Notebook not found"
     assert push(kaggle, isPrivate=False)[1]["versionNumber"] == 2
     assert ask(kaggle, status, mine, user="bob:bob-key")[0] == 200
     assert ask(kaggle, f"{KERNELS}/DeleteKernel", mine, user="bob:bob-key")[0] == 403
@@ -122,8 +121,10 @@ def test_what_is_no_operation(kaggle: KaggleServer) -> None:
     assert ask(kaggle, f"{KERNELS}/SaveKernel?x=1", {})[0] == 400
     assert ask(kaggle, f"{KERNELS}/SaveKernel", b"no json")[0] == 400
     assert ask(kaggle, f"{KERNELS}/SaveKernel", [])[0] == 400
+    lines = json.dumps({"cells": [{"source": ["1\n", "2"]}]})
+    assert push(kaggle, kernelType="notebook", text=lines)[0] == 500
     assert ask(kaggle, f"{KERNELS}/SaveKernel", {}, Host="www.example.org")[0] == 502
-    assert {logged.status for logged in kaggle.requests} == {400, 404, 502}
+    assert {logged.status for logged in kaggle.requests} == {400, 404, 500, 502}
 
 
 def test_refused_pushes_look_like_success(kaggle: KaggleServer) -> None:
