@@ -27,7 +27,7 @@ entry_points:
     command: "python -c 'raise SystemExit(\\"no luck\\")'"
 """
 
-# At a gate it has sent what it logged, says so through one FIFO, and goes on when another is opened.
+# At a gate it has sent what it logged, says so through one FIFO, and waits at another.
 TRAIN = """
 import os, shlex, sys
 from pathlib import Path
