@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from tests.fakes.faults import Fault, Faults
@@ -27,13 +26,13 @@ from tests.fakes.kaggle.behaviour import Behaviour
 from tests.fakes.kaggle.competitions import Competitions
 from tests.fakes.kaggle.datasets import Datasets
 from tests.fakes.kaggle.kernels import Kernels
-from tests.fakes.kaggle.machines import machine
+from tests.fakes.kaggle.machines import Machines
 from tests.fakes.kaggle.messages import error_response
 from tests.fakes.kaggle.pushing import Pushing
 from tests.fakes.kaggle.routes import Answer, Router
-from tests.fakes.kaggle.session import Job, Session
+from tests.fakes.kaggle.session import Session
 from tests.fakes.kaggle.sources import Sources
-from tests.fakes.kaggle.store import ApiError, Competition, Dataset, Kernel, Store, User, Version
+from tests.fakes.kaggle.store import ApiError, Competition, Dataset, Kernel, Store, User
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
 
 if TYPE_CHECKING:
@@ -71,13 +70,14 @@ class KaggleServer:
         self.behaviour = Behaviour()
         self.url = ""
         self._scratch = scratch
-        self._python = python
-        self._outside = dict(outside or {})
         self._store = Store()
-        self._sources = Sources(self._store)
+        sources = Sources(self._store)
+        machines = Machines(
+            scratch / "machines", python, dict(outside or {}), sources, self.behaviour
+        )
         self._router = Router(
             self._store,
-            Pushing(self._store, self.behaviour, self._machine),
+            Pushing(self._store, self.behaviour, sources, machines),
             Kernels(self._store, self.behaviour),
             Datasets(self._store, self.behaviour),
             Competitions(self._store, self.behaviour),
@@ -252,23 +252,6 @@ class KaggleServer:
 
     # How it works
 
-    def _machine(self, user: User, kernel: Kernel, version: Version, timeout: float | None) -> Job:
-        machines = self._scratch / "machines"
-        machines.mkdir(parents=True, exist_ok=True)
-        # Not by the notebook's name alone: it may be deleted and pushed again.
-        root = Path(mkdtemp(prefix=f"{kernel.slug}-{version.number}-", dir=machines))
-        return machine(
-            root,
-            text=version.text,
-            notebook=version.kernel_type == "notebook",
-            shape=version.shape,
-            internet=version.internet,
-            timeout=timeout,
-            mounts=self._sources.mounts(user, version.sources, old=self.behaviour.old_mounts),
-            outside=self._outside,
-            python=self._python,
-        )
-
     def _answer(self, request: Request) -> tuple[Response, Delivery]:
         message = ""
         fault = None
@@ -300,12 +283,8 @@ class KaggleServer:
         if fault.kind == "reset":
             return Response(0), "not"
         if fault.kind == "hang":
-            self._hang(fault)
+            fault.hang(self._stopping)
         response = answer(request)
         if fault.kind == "late":
-            self._hang(fault)
+            fault.hang(self._stopping)
         return response, {"truncate": "half", "lost-response": "not"}.get(fault.kind, "whole")
-
-    def _hang(self, fault: Fault) -> None:
-        while not fault.wait(0.05) and not self._stopping.is_set():
-            pass

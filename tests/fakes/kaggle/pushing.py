@@ -1,7 +1,7 @@
 """Pushing a notebook: what is refused and how, and the session that begins."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
@@ -9,17 +9,14 @@ from kagglesdk.kernels.types.kernels_enums import KernelExecutionType
 from slugify import slugify
 
 from tests.fakes.kaggle.behaviour import Behaviour
-from tests.fakes.kaggle.machines import LONGEST, SHAPES, SUBSTITUTED
-from tests.fakes.kaggle.session import Job, Session
+from tests.fakes.kaggle.machines import LONGEST, SHAPES, SUBSTITUTED, Machines
+from tests.fakes.kaggle.session import Session
 from tests.fakes.kaggle.sources import Sources
 from tests.fakes.kaggle.store import ApiError, Kernel, Store, User, Version, bad_request
 
 _MOST_SESSIONS = {"": 5, "gpu": 2, "tpu": 1}
 _TAGS = {"gpu", "tpu", "nlp", "text classification"}
 _WEBSITE = "https://www.kaggle.com/code"
-
-Run = Callable[[User, Kernel, Version, float | None], Job]
-"""Makes the machine of a session that may last so many seconds."""
 
 
 class Pushing:
@@ -28,14 +25,17 @@ class Pushing:
     Args:
         store: what there is.
         behaviour: how it is to misbehave.
-        run: see `Run`.
+        sources: what can be attached.
+        machines: where sessions run.
     """
 
-    def __init__(self, store: Store, behaviour: Behaviour, run: Run) -> None:
+    def __init__(
+        self, store: Store, behaviour: Behaviour, sources: Sources, machines: Machines
+    ) -> None:
         self._store = store
         self._behaviour = behaviour
-        self._sources = Sources(store)
-        self._run = run
+        self._sources = sources
+        self._machines = machines
 
     def save(self, user: User, request: ApiSaveKernelRequest) -> Mapping[str, Any]:
         """Save a version and run it, or say in `error` why not."""
@@ -102,7 +102,7 @@ class Pushing:
         return Session(
             self._store.next_id(),
             user.name,
-            lambda: self._run(user, kernel, version, timeout),
+            lambda: self._machines.make(user, kernel, version, timeout),
             SHAPES[version.shape],
             held=self._behaviour.hold_sessions,
         )
