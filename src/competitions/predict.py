@@ -38,8 +38,8 @@ def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) ->
         raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")
     given = [*parameters, *split_overrides(overrides)]
     with TemporaryDirectory(prefix="models-") as downloads:
-        folders = [_model_folder(name, Path(downloads) / str(i)) for i, name in enumerate(names)]
-        _check_one_task(folders, names)
+        folders = [model_folder(name, Path(downloads) / str(i)) for i, name in enumerate(names)]
+        check_one_task(folders, names)
         config = compose(given, task_config, base=_trained_with(folders[0])).config
         path = Path(output)
         predict_file(config, folders, path / "submission.csv" if path.is_dir() else path)
@@ -77,8 +77,8 @@ def _mean_logits(
     config: "RunConfig", task: "Task", rows: Any, folders: list[Path]
 ) -> "tuple[Examples, tuple[Any, ...]]":
     """The rows as inputs, and the mean of what the models put out for them."""
+    from competitions.inference import predict
     from competitions.models import load_model
-    from competitions.training import predict
 
     first: Examples | None = None
     total: tuple[Any, ...] = ()
@@ -98,7 +98,7 @@ def _mean_logits(
     return first, tuple(output / len(folders) for output in total)
 
 
-def _model_folder(name: str, downloads: Path) -> Path:
+def model_folder(name: str, downloads: Path) -> Path:
     """The local folder of a model: `name` itself, its part `model`, or downloaded from the run."""
     for folder in (Path(name), Path(name) / MODEL_FOLDER):
         if (folder / CONFIG_FILE).is_file() and (folder / "config.json").is_file():
@@ -127,7 +127,8 @@ def _trained_with(folder: Path) -> dict[str, dict[str, Any]]:
     return {group: saved[group] for group in ("task", "data")}
 
 
-def _check_one_task(folders: list[Path], names: list[str]) -> None:
+def check_one_task(folders: list[Path], names: list[str]) -> None:
+    """Raise `UsageError` where the models in `folders`, called `names`, are of several tasks."""
     tasks = [str(_trained_with(folder)["task"]["name"]) for folder in folders]
     for name, task in zip(names, tasks, strict=True):
         if task != tasks[0]:

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from competitions.config import CONFIG_FILE, read_saved
+from competitions.inference import predict
 from competitions.models import load_model
 from competitions.submission import submission_of
 from competitions.tasks import load_task, task_config
-from competitions.training import predict
 
 
 class Predictor:

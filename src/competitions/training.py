@@ -1,11 +1,10 @@
-"""The Hugging Face Trainer as this project uses it, for training and for prediction alike."""
+"""The Hugging Face Trainer as this project trains with it."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import (
@@ -13,19 +12,18 @@ from transformers import (
     EvalPrediction,
     PrinterCallback,
     Trainer,
-    TrainingArguments,
 )
 
 from competitions.averaging import WeightAverage
 from competitions.checkpoints import CheckpointUpload, Index, check_fits
 from competitions.console import Stopped
-from competitions.device import pick_precision
+from competitions.inference import as_logits, trainer_arguments
 from competitions.limits import TimeLimit, check_loss
 from competitions.models import LoadedModel
 from competitions.progress import ProgressReport
 from competitions.sampling import EpochSampler
-from competitions.schema import Checkpoints, Precision, TrainerConfig, duration
-from competitions.tasks import Examples, Logits, Task
+from competitions.schema import Checkpoints, TrainerConfig, duration
+from competitions.tasks import Examples, Task
 
 
 @dataclass
@@ -153,7 +151,7 @@ def train(
     latest: list[pd.DataFrame] = []
 
     def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
-        latest[:] = [task.decode(validation, asked, _as_logits(evaluated.predictions))]
+        latest[:] = [task.decode(validation, asked, as_logits(evaluated.predictions))]
         return task.scores(latest[0])
 
     progress = ProgressReport(task.score_name)
@@ -173,7 +171,7 @@ def train(
         model=loaded.model,
         config=config,
         sampler=sampler,
-        args=_arguments(
+        args=trainer_arguments(
             config,
             output_dir,
             seed=seed,
@@ -207,58 +205,3 @@ def train(
     finally:
         progress.close()
     return Outcome(latest[0], trainer.state.global_step, trainer.state.log_history)
-
-
-def predict(
-    loaded: LoadedModel, examples: Examples, config: TrainerConfig, output_dir: str
-) -> Logits:
-    """What the model puts out for `examples`, in their order; see `competitions.tasks.Logits`.
-
-    Args:
-        loaded: the model and its tokenizer.
-        examples: rows, with or without labels.
-        config: says the batch size and the precision.
-        output_dir: an existing folder for what the Trainer writes.
-    """
-    if not len(examples):
-        return ()
-    trainer = Trainer(
-        model=loaded.model,
-        args=_arguments(config, output_dir),
-        data_collator=DataCollatorWithPadding(loaded.tokenizer),
-    )
-    trainer.remove_callback(PrinterCallback)
-    order = examples.order_by_length()
-    logits = _as_logits(trainer.predict(cast(Any, examples.take(order))).predictions)
-    back = np.argsort(order)
-    return tuple(output[back] for output in logits)
-
-
-def _arguments(config: TrainerConfig, output_dir: str, **more: Any) -> TrainingArguments:
-    """What the Trainer is told; it reports to nobody and evaluates never unless `more` says so."""
-    precision = pick_precision(config.precision)
-    return TrainingArguments(
-        output_dir=output_dir,
-        num_train_epochs=config.epochs,
-        max_steps=config.max_steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.eval_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule.value,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        bf16=precision is Precision.bf16,
-        fp16=precision is Precision.fp16,
-        logging_steps=config.log_every,
-        label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-        logging_nan_inf_filter=False,
-        **{"report_to": [], "save_strategy": "no", **more},
-    )
-
-
-def _as_logits(predictions: Any) -> Logits:
-    return tuple(predictions) if isinstance(predictions, tuple | list) else (predictions,)

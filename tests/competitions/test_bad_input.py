@@ -36,7 +36,7 @@ def complaint(cwd: Path, *arguments: str, entry_point: str = "train", code: int 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["task=nope"], "there is no task 'nope'. Choose task=<one of: tweet_sentiment"),
+        (["task=nope"], "Choose task=<one of: disaster_tweets, tweet_sentiment"),
         (["model=nope"], "Choose model=<one of: minilm, roberta-squad2, tiny"),
         (["--overrides", "trainer.bath_size=3"], "Did you mean trainer.batch_size"),
         (["--overrides", "trainer.epochs=many"], "trainer.epochs: value 'many'"),

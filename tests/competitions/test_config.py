@@ -98,7 +98,7 @@ def test_any_folder_can_be_named(folder: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["task=nope"], "there is no task 'nope'. Choose task=<one of: tweet_sentiment"),
+        (["task=nope"], "Choose task=<one of: disaster_tweets, tweet_sentiment"),
         (["model=nope"], "there is no model 'nope'. Choose model=<one of: minilm, "),
         (["trainer=nope"], "there is no trainer 'nope'. Choose trainer=<one of: default, fast"),
         (["data=nope"], "there is no data 'nope'. Choose data=<one of: folder, sample"),

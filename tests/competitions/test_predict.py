@@ -1,12 +1,16 @@
 """From runs to a submission."""
 
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from competitions.config import compose
+from competitions.offline import make_folder
 from competitions.predict import predict_file
 from competitions.submission import make_submission
 from competitions.tasks import load_task, task_config
@@ -14,7 +18,14 @@ from competitions.train import train_fold
 from competitions.tweet_sentiment.sample import TEST_ROWS, write_sample
 from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
-from tests.competitions.launching import artifacts, client, launch, only_run
+from tests.competitions.launching import (
+    ROOT,
+    artifacts,
+    client,
+    environment,
+    launch,
+    only_run,
+)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +110,59 @@ def test_models_with_other_tokens_are_not_averaged(
     with pytest.raises(UsageError, match="splits the texts into other tokens"):
         predict_file(config, [trained.artifacts / "model", other], tracking / "submission.csv")
     assert not (tracking / "submission.csv").exists()
+
+
+# Neither MLflow nor any address can be reached from here.
+CUT_OFF = """
+import socket, sys
+def refuse(*arguments): raise OSError("the internet is off")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+sys.modules["mlflow"] = None
+from competitions.predict import main
+from competitions.console import run_command
+run_command(main)
+"""
+
+
+def test_a_folder_that_predicts_with_the_internet_off(
+    trained: Training, tmp_path: Path, competition: Path
+) -> None:
+    folder = tmp_path / "my models"
+    lines = make_folder([str(trained.artifacts)] * 2, folder)
+    assert (folder / "README.md").read_text().splitlines() == lines
+    code = folder / "code"
+    assert len((code / "COMMIT").read_text().strip()) == 40
+    (command,) = [line for line in lines if "competitions.predict" in line]
+    (runs,) = re.findall(r"--runs (\S+)", command)
+    runs = runs.replace("$HERE", str(folder))
+    # The code is the commit's; what is tested is the code that stands here.
+    shutil.copytree(ROOT / "src", code / "src", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "config", code / "config", dirs_exist_ok=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            CUT_OFF,
+            "--runs",
+            runs,
+            "--overrides",
+            f"data=folder data.dir={competition}",
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path / "mlruns") | {"PYTHONPATH": str(code / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(read(tmp_path / "submission.csv")) == TEST_ROWS
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    done = launch("offline", "--runs", "a", "--output", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "it is not empty. Name a new folder" in done.stderr
 
 
 def predictions(ids: list[str]) -> pd.DataFrame:

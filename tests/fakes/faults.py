@@ -58,9 +58,10 @@ class Fault:
         self._times = self.hits
         self._released.set()
 
-    def wait(self, timeout: float) -> bool:
-        """Hang for so long at most; tell whether it was released."""
-        return self._released.wait(timeout)
+    def hang(self, stopping: threading.Event) -> None:
+        """Return when it is released, or the server stops."""
+        while not self._released.wait(0.05) and not stopping.is_set():
+            pass
 
 
 class Faults:

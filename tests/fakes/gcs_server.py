@@ -224,19 +224,15 @@ class GcsServer:
         if kind == "reset":
             return Response(0), "not"
         if fault and kind == "hang":
-            self._hang(fault)
+            fault.hang(self._stopping)
         request.damage = kind if kind in ("corrupt", "partial") else None
         response = route.answer(request)
         if kind == "corrupt" and response.media and response.body:
             response.body = bytes([response.body[0] ^ 0xFF]) + response.body[1:]
         if fault and kind == "late":
-            self._hang(fault)
+            fault.hang(self._stopping)
         delivery = {"truncate": "half", "lost-response": "not"}.get(str(kind), "whole")
         return response, delivery
-
-    def _hang(self, fault: Fault) -> None:
-        while not fault.wait(0.05) and not self._stopping.is_set():
-            pass
 
 
 def _refusal(fault: Fault, status: int) -> ApiError:

@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.kaggle import client
 from tests.fakes.kaggle.behaviour import Behaviour
+from tests.fakes.kaggle.competitions import Competitions
+from tests.fakes.kaggle.datasets import Datasets
 from tests.fakes.kaggle.kernels import Kernels
-from tests.fakes.kaggle.machines import machine
+from tests.fakes.kaggle.machines import Machines
 from tests.fakes.kaggle.messages import error_response
 from tests.fakes.kaggle.pushing import Pushing
 from tests.fakes.kaggle.routes import Answer, Router
-from tests.fakes.kaggle.session import Job, Session
+from tests.fakes.kaggle.session import Session
 from tests.fakes.kaggle.sources import Sources
-from tests.fakes.kaggle.store import ApiError, Dataset, Kernel, Store, User, Version
+from tests.fakes.kaggle.store import ApiError, Competition, Dataset, Kernel, Store, User
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
 
 if TYPE_CHECKING:
@@ -68,13 +70,17 @@ class KaggleServer:
         self.behaviour = Behaviour()
         self.url = ""
         self._scratch = scratch
-        self._python = python
-        self._outside = dict(outside or {})
         self._store = Store()
-        self._sources = Sources(self._store)
-        kernels = Kernels(self._store, self.behaviour)
+        sources = Sources(self._store)
+        machines = Machines(
+            scratch / "machines", python, dict(outside or {}), sources, self.behaviour
+        )
         self._router = Router(
-            self._store, Pushing(self._store, self.behaviour, self._machine), kernels
+            self._store,
+            Pushing(self._store, self.behaviour, sources, machines),
+            Kernels(self._store, self.behaviour),
+            Datasets(self._store, self.behaviour),
+            Competitions(self._store, self.behaviour),
         )
         self._faults = Faults()
         self._stopping = threading.Event()
@@ -94,12 +100,15 @@ class KaggleServer:
         """
         self._stopping.set()
         self.heal()
+        broken = []
         for session in self._store.sessions():
             session.join()
+            broken += session.broken
         if self._http:
             self._http.stop()
-            if self._http.broken:
-                raise RuntimeError("the fake broke:\n" + "\n".join(self._http.broken))
+            broken += self._http.broken
+        if broken:
+            raise RuntimeError("the fake broke:\n" + "\n".join(broken))
 
     def __enter__(self) -> "KaggleServer":
         return self.start()
@@ -164,6 +173,18 @@ class KaggleServer:
             KeyError: there is none.
         """
         return self._store.datasets[ref]
+
+    def add_competition(
+        self,
+        slug: str,
+        title: str,
+        files: Mapping[str, bytes],
+        score: Callable[[bytes], float],
+        daily_limit: int = 10,
+    ) -> None:
+        """Begin a competition; `score` raises ValueError for what it cannot score."""
+        made = Competition(slug, title, files, score, daily_limit)
+        self._store.competitions[slug] = made
 
     def add_model(self, ref: str, files: Mapping[str, bytes]) -> None:
         """Make a public model version, "owner/model/framework/instance/version"."""
@@ -231,21 +252,6 @@ class KaggleServer:
 
     # How it works
 
-    def _machine(self, user: User, kernel: Kernel, version: Version, timeout: float | None) -> Job:
-        root = self._scratch / "machines" / kernel.ref / str(version.number)
-        root.mkdir(parents=True)
-        return machine(
-            root,
-            text=version.text,
-            notebook=version.kernel_type == "notebook",
-            shape=version.shape,
-            internet=version.internet,
-            timeout=timeout,
-            mounts=self._sources.mounts(user, version.sources, old=self.behaviour.old_mounts),
-            outside=self._outside,
-            python=self._python,
-        )
-
     def _answer(self, request: Request) -> tuple[Response, Delivery]:
         message = ""
         fault = None
@@ -277,12 +283,8 @@ class KaggleServer:
         if fault.kind == "reset":
             return Response(0), "not"
         if fault.kind == "hang":
-            self._hang(fault)
+            fault.hang(self._stopping)
         response = answer(request)
         if fault.kind == "late":
-            self._hang(fault)
+            fault.hang(self._stopping)
         return response, {"truncate": "half", "lost-response": "not"}.get(fault.kind, "whole")
-
-    def _hang(self, fault: Fault) -> None:
-        while not fault.wait(0.05) and not self._stopping.is_set():
-            pass

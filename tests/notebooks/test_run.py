@@ -1,21 +1,35 @@
 """notebooks/run.ipynb, the file itself, executed where each platform would execute it."""
 
 import ast
+import gzip
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import mlflow
 import nbformat
 import pytest
 
+from kaggleops.bucket import open_bucket
+from kaggleops.project.bundle import send
+from kaggleops.project.git import bundle, find_commit
 from notebooks import addresses
+from tests.command import kaggleops
 from tests.fakes import platforms
 
 from .execution import NOTEBOOKS, Papermill, execute, joined, parametrised, pictures, until
 from .world import World, world
+
+CANARY = json.dumps(
+    {"type": "service_account", "client_email": "canary@p", "private_key": "canary"}
+)
+COMMIT = "mlflow.source.git.commit"
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +45,21 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def leads_there(outside: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in outside.variables.items():
         monkeypatch.setenv(name, value)
+
+
+def holds_canary(file: Path) -> bool:
+    return file.is_file() and b"canary" in file.read_bytes()
+
+
+def assert_no_canary_in_the_bucket(outside: World) -> None:
+    for key, stored in outside.server.objects("our-bucket").items():
+        content = stored.data
+        if key.endswith(".tar.gz"):
+            content = gzip.decompress(content)
+        if key.endswith(".bundle"):  # its objects are compressed one by one
+            assert "canary" not in outside.repository.git("log", "--patch", "main")
+            continue
+        assert b"canary" not in content, key
 
 
 def runs(outside: World, experiment: str) -> list[mlflow.entities.Run]:
@@ -93,21 +122,45 @@ def test_on_a_plain_machine_run_twice_and_called_wrongly(outside: World, tmp_pat
 
 def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path) -> None:
     kaggle, colab = tmp_path / "on kaggle", tmp_path / "on colab"
-    filled = {"repository": outside.address, "bucket": "gs://our-bucket", "experiment": "both"}
-    environment = platforms.kaggle(kaggle, **outside.variables)
-    session = Papermill("run.ipynb", kaggle / "kaggle/working", environment, **filled)
-    environment = platforms.colab(colab, **outside.variables)
-    shown = execute(parametrised("run.ipynb", **filled), colab / "content", environment)
+    filled = {"bucket": "gs://our-bucket", "experiment": "both"}
+    environment = platforms.kaggle(kaggle, {"KAGGLEOPS_KEY": CANARY}, **outside.variables)
+    working = kaggle / "kaggle/working"
+    session = Papermill(
+        "run.ipynb", working, environment, **filled, repository=outside.address, overrides="steps=9"
+    )
+    # Colab cannot clone it: it is private, and comes through the bucket.
+    private = f"{outside.address}-that-is-private"
+    send(find_commit(outside.repository.folder), open_bucket("gs://our-bucket"))
+    environment = platforms.colab(colab, key=CANARY, **outside.variables)
+    notebook = parametrised("run.ipynb", **filled, repository=private, version=outside.sha)
+    shown = "".join(execute(notebook, colab / "content", environment))
+    command_lines = session.command_lines
     assert session.wait() == 0, session.log
     assert "Machine  Kaggle" in session.log
     assert "session 12 h" in session.log
+    assert "Sign-in  the Kaggle secret KAGGLEOPS_KEY" in session.log
     assert "training from step 0" in session.log
-    assert "Machine  Colab" in "".join(shown)
+    assert "Machine  Colab" in shown
+    assert "Sign-in  Colab's sign-in" in shown
 
-    both = runs(outside, "both")
-    assert {run.data.tags["backend"] for run in both} == {"kaggle", "colab"}
-    assert {run.info.status for run in both} == {"FINISHED"}
-    assert len({run.info.experiment_id for run in both}) == 1
+    both = {run.data.tags["backend"]: run for run in runs(outside, "both")}
+    assert both.keys() == {"kaggle", "colab"}
+    assert {run.info.status for run in both.values()} == {"FINISHED"}
+    assert len({run.info.experiment_id for run in both.values()}) == 1
+    tags = both["colab"].data.tags
+    assert tags["mlflow.source.git.repoURL"] == private
+    assert tags["mlflow.source.git.commit"] == outside.sha
+
+    # The canary is nowhere but in the platform's own store and in the private file.
+    assert command_lines
+    for text in (shown, session.log, nbformat.writes(notebook), *command_lines):
+        assert "canary" not in text
+    for folder in (working, colab / "content"):
+        assert not [file for file in folder.rglob("*") if holds_canary(file)]
+    holding = {file.name for file in tmp_path.rglob("*") if holds_canary(file)}
+    stores = {"secrets.json", "colab-key.json", "application_default_credentials.json"}
+    assert holding == {*stores, "kaggleops-key.json"}
+    assert_no_canary_in_the_bucket(outside)
 
 
 def test_a_failed_training_fails_the_notebook_after_all_is_sent(
@@ -160,6 +213,60 @@ def test_a_session_killed_on_kaggle_goes_on_at_runpod(outside: World, tmp_path: 
     assert run.data.tags["backend"] == "runpod"
     points = outside.client("our-bucket").get_metric_history(run.info.run_id, "loss")
     assert [point.step for point in points] == [0, 1, 2, 3, 4]
+
+
+def test_without_internet_on_kaggle(outside: World, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        environment = platforms.kaggle(tmp_path, STORAGE_EMULATOR_HOST=nobody)
+        working = tmp_path / "kaggle/working"
+        filled = {"repository": outside.address, "bucket": "gs://our-bucket"}
+        notebook = parametrised("run.ipynb", **filled, experiment="offline")
+        without_code = until("machine", deepcopy(notebook))
+        file = bundle(find_commit(outside.repository.folder), tmp_path / f"{outside.sha}.bundle")
+        mount = tmp_path / "kaggle/input/datasets/ada/my-code"
+        mount.mkdir(parents=True)
+        attach = f"import shutil; shutil.move({str(file)!r}, {str(mount)!r})"
+        without_code.cells.append(nbformat.v4.new_code_cell(attach))
+        shown = execute(joined(without_code, notebook), working, environment, go_on=True)
+    said = "".join(shown)
+    assert "error: reaching gs://our-bucket: this machine has no internet. Switch it on" in said
+    assert "the runs stay in this notebook's output" in said
+
+    output = tmp_path / "downloaded"
+    shutil.copytree(working, output)
+    done = kaggleops("import", output, "--bucket", "gs://our-bucket", "--json", cwd=tmp_path)
+    assert done.code == 0, done.errors
+    assert done.json["artifacts"] == 1
+    (run,) = runs(outside, "offline")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mlflow.source.git.commit"] == outside.sha
+    assert run.data.metrics["score"] == 0.75
+
+
+def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) -> None:
+    notebook = parametrised("compare.ipynb", bucket="gs://our-bucket", metric="score")
+    wrong = parametrised("compare.ipynb", bucket="gs://our-bucket", experiment="nobody's")
+    environment = platforms.plain(tmp_path, **outside.variables)
+    client = outside.client("our-bucket")
+    run = client.create_run(client.create_experiment("compared"), tags={COMMIT: outside.sha})
+    for step in range(3):
+        client.log_metric(run.info.run_id, "loss", 1.0 - step / 4, step=step)
+    client.log_metric(run.info.run_id, "score", 0.75)
+    client.set_terminated(run.info.run_id)
+    whole = joined(notebook, until("read", wrong))
+    shown = execute(whole, tmp_path, environment, go_on=True)
+    assert 'error: reading gs://our-bucket: experiment "nobody\'s" has no runs' in shown[-1]
+    assert pictures(whole) == 1
+    tables = [
+        output["data"]["text/plain"]
+        for cell in whole.cells
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    ]
+    assert outside.sha[:10] in tables[1]
+    assert "0.75" in tables[1]
 
 
 # -- the file ------------------------------------------------------------------------------------

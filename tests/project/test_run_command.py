@@ -62,12 +62,30 @@ def test_the_table_for_people(toy: Repository, tmp_path: Path) -> None:
     assert f"kaggleops ui --bucket bucket+file://{tmp_path}/a%20bucket" in lines["Show"]
 
 
-def test_uncommitted_changes_are_not_run_and_that_is_said(toy: Repository, tmp_path: Path) -> None:
+def test_uncommitted_changes_are_refused_unless_they_are_allowed(
+    toy: Repository, tmp_path: Path
+) -> None:
     (toy.folder / "version.txt").write_text("third, not committed")
-    done = kaggleops("run", "--bucket", tmp_path / "bucket", "--json", cwd=toy.folder)
-    assert "1 changed file is not in it" in done.errors
+    options = ("run", "--bucket", tmp_path / "bucket", "--json")
+    refused = kaggleops(*options, cwd=toy.folder)
+    assert refused.code == 2
+    assert "1 file is changed and not committed. Commit" in refused.error
+
+    without = kaggleops(*options, "--version", "HEAD", cwd=toy.folder)
+    assert "1 file is not in it, and not run" in without.errors
+    assert mlflow.artifacts.load_text(f"{without.json['artifacts']}/version.txt") == "second"
+
+    allowed = kaggleops(*options, "--uncommitted", cwd=toy.folder)
+    artifacts = allowed.json["artifacts"]
+    assert mlflow.artifacts.load_text(f"{artifacts}/version.txt") == "third, not committed"
+    patch = mlflow.artifacts.load_text(f"{artifacts}/uncommitted.patch")
+    assert "+third, not committed" in patch
+    client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
+    tags = [client.get_run(done.json["run_id"]).data.tags for done in (without, allowed)]
+    assert "uncommitted" not in tags[0]
+    assert tags[1]["uncommitted"] == "see uncommitted.patch"
+    assert tags[1]["mlflow.source.git.commit"] == toy.git("rev-parse", "HEAD")
     assert (toy.folder / "version.txt").read_text() == "third, not committed"
-    assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == "second"
 
 
 def test_another_version_runs_without_touching_the_working_tree(
@@ -100,6 +118,7 @@ def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucke
 
 
 def test_the_bucket_of_this_machine(toy: Repository, tmp_path: Path) -> None:
+    (toy.folder / ".git/info/exclude").write_text("local.yaml")
     (toy.folder / "config").mkdir()
     (toy.folder / "config/local.yaml").write_text(f"bucket: {tmp_path / 'mine'}\n")
     done = kaggleops("run", "--json", cwd=toy.folder)

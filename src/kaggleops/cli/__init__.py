@@ -12,14 +12,20 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
+from kaggleops.cli.credentials import credentials_command
+from kaggleops.cli.download import download_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.leaderboard import leaderboard_command
+from kaggleops.cli.logs import logs_command
 from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
+from kaggleops.cli.quota import quota_command
+from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
@@ -54,11 +60,17 @@ for command in (
     status_command,
     compare_command,
     leaderboard_command,
+    logs_command,
     cancel_command,
+    resume_command,
+    download_command,
+    quota_command,
     serve_command,
     ui_command,
     pull_command,
     push_command,
+    bundle_command,
+    credentials_command,
     import_command,
     cost_command,
 ):

@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.submitting import backend_config_option, backend_option, submit
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.project.git import Commit
 
 
 @click.command("run")
@@ -22,7 +28,10 @@ from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_res
     default=Path(),
     help="A folder of the git repository. Default: this one.",
 )
+@click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
 @click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
+@backend_option
+@backend_config_option
 @json_option
 def run_command(
     overrides: Sequence[str],
@@ -30,13 +39,18 @@ def run_command(
     version: str | None,
     experiment: str | None,
     repository: Path,
+    uncommitted: bool,
     entry_point: str,
+    backend: str | None,
+    backend_config: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a commit of this repository here, its run in the bucket.
+    """Run a commit of this repository, its run in the bucket: here, or where a backend runs it.
 
     OVERRIDES are KEY=VALUE, as in `task=tweet_sentiment model=minilm data.dir=../data`: the entry
     point's parameters, and any key of the configuration.
+
+    With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
     """
     from kaggleops.project.git import find_commit
     from kaggleops.project.launch import Launch, launch
@@ -46,22 +60,22 @@ def run_command(
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
     err.print(f"[bold]Commit[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
-    if commit.uncommitted:
-        files = "file is" if commit.uncommitted == 1 else "files are"
-        err.print(
-            f"        {commit.uncommitted} changed {files} not in it: commit to run them too.",
-            style="yellow",
-            highlight=False,
-        )
+    _check_uncommitted(commit, version, uncommitted)
     err.print(f"[bold]Bucket[/]  {place}", highlight=False)
     what = Launch(
         tracking_uri=tracking_uri(place),
-        overrides=Overrides(overrides, Path()),
+        overrides=Overrides(overrides, None if backend else Path()),
         entry_point=entry_point,
         experiment=experiment,
     )
+    if backend:
+        if uncommitted:
+            problem = "another machine only gets the commit"
+            raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
+        submit(commit, what, backend, backend_config, as_json)
+        return
     with stdout_for_the_result() if as_json else nullcontext():
-        run = launch(commit, what)
+        run = launch(commit, what, uncommitted=uncommitted and commit.uncommitted > 0)
     show = f"kaggleops ui --bucket {place}"
     if as_json:
         print_json(
@@ -83,3 +97,24 @@ def run_command(
         ("Artifacts", run.info.artifact_uri),
         ("Show it", show),
     )
+
+
+def _check_uncommitted(commit: "Commit", version: str | None, allowed: bool) -> None:
+    """Refuse to run with uncommitted changes unseen; say what becomes of them."""
+    if not commit.uncommitted:
+        if allowed and version:
+            problem = f"they are not changes of {version}"
+            raise UsageError("running uncommitted changes", problem, "Leave out --version.")
+        return
+    files = "1 file is" if commit.uncommitted == 1 else f"{commit.uncommitted} files are"
+    if allowed:
+        said = f"        {files} not in it: run too, as a patch that the run carries."
+    elif version:
+        said = f"        {files} not in it, and not run."
+    else:
+        raise UsageError(
+            f"running {commit.sha[:10]}",
+            f"{files} changed and not committed",
+            "Commit, or add --uncommitted to run them too, or --version HEAD to run without them.",
+        )
+    err.print(said, style="yellow", highlight=False)

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +11,17 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import RunState
 
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
+_AT_ONCE = 8  # questions to platforms
 
 
 @click.command("status")
@@ -28,7 +32,8 @@ _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE"
 def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_json: bool) -> None:
     """Show RUNs, or all that were heard within the last days.
 
-    LOST is a run whose machine has not been heard for longer than it had said.
+    LOST is a run whose machine has not been heard for longer than it had said. Of runs that were
+    submitted and have not ended, their platform is asked too.
     """
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import recent_runs, run_state
@@ -42,7 +47,8 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
         else:
             store.check()
             states = recent_runs(store, now_ms - int(days * 86_400_000), now_ms)
-    rows = [_row(state, now_ms) for state in states]
+        platforms = _ask_platforms(states, tracking_uri(place))
+    rows = [_row(state, platforms.get(state.entity.id.name), now_ms) for state in states]
     if as_json:
         print_json(runs=rows)
     elif rows:
@@ -67,18 +73,59 @@ def _found(store: "EntityStore", run_id: str) -> Any:
     return found
 
 
-def _row(state: "RunState", now_ms: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Platform:
+    """What a platform says of a run, and what that makes of it."""
+
+    said: str
+    status: str
+
+
+def _ask_platforms(states: "list[RunState]", uri: str) -> dict[str, _Platform]:
+    waiting = {
+        state.entity.id.name: _tag(state, "submitted_to")
+        for state in states
+        if state.status in ("SCHEDULED", "RUNNING", "LOST") and _tag(state, "submitted_to")
+    }
+    if not waiting:
+        return {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = pool.map(lambda run: _ask(uri, *run), waiting.items())
+        return dict(zip(waiting, answers, strict=True))
+
+
+def _ask(uri: str, run_id: str, backend: str) -> _Platform:
+    from kaggleops.backends.finding import backend_named
+    from kaggleops.backends.remote_run import RemoteRun
+
+    try:
+        run = RemoteRun(backend_named(backend), uri, run_id)
+        state = run.state()
+        # One whose job ended without a word would stay as it is for ever.
+        settled = run.settle(state) if state and state.ended else ""
+    except KaggleOpsError as error:
+        return _Platform(f"unknown ({error.problem})", "")
+    return _Platform(str(state or ""), settled)
+
+
+def _tag(state: "RunState", name: str) -> str:
+    return state.entity.files.get(f"tags/{name}", b"").decode(errors="replace")
+
+
+def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str, Any]:
     files = state.entity.files
     meta = state.entity.meta if files else {}
     return {
         "run_id": state.entity.id.name,
         "name": meta.get("run_name"),
         "experiment_id": state.entity.id.experiment_id,
-        "status": state.status,
+        "status": (platform and platform.status) or state.status,
+        "backend": _tag(state, "backend"),
+        "platform": platform.said if platform else "",
         "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
         "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
         "promised_seconds": state.entity.notes.promise,
-        "commit": files.get("tags/git_commit", b"").decode(errors="replace"),
+        "commit": _tag(state, "git_commit"),
     }
 
 
@@ -90,11 +137,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             Text(row["name"] or ""),
             Text(row["commit"]),
             Text(row["status"], style=_STYLES.get(row["status"], "")),
+            Text(" ".join(filter(None, (row["backend"], row["platform"])))),
             Text(f"{timedelta(seconds=row['silent_seconds'])} ago"),
         )
         for row in rows
     ]
-    for number, column in enumerate(("Run", "Name", "Commit", "Status", "Heard")):
+    for number, column in enumerate(("Run", "Name", "Commit", "Status", "Where", "Heard")):
         # Never cut: people copy them.
         table.add_column(column, min_width=max(len(row[number]) for row in cells), no_wrap=True)
     for row in cells:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from kaggleops.index.preparing import Prepared, prepare, unpacked
 from kaggleops.index.tables import TABLES
@@ -43,9 +43,8 @@ class Worker:
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         try:
-            marshal.dump(question, self._process.stdin)
-            self._process.stdin.flush()
-            answers = marshal.load(self._process.stdout)  # noqa: S302 - our own process's
+            _send(self._process.stdin, question)
+            answers = _receive(self._process.stdout)
         except (OSError, EOFError):
             # Killed, as it took the most memory perhaps. It only saves time.
             return [prepare(unpacked(each, bucket.object_uri(each.id.key), root)) for each in runs]
@@ -77,6 +76,22 @@ def worker(store: EntityStore) -> Iterator[Worker]:
         started.end()
 
 
+def _send(pipe: IO[bytes], message: list[Any]) -> None:
+    data = marshal.dumps(message)
+    pipe.write(len(data).to_bytes(8))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> list[Any]:
+    # Not marshal.load: asking the pipe for a few bytes at a time takes longer than all else.
+    size = int.from_bytes(pipe.read(8))
+    if not size:
+        raise EOFError
+    message: list[Any] = marshal.loads(pipe.read(size))  # noqa: S302 - our own process's
+    return message
+
+
 def _named(rows: Sequence[Any] | None) -> Any:
     return None if rows is None else dict(zip(_RUN_TABLES, rows, strict=True))
 
@@ -95,11 +110,10 @@ def main() -> None:
     gc.disable()
     while True:
         try:
-            question = marshal.load(sys.stdin.buffer)  # noqa: S302 - our own process's
+            question = _receive(sys.stdin.buffer)
         except EOFError:
             return
-        marshal.dump([_answer(*each) for each in question], sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        _send(sys.stdout.buffer, [_answer(*each) for each in question])
         gc.collect()
 
 

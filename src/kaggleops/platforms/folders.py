@@ -14,3 +14,11 @@ def state_folder() -> Path:
         return Path(home).expanduser().absolute()
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "kaggleops"
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file that only this user can read, anew."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(content)

@@ -19,8 +19,15 @@ def default_bucket(directory: Path) -> str | None:
     Raises:
         UsageError: the file is not readable YAML.
     """
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return uri
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_setting(directory, "bucket")
+
+
+def local_setting(directory: Path, name: str) -> str | None:
+    """Return a setting from the `config/local.yaml` of a folder or of one above it.
+
+    Raises:
+        UsageError: the file is not readable YAML.
+    """
     for folder in (directory.absolute(), *directory.absolute().parents):
         file = folder / LOCAL
         if file.is_file():
@@ -28,7 +35,7 @@ def default_bucket(directory: Path) -> str | None:
                 settings = yaml.safe_load(file.read_text())
             except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"reading {file}", str(error)) from error
-            if isinstance(settings, dict) and settings.get("bucket"):
-                return str(settings["bucket"])
+            if isinstance(settings, dict) and settings.get(name):
+                return str(settings[name])
             return None
     return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.errors import UsageError
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import state_folder, write_private
 from kaggleops.platforms.machine import Platform
 
 SECRET = "KAGGLEOPS_KEY"  # noqa: S105 - the name, not the secret
@@ -193,10 +193,7 @@ def _use_key(content: str, source: str) -> bool:
             f"{source} holds no key of Google's: it should be a JSON file's text"
         )
     file = state_folder() / "credentials" / KEY_FILE
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        json.dump(key, opened)
+    write_private(file, json.dumps(key))
     os.environ[_ADC] = str(file)
     return True
 

@@ -3,12 +3,16 @@
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from kaggleops.errors import KaggleOpsError, UsageError
+
+_BUNDLED = "refs/heads/kaggleops"
+"""What a bundle calls its commit."""
 
 
 class GitError(KaggleOpsError):
@@ -132,8 +136,12 @@ def fetch(url: str, version: str, folder: Path) -> Commit:
         reason = error.problem.replace(url, shown)
         hint = "Check the address, and that this machine may read it and the commit was pushed."
         raise UsageError(doing, reason, hint) from None
+    return _fetched(folder, shown, version)
+
+
+def _fetched(folder: Path, url: str, version: str) -> Commit:
     _git(folder, "checkout", "--quiet", "--detach", "FETCH_HEAD")
-    _git(folder, "remote", "add", "origin", shown)
+    _git(folder, "remote", "add", "origin", url)
     sha = _git(folder, "rev-parse", "HEAD")
     if (folder / ".gitmodules").exists():
         _git(folder, "submodule", "update", "--init", "--recursive", "--quiet")
@@ -141,10 +149,95 @@ def fetch(url: str, version: str, folder: Path) -> Commit:
         repository=folder,
         sha=sha,
         subject=_git(folder, "show", "--no-patch", "--format=%s", sha),
-        branch="" if sha.startswith(version) else version,
-        origin=shown,
+        branch="" if sha.startswith(version) or version == "HEAD" else version,
+        origin=url,
         uncommitted=0,
     )
+
+
+def can_fetch(url: str, sha: str) -> bool:
+    """Tell whether anybody may fetch a commit from a repository, without this user's credentials.
+
+    Costs little more than the commit itself where the server can leave its files out.
+
+    Args:
+        url: the repository's address.
+        sha: the commit's full hash.
+    """
+    nobody = {"credential.helper": "", "remote.source.url": url}
+    only = ("--depth", "1", "--filter=tree:0")
+    with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
+        _git(Path(folder), "init", "--quiet", "--bare")
+        try:
+            _git(Path(folder), "fetch", "--quiet", *only, "source", sha, config=nobody)
+        except GitError:
+            return False
+    return True
+
+
+def fetch_bundle(file: Path, url: str, folder: Path) -> Commit:
+    """Check out the commit that a git bundle holds.
+
+    Args:
+        file: the bundle, as `bundle` makes it.
+        url: the address of the repository that it comes from, to record.
+        folder: where to; made here.
+
+    Raises:
+        UsageError: it is no such bundle.
+    """
+    folder.mkdir(parents=True)
+    _git(folder, "init", "--quiet")
+    try:
+        _git(folder, "fetch", "--quiet", str(file.absolute()), _BUNDLED)
+    except GitError as error:
+        raise UsageError(f"reading the code in {file}", error.problem) from None
+    return _fetched(folder, without_credentials(url), file.stem)
+
+
+def bundle(commit: Commit, file: Path) -> Path:
+    """Write a commit and its history into one file that git fetches from.
+
+    Raises:
+        GitError: git failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="kaggleops-bundle-") as folder:
+        # A bundle wants a branch, and none is made in the user's repository.
+        shared = ("clone", "--quiet", "--bare", "--shared")
+        _git(commit.repository, *shared, str(commit.repository), folder)
+        _git(Path(folder), "update-ref", _BUNDLED, commit.sha)
+        _git(Path(folder), "bundle", "create", "--quiet", str(file.absolute()), _BUNDLED)
+    return file
+
+
+def write_patch(commit: Commit, file: Path) -> list[str]:
+    """Write what is not committed, new files included, as a patch; return the files' names.
+
+    Raises:
+        UsageError: a private key is among it.
+    """
+    with tempfile.TemporaryDirectory(prefix="kaggleops-index-") as folder:
+        index = {"GIT_INDEX_FILE": f"{folder}/index"}  # what the user has staged stays as it is
+        _git(commit.repository, "read-tree", "HEAD", environment=index)
+        _git(commit.repository, "add", "--all", environment=index)
+        diff = ("diff", "--cached", "--no-color", "--no-ext-diff")
+        names = _git(commit.repository, *diff, "--name-only", "HEAD", environment=index)
+        output = f"--output={file.absolute()}"
+        _git(commit.repository, *diff, "--binary", output, "HEAD", environment=index)
+    if b"PRIVATE KEY-----" in file.read_bytes():
+        hint = "Move it out of the repository, or name it in .gitignore."
+        doing = f"taking the uncommitted changes of {commit.repository} along"
+        raise UsageError(doing, "a private key is among them", hint)
+    return names.splitlines()
+
+
+def apply_patch(file: Path, folder: Path) -> None:
+    """Change a checked-out commit as a patch says.
+
+    Raises:
+        GitError: it does not fit.
+    """
+    _git(folder, "apply", "--whitespace=nowarn", str(file.absolute()))
 
 
 def without_credentials(url: str) -> str:
@@ -188,10 +281,19 @@ def _uncommitted(repository: Path, sha: str) -> int:
 
 
 def _git(
-    folder: Path, *arguments: str, check: bool = True, config: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    check: bool = True,
+    config: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> str:
     # No prompt may block a run that nobody watches; messages in English for our own errors.
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    environment = {
+        **os.environ,
+        "GIT_TERMINAL_PROMPT": "0",
+        "LC_ALL": "C",
+        **(environment or {}),
+    }
     for number, (key, value) in enumerate((config or {}).items()):
         environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         environment["GIT_CONFIG_COUNT"] = str(number + 1)

@@ -33,13 +33,17 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import run as entity_of
 from kaggleops.platforms import detect
-from kaggleops.project.git import Commit, clone
+from kaggleops.project.git import Commit, apply_patch, clone, write_patch
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.presenting import present
 from kaggleops.tracking.session import session
 
 SUBMITTED_TO = "submitted_to"
 """The tag of a run that was handed to a backend: the backend's name."""
+
+
+PATCH = "uncommitted.patch"
+"""The artifact that holds what a run's code has besides its commit."""
 
 
 class RunFailedError(KaggleOpsError):
@@ -69,28 +73,44 @@ class Launch:
     run_id: str | None = None
 
 
-def launch(commit: Commit, what: Launch) -> Run:
+def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
     """Clone a commit of a repository on this machine, run it here, and return its finished run.
 
     The output of the training goes where this process's own goes.
+
+    Args:
+        commit: which.
+        what: what to run of it, and where its run goes.
+        uncommitted: whether to run what is not committed too; the run then carries the patch.
 
     Raises:
         UsageError: the commit has no such entry point, or it does not take such parameters.
         RunFailedError: the run ended with an error, or was interrupted.
     """
     with temporary_folder() as folder:
-        clone(commit, folder / commit.repository.name)
-        return launch_in(folder / commit.repository.name, commit, what)
+        cloned = clone(commit, folder / "code" / commit.repository.name)
+        patch = None
+        if uncommitted:
+            patch = folder / PATCH
+            write_patch(commit, patch)
+            apply_patch(patch, cloned)
+        return launch_in(cloned, commit, what, patch)
 
 
-def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
+def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = None) -> Run:
     """Run a commit that is checked out in a folder of its own, and return its finished run.
+
+    Args:
+        folder: where it is checked out.
+        commit: which it is.
+        what: what to run of it, and where its run goes.
+        patch: what was changed there since, for the run to carry.
 
     Raises:
         UsageError: as for `launch`.
         RunFailedError: as for `launch`.
     """
-    with _interpreter_first(), _quiet_mlflow():
+    with _environment_of_children(), _quiet_mlflow():
         mlflow.set_tracking_uri(what.tracking_uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
         mlflow.set_registry_uri(what.tracking_uri)
@@ -105,6 +125,9 @@ def launch_in(folder: Path, commit: Commit, what: Launch) -> Run:
             name = what.experiment or parameters.get("task") or declared.get("task") or project_name
             run = _create_run(commit, what, experiment_id_of(str(name or "Default")))
         _log_start(run, {**declared, **parameters})
+        if patch:
+            mlflow.MlflowClient().log_artifact(run.info.run_id, str(patch))
+            mlflow.MlflowClient().set_tag(run.info.run_id, "uncommitted", f"see {PATCH}")
         runner = session(bucket_uri(what.tracking_uri))
         present(run, commit, runner.working.store)
         # The project's own process is its runner: that one beats, and stops when the run is killed.
@@ -279,14 +302,20 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _interpreter_first() -> Iterator[None]:
-    """Let `python` in an entry point's command be this interpreter, activated or not."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+def _environment_of_children() -> Iterator[None]:
+    """Let `python` in an entry point's command be this interpreter, and be heard at once."""
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    changed = {"PATH": here, "PYTHONUNBUFFERED": "1"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
     try:
         yield
     finally:
-        os.environ["PATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

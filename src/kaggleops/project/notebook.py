@@ -6,8 +6,9 @@ and by then everything that was logged has been sent.
 
 import functools
 import shlex
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import mlflow
 from click import echo
@@ -22,13 +23,17 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
 from kaggleops.platforms.network import has_internet, how_to_switch_on
 from kaggleops.platforms.sign_in import sign_in
+from kaggleops.project.bundle import fetch_or_unbundle, mounted_bundle
 from kaggleops.project.child_output import child_output_shown
-from kaggleops.project.git import fetch
+from kaggleops.project.git import Commit, fetch_bundle
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
 from kaggleops.project.overrides import Overrides
-from kaggleops.reports.charts import chart, losses
+from kaggleops.reports.charts import Points, chart, history, losses
 from kaggleops.reports.last_runs import headline, last_runs, table
 from kaggleops.tracking.session import session
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_DISK = 1.0
 """GB without which a training would end with a full disk rather than with a model."""
@@ -73,12 +78,23 @@ class Notebook:
             raise UsageError(
                 "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
             )
-        self.bucket = bucket_uri(bucket)
-        _require_internet(self.platform, self.bucket)
+        self.bucket = self._reachable(bucket_uri(bucket))
         used = sign_in(self.platform, self.bucket)
         _require_bucket(self.bucket)
         echo(f"Bucket   {self.bucket}")
         echo(f"Sign-in  {used}")
+
+    def _reachable(self, bucket: str) -> str:
+        """Return the bucket or, without a network but with the code at hand, one in a folder."""
+        if not bucket.startswith("gs://") or has_internet():
+            return bucket
+        if mounted_bundle(self.platform.inputs, "") is None:
+            hint = how_to_switch_on(self.platform)
+            raise KaggleOpsError(f"reaching {bucket}", "this machine has no internet", hint)
+        here = self.platform.folder / "bucket"
+        echo("Offline  the runs stay in this notebook's output. Download it, and bring them home:")
+        echo(f"         kaggleops import OUTPUT/{here.name} --bucket {bucket}")
+        return bucket_uri(str(here))
 
     @_one_line_errors
     def train(
@@ -110,7 +126,7 @@ class Notebook:
         with temporary_folder() as folder:
             if run_id:
                 version = _commit_of(what.tracking_uri, run_id, version)
-            commit = fetch(repository, version or "HEAD", folder / _name(repository))
+            commit = self._fetch(repository, version, folder)
             echo(f"Commit   {commit.sha}  {commit.subject}")
             echo(f"         {commit.link or commit.origin}")
             try:
@@ -118,6 +134,13 @@ class Notebook:
                     return launch_in(commit.repository, commit, what)
             finally:
                 self._flush()
+
+    def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
+        mounted = mounted_bundle(self.platform.inputs, version)
+        if mounted:
+            return fetch_bundle(mounted, repository, folder / "code")
+        bucket = open_bucket(self.bucket, patience=_PATIENCE)
+        return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
 
     def _flush(self) -> None:
         # What cannot be sent now is kept, and a warning has said so: the run's own end counts.
@@ -132,18 +155,7 @@ class Notebook:
             echo(f"{name:<24}{value:.4f}")
         echo(f"Artifacts  {run.info.artifact_uri}")
         echo(f"Show it    kaggleops ui --bucket {self.bucket}")
-        curves = losses(client, run)
-        if not curves:
-            echo("It logged no loss over its steps, so there is no chart.")
-            return
-        try:
-            picture = chart(curves, title=f"{run.info.run_name}", ylabel="loss")
-        except ImportError:
-            echo("Install matplotlib to see a chart of the loss.")
-            return
-        from IPython.display import Image, display
-
-        display(Image(picture))
+        _show(losses(client, run), f"{run.info.run_name}", "loss")
 
     @_one_line_errors
     def last_runs(self, run: Run) -> None:
@@ -153,6 +165,54 @@ class Notebook:
         echo(f"The last runs of {name!r}:")
         echo(table(last_runs(client, run.info.experiment_id), mark=run.info.run_id))
 
+    @_one_line_errors
+    def runs(self, experiment: str = "") -> "pd.DataFrame":
+        """Return the bucket's runs, the latest first, as `mlflow.search_runs` does.
+
+        Args:
+            experiment: only this experiment's; all experiments' if empty.
+
+        Raises:
+            SystemExit: there are none; with one line.
+        """
+        mlflow.set_tracking_uri(tracking_uri(self.bucket))
+        names = [experiment] if experiment else None
+        found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
+        if found.empty:
+            problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
+            raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
+        return found
+
+    @_one_line_errors
+    def curves(self, runs: "pd.DataFrame", metric: str) -> None:
+        """Show a metric's curves over its steps.
+
+        Args:
+            runs: rows of `runs`; each curve is called by its run's commit and name.
+            metric: the metric's name.
+        """
+        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        found = {}
+        for _, row in runs.iterrows():
+            commit = str(row.get(f"tags.{MLFLOW_GIT_COMMIT}") or "")[:7]
+            name = f"{commit} {row['tags.mlflow.runName']}"
+            found[name] = history(client, row["run_id"], metric)
+        _show({name: points for name, points in found.items() if points}, metric, metric)
+
+
+def _show(curves: Mapping[str, Points], title: str, ylabel: str) -> None:
+    if not curves:
+        echo(f"No {ylabel} was logged over its steps, so there is no chart.")
+        return
+    try:
+        picture = chart(curves, title, ylabel)
+    except ImportError:
+        echo("Install matplotlib to see a chart.")
+        return
+    from IPython.display import Image, display
+
+    display(Image(picture))
+
 
 def _split(overrides: str) -> list[str]:
     try:
@@ -160,10 +220,6 @@ def _split(overrides: str) -> list[str]:
     except ValueError as error:
         hint = "Quote each as for a shell: \"seed=7 'data.dir=my folder'\""
         raise UsageError("reading `overrides`", str(error), hint) from None
-
-
-def _name(repository: str) -> str:
-    return repository.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git") or "project"
 
 
 def _commit_of(tracking: str, run_id: str, version: str) -> str:
@@ -185,13 +241,6 @@ def _require_disk(platform: Platform) -> None:
         problem = f"{platform.free_disk:.1f} GB are free in {platform.folder}"
         hint = f"Delete what is not needed: a training wants {LEAST_DISK:.0f} GB at least."
         raise KaggleOpsError("looking for space", problem, hint)
-
-
-def _require_internet(platform: Platform, bucket: str) -> None:
-    if bucket.startswith("gs://") and not has_internet():
-        raise KaggleOpsError(
-            f"reaching {bucket}", "this machine has no internet", how_to_switch_on(platform)
-        )
 
 
 def _require_bucket(bucket: str) -> None:

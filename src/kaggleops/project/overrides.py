@@ -25,11 +25,12 @@ class Overrides:
     Args:
         items: `key=value` each, in Hydra's own syntax (`+key=value`, `~key`, `key=[1,2]`).
         directory: what a relative path in a value is relative to. The run's own working directory
-            is a fresh clone, so a path like `../data` is made absolute before it gets there.
+            is a fresh clone, so a path like `../data` is made absolute before it gets there. None
+            for a run on another machine, where this one's folders are not.
     """
 
     items: Sequence[str] = ()
-    directory: Path = Path()
+    directory: Path | None = Path()
 
     def as_parameters(self, declared: Mapping[str, object], doing: str) -> dict[str, str]:
         """Return the parameters to run an entry point with.
@@ -59,7 +60,7 @@ class Overrides:
     def _absolute(self, item: str) -> str:
         key, equals, value = item.partition("=")
         bare = value[1:-1] if value[:1] == value[-1:] and value[:1] in ("'", '"') else value
-        if not equals or not _PATH_LIKE.fullmatch(bare):
+        if self.directory is None or not equals or not _PATH_LIKE.fullmatch(bare):
             return item
         path = os.path.normpath(self.directory.absolute() / Path(bare).expanduser())
         if _PLAIN.fullmatch(path):

@@ -19,7 +19,7 @@ NOTEBOOK = "KAGGLEOPS_NOTEBOOK_URL"
 _LOOKED_AT = 5  # runs, for one that knows its commit
 
 
-def present(run: Run, commit: Commit, store: EntityStore) -> None:
+def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") -> None:
     """Describe a run by its commit, and let its experiment's run table be grouped by commit.
 
     A run that is described already, because it goes on here, stays as it is.
@@ -30,6 +30,7 @@ def present(run: Run, commit: Commit, store: EntityStore) -> None:
         run: one that has just begun.
         commit: what it runs.
         store: the bucket that it is in.
+        notebook: the address of the notebook it is going to run in; this one's by default.
     """
     if END in run.data.tags.get(NOTE_TAG, ""):
         return
@@ -42,7 +43,7 @@ def present(run: Run, commit: Commit, store: EntityStore) -> None:
         branch=commit.branch,
         origin=commit.origin,
         previous_sha=_previous_sha(run, store),
-        notebook=os.environ.get(NOTEBOOK, ""),
+        notebook=notebook or os.environ.get(NOTEBOOK, ""),
         artifacts=run.info.artifact_uri,
     )
     client.set_tag(run.info.run_id, NOTE_TAG, origins.describe())

@@ -18,8 +18,14 @@ class Behaviour:
     """So many answers about ended sessions still lack their log."""
     drop_streams: list[int] = field(default_factory=list)
     """After how many entries the next live logs break off."""
+    no_log_in_queue: bool = False
+    """A session that waits for a machine has no live log, not even an empty one."""
     ignore_versions: bool = False
     """The latest version answers, whichever was asked for."""
+    dataset_statuses: list[str] = field(default_factory=list)
+    """What the next questions for a dataset's status are answered with."""
+    late_scores: int = 0
+    """So many lists of submissions still show them all as pending."""
     output_name: Callable[[str], str] = str
     """What an output file is called in the listing."""
     old_mounts: bool = False
@@ -31,10 +37,18 @@ class Behaviour:
     def next_status(self) -> str:
         return self.statuses.pop(0) if self.statuses else ""
 
+    def next_dataset_status(self) -> str:
+        return self.dataset_statuses.pop(0) if self.dataset_statuses else ""
+
     def next_drop(self) -> int | None:
         return self.drop_streams.pop(0) if self.drop_streams else None
 
     def log_is_late(self) -> bool:
         late = self.late_logs > 0
         self.late_logs -= late
+        return late
+
+    def score_is_late(self) -> bool:
+        late = self.late_scores > 0
+        self.late_scores -= late
         return late

@@ -35,7 +35,7 @@ def authenticated(url: str, environ: dict[str, str]) -> "KaggleApi":
     """Return a client in this process; the last one made says where all of them go."""
     kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.LOCAL] = url
     # Importing signs in too, and keeps for the whole process where it found nothing.
-    with patch.dict(os.environ, environ):
+    with patch.dict(os.environ, environ, clear=True):
         from kaggle.api.kaggle_api_extended import KaggleApi
 
         api = KaggleApi()

@@ -132,6 +132,8 @@ class Kernels:
         if session is None or session.ended:
             kind = ("Content-Type", "application/json")
             return Response(200, [kind], self._log(session).encode())
+        if session.state == "QUEUED" and self._behaviour.no_log_in_queue:
+            raise ApiError(404, "Not found")
         kind = ("Content-Type", "text/event-stream; charset=utf-8")
         return Response(200, [kind], stream=_stream(session, self._behaviour.next_drop()))
 

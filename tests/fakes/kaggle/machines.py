@@ -1,12 +1,15 @@
 """The machines that sessions run on: which there are, and how one is shaped like Kaggle's."""
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import mkdtemp
 
 from tests.fakes import platforms
+from tests.fakes.kaggle.behaviour import Behaviour
 from tests.fakes.kaggle.session import Job
+from tests.fakes.kaggle.sources import Sources
+from tests.fakes.kaggle.store import Kernel, User, Version
 
 SHAPES = {"": "", "NvidiaTeslaT4": "gpu", "NvidiaL4": "gpu", "TpuV5E8": "tpu"}
 """Machine shapes, and the accelerator whose hours each uses."""
@@ -29,57 +32,65 @@ _NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 _GPUS = {"NvidiaTeslaT4": ["Tesla T4"] * 2, "NvidiaL4": ["NVIDIA L4"] * 4}
 
 
-def machine(
-    root: Path,
-    *,
-    text: str,
-    notebook: bool,
-    shape: str,
-    internet: bool,
-    timeout: float | None,
-    mounts: Iterable[tuple[str, Mapping[str, bytes]]],
-    outside: Mapping[str, str],
-    python: str = sys.executable,
-) -> Job:
-    """Make a machine, and return what it executes.
+class Machines:
+    """Makes the machines of sessions.
 
     Args:
-        root: an empty folder to make it in.
-        text: the notebook's JSON, or the script.
-        notebook: which of the two.
-        shape: one of `SHAPES`.
-        internet: whether it may reach anything.
-        timeout: seconds that it may run; the longest there is if None.
-        mounts: folders below /kaggle/input, and the files in each.
-        outside: environment variables that lead to other services.
-        python: the interpreter that has Jupyter and what the notebook imports.
+        scratch: the folder to make them in.
+        python: the interpreter that has Jupyter and what notebooks import.
+        outside: environment variables that lead to other services, for sessions with internet.
+        sources: what can be attached.
+        behaviour: how it is to be attached.
     """
-    environment = platforms.kaggle(root, **(outside if internet else _without_internet(outside)))
-    programs = root / "bin"
-    programs.mkdir()
-    found = [str(programs), str(Path(python).parent), environment["PATH"]]
-    environment["PATH"] = os.pathsep.join(found)
-    if shape in _GPUS:
-        _add_gpus(programs, _GPUS[shape])
-    if shape.startswith("Tpu"):
-        environment["TPU_ACCELERATOR_TYPE"] = "v5e-8"
-    for folder, files in mounts:
-        _mount(root / "kaggle/input" / folder, files)
-    longest = LONGEST[SHAPES[shape]]
-    return Job(root, _command(root, text, notebook, python), environment, timeout or longest)
+
+    def __init__(
+        self,
+        scratch: Path,
+        python: str,
+        outside: Mapping[str, str],
+        sources: Sources,
+        behaviour: Behaviour,
+    ) -> None:
+        self._scratch = scratch
+        self._python = python
+        self._outside = dict(outside)
+        self._sources = sources
+        self._behaviour = behaviour
+
+    def make(self, user: User, kernel: Kernel, version: Version, timeout: float | None) -> Job:
+        """Make one, and return what it executes, for `timeout` seconds or as long as it may."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        # Not by the notebook's name alone: it may be deleted and pushed again.
+        root = Path(mkdtemp(prefix=f"{kernel.slug}-{version.number}-", dir=self._scratch))
+        outside = self._outside if version.internet else _without_internet(self._outside)
+        environment = platforms.kaggle(root, **outside)
+        programs = root / "bin"
+        programs.mkdir()
+        found = [str(programs), str(Path(self._python).parent), environment["PATH"]]
+        environment["PATH"] = os.pathsep.join(found)
+        if version.shape in _GPUS:
+            _add_gpus(programs, _GPUS[version.shape])
+        if SHAPES[version.shape] == "tpu":
+            environment["TPU_ACCELERATOR_TYPE"] = "v5e-8"
+        old = self._behaviour.old_mounts
+        for folder, files in self._sources.mounts(user, version.sources, old=old):
+            _mount(root / "kaggle/input" / folder, files)
+        command = [self._python, *_arguments(root, version)]
+        return Job(root, command, environment, timeout or LONGEST[SHAPES[version.shape]])
 
 
-def _command(root: Path, text: str, notebook: bool, python: str) -> list[str]:
+def _arguments(root: Path, version: Version) -> list[str]:
     source = root / "kaggle/src"
     source.mkdir()
-    if not notebook:
-        (source / "script.py").write_text(text)
-        return [python, "-u", str(source / "script.py")]
-    (source / "notebook.ipynb").write_text(text)
+    if version.kernel_type == "script":
+        script = source / "script.py"
+        script.write_text(version.text)
+        return ["-u", str(script)]
+    notebook = source / "notebook.ipynb"
+    notebook.write_text(version.text)
     executed = root / "kaggle/working/__notebook__.ipynb"
     streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
-    options = [*streams, "--no-progress-bar"]
-    return [python, "-m", "papermill", str(source / "notebook.ipynb"), str(executed), *options]
+    return ["-m", "papermill", str(notebook), str(executed), *streams, "--no-progress-bar"]
 
 
 def _mount(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,7 +1,7 @@
 """Pushing a notebook: what is refused and how, and the session that begins."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
@@ -9,17 +9,14 @@ from kagglesdk.kernels.types.kernels_enums import KernelExecutionType
 from slugify import slugify
 
 from tests.fakes.kaggle.behaviour import Behaviour
-from tests.fakes.kaggle.machines import LONGEST, SHAPES, SUBSTITUTED
-from tests.fakes.kaggle.session import Job, Session
+from tests.fakes.kaggle.machines import LONGEST, SHAPES, SUBSTITUTED, Machines
+from tests.fakes.kaggle.session import Session
 from tests.fakes.kaggle.sources import Sources
-from tests.fakes.kaggle.store import Kernel, Store, User, Version, bad_request, denied
+from tests.fakes.kaggle.store import ApiError, Kernel, Store, User, Version, bad_request
 
 _MOST_SESSIONS = {"": 5, "gpu": 2, "tpu": 1}
 _TAGS = {"gpu", "tpu", "nlp", "text classification"}
 _WEBSITE = "https://www.kaggle.com/code"
-
-Run = Callable[[User, Kernel, Version, float | None], Job]
-"""Makes the machine of a session that may last so many seconds."""
 
 
 class Pushing:
@@ -28,25 +25,28 @@ class Pushing:
     Args:
         store: what there is.
         behaviour: how it is to misbehave.
-        run: see `Run`.
+        sources: what can be attached.
+        machines: where sessions run.
     """
 
-    def __init__(self, store: Store, behaviour: Behaviour, run: Run) -> None:
+    def __init__(
+        self, store: Store, behaviour: Behaviour, sources: Sources, machines: Machines
+    ) -> None:
         self._store = store
         self._behaviour = behaviour
-        self._sources = Sources(store)
-        self._run = run
+        self._sources = sources
+        self._machines = machines
 
     def save(self, user: User, request: ApiSaveKernelRequest) -> Mapping[str, Any]:
         """Save a version and run it, or say in `error` why not."""
         _check(request)
         shape = _shape(request)
         with self._store.lock:
-            owner, slug = self._name(user, request)
+            owner, slug = self._name(request)
             kernel = self._store.kernels.get(f"{owner}/{slug}")
             refusal = (
                 self._behaviour.next_refusal()
-                or _misnamed(kernel, slug, request.new_title)
+                or _not_found(user, owner, slug, request.new_title or (kernel and kernel.title))
                 or self._no_capacity(user, SHAPES[shape])
             )
             if refusal:
@@ -68,15 +68,11 @@ class Pushing:
             **{f"invalid{kind.capitalize()}Sources": refs for kind, refs in bad.items()},
         }
 
-    def _name(self, user: User, request: ApiSaveKernelRequest) -> tuple[str, str]:
-        if request.id:
-            found = [each for each in self._store.kernels.values() if each.id == request.id]
-            if not found or found[0].owner != user.name:
-                raise denied("kernels.update")
-            return found[0].owner, found[0].slug
+    def _name(self, request: ApiSaveKernelRequest) -> tuple[str, str]:
+        for each in self._store.kernels.values():
+            if each.id == request.id:
+                return each.owner, each.slug
         owner, _, slug = (request.slug or "").rpartition("/")
-        if owner != user.name:
-            raise denied("kernels.create")
         if len(slug) < 5 or slug != slugify(slug) or len(slug) > 50:
             raise bad_request(f"Invalid slug: {slug!r}")
         return owner, slug
@@ -106,7 +102,7 @@ class Pushing:
         return Session(
             self._store.next_id(),
             user.name,
-            lambda: self._run(user, kernel, version, timeout),
+            lambda: self._machines.make(user, kernel, version, timeout),
             SHAPES[version.shape],
             held=self._behaviour.hold_sessions,
         )
@@ -137,7 +133,8 @@ def _check_notebook(text: str) -> None:
     except (ValueError, KeyError, TypeError):
         raise bad_request("The source is no notebook") from None
     if not all(isinstance(source, str) for source in sources):
-        raise bad_request("Each cell's source is one string")
+        # Jupyter's own lists of lines are too much for the service: kaggle-cli, issue 574.
+        raise ApiError(500, "An internal server error occurred.")
 
 
 def _shape(request: ApiSaveKernelRequest) -> str:
@@ -155,10 +152,11 @@ def _shape(request: ApiSaveKernelRequest) -> str:
     return shape
 
 
-def _misnamed(kernel: Kernel | None, slug: str, title: str | None) -> str:
-    # The service looks the notebook up by the slug of its title, and misses it.
-    named = title or (kernel.title if kernel else "")
-    return "" if slugify(named) == slug else "Notebook not found"
+def _not_found(user: User, owner: str, slug: str, title: str | None) -> str:
+    # The service looks for a notebook of the user's by the slug of its title (kaggle-cli, issues
+    # 139 and 545), and says in the same words that it is another's.
+    mine = owner == user.name and slugify(title or "") == slug
+    return "" if mine else "Notebook not found"
 
 
 def _version(

@@ -9,9 +9,16 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+from kagglesdk.blobs.types import blob_api_service as blob_types
+from kagglesdk.competitions.types import competition_api_service as competition_types
+from kagglesdk.datasets.types import dataset_api_service as dataset_types
 from kagglesdk.kernels.types import kernels_api_service as kernel_types
 from kagglesdk.security.types import oauth_service as security_types
 
+from tests.fakes.kaggle import blobs
+from tests.fakes.kaggle.blobs import Blobs
+from tests.fakes.kaggle.competitions import Competitions
+from tests.fakes.kaggle.datasets import Datasets
 from tests.fakes.kaggle.kernels import Kernels
 from tests.fakes.kaggle.messages import checked, json_response, parse
 from tests.fakes.kaggle.pushing import Pushing
@@ -32,11 +39,21 @@ class Router:
         store: what there is.
         pushing: answers pushes.
         kernels: answers everything else about notebooks.
+        datasets: answers requests about datasets.
+        competitions: answers requests about competitions.
     """
 
-    def __init__(self, store: Store, pushing: Pushing, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        store: Store,
+        pushing: Pushing,
+        kernels: Kernels,
+        datasets: Datasets,
+        competitions: Competitions,
+    ) -> None:
         self._store = store
         self._kernels = kernels
+        self._blobs = Blobs(store)
         self._calls: dict[str, Answer] = {}
         self._add(
             "kernels.KernelsApiService",
@@ -50,6 +67,27 @@ class Router:
             CancelKernelSession=kernels.cancel,
             DeleteKernel=kernels.delete,
             GetAcceleratorQuotaStatistics=kernels.quota,
+        )
+        self._add("blobs.BlobApiService", blob_types, StartBlobUpload=self._blobs.start)
+        self._add(
+            "datasets.DatasetApiService",
+            dataset_types,
+            CreateDataset=datasets.create,
+            CreateDatasetVersion=datasets.create_version,
+            GetDataset=datasets.get,
+            GetDatasetStatus=datasets.status,
+            ListDatasets=datasets.list,
+            ListDatasetFiles=datasets.files,
+            DeleteDataset=datasets.delete,
+        )
+        self._add(
+            "competitions.CompetitionApiService",
+            competition_types,
+            StartSubmissionUpload=self._blobs.start_submission,
+            CreateSubmission=competitions.submit,
+            ListSubmissions=competitions.submissions,
+            GetSubmissionLimits=competitions.limits,
+            GetLeaderboard=competitions.leaderboard,
         )
         self._calls["security.OAuthService/IntrospectToken"] = self._introspect
 
@@ -91,6 +129,9 @@ class Router:
         if request.method == "GET" and _OUTPUT.fullmatch(request.path):
             request.op = "output file"
             return self._download
+        if request.method == "PUT" and blobs.PATH.fullmatch(request.path):
+            request.op = "upload"
+            return self._blobs.receive
         raise ApiError(404, f"No such operation: {request.method} {request.path}")
 
     def _user(self, request: Request) -> User:
@@ -125,7 +166,11 @@ class Router:
         return Response(200, [kind, ("Last-Modified", modified)], path.read_bytes())
 
 
-_RESPONSES: dict[str, str] = {}
+_RESPONSES = {
+    "CreateDatasetVersion": "ApiCreateDatasetResponse",
+    "GetDataset": "ApiDataset",
+    "GetSubmissionLimits": "ApiSubmissionLimits",
+}
 """Types of answers that are not named after their method."""
 
 

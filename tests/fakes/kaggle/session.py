@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Session:
         self.root: Path | None = None
         """The folder under which /kaggle lies, once it runs."""
         self.log: list[dict[str, object]] = []
+        self.broken: list[str] = []
+        """Tracebacks of the fake's own mistakes."""
         self._prepare = prepare
         self._changed = threading.Condition()
         self._released = not held
@@ -162,9 +165,9 @@ class Session:
             return
         try:
             code, failure = self._execute(self._prepare())
-        except Exception as error:  # the fake's own mistake must not look like the notebook's
-            self._enter("ERROR", f"the fake broke: {error!r}")
-            raise
+        except Exception as error:  # noqa: BLE001 - the fake's mistake, not the notebook's
+            self.broken.append(traceback.format_exc())
+            code, failure = 1, f"the fake broke: {error!r}"
         if self._cancelled:
             self._enter("CANCEL_ACKNOWLEDGED", "Your notebook was cancelled.")
         else:

@@ -66,4 +66,7 @@ class Sources:
 
 def _files(dataset: Dataset, version: list[str]) -> Files:
     number = int(version[0]) if version else len(dataset.versions)
-    return dict(enumerate(dataset.versions, 1))[number]
+    files = dict(enumerate(dataset.versions, 1))[number]
+    if not files:
+        raise KeyError(f"version {number} of {dataset.ref} has been deleted")
+    return files

@@ -165,6 +165,11 @@ class Store:
             raise denied("datasets.get")
         return found
 
+    def competition(self, slug: str) -> Competition:
+        if slug not in self.competitions:
+            raise ApiError(404, "Competition not found")
+        return self.competitions[slug]
+
     def sessions(self) -> list[Session]:
         with self.lock:
             versions = [each for kernel in self.kernels.values() for each in kernel.versions]

@@ -1,0 +1,115 @@
+"""Entry point `offline`: a folder that predicts without the internet, as Kaggle's notebooks must.
+
+    python -m competitions.offline --runs RUN_ID,RUN_ID --output my-models
+
+It holds the models of the runs, the code of a commit, and wheels of the pure Python packages that a
+Kaggle notebook lacks. Make it a Kaggle dataset, attach that to the notebook, and run there what
+this prints, which is in its README.md, too.
+"""
+
+import importlib.metadata
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from competitions.config import CONFIG_FILE, read_saved
+from competitions.console import run_command, say
+from competitions.predict import check_one_task, model_folder
+from competitions.tasks import task_class, task_config
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.project.git import clone, find_commit
+
+# What predicting imports and Kaggle's image does not have; the others it does.
+PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime")
+
+
+@click.command()
+@click.option("--runs", required=True, help="Run ids or model folders, separated by commas.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--version", default="HEAD", show_default=True, help="The commit to take along.")
+@click.option("--wheels/--no-wheels", default=True, help="Whether to take along packages, too.")
+def main(runs: str, output: Path, version: str, wheels: bool) -> None:
+    """Make a folder that predicts without the internet."""
+    names = [name.strip() for name in runs.split(",") if name.strip()]
+    if not names:
+        raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"making {output}", "it is not empty", "Name a new folder")
+    lines = make_folder(names, output, version)
+    if wheels:
+        _make_wheels(output / "wheels")
+    say("\n".join(lines))
+
+
+def make_folder(names: list[str], output: Path, version: str = "HEAD") -> list[str]:
+    """Fill `output` with models and code.
+
+    Args:
+        names: run ids or model folders.
+        output: a folder that is new or empty.
+        version: the commit of this repository whose code is taken along.
+
+    Returns:
+        What to do with it, line by line.
+
+    Raises:
+        UsageError: for runs of different tasks.
+        KaggleOpsError: where a model or the commit cannot be had.
+    """
+    models = output / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="models-") as downloads:
+        folders = [model_folder(name, Path(downloads) / str(i)) for i, name in enumerate(names)]
+        check_one_task(folders, names)
+        for place, folder in enumerate(folders):
+            shutil.copytree(folder, models / str(place))
+    _copy_code(version, output / "code")
+    lines = _instructions(models, output)
+    (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return lines
+
+
+def _copy_code(version: str, folder: Path) -> None:
+    commit = find_commit(Path(__file__).parent, version)
+    with TemporaryDirectory(prefix="code-") as scratch:
+        source = clone(commit, Path(scratch) / "clone")
+        for part in ("src", "config", "LICENSE"):
+            copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            copy(source / part, folder / part)
+    (folder / "COMMIT").write_text(f"{commit.sha}\n", encoding="utf-8")
+
+
+def _make_wheels(folder: Path) -> None:
+    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
+    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+    if done.returncode:
+        problem = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise KaggleOpsError(f"making wheels of {', '.join(wanted)}", problem)
+
+
+def _instructions(models: Path, output: Path) -> list[str]:
+    config = read_saved(models / "0" / CONFIG_FILE, task_config)
+    competition = task_class(config.task.name).competition
+    runs = ",".join(f"$HERE/models/{folder.name}" for folder in sorted(models.iterdir()))
+    return [
+        f"Make a Kaggle dataset of {output.resolve().name} and attach it and {competition} to a "
+        "notebook. There, with the internet off:",
+        "",
+        "    %%bash",
+        f"    HERE=/kaggle/input/{shlex.quote(output.resolve().name)}",
+        f"    pip install --no-index --no-deps $HERE/wheels/*.whl  # {', '.join(PACKAGES)}",
+        f"    PYTHONPATH=$HERE/code/src python -m competitions.predict --runs {runs} \\",
+        "        --output /kaggle/working/submission.csv \\",
+        f'        --overrides "data=folder data.dir=/kaggle/input/{competition}"',
+    ]
+
+
+if __name__ == "__main__":
+    run_command(main)

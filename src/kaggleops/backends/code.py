@@ -1,0 +1,53 @@
+"""Where another machine gets a commit from: its repository, or a bundle in the bucket."""
+
+from urllib.parse import urlsplit
+
+from kaggleops.bucket import open_bucket
+from kaggleops.errors import UsageError
+from kaggleops.project.bundle import key_of, send
+from kaggleops.project.git import Commit, can_fetch, web_address
+
+_OPEN = ("http", "https", "git")  # others take a key or a disk that only this machine has
+
+
+def address_for_others(commit: Commit, bucket_uri: str) -> str:
+    """Return the repository's address for a machine without this one's keys.
+
+    A commit that such a machine cannot fetch there (private, not pushed) goes into the bucket,
+    where `kaggleops.project.bundle` looks for it next.
+
+    Args:
+        commit: one that is in a repository on this machine.
+        bucket_uri: the bucket's address.
+
+    Raises:
+        KaggleOpsError: it can be neither fetched nor bundled.
+    """
+    # `git@github.com:…` takes a key, and https://github.com/… may not.
+    address = web_address(commit.origin) or commit.origin
+    if urlsplit(address).scheme in _OPEN and can_fetch(address, commit.sha):
+        return address
+    send(commit, open_bucket(bucket_uri))
+    return address or commit.repository.name
+
+
+def address_of_known(commit: Commit, bucket_uri: str) -> str:
+    """Return the repository's address for a commit that this machine may not have.
+
+    Args:
+        commit: what a run's tags say of it.
+        bucket_uri: the bucket's address.
+
+    Raises:
+        UsageError: it can neither be fetched nor is it in the bucket.
+    """
+    address = web_address(commit.origin) or commit.origin
+    if urlsplit(address).scheme in _OPEN and can_fetch(address, commit.sha):
+        return address
+    if open_bucket(bucket_uri).stat(key_of(commit.sha)) is None:
+        raise UsageError(
+            f"looking for commit {commit.sha[:10]}",
+            f"not everybody can fetch it from {address or 'a remote'}, and {bucket_uri} has none",
+            "Push it, or submit it anew from its repository: `kaggleops run`.",
+        )
+    return address or "bundle"

@@ -1,0 +1,95 @@
+"""A backend's configuration: typed, and refused with one line before anything is sent.
+
+The fields are those of `config/backend/<backend>.yaml` and of the JSON that `mlflow run
+--backend-config` takes.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from mlflow.projects import utils as mlflow_projects
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kaggleops.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every backend takes.
+
+    Args:
+        install_from: what pip installs KaggleOps from on the machine; where it is published if
+            empty.
+    """
+
+    install_from: str = ""
+
+    def check(self, doing: str) -> None:
+        """Check what types cannot say.
+
+        Args:
+            doing: what is being done, for the error.
+
+        Raises:
+            UsageError: a field has a value that cannot be meant.
+        """
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+# What mlflow.projects adds to the configuration that its user wrote.
+_MLFLOWS = {value for name, value in vars(mlflow_projects).items() if name.startswith("PROJECT_")}
+
+
+def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) -> AnyConfig:
+    """Return a configuration from its fields.
+
+    Args:
+        kind: the backend's.
+        given: its fields; what MLflow adds to them is passed over.
+        source: where they come from, for errors.
+
+    Raises:
+        UsageError: a field does not exist, or has a value that it cannot have.
+    """
+    doing = f"reading {source}"
+    known = [field.name for field in fields(kind)]
+    values = {key: value for key, value in given.items() if key not in _MLFLOWS}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Is {close[0]!r} meant?" if close else f"There are: {', '.join(known)}."
+            raise UsageError(doing, f"there is no field {str(key)!r}", hint)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        # Only its first line is about the value; the rest is about OmegaConf's tree.
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise UsageError(doing, where + str(error).splitlines()[0]) from None
+    assert isinstance(config, kind)  # noqa: S101 - what was merged is one
+    config.check(doing)
+    return config
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the fields of a configuration's file, YAML or JSON.
+
+    Raises:
+        UsageError: it cannot be read, or is no mapping.
+    """
+    doing = f"reading {path}"
+    try:
+        text = path.read_text()
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(doing, str(error)) from None
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(doing, "it is no mapping of fields to values")
+    return found or {}

@@ -1,0 +1,289 @@
+"""Kaggle, as a backend.
+
+A run's notebook is called after the run, so whoever submits it again finds it there, and whoever
+reads the run's tags finds the notebook. It is pushed by Kaggle's own client, which reports success
+whatever Kaggle answers; here a refusal is an error, and an answer that was lost is looked for.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
+from kaggleops.backends.kaggle import log, outputs
+from kaggleops.backends.kaggle.config import KaggleConfig
+from kaggleops.backends.kaggle.http import NoAnswerError, NotThereError, explained, session
+from kaggleops.backends.remote_run import Downloaded
+from kaggleops.errors import UsageError
+from kaggleops.project.launch import temporary_folder
+
+if TYPE_CHECKING:
+    from kaggleops.backends.kaggle.client import Client
+
+_log = logging.getLogger("kaggleops")
+
+NOTEBOOK = "kaggle_notebook"
+"""The tag of a run that names its notebook: `owner/slug`."""
+
+_STATUSES = {
+    "NEW_SCRIPT": "SCHEDULED",
+    "QUEUED": "SCHEDULED",
+    "RUNNING": "RUNNING",
+    "COMPLETE": "FINISHED",
+    "ERROR": "FAILED",
+    "CANCEL_REQUESTED": "RUNNING",
+    "CANCEL_ACKNOWLEDGED": "KILLED",
+}
+_SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
+_PAGE = 100  # files in one answer
+
+
+class KaggleBackend(Backend[KaggleConfig]):
+    """Runs commits on Kaggle, as the user whose credentials this machine has."""
+
+    name: ClassVar[str] = "kaggle"
+    config_type = KaggleConfig
+
+    @functools.cached_property
+    def _client(self) -> "Client":
+        return _client()
+
+    # -- submitting ---------------------------------------------------------------------------
+
+    def check(self, tracking_uri: str, config: KaggleConfig) -> None:
+        """Make sure that the notebook will reach the bucket, and that there is quota left."""
+        doing = "submitting to Kaggle"
+        if not tracking_uri.startswith("gs://"):
+            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
+            raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
+        if not config.credentials:
+            # Secrets cannot be attached through the API: kaggle-api, issue 582.
+            raise UsageError(
+                doing,
+                "no dataset with the bucket's credentials is named",
+                "`kaggleops credentials create kaggle` makes one; name it under `credentials` in "
+                "config/backend/kaggle.yaml.",
+            )
+        for quota in self.quota():
+            if quota.resource == config.resource and not quota.left_hours:
+                again = f"; it is refreshed on {quota.refreshes:%d %B}" if quota.refreshes else ""
+                problem = f"all {quota.total_hours:g} hours of {quota.resource} are used{again}"
+                hint = "Without an accelerator there is no quota: machine_shape: ''."
+                raise RefusedError(doing, problem, hint)
+
+    def place(self, run_id: str, config: KaggleConfig) -> dict[str, str]:
+        """Return the tag that names the notebook of a run."""
+        return {NOTEBOOK: f"{self._client.user}/kaggleops-{run_id}"}
+
+    def send(self, tags: Mapping[str, str], notebook: str, config: KaggleConfig) -> None:
+        """Push the notebook, unless a session of it is under way."""
+        ref = tags[NOTEBOOK]
+        before = self._version(ref)
+        if before and not self._state(ref).ended:
+            return
+        try:
+            answer = _push(ref, notebook, config)
+        except NoAnswerError:
+            if self._version(ref) > before:
+                return
+            raise
+        self._refuse_invalid(ref, answer)
+        given = self._metadata(ref).machine_shape
+        if config.machine_shape and given != config.machine_shape:
+            _log.warning("Kaggle has no %s for you: it gives %s.", config.machine_shape, given)
+
+    def _refuse_invalid(self, ref: str, answer: Any) -> None:
+        doing = f"pushing {ref} to Kaggle"
+        if answer.error:
+            hint = "`kaggleops quota` shows what is left, `kaggleops status` what is running."
+            raise RefusedError(doing, answer.error, hint)
+        invalid = {
+            "competition": answer.invalid_competition_sources,
+            "dataset": answer.invalid_dataset_sources,
+            "kernel": answer.invalid_kernel_sources,
+            "model": answer.invalid_model_sources,
+        }
+        named = ", ".join(f"{kind} {each}" for kind, some in invalid.items() for each in some or ())
+        if named:
+            # It was pushed all the same, and would train without its data.
+            self.remove(ref)
+            hint = "Correct them in config/backend/kaggle.yaml. (A competition has to be joined.)"
+            raise RefusedError(doing, f"you cannot use these sources: {named}", hint)
+        if not answer.version_number:
+            raise RefusedError(doing, "Kaggle made no version of it, and did not say why")
+
+    def remove(self, ref: str) -> None:
+        """Delete a notebook; a session of it ends.
+
+        Raises:
+            KaggleOpsError: Kaggle does not do it.
+        """
+        from kagglesdk.kernels.types.kernels_api_service import ApiDeleteKernelRequest
+
+        request = _about(ApiDeleteKernelRequest, ref)
+        self._client.ask(f"deleting {ref}", "delete_kernel", request)
+
+    def _version(self, ref: str) -> int:
+        """Return the number of the notebook's latest version, 0 if there is none."""
+        try:
+            return int(self._metadata(ref).current_version_number or 0)
+        except NotThereError:
+            return 0
+
+    def _metadata(self, ref: str) -> Any:
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+        request = _about(ApiGetKernelRequest, ref)
+        return self._client.ask(f"looking for {ref} on Kaggle", "get_kernel", request).metadata
+
+    # -- watching -----------------------------------------------------------------------------
+
+    def state(self, tags: Mapping[str, str]) -> JobState:
+        """Return how far the notebook is."""
+        return self._state(tags[NOTEBOOK])
+
+    def _state(self, ref: str) -> JobState:
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+        request = _about(ApiGetKernelSessionStatusRequest, ref)
+        doing = f"asking Kaggle about {ref}"
+        try:
+            answer = self._client.ask(doing, "get_kernel_session_status", request)
+        except KeyError as error:  # the client knows no other words than its own
+            return JobState(UNKNOWN, str(error.args[0]))
+        said = answer.status.name
+        return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message)
+
+    def page(self, tags: Mapping[str, str]) -> str:
+        """Return the notebook's address."""
+        return f"https://www.kaggle.com/code/{tags[NOTEBOOK]}"
+
+    def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
+        """Yield the lines of the notebook's log."""
+        ref = tags[NOTEBOOK]
+
+        def ended() -> bool:
+            return self._state(ref).ended
+
+        def kept() -> log.Entries:
+            return log.parsed(self._output(ref).log or "")
+
+        if follow:
+            return log.follow(_live(self._client, ref), kept, ended)
+        if ended():
+            return log.Log().new(kept())
+        return log.until_silent(_live(_client(silence=_SILENCE), ref))
+
+    def quota(self) -> list[Quota]:
+        """Return the hours of GPU and TPU."""
+        answer = self._client.ask(
+            "reading Kaggle's quota", "get_accelerator_quota_statistics", None
+        )
+        both = {"GPU": answer.gpu_quota, "TPU": answer.tpu_quota}
+        return [
+            Quota(
+                backend=self.name,
+                resource=resource,
+                used_hours=counted.time_used.total_seconds() / 3600,
+                total_hours=counted.total_time_allowed.total_seconds() / 3600,
+                refreshes=answer.quota_refresh_time,
+            )
+            for resource, counted in both.items()
+            if counted is not None
+        ]
+
+    # -- bringing home ------------------------------------------------------------------------
+
+    def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
+        """Bring what the notebook left in /kaggle/working."""
+        ref = tags[NOTEBOOK]
+        listed: list[tuple[str, str]] = []
+        page = self._output(ref)
+        while True:
+            listed += [(each.file_name, each.url) for each in page.files or ()]
+            if not page.next_page_token:
+                break
+            page = self._output(ref, page.next_page_token)
+        with session() as fetching:
+            return outputs.keep(listed, self._sizes(ref), directory, fetching)
+
+    def _output(self, ref: str, token: str = "") -> Any:
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+        request = _about(ApiListKernelSessionOutputRequest, ref, token)
+        return self._client.ask(f"listing what {ref} left", "list_kernel_session_output", request)
+
+    def _sizes(self, ref: str) -> dict[str, int]:
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelFilesRequest
+
+        sizes: dict[str, int] = {}
+        token = ""
+        while True:
+            request = _about(ApiListKernelFilesRequest, ref, token)
+            page = self._client.ask(f"listing the files of {ref}", "list_kernel_files", request)
+            sizes |= {each.name: each.size for each in page.files or ()}
+            token = page.next_page_token
+            if not token:
+                return sizes
+
+
+def _client(**how: Any) -> "Client":
+    try:
+        from kaggleops.backends.kaggle.client import Client
+    except ModuleNotFoundError as error:
+        hint = "Install it: pip install 'kaggleops[kaggle]'."
+        raise UsageError("using Kaggle", f"{error.name} is not installed", hint) from None
+    return Client(**how)
+
+
+def _about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
+    """Return a request about a notebook; for one page of a list, if there is a token."""
+    request = kind()
+    request.user_name, request.kernel_slug = ref.split("/")
+    if token is not None:
+        request.page_size = _PAGE
+        request.page_token = token or None
+    return request
+
+
+def _live(client: "Client", ref: str) -> Callable[[], log.Entries]:
+    def opened() -> log.Entries:
+        with explained(f"reading the log of {ref}"):
+            yield from client.kernels_logs_stream(ref)
+
+    return opened
+
+
+def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
+    from kaggleops.backends.kaggle.client import quietly
+
+    client = _client(again=False)
+    credentials = [config.credentials] if config.credentials else []
+    metadata = {
+        "id": ref,
+        # A title that makes another slug would make another notebook.
+        "title": ref.partition("/")[2],
+        "code_file": "run.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_internet": config.internet,
+        "machine_shape": config.machine_shape or None,
+        "docker_image": config.docker_image or None,
+        "docker_image_pinning_type": config.docker_image_pinning or None,
+        "competition_sources": config.competition_sources,
+        "dataset_sources": [*credentials, *config.dataset_sources],
+        "kernel_sources": config.kernel_sources,
+        "model_sources": config.model_sources,
+    }
+    seconds = str(int(config.session_hours * 3600)) if config.session_hours else None
+    with temporary_folder() as folder:
+        (folder / "run.ipynb").write_text(notebook)
+        (folder / client.KERNEL_METADATA_FILE).write_text(json.dumps(metadata))
+        return quietly(
+            f"pushing {ref} to Kaggle", lambda: client.kernels_push(str(folder), seconds)
+        )

@@ -1,0 +1,76 @@
+"""Kaggle's own client, with time-outs and patience, and quiet."""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, TypeVar
+
+from kaggle.api.kaggle_api_extended import KaggleApi
+
+from kaggleops.backends.kaggle.http import ASK_AGAIN, ASK_ONCE, READ, explained, mount
+from kaggleops.errors import UsageError
+
+_Answer = TypeVar("_Answer")
+
+
+class Client(KaggleApi):
+    """The client, signed in as the user of this machine.
+
+    Args:
+        again: whether a request may be repeated.
+        silence: seconds without a byte after which an answer is given up.
+
+    Raises:
+        UsageError: there are no credentials.
+    """
+
+    def __init__(self, *, again: bool = True, silence: float = READ) -> None:
+        super().__init__()
+        self._retry = ASK_AGAIN if again else ASK_ONCE
+        self._silence = silence
+        try:
+            with redirect_stdout(io.StringIO()), explained("signing in to Kaggle"):
+                self.authenticate()
+        except SystemExit:
+            raise UsageError(
+                "signing in to Kaggle",
+                "there are no credentials on this machine",
+                "`kaggle auth login`, or a token from https://www.kaggle.com/settings in "
+                "~/.kaggle/access_token.",
+            ) from None
+
+    @property
+    def user(self) -> str:
+        """The user's name, as it stands in addresses."""
+        return str(self.config_values[self.CONFIG_NAME_USER])
+
+    def build_kaggle_client(self) -> Any:
+        """Return a connection; all of the client's calls make theirs here."""
+        made = super().build_kaggle_client()
+        http = made.http_client()
+        http._init_session()
+        mount(http._session, self._retry, self._silence)
+        return made
+
+    def ask(self, doing: str, method: str, request: Any) -> Any:
+        """Call a method of the notebooks' service and return its answer.
+
+        Raises:
+            KaggleOpsError: in one line, whatever was wrong.
+        """
+
+        def call() -> Any:
+            with self.build_kaggle_client() as kaggle:
+                return getattr(kaggle.kernels.kernels_api_client, method)(request)
+
+        return quietly(doing, call)
+
+
+def quietly(doing: str, call: Callable[[], _Answer]) -> _Answer:
+    """Return what a call of the client's returns, and print nothing of what it prints.
+
+    Raises:
+        KaggleOpsError: in one line, whatever was wrong.
+    """
+    with redirect_stdout(io.StringIO()), explained(doing):
+        return call()

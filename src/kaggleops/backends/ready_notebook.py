@@ -1,0 +1,40 @@
+"""The notebook that a platform runs: notebooks/run.ipynb, with its parameter cell filled in."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError
+
+_HERE = Path(__file__).parent
+_PACKED = _HERE / "run.ipynb"  # where a wheel has it
+_IN_REPOSITORY = _HERE.parents[2] / "notebooks/run.ipynb"
+_ASSIGNMENT = re.compile(r"(\w+) = ")
+
+
+def ready_notebook(parameters: Mapping[str, str]) -> str:
+    """Return the notebook's JSON with these values for its parameters.
+
+    Args:
+        parameters: values by name; those that are not named keep the notebook's own.
+
+    Raises:
+        KaggleOpsError: it has no such parameter.
+    """
+    source = _PACKED if _PACKED.is_file() else _IN_REPOSITORY
+    notebook = json.loads(source.read_text())
+    (cell,) = (
+        each for each in notebook["cells"] if "parameters" in each["metadata"].get("tags", [])
+    )
+    left = dict(parameters)
+    lines = "".join(cell["source"]).splitlines()
+    for number, line in enumerate(lines):
+        found = _ASSIGNMENT.match(line)
+        if found and found[1] in left:
+            # A string in JSON is the same string in Python.
+            lines[number] = f"{found[1]} = {json.dumps(left.pop(found[1]))}"
+    if left:
+        raise KaggleOpsError(f"filling in {source.name}", f"it has no parameter {min(left)!r}")
+    cell["source"] = "\n".join(lines).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"

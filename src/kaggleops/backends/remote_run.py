@@ -1,0 +1,158 @@
+"""A run that a platform executes, wherever the one who looks is: all is told by its tags.
+
+The bucket is the truth. The platform is asked only for what the bucket cannot know: whether the job
+still waits for a machine, whether it ended without a word, what it printed, which files it left.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.projects.submitted_run import SubmittedRun
+
+from kaggleops.backends.jobs import JobState, is_ended
+from kaggleops.errors import KaggleOpsError
+from kaggleops.tracking.cancelling import cancel
+
+if TYPE_CHECKING:
+    from kaggleops.backends.base import Backend
+
+_PAUSE = 10.0  # seconds between two looks at a run that is waited for
+
+JOB_ENDED = "job_ended"
+"""The tag of a run whose job ended before the run did: how, in the platform's words."""
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What was brought from a platform.
+
+    Args:
+        files: where they lie now.
+        problems: one line for each file that was refused, or did not arrive whole.
+    """
+
+    files: list[Path]
+    problems: list[str]
+
+
+class RemoteRun(SubmittedRun):
+    """MLflow's handle of a submitted run, with its log and its files.
+
+    Args:
+        backend: which platform has it.
+        tracking_uri: the bucket's.
+        run_id: which run.
+    """
+
+    def __init__(self, backend: "Backend", tracking_uri: str, run_id: str) -> None:
+        super().__init__()
+        self.backend = backend
+        self.tracking_uri = tracking_uri
+        self._run_id = run_id
+        self._client = mlflow.MlflowClient(tracking_uri)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run_id
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The run's tags."""
+        tags: Mapping[str, str] = self._run().data.tags
+        return tags
+
+    @property
+    def page(self) -> str:
+        """Where the platform shows the job, or ""."""
+        return self.backend.page(self.tags)
+
+    def _run(self) -> Run:
+        return self._client.get_run(self.run_id)
+
+    def state(self) -> JobState | None:
+        """Return how far its job is, None where there is nobody to ask.
+
+        Raises:
+            KaggleOpsError: the platform does not answer.
+        """
+        return self.backend.state(self.tags)
+
+    def get_status(self) -> str:
+        """Return the run's status, and settle it if its job ended without a word.
+
+        Raises:
+            KaggleOpsError: the platform does not answer.
+        """
+        status: str = self._run().info.status
+        return status if is_ended(status) else self.settle(self.state())
+
+    def settle(self, state: JobState | None) -> str:
+        """Return the run's status; if its job has ended and it has not, it ends as that did.
+
+        Args:
+            state: how far its job is. What a job writes is in the bucket before it ends, so a run
+                that is still open afterwards stays open for ever unless somebody says so.
+        """
+        status: str = self._run().info.status
+        if is_ended(status) or state is None or not state.ended:
+            return status
+        ended = "KILLED" if state.status == "KILLED" else "FAILED"
+        self._client.set_tag(self.run_id, JOB_ENDED, str(state))
+        self._client.set_terminated(self.run_id, ended)
+        return ended
+
+    def wait(self) -> bool:
+        """Wait until the run has ended, and tell whether it succeeded."""
+        while not is_ended(status := self.get_status()):
+            time.sleep(_PAUSE)
+        return status == "FINISHED"
+
+    def cancel(self) -> None:
+        """Set the run to KILLED in the bucket: it stops at its next look, or never starts.
+
+        Raises:
+            UsageError: it has ended already.
+        """
+        cancel(self.tracking_uri, self.run_id)
+
+    def logs(self, follow: bool = False) -> Iterator[str]:
+        """Yield the lines that its job printed.
+
+        Args:
+            follow: go on until the job has ended.
+
+        Raises:
+            KaggleOpsError: the platform has none, or does not answer.
+        """
+        return self.backend.logs(self.tags, follow)
+
+    def download(self, directory: Path) -> Downloaded:
+        """Bring what came of it: artifacts into `artifacts/`, the platform's files into `output/`.
+
+        Args:
+            directory: made if need be.
+
+        Raises:
+            KaggleOpsError: the bucket or the platform does not answer.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        artifacts = self._artifacts(directory / "artifacts")
+        output = self.backend.download(self.tags, directory / "output")
+        return Downloaded([*artifacts, *output.files], output.problems)
+
+    def _artifacts(self, directory: Path) -> list[Path]:
+        if not self._client.list_artifacts(self.run_id):
+            return []
+        directory.mkdir(exist_ok=True)
+        try:
+            self._client.download_artifacts(self.run_id, "", str(directory))
+        except Exception as error:
+            doing = f"downloading the artifacts of run {self.run_id}"
+            raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
+        return sorted(path for path in directory.rglob("*") if path.is_file())

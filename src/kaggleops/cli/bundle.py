@@ -1,0 +1,60 @@
+"""`kaggleops bundle`."""
+
+from pathlib import Path
+
+import click
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.output import print_json, print_rows
+from kaggleops.errors import UsageError
+
+
+@click.command("bundle")
+@bucket_option
+@click.option("--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD.")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="A folder of the git repository. Default: this one.",
+)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write it into a folder instead, to upload it as a dataset.",
+)
+@json_option
+def bundle_command(
+    bucket: str | None, version: str | None, repository: Path, folder: Path | None, as_json: bool
+) -> None:
+    """Put a commit into the bucket for machines that cannot clone it.
+
+    For private code, and for commits that are not pushed: a git bundle under the bucket's `code/`,
+    where notebooks/run.ipynb finds it by the commit's hash.
+    """
+    from kaggleops.project.bundle import key_of, send
+    from kaggleops.project.git import bundle, find_commit
+
+    place = bucket_of(bucket) if folder is None else ""
+    commit = find_commit(repository, version)
+    if commit.uncommitted and version is None:
+        raise UsageError(
+            f"bundling {commit.sha[:10]}",
+            f"{commit.uncommitted} files are changed and not committed",
+            "Commit them, or add --version HEAD to bundle the commit without them.",
+        )
+    if folder is None:
+        where = f"{bucket_uri(place)}/{send(commit, bucket_at(place))}"
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        where = str(bundle(commit, folder / Path(key_of(commit.sha)).name))
+    if as_json:
+        print_json(commit=commit.sha, repository=commit.origin, bundle=where)
+        return
+    print_rows(
+        ("Bundle", where),
+        ("In the notebook", f'repository = "{commit.origin}"'),
+        ("", f'version = "{commit.sha}"'),
+    )

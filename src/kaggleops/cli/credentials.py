@@ -1,0 +1,147 @@
+"""`kaggleops credentials`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kaggleops.cli.options import json_option
+from kaggleops.cli.output import err, out, print_json, print_rows
+from kaggleops.errors import UsageError
+
+_PLATFORMS = click.Choice(["kaggle", "runpod", "docker"])
+
+
+def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--account",
+        metavar="EMAIL",
+        help="The runner's service account. Default: `runner:` in config/local.yaml.",
+    )(command)
+
+
+@click.group("credentials")
+def credentials_command() -> None:
+    """The runner's keys: what each platform needs to reach the bucket.
+
+    A key belongs to a service account that may use the bucket and nothing else. No command prints
+    one.
+    """
+
+
+@credentials_command.command("create")
+@click.argument("platform", type=_PLATFORMS)
+@_account_option
+@json_option
+def create_command(platform: str, account: str | None, as_json: bool) -> None:
+    """Make a key and put it where a platform finds it."""
+    from kaggleops.platforms.key_register import made_keys
+
+    if any(each.platform == platform for each in made_keys()):
+        hint = f"Replace it: kaggleops credentials rotate {platform}"
+        raise UsageError(f"creating a key for {platform}", "there is one already", hint)
+    _put_new(platform, _account(account), as_json)
+
+
+@credentials_command.command("rotate")
+@click.argument("platform", type=_PLATFORMS)
+@_account_option
+@json_option
+def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
+    """Put a new key in place of a platform's, then delete the old one."""
+    from kaggleops.platforms.key_register import forget, made_keys
+    from kaggleops.platforms.keys import Keys
+
+    old = [each for each in made_keys() if each.platform == platform]
+    _put_new(platform, account or (old[-1].account if old else _account(None)), as_json)
+    for each in old:
+        Keys(each.account).delete(each.id)
+        forget(each.id)
+        err.print(f"Deleted the old key {each.id}.", highlight=False)
+
+
+@credentials_command.command("list")
+@_account_option
+@json_option
+def list_command(account: str | None, as_json: bool) -> None:
+    """Show the runner's keys as Google has them, and what each is for."""
+    from kaggleops.platforms.key_register import made_keys
+    from kaggleops.platforms.keys import Keys
+
+    keys = Keys(_account(account))
+    known = {each.id: each for each in made_keys()}
+    rows = [
+        {
+            "id": key.id,
+            "created": key.created,
+            "platform": known[key.id].platform if key.id in known else "",
+            "where": known[key.id].where if key.id in known else "not made on this machine",
+        }
+        for key in keys.list()
+    ]
+    if as_json:
+        print_json(account=keys.account, keys=rows)
+        return
+    for row in rows:
+        line = f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}"
+        out.print(line, highlight=False)
+    if not rows:
+        out.print(f"{keys.account} has no keys.", highlight=False)
+
+
+@credentials_command.command("revoke")
+@click.argument("name", metavar="PLATFORM|KEY")
+@_account_option
+def revoke_command(name: str, account: str | None) -> None:
+    """Delete a platform's keys and take them away there, or delete one key by its id."""
+    from kaggleops.platforms.key_places import PLACES
+    from kaggleops.platforms.key_register import forget, made_keys
+    from kaggleops.platforms.keys import Keys
+
+    found = [each for each in made_keys() if name in (each.platform, each.id)]
+    if name in PLACES and not found:
+        hint = "`kaggleops credentials list` shows all keys; name one by its id."
+        raise UsageError(f"revoking {name}'s key", "none was made on this machine", hint)
+    # At Google first: from then on it opens nothing, wherever a copy lies.
+    ids = {each.id: each.account for each in found}
+    if not ids:
+        owner = _account(account)
+        if not any(key.id == name for key in Keys(owner).list()):
+            raise UsageError(f"revoking {name}", f"{owner} has no such key")
+        ids = {name: owner}
+    for key_id, owner in ids.items():
+        Keys(owner).delete(key_id)
+        forget(key_id)
+        out.print(f"Deleted key {key_id} of {owner}.", highlight=False)
+    for platform in {each.platform for each in found}:
+        if not any(each.platform == platform for each in made_keys()):
+            PLACES[platform]().remove()
+
+
+def _put_new(platform: str, account: str, as_json: bool) -> None:
+    from kaggleops.platforms.key_places import PLACES
+    from kaggleops.platforms.key_register import Made, note
+    from kaggleops.platforms.keys import Keys
+
+    keys, place = Keys(account), PLACES[platform]()
+    key_id, content = keys.create()
+    try:
+        where = place.put(content)
+    except BaseException:
+        keys.delete(key_id)  # nobody has it, and an account may have ten
+        raise
+    note(Made(key_id, account, platform, where))
+    if as_json:
+        print_json(id=key_id, account=account, platform=platform, where=where)
+        return
+    print_rows(("Key", key_id), ("Account", account), ("Where", where), ("Next", place.next_step()))
+
+
+def _account(named: str | None) -> str:
+    from kaggleops.platforms.settings import local_setting
+
+    if found := named or local_setting(Path(), "runner"):
+        return found
+    hint = "Add --account EMAIL, or write `runner: …` into config/local.yaml."
+    raise UsageError("choosing the runner's account", "none is named", hint)

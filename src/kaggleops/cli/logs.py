@@ -1,0 +1,22 @@
+"""`kaggleops logs`."""
+
+import json
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.options import bucket_of, bucket_option
+
+
+@click.command("logs")
+@click.argument("run")
+@bucket_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as an object of JSON.")
+def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> None:
+    """Show what the job of a submitted RUN prints."""
+    from kaggleops.backends.finding import submitted_run
+
+    found = submitted_run(tracking_uri(bucket_of(bucket)), run)
+    for line in found.logs(follow):
+        click.echo(json.dumps({"line": line}) if as_json else line)

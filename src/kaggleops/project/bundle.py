@@ -1,0 +1,83 @@
+"""A commit that a runner cannot clone (private, or not pushed), as a git bundle.
+
+It lies in the bucket's `code/`, or in a dataset that is mounted where there is no network.
+"""
+
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
+from kaggleops.errors import UsageError
+from kaggleops.project.git import Commit, bundle, fetch, fetch_bundle
+
+_SUFFIX = ".bundle"
+_SHA = re.compile(r"[0-9a-f]{40,64}")
+_MOUNTS = ("*", "*/*/*")  # /kaggle/input/<slug>/, /kaggle/input/datasets/<owner>/<slug>/
+
+
+def key_of(sha: str) -> str:
+    """Return where in a bucket the bundle of a commit lies."""
+    return f"code/{sha}{_SUFFIX}"
+
+
+def send(commit: Commit, bucket: Bucket) -> str:
+    """Put a commit into a bucket, unless it is there; return its key.
+
+    Raises:
+        GitError: git failed.
+        BucketError: the bucket cannot be written.
+    """
+    key = key_of(commit.sha)
+    if bucket.stat(key) is None:
+        bucket.prepare()
+        with tempfile.TemporaryDirectory(prefix="kaggleops-code-") as folder:
+            bucket.write(key, bundle(commit, Path(folder) / "code"), expected=ABSENT)
+    return key
+
+
+def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> Commit:
+    """Fetch one commit from its repository or, where that fails, from its bundle in a bucket.
+
+    Args:
+        url: the repository's address, which the run carries either way.
+        version: a commit, branch or tag; only a full commit hash is looked for in the bucket.
+        folder: where to; made here.
+        bucket: where bundles may lie.
+
+    Raises:
+        UsageError: it is in neither.
+    """
+    try:
+        return fetch(url, version, folder / "clone")
+    except UsageError:
+        stored = None
+        if _SHA.fullmatch(version):
+            with suppress(ObjectNotFoundError):
+                stored = bucket.read(key_of(version))
+        if stored is None:
+            raise
+    file = folder / f"{version}{_SUFFIX}"
+    file.write_bytes(stored.data)
+    return fetch_bundle(file, url, folder / "unbundled")
+
+
+def mounted_bundle(inputs: Path | None, version: str) -> Path | None:
+    """Return the bundle of a commit among what a platform has mounted, or None.
+
+    Args:
+        inputs: the folder of all mounts.
+        version: a commit, whole or shortened; any if empty.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if inputs is None:
+        return None
+    found = [file for up in _MOUNTS for file in inputs.glob(f"{up}/{version}*{_SUFFIX}")]
+    if len(found) > 1:
+        names = ", ".join(file.stem[:10] for file in found)
+        doing = f"looking for the code under {inputs}"
+        raise UsageError(doing, f"it holds several commits: {names}", "Fill in `version`.")
+    return found[0] if found else None

@@ -1,0 +1,24 @@
+"""One world for a module, and a place in it."""
+
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+
+from .places import PLACES, Place
+from .world import World, world
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world whose Kaggle lets sessions wait until a test starts them."""
+    with pytest.MonkeyPatch.context() as patch, world(tmp_path_factory.mktemp("w"), patch) as made:
+        made.kaggle.hold_sessions()
+        yield made
+        mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module", params=sorted(PLACES))
+def place(request: pytest.FixtureRequest, outside: World) -> Place:
+    """Each backend with its platform."""
+    return PLACES[request.param](outside)

@@ -1,0 +1,107 @@
+"""The platforms of the conformance suite: how a test lets what was submitted there happen."""
+
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kaggleops.backends.finding import backend_named
+from kaggleops.backends.remote_run import RemoteRun
+from kaggleops.project.git import find_commit
+from kaggleops.project.launch import Launch
+from kaggleops.project.overrides import Overrides
+from tests.fakes import platforms
+
+from .world import TRACKING, World
+
+
+class Place(ABC):
+    """One backend, and its platform."""
+
+    name = ""
+    has_logs = True
+    output: tuple[str, ...] = ()
+    """The files that the toy leaves on the platform."""
+    machine = ""
+    """What its machines are, for the tag `backend`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.backend = backend_named(self.name)
+
+    @property
+    @abstractmethod
+    def fields(self) -> dict[str, Any]:
+        """The fields of the backend's configuration."""
+
+    @abstractmethod
+    def start(self, run: RemoteRun) -> None:
+        """Let a machine take it, if none has."""
+
+    @abstractmethod
+    def wait(self, run: RemoteRun) -> None:
+        """Return when nothing of it runs any more."""
+
+    def submit(self, *overrides: str, entry_point: str = "main") -> RemoteRun:
+        """Submit the toy."""
+        what = Launch(TRACKING, Overrides(overrides, None), entry_point)
+        config = self.backend.read_config(self.fields, "a test")
+        return self.backend.submit(find_commit(self.world.repository.folder), what, config)
+
+
+class OnKaggle(Place):
+    """The loopback Kaggle, whose sessions wait until they are started."""
+
+    name = "kaggle"
+    machine = "kaggle"
+    output = ("output/predictions.csv",)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"credentials": "ada/bucket-key", "machine_shape": ""}
+
+    def start(self, run: RemoteRun) -> None:
+        self.world.kaggle.session(run.tags["kaggle_notebook"]).start()
+
+    def wait(self, run: RemoteRun) -> None:
+        self.world.kaggle.session(run.tags["kaggle_notebook"]).wait()
+
+
+class ByHand(Place):
+    """Somebody who takes the notebook to Colab."""
+
+    name = "manual"
+    machine = "colab"
+    has_logs = False
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.folder = world.folder / "notebooks"
+        self.folder.mkdir()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"folder": str(self.folder)}
+
+    def start(self, run: RemoteRun) -> None:
+        if run.run_id in self._running:
+            return
+        file = Path(run.tags["notebook_file"])
+        root = self.world.folder / "colab" / run.run_id
+        key = '{"type": "fake"}'
+        environment = platforms.colab(root, key=key, STORAGE_EMULATOR_HOST=self.world.gcs.url)
+        self._running[run.run_id] = subprocess.Popen(
+            [sys.executable, "-m", "papermill", str(file), str(root / "executed.ipynb")],
+            cwd=root,
+            env={**environment, "KAGGLEOPS_FLUSH_SECONDS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def wait(self, run: RemoteRun) -> None:
+        self._running[run.run_id].wait(timeout=280)
+
+
+PLACES: dict[str, Callable[[World], Place]] = {"kaggle": OnKaggle, "manual": ByHand}

@@ -1,0 +1,62 @@
+"""A real server over a bucket, and a real browser that looks at it; one of each for all tests."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+
+from tests.browser.world import World
+from tests.conftest import unavailable
+from tests.fakes.gcs_server import GcsServer
+from tests.server.serving import Serving, serving
+
+
+@pytest.fixture(scope="package")
+def context() -> Iterator[BrowserContext]:
+    """One browser with one cache, so that MLflow's 20 MB of JavaScript are read once."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        unavailable("there is no Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        context = browser.new_context(viewport={"width": 1400, "height": 800})
+        context.add_init_script("localStorage.clear()")  # where the UI keeps how a table was shown
+        yield context
+        browser.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)  # a busy machine draws a chart in many seconds
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="package")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A bucket with the runs of two commits on three backends."""
+    with GcsServer() as gcs, pytest.MonkeyPatch.context() as patch:
+        gcs.create_bucket("our-bucket")
+        patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        patch.setenv("KAGGLEOPS_HOME", str(tmp_path_factory.mktemp("training")))
+        patch.setenv("KAGGLEOPS_FLUSH_SECONDS", "1")
+        yield World("gs://our-bucket/mlruns")
+
+
+@pytest.fixture(scope="package")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The disk of the machine that serves."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="package")
+def server(world: World, home: Path) -> Iterator[Serving]:
+    with serving("--bucket", world.uri, home=home) as server:
+        yield server

@@ -1,0 +1,118 @@
+"""What Kaggle's API can do with competitions that files are submitted to."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kagglesdk.competitions.types import competition_api_service as types
+
+from tests.fakes.kaggle.behaviour import Behaviour
+from tests.fakes.kaggle.paging import page_of
+from tests.fakes.kaggle.store import (
+    Competition,
+    Store,
+    Submission,
+    User,
+    bad_request,
+    timestamp,
+)
+
+Content = Mapping[str, Any]
+
+
+class Competitions:
+    """Answers requests about competitions.
+
+    Args:
+        store: what there is.
+        behaviour: how it is to misbehave.
+    """
+
+    def __init__(self, store: Store, behaviour: Behaviour) -> None:
+        self._store = store
+        self._behaviour = behaviour
+
+    def submit(self, user: User, request: types.ApiCreateSubmissionRequest) -> Content:
+        with self._store.lock:
+            competition = self._store.competition(request.competition_name)
+            if _left_today(competition, user) == 0:
+                raise bad_request("You have reached the daily limit of submissions.")
+            blob = self._store.take_blob(request.blob_file_tokens)
+            content = blob.content or b""
+            score, error = _scored(competition, content)
+            made = Submission(
+                self._store.next_id(),
+                user.name,
+                blob.name,
+                request.submission_description or "",
+                len(content),
+                score,
+                error,
+            )
+            competition.submissions.append(made)
+        return {"message": f"Successfully submitted to {competition.title}", "ref": made.ref}
+
+    def submissions(self, user: User, request: types.ApiListSubmissionsRequest) -> Content:
+        competition = self._store.competition(request.competition_name)
+        mine = [each for each in reversed(competition.submissions) if each.user == user.name]
+        some, token = page_of(mine, request.page_size, request.page_token, request.page)
+        pending = self._behaviour.score_is_late()
+        return {
+            "submissions": [_described(each, pending=pending) for each in some],
+            "nextPageToken": token,
+        }
+
+    def limits(self, user: User, request: types.ApiGetSubmissionLimitsRequest) -> Content:
+        competition = self._store.competition(request.competition_name)
+        left = _left_today(competition, user)
+        return {"numToday": competition.daily_limit - left, "numAllowedNow": left}
+
+    def leaderboard(self, user: User, request: types.ApiGetLeaderboardRequest) -> Content:
+        competition = self._store.competition(request.competition_name)
+        scored = [each for each in competition.submissions if each.score is not None]
+        scored.sort(key=lambda each: each.score or 0.0)
+        best = {each.user: each for each in scored}
+        ranked = sorted(best.values(), key=scored.index, reverse=True)
+        some, token = page_of(ranked, request.page_size, request.page_token)
+        teams = [
+            {"teamName": each.user, "submissionDate": timestamp(each.date), "score": _shown(each)}
+            for each in some
+        ]
+        return {"submissions": teams, "nextPageToken": token}
+
+
+def _scored(competition: Competition, content: bytes) -> tuple[float | None, str]:
+    try:
+        return competition.score(content), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _left_today(competition: Competition, user: User) -> int:
+    today = datetime.now(UTC).date()
+    made = [
+        each
+        for each in competition.submissions
+        if each.user == user.name and each.date.date() == today and not each.error
+    ]
+    return competition.daily_limit - len(made)
+
+
+def _described(submission: Submission, *, pending: bool) -> Content:
+    status = "PENDING" if pending else "ERROR" if submission.error else "COMPLETE"
+    return {
+        "ref": submission.ref,
+        "totalBytes": submission.size,
+        "date": timestamp(submission.date),
+        "description": submission.description,
+        "errorDescription": "" if pending else submission.error,
+        "fileName": submission.file_name,
+        "publicScore": "" if pending else _shown(submission),
+        "status": status,
+        "submittedBy": submission.user,
+        "teamName": submission.user,
+    }
+
+
+def _shown(submission: Submission) -> str:
+    return "" if submission.score is None else f"{submission.score:.5f}"
