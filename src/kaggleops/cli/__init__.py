@@ -12,6 +12,7 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
+from kaggleops.cli.bisect import bisect_command
 from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.compare import compare_command
@@ -25,6 +26,7 @@ from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.quota import quota_command
+from kaggleops.cli.reproduce import reproduce_command
 from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
@@ -60,6 +62,8 @@ for command in (
     status_command,
     compare_command,
     leaderboard_command,
+    bisect_command,
+    reproduce_command,
     logs_command,
     cancel_command,
     resume_command,

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from kaggleops.cli.indexed import history_of
+from kaggleops.cli.indexed import asked
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from kaggleops.reports.comparing import Comparison
+    from kaggleops.reports.history import History
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
@@ -46,23 +47,26 @@ def compare_command(
     """
     from kaggleops.project.git_history import repository_around
     from kaggleops.reports.comparing import compare
+    from kaggleops.reports.comparison_page import page
     from kaggleops.reports.comparison_text import to_json, to_markdown
     from kaggleops.reports.out_of_fold import reader
     from kaggleops.reports.selecting import Selector
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
-    with history_of(place) as history:
+    rows = reader(bucket_at(place))
+
+    def answer(history: "History") -> "tuple[Comparison, str]":
         selector = Selector(history, repository, experiment, metrics[0] if metrics else None)
         sides = [selector.find(name) for name in names]
         if len(sides) == 1:
             sides.insert(0, selector.before(sides[0]))
-        rows = reader(bucket_at(place))
         found = compare(sides, repository, metrics=metrics, rows=rows)
-        if html is not None:
-            from kaggleops.reports.comparison_page import page
+        return found, page(found, history) if html else ""
 
-            html.write_text(page(found, history), encoding="utf-8")
+    found, written = asked(place, answer)
+    if html is not None:
+        html.write_text(written, encoding="utf-8")
     if as_json:
         print_json(**to_json(found))
     elif markdown:

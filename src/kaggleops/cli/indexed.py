@@ -3,28 +3,47 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.progress import Progress
 
 from kaggleops.cli.options import bucket_at
 from kaggleops.cli.output import err
+from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History
 
-_FRESH_FOR = 30.0  # seconds: then the bucket is asked what has changed
+_FRESH_FOR = 10.0  # seconds: then the bucket is asked what has changed
+
+_Answer = TypeVar("_Answer")
+
+
+def asked(place: str, question: "Callable[[History], _Answer]") -> "_Answer":
+    """Return what an index answers; one that does not know is brought up to date and asked again.
+
+    Args:
+        place: the bucket's address.
+        question: raises UsageError where it is about something that is not there.
+    """
+    try:
+        with history_of(place) as history:
+            return question(history)
+    except UsageError:
+        with history_of(place, anew=True) as history:
+            return question(history)
 
 
 @contextmanager
-def history_of(place: str) -> Iterator["History"]:
+def history_of(place: str, *, anew: bool = False) -> Iterator["History"]:
     """Yield the runs of a bucket, as its index on this machine has them, brought up to date.
 
     Args:
         place: the bucket's address.
+        anew: bring it up to date however fresh it is.
 
     Raises:
         KaggleOpsError: the bucket or the database cannot be reached.
@@ -36,7 +55,7 @@ def history_of(place: str) -> Iterator["History"]:
 
     url = os.environ.get("KAGGLEOPS_INDEX") or default_index(place)
     marker = server_folder(place) / "fresh"
-    if time.time() - max(_served_at(url), _touched_at(marker)) > _FRESH_FOR:
+    if anew or time.time() - max(_served_at(url), _touched_at(marker)) > _FRESH_FOR:
         _refresh(url, place)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()

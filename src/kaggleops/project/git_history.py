@@ -71,6 +71,22 @@ def _nearest_before(sha: str, parents: Mapping[str, Sequence[str]], wanted: set[
     return ""
 
 
+def suspects(repository: Path, good: Sequence[str], bad: str) -> list[str]:
+    """Return the commits that a bad one has and none of the good ones, as `git bisect` does.
+
+    Args:
+        repository: its folder.
+        good: full hashes.
+        bad: a full hash; it is the first of what is returned.
+    """
+    return _git(repository, "rev-list", bad, *(f"^{sha}" for sha in good)).split()
+
+
+def halfway(repository: Path, good: Sequence[str], bad: str) -> str:
+    """Return the commit whose run would tell the most, as `git bisect` chooses it."""
+    return _git(repository, "rev-list", "--bisect", bad, *(f"^{sha}" for sha in good))
+
+
 def subjects(repository: Path, shas: Sequence[str]) -> dict[str, str]:
     """Return the first lines of commits' messages; without those that the repository lacks."""
     if not shas:

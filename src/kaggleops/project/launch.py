@@ -64,6 +64,7 @@ class Launch:
         entry_point: which entry point of the MLproject file.
         experiment: the experiment's name; the task's by default, or else the project's.
         run_id: a run to go on with, its parameters included, rather than a new one.
+        like: the parameters of another run, to begin with.
     """
 
     tracking_uri: str
@@ -71,6 +72,7 @@ class Launch:
     entry_point: str = "main"
     experiment: str | None = None
     run_id: str | None = None
+    like: Mapping[str, str] = field(default_factory=dict)
 
 
 def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
@@ -225,7 +227,7 @@ def prepared(
     except (ExecutionException, MlflowException) as error:
         raise UsageError(doing, str(error)) from error
     declared = {name: parameter.default for name, parameter in entry_point.parameters.items()}
-    earlier = before.data.params if before else {}
+    earlier = before.data.params if before else what.like
     parameters = {name: earlier[name] for name in declared if name in earlier}
     parameters |= what.overrides.as_parameters(declared, doing)
     missing = [name for name in declared if declared[name] is None and name not in parameters]

@@ -1,0 +1,162 @@
+"""`kaggleops reproduce`."""
+
+import shlex
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.indexed import asked
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.submitting import backend_config_option, backend_option, submit
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.project.git import Commit
+    from kaggleops.project.launch import Launch
+    from kaggleops.reports.agreeing import Agreement
+    from kaggleops.reports.history import Run
+
+
+@click.command("reproduce")
+@click.argument("name", metavar="RUN")
+@bucket_option
+@click.option("--run", "run_it", is_flag=True, help="Run it again here, and compare the two.")
+@click.option("--against", metavar="RUN", help="Compare with this run, which was made again.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="How far apart two values may be, relative to the larger one.",
+)
+@backend_option
+@backend_config_option
+@json_option
+def reproduce_command(
+    name: str,
+    bucket: str | None,
+    run_it: bool,
+    against: str | None,
+    tolerance: float,
+    backend: str | None,
+    backend_config: Path | None,
+    as_json: bool,
+) -> None:
+    """Show exactly what made RUN, make it again, and say whether the two agree.
+
+    Exit code 1 where they do not.
+    """
+    place = bucket_of(bucket)
+    first = _run(place, name)
+    if against:
+        _compare(first, _run(place, against), tolerance, as_json)
+        return
+    if not (run_it or backend):
+        _show(first, place, as_json)
+        return
+    commit, what = _again(first, place)
+    if backend:
+        submit(commit, what, backend, backend_config, as_json)
+        if not as_json:
+            out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN", highlight=False)
+        return
+    from kaggleops.project.launch import launch
+
+    with stdout_for_the_result() if as_json else nullcontext():
+        made = launch(commit, what)
+    _compare(first, _run(place, made.info.run_id), tolerance, as_json)
+
+
+def _run(place: str, name: str) -> "Run":
+    from kaggleops.reports.selecting import Selector
+
+    return asked(place, lambda history: Selector(history, None).find(name)).runs[0]
+
+
+def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
+    from kaggleops.project.git import find_commit
+    from kaggleops.project.launch import Launch
+    from kaggleops.project.overrides import Overrides
+
+    doing = f"making run {run.id} again"
+    if not run.sha:
+        raise UsageError(doing, "it carries no commit", "Only a run of a commit can be made again.")
+    if "uncommitted" in run.tags:
+        problem = "it ran uncommitted changes"
+        raise UsageError(doing, problem, "Apply its artifact uncommitted.patch, commit, and run.")
+    entry_point = run.tags.get("mlflow.project.entryPoint", "main")
+    what = Launch(
+        tracking_uri=tracking_uri(place),
+        overrides=Overrides(()),
+        entry_point=entry_point,
+        experiment=run.experiment,
+        like=run.params,
+    )
+    return find_commit(Path(), run.sha), what
+
+
+def _show(run: "Run", place: str, as_json: bool) -> None:
+    from kaggleops.reports.agreeing import environment
+
+    command = f"kaggleops reproduce {run.id} --run --bucket {shlex.quote(place)}"
+    if as_json:
+        print_json(
+            run_id=run.id,
+            commit=run.sha,
+            repository=run.tags.get("mlflow.source.git.repoURL", ""),
+            entry_point=run.tags.get("mlflow.project.entryPoint", ""),
+            params=run.params,
+            data=run.data,
+            environment=environment(run),
+            command=command,
+        )
+        return
+    print_rows(
+        ("Run", f"{run.id}  {run.name}"),
+        ("Commit", run.sha or "none: it was not run by kaggleops"),
+        ("", run.tags.get("mlflow.source.git.repoURL", "")),
+        ("Changes", "uncommitted.patch, among its artifacts" if "uncommitted" in run.tags else ""),
+        *((f"param {key}", value) for key, value in sorted(run.params.items())),
+        *((f"data {key}", digest) for key, digest in sorted(run.data.items())),
+        *sorted(environment(run).items()),
+        ("Again", command),
+    )
+
+
+def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> None:
+    from kaggleops.reports.agreeing import agreement
+
+    found = agreement(first, second, tolerance)
+    if as_json:
+        print_json(
+            agree=found.agree,
+            runs=[first.id, second.id],
+            equal=found.equal,
+            **{
+                name: {key: list(map(str, pair)) for key, pair in getattr(found, name).items()}
+                for name in ("metrics", "params", "data", "environment")
+            },
+        )
+    else:
+        _show_agreement(found, first, second)
+    if not found.agree:
+        sys.exit(1)
+
+
+def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
+    for name in ("metrics", "params", "data", "environment"):
+        for key, (one, other) in getattr(found, name).items():
+            out.print(f"{name}: {key} is {one or 'not there'} and {other or 'not there'}")
+    if found.agree:
+        out.print(f"{first.id} and {second.id} agree in all {found.equal} metrics.")
+    else:
+        err.print(
+            f"{first.id} and {second.id} differ in {len(found.metrics)} of "
+            f"{found.equal + len(found.metrics)} metrics.",
+            style="bold red",
+        )
