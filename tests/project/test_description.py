@@ -2,7 +2,7 @@
 
 import pytest
 
-from kaggleops.project.description import END, Origins, with_note
+from kaggleops.project.description import END, Origins, with_link, with_note
 
 SHA, BEFORE = "a" * 40, "b" * 40
 GITHUB = "https://github.com/ada/tweets"
@@ -46,3 +46,11 @@ def test_a_note_is_kept_below_it_whoever_writes_first() -> None:
     assert with_note(noted, edited) == edited
     assert with_note(noted, "") == ours
     assert with_note("only mine", "other") == "other"
+
+
+def test_another_link_stands_beside_ours_and_above_the_note() -> None:
+    noted = with_note(Origins(SHA).describe(), "mine")
+    linked = with_link(noted, "comparison", "#/a")
+    assert linked == f"Commit `aaaaaaaaaa` · [comparison](#/a)\n\n{END}\n\nmine"
+    assert with_link(linked, "comparison", "#/b") == linked.replace("#/a", "#/b")
+    assert with_link("only mine", "comparison", "#/a").endswith(END)

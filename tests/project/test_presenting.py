@@ -28,6 +28,7 @@ def test_a_run_is_described_by_its_commit_and_what_changed_since_the_run_before(
     web = "https://github.com/ada/toy"
     assert f"[Commit `{sha[:10]}`]({web}/commit/{sha})" in note
     assert f"({web}/compare/{before}...{sha})" in note
+    assert f"%22{run.info.run_id}%22" in note.partition("#/compare-runs?runs=")[2]
     assert "[notebook](https://www.kaggle.com/code/ada/toy)" in note
     experiment = client.get_experiment(run.info.experiment_id)
     view = json.loads(experiment.tags[views.TAG])

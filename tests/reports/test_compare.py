@@ -170,7 +170,7 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     here = {"cwd": lab.repository.folder, "KAGGLEOPS_HOME": str(tmp_path / "home")}
     bucket = ("--bucket", lab.bucket, "--experiment", "tweets")
     page = tmp_path / "page.html"
-    done = kaggleops("compare", "v1", "idea", *bucket, "--html", page, **here)
+    done = kaggleops("compare", "v1", "idea", *bucket, "--html", page, "--log", **here)
     assert done.code == 0, done.errors
     assert "paired by fold ▲" in done.output
     assert "Learn faster" in done.output
@@ -178,6 +178,12 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     assert "<polyline" in text
     assert "+lr = 0.2" in text
     assert "http" not in text  # nothing is asked of a network
+    client = mlflow.MlflowClient(lab.tracking_uri)
+    newest = client.get_run(lab.runs[lab.better][-1])
+    home = newest.info.experiment_id
+    link = f"#/experiments/{home}/runs/{newest.info.run_id}/artifacts/comparison.html"
+    assert f"[comparison]({link})" in newest.data.tags["mlflow.note.content"]
+    assert mlflow.artifacts.load_text(f"{newest.info.artifact_uri}/comparison.html") == text
     done = kaggleops("compare", "idea", *bucket, "--json", **here)
     assert done.code == 0, done.errors
     assert [side["commit"] for side in done.json["sides"]] == [lab.base, lab.better]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
+PAGE = "comparison.html"
+"""The artifact that holds a comparison."""
 
 
 @click.command("compare")
@@ -30,6 +32,12 @@ _MOST_FILES = 12
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write a page with curves that opens without a network.",
 )
+@click.option(
+    "--log",
+    "to_run",
+    is_flag=True,
+    help="Log that page as an artifact of the last side's newest run, linked from its page.",
+)
 @json_option
 def compare_command(
     names: tuple[str, ...],
@@ -38,6 +46,7 @@ def compare_command(
     metrics: tuple[str, ...],
     markdown: bool,
     html: Path | None,
+    to_run: bool,
     as_json: bool,
 ) -> None:
     """Compare the runs of A with those of B: what changed, and did it help?
@@ -62,11 +71,13 @@ def compare_command(
         if len(sides) == 1:
             sides.insert(0, selector.before(sides[0]))
         found = compare(sides, repository, metrics=metrics, rows=rows)
-        return found, page(found, history) if html else ""
+        return found, page(found, history) if html or to_run else ""
 
     found, written = asked(place, answer)
     if html is not None:
         html.write_text(written, encoding="utf-8")
+    if to_run:
+        _log_page(found, written, place)
     if as_json:
         print_json(**to_json(found))
     elif markdown:
@@ -75,6 +86,24 @@ def compare_command(
         _show(found)
     if html is not None:
         err.print(f"Written: {html}", highlight=False)
+
+
+def _log_page(found: "Comparison", written: str, place: str) -> None:
+    from mlflow import MlflowClient
+
+    from kaggleops.bucket.location import tracking_uri
+    from kaggleops.project.description import NOTE_TAG, with_link
+    from kaggleops.project.views import artifact_page
+
+    newest = max(found.sides[-1].runs, key=lambda run: run.started_ms)
+    # Folds are parts of a run that stands for all of them.
+    run_id = newest.parent or newest.id
+    client = MlflowClient(tracking_uri(place), tracking_uri(place))
+    client.log_text(run_id, written, PAGE)
+    note = client.get_run(run_id).data.tags.get(NOTE_TAG, "")
+    link = artifact_page(newest.experiment_id, run_id, PAGE)
+    client.set_tag(run_id, NOTE_TAG, with_link(note, "comparison", link))
+    err.print(f"Logged: {PAGE} of run {run_id}", highlight=False)
 
 
 def _show(found: "Comparison") -> None:

@@ -25,6 +25,7 @@ class Origins:
         branch: the commit's branch, or "".
         origin: the address of the repository, without credentials, or "".
         previous_sha: the full hash of the commit of the experiment's run before, or "".
+        side_by_side: the UI's page that compares the run with that one, or "".
         notebook: the address of the notebook or machine it runs in, or "".
         artifacts: where its artifacts lie: `gs://…`, or anything else that has no page.
     """
@@ -33,6 +34,7 @@ class Origins:
     branch: str = ""
     origin: str = ""
     previous_sha: str = ""
+    side_by_side: str = ""
     notebook: str = ""
     artifacts: str = ""
 
@@ -48,6 +50,8 @@ class Origins:
             since = f"changes since `{self.previous_sha[:10]}`, the run before"
             compare = f"{web}/compare/{self.previous_sha}...{self.sha}" if web else ""
             said.append(_link(since, compare))
+        if self.side_by_side:
+            said.append(_link("side by side", self.side_by_side))
         if self.notebook:
             said.append(_link("notebook", self.notebook))
         if self.artifacts.startswith("gs://"):
@@ -60,6 +64,13 @@ class Origins:
 
 def _link(text: str, address: str) -> str:
     return f"[{text}]({address})" if address else text
+
+
+def with_link(before: str, text: str, address: str) -> str:
+    """Return a description with one more link in our part of it; the one of that text goes."""
+    ours, _, note = before.partition(END)
+    kept = [each for each in ours.strip().split(" · ") if each and not each.startswith(f"[{text}]")]
+    return " · ".join([*kept, _link(text, address)]) + f"\n\n{END}{note}"
 
 
 def with_note(before: str, new: str) -> str:

@@ -38,18 +38,23 @@ def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") ->
     experiment = client.get_experiment(run.info.experiment_id)
     if views.TAG not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, views.TAG, views.GROUPED_BY_COMMIT)
+    previous, previous_sha = _previous(run, store)
+    home = run.info.experiment_id
+    both = views.side_by_side(home, [previous, run.info.run_id]) if previous else ""
     origins = Origins(
         sha=commit.sha,
         branch=commit.branch,
         origin=commit.origin,
-        previous_sha=_previous_sha(run, store),
+        previous_sha=previous_sha,
+        side_by_side=both,
         notebook=notebook or os.environ.get(NOTEBOOK, ""),
         artifacts=run.info.artifact_uri,
     )
     client.set_tag(run.info.run_id, NOTE_TAG, origins.describe())
 
 
-def _previous_sha(run: Run, store: EntityStore) -> str:
+def _previous(run: Run, store: EntityStore) -> tuple[str, str]:
+    """Return the id and the commit of the experiment's run before; "" each where there is none."""
     with suppress(KaggleOpsError):  # it is only a help to the reader
         listed = sorted(
             store.list(Kind.RUN, run.info.experiment_id), key=lambda found: -found[1].updated_ms
@@ -59,5 +64,5 @@ def _previous_sha(run: Run, store: EntityStore) -> str:
             stored = store.read(other)
             sha = stored.entity.files.get(f"tags/{MLFLOW_GIT_COMMIT}") if stored else None
             if sha:
-                return sha.decode(errors="replace")
-    return ""
+                return other.name, sha.decode(errors="replace")
+    return "", ""

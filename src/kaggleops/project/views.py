@@ -1,10 +1,11 @@
-"""How the UI shows an experiment: its run table grouped by commit.
+"""Pages of the UI: an experiment's run table grouped by commit, runs side by side, an artifact.
 
 MLflow's UI keeps views to share as tags of the experiment, and a link names one by its key.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
 KEY = "by-commit"
 """What the parameter `viewStateShareKey` of a link has to be."""
@@ -33,3 +34,16 @@ def link_parameters(tags: Mapping[str, str]) -> str:
     # parameter of the link, and nowhere else.
     side = "workflowType=machine_learning"
     return f"{side}&viewStateShareKey={KEY}" if TAG in tags else side
+
+
+def side_by_side(experiment_id: str, run_ids: Sequence[str]) -> str:
+    """Return the page that compares runs, as a link from another page of the UI."""
+    runs, experiments = (
+        quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id])
+    )
+    return f"#/compare-runs?runs={runs}&experiments={experiments}"
+
+
+def artifact_page(experiment_id: str, run_id: str, path: str) -> str:
+    """Return the page that shows an artifact of a run, as a link from another page of the UI."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}"
