@@ -65,7 +65,7 @@ def test_a_notebook_from_its_push_to_its_deletion(kaggle: KaggleServer, tmp_path
     assert session.wait("RUNNING") == "RUNNING"
     os.mkfifo(session.root / "gate")
     events = api.kernels_logs_stream("ada/my-notebook")
-    shown = []
+    shown: list[str] = []
     while not shown or shown[-1] != "waiting\n":
         shown.append(next(events)["data"])
     assert api.kernels_status("ada/my-notebook").status.name == "RUNNING"
