@@ -78,7 +78,10 @@ def test_a_tpu(tmp_path: Path) -> None:
 
 
 def test_a_working_directory_that_is_gone_stops_nobody(tmp_path: Path) -> None:
-    script = "import os; os.rmdir(os.getcwd()); from kaggleops.platforms import detect; detect().describe()"
+    script = (
+        "import os; os.rmdir(os.getcwd());"
+        "from kaggleops.platforms import detect; detect().describe()"
+    )
     (tmp_path / "gone").mkdir()
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "gone", check=True)
 
