@@ -79,7 +79,7 @@ def notebook(project: Path, source: Path) -> str:
     filled = {
         "repository": f"file://{project}",
         "bucket": "bucket",
-        "install_from": f"git+file://{source}",
+        "install_from": f"git+file://localhost{source}",
     }
     parameters = "\n".join(f"{name} = {value!r}" for name, value in filled.items())
     upto = [code["parameters"], parameters, code["install"], code["machine"], code["train"]]

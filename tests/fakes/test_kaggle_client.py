@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
 from kagglesdk.kernels.types.kernels_api_service import (
     ApiCancelKernelSessionRequest,
     ApiGetKernelSessionStatusRequest,
@@ -65,7 +66,7 @@ def test_a_notebook_from_its_push_to_its_deletion(kaggle: KaggleServer, tmp_path
     assert session.wait("RUNNING") == "RUNNING"
     os.mkfifo(session.root / "gate")
     events = api.kernels_logs_stream("ada/my-notebook")
-    shown = []
+    shown: list[str] = []
     while not shown or shown[-1] != "waiting\n":
         shown.append(next(events)["data"])
     assert api.kernels_status("ada/my-notebook").status.name == "RUNNING"
@@ -203,7 +204,7 @@ def test_datasets(kaggle: KaggleServer, tmp_path: Path) -> None:
     with pytest.raises(HTTPError, match="was denied"):
         kaggle.api("bob").dataset_status("ada/my-credentials")
     api = kaggle.api("ada")
-    assert api.dataset_delete("ada", "my-credentials", no_confirm=True)
+    api.dataset_delete("ada", "my-credentials", no_confirm=True)
     with pytest.raises(HTTPError, match="was denied"):
         api.dataset_status("ada/my-credentials")
 
@@ -219,7 +220,11 @@ def test_competitions(kaggle: KaggleServer, tmp_path: Path) -> None:
 
     assert submit("0.5") == "Successfully submitted to Some NLP"
     submit("nonsense")
-    assert api.competition_get_submission_limits("nlp").num_allowed_now == 1
+    with api.build_kaggle_client() as client:
+        asked = ApiGetSubmissionLimitsRequest()
+        asked.competition_name = "nlp"
+        limits = client.competitions.competition_api_client.get_submission_limits(asked)
+    assert (limits.num_today, limits.num_allowed_now) == (1, 1)
     submit("0.25")
     with pytest.raises(HTTPError, match="daily limit"):
         submit("0.9")

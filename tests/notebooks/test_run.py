@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
@@ -47,18 +47,25 @@ def leads_there(outside: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def holds_canary(file: Path) -> bool:
-    return file.is_file() and b"canary" in file.read_bytes()
+def assert_canary_only_in(
+    stores: set[str], folder: Path, outside: World, said: Iterable[str]
+) -> None:
+    """The marked key is in the platform's own store and in the private file made of it alone.
 
-
-def assert_no_canary_in_the_bucket(outside: World) -> None:
+    Args:
+        stores: the names of these files.
+        folder: everything that the platform's disk holds: notebooks, logs, outputs, clones.
+        outside: where its bucket lies.
+        said: what it showed, and the command lines of its processes.
+    """
+    for text in said:
+        assert "canary" not in text
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {file.name for file in files if b"canary" in file.read_bytes()} == stores
     for key, stored in outside.server.objects("our-bucket").items():
-        content = stored.data
-        if key.endswith(".tar.gz"):
-            content = gzip.decompress(content)
         if key.endswith(".bundle"):  # its objects are compressed one by one
             assert "canary" not in outside.repository.git("log", "--patch", "main")
-            continue
+        content = gzip.decompress(stored.data) if key.endswith(".tar.gz") else stored.data
         assert b"canary" not in content, key
 
 
@@ -151,22 +158,19 @@ def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path)
     assert tags["mlflow.source.git.repoURL"] == private
     assert tags["mlflow.source.git.commit"] == outside.sha
 
-    # The canary is nowhere but in the platform's own store and in the private file.
     assert command_lines
-    for text in (shown, session.log, nbformat.writes(notebook), *command_lines):
-        assert "canary" not in text
-    for folder in (working, colab / "content"):
-        assert not [file for file in folder.rglob("*") if holds_canary(file)]
-    holding = {file.name for file in tmp_path.rglob("*") if holds_canary(file)}
+    said = (shown, session.log, nbformat.writes(notebook), *command_lines)
     stores = {"secrets.json", "colab-key.json", "application_default_credentials.json"}
-    assert holding == {*stores, "kaggleops-key.json"}
-    assert_no_canary_in_the_bucket(outside)
+    assert_canary_only_in({*stores, "kaggleops-key.json"}, tmp_path, outside, said)
 
 
 def test_a_failed_training_fails_the_notebook_after_all_is_sent(
     outside: World, tmp_path: Path
 ) -> None:
     environment = platforms.kaggle(tmp_path, **outside.variables)
+    mounted = tmp_path / "kaggle/input/datasets/ada/kaggleops-credentials"
+    mounted.mkdir(parents=True)
+    (mounted / "kaggleops-key.json").write_text(CANARY)
     session = Papermill(
         "run.ipynb",
         tmp_path / "kaggle/working",
@@ -179,6 +183,8 @@ def test_a_failed_training_fails_the_notebook_after_all_is_sent(
     assert session.wait() != 0
     assert "the loss is not a number" in session.log
     assert "ended with an error" in session.log
+    assert f"Sign-in  the credentials dataset, {mounted}" in session.log
+    assert_canary_only_in({"kaggleops-key.json"}, tmp_path, outside, [session.log])
     (run,) = runs(outside, "failing")
     assert run.info.status == "FAILED"
     assert run.data.metrics["loss"] == 9.0
@@ -203,9 +209,11 @@ def test_a_session_killed_on_kaggle_goes_on_at_runpod(outside: World, tmp_path: 
     outside.repository.write(README="something else")
     pushed = outside.repository.commit("Something else")
     notebook = parametrised("run.ipynb", **filled, run_id=run.info.run_id)
-    environment = platforms.runpod(runpod, **outside.variables)
+    environment = platforms.runpod(runpod, key=CANARY, **outside.variables)
     shown = "".join(execute(notebook, runpod / "workspace", environment))
     assert "Machine  RunPod" in shown
+    assert "Sign-in  the RunPod secret KAGGLEOPS_KEY" in shown
+    assert_canary_only_in({"kaggleops-key.json"}, runpod, outside, [shown])
     assert "training from step 3" in shown
     (run,) = runs(outside, "moving")
     assert run.info.status == "FINISHED"
@@ -272,9 +280,24 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
 # -- the file ------------------------------------------------------------------------------------
 
 
-def source_of(cell_id: str) -> str:
-    notebook = nbformat.read(NOTEBOOKS / "run.ipynb", as_version=4)
+def source_of(cell_id: str, name: str = "run.ipynb") -> str:
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     return str(next(cell.source for cell in notebook.cells if cell.id == cell_id))
+
+
+def test_both_notebooks_install_in_the_same_way() -> None:
+    assert source_of("install") == source_of("install", "compare.ipynb")
+
+
+def test_a_full_disk_is_one_clear_line() -> None:
+    script = "from kaggleops.project.notebook import Notebook; Notebook('gs://our-bucket')"
+    # A file system that never has space, on any Linux.
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd="/proc", capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "error: looking for space: 0.0 GB are free in /proc" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_old_python_is_one_clear_line() -> None:

@@ -23,11 +23,6 @@ def test_kaggle_although_its_image_is_colabs(tmp_path: Path) -> None:
     assert found.folder == tmp_path / "kaggle/working"
     assert found.inputs == tmp_path / "kaggle/input"
     assert found.session_hours == 12
-    assert not found.interactive
-
-
-def test_kaggle_with_somebody_there(tmp_path: Path) -> None:
-    assert at(tmp_path, KAGGLE_KERNEL_RUN_TYPE="Interactive").interactive
 
 
 def test_the_image_of_kaggle_on_somebodys_machine(tmp_path: Path) -> None:
@@ -80,6 +75,15 @@ def test_the_gpus_are_those_that_the_driver_shows(
 def test_a_tpu(tmp_path: Path) -> None:
     found = at(tmp_path, KAGGLE_KERNEL_RUN_TYPE="Batch", TPU_ACCELERATOR_TYPE="v5e-8")
     assert (found.accelerator, found.session_hours) == ("TPU v5e-8", 9)
+
+
+def test_a_working_directory_that_is_gone_stops_nobody(tmp_path: Path) -> None:
+    script = (
+        "import os; os.rmdir(os.getcwd());"
+        "from kaggleops.platforms import detect; detect().describe()"
+    )
+    (tmp_path / "gone").mkdir()
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "gone", check=True)
 
 
 def test_it_imports_nothing_heavy() -> None:

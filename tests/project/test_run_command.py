@@ -71,32 +71,31 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     assert refused.code == 2
     assert "1 file is changed and not committed. Commit" in refused.error
 
-    without = kaggleops(*options, "--version", "HEAD", cwd=toy.folder)
-    assert "1 file is not in it, and not run" in without.errors
-    assert mlflow.artifacts.load_text(f"{without.json['artifacts']}/version.txt") == "second"
-
     allowed = kaggleops(*options, "--uncommitted", cwd=toy.folder)
     artifacts = allowed.json["artifacts"]
     assert mlflow.artifacts.load_text(f"{artifacts}/version.txt") == "third, not committed"
     patch = mlflow.artifacts.load_text(f"{artifacts}/uncommitted.patch")
     assert "+third, not committed" in patch
     client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
-    tags = [client.get_run(done.json["run_id"]).data.tags for done in (without, allowed)]
-    assert "uncommitted" not in tags[0]
-    assert tags[1]["uncommitted"] == "see uncommitted.patch"
-    assert tags[1]["mlflow.source.git.commit"] == toy.git("rev-parse", "HEAD")
+    tags = client.get_run(allowed.json["run_id"]).data.tags
+    assert tags["uncommitted"] == "see uncommitted.patch"
+    assert tags["mlflow.source.git.commit"] == toy.git("rev-parse", "HEAD")
     assert (toy.folder / "version.txt").read_text() == "third, not committed"
 
 
-def test_another_version_runs_without_touching_the_working_tree(
-    toy: Repository, tmp_path: Path
+@pytest.mark.parametrize(("version", "content"), [("HEAD~1", "first"), ("HEAD", "second")])
+def test_a_version_runs_without_touching_the_working_tree(
+    toy: Repository, tmp_path: Path, version: str, content: str
 ) -> None:
+    (toy.folder / "version.txt").write_text("third, not committed")
     done = kaggleops(
-        "run", "--bucket", tmp_path / "bucket", "--version", "HEAD~1", "--json", cwd=toy.folder
+        "run", "--bucket", tmp_path / "bucket", "--version", version, "--json", cwd=toy.folder
     )
-    assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == "first"
-    assert toy.git("status", "--porcelain") == ""
-    assert (toy.folder / "version.txt").read_text() == "second"
+    assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == content
+    assert ("1 file is not in it, and not run" in done.errors) == (version == "HEAD")
+    client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
+    assert "uncommitted" not in client.get_run(done.json["run_id"]).data.tags
+    assert (toy.folder / "version.txt").read_text() == "third, not committed"
 
 
 def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None:

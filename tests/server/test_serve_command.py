@@ -41,8 +41,10 @@ def test_a_port_that_is_taken(place: Path, tmp_path: Path) -> None:
     assert str(port) in done.error
 
 
-def test_a_password_in_the_command_line_is_refused(place: Path, tmp_path: Path) -> None:
-    index = "postgresql://me:s3cret@localhost/runs"
+@pytest.mark.parametrize(
+    "index", ["postgresql://me:s3cret@localhost/runs", "postgresql:///runs?user=me&password=s3cret"]
+)
+def test_a_password_in_the_command_line_is_refused(place: Path, tmp_path: Path, index: str) -> None:
     done = kaggleops("serve", "--bucket", place, "--index", index, cwd=tmp_path)
     assert done.code == 2
     assert "KAGGLEOPS_INDEX" in done.error
@@ -63,8 +65,3 @@ def test_a_database_that_cannot_be_served(place: Path, tmp_path: Path) -> None:
     )
     assert done.code == 2
     assert "postgresql://" in done.error
-    unreachable = {"KAGGLEOPS_INDEX": "postgresql://me:s3cret@127.0.0.1:1/runs"}
-    done = kaggleops("serve", "--bucket", place, "--port", 0, cwd=tmp_path, **unreachable)
-    assert done.code == 1
-    assert "Is it running" in done.error
-    assert "s3cret" not in done.errors

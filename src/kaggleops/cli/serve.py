@@ -2,7 +2,6 @@
 
 import importlib.util
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -114,7 +113,9 @@ def _show(found: dict[str, Any], access: str) -> None:
 
 
 def _refuse_password(index: str) -> None:
-    if urlsplit(index).password:
+    from kaggleops.server.settings import hide_password
+
+    if hide_password(index) != index:
         raise UsageError(
             "reading --index",
             "everybody on this machine can see the password in a command line",

@@ -150,8 +150,7 @@ class Index:
         result.listed = changes.listed
         done = 0
         progress(done, changes.due)
-        first = not self._known and changes.due >= _WORTH_A_WORKER
-        if first:
+        if touched is None and not self._known and changes.due >= _WORTH_A_WORKER:
             set_indexes_aside(self._engine)
         with closing(self._ready(changes)) as batches:
             for batch in batches:

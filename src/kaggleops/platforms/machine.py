@@ -35,7 +35,6 @@ class Platform:
         folder: where what is written is kept longest: the platform's output folder, or the working
             directory.
         inputs: where the platform mounts datasets, if it does.
-        interactive: whether somebody may be there to answer a question.
         session_hours: how long a session may last, None where nothing is known to end it.
     """
 
@@ -44,7 +43,6 @@ class Platform:
     python: str
     folder: Path
     inputs: Path | None
-    interactive: bool
     session_hours: float | None
 
     @property
@@ -92,10 +90,8 @@ def detect(environ: Mapping[str, str] | None = None) -> Platform:
         name=name,
         accelerator=accelerator,
         python=platform.python_version(),
-        folder=root / "kaggle/working" if kaggle else folders.get(name, Path.cwd()),
+        folder=root / "kaggle/working" if kaggle else folders.get(name) or _here(),
         inputs=root / "kaggle/input" if kaggle else None,
-        # "Batch" is a notebook that was saved or pushed: it runs with nobody there.
-        interactive=environ.get("KAGGLE_KERNEL_RUN_TYPE") != "Batch" and name != "runpod",
         session_hours=_session_hours(name, accelerator),
     )
 
@@ -110,6 +106,13 @@ def _name(environ: Mapping[str, str], root: Path) -> Name:
     if environ.get("COLAB_RELEASE_TAG") or environ.get("COLAB_JUPYTER_IP"):
         return "colab"
     return "local"
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # somebody deleted it; a training goes on without
+        return Path.home()
 
 
 def _session_hours(name: Name, accelerator: str) -> float | None:

@@ -19,7 +19,7 @@ from typing import Any
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.settings import Settings
 
-_SECONDS_TO_END = 15.0
+_SECONDS_TO_END = 20.0
 
 
 @dataclass(frozen=True)

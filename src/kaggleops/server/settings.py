@@ -19,7 +19,11 @@ _VARIABLE = "KAGGLEOPS_SERVE"
 _LEAN = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MALLOC_ARENA_MAX": "2",  # else what each thread gives back stays that thread's own
+    # So that the C library gives back what it is given back: after eight pages of 1,000 runs all
+    # processes took 306 MB, and without the last two 355.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
 }
 
 
@@ -90,4 +94,7 @@ _SCHEMES = {
 
 def hide_password(url: str) -> str:
     """Return the URL of a database without its password, for people to read."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+    return _PASSWORD.sub(r"\1***", url)
+
+
+_PASSWORD = re.compile(r"(://[^:/@]*:|[?&]password=)[^@&]+")

@@ -23,6 +23,7 @@ from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.spool import Place
 
 _OURS = ("gs://", "bucket+file://")
+_INDEX = "kaggleops+"  # the index of a bucket, which only a server tracks in
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
 
 
@@ -35,9 +36,9 @@ def repository(
     """
     uris = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
     tracked_in = tracking_uri or mlflow.get_tracking_uri()
-    if not tracked_in.startswith(_OURS):
+    if not tracked_in.startswith((*_OURS, _INDEX)):
         return GCSArtifactRepository(artifact_uri, **uris)
-    if _IN_SERVER in os.environ:
+    if _IN_SERVER in os.environ or tracked_in.startswith(_INDEX):
         return GCSArtifactRepository(artifact_uri, client=connect(), **uris)
     return BucketArtifactRepository(artifact_uri, bucket_uri(tracked_in), **uris)
 

@@ -30,9 +30,8 @@ def page_of(
     size = size or _DEFAULT
     if not 1 <= size <= _MOST:
         raise bad_request(f"The page size is between 1 and {_MOST}, not {size}")
-    first = _first(token) if token else ((page or 1) - 1) * size
-    if first < 0:
-        raise bad_request(f"There is no page {page}")
+    # Clients up to 2.2.3 ask for page -1 and mean the first.
+    first = _first(token) if token else (max(page or 1, 1) - 1) * size
     rest = first + size
     return items[first:rest], _token(rest) if rest < len(items) else ""
 

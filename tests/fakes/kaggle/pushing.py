@@ -44,9 +44,10 @@ class Pushing:
         with self._store.lock:
             owner, slug = self._name(request)
             kernel = self._store.kernels.get(f"{owner}/{slug}")
+            title = request.new_title or (kernel.title if kernel else "")
             refusal = (
                 self._behaviour.next_refusal()
-                or _not_found(user, owner, slug, request.new_title or (kernel and kernel.title))
+                or _not_found(user, owner, slug, title)
                 or self._no_capacity(user, SHAPES[shape])
             )
             if refusal:
@@ -152,10 +153,10 @@ def _shape(request: ApiSaveKernelRequest) -> str:
     return shape
 
 
-def _not_found(user: User, owner: str, slug: str, title: str | None) -> str:
+def _not_found(user: User, owner: str, slug: str, title: str) -> str:
     # The service looks for a notebook of the user's by the slug of its title (kaggle-cli, issues
     # 139 and 545), and says in the same words that it is another's.
-    mine = owner == user.name and slugify(title or "") == slug
+    mine = owner == user.name and slugify(title) == slug
     return "" if mine else "Notebook not found"
 
 

@@ -53,11 +53,10 @@ class Session:
         self.accelerator = accelerator
         self.state = "QUEUED"
         self.failure = ""
-        self.root: Path | None = None
-        """The folder under which /kaggle lies, once it runs."""
         self.log: list[dict[str, object]] = []
         self.broken: list[str] = []
         """Tracebacks of the fake's own mistakes."""
+        self._root: Path | None = None
         self._prepare = prepare
         self._changed = threading.Condition()
         self._released = not held
@@ -82,8 +81,8 @@ class Session:
             self.state = "CANCEL_REQUESTED"
             self._cancelled = True
             self._changed.notify_all()
-        if self.root:
-            _shut_down(self.root)
+        if self._root:
+            _shut_down(self._root)
 
     def wait(self, state: str = "", timeout: float = 120) -> str:
         """Wait until it is in that state, or has ended; return the state.
@@ -114,9 +113,14 @@ class Session:
         return "".join(str(entry["data"]) for entry in self.log)
 
     @property
+    def root(self) -> Path:
+        """The folder of its machine, under which /kaggle lies."""
+        assert self._root is not None, "the session has not left the queue"
+        return self._root
+
+    @property
     def working(self) -> Path:
         """Its /kaggle/working."""
-        assert self.root is not None, "the session has not left the queue"
         return self.root / "kaggle/working"
 
     @property
@@ -177,7 +181,7 @@ class Session:
         with self._changed:
             if self._cancelled:
                 return 1, ""
-            self.root = job.root
+            self._root = job.root
             self._began = time.monotonic()
             process = subprocess.Popen(
                 job.command,

@@ -19,6 +19,7 @@ from kaggleops.backends.kaggle.config import KaggleConfig
 from kaggleops.backends.kaggle.http import NoAnswerError, NotThereError, explained, session
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
+from kaggleops.platforms.key_places import DATASET
 from kaggleops.project.launch import temporary_folder
 
 if TYPE_CHECKING:
@@ -60,20 +61,27 @@ class KaggleBackend(Backend[KaggleConfig]):
         if not tracking_uri.startswith("gs://"):
             hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
             raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
-        if not config.credentials:
+        if not config.credentials and not self._has_own_credentials():
             # Secrets cannot be attached through the API: kaggle-api, issue 582.
-            raise UsageError(
-                doing,
-                "no dataset with the bucket's credentials is named",
-                "`kaggleops credentials create kaggle` makes one; name it under `credentials` in "
-                "config/backend/kaggle.yaml.",
-            )
+            problem = f"there is no dataset {self._own_credentials} with the bucket's key"
+            raise UsageError(doing, problem, "Make it: `kaggleops credentials create kaggle`.")
         for quota in self.quota():
             if quota.resource == config.resource and not quota.left_hours:
                 again = f"; it is refreshed on {quota.refreshes:%d %B}" if quota.refreshes else ""
                 problem = f"all {quota.total_hours:g} hours of {quota.resource} are used{again}"
                 hint = "Without an accelerator there is no quota: machine_shape: ''."
                 raise RefusedError(doing, problem, hint)
+
+    @property
+    def _own_credentials(self) -> str:
+        return f"{self._client.user}/{DATASET}"
+
+    def _has_own_credentials(self) -> bool:
+        doing = f"looking for {self._own_credentials} on Kaggle"
+        found = self._client.quietly(
+            doing, lambda: self._client.dataset_list(mine=True, search=DATASET)
+        )
+        return any(each.ref == self._own_credentials for each in found or ())
 
     def place(self, run_id: str, config: KaggleConfig) -> dict[str, str]:
         """Return the tag that names the notebook of a run."""
@@ -86,7 +94,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         if before and not self._state(ref).ended:
             return
         try:
-            answer = _push(ref, notebook, config)
+            answer = _push(ref, notebook, config, config.credentials or self._own_credentials)
         except NoAnswerError:
             if self._version(ref) > before:
                 return
@@ -155,7 +163,7 @@ class KaggleBackend(Backend[KaggleConfig]):
             answer = self._client.ask(doing, "get_kernel_session_status", request)
         except KeyError as error:  # the client knows no other words than its own
             return JobState(UNKNOWN, str(error.args[0]))
-        said = answer.status.name
+        said = getattr(answer.status, "name", "no status")
         return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message)
 
     def page(self, tags: Mapping[str, str]) -> str:
@@ -258,11 +266,8 @@ def _live(client: "Client", ref: str) -> Callable[[], log.Entries]:
     return opened
 
 
-def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
-    from kaggleops.backends.kaggle.client import quietly
-
+def _push(ref: str, notebook: str, config: KaggleConfig, credentials: str) -> Any:
     client = _client(again=False)
-    credentials = [config.credentials] if config.credentials else []
     metadata = {
         "id": ref,
         # A title that makes another slug would make another notebook.
@@ -276,7 +281,7 @@ def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
         "docker_image": config.docker_image or None,
         "docker_image_pinning_type": config.docker_image_pinning or None,
         "competition_sources": config.competition_sources,
-        "dataset_sources": [*credentials, *config.dataset_sources],
+        "dataset_sources": [credentials, *config.dataset_sources],
         "kernel_sources": config.kernel_sources,
         "model_sources": config.model_sources,
     }
@@ -284,6 +289,6 @@ def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
     with temporary_folder() as folder:
         (folder / "run.ipynb").write_text(notebook)
         (folder / client.KERNEL_METADATA_FILE).write_text(json.dumps(metadata))
-        return quietly(
+        return client.quietly(
             f"pushing {ref} to Kaggle", lambda: client.kernels_push(str(folder), seconds)
         )

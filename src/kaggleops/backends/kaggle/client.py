@@ -63,14 +63,14 @@ class Client(KaggleApi):
             with self.build_kaggle_client() as kaggle:
                 return getattr(kaggle.kernels.kernels_api_client, method)(request)
 
-        return quietly(doing, call)
+        return self.quietly(doing, call)
 
+    @staticmethod
+    def quietly(doing: str, call: Callable[[], _Answer]) -> _Answer:
+        """Return what a call of the client's returns, and print nothing of what it prints.
 
-def quietly(doing: str, call: Callable[[], _Answer]) -> _Answer:
-    """Return what a call of the client's returns, and print nothing of what it prints.
-
-    Raises:
-        KaggleOpsError: in one line, whatever was wrong.
-    """
-    with redirect_stdout(io.StringIO()), explained(doing):
-        return call()
+        Raises:
+            KaggleOpsError: in one line, whatever was wrong.
+        """
+        with redirect_stdout(io.StringIO()), explained(doing):
+            return call()

@@ -1,0 +1,86 @@
+"""What a notebook left is checked before it is kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaggleops.backends.finding import backend_named
+from kaggleops.backends.remote_run import Downloaded
+from tests.fakes.kaggle_uses import kernel_folder
+
+from .world import World
+
+SCRIPT = """
+from pathlib import Path
+Path("deep").mkdir()
+Path("deep/model.bin").write_bytes(b"m" * 300_000)
+for number in range(120):
+    Path(f"part-{number:03}.csv").write_text(str(number))
+"""
+
+
+@pytest.fixture(scope="module")
+def script(outside: World, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A script that has ended, and left more than a page of files."""
+    folder = kernel_folder(tmp_path_factory.mktemp("push"), "ada/a-script", SCRIPT)
+    outside.kaggle.api("ada").kernels_push(folder)
+    session = outside.kaggle.session("ada/a-script")
+    session.start()
+    assert session.wait() == "COMPLETE", session.text
+    return "ada/a-script"
+
+
+@pytest.fixture(autouse=True)
+def healed(outside: World) -> Iterator[None]:
+    yield
+    outside.kaggle.heal()
+    outside.kaggle.behaviour.output_name = str
+
+
+def download(script: str, folder: Path) -> Downloaded:
+    return backend_named("kaggle").download({"kaggle_notebook": script}, folder)
+
+
+def test_every_file_of_every_page(script: str, tmp_path: Path) -> None:
+    brought = download(script, tmp_path / "home")
+    assert brought.problems == []
+    assert len(brought.files) == 121
+    assert (tmp_path / "home/deep/model.bin").read_bytes() == b"m" * 300_000
+    assert (tmp_path / "home/part-119.csv").read_text() == "119"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(brought.files)
+
+
+@pytest.mark.parametrize(("kind", "problem"), [(403, "no such thing"), ("truncate", "no answer")])
+def test_an_error_or_half_a_file_is_not_kept(
+    outside: World, script: str, tmp_path: Path, kind: int | str, problem: str
+) -> None:
+    outside.kaggle.fail(kind, op="output file", times=None, where=lambda r: "model" in r.path)
+    brought = download(script, tmp_path / "home")
+    (said,) = brought.problems
+    assert said.startswith("downloading 'deep/model.bin'")
+    assert problem in said
+    assert len(brought.files) == 120
+    assert not list((tmp_path / "home/deep").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../model.bin", "/tmp/model.bin", "a/../../model.bin", "a\\b"])
+def test_a_name_that_points_elsewhere_is_left_there(
+    outside: World, script: str, tmp_path: Path, name: str
+) -> None:
+    outside.kaggle.behaviour.output_name = lambda own: name if "model" in own else own
+    brought = download(script, tmp_path / "home")
+    (said,) = brought.problems
+    assert "points out of the folder" in said
+    assert not [path for path in tmp_path.rglob("*") if "model" in path.name]
+    assert len(brought.files) == 120
+
+
+def test_a_link_in_the_folder_leads_nothing_out_of_it(script: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home/deep").symlink_to(tmp_path / "elsewhere")
+    brought = download(script, tmp_path / "home")
+    (said,) = brought.problems
+    assert "a link leads it out" in said
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -1,0 +1,69 @@
+"""The notebook's first cell, where KaggleOps is not installed yet and everything else is."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from .execution import NOTEBOOKS
+
+ROOT = NOTEBOOKS.parent
+
+
+def install_cell() -> str:
+    cells = json.loads((NOTEBOOKS / "run.ipynb").read_text())["cells"]
+    return "".join(next(cell["source"] for cell in cells if cell["id"] == "install"))
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An interpreter that has all that this one has but KaggleOps."""
+    there = tmp_path / "there"
+    there.mkdir()
+    for each in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if "kaggleops" not in each.name.lower():
+            (there / each.name).symlink_to(each)
+    home = tmp_path / "venv"
+    venv.create(home, with_pip=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    (site / "there.pth").write_text(str(there))
+    return home / "bin/python"
+
+
+@pytest.mark.slow
+def test_without_internet_it_installs_from_a_dataset_of_wheels(
+    python: Path, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "kaggle/input/datasets/ada/wheels"
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(wheels), str(ROOT)], check=True)
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PIP_")},
+        "KAGGLEOPS_ROOT": str(tmp_path),
+    }
+
+    def run(code: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-c", code]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environ | more, capture_output=True, text=True
+        )
+
+    nowhere = f"install_from = 'git+file://localhost{tmp_path}/nowhere'\n" + install_cell()
+    failed = run(nowhere, KAGGLEOPS_ROOT=str(tmp_path / "elsewhere"))
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: installing kaggleops @ git+file://")
+    assert "/nowhere" in failed.stderr
+    assert "Is the internet switched on?" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+    done = run(install_cell())
+    assert done.returncode == 0, done.stderr
+    assert "Install  1 packages added in " in done.stdout
+    plugins = "from importlib.metadata import entry_points as e; print(e(group='{}').names)"
+    assert "bucket+file" in run(plugins.format("mlflow.tracking_store")).stdout
+    assert "is there already" in run(install_cell()).stdout
