@@ -45,9 +45,10 @@ def files_of(number: int, artifact_root: str) -> dict[str, bytes]:
     }
     files = {"meta.yaml": dump_yaml(meta)}
     files |= {f"params/param_{each}": b"%.3f" % dice.random() for each in range(40)}
-    files |= {f"tags/tag_{each}": b"value %d" % dice.randrange(100) for each in range(9)}
+    files |= {f"tags/tag_{each}": b"value %d" % dice.randrange(100) for each in range(8)}
     files["tags/backend"] = dice.choice(_BACKENDS).encode()
     files["tags/git_commit"] = b"%010x" % (number // 20)
+    files["tags/mlflow.source.git.commit"] = b"%010x" % (number // 20) + b"0" * 30
     files["tags/mlflow.runName"] = b"run %d" % number
     for each in range(8):
         points = [f"{start + 10_000 * at} {dice.random()} {at}\n" for at in range(50)]

@@ -1,6 +1,7 @@
 """The index that a command reads: the one that `kaggleops serve` keeps, or a copy of its own."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,8 @@ def _refresh(url: str, place: str) -> None:
     from kaggleops.index import Index
     from kaggleops.mlruns import EntityStore
 
+    # It says that it makes its tables, whoever asked for them.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("Bringing the bucket into the index", total=None)
         index = Index(url, EntityStore(bucket_at(place)))
