@@ -6,7 +6,13 @@ import pytest
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import UsageError
-from kaggleops.project.bundle import fetch_or_unbundle, key_of, mounted_bundle, send
+from kaggleops.project.bundle import (
+    fetch_or_unbundle,
+    key_of,
+    mounted_bundle,
+    mounted_bundles,
+    send,
+)
 from kaggleops.project.git import apply_patch, bundle, clone, find_commit, write_patch
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
@@ -59,6 +65,7 @@ def test_a_mounted_bundle_is_found_by_its_commit(
     with pytest.raises(UsageError, match="several commits"):
         mounted_bundle(tmp_path / "input", "")
     assert mounted_bundle(None, "") is None
+    assert len(mounted_bundles(tmp_path / "input")) == 2
 
 
 def test_what_is_not_committed_as_a_patch(toy: Repository, tmp_path: Path) -> None:

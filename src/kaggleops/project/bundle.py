@@ -63,19 +63,25 @@ def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> C
     return fetch_bundle(file, url, folder / "unbundled")
 
 
-def mounted_bundle(inputs: Path | None, version: str) -> Path | None:
-    """Return the bundle of a commit among what a platform has mounted, or None.
+def mounted_bundles(inputs: Path | None, version: str = "") -> list[Path]:
+    """Return the bundles among what a platform has mounted.
 
     Args:
-        inputs: the folder of all mounts.
-        version: a commit, whole or shortened; any if empty.
+        inputs: the folder of all mounts, if there is one.
+        version: of which commit, whole or shortened; of any if empty.
+    """
+    if inputs is None:
+        return []
+    return sorted(file for up in _MOUNTS for file in inputs.glob(f"{up}/{version}*{_SUFFIX}"))
+
+
+def mounted_bundle(inputs: Path | None, version: str) -> Path | None:
+    """Return the one bundle that is meant, or None.
 
     Raises:
         UsageError: there are several.
     """
-    if inputs is None:
-        return None
-    found = [file for up in _MOUNTS for file in inputs.glob(f"{up}/{version}*{_SUFFIX}")]
+    found = mounted_bundles(inputs, version)
     if len(found) > 1:
         names = ", ".join(file.stem[:10] for file in found)
         doing = f"looking for the code under {inputs}"

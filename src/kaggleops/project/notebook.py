@@ -23,7 +23,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
 from kaggleops.platforms.network import has_internet, how_to_switch_on
 from kaggleops.platforms.sign_in import sign_in
-from kaggleops.project.bundle import fetch_or_unbundle, mounted_bundle
+from kaggleops.project.bundle import fetch_or_unbundle, mounted_bundle, mounted_bundles
 from kaggleops.project.child_output import child_output_shown
 from kaggleops.project.git import Commit, fetch_bundle
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
@@ -86,9 +86,10 @@ class Notebook:
 
     def _reachable(self, bucket: str) -> str:
         """Return the bucket or, without a network but with the code at hand, one in a folder."""
-        if not bucket.startswith("gs://") or has_internet():
+        self.offline = not has_internet()
+        if not bucket.startswith("gs://") or not self.offline:
             return bucket
-        if mounted_bundle(self.platform.inputs, "") is None:
+        if not mounted_bundles(self.platform.inputs):
             hint = how_to_switch_on(self.platform)
             raise KaggleOpsError(f"reaching {bucket}", "this machine has no internet", hint)
         here = self.platform.folder / "bucket"
@@ -136,9 +137,11 @@ class Notebook:
                 self._flush()
 
     def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
-        mounted = mounted_bundle(self.platform.inputs, version)
-        if mounted:
-            return fetch_bundle(mounted, repository, folder / "code")
+        # With a network an empty version is the repository's newest commit, whatever is mounted.
+        if version or self.offline:
+            mounted = mounted_bundle(self.platform.inputs, version)
+            if mounted:
+                return fetch_bundle(mounted, repository, folder / "code")
         bucket = open_bucket(self.bucket, patience=_PATIENCE)
         return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
 
