@@ -61,7 +61,10 @@ def assert_canary_only_in(
     for text in said:
         assert "canary" not in text
     files = [file for file in folder.rglob("*") if file.is_file()]
-    assert {file.name for file in files if b"canary" in file.read_bytes()} == stores
+    holding = [file for file in files if b"canary" in file.read_bytes()]
+    assert {file.name for file in holding} == stores
+    for file in holding:
+        assert not {"working", "content", "workspace"} & set(file.relative_to(folder).parts)
     for key, stored in outside.server.objects("our-bucket").items():
         if key.endswith(".bundle"):  # its objects are compressed one by one
             assert "canary" not in outside.repository.git("log", "--patch", "main")
@@ -141,7 +144,6 @@ def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path)
     environment = platforms.colab(colab, key=CANARY, **outside.variables)
     notebook = parametrised("run.ipynb", **filled, repository=private, version=outside.sha)
     shown = "".join(execute(notebook, colab / "content", environment))
-    command_lines = session.command_lines
     assert session.wait() == 0, session.log
     assert "Machine  Kaggle" in session.log
     assert "session 12 h" in session.log
@@ -158,8 +160,7 @@ def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path)
     assert tags["mlflow.source.git.repoURL"] == private
     assert tags["mlflow.source.git.commit"] == outside.sha
 
-    assert command_lines
-    said = (shown, session.log, nbformat.writes(notebook), *command_lines)
+    said = (shown, session.log, nbformat.writes(notebook))
     stores = {"secrets.json", "colab-key.json", "application_default_credentials.json"}
     assert_canary_only_in({*stores, "kaggleops-key.json"}, tmp_path, outside, said)
 
@@ -195,13 +196,16 @@ def test_a_session_killed_on_kaggle_goes_on_at_runpod(outside: World, tmp_path: 
     os.mkfifo(fifo)
     os.mkfifo(f"{fifo}.never")
     kaggle, runpod = tmp_path / "first", tmp_path / "second"
-    environment = platforms.kaggle(kaggle, **outside.variables)
+    environment = platforms.kaggle(kaggle, {"KAGGLEOPS_KEY": CANARY}, **outside.variables)
     filled = {"repository": outside.address, "bucket": "gs://our-bucket", "experiment": "moving"}
     session = Papermill(
         "run.ipynb", kaggle / "kaggle/working", environment, **filled, overrides=f"wait={fifo}"
     )
     fifo.read_text()  # returns when the training has sent what it logged
+    command_lines = session.command_lines
     session.kill()
+    assert any("train.py" in line for line in command_lines)
+    assert_canary_only_in({"secrets.json", "kaggleops-key.json"}, kaggle, outside, command_lines)
     (run,) = runs(outside, "moving")
     assert run.info.status == "RUNNING"
 

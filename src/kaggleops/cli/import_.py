@@ -16,7 +16,8 @@ from kaggleops.cli.output import err, out, print_error, print_json
 def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     """Take a file-store mlruns into the bucket, its artifacts too.
 
-    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object.
+    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object. The
+    output of a notebook that logged without internet will do as well.
     Importing it again brings what is new there, and undoes nothing that was changed in the bucket.
     """
     from kaggleops.mlruns import EntityStore
