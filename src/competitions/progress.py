@@ -34,12 +34,14 @@ class ProgressReport(TrainerCallback):
         self.task = TaskID(0)
         self.started = self.last_line = 0.0
         self.loss = math.nan
+        self.first_step = 0  # that of the checkpoint, where a run is continued
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock, and the bar on a terminal."""
         self.started = self.last_line = time.monotonic()
+        self.first_step = state.global_step
         if self.terminal:
             columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=Console(), transient=True)
@@ -103,8 +105,9 @@ class ProgressReport(TrainerCallback):
     def _line(self, args: TrainingArguments, state: TrainerState) -> str:
         passed = max(time.monotonic() - self.started, 1e-9)
         step, steps = state.global_step, state.max_steps
-        rows = step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        left = passed / max(step, 1) * (steps - step)
+        done = step - self.first_step
+        rows = done * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        left = passed / max(done, 1) * (steps - step)
         epochs = state.num_train_epochs
         parts = [
             f"epoch {min(state.epoch or 0, epochs):.1f}/{epochs}",

@@ -39,13 +39,15 @@ def log_dataset(task: Task, rows: pd.DataFrame, folder: str | None, context: str
         folder: where they were read; None: the sample, which comes from the code.
         context: "training" or "validation".
     """
-    dataset = mlflow.data.from_pandas(
-        rows,
-        source=folder and f"{folder.rstrip('/')}/train.csv",
-        targets=task.target_column,
-        name=task.competition,
-        digest=digest(rows),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a path is a local file in two ways
+        dataset = mlflow.data.from_pandas(
+            rows,
+            source=folder and f"{folder.rstrip('/')}/train.csv",
+            targets=task.target_column,
+            name=task.competition,
+            digest=digest(rows),
+        )
     mlflow.log_input(dataset, context=context)
 
 
