@@ -94,9 +94,10 @@ def world(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
             kaggle.add_dataset("ada/bucket-key", {"kaggleops-key.json": b'{"type": "fake"}'})
             made = World(folder, gcs, kaggle, repository)
             kaggle.api("ada")
-            for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_ENVIRONMENT"):
+            for name in ("HOME", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_ENVIRONMENT"):
                 patch.setenv(name, kaggle.environment("ada")[name])
             patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+            patch.setenv("KAGGLEOPS_HOME", str(folder / "home"))
             yield made
 
 

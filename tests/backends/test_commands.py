@@ -1,0 +1,214 @@
+"""The whole road by commands: a commit on a laptop, Kaggle, the bucket, another machine, the UI."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import nbformat
+import pytest
+from click.testing import CliRunner
+from mlflow.exceptions import ExecutionException
+
+from kaggleops.cli import main
+from tests.command import Done, kaggleops
+from tests.server.serving import eventually, serving
+
+from .world import BUCKET, TRACKING, Gate, World
+
+BUCKET_OPTION = ("--bucket", BUCKET)
+
+
+@pytest.fixture(autouse=True)
+def calm(outside: World) -> Iterator[None]:
+    """Nothing of one test's is left on Kaggle for the next."""
+    yield
+    outside.kaggle.heal()
+    for ref in outside.kaggle.kernels:
+        outside.kaggle.session(ref).cancel()
+
+
+def on_the_laptop(outside: World, *arguments: object) -> Done:
+    """Run a command in a process of its own, in the repository's folder."""
+    environment = outside.laptop("laptop home")
+    return kaggleops(*arguments, *BUCKET_OPTION, cwd=outside.repository.folder, **environment)
+
+
+def here(*arguments: object) -> Done:
+    """Run a command in this process, which is another machine and has no repository."""
+    done = CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def the_row(run_id: str) -> dict[str, str]:
+    done = here("status", run_id, *BUCKET_OPTION, "--json")
+    assert done.code == 0, done.errors
+    (row,) = done.json["runs"]
+    return dict(row)
+
+
+@pytest.fixture(scope="module")
+def configured(outside: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration's file."""
+    file = tmp_path_factory.mktemp("config") / "kaggle.yaml"
+    file.write_text("credentials: ada/bucket-key\nmachine_shape: ''\n")
+    return file
+
+
+def test_from_a_commit_on_a_laptop_to_the_ui(
+    outside: World, configured: Path, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    given = ("alpha=0.5", f"gate={gate.path}", "data.dir=./here", "--backend-config", configured)
+    done = on_the_laptop(outside, "run", "-b", "kaggle", *given, "--json")
+    assert done.code == 0, done.errors
+    run_id = done.json["run_id"]
+    assert (done.json["status"], done.json["commit"]) == ("SCHEDULED", outside.sha)
+    assert done.json["page"] == f"https://www.kaggle.com/code/ada/kaggleops-{run_id}"
+
+    row = the_row(run_id)
+    assert (row["status"], row["backend"], row["platform"]) == ("SCHEDULED", "kaggle", "QUEUED")
+    session = outside.kaggle.session(f"ada/kaggleops-{run_id}")
+    session.start()
+    gate.wait()
+    row = the_row(run_id)
+    assert (row["status"], row["platform"]) == ("RUNNING", "RUNNING")
+    environment = outside.laptop("desktop home")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "kaggleops", "logs", "-f", run_id, *BUCKET_OPTION],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    lines = [next(line for line in following.stdout if "the training begins" in line)]
+    gate.open()
+    lines += following.communicate()[0].splitlines()
+    assert following.returncode == 0
+    assert [line.split("  ")[-1].strip() for line in lines if "the training" in line] == [
+        "the training begins",
+        "the training goes on",
+    ]
+    logs = here("logs", run_id, "--json", *BUCKET_OPTION)
+    assert any("goes on" in json.loads(line)["line"] for line in logs.output.splitlines())
+    row = the_row(run_id)
+    assert (row["status"], row["platform"]) == ("FINISHED", "")
+
+    brought = here("download", run_id, tmp_path / "home", "--json", *BUCKET_OPTION)
+    assert brought.json["files"] == ["artifacts/overrides.txt", "output/predictions.csv"]
+    # A path is of the machine that runs it.
+    assert (tmp_path / "home/artifacts/overrides.txt").read_text() == "data.dir=./here"
+    assert "has finished" in here("resume", run_id, *BUCKET_OPTION).error
+    assert here("cancel", run_id, *BUCKET_OPTION).code == 1
+
+    run = outside.run(run_id)
+    with serving(*BUCKET_OPTION, home=tmp_path / "server", **environment) as server:
+        (shown,) = eventually(lambda: server.runs(run.info.experiment_id))
+    assert shown["info"]["status"] == "FINISHED"
+    tags = {tag["key"]: tag["value"] for tag in shown["data"]["tags"]}
+    assert tags["mlflow.source.git.commit"] == outside.sha
+    assert (tags["git_commit"], tags["backend"]) == (outside.sha[:10], "kaggle")
+    assert f"https://www.kaggle.com/code/ada/kaggleops-{run_id}" in tags["mlflow.note.content"]
+
+
+def test_mlflow_run_submits_too(outside: World, tmp_path: Path) -> None:
+    config = tmp_path / "kaggle.json"
+    config.write_text('{"credentials": "ada/bucket-key", "machine_shape": ""}')
+    address = outside.repository.git("remote", "get-url", "origin")
+    before = set(outside.kaggle.kernels)
+    command = ["run", address, "-v", outside.sha, "-b", "kaggle", "--experiment-name", "by mlflow"]
+    parameters = ["-P", "alpha=0.3", "-P", "overrides='a=b c' d=e"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", *command, "--backend-config", config, *parameters],
+        cwd=tmp_path,
+        env={**outside.laptop("laptop home"), "MLFLOW_TRACKING_URI": TRACKING},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (ref,) = set(outside.kaggle.kernels) - before
+    run = outside.run(ref.removeprefix("ada/kaggleops-"))
+    assert run.info.status == "SCHEDULED"
+    assert run.data.params == {"alpha": "0.3", "gate": "none", "overrides": "'a=b c' d=e"}
+    assert run.data.tags["mlflow.source.git.commit"] == outside.sha
+
+    # What MLflow's command shows as one line.
+    wrong = {"credential": "ada/bucket-key"}
+    mlflow.set_tracking_uri(TRACKING)
+    with pytest.raises(ExecutionException, match=r"Is 'credentials' meant\?"):
+        mlflow.projects.run(address, backend="kaggle", backend_config=wrong)
+
+
+def test_a_cancelled_run_goes_on_by_hand(outside: World, configured: Path, tmp_path: Path) -> None:
+    given = ("--backend-config", configured, "--repository", outside.repository.folder)
+    done = here("run", "-b", "kaggle", *given, *BUCKET_OPTION, "--json")
+    run_id = done.json["run_id"]
+    elsewhere = here("resume", run_id, "-b", "manual", *BUCKET_OPTION)
+    assert "waits for a machine of kaggle" in elsewhere.error
+    assert here("cancel", run_id, *BUCKET_OPTION).code == 0
+    by_hand = tmp_path / "manual.yaml"
+    by_hand.write_text(f"folder: {tmp_path}\n")
+    done = here("resume", run_id, "-b", "manual", "--backend-config", by_hand, *BUCKET_OPTION)
+    assert done.code == 0, done.errors
+    file = tmp_path / f"run-{run_id[:8]}.ipynb"
+    for part in (run_id, str(file), "https://colab.research.google.com", "https://www.kaggle.com"):
+        assert part in done.output
+    notebook = nbformat.read(file, as_version=4)
+    nbformat.validate(notebook)
+    assert f'run_id = "{run_id}"' in notebook.cells[1].source
+    assert the_row(run_id)["status"] == "SCHEDULED"
+    assert "only the notebook" in here("logs", run_id, *BUCKET_OPTION).error
+
+
+def test_quota(outside: World) -> None:
+    outside.kaggle.use_gpu("ada", 12.5)
+    rows = [line.split() for line in here("quota").output.splitlines()[1:]]
+    assert [row[:6] for row in rows] == [
+        ["kaggle", "GPU", "17.5", "h", "30", "h"],
+        ["kaggle", "TPU", "20.0", "h", "20", "h"],
+    ]
+    assert here("quota", "-b", "kaggle", "--json").json["quotas"][0]["left_hours"] == 17.5
+    outside.kaggle.use_gpu("ada", 0)
+
+
+def test_status_does_without_a_platform_that_does_not_answer(
+    outside: World, configured: Path
+) -> None:
+    given = ("--backend-config", configured, "--repository", outside.repository.folder)
+    done = here("run", "-b", "kaggle", *given, *BUCKET_OPTION, "--json")
+    outside.kaggle.fail(401, times=None, op="GetKernelSessionStatus")
+    row = the_row(done.json["run_id"])
+    assert row["status"] == "SCHEDULED"
+    assert "does not accept" in row["platform"]
+    table = here("status", *BUCKET_OPTION)
+    assert done.json["run_id"] in table.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        (["run", "-b", "nonsense"], 2, "There are: kaggle, manual"),
+        (["run", "-b", "kaggle", "--backend-config", "none.yaml"], 2, "No such file"),
+        (["run", "-b", "kaggle", "--uncommitted"], 2, "only gets the commit"),
+        (["run", "-b", "manual", "beta=1", "--entry-point", "fail"], 2, "does not take"),
+        (["logs", "0" * 32], 2, "not found"),
+        (["download", "0" * 32, "here"], 2, "not found"),
+        (["resume", "0" * 32], 2, "not found"),
+    ],
+)
+def test_what_is_called_wrongly_is_one_clear_line(
+    outside: World, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, problem: str
+) -> None:
+    monkeypatch.chdir(outside.repository.folder)
+    done = here(*arguments, *BUCKET_OPTION)
+    assert problem in done.error
+    assert done.code == code
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_KEY")
+    done = here("quota", "-b", "kaggle", "--json")
+    assert "there are no credentials on this machine" in done.error
+    assert (done.code, done.output) == (2, "")
