@@ -11,8 +11,10 @@ from competitions.tweet_sentiment import TweetSentiment, TweetSentimentConfig
 from competitions.tweet_sentiment.spans import (
     best_span,
     cover_tokens,
+    find_selected_words,
     find_selection,
     jaccard,
+    move_as_published,
     range_of,
 )
 
@@ -161,3 +163,44 @@ def test_neutral_texts_are_predicted_whole_only_if_asked() -> None:
     assert whole.decode(neutral, whole.encode(neutral, TOKENIZER), ())["prediction"].tolist() == [
         "so happy"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "published"),
+    [
+        (" is back home now      gonna miss every one", "miss", "gonna"),
+        ("  He`s awesome", "awesome", "s awesom"),
+        ("two  blanks  early  on", "on", "y"),
+        # One surplus blank, before or in the text, moves nothing.
+        ("two  blanks early on", "early", "early"),
+        (" so happy", "happy", "happy"),
+    ],
+)
+def test_selections_behind_runs_of_blanks(text: str, words: str, published: str) -> None:
+    start = text.index(words)
+    first, last = move_as_published(text, start, start + len(words))
+    assert text[first:last] == published
+    assert find_selected_words(text, first, last) == (start, start + len(words))
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["a", "bc", "def"]), min_size=1, max_size=25), st.data())
+def test_a_text_without_runs_of_blanks_is_left_alone(words: list[str], data: st.DataObject) -> None:
+    text = " ".join(words)
+    places = [place for place, character in enumerate(text) if character != " "]
+    start = data.draw(st.sampled_from(places))
+    end = 1 + data.draw(st.sampled_from([place for place in places if place >= start]))
+    assert move_as_published(text, start, end) == (start, end)
+    assert find_selected_words(text, start, end) == (start, end)
+
+
+@settings(deadline=None)
+@given(st.text("ab  ", min_size=1, max_size=30), st.data())
+def test_a_moved_range_stays_in_its_text(text: str, data: st.DataObject) -> None:
+    places = [place for place, character in enumerate(text) if character != " "]
+    if not places:
+        return
+    start = data.draw(st.sampled_from(places))
+    end = 1 + data.draw(st.sampled_from([place for place in places if place >= start]))
+    for first, last in (move_as_published(text, start, end), find_selected_words(text, start, end)):
+        assert 0 <= first <= last <= len(text)
