@@ -119,7 +119,7 @@ def test_who_may_ask_for_what(kaggle: KaggleServer) -> None:
 def test_what_is_no_operation(kaggle: KaggleServer) -> None:
     assert ask(kaggle, f"{KERNELS}/GetKernelLogs", {})[0] == 404
     assert ask(kaggle, f"{KERNELS}/SaveKernel", {}, method="PUT")[0] == 404
-    assert ask(kaggle, f"{KERNELS}/SaveKernel?x=1", {})[0] == 400
+    assert ask(kaggle, f"{KERNELS}/GetAcceleratorQuotaStatistics?x=1", {})[0] == 400
     assert ask(kaggle, f"{KERNELS}/SaveKernel", b"no json")[0] == 400
     assert ask(kaggle, f"{KERNELS}/SaveKernel", [])[0] == 400
     lines = json.dumps({"cells": [{"source": ["1\n", "2"]}]})
