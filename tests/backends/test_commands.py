@@ -103,6 +103,11 @@ def test_from_a_commit_on_a_laptop_to_the_ui(
     assert "has finished" in here("resume", run_id, *BUCKET_OPTION).error
     assert here("cancel", run_id, *BUCKET_OPTION).code == 1
 
+    cleaned = here("cleanup", run_id, *BUCKET_OPTION, "--json")
+    assert cleaned.json == {"deleted": [run_id], "problems": []}
+    assert here("cleanup", run_id, *BUCKET_OPTION, "--json").json["deleted"] == []
+    assert "no such thing" in here("logs", run_id, *BUCKET_OPTION).error
+
     run = outside.run(run_id)
     with serving(*BUCKET_OPTION, home=tmp_path / "server", **environment) as server:
         (shown,) = eventually(lambda: server.runs(run.info.experiment_id))
@@ -147,6 +152,7 @@ def test_a_cancelled_run_goes_on_by_hand(outside: World, configured: Path, tmp_p
     run_id = done.json["run_id"]
     elsewhere = here("resume", run_id, "-b", "manual", *BUCKET_OPTION)
     assert "waits for a machine of kaggle" in elsewhere.error
+    assert "has not ended" in here("cleanup", run_id, *BUCKET_OPTION).error
     assert here("cancel", run_id, *BUCKET_OPTION).code == 0
     by_hand = tmp_path / "manual.yaml"
     by_hand.write_text(f"folder: {tmp_path}\n")

@@ -136,14 +136,22 @@ def test_a_refused_push_is_an_error_and_the_run_has_failed_until_it_is_resumed(
 ) -> None:
     before = runs(outside)
     outside.kaggle.refuse_push("Maximum batch GPU session count of 2 reached.")
-    with pytest.raises(RefusedError, match="session count of 2 reached"):
+    with pytest.raises(RefusedError, match="session count of 2 reached") as caught:
         submit(outside)
     run_id = newest(outside, before)
+    assert f"kaggleops resume {run_id}" in str(caught.value)
     run = outside.run(run_id)
     assert run.info.status == "FAILED"
     assert "count of 2 reached" in run.data.tags["job_ended"]
     assert again(run_id).get_status() == "SCHEDULED"
     assert "job_ended" not in outside.run(run_id).data.tags
+
+
+def test_a_push_that_kaggle_does_not_understand_is_refused(outside: World) -> None:
+    before = runs(outside)
+    with pytest.raises(RefusedError, match="Invalid machine shape"):
+        submit(outside, machine_shape="Abacus")
+    assert outside.run(newest(outside, before)).info.status == "FAILED"
 
 
 def test_a_source_that_is_not_there_is_an_error_and_nothing_runs_without_it(

@@ -89,6 +89,10 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring the files that the job left on the platform."""
 
+    def remove(self, tags: Mapping[str, str]) -> bool:
+        """Delete the job from the platform, and tell whether there was anything to delete."""
+        return False
+
     @abstractmethod
     def page(self, tags: Mapping[str, str]) -> str:
         """Return where the job can be seen in a browser, or ""."""
@@ -167,11 +171,13 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         notebook = ready_notebook(_parameters(run, address, tracking_uri, config))
         try:
             self.send({**run.data.tags, **tags}, notebook, config)
-        except RefusedError as error:
-            client.set_tag(run_id, JOB_ENDED, f"refused: {error.problem}")
-            client.set_terminated(run_id, "FAILED")
-            store.flush()
-            raise
+        except KaggleOpsError as error:
+            if isinstance(error, RefusedError):
+                client.set_tag(run_id, JOB_ENDED, f"refused: {error.problem}")
+                client.set_terminated(run_id, "FAILED")
+                store.flush()
+            hint = f"{error.hint} Then go on with the run: kaggleops resume {run_id}".lstrip()
+            raise type(error)(error.doing, error.problem, hint) from error
         return RemoteRun(self, tracking_uri, run_id)
 
     def run(  # noqa: D102 - MLflow's

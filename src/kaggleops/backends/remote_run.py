@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from mlflow.projects.submitted_run import SubmittedRun
 
 from kaggleops.backends.jobs import JobState, is_ended
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.tracking.cancelling import cancel
 
 if TYPE_CHECKING:
@@ -145,6 +145,18 @@ class RemoteRun(SubmittedRun):
         artifacts = self._artifacts(directory / "artifacts")
         output = self.backend.download(self.tags, directory / "output")
         return Downloaded([*artifacts, *output.files], output.problems)
+
+    def clean_up(self) -> bool:
+        """Delete its job from the platform, and tell whether there was any; the run stays.
+
+        Raises:
+            UsageError: it has not ended.
+            KaggleOpsError: the platform does not do it.
+        """
+        if not is_ended(self.get_status()):
+            hint = f"First `kaggleops cancel {self.run_id}`."
+            raise UsageError(f"cleaning up after run {self.run_id}", "it has not ended", hint)
+        return self.backend.remove(self.tags)
 
     def _artifacts(self, directory: Path) -> list[Path]:
         if not self._client.list_artifacts(self.run_id):

@@ -15,6 +15,7 @@ from kaggleops import __version__
 from kaggleops.cli.bisect import bisect_command
 from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
+from kaggleops.cli.cleanup import cleanup_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.credentials import credentials_command
@@ -68,6 +69,7 @@ for command in (
     cancel_command,
     resume_command,
     download_command,
+    cleanup_command,
     quota_command,
     serve_command,
     ui_command,

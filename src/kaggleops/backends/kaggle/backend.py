@@ -16,7 +16,13 @@ from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
 from kaggleops.backends.kaggle import log, outputs
 from kaggleops.backends.kaggle.config import KaggleConfig
-from kaggleops.backends.kaggle.http import NoAnswerError, NotThereError, explained, session
+from kaggleops.backends.kaggle.http import (
+    NoAnswerError,
+    NotTakenError,
+    NotThereError,
+    explained,
+    session,
+)
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
 from kaggleops.platforms.key_places import DATASET
@@ -99,6 +105,8 @@ class KaggleBackend(Backend[KaggleConfig]):
             if self._version(ref) > before:
                 return
             raise
+        except (NotTakenError, NotThereError) as error:
+            raise RefusedError(error.doing, error.problem, error.hint) from error
         self._refuse_invalid(ref, answer)
         given = self._metadata(ref).machine_shape
         if config.machine_shape and given != config.machine_shape:
@@ -118,22 +126,22 @@ class KaggleBackend(Backend[KaggleConfig]):
         named = ", ".join(f"{kind} {each}" for kind, some in invalid.items() for each in some or ())
         if named:
             # It was pushed all the same, and would train without its data.
-            self.remove(ref)
+            self.remove({NOTEBOOK: ref})
             hint = "Correct them in config/backend/kaggle.yaml. (A competition has to be joined.)"
             raise RefusedError(doing, f"you cannot use these sources: {named}", hint)
         if not answer.version_number:
             raise RefusedError(doing, "Kaggle made no version of it, and did not say why")
 
-    def remove(self, ref: str) -> None:
-        """Delete a notebook; a session of it ends.
-
-        Raises:
-            KaggleOpsError: Kaggle does not do it.
-        """
+    def remove(self, tags: Mapping[str, str]) -> bool:
+        """Delete the notebook, its log and its files; a session of it ends."""
         from kagglesdk.kernels.types.kernels_api_service import ApiDeleteKernelRequest
 
-        request = _about(ApiDeleteKernelRequest, ref)
-        self._client.ask(f"deleting {ref}", "delete_kernel", request)
+        request = _about(ApiDeleteKernelRequest, tags[NOTEBOOK])
+        try:
+            self._client.ask(f"deleting {tags[NOTEBOOK]}", "delete_kernel", request)
+        except NotThereError:
+            return False
+        return True
 
     def _version(self, ref: str) -> int:
         """Return the number of the notebook's latest version, 0 if there is none."""

@@ -29,6 +29,10 @@ class NoAnswerError(KaggleOpsError):
     """Nobody knows whether a request arrived."""
 
 
+class NotTakenError(KaggleOpsError):
+    """Kaggle looked at it and does not take it."""
+
+
 class _Retry(Retry):
     def get_retry_after(self, response: Any) -> float | None:
         after: float | None = super().get_retry_after(response)
@@ -109,4 +113,4 @@ def _of_status(doing: str, error: requests.HTTPError) -> KaggleOpsError:
         return KaggleOpsError(doing, "Kaggle asks for fewer requests (429)", "Try again later.")
     if status >= 500:
         return NoAnswerError(doing, f"Kaggle has a fault ({status})", "Try again later.")
-    return KaggleOpsError(doing, f"Kaggle refused it: {error}")
+    return NotTakenError(doing, f"Kaggle refused it: {error}")
