@@ -81,8 +81,9 @@ def unavailable(reason: str) -> NoReturn:
 @pytest.fixture
 def page() -> Iterator["Page"]:
     """A page in a real browser, headless."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # a busy machine takes more than the usual 5 s
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         unavailable("there is no Chromium")

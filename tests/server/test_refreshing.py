@@ -52,10 +52,13 @@ class Broken(NoticeBoard):
         return super().looks()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_does_not_die_silently(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     died = threading.Event()
-    Refresher(settings, Broken(settings.index), died.set).start()
+    refresher = Refresher(settings, Broken(settings.index), died.set)
+    refresher.start()
     assert died.wait(30)
+    refresher.stop()
     assert "not thought of" in caplog.text

@@ -28,7 +28,7 @@ from kaggleops.errors import UsageError
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Processes that serve, of some 270 MB each.",
+    help="Processes that serve, of some 200 MB each.",
 )
 @click.option("--auth", is_flag=True, help="Ask for a name and a password.")
 @click.option(

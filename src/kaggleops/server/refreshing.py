@@ -86,6 +86,7 @@ class Refresher:
         except BaseException:
             _log.exception("The thread that refreshes the index has died")
             self._on_failure()
+            raise
 
     def _turn(self) -> None:
         if self._schedule.waiting_to_retry:

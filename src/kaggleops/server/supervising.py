@@ -116,7 +116,9 @@ class Supervisor:
             elif isinstance(event, Ended):
                 if not was_ready:
                     self._require_success(event, "starting the server")
-                pause = _FIRST_PAUSE if event.lived > _STEADY else pauses.pop(event.child)
+                pause = pauses.pop(event.child)
+                if event.lived > _STEADY:
+                    pause = _FIRST_PAUSE
                 self._tell(f"A server process died: {event.reason}. Another starts in {pause:g} s.")
                 due.append((time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)))
             for each in [each for each in due if each[0] <= time.monotonic()]:
