@@ -169,8 +169,8 @@ def test_neutral_texts_are_predicted_whole_only_if_asked() -> None:
     ("text", "words", "published"),
     [
         (" is back home now      gonna miss every one", "miss", "gonna"),
-        ("  He`s awesome", "awesome", "s awesom"),
-        ("two  blanks  early  on", "on", "y"),
+        ("  He`s awesome", "awesome", "s awesome"),
+        ("two  blanks  early  on", "on", "y  o"),
         # One surplus blank, before or in the text, moves nothing.
         ("two  blanks early on", "early", "early"),
         (" so happy", "happy", "happy"),

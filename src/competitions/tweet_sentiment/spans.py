@@ -116,9 +116,10 @@ def move_as_published(text: str, start: int, end: int) -> tuple[int, int]:
         end: where they end, behind the last character that is no blank.
     """
     moved = shifts(text)
-    before, after = text[max(0, start - 1)] == " ", text[end : end + 1] == " "
+    # The end of the text counts as a blank: selections up to it are not cut shorter by one.
+    before, after = text[max(0, start - 1)] == " ", text[end : end + 1] in ("", " ")
     first = max(0, start - before - moved[start])
-    last = end + after - moved[end - 1]
+    last = min(len(text), end + after - moved[end - 1])
     piece = text[first:last]
     if not piece.strip():  # a word of one letter; an empty answer scores nothing for certain
         return start, end
