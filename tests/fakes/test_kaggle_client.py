@@ -49,7 +49,7 @@ def test_a_notebook_from_its_push_to_its_deletion(kaggle: KaggleServer, tmp_path
         notebook_of(*NOTEBOOK),
         kernel_type="notebook",
         machine_shape="NvidiaTeslaP100",
-        docker_image="gcr.io/kaggle-images/python@sha256:abc",
+        docker_image="kaggle/python@sha256:abc",
         docker_image_pinning_type="original",
         dataset_sources=["ada/some-tweets", "bob/for-all"],
         competition_sources=["nlp"],
@@ -101,6 +101,7 @@ def test_a_notebook_from_its_push_to_its_deletion(kaggle: KaggleServer, tmp_path
     assert metadata["is_private"] is True
     assert metadata["enable_internet"] is False
     assert metadata["machine_shape"] == "NvidiaTeslaT4"
+    assert metadata["docker_image"] == "kaggle/python@sha256:abc"
     assert metadata["model_sources"] == ["m/m/torch/small/1"]
     assert "waiting" in (tmp_path / "pulled/my-notebook.ipynb").read_text()
     assert api.kernels_push(str(tmp_path / "pulled")).version_number == 2

@@ -196,8 +196,11 @@ def test_faults(kaggle: KaggleServer, tmp_path: Path) -> None:
 
     kaggle.fail(429, op="StartBlobUpload", times=2, retry_after=0)
     files = dataset_folder(tmp_path / "data", "ada/my-credentials", key_json="{}")
-    assert api.dataset_create_new(files, quiet=True).status == "ok"
-    assert kaggle.count("StartBlobUpload") == 3
+    kaggle.fail("lost-response", op="CreateDataset")
+    # Asked again by the client, so that its own success looks like somebody else's.
+    assert "already in use" in api.dataset_create_new(files, quiet=True).error
+    assert kaggle.dataset("ada/my-credentials").versions == [{"key.json": b"{}"}]
+    assert (kaggle.count("StartBlobUpload"), kaggle.count("CreateDataset")) == (3, 2)
     kaggle.behaviour.dataset_statuses.append("BLOBS_RECEIVED")
     assert api.dataset_status("ada/my-credentials") == "blobs_received"
     assert api.dataset_status("ada/my-credentials") == "ready"
