@@ -1,8 +1,8 @@
 """`kaggleops serve` over a bucket of many runs: from an empty disk to the first page, its searches
 and its memory, beside MLflow's own servers over the same runs.
 
-    python benchmarks/bench_server.py                        1,000 runs, some ten minutes
-    python benchmarks/bench_server.py 10000 --keep FOLDER    an hour; what was made for it is kept
+    python benchmarks/bench_server.py                        1,000 runs
+    python benchmarks/bench_server.py 10000 --keep FOLDER    keeps what is made for it
 
 Peers: MLflow's server over its file store (the bucket unpacked), and over SQLite (migrated from
 that by `mlflow migrate-filestore`). Each run has 40 params, 12 tags and 8 metrics of 50 points.
@@ -10,30 +10,23 @@ that by `mlflow migrate-filestore`). Each run has 40 params, 12 tags and 8 metri
 
 import argparse
 import contextlib
-import json
 import os
-import resource
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import generated
 from common import median, percentile, print_caption, print_table, scratch
+from servers import PAGE, PATIENCE, Made, Server, ours, theirs
 
 SOME_METRIC = "metrics.`metric_3`"
-PAGE = 100
 LIMIT = 1 << 30
 ARTIFACT = 200 << 20
 CGROUPS = Path("/sys/fs/cgroup/memory")
-PATIENCE = 3600.0  # seconds for one answer: the file store takes its time
 
 Search = Mapping[str, Any]
 
@@ -56,151 +49,6 @@ def main() -> None:
             if options.only in (None, name):
                 measure(made)
         print_caption(f"{options.runs:,} runs of 40 params, 12 tags and 8 metrics of 50 points.")
-
-
-class Made:
-    """The bucket, and what the peers need: made once."""
-
-    def __init__(self, kept: Path, folder: Path, runs: int) -> None:
-        self.runs = runs
-        self.folder = folder
-        self.bucket = kept / f"bucket-{runs}"
-        self.unpacked = kept / f"unpacked-{runs}"
-        self.migrated = kept / f"migrated-{runs}.db"
-        self.index = kept / f"index-{runs}.db"
-        self.took = kept / f"took-{runs}.json"
-        if not self.bucket.exists():
-            for key, data in generated.objects(runs, f"{self.bucket.as_uri()}/artifacts"):
-                path = self.bucket / key
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-
-    def seconds(self, what: str, make: Callable[[], object]) -> tuple[float, float]:
-        """Make it, unless it is made; return the time that took, and the processors' time."""
-        took = json.loads(self.took.read_text()) if self.took.exists() else {}
-        if what not in took:
-            begun, used = time.perf_counter(), processors()
-            make()
-            took[what] = time.perf_counter() - begun, processors() - used
-            self.took.write_text(json.dumps(took))
-        return tuple(took[what])
-
-    def unpack(self) -> tuple[float, float]:
-        return self.seconds("unpacked", lambda: kaggleops("pull", "--unpack", self.unpacked, self))
-
-    def migrate(self) -> tuple[float, float]:
-        self.unpack()
-        url = f"sqlite:///{self.migrated}"
-        command = ["mlflow", "migrate-filestore", "--source", self.unpacked, "--target", url]
-        return self.seconds("migrated", lambda: run("-m", *command))
-
-    def import_(self) -> tuple[float, float]:
-        def refresh() -> None:
-            run("-c", _IMPORT, self.bucket, f"sqlite:///{self.index}")
-
-        return self.seconds("indexed", refresh)
-
-
-_IMPORT = """
-import sys
-from kaggleops.bucket import open_bucket
-from kaggleops.index import Index
-from kaggleops.mlruns import EntityStore
-Index(sys.argv[2], EntityStore(open_bucket(sys.argv[1]))).refresh()
-"""
-
-
-def kaggleops(command: str, option: str, value: Path, made: Made) -> None:
-    run("-m", "kaggleops", command, "--bucket", made.bucket, option, value)
-
-
-def run(*arguments: object) -> None:
-    subprocess.run([sys.executable, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
-
-
-# -- servers -----------------------------------------------------------------------------------
-
-
-class Server:
-    """A server that was started, with everything that it has started."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
-        self.process = process
-        self.url = url
-
-    def search(self, **asked: Any) -> list[Any]:
-        body = {"experiment_ids": [generated.HOME], "max_results": PAGE, **asked}
-        request = urllib.request.Request(
-            f"{self.url}/ajax-api/2.0/mlflow/runs/search",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-            return json.load(response).get("runs", [])
-
-    def memory(self) -> int:
-        """Return what all of its processes take together, in bytes; what they share, once."""
-        children: dict[int, list[int]] = {}
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                parent = int(path.read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(path.parent.name))
-        total, waiting = 0, [self.process.pid]
-        while waiting:
-            each = waiting.pop()
-            waiting += children.get(each, [])
-            with contextlib.suppress(OSError):
-                total += proportional(each)
-        return total
-
-
-def proportional(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-
-
-@contextmanager
-def served(made: Made, *arguments: object, cgroup: Path | None = None) -> Iterator[Server]:
-    """Run a server until the first page is there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def enter() -> None:
-        if cgroup:
-            (cgroup / "cgroup.procs").write_text(str(os.getpid()))
-
-    log = (made.folder / f"server-{port}.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments), "--port", str(port)],
-        stdout=log,
-        stderr=log,
-        preexec_fn=enter,
-        env={**os.environ, "MLFLOW_ALLOW_FILE_STORE": "true"},
-    )
-    server = Server(process, f"http://127.0.0.1:{port}")
-    try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError):
-                if len(server.search()) == PAGE:
-                    break
-            time.sleep(0.05)
-        else:
-            raise RuntimeError(Path(log.name).read_text()[-2000:])
-        yield server
-    finally:
-        process.terminate()
-        process.wait()
-        log.close()
-
-
-def ours(made: Made, index: Path, **options: Any) -> Any:
-    url = f"sqlite:///{index}"
-    return served(made, "kaggleops", "serve", "--bucket", made.bucket, "--index", url, **options)
-
-
-def theirs(made: Made, store: object) -> Any:
-    return served(made, "mlflow", "server", "--backend-store-uri", store)
 
 
 # -- what is measured --------------------------------------------------------------------------
@@ -374,12 +222,6 @@ def seconds(action: Callable[[], object]) -> float:
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun
-
-
-def processors() -> float:
-    """Return the seconds for which processes that were started, and have ended, kept one busy."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def times(peer: float, ours: float) -> str:
