@@ -90,9 +90,9 @@ def test_no_path_of_one_machine_and_no_secret() -> None:
 
 
 @pytest.mark.parametrize("group", ["mlflow.tracking_store", "mlflow.model_registry_store"])
-def test_the_plugins_are_there_for_both_kinds_of_bucket(group: str) -> None:
+def test_the_plugins_are_there_for_buckets_and_their_indexes(group: str) -> None:
     ours = {each.name for each in entry_points(group=group) if each.value.startswith("kaggleops")}
-    assert ours == {"gs", "bucket+file"}
+    assert {"gs", "bucket+file", "kaggleops+sqlite", "kaggleops+postgresql"} <= ours
 
 
 def test_importing_mlflow_imports_little_of_us() -> None:
@@ -101,7 +101,12 @@ def test_importing_mlflow_imports_little_of_us() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert set(eval(done.stdout)) == {"kaggleops", "kaggleops.tracking"}
+    assert set(eval(done.stdout)) == {
+        "kaggleops",
+        "kaggleops.replica",
+        "kaggleops.tracking",
+        "kaggleops.tracking.context",
+    }
 
 
 def test_imports_run_one_way() -> None:
