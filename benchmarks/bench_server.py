@@ -108,7 +108,7 @@ def kinds(made: Made) -> dict[str, Search]:
     from mlflow.utils.search_utils import SearchUtils
 
     newest = {"order_by": ["attributes.start_time DESC"]}
-    page = min(50, made.runs // PAGE // 2)
+    page = min(50, max(2, made.runs // PAGE // 2))
     token = SearchUtils.create_page_token((page - 1) * PAGE).decode()
     return {
         "first page": newest,
@@ -197,7 +197,7 @@ def ask_all(server: Server, asked: Sequence[Search]) -> int:
 
     def ask(search: Search) -> bool:
         try:
-            return len(server.search(**search)) == PAGE
+            return bool(server.search(**search))
         except OSError:
             return False
 
