@@ -12,6 +12,8 @@ from kaggleops.backends.finding import backend_named, submitted_run
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns import run as entity_of
+from kaggleops.mlruns import unpack
 from kaggleops.project.git import find_commit
 from kaggleops.project.launch import Launch
 
@@ -180,6 +182,21 @@ def test_a_push_that_never_arrived_goes_on_when_it_is_resumed(outside: World) ->
     assert outside.run(run_id).info.status == "SCHEDULED"
     assert str(again(run_id).state()) == "QUEUED"
     assert outside.kaggle.count("SaveKernel") == 2
+
+
+def test_the_bucket_knows_where_the_notebook_is_before_kaggle_does(outside: World) -> None:
+    stored: dict[str, bytes] = {}
+
+    def look() -> None:
+        stored.update((key, each.data) for key, each in outside.gcs.objects("our-bucket").items())
+
+    outside.kaggle.fail("lost-response", op="SaveKernel", then=look)
+    run = submit(outside)
+    home = outside.run(run.run_id).info.experiment_id
+    entity_id = entity_of(home, run.run_id)
+    entity = unpack(stored[entity_id.key], entity_id, "the bucket")
+    assert entity.files["tags/kaggle_notebook"].decode() == f"ada/kaggleops-{run.run_id}"
+    assert entity.files["tags/submitted_to"] == b"kaggle"
 
 
 def test_what_may_be_asked_twice_is(outside: World) -> None:

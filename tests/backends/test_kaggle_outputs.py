@@ -64,6 +64,27 @@ def test_an_error_or_half_a_file_is_not_kept(
     assert not list((tmp_path / "home/deep").iterdir())
 
 
+def test_a_file_of_another_size_than_was_listed_is_not_kept(
+    outside: World, script: str, tmp_path: Path
+) -> None:
+    file = outside.kaggle.session(script).working / "deep/model.bin"
+    whole = file.read_bytes()
+    outside.kaggle.fail(
+        "reset",
+        op="output file",
+        where=lambda request: "model" in request.path,
+        then=lambda: file.write_bytes(whole + b"more"),
+    )
+    try:
+        brought = download(script, tmp_path / "home")
+    finally:
+        file.write_bytes(whole)
+    assert brought.problems == [
+        "downloading 'deep/model.bin': 300004 bytes came of 300000. Try again."
+    ]
+    assert not list((tmp_path / "home/deep").iterdir())
+
+
 @pytest.mark.parametrize("name", ["../model.bin", "/tmp/model.bin", "a/../../model.bin", "a\\b"])
 def test_a_name_that_points_elsewhere_is_left_there(
     outside: World, script: str, tmp_path: Path, name: str
