@@ -33,5 +33,3 @@ def test_a_run_is_described_by_its_commit_and_what_changed_since_the_run_before(
     experiment = client.get_experiment(run.info.experiment_id)
     view = json.loads(experiment.tags[views.TAG])
     assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "git_commit"}]
-    assert "viewStateShareKey=by-commit" in views.link_parameters(experiment.tags)
-    assert "viewStateShareKey" not in views.link_parameters({})

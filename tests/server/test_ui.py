@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import UsageError
+from kaggleops.project import views
 from kaggleops.server.links import experiment_link
 from kaggleops.server.mlflow_server import mlflow_server
 from kaggleops.server.opening import experiment_to_show
@@ -28,7 +29,7 @@ def uri(bucket: Bucket) -> str:
     """The tracking URI of a bucket with two runs of two commits in one experiment."""
     uri = f"{bucket.uri}/mlruns"
     client = mlflow.MlflowClient(uri)
-    home = client.create_experiment("tweet_sentiment")
+    home = client.create_experiment("tweet_sentiment", tags={views.TAG: views.GROUPED_BY_COMMIT})
     for commit, jaccard in (("1111111111", 0.68), ("2222222222", 0.71)):
         run = client.create_run(home, run_name=f"run of {commit[:4]}", tags={"git_commit": commit})
         points = [Metric("jaccard", jaccard * step / 3, 1000 + step, step) for step in range(4)]
@@ -51,8 +52,9 @@ def runs(server_url: str, experiment_id: str) -> list[dict[str, object]]:
 
 
 def test_the_server_shows_what_comes_while_it_runs(uri: str, bucket: Bucket) -> None:
-    home = experiment_to_show(uri, "tweet_sentiment")
-    assert home is not None
+    shown = experiment_to_show(uri, "tweet_sentiment")
+    assert shown is not None
+    home = shown.experiment_id
     with mlflow_server(uri, f"{bucket.artifact_uri}/artifacts", port=0) as server:
         assert len(runs(server.url, home)) == 2
         client = mlflow.MlflowClient(uri)
@@ -66,8 +68,9 @@ def test_the_server_shows_what_comes_while_it_runs(uri: str, bucket: Bucket) -> 
 
 
 def test_what_is_changed_there_is_in_the_bucket(uri: str, bucket: Bucket) -> None:
-    home = experiment_to_show(uri, None)
-    assert home is not None
+    shown = experiment_to_show(uri, None)
+    assert shown is not None
+    home = shown.experiment_id
     with mlflow_server(uri, f"{bucket.artifact_uri}/artifacts", port=0) as server:
         remote = mlflow.MlflowClient(server.url)
         run_id = remote.search_runs([home])[0].info.run_id
@@ -77,12 +80,13 @@ def test_what_is_changed_there_is_in_the_bucket(uri: str, bucket: Bucket) -> Non
     )
 
 
-def test_the_link_opens_the_run_table_on_the_training_side(
+def test_the_link_opens_the_run_table_on_the_training_side_grouped_by_commit(
     uri: str, bucket: Bucket, page: Page
 ) -> None:
     home = experiment_to_show(uri, "tweet_sentiment")
     with mlflow_server(uri, f"{bucket.artifact_uri}/artifacts", port=0) as server:
         page.goto(experiment_link(server.url, home))
+        expect(page.get_by_text("Group: 1111111111").first).to_be_visible()
         expect(page.get_by_text("run of 1111").first).to_be_visible()
         expect(page.get_by_text("run of 2222").first).to_be_visible()
         assert "workflowType=machine_learning" in page.url
@@ -101,14 +105,15 @@ def folder_uri(tmp_path: Path) -> str:
 def test_the_command_prints_the_link_and_ends_everything_it_started(
     folder_uri: str, tmp_path: Path
 ) -> None:
-    home = experiment_to_show(folder_uri, "tweets")
+    shown = experiment_to_show(folder_uri, "tweets")
+    assert shown is not None
     command = [sys.executable, "-m", "kaggleops", "ui", "--bucket", folder_uri, "--no-open"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
     assert process.stdout is not None
     link = next(line for line in process.stdout if "http://" in line).strip()
-    pattern = rf"http://127\.0\.0\.1:\d+/#/experiments/{home}/runs\?workflowType=machine_learning"
+    pattern = rf"http://127\.0\.0\.1:\d+/#/experiments/{shown.experiment_id}/runs\?workflowType=machine_learning"
     assert re.fullmatch(pattern, link)
     started = psutil.Process(process.pid).children(recursive=True)
     assert started

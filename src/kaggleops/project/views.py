@@ -4,7 +4,7 @@ MLflow's UI keeps views to share as tags of the experiment, and a link names one
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from urllib.parse import quote
 
 KEY = "by-commit"
@@ -24,16 +24,16 @@ GROUPED_BY_COMMIT = json.dumps(
 """The tag's value."""
 
 
-def link_parameters(tags: Mapping[str, str]) -> str:
-    """Return the parameters of a link to an experiment's run table.
+def link_parameters(*, by_commit: bool) -> str:
+    """Return the parameters of a link to a run table.
 
     Args:
-        tags: the experiment's.
+        by_commit: whether the experiment has the tag above.
     """
     # The UI opens on its GenAI side; which side is shown is kept in the browser and in this
     # parameter of the link, and nowhere else.
     side = "workflowType=machine_learning"
-    return f"{side}&viewStateShareKey={KEY}" if TAG in tags else side
+    return f"{side}&viewStateShareKey={KEY}" if by_commit else side
 
 
 def side_by_side(experiment_id: str, run_ids: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ A process of its own, because what a large import takes of memory is then given 
 
 import os
 import time
+from dataclasses import asdict
 
 from kaggleops.bucket import BucketUnavailableError, open_bucket
 from kaggleops.errors import KaggleOpsError
@@ -51,7 +52,8 @@ def _pull(settings: Settings) -> None:
         if not board.read().fresh:
             raise
         say(warning=f"{error} What the index has from before is served meanwhile.")
-    say(problems=len(index.problems()), experiment=board.last_experiment())
+    last = board.last_experiment()
+    say(problems=len(index.problems()), experiment=last and asdict(last))
     index.close()
 
 

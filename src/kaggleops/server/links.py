@@ -1,17 +1,29 @@
 """Where what is served can be found."""
 
+from dataclasses import dataclass
 from urllib.parse import quote
+
+from kaggleops.project import views
 
 HEALTH_PATH = "/kaggleops/health"
 
-_TRAINING_SIDE = "workflowType=machine_learning"
 
+@dataclass(frozen=True)
+class Shown:
+    """An experiment to show.
 
-def experiment_link(server_url: str, experiment_id: str | None) -> str:
-    """Return the address of an experiment's run table; for None, of the list of experiments.
-
-    The UI opens on its GenAI side; which side is shown is kept in the browser and in this
-    parameter of the link, and nowhere else.
+    Args:
+        experiment_id: which.
+        by_commit: whether its run table can be grouped by commit (project/views.py).
     """
-    page = f"/{quote(experiment_id)}/runs" if experiment_id else ""
-    return f"{server_url}/#/experiments{page}?{_TRAINING_SIDE}"
+
+    experiment_id: str
+    by_commit: bool = False
+
+
+def experiment_link(server_url: str, shown: Shown | None) -> str:
+    """Return the address of an experiment's run table; for None, of the list of experiments."""
+    if shown is None:
+        return f"{server_url}/#/experiments?{views.link_parameters(by_commit=False)}"
+    page = f"{quote(shown.experiment_id)}/runs"
+    return f"{server_url}/#/experiments/{page}?{views.link_parameters(by_commit=shown.by_commit)}"

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 import sqlalchemy as sa
 
 from kaggleops.index.database import ENTITIES
-from kaggleops.index.tables import RUNS
+from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
+from kaggleops.project import views
+from kaggleops.server.links import Shown
 
 _NOTICES = sa.Table(
     "kaggleops_serving",
@@ -96,7 +98,7 @@ class NoticeBoard:
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
 
-    def last_experiment(self) -> str | None:
+    def last_experiment(self) -> Shown | None:
         """Return the experiment of the run that was started last."""
         runs = RUNS.table
         query = (
@@ -105,6 +107,12 @@ class NoticeBoard:
             .order_by(runs.c.start_time.desc())
             .limit(1)
         )
+        tags = EXPERIMENT_TAGS.table
         with self._engine.connect() as connection:
             found = connection.scalar(query)
-        return None if found is None else str(found)
+            if found is None:
+                return None
+            view = sa.select(tags.c.key).where(
+                tags.c.experiment_id == found, tags.c.key == views.TAG
+            )
+            return Shown(str(found), connection.scalar(view) is not None)

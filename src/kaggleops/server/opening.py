@@ -4,10 +4,12 @@ import mlflow
 from mlflow.entities import ViewType
 
 from kaggleops.errors import UsageError
+from kaggleops.project import views
+from kaggleops.server.links import Shown
 
 
-def experiment_to_show(tracking_uri: str, name: str | None) -> str | None:
-    """Return the id of the experiment of that name, or of the last used; None if there is none.
+def experiment_to_show(tracking_uri: str, name: str | None) -> Shown | None:
+    """Return the experiment of that name, or the last used; None if there is none.
 
     Raises:
         UsageError: there is no experiment of that name; with those that there are.
@@ -23,7 +25,10 @@ def experiment_to_show(tracking_uri: str, name: str | None) -> str | None:
                 "there is none of that name",
                 f"There are: {names}.",
             )
-        return str(found.experiment_id)
-    ids = [each.experiment_id for each in experiments]
-    runs = client.search_runs(ids, max_results=1, order_by=["attributes.start_time DESC"])
-    return str(runs[0].info.experiment_id) if runs else None
+        return Shown(str(found.experiment_id), views.TAG in found.tags)
+    by_id = {each.experiment_id: each for each in experiments}
+    runs = client.search_runs(list(by_id), max_results=1, order_by=["attributes.start_time DESC"])
+    if not runs:
+        return None
+    last = by_id[runs[0].info.experiment_id]
+    return Shown(str(last.experiment_id), views.TAG in last.tags)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.server.children import Child, Ended, Event, Events, Said, Told
+from kaggleops.server.links import Shown
 from kaggleops.server.settings import Settings
 
 _WORKER = "kaggleops.server.worker"
@@ -28,7 +29,7 @@ _STEADY = 60.0  # seconds after which a process is taken to have run well
 class Pulled:
     """What the first pull found."""
 
-    experiment: str | None
+    experiment: Shown | None
     """The experiment of the run that was started last."""
     problems: int
     """How much of the bucket cannot be shown as it is."""
@@ -92,7 +93,9 @@ class Supervisor:
                     progress(event.message["done"], event.message["total"])
             elif isinstance(event, Ended):
                 self._require_success(event, f"bringing {self._settings.bucket} into the index")
-                return Pulled(found["experiment"], found["problems"], found.get("warning", ""))
+                last = found["experiment"]
+                shown = Shown(**last) if last else None
+                return Pulled(shown, found["problems"], found.get("warning", ""))
 
     def serve(self, on_ready: Callable[[], object]) -> NoReturn:
         """Serve until told to end.
