@@ -265,7 +265,10 @@ gate.read_text()
     live = api.kernels_logs_stream("ada/my-script")
     assert [next(live)["data"] for _ in range(3)] == ["one\n", "two\n", "three\n"]
     assert api.kernels_logs("ada/my-script") == ""  # only an ended session's is kept
-    (session.root / "gate").write_text("")
+    address = f"{kaggle.url}/api/v1/kernels/logs/stream/ada/my-script"
+    with requests.get(address, auth=("ada", "ada-key"), stream=True) as bare:
+        (session.root / "gate").write_text("")
+        assert bare.text.endswith('"data": "three\\n"}\n\ndata: END_OF_LOG\n\n')
     assert shown(live) == []
     session.wait()
     kaggle.behaviour.late_logs = 2
