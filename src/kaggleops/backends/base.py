@@ -129,11 +129,11 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
             KaggleOpsError: the platform does not answer; `resume` goes on with the run.
         """
         bucket = bucket_uri(what.tracking_uri)
-        address = address_for_others(commit, bucket)
         with temporary_folder() as folder:
             clone(commit, folder / "code")
             parameters, declared, project = prepared(folder / "code", commit, what, None)
         self.check(what.tracking_uri, config)
+        address = address_for_others(commit, bucket)
         mlflow.set_tracking_uri(what.tracking_uri)
         name = what.experiment or parameters.get("task") or declared.get("task") or project
         tags = {**tags_of(commit, what.entry_point), MLFLOW_PROJECT_BACKEND: self.name}
