@@ -19,6 +19,8 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module", params=sorted(PLACES))
-def place(request: pytest.FixtureRequest, outside: World) -> Place:
+def place(request: pytest.FixtureRequest, outside: World) -> Iterator[Place]:
     """Each backend with its platform."""
-    return PLACES[request.param](outside)
+    made = PLACES[request.param](outside)
+    yield made
+    made.close()

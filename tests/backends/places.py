@@ -4,8 +4,11 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
@@ -43,6 +46,9 @@ class Place(ABC):
     @abstractmethod
     def wait(self, run: RemoteRun) -> None:
         """Return when nothing of it runs any more."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
 
     def submit(self, *overrides: str, entry_point: str = "main") -> RemoteRun:
         """Submit the toy."""
@@ -102,6 +108,14 @@ class ByHand(Place):
 
     def wait(self, run: RemoteRun) -> None:
         self._running[run.run_id].wait(timeout=280)
+
+    def close(self) -> None:
+        for process in self._running.values():
+            with suppress(psutil.NoSuchProcess):
+                own = psutil.Process(process.pid)
+                for each in [own, *own.children(recursive=True)]:
+                    each.kill()
+            process.wait()
 
 
 PLACES: dict[str, Callable[[World], Place]] = {"kaggle": OnKaggle, "manual": ByHand}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import mlflow.cli
 import nbformat
 import pytest
 from click.testing import CliRunner
@@ -123,16 +124,12 @@ def test_mlflow_run_submits_too(outside: World, tmp_path: Path) -> None:
     config.write_text('{"credentials": "ada/bucket-key", "machine_shape": ""}')
     address = outside.repository.git("remote", "get-url", "origin")
     before = set(outside.kaggle.kernels)
+    mlflow.set_tracking_uri(TRACKING)
     command = ["run", address, "-v", outside.sha, "-b", "kaggle", "--experiment-name", "by mlflow"]
     parameters = ["-P", "alpha=0.3", "-P", "overrides='a=b c' d=e"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", *command, "--backend-config", config, *parameters],
-        cwd=tmp_path,
-        env={**outside.laptop("laptop home"), "MLFLOW_TRACKING_URI": TRACKING},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    options = ["--backend-config", str(config), *parameters]
+    done = CliRunner().invoke(mlflow.cli.cli, [*command, *options], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     (ref,) = set(outside.kaggle.kernels) - before
     run = outside.run(ref.removeprefix("ada/kaggleops-"))
     assert run.info.status == "SCHEDULED"
@@ -141,7 +138,6 @@ def test_mlflow_run_submits_too(outside: World, tmp_path: Path) -> None:
 
     # What MLflow's command shows as one line.
     wrong = {"credential": "ada/bucket-key"}
-    mlflow.set_tracking_uri(TRACKING)
     with pytest.raises(ExecutionException, match=r"Is 'credentials' meant\?"):
         mlflow.projects.run(address, backend="kaggle", backend_config=wrong)
 

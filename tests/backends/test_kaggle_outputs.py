@@ -15,20 +15,25 @@ SCRIPT = """
 from pathlib import Path
 Path("deep").mkdir()
 Path("deep/model.bin").write_bytes(b"m" * 300_000)
-for number in range(120):
-    Path(f"part-{number:03}.csv").write_text(str(number))
+for number in range({parts}):
+    Path(f"part-{{number:03}}.csv").write_text(str(number))
 """
+
+
+def ran(outside: World, folder: Path, parts: int) -> str:
+    """Return a script that has ended, and left so many files and one more."""
+    ref = f"ada/leaves-{parts}-files"
+    pushed = kernel_folder(folder, ref, SCRIPT.format(parts=parts))
+    outside.kaggle.api("ada").kernels_push(pushed)
+    session = outside.kaggle.session(ref)
+    session.start()
+    assert session.wait() == "COMPLETE", session.text
+    return ref
 
 
 @pytest.fixture(scope="module")
 def script(outside: World, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A script that has ended, and left more than a page of files."""
-    folder = kernel_folder(tmp_path_factory.mktemp("push"), "ada/a-script", SCRIPT)
-    outside.kaggle.api("ada").kernels_push(folder)
-    session = outside.kaggle.session("ada/a-script")
-    session.start()
-    assert session.wait() == "COMPLETE", session.text
-    return "ada/a-script"
+    return ran(outside, tmp_path_factory.mktemp("push"), 3)
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +47,15 @@ def download(script: str, folder: Path) -> Downloaded:
     return backend_named("kaggle").download({"kaggle_notebook": script}, folder)
 
 
-def test_every_file_of_every_page(script: str, tmp_path: Path) -> None:
-    brought = download(script, tmp_path / "home")
+def test_every_file_of_every_page(outside: World, tmp_path: Path) -> None:
+    brought = download(ran(outside, tmp_path / "push", 120), tmp_path / "home")
     assert brought.problems == []
     assert len(brought.files) == 121
     assert (tmp_path / "home/deep/model.bin").read_bytes() == b"m" * 300_000
     assert (tmp_path / "home/part-119.csv").read_text() == "119"
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(brought.files)
+    assert sorted(path for path in (tmp_path / "home").rglob("*") if path.is_file()) == sorted(
+        brought.files
+    )
 
 
 @pytest.mark.parametrize(("kind", "problem"), [(403, "no such thing"), ("truncate", "no answer")])
@@ -60,7 +67,7 @@ def test_an_error_or_half_a_file_is_not_kept(
     (said,) = brought.problems
     assert said.startswith("downloading 'deep/model.bin'")
     assert problem in said
-    assert len(brought.files) == 120
+    assert len(brought.files) == 3
     assert not list((tmp_path / "home/deep").iterdir())
 
 
@@ -94,7 +101,7 @@ def test_a_name_that_points_elsewhere_is_left_there(
     (said,) = brought.problems
     assert "points out of the folder" in said
     assert not [path for path in tmp_path.rglob("*") if "model" in path.name]
-    assert len(brought.files) == 120
+    assert len(brought.files) == 3
 
 
 def test_a_link_in_the_folder_leads_nothing_out_of_it(script: str, tmp_path: Path) -> None:
