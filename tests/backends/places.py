@@ -47,6 +47,7 @@ class Place(ABC):
     def wait(self, run: RemoteRun) -> None:
         """Return when nothing of it runs any more."""
 
+    @abstractmethod
     def close(self) -> None:
         """Leave nothing running."""
 
@@ -73,6 +74,9 @@ class OnKaggle(Place):
 
     def wait(self, run: RemoteRun) -> None:
         self.world.kaggle.session(run.tags["kaggle_notebook"]).wait()
+
+    def close(self) -> None:
+        """The server ends its sessions itself."""
 
 
 class ByHand(Place):

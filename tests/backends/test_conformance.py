@@ -62,16 +62,11 @@ def found(run_id: str) -> RemoteRun:
     return submitted_run(TRACKING, run_id)
 
 
-def test_a_submitted_run_is_scheduled_and_says_all_there_is_to_know(
-    place: Place, jobs: Jobs
-) -> None:
-    run = place.world.run(jobs.good)
-    assert run.info.status == found(jobs.good).get_status() == "SCHEDULED"
-    assert run.data.params == {
-        "alpha": "0.5",
-        "gate": str(jobs.gate.path),
-        "overrides": "'note=two words'",
-    }
+def test_a_submitted_run_is_scheduled_and_says_all_there_is_to_know(place: Place) -> None:
+    submitted = place.submit("alpha=0.5", "note=two words")
+    run = place.world.run(submitted.run_id)
+    assert run.info.status == submitted.get_status() == "SCHEDULED"
+    assert run.data.params == {"alpha": "0.5", "gate": "none", "overrides": "'note=two words'"}
     expected = {
         "mlflow.source.git.commit": place.world.sha,
         "mlflow.source.git.branch": "main",
@@ -84,12 +79,13 @@ def test_a_submitted_run_is_scheduled_and_says_all_there_is_to_know(
     assert expected.items() <= run.data.tags.items()
     assert place.world.sha[:10] in run.data.tags["mlflow.note.content"]
 
-
-def test_what_waits_there_is_not_submitted_twice(place: Place, jobs: Jobs) -> None:
+    # Submitted again, it is found there.
     before = place.world.kaggle.count("SaveKernel")
     config = place.backend.read_config(place.fields, "a test")
-    assert resume(place.backend, TRACKING, jobs.good, config).get_status() == "SCHEDULED"
+    again = resume(place.backend, TRACKING, submitted.run_id, config)
+    assert again.get_status() == "SCHEDULED"
     assert place.world.kaggle.count("SaveKernel") == before
+    again.cancel()
 
 
 @executing
