@@ -71,6 +71,11 @@ def bucket(request: pytest.FixtureRequest) -> Bucket:
     return open_bucket("gs://our-bucket/some/prefix", patience=5)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long bytes by their place: an archive's own hold the second in which it was made."""
+    return argname if isinstance(val, bytes) and len(val) > 30 else None
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip a test for want of something on this machine; where nothing may be wanting, fail it."""
     if os.environ.get("KAGGLEOPS_NO_SKIPS"):
