@@ -19,6 +19,7 @@ from kaggleops.cli.cleanup import cleanup_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.credentials import credentials_command
+from kaggleops.cli.doctor import doctor_command
 from kaggleops.cli.download import download_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.leaderboard import leaderboard_command
@@ -71,6 +72,7 @@ for command in (
     download_command,
     cleanup_command,
     quota_command,
+    doctor_command,
     serve_command,
     ui_command,
     pull_command,

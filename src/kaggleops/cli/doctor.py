@@ -1,0 +1,43 @@
+"""`kaggleops doctor`."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.text import Text
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.cli.options import bucket_option, json_option
+from kaggleops.cli.output import err, out, print_json
+from kaggleops.platforms.settings import default_bucket
+
+_MARKS = {"ok": "✓", "warning": "!", "error": "✗", "skipped": "-"}
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
+
+
+@click.command("doctor")
+@bucket_option
+@json_option
+def doctor_command(bucket: str | None, as_json: bool) -> None:
+    """Look whether everything that a run needs is there: one line each, with what to do.
+
+    Exit code 1 where something is wrong.
+    """
+    from kaggleops.reports.doctor import examine
+
+    named = bucket or default_bucket(Path())
+    found = []
+    with err.status("Looking"):
+        for finding in examine(bucket_uri(named) if named else None, Path()):
+            found.append(finding)
+            if not as_json:
+                style = _STYLES[finding.verdict]
+                line = f"{_MARKS[finding.verdict]} {finding.about:<9} {finding.said}"
+                out.print(Text(line, style=style))
+                if finding.hint and finding.verdict != "ok":
+                    out.print(Text(f"  {'':<9} {finding.hint}"))
+    if as_json:
+        print_json(findings=[asdict(each) for each in found])
+    if any(each.verdict == "error" for each in found):
+        sys.exit(1)
