@@ -51,7 +51,8 @@ clean: ## Remove what was built and installed; the bucket stays
 
 # A run starts in a fresh clone elsewhere: a relative folder would not be found there.
 DATA_DIR = $(if $(findstring ://,$(DATA)),$(DATA),$(abspath $(DATA)))
-WORKERS ?= 2
+# One more than there are processors: many tests wait for other processes.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 $(VENV)/.base:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,5 +1,6 @@
 """Many runs at once, and runs of many points: other ways to the same rows."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -89,8 +90,16 @@ def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path)
 
 
 def children() -> list[int]:
+    """Return the processes that unpack; other tests' servers may be this one's children too."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    every = [int(child) for task in tasks for child in task.read_text().split()]
+    return [child for child in every if b"index.worker" in _command(child)]
+
+
+def _command(process: int) -> bytes:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 def kill_children() -> None:

@@ -15,6 +15,9 @@ import os, sys, signal, threading
 import mlflow
 from kaggleops.tracking import session
 
+# Tests may run in the background, where shells let Ctrl-C be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def say(text):
     print(text, flush=True)
 
