@@ -26,6 +26,16 @@ os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
 
 
 @pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Take back what a test's code sets for its process: a training does, and others inherit it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update({name: each for name, each in before.items() if os.environ.get(name) != each})
+
+
+@pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's working copies lie; no test sees another's tracking stores or settings."""
     monkeypatch.chdir(tmp_path)  # MLflow's default is a database in the working directory
@@ -33,14 +43,18 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     for name in ("TRACKING_URI", "REGISTRY_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
     yield tmp_path / "home"
+    _end_sessions()
+    if stores := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+
+
+def _end_sessions() -> None:
     if session := sys.modules.get("kaggleops.tracking.session"):
         session.close_all()
         session._sessions.clear()
     if uploads := sys.modules.get("kaggleops.tracking.artifact_uploads"):
         uploads.close_all()
         uploads._all.clear()
-    if stores := sys.modules.get("mlflow.tracking._tracking_service.utils"):
-        stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
 
 
 @pytest.fixture
@@ -50,6 +64,8 @@ def gcs_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         _forget_file_systems()
         yield server
+        server.heal()
+        _end_sessions()  # while there is somebody to tell: else each waits half a minute
         _forget_file_systems()
 
 

@@ -79,6 +79,7 @@ def fit_fold(
             outcome = _train(loaded, task, examples, validation, config, scratch, run_id)
         scores = task.scores(outcome.predicted) | task.baseline(validation)
         mlflow.log_metrics(scores, step=outcome.steps)
+        mlflow.flush_async_logging()  # the Trainer's callback logs in the background
         records.log_worst(task, outcome.predicted)
         _store_outputs(settings, task, loaded, validation, outcome)
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

@@ -109,7 +109,12 @@ def test_the_command_prints_the_link_and_ends_everything_it_started(
     assert shown is not None
     command = [sys.executable, "-m", "kaggleops", "ui", "--bucket", folder_uri, "--no-open"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Tests may run in the background, where shells let Ctrl-C be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     link = next(line for line in process.stdout if "http://" in line).strip()
