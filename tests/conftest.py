@@ -1,7 +1,6 @@
 """Fixtures that all tests share."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from kaggleops.bucket import Bucket, open_bucket
+from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
 
@@ -102,18 +102,7 @@ def unavailable(reason: str) -> NoReturn:
 @pytest.fixture
 def page() -> Iterator["Page"]:
     """A page in a real browser, headless."""
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=60_000)  # a busy machine takes more than the usual 5 s
-    browser_path = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser_path is None:
-        unavailable("there is no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=browser_path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE)
         yield page
-        browser.close()

@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 
 from kaggleops.bucket import Bucket
+from tests.fakes import platforms
 from tests.fakes.git_server import Repository, git_daemon
+from tests.notebooks.execution import execute, parametrised, until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,3 +88,21 @@ def test_mlflow_run_of_a_commit_logs_to_the_bucket(
     stored = bucket.read(f"{root}/oof.csv")
     assert stored is not None
     assert len(pd.read_csv(io.BytesIO(stored.data))) == 12
+
+
+def test_the_notebook_says_that_the_gpu_is_missing(served: tuple[str, str], tmp_path: Path) -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    address, sha = served
+    notebook = parametrised(
+        "run.ipynb",
+        repository=address,
+        version=sha,
+        bucket=str(tmp_path / "bucket"),
+        overrides="model=tiny trainer=fast trainer.precision=fp16",
+    )
+    train = next(each.id for each in notebook.cells if "notebook.train(" in each.source)
+    *_, shown = execute(until(train, notebook), tmp_path, platforms.plain(tmp_path), go_on=True)
+    assert "error: " in shown
+    assert "trainer.precision=fp16 needs a GPU" in shown
+    assert "Traceback" not in shown

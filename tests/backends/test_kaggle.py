@@ -63,6 +63,7 @@ def test_what_is_pushed(outside: World) -> None:
         machine_shape="NvidiaTeslaT4",
         dataset_sources=["ada/tweets"],
         session_hours=1.5,
+        docker_image="gcr.io/kaggle-gpu-images/python@sha256:0",
         docker_image_pinning="original",
         install_from="./kaggleops.whl",
     )
@@ -71,6 +72,9 @@ def test_what_is_pushed(outside: World) -> None:
     kernel = outside.kaggle.kernel(ref)
     version = kernel.latest
     assert (version.private, version.internet, version.shape) == (True, True, "NvidiaTeslaT4")
+    assert version.session_seconds == 5400
+    assert version.docker_image == "gcr.io/kaggle-gpu-images/python@sha256:0"
+    assert version.image_pinning == "original"
     assert version.sources["dataset"] == ["ada/bucket-key", "ada/tweets"]
     (cell,) = [
         each

@@ -1,14 +1,13 @@
 """A real server over a bucket, and a real browser that looks at it; one of each for all tests."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
 from tests.browser.world import World
-from tests.conftest import unavailable
+from tests.chromium import PATIENCE, chromium
 from tests.fakes.gcs_server import GcsServer
 from tests.server.serving import Serving, serving
 
@@ -16,25 +15,16 @@ from tests.server.serving import Serving, serving
 @pytest.fixture(scope="package")
 def context() -> Iterator[BrowserContext]:
     """One browser with one cache, so that MLflow's 20 MB of JavaScript are read once."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        unavailable("there is no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium() as browser:
         context = browser.new_context(viewport={"width": 1400, "height": 800})
         context.add_init_script("localStorage.clear()")  # where the UI keeps how a table was shown
         yield context
-        browser.close()
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     page = context.new_page()
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)  # a busy machine draws a chart in many seconds
+    page.set_default_timeout(PATIENCE)
     yield page
     page.close()
 

@@ -5,20 +5,22 @@ from pathlib import Path
 import click
 
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import (
+    bucket_at,
+    bucket_of,
+    bucket_option,
+    json_option,
+    repository_option,
+    version_option,
+)
 from kaggleops.cli.output import print_json, print_rows
 from kaggleops.errors import UsageError
 
 
 @click.command("bundle")
 @bucket_option
-@click.option("--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD.")
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="A folder of the git repository. Default: this one.",
-)
+@version_option
+@repository_option
 @click.option(
     "--to",
     "folder",

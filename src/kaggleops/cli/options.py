@@ -16,6 +16,15 @@ bucket_option = click.option(
     metavar="URI",
     help="gs://BUCKET[/PREFIX] or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml.",
 )
+version_option = click.option(
+    "--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD."
+)
+repository_option = click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="A folder of the git repository. Default: this one.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import (
+    bucket_of,
+    bucket_option,
+    json_option,
+    repository_option,
+    version_option,
+)
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
@@ -20,14 +26,9 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("overrides", nargs=-1)
 @bucket_option
-@click.option("--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD.")
+@version_option
 @click.option("--experiment", metavar="NAME", help="Default: the task's name.")
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="A folder of the git repository. Default: this one.",
-)
+@repository_option
 @click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
 @click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
 @backend_option

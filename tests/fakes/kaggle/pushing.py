@@ -172,5 +172,7 @@ def _version(
         internet=request.enable_internet,
         shape=shape,
         docker_image=request.docker_image or "",
+        image_pinning=request.docker_image_pinning_type or "",
+        session_seconds=request.session_timeout_seconds or 0,
         sources=sources,
     )

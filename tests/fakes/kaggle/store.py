@@ -54,6 +54,9 @@ class Version:
     shape: str
     """The machine that was given, which is not always the one that was asked for."""
     docker_image: str
+    image_pinning: str
+    session_seconds: int
+    """After how many its session is ended; 0 for as late as it may be."""
     sources: dict[str, list[str]]
     """What is attached, by "dataset", "competition", "kernel" and "model"."""
     session: Session | None = None
