@@ -220,7 +220,7 @@ def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     # None is how Python marks a package that cannot be imported.
     for name in ("kaggle", "kaggle.api", "kaggle.api.kaggle_api_extended"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "kaggleops.backends.kaggle.client", raising=False)
+    monkeypatch.delitem(sys.modules, "kaggleops.platforms.kaggle.client", raising=False)
     done = here("quota", "-b", "kaggle")
     assert "pip install 'kaggleops[kaggle]'" in done.error
     assert done.code == 2

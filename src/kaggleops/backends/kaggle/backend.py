@@ -16,20 +16,21 @@ from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
 from kaggleops.backends.kaggle import log, outputs
 from kaggleops.backends.kaggle.config import KaggleConfig
-from kaggleops.backends.kaggle.http import (
+from kaggleops.backends.remote_run import Downloaded
+from kaggleops.errors import UsageError
+from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.kaggle.http import (
     NoAnswerError,
     NotTakenError,
     NotThereError,
     explained,
     session,
 )
-from kaggleops.backends.remote_run import Downloaded
-from kaggleops.errors import UsageError
 from kaggleops.platforms.key_places import DATASET
 from kaggleops.project.launch import temporary_folder
 
 if TYPE_CHECKING:
-    from kaggleops.backends.kaggle.client import Client
+    from kaggleops.platforms.kaggle.client import Client
 
 _log = logging.getLogger("kaggleops")
 
@@ -57,7 +58,7 @@ class KaggleBackend(Backend[KaggleConfig]):
 
     @functools.cached_property
     def _client(self) -> "Client":
-        return _client()
+        return sign_in()
 
     # -- submitting ---------------------------------------------------------------------------
 
@@ -192,7 +193,7 @@ class KaggleBackend(Backend[KaggleConfig]):
             return log.follow(_live(self._client, ref), kept, ended)
         if ended():
             return log.Log().new(kept())
-        return log.until_silent(_live(_client(silence=_SILENCE), ref))
+        return log.until_silent(_live(sign_in(silence=_SILENCE), ref))
 
     def quota(self) -> list[Quota]:
         """Return the hours of GPU and TPU."""
@@ -247,15 +248,6 @@ class KaggleBackend(Backend[KaggleConfig]):
                 return sizes
 
 
-def _client(**how: Any) -> "Client":
-    try:
-        from kaggleops.backends.kaggle.client import Client
-    except ModuleNotFoundError as error:
-        hint = "Install it: pip install 'kaggleops[kaggle]'."
-        raise UsageError("using Kaggle", f"{error.name} is not installed", hint) from None
-    return Client(**how)
-
-
 def _about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
     """Return a request about a notebook; for one page of a list, if there is a token."""
     request = kind()
@@ -275,7 +267,7 @@ def _live(client: "Client", ref: str) -> Callable[[], log.Entries]:
 
 
 def _push(ref: str, notebook: str, config: KaggleConfig, credentials: str) -> Any:
-    client = _client(again=False)
+    client = sign_in(again=False)
     metadata = {
         "id": ref,
         # A title that makes another slug would make another notebook.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from kaggleops.backends.kaggle.http import NoAnswerError, NotThereError
+from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError
 
 _PAUSE = 1.0  # seconds before a dropped log is opened again
 _FAILURES = 5  # in a row and without anything new, after which it is given up

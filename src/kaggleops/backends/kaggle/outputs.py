@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import requests
 
-from kaggleops.backends.kaggle.http import explained
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.kaggle.http import explained
 
 _CHUNK = 1 << 20
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from kaggle.api.kaggle_api_extended import KaggleApi
 
-from kaggleops.backends.kaggle.http import ASK_AGAIN, ASK_ONCE, READ, explained, mount
 from kaggleops.errors import UsageError
+from kaggleops.platforms.kaggle.http import ASK_AGAIN, ASK_ONCE, READ, explained, mount
 
 _Answer = TypeVar("_Answer")
 

@@ -1,0 +1,25 @@
+"""Kaggle's own client as this project uses it: signed in, with time-outs, and quiet."""
+
+from typing import TYPE_CHECKING, Any
+
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.platforms.kaggle.client import Client
+
+
+def sign_in(**how: Any) -> "Client":
+    """Return the client, signed in as the user of this machine.
+
+    Args:
+        how: as for `kaggleops.platforms.kaggle.client.Client`.
+
+    Raises:
+        UsageError: Kaggle's package is not installed, or there are no credentials.
+    """
+    try:
+        from kaggleops.platforms.kaggle.client import Client
+    except ModuleNotFoundError as error:
+        hint = "Install it: pip install 'kaggleops[kaggle]'."
+        raise UsageError("using Kaggle", f"{error.name} is not installed", hint) from None
+    return Client(**how)
