@@ -191,7 +191,7 @@ def test_status_does_without_a_platform_that_does_not_answer(
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["run", "-b", "nonsense"], 2, "There are: kaggle, manual"),
+        (["run", "-b", "nonsense"], 2, "kaggle, manual"),
         (["run", "-b", "kaggle", "--backend-config", "none.yaml"], 2, "No such file"),
         (["run", "-b", "kaggle", "--uncommitted"], 2, "only gets the commit"),
         (["run", "-b", "manual", "beta=1", "--entry-point", "fail"], 2, "does not take"),

@@ -15,7 +15,7 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 
-from .places import Place
+from .places import PLACES, Place
 from .world import TRACKING, Collected, Gate
 
 
@@ -48,10 +48,13 @@ def jobs(place: Place) -> Jobs:
     )
 
 
-# By hand it is the same notebook, so there only one run is truly executed unless asked for more.
+# Everywhere it is the same notebook, so only Kaggle executes all of them unless asked for more.
 executing = pytest.mark.parametrize(
     "place",
-    ["kaggle", pytest.param("manual", marks=pytest.mark.slow)],
+    [
+        pytest.param(name, marks=() if name == "kaggle" else pytest.mark.slow)
+        for name in sorted(PLACES)
+    ],
     indirect=True,
     scope="module",
 )

@@ -6,10 +6,11 @@ The real client keeps an error's page as the file, and writes wherever a file's 
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import requests
 
+from kaggleops.backends.inside import inside
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.kaggle.http import explained
@@ -35,23 +36,12 @@ def keep(
     problems: list[str] = []
     for name, url in listed:
         try:
-            path = _inside(directory, name)
+            path = inside(directory, name)
             _fetch(name, url, sizes.get(name), path, session)
             files.append(path)
         except KaggleOpsError as error:
             problems.append(str(error))
     return Downloaded(files, problems)
-
-
-def _inside(directory: Path, name: str) -> Path:
-    doing = f"downloading {name!r}"
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise KaggleOpsError(doing, "its name points out of the folder, so it is left there")
-    path = directory.joinpath(*parts)
-    if not path.resolve().is_relative_to(directory.resolve()):
-        raise KaggleOpsError(doing, "a link leads it out of the folder, so it is left there")
-    return path
 
 
 def _fetch(name: str, url: str, size: int | None, path: Path, session: requests.Session) -> None:
