@@ -18,13 +18,13 @@ from kaggleops.backends.kaggle import log, outputs
 from kaggleops.backends.kaggle.config import KaggleConfig
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
+from kaggleops.platforms.http import session
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import (
     NoAnswerError,
     NotTakenError,
     NotThereError,
     explained,
-    session,
 )
 from kaggleops.platforms.key_places import DATASET
 from kaggleops.project.launch import temporary_folder

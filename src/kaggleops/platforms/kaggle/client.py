@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from kaggle.api.kaggle_api_extended import KaggleApi
 
 from kaggleops.errors import UsageError
-from kaggleops.platforms.kaggle.http import ASK_AGAIN, ASK_ONCE, READ, explained, mount
+from kaggleops.platforms.http import ASK_AGAIN, ASK_ONCE, READ, mount
+from kaggleops.platforms.kaggle.http import explained
 
 _Answer = TypeVar("_Answer")
 

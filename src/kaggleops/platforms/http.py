@@ -1,0 +1,71 @@
+"""Requests that give up in time, and that may be repeated or not.
+
+Whatever may be asked twice is: after a broken connection, a 429 or a 5xx. What starts something is
+not, as each one that arrives may start it.
+"""
+
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+CONNECT, READ = 10.0, 60.0
+"""Seconds until a connection, and between two bytes of an answer, after which it is given up."""
+
+_TRIES = 5
+_LONGEST_WAIT = 60.0  # seconds, whatever a Retry-After asks for
+
+
+class _Retry(Retry):
+    def get_retry_after(self, response: Any) -> float | None:
+        after: float | None = super().get_retry_after(response)
+        return None if after is None else min(after, _LONGEST_WAIT)
+
+
+_BUSY = [429]  # such a request was not looked at
+ASK_AGAIN = _Retry(
+    total=_TRIES,
+    allowed_methods=None,
+    status_forcelist=[*_BUSY, 500, 502, 503, 504],
+    backoff_factor=0.5,
+    raise_on_status=False,
+)
+ASK_ONCE = _Retry(
+    total=_TRIES,
+    read=0,
+    other=0,
+    allowed_methods=None,
+    status_forcelist=_BUSY,
+    backoff_factor=0.5,
+    raise_on_status=False,
+)
+
+
+class _Adapter(HTTPAdapter):
+    """Sends with a time-out, which the client never asks for."""
+
+    def __init__(self, retry: Retry, silence: float) -> None:
+        super().__init__(max_retries=retry)
+        self._timeout = (CONNECT, silence)
+
+    def send(self, request: Any, **how: Any) -> Any:  # type: ignore[override]
+        return super().send(request, **{**how, "timeout": self._timeout})
+
+
+def session(silence: float = READ, *, again: bool = True) -> requests.Session:
+    """Return a session of HTTP that gives up in time.
+
+    Args:
+        silence: seconds without a byte after which it does.
+        again: whether a request may be repeated.
+    """
+    made = requests.Session()
+    mount(made, ASK_AGAIN if again else ASK_ONCE, silence)
+    return made
+
+
+def mount(on: requests.Session, retry: Retry, silence: float) -> None:
+    """Let a session of HTTP give up after so many seconds of silence, and repeat requests so."""
+    for scheme in ("http://", "https://"):
+        on.mount(scheme, _Adapter(retry, silence))
