@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
@@ -16,6 +17,7 @@ from kaggleops.project.git import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes import platforms
+from tests.fakes.docker_engine import DockerEngine
 
 from .world import TRACKING, World
 
@@ -79,6 +81,40 @@ class OnKaggle(Place):
         """The server ends its sessions itself."""
 
 
+class InDocker(Place):
+    """A container engine on this machine, whose containers wait until they are started."""
+
+    name = "docker"
+    machine = "kaggle-image"
+    output = ("output/predictions.csv",)
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.folder = world.folder / "docker"
+        self.folder.mkdir()
+        (self.folder / "key.json").write_text('{"type": "fake"}')
+        outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
+        self.engine = DockerEngine(self.folder, ["an/image"], outside, held=True)
+        self.engine.__enter__()
+        self._patch = pytest.MonkeyPatch()
+        self._patch.setenv("DOCKER_HOST", self.engine.url)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        folders = {each: str(self.folder / each) for each in ("input", "output")}
+        return {"image": "an/image", "credentials": str(self.folder / "key.json"), **folders}
+
+    def start(self, run: RemoteRun) -> None:
+        self.engine.session(run.tags["container"]).start()
+
+    def wait(self, run: RemoteRun) -> None:
+        self.engine.session(run.tags["container"]).wait()
+
+    def close(self) -> None:
+        self._patch.undo()
+        self.engine.__exit__()
+
+
 class ByHand(Place):
     """Somebody who takes the notebook to Colab."""
 
@@ -122,4 +158,8 @@ class ByHand(Place):
             process.wait()
 
 
-PLACES: dict[str, Callable[[World], Place]] = {"kaggle": OnKaggle, "manual": ByHand}
+PLACES: dict[str, Callable[[World], Place]] = {
+    "docker": InDocker,
+    "kaggle": OnKaggle,
+    "manual": ByHand,
+}

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a loopback port, one thread a connection, as quiet as possible."""
+"""HTTP/1.1 on a loopback port or a Unix socket, one thread a connection, as quiet as possible."""
 
 import contextlib
 import socket
@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -53,11 +54,15 @@ class HttpServer(ThreadingHTTPServer):
         self,
         answer: Callable[[Any], tuple[Response, Delivery]],
         request_type: type[Request] = Request,
+        socket_file: Path | None = None,
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        if socket_file:
+            self.address_family = socket.AF_UNIX
+        super().__init__(str(socket_file) if socket_file else ("127.0.0.1", 0), _Handler)  # type: ignore[arg-type]
         self.answer = answer
         self.request_type = request_type
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        port = self.server_address[1]
+        self.url = f"unix://{socket_file}" if socket_file else f"http://127.0.0.1:{port}"
         self.broken: list[str] = []
         """Tracebacks of the fake's own mistakes."""
         self.accepted = 0
@@ -102,8 +107,11 @@ class HttpServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1
-    disable_nagle_algorithm = True
     server: HttpServer
+
+    @property
+    def disable_nagle_algorithm(self) -> bool:  # type: ignore[override]
+        return self.server.address_family == socket.AF_INET
 
     def _handle(self) -> None:
         request = self._request()

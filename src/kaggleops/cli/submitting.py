@@ -71,6 +71,6 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
         ("Run", f"{run.run_id}  {tags.get('mlflow.runName', '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),
         *(("", step) for step in backend.steps(tags)),
-        ("Follow it", f"kaggleops logs -f {run.run_id}" if run.page else ""),
+        ("Follow it", "" if backend.steps(tags) else f"kaggleops logs -f {run.run_id}"),
         ("Cancel it", f"kaggleops cancel {run.run_id}"),
     )

@@ -1,0 +1,224 @@
+"""What only a container engine does: what it is told, how it refuses, forgets and is not there."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from kaggleops.backends.base import RefusedError
+from kaggleops.backends.remote_run import RemoteRun
+from kaggleops.backends.resuming import resume
+from kaggleops.cli import main
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.project.git import find_commit
+from kaggleops.project.launch import Launch
+from tests.command import Done
+
+from .places import InDocker
+from .world import BUCKET, TRACKING, World
+
+CANARY = '{"type": "canary"}'
+
+
+@pytest.fixture(scope="module")
+def place(outside: World) -> Iterator[InDocker]:
+    made = InDocker(outside)
+    (made.folder / "key.json").write_text(CANARY)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def calm(place: InDocker) -> Iterator[None]:
+    """No container of one test's is left for the next."""
+    yield
+    for each in place.engine.containers:
+        if each.session:
+            each.session.cancel()
+    place.engine.gpus, place.engine.id = False, "engine-1"
+
+
+def config(place: InDocker, **fields: Any) -> Any:
+    return place.backend.read_config(place.fields | fields, "a test")
+
+
+def submit(place: InDocker, **fields: Any) -> RemoteRun:
+    commit = find_commit(place.world.repository.folder)
+    # A backend of its own, as each process has.
+    return type(place.backend)().submit(commit, Launch(TRACKING), config(place, **fields))
+
+
+def again(place: InDocker, run_id: str) -> RemoteRun:
+    return resume(type(place.backend)(), TRACKING, run_id, config(place))
+
+
+def only_run(place: InDocker, before: set[str]) -> str:
+    (run_id,) = runs(place) - before
+    return run_id
+
+
+def runs(place: InDocker) -> set[str]:
+    keys = [key.split("/") for key in place.world.gcs.objects("our-bucket")]
+    found = [key[2] for key in keys if key[0] == "mlruns" and len(key) == 3]
+    return {name.removesuffix(".tar.gz") for name in found}
+
+
+def here(*arguments: object) -> Done:
+    done = CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def test_what_a_container_is_created_with(place: InDocker) -> None:
+    place.engine.gpus = True
+    run = submit(place, gpus="all", shm_size="512m")
+    container = place.engine.named(f"kaggleops-{run.run_id}")
+    kept = place.folder / "output" / container.name
+    body, host = container.body, container.body["HostConfig"]
+    assert body["Image"] == "an/image"
+    assert {each["Target"]: (each["Source"], each["ReadOnly"]) for each in host["Mounts"]} == {
+        "/kaggle/working": (str(kept / "working"), False),
+        "/kaggle/src": (str(kept / "notebook"), False),
+        "/kaggle/input": (str(place.folder / "input"), True),
+        "/kaggleops-key.json": (str(place.folder / "key.json"), True),
+    }
+    assert host["ShmSize"] == 512 << 20
+    assert [(each["Count"], each["Capabilities"]) for each in host["DeviceRequests"]] == [
+        (-1, [["gpu"]])
+    ]
+    assert body["Env"] == ["GOOGLE_APPLICATION_CREDENTIALS=/kaggleops-key.json"]
+    assert run.run_id in (kept / "notebook/run.ipynb").read_text()
+    # The key is mounted, and nowhere else.
+    for text in (json.dumps(body), (kept / "notebook/run.ipynb").read_text(), str(run.tags)):
+        assert "canary" not in text
+    assert run.state().status == "RUNNING"  # type: ignore[union-attr]
+
+
+def test_without_an_engine_it_is_one_clear_line(
+    place: InDocker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    monkeypatch.chdir(place.world.repository.folder)
+    file = tmp_path / "docker.yaml"
+    file.write_text(json.dumps(place.fields))
+    before = runs(place)
+    done = here("run", "-b", "docker", "--bucket", BUCKET, "--backend-config", file)
+    assert done.code == 1
+    assert "no engine answers. Start Docker, or name another" in done.error
+    assert runs(place) == before
+
+
+def test_a_submit_is_shown_with_what_follows_it(
+    place: InDocker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(place.world.repository.folder)
+    file = tmp_path / "docker.yaml"
+    file.write_text(json.dumps(place.fields))
+    done = here("run", "-b", "docker", "--bucket", BUCKET, "--backend-config", file)
+    assert done.code == 0, done.errors
+    assert "kaggleops logs -f" in done.output
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"image": "another/image"}, "is not on this machine. docker pull another/image"),
+        ({"credentials": "/nowhere/key.json"}, "no key of the bucket, /nowhere/key.json"),
+        ({"gpus": "many"}, "'many' is no number of GPUs"),
+        ({"gpus": "0"}, "'0' is no number of GPUs"),
+        ({"shm_size": "large"}, "'large' is no size"),
+        ({"input": ""}, "input: a folder has to be named"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_made(
+    place: InDocker, fields: dict[str, str], problem: str
+) -> None:
+    before = runs(place)
+    with pytest.raises(UsageError, match=problem):
+        submit(place, **fields)
+    assert runs(place) == before
+
+
+def test_a_folder_is_no_bucket_that_a_container_reaches(place: InDocker, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="it cannot reach bucket"):
+        place.backend.check(f"bucket+file://{tmp_path}/mlruns", config(place))
+
+
+def test_without_gpus_for_containers_the_run_has_failed(place: InDocker) -> None:
+    before = runs(place)
+    with pytest.raises(RefusedError, match="gives no GPU to containers"):
+        submit(place, gpus="2")
+    run_id = only_run(place, before)
+    assert place.world.run(run_id).info.status == "FAILED"
+    assert f"kaggleops-{run_id}" not in [each.name for each in place.engine.containers]
+    assert again(place, run_id).get_status() == "SCHEDULED"
+
+
+@pytest.mark.parametrize("operation", ["create", "start"])
+def test_an_answer_that_was_lost_makes_no_second_container(place: InDocker, operation: str) -> None:
+    before = runs(place)
+    place.engine.lost.add(operation)
+    with pytest.raises(KaggleOpsError, match=r"no engine answers.*go on with the run"):
+        submit(place)
+    run_id = only_run(place, before)
+    made = [each.id for each in place.engine.containers]
+    run = again(place, run_id)
+    assert [each.id for each in place.engine.containers] == made
+    assert run.state().said == "running"  # type: ignore[union-attr]
+
+
+def test_one_that_was_killed_goes_on_in_another_container(place: InDocker) -> None:
+    run = submit(place)
+    first = place.engine.named(run.tags["container"])
+    first.out_of_memory = True
+    place.engine.session(first.name).cancel()
+    place.engine.session(first.name).wait()
+    assert run.get_status() == "FAILED"
+    assert run.tags["job_ended"] == "exited: the machine's memory was full"
+    assert again(place, run.run_id).get_status() == "SCHEDULED"
+    second = place.engine.named(run.tags["container"])
+    assert second.id != first.id
+    assert "job_ended" not in run.tags
+
+
+def test_another_machines_engine_is_not_asked(place: InDocker) -> None:
+    run = submit(place)
+    place.engine.id = "engine-2"
+    assert run.state() is None
+    assert run.get_status() == "SCHEDULED"
+    with pytest.raises(KaggleOpsError, match="Ask on the machine that it was submitted from"):
+        list(run.logs())
+
+
+def test_what_it_left_is_copied_but_no_link_is_followed(place: InDocker, tmp_path: Path) -> None:
+    run = submit(place)
+    place.start(run)
+    session = place.engine.session(run.tags["container"])
+    session.wait("RUNNING")
+    run.cancel()
+    session.cancel()
+    session.wait()
+    working = place.folder / "output" / run.tags["container"] / "working"
+    (working / "models").mkdir()
+    (working / "models/weights.bin").write_bytes(b"\0" * 1000)
+    (working / "passwords").symlink_to("/etc/passwd")
+    brought = run.download(tmp_path / "home")
+    assert brought.files == [tmp_path / "home/output/models/weights.bin"]
+    assert brought.files[0].read_bytes() == b"\0" * 1000
+    assert ["'passwords': it is a link" in each for each in brought.problems] == [True]
+
+    assert run.clean_up()
+    assert not run.clean_up()
+    assert (working / "models/weights.bin").exists()
+    with pytest.raises(KaggleOpsError, match="No such container"):
+        list(run.logs())
+
+
+def test_without_the_client(place: InDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # None is how Python marks a package that cannot be imported.
+    monkeypatch.setitem(sys.modules, "docker", None)
+    with pytest.raises(UsageError, match=r"pip install 'kaggleops\[docker\]'"):
+        submit(place)
