@@ -94,7 +94,7 @@ def test_what_a_container_is_created_with(place: InDocker) -> None:
     # The key is mounted, and nowhere else.
     for text in (json.dumps(body), (kept / "notebook/run.ipynb").read_text(), str(run.tags)):
         assert "canary" not in text
-    assert run.state().status == "RUNNING"  # type: ignore[union-attr]
+    assert run.state().status == "RUNNING"
 
 
 def test_without_an_engine_it_is_one_clear_line(
@@ -167,7 +167,7 @@ def test_an_answer_that_was_lost_makes_no_second_container(place: InDocker, oper
     made = [each.id for each in place.engine.containers]
     run = again(place, run_id)
     assert [each.id for each in place.engine.containers] == made
-    assert run.state().said == "running"  # type: ignore[union-attr]
+    assert run.state().said == "running"
 
 
 def test_one_that_was_killed_goes_on_in_another_container(place: InDocker) -> None:

@@ -58,7 +58,7 @@ class HttpServer(ThreadingHTTPServer):
     ) -> None:
         if socket_file:
             self.address_family = socket.AF_UNIX
-        super().__init__(str(socket_file) if socket_file else ("127.0.0.1", 0), _Handler)  # type: ignore[arg-type]
+        super().__init__(str(socket_file) if socket_file else ("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.request_type = request_type
         port = self.server_address[1]
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: HttpServer
 
     @property
-    def disable_nagle_algorithm(self) -> bool:  # type: ignore[override]
+    def disable_nagle_algorithm(self) -> bool:
         return self.server.address_family == socket.AF_INET
 
     def _handle(self) -> None:

@@ -1,0 +1,103 @@
+"""`infra/kaggle-image`: what can be said of it without a container engine and tens of gigabytes."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from kaggleops.backends.docker.config import DockerConfig
+from tests.conftest import unavailable
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "infra/kaggle-image"
+FILE = FOLDER / "compose.yaml"
+COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+SCHEMA = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
+SERVICES = ["cpu", "gpu"]
+
+
+def test_the_compose_file_is_of_the_published_schema() -> None:
+    jsonschema.Draft7Validator(SCHEMA).validate(COMPOSE)
+    COMPOSE["services"]["cpu"]["prots"] = []
+    try:
+        with pytest.raises(jsonschema.ValidationError, match="prots"):
+            jsonschema.Draft7Validator(SCHEMA).validate(COMPOSE)
+    finally:
+        del COMPOSE["services"]["cpu"]["prots"]
+
+
+@pytest.fixture(params=SERVICES)
+def resolved(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """A service as a real compose understands it."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        unavailable("there is no docker-compose")
+    done = subprocess.run(
+        [program, "-f", str(FILE), "--profile", request.param, "config"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "KAGGLEOPS_KEY_FILE": "/a/key.json"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    service: dict[str, Any] = yaml.safe_load(done.stdout)["services"][request.param]
+    return service
+
+
+def test_a_real_compose_mounts_as_kaggle_does(resolved: dict[str, Any], tmp_path: Path) -> None:
+    mounts = {each["target"]: each for each in resolved["volumes"]}
+    sources = {target: each["source"] for target, each in mounts.items()}
+    assert sources == {
+        "/kaggle/working": str(ROOT),
+        "/kaggle/input": f"{tmp_path}/kaggle/input",
+        "/kaggleops-key.json": "/a/key.json",
+    }
+    read_only = {target for target, each in mounts.items() if each.get("read_only")}
+    assert read_only == {"/kaggle/input", "/kaggleops-key.json"}
+    assert resolved["working_dir"] == "/kaggle/working"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nobody_else_reaches_jupyter(name: str) -> None:
+    assert COMPOSE["services"][name]["ports"] == ["127.0.0.1:8888:8888"]
+    assert "--port=8888" in COMPOSE["services"][name]["command"]
+
+
+def test_only_one_service_asks_for_gpus() -> None:
+    assert "deploy" not in COMPOSE["services"]["cpu"]
+    reserved = COMPOSE["services"]["gpu"]["deploy"]["resources"]["reservations"]
+    (device,) = reserved["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("cpu", ""), ("gpu", "all")])
+def test_it_is_the_image_that_the_backend_runs(name: str, gpus: str) -> None:
+    image = DockerConfig(gpus=gpus).image_name
+    assert COMPOSE["services"][name]["build"]["args"]["IMAGE"] == image
+    assert re.fullmatch(r".+:v\d+|.+@sha256:[0-9a-f]{64}", image), "it is pinned"
+
+
+def test_only_what_is_missing_is_installed() -> None:
+    text = (FOLDER / "Dockerfile").read_text()
+    lines = text.replace("\\\n", "").splitlines()
+    instructions = [line.split()[0] for line in lines if line and line[0] not in "# "]
+    assert instructions == ["ARG", "FROM", "COPY", "RUN", "WORKDIR"]
+    (installing,) = re.findall(r"pip install .*", text)
+    assert "--constraint /tmp/kept.txt" in installing
+    assert f"ARG IMAGE={DockerConfig().image_name}\n" in text
+
+
+def test_the_devcontainer_is_the_same_container() -> None:
+    described = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    file = ROOT / ".devcontainer" / described["dockerComposeFile"]
+    assert file.resolve() == FILE
+    service = COMPOSE["services"][described["service"]]
+    assert service["working_dir"] == described["workspaceFolder"]
+    assert service["ports"][0].endswith(f":{described['forwardPorts'][0]}")
+    dockerfile = (FOLDER / service["build"]["context"] / service["build"]["dockerfile"]).resolve()
+    assert dockerfile == FOLDER / "Dockerfile"
