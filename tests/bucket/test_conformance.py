@@ -47,6 +47,13 @@ def test_a_write_can_be_read(bucket: Bucket) -> None:
     assert list(bucket.list()) == [Entry("runs/1/meta", version, 7)]
 
 
+def test_a_listing_can_tell_checksums(bucket: Bucket) -> None:
+    bucket.write("k", b"123456789", expected=ABSENT)
+    (entry,) = bucket.list(checksums=True)
+    assert entry.crc32c == "4waSgw=="  # the CRC catalogue's check value of CRC-32C: E3069283
+    assert next(bucket.list()).crc32c == ""
+
+
 def test_an_unchanged_object_is_not_read_again(bucket: Bucket) -> None:
     first = bucket.write("k", b"one", expected=ABSENT)
 

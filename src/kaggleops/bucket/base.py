@@ -69,12 +69,16 @@ class Entry:
 
     `updated_ms` is when it was last written, in milliseconds since the epoch, by the bucket's own
     clock: it tells of one object's age, and says nothing about which of two is newer.
+
+    `crc32c` is the content's checksum as Cloud Storage writes it (four bytes, big-endian, in
+    base64), "" unless the listing was asked for it.
     """
 
     key: str
     version: Version
     size: int
     updated_ms: int = field(default=0, compare=False)
+    crc32c: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,12 @@ class Bucket(ABC):
 
     @abstractmethod
     def list(
-        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+        self,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        glob: str | None = None,
+        checksums: bool = False,
     ) -> Iterator[Entry]:
         """Yield the objects whose keys start with `prefix`, in the order of their keys.
 
@@ -154,6 +163,7 @@ class Bucket(ABC):
             prefix: the start of the keys, "/" included where a folder is meant.
             recursive: False leaves out keys that have a "/" after the prefix.
             glob: only keys that match as a whole; `*` and `?` stop at "/", `**` does not.
+            checksums: whether to say `crc32c`; a folder reads every file for it.
         """
 
     def object_uri(self, key: str) -> str:

@@ -1,9 +1,11 @@
 """The content of a write: bytes, or a file that is streamed."""
 
+import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from kaggleops.bucket.base import BucketError
 
@@ -25,3 +27,13 @@ def opened(data: bytes | Path, doing: str) -> Iterator[io.BytesIO | io.BufferedR
         raise BucketError(doing, problem) from error
     with stream:
         yield stream
+
+
+def crc32c(content: BinaryIO) -> str:
+    """Return the checksum of the rest of a stream as Cloud Storage writes it."""
+    import google_crc32c  # only whoever compares contents needs it
+
+    checksum = google_crc32c.Checksum()
+    while block := content.read(1 << 20):
+        checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()

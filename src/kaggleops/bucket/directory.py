@@ -22,6 +22,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +39,7 @@ from kaggleops.bucket.base import (
     StoredObject,
     Version,
 )
-from kaggleops.bucket.content import opened
+from kaggleops.bucket.content import crc32c, opened
 from kaggleops.bucket.keys import HIDDEN_FOLDER, check_key, check_prefix, compile_glob, is_key
 from kaggleops.bucket.workroom import Workroom
 
@@ -123,13 +124,19 @@ class DirectoryBucket(Bucket):
                 path.unlink()
 
     def list(
-        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+        self,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        glob: str | None = None,
+        checksums: bool = False,
     ) -> Iterator[Entry]:
         """Walk the folders; what is there all along is sure to be found."""
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        return self._list(prefix, recursive, pattern, doing)
+        found = self._list(prefix, recursive, pattern, doing)
+        return self._with_checksums(found, doing) if checksums else found
 
     def _list(
         self, prefix: str, recursive: bool, pattern: re.Pattern[str] | None, doing: str
@@ -140,6 +147,17 @@ class DirectoryBucket(Bucket):
             for key, found in _walk(self._root, folder, start, recursive, frozenset()):
                 if is_key(key) and (pattern is None or pattern.fullmatch(key)):
                     yield _entry(key, found)
+
+    def _with_checksums(self, listed: Iterator[Entry], doing: str) -> Iterator[Entry]:
+        for each in listed:
+            with self._explained(doing):
+                file = _open(self._root / each.key)
+                if file is None:  # gone meanwhile
+                    continue
+                with file:
+                    checksum = crc32c(file)
+                    there = os.fstat(file.fileno())
+            yield replace(_entry(each.key, there), crc32c=checksum)
 
     def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
         moment = max(time.time_ns(), later_than + 1)

@@ -46,6 +46,8 @@ _ONE_REQUEST = 8 * 1024 * 1024
 _CHUNK = 16 * 1024 * 1024
 """Bytes held in memory and sent again after a fault; the client's own default is 100 MiB."""
 
+_CHECKED = ",crc32c"  # what a listing with checksums asks for besides
+
 _NEVER = 1
 """A generation that no object has (they are microseconds since 1970)."""
 
@@ -72,7 +74,7 @@ class GcsBucket(Bucket):
         def attempt() -> StoredObject:
             blob = self._blob(key)
             data = blob.download_as_bytes(
-                if_generation_not_match=_generation(unless),
+                if_generation_not_match=generation_of(unless),
                 timeout=self._timeout,
                 retry=None,
             )
@@ -128,7 +130,7 @@ class GcsBucket(Bucket):
 
         def delete() -> None:
             self._blob(key).delete(
-                if_generation_match=_generation(expected),
+                if_generation_match=generation_of(expected),
                 timeout=self._timeout,
                 retry=self._patience,
             )
@@ -143,13 +145,18 @@ class GcsBucket(Bucket):
                 raise _conflict(doing, str(expected), there) from error
 
     def list(
-        self, prefix: str = "", *, recursive: bool = True, glob: str | None = None
+        self,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        glob: str | None = None,
+        checksums: bool = False,
     ) -> Iterator[Entry]:
         """Ask once, class A, for every 1,000 objects."""
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        return self._list(prefix, recursive, glob, pattern, doing)
+        return self._list(prefix, recursive, glob, pattern, doing, _CHECKED if checksums else "")
 
     def _list(
         self,
@@ -158,6 +165,7 @@ class GcsBucket(Bucket):
         glob: str | None,
         pattern: re.Pattern[str] | None,
         doing: str,
+        besides: str = "",
     ) -> Iterator[Entry]:
         # The glob spares us what does not match, but what matches is decided here, so that all
         # kinds of bucket agree. It cannot be sent where the bucket's own prefix would be taken for
@@ -169,7 +177,7 @@ class GcsBucket(Bucket):
                 prefix=self._root + prefix or None,
                 delimiter=None if recursive or usable else "/",
                 match_glob=f"{self._root}{glob}" if usable else None,
-                fields="items(name,generation,size,updated),nextPageToken",
+                fields=f"items(name,generation,size,updated{besides}),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
                 retry=self._patience,
@@ -215,8 +223,8 @@ class GcsBucket(Bucket):
             blob.upload_from_file(
                 content,
                 size=size,
-                content_type=_content_type(blob.name),
-                if_generation_match=_generation(expected),
+                content_type=content_type(blob.name),
+                if_generation_match=generation_of(expected),
                 timeout=self._timeout,
                 checksum=None,
                 # A chunk is sent again by itself; only what that does not mend starts afresh.
@@ -265,10 +273,12 @@ class GcsBucket(Bucket):
 
 
 def _entry(key: str, blob: Any) -> Entry:
-    return Entry(key, str(blob.generation), blob.size, int(blob.updated.timestamp() * 1000))
+    updated_ms = int(blob.updated.timestamp() * 1000)
+    return Entry(key, str(blob.generation), blob.size, updated_ms, blob.crc32c or "")
 
 
-def _content_type(name: str) -> str:
+def content_type(name: str) -> str:
+    """Return what an object's content is served as."""
     # So that a browser shows a plot instead of saving it.
     kind, encoding = mimetypes.guess_type(name)
     return kind if kind and not encoding else "application/octet-stream"
@@ -278,7 +288,7 @@ def _md5() -> Any:
     return hashlib.md5(usedforsecurity=False)
 
 
-def _generation(version: Version | None) -> int | None:
+def generation_of(version: Version | None) -> int | None:
     """Return the generation to match; a version of another kind of bucket matches none."""
     if version is None:
         return None

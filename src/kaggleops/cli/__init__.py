@@ -17,10 +17,13 @@ from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.cleanup import cleanup_command
 from kaggleops.cli.compare import compare_command
+from kaggleops.cli.copy import copy_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.credentials import credentials_command
+from kaggleops.cli.data import data_command
 from kaggleops.cli.doctor import doctor_command
 from kaggleops.cli.download import download_command
+from kaggleops.cli.forget import forget_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.leaderboard import leaderboard_command
 from kaggleops.cli.logs import logs_command
@@ -71,6 +74,7 @@ for command in (
     resume_command,
     download_command,
     cleanup_command,
+    data_command,
     quota_command,
     doctor_command,
     serve_command,
@@ -80,6 +84,8 @@ for command in (
     bundle_command,
     credentials_command,
     import_command,
+    copy_command,
+    forget_command,
     cost_command,
 ):
     main.add_command(command)

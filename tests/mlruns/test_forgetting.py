@@ -1,0 +1,108 @@
+"""`kaggleops forget`: one person's runs, or some runs, are gone for good, and nothing else is."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+from mlflow.entities import TraceInfo, TraceLocation, TraceState
+
+from kaggleops.bucket import Bucket
+from kaggleops.cli import main
+from kaggleops.tracking import session
+from tests.fakes.gcs_server import GcsServer
+
+
+@dataclass
+class World:
+    """A bucket with a run of Ada's and one of Bob's, each with all that a run can have."""
+
+    bucket: Bucket
+    runs: dict[str, str]
+
+    def forget(self, *arguments: str, answer: str = "") -> Result:
+        command = ["forget", *arguments, "--bucket", self.bucket.uri]
+        return CliRunner().invoke(main, command, input=answer)
+
+    def forgotten(self, *arguments: str) -> Any:
+        """Forget without being asked, and return what became of it."""
+        done = self.forget(*arguments, "--yes", "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    def objects_of(self, user: str) -> list[str]:
+        """Return the objects that name a user's run, or hold its name."""
+        mark = self.runs[user]
+        found = [(entry.key, self.bucket.read(entry.key)) for entry in self.bucket.list()]
+        return [key for key, each in found if each and (mark in key or user in key)]
+
+
+@pytest.fixture
+def world(bucket: Bucket) -> World:
+    bucket.prepare()
+    uri = f"{bucket.uri}/mlruns"
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    home = client.create_experiment("shared")
+    runs = {}
+    for user in ("ada", "bob"):
+        made = client.create_run(home, tags={"mlflow.user": user})
+        run_id = runs[user] = made.info.run_id
+        client.log_text(run_id, f"weights of {user}", f"{user}.txt")
+        client.create_logged_model(home, name=f"model-of-{user}", source_run_id=run_id)
+        client._tracking_client.store.start_trace(
+            TraceInfo(
+                trace_id=f"tr-{user}",
+                trace_location=TraceLocation.from_experiment_id(home),
+                request_time=1_700_000_000_000,
+                state=TraceState.OK,
+                trace_metadata={"mlflow.sourceRun": run_id},
+            )
+        )
+        client.create_registered_model(f"registered-by-{user}")
+        client.create_model_version(f"registered-by-{user}", made.info.artifact_uri, run_id)
+        client.set_terminated(run_id)
+    session.close_all()
+    return World(bucket, runs)
+
+
+def test_one_persons_runs_with_all_that_belongs_to_them(
+    world: World, request: pytest.FixtureRequest
+) -> None:
+    everything = world.objects_of("ada") + world.objects_of("bob")
+    running = mlflow.MlflowClient(f"{world.bucket.uri}/mlruns").create_run("0").info.run_id
+    for arguments, code, problem in (
+        (["--yes"], 2, "name either runs or a user"),
+        (["0" * 32, "--yes"], 2, "has none of it"),
+        ([running, "--yes"], 2, f"kaggleops cancel {running}"),
+        (["--user", "ada"], 1, f"run {world.runs['ada']} of experiment"),
+    ):
+        refused = world.forget(*arguments, answer="n\n")
+        assert refused.exit_code == code
+        assert problem in refused.stderr
+    assert world.objects_of("ada") + world.objects_of("bob") == everything
+
+    on_cloud_storage = world.bucket.uri.startswith("gs:")
+    if on_cloud_storage:
+        server: GcsServer = request.getfixturevalue("gcs_server")
+        server.fail(403, op="objects.delete", times=None)
+        assert world.forget("--user", "ada", "--yes").exit_code == 1
+        server.heal()
+
+    bobs = world.objects_of("bob")
+    done = world.forgotten("--user", "ada")
+    assert done["runs"] == [world.runs["ada"]]
+    assert len(done["models_and_traces"]) == 2
+    assert done["artifacts"] == 1
+    assert done["registered"] == ["registered-by-ada"]
+    assert len(done["old_versions"]) == (3 if on_cloud_storage else 0)
+    assert all(each.startswith("gcloud storage rm --all-v") for each in done["old_versions"])
+    assert world.objects_of("ada") == ["mlruns/models/registered-by-ada.tar.gz"]
+    assert world.objects_of("bob") == bobs
+    assert world.forgotten("--user", "ada")["runs"] == []
+
+    by_id = world.forget(world.runs["bob"], answer="y\n")
+    assert "Deleted 1 runs, 2 models and traces of theirs, 1 artifacts" in by_id.stdout
+    assert "Still registered, without its files: model registered-by-bob" in by_id.stdout
+    assert world.objects_of("bob") == ["mlruns/models/registered-by-bob.tar.gz"]
