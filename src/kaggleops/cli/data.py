@@ -1,0 +1,170 @@
+"""`kaggleops data`: what a project reads and does not hold itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from kaggleops.cli.options import json_option
+from kaggleops.cli.output import err, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from kaggleops.resources.comparing import Status
+
+_SHOWN = 20  # names of files
+
+names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
+
+
+@click.group("data")
+def data_command() -> None:
+    """Fetch the files that config/data/resources.yaml declares."""
+
+
+@contextmanager
+def _bytes_coming(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show bytes that come; yield what to call with their total, and with each more."""
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield (
+            lambda total: bar.update(task, total=total),
+            lambda more: bar.update(task, advance=more),
+        )
+
+
+@data_command.command("fetch")
+@names_argument
+@click.option("--force", is_flag=True, help="Replace also what was changed here.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@json_option
+def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> None:
+    """Bring the files of the resources NAME, or of all, as resources.lock has them.
+
+    What is right already is left alone, and what is not locked yet is locked as it comes.
+    """
+    from kaggleops.resources.locking import fetch
+    from kaggleops.resources.manifest import find_manifest
+
+    manifest = find_manifest(Path.cwd())
+    with _bytes_coming("Fetching") as (begin, progress):
+        done = fetch(manifest, names, force=force, dry_run=dry_run, begin=begin, progress=progress)
+    if as_json:
+        print_json(
+            files=[
+                {"name": step.resource.name, "path": str(step.path), "size": step.file.size}
+                for step in done.steps
+            ],
+            size=done.size,
+            right=done.right,
+            mounted={name: str(path) for name, path in done.mounted.items()},
+            dry_run=dry_run,
+        )
+        return
+    for step in done.steps[:_SHOWN] if dry_run else ():
+        out.print(f"{step.state}  {step.path}  {sized(step.file.size)}", highlight=False)
+    for name, path in done.mounted.items():
+        out.print(f"{name} is mounted at {path}.", highlight=False)
+    verb = "Would fetch" if dry_run else "Fetched"
+    right = f"; {done.right} were right already" if done.right else ""
+    out.print(f"{verb} {counted(len(done.steps))} ({sized(done.size)}){right}.", highlight=False)
+
+
+@data_command.command("lock")
+@names_argument
+@json_option
+def lock_command(names: tuple[str, ...], as_json: bool) -> None:
+    """Write the version, size and checksum of each file at its source to resources.lock."""
+    from kaggleops.resources.locking import lock
+    from kaggleops.resources.manifest import find_manifest
+
+    manifest = find_manifest(Path.cwd())
+    with _bytes_coming("Locking") as (_, progress):
+        locked = lock(manifest, names, progress)
+    chosen = {name: locked[name] for name in names or manifest.resources}
+    if as_json:
+        print_json(
+            **{
+                name: {"version": each.version, "files": len(each.files), "size": each.size}
+                for name, each in chosen.items()
+            }
+        )
+        return
+    for name, each in chosen.items():
+        count, size = counted(len(each.files)), sized(each.size)
+        out.print(f"{name}  {each.version}  {count}, {size}", highlight=False)
+
+
+@data_command.command("status")
+@names_argument
+@json_option
+def status_command(names: tuple[str, ...], as_json: bool) -> None:
+    """Compare this disk with resources.lock, and that with the sources."""
+    from kaggleops.resources.comparing import compare
+    from kaggleops.resources.manifest import find_manifest
+
+    manifest = find_manifest(Path.cwd())
+    with err.status("Asking the sources"):
+        found = compare(manifest, names)
+    if as_json:
+        print_json(**{each.resource.name: _plain(each) for each in found})
+        return
+    if not found:
+        out.print(f"{manifest.path} declares nothing yet.", highlight=False)
+        return
+    print_table(("name", "files", "size", "disk", "source"), [_row(each) for each in found])
+    for each in found:
+        for title, names_by_state in (("disk", each.disk), ("source", each.source)):
+            for state, some in names_by_state.items():
+                more = f" and {len(some) - _SHOWN} more" if len(some) > _SHOWN else ""
+                listed = ", ".join(some[:_SHOWN])
+                out.print(
+                    f"{each.resource.name}: {title}: {state}: {listed}{more}", highlight=False
+                )
+
+
+def _plain(status: "Status") -> dict[str, object]:
+    return {
+        "locked": status.locked and status.locked.version,
+        "stale": status.stale,
+        "folder": str(status.folder),
+        "disk": status.disk,
+        "source": status.source,
+        "problem": status.problem,
+        "right": status.right,
+    }
+
+
+def _row(status: "Status") -> tuple[str, ...]:
+    name, locked = status.resource.name, status.locked
+    if locked is None:
+        return name, "", "", "", "not locked yet: `kaggleops data fetch`"
+    disk = ", ".join(f"{len(some)} {state}" for state, some in status.disk.items()) or "right"
+    source = ", ".join(f"{len(some)} {state}" for state, some in status.source.items())
+    if status.stale:
+        source = "the manifest has changed since: `kaggleops data lock`"
+    return (
+        name,
+        str(len(locked.files)),
+        sized(locked.size),
+        disk,
+        status.problem or source or "as locked",
+    )
+
+
+def counted(files: int) -> str:
+    """Return how many files there are, in words."""
+    return "1 file" if files == 1 else f"{files:,} files"
+
+
+def sized(size: int) -> str:
+    """Return a number of bytes as people write it; "?" where it is not known."""
+    if size < 0:
+        return "?"
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= one:
+            return f"{size / one:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,0 +1,212 @@
+"""Bring files to where they belong: only what is missing or old, several at once, whole or not.
+
+What somebody changed on this disk is never replaced unless that is asked for, and nothing gets its
+name before its checksum is that of the lock.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.files import DamagedError, File, kind_of, verify
+from kaggleops.resources.lock import Locked
+from kaggleops.resources.manifest import Resource
+from kaggleops.resources.origins import Origin, Progress, origin_of
+from kaggleops.resources.placed import Placed
+from kaggleops.resources.slices import SLICE, all_of, fetch_in_slices
+from kaggleops.resources.staging import Staging, full_disk_leaves_nothing
+
+State = Literal["right", "missing", "old", "changed"]
+"""A file on this disk against the lock; "changed": by somebody here, "old": by an older lock."""
+
+WORKERS = 16
+"""Requests at once. Each waits for the network most of its time."""
+
+_ATTEMPTS = 3  # to get a file undamaged
+
+
+@dataclass(frozen=True)
+class Step:
+    """One file that is not right on this disk."""
+
+    resource: Resource
+    file: File
+    path: Path
+    state: State
+
+
+def state_of(path: Path, file: File, placed: Placed, *, any_content: bool = False) -> State:
+    """Return how a file on this disk stands against the lock.
+
+    Args:
+        path: where it is, or would be.
+        file: what the lock says.
+        placed: what was put on this disk.
+        any_content: whether one that is there counts as right, whatever it holds.
+    """
+    if not path.exists():
+        return "missing"
+    if any_content:
+        return "right"
+    if path.is_file():
+        alike = file.known and path.stat().st_size == file.size
+        if alike and placed.checksum(path, kind_of(file.checksum)) == file.checksum:
+            placed.right(path, file.checksum)
+            return "right"
+        if placed.is_ours(path):
+            return "old"
+    return "changed"
+
+
+def steps_for(
+    resources: Sequence[Resource],
+    locked: Mapping[str, Locked],
+    placed: Placed,
+    folder_of: Callable[[Resource], Path],
+) -> list[Step]:
+    """Return what is to be fetched, and what is in the way.
+
+    Args:
+        resources: which.
+        locked: what each came to.
+        placed: what was put on this disk.
+        folder_of: where its files go.
+    """
+    steps = []
+    for resource in resources:
+        folder = folder_of(resource)
+        for file in locked[resource.name].files:
+            path = folder / file.name
+            state = state_of(path, file, placed, any_content=resource.skip_if_exist)
+            if state != "right":
+                steps.append(Step(resource, file, path, state))
+    return steps
+
+
+def refuse_changed(steps: Sequence[Step]) -> None:
+    """Refuse to replace what somebody changed here.
+
+    Raises:
+        UsageError: something was.
+    """
+    changed = [step.path for step in steps if step.state == "changed"]
+    if changed:
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise UsageError(
+            f"fetching {', '.join(dict.fromkeys(step.resource.name for step in steps))}",
+            f"{changed[0]} holds something else than the lock says{more}",
+            "`--force` replaces it; `kaggleops data status` compares.",
+        )
+
+
+def run_steps(
+    steps: Sequence[Step],
+    locked: Mapping[str, Locked],
+    placed: Placed,
+    project: Path,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Fetch, verify and place files.
+
+    Args:
+        steps: which.
+        locked: what each resource came to.
+        placed: what was put on this disk; it is kept up to date and saved.
+        project: the project's folder.
+        progress: is called with the bytes that have come.
+
+    Raises:
+        KaggleOpsError: a file cannot be fetched as the lock has it, or cannot be written.
+    """
+    _refuse_full_disk(steps)
+    with ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool:
+        try:
+            for resource, folder, some in _by_folder(steps):
+                origin = origin_of(resource, project, locked[resource.name].origin)
+                staging = Staging(folder)
+                with full_disk_leaves_nothing(staging):
+                    _fetch(origin, some, staging, placed, pool, progress)
+                    staging.clear()
+        finally:
+            placed.save()
+
+
+def _by_folder(steps: Sequence[Step]) -> Iterator[tuple[Resource, Path, list[Step]]]:
+    found: dict[str, list[Step]] = {}
+    for step in steps:
+        found.setdefault(step.resource.name, []).append(step)
+    for some in found.values():
+        first = some[0]
+        yield first.resource, first.path.parents[first.file.name.count("/")], some
+
+
+def _fetch(
+    origin: Origin,
+    steps: Sequence[Step],
+    staging: Staging,
+    placed: Placed,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> None:
+    def fetch(step: Step, read: Callable[[File, Path], None]) -> None:
+        _undamaged(step.file, staging, read)
+        if step.path.is_dir():
+            raise KaggleOpsError(f"fetching {step.path}", "a folder is in its place", "Move it.")
+        placed.right(staging.place(step.file), step.file.checksum)
+
+    def in_slices(file: File, part: Path) -> None:
+        fetch_in_slices(origin, file, part, pool, progress)
+
+    def whole(file: File, part: Path) -> None:
+        origin.read(file, part, progress)
+
+    large = [step for step in steps if origin.slices and step.file.size > SLICE]
+    # The workers are the slices' while there are some: a worker that waits for others could have
+    # to wait for itself.
+    for step in large:
+        fetch(step, in_slices)
+    all_of(pool.submit(partial(fetch, step, whole)) for step in steps if step not in large)
+
+
+def _undamaged(file: File, staging: Staging, read: Callable[[File, Path], None]) -> None:
+    """Read a file into its part until that is what the lock says.
+
+    Raises:
+        DamagedError: it never is.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        part = staging.part(file)
+        read(file, part)
+        try:
+            verify(part, file, f"fetching {staging.folder / file.name}")
+        except DamagedError as error:
+            staging.drop(file)
+            if attempt == _ATTEMPTS:
+                hint = "Nothing was kept of it. Fetch again; `kaggleops data status` compares."
+                raise DamagedError(error.doing, error.problem, hint) from error
+        else:
+            return
+
+
+def _refuse_full_disk(steps: Sequence[Step]) -> None:
+    """Refuse to begin what cannot end.
+
+    Raises:
+        KaggleOpsError: a disk has less space than its files take.
+    """
+    needed: dict[int, int] = {}
+    for step in steps:
+        there = next(each for each in step.path.parents if each.exists())
+        disk = there.stat().st_dev
+        needed[disk] = needed.get(disk, 0) + step.file.size
+        free = shutil.disk_usage(there).free
+        if needed[disk] > free:
+            total = sum(each.file.size for each in steps)
+            problem = f"{total / 1e9:.1f} GB are to come, and {free / 1e9:.1f} GB are free"
+            hint = "Make room, or fetch less: `kaggleops data fetch NAME`."
+            raise KaggleOpsError(f"fetching into {there}", problem, hint)

@@ -1,0 +1,104 @@
+"""The lock: which files a resource came to, so that they are the same everywhere from then on.
+
+`resources.lock` lies beside the manifest and is committed with it. It is JSON with a line for each
+file, so that a difference shows what has changed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kaggleops.errors import UsageError
+from kaggleops.resources.files import File
+from kaggleops.resources.manifest import Manifest, Resource
+
+LOCK = "resources.lock"
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What a resource came to.
+
+    Args:
+        asked: what the manifest's entry asked for then (`Resource.asked`).
+        origin: where its files were, where that is more than the manifest's source says: the run
+            that was the best.
+        files: its files.
+    """
+
+    asked: Mapping[str, Any]
+    origin: str
+    files: tuple[File, ...]
+
+    @property
+    def version(self) -> str:
+        """Twelve digits that change with any byte of any file."""
+        content = sorted((file.name, file.size, file.checksum) for file in self.files)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(file.size for file in self.files)
+
+    def holds_for(self, resource: Resource) -> bool:
+        """Tell whether the manifest still asks for what it asked for then."""
+        return self.asked == resource.asked
+
+    def __getitem__(self, name: str) -> File:
+        return next(file for file in self.files if file.name == name)
+
+
+def read_lock(manifest: Manifest) -> dict[str, Locked]:
+    """Return what each resource came to; nothing where there is no lock yet.
+
+    Raises:
+        UsageError: it cannot be read: somebody merged or edited it.
+    """
+    path = manifest.path.with_name(LOCK)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: _locked(fields) for name, fields in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        hint = "Take it from git, or delete it and run `kaggleops data lock`."
+        raise UsageError(f"reading {path}", f"it is no lock ({error})", hint) from error
+
+
+def write_lock(manifest: Manifest, locked: Mapping[str, Locked]) -> None:
+    """Write what each of the manifest's resources came to; others are left out."""
+    path = manifest.path.with_name(LOCK)
+    known = [name for name in sorted(manifest.resources) if name in locked]
+    entries = ",\n".join(f"{json.dumps(name)}: {_written(locked[name])}" for name in known)
+    temporary = path.with_name(f".{LOCK}.{os.getpid()}")
+    temporary.write_text(f"{{\n{entries}\n}}\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _written(locked: Locked) -> str:
+    fields = [
+        f'  "asked": {json.dumps(locked.asked, sort_keys=True)}',
+        *([f'  "origin": {json.dumps(locked.origin)}'] if locked.origin else []),
+        f'  "files": {{\n{_written_files(locked.files)}\n  }}',
+    ]
+    return "{\n" + ",\n".join(fields) + "\n}"
+
+
+def _written_files(files: Sequence[File]) -> str:
+    return ",\n".join(
+        f"    {json.dumps(file.name)}: "
+        + json.dumps({"size": file.size, "version": file.version, "checksum": file.checksum})
+        for file in sorted(files)
+    )
+
+
+def _locked(fields: Mapping[str, Any]) -> Locked:
+    files = tuple(
+        File(name, int(each["size"]), str(each["version"]), str(each["checksum"]))
+        for name, each in fields["files"].items()
+    )
+    return Locked(dict(fields["asked"]), str(fields.get("origin", "")), files)

@@ -1,0 +1,187 @@
+"""Find out what a resource comes to at its source, and fetch that.
+
+`lock` asks the sources; `fetch` asks only for what the lock names, and locks what is not locked
+yet. Of two processes that do so in one project, the second waits, and finds everything there.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError
+from kaggleops.resources.fetching import Step, refuse_changed, run_steps, steps_for
+from kaggleops.resources.files import File, checksum_of, verify
+from kaggleops.resources.lock import Locked, read_lock, write_lock
+from kaggleops.resources.manifest import Manifest, Resource
+from kaggleops.resources.origins import Origin, Progress, origin_of
+from kaggleops.resources.placed import Placed
+from kaggleops.resources.places import data_root, folder_for, mounted_at
+from kaggleops.resources.staging import Staging, full_disk_leaves_nothing
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch did, or would do.
+
+    Args:
+        steps: the files that it fetched, or would fetch.
+        right: how many were right already.
+        mounted: the resources that the platform has mounted, with where.
+    """
+
+    steps: list[Step]
+    right: int
+    mounted: dict[str, Path]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it fetched, or would fetch."""
+        return sum(max(0, step.file.size) for step in self.steps)
+
+
+def lock(
+    manifest: Manifest,
+    names: Sequence[str] = (),
+    progress: Progress = lambda size: None,
+) -> dict[str, Locked]:
+    """Write to the lock what resources come to at their sources now, and return it all.
+
+    Args:
+        manifest: the manifest.
+        names: which resources; all by default.
+        progress: is called with the bytes that have come.
+
+    Raises:
+        KaggleOpsError: a source cannot be read; the lock is as it was.
+    """
+    with _alone(manifest) as placed:
+        return _lock(manifest, manifest.named(names), placed, progress)
+
+
+def fetch(
+    manifest: Manifest,
+    names: Sequence[str] = (),
+    *,
+    only: Iterable[str] | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    begin: Callable[[int], object] = lambda size: None,
+    progress: Progress = lambda size: None,
+) -> Fetched:
+    """Bring resources to this disk as they are locked; those that are not locked yet are.
+
+    Args:
+        manifest: the manifest.
+        names: which resources; all by default.
+        only: which files of them; all by default.
+        force: whether to replace what somebody changed here.
+        dry_run: whether to do nothing but say what would be done.
+        begin: is called once, with the bytes that are to come.
+        progress: is called with the bytes that have come.
+
+    Raises:
+        UsageError: somebody changed a file here.
+        KaggleOpsError: a file cannot be fetched as it is locked.
+    """
+    resources = manifest.named(names)
+    with _alone(manifest) as placed:
+        locked = read_lock(manifest)
+        new = [each for each in resources if not _is_locked(each, locked)]
+        if new:
+            locked |= _listed(manifest, new) if dry_run else _lock(manifest, new, placed)
+        found = {each.name: mounted_at(each, locked[each.name]) for each in resources}
+        mounted = {name: path for name, path in found.items() if path}
+        wanted = [each for each in resources if each.name not in mounted]
+        steps = steps_for(wanted, locked, placed, lambda each: folder_for(each, manifest.project))
+        if only is not None:
+            steps = [step for step in steps if step.file.name in set(only)]
+        total = sum(len(locked[each.name].files) for each in wanted)
+        if not (force or dry_run):
+            refuse_changed(steps)
+        begin(sum(max(0, step.file.size) for step in steps))
+        if steps and not dry_run:
+            run_steps(steps, locked, placed, manifest.project, progress)
+        placed.save()
+    return Fetched(steps, total - len(steps), mounted)
+
+
+def _is_locked(resource: Resource, locked: dict[str, Locked]) -> bool:
+    return resource.name in locked and locked[resource.name].holds_for(resource)
+
+
+def _lock(
+    manifest: Manifest,
+    resources: Sequence[Resource],
+    placed: Placed,
+    progress: Progress = lambda size: None,
+) -> dict[str, Locked]:
+    locked = read_lock(manifest)
+    for resource in resources:
+        origin = origin_of(resource, manifest.project)
+        before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
+        taking = _Taking(origin, folder_for(resource, manifest.project), placed, progress)
+        files = tuple(
+            file if file.known else taking.known(file, before.get(file.name))
+            for file in origin.list(resource.files)
+        )
+        locked[resource.name] = Locked(resource.asked, origin.name, files)
+    write_lock(manifest, locked)
+    placed.save()
+    return locked
+
+
+def _listed(manifest: Manifest, resources: Sequence[Resource]) -> dict[str, Locked]:
+    """Return what resources would come to, as far as their sources say it."""
+    locked = {}
+    for resource in resources:
+        files = origin_of(resource, manifest.project).list(resource.files)
+        locked[resource.name] = Locked(resource.asked, "", tuple(files))
+    return locked
+
+
+@dataclass(frozen=True)
+class _Taking:
+    """Fetches what a source does not describe: only its bytes tell what it is."""
+
+    origin: Origin
+    folder: Path
+    placed: Placed
+    progress: Progress
+
+    def known(self, file: File, before: File | None) -> File:
+        """Return the file with its size and checksum, and put it where it belongs if it may be."""
+        if before and (
+            (file.version and file.version == before.version)
+            or (file.checksum and file.checksum == before.checksum)
+        ):
+            return before
+        staging = Staging(self.folder)
+        with full_disk_leaves_nothing(staging):
+            part = staging.part(file)
+            self.origin.read(file, part, self.progress)
+            checksum = file.checksum or checksum_of(part)
+            known = replace(file, size=part.stat().st_size, checksum=checksum)
+            try:
+                verify(part, known, f"fetching {self.folder / file.name}")
+            except KaggleOpsError:
+                staging.clear()
+                raise
+            path = self.folder / file.name
+            if not path.exists() or self.placed.is_ours(path):
+                part.replace(staging.part(known))
+                self.placed.right(staging.place(known), known.checksum)
+            staging.clear()
+        return known
+
+
+@contextmanager
+def _alone(manifest: Manifest) -> Iterator[Placed]:
+    """Yield what was put on this disk, once nobody else is at it."""
+    root = data_root(manifest.project)
+    file = Placed(root).lock_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield Placed(root)

@@ -1,0 +1,260 @@
+"""The manifest: every file that a project reads and does not hold itself, declared once.
+
+`config/data/resources.yaml` maps names to where files come from and where they go. What came is
+written down beside it, in `resources.lock` (lock.py).
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kaggleops.bucket.keys import is_key
+from kaggleops.errors import UsageError
+from kaggleops.resources.addresses import Address, OfRun, OnTheWeb, parse_address
+from kaggleops.resources.files import check_checksum
+
+MANIFEST = Path("config/data/resources.yaml")
+"""Where it lies below the project's folder."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_TYPES: Mapping[str, type] = {
+    "source": str,
+    "files": list,
+    "destination": str,
+    "description": str,
+    "skip_if_exist": bool,
+    "checksum": str,
+    "experiment": str,
+    "commit": str,
+    "metric": str,
+    "lower_is_better": bool,
+}
+FIELDS = tuple(_TYPES)
+"""What an entry may say, in the order in which it is written."""
+
+_OF_THE_BEST = ("experiment", "commit", "metric", "lower_is_better")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One entry.
+
+    Args:
+        name: what code reads it by.
+        source: where its files come from, as the manifest has it.
+        address: the same, understood.
+        files: names or globs (`*`, `?`, `**`) below the source; none for all.
+        destination: the folder below the project that its files go to.
+        description: for people.
+        skip_if_exist: whether a file that is there counts as right, whatever it holds.
+        checksum: of a file on the web.
+        experiment: among whose runs `runs:/best` is looked for.
+        commit: of which commit only, or "".
+        metric: by which metric it is the best.
+        lower_is_better: whether less of that is better.
+    """
+
+    name: str
+    source: str
+    address: Address
+    files: tuple[str, ...] = ()
+    destination: str = ""
+    description: str = ""
+    skip_if_exist: bool = False
+    checksum: str = ""
+    experiment: str = ""
+    commit: str = ""
+    metric: str = ""
+    lower_is_better: bool = False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides which files it means: where that has changed, a lock no longer holds."""
+        fields: dict[str, Any] = {"source": self.source, "files": list(self.files)}
+        fields["checksum"] = self.checksum
+        fields |= {name: getattr(self, name) for name in _OF_THE_BEST}
+        return {name: value for name, value in fields.items() if value}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All entries.
+
+    Args:
+        path: the file.
+        resources: by name, in the file's order.
+    """
+
+    path: Path
+    resources: Mapping[str, Resource]
+
+    @property
+    def project(self) -> Path:
+        """The project's folder."""
+        return self.path.parents[len(MANIFEST.parts) - 1]
+
+    def named(self, names: Iterable[str]) -> list[Resource]:
+        """Return the entries of these names, or all if there are none.
+
+        Raises:
+            UsageError: there is no such entry.
+        """
+        return [self[name] for name in names] or list(self.resources.values())
+
+    def __getitem__(self, name: str) -> Resource:
+        if name not in self.resources:
+            close = difflib.get_close_matches(name, self.resources, n=3)
+            there = ", ".join(close or self.resources) or "none yet"
+            hint = f"Did you mean {there}?" if close else f"It declares: {there}."
+            raise UsageError(f"looking for {name!r} in {self.path}", "it declares no such", hint)
+        return self.resources[name]
+
+
+def find_manifest(directory: Path) -> Manifest:
+    """Return the manifest of the project around a folder.
+
+    Raises:
+        UsageError: there is none, or it cannot be understood.
+    """
+    for folder in (directory.absolute(), *directory.absolute().parents):
+        if (folder / MANIFEST).is_file():
+            return read_manifest(folder / MANIFEST)
+    raise UsageError(
+        f"looking for {MANIFEST}",
+        f"neither {directory.absolute()} nor a folder above it has one",
+        "Make it: `kaggleops data add NAME SOURCE`.",
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return a manifest.
+
+    Raises:
+        UsageError: it cannot be read or understood; the message names the line.
+    """
+    doing = f"reading {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(doing, str(error)) from error
+    return parse_manifest(text, path)
+
+
+def parse_manifest(text: str, path: Path) -> Manifest:
+    """Return what a manifest's text says.
+
+    Raises:
+        UsageError: it cannot be understood; the message names the line.
+    """
+    doing = f"reading {path}"
+    try:
+        lines = entry_lines(text, doing)
+        content = yaml.safe_load(text) or {}
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(doing, f"{line}{error.problem}", "Check its indentation.") from error
+    resources = {
+        str(name): _resource(str(name), fields, f"{doing}, line {lines[str(name)]}")
+        for name, fields in content.items()
+    }
+    _refuse_shared_destinations(list(resources.values()), doing)
+    return Manifest(path, resources)
+
+
+def entry_lines(text: str, doing: str) -> dict[str, int]:
+    """Return on which line each entry begins, from 1.
+
+    Raises:
+        UsageError: it is no mapping, or has a name twice, which YAML would pass over.
+        yaml.MarkedYAMLError: it is no YAML.
+    """
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None:
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise UsageError(doing, "it is no mapping of names to entries", "Write NAME:, and below it")
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            problem = f"lines {lines[key.value]} and {line} both declare {key.value}"
+            raise UsageError(doing, problem, "Give one of them another name.")
+        lines[key.value] = line
+    return lines
+
+
+def _resource(name: str, fields: Any, doing: str) -> Resource:
+    if not _NAME.fullmatch(name):
+        raise UsageError(doing, f"{name!r} is no name", "Use letters, digits, dots and dashes.")
+    if not isinstance(fields, dict) or "source" not in fields:
+        raise UsageError(doing, f"{name} has no source", "Add `source: gs://BUCKET/PREFIX`.")
+    _check_fields(name, fields, doing)
+    files = tuple(map(str, fields.get("files") or ()))
+    for each in files:
+        if not is_key(each):
+            raise UsageError(doing, f"{name}: {each!r} names no file below its source")
+    made = Resource(
+        **{
+            **fields,
+            "name": name,
+            "source": fields["source"].strip(),
+            "address": parse_address(fields["source"], doing),
+            "files": files,
+            "destination": _destination(name, fields.get("destination") or f"data/{name}", doing),
+        }
+    )
+    return _checked(made, doing)
+
+
+def _check_fields(name: str, fields: Mapping[Any, Any], doing: str) -> None:
+    for field, value in fields.items():
+        kind = _TYPES.get(str(field))
+        if kind is None:
+            close = difflib.get_close_matches(str(field), _TYPES, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(_TYPES)}."
+            raise UsageError(doing, f"{name}: {field!r} is unknown", hint)
+        if not isinstance(value, kind):
+            wanted = {list: "a list", bool: "true or false"}.get(kind, "text")
+            hint = "Put it in quotes." if kind is str and not isinstance(value, list) else ""
+            raise UsageError(doing, f"{name}: {field} is {wanted}, not {value!r}", hint)
+
+
+def _checked(resource: Resource, doing: str) -> Resource:
+    """Return it where what it says goes together."""
+    if isinstance(resource.address, OnTheWeb):
+        if not resource.checksum:
+            problem = f"{resource.name} has no checksum, and nothing else tells what its file is"
+            raise UsageError(doing, problem, "Add `checksum: sha256:…` (`sha256sum FILE`).")
+        resource = replace(resource, checksum=check_checksum(resource.checksum, doing))
+    best = isinstance(resource.address, OfRun) and resource.address.run == OfRun.BEST
+    if best and not (resource.experiment and resource.metric):
+        problem = f"{resource.name} does not say which run is the best"
+        raise UsageError(doing, problem, "Add `experiment:` and `metric:` (and `commit:`).")
+    return resource
+
+
+def _destination(name: str, text: str, doing: str) -> str:
+    """Return the folder below the project."""
+    folder = os.path.normpath(text)
+    if Path(folder).is_absolute() or folder == ".." or folder.startswith("../"):
+        problem = f"{name}: its destination {text} lies outside the project"
+        raise UsageError(doing, problem, f"Write a folder in it, such as data/{name}.")
+    if folder == "." or folder.split("/")[0] == ".git":
+        problem = f"{name}: its destination {text} is not for data"
+        raise UsageError(doing, problem, f"Write a folder such as data/{name}.")
+    return folder
+
+
+def _refuse_shared_destinations(resources: Sequence[Resource], doing: str) -> None:
+    taken: dict[str, str] = {}
+    for each in resources:
+        if other := taken.get(each.destination):
+            problem = f"{other} and {each.name} have one destination, {each.destination}"
+            raise UsageError(doing, problem, "Give each a folder of its own.")
+        taken[each.destination] = each.name

@@ -1,0 +1,137 @@
+"""A place that files come from, whatever the kind: it lists them, and hands out their bytes."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from kaggleops.bucket.keys import compile_glob
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.settings import default_bucket
+from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
+from kaggleops.resources.files import File
+from kaggleops.resources.manifest import Resource
+
+Progress = Callable[[int], object]
+"""Called with the number of bytes that have come since it was last called; from any thread."""
+
+
+class GoneError(KaggleOpsError):
+    """The source does not have the file any more."""
+
+
+class ChangedError(KaggleOpsError):
+    """The source has the file in another state than the lock says."""
+
+
+class Origin(ABC):
+    """One source. Safe to use from several threads."""
+
+    name = ""
+    """What to write into the lock where the manifest's source does not say it all."""
+
+    slices = False
+    """Whether it hands out any part of a file, so that a large one can be gone on with."""
+
+    @abstractmethod
+    def list(self, patterns: Sequence[str]) -> list[File]:
+        """Return its files, or those that patterns mean.
+
+        Raises:
+            KaggleOpsError: it cannot be read.
+        """
+
+    @abstractmethod
+    def read(self, file: File, into: Path, progress: Progress) -> None:
+        """Write a file's content to a path.
+
+        Raises:
+            GoneError: there is no such file any more.
+            ChangedError: it is not in this state any more.
+            KaggleOpsError: it cannot be read.
+            OSError: it cannot be written.
+        """
+
+    def read_slice(self, file: File, into: Path, start: int, end: int) -> None:
+        """Write the bytes from `start` up to `end` to their place in a file that is there.
+
+        Raises:
+            As `read`.
+        """
+        raise NotImplementedError
+
+
+def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
+    """Return where a resource comes from.
+
+    Args:
+        resource: which.
+        project: the project's folder, whose settings name the bucket of its runs.
+        locked: the run that was the best when it was locked (`Locked.origin`); "" to look anew.
+
+    Raises:
+        KaggleOpsError: there is no such place.
+    """
+    # Each kind is imported only where it is used: none needs what the others do.
+    match resource.address:
+        case InBucket(uri):
+            return in_bucket(uri)
+        case OnKaggle():
+            from kaggleops.resources.kaggle import KaggleOrigin
+
+            return KaggleOrigin(resource.address)
+        case OnTheWeb(url):
+            from kaggleops.resources.web import WebOrigin
+
+            return WebOrigin(url, resource.checksum)
+        case OfRun():
+            from kaggleops.resources.runs import artifacts_of
+
+            bucket = default_bucket(project)
+            if bucket is None:
+                hint = "Write `bucket: gs://BUCKET` into config/local.yaml."
+                raise UsageError(f"looking for {resource.source}", "no bucket is named", hint)
+            return artifacts_of(resource, tracking_uri(bucket), locked)
+
+
+def in_bucket(uri: str) -> Origin:
+    """Return the objects below an address, `gs://BUCKET/PREFIX` or `bucket+file:///FOLDER`."""
+    if uri.startswith("gs://"):
+        from kaggleops.resources.cloud_storage import CloudStorageOrigin
+
+        return CloudStorageOrigin(uri)
+    from kaggleops.resources.folder import FolderOrigin
+
+    return FolderOrigin(uri)
+
+
+def chosen(files: Iterable[File], patterns: Sequence[str], doing: str) -> list[File]:
+    """Return the files that patterns mean, sorted; all of them where there are no patterns.
+
+    Raises:
+        GoneError: a pattern means none, or there are no files at all.
+    """
+    files = sorted(files)
+    if not patterns:
+        if not files:
+            raise GoneError(doing, "there is nothing", "Check the address in the manifest.")
+        return files
+    found: set[File] = set()
+    for pattern in patterns:
+        match = compile_glob(pattern, doing).fullmatch
+        matching = {file for file in files if match(file.name)}
+        if not matching:
+            raise GoneError(doing, f"there is no {pattern}", "Check `files` in the manifest.")
+        found |= matching
+    return sorted(found)
+
+
+def literal_starts(patterns: Sequence[str]) -> Iterator[str]:
+    """Yield what the names that patterns mean begin with; none begins with another."""
+    starts = sorted({re.split(r"[*?]", pattern, maxsplit=1)[0] for pattern in patterns or ("",)})
+    last: str | None = None
+    for start in starts:
+        if last is None or not start.startswith(last):
+            yield start
+            last = start

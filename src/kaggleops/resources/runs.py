@@ -1,0 +1,69 @@
+"""A run's artifacts as a source: of one run, or of the best of an experiment and a commit."""
+
+from typing import Any
+
+from kaggleops.errors import UsageError
+from kaggleops.resources.addresses import OfRun
+from kaggleops.resources.manifest import Resource
+from kaggleops.resources.origins import GoneError, Origin, in_bucket
+
+
+def artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
+    """Return where the artifacts lie, called after their run.
+
+    Args:
+        resource: one whose address is `OfRun`.
+        tracking_uri: where its runs are.
+        locked: the id of the run that was the best; "" to look anew.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    # Not at the top: MLflow takes a second to import.
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    address = resource.address
+    assert isinstance(address, OfRun)  # noqa: S101 - whoever calls has looked
+    client = mlflow.MlflowClient(tracking_uri)
+    doing = f"looking for {resource.source}"
+    best = address.run == OfRun.BEST
+    run_id = locked or (_best(client, resource, doing) if best else address.run)
+    try:
+        artifacts: str = client.get_run(run_id).info.artifact_uri
+    except MlflowException as error:
+        hint = "`kaggleops status` lists the last runs."
+        raise GoneError(doing, f"there is no run {run_id}", hint) from error
+    if not artifacts.startswith(("gs://", "file:///")):
+        raise UsageError(doing, f"its artifacts are at {artifacts}", "Use a run of the bucket.")
+    origin = in_bucket(f"{artifacts.rstrip('/')}/{address.path}".rstrip("/"))
+    origin.name = run_id if best else ""
+    return origin
+
+
+def _best(client: Any, resource: Resource, doing: str) -> str:
+    """Return the id of the run that the entry means.
+
+    Raises:
+        UsageError: there is none.
+    """
+    experiment = client.get_experiment_by_name(resource.experiment)
+    if experiment is None:
+        problem = f"there is no experiment {resource.experiment!r}"
+        raise UsageError(doing, problem, "Check `experiment` in the manifest.")
+    conditions = ["attributes.status = 'FINISHED'"]
+    if resource.commit:
+        conditions.append(f"tags.`mlflow.source.git.commit` LIKE '{resource.commit}%'")
+    order = "ASC" if resource.lower_is_better else "DESC"
+    found = client.search_runs(
+        [experiment.experiment_id],
+        filter_string=" AND ".join(conditions),
+        order_by=[f"metrics.`{resource.metric}` {order}"],
+        max_results=1,
+    )
+    if not found or resource.metric not in found[0].data.metrics:
+        where = f" of commit {resource.commit}" if resource.commit else ""
+        problem = f"no finished run of {resource.experiment}{where} has {resource.metric}"
+        raise UsageError(doing, problem, "Check `commit` and `metric` in the manifest.")
+    run_id: str = found[0].info.run_id
+    return run_id

@@ -1,0 +1,259 @@
+"""`kaggleops data fetch`: what comes, what does not come twice, and what is never replaced."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kaggleops.bucket import AccessDeniedError, Bucket
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.files import DamagedError
+from kaggleops.resources.locking import Fetched, fetch, lock
+from kaggleops.resources.manifest import Manifest
+from kaggleops.resources.origins import ChangedError, GoneError
+from kaggleops.resources.slices import SLICE
+from tests.fakes.gcs_server import GcsServer
+
+from .conftest import Project, fill
+
+
+def names(done: Fetched) -> list[str]:
+    return [step.file.name for step in done.steps]
+
+
+@pytest.fixture
+def manifest(bucket: Bucket, project: Project) -> Manifest:
+    """One resource of three files, of which the manifest wants two."""
+    fill(bucket, exp1__oof_csv=b"a,b\n", exp1__deep__x_csv=b"1", exp1__log_txt=b"", other__x=b"no")
+    source = f"{bucket.uri}/exp1"
+    return project.declare(exp1={"source": source, "files": ["*.csv", "deep/*"]})
+
+
+def test_what_is_wanted_comes_once(bucket: Bucket, project: Project, manifest: Manifest) -> None:
+    would = fetch(manifest, dry_run=True)
+    assert (names(would), would.size) == (["deep/x.csv", "oof.csv"], 5)
+    assert project.files() == {}
+    assert not project.lock.exists()
+    came: list[int] = []
+    done = fetch(manifest, progress=came.append)
+    assert project.files() == {"exp1/oof.csv": b"a,b\n", "exp1/deep/x.csv": b"1"}
+    assert (names(done), sum(came)) == (["deep/x.csv", "oof.csv"], 5)
+    again = fetch(manifest)
+    assert (again.steps, again.right) == ([], 2)
+    locked = json.loads(project.lock.read_text())["exp1"]["files"]
+    assert locked["oof.csv"]["size"] == 4
+    assert locked["oof.csv"]["checksum"] == "crc32c:" + locked["oof.csv"]["checksum"][7:]
+    (project.folder / "data/exp1/oof.csv").unlink()
+    assert names(fetch(manifest, ["exp1"])) == ["oof.csv"]
+
+
+def test_a_second_fetch_asks_nobody(
+    gcs_server: GcsServer, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcs_server.create_bucket("b-1")
+    for number in range(30):
+        gcs_server.put("b-1", f"p/{number}", b"x" * number)
+    manifest = project.declare(many={"source": "gs://b-1/p"})
+    fetch(manifest)
+    assert (gcs_server.count("A"), gcs_server.count("B")) == (1, 30)
+    gcs_server.reset_counts()
+    assert fetch(manifest).right == 30
+    assert gcs_server.requests == []
+
+
+def test_what_somebody_changed_is_replaced_only_by_force(
+    bucket: Bucket, project: Project, manifest: Manifest
+) -> None:
+    fetch(manifest)
+    mine = project.folder / "data/exp1/oof.csv"
+    before = mine.stat()
+    mine.write_bytes(b"b,a\n")  # the same size, and a time to deceive with
+    os.utime(mine, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UsageError, match=r"oof.csv holds something else.*--force"):
+        fetch(manifest)
+    assert mine.read_bytes() == b"b,a\n"
+    assert names(fetch(manifest, force=True)) == ["oof.csv"]
+    assert mine.read_bytes() == b"a,b\n"
+
+
+def test_what_is_merely_old_is_replaced(
+    bucket: Bucket, project: Project, manifest: Manifest
+) -> None:
+    fetch(manifest)
+    fill(bucket, exp1__oof_csv=b"new content")
+    assert fetch(manifest).steps == []  # the lock decides, not the source
+    lock(manifest)
+    assert names(fetch(manifest)) == ["oof.csv"]
+    assert project.files()["exp1/oof.csv"] == b"new content"
+
+
+def test_skip_if_exist_takes_whatever_is_there(bucket: Bucket, project: Project) -> None:
+    fill(bucket, exp1__a=b"theirs", exp1__b=b"theirs")
+    source = {"source": f"{bucket.uri}/exp1", "skip_if_exist": True, "destination": "mine"}
+    (project.folder / "mine").mkdir()
+    (project.folder / "mine/a").write_bytes(b"mine")
+    fetch(project.declare(exp1=source))
+    assert project.files("mine") == {"a": b"mine", "b": b"theirs"}
+
+
+def test_a_file_gone_or_changed_at_the_source(
+    bucket: Bucket, project: Project, manifest: Manifest
+) -> None:
+    lock(manifest)
+    fill(bucket, exp1__oof_csv=b"c,d\n")
+    expected = DamagedError if bucket.uri.startswith("bucket+file") else ChangedError
+    with pytest.raises(expected, match=r"oof.csv: .*(changed at the source|its checksum is)"):
+        fetch(manifest)
+    bucket.delete("exp1/oof.csv")
+    with pytest.raises(GoneError, match=r"oof.csv: it is gone at the source"):
+        fetch(manifest)
+    with pytest.raises(GoneError, match=r"listing .*exp1: there is no \*.csv"):
+        lock(manifest)
+    assert "exp1/oof.csv" not in project.files()
+
+
+def test_the_same_content_written_anew_is_the_same(
+    bucket: Bucket, project: Project, manifest: Manifest
+) -> None:
+    lock(manifest)
+    bucket.delete("exp1/oof.csv")
+    fill(bucket, exp1__oof_csv=b"a,b\n")
+    assert len(fetch(manifest).steps) == 2
+
+
+def test_damage_on_the_way_is_mended_and_never_kept(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    gcs_server.create_bucket("b-1")
+    gcs_server.put("b-1", "p/x", b"content")
+    manifest = project.declare(p={"source": "gs://b-1/p"})
+    gcs_server.fail("corrupt", op="objects.get_media")
+    fetch(manifest)
+    assert project.files() == {"p/x": b"content"}
+    (project.folder / "data/p/x").unlink()
+    gcs_server.fail("corrupt", op="objects.get_media", times=None)
+    with pytest.raises(DamagedError, match=r"its checksum is crc32c:.* instead of crc32c:"):
+        fetch(manifest)
+    assert project.files() == {}
+
+
+def test_faults_that_pass_are_waited_for(gcs_server: GcsServer, project: Project) -> None:
+    gcs_server.create_bucket("b-1")
+    for number in range(8):
+        gcs_server.put("b-1", f"p/{number}", b"content")
+    for kind in (503, "reset", "truncate"):
+        gcs_server.fail(kind, op="objects.get_media")
+    fetch(project.declare(p={"source": "gs://b-1/p"}))
+    assert set(project.files().values()) == {b"content"}
+
+
+def test_without_permission(gcs_server: GcsServer, project: Project) -> None:
+    gcs_server.create_bucket("b-1")
+    gcs_server.put("b-1", "p/x", b"content")
+    manifest = project.declare(p={"source": "gs://b-1/p"}, q={"source": "gs://b-2/p"})
+    lock(manifest, ["p"])
+    gcs_server.deny("b-1", read=True)
+    with pytest.raises(AccessDeniedError, match=r"fetching gs://b-1/p/x: .*Ask the owner"):
+        fetch(manifest, ["p"])
+    with pytest.raises(GoneError, match="the bucket b-2 does not exist"):
+        fetch(manifest, ["q"])
+
+
+LARGE = bytes(range(256)) * (3 * SLICE // 256) + b"the end"
+
+
+def large_one(server: GcsServer, project: Project) -> Manifest:
+    server.create_bucket("b-1")
+    server.put("b-1", "p/large.bin", LARGE)
+    return project.declare(p={"source": "gs://b-1/p"})
+
+
+def test_a_large_file_comes_in_slices_and_goes_on_after_a_kill(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    manifest = large_one(gcs_server, project)
+    lock(manifest)
+    stuck = gcs_server.fail("hang", op="objects.get_media", times=1)
+    command = [sys.executable, "-m", "kaggleops", "data", "fetch"]
+    with subprocess.Popen(command, cwd=project.folder) as process:
+        assert stuck.struck.wait(60)
+        hidden = project.folder / "data/p/.kaggleops-fetching"
+        while not any(each.read_text().count("\n") == 3 for each in hidden.glob("*.slices")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    assert list((project.folder / "data/p").iterdir()) == [hidden]
+    gcs_server.reset_counts()
+    fetch(manifest)
+    assert gcs_server.count("B") == 1
+    assert project.files() == {"p/large.bin": LARGE}
+
+
+def test_a_full_disk_leaves_nothing_half_written(gcs_server: GcsServer, project: Project) -> None:
+    manifest = large_one(gcs_server, project)
+    lock(manifest)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(KaggleOpsError, match=r"the disk is full .*Make room"):
+            fetch(manifest)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert project.files() == {}
+
+
+def test_what_cannot_fit_is_not_begun(gcs_server: GcsServer, project: Project) -> None:
+    gcs_server.create_bucket("b-1")
+    gcs_server.put("b-1", "p/x", b"content")
+    manifest = project.declare(p={"source": "gs://b-1/p"})
+    lock(manifest)
+    text = project.lock.read_text().replace('"size": 7', f'"size": {10**18}')
+    project.lock.write_text(text)
+    gcs_server.reset_counts()
+    with pytest.raises(KaggleOpsError, match=r"1000000000.0 GB are to come, and .* GB are free"):
+        fetch(manifest)
+    assert gcs_server.requests == []
+
+
+def test_a_folder_in_a_files_place(bucket: Bucket, project: Project, manifest: Manifest) -> None:
+    (project.folder / "data/exp1/oof.csv").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds something else than the lock"):
+        fetch(manifest)
+    with pytest.raises(KaggleOpsError, match="a folder is in its place"):
+        fetch(manifest, force=True)
+
+
+def test_two_processes_at_once_fetch_it_once(gcs_server: GcsServer, project: Project) -> None:
+    manifest = large_one(gcs_server, project)
+    lock(manifest)
+    gcs_server.reset_counts()
+    threads = [threading.Thread(target=fetch, args=(manifest,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gcs_server.count("B") == 4
+    assert project.files() == {"p/large.bin": LARGE}
+
+
+def test_a_broken_lock_is_named(project: Project) -> None:
+    manifest = project.declare(p={"source": "gs://b-1/p"})
+    project.lock.write_text("<<<<<<< HEAD\n")
+    with pytest.raises(UsageError, match=r"resources.lock: it is no lock .*Take it from git"):
+        fetch(manifest)
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    from kaggleops.resources.manifest import find_manifest
+
+    with pytest.raises(UsageError, match="kaggleops data add"):
+        find_manifest(tmp_path)
