@@ -1,0 +1,125 @@
+"""`infra/server/kaggleops_server.py`: a machine from its first start to an update that fails.
+
+Real downloads from the loopback Cloud Storage, real virtual environments, pip and unit files; a
+systemd of our own (tests/fakes/systemd.py) starts what they say.
+"""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.systemd import Unit
+from tests.infra.world import BUCKET, STAND_IN, World, machine
+from tests.server.serving import eventually
+
+DIES = "import sys; sys.exit('--version' not in sys.argv and 'it cannot start')"
+
+
+@pytest.fixture
+def world(tmp_path: Path, gcs_server: GcsServer) -> Iterator[World]:
+    gcs_server.create_bucket(BUCKET)
+    with machine(tmp_path, gcs_server) as world:
+        yield world
+
+
+def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
+    """One long journey: each step takes what the one before has left."""
+    # It starts before there is anything to install, and waits for it.
+    world.google.attributes["kaggleops-index-secret"] = "projects/p/secrets/index"
+    password = """p"a\\s$`s w'ord"""
+    world.google.secrets["projects/p/secrets/index"] = f"postgresql://me:{password}@host/runs"
+    booting = world.begin()  # as a start-up script runs: without arguments
+    assert booting.stderr is not None
+    assert "publish one" in booting.stderr.readline()
+    world.publish("1.0")
+    assert booting.wait(120) == 0, booting.stderr.read()
+    booting.stderr.close()
+    said = world.said()
+    assert said["version"] == "1.0"
+    arguments = [
+        "serve",
+        "--bucket",
+        f"gs://{BUCKET}",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        str(world.port),
+    ]
+    assert said["arguments"] == [*arguments, "--some-option"]
+    settings = world.root / "etc/kaggleops/server.env"
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    index = Unit(world.root, "kaggleops.service").environment()["KAGGLEOPS_INDEX"]
+    assert index == f"postgresql://me:{password}@host/runs"
+
+    # The next start installs nothing, and takes over what has changed in the metadata.
+    world.publish("2.0")
+    world.google.attributes["kaggleops-options"] = "--auth"
+    assert world.command("boot").returncode == 0
+    assert eventually(world.said)["arguments"] == [*arguments, "--auth"]
+    assert world.said()["version"] == "1.0"
+
+    # By hand: to the pinned one, and back, and forth.
+    assert world.command("update").stdout == "Running 2.0.\n"
+    assert world.said()["version"] == "2.0"
+    assert world.command("rollback").stdout == "Running 1.0.\n"
+    assert world.said()["version"] == "1.0"
+    assert world.command("rollback").stdout == "Running 2.0.\n"
+
+    # One that cannot start is left again, and what was broken off before leaves nothing.
+    world.publish("3.0", DIES)
+    failed = world.command("update", "3.0")
+    assert failed.returncode == 1
+    assert "3.0 does not answer" in failed.stderr
+    assert "2.0 is running again" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert world.said()["version"] == "2.0"
+
+    # Neither does one that is not there, or that arrived broken, change anything.
+    assert "publish one" in world.command("update", "9.9").stderr
+    archive = world.gcs.objects(BUCKET)["server/2.0.zip"].data
+    world.gcs.put(BUCKET, "server/4.0.zip", archive[: len(archive) // 2])
+    broken = world.command("update", "4.0")
+    assert broken.returncode == 1
+    assert "installing 4.0" in broken.stderr
+    assert world.said()["version"] == "2.0"
+    assert world.command("rollback").stdout == "Running 1.0.\n"
+    assert {path.name for path in (world.root / "opt/kaggleops/releases").iterdir()} == {
+        "1.0",
+        "2.0",
+    }
+
+
+def test_a_server_that_answers_no_more_is_started_again(world: World) -> None:
+    hangs = """
+import os, pathlib, time
+marker = pathlib.Path(os.environ["KAGGLEOPS_HOME"], "starts")
+marker.write_text(marker.read_text() + "x" if marker.exists() else "x")
+if len(marker.read_text()) != 2: exec(%r)
+time.sleep(600)
+"""
+    world.publish(
+        "1.0", "import sys\nif '--version' in sys.argv: sys.exit()" + hangs % (STAND_IN % "1")
+    )
+    assert world.command("boot").returncode == 0
+    assert world.command("check").stdout == ""
+
+    # Started again by itself, it has not answered yet: it may be importing, and is let alone.
+    unit = Unit(world.root, "kaggleops.service", world.port)
+    unit.stop()
+    unit.start()
+    assert world.command("check").stdout == ""
+
+    # But one that has answered since its start is not.
+    started = str(unit.read()["InvocationID"])
+    (world.root / "run/kaggleops-answered").write_text(started)
+    assert "started again" in world.command("check").stdout
+    assert eventually(world.said)["version"] == "1"
+
+
+def test_there_is_nothing_to_go_back_to(world: World) -> None:
+    done = world.command("rollback")
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no release before this one\n"

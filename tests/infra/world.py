@@ -1,0 +1,176 @@
+"""A machine of Google's in a folder: its metadata, its bucket, its systemd; and releases for it."""
+
+import base64
+import ensurepip
+import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from kaggleops.bucket import open_bucket
+from tests.fakes import systemd
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.wire import Delivery, HttpServer, Request, Response
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "infra/server"
+BUCKET = "our-bucket"
+PUBLISH = runpy.run_path(str(SERVER / "publish.py"))
+PIP = Path(ensurepip.__file__).parent / "_bundled"
+
+STAND_IN = """
+import http.server, json, sys
+if "--version" in sys.argv: sys.exit()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"status": "fresh", "version": %r, "arguments": sys.argv[1:]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+"""A server that starts at once and says which release it is: what is tested is its installation."""
+
+
+@dataclass
+class Google:
+    """The metadata server, and Secret Manager's one method; strict about headers and tokens."""
+
+    attributes: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def answer(self, request: Request) -> tuple[Response, Delivery]:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        instance = "/computeMetadata/v1/instance/"
+        secret = request.path.removeprefix("/v1/").removesuffix("/versions/latest:access")
+        if request.path.startswith(instance) and headers.get("metadata-flavor") != "Google":
+            found, status = b"Missing Metadata-Flavor:Google header.", 403
+        elif request.path == f"{instance}service-accounts/default/token":
+            found, status = b'{"access_token": "t0ken", "token_type": "Bearer"}', 200
+        elif request.path.startswith(f"{instance}attributes/"):
+            name = request.path.rpartition("/")[2]
+            found = self.attributes.get(name, "").encode()
+            status = 200 if name in self.attributes else 404
+        elif secret in self.secrets and headers.get("authorization") == "Bearer t0ken":
+            data = base64.b64encode(self.secrets[secret].encode())
+            found, status = b'{"payload": {"data": "%s"}}' % data, 200
+        else:
+            found, status = b"no", 404
+        return Response(status, [], found), "whole"
+
+
+@dataclass
+class World:
+    """The machine, from outside.
+
+    Args:
+        root: its `/`.
+        gcs: its bucket's service.
+        google: what its metadata say.
+        port: where the server answers instead of port 5000.
+        environment: of its processes.
+    """
+
+    root: Path
+    gcs: GcsServer
+    google: Google
+    port: int
+    environment: dict[str, str]
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run `kaggleops-server` as the machine has it, or as its start-up script."""
+        return subprocess.run(
+            self._line(*arguments),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """The same, without waiting."""
+        return subprocess.Popen(
+            self._line(*arguments), env=self.environment, stderr=subprocess.PIPE, text=True
+        )
+
+    def _line(self, *arguments: str) -> list[str]:
+        installed = self.root / "usr/local/sbin/kaggleops-server"
+        script = installed if installed.exists() else SERVER / "kaggleops_server.py"
+        return [sys.executable, str(script), "--root", str(self.root), *arguments]
+
+    def publish(self, release: str, code: str | None = None) -> None:
+        """Put a release into the bucket, pinned; its server runs `code`."""
+        folder = self.root.parent / f"publishing-{release}"
+        wheels = folder / "wheels"
+        wheels.mkdir(parents=True)
+        write_wheel(wheels, release, code or STAND_IN % release)
+        shutil.copy(next(PIP.glob("pip-*.whl")), wheels)
+        archive = folder / "release.zip"
+        PUBLISH["pack"](SERVER, wheels, f"kaggleops[server]=={release}", archive)
+        PUBLISH["send"](archive, release, open_bucket(f"gs://{BUCKET}"))
+
+    def said(self) -> dict[str, object]:
+        """Return what the server that runs says of itself."""
+        found: dict[str, object] = requests.get(
+            self.environment["KAGGLEOPS_HEALTH"], timeout=30
+        ).json()
+        return found
+
+
+@contextmanager
+def machine(folder: Path, gcs: GcsServer) -> Iterator[World]:
+    """A new machine in a block; after it nothing runs there."""
+    google = Google({"kaggleops-bucket": f"gs://{BUCKET}", "kaggleops-options": "--some-option"})
+    http = HttpServer(google.answer)
+    root = folder / "root"
+    root.mkdir()
+    port = free_port()
+    systemctl = systemd.install(folder / "bin", root, port)
+    environment = {
+        **os.environ,
+        "PATH": f"{systemctl.parent}:{os.environ['PATH']}",
+        "GCE_METADATA_HOST": http.url.removeprefix("http://"),
+        "SECRET_MANAGER_HOST": http.url,
+        "STORAGE_EMULATOR_HOST": gcs.url,
+        "KAGGLEOPS_HEALTH": f"http://127.0.0.1:{port}/kaggleops/health.json",
+    }
+    try:
+        yield World(root, gcs, google, port, environment)
+    finally:
+        if (root / "etc/systemd/system/kaggleops.service").exists():
+            systemd.Unit(root, "kaggleops.service", port).stop()
+        http.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        found: int = bound.getsockname()[1]
+    return found
+
+
+def write_wheel(folder: Path, version: str, code: str) -> None:
+    """Write a wheel of this project's name whose command runs `code`."""
+    info = f"kaggleops-{version}.dist-info"
+    files = {
+        "stand_in.py": f"def main():\n    exec({code!r}, globals())\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: kaggleops\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\nkaggleops = stand_in:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(folder / f"kaggleops-{version}-py3-none-any.whl", "w") as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
