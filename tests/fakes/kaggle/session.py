@@ -5,12 +5,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import psutil
+from tests.fakes.processes import end_processes_of
 
 ENDED = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
@@ -82,7 +81,7 @@ class Session:
             self._cancelled = True
             self._changed.notify_all()
         if self._root:
-            _shut_down(self._root)
+            end_processes_of(self._root)
 
     def wait(self, state: str = "", timeout: float = 120) -> str:
         """Wait until it is in that state, or has ended; return the state.
@@ -206,7 +205,7 @@ class Session:
             process.wait(job.timeout)
         except subprocess.TimeoutExpired:
             failure = f"Your notebook was stopped: it ran longer than {job.timeout:.0f} seconds."
-        _shut_down(job.root)
+        end_processes_of(job.root)
         for reader in readers:
             reader.join()
         return process.wait() or bool(failure), failure
@@ -222,19 +221,3 @@ class Session:
                 with self._changed:
                     self.log.append(entry)
                     self._changed.notify_all()
-
-
-def _shut_down(root: Path) -> None:
-    """End every process of a machine at once, also those that nobody waits for any more."""
-    while processes := [each for each in psutil.process_iter() if _root_of(each) == str(root)]:
-        for each in processes:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-        psutil.wait_procs(processes, timeout=5)
-
-
-def _root_of(process: psutil.Process) -> str | None:
-    with suppress(psutil.Error):
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return process.environ().get("KAGGLEOPS_ROOT")
-    return None

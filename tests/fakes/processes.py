@@ -1,0 +1,22 @@
+"""The processes of a simulated machine: those whose KAGGLEOPS_ROOT is its folder."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+
+def end_processes_of(root: Path) -> None:
+    """End every process of a machine at once, also those that nobody waits for any more."""
+    while processes := [each for each in psutil.process_iter() if _root_of(each) == str(root)]:
+        for each in processes:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(processes, timeout=5)
+
+
+def _root_of(process: psutil.Process) -> str | None:
+    with suppress(psutil.Error):
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return process.environ().get("KAGGLEOPS_ROOT")
+    return None
