@@ -18,6 +18,7 @@ from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes import platforms
 from tests.fakes.docker_engine import DockerEngine
+from tests.fakes.runpod_server import RunPodServer
 
 from .world import TRACKING, World
 
@@ -158,8 +159,41 @@ class ByHand(Place):
             process.wait()
 
 
+class OnRunPod(Place):
+    """The loopback RunPod, whose pods wait for a machine until they are started."""
+
+    name = "runpod"
+    machine = "runpod"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
+        self.server = RunPodServer(world.folder / "runpod", outside)
+        self.server.__enter__()
+        self.server.held = True
+        self.server.secrets["kaggleops_key"] = '{"type": "fake"}'
+        self._patch = pytest.MonkeyPatch()
+        for name, value in self.server.environment().items():
+            self._patch.setenv(name, value)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"packages": []}
+
+    def start(self, run: RemoteRun) -> None:
+        self.server.pod(run.tags["runpod_name"]).start()
+
+    def wait(self, run: RemoteRun) -> None:
+        self.server.pod(run.tags["runpod_name"]).wait()
+
+    def close(self) -> None:
+        self._patch.undo()
+        self.server.__exit__()
+
+
 PLACES: dict[str, Callable[[World], Place]] = {
     "docker": InDocker,
     "kaggle": OnKaggle,
     "manual": ByHand,
+    "runpod": OnRunPod,
 }

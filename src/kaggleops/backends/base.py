@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, Config, read_config
-from kaggleops.backends.jobs import JobState, Quota
+from kaggleops.backends.jobs import JobState, Price, Quota, Reaped
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import JOB_ENDED, Downloaded, RemoteRun
 from kaggleops.bucket.location import bucket_uri
@@ -64,13 +64,18 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         """Return the tags by which a run's job is found, before it is there."""
 
     @abstractmethod
-    def send(self, tags: Mapping[str, str], notebook: str, config: AnyConfig) -> None:
+    def send(
+        self, tags: Mapping[str, str], notebook: str, config: AnyConfig
+    ) -> Mapping[str, str] | None:
         """Hand a notebook to the platform, unless it has it.
 
         Args:
             tags: the run's.
             notebook: its JSON.
             config: how to run it.
+
+        Returns:
+            Tags for what is known of the job only now, if there are any.
 
         Raises:
             RefusedError: the platform does not take it.
@@ -101,8 +106,32 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         """Return what somebody has to do for the job to start, one line for each step."""
         return []
 
+    def announce(self, config: AnyConfig) -> str:
+        """Return what a submit would cost, "" where it costs nothing.
+
+        Raises:
+            KaggleOpsError: more than it may, or the platform does not answer.
+        """
+        return ""
+
     def quota(self) -> list[Quota]:
         """Return what may still be used, nothing where nothing is counted."""
+        return []
+
+    def prices(self) -> list[Price]:
+        """Return what accelerators cost, nothing where nobody pays."""
+        return []
+
+    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
+        """Delete the machines that cost money although their run is over.
+
+        Args:
+            tracking_uri: whose runs.
+            delete: whether to; else they are only looked for.
+
+        Raises:
+            KaggleOpsError: the platform does not answer.
+        """
         return []
 
     # -- what is the same everywhere ----------------------------------------------------------
@@ -170,7 +199,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         store.flush()  # before the job exists: it must be found even if this process dies now
         notebook = ready_notebook(_parameters(run, address, tracking_uri, config))
         try:
-            self.send({**run.data.tags, **tags}, notebook, config)
+            known = self.send({**run.data.tags, **tags}, notebook, config)
         except KaggleOpsError as error:
             if isinstance(error, RefusedError):
                 client.set_tag(run_id, JOB_ENDED, f"refused: {error.problem}")
@@ -178,6 +207,9 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
                 store.flush()
             hint = f"{error.hint} Then go on with the run: kaggleops resume {run_id}".lstrip()
             raise type(error)(error.doing, error.problem, hint) from error
+        if known:
+            client.log_batch(run_id, tags=[RunTag(*tag) for tag in known.items()])
+            store.flush()
         return RemoteRun(self, tracking_uri, run_id)
 
     def run(  # noqa: D102 - MLflow's

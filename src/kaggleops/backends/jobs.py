@@ -14,11 +14,15 @@ class JobState:
         status: MLflow's word for it (`SCHEDULED`, `RUNNING`, …), or UNKNOWN.
         said: the platform's own word.
         reason: why it ended so, where the platform says why.
+        price: what its machine costs now, in US dollars for an hour; None where nobody pays.
+        access: the command that leads into the machine, where there is one.
     """
 
     status: str
     said: str
     reason: str = ""
+    price: float | None = None
+    access: str = ""
 
     @property
     def ended(self) -> bool:
@@ -26,7 +30,9 @@ class JobState:
         return is_ended(self.status)
 
     def __str__(self) -> str:
-        return f"{self.said}: {self.reason}" if self.reason else self.said
+        said = f"{self.said}: {self.reason}" if self.reason else self.said
+        price = f"${self.price:.2f}/h" if self.price else ""
+        return ", ".join(filter(None, (said, price, self.access)))
 
 
 UNKNOWN = "UNKNOWN"
@@ -60,3 +66,41 @@ class Quota:
     def left_hours(self) -> float:
         """What is left of it."""
         return max(0.0, self.total_hours - self.used_hours)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a platform takes for an accelerator.
+
+    Args:
+        backend: which platform.
+        resource: the accelerator, as the platform calls it.
+        per_hour: for one of it, in US dollars.
+        free: how much of it can be had now, in the platform's words; "" for nothing.
+    """
+
+    backend: str
+    resource: str
+    per_hour: float
+    free: str
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """A machine that costs money although its run is over.
+
+    Args:
+        backend: whose.
+        machine: its id there.
+        run_id: which run it was made for.
+        why: why nothing will come of it.
+        per_hour: what it costs, in US dollars.
+        problem: why it could not be deleted; "" if it was, or was not to be.
+    """
+
+    backend: str
+    machine: str
+    run_id: str
+    why: str
+    per_hour: float
+    problem: str = ""

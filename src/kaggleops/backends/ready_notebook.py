@@ -1,9 +1,11 @@
 """The notebook that a platform runs: notebooks/run.ipynb, with its parameter cell filled in."""
 
+import ast
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kaggleops.errors import KaggleOpsError
 
@@ -24,9 +26,7 @@ def ready_notebook(parameters: Mapping[str, str]) -> str:
     """
     source = _PACKED if _PACKED.is_file() else _IN_REPOSITORY
     notebook = json.loads(source.read_text())
-    (cell,) = (
-        each for each in notebook["cells"] if "parameters" in each["metadata"].get("tags", [])
-    )
+    cell = _parameter_cell(notebook)
     left = dict(parameters)
     lines = "".join(cell["source"]).splitlines()
     for number, line in enumerate(lines):
@@ -38,3 +38,24 @@ def ready_notebook(parameters: Mapping[str, str]) -> str:
         raise KaggleOpsError(f"filling in {source.name}", f"it has no parameter {min(left)!r}")
     cell["source"] = "\n".join(lines).splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def parameters_of(notebook: str) -> dict[str, str]:
+    """Return the parameters of a ready notebook by name.
+
+    Args:
+        notebook: its JSON.
+    """
+    found = {}
+    for line in "".join(_parameter_cell(json.loads(notebook))["source"]).splitlines():
+        name, assigned, value = line.partition(" = ")
+        if assigned and name.isidentifier():
+            found[name] = str(ast.literal_eval(value))
+    return found
+
+
+def _parameter_cell(notebook: dict[str, Any]) -> dict[str, Any]:
+    (cell,) = (
+        each for each in notebook["cells"] if "parameters" in each["metadata"].get("tags", [])
+    )
+    return cell

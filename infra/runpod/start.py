@@ -1,0 +1,304 @@
+"""What a pod runs: its job once, and then its own end, whatever happens to the job.
+
+RunPod starts a container again when it exits, and bills for it until the pod is deleted. So:
+
+1. The first start leaves a mark before the job begins. A start that finds it only ends the pod.
+2. The job has a deadline. Then it is told to end, and killed if it does not.
+3. The pod is deleted whether or not the job failed and the bucket could be told: RunPod is asked
+   to until it does. Nothing here exits before.
+4. A thread that waits for nothing but the clock deletes it too, should all else hang.
+
+It gets no file and knows no package: it stands in an environment variable of the pod, takes
+Python's own library only, and finds what to do in KAGGLEOPS_JOB
+(src/kaggleops/backends/runpod/pod.py).
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+GRACE = 60.0  # seconds that the job has to send what it logged, once it is told to end
+PATIENCE = 300.0  # seconds that the bucket has to take the exit code and the log
+LONGEST_PAUSE = 60.0  # seconds between two attempts to delete the pod
+TIME_IS_UP = 124  # the exit code of a job that did not end by its deadline, as of `timeout`
+
+ROOT = Path(os.environ.get("KAGGLEOPS_ROOT", "/"))
+
+
+def main() -> None:
+    """Do the job if nobody has begun it, and end the pod."""
+    signal.signal(signal.SIGTERM, told_to_end)
+    try:
+        job = json.loads(os.environ["KAGGLEOPS_JOB"])
+        threading.Thread(target=last_resort, args=(job,), daemon=True).start()
+        live(job)
+    except BaseException:  # noqa: BLE001 - nothing may keep the pod from being deleted
+        traceback.print_exc()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    delete()
+    while True:  # an exit before the container is stopped would start it again
+        signal.pause()
+
+
+def told_to_end(signum: int, frame: object) -> None:
+    """Let what is going on be cut short, once: somebody stops the pod."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def live(job: dict[str, Any]) -> None:
+    """Do the job if this is the first start, and tell the bucket how it ended."""
+    kept = ROOT / (job["mount"] or "/root").lstrip("/") / "kaggleops"
+    pod = kept / "pods" / os.environ["RUNPOD_POD_ID"]
+    log = pod / "work/log.txt"
+    python = str(environment_folder(job, kept) / "bin/python")
+    code: int | None = None
+    try:
+        pod.mkdir(parents=True)
+    except FileExistsError:
+        say("The container was started again. The job is not.", log)
+    else:
+        (pod / "begun").write_text(str(time.time()))
+        (pod / "work").mkdir()
+        let_people_in(job)
+        try:
+            prepare(job, kept, log)
+            code = train(job, python, pod)
+        except KeyboardInterrupt:
+            say("The pod is stopped.", log)
+        except subprocess.CalledProcessError as error:
+            code = error.returncode
+    report(job, python, code, pod)
+    if job["keep"]:
+        time.sleep(max(0.0, job["deadline"] - time.time()))
+
+
+def environment_folder(job: dict[str, Any], kept: Path) -> Path:
+    """Return where the job's environment lies: one for each image and list of packages."""
+    wanted = [sys.version, job["image"], job["install_from"], *job["packages"]]
+    return kept / "environments" / hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
+
+
+def prepare(job: dict[str, Any], kept: Path, log: Path) -> None:
+    """Make the job's environment, if it is not on the volume; nothing changes it afterwards.
+
+    It sees what the image has installed.
+
+    Raises:
+        subprocess.CalledProcessError: pip failed, and said why.
+    """
+    folder = environment_folder(job, kept)
+    if folder.is_dir():
+        say(f"Environment  {folder.name}, kept on the volume", log)
+        return
+    began = time.time()
+    making = folder.with_name(f"{folder.name}-{os.environ['RUNPOD_POD_ID']}")
+    python = str(making / "bin/python")
+    # Without a pip of its own, as the image has one: a thousand files less on a network volume.
+    venv = ["-m", "venv", "--without-pip", "--system-site-packages", str(making)]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    checked([sys.executable, *venv], job, log)
+    if job["packages"]:
+        checked([*pip, *job["packages"]], job, log)
+    if subprocess.run([python, "-c", "import kaggleops"], capture_output=True).returncode:
+        checked([*pip, f"kaggleops @ {job['install_from']}"], job, log)
+    with suppress(OSError):  # another pod was faster, with the same
+        making.rename(folder)
+    shutil.rmtree(making, ignore_errors=True)
+    say(f"Environment  {folder.name}, made in {time.time() - began:.0f} s", log)
+
+
+def checked(command: list[str], job: dict[str, Any], log: Path) -> None:
+    """Execute a command that the job cannot do without."""
+    code = execute(command, job["deadline"], dict(os.environ), log)
+    if code:
+        raise subprocess.CalledProcessError(code, command[0])
+
+
+def train(job: dict[str, Any], python: str, pod: Path) -> int:
+    """Execute the notebook and return its exit code."""
+    work = pod / "work"
+    (work / "run.ipynb").write_bytes(gzip.decompress(base64.b64decode(job["notebook"])))
+    # What the bucket has not received must outlive the pod; the key must not.
+    private = ROOT / "root/.kaggleops"
+    (private / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (work / "home").mkdir()
+    (work / "home/credentials").symlink_to(private / "credentials")
+    streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
+    notebook = [str(work / "run.ipynb"), str(work / "executed.ipynb"), "--no-progress-bar"]
+    command = [python, "-m", "papermill", *notebook, *streams]
+    return execute(command, job["deadline"], surroundings(pod), work / "log.txt")
+
+
+def surroundings(pod: Path) -> dict[str, str]:
+    """Return the environment of the job: caches on the volume, and nothing that deletes pods."""
+    kept = pod.parent.parent
+    ours = ("KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
+    return {
+        **{name: value for name, value in os.environ.items() if name not in ours},
+        "KAGGLEOPS_HOME": str(pod / "work/home"),
+        "HF_HOME": str(kept / "hub"),
+        "PIP_CACHE_DIR": str(kept / "pip"),
+    }
+
+
+def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> None:
+    """Tell the bucket how the job ended, what it cost and printed, and send what it left unsent."""
+    hours = (time.time() - float((pod / "begun").read_text())) / 3600
+    said = {
+        "bucket": job["bucket"],
+        "run_id": job["run_id"],
+        "code": code,
+        "cost": hours * job["price"],
+        "log": str(pod / "work/log.txt"),
+    }
+    command = [python, "-m", "kaggleops.backends.runpod.report", json.dumps(said)]
+    patience = job.get("patience", PATIENCE)
+    # Its own words would not be in the log that it sends.
+    if execute(command, time.time() + patience, surroundings(pod), None) == 0:
+        shutil.rmtree(pod / "work", ignore_errors=True)
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+
+def execute(command: list[str], until: float, variables: dict[str, str], log: Path | None) -> int:
+    """Execute a command with all that it starts, and return its exit code.
+
+    Args:
+        command: the program and its arguments.
+        until: when it must have ended, in seconds since the epoch.
+        variables: its environment.
+        log: what it prints goes there too; nowhere if None.
+    """
+    pod = os.environ["RUNPOD_POD_ID"]
+    process = subprocess.Popen(
+        command,
+        env={**variables, "KAGGLEOPS_PART_OF": pod},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    copying = threading.Thread(target=copy, args=(process.stdout, log), daemon=True)
+    copying.start()
+    try:
+        code = process.wait(max(0.0, until - time.time()))
+    except subprocess.TimeoutExpired:
+        if log:
+            say("Its time is up.", log)
+        code = TIME_IS_UP
+    finally:
+        end(f"KAGGLEOPS_PART_OF={pod}".encode(), process)
+        copying.join(10)
+    return code
+
+
+def copy(stream: IO[bytes], log: Path | None) -> None:
+    """Print what a process prints, and keep it."""
+    if log is None:
+        stream.read()
+        return
+    with log.open("ab", buffering=0) as file:
+        for line in stream:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+            file.write(line)
+
+
+def end(mark: bytes, leader: "subprocess.Popen[bytes]") -> None:
+    """End all processes that carry a mark: by SIGTERM, and by SIGKILL what does not heed it.
+
+    The one that leads them ends by itself when they have: it holds the others' last words.
+    """
+    for each in marked(mark):
+        if each != leader.pid:
+            with suppress(OSError):
+                os.kill(each, signal.SIGTERM)
+    patience = time.monotonic() + GRACE
+    while list(marked(mark)) and time.monotonic() < patience:
+        leader.poll()
+        time.sleep(0.1)
+    while found := list(marked(mark)):
+        for each in found:
+            with suppress(OSError):
+                os.kill(each, signal.SIGKILL)
+        leader.poll()
+        time.sleep(0.1)
+
+
+def marked(mark: bytes) -> Iterator[int]:
+    """Yield the processes whose environment has a mark, also those that nobody waits for."""
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):
+                if mark in (each / "environ").read_bytes().split(b"\0"):
+                    yield int(each.name)
+
+
+def let_people_in(job: dict[str, Any]) -> None:
+    """Start what the image starts by itself (sshd), if somebody wants to look in."""
+    image = ROOT / "start.sh"
+    if job["keep"] and image.is_file():
+        secret = ("KAGGLEOPS_KEY", "KAGGLEOPS_START", "KAGGLEOPS_JOB")
+        variables = {name: value for name, value in os.environ.items() if name not in secret}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.Popen(["bash", str(image)], env=variables, **quiet)
+
+
+def say(line: str, log: Path) -> None:
+    """Print a line, and keep it."""
+    print(line, flush=True)
+    with suppress(OSError), log.open("a") as file:
+        print(line, file=file)
+
+
+# -- the end -------------------------------------------------------------------------------------
+
+
+def delete() -> None:
+    """Delete this pod. Returns when RunPod has done it, and not before."""
+    address = os.environ.get("RUNPOD_API_URL", "https://api.runpod.io")
+    headers = {
+        "Authorization": f"Bearer {os.environ.get('RUNPOD_API_KEY', '')}",
+        # What stands before such services often refuses Python's own name.
+        "User-Agent": "kaggleops",
+    }
+    url = f"{address}/v2/pods/{os.environ.get('RUNPOD_POD_ID', '')}"
+    request = urllib.request.Request(url, headers=headers, method="DELETE")
+    pause = 1.0
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=30).close()
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+            if isinstance(error, urllib.error.HTTPError) and error.code == 404:
+                return
+            print(f"The pod cannot be deleted ({error}); again in {pause:.0f} s", flush=True)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def last_resort(job: dict[str, Any]) -> None:
+    """Delete the pod when all else should have been over for a while."""
+    late = GRACE + 2 * job.get("patience", PATIENCE)
+    time.sleep(max(0.0, job["deadline"] + late - time.time()))
+    delete()
+
+
+if __name__ == "__main__":
+    main()

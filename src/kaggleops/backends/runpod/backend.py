@@ -1,0 +1,264 @@
+"""RunPod, as a backend.
+
+A run's pod is called after the run, so whoever submits it again finds it there. A pod is paid for
+until it is deleted, so each one deletes itself (infra/runpod/start.py says how), and `reap` deletes
+what was not able to.
+"""
+
+import functools
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.jobs import UNKNOWN, JobState, Price, Reaped
+from kaggleops.backends.ready_notebook import parameters_of
+from kaggleops.backends.remote_run import Downloaded
+from kaggleops.backends.runpod import log
+from kaggleops.backends.runpod.client import (
+    BUSY,
+    INVALID,
+    NO_ANSWER,
+    NO_MONEY,
+    RunPod,
+    RunPodError,
+)
+from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.backends.runpod.offers import Offer, offers
+from kaggleops.backends.runpod.pod import PREFIX, pod_body
+from kaggleops.backends.runpod.reaping import reap
+from kaggleops.backends.runpod.volumes import Volumes
+from kaggleops.bucket import open_bucket
+from kaggleops.errors import KaggleOpsError, UsageError
+
+_log = logging.getLogger("kaggleops")
+
+NAME = "runpod_name"
+"""The tag of a run that names its pod. It is there before the pod is."""
+
+POD = "runpod_pod"
+"""The tag of a run with the id of its pod; "" before there is one."""
+
+PRICE = "price_per_hour"
+"""The tag of a run with what its machine costs in US dollars an hour."""
+
+_BUCKET = "runpod_bucket"  # where its log is put
+
+_STATUSES = {
+    "PROVISIONING": "SCHEDULED",
+    "STARTING": "SCHEDULED",
+    "RUNNING": "RUNNING",
+    # A pod that does its job is deleted when it has: one that was stopped has not.
+    "EXITED": "FAILED",
+    "ERROR": "FAILED",
+    "TERMINATED": "FAILED",
+}
+_ALIVE = ("PROVISIONING", "STARTING", "RUNNING")
+_SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
+_PATIENCE = 30.0  # seconds that somebody waits for the bucket
+
+
+class RunPodBackend(Backend[RunPodConfig]):
+    """Runs commits on RunPod, on the account whose API key this machine has."""
+
+    name: ClassVar[str] = "runpod"
+    config_type = RunPodConfig
+
+    @functools.cached_property
+    def _runpod(self) -> RunPod:
+        return RunPod()
+
+    # -- submitting ---------------------------------------------------------------------------
+
+    def check(self, tracking_uri: str, config: RunPodConfig) -> None:
+        """Make sure that the pod will reach the bucket, and that there is one to be had."""
+        doing = "submitting to RunPod"
+        if not tracking_uri.startswith("gs://"):
+            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
+            raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
+        self._offers(config)
+        if config.keep and not self._runpod.ssh_keys():
+            problem = "there is no public SSH key on your account, so nobody could look in"
+            hint = "Add one (https://console.runpod.io/user/settings), or leave out --keep."
+            raise UsageError(doing, problem, hint)
+
+    def announce(self, config: RunPodConfig) -> str:
+        """Return what the best offer costs."""
+        offer = self._offers(config)[0]
+        kept = ", kept until then" if config.keep else ""
+        return (
+            f"{offer}, ${offer.price:.2f} an hour: "
+            f"at most ${offer.most(config.hours):.2f} in {config.hours:g} h{kept}"
+        )
+
+    def _offers(self, config: RunPodConfig) -> list[Offer]:
+        """Return what can be had within the budget.
+
+        Raises:
+            RefusedError: nothing.
+        """
+        doing = "looking for a GPU on RunPod"
+        there = Volumes(self._runpod, config).data_centers
+        catalogue = self._runpod.gpus(config.cloud, config.gpu_count, config.min_cuda)
+        found = offers(catalogue, config, there)
+        if not found:
+            where = f" where the volume {config.volume} is ({', '.join(there)})" if there else ""
+            problem = f"none of {', '.join(config.gpus)} is free{where}"
+            hint = "`kaggleops quota -b runpod` shows what is; name it in `gpus`."
+            raise RefusedError(doing, problem, hint)
+        affordable = [each for each in found if _within(config, each.price)]
+        if not affordable:
+            least = min(found, key=lambda offer: offer.price)
+            problem = (
+                f"{config.hours:g} h of {least.gpu} cost up to ${least.most(config.hours):.2f}, "
+                f"more than the budget of ${config.budget:.2f}"
+            )
+            hint = f"It is enough for hours: {config.budget / least.price:.1f}."  # type: ignore[operator]
+            raise RefusedError(doing, problem, hint)
+        return affordable
+
+    def place(self, run_id: str, config: RunPodConfig) -> dict[str, str]:
+        """Return the tags that name the pod of a run."""
+        return {NAME: f"{PREFIX}{run_id}", POD: ""}
+
+    def send(
+        self, tags: Mapping[str, str], notebook: str, config: RunPodConfig
+    ) -> Mapping[str, str]:
+        """Create the pod, unless there is one; return its id and its price."""
+        there = self._named(tags[NAME])
+        for each in there:
+            if each["status"] not in _ALIVE:  # it has ended: this is another attempt
+                self._runpod.delete_pod(each["id"])
+        alive = [each for each in there if each["status"] in _ALIVE]
+        pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
+        bucket = parameters_of(notebook)["bucket"]
+        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", _BUCKET: bucket}
+
+    def _created(self, name: str, notebook: str, config: RunPodConfig) -> dict[str, Any]:
+        """Create a pod of the first offer that RunPod keeps.
+
+        Raises:
+            RefusedError: it keeps none.
+            RunPodError: it does not answer.
+        """
+        volumes = Volumes(self._runpod, config)
+        said = ""
+        for offer in self._offers(config):
+            try:
+                volume = volumes.take(offer.data_center)
+                body = pod_body(name.removeprefix(PREFIX), notebook, config, offer, volume)
+                pod = self._create(name, body)
+            except RunPodError as error:
+                if error.status in (NO_ANSWER, BUSY):
+                    raise
+                volumes.give_back()
+                if error.status in (NO_MONEY, INVALID):
+                    raise RefusedError(error.doing, error.problem, error.hint) from error
+                said = f"{offer}: {error.problem}"
+                continue
+            if _within(config, pod["cost"]):
+                return pod
+            self._runpod.delete_pod(pod["id"])
+            said = f"{offer}: it costs ${pod['cost']:.2f} an hour, more than the budget allows"
+        hint = "`kaggleops quota -b runpod` shows what is free."
+        raise RefusedError(f"creating the pod {name}", f"RunPod has no machine ({said})", hint)
+
+    def _create(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._runpod.create_pod(body)
+        except RunPodError as error:
+            # It may have arrived all the same.
+            if error.status == NO_ANSWER and (found := self._named(name)):
+                return found[0]
+            raise
+
+    def _named(self, name: str) -> list[dict[str, Any]]:
+        return [pod for pod in self._runpod.pods() if pod["name"] == name]
+
+    def remove(self, tags: Mapping[str, str]) -> bool:
+        """Delete the pod; its log is in the bucket."""
+        found = [tags[POD]] if tags.get(POD) else [pod["id"] for pod in self._named(tags[NAME])]
+        deleted = [self._runpod.delete_pod(each) for each in found]
+        return any(deleted)
+
+    # -- watching -----------------------------------------------------------------------------
+
+    def _pod(self, tags: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the pod of a run, None if it is gone or was never there."""
+        if tags.get(POD):
+            return self._runpod.pod(tags[POD])
+        return next(iter(self._named(tags[NAME])), None)
+
+    def state(self, tags: Mapping[str, str]) -> JobState:
+        """Return how far the pod is, what it costs, and how to look in."""
+        pod = self._pod(tags)
+        if pod is None:
+            # Without an id it may be on its way: somebody is creating it, or has to do it again.
+            return JobState("FAILED", "TERMINATED") if tags.get(POD) else JobState("SCHEDULED", "")
+        said = str(pod["status"])
+        direct = (pod.get("ssh") or {}).get("direct") or {}
+        status = _STATUSES.get(said, UNKNOWN)
+        return JobState(status, said, price=pod["cost"], access=direct.get("command", ""))
+
+    def page(self, tags: Mapping[str, str]) -> str:
+        """Return the pod's page."""
+        return f"https://console.runpod.io/pods?id={tags[POD]}" if tags.get(POD) else ""
+
+    def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
+        """Yield the lines of the pod's log: from RunPod, and when the pod is gone the bucket's."""
+        shown = 0
+        if pod := self._pod(tags):
+            reading = log.Reading(
+                functools.partial(
+                    self._runpod.log, pod["id"], silence=60.0 if follow else _SILENCE
+                ),
+                str(pod["createdAt"]),
+            )
+            lines = log.follow(reading, lambda: self.state(tags).ended)
+            for line in lines if follow else log.until_silent(reading):
+                yield line
+                shown += 1
+            if not follow or self._pod(tags):
+                return
+        yield from itertools.islice(self._kept(tags), shown, None)
+
+    def _kept(self, tags: Mapping[str, str]) -> list[str]:
+        run_id = tags[NAME].removeprefix(PREFIX)
+        lines = None
+        if tags.get(_BUCKET):
+            lines = log.kept(open_bucket(tags[_BUCKET], patience=_PATIENCE), run_id)
+        if lines is None:
+            problem = "there is no pod, and none left its log in the bucket"
+            raise KaggleOpsError(f"reading the log of run {run_id}", problem)
+        return lines
+
+    def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
+        """Bring nothing: a pod leaves what is no artifact on its volume."""
+        return Downloaded([], [])
+
+    # -- money --------------------------------------------------------------------------------
+
+    def prices(self) -> list[Price]:
+        """Return the GPUs' prices in the secure cloud, the cheapest first."""
+        catalogue = self._runpod.gpus("SECURE", 1, "")
+        found = [
+            Price(
+                backend=self.name,
+                resource=str(gpu["id"]),
+                per_hour=float(gpu["price"]["secure"]),
+                free=str(gpu.get("availability", "NONE")).replace("NONE", "").lower(),
+            )
+            for gpu in catalogue
+            if gpu["maxCount"]["secure"]
+        ]
+        return sorted(found, key=lambda price: price.per_hour)
+
+    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
+        """Delete the pods whose run is over, or whose time is."""
+        return reap(self._runpod, self.name, tracking_uri, delete=delete)
+
+
+def _within(config: RunPodConfig, price: float) -> bool:
+    return config.budget is None or price * config.hours <= config.budget

@@ -1,0 +1,118 @@
+"""The log of a pod as a stream of lines, each once, and the log that a pod leaves in the bucket.
+
+RunPod's stream is taken up again after a break from the id of the last event. Events of one moment
+have the same id, and the stream begins anew with all of them: those that are known are left out.
+A pod that is deleted takes its log along, so it puts it into the bucket before.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from kaggleops.backends.runpod.client import NO_ANSWER, NOT_THERE, RunPodError
+from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
+
+_PAUSE = 1.0  # seconds before a stream that ended is opened again
+_FAILURES = 5  # in a row and without a line, after which it is given up
+_LONGEST = 20_000_000  # bytes at the end of a log that are kept
+
+
+class Reading:
+    """What has been read of one log.
+
+    Args:
+        opened: opens its stream from an event on, whose id it takes; yields the stream's lines.
+        beginning: the id before all events.
+    """
+
+    def __init__(self, opened: Callable[[str], Iterable[str]], beginning: str) -> None:
+        self._opened = opened
+        self._last = beginning
+        self._of_last: Counter[str] = Counter()
+
+    def on(self) -> Iterator[str]:
+        """Yield the log's lines from where the last reading ended until the stream does.
+
+        Raises:
+            RunPodError: it broke off.
+        """
+        again = self._of_last.copy()
+        for event_id, line in events(self._opened(self._last)):
+            if event_id == self._last and again[line]:
+                again[line] -= 1
+                continue
+            if event_id != self._last:
+                self._last, self._of_last = event_id, Counter()
+            self._of_last[line] += 1
+            yield line
+
+
+def events(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the id and the line of each event of a stream (https://html.spec.whatwg.org, SSE)."""
+    event_id, data = "", ""
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            event_id = value
+        elif name == "data":
+            data += value
+        elif not line and data:
+            yield event_id, str(json.loads(data).get("line", ""))
+            data = ""
+
+
+def follow(reading: Reading, ended: Callable[[], bool]) -> Iterator[str]:
+    """Yield a log until its pod has ended.
+
+    Raises:
+        RunPodError: the log cannot be read any more, and the pod has not ended.
+    """
+    failures = 0
+    while True:
+        over = ended()  # asked before it is read: what it says last is read then
+        try:
+            for line in reading.on():
+                failures = 0
+                yield line
+        except RunPodError as error:
+            if error.status not in (NO_ANSWER, NOT_THERE):
+                raise
+            failures += 1
+            if failures == _FAILURES and not over:
+                raise
+        if over:
+            return
+        time.sleep(_PAUSE)
+
+
+def until_silent(reading: Reading) -> Iterator[str]:
+    """Yield what a log has by now: its stream has no end, but falls silent."""
+    try:
+        yield from reading.on()
+    except RunPodError as error:
+        if error.status not in (NO_ANSWER, NOT_THERE):
+            raise
+
+
+def key_of(run_id: str) -> str:
+    """Return where in a bucket the log of a run's last job lies."""
+    return f"logs/{run_id}.txt"
+
+
+def keep(bucket: Bucket, run_id: str, log: bytes) -> None:
+    """Put a log into a bucket, in place of what an earlier job of the run left."""
+    key = key_of(run_id)
+    before = bucket.stat(key)
+    bucket.write(key, log[-_LONGEST:], expected=before.version if before else ABSENT)
+
+
+def kept(bucket: Bucket, run_id: str) -> list[str] | None:
+    """Return the lines of the log that a run's last job left in a bucket, None if it left none."""
+    try:
+        found = bucket.read(key_of(run_id))
+    except ObjectNotFoundError:
+        return None
+    assert found is not None  # noqa: S101 - it was read unconditionally
+    return found.data.decode(errors="replace").removesuffix("\n").split("\n")

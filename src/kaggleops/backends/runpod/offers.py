@@ -1,0 +1,81 @@
+"""Which GPU to take, where, and what it costs: read off RunPod's catalogue.
+
+The catalogue is an order in which to ask, no reservation: what it calls free may be gone.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.errors import UsageError
+
+_STOCK = ("HIGH", "MEDIUM", "LOW")  # and NONE
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A machine that may be had.
+
+    Args:
+        gpu: the GPU's id.
+        data_center: where; "" for anywhere.
+        price: of all its GPUs, in US dollars for an hour.
+    """
+
+    gpu: str
+    data_center: str
+    price: float
+
+    def most(self, hours: float) -> float:
+        """Return what it costs at most, in US dollars."""
+        return self.price * hours
+
+    def __str__(self) -> str:
+        return f"{self.gpu} in {self.data_center or 'any data center'}"
+
+
+def offers(
+    catalogue: Collection[Mapping[str, Any]], config: RunPodConfig, volumes_in: Collection[str]
+) -> list[Offer]:
+    """Return what may be had of what is wanted, the most wanted first.
+
+    Args:
+        catalogue: RunPod's GPUs, with their availability.
+        config: what is wanted.
+        volumes_in: the data centers where the wanted volume is already. A pod must be where its
+            volume is, so if there are any, there are no other offers.
+
+    Raises:
+        UsageError: RunPod has no such GPU.
+    """
+    found = []
+    for name in config.gpus:
+        gpu = _named(name, catalogue)
+        cloud = config.cloud.lower()
+        if gpu["maxCount"][cloud] < config.gpu_count:
+            continue
+        price = gpu["price"][cloud] * config.gpu_count
+        for place in _places(gpu, config):
+            if all(place in only for only in (volumes_in, config.data_centers) if only):
+                found.append(Offer(gpu["id"], place, price))
+    return found
+
+
+def _named(name: str, catalogue: Collection[Mapping[str, Any]]) -> Mapping[str, Any]:
+    for gpu in catalogue:
+        if name.casefold() in (gpu["id"].casefold(), gpu["name"].casefold()):
+            return gpu
+    there = ", ".join(sorted(gpu["id"] for gpu in catalogue))
+    raise UsageError(f"looking for the GPU {name!r}", "RunPod has none", f"It has: {there}.")
+
+
+def _places(gpu: Mapping[str, Any], config: RunPodConfig) -> Iterator[str]:
+    """Yield where a GPU is free, where most are first; "" where RunPod may choose."""
+    if not config.volume and not config.data_centers:
+        if gpu.get("availability") in _STOCK:
+            yield ""
+        return
+    free = [each for each in gpu.get("dataCenters") or () if each["availability"] in _STOCK]
+    for each in sorted(free, key=lambda each: _STOCK.index(each["availability"])):
+        yield str(each["id"])

@@ -1,0 +1,95 @@
+"""What a pod is made of: the body that creates it, and what its start script finds to do.
+
+The script and its job stand in two variables of the pod's environment. The bucket's key is a
+reference that RunPod resolves by itself, and nothing else in there is secret.
+"""
+
+import base64
+import gzip
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kaggleops.backends.ready_notebook import parameters_of
+from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.backends.runpod.offers import Offer
+from kaggleops.platforms.sign_in import SECRET
+
+PREFIX = "kaggleops-"
+"""What the names of our pods begin with; the run's id follows."""
+
+_JOB = "KAGGLEOPS_JOB"
+_START = "KAGGLEOPS_START"
+# The container's command. Its quotes are those of a shell, which is how RunPod reads it.
+_ARGS = f'bash -c "exec python3 <(printenv {_START} | base64 --decode)"'
+_MOUNT = "/workspace"
+_RUNNER = ("papermill>=2.6", "ipykernel>=6.30")  # what executes the notebook
+
+_HERE = Path(__file__).parent
+_PACKED = _HERE / "start.py"  # where a wheel has it
+_IN_REPOSITORY = _HERE.parents[3] / "infra/runpod/start.py"
+
+
+def pod_body(
+    run_id: str, notebook: str, config: RunPodConfig, offer: Offer, volume_id: str
+) -> dict[str, Any]:
+    """Return what to send to RunPod.
+
+    Args:
+        run_id: whose pod it is.
+        notebook: its JSON.
+        config: how to run it.
+        offer: on what, and where.
+        volume_id: which network volume to mount; "" for none.
+    """
+    job = {
+        "run_id": run_id,
+        "bucket": parameters_of(notebook)["bucket"],
+        "notebook": base64.b64encode(gzip.compress(notebook.encode(), mtime=0)).decode(),
+        "install_from": parameters_of(notebook)["install_from"],
+        "packages": [*_RUNNER, *config.packages],
+        "image": config.image or config.template,
+        "mount": _MOUNT if volume_id else "",
+        "deadline": time.time() + config.hours * 3600,
+        "keep": config.keep,
+        "price": offer.price,
+    }
+    script = (_PACKED if _PACKED.is_file() else _IN_REPOSITORY).read_bytes()
+    gpu: dict[str, Any] = {"id": offer.gpu, "count": config.gpu_count}
+    body: dict[str, Any] = {
+        "name": f"{PREFIX}{run_id}",
+        "gpu": gpu,
+        "cloud": config.cloud,
+        "disk": config.disk_gb,
+        "args": _ARGS,
+        "env": {
+            _START: base64.b64encode(script).decode(),
+            _JOB: json.dumps(job),
+            SECRET: f"{{{{ RUNPOD_SECRET_{config.secret} }}}}",
+        },
+    }
+    if config.min_cuda:
+        gpu["minCudaVersion"] = config.min_cuda
+    named = {"image": config.image, "templateId": config.template, "registry": config.registry}
+    body |= {name: value for name, value in named.items() if value}
+    if volume_id:
+        body["mounts"] = {"network": [{"volumeId": volume_id, "path": _MOUNT}]}
+    places = [offer.data_center] if offer.data_center else config.data_centers
+    if places:
+        body["dataCenterIds"] = list(places)
+    if config.keep:
+        body |= {"startSsh": True, "ports": ["22/tcp"]}
+    return body
+
+
+def job_of(pod: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what one of our pods was made to do, None for anybody else's pod."""
+    if not str(pod.get("name", "")).startswith(PREFIX):
+        return None
+    try:
+        job = json.loads(pod["env"][_JOB])
+        return job if {"run_id", "bucket", "deadline", "keep"} <= set(job) else None
+    except (KeyError, TypeError, ValueError):
+        return None

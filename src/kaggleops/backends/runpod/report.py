@@ -1,0 +1,96 @@
+"""What a pod tells the bucket when its job has ended: the exit code, the cost, and the log.
+
+    python -m kaggleops.backends.runpod.report JSON
+
+It is started by infra/runpod/start.py, and ends with 0 only if nothing is left on the pod that the
+bucket lacks.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from click import echo
+from mlflow.entities import RunTag
+
+from kaggleops.backends.jobs import is_ended
+from kaggleops.backends.remote_run import JOB_ENDED
+from kaggleops.backends.runpod import log
+from kaggleops.bucket import open_bucket
+from kaggleops.bucket.location import bucket_uri, tracking_uri
+from kaggleops.errors import explained
+from kaggleops.mlruns import ChangeLog, EntityStore
+from kaggleops.platforms import detect
+from kaggleops.platforms.sign_in import sign_in
+from kaggleops.tracking.artifact_outbox import send_kept_artifacts
+from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.store import BucketTrackingStore
+
+COST = "cost_usd"
+"""The tag of a run that says what its machine cost in US dollars, as of its price and its time."""
+
+EXIT_CODE = "exit_code"
+"""The tag of a run that says what its job ended with."""
+
+_PATIENCE = 60.0  # seconds that one request may take with all its retries
+_TIME_IS_UP = 124  # as in infra/runpod/start.py
+
+
+def report(said: dict[str, Any]) -> list[str]:
+    """Tell the bucket, and return what could not be sent, one line each.
+
+    Args:
+        said: `bucket`, `run_id`, `code` (None for a job that was cut off), `cost` in US dollars,
+            and `log`, the file's path.
+
+    Raises:
+        KaggleOpsError: the bucket does not take it.
+    """
+    place = bucket_uri(said["bucket"])
+    sign_in(detect(), place)
+    bucket = open_bucket(place, patience=_PATIENCE)
+    # First what the job itself logged and could not send: its last words may be that it ended.
+    left = send_left_behind(EntityStore(bucket, ChangeLog(bucket))).problems
+    left += send_kept_artifacts(place).problems
+    file = Path(said["log"])
+    log.keep(bucket, said["run_id"], file.read_bytes() if file.is_file() else b"")
+    _tell(tracking_uri(place), said["run_id"], said["code"], said["cost"])
+    return left
+
+
+def _tell(uri: str, run_id: str, code: int | None, cost: float) -> None:
+    client = mlflow.MlflowClient(uri)
+    store = BucketTrackingStore(uri)
+    tags = {COST: f"{cost:.4f}"} | ({} if code is None else {EXIT_CODE: str(code)})
+    if not is_ended(client.get_run(run_id).info.status):
+        tags[JOB_ENDED] = _how(code)
+        client.set_terminated(run_id, "KILLED" if code in (None, _TIME_IS_UP) else "FAILED")
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+    store.flush()
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "its container was stopped or started again"
+    return "its time was up" if code == _TIME_IS_UP else f"exit code {code}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do it; see the module."""
+    try:
+        left = report(json.loads(arguments[0]))
+    except Exception as raised:
+        error = explained(raised)
+        if error is None:
+            raise
+        left = [str(error)]
+    for line in left:
+        echo(f"error: {line}", err=True)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The parts of the RunPod of `tests.fakes.runpod_server`."""
