@@ -1,3 +1,17 @@
 """KaggleOps: MLflow whose tracking server is a bucket."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from kaggleops.resources.reading import resources as resources
+
+
+def __getattr__(name: str) -> Any:
+    # When it is first used: MLflow imports this package wherever it is imported itself.
+    if name == "resources":
+        import kaggleops.resources
+
+        return kaggleops.resources
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

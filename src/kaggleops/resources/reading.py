@@ -1,0 +1,183 @@
+"""Read a resource by its name: its files as they are locked, and no look-alike.
+
+A file's path is handed out once its content is known to be what the lock says. What is missing is
+fetched. The active MLflow run is told which resource it reads, in which version.
+"""
+
+import difflib
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.addresses import InBucket, OnTheWeb
+from kaggleops.resources.fetching import state_of
+from kaggleops.resources.files import File
+from kaggleops.resources.lock import Locked, read_lock
+from kaggleops.resources.locking import fetch
+from kaggleops.resources.manifest import Manifest, Resource, find_manifest
+from kaggleops.resources.placed import Placed
+from kaggleops.resources.places import data_root, folder_for, mounted_at
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_log = logging.getLogger("kaggleops")
+
+_LISTED = 100  # files that a run's page names
+
+_recorded: set[tuple[str, str, str]] = set()  # run, resource, version
+
+
+def resources(name: str) -> "LocalResource":
+    """Return a resource of the project around the working directory.
+
+    Args:
+        name: what config/data/resources.yaml calls it.
+
+    Raises:
+        UsageError: there is no such resource, or it has not been locked.
+    """
+    manifest = find_manifest(Path.cwd())
+    resource = manifest[name]
+    locked = read_lock(manifest).get(name)
+    if locked is None or not locked.holds_for(resource):
+        problem = "it is not locked" if locked is None else "the manifest has changed since"
+        hint = f"`kaggleops data lock {name}`, and commit resources.lock."
+        raise UsageError(f"reading {name} by its lock", problem, hint)
+    return LocalResource(manifest, resource, locked)
+
+
+class LocalResource:
+    """A resource's files on this machine.
+
+    Args:
+        manifest: the manifest that declares it.
+        resource: which.
+        locked: what it came to.
+    """
+
+    def __init__(self, manifest: Manifest, resource: Resource, locked: Locked) -> None:
+        self.name = resource.name
+        self.version = locked.version
+        self._manifest = manifest
+        self._resource = resource
+        self._locked = locked
+        self._mounted = mounted_at(resource, locked)
+        self._folder = self._mounted or folder_for(resource, manifest.project)
+        self._placed = Placed(data_root(manifest.project))
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return [file.name for file in self._locked.files]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds them, once all of them are right.
+
+        Raises:
+            KaggleOpsError: as for `resources(NAME)[FILE]`.
+        """
+        self._ensure(list(self._locked.files))
+        return self._folder
+
+    def __getitem__(self, file: str) -> Path:
+        """Return a file's path, once it is there and known to be what the lock says.
+
+        Raises:
+            UsageError: the resource has no such file.
+            KaggleOpsError: what is there is another file, or it cannot be fetched.
+        """
+        return self._ensure([self._named(file)])
+
+    def open(self, file: str = "", mode: str = "rb") -> IO[Any]:
+        """Open a file for reading; its name may be left out where it is the only one."""
+        return self[file].open(mode)
+
+    def read_csv(self, file: str = "", **options: Any) -> "pd.DataFrame":
+        """Return a file's table, read by pandas with these options."""
+        import pandas as pd
+
+        return pd.read_csv(self[file], **options)
+
+    def read_parquet(self, file: str = "", **options: Any) -> "pd.DataFrame":
+        """Return a file's table, read by pandas with these options."""
+        import pandas as pd
+
+        return pd.read_parquet(self[file], **options)
+
+    def _named(self, name: str) -> File:
+        if not name and len(self._locked.files) == 1:
+            return self._locked.files[0]
+        for file in self._locked.files:
+            if file.name == name:
+                return file
+        close = difflib.get_close_matches(name, self.files, n=3) or self.files[:5]
+        doing = f"reading {name!r} of {self.name}"
+        raise UsageError(doing, "it has no such file", f"It has {', '.join(close)}.")
+
+    def _ensure(self, files: list[File]) -> Path:
+        """Return the path of the last of these files, once all of them are right."""
+        missing = []
+        for file in files:
+            path = self._folder / file.name
+            state = state_of(path, file, self._placed)
+            if state == "missing" and not self._mounted:
+                missing.append(file.name)
+            elif state != "right":
+                problem = f"{path} is not the file that is locked"
+                hint = f"`kaggleops data status {self.name}` compares, `… fetch` brings it."
+                raise KaggleOpsError(f"reading {self.name}", problem, hint)
+        self._placed.save()
+        if missing:
+            _log.info("Fetching %s of %s.", ", ".join(missing), self.name)
+            fetch(self._manifest, [self.name], only=missing)
+            self._placed = Placed(data_root(self._manifest.project))
+        _record(self._resource, self._locked)
+        return path
+
+
+def _record(resource: Resource, locked: Locked) -> None:
+    """Tell the active run, if there is one, what it reads: once in a process."""
+    if "mlflow" not in sys.modules:  # who has not imported it has no run
+        return
+    import mlflow
+
+    run = mlflow.active_run()
+    if run is None or (run.info.run_id, resource.name, locked.version) in _recorded:
+        return
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    kind, source = _source(resource)
+    files = {file.name: [file.version, file.size, file.checksum] for file in locked.files[:_LISTED]}
+    profile = {
+        "version": locked.version,
+        "num_files": len(locked.files),
+        "size": locked.size,
+        **({"origin": locked.origin} if locked.origin else {}),
+        "files": files,
+    }
+    read = Dataset(
+        resource.name, locked.version, kind, json.dumps(source), None, json.dumps(profile)
+    )
+    given = DatasetInput(read, [InputTag(MLFLOW_DATASET_CONTEXT, "resource")])
+    try:
+        mlflow.MlflowClient().log_inputs(run.info.run_id, datasets=[given])
+    except MlflowException as error:  # nothing that a training should end for
+        _log.warning("The run does not say that it reads %s: %s", resource.name, error)
+    _recorded.add((run.info.run_id, resource.name, locked.version))
+
+
+def _source(resource: Resource) -> tuple[str, dict[str, str]]:
+    """Return the kind of a source and where it is, as MLflow's own dataset sources have them."""
+    match resource.address:
+        case OnTheWeb(url):
+            return "http", {"url": url}
+        case InBucket(uri) if uri.startswith("gs://"):
+            return "gs", {"uri": uri}
+    return resource.source.partition(":")[0], {"uri": resource.source}
