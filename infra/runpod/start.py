@@ -32,8 +32,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-GRACE = 60.0  # seconds that the job has to send what it logged, once it is told to end
-PATIENCE = 300.0  # seconds that the bucket has to take the exit code and the log
 LONGEST_PAUSE = 60.0  # seconds between two attempts to delete the pod
 TIME_IS_UP = 124  # the exit code of a job that did not end by its deadline, as of `timeout`
 
@@ -78,7 +76,8 @@ def live(job: dict[str, Any]) -> None:
         let_people_in(job)
         try:
             prepare(job, kept, log)
-            code = train(job, python, pod)
+            if may_begin(job, python, pod):
+                code = train(job, python, pod)
         except KeyboardInterrupt:
             say("The pod is stopped.", log)
         except subprocess.CalledProcessError as error:
@@ -125,9 +124,23 @@ def prepare(job: dict[str, Any], kept: Path, log: Path) -> None:
 
 def checked(command: list[str], job: dict[str, Any], log: Path) -> None:
     """Execute a command that the job cannot do without."""
-    code = execute(command, job["deadline"], dict(os.environ), log)
+    code = execute(command, job, job["deadline"], dict(os.environ), log)
     if code:
         raise subprocess.CalledProcessError(code, command[0])
+
+
+def may_begin(job: dict[str, Any], python: str, pod: Path) -> bool:
+    """Tell whether no start before this one began the job.
+
+    Without a volume no mark outlives a start, and the bucket has to know. Where it cannot be asked,
+    nothing that the job did would be kept either.
+    """
+    if job["mount"]:
+        return True
+    claim = [job["bucket"], job["run_id"], os.environ["RUNPOD_POD_ID"]]
+    command = [python, "-m", "kaggleops.backends.runpod.claim", *claim]
+    log = pod / "work/log.txt"
+    return execute(command, job, job["deadline"], surroundings(pod), log) == 0
 
 
 def train(job: dict[str, Any], python: str, pod: Path) -> int:
@@ -142,7 +155,7 @@ def train(job: dict[str, Any], python: str, pod: Path) -> int:
     streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
     notebook = [str(work / "run.ipynb"), str(work / "executed.ipynb"), "--no-progress-bar"]
     command = [python, "-m", "papermill", *notebook, *streams]
-    return execute(command, job["deadline"], surroundings(pod), work / "log.txt")
+    return execute(command, job, job["deadline"], surroundings(pod), work / "log.txt")
 
 
 def surroundings(pod: Path) -> dict[str, str]:
@@ -168,20 +181,26 @@ def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> Non
         "log": str(pod / "work/log.txt"),
     }
     command = [python, "-m", "kaggleops.backends.runpod.report", json.dumps(said)]
-    patience = job.get("patience", PATIENCE)
     # Its own words would not be in the log that it sends.
-    if execute(command, time.time() + patience, surroundings(pod), None) == 0:
+    if execute(command, job, time.time() + job["patience"], surroundings(pod), None) == 0:
         shutil.rmtree(pod / "work", ignore_errors=True)
 
 
 # -- processes -----------------------------------------------------------------------------------
 
 
-def execute(command: list[str], until: float, variables: dict[str, str], log: Path | None) -> int:
+def execute(
+    command: list[str],
+    job: dict[str, Any],
+    until: float,
+    variables: dict[str, str],
+    log: Path | None,
+) -> int:
     """Execute a command with all that it starts, and return its exit code.
 
     Args:
         command: the program and its arguments.
+        job: what it is part of.
         until: when it must have ended, in seconds since the epoch.
         variables: its environment.
         log: what it prints goes there too; nowhere if None.
@@ -203,7 +222,7 @@ def execute(command: list[str], until: float, variables: dict[str, str], log: Pa
             say("Its time is up.", log)
         code = TIME_IS_UP
     finally:
-        end(f"KAGGLEOPS_PART_OF={pod}".encode(), process)
+        end(f"KAGGLEOPS_PART_OF={pod}".encode(), process, job["grace"])
         copying.join(10)
     return code
 
@@ -220,7 +239,7 @@ def copy(stream: IO[bytes], log: Path | None) -> None:
             file.write(line)
 
 
-def end(mark: bytes, leader: "subprocess.Popen[bytes]") -> None:
+def end(mark: bytes, leader: "subprocess.Popen[bytes]", grace: float) -> None:
     """End all processes that carry a mark: by SIGTERM, and by SIGKILL what does not heed it.
 
     The one that leads them ends by itself when they have: it holds the others' last words.
@@ -229,8 +248,8 @@ def end(mark: bytes, leader: "subprocess.Popen[bytes]") -> None:
         if each != leader.pid:
             with suppress(OSError):
                 os.kill(each, signal.SIGTERM)
-    patience = time.monotonic() + GRACE
-    while list(marked(mark)) and time.monotonic() < patience:
+    over = time.monotonic() + grace
+    while list(marked(mark)) and time.monotonic() < over:
         leader.poll()
         time.sleep(0.1)
     while found := list(marked(mark)):
@@ -295,8 +314,7 @@ def delete() -> None:
 
 def last_resort(job: dict[str, Any]) -> None:
     """Delete the pod when all else should have been over for a while."""
-    late = GRACE + 2 * job.get("patience", PATIENCE)
-    time.sleep(max(0.0, job["deadline"] + late - time.time()))
+    time.sleep(max(0.0, job["deadline"] + 2 * (job["grace"] + job["patience"]) - time.time()))
     delete()
 
 

@@ -20,6 +20,12 @@ from kaggleops.platforms.sign_in import SECRET
 PREFIX = "kaggleops-"
 """What the names of our pods begin with; the run's id follows."""
 
+GRACE = 60.0
+"""Seconds that a job has to send what it logged, once it is told to end."""
+
+PATIENCE = 300.0
+"""Seconds that the bucket then has to take the exit code and the log."""
+
 _JOB = "KAGGLEOPS_JOB"
 _START = "KAGGLEOPS_START"
 # The container's command. Its quotes are those of a shell, which is how RunPod reads it.
@@ -53,6 +59,8 @@ def pod_body(
         "image": config.image or config.template,
         "mount": _MOUNT if volume_id else "",
         "deadline": time.time() + config.hours * 3600,
+        "grace": GRACE,
+        "patience": PATIENCE,
         "keep": config.keep,
         "price": offer.price,
     }

@@ -13,11 +13,11 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.backends.jobs import Reaped, is_ended
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.pod import job_of
+from kaggleops.backends.runpod.pod import GRACE, PATIENCE, job_of
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, explained
 
-_LATE = 600.0  # seconds that a pod has behind its deadline for its last words
+_LATE = 2 * (GRACE + PATIENCE)  # seconds behind the deadline at which a pod deletes itself
 
 
 def reap(runpod: RunPod, backend: str, tracking_uri: str, *, delete: bool) -> list[Reaped]:
