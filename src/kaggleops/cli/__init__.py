@@ -25,6 +25,7 @@ from kaggleops.cli.doctor import doctor_command
 from kaggleops.cli.download import download_command
 from kaggleops.cli.forget import forget_command
 from kaggleops.cli.import_ import import_command
+from kaggleops.cli.init import init_command
 from kaggleops.cli.leaderboard import leaderboard_command
 from kaggleops.cli.logs import logs_command
 from kaggleops.cli.output import err, print_error
@@ -36,6 +37,7 @@ from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
+from kaggleops.cli.tunnel import tunnel_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
 
@@ -63,6 +65,7 @@ def main() -> None:
 
 
 for command in (
+    init_command,
     run_command,
     status_command,
     compare_command,
@@ -79,6 +82,7 @@ for command in (
     doctor_command,
     serve_command,
     ui_command,
+    tunnel_command,
     pull_command,
     push_command,
     bundle_command,

@@ -10,7 +10,7 @@ from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.errors import UsageError
 
-_PLATFORMS = click.Choice(["kaggle", "runpod", "docker"])
+PLATFORMS = click.Choice(["kaggle", "runpod", "docker"])
 
 
 def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,7 +31,7 @@ def credentials_command() -> None:
 
 
 @credentials_command.command("create")
-@click.argument("platform", type=_PLATFORMS)
+@click.argument("platform", type=PLATFORMS)
 @_account_option
 @json_option
 def create_command(platform: str, account: str | None, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def create_command(platform: str, account: str | None, as_json: bool) -> None:
 
 
 @credentials_command.command("rotate")
-@click.argument("platform", type=_PLATFORMS)
+@click.argument("platform", type=PLATFORMS)
 @_account_option
 @json_option
 def rotate_command(platform: str, account: str | None, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """What belongs to one machine: `config/local.yaml`, which git ignores."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -39,3 +40,21 @@ def local_setting(directory: Path, name: str) -> str | None:
                 return str(settings[name])
             return None
     return None
+
+
+def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
+    """Set these in the folder's own `config/local.yaml`; what else stands there stays.
+
+    Args:
+        directory: a repository's top folder.
+        settings: values by name.
+    """
+    file = directory / LOCAL
+    head = "# What belongs to this machine; git ignores it."
+    lines = file.read_text().splitlines() if file.is_file() else [head]
+    for name, value in settings.items():
+        line = yaml.safe_dump({name: value}, width=1_000_000).rstrip()
+        at = next((n for n, each in enumerate(lines) if each.startswith(f"{name}:")), len(lines))
+        lines[at : at + 1] = [line]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,40 @@
+"""Programs that are not ours, on a PATH of a test's own: strict about their words, with a memory.
+
+programs = Programs(tmp_path)  # the folder to put in front of PATH is programs.path
+programs.state("gcloud")       # what it made
+programs.fail("gcloud", "iam service-accounts create", "ERROR: …")
+"""
+
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+_SOURCES = Path(__file__).parent
+
+
+class Programs:
+    """`gcloud` and `terraform`, installed into a folder.
+
+    Args:
+        folder: a folder of the test's own.
+        names: which of them.
+    """
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.path = folder / "programs"
+        self.path.mkdir()
+        for name in names or ("gcloud", "terraform"):
+            program = self.path / name
+            program.write_text(f"#!{sys.executable}\n{(_SOURCES / f'{name}.py').read_text()}")
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """Return what a program has made so far, and in `commands` what it was asked to make."""
+        file = self.path / f"{name}.json"
+        return json.loads(file.read_text()) if file.is_file() else {"commands": []}
+
+    def fail(self, name: str, command: str, message: str) -> None:
+        """Let a program's next command that begins so fail."""
+        (self.path / f"{name}.fails").write_text(json.dumps([command, message]))

@@ -1,0 +1,126 @@
+"""`gcloud`, as far as a project, a bucket and its accounts go. The words are those of 528.0.0."""
+
+import json
+import os
+import re
+import sys
+import urllib.request
+from pathlib import Path
+
+HERE = Path(sys.argv[0]).parent
+STATE = HERE / "gcloud.json"
+
+# What each command takes: how many names, its flags (a value's pattern, None for a switch).
+PROJECT = r"[a-z][a-z0-9-]{4,28}[a-z0-9]"
+BUCKET = r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]"
+EMAIL = rf"[a-z][a-z0-9-]{{4,28}}[a-z0-9]@{PROJECT}\.iam\.gserviceaccount\.com"
+COMMANDS = {
+    "projects describe": ([PROJECT], {"--format": r"value\(projectId\)"}),
+    "projects create": ([PROJECT], {}),
+    "services enable": (
+        [r"storage\.googleapis\.com", r"iam\.googleapis\.com"],
+        {"--project": PROJECT},
+    ),
+    "storage buckets describe": ([BUCKET], {"--format": r"value\(name\)"}),
+    "storage buckets create": (
+        [BUCKET],
+        {
+            "--project": PROJECT,
+            "--location": r"[a-z]+-[a-z]+\d",
+            "--uniform-bucket-level-access": None,
+            "--public-access-prevention": None,
+            "--soft-delete-duration": r"\d+d",
+            "--lifecycle-file": r"/.+\.json",
+        },
+    ),
+    "storage buckets update": ([BUCKET], {"--versioning": None}),
+    "iam service-accounts describe": (
+        [EMAIL],
+        {"--project": PROJECT, "--format": r"value\(email\)"},
+    ),
+    "iam service-accounts create": (
+        ["[a-z][a-z0-9-]{4,28}[a-z0-9]"],
+        {"--project": PROJECT, "--display-name": ".{1,100}"},
+    ),
+    "storage buckets add-iam-policy-binding": (
+        [BUCKET],
+        {"--member": f"serviceAccount:{EMAIL}", "--role": r"roles/storage\.objectUser"},
+    ),
+}
+
+
+def refuse(message, code=1):
+    sys.stderr.write(f"ERROR: {message}\n")
+    sys.exit(code)
+
+
+def parsed(words):
+    command = next((each for each in COMMANDS if words[: each.count(" ") + 1] == each.split()), "")
+    if not command:
+        refuse(f"(gcloud) Invalid choice: {' '.join(words)!r}.", 2)
+    patterns, flags = COMMANDS[command]
+    rest = words[command.count(" ") + 1 :]
+    names = [word for word in rest if not word.startswith("--")]
+    given = dict(word.partition("=")[::2] for word in rest if word.startswith("--"))
+    wrong = len(names) != len(patterns) or set(given) != set(flags)
+    wrong |= not all(map(re.fullmatch, patterns, names))
+    for flag, value in given.items():
+        pattern = flags.get(flag)
+        wrong |= not re.fullmatch(pattern, value) if pattern else bool(value)
+    if wrong:
+        refuse(f"(gcloud.{command.replace(' ', '.')}) unrecognized arguments: {rest}", 2)
+    return command, names, given
+
+
+def make_bucket(name, location):
+    """Let the loopback Cloud Storage have it, where there is one."""
+    if host := os.environ.get("STORAGE_EMULATOR_HOST"):
+        content = json.dumps({"name": name, "location": location}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{host}/storage/v1/b?project=p", content, headers)
+        urllib.request.urlopen(request).close()
+
+
+def main():
+    command, names, given = parsed(sys.argv[1:])
+    state = {"projects": [], "services": {}, "buckets": {}, "accounts": [], "bindings": []}
+    state |= json.loads(STATE.read_text()) if STATE.is_file() else {"commands": []}
+    name = names[0].removeprefix("gs://")
+    if command.endswith("describe"):
+        held = {"projects": "projects", "storage": "buckets", "iam": "accounts"}[command.split()[0]]
+        if name not in state[held]:
+            refuse(f"(gcloud.{command.replace(' ', '.')}) {names[0]} not found: 404.")
+        sys.stdout.write(f"{name}\n")
+        return
+    state["commands"].append(" ".join(sys.argv[1:]))
+    fails = HERE / "gcloud.fails"
+    if fails.is_file() and command.startswith(json.loads(fails.read_text())[0]):
+        message = json.loads(fails.read_text())[1]
+        fails.unlink()
+        STATE.write_text(json.dumps(state))
+        refuse(message)
+    project = given.get("--project", "")
+    if project and project not in state["projects"]:
+        refuse(f"(gcloud) The project {project} does not exist.")
+    if command == "projects create":
+        state["projects"].append(name)
+    elif command == "services enable":
+        state["services"][project] = names
+    elif command == "storage buckets create":
+        rules = json.loads(Path(given["--lifecycle-file"]).read_text())["rule"]
+        state["buckets"][name] = {"location": given["--location"], "rules": rules}
+        make_bucket(name, given["--location"])
+    elif command == "storage buckets update":
+        state["buckets"][name]["versioning"] = True
+    elif command == "iam service-accounts create":
+        state["accounts"].append(f"{name}@{project}.iam.gserviceaccount.com")
+    else:
+        binding = [name, given["--member"], given["--role"]]
+        if binding[1].removeprefix("serviceAccount:") not in state["accounts"]:
+            refuse(f"Service account {binding[1]} does not exist.")
+        if binding not in state["bindings"]:
+            state["bindings"].append(binding)
+    STATE.write_text(json.dumps(state))
+
+
+main()

@@ -1,0 +1,184 @@
+"""`kaggleops init` makes the bucket and the runner's account, by gcloud or by Terraform."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import mlflow
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from kaggleops.cli import main
+from kaggleops.platforms.cloud import Place, gcloud_steps
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.git_server import Repository
+from tests.fakes.iam_server import IamServer
+from tests.fakes.programs import Programs
+
+ROOT = Path(__file__).parents[2]
+RUNNER = "kaggleops-runner@adas-runs.iam.gserviceaccount.com"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    made = Programs(tmp_path)
+    monkeypatch.setenv("PATH", f"{made.path}{os.pathsep}{os.environ['PATH']}")
+    return made
+
+
+@pytest.fixture
+def code(
+    tmp_path: Path, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Repository]:
+    repository = Repository(tmp_path / "code")
+    repository.write(train_py="print('training')")
+    repository.commit("Train")
+    monkeypatch.chdir(repository.folder)
+    yield repository
+    mlflow.set_tracking_uri(None)  # a test run sets both
+    mlflow.set_registry_uri(None)
+
+
+def init(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(main, ["init", *arguments], input=answer)
+
+
+def local_settings() -> Any:
+    return yaml.safe_load(Path("config/local.yaml").read_text())
+
+
+@pytest.mark.usefixtures("code")
+def test_by_gcloud_with_every_step_repeatable(
+    programs: Programs, gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--region", "us-east1")
+    refused = init(*new, answer="n\n")
+    assert refused.exit_code == 1
+    assert "gcloud storage buckets create gs://adas-bucket" in refused.stderr
+    assert programs.state("gcloud")["commands"] == []
+    assert not Path("MLproject").exists()
+
+    programs.fail("gcloud", "iam service-accounts create", "Quota exceeded.")
+    broken = init(*new, "--yes")
+    assert broken.exit_code == 1
+    assert "gcloud: ERROR: Quota exceeded" in broken.stderr
+    assert not Path("config/local.yaml").exists()
+
+    done = init(*new, answer="y\n")
+    assert done.exit_code == 0, done.stderr
+    assert "the bucket gs://adas-bucket is there" in done.stderr
+    state = programs.state("gcloud")
+    assert state["projects"] == ["adas-runs"]
+    assert state["accounts"] == [RUNNER]
+    member = f"serviceAccount:{RUNNER}"
+    assert state["bindings"] == [["adas-bucket", member, "roles/storage.objectUser"]]
+    assert state["buckets"]["adas-bucket"]["location"] == "us-east1"
+    assert state["buckets"]["adas-bucket"]["versioning"]
+    assert gcs_server.objects("adas-bucket") == {}
+    assert local_settings() == {"bucket": "gs://adas-bucket", "runner": RUNNER}
+
+    created = [each for each in state["commands"] if "create" in each]
+    with IamServer() as iam:
+        iam.add_account(RUNNER)
+        for name, value in iam.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        again = [init(*new, "--platform", "docker", "--yes", "--json") for _ in range(2)]
+        assert len(iam.keys(RUNNER)) == 1
+    assert [each.exit_code for each in again] == [0, 0], again[0].stderr
+    assert json.loads(again[1].stdout)["files"] == []
+    state = programs.state("gcloud")
+    assert [each for each in state["commands"] if "create" in each] == created
+
+
+def test_what_is_deleted_when_is_the_same_either_way() -> None:
+    steps = gcloud_steps(Place("adas-runs", "adas-bucket", "us-east1", "kaggleops"))
+    words = next(step.command for step in steps if step.about == "the bucket gs://adas-bucket")
+    file = next(word for word in words if word.startswith("--lifecycle-file="))
+    ours = json.loads(Path(file.partition("=")[2]).read_text())["rule"]
+    with (ROOT / "infra/terraform/bucket.tf").open() as opened:
+        (bucket,) = (
+            each for each in hcl2.load(opened)["resource"] if '"google_storage_bucket"' in each
+        )
+    rules = bucket['"google_storage_bucket"']['"runs"']["lifecycle_rule"]
+    assert ours == [_as_gcloud_has_it(rule) for rule in rules]
+
+
+def _as_gcloud_has_it(rule: Any) -> dict[str, Any]:
+    (condition,), (action,) = rule["condition"], rule["action"]
+    with (ROOT / "infra/terraform/variables.tf").open() as opened:
+        variables = {
+            k.strip('"'): v for each in hcl2.load(opened)["variable"] for k, v in each.items()
+        }
+    found = {}
+    for name, value in condition.items():
+        if isinstance(value, str) and value.startswith("${var."):
+            value = variables[value[6:-1]]["default"]
+        elif isinstance(value, list):
+            value = [each.strip('"') for each in value]
+        first, *others = name.split("_")
+        found[first + "".join(map(str.title, others))] = value
+    found.pop("IsBlock")
+    return {"action": {"type": action["type"].strip('"')}, "condition": found}
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_bucket_that_is_there_is_used_as_it_is(code: Repository, gcs_server: GcsServer) -> None:
+    (code.folder / "config").mkdir()
+    Path("config/local.yaml").write_text("# mine\nbucket: old\nserver: x\n")
+    gcs_server.create_bucket("our-bucket")
+    done = init("--bucket", "gs://our-bucket", "--run", "--yes")
+    assert done.exit_code == 0, done.stderr
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith("gs://our-bucket/artifacts/")
+    assert run.data.tags["uncommitted"]  # the files that were just written are not committed
+    assert "used as it is" in done.stderr
+    assert local_settings() == {"bucket": "gs://our-bucket", "server": "x"}
+    assert Path("config/local.yaml").read_text().startswith("# mine\n")
+
+
+def test_by_terraform(code: Repository, programs: Programs, gcs_server: GcsServer) -> None:
+    new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--with", "terraform")
+    assert "It is part of KaggleOps' own repository" in init(*new, "--yes").stderr
+    shutil.copytree(ROOT / "infra/terraform", code.folder / "infra/terraform")
+    for _ in range(2):
+        done = init(*new, "--yes")
+        assert done.exit_code == 0, done.stderr
+    given = {"project": "adas-runs", "bucket": "adas-bucket", "region": "us-central1"}
+    assert programs.state("terraform")["variables"] == {**given, "name": "kaggleops"}
+    assert programs.state("gcloud")["projects"] == ["adas-runs"]
+    assert local_settings() == {
+        "bucket": "gs://adas-bucket",
+        "runner": RUNNER,
+        "server": "projects/adas-runs/zones/us-central1-b/instances/kaggleops",
+    }
+    assert gcs_server.objects("adas-bucket") == {}
+
+
+@pytest.mark.usefixtures("code")
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "none is named. Add --bucket"),
+        (["--bucket", "gs://new-bucket"], "Add --project ID"),
+        (["--bucket", "here", "--script", "fit.py"], "there is no fit.py"),
+        (["--bucket", "gs://new-bucket", "--project", "adas-runs"], "it is not on this machine"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str], problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = shutil.which("git")
+    assert git
+    Path("only-git").mkdir()
+    Path("only-git/git").symlink_to(git)
+    monkeypatch.setenv("PATH", str(Path("only-git").absolute()))
+    done = init(*arguments, "--yes")
+    assert done.exit_code == 2
+    assert problem in done.stderr
+    assert not Path("MLproject").exists()
