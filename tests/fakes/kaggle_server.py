@@ -15,7 +15,7 @@ comments, votes, forks, collaborators and model uploads.
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from tests.fakes.kaggle import client
 from tests.fakes.kaggle.behaviour import Behaviour
 from tests.fakes.kaggle.competitions import Competitions
 from tests.fakes.kaggle.datasets import Datasets
+from tests.fakes.kaggle.downloads import Downloads
 from tests.fakes.kaggle.kernels import Kernels
 from tests.fakes.kaggle.machines import Machines
 from tests.fakes.kaggle.messages import error_response
@@ -81,6 +82,7 @@ class KaggleServer:
             Kernels(self._store, self.behaviour),
             Datasets(self._store, self.behaviour),
             Competitions(self._store, self.behaviour),
+            Downloads(self._store, self.behaviour),
         )
         self._faults = Faults()
         self._stopping = threading.Event()
@@ -181,9 +183,10 @@ class KaggleServer:
         files: Mapping[str, bytes],
         score: Callable[[bytes], float],
         daily_limit: int = 10,
+        not_accepted_by: Collection[str] = (),
     ) -> None:
         """Begin a competition; `score` raises ValueError for what it cannot score."""
-        made = Competition(slug, title, files, score, daily_limit)
+        made = Competition(slug, title, files, score, daily_limit, not_accepted_by)
         self._store.competitions[slug] = made
 
     def add_model(self, ref: str, files: Mapping[str, bytes]) -> None:

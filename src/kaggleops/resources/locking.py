@@ -5,19 +5,20 @@ yet. Of two processes that do so in one project, the second waits, and finds eve
 """
 
 import fcntl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kaggleops.errors import KaggleOpsError
-from kaggleops.resources.fetching import Step, refuse_changed, run_steps, steps_for
-from kaggleops.resources.files import File, checksum_of, verify
+from kaggleops.resources.fetching import WORKERS, Step, refuse_changed, run_steps, steps_for
+from kaggleops.resources.files import DamagedError, File, checksum_of, verify
 from kaggleops.resources.lock import Locked, read_lock, write_lock
 from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress, origin_of
 from kaggleops.resources.placed import Placed
 from kaggleops.resources.places import data_root, folder_for, mounted_at
+from kaggleops.resources.slices import all_of
 from kaggleops.resources.staging import Staging, full_disk_leaves_nothing
 
 
@@ -121,11 +122,8 @@ def _lock(
     for resource in resources:
         origin = origin_of(resource, manifest.project)
         before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
-        taking = _Taking(origin, folder_for(resource, manifest.project), placed, progress)
-        files = tuple(
-            file if file.known else taking.known(file, before.get(file.name))
-            for file in origin.list(resource.files)
-        )
+        taking = _Taking(origin, Staging(folder_for(resource, manifest.project)), placed, progress)
+        files = taking.known(origin.list(resource.files), before)
         locked[resource.name] = Locked(resource.asked, origin.name, files)
     write_lock(manifest, locked)
     placed.save()
@@ -146,33 +144,43 @@ class _Taking:
     """Fetches what a source does not describe: only its bytes tell what it is."""
 
     origin: Origin
-    folder: Path
+    staging: Staging
     placed: Placed
     progress: Progress
 
-    def known(self, file: File, before: File | None) -> File:
-        """Return the file with its size and checksum, and put it where it belongs if it may be."""
+    def known(self, files: Sequence[File], before: Mapping[str, File]) -> tuple[File, ...]:
+        """Return files with their sizes and checksums, and put them where they belong.
+
+        Args:
+            files: as the source lists them.
+            before: what the lock says of them, by their names.
+        """
+        with full_disk_leaves_nothing(self.staging), ThreadPoolExecutor(WORKERS) as pool:
+            found = all_of(pool.submit(self._known, file, before.get(file.name)) for file in files)
+            self.staging.clear()
+        return tuple(found)
+
+    def _known(self, file: File, before: File | None) -> File:
+        if file.known:
+            return file
         if before and (
             (file.version and file.version == before.version)
             or (file.checksum and file.checksum == before.checksum)
         ):
             return before
-        staging = Staging(self.folder)
-        with full_disk_leaves_nothing(staging):
-            part = staging.part(file)
-            self.origin.read(file, part, self.progress)
-            checksum = file.checksum or checksum_of(part)
-            known = replace(file, size=part.stat().st_size, checksum=checksum)
-            try:
-                verify(part, known, f"fetching {self.folder / file.name}")
-            except KaggleOpsError:
-                staging.clear()
-                raise
-            path = self.folder / file.name
-            if not path.exists() or self.placed.is_ours(path):
-                part.replace(staging.part(known))
-                self.placed.right(staging.place(known), known.checksum)
-            staging.clear()
+        part = self.staging.part(file)
+        self.origin.read(file, part, self.progress)
+        checksum = file.checksum or checksum_of(part)
+        known = replace(file, size=part.stat().st_size, checksum=checksum)
+        try:
+            verify(part, known, f"fetching {self.staging.folder / file.name}")
+        except DamagedError:
+            self.staging.drop(file)
+            raise
+        path = self.staging.folder / file.name
+        if not path.exists() or self.placed.is_ours(path):
+            part.replace(self.staging.part(known))
+            self.placed.right(self.staging.place(known), checksum)
         return known
 
 

@@ -8,10 +8,13 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import Executor, Future, wait
 from pathlib import Path
+from typing import TypeVar
 
 from kaggleops.resources.files import File
 from kaggleops.resources.origins import Origin, Progress
 from kaggleops.resources.staging import finished_slices
+
+_T = TypeVar("_T")
 
 SLICE = 16 << 20
 """Bytes of one request. On loopback with 30 ms a request, larger ones were no faster."""
@@ -62,12 +65,11 @@ def _finished(journal: Path) -> set[int]:
     return {int(line) for line in lines if line.endswith("\n")}
 
 
-def all_of(futures: Iterable["Future[None]"]) -> None:
-    """Return when all have ended; after the first failure, those that have not begun never do."""
+def all_of(futures: Iterable["Future[_T]"]) -> list[_T]:
+    """Return what all came to; after the first failure, those that have not begun never do."""
     pending = list(futures)
     try:
-        for future in pending:
-            future.result()
+        return [future.result() for future in pending]
     finally:
         for future in pending:
             future.cancel()

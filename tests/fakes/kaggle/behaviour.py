@@ -31,6 +31,9 @@ class Behaviour:
     old_mounts: bool = False
     """Datasets lie in /kaggle/input/<slug>, not in /kaggle/input/datasets/<owner>/<slug>."""
 
+    zipped_downloads: bool = False
+    """Single files come zipped, as large ones of competitions do."""
+
     def next_refusal(self) -> str:
         return self.refusals.pop(0) if self.refusals else ""
 

@@ -13,12 +13,14 @@ from kagglesdk.blobs.types import blob_api_service as blob_types
 from kagglesdk.competitions.types import competition_api_service as competition_types
 from kagglesdk.datasets.types import dataset_api_service as dataset_types
 from kagglesdk.kernels.types import kernels_api_service as kernel_types
+from kagglesdk.models.types import model_api_service as model_types
 from kagglesdk.security.types import oauth_service as security_types
 
 from tests.fakes.kaggle import blobs
 from tests.fakes.kaggle.blobs import Blobs
 from tests.fakes.kaggle.competitions import Competitions
 from tests.fakes.kaggle.datasets import Datasets
+from tests.fakes.kaggle.downloads import Downloads, hashes
 from tests.fakes.kaggle.kernels import Kernels
 from tests.fakes.kaggle.messages import checked, json_response, parse
 from tests.fakes.kaggle.pushing import Pushing
@@ -41,6 +43,7 @@ class Router:
         kernels: answers everything else about notebooks.
         datasets: answers requests about datasets.
         competitions: answers requests about competitions.
+        downloads: leads to the files of all of them.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Router:
         kernels: Kernels,
         datasets: Datasets,
         competitions: Competitions,
+        downloads: Downloads,
     ) -> None:
         self._store = store
         self._kernels = kernels
@@ -79,6 +83,7 @@ class Router:
             ListDatasets=datasets.list,
             ListDatasetFiles=datasets.files,
             DeleteDataset=datasets.delete,
+            DownloadDataset=downloads.dataset,
         )
         self._add(
             "competitions.CompetitionApiService",
@@ -88,21 +93,34 @@ class Router:
             ListSubmissions=competitions.submissions,
             GetSubmissionLimits=competitions.limits,
             GetLeaderboard=competitions.leaderboard,
+            ListDataFiles=downloads.list_data_files,
+            DownloadDataFile=downloads.data_file,
+        )
+        self._add(
+            "models.ModelApiService",
+            model_types,
+            ListModelInstanceVersionFiles=downloads.list_model_files,
+            DownloadModelInstanceVersion=downloads.model_file,
         )
         self._calls["security.OAuthService/IntrospectToken"] = self._introspect
 
     def _add(
-        self, service: str, types: ModuleType, **methods: Callable[[User, Any], Mapping[str, Any]]
+        self,
+        service: str,
+        types: ModuleType,
+        **methods: Callable[[User, Any], Mapping[str, Any] | Response],
     ) -> None:
         for name, method in methods.items():
             asked = getattr(types, f"Api{name}Request")
-            answered = getattr(types, _RESPONSES.get(name, f"Api{name}Response"))
+            answered = getattr(types, _RESPONSES.get(name, f"Api{name}Response"), None)
 
             def answer(
                 request: Request, asked: Any = asked, answered: Any = answered, method: Any = method
             ) -> Response:
                 user = self._user(request)
                 content = method(user, parse(asked, request.body))
+                if isinstance(content, Response):  # which leads elsewhere
+                    return content
                 return json_response(checked(answered, content))
 
             self._calls[f"{service}/{name}"] = answer
@@ -159,6 +177,8 @@ class Router:
         # A signed address of Cloud Storage: whoever knows it may read, and errors are XML.
         match = _OUTPUT.fullmatch(request.path)
         path = self._store.downloads.get(match[1] if match else "")
+        if isinstance(path, bytes):
+            return Response(200, [hashes(path)], path)
         if path is None or not path.is_file():
             raise ApiError(403, "Access denied.")
         modified = formatdate(path.stat().st_mtime, usegmt=True)

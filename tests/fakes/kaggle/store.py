@@ -1,7 +1,7 @@
 """What the fake Kaggle holds: users, notebooks with their versions, datasets and competitions."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,7 +109,7 @@ class Submission:
 
 @dataclass
 class Competition:
-    """A competition whose rules all users have accepted.
+    """A competition whose rules all users have accepted but those named.
 
     `score` returns what a submitted file scores (more is better), or raises ValueError with what
     is wrong with it.
@@ -120,6 +120,8 @@ class Competition:
     files: Mapping[str, bytes]
     score: Callable[[bytes], float]
     daily_limit: int
+    not_accepted_by: Collection[str] = ()
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     submissions: list[Submission] = field(default_factory=list)
 
 
@@ -143,7 +145,7 @@ class Store:
         self.competitions: dict[str, Competition] = {}
         self.models: dict[str, Mapping[str, bytes]] = {}
         self.blobs: dict[str, Blob] = {}
-        self.downloads: dict[str, Path] = {}
+        self.downloads: dict[str, Path | bytes] = {}
         """The file behind each signed address."""
         self.url = ""
         """Where the server is."""

@@ -1,0 +1,213 @@
+"""Files of a competition, a dataset or a model on Kaggle, through Kaggle's own client.
+
+Kaggle's listings tell no checksums, so what a file is shows only once it has come; then Cloud
+Storage, which Kaggle leads to, says in its answer what it sent.
+"""
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from kaggleops.bucket.keys import is_key
+from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, explained
+from kaggleops.resources.addresses import OnKaggle
+from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
+from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
+
+_T = TypeVar("_T")
+
+_PAGE = 100  # files in one answer
+_CHUNK = 1 << 20
+_ATTEMPTS = 3  # at a file whose answer breaks off
+
+
+class KaggleOrigin(Origin):
+    """One competition, dataset or model, as the user of this machine may see it."""
+
+    def __init__(self, address: OnKaggle) -> None:
+        self._address = address
+        self._client = sign_in()
+
+    def list(self, patterns: Sequence[str]) -> list[File]:
+        """Ask once for every 100 files, and once for the version of a dataset."""
+        doing = f"listing {self._address.page}"
+        list_files = {
+            "competitions": self._of_competition,
+            "datasets": self._of_dataset,
+            "models": self._of_model,
+        }[self._address.kind]
+        files = []
+        for file in list_files(doing):
+            if not is_key(file.name):
+                raise KaggleOpsError(doing, f"{file.name!r} points out of the folder")
+            files.append(file)
+        return chosen(files, patterns, doing)
+
+    def read(self, file: File, into: Path, progress: Progress) -> None:
+        """Download it; where it comes zipped, unzip it."""
+        doing = f"fetching {file.name} of {self._address.page}"
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._ask(doing, lambda kaggle: self._download(kaggle, file, into, progress))
+            except (NoAnswerError, DamagedError):
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    # -- listing ------------------------------------------------------------------------------
+
+    def _of_competition(self, doing: str) -> Iterator[File]:
+        from kagglesdk.competitions.types import competition_api_service as types
+
+        def page(kaggle: Any, token: str) -> Any:
+            request = types.ApiListDataFilesRequest()
+            request.competition_name = self._address.ref
+            return kaggle.competitions.competition_api_client.list_data_files(_page(request, token))
+
+        for answer in self._pages(doing, page):
+            for each in answer.files or ():
+                yield File(each.name, each.total_bytes, f"{each.creation_date:%Y-%m-%dT%H:%M:%S}")
+
+    def _of_dataset(self, doing: str) -> Iterator[File]:
+        from kagglesdk.datasets.types import dataset_api_service as types
+
+        owner, slug = self._address.ref.split("/")
+
+        def newest(kaggle: Any) -> int:
+            request = types.ApiGetDatasetRequest()
+            request.owner_slug, request.dataset_slug = owner, slug
+            found = kaggle.datasets.dataset_api_client.get_dataset(request)
+            return int(found.current_version_number)
+
+        version = self._address.version or self._ask(doing, newest)
+
+        def page(kaggle: Any, token: str) -> Any:
+            request = types.ApiListDatasetFilesRequest()
+            request.owner_slug, request.dataset_slug = owner, slug
+            request.dataset_version_number = version
+            return kaggle.datasets.dataset_api_client.list_dataset_files(_page(request, token))
+
+        for answer in self._pages(doing, page):
+            for each in answer.dataset_files or ():
+                yield File(each.name, each.total_bytes, str(version))
+
+    def _of_model(self, doing: str) -> Iterator[File]:
+        from kagglesdk.models.types import model_api_service as types
+
+        def page(kaggle: Any, token: str) -> Any:
+            request = self._about_model(types.ApiListModelInstanceVersionFilesRequest())
+            api = kaggle.models.model_api_client
+            return api.list_model_instance_version_files(_page(request, token))
+
+        for answer in self._pages(doing, page):
+            for each in answer.files or ():
+                yield File(each.name, each.size, self._address.ref.rpartition("/")[2])
+
+    def _about_model(self, request: Any) -> Any:
+        from kagglesdk.models.types.model_enums import ModelFramework
+
+        owner, model, framework, variation, version = self._address.ref.split("/")
+        request.owner_slug, request.model_slug = owner, model
+        request.framework = self._client.lookup_enum(ModelFramework, None, framework)
+        request.instance_slug, request.version_number = variation, int(version)
+        return request
+
+    def _pages(self, doing: str, page: Callable[[Any, str], Any]) -> Iterator[Any]:
+        token = ""
+        while True:
+            answer = self._ask(doing, partial(page, token=token))
+            yield answer
+            token = answer.next_page_token
+            if not token:
+                return
+
+    # -- downloading --------------------------------------------------------------------------
+
+    def _download(self, kaggle: Any, file: File, into: Path, progress: Progress) -> None:
+        with self._opened(kaggle, file) as answer:
+            with into.open("wb") as content:
+                for chunk in answer.iter_content(_CHUNK):
+                    content.write(chunk)
+                    progress(len(chunk))
+            _check_hash(into, answer.headers, file)
+            came_as = PurePosixPath(urlsplit(answer.url).path).suffix
+        if came_as == ".zip" and not file.name.endswith(".zip"):
+            _unzip(into)
+
+    def _opened(self, kaggle: Any, file: File) -> Any:
+        """Return the answer that Kaggle leads to, whose content has yet to come."""
+        if self._address.kind == "competitions":
+            from kagglesdk.competitions.types import competition_api_service as competitions
+
+            asked = competitions.ApiDownloadDataFileRequest()
+            asked.competition_name, asked.file_name = self._address.ref, file.name
+            return kaggle.competitions.competition_api_client.download_data_file(asked)
+        if self._address.kind == "datasets":
+            from kagglesdk.datasets.types import dataset_api_service as datasets
+
+            request = datasets.ApiDownloadDatasetRequest()
+            request.owner_slug, request.dataset_slug = self._address.ref.split("/")
+            request.dataset_version_number = int(file.version)
+            request.file_name = file.name
+            return kaggle.datasets.dataset_api_client.download_dataset(request)
+        from kagglesdk.models.types import model_api_service as models
+
+        about = self._about_model(models.ApiDownloadModelInstanceVersionRequest())
+        about.path = file.name
+        return kaggle.models.model_api_client.download_model_instance_version(about)
+
+    def _ask(self, doing: str, call: Callable[[Any], _T]) -> _T:
+        try:
+            # Not `quietly`, which takes the whole process's output away: these calls print nothing.
+            with explained(doing), self._client.build_kaggle_client() as kaggle:
+                return call(kaggle)
+        except NotThereError as error:
+            raise GoneError(doing, error.problem, self._hint()) from error
+
+    def _hint(self) -> str:
+        page = self._address.page
+        match self._address.kind:
+            case "competitions":
+                return f"Accept its rules: {page}/rules (or check its name)."
+            case "datasets":
+                return f"If it is private, its owner has to share it with you: {page}"
+        page = page.rpartition("/")[0]  # without the version
+        return f"It may ask for your consent: {page}"
+
+
+def _page(request: Any, token: str) -> Any:
+    request.page_size = _PAGE
+    request.page_token = token or None
+    return request
+
+
+def _check_hash(path: Path, headers: Any, file: File) -> None:
+    """Make sure that what came is what Cloud Storage says that it sent, where it says so.
+
+    Raises:
+        DamagedError: it is not.
+    """
+    said = dict(
+        part.strip().split("=", 1)
+        for part in headers.get("x-goog-hash", "").split(",")
+        if "=" in part
+    )
+    if CRC32C in said and checksum_of(path) != f"{CRC32C}:{said[CRC32C]}":
+        raise DamagedError(f"fetching {file.name}", "it was damaged on the way", "Try again.")
+
+
+def _unzip(path: Path) -> None:
+    """Put the one file that an archive holds in the archive's place."""
+    unzipped = path.with_suffix(".unzipped")
+    with zipfile.ZipFile(path) as archive:
+        (member,) = archive.namelist()
+        with archive.open(member) as source, unzipped.open("wb") as target:
+            shutil.copyfileobj(source, target, _CHUNK)
+    unzipped.replace(path)
