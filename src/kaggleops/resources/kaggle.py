@@ -66,7 +66,7 @@ class KaggleOrigin(Origin):
     def _of_competition(self, doing: str) -> Iterator[File]:
         from kagglesdk.competitions.types import competition_api_service as types
 
-        def page(kaggle: Any, token: str) -> Any:
+        def page(token: str, kaggle: Any) -> Any:
             request = types.ApiListDataFilesRequest()
             request.competition_name = self._address.ref
             return kaggle.competitions.competition_api_client.list_data_files(_page(request, token))
@@ -88,7 +88,7 @@ class KaggleOrigin(Origin):
 
         version = self._address.version or self._ask(doing, newest)
 
-        def page(kaggle: Any, token: str) -> Any:
+        def page(token: str, kaggle: Any) -> Any:
             request = types.ApiListDatasetFilesRequest()
             request.owner_slug, request.dataset_slug = owner, slug
             request.dataset_version_number = version
@@ -101,7 +101,7 @@ class KaggleOrigin(Origin):
     def _of_model(self, doing: str) -> Iterator[File]:
         from kagglesdk.models.types import model_api_service as types
 
-        def page(kaggle: Any, token: str) -> Any:
+        def page(token: str, kaggle: Any) -> Any:
             request = self._about_model(types.ApiListModelInstanceVersionFilesRequest())
             api = kaggle.models.model_api_client
             return api.list_model_instance_version_files(_page(request, token))
@@ -119,10 +119,10 @@ class KaggleOrigin(Origin):
         request.instance_slug, request.version_number = variation, int(version)
         return request
 
-    def _pages(self, doing: str, page: Callable[[Any, str], Any]) -> Iterator[Any]:
+    def _pages(self, doing: str, page: Callable[[str, Any], Any]) -> Iterator[Any]:
         token = ""
         while True:
-            answer = self._ask(doing, partial(page, token=token))
+            answer = self._ask(doing, partial(page, token))
             yield answer
             token = answer.next_page_token
             if not token:
