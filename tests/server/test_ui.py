@@ -117,6 +117,7 @@ def test_the_command_prints_the_link_and_ends_everything_it_started(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
+    assert "served from here" in process.stdout.readline()
     link = next(line for line in process.stdout if "http://" in line).strip()
     pattern = rf"http://127\.0\.0\.1:\d+/#/experiments/{shown.experiment_id}/runs\?workflowType=machine_learning"
     assert re.fullmatch(pattern, link)

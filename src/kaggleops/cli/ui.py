@@ -2,30 +2,53 @@
 
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option
 from kaggleops.cli.output import err, out
+from kaggleops.cli.tunnel import experiment_option, open_option, port_option, show_remote
 
 
 @click.command("ui")
 @bucket_option
-@click.option("--experiment", metavar="NAME", help="Which to show. Default: the last used.")
+@experiment_option
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, help="Default: 5000, or a free one where that is taken.")
-@click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
+@port_option
+@open_option
+@click.option("--local", is_flag=True, help="Serve the bucket here, even if there is a server.")
 def ui_command(
-    bucket: str | None, experiment: str | None, host: str, port: int | None, open_browser: bool
+    bucket: str | None,
+    experiment: str | None,
+    host: str,
+    port: int | None,
+    open_browser: bool,
+    local: bool,
 ) -> None:
-    """Open the MLflow UI over the bucket, until Ctrl-C."""
+    """Open the MLflow UI over the bucket, until Ctrl-C.
+
+    That of your server, if config/local.yaml names one and you name no bucket; else the bucket is
+    served from here.
+    """
+    from kaggleops.server.tunnel import Machine
+
+    machine = None if bucket or local else Machine.of_settings(Path())
+    if machine:
+        show_remote(machine, experiment, port, open_browser)
+    else:
+        _serve_here(bucket_of(bucket), experiment, host, port, open_browser)
+
+
+def _serve_here(
+    place: str, experiment: str | None, host: str, port: int | None, open_browser: bool
+) -> None:
     from kaggleops.mlruns import EntityStore
     from kaggleops.server.links import experiment_link
     from kaggleops.server.mlflow_server import mlflow_server
     from kaggleops.server.opening import experiment_to_show
 
-    place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     store.check()
     experiment_id = experiment_to_show(tracking_uri(place), experiment)
@@ -36,7 +59,8 @@ def ui_command(
     ):
         status.stop()
         link = experiment_link(server.url, experiment_id)
-        out.print(f"MLflow over {place}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
+        where = f"MLflow over {place}, served from here"
+        out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
         if open_browser:
             webbrowser.open(link)
         server.wait()

@@ -1,0 +1,138 @@
+"""`kaggleops tunnel` and `ui`: the UI of a machine behind Identity-Aware Proxy, or the bucket's."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+import requests
+from click.testing import CliRunner
+
+from kaggleops.bucket import BucketNotFoundError
+from kaggleops.cli.tunnel import tunnel_command
+from kaggleops.cli.ui import ui_command
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.server.mlflow_server import mlflow_server
+from kaggleops.server.tunnel import Machine, tunnel
+from tests.command import kaggleops
+from tests.fakes import iap_tunnel
+from tests.server.serving import eventually
+
+MACHINE = "projects/example.com:a-project/zones/us-central1-b/instances/kaggleops"
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a `gcloud` that leads to a machine whose server has an experiment `tweets`."""
+    folder = tmp_path_factory.mktemp("remote")
+    uri = f"bucket+file://{folder}/bucket/mlruns"
+    client = mlflow.MlflowClient(uri)
+    client.create_run(client.create_experiment("tweets"))
+    with mlflow_server(uri, f"file://{folder}/bucket/artifacts", port=0) as server:
+        iap_tunnel.install(folder / "bin", MACHINE, server.port)
+        yield folder / "bin"
+
+
+@pytest.fixture
+def path(remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That `gcloud` is the one on the PATH."""
+    monkeypatch.setenv("PATH", f"{remote}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the address that the browser was opened with."""
+    browser, file = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{file}.new && mv {file}.new {file}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    return file
+
+
+def name_server(folder: Path, bucket: str = "gs://our-bucket") -> None:
+    """Write it into the folder's settings."""
+    (folder / "config").mkdir()
+    (folder / "config/local.yaml").write_text(f"bucket: {bucket}\nserver: {MACHINE}\n")
+
+
+@pytest.mark.usefixtures("path")
+def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened: Path) -> None:
+    name_server(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kaggleops", "ui", "--experiment", "tweets"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # Tests may run in the background, where shells let Ctrl-C be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None
+    assert "through Identity-Aware Proxy" in process.stdout.readline()
+    link = next(line for line in process.stdout if "http://" in line).strip()
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+    url = link.partition("/#/")[0]
+    found = requests.get(
+        f"{url}/api/2.0/mlflow/experiments/get-by-name",
+        {"experiment_name": "tweets"},
+        timeout=60,
+    ).json()["experiment"]["experiment_id"]
+    assert f"/experiments/{found}/runs?" in link
+    assert eventually(lambda: opened.exists() and opened.read_text().strip()) == link
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert not psutil.wait_procs(started, timeout=30)[1]
+
+
+def test_a_machine_that_is_off(tmp_path: Path) -> None:
+    iap_tunnel.install(tmp_path / "bin", MACHINE, 1)  # nobody answers there
+    name_server(tmp_path)
+    done = kaggleops("tunnel", cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.code == 1
+    assert "failed to connect to backend" in done.error
+    assert "gcloud compute instances start kaggleops --zone=us-central1-b" in done.error
+    assert "kaggleops ui --local" in done.error
+
+
+@pytest.mark.usefixtures("path")
+def test_a_machine_that_is_not_there() -> None:
+    other = Machine.named(MACHINE.replace("a-project", "another"))
+    with pytest.raises(KaggleOpsError, match="Could not fetch resource"), tunnel(other):
+        pass
+
+
+def test_without_gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(UsageError, match="gcloud is not installed"),
+        tunnel(Machine.named(MACHINE)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["kaggleops", f"{MACHINE}/", MACHINE.replace("/kaggleops", "/--impersonate")]
+)
+def test_what_is_no_machine(name: str) -> None:
+    done = CliRunner().invoke(tunnel_command, ["--server", name])
+    assert isinstance(done.exception, UsageError)
+    assert "projects/PROJECT/zones/ZONE/instances/NAME" in done.exception.hint
+
+
+def test_no_server_is_named() -> None:
+    done = CliRunner().invoke(tunnel_command)
+    assert isinstance(done.exception, UsageError)
+    assert "config/local.yaml" in done.exception.hint
+
+
+@pytest.mark.parametrize("options", [["--bucket", "mistyped"], ["--local"]])
+def test_what_is_to_be_served_from_here_is(options: list[str], tmp_path: Path) -> None:
+    name_server(tmp_path, bucket="mistyped")
+    done = CliRunner().invoke(ui_command, options)
+    assert isinstance(done.exception, BucketNotFoundError)  # it has looked there
