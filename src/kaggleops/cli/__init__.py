@@ -32,6 +32,7 @@ from kaggleops.cli.output import err, print_error
 from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.quota import quota_command
+from kaggleops.cli.reap import reap_command
 from kaggleops.cli.reproduce import reproduce_command
 from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
@@ -79,6 +80,7 @@ for command in (
     cleanup_command,
     data_command,
     quota_command,
+    reap_command,
     doctor_command,
     serve_command,
     ui_command,

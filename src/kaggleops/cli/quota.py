@@ -1,6 +1,7 @@
 """`kaggleops quota`."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -8,31 +9,69 @@ from rich.table import Table
 from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json
 from kaggleops.cli.submitting import backend_option
+from kaggleops.errors import KaggleOpsError
+
+if TYPE_CHECKING:
+    from kaggleops.backends.jobs import Price, Quota
 
 
 @click.command("quota")
 @backend_option
 @json_option
 def quota_command(backend: str | None, as_json: bool) -> None:
-    """Show how many hours of GPU and TPU are left."""
+    """Show how many hours of GPU and TPU are left, and what others cost.
+
+    A backend that is not named and cannot be asked (no credentials) is passed over, with a word.
+    """
     from kaggleops.backends.finding import backend_named, names
 
+    quotas: list[Quota] = []
+    prices: list[Price] = []
+    problems: list[KaggleOpsError] = []
     with err.status("Asking"):
-        chosen = [backend] if backend else names()
-        quotas = [quota for name in chosen for quota in backend_named(name).quota()]
+        for name in [backend] if backend else names():
+            try:
+                asked = backend_named(name)
+                quotas += asked.quota()
+                prices += asked.prices()
+            except KaggleOpsError as error:
+                if backend:
+                    raise
+                problems.append(error)
+    if problems and not (quotas or prices):
+        raise problems[0]
     if as_json:
-        rows = [asdict(each) | {"left_hours": each.left_hours} for each in quotas]
-        print_json(
-            quotas=[
-                row | {"refreshes": row["refreshes"] and row["refreshes"].isoformat()}
-                for row in rows
-            ]
-        )
+        rows = [_as_row(each) for each in quotas]
+        told = [str(each) for each in problems]
+        print_json(quotas=rows, prices=[asdict(each) for each in prices], problems=told)
         return
+    if quotas:
+        out.print(_quota_table(quotas))
+    if prices:
+        out.print(_price_table(prices))
+    for problem in problems:
+        err.print(f"passed over: {problem}", style="yellow", highlight=False)
+
+
+def _as_row(quota: "Quota") -> dict[str, Any]:
+    refreshes = quota.refreshes.isoformat() if quota.refreshes else None
+    return asdict(quota) | {"left_hours": quota.left_hours, "refreshes": refreshes}
+
+
+def _quota_table(quotas: "list[Quota]") -> Table:
     table = Table("Backend", "", "Left", "Of", "Refreshed", box=None, pad_edge=False)
     for each in quotas:
         style = "" if each.left_hours else "red"
         day = f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else ""
         left, total = f"{each.left_hours:.1f} h", f"{each.total_hours:.0f} h"
         table.add_row(each.backend, each.resource, left, total, day, style=style)
-    out.print(table)
+    return table
+
+
+def _price_table(prices: "list[Price]") -> Table:
+    table = Table("Backend", "", "An hour", "Free", box=None, pad_edge=False)
+    for each in prices:
+        style = "" if each.free else "dim"
+        price = f"${each.per_hour:.2f}"
+        table.add_row(each.backend, each.resource, price, each.free or "none", style=style)
+    return table

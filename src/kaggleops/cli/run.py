@@ -16,7 +16,13 @@ from kaggleops.cli.options import (
     version_option,
 )
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
-from kaggleops.cli.submitting import backend_config_option, backend_option, submit
+from kaggleops.cli.submitting import (
+    backend_config_option,
+    backend_option,
+    money,
+    money_options,
+    submit,
+)
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
 @backend_option
 @backend_config_option
+@money_options
 @json_option
 def run_command(
     overrides: Sequence[str],
@@ -44,6 +51,8 @@ def run_command(
     entry_point: str,
     backend: str | None,
     backend_config: Path | None,
+    budget: float | None,
+    keep: bool,
     as_json: bool,
 ) -> None:
     """Run a commit of this repository, its run in the bucket: here, or where a backend runs it.
@@ -73,8 +82,10 @@ def run_command(
         if uncommitted:
             problem = "another machine only gets the commit"
             raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
-        submit(commit, what, backend, backend_config, as_json)
+        submit(commit, what, backend, backend_config, as_json, money(budget, keep))
         return
+    if money(budget, keep):
+        raise UsageError("running here", "--budget and --keep are for machines that cost money")
     with stdout_for_the_result() if as_json else nullcontext():
         run = launch(commit, what, uncommitted=uncommitted and commit.uncommitted > 0)
     show = f"kaggleops ui --bucket {place}"

@@ -79,6 +79,7 @@ class _Platform:
 
     said: str
     status: str
+    price: float | None = None
 
 
 def _ask_platforms(states: "list[RunState]", uri: str) -> dict[str, _Platform]:
@@ -105,7 +106,7 @@ def _ask(uri: str, run_id: str, backend: str) -> _Platform:
         settled = run.settle(state) if state and state.ended else ""
     except KaggleOpsError as error:
         return _Platform(f"unknown ({error.problem})", "")
-    return _Platform(str(state or ""), settled)
+    return _Platform(str(state or ""), settled, state.price if state else None)
 
 
 def _tag(state: "RunState", name: str) -> str:
@@ -126,7 +127,13 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
         "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
         "promised_seconds": state.entity.notes.promise,
         "commit": _tag(state, "git_commit"),
+        "price_per_hour": platform.price if platform else None,
+        "cost_usd": float(_tag(state, "cost_usd") or 0) or None,
     }
+
+
+def _cost(row: dict[str, Any]) -> str:
+    return f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -137,7 +144,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             Text(row["name"] or ""),
             Text(row["commit"]),
             Text(row["status"], style=_STYLES.get(row["status"], "")),
-            Text(" ".join(filter(None, (row["backend"], row["platform"])))),
+            Text(" ".join(filter(None, (row["backend"], row["platform"], _cost(row))))),
             Text(f"{timedelta(seconds=row['silent_seconds'])} ago"),
         )
         for row in rows

@@ -1,12 +1,15 @@
 """What `kaggleops run -b` and `kaggleops resume` share: reading a configuration, showing a run."""
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggleops.cli.output import print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
@@ -23,24 +26,80 @@ backend_config_option = click.option(
 )
 
 
-def read_backend_config(backend: "Backend[Any]", named: Path | None, repository: Path) -> Any:
+def money_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of backends that cost money."""
+    budget = click.option(
+        "--budget",
+        metavar="DOLLARS",
+        type=click.FloatRange(min=0, min_open=True),
+        help="What the machine may cost at most; else it is not taken. (runpod)",
+    )
+    keep = click.option(
+        "--keep",
+        is_flag=True,
+        help="Keep the machine until its hours are over, to look in by SSH. (runpod)",
+    )
+    return budget(keep(command))
+
+
+def money(budget: float | None, keep: bool) -> dict[str, Any]:
+    """Return the fields of a backend's configuration that the options of `money_options` set."""
+    return ({} if budget is None else {"budget": budget}) | ({"keep": True} if keep else {})
+
+
+def read_backend_config(
+    backend: "Backend[Any]", named: Path | None, repository: Path, options: Mapping[str, Any]
+) -> Any:
     """Return a backend's configuration, from the file that is named or from the repository's.
+
+    Args:
+        backend: whose.
+        named: the file.
+        repository: where the default one is.
+        options: fields that count more than the file's.
 
     Raises:
         UsageError: it cannot be read, or is not one of this backend's.
     """
     from kaggleops.backends.config import read_file
 
+    known = {field.name for field in fields(backend.config_type)}
+    for option in options:
+        if option not in known:
+            raise UsageError(f"submitting to {backend.name}", f"it takes no --{option}")
     file = named or repository / "config/backend" / f"{backend.name}.yaml"
     if named is None and not file.is_file():
-        return backend.read_config({}, "no configuration")
-    return backend.read_config(read_file(file), str(file))
+        return backend.read_config(options, "no configuration")
+    return backend.read_config({**read_file(file), **options}, str(file))
+
+
+def announce(backend: "Backend[Any]", config: Any) -> None:
+    """Say what a submit costs, before it does.
+
+    Raises:
+        KaggleOpsError: more than it may.
+    """
+    if said := backend.announce(config):
+        err.print(f"[bold]{backend.name.capitalize()}[/]  {said}", highlight=False)
 
 
 def submit(
-    commit: "Commit", what: "Launch", backend_name: str, config_file: Path | None, as_json: bool
+    commit: "Commit",
+    what: "Launch",
+    backend_name: str,
+    config_file: Path | None,
+    as_json: bool,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Hand a commit to a backend, and show where it is.
+
+    Args:
+        commit: which.
+        what: what to run of it.
+        backend_name: the backend's.
+        config_file: its configuration's; see `read_backend_config`.
+        as_json: how to show it.
+        options: fields that count more than the file's.
 
     Raises:
         KaggleOpsError: it cannot be run there.
@@ -48,10 +107,16 @@ def submit(
     from kaggleops.backends.finding import backend_named
 
     backend = backend_named(backend_name)
-    config = read_backend_config(backend, config_file, commit.repository)
+    config = read_backend_config(backend, config_file, commit.repository, options or {})
+    announce(backend, config)
     with stdout_for_the_result() if as_json else nullcontext():
         run = backend.submit(commit, what, config)
     show_submitted(run, as_json)
+
+
+def price_of(tags: Mapping[str, str]) -> float | None:
+    """Return what a run's machine costs in US dollars an hour, None where nobody pays."""
+    return float(tags["price_per_hour"]) if tags.get("price_per_hour") else None
 
 
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
@@ -64,6 +129,7 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
             backend=backend.name,
             commit=tags.get("mlflow.source.git.commit"),
             page=run.page,
+            price_per_hour=price_of(tags),
             steps=backend.steps(tags),
         )
         return
