@@ -1,23 +1,38 @@
 """`kaggleops doctor`: what a run needs, one line each, with what to do."""
 
+import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kaggleops.reports.doctor import Finding, examine
+from kaggleops.reports.doctor import Finding, asked, examine
+from kaggleops.reports.doctor_platforms import examine_platforms
+from kaggleops.server.doctor import examine_server
 from tests.command import kaggleops
+from tests.fakes import iap_tunnel
+from tests.fakes.colab import FakeColab
+from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 from tests.fakes.kaggle_server import KaggleServer
+from tests.fakes.runpod_server import RunPodServer
+from tests.fakes.wire import Delivery, HttpServer, Request, Response
+
+MACHINE = "projects/adas-runs/zones/us-east1-b/instances/kaggleops"
 
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without whatever Kaggle account whoever runs the tests may have."""
+    """Without whatever accounts whoever runs the tests may have."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in [each for each in os.environ if each.startswith("KAGGLE_")]:
+    for name in [each for each in os.environ if each.startswith(("KAGGLE_", "RUNPOD_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
 
 
 @pytest.fixture
@@ -28,22 +43,107 @@ def code(tmp_path: Path) -> Repository:
     return repository
 
 
+def of_server(**health: Any) -> Callable[[Request], tuple[Response, Delivery]]:
+    """Answer as a server's health page."""
+
+    def answer(request: Request) -> tuple[Response, Delivery]:
+        if request.path == "/health":  # MLflow's own
+            return Response(), "whole"
+        assert request.path == "/kaggleops/health.json"
+        return Response(200, [], json.dumps(health).encode()), "whole"
+
+    return answer
+
+
+@contextmanager
+def remote(folder: Path, **health: Any) -> Iterator[Path]:
+    """A machine behind IAP whose server answers so; yields a folder with a `gcloud`."""
+    http = HttpServer(of_server(**health))
+    iap_tunnel.install(folder / "bin", MACHINE, int(http.url.rpartition(":")[2]))
+    yield folder / "bin"
+    http.stop()
+
+
 def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Path) -> None:
     gcs_server.create_bucket("our-bucket")
     code.git("remote", "add", "origin", code.folder.as_uri())
+    (code.folder / ".git/info/exclude").write_text("config")
+    (code.folder / "config").mkdir()
+    settings = f"bucket: gs://our-bucket\nserver: {MACHINE}\n"
+    (code.folder / "config/local.yaml").write_text(settings)
     storage = {name: os.environ[name] for name in ("STORAGE_EMULATOR_HOST", "KAGGLEOPS_HOME")}
-    with KaggleServer(tmp_path / "kaggle") as kaggle:
+    same = {"kaggleops": version("kaggleops"), "mlflow": version("mlflow")}
+    with (
+        KaggleServer(tmp_path / "kaggle") as kaggle,
+        RunPodServer(tmp_path / "runpod") as runpod,
+        DockerEngine(tmp_path) as docker,
+        FakeColab(tmp_path / "colab") as colab,
+        remote(tmp_path, status="fresh", versions=same) as gcloud,
+    ):
         kaggle.add_user("ada", gpu_hours=30)
-        environment = {**kaggle.environment("ada"), **storage}
-        bucket = ("--bucket", "gs://our-bucket", "--json")
-        done = kaggleops("doctor", *bucket, cwd=code.folder, **environment)
+        environment = {
+            **kaggle.environment("ada"),
+            **runpod.environment(),
+            **storage,
+            "DOCKER_HOST": docker.url,
+            "PATH": os.pathsep.join([str(gcloud), str(colab.folder), os.environ["PATH"]]),
+        }
+        done = kaggleops("doctor", "--json", cwd=code.folder, **environment)
     assert done.code == 0, done.errors
-    verdicts = {each["about"]: each["verdict"] for each in done.json["findings"]}
-    assert verdicts == dict.fromkeys(
-        ["versions", "commit", "remote", "bucket", "writing", "clock", "deleting", "kaggle"], "ok"
-    )
-    assert any("30.0 of 30 h GPU are left" in each["said"] for each in done.json["findings"])
+    findings = done.json["findings"]
+    assert {each["verdict"] for each in findings} == {"ok"}, findings
+    assert list(dict.fromkeys(each["about"] for each in findings)) == [
+        *("python", "versions", "commit", "remote", "credentials"),
+        *("bucket", "reading", "writing", "clock", "deleting"),
+        *("kaggle", "colab", "runpod", "docker", "server"),
+    ]
+    said = [each["said"] for each in findings]
+    assert any("signed in as ada, 30.0 of 30 h GPU are left" in each for each in said)
+    assert f"both ends have kaggleops {version('kaggleops')}" in said
     assert not gcs_server.objects("our-bucket")
+
+
+def test_nobody_needs_every_platform(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {each.about: each for each in examine_platforms()}
+    assert capsys.readouterr().out == ""
+    assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(
+        ["kaggle", "colab", "runpod", "docker"], "skipped"
+    )
+    assert "kaggle auth login" in found["kaggle"].hint
+    assert "uv tool install google-colab-cli" in found["colab"].hint
+    assert "RUNPOD_API_KEY" in found["runpod"].hint
+    assert "Start Docker" in found["docker"].hint
+
+
+def test_what_is_set_up_and_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunPodServer(tmp_path / "runpod") as runpod, FakeColab(tmp_path / "colab") as colab:
+        colab.behave(signed_out=True)
+        monkeypatch.setenv("PATH", f"{colab.folder}:{os.environ['PATH']}")
+        monkeypatch.setenv("RUNPOD_API_URL", runpod.url)
+        monkeypatch.setenv("RUNPOD_API_KEY", "of somebody else")
+        found = {each.about: each for each in examine_platforms()}
+    assert found["colab"].verdict == "warning"
+    assert "auth oauth2 usage" in found["colab"].hint
+    assert found["runpod"].verdict == "error"
+    assert "does not accept the API key" in found["runpod"].said
+
+
+def test_a_server_that_is_old_in_two_ways_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [each.verdict for each in examine_server(tmp_path)] == ["skipped"]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/local.yaml").write_text(f"server: {MACHINE}\n")
+    theirs = {"kaggleops": "0.0.1", "mlflow": version("mlflow")}
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with remote(tmp_path, status="old", trouble="the bucket is silent", versions=theirs):
+        old, differing = examine_server(tmp_path)
+    assert (old.verdict, differing.verdict) == ("warning", "warning")
+    assert "its index is old: the bucket is silent" in old.said
+    assert "kaggleops 0.0.1 there" in differing.said
+    (gone,) = asked("server", lambda: examine_server(tmp_path))
+    assert gone.verdict == "error"
+    assert "gcloud compute instances start kaggleops" in gone.hint
 
 
 def test_what_is_wrong_is_said_with_a_way_out(code: Repository, gcs_server: GcsServer) -> None:

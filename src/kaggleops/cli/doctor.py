@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -24,19 +25,26 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
 
     Exit code 1 where something is wrong.
     """
-    from kaggleops.reports.doctor import examine
+    from kaggleops.reports.doctor import asked, examine
+    from kaggleops.reports.doctor_platforms import examine_platforms
+    from kaggleops.server.doctor import examine_server
 
     named = bucket or default_bucket(Path())
+    looks = chain(
+        examine(bucket_uri(named) if named else None, Path()),
+        examine_platforms(),
+        asked("server", lambda: examine_server(Path())),
+    )
     found = []
     with err.status("Looking"):
-        for finding in examine(bucket_uri(named) if named else None, Path()):
+        for finding in looks:
             found.append(finding)
             if not as_json:
                 style = _STYLES[finding.verdict]
-                line = f"{_MARKS[finding.verdict]} {finding.about:<9} {finding.said}"
+                line = f"{_MARKS[finding.verdict]} {finding.about:<11} {finding.said}"
                 out.print(Text(line, style=style))
                 if finding.hint and finding.verdict != "ok":
-                    out.print(Text(f"  {'':<9} {finding.hint}"))
+                    out.print(Text(f"  {'':<11} {finding.hint}"))
     if as_json:
         print_json(findings=[asdict(each) for each in found])
     if any(each.verdict == "error" for each in found):

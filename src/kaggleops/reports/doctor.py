@@ -4,20 +4,23 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms import detect
+from kaggleops.platforms.sign_in import sign_in
 
 Verdict = Literal["ok", "warning", "error", "skipped"]
 
 _PACKAGES = ("kaggleops", "mlflow", "mlflow-skinny", "google-cloud-storage", "torch", "kaggle")
 _WRONG_CLOCK = 60.0  # seconds; sign-ins are refused from some minutes on
 _PATIENCE = 30.0
+_PROXY = "Is there a proxy between here and the bucket?"
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,35 @@ def examine(place: str | None, folder: Path) -> Iterator[Finding]:
         place: the bucket's address; None where none is named.
         folder: anywhere in the repository whose commits are to run.
     """
-    yield _python()
-    yield from _asked("git", lambda: _git(folder))
+    yield Finding("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
+    yield _versions()
+    yield from asked("git", lambda: _git(folder))
     if place is None:
         hint = "Add --bucket gs://BUCKET, or write `bucket: …` into config/local.yaml."
         yield Finding("bucket", "warning", "none is named", hint)
     else:
-        yield from _asked("bucket", lambda: _bucket(place))
-    yield from _asked("kaggle", _kaggle)
+        yield from asked("credentials", lambda: _credentials(place))
+        yield from asked("bucket", lambda: _bucket(place))
 
 
-def _asked(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def asked(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a look finds; where it fails in a way that users understand, that."""
     try:
         yield from look()
     except KaggleOpsError as error:
         yield Finding(about, "error", f"{error.doing}: {error.problem}", error.hint)
 
 
-def _python() -> Finding:
-    found = [f"Python {sys.version.split()[0]}"]
+def _versions() -> Finding:
+    found = {}
     for name in _PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return Finding("versions", "ok", ", ".join(found))
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    said = ", ".join(f"{name} {each}" for name, each in found.items())
+    if found.get("mlflow", found.get("mlflow-skinny")) != found.get("mlflow-skinny"):
+        hint = f"pip install mlflow-skinny=={found['mlflow']}"
+        return Finding("versions", "warning", f"{said}: the two of MLflow differ", hint)
+    return Finding("versions", "ok", said)
 
 
 def _git(folder: Path) -> Iterator[Finding]:
@@ -92,14 +99,24 @@ def _git(folder: Path) -> Iterator[Finding]:
         yield Finding("remote", "warning", problem, hint)
 
 
+def _credentials(place: str) -> Iterator[Finding]:
+    yield Finding("credentials", "ok", sign_in(detect(), place))
+
+
 def _bucket(place: str) -> Iterator[Finding]:
     bucket = open_bucket(place, patience=_PATIENCE)
-    key = f"doctor/{secrets.token_hex(8)}"
-    list(bucket.list("mlruns/", recursive=False))
-    yield Finding("bucket", "ok", f"{bucket.uri} can be listed and read")
+    key, content = f"doctor/{secrets.token_hex(8)}", b"Can this be written?"
+    next(bucket.list("mlruns/", recursive=False), None)
+    yield Finding("bucket", "ok", f"{bucket.uri} is there and can be listed")
     begun = time.time()
-    made = bucket.write(key, b"Can this be written?", expected=ABSENT)
+    made = bucket.write(key, content, expected=ABSENT)
     try:
+        found = bucket.read(key)
+        if found is None or found.data != content:
+            problem = "what was written comes back as something else"
+            yield Finding("reading", "error", problem, _PROXY)
+        else:
+            yield Finding("reading", "ok", "what was written can be read")
         yield _conditional(bucket, key)
         yield _clock(bucket, key, begun)
     finally:
@@ -113,7 +130,7 @@ def _conditional(bucket: Bucket, key: str) -> Finding:
     except ConflictError:
         return Finding("writing", "ok", "what somebody else has written is not overwritten")
     problem = "an object was overwritten although it was there: runs would lose what others wrote"
-    return Finding("writing", "error", problem, "Is there a proxy between here and the bucket?")
+    return Finding("writing", "error", problem, _PROXY)
 
 
 def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
@@ -126,17 +143,3 @@ def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
         problem = f"this machine's clock is {abs(ahead):.0f} s {which} the bucket's"
         return Finding("clock", "warning", problem, "Set it: signing in may be refused.")
     return Finding("clock", "ok", "agrees with the bucket's")
-
-
-def _kaggle() -> Iterator[Finding]:
-    from kaggleops.backends.finding import backend_named
-
-    if find_spec("kaggle") is None:
-        hint = "To run on Kaggle from here: pip install 'kaggleops[kaggle]'."
-        yield Finding("kaggle", "skipped", "its client is not installed", hint)
-        return
-    for quota in backend_named("kaggle").quota():
-        left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
-        when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""
-        verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"
-        yield Finding("kaggle", verdict, left + when)

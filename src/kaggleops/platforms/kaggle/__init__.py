@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from kaggleops.errors import UsageError
+from kaggleops.platforms.kaggle.quiet import quiet
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
@@ -18,7 +19,9 @@ def sign_in(**how: Any) -> "Client":
         UsageError: Kaggle's package is not installed, or there are no credentials.
     """
     try:
-        from kaggleops.platforms.kaggle.client import Client
+        # Where nobody is signed in, importing it prints a page.
+        with quiet():
+            from kaggleops.platforms.kaggle.client import Client
     except ModuleNotFoundError as error:
         hint = "Install it: pip install 'kaggleops[kaggle]'."
         raise UsageError("using Kaggle", f"{error.name} is not installed", hint) from None

@@ -1,0 +1,85 @@
+"""Which platforms this machine may send runs to: nobody needs all of them.
+
+One that is not set up is passed over, with what sets it up; one that is set up and does not work is
+an error.
+"""
+
+import shutil
+from collections.abc import Iterator
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.folders import state_folder
+from kaggleops.reports.doctor import Finding, Verdict, asked
+
+
+def examine_platforms() -> Iterator[Finding]:
+    """Yield what is found about each platform."""
+    yield from asked("kaggle", _kaggle)
+    yield from asked("colab", _colab)
+    yield from asked("runpod", _runpod)
+    yield from asked("docker", _docker)
+
+
+def _kaggle() -> Iterator[Finding]:
+    from kaggleops.backends.finding import backend_named
+    from kaggleops.platforms.kaggle import sign_in
+
+    try:
+        user = sign_in().user
+    except UsageError as error:
+        yield _not_set_up("kaggle", error)
+        return
+    for quota in backend_named("kaggle").quota():
+        left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
+        when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""
+        verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"
+        yield Finding("kaggle", verdict, f"signed in as {user}, {left}{when}")
+
+
+def _colab() -> Iterator[Finding]:
+    from kaggleops.backends.colab.cli import ColabCli
+    from kaggleops.backends.colab.config import ColabConfig
+
+    config = ColabConfig()
+    program = shutil.which(config.cli)
+    if program is None:
+        hint = "To run on Colab from here: uv tool install google-colab-cli."
+        yield Finding("colab", "skipped", "its command line is not installed", hint)
+        return
+    folder = state_folder() / "colab"
+    cli = ColabCli(program, config.auth, folder / "home", folder / "sessions.json")
+    if cli.rate() is None:
+        yield Finding("colab", "warning", f"{program} is not signed in", f"Once: {cli.sign_in}")
+    else:
+        yield Finding("colab", "ok", f"{program} is signed in")
+
+
+def _runpod() -> Iterator[Finding]:
+    from kaggleops.backends.runpod.client import RunPod
+
+    try:
+        client = RunPod()
+    except UsageError as error:
+        yield _not_set_up("runpod", error)
+        return
+    pods = len(client.pods())
+    # Each costs money for as long as it is there.
+    verdict: Verdict = "warning" if pods else "ok"
+    yield Finding(
+        "runpod", verdict, f"the API key is good; {pods} pods are there", "kaggleops reap"
+    )
+
+
+def _docker() -> Iterator[Finding]:
+    from kaggleops.backends.docker.engine import connect
+
+    try:
+        engine = connect()
+    except KaggleOpsError as error:
+        yield _not_set_up("docker", error)
+        return
+    yield Finding("docker", "ok", f"an engine answers, version {engine.version()['Version']}")
+
+
+def _not_set_up(about: str, error: KaggleOpsError) -> Finding:
+    return Finding(about, "skipped", error.problem, error.hint)
