@@ -1,8 +1,6 @@
 """Kaggle's own client, with time-outs and patience, and quiet."""
 
-import io
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 from kaggle.api.kaggle_api_extended import KaggleApi
@@ -10,6 +8,7 @@ from kaggle.api.kaggle_api_extended import KaggleApi
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import ASK_AGAIN, ASK_ONCE, READ, mount
 from kaggleops.platforms.kaggle.http import explained
+from kaggleops.platforms.kaggle.quiet import quiet
 
 _Answer = TypeVar("_Answer")
 
@@ -30,7 +29,7 @@ class Client(KaggleApi):
         self._retry = ASK_AGAIN if again else ASK_ONCE
         self._silence = silence
         try:
-            with redirect_stdout(io.StringIO()), explained("signing in to Kaggle"):
+            with quiet(), explained("signing in to Kaggle"):
                 self.authenticate()
         except SystemExit:
             raise UsageError(
@@ -73,5 +72,5 @@ class Client(KaggleApi):
         Raises:
             KaggleOpsError: in one line, whatever was wrong.
         """
-        with redirect_stdout(io.StringIO()), explained(doing):
+        with quiet(), explained(doing):
             return call()
