@@ -12,6 +12,8 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.server.children import begin_child, say, say_error
 
 _SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is to end
+_NEW_OBJECTS = 50_000
+"""After how many Python looks for cycles: a page of 100 runs is made of more, without any."""
 
 
 class _Server(uvicorn.Server):
@@ -53,6 +55,7 @@ def main() -> int:
     )
     server = _Server(config)
     gc.freeze()  # what is imported by now stays, and need not be looked through again
+    gc.set_threshold(_NEW_OBJECTS)
     refresher.start()
     try:
         server.run(sockets=[socket.socket(fileno=settings.socket)])
