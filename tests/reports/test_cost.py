@@ -13,10 +13,12 @@ from kaggleops.reports.cost import Usage, charges, usage
 from kaggleops.reports.operations import (
     IDLE_LOOK_SECONDS,
     MONTH,
+    WATCHED_LOOK_SECONDS,
     Operations,
     of_idle_server,
     of_run,
 )
+from kaggleops.reports.plan import SERVERS, Run, month
 from kaggleops.reports.prices import CLOUD_STORAGE, GIB
 from tests.command import kaggleops
 from tests.mlruns.entities import run_meta
@@ -170,3 +172,49 @@ def test_an_idle_server_asks_once_a_look() -> None:
     assert month.class_b == MONTH / IDLE_LOOK_SECONDS
     assert month.class_a == 30
     assert of_idle_server(live_run_seconds=MONTH).class_b == 2 * month.class_b
+
+
+# -- the plan ----------------------------------------------------------------------------------
+
+
+def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
+    done = kaggleops("cost", "--plan", cwd=tmp_path)
+    assert done.code == 0, done.errors
+    page = (Path(__file__).parents[2] / "docs/cost.md").read_text()
+    printed = "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+    assert f"$ kaggleops cost --plan\n{printed}\n```" in page
+    for trap in ("external IPv4", "North America", "lists"):
+        assert trap in done.output
+
+
+def test_a_month_adds_up() -> None:
+    run = Run(hours=9, artifacts=100 * 2**20)
+    found = {server: month(200, server, run, "us-central1") for server in SERVERS}
+    storage, class_a, class_b, machine = found["all day"].bill
+    nine_hours = of_run(9 * HOUR, [10.0 * each for each in range(1, 9 * 360)])
+    assert class_a.amount == 200 * nine_hours.class_a + 30
+    # Idle or watched, each look asks for the change log and for each live run: 2.5 at any time.
+    looks = 40 * HOUR / WATCHED_LOOK_SECONDS + (MONTH - 40 * HOUR) / IDLE_LOOK_SECONDS
+    assert class_b.amount == 200 * nine_hours.class_b + looks * 3.5 + 200
+    assert storage.amount > 200 * run.artifacts
+    assert (machine.amount, machine.cost) == (730, 0)
+    assert found["all day"].total == pytest.approx(storage.cost + class_a.cost + class_b.cost)
+    # The stock server lists the bucket with each page.
+    none = found["none"].bill
+    assert none[1].amount == 200 * nine_hours.class_a + 20 * (5 + 2 * 120)
+    assert none[3].amount == 0
+
+
+def test_more_of_anything_never_costs_less() -> None:
+    for server in SERVERS:
+        totals = [month(runs, server, Run(), "us-central1").total for runs in (0, 20, 200, 2000)]
+        assert totals == sorted(totals)
+        assert totals[0] < 0.05
+    shorter = month(200, "none", Run(hours=1), "us-central1").total
+    assert shorter < month(200, "none", Run(hours=9), "us-central1").total
+
+
+def test_a_machine_without_a_known_price_is_not_guessed() -> None:
+    assert month(20, "none", Run(), "europe-west1").total > 0
+    with pytest.raises(UsageError, match="a machine in europe-west1"):
+        month(20, "all day", Run(), "europe-west1")

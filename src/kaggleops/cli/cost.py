@@ -17,9 +17,42 @@ from kaggleops.cli.output import err, out, print_json
     show_default=True,
     help="Where the bucket lies; it cannot tell us with the rights that a run needs.",
 )
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Look at no bucket: what a month of 20, 200 and 2,000 runs costs, with a server and "
+    "without.",
+)
+@click.option(
+    "--hours",
+    type=click.FloatRange(0, min_open=True),
+    default=9,
+    show_default=True,
+    help="With --plan: of a run.",
+)
+@click.option(
+    "--artifacts",
+    type=click.FloatRange(0),
+    default=100,
+    show_default=True,
+    metavar="MIB",
+    help="With --plan: what a run leaves.",
+)
 @json_option
-def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
+def cost_command(
+    bucket: str | None, region: str, plan: bool, hours: float, artifacts: float, as_json: bool
+) -> None:
     """Estimate what a bucket costs a month, from what is in it."""
+    if plan:
+        from kaggleops.cli.cost_plan import print_plan
+        from kaggleops.reports.plan import Run
+
+        print_plan(Run(hours, artifacts * 2**20), region, as_json)
+    else:
+        _print_bucket(bucket, region, as_json)
+
+
+def _print_bucket(bucket: str | None, region: str, as_json: bool) -> None:
     from kaggleops.mlruns import EntityStore
     from kaggleops.reports.cost import Charge, charges, usage
     from kaggleops.reports.operations import IDLE_LOOK_SECONDS

@@ -16,6 +16,12 @@ from kaggleops.tracking.schedule import beat_interval, flush_interval
 IDLE_LOOK_SECONDS = 300.0
 """How often a server that nobody looks at asks for changes."""
 
+WATCHED_LOOK_SECONDS = 5.0
+"""How often it does while somebody looks."""
+
+LISTED_AT_ONCE = 1000
+"""Objects that one operation lists."""
+
 MONTH = 30 * 24 * 3600.0
 
 

@@ -70,6 +70,36 @@ class Prices:
         return self.free if region in self.free_regions else Allowance(0, 0, 0)
 
 
+@dataclass(frozen=True)
+class MachinePrices:
+    """What the server's machine costs, in US dollars.
+
+    Args:
+        source: where it was read.
+        read: how old the copies are from which it was read.
+        regions: where these prices hold, and one e2-micro that is no spot machine is free, with
+            `free_disk` gibibytes of standard disk.
+        e2_micro: an hour.
+        disk: a gibibyte of standard disk for a month.
+        free_disk: gibibytes.
+        address: an hour of an external IPv4 address in use.
+        nat: an hour of Cloud NAT for one machine, without the address that it uses.
+        nat_data: a gibibyte through it.
+        free_egress: gibibytes from the machine to the internet that are free.
+    """
+
+    source: str
+    read: str
+    regions: frozenset[str]
+    e2_micro: float
+    disk: float
+    free_disk: int
+    address: float
+    nat: float
+    nat_data: float
+    free_egress: int
+
+
 MIB = 2**20
 GIB = 2**30
 
@@ -116,4 +146,18 @@ CLOUD_STORAGE = Prices(
     free=Allowance(storage=5 * GIB, class_a=5_000, class_b=50_000),
     free_egress=100,
     free_regions=frozenset({"us-central1", "us-east1", "us-west1"}),
+)
+
+COMPUTE_ENGINE = MachinePrices(
+    source="https://cloud.google.com/compute/vm-instance-pricing, …/compute/disks-image-pricing, "
+    "…/nat/pricing",
+    read="from copies of 2024 to 2026",
+    regions=CLOUD_STORAGE.free_regions,
+    e2_micro=0.0084,
+    disk=0.040,
+    free_disk=30,
+    address=0.005,
+    nat=0.0014,
+    nat_data=0.045,
+    free_egress=1,
 )

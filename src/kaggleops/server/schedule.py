@@ -3,10 +3,7 @@
 import time
 from collections.abc import Callable
 
-from kaggleops.reports.operations import IDLE_LOOK_SECONDS
-
-WATCHED_LOOK_SECONDS = 5.0
-"""How often the server asks for changes while somebody looks."""
+from kaggleops.reports.operations import IDLE_LOOK_SECONDS, WATCHED_LOOK_SECONDS
 
 WATCHED_FOR_SECONDS = 120.0
 """For how long after a request somebody is taken to look; an open page of the UI asks each 30 s."""
