@@ -35,7 +35,10 @@ if toy == "breaks the wrapper":
     begun = Path(os.environ["KAGGLEOPS_HOME"]).parents[1] / "begun"
     begun.unlink()
     os.mkfifo(begun)  # who reads it waits for ever
-if toy in ("waits", "is deaf"):
+if toy == "talks":
+    for _ in range(5):
+        print("again and again", flush=True)
+if toy in ("waits", "is deaf", "talks"):
     kernel = '''
 import signal, sys, time
 def end(*_):

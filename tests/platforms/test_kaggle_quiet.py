@@ -1,5 +1,6 @@
 """Threads that use Kaggle's client at once: `kaggleops status` asks about eight runs at a time."""
 
+import sys
 import threading
 
 import pytest
@@ -14,7 +15,7 @@ def test_two_that_are_quiet_at_once(capsys: pytest.CaptureFixture[str]) -> None:
         with quiet():
             first_in.set()
             second_in.wait()
-            print("something of the client's")
+            sys.stdout.write("something of the client's\n")
         first_out.set()
 
     def second() -> None:
@@ -22,12 +23,12 @@ def test_two_that_are_quiet_at_once(capsys: pytest.CaptureFixture[str]) -> None:
         with quiet():
             second_in.set()
             first_out.wait()
-            print("something more")
+            sys.stdout.write("something more\n")
 
     threads = [threading.Thread(target=each) for each in (first, second)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    print("a result")
+    sys.stdout.write("a result\n")
     assert capsys.readouterr().out == "a result\n"

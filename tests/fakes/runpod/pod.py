@@ -110,10 +110,11 @@ class Pod:
         """Return when its log contains that.
 
         Raises:
-            TimeoutError: it does not after `timeout` seconds.
+            TimeoutError: the pod is gone, or so many seconds have passed, and it does not.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: text in self.text, timeout):
+            self._changed.wait_for(lambda: text in self.text or self._gone, timeout)
+            if text not in self.text:
                 raise TimeoutError(f"the pod is {self.status}; its log:\n{self.text}")
 
     @property

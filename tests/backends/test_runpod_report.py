@@ -1,0 +1,139 @@
+"""What a pod tells the bucket, and how its log is read: from RunPod, and afterwards from there."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from kaggleops.backends.runpod import claim, log, report
+from kaggleops.backends.runpod.client import RunPod, RunPodError
+from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.mlruns import EntityStore, Kind
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.runpod_server import RunPodServer
+
+from .light_pods import light_pods
+
+
+def a_run(bucket: Bucket) -> str:
+    bucket.prepare()
+    mlflow.set_tracking_uri(tracking_uri(bucket.uri))
+    client = mlflow.MlflowClient()
+    run_id: str = client.create_run(client.create_experiment("pods")).info.run_id
+    return run_id
+
+
+def told(bucket: Bucket, run_id: str, code: int | None, log: Path) -> int:
+    said = {"bucket": bucket.uri, "run_id": run_id, "code": code, "cost": 0.5, "log": str(log)}
+    return report.main([json.dumps(said)])
+
+
+def in_bucket(bucket: Bucket, run_id: str) -> tuple[str, dict[str, str]]:
+    """Return a run's status and tags as another machine sees them."""
+    store = EntityStore(bucket)
+    run = store.find(Kind.RUN, run_id)
+    assert run
+    stored = store.read(run)
+    assert stored
+    tags = {
+        name.removeprefix("tags/"): value.decode()
+        for name, value in stored.entity.files.items()
+        if name.startswith("tags/")
+    }
+    status = mlflow.entities.RunStatus.to_string(stored.entity.meta["status"])
+    return status, tags
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "how"),
+    [
+        (1, "FAILED", "exit code 1"),
+        (124, "KILLED", "its time was up"),
+        (None, "KILLED", "its container was stopped or started again"),
+    ],
+)
+def test_a_run_that_is_still_open_ends_as_its_job_did(
+    bucket: Bucket, tmp_path: Path, code: int | None, status: str, how: str
+) -> None:
+    run_id = a_run(bucket)
+    (tmp_path / "log.txt").write_text("one\n\ntwo \u2028 halves\n")
+    assert told(bucket, run_id, code, tmp_path / "log.txt") == 0
+    found, tags = in_bucket(bucket, run_id)
+    assert (found, tags["job_ended"], tags["cost_usd"]) == (status, how, "0.5000")
+    assert tags.get("exit_code") == (None if code is None else str(code))
+    assert log.kept(bucket, run_id) == ["one", "", "two \u2028 halves"]
+    # Another job of the same run.
+    (tmp_path / "log.txt").write_text("three\n")
+    told(bucket, run_id, code, tmp_path / "log.txt")
+    assert log.kept(bucket, run_id) == ["three"]
+
+
+def test_a_run_that_has_ended_stays_as_it_is(bucket: Bucket, tmp_path: Path) -> None:
+    run_id = a_run(bucket)
+    mlflow.MlflowClient().set_terminated(run_id, "FINISHED")
+    assert told(bucket, run_id, 0, tmp_path / "no log") == 0
+    found, tags = in_bucket(bucket, run_id)
+    assert (found, "job_ended" in tags, tags["exit_code"]) == ("FINISHED", False, "0")
+
+
+def test_a_bucket_that_refuses(
+    gcs_server: GcsServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gcs_server.create_bucket("our-bucket")
+    bucket = open_bucket("gs://our-bucket")
+    run_id = a_run(bucket)
+    gcs_server.deny("our-bucket", write=True)
+    assert told(bucket, run_id, 0, tmp_path / "no log") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_job_is_begun_once(bucket: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = a_run(bucket)
+    assert claim.main([bucket.uri, run_id, "pod1"]) == 0
+    assert claim.main([bucket.uri, run_id, "pod1"]) == 1
+    assert "started again" in capsys.readouterr().out
+    assert claim.main([bucket.uri, run_id, "pod2"]) == 0
+
+
+def test_a_log_that_breaks_off_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunPodServer(tmp_path, {"PYTHONPATH": str(tmp_path / "toys")}) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        pod = light_pods(tmp_path, server).create("talks")
+        pod.wait_for_log("the kernel waits")
+        # In one second, and so with one id: each break begins anew with all of them.
+        server.drop_streams += [0, 2, 5, 7]
+        reading = log.Reading(partial(RunPod().log, pod.id), pod.created)
+        lines = []
+        for line in log.follow(reading, lambda: pod.status == "TERMINATED"):
+            lines.append(line)
+            if line == "the kernel waits":
+                pod.delete()
+        assert server.drop_streams == []
+        assert lines == pod.text.split("\n")
+        assert lines.count("again and again") == 5
+
+
+def test_a_stream_is_taken_up_from_its_last_event() -> None:
+    asked = []
+
+    def opened(after: str) -> Iterable[str]:
+        asked.append(after)
+        shown = {"0": ["1 a", "2 b", "2 b"], "2": ["2 b", "2 b", "2 c", "3 b"], "3": ["3 b"]}
+        for event in shown[after]:
+            yield f"id: {event[0]}"
+            yield f'data: {{"line": "{event[2]}"}}'
+            yield ""
+        raise RunPodError("reading", "it broke off")
+
+    reading = log.Reading(opened, "0")
+    lines: list[str] = []
+    for _ in range(3):
+        with pytest.raises(RunPodError):
+            lines.extend(reading.on())
+    assert asked == ["0", "2", "3"]
+    assert lines == ["a", "b", "b", "c", "b"]
