@@ -11,12 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
+from kaggleops.backends.colab.job import Job
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.project.git import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes import platforms
+from tests.fakes.colab import FakeColab
 from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.runpod_server import RunPodServer
 
@@ -116,6 +118,56 @@ class InDocker(Place):
         self.engine.__exit__()
 
 
+class OnColab(Place):
+    """An account on Colab, whose runtimes wait to be allocated until they are started."""
+
+    name = "colab"
+    machine = "colab"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
+        self.colab = FakeColab(world.folder / "colab-account", outside)
+        self.colab.__enter__()
+        self.colab.behave(hold=True)
+        self.key = self.colab.folder / "key.json"
+        self.key.write_text('{"type": "fake"}')
+        self._jobs: list[Job] = []
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"cli": str(self.colab.program), "credentials": str(self.key), "accelerator": ""}
+
+    def submit(self, *overrides: str, entry_point: str = "main") -> RemoteRun:
+        run = super().submit(*overrides, entry_point=entry_point)
+        self._jobs.append(self.job(run))
+        return run
+
+    def job(self, run: RemoteRun) -> Job:
+        """Return the job of a run."""
+        return Job(Path(run.tags["colab_job"].partition(":")[2]))
+
+    def start(self, run: RemoteRun) -> None:
+        self.colab.let_go(self.job(run).session)
+
+    def wait(self, run: RemoteRun) -> None:
+        self.job(run).wait()
+
+    def close(self) -> None:
+        for job in self._jobs:
+            end_supervisor(job)
+        self.colab.__exit__()
+
+
+def end_supervisor(job: Job) -> None:
+    """End a supervisor without a word, as a machine that loses power does."""
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(job.folder) in each.cmdline():
+                each.kill()
+                each.wait()
+
+
 class ByHand(Place):
     """Somebody who takes the notebook to Colab."""
 
@@ -192,6 +244,7 @@ class OnRunPod(Place):
 
 
 PLACES: dict[str, Callable[[World], Place]] = {
+    "colab": OnColab,
     "docker": InDocker,
     "kaggle": OnKaggle,
     "manual": ByHand,

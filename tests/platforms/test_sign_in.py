@@ -79,6 +79,11 @@ def test_gclouds_own(tmp_path: Path) -> None:
     assert sign_in(environment).line == "application-default credentials of gcloud"
 
 
+def test_on_colab_enterprise_nobody_has_to_sign_in(tmp_path: Path) -> None:
+    environment = platforms.colab(tmp_path, VERTEX_PRODUCT="COLAB_ENTERPRISE")
+    assert sign_in(environment).line == "the service account of Colab Enterprise"
+
+
 def test_colabs_sign_in(tmp_path: Path) -> None:
     assert sign_in(platforms.colab(tmp_path, key=KEY)).line == "Colab's sign-in"
 

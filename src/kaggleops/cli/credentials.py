@@ -10,7 +10,7 @@ from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.errors import UsageError
 
-PLATFORMS = click.Choice(["kaggle", "runpod", "docker"])
+PLATFORMS = click.Choice(["kaggle", "runpod", "docker", "colab"])
 
 
 def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,6 +69,17 @@ class File(KeyPlace):
         return f"docker run -v {self.path}:/{KEY_FILE}:ro -e {variable} …"
 
 
+class ColabFile(File):
+    """A private file, which `-b colab` uploads to each of its runtimes."""
+
+    def __init__(self) -> None:
+        super().__init__("colab")
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand."""
+        return "kaggleops run -b colab …"
+
+
 class RunPodSecret(File):
     """A file to paste from: RunPod's API (v2) has no call for secrets."""
 
@@ -131,6 +142,7 @@ PLACES: Mapping[str, type[KeyPlace]] = {
     "kaggle": KaggleDataset,
     "runpod": RunPodSecret,
     "docker": File,
+    "colab": ColabFile,
 }
 
 

@@ -88,6 +88,12 @@ def _on_google_cloud() -> bool:
     return False
 
 
+def _colab_enterprise(platform: Platform) -> str:
+    # Nobody is there to sign in, and nobody has to: the machine is who the execution names.
+    enterprise = os.environ.get("VERTEX_PRODUCT") == "COLAB_ENTERPRISE"
+    return "the service account of Colab Enterprise" if enterprise else ""
+
+
 def _colab(platform: Platform) -> str:
     if platform.name != "colab":
         return ""
@@ -156,6 +162,7 @@ def _environment(platform: Platform) -> str:
 
 _WAYS: tuple[Callable[[Platform], str], ...] = (
     _already_there,
+    _colab_enterprise,
     _colab,
     _kaggle_secret,
     _kaggle_cloud_sdk,

@@ -1,0 +1,152 @@
+"""Google's Colab CLI, driven as a process with a HOME of its own.
+
+Read in google-colab-cli 0.7.5: its exit codes say little, and its debug log keeps the headers of
+its requests. So what counts is what it prints and lists, and its files lie in a private folder.
+"""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.folders import write_private
+
+_SECONDS = 1200.0  # for one answer: an allocation is tried four times, minutes each
+_RATE = re.compile(r"Usage rate: ([\d.]+)/hr")
+_LISTED = re.compile(r"\[(?P<name>[^]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<hardware>\S+)")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the CLI printed, and its exit code."""
+
+    code: int
+    output: str
+
+    @property
+    def last_line(self) -> str:
+        """The last line that says something."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        return lines[-1].removeprefix("[colab] ") if lines else "it said nothing"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A runtime as the CLI lists it.
+
+    Args:
+        name: the session's; `?` for one that this configuration of the CLI did not make.
+        endpoint: what Colab calls the runtime.
+        hardware: its accelerator, or CPU.
+    """
+
+    name: str
+    endpoint: str
+    hardware: str
+
+
+class ColabCli:
+    """The CLI.
+
+    Args:
+        program: its name or path.
+        auth: how it signs in: `oauth2` or `adc`.
+        home: its HOME, where it keeps who is signed in, and its logs.
+        sessions: the file where it keeps its sessions; jobs that run at once need one each.
+        lock: a file descriptor for its processes to inherit.
+    """
+
+    def __init__(
+        self, program: str, auth: str, home: Path, sessions: Path, lock: int | None = None
+    ) -> None:
+        self._command = [program, "--auth", auth, "--config", str(sessions)]
+        self.home = home
+        self._lock = lock
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it; it cannot ask anybody anything.
+
+        Raises:
+            UsageError: it is not installed.
+        """
+        settings = self.home / ".config/colab-cli/settings.json"
+        if not settings.exists():
+            # Else it looks for a newer version, and prints about that.
+            write_private(settings, json.dumps({"enable_update_check": False}))
+        try:
+            return subprocess.Popen(
+                [*self._command, *arguments],
+                env=self._environment(),
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=[] if self._lock is None else [self._lock],
+            )
+        except OSError as error:
+            problem = f"the Colab CLI cannot be started ({error.strerror}: {self._command[0]})"
+            hint = "Install it in an environment of its own: uv tool install google-colab-cli."
+            raise UsageError("using Colab", problem, hint) from None
+
+    def _environment(self) -> dict[str, str]:
+        gcloud = os.environ.get("CLOUDSDK_CONFIG") or str(Path.home() / ".config/gcloud")
+        return {
+            **os.environ,
+            "HOME": str(self.home),
+            "CLOUDSDK_CONFIG": gcloud,  # for --auth adc: HOME leads elsewhere now
+            "COLAB_CLI_REQUEST_TIMEOUT": "300",  # seconds; an allocation may take as long
+            "TMPDIR": str(self.home),  # where it saves pictures
+            "COLUMNS": "1000",
+        }
+
+    def ask(self, *arguments: str) -> Answer:
+        """Run it and return what came of it.
+
+        Raises:
+            UsageError: it is not installed.
+            KaggleOpsError: it does not end.
+        """
+        process = self.start(*arguments)
+        try:
+            output, _ = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            problem = f"`{arguments[0]}` did not end within {_SECONDS / 60:.0f} minutes"
+            raise KaggleOpsError("using Colab", problem) from None
+        finally:
+            process.kill()
+            process.wait()
+        return Answer(process.returncode, output)
+
+    def sessions(self) -> list[Session] | None:
+        """Return the runtimes that this account has, None where Colab does not say."""
+        answer = self.ask("sessions")
+        if answer.code:
+            return None
+        return [Session(**found.groupdict()) for found in _LISTED.finditer(answer.output)]
+
+    def rate(self) -> float | None:
+        """Return how many compute units an hour the account uses up now, None if it is not told.
+
+        The first question of every job: who is not signed in, is not told.
+        """
+        answer = self.ask("usage")
+        found = _RATE.search(answer.output)
+        return float(found[1]) if found and not answer.code else None
+
+    @property
+    def sign_in(self) -> str:
+        """The command with which a person signs in, once."""
+        auth = self._command[2]
+        if auth == "adc":
+            wanted = ("openid", "cloud-platform", "userinfo.email", "colaboratory")
+            scopes = [
+                each if each == "openid" else f"https://www.googleapis.com/auth/{each}"
+                for each in wanted
+            ]
+            return f"gcloud auth application-default login --scopes={','.join(scopes)}"
+        return f"HOME={self.home} {self._command[0]} --auth {auth} usage"
