@@ -184,10 +184,11 @@ class KaggleServer:
         score: Callable[[bytes], float],
         daily_limit: int = 10,
         not_accepted_by: Collection[str] = (),
-    ) -> None:
+    ) -> Competition:
         """Begin a competition; `score` raises ValueError for what it cannot score."""
         made = Competition(slug, title, files, score, daily_limit, not_accepted_by)
         self._store.competitions[slug] = made
+        return made
 
     def add_model(self, ref: str, files: Mapping[str, bytes]) -> None:
         """Make a public model version, "owner/model/framework/instance/version"."""

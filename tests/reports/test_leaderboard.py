@@ -8,7 +8,7 @@ import pytest
 
 from kaggleops.project.git_history import nearest_before
 from kaggleops.reports.history import Scored
-from kaggleops.reports.leaderboard import leaderboard, main_metric
+from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
 from tests.command import kaggleops
 from tests.reports.lab import Lab
 
@@ -20,11 +20,23 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_path: Path) -> None:
-    lab.log(lab.merged, "without folds", {"lr": "0.2"}, 0.67, backend="kaggle", git_branch="idea")
+    tags = {"backend": "kaggle", "git_branch": "idea"}
+    merged = lab.log(lab.merged, "without folds", {"lr": "0.2"}, 0.67, **tags)
     here = {"cwd": lab.repository.folder, "KAGGLEOPS_HOME": str(tmp_path / "home")}
-    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", **here)
+    # What Kaggle says of three of them, which it ranks otherwise.
+    client = mlflow.MlflowClient(lab.tracking_uri)
+    for run_id, score in (
+        (merged, 0.70),
+        (lab.runs[lab.better][0], 0.72),
+        (lab.runs[lab.worse][0], 0.50),
+    ):
+        client.log_metric(run_id, "public_score", score)
+    plot = tmp_path / "plot.png"
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", "--plot", plot, **here)
     assert done.code == 0, done.errors
     assert done.json["metric"] == "jaccard"
+    assert done.json["rank_correlation"] == {"public_score": pytest.approx(0.5)}
+    assert plot.read_bytes().startswith(b"\x89PNG")
     commits = {each["commit"]: each for each in done.json["commits"]}
     assert list(commits) == [lab.merged, lab.better, lab.base, lab.worse]
     assert commits[lab.worse]["parent"] == lab.merged
@@ -36,6 +48,7 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert [each["commit"] for each in done.json["commits"]] == [lab.merged]
     done = kaggleops("leaderboard", "--bucket", lab.bucket, **here)
     assert "Learn much faster" in done.output
+    assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
     done = kaggleops("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
     assert done.code == 2
     assert "'soon' is no age" in done.error
@@ -62,6 +75,7 @@ def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None
     assert second.score.mean == pytest.approx(0.51)
     assert first.submitted == {"public_score": 0.71}
     assert [entry.sha for entry in leaderboard(runs, "loss", {})] == ["b", "a"]
+    assert submitted_pairs([first, second], "public_score") == [(pytest.approx(0.61), 0.71)]
     assert not any(entry.regression for entry in leaderboard(runs, "loss", {"b": "a"}))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kaggleops.reports.statistics import bootstrap, difference, summarize
+from kaggleops.reports.statistics import bootstrap, difference, rank_correlation, summarize
 
 A = {0: 0.61, 1: 0.64, 2: 0.60, 3: 0.66, 4: 0.63}
 B = {0: 0.63, 1: 0.65, 2: 0.64, 3: 0.66, 4: 0.66}
@@ -76,3 +76,10 @@ def test_the_bootstrap_agrees_with_scipys_and_is_the_same_each_time() -> None:
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
     assert bootstrap(list(first), list(second)) == found
+
+
+def test_ranks_are_compared_where_there_is_something_to_rank() -> None:
+    assert rank_correlation([(0.1, 1), (0.2, 10), (0.3, 11)]) == pytest.approx(1)
+    assert rank_correlation([(0.1, 3), (0.2, 2), (0.3, 1)]) == pytest.approx(-1)
+    assert rank_correlation([(0.1, 3), (0.2, 2)]) is None
+    assert rank_correlation([(0.1, 3), (0.2, 3), (0.3, 3)]) is None

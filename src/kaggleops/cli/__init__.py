@@ -38,6 +38,7 @@ from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
+from kaggleops.cli.submit import submit_command
 from kaggleops.cli.tunnel import tunnel_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
@@ -79,6 +80,7 @@ for command in (
     download_command,
     cleanup_command,
     data_command,
+    submit_command,
     quota_command,
     reap_command,
     doctor_command,

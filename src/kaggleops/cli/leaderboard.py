@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from kaggleops.errors import UsageError
 if TYPE_CHECKING:
     from kaggleops.reports.leaderboard import Entry
 
+PUBLIC = "public_score"
+
 _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
@@ -25,6 +28,12 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 @click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
 @click.option("--branch", metavar="NAME", help="Only runs of this branch.")
 @click.option("--backend", metavar="NAME", help="Only runs on kaggle, colab, local …")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw each commit's own score (CV) against Kaggle's (LB) as a PNG.",
+)
 @json_option
 def leaderboard_command(
     bucket: str | None,
@@ -33,11 +42,13 @@ def leaderboard_command(
     since: str | None,
     branch: str | None,
     backend: str | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Show the commits of an experiment, the best first.
 
-    A commit that is worse than the one before it, beyond chance, is marked as a regression.
+    A commit that is worse than the one before it, beyond chance, is marked as a regression. Below
+    the table stands how far Kaggle's scores rank the commits alike (Spearman's correlation).
     """
     from kaggleops.project.git_history import nearest_before, repository_around, subjects
     from kaggleops.reports.leaderboard import leaderboard, main_metric
@@ -66,10 +77,20 @@ def leaderboard_command(
     before = nearest_before(repository, shas) if repository else {}
     entries = leaderboard(runs, metric, before)
     said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
+    correlations = _correlations(entries)
+    if plot:
+        _draw(entries, metric, plot)
     if as_json:
-        print_json(metric=metric, commits=[_plain(entry) for entry in entries])
+        print_json(
+            metric=metric,
+            rank_correlation={name: each for name, (each, _) in correlations.items()},
+            commits=[_plain(entry) for entry in entries],
+        )
     elif entries:
         _show(entries, metric, said)
+        for name, (correlation, count) in correlations.items():
+            text = f"Rank correlation of {metric} and {name}: {correlation:+.2f}"
+            out.print(f"{text} over {count} commits.", highlight=False)
     else:
         listed = ", ".join(sorted(counted)[:8]) or "none"
         out.print(f"No finished run has a commit and {metric}. Metrics: {listed}.", highlight=False)
@@ -82,6 +103,32 @@ def _since_ms(age: str | None) -> int:
     if match is None:
         raise UsageError("reading --since", f"{age!r} is no age", "Write 12h, 7d or 2w.")
     return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
+
+
+def _correlations(entries: Sequence["Entry"]) -> dict[str, tuple[float, int]]:
+    """Return how far each of Kaggle's scores orders the commits as ours does, and over how many."""
+    from kaggleops.reports.history import SUBMITTED
+    from kaggleops.reports.leaderboard import submitted_pairs
+    from kaggleops.reports.statistics import rank_correlation
+
+    pairs = {name: submitted_pairs(entries, name) for name in SUBMITTED}
+    found = {name: (rank_correlation(some), len(some)) for name, some in pairs.items()}
+    return {name: (each, count) for name, (each, count) in found.items() if each is not None}
+
+
+def _draw(entries: Sequence["Entry"], metric: str, file: Path) -> None:
+    from kaggleops.reports.charts import scatter
+
+    name = "private_score" if any("private_score" in e.submitted for e in entries) else PUBLIC
+    points = {
+        entry.sha[:10]: (entry.score.mean, entry.submitted[name])
+        for entry in entries
+        if name in entry.submitted
+    }
+    if not points:
+        hint = "`kaggleops submit RUN` records Kaggle's score."
+        raise UsageError(f"drawing {file}", "no commit on the board was submitted", hint)
+    file.write_bytes(scatter(points, "CV against LB", metric, name))
 
 
 def _plain(entry: "Entry") -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mlflow
 
@@ -33,16 +34,46 @@ def chart(curves: Mapping[str, Points], title: str, ylabel: str = "") -> bytes:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    figure, axes = _axes(title, "step", ylabel)
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=name, marker="." if len(points) < 20 else None)
+    axes.legend()
+    return _png(figure)
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]], title: str, xlabel: str, ylabel: str
+) -> bytes:
+    """Return a PNG of points, each with its name beside it.
+
+    Args:
+        points: where they are, by name.
+        title: above it.
+        xlabel: below it.
+        ylabel: beside it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = _axes(title, xlabel, ylabel)
+    for name, place in points.items():
+        axes.plot(*place, marker="o", color="tab:blue")
+        axes.annotate(name, place, xytext=(5, 5), textcoords="offset points", fontsize=8)
+    return _png(figure)
+
+
+def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Any, Any]:
     # The figure alone: pyplot would change how the notebook's own figures are shown.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel="step", ylabel=ylabel)
-    for name, points in curves.items():
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=name, marker="." if len(points) < 20 else None)
+    axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
-    axes.legend()
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()

@@ -1,5 +1,6 @@
 """The commits of an experiment by their best score, and where one made it worse."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,20 @@ def leaderboard(runs: Sequence[Scored], metric: str, before: Mapping[str, str]) 
     return sorted(entries, key=lambda entry: (-sign * entry.score.mean, entry.sha))
 
 
+def submitted_pairs(entries: Sequence[Entry], name: str) -> list[tuple[float, float]]:
+    """Return the mean score of each entry with Kaggle's, for those that were submitted.
+
+    Args:
+        entries: the board.
+        name: which of Kaggle's scores, of `SUBMITTED`.
+    """
+    return [
+        (entry.score.mean, entry.submitted[name])
+        for entry in entries
+        if name in entry.submitted and math.isfinite(entry.score.mean)
+    ]
+
+
 def main_metric(counted: Mapping[str, int]) -> str:
     """Return the metric that most runs have and that is a score, as far as its name tells.
 
@@ -97,9 +112,10 @@ def _entry(sha: str, best: Mapping[str, Sequence[Scored]], metric: str, parent: 
         change is not None and change.significant and (change.mean < 0) == higher_is_better(metric)
     )
     submitted: dict[str, float] = {}
+    better = max if higher_is_better(metric) else min
     for run in runs:
         for name, value in run.submitted.items():
-            submitted[name] = max(value, submitted.get(name, value))
+            submitted[name] = better(value, submitted.get(name, value))
     backends = sorted({run.backend for run in runs} - {""})
     ids = tuple(run.id for run in runs)
     return Entry(sha, ids, score, ", ".join(backends), submitted, parent, change, regression)

@@ -131,6 +131,20 @@ def bootstrap(
     )
 
 
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return Spearman's correlation of pairs: 1 where both sides order them alike, -1 where not.
+
+    Returns:
+        None where there are fewer than three, or one side is all the same.
+    """
+    from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+    first, second = {a for a, _ in pairs}, {b for _, b in pairs}
+    if len(pairs) < 3 or len(first) < 2 or len(second) < 2:
+        return None
+    return float(spearmanr(pairs).statistic)
+
+
 def _t(freedom: float) -> float:
     """Return the quantile of Student's distribution that the interval's half width takes."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from kaggleops.bucket.keys import is_key
@@ -20,6 +20,9 @@ from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 
+if TYPE_CHECKING:
+    from kaggleops.platforms.kaggle.client import Client
+
 _T = TypeVar("_T")
 
 _PAGE = 100  # files in one answer
@@ -28,11 +31,16 @@ _ATTEMPTS = 3  # at a file whose answer breaks off
 
 
 class KaggleOrigin(Origin):
-    """One competition, dataset or model, as the user of this machine may see it."""
+    """One competition, dataset or model, as the user of this machine may see it.
 
-    def __init__(self, address: OnKaggle) -> None:
+    Args:
+        address: which.
+        client: that of a user who is signed in already.
+    """
+
+    def __init__(self, address: OnKaggle, client: "Client | None" = None) -> None:
         self._address = address
-        self._client = sign_in()
+        self._client = client or sign_in()
 
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Ask once for every 100 files, and once for the version of a dataset."""

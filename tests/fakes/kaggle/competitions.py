@@ -38,19 +38,38 @@ class Competitions:
             if _left_today(competition, user) == 0:
                 raise bad_request("You have reached the daily limit of submissions.")
             blob = self._store.take_blob(request.blob_file_tokens)
-            content = blob.content or b""
-            score, error = _scored(competition, content)
-            made = Submission(
-                self._store.next_id(),
-                user.name,
-                blob.name,
-                request.submission_description or "",
-                len(content),
-                score,
-                error,
+            made = self._scored(
+                competition, user, blob.name, request.submission_description, blob.content or b""
             )
-            competition.submissions.append(made)
         return {"message": f"Successfully submitted to {competition.title}", "ref": made.ref}
+
+    def submit_code(self, user: User, request: types.ApiCreateCodeSubmissionRequest) -> Content:
+        with self._store.lock:
+            competition = self._store.competition(request.competition_name)
+            if _left_today(competition, user) == 0:
+                raise bad_request("You have reached the daily limit of submissions.")
+            kernel = self._store.kernel(user, request.kernel_owner, request.kernel_slug)
+            versions = {version.number: version for version in kernel.versions}
+            version = versions.get(request.kernel_version)
+            outputs = version.session.outputs() if version and version.session else {}
+            if request.file_name not in outputs:
+                raise bad_request(f"The notebook's version has no output {request.file_name!r}")
+            content = outputs[request.file_name].read_bytes()
+            name, said = request.file_name, request.submission_description
+            made = self._scored(competition, user, name, said, content)
+        return {"message": f"Successfully submitted to {competition.title}", "ref": made.ref}
+
+    def _scored(
+        self, competition: Competition, user: User, name: str, said: str, content: bytes
+    ) -> Submission:
+        score, error = _scored(competition, content)
+        made = Submission(
+            self._store.next_id(), user.name, name, said or "", len(content), score, error
+        )
+        if not error:
+            made.private_score = competition.private(content)
+        competition.submissions.append(made)
+        return made
 
     def submissions(self, user: User, request: types.ApiListSubmissionsRequest) -> Content:
         competition = self._store.competition(request.competition_name)
@@ -58,7 +77,9 @@ class Competitions:
         some, token = page_of(mine, request.page_size, request.page_token, request.page)
         pending = self._behaviour.score_is_late()
         return {
-            "submissions": [_described(each, pending=pending) for each in some],
+            "submissions": [
+                _described(each, pending=pending, ended=competition.ended) for each in some
+            ],
             "nextPageToken": token,
         }
 
@@ -75,7 +96,11 @@ class Competitions:
         ranked = sorted(best.values(), key=scored.index, reverse=True)
         some, token = page_of(ranked, request.page_size, request.page_token)
         teams = [
-            {"teamName": each.user, "submissionDate": timestamp(each.date), "score": _shown(each)}
+            {
+                "teamName": each.user,
+                "submissionDate": timestamp(each.date),
+                "score": _shown(each.score),
+            }
             for each in some
         ]
         return {"submissions": teams, "nextPageToken": token}
@@ -98,7 +123,7 @@ def _left_today(competition: Competition, user: User) -> int:
     return competition.daily_limit - len(made)
 
 
-def _described(submission: Submission, *, pending: bool) -> Content:
+def _described(submission: Submission, *, pending: bool, ended: bool) -> Content:
     status = "PENDING" if pending else "ERROR" if submission.error else "COMPLETE"
     return {
         "ref": submission.ref,
@@ -107,12 +132,13 @@ def _described(submission: Submission, *, pending: bool) -> Content:
         "description": submission.description,
         "errorDescription": "" if pending else submission.error,
         "fileName": submission.file_name,
-        "publicScore": "" if pending else _shown(submission),
+        "publicScore": "" if pending else _shown(submission.score),
+        "privateScore": _shown(submission.private_score) if ended and not pending else "",
         "status": status,
         "submittedBy": submission.user,
         "teamName": submission.user,
     }
 
 
-def _shown(submission: Submission) -> str:
-    return "" if submission.score is None else f"{submission.score:.5f}"
+def _shown(score: float | None) -> str:
+    return "" if score is None else f"{score:.5f}"

@@ -90,6 +90,7 @@ class Router:
             competition_types,
             StartSubmissionUpload=self._blobs.start_submission,
             CreateSubmission=competitions.submit,
+            CreateCodeSubmission=competitions.submit_code,
             ListSubmissions=competitions.submissions,
             GetSubmissionLimits=competitions.limits,
             GetLeaderboard=competitions.leaderboard,

@@ -104,6 +104,7 @@ class Submission:
     size: int
     score: float | None
     error: str
+    private_score: float | None = None
     date: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -112,7 +113,7 @@ class Competition:
     """A competition whose rules all users have accepted but those named.
 
     `score` returns what a submitted file scores (more is better), or raises ValueError with what
-    is wrong with it.
+    is wrong with it. `private` is what is shown once the competition has `ended`.
     """
 
     slug: str
@@ -121,6 +122,8 @@ class Competition:
     score: Callable[[bytes], float]
     daily_limit: int
     not_accepted_by: Collection[str] = ()
+    private: Callable[[bytes], float] = lambda content: 0.0
+    ended: bool = False
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     submissions: list[Submission] = field(default_factory=list)
 

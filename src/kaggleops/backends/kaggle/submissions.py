@@ -1,0 +1,238 @@
+"""What was submitted to a competition: sending it, finding it again, and its score.
+
+Kaggle's own list of submissions is the truth. Each one that is sent says in its description which
+run it is of and what it holds, so what was sent and whose answer was lost is found there, and so is
+what somebody sent before, from whatever machine.
+"""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from kaggleops.backends.kaggle.sample import check_against, sample_of
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.kaggle.http import NoAnswerError, NotTakenError, NotThereError
+
+Status = Literal["PENDING", "COMPLETE", "ERROR"]
+
+_PAGE = 100  # submissions in one answer
+_LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that
+_MARK = re.compile(r"\[kaggleops (?P<run>\S+) (?P<content>[0-9a-f]{16})\]")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One submission, as Kaggle lists it.
+
+    Args:
+        ref: Kaggle's number of it.
+        competition: which competition it is for.
+        status: whether it has been scored.
+        submitted: when it was sent.
+        public_score: None where there is none yet.
+        private_score: None until the competition has ended.
+        error: why Kaggle could not score it, or "".
+        content: the mark of what it holds, "" where it was sent otherwise.
+    """
+
+    ref: int
+    competition: str
+    status: Status
+    submitted: datetime
+    public_score: float | None
+    private_score: float | None
+    error: str
+    content: str
+
+    @property
+    def page(self) -> str:
+        """Where people see it."""
+        return f"https://www.kaggle.com/competitions/{self.competition}/submissions"
+
+
+class Competition:
+    """One competition, as the user of this machine may submit to it.
+
+    Args:
+        name: its name in its address.
+
+    Raises:
+        UsageError: nobody is signed in to Kaggle.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._client = sign_in()
+
+    def check(self, file: Path, folder: Path) -> bool:
+        """Make sure that the competition would take a file; False where it has no sample.
+
+        Args:
+            file: which.
+            folder: where the sample is kept.
+
+        Raises:
+            UsageError: it would not.
+            KaggleOpsError: the sample cannot be had.
+        """
+        sample = sample_of(self.name, folder, self._client)
+        if sample is not None:
+            check_against(sample, file)
+        return sample is not None
+
+    def submit_file(self, file: Path, run_id: str, message: str) -> Submission:
+        """Submit a file.
+
+        Raises:
+            UsageError: it was submitted before.
+            KaggleOpsError: Kaggle does not take it, or no more today.
+        """
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+        def send(client: Any, said: str) -> Any:
+            return client.competition_submit(str(file), said, self.name, quiet=True)
+
+        return self._submit(send, run_id, message, content, file.name)
+
+    def submit_notebook(self, ref: str, file: str, run_id: str, message: str) -> Submission:
+        """Submit the latest version of a notebook, to a code competition.
+
+        Args:
+            ref: the notebook, owner/slug.
+            file: its output file that is scored.
+            run_id: whose notebook it is.
+            message: for people.
+
+        Raises:
+            UsageError: it was submitted before.
+            KaggleOpsError: Kaggle does not take it, or no more today.
+        """
+        version = self._version(ref)
+        content = hashlib.sha256(f"{ref} {version} {file}".encode()).hexdigest()[:16]
+
+        def send(client: Any, said: str) -> Any:
+            return client.competition_submit_code(
+                file, said, self.name, kernel=ref, kernel_version=version, quiet=True
+            )
+
+        return self._submit(send, run_id, message, content, f"{file} of {ref}, version {version}")
+
+    def find(self, ref: int) -> Submission:
+        """Return a submission as it is now.
+
+        Raises:
+            KaggleOpsError: Kaggle does not list it.
+        """
+        for each in self._list():
+            if each.ref == ref:
+                return each
+        raise KaggleOpsError(f"looking for submission {ref} to {self.name}", "Kaggle lists no such")
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _submit(
+        self,
+        send: Callable[[Any, str], Any],
+        run_id: str,
+        message: str,
+        content: str,
+        what: str,
+    ) -> Submission:
+        doing = f"submitting {what} to {self.name}"
+        if before := self._holding(content):
+            score = f", {before.public_score:g}" if before.public_score is not None else ""
+            problem = f"the same was submitted on {before.submitted:%d %B %H:%M} UTC{score}"
+            hint = "`kaggleops submit RUN --scores` records its score on a run."
+            raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
+        self._refuse_over_limit(doing)
+        said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {run_id} {content}]".strip()
+        try:
+            # Not to be repeated: each that arrives is one of the day's.
+            client = sign_in(again=False)
+            answer = client.quietly(doing, lambda: send(client, said))
+        except NoAnswerError:
+            if arrived := self._holding(content):
+                return arrived
+            raise
+        except (NotTakenError, NotThereError) as error:
+            rules = f"https://www.kaggle.com/competitions/{self.name}/rules"
+            raise KaggleOpsError(
+                doing, error.problem, f"Are its rules accepted? {rules}"
+            ) from error
+        if not answer.ref:
+            raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
+        return self.find(int(answer.ref))
+
+    def _refuse_over_limit(self, doing: str) -> None:
+        limits = self._client.quietly(
+            doing, lambda: self._client.competition_get_submission_limits(self.name)
+        )
+        # Who never submitted is in no team yet, and has all of them at zero.
+        if limits.num_allowed_now or not (limits.num_today or limits.num_total):
+            return
+        if limits.limited_by_total:
+            raise KaggleOpsError(doing, f"all {limits.num_total} submissions are used up")
+        now = datetime.now(UTC)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+        minutes = int((midnight - now).total_seconds() // 60)
+        problem = f"all {limits.num_today} of today are used"
+        hint = f"The next is free at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
+        raise KaggleOpsError(doing, problem, hint)
+
+    def _version(self, ref: str) -> int:
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+        request = ApiGetKernelRequest()
+        request.user_name, request.kernel_slug = ref.split("/")
+        found = self._client.ask(f"looking for {ref} on Kaggle", "get_kernel", request)
+        return int(found.metadata.current_version_number or 0)
+
+    # -- finding ------------------------------------------------------------------------------
+
+    def _holding(self, content: str) -> Submission | None:
+        """Return the submission that holds this and did not fail, if there is one."""
+        found = (each for each in self._list() if each.content == content)
+        return next((each for each in found if each.status != "ERROR"), None)
+
+    def _list(self) -> Iterator[Submission]:
+        """Yield all submissions, the newest first."""
+        doing = f"listing the submissions to {self.name}"
+        for number in itertools.count(1):
+            ask = partial(
+                self._client.competition_submissions,
+                self.name,
+                page_number=number,
+                page_size=_PAGE,
+            )
+            page = self._client.quietly(doing, ask) or ()
+            yield from map(self._described, page)
+            if len(page) < _PAGE:
+                return
+
+    def _described(self, listed: Any) -> Submission:
+        mark = _MARK.search(listed.description or "")
+        return Submission(
+            ref=int(listed.ref),
+            competition=self.name,
+            status=listed.status.name,
+            submitted=listed.date,
+            public_score=_score(listed.public_score),
+            private_score=_score(listed.private_score),
+            error=listed.error_description or "",
+            content=mark["content"] if mark else "",
+        )
+
+
+def _score(shown: str | None) -> float | None:
+    try:
+        return float(shown or "")
+    except ValueError:
+        return None
