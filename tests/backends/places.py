@@ -18,7 +18,7 @@ from kaggleops.project.git import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes import platforms
-from tests.fakes.colab import FakeColab
+from tests.fakes.colab.account import FakeColab
 from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.runpod_server import RunPodServer
 

@@ -4,13 +4,12 @@ import argparse
 import json
 import os
 import re
-import secrets
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.fakes.colab import make_fifo
+from tests.fakes.colab.fifo import make_fifo
 
 FOLDER = Path(os.environ["FAKE_COLAB"])
 HOME = Path(os.environ["HOME"]) / ".config/colab-cli"
@@ -69,7 +68,7 @@ def new(account: Account, given: argparse.Namespace) -> None:
         hardware = "V5E1" if given.tpu.lower() == "v5e1" else "V6E1"
     elif given.gpu:
         hardware = GPUS.get(given.gpu.lower(), "A100")
-    endpoint = f"m-s-{secrets.token_hex(6)}"
+    endpoint = f"m-s-{os.urandom(6).hex()}"
     root = FOLDER / "machines" / endpoint
     runtime = {"root": str(root), "hardware": BEHAVIOUR.get("gives") or hardware}
     (root / "content").mkdir(parents=True)

@@ -178,13 +178,16 @@ def _seen_in_the_bucket(job: Job, deadline: float) -> JobState:
 
 
 def _status(job: Job, experiment_id: str) -> str:
-    from kaggleops.bucket import open_bucket
+    from kaggleops.bucket import BucketUnavailableError, open_bucket
     from kaggleops.mlruns import EntityStore, run
     from kaggleops.mlruns.liveness import run_state
 
     store = EntityStore(open_bucket(job.tracking_uri))
     now_ms = time.time_ns() // 1_000_000
-    return run_state(store, run(experiment_id, job.run_id), now_ms).status
+    try:
+        return run_state(store, run(experiment_id, job.run_id), now_ms).status
+    except BucketUnavailableError:
+        return "RUNNING"  # nobody knows better, and the runtime may hold what was not sent yet
 
 
 def _released(job: Job, cli: ColabCli, pauses: Sequence[float]) -> bool:
