@@ -1,17 +1,19 @@
 """A bucket copied to another project or region, or brought back from a folder: verified."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
+from click.testing import CliRunner
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
+from kaggleops.cli import main
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityStore, experiment, run
 from kaggleops.mlruns.changes import LOG_KEY
 from kaggleops.mlruns.copying import copy_bucket
-from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.entities import main_file
 
@@ -133,6 +135,7 @@ def cloud(gcs_server: GcsServer) -> list[Bucket]:
 
 
 def test_between_clouds_no_byte_passes_here(cloud: list[Bucket], gcs_server: GcsServer) -> None:
+    gcs_server.rewrite_slowly()
     gcs_server.fail("lost-response", op="objects.rewrite", times=2)
     gcs_server.reset_counts()
     assert copy_bucket(*cloud).copied == 3
@@ -142,21 +145,22 @@ def test_between_clouds_no_byte_passes_here(cloud: list[Bucket], gcs_server: Gcs
     assert set(inserted) <= {LOG_KEY}
 
 
-def test_the_command_and_the_runs_at_their_new_home(
-    cloud: list[Bucket], gcs_server: GcsServer, tmp_path: Path
-) -> None:
-    done = kaggleops("copy", "gs://new-home", "--bucket", "gs://old-home", "--json", cwd=tmp_path)
-    assert done.code == 0, done.errors
-    assert (done.json["objects"], done.json["copied"]) == (3, 3)
+@pytest.mark.usefixtures("cloud")
+def test_the_command_and_the_runs_at_their_new_home(gcs_server: GcsServer) -> None:
+    command = ["copy", "gs://new-home", "--bucket", "gs://old-home", "--json"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["objects"], said["copied"], said["problems"]) == (3, 3, [])
     weights = f"gs://new-home/{ARTIFACT}"
     client = mlflow.MlflowClient("gs://new-home/mlruns")
     assert client.get_run("a" * 32).info.artifact_uri == weights.removesuffix("/weights.bin")
     assert mlflow.artifacts.load_text(weights) == "weights"
 
     gcs_server.delete_bucket("new-home")
-    missing = kaggleops("copy", "gs://new-home", "--bucket", "gs://old-home", cwd=tmp_path)
-    assert missing.code == 1
-    assert "gcloud storage buckets create gs://new-home" in missing.error
+    missing = CliRunner().invoke(main, command)
+    assert missing.exit_code == 1
+    assert "gcloud storage buckets create gs://new-home" in missing.stderr
 
 
 @pytest.mark.parametrize("places", [("a", "a"), ("a", "a/b"), ("a/b", "a")])

@@ -127,7 +127,11 @@ def terraform_steps(place: Place, folder: Path, *, ask: bool) -> list[Step]:
     return [
         *([_project(place)] if shutil.which("gcloud") else []),
         Step("Terraform's providers", (*terraform, "init", "-input=false")),
-        Step(f"everything in {folder}", (*terraform, "apply", *approve, *variables)),
+        Step(
+            f"everything in {folder}",
+            (*terraform, "apply", *approve, *variables),
+            hint="For a bucket that is there already, apply it with -var=create_bucket=false.",
+        ),
     ]
 
 

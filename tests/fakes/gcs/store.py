@@ -124,6 +124,7 @@ class Store:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.buckets: dict[str, Bucket] = {}
+        self.slow_rewrites = False
         # Of a real one's size, as those have tripped up clients that take them for floats.
         self._generation = 1_700_000_000_000_000
 
