@@ -142,6 +142,7 @@ def test_damage_on_the_way_is_mended_and_never_kept(
     with pytest.raises(DamagedError, match=r"its checksum is crc32c:.* instead of crc32c:"):
         fetch(manifest)
     assert project.files() == {}
+    assert not (project.folder / "data/p/.kaggleops-fetching").exists()
 
 
 def test_faults_that_pass_are_waited_for(gcs_server: GcsServer, project: Project) -> None:

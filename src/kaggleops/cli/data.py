@@ -1,13 +1,12 @@
 """`kaggleops data`: what a project reads and does not hold itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from kaggleops.cli.data_editing import add_command, import_command, push_command, rm_command
+from kaggleops.cli.data_output import bytes_going, counted, sized
 from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 
@@ -24,18 +23,6 @@ def data_command() -> None:
     """Fetch the files that config/data/resources.yaml declares."""
 
 
-@contextmanager
-def _bytes_coming(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show bytes that come; yield what to call with their total, and with each more."""
-    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield (
-            lambda total: bar.update(task, total=total),
-            lambda more: bar.update(task, advance=more),
-        )
-
-
 @data_command.command("fetch")
 @names_argument
 @click.option("--force", is_flag=True, help="Replace also what was changed here.")
@@ -50,7 +37,7 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
     from kaggleops.resources.manifest import find_manifest
 
     manifest = find_manifest(Path.cwd())
-    with _bytes_coming("Fetching") as (begin, progress):
+    with bytes_going("Fetching") as (begin, progress):
         done = fetch(manifest, names, force=force, dry_run=dry_run, begin=begin, progress=progress)
     if as_json:
         print_json(
@@ -82,7 +69,7 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
     from kaggleops.resources.manifest import find_manifest
 
     manifest = find_manifest(Path.cwd())
-    with _bytes_coming("Locking") as (_, progress):
+    with bytes_going("Locking") as (_, progress):
         locked = lock(manifest, names, progress)
     chosen = {name: locked[name] for name in names or manifest.resources}
     if as_json:
@@ -155,16 +142,5 @@ def _row(status: "Status") -> tuple[str, ...]:
     )
 
 
-def counted(files: int) -> str:
-    """Return how many files there are, in words."""
-    return "1 file" if files == 1 else f"{files:,} files"
-
-
-def sized(size: int) -> str:
-    """Return a number of bytes as people write it; "?" where it is not known."""
-    if size < 0:
-        return "?"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= one:
-            return f"{size / one:.1f} {unit}"
-    return f"{size} bytes"
+for command in (add_command, rm_command, push_command, import_command):
+    data_command.add_command(command)

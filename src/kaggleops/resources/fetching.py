@@ -129,9 +129,12 @@ def run_steps(
             for resource, folder, some in _by_folder(steps):
                 origin = origin_of(resource, project, locked[resource.name].origin)
                 staging = Staging(folder)
-                with full_disk_leaves_nothing(staging):
-                    _fetch(origin, some, staging, placed, pool, progress)
-                    staging.clear()
+                try:
+                    with full_disk_leaves_nothing(staging):
+                        _fetch(origin, some, staging, placed, pool, progress)
+                        staging.clear()
+                finally:
+                    staging.leave()
         finally:
             placed.save()
 
@@ -163,7 +166,11 @@ def _fetch(
         fetch_in_slices(origin, file, part, pool, progress)
 
     def whole(file: File, part: Path) -> None:
-        origin.read(file, part, progress)
+        try:
+            origin.read(file, part, progress)
+        except BaseException:
+            staging.drop(file)  # nothing could go on with it
+            raise
 
     large = [step for step in steps if origin.slices and step.file.size > SLICE]
     # The workers are the slices' while there are some: a worker that waits for others could have

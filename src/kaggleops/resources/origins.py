@@ -115,7 +115,8 @@ def chosen(files: Iterable[File], patterns: Sequence[str], doing: str) -> list[F
     files = sorted(files)
     if not patterns:
         if not files:
-            raise GoneError(doing, "there is nothing", "Check the address in the manifest.")
+            hint = "Check `source`; a single file is named in `files`, below its folder."
+            raise GoneError(doing, "there is nothing", hint)
         return files
     found: set[File] = set()
     for pattern in patterns:

@@ -8,13 +8,15 @@ import errno
 import hashlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.resources.files import File
 
-_FOLDER = ".kaggleops-fetching"
+FOLDER = ".kaggleops-fetching"
+"""Beside what is being fetched; gone when that is there."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -27,7 +29,7 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._hidden = folder / _FOLDER
+        self._hidden = folder / FOLDER
 
     def part(self, file: File) -> Path:
         """Return where a file waits, in a folder that is there."""
@@ -54,6 +56,11 @@ class Staging:
     def clear(self) -> None:
         """Forget everything that is on its way."""
         shutil.rmtree(self._hidden, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Leave the hidden folder only where something waits in it."""
+        with suppress(OSError):
+            self._hidden.rmdir()
 
 
 def finished_slices(part: Path) -> Path:

@@ -1,0 +1,196 @@
+"""`kaggleops data add`, `rm`, `push` and `import` leave the rest of the manifest as it was."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from kaggleops.bucket import Bucket, ConflictError
+from kaggleops.cli import main
+from kaggleops.errors import UsageError
+from kaggleops.resources.editing import add_entries, manifest_here, remove_entry
+from kaggleops.resources.importing import inside_project, read_list
+from kaggleops.resources.locking import fetch
+from kaggleops.resources.manifest import MANIFEST, find_manifest
+from kaggleops.resources.pushing import push
+from tests.command import kaggleops
+
+from .conftest import Project
+
+TEXT = """\
+# What this project reads.
+
+# The tweets, as Kaggle has them.
+tweets:   # the training set
+  source:   kaggle://competitions/tweets
+  # only these
+  files:
+  - train.csv
+
+# Words
+words: {source: gs://b-1/words}
+# the last
+last:
+    source: "gs://b-1/last"   # quoted
+
+# Nothing below.
+"""
+
+
+@pytest.fixture
+def path(project: Project) -> Path:
+    path = project.folder / MANIFEST
+    path.write_text(TEXT)
+    return path
+
+
+def test_adding_only_adds(path: Path) -> None:
+    fields = {"source": "gs://b-1/é", "files": ["a", "*.csv"], "skip_if_exist": True, "commit": ""}
+    manifest = add_entries(path, {"new": fields})
+    assert path.read_text().startswith(TEXT.rstrip() + "\n\nnew:\n  source: gs://b-1/é\n")
+    new = find_manifest(path.parent)["new"]
+    assert new == manifest["new"]
+    assert (new.files, new.skip_if_exist) == (("a", "*.csv"), True)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "said"),
+    [
+        ("words", {"source": "gs://b-1/x"}, "both declare words"),
+        ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "one destination"),
+        ("new", {"source": "gs://b-1/x", "destination": "../x"}, "outside the project"),
+        ("new", {"source": "what"}, "'what' is no source"),
+    ],
+)
+def test_what_is_not_right_is_not_written(
+    name: str, fields: dict[str, object], said: str, path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        add_entries(path, {"good": {"source": "gs://b-1/good"}, name: fields})
+    assert path.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("tweets", "# The tweets", "# Words"),
+        ("words", "# Words", "# the last"),
+        ("last", "# the last", "# Nothing"),
+    ],
+)
+def test_removing_takes_an_entry_with_its_comment_and_nothing_else(
+    name: str, begin: str, end: str, path: Path
+) -> None:
+    remove_entry(path, name)
+    assert path.read_text() == TEXT[: TEXT.index(begin)] + TEXT[TEXT.index(end) :]
+    with pytest.raises(UsageError, match="declares no such"):
+        remove_entry(path, name)
+
+
+def test_a_manifest_is_made_where_the_project_is(tmp_path: Path) -> None:
+    (tmp_path / "project/.git").mkdir(parents=True)
+    (tmp_path / "project/src").mkdir()
+    made = manifest_here(tmp_path / "project/src")
+    assert made == tmp_path / "project" / MANIFEST
+    remove_entry(add_entries(made, {"a": {"source": "gs://b-1/a"}}).path, "a")
+    assert made.read_text().startswith("# Every file from outside")
+
+
+def test_what_is_pushed_is_declared_and_is_what_comes(bucket: Bucket, project: Project) -> None:
+    folder = project.folder / "out/exp7"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep/a.csv").write_bytes(b"a\n")
+    (folder / "b.bin").write_bytes(b"b" * 1000)
+    path = project.folder / MANIFEST
+    sent: list[int] = []
+    locked = push(path, folder, f"{bucket.uri}/data/exp7", "exp7", "The 7th.", sent.append)
+    assert (sent, len(locked.files), locked.size) == ([1002], 2, 1002)
+    declared = yaml.safe_load(path.read_text())["exp7"]
+    assert declared["destination"] == "out/exp7"
+    assert declared["description"] == "The 7th."
+    manifest = find_manifest(project.folder)
+    assert fetch(manifest).right == 2
+    (folder / "deep/a.csv").unlink()
+    fetch(manifest)
+    assert (folder / "deep/a.csv").read_bytes() == b"a\n"
+    with pytest.raises(UsageError, match="declares exp7 already"):
+        push(path, folder, f"{bucket.uri}/data/exp7", "exp7")
+    (folder / "b.bin").write_bytes(b"else")
+    with pytest.raises(ConflictError, match="another file is there already"):
+        push(path, folder, f"{bucket.uri}/data/exp7", "exp8")
+    with pytest.raises(UsageError, match="there is no folder"):
+        push(path, project.folder / "nothing", bucket.uri, "exp9")
+    assert list(find_manifest(project.folder).resources) == ["exp7"]
+
+
+ARTICLE = """
+import os
+RESOURCES = [
+    {"bucket": "my-bucket", "blob": "experiments", "subblob": "experiment1",
+     "files": ["oof.parquet", "config.yaml"], "destination": "../input/experiment1",
+     "skip_if_exist": True, "description": "The first one"},
+    {"bucket": "my-bucket", "blob": "words/", "subblob": None, "files": "list.txt",
+     "destination": "input/words", "skip_if_exist": False, "description": ""},
+    {"bucket": "other-bucket", "blob": "words"},
+]
+raise SystemExit("this is not run")
+"""
+
+
+def test_the_articles_list_becomes_entries(project: Project) -> None:
+    file = project.folder / "resources.py"
+    file.write_text(ARTICLE)
+    done: Result = CliRunner().invoke(main, ["data", "import", str(file)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    manifest = find_manifest(project.folder)
+    first, second, third = manifest.resources.values()
+    assert (first.name, first.source) == ("experiment1", "gs://my-bucket/experiments/experiment1")
+    assert (first.files, first.skip_if_exist) == (("oof.parquet", "config.yaml"), True)
+    assert (first.destination, first.description) == ("data/experiment1", "The first one")
+    assert (second.name, second.source) == ("words", "gs://my-bucket/words")
+    assert (second.files, second.destination) == (("list.txt",), "input/words")
+    assert (third.name, third.source) == ("words-2", "gs://other-bucket/words")
+    assert third.destination == "data/words-2"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "it holds no list of dictionaries with a 'bucket'"),
+        ("x = [{'bucket': os.environ['B']}]", "line 1: a value there is computed"),
+        ("\nx = [{'bucket': 'b', 'blobb': 'x'}]", "line 2: 'blobb' is unknown. There are: bucket"),
+        ("x = [", "was never closed"),
+        (None, "No such file"),
+    ],
+)
+def test_a_list_that_cannot_be_imported(text: str | None, said: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "r.py").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_list(tmp_path / "r.py")
+
+
+def test_only_destinations_outside_are_moved() -> None:
+    assert inside_project("x", {"destination": "/kaggle/input/x"})["destination"] == "data/x"
+    assert inside_project("x", {"destination": "a/b"})["destination"] == "a/b"
+    assert inside_project("x", {"destination": ""})["destination"] == ""
+
+
+def test_the_commands(project: Project, bucket: Bucket) -> None:
+    (project.folder / "words").mkdir()
+    (project.folder / "words/a.txt").write_text("a")
+    environment = {"MLFLOW_TRACKING_URI": f"{bucket.uri}/mlruns"}
+
+    def data(*arguments: object) -> str:
+        done = CliRunner(env=environment).invoke(main, ["data", *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "declares tweets" in data("add", "tweets", "gs://b-1/tweets", "--file", "a.csv")
+    assert f"to {bucket.uri}/data/words" in data("push", "words", "--description", "Words")
+    assert "words is as it was" in data("rm", "words")
+    assert list(find_manifest(project.folder).resources) == ["tweets"]
+    done = kaggleops("data", "add", "tweets", "gs://b-1/x", cwd=project.folder)
+    assert done.code == 2
+    assert "both declare tweets" in done.error

@@ -1,0 +1,157 @@
+"""Artifacts of runs, and files on the web."""
+
+import hashlib
+from collections.abc import Iterator
+
+import mlflow
+import pytest
+
+import kaggleops
+from kaggleops.bucket import Bucket
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.files import DamagedError
+from kaggleops.resources.locking import fetch, lock
+from kaggleops.resources.origins import GoneError
+from tests.fakes.faults import Fault, Faults
+from tests.fakes.wire import Delivery, HttpServer, Request, Response
+
+from .conftest import Project
+
+
+class Lab:
+    """Runs with an out-of-fold table each."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.client = mlflow.MlflowClient(tracking_uri(bucket.uri))
+        self.experiment = self.client.create_experiment("tweets")
+
+    def run(self, jaccard: float, commit: str, status: str = "FINISHED") -> str:
+        tags = {"mlflow.source.git.commit": commit}
+        run_id: str = self.client.create_run(self.experiment, tags=tags).info.run_id
+        self.client.log_metric(run_id, "jaccard", jaccard)
+        self.client.log_text(run_id, f"id,jaccard\n1,{jaccard}\n", "tables/oof.csv")
+        self.client.log_text(run_id, "notes", "notes.txt")
+        self.client.set_terminated(run_id, status)
+        return run_id
+
+
+@pytest.fixture
+def lab(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(bucket.uri))
+    return Lab(bucket)
+
+
+def test_the_artifacts_of_a_run(lab: Lab, project: Project) -> None:
+    run_id = lab.run(0.6, "a" * 40)
+    manifest = project.declare(
+        all={"source": f"runs:/{run_id}"},
+        oof={"source": f"runs:/{run_id}/tables", "files": ["oof.csv"]},
+        gone={"source": f"runs:/{'0' * 32}"},
+    )
+    fetch(manifest, ["all", "oof"])
+    table = b"id,jaccard\n1,0.6\n"
+    assert project.files("data/all") == {"tables/oof.csv": table, "notes.txt": b"notes"}
+    assert project.files("data/oof") == {"oof.csv": table}
+    with pytest.raises(GoneError, match="there is no run 0000"):
+        fetch(manifest, ["gone"])
+
+
+def test_the_best_run_is_the_one_that_was_locked(lab: Lab, project: Project) -> None:
+    lab.run(0.5, "a" * 40)
+    best = lab.run(0.7, "a" * 40)
+    lab.run(0.8, "b" * 40)
+    lab.run(0.9, "a" * 40, "FAILED")
+    asked = {"source": "runs:/best/tables", "experiment": "tweets", "metric": "jaccard"}
+    manifest = project.declare(oof={**asked, "commit": "aaaaaaa"})
+    assert lock(manifest)["oof"].origin == best
+    lab.run(0.75, "a" * 40)  # later, and better
+    (table,) = kaggleops.resources("oof").read_csv()["jaccard"]
+    assert table == 0.7
+    (project.folder / "data/oof/oof.csv").unlink()
+    fetch(manifest)
+    assert project.files()["oof/oof.csv"].endswith(b"0.7\n")
+    lock(manifest)
+    fetch(manifest)
+    assert project.files()["oof/oof.csv"].endswith(b"0.75\n")
+    worst = {**asked, "lower_is_better": True}
+    fetch(project.declare(oof=worst))
+    assert project.files()["oof/oof.csv"].endswith(b"0.5\n")
+    for wrong, said in (
+        ({"experiment": "nothing"}, "there is no experiment 'nothing'"),
+        ({"commit": "ccccccc"}, "no finished run of tweets of commit ccccccc has jaccard"),
+        ({"metric": "f1"}, "no finished run of tweets has f1"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            fetch(project.declare(oof={**asked, **wrong}))
+
+
+def test_runs_without_a_bucket(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UsageError, match=r"no bucket is named. Write `bucket:"):
+        fetch(project.declare(oof={"source": "runs:/abc"}))
+
+
+# -- the web -----------------------------------------------------------------------------------
+
+WORDS = b"word\n" * 300_000
+
+
+class Web:
+    """A site with one file, which can misbehave."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.content: bytes | None = WORDS
+        self.http = HttpServer(self._answer)
+
+    def fail(self, kind: int | str, times: int | None = 1) -> None:
+        everything = (lambda request: True, None, None, lambda: None, 1.0, 0)
+        self.faults.add(Fault(kind, times, *everything))
+
+    def _answer(self, request: Request) -> tuple[Response, Delivery]:
+        fault = self.faults.strike(request)
+        if fault and isinstance(fault.kind, int):
+            return Response(fault.kind), "whole"
+        if self.content is None:
+            return Response(404), "whole"
+        return Response(200, [], self.content), "half" if fault else "whole"
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    site = Web()
+    yield site
+    site.http.stop()
+
+
+def test_a_file_on_the_web(web: Web, project: Project) -> None:
+    source = {"source": f"{web.http.url}/files/words.txt?raw=1"}
+    right = f"sha256:{hashlib.sha256(WORDS).hexdigest()}"
+    manifest = project.declare(words={**source, "checksum": right})
+    web.fail(503)
+    fetch(manifest)
+    assert project.files() == {"words/words.txt": WORDS}
+    lock(manifest)  # its checksum is what it was: nothing comes
+    (project.folder / "data/words/words.txt").unlink()
+    web.fail("truncate", times=None)
+    with pytest.raises(KaggleOpsError, match="fetching http"):
+        fetch(manifest)
+    assert project.files() == {}
+    web.faults.clear()
+    web.content = b"other words"
+    with pytest.raises(DamagedError, match="it has 11 bytes instead of 1,500,000"):
+        fetch(manifest)
+    with pytest.raises(DamagedError, match=r"its checksum is md5:\w+ instead of md5:0000"):
+        fetch(project.declare(words={**source, "checksum": "md5:" + "0" * 32}))
+    assert project.files() == {}
+    web.content = None
+    with pytest.raises(GoneError, match=r"words.txt\?raw=1: it is gone \(404\)"):
+        fetch(manifest)
+
+
+def test_a_dry_run_asks_no_site(project: Project) -> None:
+    source = {"source": "http://127.0.0.1:9/x.csv", "checksum": "md5:" + "0" * 32}
+    manifest = project.declare(x=source)
+    assert fetch(manifest, dry_run=True).size == 0
+    assert project.files() == {}
