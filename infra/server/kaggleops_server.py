@@ -15,6 +15,7 @@ says which one counts; one that does not answer is left again for the one before
 """
 
 import argparse
+import http.client
 import json
 import os
 import shutil
@@ -44,6 +45,10 @@ SECONDS_TO_ANSWER = 900.0
 
 class ServerError(Exception):
     """Something that the person at the machine can understand."""
+
+
+PROBLEMS = (ServerError, OSError, http.client.HTTPException, ValueError)
+"""What the network, the disk and Google's answers can be to blame for."""
 
 
 class Machine:
@@ -98,8 +103,8 @@ class Machine:
     def go_to(self, release: str) -> None:
         """Run a release that is ready from now on; if it does not answer, the one before again."""
         before = self.release("current")
-        self._start(release)
         try:
+            self._start(release)
             wait_for_answer()
         except ServerError as error:
             if before is None or before == release:
@@ -304,7 +309,7 @@ def keep_trying(step: Callable[[], Any]) -> Any:
     while True:
         try:
             return step()
-        except (ServerError, OSError) as error:
+        except PROBLEMS as error:
             print(f"{error}. Again in {pause:.0f} s.", file=sys.stderr, flush=True)
         time.sleep(pause)
         pause = min(2 * pause, 60.0)
@@ -326,7 +331,7 @@ def main() -> None:
             update(machine, given.release)
         else:
             globals()[given.command or "boot"](machine)
-    except (ServerError, OSError) as error:
+    except PROBLEMS as error:
         sys.exit(f"error: {error}")
 
 

@@ -1,5 +1,12 @@
 # Two identities, each with what it needs in this one bucket and nothing else.
 
+locals {
+  # What the machine installs as root. Who publishes may write there; a key that is on every
+  # platform must not, and the machine itself need not.
+  releases     = "projects/_/buckets/${local.bucket}/objects/server/"
+  not_releases = "!resource.name.startsWith(\"${local.releases}\")"
+}
+
 resource "google_service_account" "runner" {
   account_id   = "${var.name}-runner"
   display_name = "Runs of ${var.name}: objects in gs://${var.bucket}"
@@ -11,6 +18,11 @@ resource "google_storage_bucket_iam_member" "runner" {
   bucket = local.bucket
   role   = "roles/storage.objectUser"
   member = google_service_account.runner.member
+
+  condition {
+    title      = "not_the_servers_releases"
+    expression = local.not_releases
+  }
 }
 
 resource "google_service_account" "server" {
@@ -27,6 +39,19 @@ resource "google_storage_bucket_iam_member" "server" {
 
   bucket = local.bucket
   role   = "roles/storage.objectUser"
+  member = google_service_account.server[0].member
+
+  condition {
+    title      = "not_the_servers_releases"
+    expression = local.not_releases
+  }
+}
+
+resource "google_storage_bucket_iam_member" "server_releases" {
+  count = var.server ? 1 : 0
+
+  bucket = local.bucket
+  role   = "roles/storage.objectViewer"
   member = google_service_account.server[0].member
 }
 

@@ -5,6 +5,8 @@ systemd of our own (tests/fakes/systemd.py) starts what they say.
 """
 
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.systemd import Unit
-from tests.infra.world import BUCKET, STAND_IN, World, machine
+from tests.infra.world import BUCKET, SERVER, STAND_IN, World, machine
 from tests.server.serving import eventually
 
 DIES = "import sys; sys.exit('--version' not in sys.argv and 'it cannot start')"
@@ -90,6 +92,27 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
         "1.0",
         "2.0",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_release_of_the_newest_commit(world: World, tmp_path: Path) -> None:
+    """The whole way: publish.py, its real wheels, the installation, the real server."""
+    world.google.attributes["kaggleops-options"] = "--anyone-may-read-and-write"
+    command = [sys.executable, str(SERVER / "publish.py"), "--bucket", f"gs://{BUCKET}"]
+    published = subprocess.run(command, env=world.environment, capture_output=True, text=True)
+    assert published.returncode == 0, published.stderr
+    release = world.gcs.objects(BUCKET)["server/pinned"].data.decode()
+    assert f"Pinned {release}" in published.stdout
+    booted = world.command("boot", patience=3000)
+    assert (booted.returncode, booted.stdout) == (0, f"Running {release}.\n"), booted.stderr
+    said = world.said()
+    assert said["status"] == "fresh"
+    assert said["bucket"] == f"gs://{BUCKET}"
+    python = world.root / "opt/kaggleops/current/bin/python"
+    where = "import kaggleops, mlflow, psycopg2; print(kaggleops.__file__)"
+    found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
+    assert f"/releases/{release}/" in found.stdout, found.stderr
 
 
 def test_a_server_that_answers_no_more_is_started_again(world: World) -> None:

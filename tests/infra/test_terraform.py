@@ -158,7 +158,14 @@ def test_the_bucket_keeps_what_it_should() -> None:
 
 def test_accounts_have_rights_in_the_bucket_only() -> None:
     in_buckets = [each for each in RESOURCES if each.startswith("google_storage_bucket_iam")]
-    assert {RESOURCES[each]["role"] for each in in_buckets} == {'"roles/storage.objectUser"'}
+    for each in in_buckets:
+        if RESOURCES[each]["role"] == '"roles/storage.objectUser"':
+            # A leaked key of a platform must not become root on the machine.
+            assert RESOURCES[each]["condition"][0]["expression"] == "${local.not_releases}", each
+        else:
+            assert RESOURCES[each]["role"] == '"roles/storage.objectViewer"', each
+    assert "!resource.name.startsWith(" in LOCALS["not_releases"]
+    assert LOCALS["releases"].endswith('/objects/server/"')
     in_project = [each for each in RESOURCES if each.startswith("google_project_iam")]
     assert [RESOURCES[each]["role"] for each in in_project] == ['"roles/logging.logWriter"']
     for each in RESOURCES:

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "infra/server"
 BUCKET = "our-bucket"
 PUBLISH = runpy.run_path(str(SERVER / "publish.py"))
+# The machine's own, where this one has it: there, pip is no part of it.
+PYTHON = "/usr/bin/python3.11" if Path("/usr/bin/python3.11").exists() else sys.executable
 PIP = Path(ensurepip.__file__).parent / "_bundled"
 
 STAND_IN = """
@@ -89,14 +91,14 @@ class World:
     port: int
     environment: dict[str, str]
 
-    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str, patience: float = 280) -> "subprocess.CompletedProcess[str]":
         """Run `kaggleops-server` as the machine has it, or as its start-up script."""
         return subprocess.run(
             self._line(*arguments),
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=patience,
         )
 
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -108,7 +110,7 @@ class World:
     def _line(self, *arguments: str) -> list[str]:
         installed = self.root / "usr/local/sbin/kaggleops-server"
         script = installed if installed.exists() else SERVER / "kaggleops_server.py"
-        return [sys.executable, str(script), "--root", str(self.root), *arguments]
+        return [PYTHON, str(script), "--root", str(self.root), *arguments]
 
     def publish(self, release: str, code: str | None = None) -> None:
         """Put a release into the bucket, pinned; its server runs `code`."""

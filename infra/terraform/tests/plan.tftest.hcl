@@ -34,6 +34,11 @@ run "closed_as_it_comes" {
   }
 
   assert {
+    condition     = google_storage_bucket_iam_member.runner.condition[0].expression == "!resource.name.startsWith(\"projects/_/buckets/a-bucket/objects/server/\")"
+    error_message = "A runner can change what the machine installs."
+  }
+
+  assert {
     condition     = google_compute_instance.server[0].metadata["kaggleops-options"] == "--anyone-may-read-and-write"
     error_message = "Who comes through IAP is asked twice."
   }
