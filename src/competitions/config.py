@@ -25,6 +25,7 @@ from omegaconf.errors import (
 
 from competitions.schema import RunConfig
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.manifest import MANIFEST
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
 READING = "reading the configuration"
@@ -117,8 +118,9 @@ def read_saved(path: Path, task_config: Callable[[str], type]) -> RunConfig:
 
 
 def choices(group: str) -> list[str]:
-    """The names that `group` may take: its files in config/."""
-    return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    """The names that `group` may take: its files in config/, but for the manifest of resources."""
+    files = (CONFIG_DIR / group).glob("*.yaml")
+    return sorted(path.stem for path in files if path.name != MANIFEST.name)
 
 
 def overridden_choices(overrides: Iterable[str]) -> list[str]:
