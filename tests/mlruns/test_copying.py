@@ -49,8 +49,14 @@ def tags(bucket: Bucket) -> set[str]:
 
 
 @pytest.fixture(params=["gcs to gcs", "gcs to directory", "directory to gcs"])
-def pair(request: pytest.FixtureRequest, gcs_server: GcsServer, tmp_path: Path) -> list[Bucket]:
+def pair(
+    request: pytest.FixtureRequest,
+    gcs_server: GcsServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[Bucket]:
     """A bucket that holds a run, and an empty one."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # gcsfs looks for a metadata server, for seconds
     made = []
     for number, kind in enumerate(request.param.split(" to ")):
         gcs_server.create_bucket(f"bucket-{number}")

@@ -1,16 +1,22 @@
 """Somebody's own training repository becomes a project, and its code stays as it is."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
 import pytest
 import yaml
 from click.testing import CliRunner
+from mlflow.projects.utils import load_project
 
 from kaggleops.cli import main
 from kaggleops.project.adopting import adopt, ignore, warnings_about
 from kaggleops.project.git import find_commit
+from kaggleops.project.overrides import Overrides
 from kaggleops.project.scripts import find_script
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
@@ -108,12 +114,24 @@ def test_the_packages_of_a_script_without_a_list_of_them(foreign: Repository) ->
 
 
 def test_a_hydra_script_gets_each_override_as_one_word(foreign: Repository) -> None:
-    foreign.write(train_py="import hydra\n@hydra.main()\ndef main(config): ...\n")
-    adopted(foreign)
-    project = yaml.safe_load((foreign.folder / "MLproject").read_text())
-    main = project["entry_points"]["main"]
-    assert main["parameters"] == {"overrides": {"type": "string", "default": ""}}
-    assert main["command"] == "eval python train.py {overrides}"
+    (foreign.folder / "the train.py").write_text(
+        "import json, sys\nif 0:\n    @hydra.main()\n    def main(): ...\n"
+        "print(json.dumps(sys.argv[1:]))\n"
+    )
+    script = find_script(foreign.folder, "the train.py")
+    adopt(foreign.folder, script, "", "gs://our-bucket")
+    entry_point = load_project(str(foreign.folder)).get_entry_point("main")
+    words = ["lr=0.1", "layers=[1, 2]", "name='it''s'", "+new=$HOME"]
+    given = Overrides(words).as_parameters(entry_point.parameters, "testing")
+    command = entry_point.compute_command(given, str(foreign.folder))
+    shell = ["bash", "-c", command]
+    printed = subprocess.run(shell, cwd=foreign.folder, capture_output=True, text=True, check=True)
+    assert json.loads(printed.stdout) == words
+    # And none at all, as `mlflow run` has it by default.
+    command = entry_point.compute_command({}, str(foreign.folder))
+    shell = ["bash", "-c", command]
+    printed = subprocess.run(shell, cwd=foreign.folder, capture_output=True, text=True, check=True)
+    assert json.loads(printed.stdout) == []
 
 
 def test_a_script_that_logs_elsewhere_is_warned_about(foreign: Repository) -> None:
@@ -129,3 +147,19 @@ def test_git_ignores_this_machines_settings_once(foreign: Repository) -> None:
     assert (foreign.folder / ".gitignore").read_text() == (
         "*.csv\nconfig/local.yaml\n/my bucket/\n"
     )
+
+
+@pytest.mark.slow
+def test_at_a_terminal_it_asks(foreign: Repository) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "kaggleops", "init"]
+    process = subprocess.Popen(command, cwd=foreign.folder, stdin=theirs, stderr=subprocess.PIPE)
+    os.write(ours, b"\nn\n")  # the folder that it proposes, and no test run
+    _, errors = process.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert b"Where do the runs go" in errors
+    assert b"Make a test run now?" in errors
+    settings = yaml.safe_load((foreign.folder / "config/local.yaml").read_text())
+    assert settings == {"bucket": f"bucket+file://{foreign.folder}/bucket"}

@@ -5,6 +5,7 @@ that are appended to `.gitignore`. So it can be repeated, and undone by deleting
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,10 +144,11 @@ def _described(parameter: Parameter) -> str:
 
 
 def _command(script: Script) -> str:
+    path = shlex.quote(script.path)
     if script.is_hydra:
         # MLflow quotes the overrides as one word; the shell makes several of it again.
-        return f"eval python {script.path} {{overrides}}"
-    return " ".join(["python", script.path, *(each.words for each in script.parameters)])
+        return f"eval python {shlex.quote(path)} {{overrides}}"
+    return " ".join(["python", path, *(each.words for each in script.parameters)])
 
 
 def _conda(repository: Path, script: Script) -> str:
