@@ -52,6 +52,7 @@ def scheduled(place: OnColab, **fields: Any) -> Job:
     mlflow.MlflowClient().set_tag(run_id, JOB, job.address)
     values = {"repository": "toy", "version": place.world.sha, "bucket": BUCKET, "run_id": run_id}
     job.create(ready_notebook(values), place.backend.read_config(place.fields | fields, "a test"))
+    job.note()
     return job
 
 
@@ -163,8 +164,8 @@ def test_a_supervisor_needs_no_terminal_and_its_death_leaves_no_runtime(
     job = place.job(run)
     pid = int((job.folder / "pid").read_text())
     assert os.getsid(pid) == pid
+    assert next(run.logs(follow=True)) == "it begins"
     assert run.state() == JobState("RUNNING", "running")
-    assert list(run.logs()) == ["it begins"]
     (held,) = psutil.Process(pid).children()
 
     end_supervisor(job)

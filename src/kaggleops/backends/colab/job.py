@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -25,11 +26,14 @@ from kaggleops.backends.config import read_config
 from kaggleops.backends.jobs import JobState, is_ended
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.folders import state_folder, write_private
 
 JOB = "colab_job"
 """The tag of a run that says where its job is: `host:folder` of its supervisor, or the name of an
 execution of Colab Enterprise's, `projects/…`."""
+
+_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,6 @@ class Job:
         self.log.touch()
         plan = {"nonce": secrets.token_hex(16), "config": asdict(config)}
         write_private(self.folder / "plan.json", json.dumps(plan))
-        self.note()
 
     @property
     def exists(self) -> bool:
@@ -171,9 +174,14 @@ class Job:
     # -- who is at work -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start its supervisor, a process that outlives this one and its terminal."""
+        """Start its supervisor, a process that outlives this one and its terminal.
+
+        Raises:
+            KaggleOpsError: another process does that.
+        """
         with self._lock_file("supervisor").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(lock)
+            self.note()  # not before: it would be taken for one whose supervisor died
             with (self.folder / "supervisor.log").open("w") as log:
                 subprocess.Popen(
                     [sys.executable, "-m", "kaggleops.backends.colab", str(self.folder)],
@@ -240,3 +248,12 @@ class Job:
                 yield None
                 return
             yield lock
+
+
+def _lock_soon(lock: IO[str]) -> None:
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.1)  # somebody looks whether it is free
+    raise KaggleOpsError("handing a job to a supervisor", "it has one already")

@@ -70,6 +70,7 @@ def finish(job: Job, ended: JobState, pauses: Sequence[float] = _PAUSES) -> None
     progress = job.progress
     released = progress.released or not progress.asked
     if not released:
+        job.note(said="releasing")
         with job.cli() as cli:
             released = _released(job, cli, pauses)
         _record_units(job)
