@@ -28,6 +28,10 @@ from .world import BUCKET, TRACKING, Gate, World
 CANARY = '{"type": "canary"}'
 
 
+def slow(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def place(outside: World) -> Iterator[OnColab]:
     made = OnColab(outside)
@@ -93,8 +97,8 @@ def test_from_the_allocation_to_the_release(place: OnColab) -> None:
     [
         ({"refuse": "Backend rejected accelerator 'T4'."}, "Backend rejected accelerator 'T4'."),
         ({"gives": "A100"}, "Colab gave A100 instead of T4"),
-        ({"upload": "fails"}, "Upload failed: 500 Server Error"),
-        ({"exec": "failed"}, "the notebook failed; its log says why"),
+        slow({"upload": "fails"}, "Upload failed: 500 Server Error"),
+        slow({"exec": "failed"}, "the notebook failed; its log says why"),
         ({"exec": "lose"}, "the connection to the runtime was lost"),
     ],
 )

@@ -32,34 +32,30 @@ def test_the_compose_file_is_of_the_published_schema() -> None:
         del COMPOSE["services"]["cpu"]["prots"]
 
 
-@pytest.fixture(params=SERVICES)
-def resolved(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """A service as a real compose understands it."""
+def test_a_real_compose_mounts_as_kaggle_does(tmp_path: Path) -> None:
     program = shutil.which("docker-compose")
     if program is None:
         unavailable("there is no docker-compose")
+    profiles = [option for name in SERVICES for option in ("--profile", name)]
     done = subprocess.run(
-        [program, "-f", str(FILE), "--profile", request.param, "config"],
+        [program, "-f", str(FILE), *profiles, "config"],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "KAGGLEOPS_KEY_FILE": "/a/key.json"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    service: dict[str, Any] = yaml.safe_load(done.stdout)["services"][request.param]
-    return service
-
-
-def test_a_real_compose_mounts_as_kaggle_does(resolved: dict[str, Any], tmp_path: Path) -> None:
-    mounts = {each["target"]: each for each in resolved["volumes"]}
-    sources = {target: each["source"] for target, each in mounts.items()}
-    assert sources == {
-        "/kaggle/working": str(ROOT),
-        "/kaggle/input": f"{tmp_path}/kaggle/input",
-        "/kaggleops-key.json": "/a/key.json",
-    }
-    read_only = {target for target, each in mounts.items() if each.get("read_only")}
-    assert read_only == {"/kaggle/input", "/kaggleops-key.json"}
-    assert resolved["working_dir"] == "/kaggle/working"
+    services = yaml.safe_load(done.stdout)["services"]
+    assert sorted(services) == SERVICES
+    for service in services.values():
+        mounts = {each["target"]: each for each in service["volumes"]}
+        assert {target: each["source"] for target, each in mounts.items()} == {
+            "/kaggle/working": str(ROOT),
+            "/kaggle/input": f"{tmp_path}/kaggle/input",
+            "/kaggleops-key.json": "/a/key.json",
+        }
+        read_only = {target for target, each in mounts.items() if each.get("read_only")}
+        assert read_only == {"/kaggle/input", "/kaggleops-key.json"}
+        assert service["working_dir"] == "/kaggle/working"
 
 
 @pytest.mark.parametrize("name", SERVICES)
