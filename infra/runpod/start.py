@@ -64,7 +64,6 @@ def live(job: dict[str, Any]) -> None:
     kept = ROOT / (job["mount"] or "/root").lstrip("/") / "kaggleops"
     pod = kept / "pods" / os.environ["RUNPOD_POD_ID"]
     log = pod / "work/log.txt"
-    python = str(environment_folder(job, kept) / "bin/python")
     code: int | None = None
     try:
         pod.mkdir(parents=True)
@@ -75,14 +74,18 @@ def live(job: dict[str, Any]) -> None:
         (pod / "work").mkdir()
         let_people_in(job)
         try:
-            prepare(job, kept, log)
+            python = prepare(job, kept, pod)
             if may_begin(job, python, pod):
                 code = train(job, python, pod)
         except KeyboardInterrupt:
             say("The pod is stopped.", log)
         except subprocess.CalledProcessError as error:
             code = error.returncode
-    report(job, python, code, pod)
+    # One that could not be finished has what a report needs, if that could be installed.
+    folders = (environment_folder(job, kept), pod / "work/environment")
+    made = [each / "bin/python" for each in folders if each.is_dir()]
+    if made:
+        report(job, str(made[0]), code, pod)
     if job["keep"]:
         time.sleep(max(0.0, job["deadline"] - time.time()))
 
@@ -93,33 +96,36 @@ def environment_folder(job: dict[str, Any], kept: Path) -> Path:
     return kept / "environments" / hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
 
 
-def prepare(job: dict[str, Any], kept: Path, log: Path) -> None:
-    """Make the job's environment, if it is not on the volume; nothing changes it afterwards.
+def prepare(job: dict[str, Any], kept: Path, pod: Path) -> str:
+    """Return the interpreter of the job's environment, which is made if it is not on the volume.
 
-    It sees what the image has installed.
+    It sees what the image has installed. Once it is made, nothing changes it.
 
     Raises:
         subprocess.CalledProcessError: pip failed, and said why.
     """
+    log = pod / "work/log.txt"
     folder = environment_folder(job, kept)
     if folder.is_dir():
         say(f"Environment  {folder.name}, kept on the volume", log)
-        return
+        return str(folder / "bin/python")
     began = time.time()
-    making = folder.with_name(f"{folder.name}-{os.environ['RUNPOD_POD_ID']}")
+    making = pod / "work/environment"
     python = str(making / "bin/python")
     # Without a pip of its own, as the image has one: a thousand files less on a network volume.
     venv = ["-m", "venv", "--without-pip", "--system-site-packages", str(making)]
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     checked([sys.executable, *venv], job, log)
-    if job["packages"]:
-        checked([*pip, *job["packages"]], job, log)
     if subprocess.run([python, "-c", "import kaggleops"], capture_output=True).returncode:
         checked([*pip, f"kaggleops @ {job['install_from']}"], job, log)
+    if job["packages"]:
+        checked([*pip, *job["packages"]], job, log)
+    folder.parent.mkdir(exist_ok=True)
     with suppress(OSError):  # another pod was faster, with the same
         making.rename(folder)
     shutil.rmtree(making, ignore_errors=True)
     say(f"Environment  {folder.name}, made in {time.time() - began:.0f} s", log)
+    return str(folder / "bin/python")
 
 
 def checked(command: list[str], job: dict[str, Any], log: Path) -> None:
@@ -242,12 +248,12 @@ def copy(stream: IO[bytes], log: Path | None) -> None:
 def end(mark: bytes, leader: "subprocess.Popen[bytes]", grace: float) -> None:
     """End all processes that carry a mark: by SIGTERM, and by SIGKILL what does not heed it.
 
-    The one that leads them ends by itself when they have: it holds the others' last words.
+    The one that leads others ends by itself when they have: it holds their last words.
     """
-    for each in marked(mark):
-        if each != leader.pid:
-            with suppress(OSError):
-                os.kill(each, signal.SIGTERM)
+    found = list(marked(mark))
+    for each in [each for each in found if each != leader.pid] or found:
+        with suppress(OSError):
+            os.kill(each, signal.SIGTERM)
     over = time.monotonic() + grace
     while list(marked(mark)) and time.monotonic() < over:
         leader.poll()

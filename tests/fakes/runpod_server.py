@@ -83,7 +83,8 @@ class RunPodServer:
         self._scratch = scratch
         self._outside = dict(outside or {})
         self._ids = itertools.count(1)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._created = threading.Condition(self._lock)
         self._faults = Faults()
         self._stopping = threading.Event()
         self._log: list[Logged] = []
@@ -112,6 +113,17 @@ class RunPodServer:
     def pod(self, name: str) -> Pod:
         """Return the last pod of that name."""
         return [pod for pod in self.pods.values() if pod.body["name"] == name][-1]
+
+    def first(self, timeout: float = 120) -> Pod:
+        """Return the first pod, when there is one.
+
+        Raises:
+            TimeoutError: there is none after `timeout` seconds.
+        """
+        with self._lock:
+            if not self._created.wait_for(lambda: self.pods, timeout):
+                raise TimeoutError("there is no pod")
+            return next(iter(self.pods.values()))
 
     @property
     def alive(self) -> list[Pod]:
@@ -258,6 +270,7 @@ class RunPodServer:
             held=self.held,
         )
         self.pods[pod_id] = pod
+        self._created.notify_all()
         return json_response("Pod", shown(pod, self.ssh_keys), 201)
 
     def _volume_of(self, body: Mapping[str, Any], places: list[str]) -> Path | None:

@@ -1,6 +1,5 @@
 """A pod: its container's command, truly executed, and started again when it exits."""
 
-import os
 import re
 import shlex
 import shutil
@@ -19,8 +18,10 @@ from tests.fakes.processes import end_processes_of
 
 ALIVE = ("PROVISIONING", "STARTING", "RUNNING")
 _SECRET = re.compile(r"\{\{ RUNPOD_SECRET_(\w+) \}\}")
-# What an environment that sees the image's packages would see; it sees this interpreter's base.
-_PACKAGES = os.pathsep.join([*site.getsitepackages(), str(Path(kaggleops.__file__).parents[1])])
+# What the image has installed. An environment made there sees it as the user's own packages, since
+# of this interpreter it would see the one that that was made with.
+_PACKAGES = [*site.getsitepackages(), str(Path(kaggleops.__file__).parents[1])]
+_INSTALLED = f"root/.local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 
 class Pod:
@@ -95,7 +96,7 @@ class Pod:
         """Delete it, as its owner can, or it itself; returns at once."""
         self._end("TERMINATED")
 
-    def wait(self, timeout: float = 120) -> None:
+    def wait(self, timeout: float = 240) -> None:
         """Return when it is deleted.
 
         Raises:
@@ -173,6 +174,11 @@ class Pod:
         if self.volume:
             shutil.rmtree(self._root / "workspace")
             (self._root / "workspace").symlink_to(self.volume)
+        installed = self._root / _INSTALLED
+        installed.mkdir(parents=True)
+        (installed / "image.pth").write_text("\n".join(_PACKAGES))
+        # What an image of RunPod's starts by itself: sshd, for one.
+        (self._root / "start.sh").write_text(f"env -0 > {self._root}/workspace/started-by-image\n")
         process = subprocess.Popen(
             shlex.split(str(self.body["args"])),
             cwd=self._root,
@@ -201,9 +207,8 @@ class Pod:
 
         own = {name: resolved(value) for name, value in self.body["env"].items()}
         injected = {"RUNPOD_POD_ID": self.id, "RUNPOD_DC_ID": self.data_center}
-        python = {"PYTHONPATH": _PACKAGES, "PATH": _path()}
         around = platforms.runpod(self._root)
-        return {**around, **python, **self._surroundings, **own, **injected}
+        return {**around, **self._surroundings, **own, **injected}
 
     def _read(self, stream: IO[bytes]) -> None:
         with stream:
@@ -212,10 +217,6 @@ class Pod:
                     text = line.decode(errors="replace").removesuffix("\n")
                     self.log.append((_now(), text))
                     self._changed.notify_all()
-
-
-def _path() -> str:
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def _now() -> str:
