@@ -26,7 +26,13 @@ EXTRAS = "server,postgresql"
 
 # Debian 12: Python 3.11, glibc 2.36.
 PYTHON = "3.11"
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)]
+PLATFORMS = [
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)),
+    "manylinux2014_x86_64",
+]
+
+# Hydra's parser comes as source only; it is pure Python.
+NO_WHEEL = "antlr4-python3-runtime==4.9.3"
 
 
 def key_of(release: str) -> str:
@@ -40,7 +46,7 @@ def download(source: Path, wheels: Path) -> str:
     Raises:
         KaggleOpsError: something is not to be had.
     """
-    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
+    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source), NO_WHEEL)
     (wheel,) = wheels.glob("kaggleops-*.whl")
     requirement = f"kaggleops[{EXTRAS}]=={wheel.name.split('-')[1]}"
     target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.systemd import Unit
-from tests.infra.world import BUCKET, SERVER, STAND_IN, World, machine
+from tests.infra.world import BUCKET, SERVER, World, machine
 from tests.server.serving import eventually
 
 DIES = "import sys; sys.exit('--version' not in sys.argv and 'it cannot start')"
@@ -27,6 +27,7 @@ def world(tmp_path: Path, gcs_server: GcsServer) -> Iterator[World]:
         yield world
 
 
+@pytest.mark.timeout(900)
 def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     """One long journey: each step takes what the one before has left."""
     # It starts before there is anything to install, and waits for it.
@@ -62,6 +63,20 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     assert world.command("boot").returncode == 0
     assert eventually(world.said)["arguments"] == [*arguments, "--auth"]
     assert world.said()["version"] == "1.0"
+
+    # One that does not answer yet may be importing, and is let alone; one that has answered since
+    # its start, and does so no more, is started again.
+    assert world.command("check").stdout == ""
+    hangs = world.root / "var/lib/kaggleops/hangs"
+    hangs.touch()
+    unit = Unit(world.root, "kaggleops.service", world.port)
+    unit.stop()
+    unit.start()
+    assert world.command("check").stdout == ""
+    (world.root / "run/kaggleops-answered").write_text(str(unit.read()["InvocationID"]))
+    hangs.unlink()
+    assert "started again" in world.command("check").stdout
+    assert eventually(world.said)["version"] == "1.0"
 
     # By hand: to the pinned one, and back, and forth.
     assert world.command("update").stdout == "Running 2.0.\n"
@@ -113,33 +128,6 @@ def test_a_release_of_the_newest_commit(world: World, tmp_path: Path) -> None:
     where = "import kaggleops, mlflow, psycopg2; print(kaggleops.__file__)"
     found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
     assert f"/releases/{release}/" in found.stdout, found.stderr
-
-
-def test_a_server_that_answers_no_more_is_started_again(world: World) -> None:
-    hangs = """
-import os, pathlib, time
-marker = pathlib.Path(os.environ["KAGGLEOPS_HOME"], "starts")
-marker.write_text(marker.read_text() + "x" if marker.exists() else "x")
-if len(marker.read_text()) != 2: exec(%r)
-time.sleep(600)
-"""
-    world.publish(
-        "1.0", "import sys\nif '--version' in sys.argv: sys.exit()" + hangs % (STAND_IN % "1")
-    )
-    assert world.command("boot").returncode == 0
-    assert world.command("check").stdout == ""
-
-    # Started again by itself, it has not answered yet: it may be importing, and is let alone.
-    unit = Unit(world.root, "kaggleops.service", world.port)
-    unit.stop()
-    unit.start()
-    assert world.command("check").stdout == ""
-
-    # But one that has answered since its start is not.
-    started = str(unit.read()["InvocationID"])
-    (world.root / "run/kaggleops-answered").write_text(started)
-    assert "started again" in world.command("check").stdout
-    assert eventually(world.said)["version"] == "1"
 
 
 def test_there_is_nothing_to_go_back_to(world: World) -> None:

@@ -30,8 +30,9 @@ PYTHON = "/usr/bin/python3.11" if Path("/usr/bin/python3.11").exists() else sys.
 PIP = Path(ensurepip.__file__).parent / "_bundled"
 
 STAND_IN = """
-import http.server, json, sys
+import http.server, json, os, pathlib, sys, time
 if "--version" in sys.argv: sys.exit()
+if pathlib.Path(os.environ["KAGGLEOPS_HOME"], "hangs").exists(): time.sleep(600)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = json.dumps({"status": "fresh", "version": %r, "arguments": sys.argv[1:]}).encode()
@@ -43,7 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-"""A server that starts at once and says which release it is: what is tested is its installation."""
+"""A server that starts at once and says which release it is, or hangs if a file says so: what is
+tested is its installation."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ class World:
     port: int
     environment: dict[str, str]
 
-    def command(self, *arguments: str, patience: float = 280) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str, patience: float = 580) -> "subprocess.CompletedProcess[str]":
         """Run `kaggleops-server` as the machine has it, or as its start-up script."""
         return subprocess.run(
             self._line(*arguments),
