@@ -301,16 +301,19 @@ def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     runpod.fail(403, times=None, op="deletePod")
     failed = here("reap", *BUCKET_OPTION, "--json")
     assert failed.code == 1
-    assert "it goes on costing $0.40 an hour" in failed.errors
+    assert "($0.40/h) was not deleted: " in failed.errors
     assert len(runpod.alive) == 5
     runpod.heal()
 
     done = here("reap", *BUCKET_OPTION)
-    assert (done.code, "its time is up ($0.40/h)" in done.output) == (0, True)
+    assert (done.code, "($0.40/h): its time is up" in done.output) == (0, True)
     assert {pod.id for pod in runpod.alive}.isdisjoint(gone)
     assert len(runpod.alive) == 3
     assert late.get_status() == "FAILED"
     assert "has its work" in here("reap", *BUCKET_OPTION).output
+    # Nobody must believe that nothing costs money only because RunPod did not say so.
+    runpod.fail(403, op="listPods")
+    assert here("reap", *BUCKET_OPTION).code == 1
 
 
 def change(runpod: RunPodServer, run: RemoteRun, **job: Any) -> None:

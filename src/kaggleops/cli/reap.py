@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,10 @@ from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 from kaggleops.cli.submitting import backend_option
+from kaggleops.errors import KaggleOpsError, UsageError
+
+if TYPE_CHECKING:
+    from kaggleops.backends.jobs import Reaped
 
 
 @click.command("reap")
@@ -20,25 +25,42 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
     """Delete machines that cost money although their run is over, or their time is.
 
     A machine ends itself. This is for one that could not; it may be run at any time, from anywhere.
+    A backend that is not named and not set up here is passed over, with a word.
     """
-    from kaggleops.backends.finding import backend_named
+    from kaggleops.backends.finding import backend_named, names
 
     uri = tracking_uri(bucket_of(bucket))
+    found: list[Reaped] = []
+    problems: list[str] = []
     with err.status("Asking"):
-        found = backend_named(backend or "runpod").reap(uri, delete=not dry_run)
+        for name in [backend] if backend else names():
+            try:
+                found += backend_named(name).reap(uri, delete=not dry_run)
+            except UsageError as error:
+                if backend:
+                    raise
+                err.print(f"passed over: {error}", style="yellow", highlight=False)
+            except KaggleOpsError as error:
+                problems.append(str(error))
+    problems += [
+        f"{_described(each)} was not deleted: {each.problem}" for each in found if each.problem
+    ]
     if as_json:
-        print_json(machines=[asdict(each) for each in found], deleted=not dry_run)
+        machines = [asdict(each) for each in found]
+        print_json(machines=machines, deleted=not dry_run, problems=problems)
     else:
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
             if not each.problem:
-                said = f"{each.backend} {each.machine} of run {each.run_id}: {each.why}"
-                out.print(f"{done}: {said} (${each.per_hour:.2f}/h)", highlight=False)
-        if not found:
+                out.print(f"{done}: {_described(each)}: {each.why}", highlight=False)
+        if not found and not problems:
             out.print("Every machine that there is has its work.", highlight=False)
-    for each in found:
-        if each.problem:
-            price = f"it goes on costing ${each.per_hour:.2f} an hour"
-            print_error(f"{each.backend} {each.machine} was not deleted, {price}: {each.problem}")
-    if any(each.problem for each in found):
+    for problem in problems:
+        print_error(problem)
+    if problems:
         sys.exit(1)
+
+
+def _described(machine: "Reaped") -> str:
+    price = f" (${machine.per_hour:.2f}/h)" if machine.per_hour else ""
+    return f"{machine.backend} {machine.machine} of run {machine.run_id}{price}"

@@ -27,24 +27,14 @@ from kaggleops.backends.runpod.client import (
 )
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer, offers
-from kaggleops.backends.runpod.pod import PREFIX, pod_body
+from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, PREFIX, PRICE, pod_body
 from kaggleops.backends.runpod.reaping import reap
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.http import READ
 
 _log = logging.getLogger("kaggleops")
-
-NAME = "runpod_name"
-"""The tag of a run that names its pod. It is there before the pod is."""
-
-POD = "runpod_pod"
-"""The tag of a run with the id of its pod; "" before there is one."""
-
-PRICE = "price_per_hour"
-"""The tag of a run with what its machine costs in US dollars an hour."""
-
-_BUCKET = "runpod_bucket"  # where its log is put
 
 _STATUSES = {
     "PROVISIONING": "SCHEDULED",
@@ -134,7 +124,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         alive = [each for each in there if each["status"] in _ALIVE]
         pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
         bucket = parameters_of(notebook)["bucket"]
-        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", _BUCKET: bucket}
+        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", LOG_IN: bucket}
 
     def _created(self, name: str, notebook: str, config: RunPodConfig) -> dict[str, Any]:
         """Create a pod of the first offer that RunPod keeps.
@@ -210,25 +200,26 @@ class RunPodBackend(Backend[RunPodConfig]):
         """Yield the lines of the pod's log: from RunPod, and when the pod is gone the bucket's."""
         shown = 0
         if pod := self._pod(tags):
-            reading = log.Reading(
-                functools.partial(
-                    self._runpod.log, pod["id"], silence=60.0 if follow else _SILENCE
-                ),
-                str(pod["createdAt"]),
-            )
-            lines = log.follow(reading, lambda: self.state(tags).ended)
-            for line in lines if follow else log.until_silent(reading):
+            silence = READ if follow else _SILENCE
+            stream = functools.partial(self._runpod.log, pod["id"], silence=silence)
+            reading = log.Reading(stream, str(pod["createdAt"]))
+            following = log.follow(reading, lambda: not self._alive(pod["id"]))
+            for line in following if follow else log.until_silent(reading):
                 yield line
                 shown += 1
-            if not follow or self._pod(tags):
+            if self._runpod.pod(pod["id"]):
                 return
         yield from itertools.islice(self._kept(tags), shown, None)
+
+    def _alive(self, pod_id: str) -> bool:
+        pod = self._runpod.pod(pod_id)
+        return pod is not None and pod["status"] in _ALIVE
 
     def _kept(self, tags: Mapping[str, str]) -> list[str]:
         run_id = tags[NAME].removeprefix(PREFIX)
         lines = None
-        if tags.get(_BUCKET):
-            lines = log.kept(open_bucket(tags[_BUCKET], patience=_PATIENCE), run_id)
+        if tags.get(LOG_IN):
+            lines = log.kept(open_bucket(tags[LOG_IN], patience=_PATIENCE), run_id)
         if lines is None:
             problem = "there is no pod, and none left its log in the bucket"
             raise KaggleOpsError(f"reading the log of run {run_id}", problem)

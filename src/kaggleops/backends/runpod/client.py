@@ -186,7 +186,7 @@ def _of_status(doing: str, answer: requests.Response) -> KaggleOpsError:
     status = answer.status_code
     if status == 401:
         hint = f"Make a new one (https://console.runpod.io/user/settings), and set {_KEY} to it."
-        return UsageError(doing, "RunPod does not accept the API key", hint)
+        return RunPodError(doing, "RunPod does not accept the API key", hint, status)
     if status >= 500:
         return RunPodError(doing, f"RunPod has a fault ({status})", "Try again later.")
     return RunPodError(doing, _said(answer), _HINTS.get(status, ""), status)

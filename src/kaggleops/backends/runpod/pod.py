@@ -17,6 +17,18 @@ from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer
 from kaggleops.platforms.sign_in import SECRET
 
+NAME = "runpod_name"
+"""The tag of a run that names its pod. It is there before the pod is."""
+
+POD = "runpod_pod"
+"""The tag of a run with the id of its pod; "" before anybody knows it."""
+
+PRICE = "price_per_hour"
+"""The tag of a run with what its machine costs in US dollars an hour."""
+
+LOG_IN = "runpod_log_in"
+"""The tag of a run with the address of the bucket that its pod puts its log into."""
+
 PREFIX = "kaggleops-"
 """What the names of our pods begin with; the run's id follows."""
 

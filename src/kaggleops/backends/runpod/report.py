@@ -7,6 +7,7 @@ bucket lacks.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlflow.entities import RunTag
 from kaggleops.backends.jobs import is_ended
 from kaggleops.backends.remote_run import JOB_ENDED
 from kaggleops.backends.runpod import log
+from kaggleops.backends.runpod.pod import LOG_IN, POD
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import explained
@@ -57,14 +59,16 @@ def report(said: dict[str, Any]) -> list[str]:
     left += send_kept_artifacts(place).problems
     file = Path(said["log"])
     log.keep(bucket, said["run_id"], file.read_bytes() if file.is_file() else b"")
-    _tell(tracking_uri(place), said["run_id"], said["code"], said["cost"])
+    _tell(place, said["run_id"], said["code"], said["cost"])
     return left
 
 
-def _tell(uri: str, run_id: str, code: int | None, cost: float) -> None:
-    client = mlflow.MlflowClient(uri)
-    store = BucketTrackingStore(uri)
-    tags = {COST: f"{cost:.4f}"} | ({} if code is None else {EXIT_CODE: str(code)})
+def _tell(place: str, run_id: str, code: int | None, cost: float) -> None:
+    client = mlflow.MlflowClient(tracking_uri(place))
+    store = BucketTrackingStore(tracking_uri(place))
+    # Who created the pod may have died before it could say which it is.
+    tags = {COST: f"{cost:.4f}", POD: os.environ.get("RUNPOD_POD_ID", ""), LOG_IN: place}
+    tags |= {} if code is None else {EXIT_CODE: str(code)}
     if not is_ended(client.get_run(run_id).info.status):
         tags[JOB_ENDED] = _how(code)
         client.set_terminated(run_id, "KILLED" if code in (None, _TIME_IS_UP) else "FAILED")
