@@ -81,7 +81,8 @@ class KaggleOrigin(Origin):
 
         for answer in self._pages(doing, page):
             for each in answer.files or ():
-                yield File(each.name, each.total_bytes, f"{each.creation_date:%Y-%m-%dT%H:%M:%S}")
+                made = each.creation_date
+                yield File(each.name, each.total_bytes, made.isoformat() if made else "")
 
     def _of_dataset(self, doing: str) -> Iterator[File]:
         from kagglesdk.datasets.types import dataset_api_service as types

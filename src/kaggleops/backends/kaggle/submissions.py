@@ -125,16 +125,9 @@ class Competition:
 
         return self._submit(send, run_id, message, content, f"{file} of {ref}, version {version}")
 
-    def find(self, ref: int) -> Submission:
-        """Return a submission as it is now.
-
-        Raises:
-            KaggleOpsError: Kaggle does not list it.
-        """
-        for each in self._list():
-            if each.ref == ref:
-                return each
-        raise KaggleOpsError(f"looking for submission {ref} to {self.name}", "Kaggle lists no such")
+    def find(self, ref: int) -> Submission | None:
+        """Return a submission as it is now; None where Kaggle does not list it (yet)."""
+        return next((each for each in self._list() if each.ref == ref), None)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -169,7 +162,8 @@ class Competition:
             ) from error
         if not answer.ref:
             raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
-        return self.find(int(answer.ref))
+        now = datetime.now(UTC)
+        return Submission(int(answer.ref), self.name, "PENDING", now, None, None, "", content)
 
     def _refuse_over_limit(self, doing: str) -> None:
         limits = self._client.quietly(

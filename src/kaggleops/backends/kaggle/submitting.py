@@ -99,9 +99,9 @@ class Submitter:
             UsageError: nothing was.
         """
         ref = self._run.data.tags.get(_REF)
-        if ref is None:
+        found = self.competition.find(int(ref)) if ref else None
+        if found is None:
             raise UsageError(self._doing, "nothing was submitted for it yet")
-        found = self.competition.find(int(ref))
         self._record(found)
         return found
 
@@ -121,7 +121,7 @@ class Submitter:
         while submission.status == "PENDING":
             pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
-            submission = self.competition.find(submission.ref)
+            submission = self.competition.find(submission.ref) or submission
         if submission.status == "ERROR":
             problem = submission.error or "Kaggle does not say why"
             raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
