@@ -15,7 +15,7 @@ from kaggleops.reports.doctor_platforms import examine_platforms
 from kaggleops.server.doctor import examine_server
 from tests.command import kaggleops
 from tests.fakes import iap_tunnel
-from tests.fakes.colab import FakeColab
+from tests.fakes.colab.account import FakeColab
 from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
