@@ -136,3 +136,9 @@ def test_what_is_to_be_served_from_here_is(options: list[str], tmp_path: Path) -
     name_server(tmp_path, bucket="mistyped")
     done = CliRunner().invoke(ui_command, options)
     assert isinstance(done.exception, BucketNotFoundError)  # it has looked there
+
+
+def test_another_bucket_than_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"bucket+file://{tmp_path}/mistyped/mlruns")
+    assert isinstance(CliRunner().invoke(ui_command).exception, BucketNotFoundError)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from kaggleops.bucket.location import tracking_uri
+from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option
 from kaggleops.cli.output import err, out
 from kaggleops.cli.tunnel import experiment_option, open_option, port_option, show_remote
+from kaggleops.platforms.settings import local_setting
 
 
 @click.command("ui")
@@ -34,11 +35,18 @@ def ui_command(
     """
     from kaggleops.server.tunnel import Machine
 
-    machine = None if bucket or local else Machine.of_settings(Path())
+    here = bucket or local or _another_bucket()
+    machine = None if here else Machine.of_settings(Path())
     if machine:
         show_remote(machine, experiment, port, open_browser)
     else:
         _serve_here(bucket_of(bucket), experiment, host, port, open_browser)
+
+
+def _another_bucket() -> bool:
+    """Return whether MLFLOW_TRACKING_URI names another one than the settings that name a server."""
+    settings = local_setting(Path(), "bucket")
+    return settings is not None and bucket_of(None) != bucket_uri(settings)
 
 
 def _serve_here(
