@@ -51,7 +51,7 @@ def test_what_is_wanted_comes_once(bucket: Bucket, project: Project, manifest: M
     assert locked["oof.csv"]["size"] == 4
     assert locked["oof.csv"]["checksum"] == "crc32c:" + locked["oof.csv"]["checksum"][7:]
     (project.folder / "data/exp1/oof.csv").unlink()
-    assert names(fetch(manifest, ["exp1"])) == ["oof.csv"]
+    assert names(fetch(manifest, ["exp1", "exp1"])) == ["oof.csv"]
 
 
 def test_a_second_fetch_asks_nobody(

@@ -39,6 +39,11 @@ class Step:
     path: Path
     state: State
 
+    @property
+    def folder(self) -> Path:
+        """The folder of its resource's files."""
+        return self.path.parents[self.file.name.count("/")]
+
 
 def state_of(path: Path, file: File, placed: Placed, *, any_content: bool = False) -> State:
     """Return how a file on this disk stands against the lock.
@@ -145,7 +150,7 @@ def _by_folder(steps: Sequence[Step]) -> Iterator[tuple[Resource, Path, list[Ste
         found.setdefault(step.resource.name, []).append(step)
     for some in found.values():
         first = some[0]
-        yield first.resource, first.path.parents[first.file.name.count("/")], some
+        yield first.resource, first.folder, some
 
 
 def _fetch(
@@ -210,7 +215,8 @@ def _refuse_full_disk(steps: Sequence[Step]) -> None:
     for step in steps:
         there = next(each for each in step.path.parents if each.exists())
         disk = there.stat().st_dev
-        needed[disk] = needed.get(disk, 0) + step.file.size
+        to_come = max(0, step.file.size - Staging(step.folder).come(step.file))
+        needed[disk] = needed.get(disk, 0) + to_come
         free = shutil.disk_usage(there).free
         if needed[disk] > free:
             total = sum(each.file.size for each in steps)

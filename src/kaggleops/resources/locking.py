@@ -91,7 +91,7 @@ def fetch(
         locked = read_lock(manifest)
         new = [each for each in resources if not _is_locked(each, locked)]
         if new:
-            locked |= _listed(manifest, new) if dry_run else _lock(manifest, new, placed)
+            locked |= _listed(manifest, new) if dry_run else _lock(manifest, new, placed, progress)
         found = {each.name: mounted_at(each, locked[each.name]) for each in resources}
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
@@ -116,7 +116,7 @@ def _lock(
     manifest: Manifest,
     resources: Sequence[Resource],
     placed: Placed,
-    progress: Progress = lambda size: None,
+    progress: Progress,
 ) -> dict[str, Locked]:
     locked = read_lock(manifest)
     for resource in resources:

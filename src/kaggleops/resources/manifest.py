@@ -105,7 +105,7 @@ class Manifest:
         Raises:
             UsageError: there is no such entry.
         """
-        return [self[name] for name in names] or list(self.resources.values())
+        return [self[name] for name in dict.fromkeys(names)] or list(self.resources.values())
 
     def __getitem__(self, name: str) -> Resource:
         if name not in self.resources:

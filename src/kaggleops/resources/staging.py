@@ -34,6 +34,16 @@ class Staging:
     def part(self, file: File) -> Path:
         """Return where a file waits, in a folder that is there."""
         self._hidden.mkdir(parents=True, exist_ok=True)
+        return self._part(file)
+
+    def come(self, file: File) -> int:
+        """Return how many bytes of a file wait on the disk already."""
+        try:
+            return self._part(file).stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def _part(self, file: File) -> Path:
         # Of another version, it would be another.
         identity = f"{file.name}\0{file.version}\0{file.checksum}".encode()
         return self._hidden / hashlib.sha256(identity).hexdigest()[:20]
