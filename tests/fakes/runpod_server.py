@@ -10,6 +10,7 @@ a folder shaped like its container, and started again when it exits.
 
 import itertools
 import re
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ _OPS = {
     ("POST", "/v2/network-volumes"): "createNetworkVolume",
     ("DELETE", "/v2/network-volumes/ID"): "deleteNetworkVolume",
 }
-_ID = re.compile(r"(?<=/)((?:pod|vol)\d+)")
+_ID = re.compile(r"(?<=/)((?:pod|vol)[0-9a-f]+)")
 _QUERIES = {
     "listGpuTypes": {"include", "product", "count", "cloud", "minCudaVersion"},
     "getPodLogs": {"source", "tail", "since"},
@@ -254,9 +255,9 @@ class RunPodServer:
         volume = self._volume_of(body, places)
         if not places:
             raise ApiError(400, "there are no instances currently available")
-        number = next(self._ids)
         price = STOCK[gpu][0] * body["gpu"].get("count", 1) * self.dearer
-        pod_id = f"pod{number}"
+        # Its processes are told by it, also from those of another test at the same time.
+        pod_id = f"pod{secrets.token_hex(6)}"
         own = {"RUNPOD_API_URL": self.url, "RUNPOD_API_KEY": f"rps_{pod_id}"}
         pod = Pod(
             pod_id,
