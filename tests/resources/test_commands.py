@@ -1,8 +1,10 @@
 """`kaggleops data` as a user runs it."""
 
+from pathlib import Path
+
 import pytest
 
-from kaggleops.bucket import Bucket
+from kaggleops.bucket import open_bucket
 from tests.command import Done, kaggleops
 
 from .conftest import Project, fill
@@ -16,7 +18,9 @@ def data(project: Project):  # type: ignore[no-untyped-def]
     return run
 
 
-def test_a_project_from_nothing_to_status(bucket: Bucket, project: Project, data) -> None:  # type: ignore[no-untyped-def]
+def test_a_project_from_nothing_to_status(tmp_path: Path, project: Project, data) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "bucket").mkdir()
+    bucket = open_bucket(str(tmp_path / "bucket"))
     fill(bucket, exp1__oof_csv=b"a,b\n", exp1__log_txt=b"12345")
     project.declare(exp1={"source": f"{bucket.uri}/exp1"})
     assert "not locked yet" in data("status").output

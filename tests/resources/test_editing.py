@@ -14,7 +14,6 @@ from kaggleops.resources.importing import inside_project, read_list
 from kaggleops.resources.locking import fetch
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.resources.pushing import push
-from tests.command import kaggleops
 
 from .conftest import Project
 
@@ -191,6 +190,6 @@ def test_the_commands(project: Project, bucket: Bucket) -> None:
     assert f"to {bucket.uri}/data/words" in data("push", "words", "--description", "Words")
     assert "words is as it was" in data("rm", "words")
     assert list(find_manifest(project.folder).resources) == ["tweets"]
-    done = kaggleops("data", "add", "tweets", "gs://b-1/x", cwd=project.folder)
-    assert done.code == 2
-    assert "both declare tweets" in done.error
+    done = CliRunner().invoke(main, ["data", "add", "tweets", "gs://b-1/x"])
+    assert done.exit_code == 2
+    assert "both declare tweets" in done.stderr
