@@ -27,8 +27,8 @@ from kaggleops.cli.output import out, print_json
 def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     """Declare SOURCE under NAME in config/data/resources.yaml.
 
-    SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/OWNER/NAME,
-    kaggle://models/OWNER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
+    SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME,
+    kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
     https://… with a checksum.
     """
     from kaggleops.resources.editing import add_entries, manifest_here

@@ -10,8 +10,8 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 
 KNOWN = (
-    "Use gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/OWNER/NAME, "
-    "kaggle://models/OWNER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH "
+    "Use gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME, "
+    "kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH "
     "or https://… with a checksum."
 )
 
