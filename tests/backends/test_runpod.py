@@ -144,6 +144,15 @@ def test_what_runpod_refuses_has_failed(
     assert (runpod.alive, runpod.volumes) == ([], {})
 
 
+def test_a_body_that_runpod_no_longer_takes(outside: World, runpod: RunPodServer) -> None:
+    before = runs(outside)
+    runpod.fail(422, op="createPod")
+    with pytest.raises(RefusedError, match="something is wrong"):
+        submit(outside)
+    assert outside.run(newest(outside, before)).info.status == "FAILED"
+    assert (runpod.alive, runpod.volumes) == ([], {})
+
+
 def test_answers_that_are_lost(outside: World, runpod: RunPodServer) -> None:
     runpod.fail("lost-response", op="createPod")
     run = submit(outside)
