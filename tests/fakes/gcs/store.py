@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import google_crc32c
@@ -40,12 +41,13 @@ class FakeObject:
     updated: str = ""
     components: int | None = None
 
-    @property
+    # Once for each object: a large one is read in many ranges, and each answer names both.
+    @cached_property
     def md5(self) -> str | None:
         """The MD5 in base64; composed objects have none."""
         return None if self.components else md5_of(self.data)
 
-    @property
+    @cached_property
     def crc32c(self) -> str:
         """The CRC-32C in base64, big-endian."""
         return crc32c_of(self.data)
