@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,9 @@ def test_by_gcloud_with_every_step_repeatable(
     assert state["projects"] == ["adas-runs"]
     assert state["accounts"] == [RUNNER]
     member = f"serviceAccount:{RUNNER}"
-    assert state["bindings"] == [["adas-bucket", member, "roles/storage.objectUser"]]
+    [[bucket, who, role, condition]] = state["bindings"]
+    assert (bucket, who, role) == ("adas-bucket", member, "roles/storage.objectUser")
+    assert condition.partition("expression=")[2] == _condition_in_terraform("adas-bucket")
     assert state["buckets"]["adas-bucket"]["location"] == "us-east1"
     assert state["buckets"]["adas-bucket"]["versioning"]
     assert gcs_server.objects("adas-bucket") == {}
@@ -182,3 +185,11 @@ def test_bad_input_is_one_clear_line(
     assert done.exit_code == 2
     assert problem in done.stderr
     assert not Path("MLproject").exists()
+
+
+def _condition_in_terraform(bucket: str) -> str:
+    text = (ROOT / "infra/terraform/accounts.tf").read_text()
+    [releases] = re.findall(r' releases += "(.*)"', text)
+    [condition] = re.findall(r' not_releases += "(.*)"', text)
+    filled = condition.replace("${local.releases}", releases).replace("${local.bucket}", bucket)
+    return filled.replace('\\"', '"')

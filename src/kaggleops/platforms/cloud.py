@@ -103,12 +103,18 @@ def gcloud_steps(place: Place) -> list[Step]:
              "--format=value(email)"),
         ),
         Step(
-            "its right to use the objects of this bucket, and nothing else",
+            "its right to use the objects of this bucket, but for a server's releases",
             ("gcloud", "storage", "buckets", "add-iam-policy-binding", bucket,
-             f"--member=serviceAccount:{place.runner}", "--role=roles/storage.objectUser"),
+             f"--member=serviceAccount:{place.runner}", "--role=roles/storage.objectUser",
+             f"--condition=title=not_the_servers_releases,expression={_not_releases(place)}"),
             hint="A new account is known everywhere after a minute: run `kaggleops init` again.",
         ),
     ]  # fmt: skip
+
+
+def _not_releases(place: Place) -> str:
+    # A server installs, as root, what lies there: now there may be none, but one may come.
+    return f'!resource.name.startsWith("projects/_/buckets/{place.bucket}/objects/server/")'
 
 
 def terraform_steps(place: Place, folder: Path, *, ask: bool) -> list[Step]:

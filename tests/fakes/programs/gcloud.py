@@ -44,7 +44,11 @@ COMMANDS = {
     ),
     "storage buckets add-iam-policy-binding": (
         [BUCKET],
-        {"--member": f"serviceAccount:{EMAIL}", "--role": r"roles/storage\.objectUser"},
+        {
+            "--member": f"serviceAccount:{EMAIL}",
+            "--role": r"roles/storage\.objectUser",
+            "--condition": r"title=\w+,expression=[^,]+",
+        },
     ),
 }
 
@@ -115,7 +119,7 @@ def main():
     elif command == "iam service-accounts create":
         state["accounts"].append(f"{name}@{project}.iam.gserviceaccount.com")
     else:
-        binding = [name, given["--member"], given["--role"]]
+        binding = [name, given["--member"], given["--role"], given["--condition"]]
         if binding[1].removeprefix("serviceAccount:") not in state["accounts"]:
             refuse(f"Service account {binding[1]} does not exist.")
         if binding not in state["bindings"]:
