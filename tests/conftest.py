@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Before anything imports MLflow or gcsfs, which read these once.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# Kaggle's client reads it when it is imported: never does one in this process go to the real one.
+os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
 
@@ -42,10 +44,16 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
     for name in ("TRACKING_URI", "REGISTRY_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    tracking = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    before = tracking and tracking._tracking_uri
     yield tmp_path / "home"
     _end_sessions()
-    if stores := sys.modules.get("mlflow.tracking._tracking_service.utils"):
-        stores._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    if tracking := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        tracking._tracking_uri = before
+        tracking._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    models = sys.modules.get("mlflow.tracking._model_registry.utils")
+    if models and models._model_registry_store_registry:
+        models._model_registry_store_registry._get_store_with_resolved_uri.cache_clear()
 
 
 def _end_sessions() -> None:

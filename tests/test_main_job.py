@@ -90,6 +90,7 @@ def test_mlflow_run_of_a_commit_logs_to_the_bucket(
     assert len(pd.read_csv(io.BytesIO(stored.data))) == 12
 
 
+@pytest.mark.slow
 def test_the_notebook_says_that_the_gpu_is_missing(served: tuple[str, str], tmp_path: Path) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("there is a GPU")

@@ -9,6 +9,7 @@ import pytest
 from kaggleops.project.git_history import nearest_before
 from kaggleops.reports.history import Scored
 from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
+from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops
 from tests.reports.lab import Lab
 
@@ -31,6 +32,7 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
         (lab.runs[lab.worse][0], 0.50),
     ):
         client.log_metric(run_id, "public_score", score)
+    BucketTrackingStore(lab.tracking_uri).flush()
     plot = tmp_path / "plot.png"
     done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", "--plot", plot, **here)
     assert done.code == 0, done.errors

@@ -67,6 +67,7 @@ def test_the_server_shows_what_comes_while_it_runs(uri: str, bucket: Bucket) -> 
         assert artifact.text == "what the model says"
 
 
+@pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
 def test_what_is_changed_there_is_in_the_bucket(uri: str, bucket: Bucket) -> None:
     shown = experiment_to_show(uri, None)
     assert shown is not None
@@ -80,6 +81,7 @@ def test_what_is_changed_there_is_in_the_bucket(uri: str, bucket: Bucket) -> Non
     )
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_the_link_opens_the_run_table_on_the_training_side_grouped_by_commit(
     uri: str, bucket: Bucket, page: Page
 ) -> None:
