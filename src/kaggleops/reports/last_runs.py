@@ -15,9 +15,10 @@ _METRICS = 3
 
 
 def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """Return the metrics of a result, by name."""
+    """Return the metrics of a result, by name; the loss where there is nothing else."""
     final = [name for name in metrics if "/" not in name and name != "epoch"]
-    return [(name, metrics[name]) for name in sorted(final) if not name.startswith(_BOOKKEEPING)]
+    results = [name for name in final if not name.startswith(_BOOKKEEPING)]
+    return [(name, metrics[name]) for name in sorted(results or final)]
 
 
 def last_runs(client: mlflow.MlflowClient, experiment_id: str, count: int = 10) -> list[Run]:
