@@ -37,6 +37,24 @@ def environment() -> Iterator[None]:
     os.environ.update({name: each for name, each in before.items() if os.environ.get(name) != each})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def tracking_uri() -> Iterator[None]:
+    """Take back what a module's own fixtures tell MLflow: a submit sets it for the process."""
+    before = _tracking_uri()
+    yield
+    _set_tracking_uri(before)
+
+
+def _tracking_uri() -> str | None:
+    tracking = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    return tracking._tracking_uri if tracking else None
+
+
+def _set_tracking_uri(uri: str | None) -> None:
+    if tracking := sys.modules.get("mlflow.tracking._tracking_service.utils"):
+        vars(tracking)["_tracking_uri"] = uri
+
+
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's working copies lie; no test sees another's tracking stores or settings."""
@@ -44,12 +62,11 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
     for name in ("TRACKING_URI", "REGISTRY_URI", "RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
-    tracking = sys.modules.get("mlflow.tracking._tracking_service.utils")
-    before = tracking and tracking._tracking_uri
+    before = _tracking_uri()
     yield tmp_path / "home"
     _end_sessions()
+    _set_tracking_uri(before)
     if tracking := sys.modules.get("mlflow.tracking._tracking_service.utils"):
-        tracking._tracking_uri = before
         tracking._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
     models = sys.modules.get("mlflow.tracking._model_registry.utils")
     if models and models._model_registry_store_registry:

@@ -38,7 +38,8 @@ def authenticated(url: str, environ: dict[str, str]) -> "KaggleApi":
     with patch.dict(os.environ, environ, clear=True):
         from kaggle.api.kaggle_api_extended import KaggleApi
 
+        # For every client in this process: the class decides when it is imported.
+        KaggleApi.args = ["--local"]
         api = KaggleApi()
-        api.args = ["--local"]
         api.authenticate()
     return api
