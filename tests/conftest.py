@@ -38,7 +38,7 @@ def environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def tracking_uri() -> Iterator[None]:
+def mlflow_as_it_was() -> Iterator[None]:
     """Take back what a module's own fixtures tell MLflow: a submit sets it for the process."""
     before = _tracking_uri()
     yield
