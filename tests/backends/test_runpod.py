@@ -202,6 +202,11 @@ def test_a_pod_that_vanished_has_failed(outside: World, runpod: RunPodServer) ->
 
 
 def test_no_pod_costs_more_than_the_budget(outside: World, runpod: RunPodServer) -> None:
+    runpod.dearer = 2.0
+    with pytest.raises(RefusedError, match=r"\$0\.50 an hour, more than the budget"):
+        submit(outside, budget=2.0)
+    assert (runpod.alive, runpod.volumes) == ([], {})  # nor a volume that was made for it
+    runpod.dearer = 1.0
     before = runs(outside)
     with pytest.raises(RefusedError, match=r"6 h of NVIDIA RTX A5000 cost up to \$1\.50") as caught:
         submit(outside, budget=1.0)

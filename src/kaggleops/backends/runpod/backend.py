@@ -151,6 +151,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             if _within(config, pod["cost"]):
                 return pod
             self._runpod.delete_pod(pod["id"])
+            volumes.give_back()
             said = f"{offer}: it costs ${pod['cost']:.2f} an hour, more than the budget allows"
         hint = "`kaggleops quota -b runpod` shows what is free."
         raise RefusedError(f"creating the pod {name}", f"RunPod has no machine ({said})", hint)
