@@ -61,7 +61,10 @@ DATA_DIR = $(if $(findstring ://,$(DATA)),$(DATA),$(abspath $(DATA)))
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # Of the 20,000 modules that are installed few are ever imported: --no-compile leaves compiling one
-# to whoever imports it first.
+# to whoever imports it first. Where that is forbidden, as containers like to, every process would
+# compile them all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 $(VENV)/.base:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: make run PYTHON=python3.12"; exit 1; }
