@@ -87,6 +87,12 @@ def test_removing_takes_an_entry_with_its_comment_and_nothing_else(
         remove_entry(path, name)
 
 
+def test_removing_takes_an_entry_whose_brackets_end_at_the_margin(path: Path) -> None:
+    path.write_text("a: {\n source: gs://b-1/a, files: [\n x\n]\n}\nb: {source: gs://b-1/b}\n")
+    remove_entry(path, "a")
+    assert path.read_text() == "b: {source: gs://b-1/b}\n"
+
+
 def test_a_manifest_is_made_where_the_project_is(tmp_path: Path) -> None:
     (tmp_path / "project/.git").mkdir(parents=True)
     (tmp_path / "project/src").mkdir()

@@ -49,6 +49,8 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("a: {files: [x]}", r"line 1: a has no source"),
         ("\na: gs://b-1", r"line 2: a has no source"),
         ("a b: {source: gs://b-1}", r"'a b' is no name"),
+        ("yes: {source: gs://b-1}", r"True is of the type bool, and no name. Put it in quotes"),
+        ("0123: {source: gs://b-1}", r"83 is of the type int, and no name. Put it in quotes"),
         ("a: {source: gs://b-1, sauce: x}", r"'sauce' is unknown. Did you mean source\?"),
         ("a: {source: gs://b-1, skip_if_exist: 1}", r"skip_if_exist is true or false, not 1"),
         ("a: {source: gs://b-1, files: x}", r"files is a list, not 'x'"),

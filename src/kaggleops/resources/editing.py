@@ -75,15 +75,15 @@ def remove_entry(path: Path, name: str) -> Manifest:
     begin = entry_lines("".join(lines), f"reading {path}")[name] - 1
     end = begin + 1
     body = end
-    while end < len(lines) and (lines[end][0] in " \t#-\r\n"):
+    while end < len(lines) and (lines[end][0] in " \t#-}]\r\n"):
         end += 1
         # A comment at the margin, or a blank line, is no more of it unless something follows.
-        body = end if lines[end - 1].strip() and lines[end - 1][0] in " \t-" else body
+        body = end if lines[end - 1].strip() and lines[end - 1][0] in " \t-}]" else body
     while body < len(lines) and not lines[body].strip():
         body += 1
     del lines[_comment_above(lines, begin) : body]
+    manifest = parse_manifest("".join(lines), path)  # before: what is left must be a manifest
     _write(path, "".join(lines))
-    manifest = read_manifest(path)
     write_lock(manifest, locked)
     return manifest
 

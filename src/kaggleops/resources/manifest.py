@@ -159,8 +159,12 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UsageError(doing, f"{line}{error.problem}", "Check its indentation.") from error
+    for name in content:
+        if not isinstance(name, str):  # 2020, or yes
+            hint = "Put it in quotes."
+            raise UsageError(doing, f"{name!r} is of the type {type(name).__name__}, and no name", hint)
     resources = {
-        str(name): _resource(str(name), fields, f"{doing}, line {lines[str(name)]}")
+        name: _resource(name, fields, f"{doing}, line {lines[name]}")
         for name, fields in content.items()
     }
     _refuse_shared_destinations(list(resources.values()), doing)
