@@ -37,6 +37,18 @@ class Response:
     """Sent piece by piece instead of the body; where it raises a ConnectionError, broken off."""
 
 
+def ranged(request: Request, headers: list[tuple[str, str]], data: bytes) -> Response:
+    """Answer with a content, or with the rest of it that `Range: bytes=N-` asks for."""
+    wanted = request.headers.get("Range")
+    if wanted is None:
+        return Response(200, headers, data)
+    first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+    if first >= len(data):
+        return Response(416, [("Content-Range", f"bytes */{len(data)}")])
+    content = ("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+    return Response(206, [*headers, content], data[first:])
+
+
 Delivery = str
 """How a response reaches the client: "whole", "half" (then nothing), "not" (a reset)."""
 

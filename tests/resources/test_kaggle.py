@@ -1,5 +1,6 @@
 """What lies on Kaggle, fetched through Kaggle's real client."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_faults_that_pass(kind: int | str, kaggle: KaggleServer, project: Projec
     kaggle.fail(kind, op="output file", times=2)
     fetch(project.declare(x={"source": SOURCES["datasets"]}))
     assert project.files("data/x") == FILES
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_large_file_is_gone_on_with(zipped: bool, kaggle: KaggleServer, project: Project) -> None:
+    content = random.Random(0).randbytes(3_000_000)
+    kaggle.add_dataset("ada/large", {"x.bin": content})
+    kaggle.behaviour.zipped_downloads = zipped
+    kaggle.fail("truncate", op="output file", times=4)
+    told: list[int] = []
+    fetch(project.declare(x={"source": "kaggle://datasets/ada/large"}), progress=told.append)
+    assert project.files("data/x") == {"x.bin": content}
+    assert sum(told) == pytest.approx(len(content), rel=0.01)
+    statuses = [each.status for each in kaggle.requests if each.op == "output file"]
+    assert (statuses.count(200), statuses.count(206)) == (3, 2)
 
 
 def test_what_points_out_of_the_folder(kaggle: KaggleServer, project: Project) -> None:

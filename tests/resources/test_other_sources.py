@@ -11,10 +11,13 @@ from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.files import DamagedError
+from kaggleops.resources.lock import read_lock
 from kaggleops.resources.locking import fetch, lock
+from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import GoneError
+from kaggleops.resources.staging import Staging
 from tests.fakes.faults import Fault, Faults
-from tests.fakes.wire import Delivery, HttpServer, Request, Response
+from tests.fakes.wire import Delivery, HttpServer, Request, Response, ranged
 
 from .conftest import Project
 
@@ -103,6 +106,8 @@ class Web:
     def __init__(self) -> None:
         self.faults = Faults()
         self.content: bytes | None = WORDS
+        self.ranges = True
+        self.sent: list[int] = []
         self.http = HttpServer(self._answer)
 
     def fail(self, kind: int | str, times: int | None = 1) -> None:
@@ -115,7 +120,11 @@ class Web:
             return Response(fault.kind), "whole"
         if self.content is None:
             return Response(404), "whole"
-        return Response(200, [], self.content), "half" if fault else "whole"
+        answer = ranged(request, [], self.content)
+        if not self.ranges:
+            answer = Response(200, [], self.content)
+        self.sent.append(len(answer.body) // (2 if fault else 1))
+        return answer, "half" if fault else "whole"
 
 
 @pytest.fixture
@@ -137,7 +146,7 @@ def test_a_file_on_the_web(web: Web, project: Project) -> None:
     web.fail("truncate", times=None)
     with pytest.raises(KaggleOpsError, match="fetching http"):
         fetch(manifest)
-    assert project.files() == {}
+    assert not (project.folder / "data/words/words.txt").exists()
     web.faults.clear()
     web.content = b"other words"
     with pytest.raises(DamagedError, match="it has 11 bytes instead of 1,500,000"):
@@ -148,6 +157,67 @@ def test_a_file_on_the_web(web: Web, project: Project) -> None:
     web.content = None
     with pytest.raises(GoneError, match=r"words.txt\?raw=1: it is gone \(404\)"):
         fetch(manifest)
+
+
+def declared(web: Web, project: Project) -> Manifest:
+    checksum = f"sha256:{hashlib.sha256(WORDS).hexdigest()}"
+    return project.declare(words={"source": f"{web.http.url}/words.txt", "checksum": checksum})
+
+
+def test_what_broke_off_is_gone_on_with(web: Web, project: Project) -> None:
+    manifest = declared(web, project)
+    web.fail("truncate", times=5)  # each brings half of what is missing
+    told: list[int] = []
+    fetch(manifest, progress=told.append)
+    assert project.files() == {"words/words.txt": WORDS}
+    assert (len(web.sent), sum(told)) == (6, len(WORDS))
+    assert len(WORDS) <= sum(web.sent) < len(WORDS) + 5 * 2**16  # less than a piece again
+
+
+def test_a_site_that_knows_no_ranges_sends_it_all_again(web: Web, project: Project) -> None:
+    web.ranges = False
+    web.fail("truncate", times=2)
+    told: list[int] = []
+    fetch(declared(web, project), progress=told.append)
+    assert project.files() == {"words/words.txt": WORDS}
+    assert (sum(web.sent), sum(told)) == (2 * len(WORDS), len(WORDS))
+
+
+def test_the_next_command_goes_on_where_one_gave_up(web: Web, project: Project) -> None:
+    manifest = declared(web, project)
+    web.ranges = False
+    web.fail("truncate", times=None)
+    with pytest.raises(KaggleOpsError, match="Check the address and the network"):
+        fetch(manifest)
+    assert len(web.sent) == 4  # the first brought half of it, and three brought nothing more
+    web.faults.clear()
+    web.ranges = True
+    fetch(manifest)
+    assert project.files() == {"words/words.txt": WORDS}
+    assert len(WORDS) // 2 <= sum(web.sent[4:]) < len(WORDS) // 2 + 2**16
+
+
+def test_what_was_whole_when_its_process_died_does_not_come_again(
+    web: Web, project: Project
+) -> None:
+    fetch(declared(web, project))
+    (project.folder / "data/words/words.txt").unlink()
+    locked = read_lock(declared(web, project))["words"].files[0]
+    Staging(project.folder / "data/words").part(locked).write_bytes(WORDS)
+    web.sent.clear()
+    fetch(declared(web, project))
+    assert (project.files(), sum(web.sent)) == ({"words/words.txt": WORDS}, 0)
+
+
+def test_a_beginning_of_something_else_is_forgotten(web: Web, project: Project) -> None:
+    manifest = declared(web, project)
+    fetch(manifest)
+    locked = read_lock(manifest)["words"].files[0]
+    for wrong in (b"x" * 10, b"x" * (len(WORDS) + 1)):
+        (project.folder / "data/words/words.txt").unlink()
+        Staging(project.folder / "data/words").part(locked).write_bytes(wrong)
+        fetch(manifest)
+        assert project.files() == {"words/words.txt": WORDS}
 
 
 def test_a_dry_run_asks_no_site(project: Project) -> None:

@@ -174,7 +174,8 @@ def _fetch(
         try:
             origin.read(file, part, progress)
         except BaseException:
-            staging.drop(file)  # nothing could go on with it
+            if not origin.resumes:
+                staging.drop(file)  # nothing could go on with it
             raise
 
     large = [step for step in steps if origin.slices and step.file.size > SLICE]

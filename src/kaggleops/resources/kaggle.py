@@ -12,13 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+import requests
+
 from kaggleops.bucket.keys import is_key
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.http import session
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, explained
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
+from kaggleops.resources.streams import Download
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
@@ -27,7 +31,6 @@ _T = TypeVar("_T")
 
 _PAGE = 100  # files in one answer
 _CHUNK = 1 << 20
-_ATTEMPTS = 3  # at a file whose answer breaks off
 
 
 class KaggleOrigin(Origin):
@@ -37,6 +40,8 @@ class KaggleOrigin(Origin):
         address: which.
         client: that of a user who is signed in already.
     """
+
+    resumes = True
 
     def __init__(self, address: OnKaggle, client: "Client | None" = None) -> None:
         self._address = address
@@ -60,14 +65,16 @@ class KaggleOrigin(Origin):
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Download it; where it comes zipped, unzip it."""
         doing = f"fetching {file.name} of {self._address.page}"
-        for attempt in range(1, _ATTEMPTS + 1):
+        download = Download(into, progress)
+
+        def attempt() -> None:
             try:
-                self._ask(doing, lambda kaggle: self._download(kaggle, file, into, progress))
-            except (NoAnswerError, DamagedError):
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
-                return
+                self._ask(doing, lambda kaggle: self._download(kaggle, file, into, download))
+            except DamagedError:
+                download.forget()
+                raise
+
+        download.keep_at(attempt, (NoAnswerError, DamagedError))
 
     # -- listing ------------------------------------------------------------------------------
 
@@ -139,13 +146,18 @@ class KaggleOrigin(Origin):
 
     # -- downloading --------------------------------------------------------------------------
 
-    def _download(self, kaggle: Any, file: File, into: Path, progress: Progress) -> None:
+    def _download(self, kaggle: Any, file: File, into: Path, download: Download) -> None:
         with self._opened(kaggle, file) as answer:
-            with into.open("wb") as content:
-                for chunk in answer.iter_content(_CHUNK):
-                    content.write(chunk)
-                    progress(len(chunk))
-            _check_hash(into, answer.headers, file)
+            # Only where what has come can be told from something else is it gone on with.
+            if download.there and CRC32C in _hashes(answer):
+                with (
+                    session() as http,
+                    http.get(answer.url, headers=download.headers, stream=True) as rest,
+                ):
+                    download.receive(rest)
+            else:
+                download.receive(answer)
+            _check_hash(into, answer, file)
             came_as = PurePosixPath(urlsplit(answer.url).path).suffix
         if came_as == ".zip" and not file.name.endswith(".zip"):
             _unzip(into)
@@ -197,17 +209,19 @@ def _page(request: Any, token: str) -> Any:
     return request
 
 
-def _check_hash(path: Path, headers: Any, file: File) -> None:
+def _hashes(answer: requests.Response) -> dict[str, str]:
+    """Return what Cloud Storage says of what it sends, where it says so."""
+    said = answer.headers.get("x-goog-hash", "").split(",")
+    return dict(part.strip().split("=", 1) for part in said if "=" in part)
+
+
+def _check_hash(path: Path, answer: requests.Response, file: File) -> None:
     """Make sure that what came is what Cloud Storage says that it sent, where it says so.
 
     Raises:
         DamagedError: it is not.
     """
-    said = dict(
-        part.strip().split("=", 1)
-        for part in headers.get("x-goog-hash", "").split(",")
-        if "=" in part
-    )
+    said = _hashes(answer)
     if CRC32C in said and checksum_of(path) != f"{CRC32C}:{said[CRC32C]}":
         raise DamagedError(f"fetching {file.name}", "it was damaged on the way", "Try again.")
 

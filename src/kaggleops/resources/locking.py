@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaggleops.resources.fetching import WORKERS, Step, refuse_changed, run_steps, steps_for
-from kaggleops.resources.files import File, checksum_of, verify
+from kaggleops.resources.files import DamagedError, File, checksum_of, verify
 from kaggleops.resources.lock import Locked, read_lock, write_lock
 from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress, origin_of
@@ -174,8 +174,9 @@ class _Taking:
             checksum = file.checksum or checksum_of(part)
             known = replace(file, size=part.stat().st_size, checksum=checksum)
             verify(part, known, f"fetching {self.staging.folder / file.name}")
-        except BaseException:
-            self.staging.drop(file)  # nothing could go on with it
+        except BaseException as error:
+            if isinstance(error, DamagedError) or not self.origin.resumes:
+                self.staging.drop(file)  # nothing could go on with it
             raise
         path = self.staging.folder / file.name
         if not path.exists() or self.placed.is_ours(path):

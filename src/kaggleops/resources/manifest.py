@@ -162,7 +162,9 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     for name in content:
         if not isinstance(name, str):  # 2020, or yes
             hint = "Put it in quotes."
-            raise UsageError(doing, f"{name!r} is of the type {type(name).__name__}, and no name", hint)
+            raise UsageError(
+                doing, f"{name!r} is of the type {type(name).__name__}, and no name", hint
+            )
     resources = {
         name: _resource(name, fields, f"{doing}, line {lines[name]}")
         for name, fields in content.items()

@@ -34,6 +34,9 @@ class Origin(ABC):
     slices = False
     """Whether it hands out any part of a file, so that a large one can be gone on with."""
 
+    resumes = False
+    """Whether `read` goes on behind what the path holds already."""
+
     @abstractmethod
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Return its files, or those that patterns mean.

@@ -10,12 +10,13 @@ from kaggleops.platforms.http import session
 from kaggleops.resources.addresses import OnTheWeb
 from kaggleops.resources.files import File
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
-
-_CHUNK = 1 << 20
+from kaggleops.resources.streams import Download
 
 
 class WebOrigin(Origin):
     """The file at an address, with the checksum that the manifest gives it."""
+
+    resumes = True
 
     def __init__(self, url: str, checksum: str) -> None:
         self._url = url
@@ -27,16 +28,18 @@ class WebOrigin(Origin):
         return chosen([file], patterns, f"looking for {self._url}")
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
-        """Download it."""
+        """Download it, or what is missing of it."""
         doing = f"fetching {self._url}"
-        try:
-            with session() as http, http.get(self._url, stream=True) as answer:
+        download = Download(into, progress)
+
+        def attempt() -> None:
+            with http.get(self._url, headers=download.headers, stream=True) as answer:
                 if answer.status_code in (404, 410):
                     raise GoneError(doing, f"it is gone ({answer.status_code})")
-                answer.raise_for_status()
-                with into.open("wb") as content:
-                    for chunk in answer.iter_content(_CHUNK):
-                        content.write(chunk)
-                        progress(len(chunk))
+                download.receive(answer)
+
+        try:
+            with session() as http:
+                download.keep_at(attempt, (requests.RequestException,))
         except requests.RequestException as error:
             raise KaggleOpsError(doing, str(error), "Check the address and the network.") from error

@@ -25,7 +25,7 @@ from tests.fakes.kaggle.kernels import Kernels
 from tests.fakes.kaggle.messages import checked, json_response, parse
 from tests.fakes.kaggle.pushing import Pushing
 from tests.fakes.kaggle.store import ApiError, Store, User, bad_request
-from tests.fakes.wire import Request, Response
+from tests.fakes.wire import Request, Response, ranged
 
 _CALL = re.compile(r"/api/v1/([a-z]+\.\w+)/(\w+)")
 _LIVE_LOG = re.compile(r"/api/v1/kernels/logs/stream/[^/]+/[^/]+")
@@ -179,7 +179,7 @@ class Router:
         match = _OUTPUT.fullmatch(request.path)
         path = self._store.downloads.get(match[1] if match else "")
         if isinstance(path, bytes):
-            return Response(200, [hashes(path)], path)
+            return ranged(request, [hashes(path)], path)
         if path is None or not path.is_file():
             raise ApiError(403, "Access denied.")
         modified = formatdate(path.stat().st_mtime, usegmt=True)
