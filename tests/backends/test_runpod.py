@@ -172,6 +172,25 @@ def test_answers_that_are_lost(outside: World, runpod: RunPodServer) -> None:
     assert len(runpod.alive) == 2
 
 
+@pytest.mark.slow  # a minute each, until the client gives the request up
+def test_an_answer_that_never_comes(outside: World, runpod: RunPodServer) -> None:
+    late = runpod.fail("late", op="createPod")  # the pod is there all the same
+    run = submit(outside)
+    assert (late.hits, [pod.id for pod in runpod.alive]) == (1, [run.tags["runpod_pod"]])
+
+    before = runs(outside)
+    hanging = runpod.fail("hang", op="createPod")
+    with pytest.raises(KaggleOpsError, match=r"Then go on with the run: kaggleops resume"):
+        submit(outside)
+    lost = newest(outside, before)
+    assert (hanging.hits, len(runpod.alive)) == (1, 1)
+    hanging.release()  # and now it arrives after all
+    runpod.pod(f"kaggleops-{lost}")
+    # Whoever goes on with the run takes that pod, and makes no second one.
+    assert again(lost).get_status() == "SCHEDULED"
+    assert len(runpod.alive) == 2
+
+
 def test_a_request_too_many_is_made_again_when_runpod_says(
     outside: World, runpod: RunPodServer
 ) -> None:

@@ -112,8 +112,19 @@ class RunPodServer:
     # What a test asks of it
 
     def pod(self, name: str) -> Pod:
-        """Return the last pod of that name."""
-        return [pod for pod in self.pods.values() if pod.body["name"] == name][-1]
+        """Return the last pod of that name, when there is one.
+
+        Raises:
+            TimeoutError: there is none after some seconds.
+        """
+
+        def named() -> list[Pod]:
+            return [pod for pod in self.pods.values() if pod.body["name"] == name]
+
+        with self._lock:
+            if not self._created.wait_for(named, 10):
+                raise TimeoutError(f"there is no pod {name}")
+            return named()[-1]
 
     def first(self, timeout: float = 120) -> Pod:
         """Return the first pod, when there is one.
