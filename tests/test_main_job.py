@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from kaggleops.bucket import Bucket
+from tests.buckets import ON_GCS
 from tests.fakes import platforms
 from tests.fakes.git_server import Repository, git_daemon
 from tests.notebooks.execution import execute, parametrised, until
@@ -46,6 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         yield f"{address}/kaggleops", sha
 
 
+@ON_GCS
 def test_mlflow_run_of_a_commit_logs_to_the_bucket(
     served: tuple[str, str], bucket: Bucket, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.competitions.launching import artifacts, launch, only_run
 
@@ -46,11 +47,18 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="package")
 def trained(file_store: None, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The tiny model on the sample with every setting at its default, launched as MLflow does."""
-    cwd = tmp_path_factory.mktemp("trained")
-    parameters = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]
-    done = launch("train", *parameters, "--overrides", "", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return Training(cwd, only_run(cwd), done.stdout)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # whichever worker comes first trains it for all
+    cwd, output = folder / "trained", folder / "trained.txt"
+    with FileLock(folder / "trained.lock"):
+        if not output.exists():
+            cwd.mkdir()
+            parameters = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]
+            done = launch("train", *parameters, "--overrides", "", cwd=cwd)
+            assert done.returncode == 0, done.stderr
+            output.write_text(done.stdout)
+    return Training(cwd, only_run(cwd), output.read_text())
 
 
 @pytest.fixture(scope="session")

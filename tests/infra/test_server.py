@@ -72,6 +72,7 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     unit = Unit(world.root, "kaggleops.service", world.port)
     unit.stop()
     unit.start()
+    assert eventually(hangs.read_text) == "yes"
     assert world.command("check").stdout == ""
     (world.root / "run/kaggleops-answered").write_text(str(unit.read()["InvocationID"]))
     hangs.unlink()

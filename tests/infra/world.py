@@ -32,7 +32,10 @@ PIP = Path(ensurepip.__file__).parent / "_bundled"
 STAND_IN = """
 import http.server, json, os, pathlib, sys, time
 if "--version" in sys.argv: sys.exit()
-if pathlib.Path(os.environ["KAGGLEOPS_HOME"], "hangs").exists(): time.sleep(600)
+hangs = pathlib.Path(os.environ["KAGGLEOPS_HOME"], "hangs")
+if hangs.exists():
+    hangs.write_text("yes")
+    time.sleep(600)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = json.dumps({"status": "fresh", "version": %r, "arguments": sys.argv[1:]}).encode()

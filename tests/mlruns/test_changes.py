@@ -15,6 +15,7 @@ from kaggleops.mlruns.changes import LOG_KEY, Log, seconds_open
 from kaggleops.mlruns.entity import META, dump_yaml
 from kaggleops.mlruns.layout import parse_key
 from tests.bucket.processes import together
+from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.entities import run_meta
 
@@ -371,6 +372,7 @@ def announce_and_write(barrier: Barrier, uri: str, number: int) -> int:
     return number
 
 
+@ON_GCS
 def test_eight_processes_that_announce_at_once_lose_nothing(bucket: Bucket) -> None:
     poll = Poll(EntityStore(bucket))
     versions(poll)

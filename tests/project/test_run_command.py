@@ -7,6 +7,7 @@ import mlflow
 import pytest
 
 from kaggleops.bucket import Bucket
+from tests.buckets import ON_GCS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
@@ -106,6 +107,7 @@ def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None
     assert not list((tmp_path / "home").rglob("meta.yaml"))
 
 
+@ON_GCS
 def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucket: Bucket) -> None:
     done = kaggleops("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
     assert done.code == 1

@@ -21,6 +21,7 @@ from kaggleops.project import views
 from kaggleops.server.links import experiment_link
 from kaggleops.server.mlflow_server import mlflow_server
 from kaggleops.server.opening import experiment_to_show
+from tests.buckets import ON_GCS
 from tests.command import kaggleops
 
 
@@ -51,6 +52,7 @@ def runs(server_url: str, experiment_id: str) -> list[dict[str, object]]:
     return found
 
 
+@ON_GCS
 def test_the_server_shows_what_comes_while_it_runs(uri: str, bucket: Bucket) -> None:
     shown = experiment_to_show(uri, "tweet_sentiment")
     assert shown is not None

@@ -137,9 +137,9 @@ def away_bucket(server: GcsServer) -> Callable[[], object]:
     "away",
     [
         away_503,
-        away_altogether,
-        away_429,
-        away_reset,
+        pytest.param(away_altogether, marks=pytest.mark.slow),
+        pytest.param(away_429, marks=pytest.mark.slow),
+        pytest.param(away_reset, marks=pytest.mark.slow),
         away_reset_inside,
         away_login,
         away_bucket,
@@ -523,7 +523,14 @@ def test_several_processes_lose_nothing_while_half_of_all_requests_fail(
     assert not left(state_folder)
 
 
-@pytest.mark.parametrize("away", [away_503, away_login, away_bucket])
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param(away_503, marks=pytest.mark.slow),
+        pytest.param(away_login, marks=pytest.mark.slow),
+        away_bucket,
+    ],
+)
 def test_a_model_whose_files_could_not_be_uploaded_arrives_whole(
     away: Callable[[GcsServer], Callable[[], object]],
     server: GcsServer,

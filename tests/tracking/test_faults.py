@@ -16,6 +16,7 @@ from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import ON_GCS
 from tests.conftest import unavailable
 from tests.fakes.gcs_server import GcsServer
 
@@ -218,6 +219,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(
     assert sorted(history) == list(range(3000))
 
 
+@ON_GCS
 def test_what_a_killed_process_left_is_sent_by_the_next_one(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -251,6 +253,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(
     assert not list((state_folder / "outbox").iterdir())
 
 
+@ON_GCS
 @pytest.mark.parametrize(
     "torn",
     [lambda lines: "", lambda lines: "".join(lines[:3]), lambda lines: "".join(lines)[:-2]],
@@ -284,6 +287,7 @@ def test_half_a_file_on_this_machine_is_not_what_is_sent(
     assert run.info.user_id
 
 
+@ON_GCS
 @pytest.mark.parametrize("call", ["mlflow.log_param('lr', 0.1)", "mlflow.set_tag('tag', 'new')"])
 def test_a_kill_in_the_middle_of_a_write_leaves_no_empty_value(
     call: str, tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket

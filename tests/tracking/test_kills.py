@@ -15,6 +15,7 @@ from kaggleops.bucket import Bucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import ON_GCS
 
 Machines = Callable[[], BucketTrackingStore]
 
@@ -107,6 +108,7 @@ def trainings(tracking_uri: str, state_folder: Path) -> Iterator[Trainings]:
     started.close()
 
 
+@ON_GCS
 @pytest.mark.parametrize("kills", [30, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_training_that_is_killed_again_and_again(
     kills: int,

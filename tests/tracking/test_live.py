@@ -16,6 +16,7 @@ from kaggleops.mlruns.liveness import LOST, status_of
 from kaggleops.tracking import schedule
 from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import ON_GCS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 
@@ -131,6 +132,7 @@ def test_what_a_live_run_sends_says_when_it_will_be_heard_again(
     assert stored.entity.notes.heartbeat > first
 
 
+@ON_GCS
 def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     tracking_uri: str,
     state_folder: Path,
@@ -191,6 +193,7 @@ with mlflow.start_run() as run:
 """
 
 
+@ON_GCS
 def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     assert "kaggleops status" in unknown.error
 
 
+@ON_GCS
 def test_a_run_that_logs_nothing_sees_it_too(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_run_that_logs_nothing_sees_it_too(
     assert only_run(machines()).info.status == "KILLED"
 
 
+@ON_GCS
 def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -254,6 +259,7 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     assert (run.info.status, run.data.metrics) == ("KILLED", {"late": 1.0})
 
 
+@ON_GCS
 def test_a_kernel_whose_cell_ended_the_run_lives_on(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -279,6 +285,7 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
     assert training.end().code == 0
 
 
+@ON_GCS
 def test_a_killed_run_that_is_resumed_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -298,6 +305,7 @@ def test_a_killed_run_that_is_resumed_runs(
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"after": 1.0})
 
 
+@ON_GCS
 def test_sigterm_leaves_a_run_killed_however_it_was_started(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:

@@ -12,6 +12,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 
 from .processes import Training, train
@@ -37,6 +38,7 @@ mlflow.log_param("lr", 0.1)
 """
 
 
+@ON_GCS
 def test_a_normal_end_sends_everything(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -50,11 +52,13 @@ def test_a_normal_end_sends_everything(
     )
 
 
+@ON_GCS
 def test_nothing_is_left_on_the_machine(tracking_uri: str, state_folder: Path) -> None:
     train(LOG_100, tracking_uri, state_folder)
     assert not list((state_folder / "outbox").iterdir())
 
 
+@ON_GCS
 def test_an_exception_sends_everything(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -69,6 +73,7 @@ def test_an_exception_sends_everything(
     assert (run.info.status, run.data.metrics["loss"]) == ("FAILED", 1.5)
 
 
+@ON_GCS
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_sends_everything(
     which: signal.Signals, tracking_uri: str, state_folder: Path, machines: Machines
@@ -82,6 +87,7 @@ def test_a_signal_sends_everything(
     assert run.info.status != "RUNNING"
 
 
+@ON_GCS
 def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
     tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket
 ) -> None:
@@ -111,6 +117,7 @@ def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
     assert not send_left_behind(EntityStore(bucket)).entities
 
 
+@ON_GCS
 def test_push_leaves_a_running_process_alone(
     tracking_uri: str, state_folder: Path, bucket: Bucket
 ) -> None:
@@ -123,6 +130,7 @@ def test_push_leaves_a_running_process_alone(
     training.end()
 
 
+@ON_GCS
 def test_what_is_logged_is_sent_while_the_process_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -136,6 +144,7 @@ def test_what_is_logged_is_sent_while_the_process_runs(
     training.end()
 
 
+@ON_GCS
 @pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
 def test_a_forked_child_logs_to_the_same_run(
     how: str, tracking_uri: str, state_folder: Path, machines: Machines

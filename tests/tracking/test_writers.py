@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
+from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 
 from .processes import Training
@@ -43,6 +44,7 @@ def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
         server.fail(kind, times=None, probability=0.0436, seed=seed + number)
 
 
+@ON_GCS
 def test_eight_processes_log_a_thousand_points_each(
     tracking_uri: str, state_folder: Path, machines: Machines, failing: None
 ) -> None:
