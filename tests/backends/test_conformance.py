@@ -48,16 +48,21 @@ def jobs(place: Place) -> Jobs:
     )
 
 
+def executed_on(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these backends; on the others it is slow."""
+    return pytest.mark.parametrize(
+        "place",
+        [
+            pytest.param(name, marks=() if name in names else pytest.mark.slow)
+            for name in sorted(PLACES)
+        ],
+        indirect=True,
+        scope="module",
+    )
+
+
 # Everywhere it is the same notebook, so only Kaggle executes all of them unless asked for more.
-executing = pytest.mark.parametrize(
-    "place",
-    [
-        pytest.param(name, marks=() if name == "kaggle" else pytest.mark.slow)
-        for name in sorted(PLACES)
-    ],
-    indirect=True,
-    scope="module",
-)
+executing = executed_on("kaggle")
 
 
 def found(run_id: str) -> RemoteRun:
@@ -104,6 +109,7 @@ def test_one_that_is_cancelled_while_it_waits_never_starts(place: Place, jobs: J
     assert not run.wait()
 
 
+@executed_on("docker", "kaggle", "runpod")
 def test_one_that_runs_is_followed_and_brought_home(
     place: Place, jobs: Jobs, tmp_path: Path
 ) -> None:

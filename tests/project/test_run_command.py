@@ -13,6 +13,7 @@ from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 
 
+@ON_GCS
 def test_a_commit_becomes_a_run_with_its_metrics_artifacts_and_tags(
     toy: Repository, bucket: Bucket
 ) -> None:

@@ -59,6 +59,9 @@ def make_anew(server: GcsServer) -> None:
     server.create_bucket("our-bucket")
 
 
+slow = pytest.mark.slow  # each of them is a variant of one that stays
+
+
 def heal(server: GcsServer) -> None:
     server.heal()
 
@@ -67,13 +70,17 @@ def heal(server: GcsServer) -> None:
     ("trouble", "mend"),
     [
         (lambda server: server.fail(503, times=None), heal),
-        (lambda server: server.fail(429, times=None, retry_after=0.1), heal),
+        pytest.param(
+            lambda server: server.fail(429, times=None, retry_after=0.1), heal, marks=slow
+        ),
         (lambda server: server.fail("reset", times=None), heal),
-        (lambda server: server.fail("truncate", times=None), heal),
+        pytest.param(lambda server: server.fail("truncate", times=None), heal, marks=slow),
         (lambda server: server.fail("lost-response", times=None), heal),
-        (lambda server: server.fail("corrupt", times=None), heal),
+        pytest.param(lambda server: server.fail("corrupt", times=None), heal, marks=slow),
         (lambda server: server.fail(401, times=None, message="Invalid Credentials"), heal),
-        (lambda server: server.fail(403, times=None, message="it expired"), heal),
+        pytest.param(
+            lambda server: server.fail(403, times=None, message="it expired"), heal, marks=slow
+        ),
         (delete, make_anew),
     ],
     ids=["503", "429", "reset", "truncated", "lost", "corrupt", "expired", "denied", "deleted"],
@@ -199,6 +206,7 @@ def tmpfs(script: str, folder: Path, home: Path, tracking_uri: str) -> "subproce
     )
 
 
+@ON_GCS
 def test_a_full_disk_stops_nothing_and_loses_nothing(
     tracking_uri: str, tmp_path: Path, state_folder: Path, machines: Machines
 ) -> None:

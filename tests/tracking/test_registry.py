@@ -15,6 +15,7 @@ from mlflow.store.model_registry.file_store import FileStore
 from kaggleops.bucket import Bucket
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.registry import BucketRegistryStore
+from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 
 
@@ -95,6 +96,7 @@ def test_it_answers_as_the_file_registry_does_on_every_machine(
     assert picture(machines()) == picture(stock)
 
 
+@ON_GCS
 def test_registering_at_the_same_moment_gives_every_version_once(tracking_uri: str) -> None:
     registries = []
     for _ in range(4):

@@ -11,6 +11,7 @@ from kaggleops.cli.output import err, out
 from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
+    from kaggleops.server.local_server import LocalServer
     from kaggleops.server.tunnel import Machine
 
 experiment_option = click.option(
@@ -77,8 +78,20 @@ def show_remote(
             shown = None  # it asks for a password, and the browser will
         status.stop()
         link = experiment_link(server.url, shown)
-        where = f"served by {machine}, through Identity-Aware Proxy"
-        out.print(f"MLflow, {where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
-        if open_browser:
-            webbrowser.open(link)
-        server.wait()
+        where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
+        show(where, link, server, open_browser)
+
+
+def show(where: str, link: str, server: "LocalServer", open_browser: bool) -> None:
+    """Say where the UI is, open it, and return when its server has ended.
+
+    Args:
+        where: what serves it, for people.
+        link: its address.
+        server: what ends.
+        open_browser: whether to open it.
+    """
+    out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
+    if open_browser:
+        webbrowser.open(link)
+    server.wait()

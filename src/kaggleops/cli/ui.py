@@ -1,6 +1,5 @@
 """`kaggleops ui`."""
 
-import webbrowser
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import click
 
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option
-from kaggleops.cli.output import err, out
-from kaggleops.cli.tunnel import experiment_option, open_option, port_option, show_remote
+from kaggleops.cli.output import err
+from kaggleops.cli.tunnel import experiment_option, open_option, port_option, show, show_remote
 from kaggleops.platforms.settings import local_setting
 
 
@@ -67,8 +66,4 @@ def _serve_here(
     ):
         status.stop()
         link = experiment_link(server.url, experiment_id)
-        where = f"MLflow over {place}, served from here"
-        out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
-        if open_browser:
-            webbrowser.open(link)
-        server.wait()
+        show(f"MLflow over {place}, served from here", link, server, open_browser)
