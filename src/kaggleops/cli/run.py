@@ -63,15 +63,17 @@ def run_command(
     With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
     """
     from kaggleops.project.git import find_commit
-    from kaggleops.project.launch import Launch, launch
     from kaggleops.project.overrides import Overrides
-    from kaggleops.reports.last_runs import headline
 
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
     err.print(f"[bold]Commit[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
     _check_uncommitted(commit, version, uncommitted)
     err.print(f"[bold]Bucket[/]  {place}", highlight=False)
+    # Not before: importing MLflow takes seconds, and people wait for what is wrong.
+    from kaggleops.project.launch import Launch, launch
+    from kaggleops.reports.last_runs import headline
+
     what = Launch(
         tracking_uri=tracking_uri(place),
         overrides=Overrides(overrides, None if backend else Path()),
