@@ -20,7 +20,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 STEPS = int(os.environ.get("STEPS", "600"))
-"""Of a round with tracking: in a short one, what is done once a run would hide what a step costs."""
+"""Of a round with tracking: in a short one, what is done once a run hides what a step costs."""
 
 BUCKETING_STEPS = 60
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
