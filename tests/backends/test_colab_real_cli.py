@@ -27,12 +27,19 @@ INSTALLED = "KAGGLEOPS_COLAB_CLI"
 PACKAGES = ["google-colab-cli", "jupyter_server"]
 
 
+def starts(program: str) -> bool:
+    """Tell whether a program is there; pyenv puts names into the PATH that lead nowhere."""
+    if shutil.which(program) is None:
+        return False
+    return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that has the CLI."""
     if INSTALLED in os.environ:
         return Path(os.environ[INSTALLED])
-    found = next(filter(None, map(shutil.which, ("python3.13", "python3.12"))), None)
+    found = next(filter(starts, ("python3.13", "python3.12")), None)
     if found is None:
         unavailable("there is no Python 3.12 or newer")
     folder = tmp_path_factory.mktemp("venv")

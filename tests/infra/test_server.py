@@ -129,7 +129,9 @@ def test_a_release_of_the_newest_commit(world: World, tmp_path: Path) -> None:
     python = world.root / "opt/kaggleops/current/bin/python"
     where = "import kaggleops, mlflow, psycopg2; print(kaggleops.__file__)"
     found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
-    assert f"/releases/{release}/" in found.stdout, found.stderr
+    assert found.returncode == 0, found.stderr
+    installed = Path(found.stdout.strip()).resolve()  # `current` is a link to the release
+    assert f"/releases/{release}/" in installed.as_posix()
 
 
 def test_there_is_nothing_to_go_back_to(world: World) -> None:
