@@ -6,7 +6,7 @@ import click
 from rich.table import Table
 
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_json
+from kaggleops.cli.output import err, out, print_json, print_whole
 
 
 @click.command("cost")
@@ -109,7 +109,7 @@ def _print_bucket(bucket: str | None, region: str, as_json: bool) -> None:
 
     where = f"in {region}" if place.startswith("gs:") else f"if it lay on Cloud Storage in {region}"
     out.print(f"An estimate for {place} {where}\n", highlight=False)
-    out.print(table)
+    print_whole(table)
     out.print(
         f"\nStored: runs {used.runs / MIB:,.1f} MiB, artifacts {used.artifacts / MIB:,.1f} MiB, "
         f"other {used.other / MIB:,.1f} MiB.\n"

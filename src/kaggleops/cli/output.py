@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
+
+_ANY_WIDTH = 100_000  # columns
 
 
 @contextmanager
@@ -52,14 +55,20 @@ def print_table(
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(head):
-        width = max([len(title), *(len(row[number]) for row in rows)])
         middle = 0 < number < len(head) - 1
         side: Literal["left", "right"] = "right" if middle else "left"
-        table.add_column(title, min_width=width, no_wrap=True, justify=side)
+        table.add_column(title, no_wrap=True, justify=side)
     for row in rows:
         cells = [Text(cell, style=(styles or {}).get(cell.split(" ")[-1], "")) for cell in row]
         table.add_row(*cells)
     out.print()
+    print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table, however narrow the terminal: rich would leave out whole columns there."""
+    wide = out.options.update(max_width=_ANY_WIDTH)
+    table.width = Measurement.get(out, wide, table).maximum
     out.print(table)
 
 

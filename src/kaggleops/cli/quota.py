@@ -7,7 +7,7 @@ import click
 from rich.table import Table
 
 from kaggleops.cli.options import json_option
-from kaggleops.cli.output import err, out, print_json
+from kaggleops.cli.output import err, print_json, print_whole
 from kaggleops.cli.submitting import backend_option
 from kaggleops.errors import KaggleOpsError
 
@@ -46,9 +46,9 @@ def quota_command(backend: str | None, as_json: bool) -> None:
         print_json(quotas=rows, prices=[asdict(each) for each in prices], problems=told)
         return
     if quotas:
-        out.print(_quota_table(quotas))
+        print_whole(_quota_table(quotas))
     if prices:
-        out.print(_price_table(prices))
+        print_whole(_price_table(prices))
     for problem in problems:
         err.print(f"passed over: {problem}", style="yellow", highlight=False)
 

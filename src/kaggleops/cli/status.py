@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_error, print_json
+from kaggleops.cli.output import err, out, print_error, print_json, print_whole
 from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     if as_json:
         print_json(runs=rows)
     elif rows:
-        out.print(_table(rows))
+        print_whole(_table(rows))
     else:
         out.print(f"No run of {place} was heard within {days:g} days.", highlight=False)
     for state in states:
@@ -149,9 +149,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         )
         for row in rows
     ]
-    for number, column in enumerate(("Run", "Name", "Commit", "Status", "Where", "Heard")):
-        # Never cut: people copy them.
-        table.add_column(column, min_width=max(len(row[number]) for row in cells), no_wrap=True)
+    for column in ("Run", "Name", "Commit", "Status", "Where", "Heard"):
+        table.add_column(column, no_wrap=True)
     for row in cells:
         table.add_row(*row)
     return table
