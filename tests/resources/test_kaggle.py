@@ -8,8 +8,10 @@ import pytest
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.comparing import compare
+from kaggleops.resources.lock import read_lock
 from kaggleops.resources.locking import fetch, lock
 from kaggleops.resources.origins import GoneError
+from kaggleops.resources.staging import Staging
 from tests.fakes.kaggle_server import KaggleServer
 
 from .conftest import Project
@@ -125,6 +127,22 @@ def test_a_large_file_is_gone_on_with(zipped: bool, kaggle: KaggleServer, projec
     assert sum(told) == pytest.approx(len(content), rel=0.01)
     statuses = [each.status for each in kaggle.requests if each.op == "output file"]
     assert (statuses.count(200), statuses.count(206)) == (3, 2)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_beginning_of_something_else_is_forgotten(
+    zipped: bool, kaggle: KaggleServer, project: Project
+) -> None:
+    kaggle.behaviour.zipped_downloads = zipped
+    kaggle.add_dataset("ada/one", {"x.txt": b"text " * 100})
+    manifest = project.declare(x={"source": "kaggle://datasets/ada/one"})
+    lock(manifest)
+    (file,) = read_lock(manifest)["x"].files
+    for wrong in (b"te", b"wrong", b"x" * 10_000):
+        (project.folder / "data/x/x.txt").unlink(missing_ok=True)
+        Staging(project.folder / "data/x").part(file).write_bytes(wrong)
+        fetch(manifest)
+        assert project.files("data/x") == {"x.txt": b"text " * 100}
 
 
 def test_what_points_out_of_the_folder(kaggle: KaggleServer, project: Project) -> None:

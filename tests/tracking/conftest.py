@@ -1,6 +1,7 @@
 """Stores on every kind of bucket, on as many machines as a test wants."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from kaggleops.bucket import Bucket
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.fakes.gcs_server import GcsServer
 
 
 @pytest.fixture
@@ -50,3 +52,12 @@ def fluent(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     while mlflow.active_run():
         mlflow.end_run()
     mlflow.tracking.fluent._active_experiment_id = None
+
+
+@pytest.fixture
+def server(gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GcsServer:
+    """A Cloud Storage with our bucket; whoever trains does so in a folder of its own."""
+    gcs_server.create_bucket("our-bucket")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return gcs_server

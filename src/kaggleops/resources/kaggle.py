@@ -65,7 +65,7 @@ class KaggleOrigin(Origin):
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Download it; where it comes zipped, unzip it."""
         doing = f"fetching {file.name} of {self._address.page}"
-        download = Download(into, progress)
+        download = Download(doing, into, progress)
 
         def attempt() -> None:
             try:

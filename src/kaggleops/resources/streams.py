@@ -6,6 +6,7 @@ from pathlib import Path
 
 import requests
 
+from kaggleops.resources.files import DamagedError
 from kaggleops.resources.origins import Progress
 
 _CHUNK = 1 << 16  # what is lost of it where a stream breaks off
@@ -16,11 +17,13 @@ class Download:
     """A file on its way to a path, in as many streams as it takes.
 
     Args:
+        doing: what is being done, for the error.
         into: the path; what it holds already counts as the beginning.
         progress: is called with the bytes that have come, what was there among them.
     """
 
-    def __init__(self, into: Path, progress: Progress) -> None:
+    def __init__(self, doing: str, into: Path, progress: Progress) -> None:
+        self._doing = doing
         self._into = into
         self._progress = progress
         self._told = 0
@@ -42,6 +45,7 @@ class Download:
 
         Raises:
             requests.RequestException: it broke off, or is an error.
+            DamagedError: what is there was no beginning of it, and is gone.
         """
         there = self.there
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
@@ -49,7 +53,8 @@ class Download:
             if size and int(size[1]) == there:  # nothing was missing
                 self._tell(there)
                 return
-            self.forget()  # it is of something else
+            self.forget()
+            raise DamagedError(self._doing, "what had come of it was of something else")
         answer.raise_for_status()
         begin = there if answer.status_code == requests.codes.partial_content else 0
         with self._into.open("ab") as content:

@@ -8,7 +8,7 @@ import requests
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.http import session
 from kaggleops.resources.addresses import OnTheWeb
-from kaggleops.resources.files import File
+from kaggleops.resources.files import DamagedError, File
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 from kaggleops.resources.streams import Download
 
@@ -30,7 +30,7 @@ class WebOrigin(Origin):
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Download it, or what is missing of it."""
         doing = f"fetching {self._url}"
-        download = Download(into, progress)
+        download = Download(doing, into, progress)
 
         def attempt() -> None:
             with http.get(self._url, headers=download.headers, stream=True) as answer:
@@ -40,6 +40,6 @@ class WebOrigin(Origin):
 
         try:
             with session() as http:
-                download.keep_at(attempt, (requests.RequestException,))
+                download.keep_at(attempt, (requests.RequestException, DamagedError))
         except requests.RequestException as error:
             raise KaggleOpsError(doing, str(error), "Check the address and the network.") from error

@@ -1,0 +1,213 @@
+"""The change log itself: what becomes of what it holds, drops or loses."""
+
+import json
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll, experiment
+from kaggleops.mlruns.changes import LOG_KEY, Log
+from kaggleops.mlruns.layout import parse_key
+from tests.bucket.processes import together
+from tests.buckets import ON_GCS
+from tests.mlruns.announcing import RUNS, Clock, log_of, versions, write
+
+
+def test_the_log_is_no_entity(bucket: Bucket) -> None:
+    ChangeLog(bucket).announce([experiment("1")])
+    assert parse_key(LOG_KEY) is None
+    assert list(EntityStore(bucket).list(Kind.EXPERIMENT)) == []
+
+
+def test_a_log_that_dropped_what_was_not_seen_means_a_listing(bucket: Bucket) -> None:
+    log, poll = ChangeLog(bucket, capacity=4), Poll(EntityStore(bucket))
+    log.announce(RUNS[:1])
+    assert poll.changed().listed
+    log.announce(RUNS[1:5])  # drops the first, which has been seen
+    assert not poll.changed().listed
+    log.announce(RUNS[5:10])
+
+    version = write(bucket, RUNS[5], b"dropped at once")
+    changes = poll.changed()
+    assert changes.listed
+    assert [each.version for each in changes] == [version]
+    assert len(log_of(bucket).entries) == 4
+
+
+def test_an_announcement_that_is_about_to_be_dropped_is_made_anew(bucket: Bucket) -> None:
+    mine, others = ChangeLog(bucket, "mine", capacity=8), ChangeLog(bucket, "others", capacity=8)
+    mine.announce(RUNS[:1])
+    for number, each in enumerate(RUNS[1:8], 2):
+        others.announce([each])
+        mine.announce(RUNS[:1])
+        entries = log_of(bucket).entries
+        position = [(entry.key, entry.writer) for entry in entries].index((RUNS[0].key, "mine"))
+        # At least a quarter of the room is left for what others announce before the write.
+        assert position + 8 - len(entries) >= 2, f"after {number} announcements"
+
+
+def test_an_announcement_is_renewed_after_half_its_time(bucket: Bucket) -> None:
+    clock = Clock()
+    log = ChangeLog(bucket, clock=clock, seconds_open=lambda kind: 100)
+
+    def sequence_after(announce: Callable[[], None]) -> int:
+        announce()
+        return log_of(bucket).sequence
+
+    assert sequence_after(lambda: log.announce(RUNS[:1])) == 1
+    clock.advance(50)
+    assert sequence_after(lambda: log.announce(RUNS[:1])) == 1
+    clock.advance(1)
+    assert sequence_after(lambda: log.announce(RUNS[:1])) == 2
+
+
+@pytest.mark.parametrize("stands_still", ["monotonic", "wall"])
+def test_either_clock_can_say_that_time_has_passed(bucket: Bucket, stands_still: str) -> None:
+    """The one stands still while the machine sleeps; the other may be set back by a day."""
+    clock = Clock()
+    log = ChangeLog(bucket, clock=clock, seconds_open=lambda kind: 100)
+    log.announce(RUNS[:1])
+
+    clock.advance(51)
+    setattr(clock, stands_still, 1000.0 if stands_still == "monotonic" else -86_400.0)
+    log.announce(RUNS[:1])
+
+    assert log_of(bucket).sequence == 2
+
+
+def test_a_reader_lets_go_of_what_a_dead_writer_left_open(bucket: Bucket) -> None:
+    clock = Clock()
+    dead = ChangeLog(bucket, seconds_open=lambda kind: 100)
+    poll = Poll(EntityStore(bucket), clock=lambda: clock.monotonic)
+    dead.announce(RUNS[:1])
+    versions(poll)
+    assert poll.changed().due == 1
+
+    # Between two looks, however far apart they are, it may have been written: one more.
+    version = write(bucket, RUNS[0], b"its last")
+    clock.advance(1000)
+    assert versions(poll) == {RUNS[0]: version}
+    assert poll.changed().due == 0
+
+
+DAMAGED = {
+    "not JSON": b"{",
+    "not ours": b"[]",
+    "empty": b"",
+    "a newer format": b'{"format":2,"entries":[]}',
+    "out of order": json.dumps(
+        {
+            "format": 1,
+            "id": "a",
+            "sequence": 9,
+            "dropped": 0,
+            "entries": [
+                {"key": "k", "writer": "w", "open_for": 1, "sequence": number} for number in (2, 1)
+            ],
+        }
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED.values(), None], ids=[*DAMAGED, "missing"])
+def test_a_lost_log_loses_nothing(bucket: Bucket, damage: bytes | None) -> None:
+    log, poll = ChangeLog(bucket, "ours"), Poll(EntityStore(bucket))
+    log.announce(RUNS[:1])
+    versions(poll)
+    stored = bucket.stat(LOG_KEY)
+    assert stored is not None
+    if damage is None:
+        bucket.delete(LOG_KEY)
+    else:
+        bucket.write(LOG_KEY, damage, expected=stored.version)
+
+    unannounced = write(bucket, RUNS[1], b"x")
+    changes = poll.changed()
+    assert changes.listed
+    assert {each.id: each.version for each in changes} == {RUNS[1]: unannounced}
+    assert not poll.changed().listed
+
+    log.announce(RUNS[:1])  # begins it anew, although it had announced the same before
+    assert [(each.key, each.writer) for each in log_of(bucket).entries] == [(RUNS[0].key, "ours")]
+    version = write(bucket, RUNS[0], b"y")
+    changes = poll.changed()
+    assert changes.listed
+    assert {each.id: each.version for each in changes} == {RUNS[0]: version}
+    assert not poll.changed().listed
+
+
+@pytest.mark.parametrize("had_a_log", [True, False])
+def test_a_log_that_was_begun_anew_means_one_listing(bucket: Bucket, had_a_log: bool) -> None:
+    """What many changes at once are announced by: it must work on a bucket without a log too."""
+    log, poll = ChangeLog(bucket), Poll(EntityStore(bucket))
+    if had_a_log:
+        log.announce(RUNS[:1])
+    versions(poll)
+    imported = {each: write(bucket, each, b"x") for each in RUNS[1:5]}
+
+    ChangeLog(bucket).begin_anew()
+
+    changes = poll.changed()
+    assert changes.listed
+    assert {each.id: each.version for each in changes} == imported
+    assert not poll.changed().listed
+    # What others have announced is announced still.
+    assert poll.changed().due == int(had_a_log)
+
+
+texts = st.sampled_from(["", "a", "1", "-1", "nan", "é"])
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+fields = st.sampled_from(["format", "id", "sequence", "dropped", "entries"])
+entry_fields = st.sampled_from(["key", "writer", "open_for", "sequence"])
+
+
+@given(st.dictionaries(fields, json_values), st.dictionaries(entry_fields, json_values))
+def test_whatever_the_log_holds_it_can_be_read_or_not(
+    changed: dict[str, Any], in_entry: dict[str, Any]
+) -> None:
+    entry = {"key": RUNS[0].key, "writer": "w", "open_for": 1.0, "sequence": 1, **in_entry}
+    sound = {"format": 1, "id": "a", "sequence": 1, "dropped": 0, "entries": [entry]}
+    log = Log.from_bytes(json.dumps({**sound, **changed}).encode())
+    if not changed and not in_entry:
+        assert log is not None
+    if log is not None:
+        assert Log.from_bytes(log.to_bytes()) == log
+
+
+def announce_and_write(barrier: Barrier, uri: str, number: int) -> int:
+    """Announce two runs one after the other, at the same moment as all others; then write them."""
+    bucket = open_bucket(uri, patience=20)
+    log = ChangeLog(bucket, f"process {number}")
+    barrier.wait()
+    for each in RUNS[2 * number : 2 * number + 2]:
+        log.announce([each])
+        write(bucket, each, b"x")
+    return number
+
+
+@ON_GCS
+def test_eight_processes_that_announce_at_once_lose_nothing(bucket: Bucket) -> None:
+    poll = Poll(EntityStore(bucket))
+    versions(poll)
+
+    done = together(announce_and_write, [(bucket.uri, number) for number in range(8)])
+
+    assert done == list(range(8))
+    announced = {(each.key, each.writer) for each in log_of(bucket).entries}
+    assert announced == {
+        (each.key, f"process {number // 2}") for number, each in enumerate(RUNS[:16])
+    }
+    changes = poll.changed()
+    assert {each.id for each in changes} == set(RUNS[:16])
+    # One listing: the log was new. Nothing was dropped from it.
+    assert changes.listed
+    assert log_of(bucket).dropped == 0

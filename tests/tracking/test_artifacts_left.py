@@ -1,0 +1,247 @@
+"""What an ended or killed process could not upload is sent later, and never over what is newer."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from kaggleops.tracking import artifact_uploads
+from kaggleops.tracking.artifact_outbox import send_kept_artifacts
+from tests.command import kaggleops
+from tests.fakes.gcs_server import GcsServer
+
+from .processes import Training, train
+from .uploading import (
+    URI,
+    artifacts,
+    is_upload,
+    left,
+    push,
+    retrying,
+    waiting,
+)
+
+
+def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
+    server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.fail(503, times=None, where=is_upload)
+    script = waiting("""
+    with mlflow.start_run():
+        for number in range(5):
+            mlflow.log_artifact(file(f"{number}.txt", str(number)))
+        mlflow.log_metric("loss", 1.0)
+    """)
+    ended = train(script, URI, state_folder)
+    assert ended.code == 0, ended.errors
+    (line,) = [line for line in ended.errors.splitlines() if "not uploaded" in line]
+    assert re.search(r"gs://our-bucket/artifacts/\S+/artifacts/0.txt", line)
+    assert "and 2 more" in line
+    assert line.endswith("kaggleops push --bucket gs://our-bucket")
+    assert Path(line.split("Kept in ")[1].split(". Send")[0]).is_dir()
+
+    monkeypatch.setattr(artifact_uploads, "PATIENCE", 0.2)
+    (problem,) = send_kept_artifacts("gs://our-bucket").problems
+    assert "Cloud Storage answers 503" in problem
+    assert "5 artifacts wait" in problem
+    server.heal()
+    assert len(push(state_folder)) == 5
+    assert artifacts(server) == {f"{number}.txt": str(number).encode() for number in range(5)}
+    assert not left(state_folder)
+    assert push(state_folder) == []
+
+
+def test_after_a_kill_push_sends_what_was_kept(server: GcsServer, state_folder: Path) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    mlflow.log_artifact(file("model.bin", b"weights" * 1000))
+    wait()
+    """)
+    server.fail("reset", times=None, where=is_upload)
+    training = Training(script, URI, state_folder)
+    training.until("waiting")
+    server.heal()
+    assert push(state_folder) == []  # the living send what is theirs
+    training.signal(signal.SIGKILL)
+    training.end()
+    assert len(push(state_folder)) == 1
+    assert artifacts(server) == {"model.bin": b"weights" * 1000}
+    assert not left(state_folder)
+
+
+def test_the_next_process_on_the_machine_sends_what_a_killed_one_had_kept(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    mlflow.log_artifact(file(f"{os.environ['NAME']}.bin", b"weights"))
+    wait()
+    """)
+    server.fail("reset", times=None, where=is_upload)
+    killed = Training(script, URI, state_folder, NAME="first")
+    killed.until("waiting")
+    killed.signal(signal.SIGKILL)
+    killed.end()
+    server.heal()
+    after = Training(script, URI, state_folder, NAME="second", KAGGLEOPS_FLUSH_SECONDS="0.05")
+    after.until("waiting")
+    while left(state_folder):
+        pass  # the test's own time limit ends this if it is never sent
+    assert artifacts(server) == {"first.bin": b"weights", "second.bin": b"weights"}
+    after.signal(signal.SIGTERM)
+    after.end()
+
+
+def test_a_kill_in_the_middle_of_keeping_leaves_nothing_that_is_not_whole(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    import resource
+    mlflow.log_artifact(file("first.bin", b"first"))
+    large = file("large.bin", bytes(2_000_000))
+    # The kernel kills it as soon as it writes the second half of the copy.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    mlflow.log_artifact(large)
+    """)
+    server.fail(503, times=None, where=is_upload)
+    assert train(script, URI, state_folder).code == -signal.SIGXFSZ
+    assert [path for path in left(state_folder) if 0 < path.stat().st_size <= 1_000_000]
+    server.heal()
+    assert [place.rpartition("/")[2] for place in push(state_folder)] == ["first.bin"]
+    assert artifacts(server) == {"first.bin": b"first"}
+    assert not left(state_folder)
+
+
+def test_the_newest_upload_of_a_path_wins(server: GcsServer, state_folder: Path) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    for epoch in "1", "2":
+        mlflow.log_artifact(file("last.txt", epoch))
+        mlflow.log_artifact(file(f"{epoch}.txt", epoch))
+    say("kept")
+    hear()
+    uploads._all["gs://our-bucket"]._unreachable.clear()
+    mlflow.log_artifact(file("last.txt", "3"))
+    """)
+    server.fail(503, times=None, where=is_upload)
+    training = Training(script, URI, state_folder)
+    training.until("kept")
+    assert len([path for path in left(state_folder) if path.name == "content"]) == 3
+    server.heal()
+    server.reset_counts()
+    training.tell("go on")
+    ended = training.end()
+    assert ended.code == 0, ended.errors
+    assert artifacts(server) == {"last.txt": b"3", "1.txt": b"1", "2.txt": b"2"}
+    writes = [logged.key or "" for logged in server.requests if logged.op == "objects.insert"]
+    assert len([key for key in writes if key.endswith("last.txt")]) == 1
+
+
+def test_a_resumed_run_replaces_what_an_earlier_process_uploaded(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(file("last.txt", os.environ["EPOCH"]))
+    say(run.info.run_id)
+    """)
+    first = train(script, URI, state_folder, EPOCH="1")
+    run_id = first.output.strip()
+    server.fail(503, times=None, where=is_upload)
+    train(script, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
+    server.heal()
+    assert artifacts(server) == {"last.txt": b"1"}
+    assert len(push(state_folder)) == 1
+    assert artifacts(server) == {"last.txt": b"2"}
+
+
+def test_push_does_not_replace_what_was_written_since(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    mlflow.start_run()
+    mlflow.log_artifact(file("last.txt", "old"))
+    """)
+    server.fail(503, times=None, where=is_upload)
+    train(script, URI, state_folder)
+    server.heal()
+    (manifest,) = [path for path in left(state_folder) if path.name == "manifest.json"]
+    (key,) = re.findall(r'"key": "([^"]+)"', manifest.read_text())
+    server.put("our-bucket", key, b"new")
+    refused = kaggleops("push", "--bucket", URI, cwd=state_folder)
+    assert refused.code == 1
+    assert "somebody else has written it since" in refused.error
+    assert str(manifest.parent) in refused.error
+    assert artifacts(server) == {"last.txt": b"new"}
+    assert manifest.exists()
+
+
+def test_an_older_kept_file_of_another_process_is_not_sent(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = waiting("""
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(file("last.txt", os.environ["EPOCH"]))
+    say(run.info.run_id)
+    """)
+    server.fail(503, times=None, where=is_upload)
+    run_id = train(script, URI, state_folder, EPOCH="1").output.strip()
+    train(script, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
+    server.heal()
+    assert len(push(state_folder)) == 1
+    assert artifacts(server) == {"last.txt": b"2"}
+    assert not left(state_folder)
+
+
+def test_a_forked_child_leaves_its_parents_files_alone(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = retrying("""
+    import multiprocessing
+    run = mlflow.start_run()
+    mlflow.log_artifact(file("parent.txt", "parent"))
+    def work():
+        assert not uploads._all
+        mlflow.MlflowClient().log_artifact(run.info.run_id, file("child.txt", "child"))
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+    say(f"child ended with {child.exitcode}")
+    hear()
+    """)
+    server.fail(503, times=None, where=is_upload)
+    training = Training(script, URI, state_folder)
+    training.until("child ended with 0")
+    server.heal()
+    assert [place.rpartition("/")[2] for place in push(state_folder)] == ["child.txt"]
+    training.tell("end")
+    ended = training.end()
+    assert ended.code == 0, ended.errors
+    assert artifacts(server) == {"parent.txt": b"parent", "child.txt": b"child"}
+    assert not left(state_folder)
+
+
+def test_several_processes_lose_nothing_while_half_of_all_requests_fail(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = retrying("""
+    with mlflow.start_run():
+        for number in range(10):
+            mlflow.log_artifact(file(f"{os.environ['NAME']}-{number}.txt", str(number)))
+    """)
+    server.fail("reset", times=None, where=is_upload, probability=0.2, seed=1)
+    server.fail(503, times=None, where=is_upload, probability=0.2, seed=2)
+    server.fail("lost-response", times=None, where=is_upload, probability=0.2, seed=3)
+    started = [Training(script, URI, state_folder, NAME=name) for name in "abc"]
+    for training in started:
+        ended = training.end()
+        assert ended.code == 0, ended.errors
+    server.heal()
+    push(state_folder)
+    assert artifacts(server) == {
+        f"{name}-{number}.txt": str(number).encode() for name in "abc" for number in range(10)
+    }
+    assert not left(state_folder)
