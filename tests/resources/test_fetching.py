@@ -1,7 +1,9 @@
 """`kaggleops data fetch`: what comes, what does not come twice, and what is never replaced."""
 
+import gzip
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -153,6 +155,17 @@ def test_faults_that_pass_are_waited_for(gcs_server: GcsServer, project: Project
         gcs_server.fail(kind, op="objects.get_media")
     fetch(project.declare(p={"source": "gs://b-1/p"}))
     assert set(project.files().values()) == {b"content"}
+
+
+def test_what_is_stored_compressed_comes_as_it_is_stored(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    small, large = (gzip.compress(random.Random(0).randbytes(size)) for size in (100, SLICE + 100))
+    gcs_server.create_bucket("their-bucket")
+    for name, content in (("small.gz", small), ("a b/large.gz", large)):
+        gcs_server.put("their-bucket", f"x/{name}", content, contentEncoding="gzip")
+    fetch(project.declare(x={"source": "gs://their-bucket/x"}))
+    assert project.files("data/x") == {"small.gz": small, "a b/large.gz": large}
 
 
 def test_without_permission(gcs_server: GcsServer, project: Project) -> None:

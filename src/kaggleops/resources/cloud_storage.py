@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from google.api_core import exceptions as answers
 
@@ -28,6 +29,7 @@ from kaggleops.resources.origins import (
 _T = TypeVar("_T")
 
 _PATIENCE = 60.0  # seconds that a passing fault is retried
+_PIECE = 1 << 20
 _TIMEOUT = (10.0, 60.0)  # seconds until a connection, and between two bytes
 
 
@@ -66,26 +68,30 @@ class CloudStorageOrigin(Origin):
     def _read(self, file: File, content: Any, first: int | None, last: int | None) -> None:
         doing = f"fetching gs://{self._bucket}/{self._root}{file.name}"
         begin = content.tell()
+        headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
+        if first is not None:
+            headers["Range"] = f"bytes={first}-{last}"
 
         def attempt(generation: int) -> None:
             content.seek(begin)
             if first is None:
                 content.truncate()
-            blob = (
-                self._client()
-                .bucket(self._bucket)
-                .blob(self._root + file.name, generation=generation)
-            )
-            # As they are stored: the checksum is of those bytes. It is verified when all are there.
-            blob.download_to_file(
-                content,
-                start=first,
-                end=last,
-                raw_download=True,
-                checksum=None,
+            client = self._client()
+            place = f"b/{self._bucket}/o/{quote(self._root + file.name, safe='')}"
+            # Not by `download_to_file`: it reads pieces of 8 kB, and takes three times as long.
+            with client._http.get(
+                f"{client.api_endpoint}/download/storage/v1/{place}",
+                params={"alt": "media", "generation": generation},
+                headers=headers,
+                stream=True,
                 timeout=_TIMEOUT,
-                retry=None,
-            )
+            ) as answer:
+                if not answer.ok:
+                    raise answers.from_http_response(answer)
+                # As they are stored: the checksum is of those bytes. It is verified when all are
+                # there.
+                for piece in answer.raw.stream(_PIECE, decode_content=False):
+                    content.write(piece)
 
         try:
             self._do(self._patience(lambda: attempt(int(file.version))), doing)
