@@ -200,7 +200,9 @@ class World:
             assert newest >= least, f"run {RUNS.index(each)}: saw {newest}, not {least}"
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [*range(10), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(10, 20))]
+)
 def test_a_reader_that_has_looked_has_seen_everything_written_before(
     tmp_path: Path, seed: int
 ) -> None:

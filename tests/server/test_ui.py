@@ -69,7 +69,7 @@ def test_the_server_shows_what_comes_while_it_runs(uri: str, bucket: Bucket) -> 
         assert artifact.text == "what the model says"
 
 
-@pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
+@ON_GCS
 def test_what_is_changed_there_is_in_the_bucket(uri: str, bucket: Bucket) -> None:
     shown = experiment_to_show(uri, None)
     assert shown is not None

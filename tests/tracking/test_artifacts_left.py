@@ -22,6 +22,12 @@ from .uploading import (
     waiting,
 )
 
+AN_EPOCH = waiting("""
+with mlflow.start_run() as run:
+    mlflow.log_artifact(file("last.txt", os.environ["EPOCH"]))
+say(run.info.run_id)
+""")
+
 
 def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
     server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,15 +149,10 @@ def test_the_newest_upload_of_a_path_wins(server: GcsServer, state_folder: Path)
 def test_a_resumed_run_replaces_what_an_earlier_process_uploaded(
     server: GcsServer, state_folder: Path
 ) -> None:
-    script = waiting("""
-    with mlflow.start_run() as run:
-        mlflow.log_artifact(file("last.txt", os.environ["EPOCH"]))
-    say(run.info.run_id)
-    """)
-    first = train(script, URI, state_folder, EPOCH="1")
+    first = train(AN_EPOCH, URI, state_folder, EPOCH="1")
     run_id = first.output.strip()
     server.fail(503, times=None, where=is_upload)
-    train(script, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
+    train(AN_EPOCH, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
     server.heal()
     assert artifacts(server) == {"last.txt": b"1"}
     assert len(push(state_folder)) == 1
@@ -182,14 +183,9 @@ def test_push_does_not_replace_what_was_written_since(
 def test_an_older_kept_file_of_another_process_is_not_sent(
     server: GcsServer, state_folder: Path
 ) -> None:
-    script = waiting("""
-    with mlflow.start_run() as run:
-        mlflow.log_artifact(file("last.txt", os.environ["EPOCH"]))
-    say(run.info.run_id)
-    """)
     server.fail(503, times=None, where=is_upload)
-    run_id = train(script, URI, state_folder, EPOCH="1").output.strip()
-    train(script, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
+    run_id = train(AN_EPOCH, URI, state_folder, EPOCH="1").output.strip()
+    train(AN_EPOCH, URI, state_folder, EPOCH="2", MLFLOW_RUN_ID=run_id)
     server.heal()
     assert len(push(state_folder)) == 1
     assert artifacts(server) == {"last.txt": b"2"}
