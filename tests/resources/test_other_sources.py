@@ -15,6 +15,7 @@ from kaggleops.resources.lock import read_lock
 from kaggleops.resources.locking import fetch, lock
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import GoneError
+from kaggleops.resources.staging import FOLDER as STAGING
 from kaggleops.resources.staging import Staging
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.wire import Delivery, HttpServer, Request, Response, ranged
@@ -110,9 +111,9 @@ class Web:
         self.sent: list[int] = []
         self.http = HttpServer(self._answer)
 
-    def fail(self, kind: int | str, times: int | None = 1) -> None:
+    def fail(self, kind: int | str, times: int | None = 1) -> Fault:
         everything = (lambda request: True, None, None, lambda: None, 1.0, 0)
-        self.faults.add(Fault(kind, times, *everything))
+        return self.faults.add(Fault(kind, times, *everything))
 
     def _answer(self, request: Request) -> tuple[Response, Delivery]:
         fault = self.faults.strike(request)
@@ -146,7 +147,7 @@ def test_a_file_on_the_web(web: Web, project: Project) -> None:
     web.fail("truncate", times=None)
     with pytest.raises(KaggleOpsError, match="fetching http"):
         fetch(manifest)
-    assert not (project.folder / "data/words/words.txt").exists()
+    assert {name.split("/")[1] for name in project.files()} == {STAGING}  # what had come of it
     web.faults.clear()
     web.content = b"other words"
     with pytest.raises(DamagedError, match="it has 11 bytes instead of 1,500,000"):
@@ -195,6 +196,13 @@ def test_the_next_command_goes_on_where_one_gave_up(web: Web, project: Project) 
     fetch(manifest)
     assert project.files() == {"words/words.txt": WORDS}
     assert len(WORDS) // 2 <= sum(web.sent[4:]) < len(WORDS) // 2 + 2**16
+
+
+def test_a_site_that_says_no_is_asked_once(web: Web, project: Project) -> None:
+    refused = web.fail(403, times=None)
+    with pytest.raises(KaggleOpsError, match="403"):
+        fetch(declared(web, project))
+    assert refused.hits == 1
 
 
 def test_what_was_whole_when_its_process_died_does_not_come_again(

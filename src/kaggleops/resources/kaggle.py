@@ -63,7 +63,7 @@ class KaggleOrigin(Origin):
         return chosen(files, patterns, doing)
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
-        """Download it; where it comes zipped, unzip it."""
+        """Download it, or what is missing of it; where it comes zipped, unzip it."""
         doing = f"fetching {file.name} of {self._address.page}"
         download = Download(doing, into, progress)
 

@@ -13,6 +13,10 @@ _CHUNK = 1 << 16  # what is lost of it where a stream breaks off
 _FRUITLESS = 3  # attempts that bring nothing new, after which a file is given up
 
 
+class BrokeOffError(requests.RequestException):
+    """A stream ended before its end."""
+
+
 class Download:
     """A file on its way to a path, in as many streams as it takes.
 
@@ -44,7 +48,8 @@ class Download:
         """Write what an answer brings: the rest if it says that it is that, else all anew.
 
         Raises:
-            requests.RequestException: it broke off, or is an error.
+            BrokeOffError: it broke off; what had come stays.
+            requests.HTTPError: it is an error.
             DamagedError: what is there was no beginning of it, and is gone.
         """
         there = self.there
@@ -60,9 +65,12 @@ class Download:
         with self._into.open("ab") as content:
             content.truncate(begin)
             self._tell(begin)
-            for chunk in answer.iter_content(_CHUNK):
-                content.write(chunk)
-                self._tell(content.tell())
+            try:
+                for chunk in answer.iter_content(_CHUNK):
+                    content.write(chunk)
+                    self._tell(content.tell())
+            except requests.RequestException as error:
+                raise BrokeOffError(*error.args) from error
 
     def forget(self) -> None:
         """Begin anew."""

@@ -10,7 +10,7 @@ from kaggleops.platforms.http import session
 from kaggleops.resources.addresses import OnTheWeb
 from kaggleops.resources.files import DamagedError, File
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
-from kaggleops.resources.streams import Download
+from kaggleops.resources.streams import BrokeOffError, Download
 
 
 class WebOrigin(Origin):
@@ -40,6 +40,6 @@ class WebOrigin(Origin):
 
         try:
             with session() as http:
-                download.keep_at(attempt, (requests.RequestException, DamagedError))
+                download.keep_at(attempt, (BrokeOffError, DamagedError))
         except requests.RequestException as error:
             raise KaggleOpsError(doing, str(error), "Check the address and the network.") from error
