@@ -116,5 +116,7 @@ def hashes(data: bytes) -> tuple[str, str]:
 def _zipped(name: str, data: bytes) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name.rpartition("/")[2], data)
+        # Of a fixed date: at Kaggle the archive is one object, the same each time it is asked for.
+        entry = zipfile.ZipInfo(name.rpartition("/")[2])
+        archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return content.getvalue()
