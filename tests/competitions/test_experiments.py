@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from competitions.config import choices, compose
-from competitions.models import local_weights
 from competitions.tasks import task_class, task_config
 from competitions.train import train_fold
+from competitions.weights import local_weights
 
 SMALL = ["trainer=fast", "data=sample", "data.rows=60"]
 

@@ -7,9 +7,10 @@ import pytest
 from transformers import CanineConfig, CanineTokenizer
 
 from competitions.config import compose
-from competitions.models import LoadedModel, learn_tokenizer, local_weights, make_model
+from competitions.models import LoadedModel, learn_tokenizer, make_model
 from competitions.tasks import load_task, task_config
 from competitions.tweet_sentiment.sample import write_sample
+from competitions.weights import local_weights
 from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
 

