@@ -46,6 +46,9 @@ def application(settings: Settings, board: NoticeBoard, refresher: Refresher) ->
 
     from mlflow.server import app as flask_app
 
+    from kaggleops.server.run_pages import write_quickly
+
+    write_quickly()
     flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
     for path in (HEALTH_PATH, f"{HEALTH_PATH}.json"):
