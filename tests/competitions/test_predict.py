@@ -11,7 +11,7 @@ import pytest
 
 from competitions.config import compose
 from competitions.offline import make_folder
-from competitions.predict import predict_file
+from competitions.predict import main, predict_file
 from competitions.submission import make_submission
 from competitions.tasks import load_task, task_config
 from competitions.train import train_fold
@@ -72,15 +72,14 @@ def test_predictions_are_those_of_the_training(trained: Training, tracking: Path
 
 
 def test_launched_by_mlflow_the_submission_becomes_an_artifact(
-    trained: Training, tmp_path: Path
+    trained: Training, tracking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id = client(tmp_path).create_run("0").info.run_id
-    model = str(trained.artifacts)
-    arguments = ["--runs", model, "--output", "submission.csv", "--overrides", ""]
-    done = launch("predict", *arguments, cwd=tmp_path, MLFLOW_RUN_ID=run_id)
-    assert done.returncode == 0, done.stderr
-    assert len(read(artifacts(tmp_path, run_id) / "submission.csv")) == TEST_ROWS
-    assert client(tmp_path).get_run(run_id).info.status == "FINISHED"
+    run_id = client(tracking).create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    arguments = ["--runs", str(trained.artifacts), "--output", "submission.csv", "--overrides", ""]
+    main.main(arguments, standalone_mode=False)
+    assert len(read(artifacts(tracking, run_id) / "submission.csv")) == TEST_ROWS
+    assert client(tracking).get_run(run_id).info.status == "FINISHED"
 
 
 def test_folds_are_averaged(tracking: Path, competition: Path) -> None:

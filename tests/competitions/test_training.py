@@ -15,12 +15,12 @@ from competitions import runs
 from competitions.config import compose
 from competitions.models import learn_tokenizer
 from competitions.tasks import task_config
-from competitions.train import train_fold
+from competitions.train import main, train_fold
 from competitions.tweet_sentiment.sample import write_sample
 from competitions.tweet_sentiment.spans import jaccard
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from tests.competitions.conftest import Training
-from tests.competitions.launching import artifacts, client, launch, only_run
+from tests.competitions.launching import artifacts, client, only_run
 
 FAST = ["trainer=fast", "data.rows=60"]
 
@@ -117,41 +117,39 @@ def test_the_same_run_twice_has_the_same_scores(tracking: Path) -> None:
     assert newest.data.metrics["train_loss"] != losses[0]
 
 
-def test_a_run_that_mlflow_made_is_used_and_its_parameters_kept(tmp_path: Path) -> None:
-    store = client(tmp_path)
-    run_id = store.create_run("0").info.run_id
+@pytest.fixture
+def made(tracking: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a run that MLflow has made for this process, as it does for an entry point."""
+    run_id = client(tracking).create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    return str(run_id)
+
+
+def test_a_run_that_mlflow_made_is_used_and_its_parameters_kept(made: str, tracking: Path) -> None:
+    store = client(tracking)
     parameters = {"task": "tweet_sentiment", "model": "tiny", "trainer": "fast", "fold": "01"}
     overrides = "data.rows=60 'task.max_span=20'"
     for key, value in (parameters | {"overrides": overrides}).items():
-        store.log_param(run_id, key, value)
-    done = launch(
-        "train",
-        *(f"{key}={value}" for key, value in parameters.items()),
-        "--overrides",
-        overrides,
-        cwd=tmp_path,
-        MLFLOW_RUN_ID=run_id,
-        MLFLOW_EXPERIMENT_ID="0",
-    )
-    assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run_id
-    run = store.get_run(run_id)
+        store.log_param(made, key, value)
+    given = [f"{key}={value}" for key, value in parameters.items()]
+    main.main([*given, "--overrides", overrides], standalone_mode=False)
+    assert only_run(tracking) == made
+    run = store.get_run(made)
     assert run.info.status == "FINISHED"
     assert parameters.items() <= run.data.params.items()
     assert run.data.params["task.max_span"] == "20"
     assert run.data.params["overrides"] == overrides
 
 
-def test_a_run_of_another_configuration_is_not_resumed(tmp_path: Path) -> None:
-    run_id = client(tmp_path).create_run("0").info.run_id
-    client(tmp_path).log_param(run_id, "seed", "1")
-    done = launch("train", "trainer=fast", cwd=tmp_path, MLFLOW_RUN_ID=run_id)
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"error: resuming run {run_id}: it was started with seed=1, not 42. "
-        "Start a new run for that\n"
+def test_a_run_of_another_configuration_is_not_resumed(made: str, tracking: Path) -> None:
+    client(tracking).log_param(made, "seed", "1")
+    with pytest.raises(KaggleOpsError) as raised:
+        main.main(["trainer=fast"], standalone_mode=False)
+    assert str(raised.value) == (
+        f"resuming run {made}: it was started with seed=1, not 42. Start a new run for that"
     )
-    assert client(tmp_path).get_run(run_id).info.status == "FAILED"
+    assert client(tracking).get_run(made).info.status == "FAILED"
 
 
 def test_a_training_that_fails_marks_its_run(tracking: Path) -> None:

@@ -10,16 +10,25 @@ from kaggleops.bucket import Bucket
 from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 
-from .processes import Training
+from .processes import train
 from .test_process import Machines, only_run
 
 WRITERS = 8
 POINTS = 1000
 
+# Forked before anything of ours has begun, so that MLflow is imported once: each has a working copy
+# and a session of its own, as a process on another machine has.
 WRITER = """
-rank = int(sys.argv[1])
-say("ready")
-sys.stdin.readline()
+children = {}
+for rank in range({writers}):
+    child = os.fork()
+    if not child:
+        break
+    children[child] = rank
+else:
+    failed = [children[child] for child in children if os.waitpid(child, 0)[1]]
+    sys.exit(f"failed: {failed}" if failed else 0)
+os.environ["KAGGLEOPS_HOME"] = os.path.join(os.environ["KAGGLEOPS_HOME"], str(rank))
 client = mlflow.MlflowClient()
 run_id = os.environ["MLFLOW_RUN_ID"]
 for step in range({points}):
@@ -51,23 +60,15 @@ def test_eight_processes_log_a_thousand_points_each(
     store = machines()
     run_id = store.create_run("0", "ada", 1, [], "x").info.run_id
     store._session.hand_over(store._run(run_id))
-    trainings = [
-        Training(
-            f"sys.argv.append('{rank}')\n" + WRITER.replace("{points}", str(POINTS)),
-            tracking_uri,
-            state_folder / str(rank),
-            MLFLOW_RUN_ID=run_id,
-            KAGGLEOPS_FLUSH_SECONDS="0.1",
-        )
-        for rank in range(WRITERS)
-    ]
-    for training in trainings:
-        training.until("ready")
-    for training in trainings:
-        training.tell("go")
-    for training in trainings:
-        ended = training.end()
-        assert ended.code == 0, ended.errors
+    script = WRITER.replace("{writers}", str(WRITERS)).replace("{points}", str(POINTS))
+    ended = train(
+        script,
+        tracking_uri,
+        state_folder / "writers",
+        MLFLOW_RUN_ID=run_id,
+        KAGGLEOPS_FLUSH_SECONDS="0.1",
+    )
+    assert ended.code == 0, ended.errors
 
     elsewhere = machines()
     values = [point.value for point in elsewhere.get_metric_history(run_id, "loss")]
