@@ -109,7 +109,7 @@ def test_one_that_is_cancelled_while_it_waits_never_starts(place: Place, jobs: J
     assert not run.wait()
 
 
-@executed_on("docker", "kaggle", "runpod")
+@executed_on("kaggle", "runpod")
 def test_one_that_runs_is_followed_and_brought_home(
     place: Place, jobs: Jobs, tmp_path: Path
 ) -> None:

@@ -1,14 +1,20 @@
 """A training process of its own: started, watched, ended in whatever way a test wants."""
 
 import contextlib
+import functools
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 PREAMBLE = """
 import os, sys, signal, threading
@@ -37,6 +43,20 @@ class Ended:
     errors: str
 
 
+@functools.cache
+def _forking() -> socket.socket:
+    """The socket of the process that trainings are forked from, one for all of these tests."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.tracking.forking", str(theirs.fileno())],
+            cwd=Path(__file__).parents[2],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    return ours
+
+
 class Training:
     """A Python process that logs to a bucket; what a failed test leaves of it is killed.
 
@@ -47,56 +67,68 @@ class Training:
     """
 
     def __init__(self, script: str, tracking_uri: str, home: Path, **environment: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PREAMBLE + textwrap.dedent(script)],
-            start_new_session=True,
-            env={
+        asked = {
+            "script": PREAMBLE + textwrap.dedent(script),
+            "folder": str(Path.cwd()),
+            "environment": {
                 **os.environ,
                 "MLFLOW_TRACKING_URI": tracking_uri,
                 "KAGGLEOPS_HOME": str(home),
                 **environment,
             },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        }
+        (stdin, to), (of, stdout), (errors_of, stderr), (told, tells) = (
+            os.pipe() for _ in range(4)
         )
+        socket.send_fds(_forking(), [json.dumps(asked).encode()], [stdin, stdout, stderr, tells])
+        for file in (stdin, stdout, stderr, tells):
+            os.close(file)
+        self._stdin, self._told = os.fdopen(to, "w"), os.fdopen(told)
+        self._stdout, self._stderr = os.fdopen(of), os.fdopen(errors_of)
+        self._pid = int(self._told.readline())
         self._said: list[str] = []
-        weakref.finalize(self, _kill, self._process)
+        weakref.finalize(self, _kill, self._pid, self._told)
 
     def line(self) -> str:
         """Return the next line it writes, waiting for it."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline().rstrip("\n")
+        line = self._stdout.readline().rstrip("\n")
         self._said.append(line)
         return line
 
     def until(self, text: str) -> None:
         """Wait until it writes this line."""
         while (line := self.line()) != text:
-            assert line or self._process.poll() is None, self.end().errors
+            assert line or not _has_ended(self._told), self.end().errors
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        self._stdin.write(line + "\n")
+        self._stdin.flush()
 
     def signal(self, which: signal.Signals) -> None:
         """Send it a signal."""
-        self._process.send_signal(which)
+        os.kill(self._pid, which)
 
     def end(self) -> Ended:
         """Wait for its end."""
-        output, errors = self._process.communicate(timeout=120)
-        return Ended(self._process.returncode, "\n".join([*self._said, output]), errors)
+        self._stdin.close()
+        errors: list[str] = []
+        reading = threading.Thread(target=lambda: errors.append(self._stderr.read()))
+        reading.start()
+        output = self._stdout.read()
+        reading.join()
+        return Ended(int(self._told.readline()), "\n".join([*self._said, output]), *errors)
 
 
-def _kill(process: "subprocess.Popen[str]") -> None:
-    if process.poll() is None:
+def _has_ended(told: IO[str]) -> bool:
+    # How it ended can be read, or has been, and then there is nothing more to come.
+    return bool(select.select([told], [], [], 0)[0])
+
+
+def _kill(process: int, told: IO[str]) -> None:
+    if not _has_ended(told):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            os.killpg(process, signal.SIGKILL)
 
 
 def train(script: str, tracking_uri: str, home: Path, **environment: str) -> Ended:
