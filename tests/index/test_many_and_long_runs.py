@@ -14,7 +14,7 @@ from kaggleops.bucket import ABSENT
 from kaggleops.index import Index
 from kaggleops.index.runs import RUN_STATUSES
 from kaggleops.mlruns import run
-from tests.index.test_refreshing import HOME, POINTS, RUN, World, cloud, world
+from tests.index.worlds import HOME, POINTS, RUN, World, cloud, world
 
 __all__ = ["cloud", "world"]
 

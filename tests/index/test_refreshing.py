@@ -1,85 +1,23 @@
-"""Only what changed is read, and whatever happens on the way the index is consistent."""
+"""Only what changed is read, and it comes in whatever order it does."""
 
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.entities import ViewType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from kaggleops.bucket import ABSENT, Bucket, BucketError, open_bucket
-from kaggleops.errors import UsageError
-from kaggleops.index import DatabaseError, Index, Refreshed
+from kaggleops.index import Index
 from kaggleops.index.database import open_database
 from kaggleops.index.taking import take
-from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns import EntityId, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
-from tests.index.corpus import Row, fill, tables
+from tests.index.corpus import fill
+from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN, World, cloud, world
 from tests.mlruns.corpus import allowed
-from tests.mlruns.entities import main_file
 
-__all__ = ["allowed"]
-
-
-class World:
-    """A bucket, and an index of it."""
-
-    def __init__(self, bucket: Bucket, folder: Path, empty: Path) -> None:
-        bucket.prepare()
-        self.bucket = bucket
-        self.store = EntityStore(bucket)
-        self.database = folder / "index.db"
-        self.url = f"sqlite:///{self.database}"
-        shutil.copyfile(empty, self.database)
-        self.index = Index(self.url, self.store)
-
-    def put(self, entity_id: EntityId, files: dict[str, bytes] | None = None, **meta: Any) -> None:
-        """Write an entity into the bucket, whatever is there of it."""
-        there = self.bucket.stat(entity_id.key)
-        content = {**main_file(entity_id, **meta), **(files or {})}
-        self.store.write(Entity(entity_id, content), expected=there.version if there else ABSENT)
-
-    def refresh(self, **options: Any) -> Refreshed:
-        """Bring the index up to date; what was written past the change log is found too."""
-        return self.index.refresh(full=True, **options)
-
-    def query(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask the database."""
-        connection = sqlite3.connect(self.database)
-        rows = connection.execute(query).fetchall()
-        connection.close()
-        return rows
-
-    def tables(self) -> dict[str, list[Row]]:
-        """Return all of MLflow's tables."""
-        return tables(self.url)
-
-
-@pytest.fixture
-def world(bucket: Bucket, tmp_path: Path, empty_index: Path) -> Iterator[World]:
-    made = World(bucket, tmp_path, empty_index)
-    yield made
-    made.index.close()
-
-
-@pytest.fixture
-def cloud(gcs_server: GcsServer, tmp_path: Path, empty_index: Path) -> Iterator[World]:
-    """On Cloud Storage only."""
-    gcs_server.create_bucket("our-bucket")
-    made = World(open_bucket("gs://our-bucket", patience=0.1), tmp_path, empty_index)
-    yield made
-    made.index.close()
-
-
-HOME = experiment("7")
-RUN = run("7", "a" * 32)
-OTHER = run("7", "b" * 32)
-MODEL = EntityId(Kind.LOGGED_MODEL, "7", "m-" + "c" * 32)
-POINTS = {"metrics/loss": b"1 0.5 0\n2 0.25 1\n", "params/lr": b"0.1", "tags/colour": b"red"}
+__all__ = ["allowed", "cloud", "world"]
 
 
 @pytest.mark.usefixtures("allowed")
@@ -156,57 +94,6 @@ def test_rows_of_a_deleted_entity_go(world: World) -> None:
     world.refresh()
     assert {name for name, rows in world.tables().items() if rows} <= {"workspaces"}
     assert world.query("SELECT * FROM kaggleops_entities") == []
-
-
-def test_what_is_broken_is_named_and_everything_else_is_served(world: World) -> None:
-    world.put(HOME)
-    world.put(RUN, POINTS)
-    world.put(OTHER, POINTS)
-    world.refresh()
-    there = world.bucket.stat(RUN.key)
-    assert there is not None
-    world.bucket.write(RUN.key, b"no archive", expected=there.version)
-    world.put(OTHER, {"tags/colour": b"blue"})
-    refreshed = world.refresh()
-    assert refreshed.changed == 1
-    assert list(refreshed.problems) == [RUN]
-    assert RUN.key in refreshed.problems[RUN]
-    assert world.index.problems() == refreshed.problems
-    # Its last good rows stay, and it is not read again as long as it is the same.
-    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("red",)]
-    assert world.refresh().problems == {}
-    world.put(RUN, {"tags/colour": b"green"})
-    assert world.refresh().changed == 1
-    assert world.index.problems() == {}
-    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("green",)]
-
-
-def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(
-    world: World,
-) -> None:
-    world.put(HOME)
-    world.put(RUN, {"metrics/loss": b"9999999999999999999 1 0\n"})  # no 64 bits hold that time
-    world.put(OTHER, POINTS)
-    refreshed = world.refresh()
-    assert refreshed.changed == 2
-    assert list(refreshed.problems) == [RUN]
-    assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
-
-
-@pytest.mark.parametrize("home", ["abc", "007", "99999999999999999999"])
-def test_an_experiment_that_has_no_place_in_mlflows_schema_is_named(
-    world: World, home: str
-) -> None:
-    world.put(experiment(home))
-    world.put(run(home, "d" * 32))
-    world.put(HOME)
-    refreshed = world.refresh()
-    assert refreshed.changed == 1
-    assert set(refreshed.problems) == {experiment(home), run(home, "d" * 32)}
-    world.store.delete(experiment(home))
-    world.store.delete(run(home, "d" * 32))
-    assert world.refresh().removed == 2
-    assert world.index.problems() == {}
 
 
 def test_the_file_stores_own_ids_of_18_digits_stay(world: World) -> None:
@@ -300,35 +187,6 @@ def test_a_run_that_moved_to_another_experiment_is_there_once(
     assert world.query("SELECT count(*) FROM metrics") == [(2,)]
 
 
-def test_an_import_that_dies_half_way_is_continued(cloud: World, gcs_server: GcsServer) -> None:
-    world = cloud
-    world.put(HOME)
-    runs = [run("7", f"{number:032x}") for number in range(250)]
-    for each in runs:
-        world.put(each, POINTS)
-
-    class DiedError(Exception):
-        pass
-
-    def die(done: int, due: int) -> None:
-        if done >= 100:
-            raise DiedError
-
-    with pytest.raises(DiedError):
-        world.refresh(progress=die)
-    [(half,)] = world.query("SELECT count(*) FROM runs")
-    assert 0 < half < 250
-    assert world.query("SELECT count(*) FROM kaggleops_entities") == [(half + 1,)]
-    assert world.query("SELECT count(*) FROM metrics") == [(2 * half,)]
-    assert world.refresh().changed == 250 - half
-    assert world.query("SELECT count(*) FROM metrics") == [(500,)]
-    gcs_server.deny("our-bucket", read=True)
-    with pytest.raises(BucketError):
-        world.refresh()
-    gcs_server.allow("our-bucket")
-    assert world.refresh().changed == 0
-
-
 def test_mlflows_own_store_reads_it_while_it_is_written(world: World) -> None:
     world.put(HOME, name="tweets")
     world.put(RUN, POINTS)
@@ -353,28 +211,6 @@ def test_an_empty_bucket_that_the_server_began_with_gets_its_default_experiment(
     world.put(experiment("0"), name="Default", artifact_location="gs://elsewhere/0")
     assert world.refresh().problems == {}
     assert world.query("SELECT artifact_location FROM experiments") == [("gs://elsewhere/0",)]
-
-
-def test_another_database_is_never_imported_into(world: World, tmp_path: Path) -> None:
-    SqlAlchemyStore(f"sqlite:///{tmp_path}/theirs.db", "unused")
-    with pytest.raises(UsageError, match="something else"):
-        Index(f"sqlite:///{tmp_path}/theirs.db", world.store)
-    (tmp_path / "another bucket").mkdir()
-    another = EntityStore(open_bucket(str(tmp_path / "another bucket")))
-    with pytest.raises(UsageError, match="it is the index of"):
-        Index(world.url, another)
-
-
-@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nobody://knows/this"])
-def test_an_address_of_no_database_is_one_clear_line(world: World, url: str) -> None:
-    with pytest.raises(UsageError, match=r"sqlite:////folder/index\.db"):
-        Index(url, world.store)
-
-
-def test_a_damaged_database_is_one_clear_line(world: World, tmp_path: Path) -> None:
-    (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(DatabaseError, match="delete it"):
-        Index(f"sqlite:///{tmp_path}/damaged.db", world.store)
 
 
 def test_what_somebody_else_was_faster_with_is_not_overwritten_with_what_is_older(

@@ -14,53 +14,24 @@ from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
-from kaggleops.errors import UsageError
-from kaggleops.mlruns import EntityId, EntityStore, Kind, experiment, run
-from kaggleops.mlruns.entity import dump_yaml
-from kaggleops.mlruns.places import PlaceError
+from kaggleops.mlruns import EntityStore, experiment, run
 from kaggleops.mlruns.pulling import unpack_into
-from kaggleops.mlruns.sources import opened
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import close_all
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (
-    add_artifacts,
     allowed,
     bring,
     content_of,
-    make_mlruns,
     plain_tree,
 )
+from tests.mlruns.importing import break_run, ended, mlruns, small_mlruns, store, versions
 
-__all__ = ["allowed"]
+__all__ = ["allowed", "mlruns", "store"]
 
 pytestmark = pytest.mark.usefixtures("allowed")
-
-
-@pytest.fixture
-def store(bucket: Bucket) -> EntityStore:
-    return EntityStore(bucket)
-
-
-@pytest.fixture
-def mlruns(tmp_path: Path) -> Path:
-    """An `mlruns` with every kind of entity, and artifacts in it."""
-    make_mlruns(tmp_path / "mlruns")
-    add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
-    return tmp_path / "mlruns"
-
-
-def versions(store: EntityStore) -> dict[str, str]:
-    return {entry.key: entry.version for entry in store.bucket.list()}
-
-
-def ended(store: BucketTrackingStore | BucketRegistryStore) -> None:
-    store._session.close()
-
-
-# -- again and again ---------------------------------------------------------------------------
 
 
 def test_a_second_import_changes_nothing(store: EntityStore, mlruns: Path) -> None:
@@ -141,9 +112,6 @@ def test_a_bucket_that_does_not_change_is_only_read(gcs_server: GcsServer, mlrun
     assert gcs_server.count("A") == 2
 
 
-# -- from a bucket of loose files ---------------------------------------------------------------
-
-
 def test_a_bucket_laid_out_one_object_per_file(
     gcs_server: GcsServer, mlruns: Path, tmp_path: Path
 ) -> None:
@@ -187,30 +155,6 @@ def test_a_bucket_of_loose_files_is_packed_in_place(gcs_server: GcsServer, mlrun
     assert (again.unchanged, again.artifacts, again.problems) == (16, 0, [])
 
 
-def test_names_that_no_folder_could_hold_are_named(gcs_server: GcsServer, tmp_path: Path) -> None:
-    gcs_server.create_bucket("recipe")
-    meta = dump_yaml(
-        {
-            "artifact_location": "/content/mlruns/1",
-            "experiment_id": "1",
-            "lifecycle_stage": "active",
-            "name": "x",
-        }
-    )
-    gcs_server.put("recipe", "mlruns/1/meta.yaml", meta)
-    gcs_server.put("recipe", "mlruns/1/../../../escaped", b"x")
-    gcs_server.put("recipe", f"mlruns/1/{'n' * 300}", b"x")
-    gcs_server.put("recipe", "mlruns/1/meta.yaml/below", b"x")
-    gcs_server.create_bucket("ours")
-    result = bring(EntityStore(open_bucket("gs://ours")), "gs://recipe/mlruns")
-    assert result.new == [experiment("1")]
-    assert len(result.problems) == 3
-    assert not list(tmp_path.rglob("escaped"))
-
-
-# -- two of one name, two of one id --------------------------------------------------------------
-
-
 def test_an_experiment_that_the_bucket_has_by_name_is_taken_into_it(
     store: EntityStore, mlruns: Path, tmp_path: Path
 ) -> None:
@@ -232,60 +176,6 @@ def test_an_experiment_that_the_bucket_has_by_name_is_taken_into_it(
     assert Path(path).read_bytes() == content_of(run(home, full.info.run_id))
     traces = client.search_traces(locations=[home], include_spans=False)
     assert [trace.info.experiment_id for trace in traces] == [home]
-
-
-def small_mlruns(folder: Path, experiment_id: str, name: str, created: int) -> Path:
-    """Make an `mlruns` as MLflow made them when ids were counted."""
-    (folder / experiment_id).mkdir(parents=True)
-    meta = {
-        "artifact_location": f"file:///content/mlruns/{experiment_id}",
-        "creation_time": created,
-        "experiment_id": experiment_id,
-        "lifecycle_stage": "active",
-        "name": name,
-    }
-    (folder / experiment_id / "meta.yaml").write_bytes(dump_yaml(meta))
-    return folder
-
-
-def test_two_experiments_of_one_id_are_not_mixed(store: EntityStore, tmp_path: Path) -> None:
-    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
-    result = bring(store, small_mlruns(tmp_path / "b", "1", "houses", created=6))
-    assert result.new == []
-    assert "'tweets'" in result.problems[0]
-    assert "'houses'" in result.problems[0]
-    assert store.read(experiment("1")).entity.meta["name"] == "tweets"
-    renamed = bring(store, small_mlruns(tmp_path / "c", "1", "tweets 2020", created=5))
-    assert renamed.changed == [experiment("1")]
-
-
-# -- what cannot be imported ----------------------------------------------------------------------
-
-
-def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/thesis.txt").write_text("x")
-    (tmp_path / "file").write_text("x")
-    gcs_server.create_bucket("empty")
-    gcs_server.create_bucket("packed")
-    store = EntityStore(open_bucket("gs://packed"))
-    bring(store, small_mlruns(tmp_path / "a", "1", "tweets", created=5))
-    for source, reason in (
-        ("nowhere", "does not exist"),
-        ("empty", "is empty"),
-        ("other", "no file-store mlruns"),
-        ("file", "is a file"),
-        ("gs://packed/mlruns", "bucket of packed runs"),
-        ("gs://empty/mlruns", "nothing lies there"),
-    ):
-        text = source if "://" in source else str(tmp_path / source)
-        with pytest.raises(UsageError, match=reason), opened(text):
-            pass
-    for unreadable in ("gs://no-such-bucket/mlruns", "nosuchscheme://x/mlruns"):
-        with pytest.raises((PlaceError, UsageError)) as caught, opened(unreadable):
-            pass
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("named", ["output", "output/bucket", "output/bucket/mlruns"])
@@ -310,58 +200,6 @@ def test_a_notebooks_output_comes_home_with_its_artifacts(
     assert stored == "a model"
     again = bring(store, tmp_path / named)
     assert (again.new, again.changed, again.artifacts) == ([], [], 0)
-
-
-def break_run(mlruns: Path) -> str:
-    folder = next(path.parent for path in sorted(mlruns.glob("*/*/metrics/loss")))
-    folder.joinpath("..", "metrics", "loss").resolve().write_text("no metric\n")
-    return folder.parent.name
-
-
-def test_what_is_broken_is_named_and_the_others_come(
-    store: EntityStore, mlruns: Path, tmp_path: Path
-) -> None:
-    broken = break_run(mlruns)
-    source = FileStore(str(mlruns))
-    home = source.get_experiment_by_name("first").experiment_id
-    torn = source.create_run(home, "ada", 1, [], "torn").info.run_id
-    (mlruns / home / torn / "meta.yaml").unlink()
-    headless = mlruns / source.create_experiment("headless") / "meta.yaml"
-    source.create_run(headless.parent.name, "ada", 1, [], "x")
-    headless.unlink()
-    result = bring(store, mlruns)
-    assert len(result.new) == 15
-    assert len(result.problems) == 3
-    for name in (broken, torn, headless.parent.name):
-        assert sum(name in problem for problem in result.problems) == 1
-
-
-def test_what_is_broken_in_the_bucket_is_named_and_the_others_come(
-    store: EntityStore, mlruns: Path
-) -> None:
-    bring(store, mlruns)
-    before = versions(store)
-    victim = next(
-        key for key in sorted(before) if key.startswith("mlruns/") and key.count("/") == 2
-    )
-    store.bucket.write(victim, b"no archive", expected=before[victim])
-    result = bring(store, mlruns)
-    assert len(result.problems) == 1
-    assert store.bucket.object_uri(victim) in result.problems[0]
-    assert store.bucket.read(victim).data == b"no archive"
-
-
-def test_another_value_of_a_param_is_named_and_the_bucket_keeps_its_own(
-    store: EntityStore, mlruns: Path
-) -> None:
-    bring(store, mlruns)
-    param = next(iter(sorted(mlruns.glob("*/*/params/lr"))))
-    param.write_text("0.2")
-    result = bring(store, mlruns)
-    assert len(result.problems) == 1
-    assert "'lr'" in result.problems[0]
-    entity = store.read(run(param.parts[-4], param.parts[-3])).entity
-    assert entity.files["params/lr"] == b"0.1"
 
 
 def test_of_two_versions_of_an_artifact_the_later_stays(store: EntityStore, mlruns: Path) -> None:
@@ -395,20 +233,6 @@ class TestCommand:
         done = kaggleops("import", "nowhere", "--bucket", "b", cwd=tmp_path)
         assert (done.code, "does not exist" in done.error) == (2, True)
         assert not (tmp_path / "b").exists()
-
-
-def test_a_version_number_given_twice_is_named(store: EntityStore, mlruns: Path) -> None:
-    bring(store, mlruns)
-    registry = BucketRegistryStore(f"{store.bucket.uri}/mlruns")
-    registry.create_model_version("tweets", "gs://ours/4")
-    ended(registry)
-    time.sleep(0.002)  # the registry's times are milliseconds
-    FileRegistry(str(mlruns)).create_model_version("tweets", "gs://theirs/4")
-    result = bring(store, mlruns)
-    assert len(result.problems) == 1
-    assert "version-4" in result.problems[0]
-    tweets = store.read(EntityId(Kind.REGISTERED_MODEL, "", "tweets")).entity
-    assert b"gs://ours/4" in tweets.files["version-4/meta.yaml"]
 
 
 def test_an_empty_bucket_is_made_by_an_import(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Whatever is broken, in the bucket or in the database: it is named, and all the rest is served."""
+
+from pathlib import Path
+
+import pytest
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from kaggleops.bucket import BucketError, open_bucket
+from kaggleops.errors import UsageError
+from kaggleops.index import DatabaseError, Index
+from kaggleops.mlruns import EntityStore, experiment, run
+from tests.fakes.gcs_server import GcsServer
+from tests.index.worlds import HOME, OTHER, POINTS, RUN, World, cloud, world
+
+__all__ = ["cloud", "world"]
+
+
+def test_what_is_broken_is_named_and_everything_else_is_served(world: World) -> None:
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.put(OTHER, POINTS)
+    world.refresh()
+    there = world.bucket.stat(RUN.key)
+    assert there is not None
+    world.bucket.write(RUN.key, b"no archive", expected=there.version)
+    world.put(OTHER, {"tags/colour": b"blue"})
+    refreshed = world.refresh()
+    assert refreshed.changed == 1
+    assert list(refreshed.problems) == [RUN]
+    assert RUN.key in refreshed.problems[RUN]
+    assert world.index.problems() == refreshed.problems
+    # Its last good rows stay, and it is not read again as long as it is the same.
+    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("red",)]
+    assert world.refresh().problems == {}
+    world.put(RUN, {"tags/colour": b"green"})
+    assert world.refresh().changed == 1
+    assert world.index.problems() == {}
+    assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("green",)]
+
+
+def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(
+    world: World,
+) -> None:
+    world.put(HOME)
+    world.put(RUN, {"metrics/loss": b"9999999999999999999 1 0\n"})  # no 64 bits hold that time
+    world.put(OTHER, POINTS)
+    refreshed = world.refresh()
+    assert refreshed.changed == 2
+    assert list(refreshed.problems) == [RUN]
+    assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
+
+
+@pytest.mark.parametrize("home", ["abc", "007", "99999999999999999999"])
+def test_an_experiment_that_has_no_place_in_mlflows_schema_is_named(
+    world: World, home: str
+) -> None:
+    world.put(experiment(home))
+    world.put(run(home, "d" * 32))
+    world.put(HOME)
+    refreshed = world.refresh()
+    assert refreshed.changed == 1
+    assert set(refreshed.problems) == {experiment(home), run(home, "d" * 32)}
+    world.store.delete(experiment(home))
+    world.store.delete(run(home, "d" * 32))
+    assert world.refresh().removed == 2
+    assert world.index.problems() == {}
+
+
+def test_an_import_that_dies_half_way_is_continued(cloud: World, gcs_server: GcsServer) -> None:
+    world = cloud
+    world.put(HOME)
+    runs = [run("7", f"{number:032x}") for number in range(250)]
+    for each in runs:
+        world.put(each, POINTS)
+
+    class DiedError(Exception):
+        pass
+
+    def die(done: int, due: int) -> None:
+        if done >= 100:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        world.refresh(progress=die)
+    [(half,)] = world.query("SELECT count(*) FROM runs")
+    assert 0 < half < 250
+    assert world.query("SELECT count(*) FROM kaggleops_entities") == [(half + 1,)]
+    assert world.query("SELECT count(*) FROM metrics") == [(2 * half,)]
+    assert world.refresh().changed == 250 - half
+    assert world.query("SELECT count(*) FROM metrics") == [(500,)]
+    gcs_server.deny("our-bucket", read=True)
+    with pytest.raises(BucketError):
+        world.refresh()
+    gcs_server.allow("our-bucket")
+    assert world.refresh().changed == 0
+
+
+def test_another_database_is_never_imported_into(world: World, tmp_path: Path) -> None:
+    SqlAlchemyStore(f"sqlite:///{tmp_path}/theirs.db", "unused")
+    with pytest.raises(UsageError, match="something else"):
+        Index(f"sqlite:///{tmp_path}/theirs.db", world.store)
+    (tmp_path / "another bucket").mkdir()
+    another = EntityStore(open_bucket(str(tmp_path / "another bucket")))
+    with pytest.raises(UsageError, match="it is the index of"):
+        Index(world.url, another)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "nobody://knows/this"])
+def test_an_address_of_no_database_is_one_clear_line(world: World, url: str) -> None:
+    with pytest.raises(UsageError, match=r"sqlite:////folder/index\.db"):
+        Index(url, world.store)
+
+
+def test_a_damaged_database_is_one_clear_line(world: World, tmp_path: Path) -> None:
+    (tmp_path / "damaged.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseError, match="delete it"):
+        Index(f"sqlite:///{tmp_path}/damaged.db", world.store)
