@@ -1,5 +1,8 @@
 """`kaggleops serve`: comes up, shows what comes, outlives what breaks, ends with all it started."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +153,23 @@ def test_a_server_process_that_dies_is_started_again(server: Serving, experiment
     [other] = server.children
     assert other.pid != worker.pid
     assert "SIGKILL" in server.errors
+
+
+def test_it_prepares_itself_while_the_bucket_comes_in_and_can_be_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kaggleops", "serve", "--port", "0", "--bucket", "gs://slow/a"]
+    with GcsServer() as slow:
+        slow.create_bucket("slow")
+        slow.fail("hang", times=None)
+        environment = {"STORAGE_EMULATOR_HOST": slow.url, "KAGGLEOPS_HOME": str(tmp_path / "home")}
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
+        )
+        serving = psutil.Process(process.pid)
+        both = {"kaggleops.server.first_pull", "kaggleops.server.worker"}
+        eventually(lambda: both <= {each.cmdline()[-1] for each in serving.children()})
+        started = serving.children(recursive=True)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+        assert not psutil.wait_procs(started, timeout=60)[1], "it has left a process behind"

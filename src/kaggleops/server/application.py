@@ -1,6 +1,7 @@
 """The stock MLflow application with a health page, over the index of a bucket."""
 
 import base64
+import importlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,8 +31,21 @@ _QUESTIONS_AT_ONCE = 4
 _NOBODY_LOOKS = ("/health", "/version", HEALTH_PATH, f"{HEALTH_PATH}.json")
 
 
+def prepare(settings: Settings) -> None:
+    """Do what takes longest, and needs no index yet: import MLflow.
+
+    Args:
+        settings: what will be served.
+
+    Raises:
+        KaggleOpsError: there can be no such bucket.
+    """
+    os.environ.update(_environment(settings))  # which it reads when it is imported
+    importlib.import_module("mlflow.server.fastapi_app")
+
+
 def application(settings: Settings, board: NoticeBoard, refresher: Refresher) -> ASGIApp:
-    """Return the application.
+    """Return the application of a process that is prepared.
 
     Args:
         settings: what to serve.
@@ -41,7 +55,6 @@ def application(settings: Settings, board: NoticeBoard, refresher: Refresher) ->
     Raises:
         KaggleOpsError: MLflow refuses to serve that.
     """
-    os.environ.update(_environment(settings))
     app = _with_passwords() if settings.auth else _open_to_all()
 
     from mlflow.server import app as flask_app

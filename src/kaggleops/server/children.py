@@ -1,7 +1,8 @@
 """A process that `kaggleops serve` starts: what it says, how it ends, and that it does end.
 
 It talks to its parent in lines of JSON on its standard output. Its standard input is a pipe that
-nobody writes to: it closes when the parent is gone, however that happened, and the child ends, too.
+closes when the parent is gone, however that happened, and the child ends, too. All that is ever
+written to it is that a child which has prepared itself shall begin.
 """
 
 import contextlib
@@ -87,6 +88,13 @@ class Child:
         self._forwarding.start()
         threading.Thread(target=self._listen, daemon=True).start()
 
+    def tell_to_begin(self) -> None:
+        """Let it go on from `wait_to_begin`."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is an event of its own
+            self._process.stdin.write("begin\n")
+            self._process.stdin.flush()
+
     def tell_to_end(self) -> None:
         """Ask it to end, without waiting."""
         with contextlib.suppress(ProcessLookupError):
@@ -142,13 +150,19 @@ def begin_child() -> Settings:
 
 def _watch_parent() -> None:
     while os.read(0, 1 << 10):
-        pass
+        _told_to_begin.set()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SECONDS_TO_END)
     os._exit(1)
 
 
+def wait_to_begin() -> None:
+    """Wait until the process that started this one tells it to begin."""
+    _told_to_begin.wait()
+
+
 _to_parent = 1
+_told_to_begin = threading.Event()
 
 
 def say(**message: Any) -> None:

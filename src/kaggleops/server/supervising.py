@@ -20,6 +20,7 @@ from kaggleops.server.links import Shown
 from kaggleops.server.settings import Settings
 
 _WORKER = "kaggleops.server.worker"
+_STARTING = "starting the server"
 _FIRST_PAUSE = 1.0  # seconds before a process that died is started again
 _LONGEST_PAUSE = 60.0
 _STEADY = 60.0  # seconds after which a process is taken to have run well
@@ -52,6 +53,7 @@ class Supervisor:
         self._tell = tell
         self._events: Events = queue.SimpleQueue()
         self._children: set[Child] = set()
+        self._prepared: Child | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -83,7 +85,9 @@ class Supervisor:
         Raises:
             KaggleOpsError: it cannot be.
         """
-        self._start("kaggleops.server.first_pull")
+        pulling = self._start("kaggleops.server.first_pull")
+        # What it imports takes seconds, which pass meanwhile.
+        self._prepared = self._start(_WORKER)
         found: dict[str, Any] = {}
         while True:
             event = self._next()
@@ -91,6 +95,8 @@ class Supervisor:
                 found |= event.message
                 if "total" in event.message:
                     progress(event.message["done"], event.message["total"])
+            elif isinstance(event, Ended) and event.child is not pulling:
+                raise event.error or KaggleOpsError(_STARTING, event.reason)
             elif isinstance(event, Ended):
                 self._require_success(event, f"bringing {self._settings.bucket} into the index")
                 last = found["experiment"]
@@ -98,7 +104,7 @@ class Supervisor:
                 return Pulled(shown, found["problems"], found.get("warning", ""))
 
     def serve(self, on_ready: Callable[[], object]) -> NoReturn:
-        """Serve until told to end.
+        """Serve until told to end, what has been pulled.
 
         Args:
             on_ready: called when the first process listens.
@@ -106,7 +112,9 @@ class Supervisor:
         Raises:
             KaggleOpsError: no process could be started at all.
         """
-        pauses = {self._start(_WORKER): _FIRST_PAUSE}
+        assert self._prepared is not None  # noqa: S101 - by `pull`
+        self._prepared.tell_to_begin()
+        pauses = {self._prepared: _FIRST_PAUSE}
         due: list[tuple[float, float]] = []
         was_ready = False
         while True:
@@ -114,11 +122,11 @@ class Supervisor:
             if isinstance(event, Said) and "ready" in event.message and not was_ready:
                 was_ready = True
                 # Only now the others: the first one makes the tables that they all need.
-                pauses |= {self._start(_WORKER): _FIRST_PAUSE for _ in range(self._workers - 1)}
+                pauses |= {self._start_serving(): _FIRST_PAUSE for _ in range(self._workers - 1)}
                 on_ready()
             elif isinstance(event, Ended):
                 if not was_ready:
-                    self._require_success(event, "starting the server")
+                    self._require_success(event, _STARTING)
                 pause = pauses.pop(event.child)
                 if event.lived > _STEADY:
                     pause = _FIRST_PAUSE
@@ -126,7 +134,12 @@ class Supervisor:
                 due.append((time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)))
             for each in [each for each in due if each[0] <= time.monotonic()]:
                 due.remove(each)
-                pauses[self._start(_WORKER)] = each[1]
+                pauses[self._start_serving()] = each[1]
+
+    def _start_serving(self) -> Child:
+        worker = self._start(_WORKER)
+        worker.tell_to_begin()
+        return worker
 
     def _start(self, module: str) -> Child:
         child = Child(module, self._settings, self._events)

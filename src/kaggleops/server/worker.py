@@ -9,7 +9,7 @@ import warnings
 import uvicorn
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.server.children import begin_child, say, say_error
+from kaggleops.server.children import begin_child, say, say_error, wait_to_begin
 
 _SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is to end
 _NEW_OBJECTS = 50_000
@@ -30,7 +30,7 @@ def main() -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can mend
 
-    from kaggleops.server.application import application
+    from kaggleops.server.application import application, prepare
     from kaggleops.server.notices import NoticeBoard
     from kaggleops.server.refreshing import Refresher
 
@@ -41,6 +41,8 @@ def main() -> int:
         failed = server.should_exit = True
 
     try:
+        prepare(settings)
+        wait_to_begin()
         board = NoticeBoard(settings.index)
         refresher = Refresher(settings, board, give_up)
         app = application(settings, board, refresher)
