@@ -44,7 +44,7 @@ def history_of(place: str, *, anew: bool = False) -> Iterator["History"]:
 
     Args:
         place: the bucket's address.
-        anew: bring it up to date however fresh it is.
+        anew: bring it up to date however fresh it is, with what nobody has announced, too.
 
     Raises:
         KaggleOpsError: the bucket or the database cannot be reached.
@@ -57,7 +57,7 @@ def history_of(place: str, *, anew: bool = False) -> Iterator["History"]:
     url = os.environ.get("KAGGLEOPS_INDEX") or default_index(place)
     marker = server_folder(place) / "fresh"
     if anew or time.time() - max(_served_at(url), _touched_at(marker)) > _FRESH_FOR:
-        _refresh(url, place)
+        _refresh(url, place, full=anew)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     engine = sa.create_engine(url)
@@ -85,7 +85,7 @@ def _served_at(url: str) -> float:
     return 0.0
 
 
-def _refresh(url: str, place: str) -> None:
+def _refresh(url: str, place: str, *, full: bool) -> None:
     from kaggleops.index import Index
     from kaggleops.mlruns import EntityStore
 
@@ -95,6 +95,6 @@ def _refresh(url: str, place: str) -> None:
         task = bar.add_task("Bringing the bucket into the index", total=None)
         index = Index(url, EntityStore(bucket_at(place)))
         try:
-            index.refresh(lambda done, due: bar.update(task, completed=done, total=due))
+            index.refresh(lambda done, due: bar.update(task, completed=done, total=due), full=full)
         finally:
             index.close()

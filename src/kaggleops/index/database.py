@@ -1,7 +1,8 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Three tables are ours: which version of each object
-the rows were made of, how far a long run's points are in, and which bucket this is. A database that
+MLflow's migrations make and upgrade the schema. Four tables are ours: which version of each object
+the rows were made of, how far a long run's points are in, how far the bucket's change log has been
+read, and which bucket this is. A database that
 holds anything else than this bucket's index is refused, so that nobody's tracking database is ever
 imported into.
 """
@@ -51,6 +52,17 @@ POINTS = sa.Table(
     sa.Column("digests", sa.Text, nullable=False),
 )
 """Of each long run, up to where its metric points are in the index (growing.py)."""
+
+MARK = sa.Table(
+    "kaggleops_mark",
+    _OURS,
+    sa.Column("log_id", sa.String(255), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("open", sa.Text, nullable=False),
+    sa.Column("listed", sa.Float, nullable=False),
+)
+"""Up to where the change log's announcements are in the index (marks.py), and when the bucket was
+last listed (seconds since the epoch). At most one row."""
 
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
 _REPAIR = {

@@ -29,7 +29,6 @@ from sqlalchemy.exc import (
 from kaggleops.bucket import ABSENT, Version
 from kaggleops.index.database import (
     ENTITIES,
-    INDEX,
     DatabaseError,
     open_database,
     versions_of,
@@ -37,8 +36,9 @@ from kaggleops.index.database import (
 )
 from kaggleops.index.importing import Outcome, import_changes, record
 from kaggleops.index.lost import mark_lost
+from kaggleops.index.marks import ONE_LISTING, Marks
 from kaggleops.index.preparing import Prepared, unpacked
-from kaggleops.index.secondary import make_indexes, set_indexes_aside
+from kaggleops.index.secondary import make_indexes, set_indexes_aside, take_statistics
 from kaggleops.index.worker import worker
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Poll
 from kaggleops.mlruns.layout import parse_key
@@ -50,7 +50,6 @@ _BATCH = 100  # entities in a transaction
 _BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
 _AHEAD = 2  # batches that are made ready while one is written
 _WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
-_WORTH_STATISTICS = 100  # entities
 
 _REFUSED = (
     DataError,
@@ -88,6 +87,7 @@ class Index:
         url: the database, as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://…`.
         store: the bucket's entities.
         clock: the time in seconds since the epoch.
+        few: entities, up to which a bucket is listed at first whatever an earlier process has kept.
 
     Raises:
         UsageError: there is no such database, or it holds something else.
@@ -95,11 +95,17 @@ class Index:
     """
 
     def __init__(
-        self, url: str, store: EntityStore, clock: Callable[[], float] = time.time
+        self,
+        url: str,
+        store: EntityStore,
+        clock: Callable[[], float] = time.time,
+        *,
+        few: int = ONE_LISTING,
     ) -> None:
         self._store = store
         self._clock = clock
         self._engine = open_database(url, store.bucket.uri)
+        self._marks = Marks(self._engine, few)
         self._poll: Poll | None = None
         self._known: dict[EntityId, Version] = {}  # what was last seen of the database
         self._overtaken: list[EntityId] = []
@@ -141,10 +147,13 @@ class Index:
     def _refresh(self, progress: Progress, full: bool) -> Refreshed:
         result = Refreshed()
         touched: set[str] | None = set()
+        looked = self._clock()
         if self._poll is None:
             versions = self._versions()
             self._known = dict(versions)
-            self._poll = Poll(self._store, versions, packed=True)
+            self._poll = Poll(
+                self._store, versions, mark=self._marks.begin(len(versions), looked), packed=True
+            )
             touched = None  # an earlier process may have ended before what waited was seen to
         changes = self._poll.changed(full=full)
         result.listed = changes.listed
@@ -169,8 +178,9 @@ class Index:
             make_indexes(self._engine)
         with writing(self._engine) as connection:
             result.lost = mark_lost(connection, self._now_ms())
+            self._marks.keep(connection, self._poll.mark, looked if result.listed else None)
         if result.changed:
-            self._take_statistics()
+            take_statistics(self._engine)
         progress(changes.due, changes.due)
         return result
 
@@ -273,20 +283,6 @@ class Index:
             found = connection.execute(query).all()
         ids = [parse_key(key) for key, other in found if touched is None or other in touched]
         return [entity_id for entity_id in ids if entity_id is not None]
-
-    def _take_statistics(self) -> None:
-        # Without them SQLite looks for a metric's values through the wrong index: 6.4 s instead of
-        # 0.43 s for the first page of 9,400 runs.
-        count = sa.select(sa.func.count()).select_from(ENTITIES)
-        with self._engine.begin() as connection:
-            now = connection.scalar(count) or 0
-            then = connection.scalar(sa.select(INDEX.c.analyzed)) or 0
-            if now >= max(_WORTH_STATISTICS, 2 * then):
-                if connection.dialect.name == "sqlite":
-                    # A sample gives the same plans, in a hundredth of the time.
-                    connection.exec_driver_sql("PRAGMA analysis_limit=1000")
-                connection.exec_driver_sql("ANALYZE")
-                connection.execute(INDEX.update().values(analyzed=now))
 
 
 def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:

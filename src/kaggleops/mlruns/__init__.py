@@ -5,7 +5,7 @@ from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind, experiment, run
 from kaggleops.mlruns.merging import ParamConflictError, merge
-from kaggleops.mlruns.polling import Change, Changes, Poll
+from kaggleops.mlruns.polling import Change, Changes, Mark, Poll
 from kaggleops.mlruns.store import EntityStore, Stored
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "EntityId",
     "EntityStore",
     "Kind",
+    "Mark",
     "Notes",
     "ParamConflictError",
     "Poll",

@@ -2,7 +2,8 @@
 
 A look asks for the log (changes.py) and for the entities that are open, each a conditional request
 that brings nothing where nothing is new. The bucket is listed only at first, when the log has
-dropped announcements that were not seen, when it was begun anew, and on demand.
+dropped announcements that were not seen, when it was begun anew, and on demand. A reader that kept
+its mark lets the next process go on from there, without a listing.
 
 Whatever has to be looked at stays due until it has been delivered: a look that fails half-way, or
 a caller that does, is made good by the next one.
@@ -78,12 +79,38 @@ class Changes:
         return self._changes
 
 
+@dataclass(frozen=True)
+class Mark:
+    """How far a reader of the change log has come, for the next process to go on from.
+
+    Args:
+        log_id: the log.
+        sequence: the newest announcement that it has seen.
+        open: for how many seconds from then each writer of an object may change it, by key.
+    """
+
+    log_id: str
+    sequence: int
+    open: Mapping[str, Mapping[str, float]]
+
+    def same_place(self, other: "Mark | None") -> bool:
+        """Whether another one says the same, however much time has gone by."""
+        if other is None or (self.log_id, self.sequence) != (other.log_id, other.sequence):
+            return False
+        return _writers(self) == _writers(other)
+
+
+def _writers(mark: Mark) -> dict[str, set[str]]:
+    return {key: set(writers) for key, writers in mark.open.items()}
+
+
 class Poll:
     """One reader's knowledge of a bucket. Not thread-safe.
 
     Args:
         store: the bucket's entities.
         versions: what the caller has already; only what is not at that version is delivered.
+        mark: how far whoever has these versions had come.
         packed: deliver archives as they are.
         clock: seconds that never go back.
     """
@@ -93,6 +120,7 @@ class Poll:
         store: EntityStore,
         versions: Mapping[EntityId, Version] | None = None,
         *,
+        mark: Mark | None = None,
         packed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,11 +128,16 @@ class Poll:
         self._packed = packed
         self._versions = dict(versions or {})
         self._clock = clock
-        self._log_id = ""
+        self._log_id = mark.log_id if mark else ""
         self._log_version: Version | None = None
-        self._sequence = 0
-        self._must_list = True
-        self._open: dict[EntityId, dict[str, float]] = {}
+        self._sequence = mark.sequence if mark else 0
+        self._must_list = mark is None
+        # Counted from now: no clock tells how much time has gone by since another process.
+        self._open: dict[EntityId, dict[str, float]] = {
+            entity_id: {writer: clock() + seconds for writer, seconds in writers.items()}
+            for key, writers in (mark.open if mark else {}).items()
+            if (entity_id := parse_key(key)) is not None
+        }
         """Until when each writer of an entity may change it."""
         self._due: set[EntityId] = set()
         self._again: set[EntityId] = set()
@@ -132,6 +165,18 @@ class Poll:
             self._due |= self._open.keys()
         self._let_go()
         return Changes(listed, len(self._due), self._deliver())
+
+    @property
+    def mark(self) -> Mark | None:
+        """How far this reader has come; None while something that it knows of is not delivered."""
+        if self._must_list or self._due or not self._log_id:
+            return None
+        now = self._clock()
+        left = {
+            entity_id.key: {writer: until - now for writer, until in writers.items()}
+            for entity_id, writers in self._open.items()
+        }
+        return Mark(self._log_id, self._sequence, left)
 
     def again(self, entity_ids: Iterable[EntityId]) -> None:
         """Deliver these with the next look, whether they have changed or not."""

@@ -46,7 +46,8 @@ def _pull(settings: Settings) -> None:
     try:
         if out_of_reach:
             raise out_of_reach
-        index.refresh(_Reports())
+        # Whoever starts a server sees all that there is, announced or not.
+        index.refresh(_Reports(), full=True)
         board.post(Notice(fresh=time.time(), heard=time.time()))
     except BucketUnavailableError as error:
         if not board.read().fresh:
