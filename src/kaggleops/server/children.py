@@ -135,13 +135,22 @@ class Child:
         self._events.put(Ended(self, code, reason, lived, error))
 
 
-def begin_child() -> Settings:
+def begin_child(*, prepares: bool = False) -> Settings:
     """Begin a process that a `Child` runs: return what it is to know; it ends with its parent.
 
     SIGTERM ends it cleanly, and whatever else it prints goes to standard error.
+
+    Args:
+        prepares: until it is told to begin it has done nothing that is to be ended cleanly.
     """
     global _to_parent
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    def end(*_: object) -> None:
+        if prepares and not _told_to_begin.is_set():
+            os._exit(0)  # an exception in the midst of an import would leave it with noise
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     _to_parent = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()

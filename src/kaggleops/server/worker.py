@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
 
 def main() -> int:
     """Serve until told to end; return the exit code."""
-    settings = begin_child()
+    settings = begin_child(prepares=True)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can mend
 
