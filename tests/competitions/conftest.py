@@ -10,6 +10,9 @@ from filelock import FileLock
 
 from tests.competitions.launching import artifacts, launch, only_run
 
+_BESIDE = Path(__file__).parents[3] / "shared/data/tweet-sentiment-extraction"
+"""Where the competition's files lie beside a checkout, where somebody has put them there."""
+
 # Models this small train no faster on more threads, and much slower where tests share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -64,7 +67,7 @@ def trained(file_store: None, tmp_path_factory: pytest.TempPathFactory) -> Train
 @pytest.fixture(scope="session")
 def tweets() -> str:
     """The folder with the competition's own files."""
-    folder = os.environ.get("KAGGLEOPS_TWEETS")
+    folder = os.environ.get("KAGGLEOPS_TWEETS") or (str(_BESIDE) if _BESIDE.is_dir() else "")
     if not folder:
         pytest.skip("KAGGLEOPS_TWEETS does not name the folder of the competition's files")
     return folder
