@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ class Trainings:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            start_new_session=True,
         )
 
     def killed_after(self, lines: int, run_id: str, first: int, seed: int) -> dict[str, list[str]]:
@@ -97,7 +99,9 @@ class Trainings:
         return said
 
     def close(self) -> None:
-        """End the spawner."""
+        """End the spawner, and what a failed test has left of its trainings."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
 
 
