@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore
 
-from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.bucket import open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
@@ -23,23 +23,11 @@ from tests.mlruns.corpus import (
     content_of,
     make_mlruns,
 )
+from tests.mlruns.importing import mlruns, store
 
-__all__ = ["allowed"]
+__all__ = ["allowed", "mlruns", "store"]
 
 pytestmark = pytest.mark.usefixtures("allowed")
-
-
-@pytest.fixture
-def store(bucket: Bucket) -> EntityStore:
-    return EntityStore(bucket)
-
-
-@pytest.fixture
-def mlruns(tmp_path: Path) -> Path:
-    """An `mlruns` with every kind of entity, and artifacts in it."""
-    make_mlruns(tmp_path / "mlruns")
-    add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
-    return tmp_path / "mlruns"
 
 
 ROOTS = [

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 
+from kaggleops.index.marks import LISTING_EVERY
 from kaggleops.reports.operations import IDLE_LOOK_SECONDS, WATCHED_LOOK_SECONDS
 
 WATCHED_FOR_SECONDS = 120.0
 """For how long after a request somebody is taken to look; an open page of the UI asks each 30 s."""
 
 _LONGEST_RETRY = 60.0
-_LISTING_EVERY = 24 * 3600.0
 
 
 class Schedule:
@@ -53,7 +53,7 @@ class Schedule:
     @property
     def listing_due(self) -> bool:
         """Whether it is time to list the bucket, for what was written and not announced."""
-        return self._clock() >= self._listed + _LISTING_EVERY
+        return self._clock() >= self._listed + LISTING_EVERY
 
     def succeeded(self, *, listed: bool) -> None:
         """Take note of a look."""
