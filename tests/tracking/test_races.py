@@ -1,12 +1,16 @@
 """Threads of one process that read and write the same run at once take nothing from each other."""
 
+import errno
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Metric, Param, RunTag
 
-from kaggleops.mlruns import run
+from kaggleops.bucket import open_bucket
+from kaggleops.mlruns import EntityId, EntityStore, run
+from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.gcs_server import GcsServer
 
@@ -55,3 +59,30 @@ def test_an_answer_that_comes_late_undoes_nothing(
     here.log_param(run_id, Param("q", "2"))
     here.flush()
     assert elsewhere.get_run(run_id).data.params == {"p": "1", "q": "2"}
+
+
+def test_nobody_takes_a_folder_that_is_just_being_made(machines: Machines) -> None:
+    here = machines()
+    run_id = here.create_run(here.create_experiment("e"), "me", 0, [], "r").info.run_id
+    enough = threading.Event()
+
+    def send_what_is_left() -> list[EntityId]:
+        sent = []
+        while not enough.is_set():
+            sent += send_left_behind(EntityStore(open_bucket("gs://our-bucket"))).entities
+        return sent
+
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send_what_is_left)
+        try:
+            for step in range(50):
+                here.log_metric(run_id, Metric("loss", step, 0, step))
+                here.log_param(run_id, Param(f"p{step}", "1"))
+                assert here._session.escape_full_disk(OSError(errno.ENOSPC, "full"))
+                machines().get_experiment_by_name("e")
+        finally:
+            enough.set()
+        assert sending.result(30) == []
+    here.flush()
+    logged = machines().get_run(run_id).data
+    assert (logged.metrics, len(logged.params)) == ({"loss": 49}, 50)

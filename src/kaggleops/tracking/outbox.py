@@ -70,12 +70,12 @@ def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
 def _left_behind(bucket_uri: str, result: Sent, held: ExitStack) -> Iterator[Path]:
     """Yield the folders that no process owns, each owned by this one from now on."""
     for home in outboxes(bucket_uri):
-        for folder in sorted(home.iterdir()) if home.is_dir() else []:
-            if not (folder / "mlruns").is_dir():
-                continue
-            owner = held.enter_context((folder / OWNER).open("a"))
+        for folder in (each.parent for each in sorted(home.glob("*/mlruns"))):
             try:
+                owner = held.enter_context((folder / OWNER).open("a"))
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:
+                continue  # somebody else has just sent it
             except BlockingIOError:
                 result.in_use.append(folder)
                 continue

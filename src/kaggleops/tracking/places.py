@@ -1,6 +1,5 @@
 """Where on this machine working copies lie: in the outbox, or in memory where the disk is full."""
 
-import contextlib
 import errno
 import fcntl
 import hashlib
@@ -10,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -35,20 +35,25 @@ def _spare_roots() -> list[Path]:
     return [place / name for place in places if place.is_dir()]
 
 
-def new_folder(outbox: Path) -> Path:
-    """Return a folder name in the outbox that no other process has (not made yet)."""
+@contextmanager
+def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
+    """Make a folder in the outbox, this process's for as long as the file with it is open.
+
+    It holds nothing yet: nobody takes what comes into it for something left behind. If what is
+    done with it raises an error, nothing of it stays.
+    """
     started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    return outbox / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = _make_private(outbox) / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    with ExitStack() as undo:
+        undo.callback(remove, folder)
+        owner = undo.enter_context((folder / OWNER).open("w"))
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        yield folder, owner
+        undo.pop_all()
 
 
-def own(folder: Path) -> TextIO:
-    """Mark the folder as this process's; it is for as long as the returned file is open."""
-    owner = (folder / OWNER).open("w")
-    fcntl.flock(owner, fcntl.LOCK_EX)
-    return owner
-
-
-def make_private(folder: Path) -> Path:
+def _make_private(folder: Path) -> Path:
     """Make a folder that only this user can enter, its parents too where they are missing."""
     for each in (folder, *folder.parents):
         if each.name.startswith("kaggleops-"):
@@ -62,7 +67,7 @@ def make_private(folder: Path) -> Path:
 def remove(folder: Path) -> None:
     """Remove a working copy, and its bucket's outbox if it was the last."""
     shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         folder.parent.rmdir()
 
 

@@ -30,7 +30,7 @@ from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.tracking import ending
 from kaggleops.tracking.artifact_outbox import send_earlier_artifacts
 from kaggleops.tracking.outbox import send_left_behind
-from kaggleops.tracking.places import disk_is_full, make_private, new_folder, outboxes, own, remove
+from kaggleops.tracking.places import disk_is_full, new_folder, outboxes, remove
 from kaggleops.tracking.schedule import flush_interval
 from kaggleops.tracking.sending import Sender
 from kaggleops.tracking.working import WorkingCopy
@@ -116,8 +116,8 @@ class Session:
         places = outboxes(self.bucket_uri)
         for place in places:
             try:
-                working = WorkingCopy(store, new_folder(make_private(place)))
-                return working, own(working.folder)
+                with new_folder(place) as (folder, owner):
+                    return WorkingCopy(store, folder), owner
             except OSError as error:
                 if place == places[-1]:
                     doing = f"making a working copy of {self.bucket_uri}"
@@ -292,11 +292,9 @@ class Session:
             for place in outboxes(self.bucket_uri):
                 if place == old.parent:
                     continue
-                folder = new_folder(place)
-                with suppress(OSError):
-                    make_private(place)
+                with suppress(OSError), new_folder(place) as (folder, owner):
                     opened.working.move(folder)
-                    opened.owned[folder] = own(folder)
+                    opened.owned[folder] = owner
                     _log.warning("%s cannot be written (%s): going on in %s", old, error, folder)
                     return True
         return False

@@ -40,7 +40,7 @@ class WorkingCopy(WorkingFolder):
 
     Args:
         store: the bucket's entities.
-        folder: this process's own folder; made here.
+        folder: this process's own folder, empty.
     """
 
     def __init__(self, store: EntityStore, folder: Path) -> None:

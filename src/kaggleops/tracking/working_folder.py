@@ -18,6 +18,8 @@ from kaggleops.tracking.metric_log import MetricLog
 
 _log = logging.getLogger("kaggleops")
 
+_BUCKET = "bucket.json"
+
 
 @dataclass
 class Known:
@@ -42,14 +44,14 @@ class WorkingFolder:
 
     Args:
         bucket_uri: the bucket that it is a part of.
-        folder: where; made here.
+        folder: where; this process's already, and empty.
     """
 
     def __init__(self, bucket_uri: str, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "mlruns"
+        (folder / _BUCKET).write_text(json.dumps({"uri": bucket_uri}))
         (self.root / TRASH).mkdir(parents=True)
-        (folder / "bucket.json").write_text(json.dumps({"uri": bucket_uri}))
         self.lock = threading.RLock()
         self.metric_logs: dict[str, MetricLog] = {}
         """Metric files held open, by run id; closed whenever the files are replaced."""
@@ -62,12 +64,18 @@ class WorkingFolder:
         self._warned: set[str] = set()
 
     def move(self, folder: Path) -> None:
-        """Go on in another folder, which does not exist yet: this one's disk is full."""
+        """Go on in another folder, which is this process's and empty: this one's disk is full.
+
+        Raises:
+            OSError: it cannot be written either; this one stays what is worked on.
+        """
         with self.lock:
             for log in self.metric_logs.values():
                 log.close()
             self.metric_logs.clear()
-            shutil.copytree(self.folder, folder)
+            shutil.copy(self.folder / _BUCKET, folder)
+            # Under its name once it is whole: what dies half-way leaves no half behind to be sent.
+            shutil.copytree(self.root, folder / "unfinished").rename(folder / self.root.name)
             self.folder, self.root = folder, folder / "mlruns"
             for entity_id, known in self.known.items():
                 mend(self.path(entity_id), known.base)
