@@ -1,5 +1,6 @@
-"""The connection to Cloud Storage."""
+"""The connections to Cloud Storage."""
 
+import logging
 import os
 from typing import Any
 
@@ -29,3 +30,11 @@ def connect() -> Any:
         session.mount("https://", HTTPAdapter(pool_maxsize=32))
         session.mount("http://", HTTPAdapter(pool_maxsize=32))
     return client
+
+
+def settle_gcsfs() -> None:
+    """Let gcsfs go the ordinary way, and say nothing; before it is first imported."""
+    # Else it tries gRPC first, for a minute where that leads nowhere.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    # What it has to say it also raises; the rest would be stack traces for a mistyped address.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)

@@ -4,7 +4,6 @@ Only plain files are seen: a link could lead anywhere, and what lies behind it w
 a bucket that others may read.
 """
 
-import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kaggleops.bucket.gcs_client import settle_gcsfs
 from kaggleops.errors import KaggleOpsError
 
 
@@ -132,10 +132,7 @@ class RemotePlace(Place):
     """A prefix behind one of fsspec's file systems, such as `gs://bucket/mlruns`."""
 
     def __init__(self, uri: str) -> None:
-        # Else gcsfs tries gRPC first, for a minute where that leads nowhere.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        # What it has to say it also raises; the rest would be stack traces for a mistyped address.
-        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        settle_gcsfs()
         import fsspec  # only whoever reads remote files needs it, and what it brings
 
         self.uri = uri.rstrip("/")

@@ -7,6 +7,7 @@ name before its checksum is that of the lock.
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,9 @@ WORKERS = 16
 """Requests at once. Each waits for the network most of its time."""
 
 _ATTEMPTS = 3  # to get a file undamaged
+
+_SMALL = 1 << 20  # bytes of a file that may come with many others
+_MANY = 100  # files
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,9 @@ def _fetch(
 ) -> None:
     def fetch(step: Step, read: Callable[[File, Path], None]) -> None:
         _undamaged(step.file, staging, read)
+        place(step)
+
+    def place(step: Step) -> None:
         if step.path.is_dir():
             raise KaggleOpsError(f"fetching {step.path}", "a folder is in its place", "Move it.")
         placed.right(staging.place(step.file), step.file.checksum)
@@ -178,12 +185,39 @@ def _fetch(
                 staging.drop(file)  # nothing could go on with it
             raise
 
+    if origin.hands_out_many:
+        steps = _fetch_many(origin, steps, staging, place, progress)
     large = [step for step in steps if origin.slices and step.file.size > SLICE]
     # The workers are the slices' while there are some: a worker that waits for others could have
     # to wait for itself.
     for step in large:
         fetch(step, in_slices)
     all_of(pool.submit(partial(fetch, step, whole)) for step in steps if step not in large)
+
+
+def _fetch_many(
+    origin: Origin,
+    steps: Sequence[Step],
+    staging: Staging,
+    place: Callable[[Step], None],
+    progress: Progress,
+) -> Sequence[Step]:
+    """Fetch the small files if they are many; return what is still to be fetched."""
+    small = {step.file: step for step in steps if step.file.size <= _SMALL}
+    if len(small) < _MANY:
+        return steps
+    left = {step.file: step for step in steps}
+
+    def take(file: File, content: bytes) -> None:
+        part = staging.part(file)
+        part.write_bytes(content)
+        with suppress(DamagedError):  # then it is read again
+            verify(part, file, f"fetching {staging.folder / file.name}")
+            place(left.pop(file))
+            progress(file.size)
+
+    origin.read_many(list(small), take)
+    return list(left.values())
 
 
 def _undamaged(file: File, staging: Staging, read: Callable[[File, Path], None]) -> None:

@@ -34,6 +34,9 @@ class Origin(ABC):
     slices = False
     """Whether it hands out any part of a file, so that a large one can be gone on with."""
 
+    hands_out_many = False
+    """Whether `read_many` is faster than `read` for each."""
+
     resumes = False
     """Whether `read` goes on behind what the path holds already."""
 
@@ -55,6 +58,18 @@ class Origin(ABC):
             KaggleOpsError: it cannot be read.
             OSError: it cannot be written.
         """
+
+    def read_many(self, files: Sequence[File], take: Callable[[File, bytes], None]) -> None:
+        """Hand out the contents of small files, in any order, as fast as they come.
+
+        A file that does not come is left out: `read` may have more patience, or says what is wrong.
+
+        Args:
+            files: which.
+            take: called with each and its content, unverified, by one thread; what it raises ends
+                this.
+        """
+        raise NotImplementedError
 
     def read_slice(self, file: File, into: Path, start: int, end: int) -> None:
         """Write the bytes from `start` up to `end` to their place in a file that is there.

@@ -40,7 +40,7 @@ class Staging:
         """Return how many bytes of a file wait on the disk already."""
         try:
             return self._part(file).stat().st_blocks * 512
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
 
     def _part(self, file: File) -> Path:
