@@ -19,23 +19,26 @@ _TIMEOUT = 60.0  # seconds of one request
 def read_objects(
     client: Any, objects: Sequence[tuple[str, int]], take: Callable[[str, bytes], None]
 ) -> None:
-    """Hand out the contents of objects as they come.
+    """Hand out the contents of objects as they come, unverified.
 
     One that is gone is left out; after any other fault that stays, all that have not come are.
 
     Args:
         client: a `google.cloud.storage.Client`, for its credentials and its address.
-        objects: their names, each with its bucket before it, and their generations.
+        objects: their names, each with its bucket before it, and their generations (which gcsfs
+            of 2025, as Colab has it, passes over: then what is there now may come).
         take: called with a name and the content; what it raises ends this.
     """
     settle_gcsfs()
     from fsspec.asyn import sync
     from gcsfs import GCSFileSystem
+    from google.auth.credentials import AnonymousCredentials
 
+    login = client._credentials
     waiting = deque(objects)
     try:
         files = GCSFileSystem(
-            token=client._credentials,
+            token="anon" if isinstance(login, AnonymousCredentials) else login,
             endpoint_url=client.api_endpoint,
             requests_timeout=_TIMEOUT,
             skip_instance_cache=True,
