@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from kaggleops.bucket import Bucket, open_bucket
 from tests.chromium import PATIENCE, chromium
@@ -25,6 +26,10 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
+
+# How fast a machine is, and what else it does, is no property of the code.
+settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("anywhere")
 
 
 @pytest.fixture(autouse=True)

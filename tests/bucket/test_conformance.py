@@ -309,7 +309,8 @@ _PARTS = st.text(
 
 
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(parts=st.lists(_PARTS, min_size=1, max_size=4), data=st.binary(max_size=100))
 def test_any_key_comes_back(bucket: Bucket, parts: list[str], data: bytes) -> None:

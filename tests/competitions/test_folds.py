@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from competitions.folds import split_fold, take_rows
@@ -44,7 +44,6 @@ def test_fewer_rows_of_a_label_than_folds() -> None:
         split_fold(labels, 0, 5, seed=1)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 120), st.integers(0, 3))
 def test_fewer_rows_keep_order_and_proportion(rows: int, seed: int) -> None:
     frame = LABELS.to_frame()

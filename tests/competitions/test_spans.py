@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from competitions.models import learn_tokenizer
@@ -98,7 +98,6 @@ def test_the_best_span_is_valid_and_no_valid_one_is_better(
 words = st.text("abz AZ.,!?'`*_ äß漢🎉\t", min_size=1, max_size=60)
 
 
-@settings(deadline=None)
 @given(words, st.data())
 def test_encoding_and_decoding_a_selection_covers_it(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
@@ -183,7 +182,6 @@ def test_selections_behind_runs_of_blanks(text: str, words: str, published: str)
     assert find_selected_words(text, first, last) == (start, start + len(words))
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "bc", "def"]), min_size=1, max_size=25), st.data())
 def test_a_text_without_runs_of_blanks_is_left_alone(words: list[str], data: st.DataObject) -> None:
     text = " ".join(words)
@@ -194,7 +192,6 @@ def test_a_text_without_runs_of_blanks_is_left_alone(words: list[str], data: st.
     assert find_selected_words(text, start, end) == (start, end)
 
 
-@settings(deadline=None)
 @given(st.text("ab  ", min_size=1, max_size=30), st.data())
 def test_a_moved_range_stays_in_its_text(text: str, data: st.DataObject) -> None:
     places = [place for place, character in enumerate(text) if character != " "]

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from competitions.tables import check_unique, check_values, has_file, read_table
@@ -70,7 +70,6 @@ def test_repeated_ids_and_unknown_values_are_told_with_their_lines(tmp_path: Pat
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=8)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.text("ab1", min_size=1), cells), min_size=1, max_size=5))
 def test_whatever_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]

@@ -14,7 +14,7 @@ from kaggleops.mlruns.layout import EntityId
 from .entities import RUN, run_meta, runs
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(runs())
 def test_round_trip_with_notes(tmp_path: Path, entity: Entity) -> None:
     folder = tmp_path / "run"
@@ -33,7 +33,7 @@ def _normal(entity: Entity) -> Entity:
     return Entity(entity.id, entity.files, entity.folders, notes)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(runs(), runs())
 def test_a_folder_takes_any_version_after_any_other(tmp_path: Path, a: Entity, b: Entity) -> None:
     folder = tmp_path / "run"

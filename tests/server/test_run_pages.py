@@ -49,7 +49,7 @@ logged = st.builds(
 runs = st.builds(Run, st.just(INFO), logged, st.none() | st.just(INPUTS))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(found=st.lists(runs, max_size=4), token=st.none() | texts)
 def test_every_page_is_what_mlflow_writes(found: list[Run], token: str | None) -> None:
     page = SearchRuns.Response()
