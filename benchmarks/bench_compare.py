@@ -68,7 +68,7 @@ def main() -> None:
 
 def timed(command: list[object], environment: dict[str, str], folder: Path) -> float:
     """Return the seconds that a command takes."""
-    for marker in (folder / "serve").glob("*/fresh"):
+    for marker in (folder / "serve").glob("*/fresh-*"):
         marker.touch()  # as it is while a server refreshes it
     begun = time.perf_counter()
     done = subprocess.run(

@@ -7,7 +7,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import history_of
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--experiment", metavar="NAME", help="Default: that of BAD's runs.")
 @click.option("--run", "run_it", is_flag=True, help="Make the runs here, until it is found.")
 @bucket_option
+@index_option
 @backend_option
 @backend_config_option
 @json_option
@@ -34,6 +35,7 @@ def bisect_command(
     experiment: str | None,
     run_it: bool,
     bucket: str | None,
+    index: str | None,
     backend: str | None,
     backend_config: Path | None,
     as_json: bool,
@@ -53,7 +55,7 @@ def bisect_command(
     if repository is None:
         raise UsageError("bisecting", "there is no repository here", "Call it in the repository.")
     while True:
-        step, like = _step(place, repository, good, bad, metric, experiment)
+        step, like = _step(place, index, repository, good, bad, metric, experiment)
         if not step.next or not (run_it or backend):
             break
         commit = find_commit(repository, step.next)
@@ -73,13 +75,19 @@ def bisect_command(
 
 
 def _step(
-    place: str, repository: Path, good: str, bad: str, metric: str, experiment: str | None
+    place: str,
+    index: str | None,
+    repository: Path,
+    good: str,
+    bad: str,
+    metric: str,
+    experiment: str | None,
 ) -> "tuple[Step, Run]":
     from kaggleops.reports.bisecting import bisect
     from kaggleops.reports.leaderboard import leaderboard
     from kaggleops.reports.selecting import Selector
 
-    with history_of(place, anew=True) as history:
+    with history_of(place, index, anew=True) as history:
         selector = Selector(history, repository, experiment)
         ends = [selector.find(good), selector.find(bad)]
         like = ends[1].runs[0]

@@ -7,7 +7,7 @@ import click
 from rich.text import Text
 
 from kaggleops.cli.indexed import asked
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ PAGE = "comparison.html"
 @click.command("compare")
 @click.argument("names", nargs=-1, required=True, metavar="A [B]...")
 @bucket_option
+@index_option
 @click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
@@ -42,6 +43,7 @@ PAGE = "comparison.html"
 def compare_command(
     names: tuple[str, ...],
     bucket: str | None,
+    index: str | None,
     experiment: str | None,
     metrics: tuple[str, ...],
     markdown: bool,
@@ -73,7 +75,7 @@ def compare_command(
         found = compare(sides, repository, metrics=metrics, rows=rows)
         return found, page(found, history) if html or to_run else ""
 
-    found, written = asked(place, answer)
+    found, written = asked(place, index, answer)
     if html is not None:
         html.write_text(written, encoding="utf-8")
     if to_run:

@@ -1,8 +1,8 @@
 """The index that a command reads: the one that `kaggleops serve` keeps, or a copy of its own."""
 
+import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +13,11 @@ from rich.progress import Progress
 
 from kaggleops.cli.options import bucket_at
 from kaggleops.cli.output import err
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from kaggleops.reports.history import History
 
 _FRESH_FOR = 10.0  # seconds: then the bucket is asked what has changed
@@ -23,48 +25,69 @@ _FRESH_FOR = 10.0  # seconds: then the bucket is asked what has changed
 _Answer = TypeVar("_Answer")
 
 
-def asked(place: str, question: "Callable[[History], _Answer]") -> "_Answer":
+def asked(place: str, index: str | None, question: "Callable[[History], _Answer]") -> "_Answer":
     """Return what an index answers; one that does not know is brought up to date and asked again.
 
     Args:
         place: the bucket's address.
+        index: the index's, as `index_option` gives it.
         question: raises UsageError where it is about something that is not there.
     """
-    try:
-        with history_of(place) as history:
-            return question(history)
-    except UsageError:
-        with history_of(place, anew=True) as history:
-            return question(history)
+    with history_of(place, index) as history, suppress(UsageError):
+        return question(history)
+    with history_of(place, index, anew=True) as history:
+        return question(history)
 
 
 @contextmanager
-def history_of(place: str, *, anew: bool = False) -> Iterator["History"]:
-    """Yield the runs of a bucket, as its index on this machine has them, brought up to date.
+def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator["History"]:
+    """Yield the runs of a bucket, as an index has them, brought up to date.
 
     Args:
         place: the bucket's address.
+        index: the index's, as `index_option` gives it; by default that on this machine.
         anew: bring it up to date however fresh it is, with what nobody has announced, too.
 
     Raises:
+        UsageError: no database can lie there, or it holds something else.
         KaggleOpsError: the bucket or the database cannot be reached.
     """
     import sqlalchemy as sa
 
     from kaggleops.reports.history import History
-    from kaggleops.server.settings import default_index, server_folder
+    from kaggleops.server.settings import default_index, hide_password, server_folder
 
-    url = os.environ.get("KAGGLEOPS_INDEX") or default_index(place)
-    marker = server_folder(place) / "fresh"
-    if anew or time.time() - max(_served_at(url), _touched_at(marker)) > _FRESH_FOR:
+    url = index or default_index(place)
+    # Of this index: another one of the same bucket may be days old.
+    marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    if anew or time.time() - _fresh_at(url, place, marker) > _FRESH_FOR:
         _refresh(url, place, full=anew)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     engine = sa.create_engine(url)
     try:
         yield History(engine)
+    except sa.exc.SQLAlchemyError as error:
+        doing = f"reading the index {hide_password(url)}"
+        raise KaggleOpsError(doing, str(error).splitlines()[0], "Name another --index.") from error
     finally:
         engine.dispose()
+
+
+def _fresh_at(url: str, place: str, marker: Path) -> float:
+    """Return when an index was last as its bucket is; 0 where it is no index of that bucket."""
+    import sqlalchemy as sa
+
+    # What is wrong with it is told by who opens it to bring it up to date.
+    with suppress(sa.exc.SQLAlchemyError, ImportError):
+        engine = sa.create_engine(url)
+        try:
+            with engine.connect() as connection:
+                bucket = connection.scalar(sa.text("SELECT bucket FROM kaggleops_index"))
+            return max(_touched_at(marker), _served_at(engine)) if bucket == place else 0.0
+        finally:
+            engine.dispose()
+    return 0.0
 
 
 def _touched_at(marker: Path) -> float:
@@ -73,14 +96,12 @@ def _touched_at(marker: Path) -> float:
     return 0.0
 
 
-def _served_at(url: str) -> float:
+def _served_at(engine: "sa.Engine") -> float:
     """Return when a server last refreshed the index (server/notices.py); 0 for never."""
     import sqlalchemy as sa
 
-    engine = sa.create_engine(url)
     with suppress(sa.exc.SQLAlchemyError, ValueError), engine.connect() as connection:
-        notice = connection.execute(sa.text("SELECT notice FROM kaggleops_serving")).scalar()
-        engine.dispose()
+        notice = connection.scalar(sa.text("SELECT notice FROM kaggleops_serving"))
         return float(json.loads(notice or "{}").get("fresh", 0.0))
     return 0.0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.cli.indexed import history_of
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 
@@ -23,6 +23,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 @click.command("leaderboard")
 @bucket_option
+@index_option
 @click.option("--experiment", metavar="NAME", help="Default: the one that was used last.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
 @click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
@@ -37,6 +38,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 @json_option
 def leaderboard_command(
     bucket: str | None,
+    index: str | None,
     experiment: str | None,
     metric: str | None,
     since: str | None,
@@ -58,7 +60,7 @@ def leaderboard_command(
     repository = repository_around(Path.cwd())
     tags = {"git_branch": branch, "backend": backend}
     since_ms = _since_ms(since)
-    with history_of(place) as history:
+    with history_of(place, index) as history:
         number = (
             Selector(history, None, experiment).experiment_id
             if experiment

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri
@@ -47,3 +48,29 @@ def bucket_of(named: str | None) -> str:
 def bucket_at(place: str) -> Bucket:
     """Return the bucket at an address, for a command that somebody waits for."""
     return open_bucket(place, patience=_PATIENCE)
+
+
+def _index_at(context: click.Context, parameter: click.Parameter, named: str | None) -> str | None:
+    from kaggleops.server.settings import hide_password, index_at
+
+    if not named:
+        return None
+    typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    if typed and hide_password(named) != named:
+        raise UsageError(
+            "reading --index",
+            "everybody on this machine can see the password in a command line",
+            "Put the address into the variable KAGGLEOPS_INDEX, or the password into ~/.pgpass.",
+        )
+    return index_at(named)
+
+
+index_option = click.option(
+    "--index",
+    envvar="KAGGLEOPS_INDEX",
+    metavar="URL",
+    callback=_index_at,
+    help="sqlite:////FOLDER/index.db or postgresql://HOST/NAME. Default: a file of this user's. "
+    "One with a password belongs into the variable KAGGLEOPS_INDEX.",
+)
+"""Where the index of the bucket lies; the command gets its URL as the driver wants it, or None."""

@@ -10,7 +10,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import asked
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.command("reproduce")
 @click.argument("name", metavar="RUN")
 @bucket_option
+@index_option
 @click.option("--run", "run_it", is_flag=True, help="Run it again here, and compare the two.")
 @click.option("--against", metavar="RUN", help="Compare with this run, which was made again.")
 @click.option(
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 def reproduce_command(
     name: str,
     bucket: str | None,
+    index: str | None,
     run_it: bool,
     against: str | None,
     tolerance: float,
@@ -52,9 +54,9 @@ def reproduce_command(
     Exit code 1 where they do not.
     """
     place = bucket_of(bucket)
-    first = _run(place, name)
+    first = _run(place, index, name)
     if against:
-        _compare(first, _run(place, against), tolerance, as_json)
+        _compare(first, _run(place, index, against), tolerance, as_json)
         return
     if not (run_it or backend):
         _show(first, place, as_json)
@@ -69,13 +71,13 @@ def reproduce_command(
 
     with stdout_for_the_result() if as_json else nullcontext():
         made = launch(commit, what)
-    _compare(first, _run(place, made.info.run_id), tolerance, as_json)
+    _compare(first, _run(place, index, made.info.run_id), tolerance, as_json)
 
 
-def _run(place: str, name: str) -> "Run":
+def _run(place: str, index: str | None, name: str) -> "Run":
     from kaggleops.reports.selecting import Selector
 
-    return asked(place, lambda history: Selector(history, None).find(name)).runs[0]
+    return asked(place, index, lambda history: Selector(history, None).find(name)).runs[0]
 
 
 def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":

@@ -4,23 +4,16 @@ import importlib.util
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from rich.progress import Progress
 
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.errors import UsageError
 
 
 @click.command("serve")
 @bucket_option
-@click.option(
-    "--index",
-    envvar="KAGGLEOPS_INDEX",
-    metavar="URL",
-    help="sqlite:////FOLDER/index.db or postgresql://HOST/NAME. Default: a file of this user's. "
-    "One with a password belongs into the variable KAGGLEOPS_INDEX.",
-)
+@index_option
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
 @click.option(
@@ -38,9 +31,7 @@ from kaggleops.errors import UsageError
     help="Listen on an address that others can reach, without a password.",
 )
 @json_option
-@click.pass_context
 def serve_command(
-    context: click.Context,
     bucket: str | None,
     index: str | None,
     host: str,
@@ -63,22 +54,19 @@ def serve_command(
         Settings,
         default_index,
         hide_password,
-        index_at,
         server_folder,
     )
     from kaggleops.server.supervising import Supervisor
 
     place = bucket_of(bucket)
     folder = server_folder(place)
-    if index and context.get_parameter_source("index") is ParameterSource.COMMANDLINE:
-        _refuse_password(index)
     _require_server()
     with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
         url = url_of(listening)
         access = ask_for_passwords(folder) if auth else ""
         settings = Settings(
             bucket=place,
-            index=index_at(index) if index else default_index(place),
+            index=index or default_index(place),
             scratch=str(folder / f"scratch-{listening.getsockname()[1]}"),
             auth=auth,
             socket=listening.fileno(),
@@ -110,17 +98,6 @@ def _show(found: dict[str, Any], access: str) -> None:
         rows.append(("Not shown", f"{found['problems']} objects; the health page says why"))
     print_rows(*rows)
     out.print("\nCtrl-C ends it.", highlight=False)
-
-
-def _refuse_password(index: str) -> None:
-    from kaggleops.server.settings import hide_password
-
-    if hide_password(index) != index:
-        raise UsageError(
-            "reading --index",
-            "everybody on this machine can see the password in a command line",
-            "Put the address into the variable KAGGLEOPS_INDEX, or the password into ~/.pgpass.",
-        )
 
 
 def _require_server() -> None:

@@ -1,0 +1,128 @@
+"""Which index the reports read, and when it is brought up to date first."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from click.testing import CliRunner
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.cli import main
+from kaggleops.server.settings import default_index, server_folder
+from tests.command import Done
+from tests.reports.lab import Lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path, empty_index: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    here = Path(default_index(bucket_uri(str(made.bucket))).removeprefix("sqlite:///"))
+    here.parent.mkdir(parents=True)
+    shutil.copyfile(empty_index, here)
+    yield made
+    mlflow.set_tracking_uri(None)
+
+
+def asked(*arguments: object) -> Done:
+    """Run a command in this process."""
+    done = CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def board(bucket: Path, *options: object) -> list[str]:
+    """The commits of the leaderboard."""
+    done = asked("leaderboard", "--bucket", bucket, "--json", *options)
+    assert done.code == 0, done.errors
+    return [each["commit"] for each in done.json["commits"]]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense", "SQLite or PostgreSQL"),
+        ("mysql://somebody@host/runs", "SQLite or PostgreSQL"),
+        ("sqlite://", "in memory"),
+        ("postgresql://nohost.invalid/runs", "Is it running"),
+    ],
+)
+@pytest.mark.parametrize("command", [("leaderboard",), ("reproduce", "run")])
+def test_an_address_that_is_none_is_one_clear_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    said: str,
+    command: tuple[str, ...],
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    monkeypatch.setenv("KAGGLEOPS_INDEX", address)
+    done = asked(*command, "--bucket", tmp_path / "bucket")
+    assert done.code in (1, 2)
+    assert said in done.error
+
+
+def test_a_password_in_the_command_line_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    index = "postgresql://me:s3cret@localhost/runs"
+    for command in (["leaderboard"], ["compare", "a"], ["bisect", "a", "b", "--metric", "f1"]):
+        done = asked(*command, "--bucket", tmp_path / "bucket", "--index", index)
+        assert done.code == 2
+        assert "KAGGLEOPS_INDEX" in done.error
+        assert "s3cret" not in done.error
+
+
+def test_an_index_in_postgresql_answers_as_the_one_here(
+    lab: Lab, postgresql_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = postgresql_database.replace("+psycopg2", "")
+    monkeypatch.chdir(lab.repository.folder)
+    for command in (
+        ["leaderboard", "--metric", "jaccard", "--since", "9999w"],
+        ["compare", lab.base[:10], "best", "--metric", "jaccard"],
+        ["bisect", lab.base, lab.worse, "--metric", "jaccard"],
+    ):
+        here, there = (
+            asked(*command, "--bucket", lab.bucket, "--json", *options)
+            for options in ((), ("--index", address))
+        )
+        assert here.code == there.code == 0, there.errors
+        assert there.json == here.json
+
+
+def test_the_index_of_another_bucket_is_refused_however_fresh(
+    lab: Lab, tmp_path: Path, empty_index: Path
+) -> None:
+    index = f"sqlite:///{shutil.copyfile(empty_index, tmp_path / 'other.db')}"
+    (tmp_path / "other").mkdir()
+    mine = lab.runs[lab.base][0]
+    assert asked("reproduce", mine, "--bucket", lab.bucket, "--index", index).code == 0
+    # As if there had been a command on the other one just now.
+    for marker in server_folder(bucket_uri(str(lab.bucket))).glob("fresh-*"):
+        folder = server_folder(bucket_uri(str(tmp_path / "other")))
+        folder.mkdir(parents=True)
+        (folder / marker.name).touch()
+    done = asked("reproduce", mine, "--bucket", tmp_path / "other", "--index", index)
+    assert done.code == 2
+    assert f"it is the index of {bucket_uri(str(lab.bucket))}" in done.error
+
+
+def test_an_index_is_fresh_for_itself_only(lab: Lab, tmp_path: Path, empty_index: Path) -> None:
+    old = f"sqlite:///{shutil.copyfile(empty_index, tmp_path / 'old.db')}"
+    assert lab.merged not in board(lab.bucket, "--index", old)
+    later = time.time() + 3600  # however long this test takes
+    home = server_folder(bucket_uri(str(lab.bucket)))
+    (of_old,) = home.glob("fresh-*")
+    os.utime(of_old, (0, 0))
+    lab.log(lab.merged, "new", {"lr": "0.2"}, 0.67)
+    assert lab.merged in board(lab.bucket)
+    (of_default,) = set(home.glob("fresh-*")) - {of_old}
+    os.utime(of_default, (later, later))
+    assert lab.merged in board(lab.bucket, "--index", old)
+    # One that is fresh is not brought up to date; one that is gone is made anew.
+    lab.log(lab.empty, "newer", {"lr": "0.2"}, 0.67)
+    assert lab.empty not in board(lab.bucket)
+    (home / "index.db").unlink()
+    assert lab.empty in board(lab.bucket)
