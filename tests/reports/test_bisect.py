@@ -69,3 +69,18 @@ def test_ends_that_cannot_be_are_one_clear_line(history: Repository) -> None:
         bisect(history.folder, bad, good, {good: 1.0, bad: 0.0})
     with pytest.raises(UsageError, match="both score 1"):
         bisect(history.folder, good, bad, {good: 1.0, bad: 1.0})
+
+
+def test_a_commit_that_cannot_be_run_is_passed_over(history: Repository) -> None:
+    good, bad = history.git("rev-parse", "main~3"), history.git("rev-parse", "main")
+    one, two = history.git("rev-parse", "main~2"), history.git("rev-parse", "main~1")
+    ends = {good: 1.0, bad: 0.0}
+    first = bisect(history.folder, good, bad, ends).next
+    assert {first, bisect(history.folder, good, bad, ends, [first]).next} == {one, two}
+    step = bisect(history.folder, good, bad, ends, [one, two])
+    assert (step.next, step.found) == ("", False)
+    assert set(step.left) == {one, two, bad}
+    # What the others say still counts.
+    step = bisect(history.folder, good, bad, {**ends, two: 0.9}, [one])
+    assert step.found
+    assert step.bad == bad

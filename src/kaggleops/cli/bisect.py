@@ -1,20 +1,30 @@
 """`kaggleops bisect`."""
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.indexed import history_of
+from kaggleops.cli.indexed import asked, history_of
 from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
-from kaggleops.cli.output import err, out, print_json, print_rows
-from kaggleops.cli.submitting import backend_config_option, backend_option, submit
+from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.submitting import (
+    backend_config_option,
+    backend_option,
+    plain,
+    show_submitted,
+    submitted,
+)
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
-    from kaggleops.reports.bisecting import Step
-    from kaggleops.reports.history import Run
+    from kaggleops.backends.remote_run import RemoteRun
+    from kaggleops.project.git import Commit
+    from kaggleops.project.launch import Launch
+    from kaggleops.reports.searching import Search
 
 
 @click.command("bisect")
@@ -42,83 +52,141 @@ def bisect_command(
 ) -> None:
     """Find the commit after GOOD that made --metric what it is at BAD, with few runs.
 
-    Runs that are there count. The next one is proposed; --run makes it and goes on, --backend
-    submits it: call this again when it has finished.
+    Runs that are there count if they were set as those of GOOD and BAD were; a run that is named
+    counts alone. The next ones are proposed; --run makes them and goes on, --backend submits them:
+    call this again when they have finished. A commit whose run fails is passed over.
     """
     from kaggleops.project.git import find_commit
     from kaggleops.project.git_history import repository_around
-    from kaggleops.project.launch import Launch, launch
-    from kaggleops.project.overrides import Overrides
+    from kaggleops.reports.searching import Ends, search
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
     if repository is None:
         raise UsageError("bisecting", "there is no repository here", "Call it in the repository.")
+    ends = Ends(good, bad, metric, experiment)
+    if not (run_it or backend):
+        found = asked(place, index, lambda history: search(history, repository, ends))
+        _show(found, repository, as_json)
+        return
+    given_up: dict[str, str] = {}
+    ran = ""
     while True:
-        step, like = _step(place, index, repository, good, bad, metric, experiment)
-        if not step.next or not (run_it or backend):
-            break
-        commit = find_commit(repository, step.next)
+        # What was submitted elsewhere, even a second ago, must not be submitted twice.
+        with history_of(place, index, anew=True) as history:
+            found = search(history, repository, ends, given_up)
+        next_ = found.step.next
+        if not next_ or not found.missing:
+            _show(found, repository, as_json)
+            return
+        if next_ == ran:  # once is enough, whatever became of it
+            given_up[next_] = f"its run has no {metric}"
+            continue
+        ran = next_
+        commit = find_commit(repository, next_)
         err.print(f"[bold]Next[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
-        what = Launch(
+        launches = _launches(found, place)
+        if backend:
+            sent = [submitted(commit, each, backend, backend_config, as_json) for each in launches]
+            _show_submitted(found, sent, as_json)
+            return
+        with stdout_for_the_result() if as_json else nullcontext():
+            trouble = _run(commit, launches)
+        if trouble:
+            given_up[next_] = trouble
+            err.print(f"Passed over {next_[:10]}: {trouble}", style="yellow", highlight=False)
+
+
+def _launches(found: "Search", place: str) -> "list[Launch]":
+    from kaggleops.project.launch import Launch
+    from kaggleops.project.overrides import Overrides
+
+    return [
+        Launch(
             tracking_uri=tracking_uri(place),
             overrides=Overrides(()),
-            entry_point=like.tags.get("mlflow.project.entryPoint", "main"),
-            experiment=like.experiment,
-            like=like.params,
+            entry_point=found.training.entry_point.name or "main",
+            experiment=run.experiment,
+            like=run.params,
         )
-        if backend:
-            submit(commit, what, backend, backend_config, as_json)
-            return
-        launch(commit, what)
-    _show(step, repository, as_json)
+        for run in found.missing
+    ]
 
 
-def _step(
-    place: str,
-    index: str | None,
-    repository: Path,
-    good: str,
-    bad: str,
-    metric: str,
-    experiment: str | None,
-) -> "tuple[Step, Run]":
-    from kaggleops.reports.bisecting import bisect
-    from kaggleops.reports.leaderboard import leaderboard
-    from kaggleops.reports.selecting import Selector
+def _run(commit: "Commit", launches: "list[Launch]") -> str:
+    """Run what a commit lacks here; return why it cannot have it, or ""."""
+    from mlflow import MlflowClient
 
-    with history_of(place, index, anew=True) as history:
-        selector = Selector(history, repository, experiment)
-        ends = [selector.find(good), selector.find(bad)]
-        like = ends[1].runs[0]
-        scored = history.scored(like.experiment_id, metric)
-    scores = {entry.sha: entry.score.mean for entry in leaderboard(scored, metric, {})}
-    for end in ends:
-        if end.sha not in scores:
-            problem = f"no finished run of {end.title} has the metric {metric!r}"
-            raise UsageError("bisecting", problem, "Run it first, or name another --metric.")
-    return bisect(repository, ends[0].sha, ends[1].sha, scores), like
+    from kaggleops.project.launch import RunFailedError, launch
+
+    for each in launches:
+        try:
+            launch(commit, each)
+        except RunFailedError as error:
+            if MlflowClient(each.tracking_uri).get_run(error.run_id).info.status == "KILLED":
+                raise
+            return f"its run {error.run_id} failed"
+        except UsageError as error:
+            return error.problem
+    return ""
 
 
-def _show(step: "Step", repository: Path, as_json: bool) -> None:
+def _plain(found: "Search") -> dict[str, Any]:
+    step = found.step
+    return {
+        "found": step.found,
+        "commit": step.bad if step.found else "",
+        "next": step.next,
+        "left": list(step.left),
+        "good": list(step.good),
+        "bad": step.bad,
+        "like": [trial.run.id for trial in found.training.trials],
+        "pending": [run.id for run in found.pending],
+        "skipped": dict(found.skipped),
+    }
+
+
+def _show_submitted(found: "Search", sent: "list[RemoteRun]", as_json: bool) -> None:
+    if as_json:
+        print_json(**_plain(found), submitted=[plain(run) for run in sent])
+        return
+    for run in sent:
+        show_submitted(run, as_json=False)
+
+
+def _show(found: "Search", repository: Path, as_json: bool) -> None:
     from kaggleops.project.git_history import subjects
 
-    said = subjects(repository, [step.bad, *filter(None, [step.next])])
+    step = found.step
     if as_json:
-        print_json(
-            found=not step.next,
-            commit="" if step.next else step.bad,
-            next=step.next,
-            left=list(step.left),
-            good=list(step.good),
-            bad=step.bad,
-        )
-    elif step.next:
+        print_json(**_plain(found))
+        return
+    said = subjects(repository, step.left)
+    like, repetitions = found.training.like, len(found.training.repetitions)
+    of = f", {repetitions} folds or seeds" if repetitions > 1 else ""
+    rows = [("Counted", f"runs set as {like.id} was{of}")]
+    if step.found:
+        print_rows(*rows)
+        out.print(f"\n{step.bad}  {said.get(step.bad, '')}\ndid it.", highlight=False)
+        return
+    if step.next:
         rounds = (len(step.left) - 1).bit_length()
-        print_rows(
-            ("Left", f"{len(step.left)} commits, about {rounds} runs more"),
+        rows += [
+            ("Left", f"{len(step.left)} commits, about {rounds} more to run"),
+            *_skipped(found.skipped, said),
             ("Next", f"{step.next}  {said.get(step.next, '')}"),
-            ("", "--run makes it here and goes on; -b kaggle submits it"),
-        )
+            *(("Pending", f"its run {run.id} is {run.status}") for run in found.pending),
+        ]
+        hint = "--run makes it here and goes on; -b kaggle submits it"
+        rows.append(("", hint if found.missing else "call this again when it has finished"))
     else:
-        out.print(f"{step.bad}  {said.get(step.bad, '')}\ndid it.", highlight=False)
+        rows += [
+            ("Left", f"{len(step.left)} commits: any of them, as no other can be run"),
+            ("", f"{step.bad}  {said.get(step.bad, '')}"),
+            *_skipped(found.skipped, said),
+        ]
+    print_rows(*rows)
+
+
+def _skipped(skipped: Mapping[str, str], said: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [("Passed over", f"{sha}  {said.get(sha, '')}: {why}") for sha, why in skipped.items()]

@@ -91,14 +91,26 @@ def submit(
     as_json: bool,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Hand a commit to a backend, and show where it is.
+    """Hand a commit to a backend, and show where it is; see `submitted`."""
+    show_submitted(submitted(commit, what, backend_name, config_file, as_json, options), as_json)
+
+
+def submitted(
+    commit: "Commit",
+    what: "Launch",
+    backend_name: str,
+    config_file: Path | None,
+    as_json: bool,
+    options: Mapping[str, Any] | None = None,
+) -> "RemoteRun":
+    """Hand a commit to a backend.
 
     Args:
         commit: which.
         what: what to run of it.
         backend_name: the backend's.
         config_file: its configuration's; see `read_backend_config`.
-        as_json: how to show it.
+        as_json: whether stdout is for JSON.
         options: fields that count more than the file's.
 
     Raises:
@@ -110,8 +122,7 @@ def submit(
     config = read_backend_config(backend, config_file, commit.repository, options or {})
     announce(backend, config)
     with stdout_for_the_result() if as_json else nullcontext():
-        run = backend.submit(commit, what, config)
-    show_submitted(run, as_json)
+        return backend.submit(commit, what, config)
 
 
 def price_of(tags: Mapping[str, str]) -> float | None:
@@ -121,18 +132,10 @@ def price_of(tags: Mapping[str, str]) -> float | None:
 
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
     """Print what a submit came to."""
-    backend, tags = run.backend, run.tags
     if as_json:
-        print_json(
-            run_id=run.run_id,
-            status=run.get_status(),
-            backend=backend.name,
-            commit=tags.get("mlflow.source.git.commit"),
-            page=run.page,
-            price_per_hour=price_of(tags),
-            steps=backend.steps(tags),
-        )
+        print_json(**plain(run))
         return
+    backend, tags = run.backend, run.tags
     print_rows(
         ("Run", f"{run.run_id}  {tags.get('mlflow.runName', '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),
@@ -140,3 +143,17 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
         ("Follow it", "" if backend.steps(tags) else f"kaggleops logs -f {run.run_id}"),
         ("Cancel it", f"kaggleops cancel {run.run_id}"),
     )
+
+
+def plain(run: "RemoteRun") -> dict[str, Any]:
+    """Return what `--json` shows of a submit."""
+    tags = run.tags
+    return {
+        "run_id": run.run_id,
+        "status": run.get_status(),
+        "backend": run.backend.name,
+        "commit": tags.get("mlflow.source.git.commit"),
+        "page": run.page,
+        "price_per_hour": price_of(tags),
+        "steps": run.backend.steps(tags),
+    }

@@ -3,7 +3,7 @@
 A commit counts as bad where its score is nearer to the bad one's than to the good one's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Step:
         good: the commits known to be good that matter.
         bad: the earliest commit known to be bad.
         left: the commits that it may be, `bad` among them.
-        next: the commit to run next; "" when `bad` did it.
+        next: the commit to run next; "" when `bad` did it, or the others cannot be run.
     """
 
     good: tuple[str, ...]
@@ -27,8 +27,19 @@ class Step:
     left: tuple[str, ...]
     next: str
 
+    @property
+    def found(self) -> bool:
+        """Whether `bad` did it."""
+        return self.left == (self.bad,)
 
-def bisect(repository: Path, good: str, bad: str, scores: Mapping[str, float]) -> Step:
+
+def bisect(
+    repository: Path,
+    good: str,
+    bad: str,
+    scores: Mapping[str, float],
+    skipped: Collection[str] = (),
+) -> Step:
     """Return what the scores that are known leave.
 
     Args:
@@ -36,6 +47,7 @@ def bisect(repository: Path, good: str, bad: str, scores: Mapping[str, float]) -
         good: a commit that has a score.
         bad: one that came after it and has another.
         scores: of each commit that has runs.
+        skipped: the commits that cannot get a score.
 
     Raises:
         UsageError: the bad one did not come after the good one, or their scores do not differ.
@@ -52,17 +64,12 @@ def bisect(repository: Path, good: str, bad: str, scores: Mapping[str, float]) -
         return abs(scores[sha] - scores[bad]) < abs(scores[sha] - scores[good])
 
     goods, earliest = [good], bad
-    while True:
-        left = suspects(repository, goods, earliest)
-        known = [sha for sha in left if sha in scores and sha != earliest]
-        if not known:
-            break
-        sha = known[0]
+    while known := [sha for sha in left if sha in scores and sha != earliest]:
+        sha = known[len(known) // 2]
         if is_bad(sha):
             earliest = sha
         else:
             goods.append(sha)
-    following = halfway(repository, goods, earliest) if len(left) > 1 else ""
-    if following == earliest:  # git says so where one is left to blame, and none to try
-        following = next((sha for sha in left if sha != earliest), "")
+        left = suspects(repository, goods, earliest)
+    following = halfway(repository, goods, earliest, skipped) if len(left) > 1 else ""
     return Step(tuple(goods), earliest, tuple(left), following)
