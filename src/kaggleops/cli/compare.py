@@ -7,8 +7,16 @@ import click
 from rich.text import Text
 
 from kaggleops.cli.indexed import asked
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
+from kaggleops.cli.options import (
+    bucket_at,
+    bucket_of,
+    bucket_option,
+    direction_option,
+    index_option,
+    json_option,
+)
 from kaggleops.cli.output import err, out, print_json, print_table
+from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.reports.comparing import Comparison
@@ -26,6 +34,7 @@ PAGE = "comparison.html"
 @index_option
 @click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
+@direction_option
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @click.option(
     "--html",
@@ -46,6 +55,7 @@ def compare_command(
     index: str | None,
     experiment: str | None,
     metrics: tuple[str, ...],
+    lower_is_better: bool | None,
     markdown: bool,
     html: Path | None,
     to_run: bool,
@@ -63,16 +73,22 @@ def compare_command(
     from kaggleops.reports.out_of_fold import reader
     from kaggleops.reports.selecting import Selector
 
+    if lower_is_better is not None and not metrics:
+        option = "--lower-is-better" if lower_is_better else "--higher-is-better"
+        raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
     rows = reader(bucket_at(place))
 
     def answer(history: "History") -> "tuple[Comparison, str]":
-        selector = Selector(history, repository, experiment, metrics[0] if metrics else None)
+        metric = metrics[0] if metrics else None
+        selector = Selector(history, repository, experiment, metric, lower_is_better)
         sides = [selector.find(name) for name in names]
         if len(sides) == 1:
             sides.insert(0, selector.before(sides[0]))
-        found = compare(sides, repository, metrics=metrics, rows=rows)
+        found = compare(
+            sides, repository, metrics=metrics, lower_is_better=lower_is_better, rows=rows
+        )
         return found, page(found, history) if html or to_run else ""
 
     found, written = asked(place, index, answer)

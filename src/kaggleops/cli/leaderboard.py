@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.cli.indexed import history_of
-from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
+from kaggleops.cli.options import (
+    bucket_of,
+    bucket_option,
+    direction_option,
+    index_option,
+    json_option,
+)
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 
@@ -26,6 +32,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 @index_option
 @click.option("--experiment", metavar="NAME", help="Default: the one that was used last.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
+@direction_option
 @click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
 @click.option("--branch", metavar="NAME", help="Only runs of this branch.")
 @click.option("--backend", metavar="NAME", help="Only runs on kaggle, colab, local …")
@@ -41,6 +48,7 @@ def leaderboard_command(
     index: str | None,
     experiment: str | None,
     metric: str | None,
+    lower_is_better: bool | None,
     since: str | None,
     branch: str | None,
     backend: str | None,
@@ -77,7 +85,7 @@ def leaderboard_command(
         )
     shas = {run.sha for run in runs}
     before = nearest_before(repository, shas) if repository else {}
-    entries = leaderboard(runs, metric, before)
+    entries = leaderboard(runs, metric, before, lower_is_better=lower_is_better)
     said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
     correlations = _correlations(entries)
     if plot:

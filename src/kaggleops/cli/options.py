@@ -26,6 +26,12 @@ repository_option = click.option(
     default=Path(),
     help="A folder of the git repository. Default: this one.",
 )
+direction_option = click.option(
+    "--lower-is-better/--higher-is-better",
+    "lower_is_better",
+    default=None,
+    help="Whether less of --metric is better. Default: as its name tells.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

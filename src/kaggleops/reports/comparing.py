@@ -8,7 +8,8 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.project.git_history import Between, between
 from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
-from kaggleops.reports.selecting import Side, higher_is_better
+from kaggleops.reports.metrics import higher_is_better
+from kaggleops.reports.selecting import Side
 from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
 
 NOT_CODE = (":(exclude)docs", ":(exclude)tests", ":(exclude)notebooks", ":(exclude)*.md")
@@ -27,7 +28,7 @@ class MetricLine:
 
     Args:
         name: the metric.
-        higher_is_better: as its name tells.
+        higher_is_better: whether more of it is better.
         sides: each side's summary; None where it does not have it.
         differences: how much each later side is above the first; None where one lacks it.
     """
@@ -74,6 +75,7 @@ def compare(
     repository: Path | None,
     *,
     metrics: Iterable[str] = (),
+    lower_is_better: bool | None = None,
     rows: Rows = lambda _: None,
 ) -> Comparison:
     """Line up sides.
@@ -82,6 +84,7 @@ def compare(
         sides: two or more; the first is what the others are compared with.
         repository: a folder of the repository of their commits; None where there is none.
         metrics: only these; by default all but those of the machine.
+        lower_is_better: whether less of them is better; None to tell it from each one's name.
         rows: reads a run's out-of-fold scores.
 
     Raises:
@@ -90,7 +93,7 @@ def compare(
     _require_one_task(sides)
     notes: list[str] = []
     newest = [_newest(side, notes) for side in sides]
-    lines = _metric_lines(newest, list(metrics), rows)
+    lines = _metric_lines(newest, list(metrics), rows, lower_is_better)
     if not any(all(line.sides) for line in lines):
         have = "; ".join(
             f"{side.title} has {_some(_names(runs))}"
@@ -164,7 +167,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _metric_lines(
-    sides: Sequence[Sequence[Run]], wanted: Sequence[str], rows: Rows
+    sides: Sequence[Sequence[Run]],
+    wanted: Sequence[str],
+    rows: Rows,
+    lower_is_better: bool | None,
 ) -> tuple[MetricLine, ...]:
     names = wanted or sorted({name for runs in sides for name in _names(runs)})
     scores = [_rows_of(runs, rows) for runs in sides]
@@ -179,7 +185,8 @@ def _metric_lines(
             for other, mine in zip(scores[1:], values[1:], strict=True)
         ]
         summaries = tuple(summarize(list(each.values())) for each in values)
-        lines.append(MetricLine(name, higher_is_better(name), summaries, tuple(found)))
+        highest = higher_is_better(name, lower_is_better)
+        lines.append(MetricLine(name, highest, summaries, tuple(found)))
     return tuple(lines)
 
 

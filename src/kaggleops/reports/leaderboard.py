@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kaggleops.errors import UsageError
 from kaggleops.reports.history import SUBMITTED, Scored
-from kaggleops.reports.selecting import higher_is_better
+from kaggleops.reports.metrics import higher_is_better
 from kaggleops.reports.statistics import Difference, Summary, difference, summarize
 
 
@@ -36,20 +36,28 @@ class Entry:
     regression: bool = False
 
 
-def leaderboard(runs: Sequence[Scored], metric: str, before: Mapping[str, str]) -> list[Entry]:
+def leaderboard(
+    runs: Sequence[Scored],
+    metric: str,
+    before: Mapping[str, str],
+    *,
+    lower_is_better: bool | None = None,
+) -> list[Entry]:
     """Return an experiment's commits, the best first.
 
     Args:
         runs: its runs.
         metric: what they are ranked by.
         before: the nearest of these commits before each, where the repository knows it.
+        lower_is_better: whether less of the metric is better; None to tell it from its name.
     """
+    highest = higher_is_better(metric, lower_is_better)
     by_commit: defaultdict[str, list[Scored]] = defaultdict(list)
     for run in runs:
         by_commit[run.sha].append(run)
-    best = {sha: _best(each, metric) for sha, each in by_commit.items()}
-    entries = [_entry(sha, best, metric, before.get(sha, "")) for sha in best]
-    sign = 1 if higher_is_better(metric) else -1
+    best = {sha: _best(each, highest) for sha, each in by_commit.items()}
+    entries = [_entry(sha, best, highest, before.get(sha, "")) for sha in best]
+    sign = 1 if highest else -1
     return sorted(entries, key=lambda entry: (-sign * entry.score.mean, entry.sha))
 
 
@@ -91,28 +99,26 @@ def _is_score(name: str) -> bool:
     return not hidden and not any(part in name for part in _NO_SCORE)
 
 
-def _best(runs: Sequence[Scored], metric: str) -> list[Scored]:
+def _best(runs: Sequence[Scored], highest: bool) -> list[Scored]:
     """Return the runs of the best of a commit's trainings, the newest of each fold and seed."""
     trainings: defaultdict[str, dict[tuple[str, ...], Scored]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         trainings[run.settings].setdefault(run.repetition, run)
-    sign = 1 if higher_is_better(metric) else -1
+    sign = 1 if highest else -1
     found = max(
         trainings.values(), key=lambda each: sign * sum(r.value for r in each.values()) / len(each)
     )
     return list(found.values())
 
 
-def _entry(sha: str, best: Mapping[str, Sequence[Scored]], metric: str, parent: str) -> Entry:
+def _entry(sha: str, best: Mapping[str, Sequence[Scored]], highest: bool, parent: str) -> Entry:
     runs = best[sha]
     score = summarize([run.value for run in runs])
     assert score is not None  # noqa: S101 - each training has a run
     change = difference(_by_fold(best[parent]), _by_fold(runs)) if parent else None
-    regression = (
-        change is not None and change.significant and (change.mean < 0) == higher_is_better(metric)
-    )
+    regression = change is not None and change.significant and (change.mean < 0) == highest
     submitted: dict[str, float] = {}
-    better = max if higher_is_better(metric) else min
+    better = max if highest else min
     for run in runs:
         for name, value in run.submitted.items():
             submitted[name] = better(value, submitted.get(name, value))

@@ -9,10 +9,10 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.project.git_history import commits_around, resolve
 from kaggleops.reports.history import History, Run
+from kaggleops.reports.metrics import higher_is_better
 
 BEST = "best"
 
-_LOWER_IS_BETTER = re.compile(r"loss|error|rmse|mae\b|mse|perplexity|log_?loss|duration|runtime")
 _SHOWN = 5  # candidates
 _HEX = re.compile(r"[0-9a-f]{4,40}")
 
@@ -38,11 +38,6 @@ class Side:
         return self.word if not short or short.startswith(self.word) else f"{self.word} ({short})"
 
 
-def higher_is_better(metric: str) -> bool:
-    """Tell from its name whether more of a metric is better."""
-    return not _LOWER_IS_BETTER.search(metric.lower())
-
-
 class Selector:
     """Finds runs by what people call them.
 
@@ -51,6 +46,7 @@ class Selector:
         repository: a folder of the repository that they were made from; None where there is none.
         experiment: only this experiment's runs.
         metric: by which "best" is found.
+        lower_is_better: whether less of that is better; None to tell it from its name.
     """
 
     def __init__(
@@ -59,12 +55,14 @@ class Selector:
         repository: Path | None,
         experiment: str | None = None,
         metric: str | None = None,
+        lower_is_better: bool | None = None,
     ) -> None:
         self._history = history
         self._repository = repository
         self.experiment_id = self._id_of(experiment)
         """Of the experiment, if one was named."""
         self._metric = metric
+        self._lower_is_better = lower_is_better
         self._commits = history.commits()
         self._children = history.children()
 
@@ -172,7 +170,7 @@ class Selector:
         doing = "looking for the best run"
         if self._metric is None:
             raise UsageError(doing, "no metric is named", "Add --metric NAME.")
-        highest = higher_is_better(self._metric)
+        highest = higher_is_better(self._metric, self._lower_is_better)
         found = self._history.best(self._metric, highest=highest, experiment_id=self.experiment_id)
         if found is None:
             problem = f"no finished run has the metric {self._metric!r}"

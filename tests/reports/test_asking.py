@@ -1,0 +1,65 @@
+"""What `compare`, `leaderboard` and `reproduce` are asked with, in this process."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+
+from kaggleops.cli import main
+from tests.reports.lab import Lab
+
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def ask(lab: Lab, tmp_path: Path, empty_index: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Calls a command in the lab's repository."""
+    database = tmp_path / "ask.db"
+    database.write_bytes(empty_index.read_bytes())
+    monkeypatch.setenv("KAGGLEOPS_INDEX", f"sqlite:///{database}")
+    monkeypatch.chdir(lab.repository.folder)
+
+    def call(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [*map(str, arguments), "--bucket", str(lab.bucket)])
+
+    return call
+
+
+def plain(done: Result) -> Any:
+    """Return the JSON that was printed, which has to be JSON to others than Python, too."""
+    assert done.exit_code == 0, done.output
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(done.stdout, parse_constant=refuse)
+
+
+def refused(done: Result) -> str:
+    """Return the one line of a call that was refused."""
+    assert done.exit_code == 2, done.output
+    [line] = done.stderr.splitlines()
+    return line
+
+
+def test_somebody_says_whether_less_of_a_metric_is_better(lab: Lab, ask: Ask) -> None:
+    low = ("--metric", "jaccard", "--lower-is-better")
+    board = plain(ask("leaderboard", *low, "--json"))
+    assert [each["commit"] for each in board["commits"]] == [lab.worse, lab.base, lab.better]
+    assert {each["commit"] for each in board["commits"] if each["regression"]} == {lab.better}
+    [line] = plain(ask("compare", "v1", "idea", *low, "--json"))["metrics"]
+    assert not line["higher_is_better"]
+    assert line["differences"][0]["verdict"] == "worse"
+    found = plain(ask("compare", "v1", "best", *low, "--json"))
+    assert found["sides"][1]["runs"] == [lab.runs[lab.worse][0]]
+    assert "Add --metric" in refused(ask("compare", "v1", "idea", "--lower-is-better"))
