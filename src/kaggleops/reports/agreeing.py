@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kaggleops.reports.history import HOUSEKEEPING, Run
+from kaggleops.reports.metrics import words
 
-_TIMES = ("runtime", "per_second", "duration", "time", "flos")
+_TIMES = {"time", "times", "runtime", "walltime", "duration", "latency", "elapsed", "throughput"}
+_TIMES |= {"timestamp", "second", "seconds", "sec", "secs", "flos"}  # samples_per_second
 _SYSTEM = "system/"
 
 
@@ -71,7 +73,7 @@ def environment(run: Run) -> dict[str, str]:
 
 
 def _is_result(name: str) -> bool:
-    return not name.startswith(_SYSTEM) and not any(part in name for part in _TIMES)
+    return not name.startswith(_SYSTEM) and _TIMES.isdisjoint(words(name))
 
 
 def _same(one: float, other: float, tolerance: float) -> bool:
