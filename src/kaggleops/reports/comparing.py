@@ -7,10 +7,11 @@ from pathlib import Path
 
 from kaggleops.errors import UsageError
 from kaggleops.project.git_history import Between, between
-from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
+from kaggleops.reports.history import Run
 from kaggleops.reports.metrics import higher_is_better
 from kaggleops.reports.selecting import Side
 from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
+from kaggleops.reports.trainings import newest_trainings, repetition, settings, some
 
 NOT_CODE = (":(exclude)docs", ":(exclude)tests", ":(exclude)notebooks", ":(exclude)*.md")
 """Git's pathspecs for what no run's code is."""
@@ -90,13 +91,13 @@ def compare(
     Raises:
         UsageError: their runs are of different tasks, or have none of the metrics in common.
     """
-    _require_one_task(sides)
+    wanted = list(metrics)
     notes: list[str] = []
-    newest = [_newest(side, notes) for side in sides]
-    lines = _metric_lines(newest, list(metrics), rows, lower_is_better)
+    newest = newest_trainings(sides, wanted, notes)
+    lines = _metric_lines(newest, wanted, rows, lower_is_better)
     if not any(all(line.sides) for line in lines):
         have = "; ".join(
-            f"{side.title} has {_some(_names(runs))}"
+            f"{side.title} has {some(_names(runs))}"
             for side, runs in zip(sides, newest, strict=True)
         )
         raise UsageError("comparing metrics", f"no metric is on every side: {have}", "")
@@ -106,7 +107,7 @@ def compare(
         sides=tuple(
             Side(side.word, side.sha, tuple(runs)) for side, runs in zip(sides, newest, strict=True)
         ),
-        params=_differing(newest, _settings),
+        params=_differing(newest, settings),
         metrics=lines,
         data=_differing(newest, lambda run: run.data),
         environment=_differing(newest, _environment),
@@ -115,55 +116,12 @@ def compare(
     )
 
 
-def _require_one_task(sides: Sequence[Side]) -> None:
-    tasks = [{run.params.get("task") or run.experiment for run in side.runs} for side in sides]
-    if not set.intersection(*tasks):
-        said = "; ".join(
-            f"{side.title} is {', '.join(sorted(found))}"
-            for side, found in zip(sides, tasks, strict=True)
-        )
-        hint = "Name runs of one task, or one with --experiment."
-        raise UsageError("comparing", f"they are of different tasks: {said}", hint)
-
-
-# -- which runs count -------------------------------------------------------------------------
-
-
-def _newest(side: Side, notes: list[str]) -> list[Run]:
-    """Return the runs of the side's newest training: one for each fold and seed."""
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in side.runs:
-        groups.setdefault(tuple(sorted(_settings(run).items())), []).append(run)
-    newest = max(groups.values(), key=lambda runs: max(run.started_ms for run in runs))
-    if len(groups) > 1:
-        notes.append(
-            f"{side.title} has runs of {len(groups)} settings; the newest is compared. "
-            "Name a run to choose another."
-        )
-    kept: dict[tuple[str, ...], Run] = {}
-    for run in sorted(newest, key=lambda run: -run.started_ms):
-        kept.setdefault(_repetition(run), run)
-    return list(kept.values())
-
-
-def _settings(run: Run) -> dict[str, str]:
-    return {key: value for key, value in run.params.items() if key not in HOUSEKEEPING}
-
-
-def _repetition(run: Run) -> tuple[str, ...]:
-    return tuple(run.params.get(name, "") for name in REPEATED)
-
-
 # -- metrics ----------------------------------------------------------------------------------
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
     counted = Counter(name for run in runs for name in run.metrics if not name.startswith(_SYSTEM))
     return sorted(counted)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "none"
 
 
 def _metric_lines(
@@ -177,7 +135,7 @@ def _metric_lines(
     lines = []
     for name in names:
         values = [
-            {_repetition(run): run.metrics[name] for run in runs if name in run.metrics}
+            {repetition(run): run.metrics[name] for run in runs if name in run.metrics}
             for runs in sides
         ]
         found = [
