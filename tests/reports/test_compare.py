@@ -114,6 +114,26 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
         compare(sides, None, metrics=["accuracy"])
 
 
+def test_a_name_of_runs_and_of_a_commit_is_not_guessed_at(lab: Lab, asking: Reader) -> None:
+    run_id = lab.log(lab.base, "main", {}, 0.1)
+    lab.log(lab.better, "main", {}, 0.1, experiment="other")
+    lab.log(lab.base, "v1", {}, 0.1)
+    only = lab.log(lab.merged, "release", {}, 0.1)
+    lab.repository.git("tag", "release", lab.merged)
+    selector = asking.selector(experiment="tweets")
+    message = f"the run {run_id} of {lab.base[:10]}; or the commit {lab.worse[:10]}"
+    with pytest.raises(UsageError, match=message):
+        selector.find("main")
+    with pytest.raises(UsageError, match=f"; {run_id} of .*or the commit"):
+        asking.selector().find("main")
+    with pytest.raises(UsageError, match="by its id, or a commit by its hash"):
+        selector.find("v1")  # one of that commit's runs, and the others too
+    assert [run.id for run in selector.find("release").runs] == [only]  # means the same
+    assert [run.id for run in selector.find(run_id).runs] == [run_id]
+    found = compare([selector.find(lab.worse), selector.find("HEAD")], None)
+    assert any("are the same runs" in note for note in found.notes)
+
+
 def test_folds_are_paired_and_the_verdict_says_whether_it_helped(lab: Lab, asking: Reader) -> None:
     found = asking.compare("v1", "idea", "HEAD")
     [line] = found.metrics

@@ -83,15 +83,37 @@ class Selector:
         Raises:
             UsageError: it means none, or more than one thing; with what there is.
         """
+        return self._side(word, self._meant(word))
+
+    def run(self, word: str) -> Run:
+        """Return the run that a word means, however it ended; of several, the newest that finished.
+
+        Raises:
+            UsageError: as for `find`.
+        """
+        runs = self._meant(word)
+        ids = {run.id for run in runs}
+        whole = [run for run in runs if run.parent not in ids]
+        return next((run for run in whole if run.status == "FINISHED"), whole[0])
+
+    def _meant(self, word: str) -> list[Run]:
         if word == BEST:
             return self._best()
-        runs = self._runs_called(word)
-        if runs:
-            return self._side(word, runs)
-        sha = self._sha(word)
-        if sha is not None:
-            return self._of_commit(word, sha)
-        raise self._unknown(word)
+        called, shas = self._called(word), self._shas(word)
+        of_commit = [run for sha in shas for run in self._of_commit(sha)]
+        same = set(self._ids(called)) == set(self._ids(of_commit))
+        if max(len(called), len(shas)) > 1 or (called and shas and not same):
+            raise self._ambiguous(word, called, shas)
+        if not (called or shas):
+            raise self._unknown(word)
+        if not (called or of_commit):
+            raise UsageError(
+                f"looking for runs of {word!r}",
+                f"commit {shas[0][:10]} has none",
+                self._nearest(shas[0])
+                or "`kaggleops leaderboard` shows the commits that have some.",
+            )
+        return called or of_commit
 
     def before(self, side: Side) -> Side:
         """Return the runs of the nearest commit before a side's that has some of its experiment.
@@ -104,10 +126,8 @@ class Selector:
         if self._repository is None or not side.sha:
             raise UsageError(doing, "there is no repository here to ask", "Name two of them.")
         for sha, distance in commits_around(self._repository, side.sha):
-            runs = self._history.runs(self._commits.get(sha, [])) if distance > 0 else []
-            alike = [
-                run for run in self._in_experiment(runs) if run.experiment_id in experiment_ids
-            ]
+            runs = self._of_commit(sha) if distance > 0 else []
+            alike = [run for run in runs if run.experiment_id in experiment_ids]
             if any(run.status == "FINISHED" for run in alike):
                 return self._side(sha[:10], alike)
         raise UsageError(
@@ -116,34 +136,19 @@ class Selector:
 
     # -- by commit ----------------------------------------------------------------------------
 
-    def _sha(self, word: str) -> str | None:
+    def _shas(self, word: str) -> list[str]:
         if self._repository is not None and (sha := resolve(self._repository, word)):
-            return sha
-        if not _HEX.fullmatch(word):
-            return None
-        matching = [sha for sha in self._commits if sha.startswith(word)]
-        if len(matching) > 1:
-            listed = ", ".join(sha[:10] for sha in matching[:_SHOWN])
-            raise UsageError(f"looking for {word!r}", f"it may be {listed}", "Add some characters.")
-        return matching[0] if matching else None
+            return [sha]
+        return [sha for sha in self._commits if _HEX.fullmatch(word) and sha.startswith(word)]
 
-    def _of_commit(self, word: str, sha: str) -> Side:
-        runs = self._in_experiment(self._history.runs(self._commits.get(sha, [])))
-        if not runs:
-            raise UsageError(
-                f"looking for runs of {word!r}",
-                f"commit {sha[:10]} has none",
-                self._nearest(sha) or "`kaggleops leaderboard` shows the commits that have some.",
-            )
-        return self._side(word, runs)
+    def _of_commit(self, sha: str) -> list[Run]:
+        return self._in_experiment(self._history.runs(self._commits.get(sha, [])))
 
     def _nearest(self, sha: str) -> str:
         if self._repository is None:
             return ""
         for other, distance in commits_around(self._repository, sha):
-            if other in self._commits and self._in_experiment(
-                self._history.runs(self._commits[other])
-            ):
+            if other in self._commits and self._of_commit(other):
                 where = "before" if distance > 0 else "after"
                 steps = abs(distance)
                 plural = "commit" if steps == 1 else "commits"
@@ -152,21 +157,14 @@ class Selector:
 
     # -- by run -------------------------------------------------------------------------------
 
-    def _runs_called(self, word: str) -> list[Run]:
+    def _called(self, word: str) -> list[Run]:
         names = self._history.names()
         ids = [run_id for run_id, _ in names if len(word) >= 8 and run_id.startswith(word)]
         if not ids:
             ids = [run_id for run_id, name in names if name == word]
-        runs = self._in_experiment(self._history.runs(ids))
-        if len(runs) > 1:
-            listed = "; ".join(
-                f"{run.id} of {run.sha[:10] or 'no commit'}" for run in runs[:_SHOWN]
-            )
-            doing = f"looking for the run {word!r}"
-            raise UsageError(doing, f"there are {len(runs)}: {listed}", "Name one by its id.")
-        return runs
+        return self._in_experiment(self._history.runs(ids))
 
-    def _best(self) -> Side:
+    def _best(self) -> list[Run]:
         doing = "looking for the best run"
         if self._metric is None:
             raise UsageError(doing, "no metric is named", "Add --metric NAME.")
@@ -175,17 +173,13 @@ class Selector:
         if found is None:
             problem = f"no finished run has the metric {self._metric!r}"
             raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
-        return self._side(BEST, self._history.runs([found]))
+        return self._history.runs([found])
 
     # -- together -----------------------------------------------------------------------------
 
     def _side(self, word: str, runs: Sequence[Run]) -> Side:
         """Return a side with the parts of its runs, and without what did not finish."""
-        known = {run.id for run in runs}
-        parts = [
-            part for run in runs for part in self._children.get(run.id, []) if part not in known
-        ]
-        everything = [*runs, *self._history.runs(parts)]
+        everything = self._history.runs(self._ids(runs))
         finished = [run for run in everything if run.status == "FINISHED"]
         if not finished:
             states = ", ".join(sorted({run.status for run in everything}))
@@ -193,9 +187,28 @@ class Selector:
             raise UsageError(f"comparing {word!r}", f"none of its runs finished ({states})", hint)
         return Side(word, finished[0].sha, tuple(finished))
 
+    def _ids(self, runs: Sequence[Run]) -> list[str]:
+        """Return the ids of runs and then of those of their parts that are not among them."""
+        parts = [part for run in runs for part in self._children.get(run.id, [])]
+        return list(dict.fromkeys([*(run.id for run in runs), *parts]))
+
     def _in_experiment(self, runs: Sequence[Run]) -> list[Run]:
         wanted = self.experiment_id
         return [run for run in runs if wanted is None or run.experiment_id == wanted]
+
+    def _ambiguous(self, word: str, runs: Sequence[Run], shas: Sequence[str]) -> UsageError:
+        commits = ", ".join(sha[:10] for sha in shas[:_SHOWN])
+        if not runs:
+            return UsageError(
+                f"looking for {word!r}", f"it may be {commits}", "Add some characters."
+            )
+        listed = "; ".join(f"{run.id} of {run.sha[:10] or 'no commit'}" for run in runs[:_SHOWN])
+        if not shas:
+            doing = f"looking for the run {word!r}"
+            return UsageError(doing, f"there are {len(runs)}: {listed}", "Name one by its id.")
+        problem = f"it may be the run {listed}; or the commit {commits}"
+        hint = "Name a run by its id, or a commit by its hash."
+        return UsageError(f"looking for {word!r}", problem, hint)
 
     def _unknown(self, word: str) -> UsageError:
         known = [name for _, name in self._history.names()] + [sha[:10] for sha in self._commits]
