@@ -1,6 +1,7 @@
 """What `compare`, `leaderboard` and `reproduce` are asked with, in this process."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,24 @@ def test_somebody_says_whether_less_of_a_metric_is_better(lab: Lab, ask: Ask) ->
     found = plain(ask("compare", "v1", "best", *low, "--json"))
     assert found["sides"][1]["runs"] == [lab.runs[lab.worse][0]]
     assert "Add --metric" in refused(ask("compare", "v1", "idea", "--lower-is-better"))
+
+
+def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) -> None:
+    for fold, score in enumerate((math.inf, math.inf, 0.6)):
+        lab.log(lab.merged, f"diverged-{fold}", {"lr": "1", "fold": str(fold)}, score)
+    lab.log(lab.merged, "all signs", {"lr": "2", "fold": "0"}, math.inf)
+    lab.log(lab.merged, "all signs", {"lr": "2", "fold": "1"}, -math.inf)
+    board = plain(ask("leaderboard", "--json"))["commits"]
+    assert [each["commit"] for each in board] == [lab.better, lab.base, lab.worse, lab.merged]
+    assert board[-1]["score"] is None
+    assert "nan (2)" in ask("leaderboard").output
+    assert plain(ask("leaderboard", "--metric", "loss", "--json"))["commits"]
+    found = plain(ask("compare", "idea", "HEAD~1", "--metric", "jaccard", "--json"))
+    assert found["metrics"][0]["sides"][1] == {"mean": None, "spread": None, "runs": 2}
+    shown = ask("compare", "idea", "HEAD~1", "--metric", "loss", "--metric", "jaccard")
+    assert shown.exit_code == 0, shown.output
+    assert "nan (2)" in shown.output
+    odd = ask("compare", "v1", "diverged-0", "--metric", "jaccard")
+    assert "inf" in odd.output
+    best = plain(ask("compare", "v1", "best", "--metric", "jaccard", "--json"))
+    assert best["sides"][1]["runs"] == [lab.runs[lab.better][2]]

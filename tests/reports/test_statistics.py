@@ -62,6 +62,38 @@ def test_of_single_runs_no_more_than_the_difference_is_said(
     assert not found.significant
 
 
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ((math.inf, math.inf, 1.0), math.inf),
+        ((-math.inf, 1.0), -math.inf),
+        ((math.inf, -math.inf), math.nan),
+        ((math.inf, math.nan), math.nan),
+        ((1.7e308, 1.7e308), 1.7e308),
+    ],
+)
+def test_values_that_are_no_numbers_make_the_mean_none(
+    values: tuple[float, ...], mean: float
+) -> None:
+    found = summarize(values)
+    assert found is not None
+    assert found.mean == pytest.approx(mean, nan_ok=True)
+    for first in (dict(enumerate(values)), dict(enumerate(values, 9))):  # in pairs, and not
+        changed = difference(first, {0: 0.5, 1: 0.25})
+        assert changed is not None
+        assert not changed.significant or math.isfinite(mean)
+    if not math.isfinite(mean):
+        assert bootstrap(values, [0.5] * len(values)).low is None
+
+
+def test_large_values_are_no_overflow() -> None:
+    large = {key: value * 1e200 for key, value in OTHER.items()}
+    found, plain = difference({0: 0.0, 1: 1e200}, large), difference({0: 0.0, 1: 1.0}, OTHER)
+    assert found is not None
+    assert plain is not None
+    assert found.low == pytest.approx((plain.low or 0) * 1e200)
+
+
 def test_where_one_side_has_nothing_there_is_no_difference() -> None:
     assert difference(A, {}) is None
 

@@ -1,6 +1,7 @@
 """What the commands print: results to stdout, everything else to stderr."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,8 +74,16 @@ def print_whole(table: Table) -> None:
 
 
 def print_json(**content: Any) -> None:
-    """Print an object to stdout."""
-    click.echo(json.dumps(content, indent=2))
+    """Print an object to stdout; NaN and the infinities, which JSON does not have, as null."""
+    click.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_error(message: object) -> None:

@@ -35,7 +35,7 @@ def difference(found: Difference | None) -> str:
     if found is None:
         return "-"
     if found.low is None or found.high is None:
-        return f"{found.mean:+.4g}"
+        return f"{found.mean:+.4g}".replace("+nan", "nan")
     return f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}] {found.how}"
 
 

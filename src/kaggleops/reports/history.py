@@ -3,11 +3,14 @@
 Importing those takes longer than reading ten thousand runs.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+
+from kaggleops.reports.metrics import as_logged
 
 COMMIT_TAG = "mlflow.source.git.commit"
 PARENT_TAG = "mlflow.parentRunId"
@@ -158,22 +161,16 @@ class History:
             return {name: str(number) for name, number in connection.execute(query)}
 
     def best(self, metric: str, *, highest: bool, experiment_id: str | None = None) -> str | None:
-        """Return the id of the run with the best value of a metric; None if none has it."""
+        """Return the id of the run with the best finite value of a metric; None if none has it."""
         order = _METRICS.c.value.desc() if highest else _METRICS.c.value.asc()
         query = (
             sa.select(_METRICS.c.run_uuid)
             .join(_RUNS, _RUNS.c.run_uuid == _METRICS.c.run_uuid)
-            .where(
-                _METRICS.c.key == metric,
-                sa.not_(_METRICS.c.is_nan),
-                _RUNS.c.lifecycle_stage == "active",
-                _RUNS.c.status == "FINISHED",
-            )
+            .where(_METRICS.c.key == metric, *_finished(experiment_id))
+            .where(sa.func.abs(_METRICS.c.value) < sys.float_info.max)
             .order_by(order, _RUNS.c.start_time.desc())
             .limit(1)
         )
-        if experiment_id is not None:
-            query = query.where(_RUNS.c.experiment_id == int(experiment_id))
         with self._engine.connect() as connection:
             found: str | None = connection.scalar(query)
         return found
@@ -237,7 +234,7 @@ class History:
             Scored(
                 id=run_id,
                 sha=marks[run_id][COMMIT_TAG],
-                value=float(values[run_id][metric]),
+                value=as_logged(float(values[run_id][metric])),
                 started_ms=start or 0,
                 repetition=tuple(repeated[run_id].get(name, "") for name in REPEATED),
                 settings="\x1f".join(sorted(settings.get(run_id, "").split("\x1f"))),
@@ -302,7 +299,7 @@ class History:
         ).where(_METRICS.c.run_uuid.in_(ids), *_called(_METRICS, names))
         for run_id, key, value, is_nan in connection.execute(values):
             if run_id in found:
-                found[run_id].metrics[key] = float("nan") if is_nan else value
+                found[run_id].metrics[key] = as_logged(value, is_nan)
         if names:
             return found
         data = (
@@ -323,12 +320,12 @@ class History:
             .order_by(_POINTS.c.step, _POINTS.c.timestamp)
         )
         with self._engine.connect() as connection:
-            return [(step, value) for step, value in connection.execute(query)]
+            return [(step, as_logged(value)) for step, value in connection.execute(query)]
 
 
-def _finished(experiment_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
     return (
-        _RUNS.c.experiment_id == int(experiment_id),
+        _RUNS.c.experiment_id == int(experiment_id) if experiment_id is not None else sa.true(),
         _RUNS.c.lifecycle_stage == "active",
         _RUNS.c.status == "FINISHED",
         sa.not_(_METRICS.c.is_nan),

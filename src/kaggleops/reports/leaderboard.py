@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kaggleops.errors import UsageError
 from kaggleops.reports.history import SUBMITTED, Scored
 from kaggleops.reports.metrics import higher_is_better
-from kaggleops.reports.statistics import Difference, Summary, difference, summarize
+from kaggleops.reports.statistics import Difference, Summary, difference, mean, summarize
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def leaderboard(
         by_commit[run.sha].append(run)
     best = {sha: _best(each, highest) for sha, each in by_commit.items()}
     entries = [_entry(sha, best, highest, before.get(sha, "")) for sha in best]
-    sign = 1 if highest else -1
-    return sorted(entries, key=lambda entry: (-sign * entry.score.mean, entry.sha))
+    entries.sort(key=lambda entry: entry.sha)
+    return sorted(entries, key=lambda entry: _rank(entry.score.mean, highest), reverse=True)
 
 
 def submitted_pairs(entries: Sequence[Entry], name: str) -> list[tuple[float, float]]:
@@ -104,11 +104,18 @@ def _best(runs: Sequence[Scored], highest: bool) -> list[Scored]:
     trainings: defaultdict[str, dict[tuple[str, ...], Scored]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         trainings[run.settings].setdefault(run.repetition, run)
-    sign = 1 if highest else -1
     found = max(
-        trainings.values(), key=lambda each: sign * sum(r.value for r in each.values()) / len(each)
+        trainings.values(),
+        key=lambda each: _rank(mean([run.value for run in each.values()]), highest),
     )
     return list(found.values())
+
+
+def _rank(score: float, highest: bool) -> tuple[bool, float]:
+    """Return what is larger for a better score; what is no number is never the best."""
+    if not math.isfinite(score):
+        return False, 0.0
+    return True, score if highest else -score
 
 
 def _entry(sha: str, best: Mapping[str, Sequence[Scored]], highest: bool, parent: str) -> Entry:

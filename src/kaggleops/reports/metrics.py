@@ -1,6 +1,8 @@
-"""What a metric's name tells of it."""
+"""What a metric's name tells of it, and what its value was before it came into a database."""
 
+import math
 import re
+import sys
 
 _WORD = re.compile(r"[a-z0-9]+")
 _LOWER_IS_BETTER = re.compile(
@@ -33,3 +35,16 @@ def higher_is_better(metric: str, lower_is_better: bool | None = None) -> bool:
     first = next((at for at, word in enumerate(named) if _LOWER_IS_BETTER.fullmatch(word)), None)
     # scikit-learn's scorers turn around what is better low (neg_log_loss), a skill does so, too.
     return first is None or "neg" in named[:first] or "skill" in named
+
+
+def as_logged(value: float, is_nan: bool = False) -> float:
+    """Return a value as it was logged.
+
+    Args:
+        value: as MLflow's tables have it: the largest number for an infinity, 0 for NaN (its
+            `SqlAlchemyStore.sanitize_metric_value`).
+        is_nan: what they say beside it.
+    """
+    if is_nan:
+        return math.nan
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value

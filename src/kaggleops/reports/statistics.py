@@ -55,11 +55,19 @@ class Difference:
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
-    """Return the summary of values; None if there are none. NaN makes the mean NaN."""
+    """Return the summary of values; None if there are none."""
     if not values:
         return None
     spread = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-    return Summary(len(values), fmean(values), spread)
+    return Summary(len(values), mean(values), spread)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean: infinite where a value is, NaN where one is or where infinities cancel."""
+    try:
+        return fmean(values)
+    except (OverflowError, ValueError):  # the sum is too large, or has infinities of both signs
+        return sum(value / len(values) for value in values)
 
 
 def difference(first: Mapping[_Key, float], second: Mapping[_Key, float]) -> Difference | None:
@@ -84,27 +92,29 @@ def difference(first: Mapping[_Key, float], second: Mapping[_Key, float]) -> Dif
 
 def _paired(differences: Sequence[float]) -> Difference:
     count = len(differences)
-    mean = fmean(differences)
+    found = mean(differences)
     if not all(map(math.isfinite, differences)):
-        return Difference(mean, count=count)
+        return Difference(found, count=count)
     half = _t(count - 1) * stdev(differences) / math.sqrt(count)
-    return Difference(mean, mean - half, mean + half, "paired by fold", count)
+    return Difference(found, found - half, found + half, "paired by fold", count)
 
 
 def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
-    mean = fmean(second) - fmean(first)
+    found = mean(second) - mean(first)
     count = len(first) + len(second)
-    if min(len(first), len(second)) < 2 or not math.isfinite(mean):
-        return Difference(mean, count=count)
-    parts = [stdev(values) ** 2 / len(values) for values in (first, second)]
-    if sum(parts) == 0:
-        return Difference(mean, mean, mean, "unpaired", count)
-    # Welch and Satterthwaite's degrees of freedom.
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
+    if min(len(first), len(second)) < 2 or not math.isfinite(found):
+        return Difference(found, count=count)
+    spreads = [stdev(values) / math.sqrt(len(values)) for values in (first, second)]
+    spread = math.hypot(*spreads)
+    if spread == 0:
+        return Difference(found, found, found, "unpaired", count)
+    # Welch and Satterthwaite's degrees of freedom; of shares, whose squares do not overflow.
+    freedom = 1 / sum(
+        (part / spread) ** 4 / (len(values) - 1)
+        for part, values in zip(spreads, (first, second), strict=True)
     )
-    half = _t(freedom) * math.sqrt(sum(parts))
-    return Difference(mean, mean - half, mean + half, "unpaired", count)
+    half = _t(freedom) * spread
+    return Difference(found, found - half, found + half, "unpaired", count)
 
 
 def bootstrap(
@@ -120,9 +130,12 @@ def bootstrap(
     """
     import numpy as np
 
-    differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
-    generator = np.random.default_rng(seed)
+    with np.errstate(invalid="ignore"):  # two infinities
+        differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     count = len(differences)
+    if not np.isfinite(differences).all():
+        return Difference(mean(differences.tolist()), count=count)
+    generator = np.random.default_rng(seed)
     means = [differences[generator.integers(0, count, count)].mean() for _ in range(repetitions)]
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(means, [tail, 100 - tail])
