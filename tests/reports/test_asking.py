@@ -49,7 +49,7 @@ def plain(done: Result) -> Any:
 def refused(done: Result) -> str:
     """Return the one line of a call that was refused."""
     assert done.exit_code == 2, done.output
-    [line] = done.stderr.splitlines()
+    [line] = done.stderr.strip().splitlines()
     return line
 
 
@@ -85,3 +85,17 @@ def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) 
     assert "inf" in odd.output
     best = plain(ask("compare", "v1", "best", "--metric", "jaccard", "--json"))
     assert best["sides"][1]["runs"] == [lab.runs[lab.better][2]]
+
+
+def test_what_cannot_be_is_refused_before_the_work_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bucket = ("--bucket", str(tmp_path / "bucket"))  # there is none: nobody asks it
+    for command in (("compare", "a", "b", "--html"), ("leaderboard", "--plot")):
+        for file, problem in (
+            ("nowhere/page", "there is no folder nowhere. Make it first."),
+            (".", ". cannot be written."),
+        ):
+            line = refused(CliRunner().invoke(main, [*command, file, *bucket]))
+            assert f"reading {command[-1]}: {problem}" in line

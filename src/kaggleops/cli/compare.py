@@ -12,6 +12,7 @@ from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
     direction_option,
+    in_a_folder,
     index_option,
     json_option,
 )
@@ -39,7 +40,8 @@ PAGE = "comparison.html"
 @click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=click.Path(path_type=Path),
+    callback=in_a_folder,
     help="Write a page with curves that opens without a network.",
 )
 @click.option(

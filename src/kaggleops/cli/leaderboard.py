@@ -1,5 +1,6 @@
 """`kaggleops leaderboard`."""
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
     direction_option,
+    in_a_folder,
     index_option,
     json_option,
 )
@@ -40,6 +42,7 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
     "--plot",
     metavar="FILE",
     type=click.Path(path_type=Path),
+    callback=in_a_folder,
     help="Draw each commit's own score (CV) against Kaggle's (LB) as a PNG.",
 )
 @json_option
@@ -133,7 +136,7 @@ def _draw(entries: Sequence["Entry"], metric: str, file: Path) -> None:
     points = {
         entry.sha[:10]: (entry.score.mean, entry.submitted[name])
         for entry in entries
-        if name in entry.submitted
+        if name in entry.submitted and math.isfinite(entry.score.mean)
     }
     if not points:
         hint = "`kaggleops submit RUN` records Kaggle's score."

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 
 import click
@@ -33,6 +34,23 @@ direction_option = click.option(
     help="Whether less of --metric is better. Default: as its name tells.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def in_a_folder(
+    _context: click.Context, parameter: click.Parameter, file: Path | None
+) -> Path | None:
+    """Return the file of an option that is written after all the work is done (a callback).
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    if file is not None:
+        doing = f"reading {parameter.opts[0]}"
+        if not file.parent.is_dir():
+            raise UsageError(doing, f"there is no folder {file.parent}", "Make it first.")
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise UsageError(doing, f"{file} cannot be written", "Name another file.")
+    return file
 
 
 def bucket_of(named: str | None) -> str:
