@@ -87,6 +87,28 @@ def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) 
     assert best["sides"][1]["runs"] == [lab.runs[lab.better][2]]
 
 
+def test_a_run_is_found_however_it_ended_and_by_what_its_commit_is_called(
+    lab: Lab, ask: Ask
+) -> None:
+    failed = lab.log(lab.merged, "broken", {"lr": "3"}, 0.0, status="FAILED")
+    assert plain(ask("reproduce", "broken", "--json"))["status"] == "FAILED"
+    for word, run_id in (
+        ("HEAD~1", failed),  # of which there is no other
+        ("idea", lab.runs[lab.better][2]),
+        ("v1", lab.runs[lab.base][2]),
+        ("best", lab.runs[lab.better][2]),
+    ):
+        assert plain(ask("reproduce", word, "--metric", "jaccard", "--json"))["run_id"] == run_id
+    again = lab.log(lab.merged, "again", {"lr": "3"}, 0.5)
+    done = ask("reproduce", "broken", "--against", again)
+    assert done.exit_code == 1
+    assert "status: FAILED and FINISHED\nmetrics: jaccard is 0.0 and 0.5" in done.stdout
+    lab.log(lab.base, "going on", {"lr": "3"}, 0.5, status="RUNNING")
+    assert "has not ended (RUNNING). Wait" in refused(
+        ask("reproduce", again, "--against", "going on")
+    )
+
+
 def test_what_cannot_be_is_refused_before_the_work_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,3 +121,6 @@ def test_what_cannot_be_is_refused_before_the_work_is_done(
         ):
             line = refused(CliRunner().invoke(main, [*command, file, *bucket]))
             assert f"reading {command[-1]}: {problem}" in line
+    for tolerance in ("nan", "inf", "-0.1"):
+        done = CliRunner().invoke(main, ["reproduce", "a", "--tolerance", tolerance, *bucket])
+        assert f"{tolerance} is no distance" in refused(done)

@@ -1,5 +1,6 @@
 """`kaggleops reproduce`."""
 
+import math
 import shlex
 import sys
 from contextlib import nullcontext
@@ -10,7 +11,13 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import asked
-from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
+from kaggleops.cli.options import (
+    bucket_of,
+    bucket_option,
+    direction_option,
+    index_option,
+    json_option,
+)
 from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
@@ -19,7 +26,14 @@ if TYPE_CHECKING:
     from kaggleops.project.git import Commit
     from kaggleops.project.launch import Launch
     from kaggleops.reports.agreeing import Agreement
-    from kaggleops.reports.history import Run
+    from kaggleops.reports.history import History, Run
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, tolerance: float) -> float:
+    if not 0 <= tolerance < math.inf:
+        problem = f"{tolerance:g} is no distance"
+        raise UsageError("reading --tolerance", problem, "Write a number from 0 on, such as 0.01.")
+    return tolerance
 
 
 @click.command("reproduce")
@@ -30,11 +44,14 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="RUN", help="Compare with this run, which was made again.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=float,
+    callback=_checked,
     default=0.0,
     show_default=True,
     help="How far apart two values may be, relative to the larger one.",
 )
+@click.option("--metric", metavar="NAME", help="By which `best` is the best.")
+@direction_option
 @backend_option
 @backend_config_option
 @json_option
@@ -45,18 +62,23 @@ def reproduce_command(
     run_it: bool,
     against: str | None,
     tolerance: float,
+    metric: str | None,
+    lower_is_better: bool | None,
     backend: str | None,
     backend_config: Path | None,
     as_json: bool,
 ) -> None:
     """Show exactly what made RUN, make it again, and say whether the two agree.
 
-    Exit code 1 where they do not.
+    RUN is a run's id or name, however it ended; or a commit, branch, tag or `best` (by --metric):
+    then it is the newest run of that which finished. Exit code 1 where the two do not agree.
     """
     place = bucket_of(bucket)
-    first = _run(place, index, name)
+    first = _run(place, index, name, metric, lower_is_better)
     if against:
-        _compare(first, _run(place, index, against), tolerance, as_json)
+        second = _run(place, index, against, metric, lower_is_better)
+        _require_ended(first, second)
+        _compare(first, second, tolerance, as_json)
         return
     if not (run_it or backend):
         _show(first, place, as_json)
@@ -67,6 +89,7 @@ def reproduce_command(
         if not as_json:
             out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN", highlight=False)
         return
+    _require_ended(first)
     from kaggleops.project.launch import launch
 
     with stdout_for_the_result() if as_json else nullcontext():
@@ -74,10 +97,30 @@ def reproduce_command(
     _compare(first, _run(place, index, made.info.run_id), tolerance, as_json)
 
 
-def _run(place: str, index: str | None, name: str) -> "Run":
+def _run(
+    place: str,
+    index: str | None,
+    name: str,
+    metric: str | None = None,
+    lower_is_better: bool | None = None,
+) -> "Run":
+    from kaggleops.project.git_history import repository_around
     from kaggleops.reports.selecting import Selector
 
-    return asked(place, index, lambda history: Selector(history, None).find(name)).runs[0]
+    repository = repository_around(Path.cwd())
+
+    def answer(history: "History") -> "Run":
+        selector = Selector(history, repository, None, metric, lower_is_better)
+        return selector.run(name)
+
+    return asked(place, index, answer)
+
+
+def _require_ended(*runs: "Run") -> None:
+    for run in runs:
+        if run.status in ("RUNNING", "SCHEDULED"):
+            doing = f"comparing run {run.id} with another"
+            raise UsageError(doing, f"it has not ended ({run.status})", "Wait for it.")
 
 
 def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
@@ -109,6 +152,7 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
     if as_json:
         print_json(
             run_id=run.id,
+            status=run.status,
             commit=run.sha,
             repository=run.tags.get("mlflow.source.git.repoURL", ""),
             entry_point=run.tags.get("mlflow.project.entryPoint", ""),
@@ -120,6 +164,7 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
         return
     print_rows(
         ("Run", f"{run.id}  {run.name}"),
+        ("Status", run.status),
         ("Commit", run.sha or "none: it was not run by kaggleops"),
         ("", run.tags.get("mlflow.source.git.repoURL", "")),
         ("Changes", "uncommitted.patch, among its artifacts" if "uncommitted" in run.tags else ""),
@@ -138,6 +183,7 @@ def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> No
         print_json(
             agree=found.agree,
             runs=[first.id, second.id],
+            status=[first.status, second.status],
             equal=found.equal,
             **{
                 name: {key: list(map(str, pair)) for key, pair in getattr(found, name).items()}
@@ -151,14 +197,19 @@ def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> No
 
 
 def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
-    for name in ("metrics", "params", "data", "environment"):
+    if first.status != second.status:
+        out.print(f"status: {first.status} and {second.status}", highlight=False)
+    for key in found.metrics:
+        one, other = (run.metrics.get(key, "not there") for run in (first, second))
+        out.print(f"metrics: {key} is {one} and {other}")
+    for name in ("params", "data", "environment"):
         for key, (one, other) in getattr(found, name).items():
             out.print(f"{name}: {key} is {one or 'not there'} and {other or 'not there'}")
+    both = f"{first.id} and {second.id}"
+    count = found.equal + len(found.metrics)
     if found.agree:
-        out.print(f"{first.id} and {second.id} agree in all {found.equal} metrics.")
+        out.print(f"{both} agree in all {found.equal} metrics.")
+    elif count:
+        err.print(f"{both} differ in {len(found.metrics)} of {count} metrics.", style="bold red")
     else:
-        err.print(
-            f"{first.id} and {second.id} differ in {len(found.metrics)} of "
-            f"{found.equal + len(found.metrics)} metrics.",
-            style="bold red",
-        )
+        err.print(f"{both} have no metrics to tell whether they agree.", style="bold red")
