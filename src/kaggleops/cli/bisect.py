@@ -9,7 +9,13 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import asked, history_of
-from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
+from kaggleops.cli.options import (
+    bucket_of,
+    bucket_option,
+    direction_option,
+    index_option,
+    json_option,
+)
 from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import (
     backend_config_option,
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 @click.argument("good")
 @click.argument("bad")
 @click.option("--metric", required=True, metavar="NAME", help="What tells good from bad.")
+@direction_option
 @click.option("--experiment", metavar="NAME", help="Default: that of BAD's runs.")
 @click.option("--run", "run_it", is_flag=True, help="Make the runs here, until it is found.")
 @bucket_option
@@ -42,6 +49,7 @@ def bisect_command(
     good: str,
     bad: str,
     metric: str,
+    lower_is_better: bool | None,
     experiment: str | None,
     run_it: bool,
     bucket: str | None,
@@ -64,7 +72,7 @@ def bisect_command(
     repository = repository_around(Path.cwd())
     if repository is None:
         raise UsageError("bisecting", "there is no repository here", "Call it in the repository.")
-    ends = Ends(good, bad, metric, experiment)
+    ends = Ends(good, bad, metric, experiment, lower_is_better)
     if not (run_it or backend):
         found = asked(place, index, lambda history: search(history, repository, ends))
         _show(found, repository, as_json)

@@ -10,11 +10,11 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from kaggleops.project.overrides import OVERRIDES
 from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
+from kaggleops.reports.statistics import mean
 
 ENTRY_POINT_TAG = "mlflow.project.entryPoint"
 TAGS = ("uncommitted", "lost", "job_ended", ENTRY_POINT_TAG)
@@ -168,7 +168,7 @@ def evidence(of: Training, some: Sequence[Trial], metric: str) -> Evidence:
 def score(of: Training, some: Sequence[Trial]) -> float:
     """Return the mean over the folds and seeds of a training, all of which are there."""
     found = _newest([trial for trial in some if _alike(trial.run, of.like, of.set_params)])
-    return fmean(found[each].values[each] for each in of.repetitions)
+    return mean([found[each].values[each] for each in of.repetitions])
 
 
 def differing(first: Run, second: Run, entry_point: EntryPoint) -> dict[str, list[str]]:

@@ -53,6 +53,8 @@ class Ends:
     bad: str
     metric: str
     experiment: str | None = None
+    lower_is_better: bool | None = None
+    """For `best`; None to tell it from the metric's name."""
 
 
 def search(
@@ -69,7 +71,7 @@ def search(
     Raises:
         UsageError: an end has no such runs, or the two cannot be compared.
     """
-    selector = Selector(history, repository, ends.experiment, ends.metric)
+    selector = Selector(history, repository, ends.experiment, ends.metric, ends.lower_is_better)
     sides = [selector.find(ends.good), selector.find(ends.bad)]
     good, bad = sides
     reader = _Reader(history, bad.runs[0].experiment_id, ends.metric)
