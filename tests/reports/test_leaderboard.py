@@ -5,7 +5,9 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from click.testing import CliRunner, Result
 
+from kaggleops.cli import main
 from kaggleops.project.git_history import nearest_before
 from kaggleops.reports.history import Scored
 from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
@@ -47,13 +49,46 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert commits[lab.better]["change"] == pytest.approx(0.14 / 3)
     options = ("--backend", "kaggle", "--branch", "idea", "--metric", "loss", "--since", "9999w")
     done = kaggleops("leaderboard", "--bucket", lab.bucket, *options, "--json", **here)
-    assert [each["commit"] for each in done.json["commits"]] == [lab.merged]
+    [only] = done.json["commits"]
+    assert (only["commit"], only["parent"]) == (lab.merged, lab.better)  # which is of no branch
     done = kaggleops("leaderboard", "--bucket", lab.bucket, **here)
     assert "Learn much faster" in done.output
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
     done = kaggleops("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
     assert done.code == 2
     assert "'soon' is no age" in done.error
+
+
+def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
+    lab: Lab, tmp_path: Path, empty_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.log(lab.merged, "merged", {}, 0.67, git_branch="idea", backend="kaggle")
+    lab.log(lab.worse, "worse", {}, 0.40, git_branch="main", backend="local")
+    BucketTrackingStore(lab.tracking_uri).flush()
+    database = tmp_path / "index.db"
+    database.write_bytes(empty_index.read_bytes())
+    monkeypatch.setenv("KAGGLEOPS_INDEX", f"sqlite:///{database}")
+    monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(lab.repository.folder)
+
+    def board(*options: str) -> Result:
+        return CliRunner().invoke(main, ["leaderboard", "--bucket", str(lab.bucket), *options])
+
+    for option, message in (
+        ("--branch", "showing the branch 'nosuch': no run on the board has it."),
+        ("--backend", "showing the backend 'nosuch': no run on the board has it."),
+    ):
+        done = board(option, "nosuch")
+        assert done.exit_code == 2
+        there = {"--branch": "idea, main", "--backend": "kaggle, local"}[option]
+        assert done.stderr.lstrip() == f"error: {message} There are: {there}.\n"
+    done = board("--branch", "idea", "--backend", "local")
+    assert done.exit_code == 0
+    assert done.stdout == (
+        "--branch idea --backend local leaves none of the 11 finished runs with a commit and "
+        "jaccard.\n"
+    )
+    assert "Metrics: jaccard, loss." in board("--metric", "nosuch", "--branch", "nosuch").stdout
 
 
 def scored(sha: str, value: float, fold: int, **changes: object) -> Scored:
@@ -79,6 +114,16 @@ def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None
     assert [entry.sha for entry in leaderboard(runs, "loss", {})] == ["b", "a"]
     assert submitted_pairs([first, second], "public_score") == [(pytest.approx(0.61), 0.71)]
     assert not any(entry.regression for entry in leaderboard(runs, "loss", {"b": "a"}))
+
+
+def test_what_a_commit_is_held_against_need_not_be_shown() -> None:
+    runs = [scored("a", 0.6 + fold / 100, fold, branch="main") for fold in range(3)]
+    idea = [scored("b", 0.5 + fold / 100, fold, branch="idea") for fold in range(3)]
+    [entry] = leaderboard([*runs, *idea], "jaccard", {"b": "a"}, idea)
+    assert (entry.sha, entry.parent, entry.regression) == ("b", "a", True)
+    # A commit's own row is of what is shown, whatever else was better.
+    [entry] = leaderboard([*runs, *idea], "jaccard", {}, runs[:1])
+    assert entry.score.mean == pytest.approx(0.6)
 
 
 def test_the_score_is_told_from_what_is_none() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaggleops.cli.indexed import history_of
+from kaggleops.cli.indexed import asked
 from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
@@ -22,9 +22,12 @@ from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
+    from kaggleops.reports.history import History, Scored
     from kaggleops.reports.leaderboard import Entry
 
 PUBLIC = "public_score"
+
+_LISTED = 8  # names, where what is asked for is not there
 
 _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -60,8 +63,9 @@ def leaderboard_command(
 ) -> None:
     """Show the commits of an experiment, the best first.
 
-    A commit that is worse than the one before it, beyond chance, is marked as a regression. Below
-    the table stands how far Kaggle's scores rank the commits alike (Spearman's correlation).
+    A commit that is worse than the one before it, beyond chance, is marked as a regression, whether
+    or not --since, --branch and --backend show that one. Below the table stands how far Kaggle's
+    scores rank the commits alike (Spearman's correlation).
     """
     from kaggleops.project.git_history import nearest_before, repository_around, subjects
     from kaggleops.reports.leaderboard import leaderboard, main_metric
@@ -69,26 +73,23 @@ def leaderboard_command(
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
-    tags = {"git_branch": branch, "backend": backend}
     since_ms = _since_ms(since)
-    with history_of(place, index) as history:
+
+    def answer(history: "History") -> "tuple[dict[str, int], str, list[Scored], list[Scored]]":
         number = (
             Selector(history, None, experiment).experiment_id
             if experiment
             else history.last_experiment()
         )
         counted = history.metric_names(number) if number else {}
-        metric = metric or main_metric(counted)
-        runs = (
-            history.scored(
-                number, metric, since_ms, **{key: each for key, each in tags.items() if each}
-            )
-            if number
-            else []
-        )
+        ranked_by = metric or main_metric(counted)
+        runs = history.scored(number, ranked_by) if number else []
+        return counted, ranked_by, runs, _chosen(runs, since_ms, branch=branch, backend=backend)
+
+    counted, metric, runs, shown = asked(place, index, answer)
     shas = {run.sha for run in runs}
     before = nearest_before(repository, shas) if repository else {}
-    entries = leaderboard(runs, metric, before, lower_is_better=lower_is_better)
+    entries = leaderboard(runs, metric, before, shown, lower_is_better=lower_is_better)
     said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
     correlations = _correlations(entries)
     if plot:
@@ -104,8 +105,13 @@ def leaderboard_command(
         for name, (correlation, count) in correlations.items():
             text = f"Rank correlation of {metric} and {name}: {correlation:+.2f}"
             out.print(f"{text} over {count} commits.", highlight=False)
+    elif runs:
+        asked_for = {"--since": since, "--branch": branch, "--backend": backend}
+        filters = " ".join(f"{option} {value}" for option, value in asked_for.items() if value)
+        text = f"{filters} leaves none of the {len(runs)} finished runs with a commit and {metric}."
+        out.print(text, highlight=False)
     else:
-        listed = ", ".join(sorted(counted)[:8]) or "none"
+        listed = ", ".join(sorted(counted)[:_LISTED]) or "none"
         out.print(f"No finished run has a commit and {metric}. Metrics: {listed}.", highlight=False)
 
 
@@ -116,6 +122,26 @@ def _since_ms(age: str | None) -> int:
     if match is None:
         raise UsageError("reading --since", f"{age!r} is no age", "Write 12h, 7d or 2w.")
     return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
+
+
+def _chosen(runs: Sequence["Scored"], since_ms: int, **wanted: str | None) -> list["Scored"]:
+    """Return the runs that began since then and have what is wanted.
+
+    Raises:
+        UsageError: no run has it; with what there is.
+    """
+    for name, value in wanted.items():
+        there = sorted({getattr(run, name) for run in runs} - {""})
+        if value and runs and value not in there:
+            listed = ", ".join(there[:_LISTED]) + (" …" if len(there) > _LISTED else "")
+            hint = f"There are: {listed}." if there else f"None says its {name}."
+            raise UsageError(f"showing the {name} {value!r}", "no run on the board has it", hint)
+    return [
+        run
+        for run in runs
+        if run.started_ms >= since_ms
+        and all(not value or getattr(run, name) == value for name, value in wanted.items())
+    ]
 
 
 def _correlations(entries: Sequence["Entry"]) -> dict[str, tuple[float, int]]:

@@ -101,6 +101,7 @@ class Scored:
         settings: all its other params, as one comparable text.
         backend: where it ran, or "".
         submitted: Kaggle's scores of it.
+        branch: its commit's, or "".
     """
 
     id: str
@@ -111,6 +112,7 @@ class Scored:
     settings: str
     backend: str
     submitted: dict[str, float]
+    branch: str = ""
 
 
 class History:
@@ -186,26 +188,18 @@ class History:
         with self._engine.connect() as connection:
             return dict(connection.execute(query).tuples().all())
 
-    def scored(
-        self, experiment_id: str, metric: str, since_ms: int = 0, **tags: str
-    ) -> list[Scored]:
+    def scored(self, experiment_id: str, metric: str) -> list[Scored]:
         """Return the finished runs of an experiment that have a metric and a commit.
 
         Args:
             experiment_id: which experiment.
             metric: which metric.
-            since_ms: only those that began since then, in milliseconds since the epoch.
-            tags: only those with these tags.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
             .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
-            .where(_METRICS.c.key == metric, _RUNS.c.start_time >= since_ms)
-            .where(*_finished(experiment_id))
+            .where(_METRICS.c.key == metric, *_finished(experiment_id))
         )
-        for key, value in tags.items():
-            having = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.key == key, _TAGS.c.value == value)
-            wanted = wanted.where(_RUNS.c.run_uuid.in_(having))
         with self._engine.connect() as connection:
 
             def ask(table: sa.TableClause, *keys: str) -> dict[str, dict[str, str]]:
@@ -218,7 +212,7 @@ class History:
 
             started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
             runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
-            marks = ask(_TAGS, COMMIT_TAG, "backend")
+            marks = ask(_TAGS, COMMIT_TAG, "backend", "git_branch")
             repeated = ask(_PARAMS, *REPEATED)
             values = ask(_METRICS, metric, *SUBMITTED)
             # A text for each run rather than forty rows: the database is faster at that.
@@ -244,6 +238,7 @@ class History:
                     for name in SUBMITTED
                     if name in values[run_id]
                 },
+                branch=marks[run_id].get("git_branch", ""),
             )
             for run_id, start in runs
             if COMMIT_TAG in marks[run_id]

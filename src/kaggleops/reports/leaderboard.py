@@ -40,6 +40,7 @@ def leaderboard(
     runs: Sequence[Scored],
     metric: str,
     before: Mapping[str, str],
+    shown: Sequence[Scored] | None = None,
     *,
     lower_is_better: bool | None = None,
 ) -> list[Entry]:
@@ -49,14 +50,17 @@ def leaderboard(
         runs: its runs.
         metric: what they are ranked by.
         before: the nearest of these commits before each, where the repository knows it.
+        shown: those of the runs that the board is of; by default all. What a commit is held
+            against is the best of all the runs of the one before.
         lower_is_better: whether less of the metric is better; None to tell it from its name.
     """
     highest = higher_is_better(metric, lower_is_better)
-    by_commit: defaultdict[str, list[Scored]] = defaultdict(list)
-    for run in runs:
-        by_commit[run.sha].append(run)
-    best = {sha: _best(each, highest) for sha, each in by_commit.items()}
-    entries = [_entry(sha, best, highest, before.get(sha, "")) for sha in best]
+    best = _best_by_commit(runs, highest)
+    board = best if shown is None else _best_by_commit(shown, highest)
+    entries = [
+        _entry(sha, mine, highest, before.get(sha, ""), best.get(before.get(sha, ""), ()))
+        for sha, mine in board.items()
+    ]
     entries.sort(key=lambda entry: entry.sha)
     return sorted(entries, key=lambda entry: _rank(entry.score.mean, highest), reverse=True)
 
@@ -99,6 +103,13 @@ def _is_score(name: str) -> bool:
     return not hidden and not any(part in name for part in _NO_SCORE)
 
 
+def _best_by_commit(runs: Sequence[Scored], highest: bool) -> dict[str, list[Scored]]:
+    by_commit: defaultdict[str, list[Scored]] = defaultdict(list)
+    for run in runs:
+        by_commit[run.sha].append(run)
+    return {sha: _best(each, highest) for sha, each in by_commit.items()}
+
+
 def _best(runs: Sequence[Scored], highest: bool) -> list[Scored]:
     """Return the runs of the best of a commit's trainings, the newest of each fold and seed."""
     trainings: defaultdict[str, dict[tuple[str, ...], Scored]] = defaultdict(dict)
@@ -118,11 +129,12 @@ def _rank(score: float, highest: bool) -> tuple[bool, float]:
     return True, score if highest else -score
 
 
-def _entry(sha: str, best: Mapping[str, Sequence[Scored]], highest: bool, parent: str) -> Entry:
-    runs = best[sha]
+def _entry(
+    sha: str, runs: Sequence[Scored], highest: bool, parent: str, before: Sequence[Scored]
+) -> Entry:
     score = summarize([run.value for run in runs])
     assert score is not None  # noqa: S101 - each training has a run
-    change = difference(_by_fold(best[parent]), _by_fold(runs)) if parent else None
+    change = difference(_by_fold(before), _by_fold(runs))  # None where nothing is before it
     regression = change is not None and change.significant and (change.mean < 0) == highest
     submitted: dict[str, float] = {}
     better = max if highest else min
