@@ -150,6 +150,6 @@ def _show(found: "Comparison") -> None:
             out.print(Text(f"  {counts:<12}{name}"))
         hidden = max(0, len(code.files) - _MOST_FILES) + max(0, len(code.commits) - _MOST_FILES)
         if hidden:
-            out.print(Text(f"  … {hidden} more lines; --markdown and --html have it all"))
+            out.print(Text(f"  … {hidden} more lines; --html FILE has it all"))
     for note in found.notes:
         err.print(Text(note, style="yellow"))

@@ -11,6 +11,8 @@ from kaggleops.reports.statistics import Difference, Summary
 _MARKS = {"better": "▲", "worse": "▼", "": ""}
 _MOST_FILES = 30
 _MOST_COMMITS = 20
+_MOST_CHARACTERS = 60_000  # GitHub refuses a comment of more than 65,536
+_MOST_OF_DIFFS = 50_000
 
 
 def number(value: float) -> str:
@@ -126,18 +128,24 @@ def to_markdown(comparison: Comparison) -> str:
             head = ["", *(side.title for side in comparison.sides)]
             body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
             parts += [f"**{title}**", _table(head, body)]
-    for side, code in zip(comparison.sides[1:], comparison.code, strict=True):
+    first, *others = comparison.sides
+    diffs = []
+    for side, code in zip(others, comparison.code, strict=True):
         if code is not None:
-            parts += _code(side.title, code.commits, code.files, code.diff)
+            parts += _commits_and_files(side.title, code.commits, code.files)
+            if code.diff:
+                diffs.append((len(parts), code.diff, f"git diff {first.sha[:10]} {side.sha[:10]}"))
+                parts.append("")
     parts += [f"> {_escaped(note)}" for note in comparison.notes]
+    left = min(_MOST_OF_DIFFS, _MOST_CHARACTERS - sum(map(len, parts)))
+    for number, (place, diff, command) in enumerate(diffs):
+        parts[place] = _diff(diff, left // (len(diffs) - number), command)
+        left -= len(parts[place])
     return "\n\n".join(parts) + "\n"
 
 
-def _code(
-    title: str,
-    commits: Sequence[tuple[str, str]],
-    files: Sequence[tuple[str, int, int]],
-    diff: str,
+def _commits_and_files(
+    title: str, commits: Sequence[tuple[str, str]], files: Sequence[tuple[str, int, int]]
 ) -> Iterable[str]:
     shown = [f"- `{sha[:10]}` {_escaped(subject)}" for sha, subject in commits[:_MOST_COMMITS]]
     if len(commits) > _MOST_COMMITS:
@@ -146,10 +154,21 @@ def _code(
     yield "\n".join(shown) or "none"
     if files:
         counted = [[f"`{name}`", *map(_lines, counts)] for name, *counts in files[:_MOST_FILES]]
+        if len(files) > _MOST_FILES:
+            counted.append([f"… and {len(files) - _MOST_FILES} more", "", ""])
         yield _table(["file", "added", "removed"], counted)
-    if diff:
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", diff)), default=0))
-        yield f"<details><summary>diff</summary>\n\n{fence}diff\n{diff}\n{fence}\n\n</details>"
+
+
+def _diff(diff: str, most: int, command: str) -> str:
+    """Return a diff to fold out; of a long one what is within a number of characters."""
+    shown = diff
+    if len(diff) > most:
+        shown = diff[: max(0, diff.rfind("\n", 0, max(0, most)))]  # whole lines
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+    block = f"{fence}diff\n{shown}\n{fence}\n\n" if shown else ""
+    if hidden := diff.count("\n") - shown.count("\n") + (not shown):
+        block += f"… and {hidden} more lines: `{command}`\n\n"
+    return f"<details><summary>diff</summary>\n\n{block}</details>"
 
 
 def _lines(count: object) -> str:
