@@ -227,8 +227,25 @@ def test_the_page_shows_its_curves_and_asks_nobody_for_anything(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
-    assert page.locator("figure").count() == 1  # the loss; the score has but one point
-    assert page.locator("polyline").count() == 4
+    score, loss = page.locator("figure").all()
+    assert score.locator("circle").count() == 4  # three folds, and one of the odd run's
+    assert score.locator(".interval").count() == 1  # one run alone has none
+    assert loss.locator("polyline").count() == 4
+    assert page.locator("tr", has_text="src/train.py").inner_text().split() == [
+        "src/train.py", "1", "1",
+    ]  # fmt: skip
+    edges = "all => all.every(e => e.getBBox().x >= 0 && e.getBBox().x + e.getBBox().width <= 520)"
+    assert page.locator("svg *:not(title)").evaluate_all(edges)
     assert page.get_by_text("<b>`x`|</b>").is_visible()
     assert asked == [file.as_uri()]
     assert "\\<b\\>\\`x\\`\\|" in to_markdown(found)
+
+
+def test_charts_beyond_what_a_page_can_show_are_named(lab: Lab, asking: Reader) -> None:
+    found = asking.compare("v1", "idea")
+    names = [f"score-{number:02}" for number in range(27)]
+    for run in (run for side in found.sides for run in side.runs):
+        run.metrics.update(dict.fromkeys(names, 0.5))
+    text = to_page(compare(found.sides, None, metrics=names), asking.history)
+    assert text.count("<figure>") == 24
+    assert "… 3 more, without a chart: score-24, score-25, score-26" in text

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kaggleops.reports.statistics import bootstrap, difference, rank_correlation, summarize
+from kaggleops.reports.statistics import (
+    bootstrap,
+    difference,
+    interval,
+    rank_correlation,
+    summarize,
+)
 
 A = {0: 0.61, 1: 0.64, 2: 0.60, 3: 0.66, 4: 0.63}
 B = {0: 0.63, 1: 0.65, 2: 0.64, 3: 0.66, 4: 0.66}
@@ -19,9 +25,12 @@ def test_a_summary_is_mean_and_sample_standard_deviation() -> None:
     assert found.mean == pytest.approx(np.mean(list(A.values())))
     assert found.spread == pytest.approx(np.std(list(A.values()), ddof=1))
     assert summarize([]) is None
+    expected = stats.ttest_1samp(list(A.values()), 0).confidence_interval(0.95)
+    assert interval(found) == pytest.approx((expected.low, expected.high))
     single = summarize([0.5])
     assert single is not None
     assert single.spread is None
+    assert interval(single) is None
     broken = summarize([0.5, math.nan])
     assert broken is not None
     assert math.isnan(broken.mean)

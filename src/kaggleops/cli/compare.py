@@ -42,7 +42,7 @@ PAGE = "comparison.html"
     metavar="FILE",
     type=click.Path(path_type=Path),
     callback=in_a_folder,
-    help="Write a page with curves that opens without a network.",
+    help="Write a page with charts that opens without a network.",
 )
 @click.option(
     "--log",

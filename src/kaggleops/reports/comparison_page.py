@@ -1,22 +1,12 @@
 """A comparison as one HTML page that needs nothing else: no network, no script."""
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from kaggleops.reports.comparing import Comparison
-from kaggleops.reports.comparison_text import (
-    difference,
-    metric_titles,
-    number,
-    summary,
-)
+from kaggleops.reports.comparison_charts import COLOURS, charts
+from kaggleops.reports.comparison_text import difference, line_count, metric_titles, summary
 from kaggleops.reports.history import History
-
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
-_WIDTH, _HEIGHT, _LEFT, _BELOW, _EDGE = 520, 240, 62, 28, 12
-_MOST_CHARTS = 12
-_MOST_POINTS = 400  # of a curve: more are not seen at this width
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; padding: 0 1rem;
@@ -43,13 +33,13 @@ def page(comparison: Comparison, history: History) -> str:
     """
     title = " and ".join(side.title for side in comparison.sides)
     keys = "".join(
-        f'<span class="key" style="color:{_COLOURS[place % len(_COLOURS)]}">● '
+        f'<span class="key" style="color:{COLOURS[place % len(COLOURS)]}">● '
         f"{escape(side.title)}: {len(side.runs)} runs</span>"
         for place, side in enumerate(comparison.sides)
     )
     parts = [f"<h1>{escape(title)}</h1><p>{keys}</p>", _metrics(comparison)]
     parts += [f'<p class="note">{escape(note)}</p>' for note in comparison.notes]
-    parts.append(_charts(comparison, history))
+    parts.append(charts(comparison, history))
     for name, lines in (
         ("Parameters that differ", comparison.params),
         ("Data that differs", comparison.data),
@@ -63,6 +53,8 @@ def page(comparison: Comparison, history: History) -> str:
         if code is not None:
             commits = [[sha[:10], subject] for sha, subject in code.commits]
             parts.append(f"<h2>Commits to {escape(side.title)}</h2>{_table((), commits)}")
+            if code.files:
+                parts.append(_diffstat(code.files))
             parts.append(f"<pre>{_diff(code.diff)}</pre>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -93,6 +85,11 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
+def _diffstat(files: Sequence[tuple[str, int, int]]) -> str:
+    body = [[name, line_count(added), line_count(removed)] for name, added, removed in files]
+    return _table(("file", "added", "removed"), body)
+
+
 def _diff(diff: str) -> str:
     shown = []
     for line in diff.splitlines():
@@ -100,57 +97,3 @@ def _diff(diff: str) -> str:
         text = escape(line)
         shown.append(f'<span class="{kind}">{text}</span>' if kind else text)
     return "\n".join(shown)
-
-
-# -- curves -----------------------------------------------------------------------------------
-
-
-def _charts(comparison: Comparison, history: History) -> str:
-    figures: list[str] = []
-    for line in comparison.metrics:
-        curves = [
-            (place, _thinned(points))
-            for place, side in enumerate(comparison.sides)
-            for run in side.runs
-            if line.name in run.metrics
-            and len(points := [
-                point for point in history.points(run.id, line.name) if math.isfinite(point[1])
-            ]) > 1
-        ]  # fmt: skip
-        if curves and len(figures) < _MOST_CHARTS:
-            drawing = _drawing(curves)
-            caption = f"<figcaption>{escape(line.name)}</figcaption>"
-            figures.append(f"<figure>{caption}{drawing}</figure>")
-    return f"<h2>Curves</h2>{''.join(figures)}" if figures else ""
-
-
-def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    every = max(1, math.ceil(len(points) / _MOST_POINTS))
-    return [*points[:-1:every], points[-1]]
-
-
-def _drawing(curves: Sequence[tuple[int, Sequence[tuple[int, float]]]]) -> str:
-    steps = [step for _, points in curves for step, _ in points]
-    values = [value for _, points in curves for _, value in points]
-    left, right, low, high = min(steps), max(steps), min(values), max(values)
-    across, up = (right - left) or 1, (high - low) or 1.0
-
-    def place(step: int, value: float) -> str:
-        x = _LEFT + (step - left) / across * (_WIDTH - _LEFT - _EDGE)
-        y = _EDGE + (high - value) / up * (_HEIGHT - _EDGE - _BELOW)
-        return f"{x:.1f},{y:.1f}"
-
-    lines = "".join(
-        f'<polyline fill="none" stroke="{_COLOURS[side % len(_COLOURS)]}" stroke-width="1.5" '
-        f'points="{" ".join(place(*point) for point in points)}"/>'
-        for side, points in curves
-    )
-    bottom = _HEIGHT - _BELOW
-    axes = (
-        f'<path d="M{_LEFT} {_EDGE}V{bottom}H{_WIDTH - _EDGE}" fill="none" stroke="#999"/>'
-        f'<text x="{_LEFT - 6}" y="{_EDGE + 4}" text-anchor="end">{number(high)}</text>'
-        f'<text x="{_LEFT - 6}" y="{bottom}" text-anchor="end">{number(low)}</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{left}</text>'
-        f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">step {right}</text>'
-    )
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img">{axes}{lines}</svg>'

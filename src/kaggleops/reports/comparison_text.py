@@ -41,6 +41,11 @@ def difference(found: Difference | None) -> str:
     return f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}] {found.how}"
 
 
+def line_count(lines: int) -> str:
+    """Return how many lines of a file changed."""
+    return "binary" if lines == -1 else str(lines)
+
+
 def metric_rows(comparison: Comparison) -> list[list[str]]:
     """Return a row for each metric: its name, each side, and each later side's difference."""
     rows = []
@@ -153,7 +158,7 @@ def _commits_and_files(
     yield f"**Commits to {_escaped(title)}**"
     yield "\n".join(shown) or "none"
     if files:
-        counted = [[f"`{name}`", *map(_lines, counts)] for name, *counts in files[:_MOST_FILES]]
+        counted = [[f"`{name}`", *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]]
         if len(files) > _MOST_FILES:
             counted.append([f"… and {len(files) - _MOST_FILES} more", "", ""])
         yield _table(["file", "added", "removed"], counted)
@@ -169,10 +174,6 @@ def _diff(diff: str, most: int, command: str) -> str:
     if hidden := diff.count("\n") - shown.count("\n") + (not shown):
         block += f"… and {hidden} more lines: `{command}`\n\n"
     return f"<details><summary>diff</summary>\n\n{block}</details>"
-
-
-def _lines(count: object) -> str:
-    return "binary" if count == -1 else str(count)
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:

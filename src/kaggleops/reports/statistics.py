@@ -70,6 +70,14 @@ def mean(values: Sequence[float]) -> float:
         return sum(value / len(values) for value in values)
 
 
+def interval(found: Summary) -> tuple[float, float] | None:
+    """Return the interval of a mean (Student's t); None where there is no spread."""
+    if found.spread is None:
+        return None
+    half = _t(found.count - 1) * found.spread / math.sqrt(found.count)
+    return found.mean - half, found.mean + half
+
+
 def difference(first: Mapping[_Key, float], second: Mapping[_Key, float]) -> Difference | None:
     """Return by how much the second side is above the first, as certain as it can be had.
 
