@@ -204,8 +204,11 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     link = f"#/experiments/{home}/runs/{newest.info.run_id}/artifacts/comparison.html"
     assert f"[comparison]({link})" in newest.data.tags["mlflow.note.content"]
     assert mlflow.artifacts.load_text(f"{newest.info.artifact_uri}/comparison.html") == text
-    done = kaggleops("compare", "idea", *bucket, "--json", **here)
+    below = {**here, "cwd": lab.repository.folder / "src"}
+    done = kaggleops("compare", "idea", *bucket, "--json", "--path", "../docs", **below)
     assert done.code == 0, done.errors
+    [code] = done.json["code"]
+    assert [each["file"] for each in code["files"]] == ["docs/page"]
     assert [side["commit"] for side in done.json["sides"]] == [lab.base, lab.better]
     done = kaggleops("compare", "v1", "idea", *bucket, "--markdown", **here)
     assert done.output.startswith(f"### v1 ({lab.base[:10]}) and idea")

@@ -1,5 +1,6 @@
 """`kaggleops compare`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,13 @@ PAGE = "comparison.html"
 @click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
 @direction_option
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="Only the code there. Default: all that the runs can use.",
+)
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @click.option(
     "--html",
@@ -58,6 +66,7 @@ def compare_command(
     experiment: str | None,
     metrics: tuple[str, ...],
     lower_is_better: bool | None,
+    paths: tuple[str, ...],
     markdown: bool,
     html: Path | None,
     to_run: bool,
@@ -81,6 +90,8 @@ def compare_command(
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
     rows = reader(bucket_at(place))
+    # As git takes them: from here. It runs at the repository's top.
+    shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
 
     def answer(history: "History") -> "tuple[Comparison, str]":
         metric = metrics[0] if metrics else None
@@ -89,7 +100,12 @@ def compare_command(
         if len(sides) == 1:
             sides.insert(0, selector.before(sides[0]))
         found = compare(
-            sides, repository, metrics=metrics, lower_is_better=lower_is_better, rows=rows
+            sides,
+            repository,
+            metrics=metrics,
+            lower_is_better=lower_is_better,
+            rows=rows,
+            paths=shown,
         )
         return found, page(found, history) if html or to_run else ""
 

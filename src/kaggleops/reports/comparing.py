@@ -7,14 +7,12 @@ from pathlib import Path
 
 from kaggleops.errors import UsageError
 from kaggleops.project.git_history import Between, between
+from kaggleops.project.used_code import require_code, used_code
 from kaggleops.reports.history import Run
 from kaggleops.reports.metrics import higher_is_better
 from kaggleops.reports.selecting import Side
 from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
 from kaggleops.reports.trainings import newest_trainings, repetition, settings, some
-
-NOT_CODE = (":(exclude)docs", ":(exclude)tests", ":(exclude)notebooks", ":(exclude)*.md")
-"""Git's pathspecs for what no run's code is."""
 
 _ENVIRONMENT = ("accelerator", "backend")
 _SYSTEM = "system/"
@@ -78,6 +76,7 @@ def compare(
     metrics: Iterable[str] = (),
     lower_is_better: bool | None = None,
     rows: Rows = lambda _: None,
+    paths: Sequence[str] = (),
 ) -> Comparison:
     """Line up sides.
 
@@ -87,9 +86,11 @@ def compare(
         metrics: only these; by default all but those of the machine.
         lower_is_better: whether less of them is better; None to tell it from each one's name.
         rows: reads a run's out-of-fold scores.
+        paths: git's pathspecs for the code to show; by default what the runs can use of it.
 
     Raises:
-        UsageError: their runs are of different tasks, or have none of the metrics in common.
+        UsageError: their runs are of different tasks, or have none of the metrics in common; or
+            nothing ever lay at one of the paths.
     """
     wanted = list(metrics)
     notes: list[str] = []
@@ -103,15 +104,16 @@ def compare(
         raise UsageError("comparing metrics", f"no metric is on every side: {have}", "")
     if repository is None:
         notes.append("No repository is at hand: what changed in the code is not shown.")
+    kept = tuple(
+        Side(side.word, side.sha, tuple(runs)) for side, runs in zip(sides, newest, strict=True)
+    )
     return Comparison(
-        sides=tuple(
-            Side(side.word, side.sha, tuple(runs)) for side, runs in zip(sides, newest, strict=True)
-        ),
+        sides=kept,
         params=_differing(newest, settings),
         metrics=lines,
         data=_differing(newest, lambda run: run.data),
         environment=_differing(newest, _environment),
-        code=_code(sides, repository, notes),
+        code=_code(kept, repository, paths, notes),
         notes=tuple(notes),
     )
 
@@ -196,16 +198,21 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 def _code(
-    sides: Sequence[Side], repository: Path | None, notes: list[str]
+    sides: Sequence[Side], repository: Path | None, paths: Sequence[str], notes: list[str]
 ) -> tuple[Between | None, ...]:
     found: list[Between | None] = []
+    tasks = {run.params.get("task", "") for side in sides for run in side.runs}
     for side in sides[1:]:
         first = sides[0].sha
         if repository is None or not (first and side.sha) or first == side.sha:
             found.append(None)
             continue
-        lies_between = between(repository, first, side.sha, NOT_CODE)
-        if lies_between is None:
+        ends = (first, side.sha)
+        shown = paths or used_code(repository, ends, () if "" in tasks else tasks)
+        lies_between = between(repository, *ends, shown)
+        if lies_between is not None:
+            require_code(repository, ends, paths)
+        else:
             notes.append(f"The repository here lacks {first[:10]} or {side.sha[:10]}: fetch it.")
         found.append(lies_between)
     return tuple(found)
