@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kaggleops.cli.comparison import compare as compare
     from kaggleops.resources.reading import resources as resources
 
 
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         import kaggleops.resources
 
         return kaggleops.resources
+    if name == "compare":
+        from kaggleops.cli.comparison import compare
+
+        return compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

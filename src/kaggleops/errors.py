@@ -24,6 +24,9 @@ class KaggleOpsError(Exception):
         message = f"{self.doing}: {self.problem.rstrip('.')}."
         return f"{message} {self.hint}".replace("\n", " ").strip()
 
+    def _render_traceback_(self) -> list[str]:
+        return [f"error: {self}"]  # what IPython shows in place of a stack trace
+
 
 class UsageError(KaggleOpsError):
     """It was called wrongly: exit code 2 on the command line."""

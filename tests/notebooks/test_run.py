@@ -267,6 +267,9 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
         client.log_metric(run.info.run_id, "loss", 1.0 - step / 4, step=step)
     client.log_metric(run.info.run_id, "score", 0.75)
     client.set_terminated(run.info.run_id)
+    other = client.create_run(run.info.experiment_id, tags={COMMIT: "f" * 40})
+    client.log_metric(other.info.run_id, "score", 0.5)
+    client.set_terminated(other.info.run_id)
     whole = joined(notebook, until("read", wrong))
     shown = execute(whole, tmp_path, environment, go_on=True)
     assert 'error: reading gs://our-bucket: experiment "nobody\'s" has no runs' in shown[-1]
@@ -279,6 +282,7 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
     ]
     assert outside.sha[:10] in tables[1]
     assert "0.75" in tables[1]
+    assert tables[2].startswith(f"### {outside.sha[:10]} and ffffffffff")
 
 
 # -- the file ------------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """`kaggleops compare`: what changed between two commits, and did it help?"""
 
 import math
+import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 import sqlalchemy as sa
+from IPython.core.interactiveshell import InteractiveShell
 
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import UsageError
@@ -216,6 +219,34 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     done = kaggleops("compare", "v1", "nobody", *bucket, **here)
     assert done.code == 2
     assert "nothing is called so" in done.error
+
+
+def test_one_cell_of_a_notebook_shows_it_all(
+    lab: Lab,
+    tmp_path: Path,
+    empty_index: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "index.db").write_bytes(empty_index.read_bytes())
+    monkeypatch.setenv("KAGGLEOPS_INDEX", f"sqlite:///{tmp_path / 'index.db'}")
+    monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(lab.repository.folder)
+    shell = InteractiveShell()
+    shell.run_cell(f"import kaggleops; bucket = {str(lab.bucket)!r}")
+    found = shell.run_cell("kaggleops.compare('v1', 'idea', bucket=bucket)").result
+    assert repr(found) == to_markdown(found.comparison)
+    assert found.table.loc["jaccard", "difference"].endswith("paired by fold ▲")
+    assert found.to_dict()["params"] == {"lr": ["0.1", "0.2"]}
+    shown = shell.display_formatter.format(found)[0]["text/html"]
+    [page] = re.findall('<iframe sandbox srcdoc="([^"]*)"', shown)
+    assert unescape(page) == found.page
+    assert "+lr = 0.2" in found.page
+    capsys.readouterr()
+    shell.run_cell("kaggleops.compare('v1', 'nobody', bucket=bucket)")
+    said = capsys.readouterr().out.strip()
+    assert said.startswith("error: looking for 'nobody': nothing is called so.")
+    assert "\n" not in said
 
 
 @pytest.mark.browser

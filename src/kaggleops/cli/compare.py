@@ -1,15 +1,13 @@
 """`kaggleops compare`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
-from kaggleops.cli.indexed import asked
+from kaggleops.cli.comparison import compared
 from kaggleops.cli.options import (
-    bucket_at,
     bucket_of,
     bucket_option,
     direction_option,
@@ -18,11 +16,9 @@ from kaggleops.cli.options import (
     json_option,
 )
 from kaggleops.cli.output import err, out, print_json, print_table
-from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.reports.comparing import Comparison
-    from kaggleops.reports.history import History
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
@@ -77,39 +73,20 @@ def compare_command(
     Each is a commit, branch, tag, run id, run name or `best` (by --metric). One alone is compared
     with the nearest commit before it that has runs.
     """
-    from kaggleops.project.git_history import repository_around
-    from kaggleops.reports.comparing import compare
-    from kaggleops.reports.comparison_page import page
     from kaggleops.reports.comparison_text import to_json, to_markdown
-    from kaggleops.reports.out_of_fold import reader
-    from kaggleops.reports.selecting import Selector
 
-    if lower_is_better is not None and not metrics:
-        option = "--lower-is-better" if lower_is_better else "--higher-is-better"
-        raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
     place = bucket_of(bucket)
-    repository = repository_around(Path.cwd())
-    rows = reader(bucket_at(place))
-    # As git takes them: from here. It runs at the repository's top.
-    shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
-
-    def answer(history: "History") -> "tuple[Comparison, str]":
-        metric = metrics[0] if metrics else None
-        selector = Selector(history, repository, experiment, metric, lower_is_better)
-        sides = [selector.find(name) for name in names]
-        if len(sides) == 1:
-            sides.insert(0, selector.before(sides[0]))
-        found = compare(
-            sides,
-            repository,
-            metrics=metrics,
-            lower_is_better=lower_is_better,
-            rows=rows,
-            paths=shown,
-        )
-        return found, page(found, history) if html or to_run else ""
-
-    found, written = asked(place, index, answer)
+    done = compared(
+        names,
+        place,
+        index,
+        experiment=experiment,
+        metrics=metrics,
+        lower_is_better=lower_is_better,
+        paths=paths,
+        with_page=bool(html or to_run),
+    )
+    found, written = done.comparison, done.page
     if html is not None:
         html.write_text(written, encoding="utf-8")
     if to_run:

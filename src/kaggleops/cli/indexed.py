@@ -112,7 +112,8 @@ def _refresh(url: str, place: str, *, full: bool) -> None:
 
     # It says that it makes its tables, whoever asked for them.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    with Progress(console=err, transient=True) as bar:
+    # In a notebook rich would ask for ipywidgets.
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Bringing the bucket into the index", total=None)
         index = Index(url, EntityStore(bucket_at(place)))
         try:
