@@ -96,6 +96,14 @@ def test_what_is_merely_old_is_replaced(
     assert project.files()["exp1/oof.csv"] == b"new content"
 
 
+def test_data_may_be_linked_to_another_disk(project: Project, manifest: Manifest) -> None:
+    elsewhere = project.folder.with_name("large-disk")
+    elsewhere.mkdir()
+    (project.folder / "data").symlink_to(elsewhere)
+    fetch(manifest)
+    assert (elsewhere / "exp1/oof.csv").read_bytes() == b"a,b\n"
+
+
 def test_skip_if_exist_takes_whatever_is_there(bucket: Bucket, project: Project) -> None:
     fill(bucket, exp1__a=b"theirs", exp1__b=b"theirs")
     source = {"source": f"{bucket.uri}/exp1", "skip_if_exist": True, "destination": "mine"}
@@ -264,6 +272,30 @@ def test_a_broken_lock_is_named(project: Project) -> None:
     project.lock.write_text("<<<<<<< HEAD\n")
     with pytest.raises(UsageError, match=r"resources.lock: it is no lock .*Take it from git"):
         fetch(manifest)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("oof.csv", "../../../evil"), r"'../../../evil' names no file"),
+        (("oof.csv", "/nowhere/x"), r"'/nowhere/x' names no file"),
+        (("crc32c:", "crc64:"), r"csv has no size, or no checksum"),
+        (('"size": 4', '"size": -1'), r"csv has no size, or no checksum"),
+    ],
+)
+def test_a_hostile_lock_fetches_nothing(
+    wrong: tuple[str, str], said: str, project: Project, manifest: Manifest
+) -> None:
+    lock(manifest)
+    text = project.lock.read_text()
+    files = text.index('"files"', text.index('"files"') + 1)  # behind what was asked for
+    project.lock.write_text(text[:files] + text[files:].replace(*wrong))
+    with pytest.raises(UsageError, match=said):
+        fetch(manifest)
+    assert project.files("") == {
+        "config/data/resources.yaml": manifest.path.read_bytes(),
+        "config/data/resources.lock": project.lock.read_bytes(),
+    }
 
 
 def test_no_manifest(tmp_path: Path) -> None:

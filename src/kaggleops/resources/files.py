@@ -108,3 +108,6 @@ _START: dict[str, Callable[[], Any]] = {
     "md5": lambda: hashlib.md5(usedforsecurity=False),
     "sha256": hashlib.sha256,
 }
+
+KINDS = frozenset(_START)
+"""Of the checksums that can be computed."""

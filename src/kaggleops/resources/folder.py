@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from kaggleops.bucket.keys import HIDDEN_FOLDER
+from kaggleops.bucket.keys import is_key
 from kaggleops.resources.files import File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 
@@ -19,11 +19,8 @@ class FolderOrigin(Origin):
 
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Read every file: nothing else tells its checksum."""
-        names = [
-            path.relative_to(self._folder).as_posix()
-            for path in self._folder.rglob("*")
-            if path.is_file() and path.relative_to(self._folder).parts[0] != HIDDEN_FOLDER
-        ]
+        found = (path for path in self._folder.rglob("*") if path.is_file())
+        names = filter(is_key, (path.relative_to(self._folder).as_posix() for path in found))
         wanted = chosen(map(File, names), patterns, f"listing {self._uri}")
         return [self._described(file.name) for file in wanted]
 

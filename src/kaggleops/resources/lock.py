@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
-from kaggleops.resources.files import File
+from kaggleops.resources.files import KINDS, File, kind_of
 from kaggleops.resources.manifest import Manifest, Resource
 
 LOCK = "resources.lock"
@@ -97,8 +98,19 @@ def _written_files(files: Sequence[File]) -> str:
 
 
 def _locked(fields: Mapping[str, Any]) -> Locked:
-    files = tuple(
-        File(name, int(each["size"]), str(each["version"]), str(each["checksum"]))
-        for name, each in fields["files"].items()
-    )
+    files = tuple(_file(name, each) for name, each in fields["files"].items())
     return Locked(dict(fields["asked"]), str(fields.get("origin", "")), files)
+
+
+def _file(name: str, fields: Mapping[str, Any]) -> File:
+    """Return a file of the lock, which may be somebody else's: its name becomes a path.
+
+    Raises:
+        ValueError: it is none that could be fetched.
+    """
+    file = File(name, int(fields["size"]), str(fields["version"]), str(fields["checksum"]))
+    if not is_key(name):
+        raise ValueError(f"{name!r} names no file below a destination")
+    if file.size < 0 or kind_of(file.checksum) not in KINDS:
+        raise ValueError(f"{name} has no size, or no checksum of a known kind")
+    return file
