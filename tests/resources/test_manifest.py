@@ -62,7 +62,18 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("a: {source: gs://b-1, destination: .}", r"is not for data"),
         ("a: {source: gs://b-1, destination: x}\nb: {source: gs://b-1, destination: ./x/}",
          r"a and b have one destination, x"),
-        ("a: {source: gs://B}", r"'B' cannot be the name of a bucket"),
+        ("a: {source: gs://b-1, destination: a/n}\nb: {source: gs://b-1, destination: a/n/x/y}\n"
+         "c: {source: gs://b-1, destination: a/n-2}", r"b's destination a/n/x/y lies in a's"),
+        ("a: {source: gs://b-1, destination: ~/in}", r"~/in lies outside the project"),
+        ('a: {source: gs://b-1, destination: "data/\\0x"}', r"line 1: a: .* is not for data"),
+        ("\na: {source: gs://B}", r"line 2: gs://B: 'B' cannot be the name of a bucket"),
+        ("\na: {source: gs://b-1, description: \x07}", r"line 2: '\\x07' is no character that"),
+        ("\na: {source: gs://b-1, description: 2020-13-45}", r"line 2: .*month must be in 1"),
+        ("\na: {source: gs://b-1, skip_if_exist: !!bool maybe}", r"line 2: .*'maybe'"),
+        ("? [a, b]\n: {source: gs://b-1}", r"line 1: an entry's name is text"),
+        ("<<: {a: {source: gs://b-1}}", r"line 1: an entry's name is text"),
+        ("a: " + "[" * 3000, r"nested too deep"),
+        ("a: {source: gs://b-1, files: [{x: y}]}", r"a: .* names no file"),
         ("a: {source: s3://b/x}", r"'s3://b/x' is no source. Use gs://"),
         ("a: {source: kaggle://tweets}", r"names nothing on Kaggle"),
         ("a: {source: kaggle://models/ada/net/pyTorch/base}", r"names nothing on Kaggle"),
@@ -74,12 +85,19 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("a: {source: https://example.org/x}", r"a has no checksum"),
         ("a: {source: https://example.org/x, checksum: abc}", r"'abc' is no checksum"),
         ("a: {source: https://example.org}", r"names no file"),
+        ("a: {source: https://example.org/.., checksum: x}", r"names no file"),
+        ("a: {source: 'https://[example.org/x'}", r"names no file"),
     ],
 )  # fmt: skip
 def test_a_wrong_manifest(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
         parse_manifest(text, PATH)
-    assert "resources.yaml" in str(raised.value) or "bucket" in str(raised.value)
+    assert "resources.yaml" in str(raised.value)
+
+
+def test_entries_may_share_what_they_say() -> None:
+    shared = "a: &a {source: gs://b-1/x, files: [x]}\nb: {<<: *a, destination: b}\n"
+    assert parse_manifest(shared, PATH)["b"].files == ("x",)
 
 
 def test_an_empty_one_and_an_unknown_name(tmp_path: Path) -> None:

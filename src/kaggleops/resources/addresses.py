@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+from kaggleops.bucket.keys import is_key
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 
@@ -91,17 +92,32 @@ def parse_address(text: str, doing: str) -> Address:
     scheme = text.partition(":")[0].lower()
     match scheme:
         case "gs" | "bucket+file":
-            return InBucket(bucket_uri(text))
+            return _in_bucket(text, doing)
         case "kaggle":
             return _on_kaggle(text, doing)
         case "runs":
             return _of_run(text, doing)
         case "http" | "https":
-            found = OnTheWeb(text)
-            if not urlsplit(text).netloc or not found.name:
-                raise UsageError(doing, f"{text} names no file", KNOWN)
-            return found
+            return _on_the_web(text, doing)
     raise UsageError(doing, f"{text!r} is no source", KNOWN)
+
+
+def _in_bucket(text: str, doing: str) -> InBucket:
+    try:
+        return InBucket(bucket_uri(text))
+    except UsageError as error:
+        raise UsageError(doing, f"{text}: {error.problem}", error.hint) from error
+
+
+def _on_the_web(text: str, doing: str) -> OnTheWeb:
+    try:
+        found = OnTheWeb(text)
+        valid = urlsplit(text).hostname and is_key(found.name)
+    except ValueError:  # a bracket that nothing closes
+        valid = False
+    if not valid:
+        raise UsageError(doing, f"{text} names no file", KNOWN)
+    return found
 
 
 def _on_kaggle(text: str, doing: str) -> OnKaggle:

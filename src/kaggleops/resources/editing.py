@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from kaggleops.errors import UsageError
+from kaggleops.resources.entries import entry_lines
 from kaggleops.resources.lock import read_lock, write_lock
 from kaggleops.resources.manifest import (
     FIELDS,
     MANIFEST,
     Manifest,
-    entry_lines,
     find_manifest,
     parse_manifest,
     read_manifest,

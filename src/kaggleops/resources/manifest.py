@@ -7,16 +7,16 @@ written down beside it, in `resources.lock` (lock.py).
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
 from kaggleops.resources.addresses import Address, OfRun, OnTheWeb, parse_address
+from kaggleops.resources.entries import entries_of, value_of
 from kaggleops.resources.files import check_checksum
 
 MANIFEST = Path("config/data/resources.yaml")
@@ -153,46 +153,16 @@ def parse_manifest(text: str, path: Path) -> Manifest:
         UsageError: it cannot be understood; the message names the line.
     """
     doing = f"reading {path}"
-    try:
-        lines = entry_lines(text, doing)
-        content = yaml.safe_load(text) or {}
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UsageError(doing, f"{line}{error.problem}", "Check its indentation.") from error
-    for name in content:
+    resources = {}
+    for line, key, node in entries_of(text, doing):
+        there = f"{doing}, line {line}"
+        name = value_of(key, there)
         if not isinstance(name, str):  # 2020, or yes
-            hint = "Put it in quotes."
-            raise UsageError(
-                doing, f"{name!r} is of the type {type(name).__name__}, and no name", hint
-            )
-    resources = {
-        name: _resource(name, fields, f"{doing}, line {lines[name]}")
-        for name, fields in content.items()
-    }
-    _refuse_shared_destinations(list(resources.values()), doing)
+            problem = f"{name!r} is of the type {type(name).__name__}, and no name"
+            raise UsageError(there, problem, "Put it in quotes.")
+        resources[name] = _resource(name, value_of(node, there), there)
+    _refuse_shared_destinations(resources.values(), doing)
     return Manifest(path, resources)
-
-
-def entry_lines(text: str, doing: str) -> dict[str, int]:
-    """Return on which line each entry begins, from 1.
-
-    Raises:
-        UsageError: it is no mapping, or has a name twice, which YAML would pass over.
-        yaml.MarkedYAMLError: it is no YAML.
-    """
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    if node is None:
-        return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(doing, "it is no mapping of names to entries", "Write NAME:, and below it")
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        line = key.start_mark.line + 1
-        if key.value in lines:
-            problem = f"lines {lines[key.value]} and {line} both declare {key.value}"
-            raise UsageError(doing, problem, "Give one of them another name.")
-        lines[key.value] = line
-    return lines
 
 
 def _resource(name: str, fields: Any, doing: str) -> Resource:
@@ -202,8 +172,8 @@ def _resource(name: str, fields: Any, doing: str) -> Resource:
         raise UsageError(doing, f"{name} has no source", "Add `source: gs://BUCKET/PREFIX`.")
     _check_fields(name, fields, doing)
     files = tuple(map(str, fields.get("files") or ()))
-    for each in files:
-        if not is_key(each):
+    for each, said in zip(files, fields.get("files") or (), strict=True):
+        if not isinstance(said, str | int | float) or not is_key(each):
             raise UsageError(doing, f"{name}: {each!r} names no file below its source")
     made = Resource(
         **{
@@ -248,19 +218,27 @@ def _checked(resource: Resource, doing: str) -> Resource:
 def _destination(name: str, text: str, doing: str) -> str:
     """Return the folder below the project."""
     folder = os.path.normpath(text)
-    if Path(folder).is_absolute() or folder == ".." or folder.startswith("../"):
+    if folder[0] in "/~" or folder == ".." or folder.startswith("../"):
         problem = f"{name}: its destination {text} lies outside the project"
         raise UsageError(doing, problem, f"Write a folder in it, such as data/{name}.")
-    if folder == "." or folder.split("/")[0] == ".git":
-        problem = f"{name}: its destination {text} is not for data"
+    if not is_key(folder) or folder.split("/")[0] == ".git":
+        problem = f"{name}: its destination {text!r} is not for data"
         raise UsageError(doing, problem, f"Write a folder such as data/{name}.")
     return folder
 
 
-def _refuse_shared_destinations(resources: Sequence[Resource], doing: str) -> None:
-    taken: dict[str, str] = {}
-    for each in resources:
-        if other := taken.get(each.destination):
-            problem = f"{other} and {each.name} have one destination, {each.destination}"
+def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> None:
+    """Refuse resources that could overwrite each other's files.
+
+    Raises:
+        UsageError: two have one destination, or one's lies in the other's.
+    """
+    # In this order, what lies in a folder follows right behind it.
+    ordered = sorted(resources, key=lambda each: each.destination.split("/"))
+    for outer, inner in pairwise(ordered):
+        if outer.destination == inner.destination:
+            problem = f"{outer.name} and {inner.name} have one destination, {inner.destination}"
             raise UsageError(doing, problem, "Give each a folder of its own.")
-        taken[each.destination] = each.name
+        if inner.destination.startswith(f"{outer.destination}/"):
+            problem = f"{inner.name}'s destination {inner.destination} lies in {outer.name}'s"
+            raise UsageError(doing, problem, "Give each a folder of its own.")
