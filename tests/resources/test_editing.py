@@ -15,7 +15,7 @@ from kaggleops.resources.locking import fetch
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.resources.pushing import push
 
-from .conftest import Project
+from .conftest import Project, fill
 
 TEXT = """\
 # What this project reads.
@@ -51,6 +51,19 @@ def test_adding_only_adds(path: Path) -> None:
     new = find_manifest(path.parent)["new"]
     assert new == manifest["new"]
     assert (new.files, new.skip_if_exist) == (("a", "*.csv"), True)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("last", [b"", b"\n", b"\n\n\n"])
+def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
+    before = (TEXT.rstrip().encode() + last).replace(b"\n", end)
+    path.write_bytes(before)
+    add_entries(path, {"new": {"source": "gs://b-1/new"}})
+    after = path.read_bytes()
+    assert after.startswith(before)
+    assert after.count(b"\n") == after.count(end)
+    remove_entry(path, "new")
+    assert path.read_bytes().rstrip() == before.rstrip()
 
 
 @pytest.mark.parametrize(
@@ -121,12 +134,33 @@ def test_what_is_pushed_is_declared_and_is_what_comes(bucket: Bucket, project: P
     assert (folder / "deep/a.csv").read_bytes() == b"a\n"
     with pytest.raises(UsageError, match="declares exp7 already"):
         push(path, folder, f"{bucket.uri}/data/exp7", "exp7")
+    remove_entry(path, "exp7")
     (folder / "b.bin").write_bytes(b"else")
     with pytest.raises(ConflictError, match="another file is there already"):
         push(path, folder, f"{bucket.uri}/data/exp7", "exp8")
     with pytest.raises(UsageError, match="there is no folder"):
         push(path, project.folder / "nothing", bucket.uri, "exp9")
-    assert list(find_manifest(project.folder).resources) == ["exp7"]
+    assert not find_manifest(project.folder).resources
+
+
+def test_nothing_goes_before_its_entry_is_right(bucket: Bucket, project: Project) -> None:
+    path = project.folder / MANIFEST
+    path.write_text("words: {source: gs://b-1/words}\n")
+    for folder in ("my data", "data/words/deep", "data/tweets"):
+        (project.folder / folder).mkdir(parents=True)
+        (project.folder / folder / "a").write_text("a")
+    for folder, name, said in (
+        ("my data", "my data", "'my data' is no name"),
+        ("data/words/deep", "deep", "lies in words's"),
+        ("data/words", "words-2", "have one destination"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            push(path, project.folder / folder, f"{bucket.uri}/new", name)
+    fill(bucket, new__sub__theirs=b"1")
+    with pytest.raises(ConflictError, match="new holds other files, such as sub/theirs"):
+        push(path, project.folder / "data/tweets", f"{bucket.uri}/new", "tweets")
+    assert [entry.key for entry in bucket.list()] == ["new/sub/theirs"]
+    assert list(find_manifest(project.folder).resources) == ["words"]
 
 
 ARTICLE = """
@@ -166,6 +200,12 @@ def test_the_articles_list_becomes_entries(project: Project) -> None:
         ("x = [{'bucket': os.environ['B']}]", "line 1: a value there is computed"),
         ("\nx = [{'bucket': 'b', 'blobb': 'x'}]", "line 2: 'blobb' is unknown. There are: bucket"),
         ("x = [", "was never closed"),
+        ("x = " + "[" * 5000, "nested|nesting"),
+        ("\nx = [{'bucket': 'b', 'files': 5}]", "line 2: 'files' is a list of names, not 5"),
+        ("x = [{'bucket': 'b', 'files': {'a': 1}}]", "'files' is a list of names, not {'a': 1}"),
+        ("x = [{'bucket': 'b', [1]: 2}]", "line 1: a value there is computed"),
+        ("x = [{'bucket': 'b', 'skip_if_exist': 'False'}]", "is True or False, not 'False'"),
+        ("x = [{'bucket': 'b', 'blob': 5}]", "'blob' is text, not 5"),
         (None, "No such file"),
     ],
 )
@@ -178,6 +218,7 @@ def test_a_list_that_cannot_be_imported(text: str | None, said: str, tmp_path: P
 
 def test_only_destinations_outside_are_moved() -> None:
     assert inside_project("x", {"destination": "/kaggle/input/x"})["destination"] == "data/x"
+    assert inside_project("x", {"destination": "~/in"})["destination"] == "data/x"
     assert inside_project("x", {"destination": "a/b"})["destination"] == "a/b"
     assert inside_project("x", {"destination": ""})["destination"] == ""
 
@@ -199,3 +240,5 @@ def test_the_commands(project: Project, bucket: Bucket) -> None:
     done = CliRunner().invoke(main, ["data", "add", "tweets", "gs://b-1/x"])
     assert done.exit_code == 2
     assert "both declare tweets" in done.stderr
+    done = CliRunner(env={"MLFLOW_TRACKING_URI": None}).invoke(main, ["data", "push", "words"])
+    assert "Say where: kaggleops data push words gs://BUCKET/data/words" in done.stderr

@@ -76,7 +76,8 @@ def push_command(
     from kaggleops.resources.pushing import push
 
     name = name or folder.resolve().name
-    target = uri or f"{bucket_of(None)}/data/{name}"
+    how = f"Say where: kaggleops data push {folder} gs://BUCKET/data/{name}"
+    target = uri or f"{bucket_of(None, how)}/data/{name}"
     with bytes_going("Pushing") as (begin, progress):
         path = manifest_here(Path.cwd())
         locked = push(path, folder, target, name, description, begin, progress)

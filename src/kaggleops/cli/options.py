@@ -53,19 +53,20 @@ def in_a_folder(
     return file
 
 
-def bucket_of(named: str | None) -> str:
+def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a folder)") -> str:
     """Return the bucket to use: the one named, or the default.
+
+    Args:
+        named: the one named, if one is.
+        how: what to say of how one is named.
 
     Raises:
         UsageError: there is none, or it is no bucket's address.
     """
     found = named or default_bucket(Path())
     if found is None:
-        raise UsageError(
-            "choosing a bucket",
-            "none is named",
-            "Add --bucket gs://BUCKET (or a folder), or write `bucket: …` into config/local.yaml.",
-        )
+        hint = f"{how}, or write `bucket: …` into config/local.yaml."
+        raise UsageError("choosing a bucket", "none is named", hint)
     return bucket_uri(found)
 
 

@@ -20,6 +20,7 @@ from kaggleops.resources.manifest import (
     find_manifest,
     parse_manifest,
     read_manifest,
+    read_text,
 )
 
 _HEAD = """\
@@ -49,15 +50,28 @@ def add_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> Manifes
     Raises:
         UsageError: the manifest or an entry is not right; nothing has been written.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else _HEAD
-    for name, fields in entries.items():
-        said = {field: fields[field] for field in FIELDS if fields.get(field)}
-        entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
-        text = f"{text.rstrip()}\n\n{entry}" if text.strip() else entry
-    manifest = parse_manifest(text, path)
+    text, manifest = with_entries(path, entries)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, text)
     return manifest
+
+
+def with_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[str, Manifest]:
+    """Return what `add_entries` would write, and the manifest that this is.
+
+    Raises:
+        UsageError: the manifest or an entry is not right.
+    """
+    text = read_text(path) if path.exists() else _HEAD
+    end = "\r\n" if "\r\n" in text else "\n"
+    for name, fields in entries.items():
+        said = {field: fields[field] for field in FIELDS if fields.get(field)}
+        entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
+        if text.strip():
+            text += "" if text.endswith("\n") else end
+            text += "" if text.endswith(2 * end) else end
+        text += entry.replace("\n", end)
+    return text, parse_manifest(text, path)
 
 
 def remove_entry(path: Path, name: str) -> Manifest:
@@ -71,7 +85,7 @@ def remove_entry(path: Path, name: str) -> Manifest:
     manifest = read_manifest(path)
     locked = read_lock(manifest)
     _ = manifest[name]
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = read_text(path).splitlines(keepends=True)
     begin = entry_lines("".join(lines), f"reading {path}")[name] - 1
     end = begin + 1
     body = end
@@ -98,5 +112,5 @@ def _comment_above(lines: list[str], begin: int) -> int:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(text.encode())  # as text, its line endings would be this machine's
     temporary.replace(path)

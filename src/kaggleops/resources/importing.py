@@ -12,6 +12,7 @@ from typing import Any
 
 from kaggleops.errors import UsageError
 
+_TEXTS = ("bucket", "blob", "subblob", "destination", "description")
 _KEYS = ("bucket", "blob", "subblob", "files", "destination", "skip_if_exist", "description")
 
 Entries = dict[str, dict[str, Any]]
@@ -27,8 +28,9 @@ def read_list(file: Path) -> Entries:
     doing = f"importing {file}"
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(doing, str(error)) from error
+    # Python gives up on brackets that are nested too deep in more than one way.
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(doing, str(error) or "it is nested too deep") from error
     entries: Entries = {}
     for line, item in _items(tree, doing):
         name, fields = _entry(item, f"{doing}, line {line}")
@@ -54,7 +56,7 @@ def _items(tree: ast.AST, doing: str) -> Iterator[tuple[int, Mapping[str, Any]]]
             continue
         try:
             yield node.lineno, ast.literal_eval(node)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: a list as a key
             problem = "a value there is computed, and the file is not run"
             raise UsageError(f"{doing}, line {node.lineno}", problem, "Write it out.") from error
 
@@ -63,23 +65,36 @@ def _entry(item: Mapping[str, Any], doing: str) -> tuple[str, dict[str, Any]]:
     if unknown := [key for key in item if key not in _KEYS]:
         hint = f"There are: {', '.join(_KEYS)}."
         raise UsageError(doing, f"{unknown[0]!r} is unknown", hint)
-    bucket = str(item["bucket"]).removeprefix("gs://")
-    parts = [str(item.get(key) or "").strip("/") for key in ("blob", "subblob")]
+    said = {key: "" if item.get(key) is None else item[key] for key in _KEYS}
+    for key in _TEXTS:
+        if not isinstance(said[key], str):
+            raise UsageError(doing, f"{key!r} is text, not {said[key]!r}", "Put it in quotes.")
+    if not isinstance(said["skip_if_exist"] or False, bool):
+        problem = f"'skip_if_exist' is True or False, not {said['skip_if_exist']!r}"
+        raise UsageError(doing, problem, "Write it without quotes.")
+    bucket = said["bucket"].removeprefix("gs://")
+    parts = [said[key].strip("/") for key in ("blob", "subblob")]
     place = "/".join([bucket.strip("/"), *filter(None, parts)])
-    files = item.get("files") or []
     fields = {
         "source": f"gs://{place}",
-        "files": [files] if isinstance(files, str) else list(files),
-        "destination": str(item.get("destination") or "").rstrip("/"),
-        "skip_if_exist": bool(item.get("skip_if_exist", False)),
-        "description": str(item.get("description") or ""),
+        "files": _files(said["files"] or [], doing),
+        "destination": said["destination"].rstrip("/"),
+        "skip_if_exist": said["skip_if_exist"] or False,
+        "description": said["description"],
     }
     name = re.sub(r"[^\w.-]+", "-", PurePosixPath(place).name).strip("-._")
     return name or "resource", fields
 
 
+def _files(said: Any, doing: str) -> list[str]:
+    files = [said] if isinstance(said, str) else said
+    if not isinstance(files, list | tuple) or not all(isinstance(each, str) for each in files):
+        raise UsageError(doing, f"'files' is a list of names, not {said!r}", "Write ['a', 'b'].")
+    return list(files)
+
+
 def inside_project(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry whose destination lies in the project: data/NAME, where its own does not."""
     folder = PurePosixPath(str(fields["destination"]))
-    outside = folder.is_absolute() or ".." in folder.parts
+    outside = folder.is_absolute() or ".." in folder.parts or str(folder).startswith("~")
     return {**fields, "destination": f"data/{name}"} if outside else dict(fields)

@@ -138,12 +138,19 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         UsageError: it cannot be read or understood; the message names the line.
     """
-    doing = f"reading {path}"
+    return parse_manifest(read_text(path), path)
+
+
+def read_text(path: Path) -> str:
+    """Return a manifest's text with its own line endings.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(doing, str(error)) from error
-    return parse_manifest(text, path)
+        raise UsageError(f"reading {path}", str(error)) from error
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:

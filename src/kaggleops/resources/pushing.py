@@ -1,14 +1,14 @@
 """Upload a folder and declare it: the link is written down before anyone needs it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from kaggleops.bucket import ABSENT, ConflictError, open_bucket
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
 from kaggleops.bucket.keys import check_key
 from kaggleops.errors import UsageError
-from kaggleops.resources.editing import add_entries
+from kaggleops.resources.editing import add_entries, with_entries
 from kaggleops.resources.fetching import WORKERS
 from kaggleops.resources.lock import Locked
 from kaggleops.resources.locking import lock
@@ -41,7 +41,8 @@ def push(
         progress: is called with the bytes that have gone.
 
     Raises:
-        UsageError: there is nothing to upload, or the manifest has that name already.
+        UsageError: there is nothing to upload, the manifest has that name already, or what it
+            would say is not right.
         ConflictError: something else is at that place.
     """
     doing = f"pushing {folder}"
@@ -56,7 +57,13 @@ def push(
     for key in keys.values():
         check_key(key, doing)
     bucket = open_bucket(uri)
+    project = path.parents[len(MANIFEST.parts) - 1].resolve()
+    inside = folder.resolve().is_relative_to(project) and folder.resolve() != project
+    destination = folder.resolve().relative_to(project).as_posix() if inside else ""
+    fields = {"source": bucket.uri, "destination": destination, "description": description}
+    with_entries(path, {name: fields})  # before anything goes: what is not right is not declared
     bucket.prepare()
+    _refuse_others(bucket, set(keys.values()), doing)
     begin(sum(file.stat().st_size for file in files))
 
     def upload(file: Path) -> None:
@@ -69,8 +76,16 @@ def push(
 
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="push") as pool:
         all_of(pool.submit(partial(upload, file)) for file in files)
-    project = path.parents[len(MANIFEST.parts) - 1].resolve()
-    inside = folder.resolve().is_relative_to(project) and folder.resolve() != project
-    destination = folder.resolve().relative_to(project).as_posix() if inside else ""
-    fields = {"source": bucket.uri, "destination": destination, "description": description}
     return lock(add_entries(path, {name: fields}), [name])[name]
+
+
+def _refuse_others(bucket: Bucket, keys: Set[str], doing: str) -> None:
+    """Refuse a place that holds anything else: the entry would mean that, too.
+
+    Raises:
+        ConflictError: it does.
+    """
+    other = next((entry.key for entry in bucket.list() if entry.key not in keys), None)
+    if other is not None:
+        problem = f"{bucket.uri} holds other files, such as {other}"
+        raise ConflictError(doing, problem, f"Push it to a place of its own: {bucket.uri}/….")
