@@ -66,10 +66,10 @@ def compare(manifest: Manifest, names: Sequence[str] = ()) -> list[Status]:
 def _status(
     resource: Resource, locked: Locked | None, manifest: Manifest, placed: Placed
 ) -> Status:
-    folder = folder_for(resource, manifest.project)
+    folder = folder_for(resource, manifest)
     if locked is None:
         return Status(resource, None, False, folder)
-    mounted = mounted_at(resource, locked)
+    mounted = mounted_at(resource, locked, manifest, placed)
     status = Status(resource, locked, not locked.holds_for(resource), mounted or folder)
     for file in locked.files:
         path = status.folder / file.name

@@ -92,10 +92,12 @@ def fetch(
         new = [each for each in resources if not _is_locked(each, locked)]
         if new:
             locked |= _listed(manifest, new) if dry_run else _lock(manifest, new, placed, progress)
-        found = {each.name: mounted_at(each, locked[each.name]) for each in resources}
+        found = {
+            each.name: mounted_at(each, locked[each.name], manifest, placed) for each in resources
+        }
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
-        steps = steps_for(wanted, locked, placed, lambda each: folder_for(each, manifest.project))
+        steps = steps_for(wanted, locked, placed, lambda each: folder_for(each, manifest))
         if only is not None:
             steps = [step for step in steps if step.file.name in set(only)]
         total = sum(len(locked[each.name].files) for each in wanted)
@@ -122,7 +124,7 @@ def _lock(
     for resource in resources:
         origin = origin_of(resource, manifest.project)
         before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
-        taking = _Taking(origin, Staging(folder_for(resource, manifest.project)), placed, progress)
+        taking = _Taking(origin, Staging(folder_for(resource, manifest)), placed, progress)
         files = taking.known(origin.list(resource.files), before)
         locked[resource.name] = Locked(resource.asked, origin.name, files)
     write_lock(manifest, locked)

@@ -8,20 +8,19 @@
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from kaggleops.platforms import detect
 from kaggleops.platforms.machine import Platform
-from kaggleops.resources.addresses import OnKaggle
+from kaggleops.resources.fetching import state_of
 from kaggleops.resources.files import File
 from kaggleops.resources.lock import Locked
-from kaggleops.resources.manifest import Resource
+from kaggleops.resources.manifest import Manifest, Resource
+from kaggleops.resources.mounts import folder_of, is_called, mounts_of
+from kaggleops.resources.placed import Placed
 
 DATA_ROOT = "KAGGLEOPS_DATA"
 """The environment variable for the folder below which destinations lie, if not the project's."""
-
-_DEPTH = 6  # of the folders below /kaggle/input: models/owner/model/framework/variation/version
 
 
 def data_root(project: Path, platform: Platform | None = None) -> Path:
@@ -37,39 +36,43 @@ def data_root(project: Path, platform: Platform | None = None) -> Path:
     return platform.folder / "kaggleops" if platform.name == "runpod" else project
 
 
-def folder_for(resource: Resource, project: Path, platform: Platform | None = None) -> Path:
-    """Return the folder that a resource's files are fetched to."""
+def folder_for(resource: Resource, manifest: Manifest, platform: Platform | None = None) -> Path:
+    """Return the folder that a resource's files are fetched to; no other's are."""
     platform = platform or detect()
     if platform.name == "kaggle-image" and platform.inputs:
-        return platform.inputs / _called(resource)
-    return data_root(project, platform) / resource.destination
+        return platform.inputs / folder_of(resource, manifest.resources.values())
+    return data_root(manifest.project, platform) / resource.destination
 
 
-def mounted_at(resource: Resource, locked: Locked, platform: Platform | None = None) -> Path | None:
+def mounted_at(
+    resource: Resource,
+    locked: Locked,
+    manifest: Manifest,
+    placed: Placed,
+    platform: Platform | None = None,
+) -> Path | None:
     """Return the folder where the platform has mounted a resource; None if it has not.
 
     A folder counts that is called as the resource or as its source on Kaggle, and has all of the
-    files with their sizes: where Kaggle mounts what has changed more than once.
+    files with their sizes. Where it may as well be another's of the manifest, they are read.
+
+    Args:
+        resource: which.
+        locked: what it came to.
+        manifest: the manifest that declares it.
+        placed: what is known of this disk.
+        platform: this machine's by default.
     """
     platform = platform or detect()
     if platform.name != "kaggle" or platform.inputs is None:
         return None
-    names = {resource.name, _called(resource)}
-    return next(
-        (
-            folder
-            for folder in _folders(platform.inputs)
-            if folder.name in names and all(_is_there(folder, file) for file in locked.files)
-        ),
-        None,
-    )
-
-
-def _called(resource: Resource) -> str:
-    """Return the last part of what a resource is called on Kaggle, or its name."""
-    if isinstance(resource.address, OnKaggle):
-        return resource.address.ref.rpartition("/")[2]
-    return resource.name
+    for folder in mounts_of(resource, platform.inputs):
+        if all(_is_there(folder, file) for file in locked.files) and (
+            not _may_be_anothers(folder.relative_to(platform.inputs), resource, manifest)
+            or all(state_of(folder / file.name, file, placed) == "right" for file in locked.files)
+        ):
+            return folder
+    return None
 
 
 def _is_there(folder: Path, file: File) -> bool:
@@ -77,13 +80,9 @@ def _is_there(folder: Path, file: File) -> bool:
     return path.is_file() and path.stat().st_size == file.size
 
 
-def _folders(top: Path, depth: int = _DEPTH) -> Iterator[Path]:
-    """Yield the folders below one, the nearer first."""
-    try:
-        below = sorted(each for each in top.iterdir() if each.is_dir())
-    except OSError:
-        return
-    yield from below
-    if depth > 1:
-        for each in below:
-            yield from _folders(each, depth - 1)
+def _may_be_anothers(folder: Path, resource: Resource, manifest: Manifest) -> bool:
+    return any(
+        is_called(folder, other)
+        for other in manifest.resources.values()
+        if other.address != resource.address
+    )

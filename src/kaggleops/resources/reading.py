@@ -65,9 +65,9 @@ class LocalResource:
         self._manifest = manifest
         self._resource = resource
         self._locked = locked
-        self._mounted = mounted_at(resource, locked)
-        self._folder = self._mounted or folder_for(resource, manifest.project)
         self._placed = Placed(data_root(manifest.project))
+        self._mounted = mounted_at(resource, locked, manifest, self._placed)
+        self._folder = self._mounted or folder_for(resource, manifest)
 
     @property
     def files(self) -> list[str]:
