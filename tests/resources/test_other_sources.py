@@ -101,6 +101,10 @@ def test_runs_without_a_bucket(project: Project, monkeypatch: pytest.MonkeyPatch
 WORDS = b"word\n" * 300_000
 
 
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 class Web:
     """A site with one file, which can misbehave."""
 
@@ -137,7 +141,7 @@ def web() -> Iterator[Web]:
 
 def test_a_file_on_the_web(web: Web, project: Project) -> None:
     source = {"source": f"{web.http.url}/files/words.txt?raw=1"}
-    right = f"sha256:{hashlib.sha256(WORDS).hexdigest()}"
+    right = sha256(WORDS)
     manifest = project.declare(words={**source, "checksum": right})
     web.fail(503)
     fetch(manifest)
@@ -160,9 +164,24 @@ def test_a_file_on_the_web(web: Web, project: Project) -> None:
         fetch(manifest)
 
 
+def test_what_came_stays_when_another_source_fails(web: Web, project: Project) -> None:
+    there = {"source": f"{web.http.url}/words.txt", "checksum": sha256(WORDS)}
+    gone = {"source": f"{web.http.url}/gone.txt", "checksum": sha256(b"gone")}
+    manifest = project.declare(words=there, words_2=gone)
+    with pytest.raises(KaggleOpsError, match=r"gone.txt: it has 1,500,000 bytes|its checksum is"):
+        lock(manifest)
+    assert list(read_lock(manifest)) == ["words"]
+    web.sent.clear()
+    fetch(manifest, ["words"])
+    lock(manifest, ["words"])
+    project.lock.unlink()
+    assert fetch(manifest, ["words"]).right == 1  # what is here is what the manifest says
+    assert web.sent == []
+
+
 def declared(web: Web, project: Project) -> Manifest:
-    checksum = f"sha256:{hashlib.sha256(WORDS).hexdigest()}"
-    return project.declare(words={"source": f"{web.http.url}/words.txt", "checksum": checksum})
+    source = f"{web.http.url}/words.txt"
+    return project.declare(words={"source": source, "checksum": sha256(WORDS)})
 
 
 def test_what_broke_off_is_gone_on_with(web: Web, project: Project) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaggleops.resources.fetching import WORKERS, Step, refuse_changed, run_steps, steps_for
-from kaggleops.resources.files import DamagedError, File, checksum_of, verify
+from kaggleops.resources.files import DamagedError, File, checksum_of, kind_of, verify
 from kaggleops.resources.lock import Locked, read_lock, write_lock
 from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress, origin_of
@@ -55,7 +55,7 @@ def lock(
         progress: is called with the bytes that have come.
 
     Raises:
-        KaggleOpsError: a source cannot be read; the lock is as it was.
+        KaggleOpsError: a source cannot be read; what came before it is locked.
     """
     with _alone(manifest) as placed:
         return _lock(manifest, manifest.named(names), placed, progress)
@@ -125,10 +125,12 @@ def _lock(
         origin = origin_of(resource, manifest.project)
         before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
         taking = _Taking(origin, Staging(folder_for(resource, manifest)), placed, progress)
-        files = taking.known(origin.list(resource.files), before)
+        try:
+            files = taking.known(origin.list(resource.files), before)
+        finally:
+            placed.save()
         locked[resource.name] = Locked(resource.asked, origin.name, files)
-    write_lock(manifest, locked)
-    placed.save()
+        write_lock(manifest, locked)  # after each: what the next one's failure must not undo
     return locked
 
 
@@ -170,6 +172,12 @@ class _Taking:
             or (file.checksum and file.checksum == before.checksum)
         ):
             return before
+        path = self.staging.folder / file.name
+        if file.checksum and path.is_file():
+            checksum = self.placed.checksum(path, kind_of(file.checksum))
+            if checksum == file.checksum:
+                self.placed.right(path, checksum)
+                return replace(file, size=path.stat().st_size)
         part = self.staging.part(file)
         try:
             self.origin.read(file, part, self.progress)
@@ -180,7 +188,6 @@ class _Taking:
             if isinstance(error, DamagedError) or not self.origin.resumes:
                 self.staging.drop(file)  # nothing could go on with it
             raise
-        path = self.staging.folder / file.name
         if not path.exists() or self.placed.is_ours(path):
             part.replace(self.staging.part(known))
             self.placed.right(self.staging.place(known), checksum)
