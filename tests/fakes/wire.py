@@ -149,10 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
         if delivery == "half":
             self.close_connection = True
             body = body[: len(body) // 2]
-        self.wfile.write(body)
+        if request.method != "HEAD":
+            self.wfile.write(body)
         self.wfile.flush()
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
 
     def _send_stream(self, stream: Iterator[bytes]) -> None:
         self.send_header("Transfer-Encoding", "chunked")

@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 from kaggleops.bucket import AccessDeniedError, Bucket
+from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.files import DamagedError
 from kaggleops.resources.locking import Fetched, fetch, lock
@@ -83,6 +85,32 @@ def test_what_somebody_changed_is_replaced_only_by_force(
     assert mine.read_bytes() == b"b,a\n"
     assert names(fetch(manifest, force=True)) == ["oof.csv"]
     assert mine.read_bytes() == b"a,b\n"
+
+
+def test_a_dry_run_says_what_the_fetch_would(project: Project) -> None:
+    source = project.folder / "bucket"
+    source.mkdir()
+    for number in range(30):
+        (source / f"{number:02}").write_text("theirs")
+    manifest = project.declare(many={"source": f"bucket+file://{source}"})
+
+    def dry(*options: str) -> Result:
+        return CliRunner().invoke(main, ["data", "fetch", "--dry-run", *options])
+
+    assert "data/many/19  6 bytes\n… and 10 more\nWould fetch 30 files" in dry().stdout
+    fetch(manifest)
+    (project.folder / "data/many/29").write_text("mine")
+    (project.folder / "data/many/28").unlink()
+    refused = dry()
+    assert refused.exit_code == 2
+    assert "changed here; needs --force  " in refused.stdout.splitlines()[0]
+    assert "missing  " in refused.stdout.splitlines()[1]
+    assert "many/29 holds something else" in refused.stderr
+    assert "Would fetch 2 files" in dry("--force").stdout
+    refused = dry("--json")
+    assert refused.exit_code == 2
+    states = [each["state"] for each in json.loads(refused.stdout)["files"]]
+    assert states == ["missing", "changed"]
 
 
 def test_what_is_merely_old_is_replaced(

@@ -10,6 +10,7 @@ import kaggleops
 from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.resources.comparing import compare
 from kaggleops.resources.files import DamagedError
 from kaggleops.resources.lock import read_lock
 from kaggleops.resources.locking import fetch, lock
@@ -111,7 +112,7 @@ class Web:
     def __init__(self) -> None:
         self.faults = Faults()
         self.content: bytes | None = WORDS
-        self.ranges = True
+        self.ranges = self.heads = True
         self.sent: list[int] = []
         self.http = HttpServer(self._answer)
 
@@ -123,8 +124,12 @@ class Web:
         fault = self.faults.strike(request)
         if fault and isinstance(fault.kind, int):
             return Response(fault.kind), "whole"
+        if request.method == "HEAD" and not self.heads:
+            return Response(405), "whole"
         if self.content is None:
             return Response(404), "whole"
+        if request.method == "HEAD":
+            return Response(200, [], self.content), "whole"
         answer = ranged(request, [], self.content)
         if not self.ranges:
             answer = Response(200, [], self.content)
@@ -245,6 +250,37 @@ def test_a_beginning_of_something_else_is_forgotten(web: Web, project: Project) 
         Staging(project.folder / "data/words").part(locked).write_bytes(wrong)
         fetch(manifest)
         assert project.files() == {"words/words.txt": WORDS}
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_status_asks_the_site(heads: bool, web: Web, project: Project) -> None:
+    web.heads = heads
+    manifest = declared(web, project)
+    fetch(manifest)
+    web.sent.clear()
+    (status,) = compare(manifest)
+    assert status.right
+    assert len(web.sent) == (0 if heads else 1)  # asked for, and not read
+    web.content = WORDS[1:]
+    (status,) = compare(manifest)
+    assert status.source == {"changed": ["words.txt"]}
+    web.content = None
+    (status,) = compare(manifest)
+    assert status.source == {"gone": ["words.txt"]}
+    web.fail(403, times=None)
+    (status,) = compare(manifest)
+    assert "looking for http://127.0.0.1" in status.problem
+    assert "403" in status.problem
+
+
+def test_status_of_a_site_that_is_dead(project: Project) -> None:
+    site = Web()
+    manifest = declared(site, project)
+    fetch(manifest)
+    site.http.stop()
+    (status,) = compare(manifest)
+    assert "Check the address and the network" in status.problem
+    assert not status.right
 
 
 def test_a_dry_run_asks_no_site(project: Project) -> None:

@@ -1,5 +1,6 @@
 """`kaggleops data`: what a project reads and does not hold itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from kaggleops.resources.comparing import Status
+    from kaggleops.resources.fetching import Step
 
 _SHOWN = 20  # names of files
 
@@ -33,6 +35,7 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
 
     What is right already is left alone, and what is not locked yet is locked as it comes.
     """
+    from kaggleops.resources.fetching import refuse_changed
     from kaggleops.resources.locking import fetch
     from kaggleops.resources.manifest import find_manifest
 
@@ -42,7 +45,12 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
     if as_json:
         print_json(
             files=[
-                {"name": step.resource.name, "path": str(step.path), "size": step.file.size}
+                {
+                    "name": step.resource.name,
+                    "path": str(step.path),
+                    "size": step.file.size,
+                    "state": step.state,
+                }
                 for step in done.steps
             ],
             size=done.size,
@@ -50,14 +58,28 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
             mounted={name: str(path) for name, path in done.mounted.items()},
             dry_run=dry_run,
         )
-        return
-    for step in done.steps[:_SHOWN] if dry_run else ():
-        out.print(f"{step.state}  {step.path}  {sized(step.file.size)}", highlight=False)
-    for name, path in done.mounted.items():
-        out.print(f"{name} is mounted at {path}.", highlight=False)
-    verb = "Would fetch" if dry_run else "Fetched"
-    right = f"; {done.right} were right already" if done.right else ""
-    out.print(f"{verb} {counted(len(done.steps))} ({sized(done.size)}){right}.", highlight=False)
+    else:
+        _print_steps(done.steps if dry_run else (), force)
+        for name, path in done.mounted.items():
+            out.print(f"{name} is mounted at {path}.", highlight=False)
+    if dry_run and not force:
+        refuse_changed(done.steps)  # as the fetch would
+    if not as_json:
+        verb = "Would fetch" if dry_run else "Fetched"
+        right = f"; {done.right} were right already" if done.right else ""
+        count = f"{counted(len(done.steps))} ({sized(done.size)})"
+        out.print(f"{verb} {count}{right}.", highlight=False)
+
+
+def _print_steps(steps: Sequence["Step"], force: bool) -> None:
+    # What would end the fetch is not to be among those that are left out.
+    for step in sorted(steps, key=lambda step: step.state != "changed")[:_SHOWN]:
+        state = (
+            "changed here; needs --force" if step.state == "changed" and not force else step.state
+        )
+        out.print(f"{state}  {step.path}  {sized(step.file.size)}", highlight=False)
+    if len(steps) > _SHOWN:
+        out.print(f"… and {len(steps) - _SHOWN} more", highlight=False)
 
 
 @data_command.command("lock")

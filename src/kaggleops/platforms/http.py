@@ -53,15 +53,16 @@ class _Adapter(HTTPAdapter):
         return super().send(request, **{**how, "timeout": self._timeout})
 
 
-def session(silence: float = READ, *, again: bool = True) -> requests.Session:
+def session(silence: float = READ, *, again: bool = True, tries: int = _TRIES) -> requests.Session:
     """Return a session of HTTP that gives up in time.
 
     Args:
         silence: seconds without a byte after which it does.
         again: whether a request may be repeated.
+        tries: how often it is, at most.
     """
     made = requests.Session()
-    mount(made, ASK_AGAIN if again else ASK_ONCE, silence)
+    mount(made, (ASK_AGAIN if again else ASK_ONCE).new(total=tries), silence)
     return made
 
 

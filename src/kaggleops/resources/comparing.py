@@ -86,7 +86,7 @@ def _status(
 def _compare_source(status: Status, locked: Locked, project: Path) -> None:
     resource = status.resource
     origin = origin_of(resource, project, locked.origin)
-    there = {file.name: file for file in origin.list(resource.files)}
+    there = {file.name: file for file in origin.look(resource.files)}
     for file in locked.files:
         now = there.pop(file.name, None)
         if now is None:

@@ -40,6 +40,14 @@ class Origin(ABC):
     resumes = False
     """Whether `read` goes on behind what the path holds already."""
 
+    def look(self, patterns: Sequence[str]) -> list[File]:
+        """Return what `list` does, as far as it is there now: for somebody who waits.
+
+        Raises:
+            KaggleOpsError: it cannot be read.
+        """
+        return self.list(patterns)
+
     @abstractmethod
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Return its files, or those that patterns mean.
