@@ -85,6 +85,66 @@ def test_the_run_says_what_it_read(bucket: Bucket, experiment: Project) -> None:
         assert mlflow.data.get_source(given).uri == f"{bucket.uri}/exp1"
 
 
+def inputs_of(run_id: str) -> list[str]:
+    return [each.dataset.name for each in mlflow.get_run(run_id).inputs.dataset_inputs]
+
+
+def test_what_is_read_before_a_run_is_on_its_page(bucket: Bucket, experiment: Project) -> None:
+    mlflow.set_tracking_uri(tracking_uri(bucket.uri))
+    with mlflow.start_run() as before:
+        pass
+    read = kaggleops.resources("experiment1")
+    read["a.csv"], read["oof.parquet"]
+    with mlflow.start_run() as first:
+        read["a.csv"]
+    with mlflow.start_run() as second:
+        pass
+    with mlflow.start_run(run_id=before.info.run_id):
+        pass
+    for run in (first, second, before):
+        assert inputs_of(run.info.run_id) == ["experiment1"]
+
+
+def test_what_is_read_inside_a_run_is_only_on_its_page(bucket: Bucket, experiment: Project) -> None:
+    mlflow.set_tracking_uri(tracking_uri(bucket.uri))
+    with mlflow.start_run() as first:
+        kaggleops.resources("experiment1")["a.csv"]
+    with mlflow.start_run() as second:
+        pass
+    assert inputs_of(first.info.run_id) == ["experiment1"]
+    assert inputs_of(second.info.run_id) == []
+
+
+def test_in_a_projects_process_it_is_on_the_page_of_its_run(
+    bucket: Bucket, experiment: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.set_tracking_uri(tracking_uri(bucket.uri))
+    run = mlflow.MlflowClient().create_run("0")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    kaggleops.resources("experiment1")["a.csv"]
+    assert inputs_of(run.info.run_id) == ["experiment1"]
+    with mlflow.start_run():
+        kaggleops.resources("experiment1")["a.csv"]
+    assert inputs_of(run.info.run_id) == ["experiment1"]
+    with mlflow.start_run() as other:  # what was read for that run was not for this one
+        pass
+    assert inputs_of(other.info.run_id) == []
+
+
+def test_another_store_is_told_with_the_next_read(
+    bucket: Bucket, experiment: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    source = f"{bucket.uri}/exp1"
+    lock(experiment.declare(experiment1={"source": source}, other={"source": source}))
+    kaggleops.resources("experiment1")["a.csv"]
+    with mlflow.start_run() as run:
+        assert inputs_of(run.info.run_id) == []
+        kaggleops.resources("other")["a.csv"]
+        assert sorted(inputs_of(run.info.run_id)) == ["experiment1", "other"]
+
+
 def on_kaggle(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KAGGLEOPS_ROOT", str(root))
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")

@@ -1,18 +1,15 @@
 """Read a resource by its name: its files as they are locked, and no look-alike.
 
 A file's path is handed out once its content is known to be what the lock says. What is missing is
-fetched. The active MLflow run is told which resource it reads, in which version.
+fetched. MLflow's run is told which resource it reads, in which version (recording.py).
 """
 
 import difflib
-import json
 import logging
-import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.addresses import InBucket, OnTheWeb
 from kaggleops.resources.fetching import state_of
 from kaggleops.resources.files import File
 from kaggleops.resources.lock import Locked, read_lock
@@ -20,15 +17,12 @@ from kaggleops.resources.locking import fetch
 from kaggleops.resources.manifest import Manifest, Resource, find_manifest
 from kaggleops.resources.placed import Placed
 from kaggleops.resources.places import data_root, folder_for, mounted_at
+from kaggleops.resources.recording import record
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _log = logging.getLogger("kaggleops")
-
-_LISTED = 100  # files that a run's page names
-
-_recorded: set[tuple[str, str, str]] = set()  # run, resource, version
 
 
 def resources(name: str) -> "LocalResource":
@@ -136,48 +130,5 @@ class LocalResource:
             _log.info("Fetching %s of %s.", ", ".join(missing), self.name)
             fetch(self._manifest, [self.name], only=missing)
             self._placed = Placed(data_root(self._manifest.project))
-        _record(self._resource, self._locked)
+        record(self._resource, self._locked)
         return path
-
-
-def _record(resource: Resource, locked: Locked) -> None:
-    """Tell the active run, if there is one, what it reads: once in a process."""
-    if "mlflow" not in sys.modules:  # who has not imported it has no run
-        return
-    import mlflow
-
-    run = mlflow.active_run()
-    if run is None or (run.info.run_id, resource.name, locked.version) in _recorded:
-        return
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-    from mlflow.exceptions import MlflowException
-    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
-    kind, source = _source(resource)
-    files = {file.name: [file.version, file.size, file.checksum] for file in locked.files[:_LISTED]}
-    profile = {
-        "version": locked.version,
-        "num_files": len(locked.files),
-        "size": locked.size,
-        **({"origin": locked.origin} if locked.origin else {}),
-        "files": files,
-    }
-    read = Dataset(
-        resource.name, locked.version, kind, json.dumps(source), None, json.dumps(profile)
-    )
-    given = DatasetInput(read, [InputTag(MLFLOW_DATASET_CONTEXT, "resource")])
-    try:
-        mlflow.MlflowClient().log_inputs(run.info.run_id, datasets=[given])
-    except MlflowException as error:  # nothing that a training should end for
-        _log.warning("The run does not say that it reads %s: %s", resource.name, error)
-    _recorded.add((run.info.run_id, resource.name, locked.version))
-
-
-def _source(resource: Resource) -> tuple[str, dict[str, str]]:
-    """Return the kind of a source and where it is, as MLflow's own dataset sources have them."""
-    match resource.address:
-        case OnTheWeb(url):
-            return "http", {"url": url}
-        case InBucket(uri) if uri.startswith("gs://"):
-            return "gs", {"uri": uri}
-    return resource.source.partition(":")[0], {"uri": resource.source}

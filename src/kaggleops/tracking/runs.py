@@ -24,6 +24,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.project.description import NOTE_TAG, with_note
+from kaggleops.resources.recording import run_opens
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
@@ -114,6 +115,7 @@ class RunStore(ExperimentStore):
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
         self._session.run_begins(run(home, created.info.run_id))
         self._send_new(run(home, created.info.run_id))
+        run_opens(created.info.run_id, self.log_inputs)
         return created
 
     def schedule_run(
@@ -149,6 +151,7 @@ class RunStore(ExperimentStore):
             info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
         if run_status == RunStatus.RUNNING:
             self._session.run_begins(entity_id)
+            run_opens(run_id, self.log_inputs)
         elif run_status is not None and RunStatus.is_terminated(run_status):
             self._session.run_ends(entity_id)
         return info
