@@ -15,6 +15,7 @@ import pandas as pd
 from mlflow.models import Model, infer_signature
 
 from competitions.plots import learning_curves
+from competitions.schema import RESOURCE
 from competitions.tasks import Task
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def log_dataset(task: Task, rows: pd.DataFrame, folder: str | None, context: str
         folder: where they were read; None: the sample, which comes from the code.
         context: "training" or "validation".
     """
+    if folder and folder.startswith(RESOURCE):
+        folder = None  # it is an input of its own, with its source
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a path is a local file in two ways
         dataset = mlflow.data.from_pandas(

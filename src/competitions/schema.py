@@ -154,6 +154,10 @@ class TrainerConfig:
             check_range(f"trainer.{name}", value, valid, "from 0 to below 1")
 
 
+RESOURCE = "resource:"
+"""What `data.dir` begins with where it names a resource."""
+
+
 @dataclass
 class DataConfig:
     """Which files are read."""
@@ -161,16 +165,23 @@ class DataConfig:
     name: str = MISSING
     dir: str | None = MISSING
     rows: int | None = MISSING
+    resource: str | None = None
 
     def check(self) -> None:
         """Raise `UsageError` for a value out of range."""
         _check_positive("data", self, "rows")
-        if self.name == "sample" and self.dir is not None:
-            raise UsageError(
-                "reading the configuration",
-                f"data.dir={self.dir} is not read with data=sample",
-                "Add data=folder",
-            )
+        if self.name == "resource" and not self.resource:
+            hint = "Give it: data.resource=<a name in config/data/resources.yaml>"
+            raise UsageError("reading the configuration", "data.resource is missing", hint)
+        follows = f"{RESOURCE}{self.resource}" if self.name == "resource" else None
+        for choice, key in (("folder", "dir"), ("resource", "resource")):
+            value = getattr(self, key)
+            if self.name != choice and value not in (None, follows):
+                raise UsageError(
+                    "reading the configuration",
+                    f"data.{key}={value} is not read with data={self.name}",
+                    f"Add data={choice}",
+                )
 
 
 @dataclass

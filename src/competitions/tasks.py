@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from competitions.schema import DataConfig
+import kaggleops
+from competitions.schema import RESOURCE, DataConfig
 from kaggleops.errors import KaggleOpsError
 
 if TYPE_CHECKING:  # they take seconds to import, and a mistake in the files is told before that
@@ -174,7 +175,14 @@ def load_task(config: Any) -> Task:
 
 @contextmanager
 def data_folder(task: Task, config: DataConfig) -> Iterator[str]:
-    """The folder to read: the one that was given, or the sample, written for the time being."""
+    """The folder to read: the one that was given, or the sample, written for the time being.
+
+    Raises:
+        KaggleOpsError: a resource is not what its lock says, or cannot be fetched.
+    """
+    if config.dir is not None and config.dir.startswith(RESOURCE):
+        yield str(kaggleops.resources(config.dir.removeprefix(RESOURCE)).folder)
+        return
     if config.dir is not None:
         yield config.dir
         return

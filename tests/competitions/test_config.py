@@ -67,7 +67,7 @@ def test_every_key_is_explained(path: Path) -> None:
 def test_every_choice_of_a_group_has_all_its_keys(group: str, schema: Any) -> None:
     assert is_dataclass(schema)
     for name in choices(group):
-        extra = ["data.dir=x"] if name == "folder" else []
+        extra = {"folder": ["data.dir=x"], "resource": ["data.resource=x"]}.get(name, [])
         resolved = compose([f"{group}={name}", *extra], task_config).resolved
         assert set(resolved[group]) == {field.name for field in fields(schema)}
         assert resolved[group].name == name
@@ -101,7 +101,7 @@ def test_any_folder_can_be_named(folder: str) -> None:
         (["task=nope"], "Choose task=<one of: disaster_tweets, tweet_sentiment"),
         (["model=nope"], "there is no model 'nope'. Choose model=<one of: minilm, "),
         (["trainer=nope"], "there is no trainer 'nope'. Choose trainer=<one of: default, fast"),
-        (["data=nope"], "there is no data 'nope'. Choose data=<one of: folder, sample"),
+        (["data=nope"], "there is no data 'nope'. Choose data=<one of: folder, resource, sample"),
         (["experiment=nope"], "there is no experiment 'nope'. Choose experiment=<one of: smoke"),
         (["model=3"], "there is no model '3'"),
         (["model=[tiny]"], "there is no model '['tiny']'"),
@@ -126,6 +126,12 @@ def test_any_folder_can_be_named(folder: str) -> None:
         (["~folds"], "folds is missing"),
         (["data=folder"], "data.dir is missing. Give it: data.dir=<folder or URL>"),
         (["data.dir=x"], "data.dir=x is not read with data=sample. Add data=folder"),
+        (["data=resource"], "data.resource is missing. Give it: data.resource=<a name in config/"),
+        (["data.resource=x"], "data.resource=x is not read with data=sample. Add data=resource"),
+        (
+            ["data=resource", "data.resource=x", "data.dir=y"],
+            "data.dir=y is not read with data=resource. Add data=folder",
+        ),
         (["nonsense"], "'nonsense' is not an override"),
         (["trainer.epochs=1,2"], "Ambiguous value for argument 'trainer.epochs=1,2'"),
         (["trainer.epochs=${nowhere}"], "trainer.epochs: interpolation key 'nowhere' not found"),
