@@ -54,7 +54,8 @@ def fit_fold(
     set_seed(config.seed)
     # Every fold learns the same vocabulary, from all texts and no labels, so that the outputs of
     # their models can be averaged token by token.
-    texts = task.texts(pd.concat([training, validation]).sort_index())
+    rows = pd.concat([training, validation]).sort_index()
+    texts = task.texts(rows)
     loaded = make_model(config.model, task, texts, config.task.max_length)
     examples = task.encode(training, loaded.tokenizer)
     if not len(examples):
@@ -67,16 +68,15 @@ def fit_fold(
         f"on {len(validation):,} (fold {config.fold} of {config.folds}), "
         f"on {describe_device(config.trainer.precision)}"
     )
-    opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run()
+    flat = settings.flat() | {"data.digest": records.digest(rows)}
+    opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run(flat)
     with opened as run_id, TemporaryDirectory(prefix="training-") as scratch:
-        rows = pd.concat([training, validation]).sort_index()
-        digest = {"data.digest": records.digest(rows)}
-        runs.log_config(settings.flat() | digest, settings.yaml())
+        runs.log_config(flat, settings.yaml())
         records.log_versions()
         records.log_dataset(task, training, config.data.dir, "training")
         records.log_dataset(task, validation, config.data.dir, "validation")
         with out_of_memory_explained(config.trainer):
-            outcome = _train(loaded, task, examples, validation, config, scratch, run_id)
+            outcome = _train(loaded, task, examples, validation, config, scratch, run_id, parent)
         scores = task.scores(outcome.predicted) | task.baseline(validation)
         mlflow.log_metrics(scores, step=outcome.steps)
         mlflow.flush_async_logging()  # the Trainer's callback logs in the background
@@ -95,6 +95,7 @@ def _train(
     config: RunConfig,
     scratch: str,
     run_id: str,
+    parent: str | None,
 ) -> Outcome:
     index = read_index(run_id)
     checkpoint = fetch_last(run_id, index, Path(scratch))
@@ -104,7 +105,7 @@ def _train(
     except Stopped as stopped:
         raise Stopped(
             f"stopped after {trainer.stop_after} at {stopped}, with a checkpoint in run {run_id}. "
-            "To go on, start the same again with MLFLOW_RUN_ID set to the run"
+            f"To go on, start the same again with MLFLOW_RUN_ID={parent or run_id}"
         ) from None
 
 

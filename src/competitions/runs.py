@@ -23,9 +23,9 @@ from mlflow.utils.validation import (
     MAX_PARAMS_TAGS_PER_BATCH,
 )
 
-from competitions.config import CONFIG_FILE, PARAMETERS
+from competitions.config import CONFIG_FILE
 from competitions.console import Stopped
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 
 # What another machine may have other values for when it continues a run.
 MAY_CHANGE = ("data.dir", "trainer.stop_after", "trainer.eval_batch_size")
@@ -51,18 +51,25 @@ def fold_runs(parent: str) -> dict[int, Run]:
 
 
 @contextmanager
-def active_run() -> Iterator[str]:
+def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
     """The run to log to, by its id; FINISHED at the end, FAILED by an error.
 
     KILLED by Ctrl-C and by `Stopped`, from which a run may be continued.
 
+    Args:
+        flat: the configuration that `log_config` is going to log. A run that is there already and
+            was started with another one is not opened, and stays as it is.
+
     Raises:
+        UsageError: for such a run.
         KaggleOpsError: where the run cannot be opened.
     """
     # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
     os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
     wanted = os.environ.get("MLFLOW_RUN_ID")
     try:
+        if wanted and flat:
+            _check_same(mlflow.get_run(wanted), flat)
         run_id = str(mlflow.start_run(log_system_metrics=_has_psutil()).info.run_id)
     except (MlflowException, ImportError) as error:
         doing = f"resuming run {wanted}" if wanted else "starting a run"
@@ -98,29 +105,48 @@ def log_config(flat: Mapping[str, str], yaml: str) -> None:
     """Log the configuration to the active run: as params, and whole as the artifact config.yaml.
 
     Keys and values longer than MLflow takes are cut at their ends; characters that it does not take
-    in a key become `_`. The entry point's own parameters, which `mlflow run` logged before this
-    process began, are left as they are.
+    in a key become `_`. What the run holds already, the entry point's own parameters that
+    `mlflow run` logged before this process began among it, is left as it is.
 
     Raises:
-        KaggleOpsError: where the run holds another configuration already (params never change).
+        UsageError: where the run holds another configuration already (params never change).
     """
-    run = mlflow.active_run()
-    existing = mlflow.get_run(run.info.run_id).data.params if run else {}
-    params = {}
-    for key, value in flat.items():
-        name = re.sub(r"[^\w\-. :/]", "_", key)[:MAX_ENTITY_KEY_LENGTH]
-        if not (name in (*PARAMETERS, *MAY_CHANGE) and name in existing):
-            cut = len(value) > MAX_PARAM_VAL_LENGTH
-            params[name] = f"{value[: MAX_PARAM_VAL_LENGTH - 1]}…" if cut else value
-    changed = [name for name, value in params.items() if existing.get(name, value) != value]
-    if run and changed:
-        name = changed[0]
-        problem = f"it was started with {name}={existing[name]}, not {params[name]}"
-        raise KaggleOpsError(f"resuming run {run.info.run_id}", problem, "Start a new run for that")
-    items = list(params.items())
+    active = mlflow.active_run()
+    assert active is not None  # noqa: S101 - `active_run` and `fold_run` have opened it
+    run = mlflow.get_run(active.info.run_id)  # what the active one holds is as old as its start
+    _check_same(run, flat)
+    items = [item for item in _as_params(flat).items() if item[0] not in run.data.params]
     for start in range(0, len(items), MAX_PARAMS_TAGS_PER_BATCH):
         mlflow.log_params(dict(items[start : start + MAX_PARAMS_TAGS_PER_BATCH]))
     mlflow.log_text(yaml, CONFIG_FILE)
+
+
+def _check_same(run: Run, flat: Mapping[str, str]) -> None:
+    """Raise `UsageError` where a run cannot be continued with this configuration."""
+    run_id, existing = run.info.run_id, run.data.params
+    parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+    if parent and flat.get("fold") == "all":
+        problem = f"it is one fold of run {parent}, not the run of all"
+        raise UsageError(f"resuming run {run_id}", problem, f"Set MLFLOW_RUN_ID={parent}")
+    for name, value in _as_params(flat).items():
+        before = existing.get(name, value)
+        if name not in MAY_CHANGE and _number(before) != _number(value):
+            problem = f"it was started with {name}={before}, not {value}"
+            raise UsageError(f"resuming run {run_id}", problem, "Start a new run for that")
+
+
+def _as_params(flat: Mapping[str, str]) -> dict[str, str]:
+    params = {}
+    for key, value in flat.items():
+        name = re.sub(r"[^\w\-. :/]", "_", key)[:MAX_ENTITY_KEY_LENGTH]
+        cut = len(value) > MAX_PARAM_VAL_LENGTH
+        params[name] = f"{value[: MAX_PARAM_VAL_LENGTH - 1]}…" if cut else value
+    return params
+
+
+def _number(value: str) -> str:
+    """A fold as the entry point may have been given it: "01" is 1."""
+    return str(int(value)) if value.isdecimal() else value
 
 
 def log_outputs(folder: Path) -> None:

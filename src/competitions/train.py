@@ -60,7 +60,7 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
     from competitions import runs
     from competitions.gather import gather
 
-    with runs.active_run() as parent:
+    with runs.active_run(settings.flat()) as parent:
         runs.log_config(settings.flat(), settings.yaml())
         for number, fold in enumerate(folds):
             earlier = runs.fold_runs(parent).get(number)

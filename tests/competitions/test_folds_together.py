@@ -40,7 +40,7 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     # Interrupted after its first step, continued, and interrupted never again.
     parent = client(tracking).create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped, match=f"start the same again with MLFLOW_RUN_ID={parent}$"):
         train_together("trainer.stop_after=0.001s", "trainer.checkpoints=epoch")
     assert client(tracking).get_run(parent).info.status == "KILLED"
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from transformers import BertConfig, BertForQuestionAnswering
 
 from competitions import runs
@@ -18,7 +19,7 @@ from competitions.tasks import task_config
 from competitions.train import main, train_fold
 from competitions.tweet_sentiment.sample import write_sample
 from competitions.tweet_sentiment.spans import jaccard
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
 from tests.competitions.launching import artifacts, client, only_run
 
@@ -142,14 +143,35 @@ def test_a_run_that_mlflow_made_is_used_and_its_parameters_kept(made: str, track
     assert run.data.params["overrides"] == overrides
 
 
-def test_a_run_of_another_configuration_is_not_resumed(made: str, tracking: Path) -> None:
-    client(tracking).log_param(made, "seed", "1")
-    with pytest.raises(KaggleOpsError) as raised:
-        main.main(["trainer=fast"], standalone_mode=False)
-    assert str(raised.value) == (
-        f"resuming run {made}: it was started with seed=1, not 42. Start a new run for that"
-    )
-    assert client(tracking).get_run(made).info.status == "FAILED"
+@pytest.mark.parametrize(
+    ("before", "given", "said"),
+    [
+        ({"seed": "1"}, [], "it was started with seed=1, not 42. Start a new run for that"),
+        ({"fold": "01"}, ["fold=2"], "it was started with fold=01, not 2. Start a"),
+        ({"fold": "all"}, ["fold=0"], "it was started with fold=all, not 0. Start a"),
+        ({"fold": "1"}, ["fold=all"], "it was started with fold=1, not all. Start a"),
+        ({"trainer": "default"}, [], "it was started with trainer=default, not fast. Start a"),
+        ({MLFLOW_PARENT_RUN_ID: "abc"}, ["fold=all"], "it is one fold of run abc, not the run of"),
+    ],
+    ids=str,
+)
+def test_a_run_of_another_configuration_is_not_resumed(
+    made: str, tracking: Path, before: dict[str, str], given: list[str], said: str
+) -> None:
+    for key, value in before.items():
+        log = (
+            client(tracking).set_tag if key == MLFLOW_PARENT_RUN_ID else client(tracking).log_param
+        )
+        log(made, key, value)
+    client(tracking).set_terminated(made, "KILLED")
+    with pytest.raises(UsageError) as raised:
+        main.main(["trainer=fast", "data.rows=60", *given], standalone_mode=False)
+    assert str(raised.value).startswith(f"resuming run {made}: {said}")
+    # It can still be continued as it was, and nothing was begun beside it.
+    assert only_run(tracking) == made
+    run = client(tracking).get_run(made)
+    assert run.info.status == "KILLED"
+    assert run.data.params.keys() <= before.keys()
 
 
 def test_a_training_that_fails_marks_its_run(tracking: Path) -> None:
