@@ -13,11 +13,23 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 
+from kaggleops.errors import UsageError
+
 SPANS = "AutoModelForQuestionAnswering"
 
 
 def add_head(config: PretrainedConfig, layers: list[int], dropout: float, task: str) -> None:
-    """Write into an encoder's configuration what `LayersModel` needs."""
+    """Write into an encoder's configuration what `LayersModel` needs.
+
+    Raises:
+        UsageError: for a layer that the encoder has not.
+    """
+    deepest: int = config.num_hidden_layers
+    for layer in layers:
+        if not -deepest - 1 <= layer <= deepest:
+            problem = f"model.head_layers={layers}, and the encoder has {deepest} layers"
+            hint = f"Choose from -{deepest + 1} (the embeddings) to -1 (the last layer)"
+            raise UsageError("putting a head on the model", problem, hint)
     config.head_layers, config.head_dropout, config.head_task = layers, dropout, task
 
 

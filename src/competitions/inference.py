@@ -10,6 +10,7 @@ import torch
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
 from competitions.device import pick_precision
+from competitions.limits import out_of_memory_explained
 from competitions.models import LoadedModel
 from competitions.schema import Precision, TrainerConfig
 from competitions.tasks import Examples, Logits
@@ -25,6 +26,9 @@ def predict(
         examples: rows, with or without labels.
         config: says the batch size and the precision.
         output_dir: an existing folder for what the Trainer writes.
+
+    Raises:
+        KaggleOpsError: where there is not enough memory for a batch.
     """
     if not len(examples):
         return ()
@@ -35,7 +39,8 @@ def predict(
     )
     trainer.remove_callback(PrinterCallback)
     order = examples.order_by_length()
-    logits = as_logits(trainer.predict(cast(Any, examples.take(order))).predictions)
+    with out_of_memory_explained(config, "predicting"):
+        logits = as_logits(trainer.predict(cast(Any, examples.take(order))).predictions)
     back = np.argsort(order)
     return tuple(output[back] for output in logits)
 

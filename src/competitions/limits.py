@@ -51,8 +51,12 @@ class TimeLimit(TrainerCallback):
 
 
 @contextlib.contextmanager
-def out_of_memory_explained(config: TrainerConfig) -> Iterator[None]:
+def out_of_memory_explained(config: TrainerConfig, doing: str = "training") -> Iterator[None]:
     """Say what to change where there is not enough memory for a batch.
+
+    Args:
+        config: says how large batches are.
+        doing: "training", or what else is done, in batches of `eval_batch_size`.
 
     Raises:
         KaggleOpsError: instead of torch's own error.
@@ -62,11 +66,18 @@ def out_of_memory_explained(config: TrainerConfig) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError is one, on a CPU there is only this
         if not re.search("out of memory|can't allocate memory", str(error)):
             raise
-        half = max(1, config.batch_size // 2)
-        steps = config.gradient_accumulation * math.ceil(config.batch_size / half)
-        problem = f"out of memory with trainer.batch_size={config.batch_size}"
-        hint = f"Try trainer.batch_size={half} trainer.gradient_accumulation={steps}"
-        raise KaggleOpsError("training", problem, f"{hint}, which learns the same") from None
+        key = "batch_size" if doing == "training" else "eval_batch_size"
+        size: int = getattr(config, key)
+        half = size // 2
+        steps = config.gradient_accumulation * math.ceil(size / max(1, half))
+        if not half:
+            hint = "Use a smaller model, or fewer tokens: task.max_length"
+        elif doing == "training":
+            hint = f"Try trainer.batch_size={half} trainer.gradient_accumulation={steps}"
+            hint += ", which learns the same"
+        else:
+            hint = f"Try trainer.{key}={half}, which predicts the same"
+        raise KaggleOpsError(doing, f"out of memory with trainer.{key}={size}", hint) from None
 
 
 def check_loss(loss: torch.Tensor, step: int) -> None:

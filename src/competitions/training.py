@@ -18,7 +18,7 @@ from competitions.averaging import WeightAverage
 from competitions.checkpoints import CheckpointUpload, Index, check_fits
 from competitions.console import Stopped
 from competitions.inference import as_logits, trainer_arguments
-from competitions.limits import TimeLimit, check_loss
+from competitions.limits import TimeLimit, check_loss, out_of_memory_explained
 from competitions.models import LoadedModel
 from competitions.progress import ProgressReport
 from competitions.sampling import EpochSampler
@@ -89,6 +89,11 @@ class RecipeTrainer(Trainer):
         loss = super().training_step(*args, **kwargs)
         check_loss(loss, self.state.global_step + 1)
         return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The validation scores; its batches have a size of their own to be lowered."""
+        with out_of_memory_explained(self.config, "evaluating"):
+            return dict(super().evaluate(*args, **kwargs))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with up to four groups: body and head, with and without weight decay."""

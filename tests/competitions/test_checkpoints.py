@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from competitions import runs
 from competitions.checkpoints import check_fits, fetch_last, read_index
 from competitions.config import Settings, compose
 from competitions.console import Stopped
+from competitions.inference import predict
 from competitions.limits import check_loss, out_of_memory_explained
 from competitions.models import make_model
 from competitions.tasks import load_task, task_config
 from competitions.train import train_fold
+from competitions.training import train
 from kaggleops.errors import KaggleOpsError
 from tests.competitions.launching import artifacts, client, only_run
 
@@ -139,3 +142,31 @@ def test_too_little_memory_names_the_batch() -> None:
         torch.empty(2**55)
     with pytest.raises(RuntimeError, match="size"), out_of_memory_explained(config):
         torch.ones(2) @ torch.ones(3)
+    alone = settings("trainer.batch_size=1").config.trainer
+    with (
+        pytest.raises(KaggleOpsError, match=r"batch_size=1\. Use a smaller model, or fewer tokens"),
+        out_of_memory_explained(alone),
+    ):
+        torch.empty(2**55)
+
+
+def need_more_memory_than_there_is(model: torch.nn.Module, inputs: Any) -> None:
+    if not model.training:
+        torch.empty(2**55)
+
+
+def test_too_little_memory_without_learning_names_the_other_batch(tracking: Path) -> None:
+    config = compose(
+        ["trainer=fast", "trainer.max_steps=1", "trainer.epochs=1"], task_config
+    ).config
+    task, trainer = load_task(config.task), config.trainer
+    task.write_sample(tracking)
+    rows = task.read_train(str(tracking)).head(20)
+    loaded = make_model(config.model, task, task.texts(rows), config.task.max_length)
+    loaded.model.register_forward_pre_hook(need_more_memory_than_there_is)
+    examples = task.encode(rows, loaded.tokenizer)
+    lower = r"out of memory with trainer\.eval_batch_size=128\. Try trainer\.eval_batch_size=64, "
+    with pytest.raises(KaggleOpsError, match=f"^predicting: {lower}"):
+        predict(loaded, examples, trainer, str(tracking))
+    with runs.active_run(), pytest.raises(KaggleOpsError, match=f"^evaluating: {lower}"):
+        train(loaded, task, examples, rows, trainer, 1, str(tracking), {})

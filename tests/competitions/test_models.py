@@ -66,3 +66,10 @@ def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
     CanineTokenizer().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match=r"\(CanineTokenizer\) gives no character offsets"):
         make(f"model.pretrained={tmp_path}")
+
+
+@pytest.mark.parametrize("layer", [-4, 3])
+def test_a_layer_that_the_encoder_has_not(layer: int) -> None:
+    with pytest.raises(UsageError, match=r"the encoder has 2 layers\. Choose from -3 .* to -1"):
+        make(f"model.head_layers=[-1,{layer}]")
+    make("model.head_layers=[-3,2]")
