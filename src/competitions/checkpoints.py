@@ -72,6 +72,49 @@ class CheckpointUpload(TrainerCallback):
             repository.delete_artifacts(f"{FOLDER}/{name}")
 
 
+class EpochEnds(TrainerCallback):
+    """What `checkpoints=steps` does at the ends of epochs, where the evaluation is.
+
+    The best epoch so far is saved, at whatever step it ends. A checkpoint that is due at that very
+    step waits until the evaluation is over: it draws from torch's random state, so a training that
+    went on from before it without it would become another one.
+
+    Args:
+        score: what the best one is told by, as `compute_metrics` names it.
+    """
+
+    def __init__(self, score: str) -> None:
+        self.score = f"eval_{score}"
+        self.due = False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put off a checkpoint at an epoch's last step."""
+        if control.should_save and not (state.epoch or 0) % 1:
+            self.due, control.should_save = True, False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make up for it: the Trainer saves after it has evaluated."""
+        control.should_save = control.should_save or self.due
+        self.due = False
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save what is better than all before."""
+        value = (metrics or {}).get(self.score)
+        if value is not None and (state.best_metric is None or value > state.best_metric):
+            control.should_save = True
+
+
 def read_index(run_id: str) -> Index:
     """Which checkpoints a run holds; none where it has no index.
 

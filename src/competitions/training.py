@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from competitions.averaging import WeightAverage
-from competitions.checkpoints import CheckpointUpload, Index, check_fits
+from competitions.checkpoints import CheckpointUpload, EpochEnds, Index, check_fits
 from competitions.console import Stopped
 from competitions.inference import as_logits, trainer_arguments
 from competitions.limits import TimeLimit, check_loss, out_of_memory_explained
@@ -165,6 +165,8 @@ def train(
         average.load(checkpoint, loaded.model)
     limit = TimeLimit(duration(config.stop_after or "") or math.inf)
     callbacks = [progress, *([average] if average else []), limit, CheckpointUpload(index)]
+    if config.checkpoints is Checkpoints.steps:
+        callbacks.insert(0, EpochEnds(task.score_name))
     sampler = EpochSampler(
         len(training),
         seed,

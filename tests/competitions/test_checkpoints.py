@@ -77,6 +77,22 @@ def test_interrupted_after_each_step_equals_uninterrupted(
     assert train_fold(settings()) == whole_scores
 
 
+def test_checkpoints_by_steps_keep_the_best_and_the_last_one(tracking: Path) -> None:
+    """An epoch has two steps. Nothing is learnt, so no epoch is better than the first."""
+    steps = ["trainer.checkpoints=steps", "trainer.checkpoint_steps=6"]
+    overrides = [each for each in OVERRIDES if not each.startswith("trainer.checkpoints")]
+    train_fold(compose([*overrides, *steps, "trainer.learning_rate=1e-30"], task_config))
+    run_id = only_run(tracking)
+    assert list(read_index(run_id)) == ["checkpoint-6", "checkpoint-2"]
+    # Both are from after the evaluation, which draws from the random state that goes on from there.
+    for step in (2, 6):
+        folder = artifacts(tracking, run_id) / "checkpoints" / f"checkpoint-{step}"
+        state = json.loads((folder / "trainer_state.json").read_text())
+        assert state["best_global_step"] == 2
+        evaluated = [each["step"] for each in state["log_history"] if "eval_jaccard" in each]
+        assert evaluated == list(range(2, step + 1, 2))
+
+
 def test_a_checkpoint_that_is_not_whole_is_passed_over(
     tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
