@@ -58,7 +58,8 @@ def trained(file_store: None, tmp_path_factory: pytest.TempPathFactory) -> Train
         if not output.exists():
             cwd.mkdir()
             parameters = ["task=tweet_sentiment", "model=tiny", "trainer=default", "fold=0"]
-            done = launch("train", *parameters, "--overrides", "", cwd=cwd)
+            often = {"MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1"}
+            done = launch("train", *parameters, "--overrides", "", cwd=cwd, **often)
             assert done.returncode == 0, done.stderr
             output.write_text(done.stdout)
     return Training(cwd, only_run(cwd), output.read_text())

@@ -56,6 +56,7 @@ def test_what_is_logged(trained: Training) -> None:
     assert len(losses) > epochs
     assert losses[-1] < losses[0]
     assert len(history("learning_rate")) == len(history("grad_norm")) == len(losses)
+    assert history("system/cpu_utilization_percentage")
 
 
 def test_what_is_kept(trained: Training, tmp_path: Path) -> None:

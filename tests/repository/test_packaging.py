@@ -12,6 +12,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from kaggleops.backends.runpod.config import RunPodConfig
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -45,6 +47,13 @@ def test_conda_and_pip_install_the_same() -> None:
     expected = {*PROJECT["dependencies"], *EXTRAS["train"]}
     assert set(pip) == expected | {"."}
     assert conda["name"] == PROJECT["name"]
+
+
+def test_a_runpod_pod_gets_what_training_needs() -> None:
+    config = yaml.safe_load((ROOT / "config/backend/runpod.yaml").read_text())
+    in_the_image = {each for each in EXTRAS["train"] if Requirement(each).name == "torch"}
+    assert {*config["packages"]} | in_the_image == {*EXTRAS["train"]}
+    assert RunPodConfig().packages == config["packages"]
 
 
 def test_every_dependency_has_a_lower_bound() -> None:

@@ -38,6 +38,7 @@ class RunPodConfig(Config):
             "scikit-learn>=1.5",
             "pandas>=2.2",
             "matplotlib>=3.8",
+            "nvidia-ml-py>=12.535",
         ]
     )
 
