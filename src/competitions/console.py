@@ -44,6 +44,18 @@ def split_overrides(text: str) -> list[str]:
         raise UsageError("reading --overrides", str(error), hint) from None
 
 
+def check_one_process() -> None:
+    """Raise `UsageError` in one of several processes that `torchrun` has started.
+
+    Each would train all of it and log all of it. One process uses all GPUs: the Trainer splits each
+    batch among them.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
+        problem = f"it is one of {os.environ['WORLD_SIZE']} processes, and each would do all of it"
+        hint = "Start it plainly, without torchrun or accelerate: one process uses every GPU"
+        raise UsageError("starting", problem, hint)
+
+
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> None:
     """Run one entry point and leave the process with its exit code."""
     set_environment()

@@ -17,7 +17,7 @@ import click
 import yaml
 
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, compose
-from competitions.console import run_command, say, split_overrides
+from competitions.console import check_one_process, run_command, say, split_overrides
 from competitions.tasks import data_folder, load_task, task_config
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--overrides", default="", help="More KEY=VALUE, as one shell-quoted text.")
 def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) -> None:
     """Predict the test rows with trained models. KEY=VALUE overrides a key of config/."""
+    check_one_process()
     names = [name.strip() for name in runs.split(",") if name.strip()]
     if not names:
         raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from competitions.config import Settings, compose, overridden_choices
-from competitions.console import run_command, say, split_overrides, warn
+from competitions.console import check_one_process, run_command, say, split_overrides, warn
 from competitions.tasks import Task, data_folder, load_task, task_config
 from competitions.weights import find_weights
 
@@ -30,6 +30,7 @@ def main(parameters: tuple[str, ...], overrides: str) -> None:
 
     KEY=VALUE overrides a key of config/, in Hydra's grammar.
     """
+    check_one_process()
     given = [*parameters, *split_overrides(overrides)]
     settings = compose(given, task_config)
     for note in overridden_choices(given):
