@@ -10,7 +10,9 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -54,6 +56,20 @@ def check_one_process() -> None:
         problem = f"it is one of {os.environ['WORLD_SIZE']} processes, and each would do all of it"
         hint = "Start it plainly, without torchrun or accelerate: one process uses every GPU"
         raise UsageError("starting", problem, hint)
+
+
+@contextmanager
+def writing_explained(path: Path) -> Iterator[None]:
+    """Say in a line that `path` cannot be written: a file where a folder should be, no right to it.
+
+    Raises:
+        UsageError: instead of the system's own error.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"{error.strerror}: {error.filename}"
+        raise UsageError(f"making {path}", problem, "Name another place with --output") from None
 
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> None:

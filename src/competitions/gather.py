@@ -1,7 +1,7 @@
 """Entry point `gather`: the runs of single folds, trained anywhere, to one out-of-fold table.
 
     python -m competitions.gather --runs RUN_ID            # and all folds that go with this one
-    python -m competitions.gather --runs RUN_ID,RUN_ID,…
+    python -m competitions.gather --runs RUN_ID,RUN_ID,… --any-commit true
 
 `fold=all` ends with the same. What the gathering run keeps: mean and spread of the folds' scores,
 the scores of all rows together (`oof_…`), oof.csv, plots and the worst answers.
@@ -15,10 +15,11 @@ import click
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from competitions import records, runs
 from competitions.config import CONFIG_FILE, read_saved
-from competitions.console import run_command, say
+from competitions.console import run_command, say, warn
 from competitions.runs import MAY_CHANGE
 from competitions.tasks import Task, load_task, task_config
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -26,27 +27,35 @@ from kaggleops.errors import KaggleOpsError, UsageError
 OOF_FILE = "oof.csv"
 # What may differ between two folds of one training.
 OWN = ("fold", "overrides", *MAY_CHANGE)
+_FINISH = "Finish it first: start its training again with MLFLOW_RUN_ID set to the run"
 
 
 @click.command()
 @click.option(
     "--runs", "names", required=True, help="Run ids, separated by commas; or one of them."
 )
-def main(names: str) -> None:
+@click.option(
+    "--any-commit", type=bool, default=False, help="Whether folds of different code may be mixed."
+)
+def main(names: str, any_commit: bool) -> None:
     """Gather the folds of one training into one out-of-fold table."""
     run_ids = [name.strip() for name in names.split(",") if name.strip()]
     if not run_ids:
         raise UsageError("reading --runs", "no run is given", "Give one run id, or all of them")
     if len(run_ids) == 1:
         run_ids = find_folds(run_ids[0])
+    parts = check_folds(run_ids, any_commit)
     with runs.active_run():
-        gather(run_ids)
+        gather(parts)
 
 
 def find_folds(run_id: str) -> list[str]:
-    """The finished runs that differ from a run in nothing but the fold, the newest of each fold.
+    """The finished runs that differ from a run in nothing but the fold.
+
+    Of each fold the newest; one of the run's own commit rather than one of another.
 
     Raises:
+        UsageError: where there is none.
         KaggleOpsError: where the run cannot be read.
     """
     one = _get_run(run_id)
@@ -57,25 +66,76 @@ def find_folds(run_id: str) -> list[str]:
         order_by=["attributes.start_time ASC"],
         max_results=50_000,
     )
+    found = sorted(found, key=lambda run: _commit(run) == _commit(one))
     alike = {run.data.params.get("fold"): run for run in found if _comparable(run) == wanted}
+    if not alike:
+        problem = f"it is {one.info.status}, and no run with its configuration is finished"
+        raise UsageError(f"gathering the folds of run {run_id}", problem, _FINISH)
     return [run.info.run_id for _, run in sorted(alike.items(), key=lambda item: str(item[0]))]
 
 
-def gather(run_ids: Sequence[str]) -> dict[str, float]:
-    """Log to the active run what the folds bring together.
+def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
+    """The runs of the folds of one training, by fold.
 
     Args:
         run_ids: a finished run for each fold, in any order.
+        any_commit: whether they may be of different code.
+
+    Raises:
+        UsageError: where a fold is missing, there twice, not finished, or of another training.
+        KaggleOpsError: where a run cannot be read.
+    """
+    doing = "gathering folds"
+    parts = sorted((_get_run(run_id) for run_id in run_ids), key=_fold)
+    for run in parts:
+        if run.info.status != "FINISHED":
+            problem = f"run {run.info.run_id} of fold {_fold(run)} is {run.info.status}"
+            raise UsageError(doing, problem, _FINISH)
+    for run in parts[1:]:
+        first, other = _comparable(parts[0]), _comparable(run)
+        for key in sorted(first | other):
+            if first.get(key) != other.get(key):
+                problem = f"{key} is {first.get(key)} in run {parts[0].info.run_id} and "
+                problem += f"{other.get(key)} in run {run.info.run_id}"
+                raise UsageError(doing, problem, "Give the folds of one training")
+    folds = [_fold(run) for run in parts]
+    twice = sorted({fold for fold in folds if folds.count(fold) > 1})
+    if twice:
+        raise UsageError(doing, f"fold {twice[0]} is there twice", "Give one run for each fold")
+    missing = sorted(set(range(int(parts[0].data.params["folds"]))) - set(folds))
+    if missing:
+        listed = ", ".join(map(str, missing))
+        hint = f"Train it with the same configuration: fold={missing[0]}"
+        raise UsageError(doing, f"there is no finished run of fold {listed}", hint)
+    _check_commits(parts, any_commit)
+    return parts
+
+
+def _check_commits(parts: Sequence[Run], any_commit: bool) -> None:
+    of_commits: dict[str, list[str]] = {}
+    for run in parts:
+        of_commits.setdefault(_commit(run) or "an unknown commit", []).append(str(_fold(run)))
+    if len(of_commits) == 1:
+        return
+    listed = "; ".join(f"{name}: fold {', '.join(folds)}" for name, folds in of_commits.items())
+    problem = f"the folds are of different code ({listed})"
+    if not any_commit:
+        raise UsageError("gathering folds", problem, "To mix them all the same: --any-commit true")
+    warn(problem)
+
+
+def gather(parts: Sequence[Run]) -> dict[str, float]:
+    """Log to the active run what the folds bring together.
+
+    Args:
+        parts: the runs of all folds, as `check_folds` gives them.
 
     Returns:
         Mean and spread of the folds' scores, then the scores of all rows together.
 
     Raises:
-        UsageError: where a fold is missing, there twice, or of another training.
-        KaggleOpsError: where a run or its artifacts cannot be read.
+        KaggleOpsError: where the artifacts of a run cannot be read.
     """
-    parts = sorted((_get_run(run_id) for run_id in run_ids), key=_fold)
-    _check_parts(parts)
     with TemporaryDirectory(prefix="gathering-") as scratch:
         task, tables = _read_parts(parts, Path(scratch))
         table = pd.concat(tables, ignore_index=True)
@@ -96,26 +156,6 @@ def gather(run_ids: Sequence[str]) -> dict[str, float]:
     listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
     say(f"{len(parts)} folds, {len(table):,} rows: {listed}")
     return scores
-
-
-def _check_parts(parts: Sequence[Run]) -> None:
-    doing = "gathering folds"
-    for run in parts[1:]:
-        first, other = _comparable(parts[0]), _comparable(run)
-        for key in sorted(first | other):
-            if first.get(key) != other.get(key):
-                problem = f"{key} is {first.get(key)} in run {parts[0].info.run_id} and "
-                problem += f"{other.get(key)} in run {run.info.run_id}"
-                raise UsageError(doing, problem, "Give the folds of one training")
-    folds = [_fold(run) for run in parts]
-    twice = sorted({fold for fold in folds if folds.count(fold) > 1})
-    if twice:
-        raise UsageError(doing, f"fold {twice[0]} is there twice", "Give one run for each fold")
-    missing = sorted(set(range(int(parts[0].data.params["folds"]))) - set(folds))
-    if missing:
-        listed = ", ".join(map(str, missing))
-        hint = f"Train it with the same configuration: fold={missing[0]}"
-        raise UsageError(doing, f"there is no finished run of fold {listed}", hint)
 
 
 def _read_parts(parts: Sequence[Run], folder: Path) -> tuple[Task, list[pd.DataFrame]]:
@@ -154,6 +194,11 @@ def _fold(run: Run) -> int:
         problem = f"it is no run of one fold (fold={fold or 'none'})"
         raise UsageError(f"gathering run {run.info.run_id}", problem, "Give runs of single folds")
     return int(fold)
+
+
+def _commit(run: Run) -> str:
+    tags = run.data.tags
+    return (tags.get(MLFLOW_GIT_COMMIT) or tags.get("git_commit") or "")[:10]
 
 
 def _comparable(run: Run) -> dict[str, str]:

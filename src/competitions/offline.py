@@ -4,11 +4,12 @@
 
 It holds the models of the runs, the code of a commit, and wheels of the pure Python packages that a
 Kaggle notebook lacks. Make it a Kaggle dataset, attach that to the notebook, and run there what
-this prints, which is in its README.md, too.
+this prints, which is in its README.md, too. Launched by `mlflow run`, the folder becomes an
+artifact of the run.
 """
 
 import importlib.metadata
-import shlex
+import os
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,15 @@ from tempfile import TemporaryDirectory
 import click
 
 from competitions.config import CONFIG_FILE, read_saved
-from competitions.console import run_command, say
-from competitions.predict import check_one_task, model_folder
+from competitions.console import run_command, say, writing_explained
+from competitions.predict import model_folders
 from competitions.tasks import task_class, task_config
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.project.git import clone, find_commit
 
+INPUT = "/kaggle/input"
+# The file in code/ that says which commit it is, and by which the folder is found there.
+COMMIT = "COMMIT"
 # What predicting imports and Kaggle's image does not have; the others it does.
 PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime")
 
@@ -38,43 +42,56 @@ def main(runs: str, output: Path, version: str, wheels: bool) -> None:
     names = [name.strip() for name in runs.split(",") if name.strip()]
     if not names:
         raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")
-    if output.exists() and any(output.iterdir()):
-        raise UsageError(f"making {output}", "it is not empty", "Name a new folder")
-    lines = make_folder(names, output, version)
-    if wheels:
-        _make_wheels(output / "wheels")
+    with writing_explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        if any(output.iterdir()):
+            raise UsageError(f"making {output}", "it is not empty", "Name a new folder")
+    lines = make_folder(names, output, version, wheels)
+    if os.environ.get("MLFLOW_RUN_ID"):
+        _log_folder(output)
     say("\n".join(lines))
 
 
-def make_folder(names: list[str], output: Path, version: str = "HEAD") -> list[str]:
+def make_folder(
+    names: list[str], output: Path, version: str = "HEAD", wheels: bool = False
+) -> list[str]:
     """Fill `output` with models and code.
 
     Args:
         names: run ids or model folders.
         output: a folder that is new or empty.
         version: the commit of this repository whose code is taken along.
+        wheels: whether to take along packages, too.
 
     Returns:
         What to do with it, line by line.
 
     Raises:
         UsageError: for runs of different tasks.
-        KaggleOpsError: where a model or the commit cannot be had.
+        KaggleOpsError: where a model, the commit or a package cannot be had.
     """
     models = output / "models"
-    models.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="models-") as downloads:
-        folders = [model_folder(name, Path(downloads) / str(i)) for i, name in enumerate(names)]
-        check_one_task(folders, names)
-        for place, folder in enumerate(folders):
+        for place, folder in enumerate(model_folders(names, Path(downloads))):
             shutil.copytree(folder, models / str(place))
-    _copy_code(version, output / "code")
-    lines = _instructions(models, output)
+    commit = _copy_code(version, output / "code")
+    if wheels:
+        _make_wheels(output / "wheels")
+    lines = _instructions(models, output, commit, wheels)
     (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return lines
 
 
-def _copy_code(version: str, folder: Path) -> None:
+def _log_folder(folder: Path) -> None:
+    import mlflow
+
+    from competitions import runs
+
+    with runs.active_run():
+        mlflow.log_artifacts(str(folder), folder.resolve().name)
+
+
+def _copy_code(version: str, folder: Path) -> str:
     commit = find_commit(Path(__file__).parent, version)
     with TemporaryDirectory(prefix="code-") as scratch:
         source = clone(commit, Path(scratch) / "clone")
@@ -82,7 +99,8 @@ def _copy_code(version: str, folder: Path) -> None:
             copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
             (folder / part).parent.mkdir(parents=True, exist_ok=True)
             copy(source / part, folder / part)
-    (folder / "COMMIT").write_text(f"{commit.sha}\n", encoding="utf-8")
+    (folder / COMMIT).write_text(f"{commit.sha}\n", encoding="utf-8")
+    return commit.sha
 
 
 def _make_wheels(folder: Path) -> None:
@@ -94,20 +112,26 @@ def _make_wheels(folder: Path) -> None:
         raise KaggleOpsError(f"making wheels of {', '.join(wanted)}", problem)
 
 
-def _instructions(models: Path, output: Path) -> list[str]:
+def _instructions(models: Path, output: Path, commit: str, wheels: bool) -> list[str]:
     config = read_saved(models / "0" / CONFIG_FILE, task_config)
     competition = task_class(config.task.name).competition
     runs = ",".join(f"$HERE/models/{folder.name}" for folder in sorted(models.iterdir()))
+    install = f'pip install --no-index --no-deps "$HERE"/wheels/*.whl  # {", ".join(PACKAGES)}'
     return [
         f"Make a Kaggle dataset of {output.resolve().name} and attach it and {competition} to a "
         "notebook. There, with the internet off:",
         "",
         "    %%bash",
-        f"    HERE=/kaggle/input/{shlex.quote(output.resolve().name)}",
-        f"    pip install --no-index --no-deps $HERE/wheels/*.whl  # {', '.join(PACKAGES)}",
-        f"    PYTHONPATH=$HERE/code/src python -m competitions.predict --runs {runs} \\",
+        "    set -e",
+        # Kaggle mounts what is attached now here, now there, so it is looked for.
+        f"    HERE=$(grep -rlx --include={COMMIT} {commit} {INPUT} || true)",
+        f"    HERE=${{HERE%/code/{COMMIT}}}",
+        f"    DATA=$(find {INPUT} -type d -name {competition} -print -quit)",
+        '    test -d "$HERE" -a -d "$DATA" || { echo "attach both, each once"; exit 1; }',
+        *([f"    {install}"] if wheels else []),
+        f'    PYTHONPATH="$HERE/code/src" python -m competitions.predict --runs "{runs}" \\',
         "        --output /kaggle/working/submission.csv \\",
-        f'        --overrides "data=folder data.dir=/kaggle/input/{competition}"',
+        '        --overrides "data=folder data.dir=$DATA"',
     ]
 
 

@@ -2,13 +2,15 @@
 
     python -m competitions.predict --runs RUN_ID,RUN_ID --output submission.csv
 
-Several models are averaged: the mean of what they put out, token by token. Task and data are those
-that the first model was trained with unless they are overridden (data=folder data.dir=<folder>).
-Local model folders need no tracking server and no network. Launched by `mlflow run`, the file
-becomes an artifact of the run too.
+Several models are averaged: the mean of what they put out, token by token. The run of all folds
+stands for the runs of its folds. Task and data are those that the first model was trained with
+unless they are overridden (data=folder data.dir=<folder>). Local model folders need no tracking
+server and no network. Launched by `mlflow run`, the file becomes an artifact of the run too.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,13 @@ import click
 import yaml
 
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, compose
-from competitions.console import check_one_process, run_command, say, split_overrides
+from competitions.console import (
+    check_one_process,
+    run_command,
+    say,
+    split_overrides,
+    writing_explained,
+)
 from competitions.tasks import data_folder, load_task, task_config
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -39,11 +47,13 @@ def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) ->
         raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")
     given = [*parameters, *split_overrides(overrides)]
     with TemporaryDirectory(prefix="models-") as downloads:
-        folders = [model_folder(name, Path(downloads) / str(i)) for i, name in enumerate(names)]
-        check_one_task(folders, names)
+        folders = model_folders(names, Path(downloads))
         config = compose(given, task_config, base=_trained_with(folders[0])).config
         path = Path(output)
-        predict_file(config, folders, path / "submission.csv" if path.is_dir() else path)
+        path = path / "submission.csv" if path.is_dir() else path
+        with writing_explained(path):  # before anything is predicted
+            path.parent.mkdir(parents=True, exist_ok=True)
+        predict_file(config, folders, path)
 
 
 def predict_file(config: "RunConfig", folders: list[Path], path: Path) -> None:
@@ -99,27 +109,68 @@ def _mean_logits(
     return first, tuple(output / len(folders) for output in total)
 
 
-def model_folder(name: str, downloads: Path) -> Path:
-    """The local folder of a model: `name` itself, its part `model`, or downloaded from the run."""
+def model_folders(names: list[str], downloads: Path) -> list[Path]:
+    """The local folders of models of one task.
+
+    Args:
+        names: each a folder, or one with a part `model`, or a run id; the run of all folds stands
+            for those of its folds that are finished.
+        downloads: an existing folder for models that are fetched.
+
+    Raises:
+        UsageError: where one is no model, or they are of several tasks.
+        KaggleOpsError: where a run or its artifacts cannot be read.
+    """
+    found: list[tuple[str, Path]] = []
+    for name in names:
+        if folder := _local_model(name):
+            found.append((name, folder))
+            continue
+        for run_id in _single_runs(name):
+            found.append((run_id, _fetch_model(run_id, downloads / str(len(found)))))
+    _check_one_task(found)
+    return [folder for _, folder in found]
+
+
+def _local_model(name: str) -> Path | None:
     for folder in (Path(name), Path(name) / MODEL_FOLDER):
         if (folder / CONFIG_FILE).is_file() and (folder / "config.json").is_file():
             return folder
-    doing = f"fetching the model of {name}"
     if Path(name).exists() or "/" in name:
         problem = f"there is no model folder (config.json and {CONFIG_FILE})"
-        raise UsageError(doing, problem, "Give a run id, or the folder model/ of a run's artifacts")
+        hint = "Give a run id, or the folder model/ of a run's artifacts"
+        raise UsageError(f"fetching the model of {name}", problem, hint)
+    return None
+
+
+def _single_runs(name: str) -> list[str]:
+    from competitions import runs
+
+    with _run_explained(name):
+        return runs.single_runs(name)
+
+
+def _fetch_model(run_id: str, folder: Path) -> Path:
     from mlflow.artifacts import download_artifacts
 
-    downloads.mkdir()
-    say(f"fetching the model of run {name}")
-    try:
+    folder.mkdir()
+    say(f"fetching the model of run {run_id}")
+    with _run_explained(run_id):
         return Path(
-            download_artifacts(run_id=name, artifact_path=MODEL_FOLDER, dst_path=str(downloads))
+            download_artifacts(run_id=run_id, artifact_path=MODEL_FOLDER, dst_path=str(folder))
         )
+
+
+@contextmanager
+def _run_explained(run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except KaggleOpsError:
+        raise
     except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
         problem = str(error).splitlines()[0]
         hint = "Check the run id and MLFLOW_TRACKING_URI, or give a local model folder"
-        raise KaggleOpsError(doing, problem, hint) from None
+        raise KaggleOpsError(f"fetching the model of {run_id}", problem, hint) from None
 
 
 def _trained_with(folder: Path) -> dict[str, dict[str, Any]]:
@@ -128,12 +179,11 @@ def _trained_with(folder: Path) -> dict[str, dict[str, Any]]:
     return {group: saved[group] for group in ("task", "data")}
 
 
-def check_one_task(folders: list[Path], names: list[str]) -> None:
-    """Raise `UsageError` where the models in `folders`, called `names`, are of several tasks."""
-    tasks = [str(_trained_with(folder)["task"]["name"]) for folder in folders]
-    for name, task in zip(names, tasks, strict=True):
-        if task != tasks[0]:
-            problem = f"it was trained for {task}, and {names[0]} for {tasks[0]}"
+def _check_one_task(found: list[tuple[str, Path]]) -> None:
+    (first, wanted), *others = [(name, _trained_with(each)["task"]["name"]) for name, each in found]
+    for name, task in others:
+        if task != wanted:
+            problem = f"it was trained for {task}, and {first} for {wanted}"
             raise UsageError(f"averaging {name}", problem, "Give models of one task")
 
 

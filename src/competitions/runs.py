@@ -24,7 +24,7 @@ from mlflow.utils.validation import (
 )
 
 from competitions.config import CONFIG_FILE
-from competitions.console import Stopped
+from competitions.console import Stopped, warn
 from kaggleops.errors import KaggleOpsError, UsageError
 
 # What another machine may have other values for when it continues a run.
@@ -47,7 +47,28 @@ def fold_runs(parent: str) -> dict[int, Run]:
     experiment = client.get_run(parent).info.experiment_id
     wanted = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
     found = client.search_runs([experiment], wanted, order_by=["attributes.start_time ASC"])
-    return {int(run.data.params["fold"]): run for run in found if "fold" in run.data.params}
+    of_folds = [(run.data.params.get("fold", ""), run) for run in found]
+    return {int(fold): run for fold, run in of_folds if fold.isdecimal()}
+
+
+def single_runs(run_id: str) -> list[str]:
+    """The run itself, or the finished runs of its folds where it is the run of all folds.
+
+    Raises:
+        UsageError: where none of them is finished.
+    """
+    run = mlflow.get_run(run_id)
+    if run.data.params.get("fold") != "all":
+        return [run_id]
+    below = sorted(fold_runs(run_id).items())
+    finished = [(fold, run.info.run_id) for fold, run in below if run.info.status == "FINISHED"]
+    doing, folds = f"reading the folds of run {run_id}", run.data.params.get("folds")
+    if not finished:
+        raise UsageError(doing, "none of them is finished", "Finish its training first")
+    if str(len(finished)) != folds:
+        listed = ", ".join(str(fold) for fold, _ in finished)
+        warn(f"only fold {listed} of the {folds} of run {run_id} are finished")
+    return [each for _, each in finished]
 
 
 @contextmanager

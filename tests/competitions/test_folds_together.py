@@ -1,14 +1,19 @@
 """All folds in one command, or one a run and gathered afterwards: the same table."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from competitions import runs
 from competitions.config import compose
 from competitions.console import Stopped
-from competitions.gather import find_folds, gather
+from competitions.disaster_tweets.sample import TEST_ROWS
+from competitions.gather import check_folds, find_folds, gather
+from competitions.gather import main as gather_command
+from competitions.predict import main as predict_command
 from competitions.tasks import task_config
 from competitions.train import train_all_folds, train_fold
 from kaggleops.errors import UsageError
@@ -43,6 +48,13 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     with pytest.raises(Stopped, match=f"start the same again with MLFLOW_RUN_ID={parent}$"):
         train_together("trainer.stop_after=0.001s", "trainer.checkpoints=epoch")
     assert client(tracking).get_run(parent).info.status == "KILLED"
+    stopped = runs.fold_runs(parent)[0].info.run_id
+    for names in (stopped, f"{stopped},{stopped}"):
+        with pytest.raises(UsageError, match=r"is KILLED.*\. Finish it first"):
+            gather_command.main(["--runs", names], standalone_mode=False)
+    assert len(client(tracking).search_runs(["0"])) == 2  # no run is made of a mistake
+    with pytest.raises(UsageError, match="none of them is finished"):
+        runs.single_runs(parent)
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
     scores = train_together("trainer.checkpoints=epoch")
     assert "continuing run" in capsys.readouterr().out
@@ -58,6 +70,11 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     assert len(table) == table["id"].nunique() == 40
     assert (artifacts(tracking, parent) / "confusion_matrix.png").is_file()
 
+    # Its models are those of its folds.
+    predict_command.main(["--runs", parent], standalone_mode=False)
+    assert "with 3 models for disaster_tweets" in capsys.readouterr().out
+    assert len(pd.read_csv("submission.csv")) == TEST_ROWS
+
     # Started again, nothing is trained a second time.
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
     assert train_together("trainer.checkpoints=epoch") == scores
@@ -69,18 +86,30 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     with pytest.raises(
         UsageError, match=r"there is no finished run of fold 1\. Train it .* fold=1"
     ):
-        gather(find_folds(one))
+        check_folds(find_folds(one))
     train_fold(compose([*OVERRIDES, "fold=1"], task_config))
     train_fold(compose([*OVERRIDES, "fold=1", "seed=3"], task_config))
     other = newest(tracking)
     with pytest.raises(UsageError, match=r"data\.digest is .* in run "):
-        gather([*find_folds(one), other])
+        check_folds([*find_folds(one), other])
     with pytest.raises(UsageError, match="fold 0 is there twice"):
-        gather([one, one])
+        check_folds([one, one])
     with pytest.raises(UsageError, match="it is no run of one fold"):
-        gather([parent])
+        check_folds([parent])
+    assert runs.single_runs(one) == [one]
+    assert runs.single_runs(parent) == [below[fold].info.run_id for fold in range(3)]
     with runs.active_run() as gathering:
-        assert gather(find_folds(one)) == scores
+        assert gather(check_folds(find_folds(one))) == scores
     assert (artifacts(tracking, gathering) / "oof.csv").read_bytes() == (
         artifacts(tracking, parent) / "oof.csv"
     ).read_bytes()
+
+    # Folds of different code are told, and mixed only by who asks for it.
+    for number, run_id in enumerate(find_folds(one)):
+        commit = ("a" if number < 2 else "b") * 40
+        client(tracking).set_tag(run_id, MLFLOW_GIT_COMMIT, commit)
+    mixed = r"the folds are of different code \(aaaaaaaaaa: fold 0, 1; bbbbbbbbbb: fold 2\)"
+    with pytest.raises(UsageError, match=rf"{mixed}\. To mix them .*: --any-commit true"):
+        gather_command.main(["--runs", one], standalone_mode=False)
+    assert len(check_folds(find_folds(one), any_commit=True)) == 3
+    assert re.search(mixed, capsys.readouterr().err)

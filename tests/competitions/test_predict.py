@@ -1,6 +1,6 @@
 """From runs to a submission."""
 
-import re
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from competitions import offline
 from competitions.config import compose
 from competitions.offline import make_folder
 from competitions.predict import main, predict_file
@@ -123,45 +124,78 @@ run_command(main)
 """
 
 
-def test_a_folder_that_predicts_with_the_internet_off(
-    trained: Training, tmp_path: Path, competition: Path
-) -> None:
-    folder = tmp_path / "my models"
-    lines = make_folder([str(trained.artifacts)] * 2, folder)
-    assert (folder / "README.md").read_text().splitlines() == lines
-    code = folder / "code"
-    assert len((code / "COMMIT").read_text().strip()) == 40
-    (command,) = [line for line in lines if "competitions.predict" in line]
-    (runs,) = re.findall(r"--runs (\S+)", command)
-    runs = runs.replace("$HERE", str(folder))
-    # The code is the commit's; what is tested is the code that stands here.
-    shutil.copytree(ROOT / "src", code / "src", dirs_exist_ok=True)
-    shutil.copytree(ROOT / "config", code / "config", dirs_exist_ok=True)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            CUT_OFF,
-            "--runs",
-            runs,
-            "--overrides",
-            f"data=folder data.dir={competition}",
-        ],
-        cwd=tmp_path,
-        env=environment(tmp_path / "mlruns") | {"PYTHONPATH": str(code / "src")},
+def run_cell(lines: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the notebook's cell that `lines` hold, with kaggle/ in `cwd` as Kaggle's /kaggle."""
+    magic, *cell = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
+    assert magic == "%%bash"
+    (cwd / "cut_off.py").write_text(CUT_OFF)
+    (cwd / "bin").mkdir(exist_ok=True)
+    python = f'#!/bin/sh\nshift 2\nexec {sys.executable} {cwd}/cut_off.py "$@"\n'
+    (cwd / "bin" / "python").write_text(python)
+    (cwd / "bin" / "python").chmod(0o755)
+    return subprocess.run(
+        ["bash", "-c", "\n".join(cell).replace("/kaggle/", f"{cwd}/kaggle/")],
+        cwd=cwd,
+        env=environment(cwd / "mlruns") | {"PATH": f"{cwd}/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_folder_that_predicts_with_the_internet_off(
+    trained: Training, tmp_path: Path, competition: Path
+) -> None:
+    # Where Kaggle mounts what is attached changes: neither place is told to the cell.
+    attached = tmp_path / "kaggle" / "input"
+    folder = attached / "datasets" / "me" / "my-models"
+    lines = make_folder([str(trained.artifacts)] * 2, folder)
+    assert (folder / "README.md").read_text().splitlines() == lines
+    code = folder / "code"
+    assert len((code / "COMMIT").read_text().strip()) == 40
+    (tmp_path / "kaggle" / "working").mkdir()
+    assert run_cell(lines, tmp_path).stdout == "attach both, each once\n"
+
+    shutil.copytree(competition, attached / "competitions" / "tweet-sentiment-extraction")
+    # The code is the commit's; what is tested is the code that stands here.
+    shutil.copytree(ROOT / "src", code / "src", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "config", code / "config", dirs_exist_ok=True)
+    done = run_cell(lines, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(read(tmp_path / "submission.csv")) == TEST_ROWS
+    assert "with 2 models" in done.stdout
+    assert len(read(tmp_path / "kaggle" / "working" / "submission.csv")) == TEST_ROWS
+
+    shutil.copytree(code, attached / "again" / "code")
+    assert run_cell(lines, tmp_path).stdout == "attach both, each once\n"
 
 
-def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+def test_the_folder_becomes_an_artifact(
+    trained: Training, tracking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = client(tracking).create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    arguments = ["--runs", str(trained.artifacts), "--output", "mine", "--no-wheels"]
+    offline.main(arguments, standalone_mode=False)
+    kept = artifacts(tracking, run_id) / "mine"
+    assert {path.name for path in kept.iterdir()} == {"README.md", "code", "models"}
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
-    done = launch("offline", "--runs", "a", "--output", str(tmp_path), cwd=tmp_path)
-    assert done.returncode == 2
-    assert "it is not empty. Name a new folder" in done.stderr
+    for output, said in (
+        (tmp_path, "it is not empty. Name a new folder"),
+        (tmp_path / "mine", "Name another place with --output"),
+        (tmp_path / "mine" / "below", "Not a directory: .*Name another place with --output"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            offline.main(["--runs", "a", "--output", str(output)], standalone_mode=False)
+
+
+def test_a_submission_that_cannot_be_written(trained: Training, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    arguments = ["--runs", str(trained.artifacts), "--output", str(tmp_path / "mine" / "s.csv")]
+    with pytest.raises(UsageError, match="Name another place with --output"):
+        main.main(arguments, standalone_mode=False)
 
 
 def predictions(ids: list[str]) -> pd.DataFrame:
