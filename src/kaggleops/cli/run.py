@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 @click.option("--experiment", metavar="NAME", help="Default: the task's name.")
 @repository_option
 @click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
-@click.option("--entry-point", default="main", show_default=True, help="Of the MLproject file.")
+@click.option(
+    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
+)
 @backend_option
 @backend_config_option
 @money_options
