@@ -4,12 +4,16 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from docker.utils.build import exclude_paths
+from hatchling.builders.wheel import WheelBuilder
 
 from kaggleops.backends.docker.config import DockerConfig
 from tests.conftest import unavailable
@@ -19,6 +23,7 @@ FOLDER = ROOT / "infra/kaggle-image"
 FILE = FOLDER / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
 SCHEMA = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVICES = ["cpu", "gpu"]
 
 
@@ -86,6 +91,21 @@ def test_only_what_is_missing_is_installed() -> None:
     (installing,) = re.findall(r"pip install .*", text)
     assert "--constraint /tmp/kept.txt" in installing
     assert f"ARG IMAGE={DockerConfig().image_name}\n" in text
+
+
+def test_the_package_is_built_from_what_the_engine_is_sent(tmp_path: Path) -> None:
+    lines = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    sent = {name for name in exclude_paths(str(ROOT), patterns) if (ROOT / name).is_file()}
+    assert sent
+    for name in sent:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"))
+    packed = zipfile.ZipFile(wheel).namelist()
+    forced = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {*forced.values(), "competitions/train.py"} <= set(packed)
+    assert not any("__pycache__" in name for name in sent)
 
 
 def test_the_devcontainer_is_the_same_container() -> None:
