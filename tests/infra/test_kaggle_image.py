@@ -83,6 +83,16 @@ def test_it_is_the_image_that_the_backend_runs(name: str, gpus: str) -> None:
     assert re.fullmatch(r".+:v\d+|.+@sha256:[0-9a-f]{64}", image), "it is pinned"
 
 
+def test_what_names_no_profile_finds_the_cpu_alone() -> None:
+    """As VS Code does, which builds no service of a profile."""
+    assert "profiles" not in COMPOSE["services"]["cpu"]
+    # Both want the same port.
+    assert COMPOSE["services"]["gpu"]["profiles"] == ["gpu"]
+    for text in ((ROOT / "docs/container.md").read_text(), FILE.read_text()):
+        (started,) = re.findall(r"docker compose .* up --build (\w+)  ", text)
+        assert (started, "--profile" in text) == ("cpu", False)
+
+
 def test_only_what_is_missing_is_installed() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     lines = text.replace("\\\n", "").splitlines()
@@ -113,6 +123,8 @@ def test_the_devcontainer_is_the_same_container() -> None:
     file = ROOT / ".devcontainer" / described["dockerComposeFile"]
     assert file.resolve() == FILE
     service = COMPOSE["services"][described["service"]]
+    assert described["runServices"] == [described["service"]]
+    assert "profiles" not in service
     assert service["working_dir"] == described["workspaceFolder"]
     assert service["ports"][0].endswith(f":{described['forwardPorts'][0]}")
     dockerfile = (FOLDER / service["build"]["context"] / service["build"]["dockerfile"]).resolve()
