@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from kaggleops.backends.base import RefusedError
+from kaggleops.backends.colab.config import ColabConfig
+from kaggleops.backends.colab.job import Job
 from kaggleops.backends.finding import backend_named
+from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -347,6 +350,40 @@ def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     # Nobody must believe that nothing costs money only because RunPod did not say so.
     runpod.fail(403, op="listPods")
     assert here("reap", *BUCKET_OPTION).code == 1
+
+
+def test_nobody_hears_that_all_is_well_who_could_not_ask(
+    outside: World, runpod: RunPodServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = submit(outside)
+    change(runpod, late, deadline=time.time() - 3600)
+    # What is over without a word of the bucket is deleted all the same.
+    typo = here("reap", "--bucket", "gs://our-bukket", "--json")
+    assert (typo.code, "our-bukket" in typo.json["problems"][0]) == (1, True)
+    assert [each["run_id"] for each in typo.json["machines"]] == [late.run_id]
+    assert runpod.alive == []
+
+    free = here("reap", "-b", "kaggle", *BUCKET_OPTION)
+    assert (free.code, "No machine there costs money." in free.output) == (0, True)
+
+    # As in a cron that knows no key.
+    monkeypatch.setenv("RUNPOD_API_KEY", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = here("reap", *BUCKET_OPTION)
+    assert (done.code, done.output) == (1, "")
+    assert "passed over: signing in to RunPod: there is no API key" in done.errors
+    assert "nobody could be asked" in done.errors
+    machine = here("reap", *BUCKET_OPTION, "--json")
+    assert machine.code == 1
+    assert [each["backend"] for each in machine.json["passed_over"]] == ["runpod"]
+    assert here("reap", "-b", "runpod", *BUCKET_OPTION).code == 2
+    # Colab can be asked where it has had a job, and that says nothing of RunPod.
+    job = Job(Job.folder_of("0" * 32))
+    job.create(ready_notebook({"bucket": BUCKET, "run_id": "0" * 32}), ColabConfig())
+    job.note(status="FINISHED")
+    done = here("reap", *BUCKET_OPTION)
+    assert (done.code, done.output) == (0, "Asked: colab. Nobody knows of runpod.\n")
+    job.remove()
 
 
 def change(runpod: RunPodServer, run: RemoteRun, **job: Any) -> None:

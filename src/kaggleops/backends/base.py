@@ -122,17 +122,21 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         """Return what accelerators cost, nothing where nobody pays."""
         return []
 
-    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
+    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Delete the machines that cost money although their run is over.
 
         Args:
             tracking_uri: whose runs.
             delete: whether to; else they are only looked for.
 
+        Returns:
+            What there was; None where nobody was asked, as nothing that it knows of costs money.
+
         Raises:
+            UsageError: this machine cannot ask.
             KaggleOpsError: the platform does not answer.
         """
-        return []
+        return None
 
     # -- what is the same everywhere ----------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 from kaggleops.cli.submitting import backend_option
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -25,40 +25,69 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
     """Delete machines that cost money although their run is over, or their time is.
 
     A machine ends itself. This is for one that could not; it may be run at any time, from anywhere.
-    A backend that is not named and not set up here is passed over, with a word.
+    A backend that is not named and not set up here is passed over, with a word; where none could
+    be asked, that is an error.
     """
     from kaggleops.backends.finding import backend_named, names
 
-    uri = tracking_uri(bucket_of(bucket))
+    place = bucket_of(bucket)
     found: list[Reaped] = []
-    problems: list[str] = []
+    asked: list[str] = []
+    passed_over: list[dict[str, str]] = []
     with err.status("Asking"):
+        problems = _problems_of(place)
         for name in [backend] if backend else names():
             try:
-                found += backend_named(name).reap(uri, delete=not dry_run)
+                there = backend_named(name).reap(tracking_uri(place), delete=not dry_run)
             except UsageError as error:
                 if backend:
                     raise
-                err.print(f"passed over: {error}", style="yellow", highlight=False)
+                passed_over.append({"backend": name, "why": str(error)})
             except KaggleOpsError as error:
                 problems.append(str(error))
+            else:
+                found += there or []
+                asked += [] if there is None else [name]
     problems += [
         f"{_described(each)} was not deleted: {each.problem}" for each in found if each.problem
     ]
+    if passed_over and not asked and not problems:
+        problems.append("nobody could be asked, so nobody knows what costs money")
     if as_json:
         machines = [asdict(each) for each in found]
-        print_json(machines=machines, deleted=not dry_run, problems=problems)
+        print_json(
+            machines=machines, deleted=not dry_run, passed_over=passed_over, problems=problems
+        )
     else:
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
             if not each.problem:
                 out.print(f"{done}: {_described(each)}: {each.why}", highlight=False)
         if not found and not problems:
-            out.print("Every machine that there is has its work.", highlight=False)
+            out.print(_all_clear(asked, [each["backend"] for each in passed_over]), highlight=False)
+    for skipped in passed_over:
+        err.print(f"passed over: {skipped['why']}", style="yellow", highlight=False)
     for problem in problems:
         print_error(problem)
     if problems:
         sys.exit(1)
+
+
+def _problems_of(place: str) -> list[str]:
+    """Return why the bucket cannot say which runs are over; what is over without it still is."""
+    from kaggleops.mlruns import EntityStore
+
+    try:
+        EntityStore(bucket_at(place)).check()
+    except KaggleOpsError as error:
+        return [str(error)]
+    return []
+
+
+def _all_clear(asked: list[str], passed_over: list[str]) -> str:
+    if passed_over:
+        return f"Asked: {', '.join(asked)}. Nobody knows of {', '.join(passed_over)}."
+    return "Every machine that there is has its work." if asked else "No machine there costs money."
 
 
 def _described(machine: "Reaped") -> str:

@@ -36,10 +36,16 @@ def release_all_abandoned() -> None:
         release_abandoned(job)
 
 
-def reap(tracking_uri: str, *, delete: bool) -> list[Reaped]:
-    """Return the jobs without a supervisor that may have a runtime, after releasing it if asked."""
+def reap(tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
+    """Return the jobs without a supervisor that may have a runtime, after releasing it if asked.
+
+    None where this machine has no jobs: of another's it knows nothing.
+    """
+    jobs = Job.all()
+    if not jobs:
+        return None
     found = []
-    for job in Job.all():
+    for job in jobs:
         if job.tracking_uri == tracking_uri and not job.progress.over and not job.supervised:
             if delete:
                 release_abandoned(job)

@@ -65,7 +65,7 @@ class ColabBackend(Backend[ColabConfig]):
         """Delete what is kept of the job, its log above all."""
         return _where(tags).remove(tags)
 
-    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
+    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Release the runtimes of this machine's jobs whose supervisors died."""
         return attended.reap(tracking_uri, delete=delete)
 
