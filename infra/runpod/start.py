@@ -84,10 +84,13 @@ def live(job: dict[str, Any]) -> None:
     # One that could not be finished has what a report needs, if that could be installed.
     folders = (environment_folder(job, kept), pod / "work/environment")
     made = [each / "bin/python" for each in folders if each.is_dir()]
-    if made:
-        report(job, str(made[0]), code, pod)
+    told = made and report(job, str(made[0]), code, pod)
     if job["keep"]:
-        time.sleep(max(0.0, job["deadline"] - time.time()))
+        with suppress(KeyboardInterrupt):
+            time.sleep(max(0.0, job["deadline"] - time.time()))
+        told = made and report(job, str(made[0]), code, pod)  # what it cost has grown meanwhile
+    if told:
+        shutil.rmtree(pod / "work", ignore_errors=True)
 
 
 def environment_folder(job: dict[str, Any], kept: Path) -> Path:
@@ -176,8 +179,11 @@ def surroundings(pod: Path) -> dict[str, str]:
     }
 
 
-def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> None:
-    """Tell the bucket how the job ended, what it cost and printed, and send what it left unsent."""
+def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> bool:
+    """Tell the bucket how the job ended, what it cost and printed, and send what it left unsent.
+
+    Returns whether nothing is left on the pod that the bucket lacks.
+    """
     hours = (time.time() - float((pod / "begun").read_text())) / 3600
     said = {
         "bucket": job["bucket"],
@@ -188,8 +194,7 @@ def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> Non
     }
     command = [python, "-m", "kaggleops.backends.runpod.report", json.dumps(said)]
     # Its own words would not be in the log that it sends.
-    if execute(command, job, time.time() + job["patience"], surroundings(pod), None) == 0:
-        shutil.rmtree(pod / "work", ignore_errors=True)
+    return execute(command, job, time.time() + job["patience"], surroundings(pod), None) == 0
 
 
 # -- processes -----------------------------------------------------------------------------------

@@ -317,6 +317,16 @@ def test_the_commands_say_what_it_costs(
     assert row["platform"] == "PROVISIONING, $0.40/h, ssh root@192.0.2.7 -p 34446"
     here("cancel", run_id, *BUCKET_OPTION)
 
+    # Its job has ended, and the pod is kept: that costs money, named or not.
+    for named in ([run_id], []):
+        rows = here("status", *named, *BUCKET_OPTION, "--json").json["runs"]
+        (row,) = [each for each in rows if each["run_id"] == run_id]
+        assert (row["status"], row["price_per_hour"]) == ("KILLED", 0.4)
+        assert row["platform"].endswith("ssh root@192.0.2.7 -p 34446")
+    pod.delete()
+    (row,) = here("status", run_id, *BUCKET_OPTION, "--json").json["runs"]
+    assert (row["status"], row["price_per_hour"], row["platform"]) == ("KILLED", None, "")
+
 
 def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     at_work, ended, late = (submit(outside) for _ in range(3))

@@ -103,12 +103,18 @@ def test_no_pod_outlives_its_deadline(pods: LightPods) -> None:
     _, *later = pods.reports
     reports = {report["pod"]: report for report in later}
     assert set(reports) == {gentle.id, deaf.id, kept.id}
+    # That of the job alone, and when the pod ends that of all its time.
+    job, whole = [report for report in later if report["pod"] == kept.id]
+    assert whole["cost"] > job["cost"]
+    assert kept.volume
+    begun = float((kept.volume / "kaggleops/pods" / kept.id / "begun").read_text())
+    assert whole["cost"] >= 0.40 * (deadline - begun) / 3600
+    assert whole["log"] == job["log"] == kept.text + "\n"
     assert [reports[each.id]["code"] for each in (gentle, deaf, kept)] == [124, 124, 0]
     assert "Its time is up." in deaf.text
     assert "the last words" in reports[gentle.id]["log"]
     assert "the last words" not in deaf.text
     # The image's own start lets people in. It tells them no secrets.
-    assert kept.volume
     started = (kept.volume / "started-by-image").read_text()
     names = {each.split("=")[0] for each in started.split("\0")}
     assert "RUNPOD_POD_ID" in names

@@ -26,6 +26,10 @@ _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 JOB_ENDED = "job_ended"
 """The tag of a run whose job ended before the run did: how, in the platform's words."""
 
+KEPT_UNTIL = "kept_until"
+"""The tag of a run until when its machine is kept, however the run ended: in seconds since the
+epoch; "" where it is not kept."""
+
 
 @dataclass(frozen=True)
 class Downloaded:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kaggleops.mlruns.liveness import RunState
 
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
+_OPEN = ("SCHEDULED", "RUNNING", "LOST")
 _AT_ONCE = 8  # questions to platforms
 
 
@@ -33,7 +34,8 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     """Show RUNs, or all that were heard within the last days.
 
     LOST is a run whose machine has not been heard for longer than it had said. Of runs that were
-    submitted and have not ended, their platform is asked too.
+    submitted and have not ended, their platform is asked too; and of those that have, if they are
+    named or their machine was kept.
     """
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import recent_runs, run_state
@@ -47,7 +49,7 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
         else:
             store.check()
             states = recent_runs(store, now_ms - int(days * 86_400_000), now_ms)
-        platforms = _ask_platforms(states, tracking_uri(place))
+        platforms = _ask_platforms(states, tracking_uri(place), named=bool(runs))
     rows = [_row(state, platforms.get(state.entity.id.name), now_ms) for state in states]
     if as_json:
         print_json(runs=rows)
@@ -82,30 +84,44 @@ class _Platform:
     price: float | None = None
 
 
-def _ask_platforms(states: "list[RunState]", uri: str) -> dict[str, _Platform]:
-    waiting = {
-        state.entity.id.name: _tag(state, "submitted_to")
+def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[str, _Platform]:
+    asked = [
+        state
         for state in states
-        if state.status in ("SCHEDULED", "RUNNING", "LOST") and _tag(state, "submitted_to")
-    }
-    if not waiting:
+        if _tag(state, "submitted_to") and (state.status in _OPEN or named or _is_kept(state))
+    ]
+    if not asked:
         return {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = pool.map(lambda run: _ask(uri, *run), waiting.items())
-        return dict(zip(waiting, answers, strict=True))
+        answers = pool.map(lambda state: _ask(uri, state), asked)
+        names = [state.entity.id.name for state in asked]
+        return dict(zip(names, answers, strict=True))
 
 
-def _ask(uri: str, run_id: str, backend: str) -> _Platform:
+def _is_kept(state: "RunState") -> bool:
+    from kaggleops.backends.remote_run import KEPT_UNTIL
+
+    return float(_tag(state, KEPT_UNTIL) or 0) > time.time()
+
+
+def _ask(uri: str, of: "RunState") -> _Platform:
     from kaggleops.backends.finding import backend_named
     from kaggleops.backends.remote_run import RemoteRun
 
     try:
-        run = RemoteRun(backend_named(backend), uri, run_id)
+        run = RemoteRun(backend_named(_tag(of, "submitted_to")), uri, of.entity.id.name)
         state = run.state()
+        if of.status not in _OPEN:
+            # How it ended is known. What is still there costs money.
+            at_work = state is not None and not state.ended
+            return (
+                _Platform(str(state), "", state.price) if state and at_work else _Platform("", "")
+            )
         # One whose job ended without a word would stay as it is for ever.
         settled = run.settle(state) if state and state.ended else ""
     except KaggleOpsError as error:
-        return _Platform(f"unknown ({error.problem})", "")
+        told = of.status in _OPEN or _tag(of, "price_per_hour")
+        return _Platform(f"unknown ({error.problem})" if told else "", "")
     return _Platform(str(state or ""), settled, state.price if state else None)
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.jobs import UNKNOWN, JobState, Price, Reaped
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.remote_run import Downloaded
+from kaggleops.backends.remote_run import KEPT_UNTIL, Downloaded
 from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.client import (
     BUSY,
@@ -27,7 +27,7 @@ from kaggleops.backends.runpod.client import (
 )
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer, offers
-from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, PREFIX, PRICE, pod_body
+from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, PREFIX, PRICE, job_of, pod_body
 from kaggleops.backends.runpod.reaping import reap
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
@@ -116,7 +116,7 @@ class RunPodBackend(Backend[RunPodConfig]):
     def send(
         self, tags: Mapping[str, str], notebook: str, config: RunPodConfig
     ) -> Mapping[str, str]:
-        """Create the pod, unless there is one; return its id and its price."""
+        """Create the pod, unless there is one; return its id, price, and how long it is kept."""
         there = self._named(tags[NAME])
         for each in there:
             if each["status"] not in _ALIVE:  # it has ended: this is another attempt
@@ -124,7 +124,9 @@ class RunPodBackend(Backend[RunPodConfig]):
         alive = [each for each in there if each["status"] in _ALIVE]
         pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
         bucket = parameters_of(notebook)["bucket"]
-        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", LOG_IN: bucket}
+        job = job_of(pod) or {}
+        kept = f"{job['deadline']:.0f}" if job.get("keep") else ""
+        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", LOG_IN: bucket, KEPT_UNTIL: kept}
 
     def _created(self, name: str, notebook: str, config: RunPodConfig) -> dict[str, Any]:
         """Create a pod of the first offer that RunPod keeps.
