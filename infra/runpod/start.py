@@ -8,6 +8,8 @@ RunPod starts a container again when it exits, and bills for it until the pod is
    to until it does. Nothing here exits before.
 4. A thread that waits for nothing but the clock deletes it too, should all else hang.
 
+Where the image's Python cannot execute this, the shell that was to start it deletes the pod.
+
 It gets no file and knows no package: it stands in an environment variable of the pod, takes
 Python's own library only, and finds what to do in KAGGLEOPS_JOB
 (src/kaggleops/backends/runpod/pod.py).
@@ -170,7 +172,7 @@ def train(job: dict[str, Any], python: str, pod: Path) -> int:
 def surroundings(pod: Path) -> dict[str, str]:
     """Return the environment of the job: caches on the volume, and nothing that deletes pods."""
     kept = pod.parent.parent
-    ours = ("KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
+    ours = ("KAGGLEOPS_BEGIN", "KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
     return {
         **{name: value for name, value in os.environ.items() if name not in ours},
         "KAGGLEOPS_HOME": str(pod / "work/home"),

@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from kaggleops.backends.base import RefusedError
@@ -68,6 +70,7 @@ def test_what_is_created(outside: World, runpod: RunPodServer) -> None:
     body = dict(pod.body)
     job = json.loads(body["env"].pop("KAGGLEOPS_JOB"))
     assert body["env"].pop("KAGGLEOPS_START")
+    assert "\n" not in body["env"].pop("KAGGLEOPS_BEGIN")
     (volume,) = runpod.volumes.values()
     assert (volume["name"], volume["size"], volume["dataCenter"]) == ("kaggleops", 50, "EU-RO-1")
     assert body == {
@@ -79,7 +82,7 @@ def test_what_is_created(outside: World, runpod: RunPodServer) -> None:
         "disk": 50,
         "dataCenterIds": ["EU-RO-1"],
         "mounts": {"network": [{"volumeId": volume["id"], "path": "/workspace"}]},
-        "args": 'bash -c "exec python3 <(printenv KAGGLEOPS_START | base64 --decode)"',
+        "args": "sh -c 'eval \"$KAGGLEOPS_BEGIN\"'",
         "env": {"KAGGLEOPS_KEY": "{{ RUNPOD_SECRET_kaggleops_key }}"},
     }
     assert before + 5400 <= job["deadline"] <= time.time() + 5400
@@ -360,6 +363,33 @@ def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     # Nobody must believe that nothing costs money only because RunPod did not say so.
     runpod.fail(403, op="listPods")
     assert here("reap", *BUCKET_OPTION).code == 1
+
+
+def test_a_pod_that_never_begins_is_pointed_at_and_reaped(
+    outside: World, runpod: RunPodServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(outside.repository.folder)
+    slow, broken, at_work = (submit(outside) for _ in range(3))
+    for run, minutes in ((slow, 50), (broken, 70), (at_work, 70)):
+        pod = runpod.pod(f"kaggleops-{run.run_id}")
+        pod.created = datetime.fromtimestamp(time.time() - minutes * 60, UTC).isoformat()
+    mlflow.MlflowClient(TRACKING).update_run(at_work.run_id, "RUNNING")
+
+    rows = here("status", *BUCKET_OPTION, "--json").json["runs"]
+    said = {each["run_id"]: each["platform"] for each in rows}
+    assert said[slow.run_id] == said[at_work.run_id] == "PROVISIONING, $0.40/h"
+    told = "PROVISIONING: it should have begun: `kaggleops reap -b runpod`, $0.40/h"
+    assert said[broken.run_id] == told
+    told = "3 machines cost $1.20 an hour now: `kaggleops reap -b runpod` deletes what is over"
+    assert told in here("quota", "-b", "runpod").output
+    (billed,) = here("quota", "-b", "runpod", "--json").json["machines"]
+    assert billed["count"] == 3
+    assert told in here("run", "-b", "runpod", "--budget", "9", *BUCKET_OPTION).errors
+
+    (found,) = here("reap", "-b", "runpod", *BUCKET_OPTION, "--json").json["machines"]
+    assert (found["run_id"], found["why"]) == (broken.run_id, "it did not begin within 60 minutes")
+    assert broken.get_status() == "FAILED"
+    assert len(runpod.alive) == 3
 
 
 def test_nobody_hears_that_all_is_well_who_could_not_ask(

@@ -1,10 +1,14 @@
 """What the start script of a pod promises: the job runs once, and no pod outlives it."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kaggleops.backends.runpod.client import RunPod
+from tests.conftest import unavailable
 from tests.fakes.runpod_server import RunPodServer
 
 from .light_pods import LightPods, light_pods, soon
@@ -30,7 +34,7 @@ def test_a_job_is_reported_and_its_pod_deleted(pods: LightPods) -> None:
     assert "the job begins" in report["log"]
     # A job can delete no pod, and needs none of what started it.
     names = set((pods.word / "variables").read_text().split("\n"))
-    assert not {"RUNPOD_API_KEY", "KAGGLEOPS_START", "KAGGLEOPS_JOB"} & names
+    assert not {"RUNPOD_API_KEY", "KAGGLEOPS_BEGIN", "KAGGLEOPS_START", "KAGGLEOPS_JOB"} & names
     assert {"HF_HOME", "PIP_CACHE_DIR", "KAGGLEOPS_KEY"} <= names
     assert first.volume
     mark = first.volume / "kaggleops/pods" / first.id
@@ -88,6 +92,42 @@ def test_a_job_that_cannot_begin_keeps_no_pod(pods: LightPods, job: dict[str, ob
     if "packages" in job:  # the likeliest of all: it is told why
         (report,) = pods.reports
         assert (report["code"], "nowhere" in report["log"]) == (1, True)
+
+
+@pytest.mark.parametrize("has", ["curl", "an old Python"])
+def test_an_image_that_cannot_run_the_script_keeps_no_pod(
+    pods: LightPods, tmp_path: Path, has: str
+) -> None:
+    pods.server.image = {name: program(name) for name in ("sh", "sleep")}
+    if has == "curl":
+        pods.server.image["curl"] = program("curl")
+    else:
+        old = tmp_path / "python3"
+        fails = 'case "$*" in *version_info*) exit 1;; esac'
+        old.write_text(f'#!/bin/sh\n{fails}\nexec {sys.executable} "$@"\n')
+        old.chmod(0o755)
+        pods.server.image["python3"] = old
+    pod = pods.create("ends")
+    pod.wait()
+    assert "The image has no Python 3.11 or newer" in pod.text
+    assert (pod.starts, pods.jobs) == (1, [])
+
+
+def test_an_image_without_a_shell_is_for_others_to_delete(pods: LightPods) -> None:
+    pods.server.image = {}
+    pod = pods.create("ends")
+    pod.wait_for_starts(2)
+    assert (pod.status, pod.alive) == ("STARTING", True)
+    assert RunPod().delete_pod(pod.id)
+    pod.wait()
+
+
+def program(name: str) -> Path:
+    """Return where this machine has a program."""
+    found = shutil.which(name)
+    if found is None:
+        unavailable(f"there is no {name}")
+    return Path(found)
 
 
 def test_no_pod_outlives_its_deadline(pods: LightPods) -> None:

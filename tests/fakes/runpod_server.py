@@ -81,6 +81,8 @@ class RunPodServer:
         """How many times the catalogue's price a pod really costs."""
         self.drop_streams: list[int] = []
         """After how many events the next live logs break off."""
+        self.image: dict[str, Path] | None = None
+        """The programs that new pods' image has, by name; None for those of this machine."""
         self._scratch = scratch
         self._outside = dict(outside or {})
         self._ids = itertools.count(1)
@@ -279,6 +281,7 @@ class RunPodServer:
             volume,
             {**self._outside, **own},
             self.secrets,
+            self.image,
             held=self.held,
         )
         self.pods[pod_id] = pod

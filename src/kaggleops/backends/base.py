@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, Config, read_config
-from kaggleops.backends.jobs import JobState, Price, Quota, Reaped
+from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import JOB_ENDED, Downloaded, RemoteRun
 from kaggleops.bucket.location import bucket_uri
@@ -121,6 +121,10 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
     def prices(self) -> list[Price]:
         """Return what accelerators cost, nothing where nobody pays."""
         return []
+
+    def machines(self) -> Machines | None:
+        """Return what is billed now, None where nobody pays or nothing is there."""
+        return None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Delete the machines that cost money although their run is over.

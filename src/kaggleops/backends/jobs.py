@@ -16,6 +16,7 @@ class JobState:
         reason: why it ended so, where the platform says why.
         price: what its machine costs now, in US dollars for an hour; None where nobody pays.
         access: the command that leads into the machine, where there is one.
+        unless_begun: what is wrong with it if its run has not begun; the platform cannot know.
     """
 
     status: str
@@ -23,6 +24,7 @@ class JobState:
     reason: str = ""
     price: float | None = None
     access: str = ""
+    unless_begun: str = ""
 
     @property
     def ended(self) -> bool:
@@ -83,6 +85,28 @@ class Price:
     resource: str
     per_hour: float
     free: str
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The machines of ours that a platform bills now.
+
+    Args:
+        backend: whose.
+        count: how many.
+        per_hour: what they cost together, in US dollars.
+    """
+
+    backend: str
+    count: int
+    per_hour: float
+
+    def __str__(self) -> str:
+        cost = "1 machine costs" if self.count == 1 else f"{self.count} machines cost"
+        return (
+            f"{cost} ${self.per_hour:.2f} an hour now: "
+            f"`kaggleops reap -b {self.backend}` deletes what is over"
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ still waits for a machine, whether it ended without a word, what it printed, whi
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +85,11 @@ class RemoteRun(SubmittedRun):
         Raises:
             KaggleOpsError: the platform does not answer.
         """
-        return self.backend.state(self.tags)
+        run = self._run()
+        state = self.backend.state(run.data.tags)
+        if state and state.unless_begun and run.info.status == "SCHEDULED":
+            return replace(state, reason=state.unless_begun)
+        return state
 
     def get_status(self) -> str:
         """Return the run's status, and settle it if its job ended without a word.

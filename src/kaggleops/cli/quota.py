@@ -7,12 +7,12 @@ import click
 from rich.table import Table
 
 from kaggleops.cli.options import json_option
-from kaggleops.cli.output import err, print_json, print_whole
+from kaggleops.cli.output import err, out, print_json, print_whole
 from kaggleops.cli.submitting import backend_option
 from kaggleops.errors import KaggleOpsError
 
 if TYPE_CHECKING:
-    from kaggleops.backends.jobs import Price, Quota
+    from kaggleops.backends.jobs import Machines, Price, Quota
 
 
 @click.command("quota")
@@ -27,6 +27,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
 
     quotas: list[Quota] = []
     prices: list[Price] = []
+    machines: list[Machines] = []
     problems: list[KaggleOpsError] = []
     with err.status("Asking"):
         for name in [backend] if backend else names():
@@ -34,6 +35,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
                 asked = backend_named(name)
                 quotas += asked.quota()
                 prices += asked.prices()
+                machines += filter(None, [asked.machines()])
             except KaggleOpsError as error:
                 if backend:
                     raise
@@ -43,12 +45,19 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     if as_json:
         rows = [_as_row(each) for each in quotas]
         told = [str(each) for each in problems]
-        print_json(quotas=rows, prices=[asdict(each) for each in prices], problems=told)
+        print_json(
+            quotas=rows,
+            prices=[asdict(each) for each in prices],
+            machines=[asdict(each) for each in machines],
+            problems=told,
+        )
         return
     if quotas:
         print_whole(_quota_table(quotas))
     if prices:
         print_whole(_price_table(prices))
+    for there in machines:
+        out.print(f"{there.backend}: {there}", highlight=False)
     for problem in problems:
         err.print(f"passed over: {problem}", style="yellow", highlight=False)
 

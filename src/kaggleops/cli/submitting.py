@@ -81,6 +81,8 @@ def announce(backend: "Backend[Any]", config: Any) -> None:
     """
     if said := backend.announce(config):
         err.print(f"[bold]{backend.name.capitalize()}[/]  {said}", highlight=False)
+    if there := backend.machines():
+        err.print(f"{'':{len(backend.name)}}  {there}", highlight=False)
 
 
 def submit(

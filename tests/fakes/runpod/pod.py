@@ -36,6 +36,7 @@ class Pod:
         volume: the folder of its network volume, if it has one.
         surroundings: what its environment has beside that of the body.
         secrets: those of the account.
+        image: the programs that its image has, by name; None for those of this machine.
         held: whether it stays PROVISIONING until `start`.
     """
 
@@ -49,6 +50,7 @@ class Pod:
         volume: Path | None,
         surroundings: Mapping[str, str],
         secrets: Mapping[str, str],
+        image: Mapping[str, Path] | None,
         *,
         held: bool,
     ) -> None:
@@ -66,6 +68,7 @@ class Pod:
         self._root = root
         self._surroundings = surroundings
         self._secrets = secrets
+        self._image = image
         self._changed = threading.Condition()
         self._released = not held
         self._gone = False
@@ -106,6 +109,11 @@ class Pod:
             if not self._changed.wait_for(lambda: self.status == "TERMINATED", timeout):
                 raise TimeoutError(f"the pod is {self.status}; its log:\n{self.text}")
         self._thread.join()
+
+    def wait_for_starts(self, times: int) -> None:
+        """Return when its container was started so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.starts >= times, 60)
 
     def wait_for_log(self, text: str, timeout: float = 120) -> None:
         """Return when its log contains that.
@@ -179,18 +187,25 @@ class Pod:
         (installed / "image.pth").write_text("\n".join(_PACKAGES))
         # What an image of RunPod's starts by itself: sshd, for one.
         (self._root / "start.sh").write_text(f"env -0 > {self._root}/workspace/started-by-image\n")
-        process = subprocess.Popen(
-            shlex.split(str(self.body["args"])),
-            cwd=self._root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        with self._changed:
+            self.starts += 1
+            self._changed.notify_all()
+        try:
+            process = subprocess.Popen(
+                shlex.split(str(self.body["args"])),
+                cwd=self._root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except FileNotFoundError:  # in the image; it stays STARTING, and is paid for
+            with self._changed:
+                self._changed.wait_for(lambda: not self.alive, 0.05)
+            return
         assert process.stdout is not None
         reader = threading.Thread(target=self._read, args=(process.stdout,))
         reader.start()
-        self.starts += 1
         self._process = process
         self._enter("RUNNING")
         with self._changed:
@@ -208,6 +223,12 @@ class Pod:
         own = {name: resolved(value) for name, value in self.body["env"].items()}
         injected = {"RUNPOD_POD_ID": self.id, "RUNPOD_DC_ID": self.data_center}
         around = platforms.runpod(self._root)
+        if self._image is not None:
+            programs = self._root / "bin"
+            programs.mkdir()
+            for name, path in self._image.items():
+                (programs / name).symlink_to(path)
+            around["PATH"] = str(programs)
         return {**around, **self._surroundings, **own, **injected}
 
     def _read(self, stream: IO[bytes]) -> None:

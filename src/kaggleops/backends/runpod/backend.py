@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kaggleops.backends.base import Backend, RefusedError
-from kaggleops.backends.jobs import UNKNOWN, JobState, Price, Reaped
+from kaggleops.backends.jobs import UNKNOWN, JobState, Machines, Price, Reaped
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.remote_run import KEPT_UNTIL, Downloaded
 from kaggleops.backends.runpod import log
@@ -27,7 +27,17 @@ from kaggleops.backends.runpod.client import (
 )
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer, offers
-from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, PREFIX, PRICE, job_of, pod_body
+from kaggleops.backends.runpod.pod import (
+    BEGINS_WITHIN,
+    LOG_IN,
+    NAME,
+    POD,
+    PREFIX,
+    PRICE,
+    age_of,
+    job_of,
+    pod_body,
+)
 from kaggleops.backends.runpod.reaping import reap
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
@@ -193,7 +203,14 @@ class RunPodBackend(Backend[RunPodConfig]):
         said = str(pod["status"])
         direct = (pod.get("ssh") or {}).get("direct") or {}
         status = _STATUSES.get(said, UNKNOWN)
-        return JobState(status, said, price=pod["cost"], access=direct.get("command", ""))
+        late = age_of(pod) > BEGINS_WITHIN and status in ("SCHEDULED", "RUNNING")
+        return JobState(
+            status,
+            said,
+            price=pod["cost"],
+            access=direct.get("command", ""),
+            unless_begun="it should have begun: `kaggleops reap -b runpod`" if late else "",
+        )
 
     def page(self, tags: Mapping[str, str]) -> str:
         """Return the pod's page."""
@@ -248,6 +265,11 @@ class RunPodBackend(Backend[RunPodConfig]):
             if gpu["maxCount"]["secure"]
         ]
         return sorted(found, key=lambda price: price.per_hour)
+
+    def machines(self) -> Machines | None:
+        """Return what our pods cost, whoever made them."""
+        costs = [pod["cost"] for pod in self._runpod.pods() if job_of(pod) and pod["cost"]]
+        return Machines(self.name, len(costs), sum(costs)) if costs else None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
         """Delete the pods whose run is over, or whose time is."""

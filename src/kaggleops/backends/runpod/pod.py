@@ -1,7 +1,7 @@
 """What a pod is made of: the body that creates it, and what its start script finds to do.
 
-The script and its job stand in two variables of the pod's environment. The bucket's key is a
-reference that RunPod resolves by itself, and nothing else in there is secret.
+The script, what starts it and its job stand in variables of the pod's environment. The bucket's key
+is a reference that RunPod resolves by itself, and nothing else in there is secret.
 """
 
 import base64
@@ -9,6 +9,7 @@ import gzip
 import json
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,35 @@ GRACE = 60.0
 PATIENCE = 300.0
 """Seconds that the bucket then has to take the exit code and the log."""
 
+BEGINS_WITHIN = 3600.0
+"""Seconds from a pod's creation by which its job has begun, however large its image: it is pulled
+in minutes, and packages are installed in minutes more."""
+
 _JOB = "KAGGLEOPS_JOB"
 _START = "KAGGLEOPS_START"
-# The container's command. Its quotes are those of a shell, which is how RunPod reads it.
-_ARGS = f'bash -c "exec python3 <(printenv {_START} | base64 --decode)"'
+_BEGIN = "KAGGLEOPS_BEGIN"
+# The container's command, with the quotes of RunPod's own examples.
+_ARGS = f"""sh -c 'eval "${_BEGIN}"'"""
+# What it does. RunPod starts a container again that ends, and bills it: where the image's Python
+# cannot execute the start script, the shell itself deletes the pod. The key is in no argument.
+_DELETE = (
+    r"""printf 'header = "Authorization: Bearer %s"\n' "$RUNPOD_API_KEY" | curl --config - """
+    '--fail --silent --show-error --max-time 30 --user-agent kaggleops --request DELETE "$pod"',
+    "python3 -c 'import os, sys; from urllib.request import Request, urlopen; "
+    'headers = {"Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"], '
+    '"User-Agent": "kaggleops"}; '
+    'urlopen(Request(sys.argv[1], headers=headers, method="DELETE"), timeout=30)\' "$pod"',
+)
+_SHELL = "; ".join(
+    (
+        "python3 -c 'import ssl, sys, venv; sys.exit(sys.version_info < (3, 11))' "
+        "&& exec python3 -P -c 'import base64, os; "
+        f"""exec(base64.b64decode(os.environ["{_START}"]))'""",
+        "echo 'The image has no Python 3.11 or newer: nothing is run, and the pod is deleted.'",
+        'pod="${RUNPOD_API_URL:-https://api.runpod.io}/v2/pods/$RUNPOD_POD_ID"',
+        f"while :; do {' || '.join(_DELETE)}; sleep 60; done",
+    )
+)
 _MOUNT = "/workspace"
 _RUNNER = ("papermill>=2.6", "ipykernel>=6.30")  # what executes the notebook
 
@@ -85,6 +111,7 @@ def pod_body(
         "disk": config.disk_gb,
         "args": _ARGS,
         "env": {
+            _BEGIN: _SHELL,
             _START: base64.b64encode(script).decode(),
             _JOB: json.dumps(job),
             SECRET: f"{{{{ RUNPOD_SECRET_{config.secret} }}}}",
@@ -102,6 +129,11 @@ def pod_body(
     if config.keep:
         body |= {"startSsh": True, "ports": ["22/tcp"]}
     return body
+
+
+def age_of(pod: Mapping[str, Any]) -> float:
+    """Return for how many seconds a pod has been there."""
+    return time.time() - datetime.fromisoformat(str(pod["createdAt"])).timestamp()
 
 
 def job_of(pod: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """Pods that cost money although nothing will come of them: found, and deleted.
 
 A pod deletes itself. This is for those that could not: RunPod's key was revoked, their start script
-hung, somebody stopped them. Any machine may do it, at any time, again and again.
+never ran or hung, somebody stopped them. Any machine may do it, at any time, again and again.
 """
 
 import time
@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.backends.jobs import Reaped, is_ended
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.pod import GRACE, PATIENCE, job_of
+from kaggleops.backends.runpod.pod import BEGINS_WITHIN, GRACE, PATIENCE, age_of, job_of
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, explained
 
@@ -38,7 +38,7 @@ def reap(runpod: RunPod, backend: str, tracking_uri: str, *, delete: bool) -> li
         if job is None:
             continue
         try:
-            why = _why_over(job, tracking_uri)
+            why = _why_over(pod, job, tracking_uri)
             problem = ""
         except KaggleOpsError as error:
             why, problem = "unknown", str(error)
@@ -52,7 +52,7 @@ def reap(runpod: RunPod, backend: str, tracking_uri: str, *, delete: bool) -> li
     return found
 
 
-def _why_over(job: Mapping[str, Any], tracking_uri: str) -> str:
+def _why_over(pod: Mapping[str, Any], job: Mapping[str, Any], tracking_uri: str) -> str:
     """Return why nothing will come of a pod any more, "" if something may.
 
     Raises:
@@ -71,4 +71,7 @@ def _why_over(job: Mapping[str, Any], tracking_uri: str) -> str:
         raise explained(error) or KaggleOpsError(doing, error.message) from error
     if is_ended(status) and not (job["keep"] and time.time() < job["deadline"]):
         return f"its run is {status}"
+    # Its image may be one that cannot be pulled or started: RunPod tries for ever, and bills it.
+    if status == "SCHEDULED" and age_of(pod) > BEGINS_WITHIN:
+        return f"it did not begin within {BEGINS_WITHIN / 60:.0f} minutes"
     return ""
