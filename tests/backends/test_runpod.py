@@ -233,9 +233,12 @@ def test_no_pod_costs_more_than_the_budget(outside: World, runpod: RunPodServer)
     assert (runpod.alive, runpod.volumes) == ([], {})  # nor a volume that was made for it
     runpod.dearer = 1.0
     before = runs(outside)
-    with pytest.raises(RefusedError, match=r"6 h of NVIDIA RTX A5000 cost up to \$1\.50") as caught:
-        submit(outside, budget=1.0)
-    assert "hours: 4.0" in str(caught.value)
+    # A pod may take twelve minutes to end, which are paid for.
+    with pytest.raises(RefusedError, match=r"and 12 min to end cost up to \$1\.55") as caught:
+        submit(outside, budget=1.5)
+    assert "hours: 5.8." in str(caught.value)
+    with pytest.raises(RefusedError, match="It is enough for none"):
+        submit(outside, budget=0.05)
     assert runs(outside) == before
     cheap = submit(outside, budget=2.0)
     assert runpod.pod(f"kaggleops-{cheap.run_id}").body["gpu"]["id"] == "NVIDIA RTX A5000"
@@ -255,6 +258,9 @@ def test_no_pod_costs_more_than_the_budget(outside: World, runpod: RunPodServer)
         ({"gpus": []}, "gpus: .*name one at least"),
         ({"cloud": "COMMUNITY"}, "no network volumes: leave it empty"),
         ({"hours": 0}, "hours: 0.0: it is more than 0"),
+        ({"hours": 1e9}, "and 168 at most"),
+        ({"hours": float("inf")}, "and 168 at most"),
+        ({"hours": float("nan")}, "and 168 at most"),
         ({"budget": 0}, "budget: 0.0: it is more than 0"),
         ({"volume_gb": 5}, "between 10 and 4096"),
         ({"min_cuda": "12"}, "of the form 12.8"),
@@ -309,7 +315,10 @@ def test_the_commands_say_what_it_costs(
 
     runpod.ssh_keys.append("ssh-ed25519 AAAA ada")
     done = here("run", "-b", "runpod", "--budget", "3", "--keep", *BUCKET_OPTION, "--json")
-    assert "NVIDIA L4 in EU-RO-1, $0.40 an hour: at most $2.40 in 6 h, kept" in done.errors
+    assert (
+        "NVIDIA L4 in EU-RO-1, $0.40 an hour: at most $2.48 in 6 h and 12 min to end, kept until "
+        "then; the volume kaggleops (50 GB), about $3.50 a month until you delete it"
+    ) in done.errors
     assert (done.json["price_per_hour"], done.json["status"]) == (0.4, "SCHEDULED")
     run_id = done.json["run_id"]
     pod = runpod.pod(f"kaggleops-{run_id}")

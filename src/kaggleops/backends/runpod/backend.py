@@ -9,6 +9,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,6 @@ from kaggleops.backends.runpod.client import (
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer, offers
 from kaggleops.backends.runpod.pod import (
-    BEGINS_WITHIN,
     LOG_IN,
     NAME,
     POD,
@@ -39,6 +39,7 @@ from kaggleops.backends.runpod.pod import (
     pod_body,
 )
 from kaggleops.backends.runpod.reaping import reap
+from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -88,10 +89,11 @@ class RunPodBackend(Backend[RunPodConfig]):
         """Return what the best offer costs."""
         offer = self._offers(config)[0]
         kept = ", kept until then" if config.keep else ""
+        volume = Volumes(self._runpod, config).bill(offer.data_center)
         return (
-            f"{offer}, ${offer.price:.2f} an hour: "
-            f"at most ${offer.most(config.hours):.2f} in {config.hours:g} h{kept}"
-        )
+            f"{offer}, ${offer.price:.2f} an hour: at most ${offer.most(config.hours):.2f} in "
+            f"{config.hours:g} h and {LATE / 60:.0f} min to end{kept}"
+        ) + (volume and f"; {volume} until you delete it")
 
     def _offers(self, config: RunPodConfig) -> list[Offer]:
         """Return what can be had within the budget.
@@ -108,14 +110,16 @@ class RunPodBackend(Backend[RunPodConfig]):
             problem = f"none of {', '.join(config.gpus)} is free{where}"
             hint = "`kaggleops quota -b runpod` shows what is; name it in `gpus`."
             raise RefusedError(doing, problem, hint)
-        affordable = [each for each in found if _within(config, each.price)]
-        if not affordable:
+        affordable = [each for each in found if _within(config, each)]
+        if config.budget is not None and not affordable:
             least = min(found, key=lambda offer: offer.price)
             problem = (
-                f"{config.hours:g} h of {least.gpu} cost up to ${least.most(config.hours):.2f}, "
+                f"{config.hours:g} h of {least.gpu} and {LATE / 60:.0f} min to end "
+                f"cost up to ${least.most(config.hours):.2f}, "
                 f"more than the budget of ${config.budget:.2f}"
             )
-            hint = f"It is enough for hours: {config.budget / least.price:.1f}."  # type: ignore[operator]
+            enough = least.longest(config.budget)
+            hint = f"It is enough for hours: {enough:g}." if enough else "It is enough for none."
             raise RefusedError(doing, problem, hint)
         return affordable
 
@@ -160,7 +164,7 @@ class RunPodBackend(Backend[RunPodConfig]):
                     raise RefusedError(error.doing, error.problem, error.hint) from error
                 said = f"{offer}: {error.problem}"
                 continue
-            if _within(config, pod["cost"]):
+            if _within(config, replace(offer, price=pod["cost"])):
                 return pod
             self._runpod.delete_pod(pod["id"])
             volumes.give_back()
@@ -276,5 +280,5 @@ class RunPodBackend(Backend[RunPodConfig]):
         return reap(self._runpod, self.name, tracking_uri, delete=delete)
 
 
-def _within(config: RunPodConfig, price: float) -> bool:
-    return config.budget is None or price * config.hours <= config.budget
+def _within(config: RunPodConfig, offer: Offer) -> bool:
+    return config.budget is None or offer.most(config.hours) <= config.budget

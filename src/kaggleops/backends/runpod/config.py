@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from kaggleops.backends.config import Config
+from kaggleops.backends.runpod.times import LONGEST_HOURS
 from kaggleops.errors import UsageError
 
 _CUDA = re.compile(r"\d+\.\d+")
@@ -62,7 +63,8 @@ class RunPodConfig(Config):
             and "the community cloud has no network volumes: leave it empty",
             "volume_gb": not _LEAST_VOLUME_GB <= self.volume_gb <= _LARGEST_VOLUME_GB
             and f"it is between {_LEAST_VOLUME_GB} and {_LARGEST_VOLUME_GB}",
-            "hours": not self.hours > 0 and "it is more than 0",
+            "hours": not 0 < self.hours <= LONGEST_HOURS
+            and f"it is more than 0 and {LONGEST_HOURS:g} at most",
             "budget": self.budget is not None and not self.budget > 0 and "it is more than 0",
             "secret": not re.fullmatch(r"\w+", self.secret) and "letters, digits and _",
         }

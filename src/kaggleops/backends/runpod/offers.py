@@ -3,11 +3,13 @@
 The catalogue is an order in which to ask, no reservation: what it calls free may be gone.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.backends.runpod.times import LATE
 from kaggleops.errors import UsageError
 
 _STOCK = ("HIGH", "MEDIUM", "LOW")  # and NONE
@@ -28,8 +30,12 @@ class Offer:
     price: float
 
     def most(self, hours: float) -> float:
-        """Return what it costs at most, in US dollars."""
-        return self.price * hours
+        """Return what it costs at most in US dollars, with the time that it may take to end."""
+        return self.price * (hours + LATE / 3600)
+
+    def longest(self, budget: float) -> float:
+        """Return for how many hours a budget is enough; 0 if for none."""
+        return max(0.0, math.floor((budget / self.price - LATE / 3600) * 10 + 1e-6) / 10)
 
     def __str__(self) -> str:
         return f"{self.gpu} in {self.data_center or 'any data center'}"

@@ -16,6 +16,7 @@ from typing import Any
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer
+from kaggleops.backends.runpod.times import GRACE, PATIENCE
 from kaggleops.platforms.sign_in import SECRET
 
 NAME = "runpod_name"
@@ -32,16 +33,6 @@ LOG_IN = "runpod_log_in"
 
 PREFIX = "kaggleops-"
 """What the names of our pods begin with; the run's id follows."""
-
-GRACE = 60.0
-"""Seconds that a job has to send what it logged, once it is told to end."""
-
-PATIENCE = 300.0
-"""Seconds that the bucket then has to take the exit code and the log."""
-
-BEGINS_WITHIN = 3600.0
-"""Seconds from a pod's creation by which its job has begun, however large its image: it is pulled
-in minutes, and packages are installed in minutes more."""
 
 _JOB = "KAGGLEOPS_JOB"
 _START = "KAGGLEOPS_START"

@@ -13,11 +13,10 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.backends.jobs import Reaped, is_ended
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.pod import BEGINS_WITHIN, GRACE, PATIENCE, age_of, job_of
+from kaggleops.backends.runpod.pod import age_of, job_of
+from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, explained
-
-_LATE = 2 * (GRACE + PATIENCE)  # seconds behind the deadline at which a pod deletes itself
 
 
 def reap(runpod: RunPod, backend: str, tracking_uri: str, *, delete: bool) -> list[Reaped]:
@@ -58,7 +57,7 @@ def _why_over(pod: Mapping[str, Any], job: Mapping[str, Any], tracking_uri: str)
     Raises:
         KaggleOpsError: the bucket does not answer.
     """
-    if time.time() > job["deadline"] + _LATE:
+    if time.time() > job["deadline"] + LATE:
         return "its time is up"
     if job["bucket"] != bucket_uri(tracking_uri):
         return ""

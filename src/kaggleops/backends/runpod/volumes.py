@@ -3,11 +3,15 @@
 import functools
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from kaggleops.backends.runpod.client import RunPod
 from kaggleops.backends.runpod.config import RunPodConfig
 
 _log = logging.getLogger("kaggleops")
+
+# US dollars for a GB and month, as of https://www.runpod.io/pricing (2026-10); the API tells none.
+_PRICE, _PRICE_ABOVE, _ABOVE_GB = 0.07, 0.05, 1000
 
 
 class Volumes:
@@ -24,16 +28,23 @@ class Volumes:
         self._made = ""
 
     @functools.cached_property
-    def _there(self) -> Mapping[str, str]:
+    def _there(self) -> Mapping[str, Mapping[str, Any]]:
         if not self._config.volume:
             return {}
         found = [each for each in self._runpod.volumes() if each["name"] == self._config.volume]
-        return {each["dataCenter"]: each["id"] for each in found}
+        return {each["dataCenter"]: each for each in found}
 
     @property
     def data_centers(self) -> list[str]:
         """Where there is one."""
         return sorted(self._there)
+
+    def bill(self, data_center: str) -> str:
+        """Return what the one in a data center costs, made or to be made; "" for none."""
+        if not self._config.volume:
+            return ""
+        size = self._there.get(data_center, {}).get("size", self._config.volume_gb)
+        return f"the volume {self._config.volume} ({size} GB), {_monthly(size)}"
 
     def take(self, data_center: str) -> str:
         """Return the id of the one in a data center, which is made if need be; "" for none.
@@ -47,12 +58,17 @@ class Volumes:
             name, size = self._config.volume, self._config.volume_gb
             self._made = self._runpod.create_volume(name, data_center, size)["id"]
             where = f"the network volume {name} ({size} GB) in {data_center}"
-            _log.warning("Made %s: RunPod bills it until you delete it.", where)
+            _log.warning("Made %s: %s, until you delete it.", where, _monthly(size))
             return self._made
-        return self._there[data_center]
+        return str(self._there[data_center]["id"])
 
     def give_back(self) -> None:
         """Delete the one that was made for a pod that there is not."""
         if self._made:
             self._runpod.delete_volume(self._made)
             self._made = ""
+
+
+def _monthly(size_gb: int) -> str:
+    dollars = min(size_gb, _ABOVE_GB) * _PRICE + max(0, size_gb - _ABOVE_GB) * _PRICE_ABOVE
+    return f"about ${dollars:.2f} a month"
