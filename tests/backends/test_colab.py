@@ -1,5 +1,6 @@
 """What only Colab does: its CLI misleads, its runtimes cost units, and somebody holds them."""
 
+import json
 import os
 import signal
 import socket
@@ -23,8 +24,10 @@ from kaggleops.project.launch import experiment_id_of
 from kaggleops.tracking.store import BucketTrackingStore
 
 from .places import OnColab, end_supervisor
+from .test_commands import here
 from .world import BUCKET, TRACKING, Gate, World
 
+UNITS = 0.08  # an hour, without an accelerator
 CANARY = '{"type": "canary"}'
 
 
@@ -169,7 +172,9 @@ def test_a_supervisor_needs_no_terminal_and_its_death_leaves_no_runtime(
     pid = int((job.folder / "pid").read_text())
     assert os.getsid(pid) == pid
     assert next(run.logs(follow=True)) == "it begins"
-    assert run.state() == JobState("RUNNING", "running")
+    assert run.state() == JobState("RUNNING", "running", units=UNITS)
+    (row,) = here("status", run.run_id, "--bucket", BUCKET, "--json").json["runs"]
+    assert (row["platform"], row["units_per_hour"]) == (f"running, {UNITS:.2f} units/h", UNITS)
     (held,) = psutil.Process(pid).children()
 
     end_supervisor(job)
@@ -196,6 +201,30 @@ def test_a_supervisor_needs_no_terminal_and_its_death_leaves_no_runtime(
     assert not again.clean_up()
     with pytest.raises(KaggleOpsError, match="there is no such folder any more"):
         list(again.logs())
+
+
+def test_units_are_what_is_counted(
+    place: OnColab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "config/backend/colab.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"cli: {place.colab.program}\n")
+    told = "colab: 87.50 compute units are left; 0.00 an hour are used up now\n"
+    assert here("quota", "-b", "colab").output == told
+    (units,) = here("quota", "-b", "colab", "--json").json["units"]
+    assert units == {"backend": "colab", "left": 87.5, "per_hour": 0.0}
+    place.colab.behave(signed_out=True)
+    assert "you are not signed in" in here("quota", "-b", "colab").error
+
+    enterprise = {"project": "p", "template": "t4", "service_account": "a"}
+    file.write_text(json.dumps({"enterprise": enterprise}))
+    assert here("quota", "-b", "colab").output == "colab: nothing is counted here.\n"
+    assert here("quota", "-b", "docker").output == "docker: nothing is counted here.\n"
+    config = place.backend.read_config({"enterprise": enterprise}, "a test")
+    assert "bills the project p for the machine of the template t4, for 12 h at most" in (
+        place.backend.announce(config)
+    )
 
 
 def test_another_machine_asks_nobody(place: OnColab) -> None:

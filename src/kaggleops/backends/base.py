@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, Config, read_config
-from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped
+from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped, Units
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import JOB_ENDED, Downloaded, RemoteRun
 from kaggleops.bucket.location import bucket_uri
@@ -107,7 +107,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         return []
 
     def announce(self, config: AnyConfig) -> str:
-        """Return what a submit would cost, "" where it costs nothing.
+        """Return what a submit would cost and whom, "" where it costs no money.
 
         Raises:
             KaggleOpsError: more than it may, or the platform does not answer.
@@ -117,6 +117,14 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
     def quota(self) -> list[Quota]:
         """Return what may still be used, nothing where nothing is counted."""
         return []
+
+    def units(self, config: AnyConfig) -> Units | None:
+        """Return the compute units that there are, None where none are counted.
+
+        Raises:
+            KaggleOpsError: the platform does not tell.
+        """
+        return None
 
     def prices(self) -> list[Price]:
         """Return what accelerators cost, nothing where nobody pays."""

@@ -15,6 +15,7 @@ class JobState:
         said: the platform's own word.
         reason: why it ended so, where the platform says why.
         price: what its machine costs now, in US dollars for an hour; None where nobody pays.
+        units: compute units that it uses up in an hour now; None where nobody counts them.
         access: the command that leads into the machine, where there is one.
         unless_begun: what is wrong with it if its run has not begun; the platform cannot know.
     """
@@ -23,6 +24,7 @@ class JobState:
     said: str
     reason: str = ""
     price: float | None = None
+    units: float | None = None
     access: str = ""
     unless_begun: str = ""
 
@@ -34,7 +36,8 @@ class JobState:
     def __str__(self) -> str:
         said = f"{self.said}: {self.reason}" if self.reason else self.said
         price = f"${self.price:.2f}/h" if self.price else ""
-        return ", ".join(filter(None, (said, price, self.access)))
+        units = f"{self.units:.2f} units/h" if self.units else ""
+        return ", ".join(filter(None, (said, price, units, self.access)))
 
 
 UNKNOWN = "UNKNOWN"
@@ -68,6 +71,25 @@ class Quota:
     def left_hours(self) -> float:
         """What is left of it."""
         return max(0.0, self.total_hours - self.used_hours)
+
+
+@dataclass(frozen=True)
+class Units:
+    """What an account has and uses up where compute units are counted.
+
+    Args:
+        backend: whose.
+        left: how many are left, None if that is not told.
+        per_hour: how many its machines use up in an hour now.
+    """
+
+    backend: str
+    left: float | None
+    per_hour: float
+
+    def __str__(self) -> str:
+        left = "" if self.left is None else f"{self.left:.2f} compute units are left; "
+        return f"{left}{self.per_hour:.2f} an hour are used up now"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`kaggleops quota`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,18 +9,18 @@ from rich.table import Table
 
 from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json, print_whole
-from kaggleops.cli.submitting import backend_option
+from kaggleops.cli.submitting import backend_option, read_backend_config
 from kaggleops.errors import KaggleOpsError
 
 if TYPE_CHECKING:
-    from kaggleops.backends.jobs import Machines, Price, Quota
+    from kaggleops.backends.jobs import Machines, Price, Quota, Units
 
 
 @click.command("quota")
 @backend_option
 @json_option
 def quota_command(backend: str | None, as_json: bool) -> None:
-    """Show how many hours of GPU and TPU are left, and what others cost.
+    """Show how many hours or compute units are left, and what others cost.
 
     A backend that is not named and cannot be asked (no credentials) is passed over, with a word.
     """
@@ -28,6 +29,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     quotas: list[Quota] = []
     prices: list[Price] = []
     machines: list[Machines] = []
+    units: list[Units] = []
     problems: list[KaggleOpsError] = []
     with err.status("Asking"):
         for name in [backend] if backend else names():
@@ -36,28 +38,32 @@ def quota_command(backend: str | None, as_json: bool) -> None:
                 quotas += asked.quota()
                 prices += asked.prices()
                 machines += filter(None, [asked.machines()])
+                units += filter(None, [asked.units(read_backend_config(asked, None, Path(), {}))])
             except KaggleOpsError as error:
                 if backend:
                     raise
                 problems.append(error)
-    if problems and not (quotas or prices):
+    if problems and not (quotas or prices or units):
         raise problems[0]
     if as_json:
         rows = [_as_row(each) for each in quotas]
-        told = [str(each) for each in problems]
         print_json(
             quotas=rows,
             prices=[asdict(each) for each in prices],
             machines=[asdict(each) for each in machines],
-            problems=told,
+            units=[asdict(each) for each in units],
+            problems=[str(each) for each in problems],
         )
         return
     if quotas:
         print_whole(_quota_table(quotas))
     if prices:
         print_whole(_price_table(prices))
-    for there in machines:
-        out.print(f"{there.backend}: {there}", highlight=False)
+    lines = [f"{each.backend}: {each}" for each in units]
+    for line in lines + [f"{each.backend}: {each}" for each in machines]:
+        out.print(line, highlight=False)
+    if backend and not (quotas or prices or units):
+        out.print(f"{backend}: nothing is counted here.", highlight=False)
     for problem in problems:
         err.print(f"passed over: {problem}", style="yellow", highlight=False)
 

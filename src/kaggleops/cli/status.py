@@ -82,6 +82,7 @@ class _Platform:
     said: str
     status: str
     price: float | None = None
+    units: float | None = None
 
 
 def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[str, _Platform]:
@@ -113,16 +114,17 @@ def _ask(uri: str, of: "RunState") -> _Platform:
         state = run.state()
         if of.status not in _OPEN:
             # How it ended is known. What is still there costs money.
-            at_work = state is not None and not state.ended
-            return (
-                _Platform(str(state), "", state.price) if state and at_work else _Platform("", "")
-            )
+            if state is None or (state.ended and not state.units):
+                return _Platform("", "")
+            return _Platform(str(state), "", state.price, state.units)
         # One whose job ended without a word would stay as it is for ever.
         settled = run.settle(state) if state and state.ended else ""
     except KaggleOpsError as error:
         told = of.status in _OPEN or _tag(of, "price_per_hour")
         return _Platform(f"unknown ({error.problem})" if told else "", "")
-    return _Platform(str(state or ""), settled, state.price if state else None)
+    if state is None:
+        return _Platform("", "")
+    return _Platform(str(state), settled, state.price, state.units)
 
 
 def _tag(state: "RunState", name: str) -> str:
@@ -144,6 +146,7 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
         "promised_seconds": state.entity.notes.promise,
         "commit": _tag(state, "git_commit"),
         "price_per_hour": platform.price if platform else None,
+        "units_per_hour": platform.units if platform else None,
         "cost_usd": float(_tag(state, "cost_usd") or 0) or None,
     }
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kaggleops.backends.base import RefusedError
-from kaggleops.backends.colab.cli import ColabCli
+from kaggleops.backends.colab.cli import ColabCli, Usage
 from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.supervisor import release_abandoned
-from kaggleops.backends.jobs import JobState, Reaped
+from kaggleops.backends.jobs import JobState, Reaped, Units
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import state_folder
@@ -24,10 +24,22 @@ def check(config: ColabConfig) -> None:
         problem = f"there is no key of the bucket, {config.key_file}"
         raise UsageError(doing, problem, "Make it: `kaggleops credentials create colab`.")
     release_all_abandoned()
+    _usage(config, doing)
+
+
+def units(config: ColabConfig) -> Units:
+    """Return the account's compute units."""
+    usage = _usage(config, "asking Colab for its compute units")
+    return Units("colab", usage.left, usage.rate)
+
+
+def _usage(config: ColabConfig, doing: str) -> Usage:
     folder = state_folder() / "colab"
     cli = ColabCli(config.cli, config.auth, folder / "home", folder / "sessions.json")
-    if cli.rate() is None:
+    usage = cli.usage()
+    if usage is None:
         raise UsageError(doing, "you are not signed in", f"Once: {cli.sign_in}")
+    return usage
 
 
 def release_all_abandoned() -> None:

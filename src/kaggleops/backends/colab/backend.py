@@ -12,7 +12,7 @@ from kaggleops.backends.base import Backend
 from kaggleops.backends.colab import attended, enterprise
 from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB
-from kaggleops.backends.jobs import JobState, Reaped
+from kaggleops.backends.jobs import JobState, Reaped, Units
 from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
 
@@ -64,6 +64,16 @@ class ColabBackend(Backend[ColabConfig]):
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete what is kept of the job, its log above all."""
         return _where(tags).remove(tags)
+
+    def announce(self, config: ColabConfig) -> str:
+        """Return who pays for an execution; a session uses up units of the account."""
+        if not config.enterprise.project:
+            return ""
+        return enterprise.announce(config)
+
+    def units(self, config: ColabConfig) -> Units | None:
+        """Return the account's compute units; with Colab Enterprise there are none."""
+        return None if config.enterprise.project else attended.units(config)
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Release the runtimes of this machine's jobs whose supervisors died."""

@@ -16,6 +16,7 @@ from kaggleops.platforms.folders import write_private
 
 _SECONDS = 1200.0  # for one answer: an allocation is tried four times, minutes each
 _RATE = re.compile(r"Usage rate: ([\d.]+)/hr")
+_LEFT = re.compile(r"Current balance: ([\d.]+)")
 _LISTED = re.compile(r"\[(?P<name>[^]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<hardware>\S+)")
 
 
@@ -31,6 +32,19 @@ class Answer:
         """The last line that says something."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         return lines[-1].removeprefix("[colab] ") if lines else "it said nothing"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the account has of compute units.
+
+    Args:
+        left: how many, None if it is not told.
+        rate: how many it uses up in an hour now.
+    """
+
+    left: float | None
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -129,14 +143,21 @@ class ColabCli:
             return None
         return [Session(**found.groupdict()) for found in _LISTED.finditer(answer.output)]
 
-    def rate(self) -> float | None:
-        """Return how many compute units an hour the account uses up now, None if it is not told.
+    def usage(self) -> Usage | None:
+        """Return the account's compute units, None if they are not told.
 
         The first question of every job: who is not signed in, is not told.
         """
         answer = self.ask("usage")
-        found = _RATE.search(answer.output)
-        return float(found[1]) if found and not answer.code else None
+        rate, left = _RATE.search(answer.output), _LEFT.search(answer.output)
+        if answer.code or not rate:
+            return None
+        return Usage(float(left[1]) if left else None, float(rate[1]))
+
+    def rate(self) -> float | None:
+        """Return how many compute units an hour the account uses up now, None if it is not told."""
+        usage = self.usage()
+        return usage.rate if usage else None
 
     @property
     def sign_in(self) -> str:

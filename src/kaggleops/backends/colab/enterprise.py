@@ -63,6 +63,16 @@ def check(config: ColabConfig) -> None:
         raise UsageError(doing, problem, "gcloud colab runtime-templates list") from None
 
 
+def announce(config: ColabConfig) -> str:
+    """Return who is billed for what, and for how long at most."""
+    where = config.enterprise
+    return (
+        f"Colab Enterprise bills the project {where.project} for the machine of the template "
+        f"{where.template}, for {config.session_hours:g} h at most: "
+        "https://cloud.google.com/colab/pricing"
+    )
+
+
 def place(run_id: str, config: ColabConfig) -> dict[str, str]:
     """Return the tag that names the execution of a run."""
     return {JOB: f"{_location(config)}/notebookExecutionJobs/kaggleops-{run_id}"}

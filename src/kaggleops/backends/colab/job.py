@@ -63,7 +63,8 @@ class Progress:
     @property
     def state(self) -> JobState:
         """The same, as every backend says it."""
-        state = JobState(self.status, self.said, self.reason)
+        units = self.rate if self.rate and not self.over else None
+        state = JobState(self.status, self.said, self.reason, units=units)
         if state.ended and not self.over:
             problem = "its runtime may still use up units: see https://colab.research.google.com"
             return replace(state, reason="; ".join(filter(None, (self.reason, problem))))
