@@ -20,6 +20,7 @@ from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.project.git import find_commit
 from kaggleops.project.launch import Launch
+from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.runpod.contract import document, violations
 from tests.fakes.runpod_server import RunPodServer
 
@@ -336,7 +337,11 @@ def test_the_commands_say_what_it_costs(
         assert (row["status"], row["price_per_hour"]) == ("KILLED", 0.4)
         assert row["platform"].endswith("ssh root@192.0.2.7 -p 34446")
     pod.delete()
+    # Anybody may have written a tag.
+    mlflow.MlflowClient(TRACKING).set_tag(run_id, "kept_until", "noon")
+    BucketTrackingStore(TRACKING).flush()
     (row,) = here("status", run_id, *BUCKET_OPTION, "--json").json["runs"]
+    assert here("status", *BUCKET_OPTION).code == 0
     assert (row["status"], row["price_per_hour"], row["platform"]) == ("KILLED", None, "")
 
 
@@ -383,6 +388,7 @@ def test_a_pod_that_never_begins_is_pointed_at_and_reaped(
         pod = runpod.pod(f"kaggleops-{run.run_id}")
         pod.created = datetime.fromtimestamp(time.time() - minutes * 60, UTC).isoformat()
     mlflow.MlflowClient(TRACKING).update_run(at_work.run_id, "RUNNING")
+    BucketTrackingStore(TRACKING).flush()
 
     rows = here("status", *BUCKET_OPTION, "--json").json["runs"]
     said = {each["run_id"]: each["platform"] for each in rows}

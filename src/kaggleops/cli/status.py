@@ -3,6 +3,7 @@
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[s
 def _is_kept(state: "RunState") -> bool:
     from kaggleops.backends.remote_run import KEPT_UNTIL
 
-    return float(_tag(state, KEPT_UNTIL) or 0) > time.time()
+    return _number(state, KEPT_UNTIL) > time.time()
 
 
 def _ask(uri: str, of: "RunState") -> _Platform:
@@ -131,6 +132,13 @@ def _tag(state: "RunState", name: str) -> str:
     return state.entity.files.get(f"tags/{name}", b"").decode(errors="replace")
 
 
+def _number(state: "RunState", name: str) -> float:
+    """Return the number that a tag holds, 0 where it holds none: anybody may have written it."""
+    with suppress(ValueError):
+        return float(_tag(state, name))
+    return 0.0
+
+
 def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str, Any]:
     files = state.entity.files
     meta = state.entity.meta if files else {}
@@ -147,7 +155,7 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
         "commit": _tag(state, "git_commit"),
         "price_per_hour": platform.price if platform else None,
         "units_per_hour": platform.units if platform else None,
-        "cost_usd": float(_tag(state, "cost_usd") or 0) or None,
+        "cost_usd": _number(state, "cost_usd") or None,
     }
 
 
