@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
-from kaggleops.bucket import Bucket
+from kaggleops.backends.runpod import log
+from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli import main
 from kaggleops.tracking import session
 from tests.fakes.gcs_server import GcsServer
@@ -50,6 +51,8 @@ def world(bucket: Bucket) -> World:
         made = client.create_run(home, tags={"mlflow.user": user})
         run_id = runs[user] = made.info.run_id
         client.log_text(run_id, f"weights of {user}", f"{user}.txt")
+        for key in (log.key_of(run_id), f"colab/{run_id}/run.ipynb"):
+            bucket.write(key, f"printed by {user}".encode(), expected=ABSENT)
         client.create_logged_model(home, name=f"model-of-{user}", source_run_id=run_id)
         client._tracking_client.store.start_trace(
             TraceInfo(
@@ -87,7 +90,7 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     if on_cloud_storage:
         server: GcsServer = request.getfixturevalue("gcs_server")
         # What belongs to a run goes first; else nobody would know of it any more.
-        server.fail(403, times=None, where=lambda each: _deletes_artifact(each.op, each.key))
+        server.fail(403, times=None, where=lambda each: _deletes_no_entity(each.op, each.key))
         assert world.forget("--user", "ada", "--yes").exit_code == 1
         server.heal()
 
@@ -96,18 +99,23 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     assert done["runs"] == [world.runs["ada"]]
     assert len(done["models_and_traces"]) == 2
     assert done["artifacts"] == 1
+    left = [f"logs/{world.runs['ada']}.txt", f"colab/{world.runs['ada']}/run.ipynb"]
+    assert done["left_by_jobs"] == left
     assert done["registered"] == ["registered-by-ada"]
     assert len(done["old_versions"]) == (3 if on_cloud_storage else 0)
     assert all(each.startswith("gcloud storage rm --all-v") for each in done["old_versions"])
+    for place in (left[0], left[1].replace("run.ipynb", "**")) if on_cloud_storage else ():
+        assert f"{world.bucket.uri}/{place}" in done["old_versions"][0]
     assert world.objects_of("ada") == ["mlruns/models/registered-by-ada.tar.gz"]
     assert world.objects_of("bob") == bobs
     assert world.forgotten("--user", "ada")["runs"] == []
 
     by_id = world.forget(world.runs["bob"], answer="y\n")
     assert "Deleted 1 runs, 2 models and traces of theirs, 1 artifacts" in by_id.stdout
+    assert "2 logs and executed notebooks" in by_id.stdout
     assert "Still registered, without its files: model registered-by-bob" in by_id.stdout
     assert world.objects_of("bob") == ["mlruns/models/registered-by-bob.tar.gz"]
 
 
-def _deletes_artifact(op: str, key: str | None) -> bool:
-    return op == "objects.delete" and "/artifacts/" in (key or "")
+def _deletes_no_entity(op: str, key: str | None) -> bool:
+    return op == "objects.delete" and "/mlruns/" not in (key or "")

@@ -27,7 +27,7 @@ _SHOWN = 20  # runs
 def forget_command(
     runs: tuple[str, ...], user: str | None, yes: bool, bucket: str | None, as_json: bool
 ) -> None:
-    """Delete RUNs, or all of one person, for good: with their models, traces and artifacts.
+    """Delete RUNs, or all of one person, for good: with their models, traces, artifacts and logs.
 
     It shows them and asks first. What Cloud Storage keeps beyond that (old versions, soft-deleted
     objects) is named, with the command that deletes it.
@@ -69,7 +69,8 @@ def _count(found: "Belongings") -> str:
     size = sum(entry.size for entry in found.artifacts) / 1e6
     return (
         f"{len(found.runs)} runs, {len(found.others)} models and traces of theirs, "
-        f"{len(found.artifacts)} artifacts ({size:.1f} MB)"
+        f"{len(found.artifacts)} artifacts ({size:.1f} MB), "
+        f"{len(found.left_by_jobs)} logs and executed notebooks"
     )
 
 
@@ -88,7 +89,7 @@ def _left(store: "EntityStore", found: "Belongings") -> list[str]:
 
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     """Return the commands that delete what versioning keeps of them."""
-    from kaggleops.mlruns.layout import ARTIFACTS
+    from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
     from kaggleops.mlruns.rebasing import artifact_path
 
     uri = store.bucket.uri
@@ -97,6 +98,11 @@ def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     commands = []
     for owner in (*found.runs, *found.others):
         places = [f"{uri}/{owner.key}", f"{uri}/{ARTIFACTS}{artifact_path(owner)}/**"]
+        if owner.kind is Kind.RUN:
+            left = [place.format(owner.name) for place in LEFT_BY_JOBS]
+            places += [
+                f"{uri}/{each}**" if each.endswith("/") else f"{uri}/{each}" for each in left
+            ]
         commands.append(shlex.join(["gcloud", "storage", "rm", "--all-versions", *places]))
     return commands
 
@@ -107,6 +113,7 @@ def _as_json(store: "EntityStore", found: "Belongings") -> dict[str, Any]:
         "models_and_traces": [each.name for each in found.others],
         "artifacts": len(found.artifacts),
         "artifact_bytes": sum(entry.size for entry in found.artifacts),
+        "left_by_jobs": [entry.key for entry in found.left_by_jobs],
         "elsewhere": list(found.elsewhere),
         "registered": list(found.registered),
         "old_versions": _old_versions(store, found),

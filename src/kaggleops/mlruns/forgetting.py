@@ -1,4 +1,4 @@
-"""Runs deleted for good, with what belongs to them: logged models, traces, artifacts.
+"""Runs deleted for good, with what belongs to them: logged models, traces, artifacts, jobs' logs.
 
 What belongs to a run goes before the run itself. So a deletion that breaks off can be repeated: as
 long as the run is there, it says what else there is.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kaggleops.bucket import Entry, ObjectNotFoundError
 from kaggleops.errors import UsageError
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind, is_run_id
+from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
 from kaggleops.mlruns.liveness import run_state
 from kaggleops.mlruns.pulling import WORKERS, Progress
 from kaggleops.mlruns.rebasing import artifact_location, artifact_path
@@ -32,6 +32,7 @@ class Belongings:
         runs: the runs.
         others: the logged models and traces that they made.
         artifacts: the objects of all of these.
+        left_by_jobs: the logs and executed notebooks that the runs' jobs put into the bucket.
         elsewhere: where artifacts lie that are not in the bucket.
         registered: names of registered models with versions that were made from these runs.
     """
@@ -39,6 +40,7 @@ class Belongings:
     runs: tuple[EntityId, ...]
     others: tuple[EntityId, ...] = ()
     artifacts: tuple[Entry, ...] = ()
+    left_by_jobs: tuple[Entry, ...] = ()
     elsewhere: tuple[str, ...] = ()
     registered: tuple[str, ...] = ()
 
@@ -101,6 +103,12 @@ def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belon
         runs=tuple(each.id for each in runs),
         others=tuple(each.id for each in others),
         artifacts=tuple(entry for each in owners for entry in _artifacts(store, each.id)),
+        left_by_jobs=tuple(
+            entry
+            for each in runs
+            for place in LEFT_BY_JOBS
+            for entry in store.bucket.list(place.format(each.id.name))
+        ),
         elsewhere=tuple(_elsewhere(store, owners)),
         registered=tuple(each.id.name for each in registered if _versions_stem_from(each, ids)),
     )
@@ -112,10 +120,11 @@ def forget(store: EntityStore, found: Belongings, progress: Progress = lambda *_
     Raises:
         BucketError: something could not be deleted; what is left can be deleted by a repetition.
     """
-    total, done = len(found.artifacts) + len(found.others) + len(found.runs), 0
+    objects = [entry.key for entry in (*found.artifacts, *found.left_by_jobs)]
+    total, done = len(objects) + len(found.others) + len(found.runs), 0
     store.announce([*found.others, *found.runs])
     steps: tuple[tuple[Callable[..., None], Iterable[str | EntityId]], ...] = (
-        (store.bucket.delete, [entry.key for entry in found.artifacts]),
+        (store.bucket.delete, objects),
         (store.delete, found.others),
         (store.delete, found.runs),
     )

@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote
 
 MLRUNS = "mlruns"
 ARTIFACTS = "artifacts"
+LEFT_BY_JOBS = ("logs/{}.txt", "colab/{}/")
+"""Where jobs leave something beside a run, by its id: RunPod's log, Colab Enterprise's notebook."""
 SUFFIX = ".tar.gz"
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
