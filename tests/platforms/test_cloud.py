@@ -64,10 +64,17 @@ def test_by_gcloud_with_every_step_repeatable(
     assert programs.state("gcloud")["commands"] == []
     assert not Path("MLproject").exists()
 
-    programs.fail("gcloud", "iam service-accounts create", "Quota exceeded.")
+    programs.sign_out()
+    nobody = init(*new, "--yes").stderr.splitlines()[-1]
+    assert "gcloud: You do not currently have an active account selected. " in nobody
+    assert nobody.endswith("Sign in: gcloud auth login")
+    programs.sign_in()
+
+    details = "over 5 of 5\nfor this project.\nHelp Token: AeNz4P\n- '@type': google.rpc.ErrorInfo"
+    programs.fail("gcloud", "iam service-accounts create", f"Quota exceeded, {details}")
     broken = init(*new, "--yes")
     assert broken.exit_code == 1
-    assert "gcloud: ERROR: Quota exceeded" in broken.stderr
+    assert "gcloud: Quota exceeded, over 5 of 5 for this project.\n" in broken.stderr
     assert not Path("config/local.yaml").exists()
 
     done = init(*new, answer="y\n")

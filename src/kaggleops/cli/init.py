@@ -19,7 +19,7 @@ from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket, keep_settings, local_setting
 
 if TYPE_CHECKING:
-    from kaggleops.platforms.cloud import Step
+    from kaggleops.platforms.commands import Step
     from kaggleops.project.git import Commit
 
 _SMOKE = "config/experiment/smoke.yaml"
@@ -136,13 +136,8 @@ def _cloud(place: str, root: Path, how: _Cloud) -> dict[str, str]:
 
 
 def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
-    from kaggleops.platforms.cloud import (
-        TERRAFORM,
-        Place,
-        gcloud_steps,
-        terraform_settings,
-        terraform_steps,
-    )
+    from kaggleops.platforms.cloud import Place, gcloud_steps
+    from kaggleops.platforms.terraform import TERRAFORM, terraform_settings, terraform_steps
 
     project = how.project
     if project is None and how.ask and sys.stdin.isatty():
@@ -164,7 +159,7 @@ def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
 
 
 def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
-    from kaggleops.platforms.cloud import carry_out, is_done
+    from kaggleops.platforms.commands import carry_out, is_done
 
     left = []
     for step in steps:

@@ -1,28 +1,14 @@
-"""A Google Cloud project with a bucket and the runner's account, made by `gcloud`, or by Terraform.
-
-Each step can be repeated: it first looks whether it was done, or does no harm when done twice.
-"""
+"""A Google Cloud project with a bucket and the runner's account, made by `gcloud`."""
 
 import json
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.commands import Step
 from kaggleops.platforms.folders import state_folder
 
-TERRAFORM = Path("infra/terraform")
-"""Where this project's own repository has the configuration for Terraform."""
-
 _KEEP_CODE_DAYS = 180
-
-
-class CommandFailedError(KaggleOpsError):
-    """A program that was started for the user ended with an error."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +33,12 @@ class Place:
         return f"{self.name}-runner@{self.project}.iam.gserviceaccount.com"
 
 
-@dataclass(frozen=True)
-class Step:
-    """A command, and how to see that it is not needed any more.
-
-    Args:
-        about: what it makes.
-        command: its words.
-        done: the words of a command that prints something where that is there already; empty for
-            a step that may be done twice.
-        hint: what to do where it fails.
-    """
-
-    about: str
-    command: Sequence[str]
-    done: Sequence[str] = ()
-    hint: str = ""
-
-    @property
-    def line(self) -> str:
-        """The command as a shell takes it."""
-        return shlex.join(self.command)
-
-
 def gcloud_steps(place: Place) -> list[Step]:
     """Return the steps from a Google account to a bucket and an account that may use only it."""
     bucket, project = f"gs://{place.bucket}", f"--project={place.project}"
     billing = f"https://console.cloud.google.com/billing/linkedaccount?project={place.project}"
     return [
-        _project(place),
+        project_step(place),
         Step(
             "its services",
             ("gcloud", "services", "enable", "storage.googleapis.com", "iam.googleapis.com",
@@ -117,73 +80,8 @@ def _not_releases(place: Place) -> str:
     return f'!resource.name.startsWith("projects/_/buckets/{place.bucket}/objects/server/")'
 
 
-def terraform_steps(place: Place, folder: Path, *, ask: bool) -> list[Step]:
-    """Return the steps of Terraform, after that for the project itself.
-
-    Args:
-        place: what to make.
-        folder: where Terraform's configuration lies.
-        ask: whether Terraform shows its plan and asks.
-    """
-    terraform = ("terraform", f"-chdir={folder}")
-    wanted = {"project": place.project, "bucket": place.bucket, "region": place.region,
-              "name": place.name}  # fmt: skip
-    variables = [f"-var={name}={value}" for name, value in wanted.items()]
-    approve = [] if ask else ["-input=false", "-auto-approve"]
-    return [
-        *([_project(place)] if shutil.which("gcloud") else []),
-        Step("Terraform's providers", (*terraform, "init", "-input=false")),
-        Step(
-            f"everything in {folder}",
-            (*terraform, "apply", *approve, *variables),
-            hint="For a bucket that is there already, apply it with -var=create_bucket=false.",
-        ),
-    ]
-
-
-def terraform_settings(folder: Path) -> dict[str, str]:
-    """Return what Terraform made, as `config/local.yaml` names it.
-
-    Raises:
-        CommandFailedError: it failed.
-    """
-    printed = _run(("terraform", f"-chdir={folder}", "output", "-json"), "reading what was made")
-    outputs = {name: each["value"] for name, each in json.loads(printed).items()}
-    names = {"bucket": "bucket", "runner": "runner_service_account", "server": "server"}
-    return {name: outputs[key] for name, key in names.items() if outputs.get(key)}
-
-
-def is_done(step: Step) -> bool:
-    """Tell whether what a step makes is there already."""
-    if not step.done:
-        return False
-    _require(step.done[0])
-    looked = subprocess.run(step.done, capture_output=True, text=True, check=False)
-    return looked.returncode == 0 and bool(looked.stdout.strip())
-
-
-def carry_out(step: Step, *, interactive: bool = False) -> None:
-    """Carry a step out.
-
-    Args:
-        step: which.
-        interactive: whether the program talks with the user itself.
-
-    Raises:
-        UsageError: the program is not installed.
-        CommandFailedError: it failed.
-    """
-    doing = f"making {step.about}"
-    if not interactive:
-        _run(step.command, doing, step.hint)
-        return
-    _require(step.command[0])
-    # What it shows is no result: stdout is for those.
-    if subprocess.run(step.command, stdout=sys.stderr, check=False).returncode:
-        raise CommandFailedError(doing, f"{step.command[0]} failed, see above", step.hint)
-
-
-def _project(place: Place) -> Step:
+def project_step(place: Place) -> Step:
+    """Return the step that makes the project itself."""
     return Step(
         f"the project {place.project}",
         ("gcloud", "projects", "create", place.project),
@@ -209,27 +107,3 @@ def _lifecycle_file() -> Path:
 
 def _delete(prefixes: list[str], **condition: int) -> Mapping[str, object]:
     return {"action": {"type": "Delete"}, "condition": {"matchesPrefix": prefixes, **condition}}
-
-
-def _run(command: Sequence[str], doing: str, hint: str = "") -> str:
-    _require(command[0])
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        said = next((line for line in lines if "rror" in line), (lines or ["it said nothing"])[-1])
-        raise CommandFailedError(doing, f"{command[0]}: {said}", hint)
-    return done.stdout
-
-
-_WHERE = {
-    "gcloud": "https://cloud.google.com/sdk/docs/install",
-    "terraform": "https://developer.hashicorp.com/terraform/install",
-}
-
-
-def _require(program: str) -> None:
-    if shutil.which(program) is None:
-        hint = f"Install it ({_WHERE[program]}), or use a folder: --bucket FOLDER."
-        raise UsageError(f"starting {program}", "it is not on this machine", hint)

@@ -2,7 +2,7 @@
 
 programs = Programs(tmp_path)  # the folder to put in front of PATH is programs.path
 programs.state("gcloud")       # what it made
-programs.fail("gcloud", "iam service-accounts create", "ERROR: …")
+programs.fail("gcloud", "iam service-accounts create", "Quota exceeded.")
 """
 
 import json
@@ -38,3 +38,11 @@ class Programs:
     def fail(self, name: str, command: str, message: str) -> None:
         """Let a program's next command that begins so fail."""
         (self.path / f"{name}.fails").write_text(json.dumps([command, message]))
+
+    def sign_out(self) -> None:
+        """Let nobody be signed in with gcloud."""
+        (self.path / "gcloud.signed-out").touch()
+
+    def sign_in(self) -> None:
+        """Let somebody be."""
+        (self.path / "gcloud.signed-out").unlink()

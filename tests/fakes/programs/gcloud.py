@@ -53,6 +53,21 @@ COMMANDS = {
 }
 
 
+# What 528.0.0 writes where nobody is signed in.
+SIGNED_OUT = """You do not currently have an active account selected.
+Please run:
+
+  $ gcloud auth login
+
+to obtain new credentials.
+
+If you have already logged in with a different account, run:
+
+  $ gcloud config set account ACCOUNT
+
+to select an already authenticated account to use."""
+
+
 def refuse(message, code=1):
     sys.stderr.write(f"ERROR: {message}\n")
     sys.exit(code)
@@ -87,13 +102,16 @@ def make_bucket(name, location):
 
 def main():
     command, names, given = parsed(sys.argv[1:])
+    surface = f"(gcloud.{command.replace(' ', '.')})"
+    if (HERE / "gcloud.signed-out").exists():
+        refuse(f"{surface} {SIGNED_OUT}")
     state = {"projects": [], "services": {}, "buckets": {}, "accounts": [], "bindings": []}
     state |= json.loads(STATE.read_text()) if STATE.is_file() else {"commands": []}
     name = names[0].removeprefix("gs://")
     if command.endswith("describe"):
         held = {"projects": "projects", "storage": "buckets", "iam": "accounts"}[command.split()[0]]
         if name not in state[held]:
-            refuse(f"(gcloud.{command.replace(' ', '.')}) {names[0]} not found: 404.")
+            refuse(f"{surface} {names[0]} not found: 404.")
         sys.stdout.write(f"{name}\n")
         return
     state["commands"].append(" ".join(sys.argv[1:]))
@@ -102,7 +120,7 @@ def main():
         message = json.loads(fails.read_text())[1]
         fails.unlink()
         STATE.write_text(json.dumps(state))
-        refuse(message)
+        refuse(f"{surface} {message}")
     project = given.get("--project", "")
     if project and project not in state["projects"]:
         refuse(f"(gcloud) The project {project} does not exist.")
