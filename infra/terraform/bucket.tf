@@ -36,7 +36,6 @@ resource "google_storage_bucket" "runs" {
 
   lifecycle_rule {
     condition {
-      matches_prefix             = ["mlruns/"]
       days_since_noncurrent_time = 30
     }
     action {
@@ -46,7 +45,7 @@ resource "google_storage_bucket" "runs" {
 
   lifecycle_rule {
     condition {
-      matches_prefix             = ["artifacts/", "code/", "server/"]
+      matches_prefix             = ["artifacts/", "code/", "colab/", "doctor/", "logs/", "server/"]
       days_since_noncurrent_time = 1
     }
     action {

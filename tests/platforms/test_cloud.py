@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from kaggleops.cli import main
+from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS
 from kaggleops.platforms.cloud import Place, gcloud_steps
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
@@ -71,6 +72,8 @@ def test_by_gcloud_with_every_step_repeatable(
     programs.sign_in()
 
     details = "over 5 of 5\nfor this project.\nHelp Token: AeNz4P\n- '@type': google.rpc.ErrorInfo"
+    programs.fail("gcloud", "storage buckets update", "Backend Error")
+    assert init(*new, "--yes").exit_code == 1  # the bucket is there, without versions
     programs.fail("gcloud", "iam service-accounts create", f"Quota exceeded, {details}")
     broken = init(*new, "--yes")
     assert broken.exit_code == 1
@@ -88,7 +91,7 @@ def test_by_gcloud_with_every_step_repeatable(
     assert (bucket, who, role) == ("adas-bucket", member, "roles/storage.objectUser")
     assert condition.partition("expression=")[2] == _condition_in_terraform("adas-bucket")
     assert state["buckets"]["adas-bucket"]["location"] == "us-east1"
-    assert state["buckets"]["adas-bucket"]["versioning"]
+    assert state["buckets"]["adas-bucket"]["versioning_enabled"]
     assert gcs_server.objects("adas-bucket") == {}
     assert local_settings() == {"bucket": "gs://adas-bucket", "runner": RUNNER}
 
@@ -105,11 +108,47 @@ def test_by_gcloud_with_every_step_repeatable(
     assert [each for each in state["commands"] if "create" in each] == created
 
 
-def test_what_is_deleted_when_is_the_same_either_way() -> None:
-    steps = gcloud_steps(Place("adas-runs", "adas-bucket", "us-east1", "kaggleops"))
-    words = next(step.command for step in steps if step.about == "the bucket gs://adas-bucket")
+@pytest.mark.usefixtures("code")
+def test_a_bucket_of_somebodys_own_keeps_its_settings(
+    programs: Programs, gcs_server: GcsServer
+) -> None:
+    gcs_server.create_bucket("old-bucket")
+    rules = [{"action": {"type": "Delete"}, "condition": {"age": 700}}]
+    theirs = {"uniform_bucket_level_access": True, "lifecycle_config": {"rule": rules}}
+    programs.remember("gcloud", buckets={"old-bucket": theirs}, projects=["adas-runs"])
+    for _ in range(2):
+        done = init("--bucket", "gs://old-bucket/runs", "--project", "adas-runs", "--yes")
+        assert done.exit_code == 0, done.stderr
+        lacks = "It lacks: public access prevention, soft delete, versioning\n"
+        assert f"! gs://old-bucket was there before, and keeps its settings. {lacks}" in done.stderr
+    state = programs.state("gcloud")
+    assert state["buckets"] == {"old-bucket": theirs}
+    [[_, _, _, condition]] = state["bindings"]
+    assert condition.endswith('startsWith("projects/_/buckets/old-bucket/objects/runs/server/")')
+
+
+def rules_of(place: Place) -> Any:
+    """Return what gcloud is told about when what is deleted."""
+    words = next(step.command for step in gcloud_steps(place) if "create" in step.command[3:4])
     file = next(word for word in words if word.startswith("--lifecycle-file="))
-    ours = json.loads(Path(file.partition("=")[2]).read_text())["rule"]
+    return json.loads(Path(file.partition("=")[2]).read_text())["rule"]
+
+
+def test_no_old_version_is_kept_for_ever() -> None:
+    rules = rules_of(Place("adas-runs", "adas-bucket", "us-east1", "kaggleops", "some/prefix/"))
+    conditions = [rule["condition"] for rule in rules]
+    assert {"daysSinceNoncurrentTime": 30} in conditions  # whatever it is
+    soon = next(each for each in conditions if len(each.get("matchesPrefix", ())) > 1)
+    left = [place.partition("/")[0] for place in LEFT_BY_JOBS]
+    for folder in (ARTIFACTS, "code", "server", "doctor", *left):
+        assert f"some/prefix/{folder}/" in soon["matchesPrefix"]
+    for each in conditions:
+        for prefix in each.get("matchesPrefix", ()):
+            assert prefix.startswith("some/prefix/")
+
+
+def test_what_is_deleted_when_is_the_same_either_way() -> None:
+    ours = rules_of(Place("adas-runs", "adas-bucket", "us-east1", "kaggleops"))
     with (ROOT / "infra/terraform/bucket.tf").open() as opened:
         (bucket,) = (
             each for each in hcl2.load(opened)["resource"] if '"google_storage_bucket"' in each
@@ -155,6 +194,8 @@ def test_a_bucket_that_is_there_is_used_as_it_is(code: Repository, gcs_server: G
 def test_by_terraform(code: Repository, programs: Programs, gcs_server: GcsServer) -> None:
     new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--with", "terraform")
     assert "It is part of KaggleOps' own repository" in init(*new, "--yes").stderr
+    below = init("--bucket", "gs://adas-bucket/runs", *new[2:], "--yes")
+    assert "no runs/ in one. Name it without the prefix" in below.stderr
     shutil.copytree(ROOT / "infra/terraform", code.folder / "infra/terraform")
     for _ in range(2):
         done = init(*new, "--yes")

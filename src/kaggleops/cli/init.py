@@ -136,7 +136,7 @@ def _cloud(place: str, root: Path, how: _Cloud) -> dict[str, str]:
 
 
 def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
-    from kaggleops.platforms.cloud import Place, gcloud_steps
+    from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
     from kaggleops.platforms.terraform import TERRAFORM, terraform_settings, terraform_steps
 
     project = how.project
@@ -145,11 +145,18 @@ def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
     if project is None:
         hint = "Add --project ID, of one that exists or of a new one."
         raise UsageError(f"making {place}", "no Google Cloud project is named", hint)
-    name = place.removeprefix("gs://").partition("/")[0]
-    wanted = Place(project, name, how.region, how.name)
+    name, _, prefix = place.removeprefix("gs://").partition("/")
+    wanted = Place(project, name, how.region, how.name, f"{prefix}/" if prefix else "")
     if how.tool == "gcloud":
-        _carry_out(gcloud_steps(wanted), how.ask)
+        if lacks := what_it_lacks(wanted):
+            said = f"gs://{name} was there before, and keeps its settings. It lacks: "
+            _said("!", said + ", ".join(lacks))
+        _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
         return {"runner": wanted.runner}
+    if prefix:
+        hint = "Name it without the prefix, or use --with gcloud."
+        problem = f"its server shows a whole bucket, and no {prefix}/ in one"
+        raise UsageError("applying Terraform", problem, hint)
     folder = root / TERRAFORM
     if not folder.is_dir():
         hint = "It is part of KaggleOps' own repository: init there, or use --with gcloud."

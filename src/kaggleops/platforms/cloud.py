@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaggleops.platforms.commands import Step
+from kaggleops.platforms.commands import Step, answer_of
 from kaggleops.platforms.folders import state_folder
 
 _KEEP_CODE_DAYS = 180
@@ -20,12 +20,14 @@ class Place:
         bucket: the bucket's name, without gs://.
         region: where it lies.
         name: what the accounts (and with Terraform the machine) are called.
+        prefix: where in the bucket everything lies, with a slash behind it; "" for all of it.
     """
 
     project: str
     bucket: str
     region: str
     name: str
+    prefix: str = ""
 
     @property
     def runner(self) -> str:
@@ -33,9 +35,17 @@ class Place:
         return f"{self.name}-runner@{self.project}.iam.gserviceaccount.com"
 
 
-def gcloud_steps(place: Place) -> list[Step]:
-    """Return the steps from a Google account to a bucket and an account that may use only it."""
+def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
+    """Return the steps from a Google account to a bucket and an account that may use only it.
+
+    Args:
+        place: what to make.
+        foreign: whether the bucket is somebody's own, and keeps its settings.
+    """
     bucket, project = f"gs://{place.bucket}", f"--project={place.project}"
+    versioning = Step(
+        "its old versions", ("gcloud", "storage", "buckets", "update", bucket, "--versioning")
+    )
     billing = f"https://console.cloud.google.com/billing/linkedaccount?project={place.project}"
     return [
         project_step(place),
@@ -50,14 +60,12 @@ def gcloud_steps(place: Place) -> list[Step]:
             ("gcloud", "storage", "buckets", "create", bucket, project,
              f"--location={place.region}", "--uniform-bucket-level-access",
              "--public-access-prevention", "--soft-delete-duration=7d",
-             f"--lifecycle-file={_lifecycle_file()}"),
+             f"--lifecycle-file={_lifecycle_file(place)}"),
             ("gcloud", "storage", "buckets", "describe", bucket, "--format=value(name)"),
             f"A new project needs a billing account: {billing}",
         ),
-        Step(
-            "its old versions",
-            ("gcloud", "storage", "buckets", "update", bucket, "--versioning"),
-        ),
+        # Never without the rules of the step before: old versions would be kept for ever.
+        *([] if foreign else [versioning]),
         Step(
             f"the account {place.runner}",
             ("gcloud", "iam", "service-accounts", "create", f"{place.name}-runner", project,
@@ -77,7 +85,8 @@ def gcloud_steps(place: Place) -> list[Step]:
 
 def _not_releases(place: Place) -> str:
     # A server installs, as root, what lies there: now there may be none, but one may come.
-    return f'!resource.name.startsWith("projects/_/buckets/{place.bucket}/objects/server/")'
+    objects = f"projects/_/buckets/{place.bucket}/objects/{place.prefix}"
+    return f'!resource.name.startsWith("{objects}server/")'
 
 
 def project_step(place: Place) -> Step:
@@ -90,13 +99,49 @@ def project_step(place: Place) -> Step:
     )
 
 
-def _lifecycle_file() -> Path:
+def what_it_lacks(place: Place) -> list[str] | None:
+    """Return what a bucket of somebody's own has not, and one that is made here has.
+
+    None for a bucket that is not there (or not to be seen), or that was made here.
+    """
+    answer = answer_of(
+        ("gcloud", "storage", "buckets", "describe", f"gs://{place.bucket}", "--format=json")
+    )
+    if answer is None:
+        return None
+    found = json.loads(answer)
+    rules = (found.get("lifecycle_config") or {}).get("rule", [])
+    prefixes = {each for rule in rules for each in rule["condition"].get("matchesPrefix", [])}
+    # A bucket that is made here has its rules from the beginning.
+    if any(prefix.endswith(_RUNS) for prefix in prefixes):
+        return None
+    soft_delete = (found.get("soft_delete_policy") or {}).get("retentionDurationSeconds", 0)
+    has = {
+        "uniform access (without which the account gets no right)": found.get(
+            "uniform_bucket_level_access"
+        ),
+        "public access prevention": found.get("public_access_prevention") == "enforced",
+        "soft delete": int(soft_delete),
+        "versioning": found.get("versioning_enabled"),
+        "rules for old versions": rules,
+    }
+    return [name for name, there in has.items() if not there]
+
+
+_RUNS = "mlruns/"
+_OTHERS = ("artifacts/", "code/", "colab/", "doctor/", "logs/", "server/")
+"""Where else the project writes: see docs/architecture.md."""
+
+
+def _lifecycle_file(place: Place) -> Path:
     """Return a file with what infra/terraform/bucket.tf says about what is deleted when."""
+    runs, code = [f"{place.prefix}{_RUNS}"], [f"{place.prefix}code/"]
+    others = [f"{place.prefix}{each}" for each in _OTHERS]
     rules = [
-        _delete(["mlruns/"], numNewerVersions=10, daysSinceNoncurrentTime=1),
-        _delete(["mlruns/"], daysSinceNoncurrentTime=30),
-        _delete(["artifacts/", "code/", "server/"], daysSinceNoncurrentTime=1),
-        _delete(["code/"], age=_KEEP_CODE_DAYS),
+        _delete(matchesPrefix=runs, numNewerVersions=10, daysSinceNoncurrentTime=1),
+        _delete(daysSinceNoncurrentTime=30),
+        _delete(matchesPrefix=others, daysSinceNoncurrentTime=1),
+        _delete(matchesPrefix=code, age=_KEEP_CODE_DAYS),
         {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
     ]
     file = state_folder() / "lifecycle.json"
@@ -105,5 +150,5 @@ def _lifecycle_file() -> Path:
     return file
 
 
-def _delete(prefixes: list[str], **condition: int) -> Mapping[str, object]:
-    return {"action": {"type": "Delete"}, "condition": {"matchesPrefix": prefixes, **condition}}
+def _delete(**condition: int | list[str]) -> Mapping[str, object]:
+    return {"action": {"type": "Delete"}, "condition": condition}

@@ -35,6 +35,10 @@ class Programs:
         file = self.path / f"{name}.json"
         return json.loads(file.read_text()) if file.is_file() else {"commands": []}
 
+    def remember(self, name: str, **state: Any) -> None:
+        """Let a program know of what somebody made before."""
+        (self.path / f"{name}.json").write_text(json.dumps(self.state(name) | state))
+
     def fail(self, name: str, command: str, message: str) -> None:
         """Let a program's next command that begins so fail."""
         (self.path / f"{name}.fails").write_text(json.dumps([command, message]))

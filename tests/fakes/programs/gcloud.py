@@ -21,7 +21,7 @@ COMMANDS = {
         [r"storage\.googleapis\.com", r"iam\.googleapis\.com"],
         {"--project": PROJECT},
     ),
-    "storage buckets describe": ([BUCKET], {"--format": r"value\(name\)"}),
+    "storage buckets describe": ([BUCKET], {"--format": r"value\(name\)|json"}),
     "storage buckets create": (
         [BUCKET],
         {
@@ -112,7 +112,8 @@ def main():
         held = {"projects": "projects", "storage": "buckets", "iam": "accounts"}[command.split()[0]]
         if name not in state[held]:
             refuse(f"{surface} {names[0]} not found: 404.")
-        sys.stdout.write(f"{name}\n")
+        whole = given["--format"] == "json"
+        sys.stdout.write(f"{json.dumps(state['buckets'][name]) if whole else name}\n")
         return
     state["commands"].append(" ".join(sys.argv[1:]))
     fails = HERE / "gcloud.fails"
@@ -130,10 +131,16 @@ def main():
         state["services"][project] = names
     elif command == "storage buckets create":
         rules = json.loads(Path(given["--lifecycle-file"]).read_text())["rule"]
-        state["buckets"][name] = {"location": given["--location"], "rules": rules}
+        state["buckets"][name] = {
+            "location": given["--location"],
+            "lifecycle_config": {"rule": rules},
+            "public_access_prevention": "enforced",
+            "soft_delete_policy": {"retentionDurationSeconds": "604800"},
+            "uniform_bucket_level_access": True,
+        }
         make_bucket(name, given["--location"])
     elif command == "storage buckets update":
-        state["buckets"][name]["versioning"] = True
+        state["buckets"][name]["versioning_enabled"] = True
     elif command == "iam service-accounts create":
         state["accounts"].append(f"{name}@{project}.iam.gserviceaccount.com")
     else:
