@@ -200,8 +200,8 @@ def test_by_terraform(code: Repository, programs: Programs, gcs_server: GcsServe
     for _ in range(2):
         done = init(*new, "--yes")
         assert done.exit_code == 0, done.stderr
-    given = {"project": "adas-runs", "bucket": "adas-bucket", "region": "us-central1"}
-    assert programs.state("terraform")["variables"] == {**given, "name": "kaggleops"}
+    given = {"project": "adas-runs", "bucket": "adas-bucket", "name": "kaggleops"}
+    assert programs.state("terraform")["variables"] == {**given, "region": "us-central1"}
     assert programs.state("gcloud")["projects"] == ["adas-runs"]
     assert local_settings() == {
         "bucket": "gs://adas-bucket",
@@ -209,6 +209,24 @@ def test_by_terraform(code: Repository, programs: Programs, gcs_server: GcsServe
         "server": "projects/adas-runs/zones/us-central1-b/instances/kaggleops",
     }
     assert gcs_server.objects("adas-bucket") == {}
+
+
+def test_what_terraform_was_told_is_kept(code: Repository, programs: Programs) -> None:
+    shutil.copytree(ROOT / "infra/terraform", code.folder / "infra/terraform")
+    file = code.folder / "infra/terraform/terraform.tfvars"
+    file.write_text('region  = "europe-west1" # ours\nzone = "europe-west1-c"')
+    before = file.read_text()
+    new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--with", "terraform")
+    refused = init(*new, "--region", "us-east1", "--yes")
+    assert refused.exit_code == 2
+    assert "it has region = europe-west1, and us-east1 is asked for" in refused.stderr
+    assert init(*new, answer="n\n").exit_code == 1
+    assert file.read_text() == before
+    assert init(*new, "--yes").exit_code == 0
+    rest = 'project = "adas-runs"\nbucket = "adas-bucket"\nname = "kaggleops"\n'
+    assert file.read_text() == f"{before}\n{rest}"
+    assert programs.state("terraform")["variables"]["region"] == "europe-west1"
+    assert code.git("check-ignore", str(file)) == str(file)
 
 
 @pytest.mark.usefixtures("code")

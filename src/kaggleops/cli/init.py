@@ -1,7 +1,7 @@
 """`kaggleops init`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,11 @@ _SMOKE = "config/experiment/smoke.yaml"
 
 @dataclass(frozen=True)
 class _Cloud:
-    """How a bucket that is not there yet is to be made."""
+    """How a bucket that is not there yet is to be made: `names` has the region's and its own."""
 
     tool: str
     project: str | None
-    region: str
-    name: str
+    names: Mapping[str, str]
     ask: bool
 
 
@@ -42,8 +41,8 @@ class _Cloud:
 @click.option("--bucket", metavar="URI", help="gs://BUCKET, made if need be, or a folder.")
 @click.option("--script", metavar="PATH", help="What starts the training. Default: train.py, …")
 @click.option("--project", metavar="ID", help="The Google Cloud project of a new bucket.")
-@click.option("--region", default="us-central1", show_default=True, help="Of a new bucket.")
-@click.option("--name", default="kaggleops", show_default=True, help="Of the accounts.")
+@click.option("--region", metavar="REGION", help="Of a new bucket. Default: us-central1.")
+@click.option("--name", metavar="NAME", help="Of the accounts. Default: kaggleops.")
 @click.option(
     "--with",
     "tool",
@@ -63,8 +62,8 @@ def init_command(
     bucket: str | None,
     script: str | None,
     project: str | None,
-    region: str,
-    name: str,
+    region: str | None,
+    name: str | None,
     tool: str,
     platforms: Sequence[str],
     test_run: bool,
@@ -87,7 +86,9 @@ def init_command(
     settings = {"bucket": place}
     with stdout_for_the_result() if as_json else nullcontext():
         if place.startswith("gs://"):
-            settings |= _cloud(place, root, _Cloud(tool, project, region, name, not yes))
+            names = {"region": region, "name": name}
+            named = {key: value for key, value in names.items() if value}
+            settings |= _cloud(place, root, _Cloud(tool, project, named, not yes))
         files = adopting.write()
         keep_settings(root, settings)
         for platform in platforms:
@@ -136,9 +137,6 @@ def _cloud(place: str, root: Path, how: _Cloud) -> dict[str, str]:
 
 
 def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
-    from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
-    from kaggleops.platforms.terraform import TERRAFORM, terraform_settings, terraform_steps
-
     project = how.project
     if project is None and how.ask and sys.stdin.isatty():
         project = click.prompt("Id of the Google Cloud project (made if need be)", err=True)
@@ -146,26 +144,51 @@ def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
         hint = "Add --project ID, of one that exists or of a new one."
         raise UsageError(f"making {place}", "no Google Cloud project is named", hint)
     name, _, prefix = place.removeprefix("gs://").partition("/")
-    wanted = Place(project, name, how.region, how.name, f"{prefix}/" if prefix else "")
     if how.tool == "gcloud":
-        if lacks := what_it_lacks(wanted):
-            said = f"gs://{name} was there before, and keeps its settings. It lacks: "
-            _said("!", said + ", ".join(lacks))
-        _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
-        return {"runner": wanted.runner}
+        return _make_by_gcloud(project, name, f"{prefix}/" if prefix else "", how)
     if prefix:
         hint = "Name it without the prefix, or use --with gcloud."
         problem = f"its server shows a whole bucket, and no {prefix}/ in one"
         raise UsageError("applying Terraform", problem, hint)
-    folder = root / TERRAFORM
+    return _make_by_terraform(project, name, root, how) | {"bucket": place}
+
+
+def _make_by_gcloud(project: str, bucket: str, prefix: str, how: _Cloud) -> dict[str, str]:
+    from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
+
+    wanted = Place(project, bucket, prefix=prefix, **how.names)
+    lacks = what_it_lacks(wanted)
+    if lacks:
+        said = f"gs://{bucket} was there before, and keeps its settings. It lacks: "
+        _said("!", said + ", ".join(lacks))
+    _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
+    return {"runner": wanted.runner}
+
+
+def _make_by_terraform(project: str, bucket: str, root: Path, how: _Cloud) -> dict[str, str]:
+    from kaggleops.platforms import terraform
+    from kaggleops.platforms.cloud import Place
+
+    folder = root / terraform.TERRAFORM
     if not folder.is_dir():
         hint = "It is part of KaggleOps' own repository: init there, or use --with gcloud."
-        raise UsageError("applying Terraform", f"there is no {TERRAFORM} here", hint)
-    _carry_out(terraform_steps(wanted, folder, ask=how.ask), how.ask)
-    return terraform_settings(folder) | {"bucket": place}
+        raise UsageError("applying Terraform", f"there is no {terraform.TERRAFORM} here", hint)
+    known = terraform.variables_of(folder)
+    chosen: dict[str, str] = {key: known[key] for key in ("region", "name") if key in known}
+    chosen.update(how.names)
+    wanted = Place(project, bucket, **chosen)
+    new = terraform.new_variables(wanted, folder)
+    if new:
+        said = ", ".join(f"{key} = {value}" for key, value in new.items())
+        err.print(Text(f"  {terraform.TERRAFORM / terraform.VARIABLES} gets: {said}"))
+    steps = terraform.terraform_steps(wanted, folder, ask=how.ask)
+    _carry_out(steps, how.ask, first=lambda: terraform.keep_variables(new, folder))
+    return terraform.terraform_settings(folder)
 
 
-def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
+def _carry_out(
+    steps: "Sequence[Step]", ask: bool, first: Callable[[], None] = lambda: None
+) -> None:
     from kaggleops.platforms.commands import carry_out, is_done
 
     left = []
@@ -178,6 +201,7 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
         err.print(Text(f"  {step.line}"))
     if ask:
         click.confirm("Start these commands?", default=True, abort=True, err=True)
+    first()
     for step in left:
         carry_out(step, interactive=ask and step.command[0] == "terraform")
         _said("✓", step.about)

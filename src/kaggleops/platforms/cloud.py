@@ -25,8 +25,8 @@ class Place:
 
     project: str
     bucket: str
-    region: str
-    name: str
+    region: str = "us-central1"
+    name: str = "kaggleops"
     prefix: str = ""
 
     @property

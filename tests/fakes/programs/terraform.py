@@ -30,12 +30,16 @@ def main():
     if command == "init" and flags == ["-input=false"]:
         state["initialized"] = True
     elif command == "apply":
-        variables = dict(each[5:].partition("=")[::2] for each in flags if each[:5] == "-var=")
-        others = [each for each in flags if each[:5] != "-var="]
+        file = folder / "terraform.tfvars"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        pairs = [re.fullmatch(r' *(\w+) *= *"([^"]*)" *(?:#.*)?', each) for each in lines]
+        if None in pairs or len({each[1] for each in pairs}) < len(pairs):
+            refuse(f"Invalid variables in {file}: {lines}")
+        variables = {each[1]: each[2] for each in pairs}
         if not state.get("initialized"):
             refuse("Inconsistent dependency lock file. Run: terraform init")
-        if others != ["-input=false", "-auto-approve"]:
-            refuse(f"the fake cannot ask, and does not know {others}")
+        if flags != ["-input=false", "-auto-approve"]:
+            refuse(f"the fake cannot ask, and does not know {flags}")
         if unknown := variables.keys() - declared(folder, "variable"):
             refuse(f"Value for undeclared variable: {unknown}")
         state["variables"] = variables
