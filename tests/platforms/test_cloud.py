@@ -253,6 +253,25 @@ def test_bad_input_is_one_clear_line(
     assert not Path("MLproject").exists()
 
 
+@pytest.mark.usefixtures("code")
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("server: x\n[1,2", "config/local.yaml: line 2: "),
+        ("- server", "it has no lines `name: value`"),
+        ("{server: x}", "Write these there: bucket: bucket+file:"),
+    ],
+)
+def test_settings_that_cannot_be_added_to_stay(text: str, problem: str) -> None:
+    Path("config").mkdir()
+    Path("config/local.yaml").write_text(text)
+    done = init("--bucket", "here", "--yes")
+    assert done.exit_code == 2
+    assert problem in done.stderr
+    assert Path("config/local.yaml").read_text() == text
+    assert not Path("MLproject").exists()
+
+
 def _condition_in_terraform(bucket: str) -> str:
     text = (ROOT / "infra/terraform/accounts.tf").read_text()
     [releases] = re.findall(r' releases += "(.*)"', text)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from kaggleops.cli import main
 from kaggleops.reports.doctor import Finding, asked, examine
 from kaggleops.reports.doctor_platforms import examine_platforms
 from kaggleops.server.doctor import examine_server
@@ -104,7 +106,7 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
 
 
 def test_nobody_needs_every_platform(capsys: pytest.CaptureFixture[str]) -> None:
-    found = {each.about: each for each in examine_platforms()}
+    found = {each.about: each for each in examine_platforms(Path())}
     assert capsys.readouterr().out == ""
     assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(
         ["kaggle", "colab", "runpod", "docker"], "skipped"
@@ -121,9 +123,15 @@ def test_what_is_set_up_and_does_not_work(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("PATH", f"{colab.folder}:{os.environ['PATH']}")
         monkeypatch.setenv("RUNPOD_API_URL", runpod.url)
         monkeypatch.setenv("RUNPOD_API_KEY", "of somebody else")
-        found = {each.about: each for each in examine_platforms()}
+        found = {each.about: each for each in examine_platforms(Path())}
+        Path("config/backend").mkdir(parents=True)
+        Path("config/backend/colab.yaml").write_text("auth: adc\ncli: my-colab\n")
+        colab.program.with_name("my-colab").symlink_to(colab.program)
+        configured = {each.about: each for each in examine_platforms(Path())}["colab"]
     assert found["colab"].verdict == "warning"
     assert "auth oauth2 usage" in found["colab"].hint
+    assert "my-colab is not signed in" in configured.said
+    assert "gcloud auth application-default login --scopes=" in configured.hint
     assert found["runpod"].verdict == "error"
     assert "does not accept the API key" in found["runpod"].said
 
@@ -161,9 +169,27 @@ def test_what_is_wrong_is_said_with_a_way_out(code: Repository, gcs_server: GcsS
 
 def test_without_a_repository_and_a_bucket(tmp_path: Path) -> None:
     found = {each.about: each for each in examine(None, tmp_path)}
-    assert found["bucket"].verdict == "warning"
+    assert found["bucket"].verdict == "error"
     assert found["git"].verdict == "error"
     assert "git init" in found["git"].hint
+
+
+def test_settings_that_nobody_can_read(code: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(code.folder)
+    Path("config").mkdir()
+    for text, problem in (
+        ("bucket: x\n[1,2", "line 2: "),
+        ("- bucket: x", "it has no lines `name: value`"),
+        ("bucket: s3://x", "there are no buckets behind s3://"),
+    ):
+        Path("config/local.yaml").write_text(text)
+        done = CliRunner().invoke(main, ["doctor", "--json"])
+        assert done.exit_code == 1
+        findings = json.loads(done.stdout)["findings"]
+        assert {"python", "commit", "kaggle"} <= {each["about"] for each in findings}
+        (broken,) = (each for each in findings if each["verdict"] == "error")
+        assert broken["about"] == "settings"
+        assert problem in broken["said"]
 
 
 def test_a_clock_that_is_wrong(code: Repository, gcs_server: GcsServer) -> None:

@@ -4,14 +4,16 @@ import sys
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
-from kaggleops.bucket.location import bucket_uri
 from kaggleops.cli.options import bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json
-from kaggleops.platforms.settings import default_bucket
+
+if TYPE_CHECKING:
+    from kaggleops.reports.doctor import Finding
 
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗", "skipped": "-"}
 _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "dim"}
@@ -29,15 +31,16 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
     from kaggleops.reports.doctor_platforms import examine_platforms
     from kaggleops.server.doctor import examine_server
 
-    named = bucket or default_bucket(Path())
     looks = chain(
-        examine(bucket_uri(named) if named else None, Path()),
-        examine_platforms(),
+        examine(bucket, Path()),
+        examine_platforms(Path()),
         asked("server", lambda: examine_server(Path())),
     )
-    found = []
+    found: list[Finding] = []
     with err.status("Looking"):
         for finding in looks:
+            if finding.verdict == "error" and finding.said in [each.said for each in found]:
+                continue  # one cause, as settings that nobody can read
             found.append(finding)
             if not as_json:
                 style = _STYLES[finding.verdict]

@@ -16,7 +16,12 @@ from kaggleops.cli.options import bucket_at, json_option, repository_option
 from kaggleops.cli.output import err, out, print_json, stdout_for_the_result
 from kaggleops.cli.run import run_command
 from kaggleops.errors import UsageError
-from kaggleops.platforms.settings import default_bucket, keep_settings, local_setting
+from kaggleops.platforms.settings import (
+    check_settings,
+    default_bucket,
+    keep_settings,
+    local_setting,
+)
 
 if TYPE_CHECKING:
     from kaggleops.platforms.commands import Step
@@ -80,6 +85,7 @@ def init_command(
     ask = not yes and sys.stdin.isatty()
     commit = find_commit(repository)
     root = commit.repository
+    check_settings(root)
     place = bucket_uri(bucket or _asked_bucket(root, ask))
     # Before anything is made, so that what is wrong with the repository is said first.
     adopting = _Adopting(commit, place, script)
@@ -89,8 +95,8 @@ def init_command(
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
             settings |= _cloud(place, root, _Cloud(tool, project, named, not yes))
-        files = adopting.write()
         keep_settings(root, settings)
+        files = adopting.write()
         for platform in platforms:
             _give_key(context, platform, settings.get("runner") or local_setting(root, "runner"))
         if test_run or (ask and click.confirm("Make a test run now?", default=True, err=True)):

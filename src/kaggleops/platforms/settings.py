@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +19,7 @@ def default_bucket(directory: Path) -> str | None:
     one above it.
 
     Raises:
-        UsageError: the file is not readable YAML.
+        UsageError: the file is not readable YAML, or no mapping.
     """
     return os.environ.get("MLFLOW_TRACKING_URI") or local_setting(directory, "bucket")
 
@@ -27,19 +28,42 @@ def local_setting(directory: Path, name: str) -> str | None:
     """Return a setting from the `config/local.yaml` of a folder or of one above it.
 
     Raises:
-        UsageError: the file is not readable YAML.
+        UsageError: the file is not readable YAML, or no mapping.
     """
     for folder in (directory.absolute(), *directory.absolute().parents):
         file = folder / LOCAL
         if file.is_file():
-            try:
-                settings = yaml.safe_load(file.read_text())
-            except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"reading {file}", str(error)) from error
-            if isinstance(settings, dict) and settings.get(name):
-                return str(settings[name])
-            return None
+            found = _read(file).get(name)
+            return str(found) if found else None
     return None
+
+
+def check_settings(directory: Path) -> None:
+    """Make sure that the folder's own `config/local.yaml`, if there is one, can be added to.
+
+    Raises:
+        UsageError: it is not readable YAML, or no mapping.
+    """
+    file = directory / LOCAL
+    if file.is_file():
+        _read(file)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    doing = f"reading {file}"
+    try:
+        found = yaml.safe_load(file.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(doing, f"{line}{error.problem}", _HINT) from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UsageError(doing, str(error), _HINT) from error
+    if not isinstance(found, dict | None):
+        raise UsageError(doing, "it has no lines `name: value`", _HINT)
+    return found or {}
+
+
+_HINT = "Mend it, or delete it: `kaggleops init` writes a new one."
 
 
 def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
@@ -48,13 +72,28 @@ def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
     Args:
         directory: a repository's top folder.
         settings: values by name.
+
+    Raises:
+        UsageError: it is not readable YAML, or not written line by line.
     """
     file = directory / LOCAL
+    before = _read(file) if file.is_file() else {}
     head = "# What belongs to this machine; git ignores it."
     lines = file.read_text().splitlines() if file.is_file() else [head]
     for name, value in settings.items():
         line = yaml.safe_dump({name: value}, width=1_000_000).rstrip()
         at = next((n for n, each in enumerate(lines) if each.startswith(f"{name}:")), len(lines))
         lines[at : at + 1] = [line]
+    text = "\n".join(lines) + "\n"
+    if not _says(text, {**before, **settings}):
+        hint = "Write these there: " + ", ".join(f"{name}: {settings[name]}" for name in settings)
+        raise UsageError(f"writing {file}", "it is not written as lines `name: value`", hint)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text(text)
+
+
+def _says(text: str, settings: Mapping[str, Any]) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == settings)
+    except yaml.YAMLError:
+        return False

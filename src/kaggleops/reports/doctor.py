@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms import detect
+from kaggleops.platforms.settings import default_bucket
 from kaggleops.platforms.sign_in import sign_in
 
 Verdict = Literal["ok", "warning", "error", "skipped"]
@@ -40,22 +42,28 @@ class Finding:
     hint: str = ""
 
 
-def examine(place: str | None, folder: Path) -> Iterator[Finding]:
+def examine(named: str | None, folder: Path) -> Iterator[Finding]:
     """Yield what is found, the quick looks first.
 
     Args:
-        place: the bucket's address; None where none is named.
+        named: the bucket's address; None for the one that is meant where none is named.
         folder: anywhere in the repository whose commits are to run.
     """
     yield Finding("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
     yield _versions()
     yield from asked("git", lambda: _git(folder))
-    if place is None:
+    yield from asked("settings", lambda: _bucket_meant(named, folder))
+
+
+def _bucket_meant(named: str | None, folder: Path) -> Iterator[Finding]:
+    found = named or default_bucket(folder)
+    if found is None:
         hint = "Add --bucket gs://BUCKET, or write `bucket: …` into config/local.yaml."
-        yield Finding("bucket", "warning", "none is named", hint)
-    else:
-        yield from asked("credentials", lambda: _credentials(place))
-        yield from asked("bucket", lambda: _bucket(place))
+        yield Finding("bucket", "error", "none is named", hint)
+        return
+    place = bucket_uri(found)
+    yield from asked("credentials", lambda: _credentials(place))
+    yield from asked("bucket", lambda: _bucket(place))
 
 
 def asked(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

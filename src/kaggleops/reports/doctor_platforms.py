@@ -6,16 +6,26 @@ an error.
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import state_folder
 from kaggleops.reports.doctor import Finding, Verdict, asked
 
+if TYPE_CHECKING:
+    from kaggleops.backends.colab.config import ColabConfig
 
-def examine_platforms() -> Iterator[Finding]:
-    """Yield what is found about each platform."""
+
+def examine_platforms(folder: Path) -> Iterator[Finding]:
+    """Yield what is found about each platform.
+
+    Args:
+        folder: anywhere in the repository that says how its runs run there.
+    """
     yield from asked("kaggle", _kaggle)
-    yield from asked("colab", _colab)
+    yield from asked("colab", lambda: _colab(folder))
     yield from asked("runpod", _runpod)
     yield from asked("docker", _docker)
 
@@ -36,22 +46,39 @@ def _kaggle() -> Iterator[Finding]:
         yield Finding("kaggle", verdict, f"signed in as {user}, {left}{when}")
 
 
-def _colab() -> Iterator[Finding]:
+def _colab(folder: Path) -> Iterator[Finding]:
+    from kaggleops.backends.colab import enterprise
     from kaggleops.backends.colab.cli import ColabCli
-    from kaggleops.backends.colab.config import ColabConfig
 
-    config = ColabConfig()
+    config = _colab_config(folder)
+    if config.enterprise.project:
+        enterprise.check(config)
+        template = f"the template {config.enterprise.template} of {config.enterprise.project}"
+        yield Finding("colab", "ok", f"Colab Enterprise has {template}")
+        return
     program = shutil.which(config.cli)
     if program is None:
         hint = "To run on Colab from here: uv tool install google-colab-cli."
         yield Finding("colab", "skipped", "its command line is not installed", hint)
         return
-    folder = state_folder() / "colab"
-    cli = ColabCli(program, config.auth, folder / "home", folder / "sessions.json")
+    state = state_folder() / "colab"
+    cli = ColabCli(program, config.auth, state / "home", state / "sessions.json")
     if cli.rate() is None:
         yield Finding("colab", "warning", f"{program} is not signed in", f"Once: {cli.sign_in}")
     else:
         yield Finding("colab", "ok", f"{program} is signed in")
+
+
+def _colab_config(folder: Path) -> "ColabConfig":
+    """Return the configuration that `kaggleops run -b colab` would take."""
+    from kaggleops.backends.colab.config import ColabConfig
+    from kaggleops.backends.config import read_config, read_file
+    from kaggleops.project.git import find_commit
+
+    with suppress(UsageError):  # no repository: said elsewhere
+        folder = find_commit(folder).repository
+    file = folder / "config/backend/colab.yaml"
+    return read_config(ColabConfig, read_file(file) if file.is_file() else {}, str(file))
 
 
 def _runpod() -> Iterator[Finding]:
