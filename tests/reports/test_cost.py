@@ -1,11 +1,14 @@
 """What `kaggleops cost` says of a bucket."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from kaggleops.bucket import ABSENT, Bucket
+from kaggleops.cli import main
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, run
 from kaggleops.mlruns.entity import META, dump_yaml
@@ -185,6 +188,34 @@ def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
     assert f"$ kaggleops cost --plan\n{printed}\n```" in page
     for trap in ("external IPv4", "North America", "lists"):
         assert trap in done.output
+
+
+def test_a_region_whose_machines_have_no_known_price() -> None:
+    there = ["cost", "--plan", "--region", "europe-west1"]
+    done = CliRunner().invoke(main, there)
+    assert done.exit_code == 0, done.stderr
+    without = month(20, "none", Run(), "europe-west1").total
+    row = next(line.split() for line in done.stdout.splitlines() if line.startswith("20 "))
+    assert row[1:4] == ["-", "-", f"{without:.2f}"]
+    assert "no machine in europe-west1" in done.stdout
+    told = json.loads(CliRunner().invoke(main, [*there, "--json"]).stdout)
+    assert told["unpriced"] == ["all day", "on demand"]
+    assert {each["server"] for each in told["months"]} == {"none"}
+
+
+@pytest.mark.parametrize("command", ["cost --hours", "cost --artifacts", "run --budget"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_what_is_no_number(command: str, value: str) -> None:
+    done = CliRunner().invoke(main, [*command.split(), value])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{command.split()[1]}'" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--hours", "--artifacts"])
+def test_what_no_run_can_be(option: str) -> None:
+    done = CliRunner().invoke(main, ["cost", "--plan", option, "1e9"])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}'" in done.stderr
 
 
 def test_a_month_adds_up() -> None:

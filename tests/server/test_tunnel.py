@@ -1,5 +1,6 @@
 """`kaggleops tunnel` and `ui`: the UI of a machine behind Identity-Aware Proxy, or the bucket's."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import mlflow
 import psutil
 import pytest
@@ -14,6 +16,7 @@ import requests
 from click.testing import CliRunner
 
 from kaggleops.bucket import BucketNotFoundError
+from kaggleops.cli.serve import serve_command
 from kaggleops.cli.tunnel import tunnel_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -64,7 +67,7 @@ def name_server(folder: Path, bucket: str = "gs://our-bucket") -> None:
 def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened: Path) -> None:
     name_server(tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "kaggleops", "ui", "--experiment", "tweets"],
+        [sys.executable, "-m", "kaggleops", "ui", "--experiment", "tweets", "--json"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -73,8 +76,9 @@ def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
-    assert "through Identity-Aware Proxy" in process.stdout.readline()
-    link = next(line for line in process.stdout if "http://" in line).strip()
+    shown = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    assert (shown["server"], shown["bucket"]) == (MACHINE, None)
+    link = shown["link"]
     started = psutil.Process(process.pid).children(recursive=True)
     assert started
     url = link.partition("/#/")[0]
@@ -123,6 +127,14 @@ def test_what_is_no_machine(name: str) -> None:
     done = CliRunner().invoke(tunnel_command, ["--server", name])
     assert isinstance(done.exception, UsageError)
     assert "projects/PROJECT/zones/ZONE/instances/NAME" in done.exception.hint
+
+
+@pytest.mark.parametrize("command", [tunnel_command, ui_command, serve_command])
+@pytest.mark.parametrize("port", ["99999", "-4"])
+def test_what_is_no_port(command: click.Command, port: str) -> None:
+    done = CliRunner().invoke(command, ["--port", port])
+    assert done.exit_code == 2
+    assert "Invalid value for '--port'" in done.stderr
 
 
 def test_no_server_is_named() -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import NumberRange, bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_whole
 
 
@@ -25,14 +25,14 @@ from kaggleops.cli.output import err, out, print_json, print_whole
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, 744, min_open=True),  # a month
     default=9,
     show_default=True,
     help="With --plan: of a run.",
 )
 @click.option(
     "--artifacts",
-    type=click.FloatRange(0),
+    type=NumberRange(0, 2**20),  # a tebibyte
     default=100,
     show_default=True,
     metavar="MIB",

@@ -24,7 +24,9 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
     Raises:
         UsageError: the price list has no such region.
     """
-    months = {runs: [month(runs, server, run, region) for server in SERVERS] for runs in RUNS}
+    priced = [each for each in SERVERS if each == "none" or region in COMPUTE_ENGINE.regions]
+    unpriced = [each for each in SERVERS if each not in priced]
+    months = {runs: [month(runs, server, run, region) for server in priced] for runs in RUNS}
     dangers = list(traps())
     if as_json:
         print_json(
@@ -34,6 +36,7 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
             months=[
                 {**asdict(each), "total": each.total} for row in months.values() for each in row
             ],
+            unpriced=unpriced,
             traps=[{"what": what, "price": price} for what, price in dangers],
             prices={each.source: each.read for each in (CLOUD_STORAGE, COMPUTE_ENGINE)},
         )
@@ -51,6 +54,7 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
         rows.append(
             [
                 f"{runs:,}",
+                *("-" for _ in unpriced),
                 *(f"{each.total:.2f}" for each in row),
                 f"{of_storage(row[0]):,.1f} GiB {parts[0]:.2f}",
                 f"A {class_a.amount:,.0f} {parts[1]:.2f}",
@@ -59,7 +63,16 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
         )
     head = ["runs", *(f"server {each}" for each in SERVERS), "storage", "writes", "reads"]
     print_table(head, rows)
-    out.print("\nThe last three columns: of the server that is on all day.\n", highlight=False)
+    shown = "without a server" if unpriced else "of the server that is on all day"
+    out.print(f"\nThe last three columns: {shown}.", highlight=False)
+    if unpriced:
+        known = ", ".join(sorted(COMPUTE_ENGINE.regions))
+        out.print(
+            f"-: the price list has no machine in {region}, where none is free; it has {known}. "
+            f"See {COMPUTE_ENGINE.source.split(',')[0]}.",
+            highlight=False,
+        )
+    out.print()
     out.print("What costs more than that:", highlight=False)
     for what, price in dangers:
         out.print(f"  - {what}: {price}", highlight=False)

@@ -1,7 +1,9 @@
 """Options that several commands share."""
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -33,7 +35,25 @@ direction_option = click.option(
     default=None,
     help="Whether less of --metric is better. Default: as its name tells.",
 )
+port_option = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Default: 5000, or a free one where that is taken; 0 for any free one.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers; what is none of them (nan) lies in no range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number in the range {self._describe_range()}.", param, ctx)
+        return number
 
 
 def in_a_folder(

@@ -1,6 +1,5 @@
 """`kaggleops reproduce`."""
 
-import math
 import shlex
 import sys
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ import click
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import asked
 from kaggleops.cli.options import (
+    NumberRange,
     bucket_of,
     bucket_option,
     direction_option,
@@ -29,13 +29,6 @@ if TYPE_CHECKING:
     from kaggleops.reports.history import History, Run
 
 
-def _checked(_context: click.Context, _parameter: click.Parameter, tolerance: float) -> float:
-    if not 0 <= tolerance < math.inf:
-        problem = f"{tolerance:g} is no distance"
-        raise UsageError("reading --tolerance", problem, "Write a number from 0 on, such as 0.01.")
-    return tolerance
-
-
 @click.command("reproduce")
 @click.argument("name", metavar="RUN")
 @bucket_option
@@ -44,8 +37,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, tolerance: fl
 @click.option("--against", metavar="RUN", help="Compare with this run, which was made again.")
 @click.option(
     "--tolerance",
-    type=float,
-    callback=_checked,
+    type=NumberRange(min=0),
     default=0.0,
     show_default=True,
     help="How far apart two values may be, relative to the larger one.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kaggleops.cli.options import NumberRange
 from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
 from kaggleops.errors import UsageError
 
@@ -31,7 +32,7 @@ def money_options(command: Callable[..., Any]) -> Callable[..., Any]:
     budget = click.option(
         "--budget",
         metavar="DOLLARS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=NumberRange(min=0, min_open=True),
         help="What the machine may cost at most; else it is not taken. (runpod)",
     )
     keep = click.option(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaggleops.cli.output import err, out
+from kaggleops.cli.options import json_option, port_option
+from kaggleops.cli.output import err, out, print_json
 from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 experiment_option = click.option(
     "--experiment", metavar="NAME", help="Which to show. Default: the last used."
-)
-port_option = click.option(
-    "--port", type=int, help="Default: 5000, or a free one where that is taken."
 )
 open_option = click.option(
     "--open/--no-open", "open_browser", default=True, help="Open the browser."
@@ -34,8 +32,13 @@ open_option = click.option(
 @experiment_option
 @port_option
 @open_option
+@json_option
 def tunnel_command(
-    server: str | None, experiment: str | None, port: int | None, open_browser: bool
+    server: str | None,
+    experiment: str | None,
+    port: int | None,
+    open_browser: bool,
+    as_json: bool,
 ) -> None:
     """Open the MLflow UI of your server on Google Cloud, until Ctrl-C.
 
@@ -51,11 +54,15 @@ def tunnel_command(
             "Write `server: projects/…/zones/…/instances/…` into config/local.yaml (terraform "
             "prints it), or serve the bucket here: kaggleops ui",
         )
-    show_remote(machine, experiment, port, open_browser)
+    show_remote(machine, experiment, port, open_browser, as_json)
 
 
 def show_remote(
-    machine: "Machine", experiment: str | None, port: int | None, open_browser: bool
+    machine: "Machine",
+    experiment: str | None,
+    port: int | None,
+    open_browser: bool,
+    as_json: bool,
 ) -> None:
     """Open a remote server's UI, until Ctrl-C."""
     from mlflow.exceptions import MlflowException
@@ -78,20 +85,20 @@ def show_remote(
             shown = None  # it asks for a password, and the browser will
         status.stop()
         link = experiment_link(server.url, shown)
-        where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
-        show(where, link, server, open_browser)
+        if as_json:
+            print_json(link=link, server=machine.path, bucket=None)
+        else:
+            show(f"MLflow, served by {machine}, through Identity-Aware Proxy", link)
+        stay(server, link, open_browser)
 
 
-def show(where: str, link: str, server: "LocalServer", open_browser: bool) -> None:
-    """Say where the UI is, open it, and return when its server has ended.
-
-    Args:
-        where: what serves it, for people.
-        link: its address.
-        server: what ends.
-        open_browser: whether to open it.
-    """
+def show(where: str, link: str) -> None:
+    """Say what serves the UI, and where."""
     out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
+
+
+def stay(server: "LocalServer", link: str, open_browser: bool) -> None:
+    """Open the UI in the browser, if that is meant, and return when its server has ended."""
     if open_browser:
         webbrowser.open(link)
     server.wait()

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from kaggleops.bucket.location import bucket_uri, tracking_uri
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option
-from kaggleops.cli.output import err
-from kaggleops.cli.tunnel import experiment_option, open_option, port_option, show, show_remote
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option, port_option
+from kaggleops.cli.output import err, print_json
+from kaggleops.cli.tunnel import experiment_option, open_option, show, show_remote, stay
 from kaggleops.platforms.settings import local_setting
 
 
@@ -19,6 +19,7 @@ from kaggleops.platforms.settings import local_setting
 @port_option
 @open_option
 @click.option("--local", is_flag=True, help="Serve the bucket here, even if there is a server.")
+@json_option
 def ui_command(
     bucket: str | None,
     experiment: str | None,
@@ -26,6 +27,7 @@ def ui_command(
     port: int | None,
     open_browser: bool,
     local: bool,
+    as_json: bool,
 ) -> None:
     """Open the MLflow UI over the bucket, until Ctrl-C.
 
@@ -37,9 +39,9 @@ def ui_command(
     here = bucket or local or _another_bucket()
     machine = None if here else Machine.of_settings(Path())
     if machine:
-        show_remote(machine, experiment, port, open_browser)
+        show_remote(machine, experiment, port, open_browser, as_json)
     else:
-        _serve_here(bucket_of(bucket), experiment, host, port, open_browser)
+        _serve_here(bucket_of(bucket), experiment, host, port, open_browser, as_json)
 
 
 def _another_bucket() -> bool:
@@ -49,7 +51,12 @@ def _another_bucket() -> bool:
 
 
 def _serve_here(
-    place: str, experiment: str | None, host: str, port: int | None, open_browser: bool
+    place: str,
+    experiment: str | None,
+    host: str,
+    port: int | None,
+    open_browser: bool,
+    as_json: bool,
 ) -> None:
     from kaggleops.mlruns import EntityStore
     from kaggleops.server.links import experiment_link
@@ -66,4 +73,8 @@ def _serve_here(
     ):
         status.stop()
         link = experiment_link(server.url, experiment_id)
-        show(f"MLflow over {place}, served from here", link, server, open_browser)
+        if as_json:
+            print_json(link=link, server=None, bucket=place)
+        else:
+            show(f"MLflow over {place}, served from here", link)
+        stay(server, link, open_browser)

@@ -58,6 +58,11 @@ class Machine:
         return f"{self.name} in {self.zone} of {self.project}"
 
     @property
+    def path(self) -> str:
+        """The resource's name."""
+        return f"projects/{self.project}/zones/{self.zone}/instances/{self.name}"
+
+    @property
     def options(self) -> list[str]:
         """What tells gcloud where it is."""
         return [f"--zone={self.zone}", f"--project={self.project}"]
