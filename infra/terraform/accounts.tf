@@ -61,6 +61,8 @@ resource "google_project_iam_member" "server_logs" {
   project = var.project
   role    = "roles/logging.logWriter"
   member  = google_service_account.server[0].member
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_secret_manager_secret_iam_member" "server_index" {

@@ -23,6 +23,11 @@ output "tunnel_command" {
   value       = var.server ? "gcloud compute start-iap-tunnel ${var.name} ${local.port} --local-host-port=localhost:5000 --zone=${local.zone} --project=${var.project}" : null
 }
 
+output "password_command" {
+  description = "With `open_to`: prints the first user's password, which the server made; the user is admin."
+  value       = var.server && length(var.open_to) > 0 ? "gcloud compute ssh ${var.name} --zone=${local.zone} --project=${var.project} --tunnel-through-iap -- sudo grep -rh --include=admin-password . /var/lib/kaggleops/serve" : null
+}
+
 output "settings" {
   description = "What config/local.yaml is to hold."
   value = join("\n", compact([

@@ -20,7 +20,7 @@ resource "google_compute_instance" "server" {
   }
 
   network_interface {
-    subnetwork = google_compute_subnetwork.server[0].id
+    subnetwork = local.subnetwork
 
     dynamic "access_config" {
       for_each = length(var.open_to) > 0 ? ["an external address"] : []

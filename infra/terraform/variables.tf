@@ -37,7 +37,7 @@ variable "zone" {
 }
 
 variable "create_bucket" {
-  description = "Whether to make the bucket. With false it is one that exists: only rights are given in it."
+  description = "Whether to make the bucket. With false it is one that exists, with uniform bucket-level access: only rights are given in it, and those have a condition."
   type        = bool
   default     = true
 }
@@ -78,22 +78,44 @@ variable "nat" {
 }
 
 variable "open_to" {
-  description = "Address ranges that reach the server directly: [\"203.0.113.7/32\"]. Gives the machine an external address (some $4 a month) and asks for a password."
+  description = "IPv4 address ranges that reach the server directly: [\"203.0.113.7/32\"]. Gives the machine an external address (some $4 a month) and asks for a password."
   type        = list(string)
   default     = []
 
   validation {
     condition = alltrue([
-      for each in var.open_to : can(cidrhost(each, 0)) && tonumber(try(split("/", each)[1], 0)) >= 8
+      for each in var.open_to : can(cidrnetmask(each)) && tonumber(try(split("/", each)[1], 0)) >= 8
     ])
-    error_message = "Each is a range like 203.0.113.7/32, and none holds more than a 256th of the internet."
+    error_message = "Each is an IPv4 range like 203.0.113.7/32, and none holds more than a 256th of the internet."
   }
+}
+
+variable "network" {
+  description = "A network of this project that the machine is to stand in, as projects/…/global/networks/…. Default: one of its own."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = (var.network == "") == (var.subnetwork == "")
+    error_message = "Name both network and subnetwork, or neither."
+  }
+}
+
+variable "subnetwork" {
+  description = "The part of that network, in the region, as projects/…/regions/…/subnetworks/…, with Private Google Access: the machine reaches the bucket through it."
+  type        = string
+  default     = ""
 }
 
 variable "index_secret" {
   description = "The name of a secret in Secret Manager that holds the index's address, postgresql://user:password@host/name. Default: SQLite on the machine's disk."
   type        = string
   default     = ""
+
+  validation {
+    condition     = var.index_secret == "" || !var.server || var.network != "" || var.nat || length(var.open_to) > 0
+    error_message = "From a network of its own the machine reaches no database: name the database's network and subnetwork, or let the machine out with nat."
+  }
 }
 
 variable "keep_code_days" {

@@ -1,5 +1,5 @@
 terraform {
-  required_version = ">= 1.7" # mock_provider, in tests/
+  required_version = ">= 1.9" # a validation looks at other variables, too
 
   required_providers {
     google = {
@@ -27,7 +27,8 @@ locals {
 
 resource "google_project_service" "api" {
   for_each = toset(concat(
-    ["storage.googleapis.com", "iam.googleapis.com"],
+    # Resource Manager: a right in the project is given through it.
+    ["storage.googleapis.com", "iam.googleapis.com", "cloudresourcemanager.googleapis.com"],
     var.server ? ["compute.googleapis.com", "iap.googleapis.com", "oslogin.googleapis.com", "logging.googleapis.com"] : [],
     var.index_secret == "" ? [] : ["secretmanager.googleapis.com"],
   ))

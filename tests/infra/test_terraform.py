@@ -4,6 +4,7 @@ With the provider, `terraform test` says the rest (infra/terraform/tests).
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 import hcl2
 import pytest
 
+from kaggleops.server.passwords import ask_for_passwords
+from kaggleops.server.settings import server_folder
 from tests.conftest import unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +213,9 @@ def test_only_the_server_goes_without_a_server() -> None:
         ({"open_to": ["0.0.0.0/0"]}, "256th of the internet"),
         ({"open_to": ["::/0"]}, "256th of the internet"),
         ({"open_to": ["example.com"]}, "256th of the internet"),
+        ({"open_to": ["203.0.113.7/32", "2001:db8::/64"]}, "Each is an IPv4 range"),
+        ({"index_secret": "an-index"}, "the machine reaches no database"),
+        ({"network": "projects/a-project/global/networks/ours"}, "both network and subnetwork"),
         ({"users": ["allUsers"]}, "the public is none of them"),
         ({"bucket": "gs://a-bucket"}, "without gs://"),
         ({"name": "Kaggle Ops"}, "lower-case letters"),
@@ -222,10 +228,48 @@ def test_what_is_given_wrongly_is_refused(wrong: dict[str, Any], said: str, tmp_
     assert said in " ".join(re.sub(r"[│╷╵]", " ", done.stderr).split())
 
 
-def test_what_is_given_rightly_is_taken(tmp_path: Path) -> None:
-    right = {"open_to": ["203.0.113.7/32", "2001:db8::/64"], "users": ["user:ada@example.com"]}
+@pytest.mark.parametrize(
+    "right",
+    [
+        {"open_to": ["203.0.113.7/32", "198.51.100.0/24"], "users": ["user:ada@example.com"]},
+        {"index_secret": "an-index", "nat": True},
+        {"index_secret": "an-index", "network": "a-network", "subnetwork": "a-subnetwork"},
+    ],
+)
+def test_what_is_given_rightly_is_taken(right: dict[str, Any], tmp_path: Path) -> None:
     done = planned(tmp_path, **right)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_service_that_is_asked_is_enabled() -> None:
+    services = text_of(RESOURCES["google_project_service.api"]["for_each"])
+    asked = {
+        "google_storage": "storage",
+        "google_service_account": "iam",
+        "google_project_iam": "cloudresourcemanager",
+        "google_compute": "compute",
+        "google_iap": "iap",
+        "google_secret_manager": "secretmanager",
+    }
+    for address in RESOURCES:
+        for kind, service in asked.items():
+            if address.startswith(kind):
+                assert f'"{service}.googleapis.com"' in services, address
+
+
+def test_the_first_password_is_where_the_output_says(state_folder: Path) -> None:
+    access = ask_for_passwords(server_folder("gs://a-bucket"))
+    assert str(state_folder) in access
+    unit = (ROOT / "infra/server/files/etc/systemd/system/kaggleops.service").read_text()
+    assert "KAGGLEOPS_HOME=%S/kaggleops " in unit  # %S is /var/lib
+    command = text_of(OUTPUTS["password_command"]["value"])
+    found = re.search(r"-- sudo (grep [^\"]+) /var/lib/kaggleops/([^\" ]+)", command)
+    assert found
+    assert f"sudo {found[1]} /var/lib/kaggleops/{found[2]}" in (ROOT / "docs/cloud.md").read_text()
+    shown = subprocess.run(
+        [*found[1].split(), state_folder / found[2]], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == os.environ["MLFLOW_AUTH_ADMIN_PASSWORD"]
 
 
 def planned(folder: Path, **variables: Any) -> "subprocess.CompletedProcess[str]":

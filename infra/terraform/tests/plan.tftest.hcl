@@ -62,6 +62,36 @@ run "open_to_one_address" {
   }
 }
 
+run "in_a_network_that_exists" {
+  command = plan
+
+  variables {
+    network      = "projects/a-project/global/networks/ours"
+    subnetwork   = "projects/a-project/regions/us-central1/subnetworks/ours"
+    index_secret = "an-index"
+  }
+
+  assert {
+    condition     = length(google_compute_network.server) == 0 && length(google_compute_subnetwork.server) == 0
+    error_message = "A network is made although one is named."
+  }
+
+  assert {
+    condition     = google_compute_instance.server[0].network_interface[0].subnetwork == var.subnetwork && google_compute_firewall.iap[0].network == var.network
+    error_message = "The machine, or the way to it, is in another network."
+  }
+}
+
+run "an_index_out_of_reach_is_refused" {
+  command = plan
+
+  variables {
+    index_secret = "an-index"
+  }
+
+  expect_failures = [var.index_secret]
+}
+
 run "open_to_everybody_is_refused" {
   command = plan
 
