@@ -1,9 +1,12 @@
 """One world for a module, and a place in it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
+
+from tests.fakes.runpod_server import RunPodServer
 
 from .places import PLACES, Place
 from .world import World, world
@@ -24,3 +27,15 @@ def place(request: pytest.FixtureRequest, outside: World) -> Iterator[Place]:
     made = PLACES[request.param](outside)
     yield made
     made.close()
+
+
+@pytest.fixture
+def runpod(
+    outside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RunPodServer]:
+    """A RunPod whose pods wait for a machine for ever."""
+    with RunPodServer(tmp_path / "runpod") as server:
+        server.held = True
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
