@@ -122,5 +122,7 @@ def test_the_bootstrap_agrees_with_scipys_and_is_the_same_each_time() -> None:
 def test_ranks_are_compared_where_there_is_something_to_rank() -> None:
     assert rank_correlation([(0.1, 1), (0.2, 10), (0.3, 11)]) == pytest.approx(1)
     assert rank_correlation([(0.1, 3), (0.2, 2), (0.3, 1)]) == pytest.approx(-1)
+    ties = [(0.1, 3), (0.2, 2), (0.2, 5), (0.3, 3), (0.4, 7), (0.4, 3)]
+    assert rank_correlation(ties) == pytest.approx(stats.spearmanr(ties).statistic)
     assert rank_correlation([(0.1, 3), (0.2, 2)]) is None
     assert rank_correlation([(0.1, 3), (0.2, 3), (0.3, 3)]) is None
