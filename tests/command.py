@@ -1,12 +1,15 @@
-"""The `kaggleops` command as a user runs it: a process of its own."""
+"""The `kaggleops` command: as a user runs it, in a process of its own; or in this one, faster."""
 
 import json
 import os
 import subprocess
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from click.testing import CliRunner
 
 
 @dataclass
@@ -42,3 +45,14 @@ def kaggleops(*arguments: object, cwd: Path, **environment: str) -> Done:
         timeout=280,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def kaggleops_here(*arguments: object, cwd: Path | None = None, **environment: str) -> Done:
+    """Run the command in this process."""
+    from kaggleops.cli import main
+
+    with chdir(cwd or Path.cwd()):
+        done = CliRunner(env=environment).invoke(
+            main, list(map(str, arguments)), catch_exceptions=False
+        )
+    return Done(done.exit_code, done.stdout, done.stderr)

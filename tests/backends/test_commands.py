@@ -13,8 +13,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import ExecutionException
 
-from kaggleops.cli import main
-from tests.command import Done, kaggleops
+from tests.command import Done, kaggleops, kaggleops_here
 from tests.server.serving import eventually, serving
 
 from .world import BUCKET, TRACKING, Gate, World
@@ -39,8 +38,7 @@ def on_the_laptop(outside: World, *arguments: object) -> Done:
 
 def here(*arguments: object) -> Done:
     """Run a command in this process, which is another machine and has no repository."""
-    done = CliRunner().invoke(main, [str(each) for each in arguments], catch_exceptions=False)
-    return Done(done.exit_code, done.stdout, done.stderr)
+    return kaggleops_here(*arguments)
 
 
 def the_row(run_id: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from kaggleops.reports.comparison_text import to_markdown
 from kaggleops.reports.history import History
 from kaggleops.reports.out_of_fold import reader
 from kaggleops.reports.selecting import Selector
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab
 
 if TYPE_CHECKING:
@@ -208,15 +208,15 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     assert f"[comparison]({link})" in newest.data.tags["mlflow.note.content"]
     assert mlflow.artifacts.load_text(f"{newest.info.artifact_uri}/comparison.html") == text
     below = {**here, "cwd": lab.repository.folder / "src"}
-    done = kaggleops("compare", "idea", *bucket, "--json", "--path", "../docs", **below)
+    done = kaggleops_here("compare", "idea", *bucket, "--json", "--path", "../docs", **below)
     assert done.code == 0, done.errors
     [code] = done.json["code"]
     assert [each["file"] for each in code["files"]] == ["docs/page"]
     assert [side["commit"] for side in done.json["sides"]] == [lab.base, lab.better]
-    done = kaggleops("compare", "v1", "idea", *bucket, "--markdown", **here)
+    done = kaggleops_here("compare", "v1", "idea", *bucket, "--markdown", **here)
     assert done.output.startswith(f"### v1 ({lab.base[:10]}) and idea")
     assert "```diff" in done.output
-    done = kaggleops("compare", "v1", "nobody", *bucket, **here)
+    done = kaggleops_here("compare", "v1", "nobody", *bucket, **here)
     assert done.code == 2
     assert "nothing is called so" in done.error
 

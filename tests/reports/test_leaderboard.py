@@ -12,7 +12,7 @@ from kaggleops.project.git_history import nearest_before
 from kaggleops.reports.history import Scored
 from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab
 
 
@@ -48,13 +48,13 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert commits[lab.better]["parent"] == lab.base
     assert commits[lab.better]["change"] == pytest.approx(0.14 / 3)
     options = ("--backend", "kaggle", "--branch", "idea", "--metric", "loss", "--since", "9999w")
-    done = kaggleops("leaderboard", "--bucket", lab.bucket, *options, "--json", **here)
+    done = kaggleops_here("leaderboard", "--bucket", lab.bucket, *options, "--json", **here)
     [only] = done.json["commits"]
     assert (only["commit"], only["parent"]) == (lab.merged, lab.better)  # which is of no branch
-    done = kaggleops("leaderboard", "--bucket", lab.bucket, **here)
+    done = kaggleops_here("leaderboard", "--bucket", lab.bucket, **here)
     assert "Learn much faster" in done.output
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
-    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
+    done = kaggleops_here("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
     assert done.code == 2
     assert "'soon' is no age" in done.error
 
