@@ -166,9 +166,13 @@ class Competition:
         return Submission(int(answer.ref), self.name, "PENDING", now, None, None, "", content)
 
     def _refuse_over_limit(self, doing: str) -> None:
-        limits = self._client.quietly(
-            doing, lambda: self._client.competition_get_submission_limits(self.name)
+        from kagglesdk.competitions.types.competition_api_service import (
+            ApiGetSubmissionLimitsRequest,
         )
+
+        request = ApiGetSubmissionLimitsRequest()
+        request.competition_name = self.name
+        limits = self._client.ask(doing, "get_submission_limits", request, of="competition")
         # Who never submitted is in no team yet, and has all of them at zero.
         if limits.num_allowed_now or not (limits.num_today or limits.num_total):
             return

@@ -52,8 +52,14 @@ class Client(KaggleApi):
         mount(http._session, self._retry, self._silence)
         return made
 
-    def ask(self, doing: str, method: str, request: Any) -> Any:
-        """Call a method of the notebooks' service and return its answer.
+    def ask(self, doing: str, method: str, request: Any, of: str = "kernel") -> Any:
+        """Call a method of a service's and return its answer.
+
+        Args:
+            doing: what for.
+            method: which.
+            request: with what.
+            of: of which service: "kernel" (notebooks), "competition".
 
         Raises:
             KaggleOpsError: in one line, whatever was wrong.
@@ -61,7 +67,11 @@ class Client(KaggleApi):
 
         def call() -> Any:
             with self.build_kaggle_client() as kaggle:
-                return getattr(kaggle.kernels.kernels_api_client, method)(request)
+                if of == "kernel":
+                    service = kaggle.kernels.kernels_api_client
+                else:
+                    service = kaggle.competitions.competition_api_client
+                return getattr(service, method)(request)
 
         return self.quietly(doing, call)
 
