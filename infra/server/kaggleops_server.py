@@ -86,10 +86,15 @@ class Machine:
             # Debian's venv comes without pip; the release brings one.
             run(sys.executable, "-m", "venv", "--clear", "--without-pip", folder)
             (pip,) = (unpacked / "wheels").glob("pip-*.whl")
-            wanted = (unpacked / "requirement").read_text().strip()
             python = folder / "bin/python"
             offline = ("--no-index", "--find-links", unpacked / "wheels")
-            run(python, pip / "pip", "install", "--quiet", "--no-cache-dir", *offline, wanted)
+            wanted = (
+                "--no-deps",
+                "--require-hashes",
+                "--requirement",
+                unpacked / "requirements.txt",
+            )
+            run(python, pip / "pip", "install", "--quiet", "--no-cache-dir", *offline, *wanted)
             run(folder / "bin/kaggleops", "--version")
             shutil.move(unpacked / "files", folder / "files")
             shutil.move(unpacked / "kaggleops_server.py", folder / "kaggleops_server.py")

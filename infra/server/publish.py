@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import click
@@ -22,7 +23,6 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.project.git import clone, find_commit
 
 PINNED = "server/pinned"
-EXTRAS = "server,postgresql"
 
 # Debian 12: Python 3.11, glibc 2.36.
 PYTHON = "3.11"
@@ -32,7 +32,7 @@ PLATFORMS = [
 ]
 
 # Hydra's parser comes as source only; it is pure Python.
-NO_WHEEL = "antlr4-python3-runtime==4.9.3"
+NO_WHEEL = "antlr4-python3-runtime"
 
 
 def key_of(release: str) -> str:
@@ -40,40 +40,55 @@ def key_of(release: str) -> str:
     return f"server/{release}.zip"
 
 
-def download(source: Path, wheels: Path) -> str:
-    """Put this project and all that it needs into a folder of wheels; return its requirement.
+def download(source: Path, wheels: Path) -> None:
+    """Put this project and all that it needs into a folder of wheels.
+
+    The versions are those that were tested together, and each file is the one whose hash the
+    commit names.
+
+    Args:
+        source: the commit's files.
+        wheels: where to.
 
     Raises:
-        KaggleOpsError: something is not to be had.
+        KaggleOpsError: something is not to be had, or is another file than it was.
     """
-    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source), NO_WHEEL)
-    (wheel,) = wheels.glob("kaggleops-*.whl")
-    requirement = f"kaggleops[{EXTRAS}]=={wheel.name.split('-')[1]}"
+    lines = (source / "infra/server/requirements.txt").read_text().splitlines(keepends=True)
+    made_here = wheels.with_name("made-here.txt")
+    made_here.write_text("".join(line for line in lines if line.startswith(NO_WHEEL)))
+    others = wheels.with_name("others.txt")
+    others.write_text("".join(line for line in lines if not line.startswith(NO_WHEEL)))
+    checked = ["--no-deps", "--require-hashes", "--requirement"]
+    _pip("wheel", "--wheel-dir", str(wheels), *checked, str(made_here))
     target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
     for platform in PLATFORMS:
         target += ["--platform", platform]
-    _pip(
-        "download", "--dest", str(wheels), "--find-links", str(wheels), *target, requirement, "pip"
-    )
-    return requirement
+    _pip("download", "--dest", str(wheels), *target, *checked, str(others))
+    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
 
 
-def pack(server: Path, wheels: Path, requirement: str, archive: Path) -> None:
-    """Write a release's archive.
+def pack(server: Path, wheels: Path, archive: Path) -> str:
+    """Write a release's archive; return this project's version in it.
 
     Args:
         server: the commit's folder infra/server.
         wheels: a folder with all packages, pip's own among them.
-        requirement: what to install of them.
         archive: where to.
     """
+    packages = sorted(wheels.glob("*.whl"))
+    pinned = {path: path.name.split("-")[:2] for path in packages}
     with zipfile.ZipFile(archive, "w") as opened:  # wheels are compressed already
-        opened.writestr("requirement", requirement)
+        for path in packages:
+            opened.write(path, f"wheels/{path.name}")
+        lines = (
+            f"{name}=={version} --hash=sha256:{sha256(path.read_bytes()).hexdigest()}\n"
+            for path, (name, version) in pinned.items()
+        )
+        opened.writestr("requirements.txt", "".join(lines))
         opened.write(server / "kaggleops_server.py", "kaggleops_server.py")
         for path in sorted((server / "files").rglob("*")):
             opened.write(path, path.relative_to(server))
-        for path in sorted(wheels.glob("*.whl")):
-            opened.write(path, f"wheels/{path.name}")
+    return dict(pinned.values())["kaggleops"]
 
 
 def send(archive: Path, release: str, bucket: Bucket) -> None:
@@ -108,10 +123,9 @@ def main(bucket: str | None, version: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = clone(commit, Path(folder) / "source")
         wheels = Path(folder) / "wheels"
-        requirement = download(source, wheels)
-        release = f"{requirement.partition('==')[2]}-{commit.sha[:10]}"
+        download(source, wheels)
         archive = Path(folder) / "release.zip"
-        pack(source / "infra/server", wheels, requirement, archive)
+        release = f"{pack(source / 'infra/server', wheels, archive)}-{commit.sha[:10]}"
         click.echo(f"Uploading {release} ({archive.stat().st_size / 2**20:.0f} MiB)", err=True)
         send(archive, release, bucket_at(place))
     click.echo(

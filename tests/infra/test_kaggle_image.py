@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import tomllib
+import venv
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from kaggleops.backends.docker.config import DockerConfig
 from tests.conftest import unavailable
+from tests.packages import write_wheel
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra/kaggle-image"
@@ -93,14 +96,58 @@ def test_what_names_no_profile_finds_the_cpu_alone() -> None:
         assert (started, "--profile" in text) == ("cpu", False)
 
 
-def test_only_what_is_missing_is_installed() -> None:
+def test_the_image_is_that_of_the_backend_and_everything_is_installed_by_one_program() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     lines = text.replace("\\\n", "").splitlines()
     instructions = [line.split()[0] for line in lines if line and line[0] not in "# "]
     assert instructions == ["ARG", "FROM", "COPY", "RUN", "WORKDIR"]
-    (installing,) = re.findall(r"pip install .*", text)
-    assert "--constraint /tmp/kept.txt" in installing
+    assert "pip" not in text
+    assert "RUN python3 /tmp/kaggleops/infra/kaggle-image/install.py /tmp/kaggleops" in text
     assert f"ARG IMAGE={DockerConfig().image_name}\n" in text
+
+
+def test_only_what_is_missing_is_installed_and_nothing_but_what_was_locked(tmp_path: Path) -> None:
+    """The real program and pip, in an environment that has an older package and lacks another."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    there = write_wheel(packages, "there", "1.0")
+    write_wheel(packages, "there", "2.0")
+    wanted = write_wheel(packages, "wanted", "1.0")
+    write_wheel(packages, "jupyterlab", "4.0")
+    project = write_wheel(packages, "kaggleops", "1.0", requires=["there>=1", "wanted"])
+    folder = tmp_path / "infra"
+    folder.mkdir()
+    shutil.copy(FOLDER / "install.py", folder)
+    digest = sha256(wanted.read_bytes()).hexdigest()
+    (folder / "requirements.txt").write_text(
+        f"# written\nthere==2.0 --hash=sha256:{'0' * 64}\nwanted==1.0 --hash=sha256:{digest}\n"
+    )
+    venv.create(tmp_path / "image", with_pip=True)
+    python = tmp_path / "image/bin/python"
+    environment = {"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages)}
+
+    def run(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [python, *command], env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+
+    had = run("-m", "pip", "install", there, packages / "jupyterlab-4.0-py3-none-any.whl")
+    assert had.returncode == 0, had.stderr
+    done = run(folder / "install.py", project)
+    assert done.returncode == 0, done.stderr
+    assert "1 packages installed" in done.stdout
+    listed = run("-m", "pip", "list", "--format", "freeze").stdout.splitlines()
+    assert {"there==1.0", "wanted==1.0", "kaggleops==1.0"} <= set(listed)
+
+    # Another file of the same name and version is refused, and what does not fit is named.
+    write_wheel(packages, "wanted", "1.0", requires=["something"])
+    run("-m", "pip", "uninstall", "--yes", "wanted")
+    assert "DO NOT MATCH THE HASHES" in run(folder / "install.py", project).stderr
+    newer = write_wheel(packages, "kaggleops", "2.0", requires=["there>=3"])
+    (folder / "requirements.txt").write_text("")
+    unfit = run(folder / "install.py", newer)
+    assert unfit.returncode != 0
+    assert "there>=3" in unfit.stderr
 
 
 def test_the_package_is_built_from_what_the_engine_is_sent(tmp_path: Path) -> None:

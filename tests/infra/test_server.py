@@ -4,9 +4,11 @@ Real downloads from the loopback Cloud Storage, real virtual environments, pip a
 systemd of our own (tests/fakes/systemd.py) starts what they say.
 """
 
+import io
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,12 +104,31 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     broken = world.command("update", "4.0")
     assert broken.returncode == 1
     assert "installing 4.0" in broken.stderr
+    world.gcs.put(BUCKET, "server/5.0.zip", with_another_package(archive))
+    exchanged = world.command("update", "5.0")
+    assert exchanged.returncode == 1
+    assert "HASHES" in exchanged.stderr
     assert world.said()["version"] == "2.0"
     assert world.command("rollback").stdout == "Running 1.0.\n"
     assert {path.name for path in (world.root / "opt/kaggleops/releases").iterdir()} == {
         "1.0",
         "2.0",
     }
+
+
+def with_another_package(archive: bytes) -> bytes:
+    """Return a release in which this project's package is another one than it was made of."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(changed, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.startswith("wheels/kaggleops-"):
+                wheel = io.BytesIO(data)
+                with zipfile.ZipFile(wheel, "a") as opened:
+                    opened.writestr("more.py", "")
+                data = wheel.getvalue()
+            new.writestr(name, data)
+    return changed.getvalue()
 
 
 @pytest.mark.slow

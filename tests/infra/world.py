@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from kaggleops.bucket import open_bucket
 from tests.fakes import systemd
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
+from tests.packages import write_wheel
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "infra/server"
@@ -122,10 +122,17 @@ class World:
         folder = self.root.parent / f"publishing-{release}"
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
-        write_wheel(wheels, release, code or STAND_IN % release)
+        program = f"def main():\n    exec({code or STAND_IN % release!r}, globals())\n"
+        write_wheel(
+            wheels,
+            "kaggleops",
+            release,
+            files={"stand_in.py": program},
+            commands={"kaggleops": "stand_in:main"},
+        )
         shutil.copy(next(PIP.glob("pip-*.whl")), wheels)
         archive = folder / "release.zip"
-        PUBLISH["pack"](SERVER, wheels, f"kaggleops[server]=={release}", archive)
+        PUBLISH["pack"](SERVER, wheels, archive)
         PUBLISH["send"](archive, release, open_bucket(f"gs://{BUCKET}"))
 
     def said(self) -> dict[str, object]:
@@ -166,18 +173,3 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         found: int = bound.getsockname()[1]
     return found
-
-
-def write_wheel(folder: Path, version: str, code: str) -> None:
-    """Write a wheel of this project's name whose command runs `code`."""
-    info = f"kaggleops-{version}.dist-info"
-    files = {
-        "stand_in.py": f"def main():\n    exec({code!r}, globals())\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: kaggleops\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\nkaggleops = stand_in:main\n",
-    }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    with zipfile.ZipFile(folder / f"kaggleops-{version}-py3-none-any.whl", "w") as wheel:
-        for name, content in files.items():
-            wheel.writestr(name, content)

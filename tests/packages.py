@@ -1,0 +1,41 @@
+"""Wheels of a few bytes, for tests that install something."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def write_wheel(
+    folder: Path,
+    name: str,
+    version: str,
+    *,
+    requires: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+    commands: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a wheel and return its path.
+
+    Args:
+        folder: where to.
+        name: the package's, without a hyphen.
+        version: the package's.
+        requires: what it needs, as requirements.
+        files: what it installs: text by path.
+        commands: its console scripts: "module:function" by name.
+    """
+    info = f"{name}-{version}.dist-info"
+    needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
+    scripts = "".join(f"{each} = {target}\n" for each, target in (commands or {}).items())
+    content = {
+        **(files or {}),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{scripts}",
+    }
+    content[f"{info}/RECORD"] = "".join(f"{each},,\n" for each in [*content, f"{info}/RECORD"])
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as opened:
+        for each, text in content.items():
+            opened.writestr(each, text)
+    return wheel
