@@ -208,9 +208,10 @@ def test_an_empty_bucket_that_the_server_began_with_gets_its_default_experiment(
 ) -> None:
     world.refresh()
     SqlAlchemyStore(world.url, "unused")  # makes experiment 0 where there is none
-    world.put(experiment("0"), name="Default", artifact_location="gs://elsewhere/0")
+    chosen = f"{world.bucket.artifact_uri}/artifacts/chosen"
+    world.put(experiment("0"), name="Default", artifact_location=chosen)
     assert world.refresh().problems == {}
-    assert world.query("SELECT artifact_location FROM experiments") == [("gs://elsewhere/0",)]
+    assert world.query("SELECT artifact_location FROM experiments") == [(chosen,)]
 
 
 def test_what_somebody_else_was_faster_with_is_not_overwritten_with_what_is_older(

@@ -60,7 +60,7 @@ def test_what_the_source_has_more_of_is_brought_in_its_own_order(
     source.rename_experiment(home, "a first")
     (mlruns / home / grown / "artifacts/late.txt").write_text("late")
     registry = FileRegistry(str(mlruns))
-    registry.create_model_version("tweets", "gs://x/late")
+    registry.create_model_version("tweets", f"runs:/{grown}/late")
     registry.set_registered_model_alias("tweets", "champion", "1")
 
     result = bring(store, mlruns)

@@ -1,10 +1,10 @@
-"""Which locations follow the bucket, and which stay as the user chose them."""
+"""Which locations follow the bucket, and which are refused."""
 
 import pytest
 
 from kaggleops.mlruns import Entity, EntityId, Kind, experiment, run
-from kaggleops.mlruns.entity import dump_yaml
-from kaggleops.mlruns.rebasing import artifact_location, rebase
+from kaggleops.mlruns.entity import dump_yaml, parse_yaml
+from kaggleops.mlruns.rebasing import artifact_location, rebase, refused
 from tests.mlruns.entities import main_file
 
 ROOT = "gs://ours/prefix/artifacts"
@@ -55,29 +55,94 @@ def test_what_the_file_store_laid_out_follows_the_bucket(
         assert artifact_location(rebase(at(entity_id, location), ROOT)) == ROOT + path
 
 
-@pytest.mark.parametrize("root", CHOSEN)
-@pytest.mark.parametrize(("entity_id", "path"), PATHS)
-def test_what_the_user_chose_in_another_bucket_stays(
-    entity_id: EntityId, path: str, root: str
-) -> None:
-    entity = at(entity_id, root + path)
+def location_of(entity_id: EntityId, location: str) -> str:
+    """Return the location with which an entity is read that says it is at this one."""
+    read = rebase(at(entity_id, location), ROOT)
+    if entity_id.kind is Kind.TRACE:
+        return read.files["tags/mlflow.artifactLocation"].decode()
+    field = "artifact_uri" if entity_id.kind is Kind.RUN else "artifact_location"
+    return str(read.meta[field])
+
+
+OUTSIDE = [
+    "file:///etc",
+    "FILE:/etc",
+    "/etc",
+    "etc",
+    "",
+    ".",
+    "file:///proc/self/root/etc",
+    "gs://ours",
+    "gs://ours/prefix/artifacts",
+    "gs://ours/prefix/artifacts/",
+    "gs://ours/prefix/mlruns/1",
+    "gs://ours/prefix/artifacts-of-others/1",
+    "gs://elsewhere/x",
+    *(root + path for root in CHOSEN for _, path in PATHS),
+    "http://127.0.0.1/x",
+    "ftp://host/x",
+    "runs:/" + NAME,
+    "models:/m-1",
+    "models:/tweets/1",
+    "mlflow-artifacts:/1/x",
+    "outside-the-bucket:x",
+    "sqlite:////etc/x",
+    "\\0",
+    "\\\\host\\share",
+    *(
+        ROOT + below
+        for below in [
+            "/../mlruns",
+            "/1/../../mlruns",
+            "/1/%2e%2e/%2E./x",
+            "/1/%252e%252e/x",
+            "/1/%2e%2e%2f%2e%2e",
+            "//etc",
+            "/1/./x",
+            "/1/..\\..\\x",
+            "/1/x?y=/../..",
+            "/1/x#y",
+            "/1/x%3Fy",
+            "/1/a\0b",
+            "/1/a%00b",
+            "/1/" + "x" * 300,
+        ]
+    ),
+    "x" * 1_000_000,
+]
+
+
+@pytest.mark.parametrize("location", OUTSIDE, ids=lambda location: repr(location[:60]))
+def test_a_location_outside_of_the_bucket_is_refused_by_name(location: str) -> None:
+    for entity_id, _ in PATHS[1:]:
+        read = location_of(entity_id, location)
+        whose, leads_to = refused(read) or ("", "?")
+        assert (whose, leads_to) == (str(entity_id), location[:1000])
+        assert location_of(entity_id, read) == read
+    # New runs of an experiment write to the bucket.
+    assert location_of(experiment("1"), location) == f"{ROOT}/1"
+
+
+@pytest.mark.parametrize("location", OUTSIDE, ids=lambda location: repr(location[:60]))
+def test_the_archive_of_a_trace_is_asked_about_too(location: str) -> None:
+    entity = at(TRACE, f"{ROOT}/1/traces/tr-1/artifacts")
+    path = "tags/mlflow.trace.archiveLocation"
+    entity = Entity(TRACE, {**entity.files, path: location.encode()})
+    assert (refused(rebase(entity, ROOT).files[path].decode()) or "?")[0] == "trace tr-1"
+
+
+@pytest.mark.parametrize("below", ["/x", "/some where/x", "/x/", f"/{NAME}/artifacts", "/50%/x"])
+@pytest.mark.parametrize("entity_id", [each for each, _ in PATHS])
+def test_a_place_of_its_own_in_the_bucket_stays(entity_id: EntityId, below: str) -> None:
+    entity = at(entity_id, ROOT + below)
     assert rebase(entity, ROOT) is entity
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        "gs://elsewhere/x",
-        f"file:///content/mlruns/2/{NAME}/artifacts",
-        f"file:///content/mlruns/1/{'e' * 32}/artifacts",
-        f"file:///content/mlruns/1/{NAME}/artifacts/model",
-        f"file:///content/mlruns/21/{NAME}/artifacts",
-        "",
-    ],
-)
-def test_what_is_another_runs_stays(location: str) -> None:
-    entity = at(RUN, location)
-    assert rebase(entity, ROOT) is entity
+def test_a_refused_location_is_read_again_where_it_is_inside() -> None:
+    inside = f"{ROOT}/a/place/of/its/own"
+    elsewhere = rebase(at(RUN, inside), "gs://copy/artifacts")
+    assert refused(str(elsewhere.meta["artifact_uri"])) == (f"run {NAME}", inside)
+    assert artifact_location(rebase(elsewhere, ROOT)) == inside
 
 
 def test_what_lies_there_already_is_left_byte_for_byte() -> None:
@@ -91,10 +156,7 @@ def test_what_lies_there_already_is_left_byte_for_byte() -> None:
         (f"file:///content/mlruns/1/{NAME}/artifacts/model", f"{ROOT}/1/{NAME}/artifacts/model"),
         (f"gs://old/artifacts/77/{NAME}/artifacts", f"{ROOT}/77/{NAME}/artifacts"),
         ("/kaggle/working/mlruns/1/models/m-1/artifacts", f"{ROOT}/1/models/m-1/artifacts"),
-        ("models:/m-1", "models:/m-1"),
         (f"runs:/{NAME}/model", f"runs:/{NAME}/model"),
-        ("s3://chosen/by/hand", "s3://chosen/by/hand"),
-        (f"s3://chosen/1/{NAME}/artifacts/m", f"s3://chosen/1/{NAME}/artifacts/m"),
     ],
 )
 def test_model_versions_follow_too(old: str, new: str) -> None:
@@ -107,3 +169,26 @@ def test_model_versions_follow_too(old: str, new: str) -> None:
     rebased = rebase(Entity(model, files), ROOT)
     expected = dump_yaml({**version, "source": new, "storage_location": new})
     assert rebased.files["version-1/meta.yaml"] == expected
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        *(each for each in OUTSIDE if each != f"runs:/{NAME}"),  # a run's own is asked about
+        f"runs:/{NAME}/../../../x",
+        f"runs:/{NAME}/%2e%2e/x",
+        "runs:/x/model",
+        f"runs://profile@databricks/{NAME}/model",
+        f"file:///content/mlruns/1/{NAME}/artifacts/../../../../../../etc",
+    ],
+    ids=lambda location: repr(location[:60]),
+)
+def test_a_model_version_is_read_from_the_bucket_alone(location: str) -> None:
+    model = EntityId(Kind.REGISTERED_MODEL, "", "of ada, 100 %")
+    version = {"creation_timestamp": 1, "name": model.name, "version": 1, "source": "models:/m-1"}
+    for fields in ({**version, "storage_location": location}, {**version, "source": location}):
+        files = {**main_file(model), "version-1/meta.yaml": dump_yaml(fields)}
+        read = rebase(Entity(model, files), ROOT)
+        meta = parse_yaml(read.files["version-1/meta.yaml"], "")
+        assert (refused(meta["storage_location"]) or "?")[0] == str(model)
+        assert rebase(read, ROOT).files == read.files

@@ -32,7 +32,7 @@ def play(store: AbstractStore) -> None:
     store.set_experiment_tag(first, ExperimentTag("note", "zwölf Boxkämpfer 🥊"))
     store.set_experiment_tag(first, ExperimentTag("gone", "soon"))
     store.delete_experiment_tag(first, "gone")
-    second = store.create_experiment("second", artifact_location="gs://elsewhere/x")
+    second = store.create_experiment("second")
     store.rename_experiment(second, "second, renamed")
     third = store.create_experiment("third")
     _run(store, third, "in a deleted experiment")

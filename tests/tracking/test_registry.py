@@ -38,6 +38,8 @@ def machines(tracking_uri: str) -> Any:
 
 Machines = Callable[[], BucketRegistryStore]
 
+RUN = "a" * 32
+
 
 def play(registry: AbstractStore) -> None:
     """Do everything once that the file registry can do."""
@@ -45,13 +47,13 @@ def play(registry: AbstractStore) -> None:
     registry.create_registered_model("gone")
     registry.delete_registered_model("gone")
     registry.create_registered_model("old name 50+")
-    registry.create_model_version("old name 50+", "gs://x/model", "a" * 32)
+    registry.create_model_version("old name 50+", f"runs:/{RUN}/model", RUN)
     registry.rename_registered_model("old name 50+", "new name")
     registry.set_registered_model_tag("tweets", RegisteredModelTag("colour", "red"))
     registry.delete_registered_model_tag("tweets", "task")
     for number in range(3):
         registry.create_model_version(
-            "tweets", f"gs://x/{number}", tags=[ModelVersionTag("n", str(number))]
+            "tweets", f"runs:/{RUN}/{number}", tags=[ModelVersionTag("n", str(number))]
         )
     registry.update_registered_model("tweets", "described")
     registry.update_model_version("tweets", 1, "the first")

@@ -1,20 +1,30 @@
-r"""Artifact locations, made to follow the bucket (MLflow issue #3144).
+r"""Artifact locations: which lie in the bucket, which follow it, and which are refused.
 
 MLflow stores absolute locations. A bucket that was copied, or an `mlruns` that was carried from a
 machine that is gone (`file:///content/mlruns/...`, `C:\work\mlruns\...`), would point nowhere. So
 whatever ends the way the file store lays artifacts out under a root is taken to lie under the root
-of the bucket that is being read. A location that the user chose otherwise stays as it is, and so
-does one in another bucket whose folder is called neither `mlruns` nor `artifacts`: that is no root
-of a file store, however it ends.
+of the bucket that is being read (MLflow issue #3144), unless it is in another bucket whose folder
+is called neither `mlruns` nor `artifacts`: that is no root of a file store, however it ends.
+
+A location is the word of whoever can write to the bucket, and gives them nothing else. One that is
+not below the bucket's own `artifacts/` after that (`is_inside`) becomes an address under a scheme
+of its own wherever the entity is read: `outside-the-bucket://run/0123/file:///etc`. Nothing opens
+that; MLflow's plugin for it says whose location it is and where it leads. An experiment, whose
+location only says where new runs write, gets its place in the bucket instead.
 """
 
 import re
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from kaggleops.bucket.keys import is_key
 from kaggleops.mlruns.entity import META, Entity, dump_yaml, parse_yaml
 from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
+
+OUTSIDE = "outside-the-bucket"
+"""The scheme of a location that is refused."""
 
 _FIELDS: Mapping[Kind, str] = {
     Kind.EXPERIMENT: "artifact_location",
@@ -22,9 +32,57 @@ _FIELDS: Mapping[Kind, str] = {
     Kind.LOGGED_MODEL: "artifact_location",
 }
 _TRACE_LOCATION = "tags/mlflow.artifactLocation"
-_VERSION_FIELDS = {"source", "storage_location"}
+_TRACE_ARCHIVE = "tags/mlflow.trace.archiveLocation"
 # What a model version was made from: a run's artifacts or a logged model's, or something in them.
 _OF_ANY = r"/[\w-]+/(?:[0-9a-f]{32}|models/m-[\w-]+)/artifacts(?:/.*)?"
+_IN_A_RUN = re.compile(r"runs:/[0-9a-f]{32}(/[^?#]*)?")
+_STORED = "storage_location"
+_LONGEST = 1000  # characters of a refused location that are kept
+
+
+def is_inside(location: str, artifact_root: str) -> bool:
+    """Tell whether a location is below the root of a bucket's artifacts.
+
+    Every entity's location is asked about here before anything is read, listed, written or deleted
+    there. Links in a folder are not looked at: `DirectoryBucket` refuses those that lead out.
+
+    Args:
+        location: an address.
+        artifact_root: the URI under which the bucket's artifacts lie, without a trailing slash.
+    """
+    below = location.removeprefix(f"{artifact_root}/").removesuffix("/")
+    return location.startswith(f"{artifact_root}/") and _is_path(below)
+
+
+def _is_path(path: str) -> bool:
+    """Tell whether a path stays below where it begins, however often it is decoded."""
+    while is_key(path) and not {"?", "#"} & set(path):
+        decoded = urllib.parse.unquote(path)
+        if decoded == path:
+            return True
+        path = decoded
+    return False
+
+
+def refused(location: str) -> tuple[str, str] | None:
+    """Return whose location was refused, and where it leads; None for any other location."""
+    scheme, _, rest = location.partition("://")
+    if scheme != OUTSIDE:
+        return None
+    kind, _, rest = rest.partition("/")
+    name, _, leads_to = rest.partition("/")
+    return f"{kind.replace('-', ' ')} {urllib.parse.unquote(name)}", leads_to
+
+
+def _refuse(location: str, entity_id: EntityId) -> str:
+    name = urllib.parse.quote(entity_id.name or entity_id.experiment_id, safe="")
+    return f"{OUTSIDE}://{entity_id.kind.replace(' ', '-')}/{name}/{location[:_LONGEST]}"
+
+
+def _as_written(location: str) -> str:
+    """Return a location as it was before it was refused: what is edited is written back so."""
+    found = refused(location)
+    return found[1] if found else location
 
 
 def artifact_path(entity_id: EntityId) -> str:
@@ -42,35 +100,53 @@ def artifact_location(entity: Entity) -> str | None:
     """Return where the entity says that its artifacts lie; None if it has no place for them."""
     if entity.id.kind is Kind.TRACE:
         written = entity.files.get(_TRACE_LOCATION)
-        return None if written is None else written.decode(errors="replace")
+        return None if written is None else _as_written(written.decode(errors="replace"))
     field = _FIELDS.get(entity.id.kind)
     found = entity.meta.get(field) if field else None
-    return found if isinstance(found, str) else None
+    return _as_written(found) if isinstance(found, str) else None
 
 
 def relocate(entity: Entity, location: str) -> Entity:
     """Return the entity with its artifacts at this location; itself, where they are already."""
-    if artifact_location(entity) == location:
-        return entity
     if entity.id.kind is Kind.TRACE:
-        return replace(entity, files={**entity.files, _TRACE_LOCATION: location.encode()})
-    meta = dump_yaml({**entity.meta, _FIELDS[entity.id.kind]: location})
-    return replace(entity, files={**entity.files, META: meta})
+        return _with_file(entity, _TRACE_LOCATION, location.encode())
+    field = _FIELDS[entity.id.kind]
+    if entity.meta.get(field) == location:
+        return entity
+    return _with_file(entity, META, dump_yaml({**entity.meta, field: location}))
+
+
+def _with_file(entity: Entity, path: str, data: bytes) -> Entity:
+    if entity.files.get(path) == data:
+        return entity
+    return replace(entity, files={**entity.files, path: data})
 
 
 def rebase(entity: Entity, artifact_root: str) -> Entity:
-    """Return the entity with its artifacts under this root.
+    """Return the entity with its artifacts under this root, or their location refused.
 
     Args:
         entity: any entity.
         artifact_root: the URI under which this bucket's artifacts lie, without a trailing slash.
     """
-    if entity.id.kind is Kind.REGISTERED_MODEL:
+    kind = entity.id.kind
+    if kind is Kind.REGISTERED_MODEL:
         return _rebase_versions(entity, artifact_root)
-    old = artifact_location(entity)
-    if old is None or old == artifact_root + artifact_path(entity.id):
+    if kind is Kind.TRACE and (archive := entity.files.get(_TRACE_ARCHIVE)) is not None:
+        location = _as_written(archive.decode(errors="replace"))
+        if not is_inside(location, artifact_root):
+            location = _refuse(location, entity.id)
+        entity = _with_file(entity, _TRACE_ARCHIVE, location.encode())
+    written = artifact_location(entity)
+    if written is None and kind not in _FIELDS:
         return entity
-    return relocate(entity, _rebased(old, artifact_root, re.escape(artifact_path(entity.id))))
+    place = artifact_root + artifact_path(entity.id)
+    if written is None or written == place:  # a run may lack one
+        return relocate(entity, place)
+    location = _rebased(written, artifact_root, re.escape(artifact_path(entity.id)))
+    if not is_inside(location, artifact_root):
+        location = place if kind is Kind.EXPERIMENT else _refuse(location, entity.id)
+    return relocate(entity, location)
 
 
 def is_elsewhere(location: str) -> bool:
@@ -85,26 +161,37 @@ def is_elsewhere(location: str) -> bool:
 def follows_the_bucket(location: str, entity_id: EntityId) -> bool:
     """Tell whether `rebase` would take this for the entity's place under some root."""
     place = re.escape(artifact_path(entity_id))
-    return bool(_rebased(location, "somewhere/else", place) != location)
+    return _rebased(location, "somewhere/else", place) != location
 
 
 def _rebase_versions(entity: Entity, root: str) -> Entity:
-    changed: dict[str, bytes] = {}
     for path, data in entity.files.items():
         if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
             continue
         meta = parse_yaml(data, f"reading {path} of {entity.id}")
-        new = {
-            field: _rebased(meta[field], root, _OF_ANY) for field in _VERSION_FIELDS & meta.keys()
-        }
-        if any(meta[field] != value for field, value in new.items()):
-            changed[path] = dump_yaml({**meta, **new})
-    return replace(entity, files={**entity.files, **changed}) if changed else entity
+        new = {field: _rebased_version(meta, field, root) for field in ("source", _STORED)}
+        # MLflow reads from the one, and shows the other.
+        location = new[_STORED] or new["source"] or ""
+        if not (is_inside(location, root) or _is_in_a_run(location)):
+            new[_STORED] = _refuse(location, entity.id)
+        changed = {field: value for field, value in new.items() if meta.get(field) != value}
+        if changed:
+            entity = _with_file(entity, path, dump_yaml({**meta, **changed}))
+    return entity
 
 
-def _rebased(old: Any, root: str, below_root: str) -> Any:
-    if not isinstance(old, str):
-        return old
+def _rebased_version(meta: Mapping[str, Any], field: str, root: str) -> str | None:
+    value = meta.get(field)
+    return _rebased(_as_written(value), root, _OF_ANY) if isinstance(value, str) else None
+
+
+def _is_in_a_run(location: str) -> bool:
+    # That run's own location is asked about when it is read.
+    match = _IN_A_RUN.fullmatch(location)
+    return match is not None and _is_path((match.group(1) or "/x")[1:])
+
+
+def _rebased(old: str, root: str, below_root: str) -> str:
     # As on Windows, and relative to where it was logged.
     location = f"/{old}".replace("\\", "/").rstrip("/")
     match = re.fullmatch(rf"(.*?)({below_root})", location, re.DOTALL)

@@ -6,7 +6,7 @@ and everything behind them is imported when it is first used.
 
 import atexit
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
@@ -53,6 +53,30 @@ def artifact_repository(
     from kaggleops.tracking.artifacts import repository
 
     return repository(artifact_uri, tracking_uri, registry_uri)
+
+
+def refuse_location(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> NoReturn:
+    """Refuse a location that is outside of the bucket in which it is written (same plugin group).
+
+    Args:
+        artifact_uri: `outside-the-bucket://…`, as `mlruns.rebasing` writes it.
+        tracking_uri: as MLflow has it.
+        registry_uri: as MLflow has it.
+
+    Raises:
+        MlflowException: always; it names the entity and the location.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    from kaggleops.mlruns.rebasing import refused
+
+    owner, leads_to = refused(artifact_uri) or ("", artifact_uri)
+    problem = f"they are said to lie at {leads_to!r}, which is outside of the bucket's artifacts/"
+    hint = "Copy them into the bucket, where runs keep theirs: kaggleops import does."
+    raise MlflowException(f"opening the artifacts of {owner}: {problem}. {hint}", PERMISSION_DENIED)
 
 
 @atexit.register

@@ -4,7 +4,7 @@ from typing import Any
 
 from mlflow.entities import Experiment, ExperimentTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.validation import (
     _validate_experiment_artifact_location_length,
     _validate_experiment_name,
@@ -13,6 +13,7 @@ from mlflow.utils.validation import (
 
 from kaggleops.mlruns import EntityId, Kind, experiment
 from kaggleops.mlruns.layout import is_experiment_id
+from kaggleops.mlruns.rebasing import is_inside
 from kaggleops.tracking.base import StoreBase, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME, experiment_ids
 
@@ -87,6 +88,13 @@ class ExperimentStore(StoreBase):
         _validate_experiment_name(name)
         if artifact_location:
             _validate_experiment_artifact_location_length(artifact_location)
+            if not is_inside(artifact_location, self.artifact_root_uri):
+                raise MlflowException(
+                    f"creating experiment {name!r}: its artifact_location {artifact_location!r} is "
+                    f"outside of {self.artifact_root_uri}/, where this bucket's artifacts lie. "
+                    "Leave it out.",
+                    INVALID_PARAMETER_VALUE,
+                )
         for tag in tags or []:
             _validate_experiment_tag(tag.key, tag.value)
         self._validate_experiment_does_not_exist(name)
