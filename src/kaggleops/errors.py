@@ -2,7 +2,10 @@
 
 A message says, on one line, what was being done, to what, what is wrong, and what to do now. The
 command line prints it and nothing else; a stack trace is for our mistakes, not for the user's.
+Whatever secret an address in it carries is hidden (redaction.py).
 """
+
+from kaggleops.redaction import redacted
 
 
 class KaggleOpsError(Exception):
@@ -15,10 +18,10 @@ class KaggleOpsError(Exception):
     """
 
     def __init__(self, doing: str, problem: str, hint: str = "") -> None:
-        self.doing = doing
-        self.problem = problem
-        self.hint = hint
-        super().__init__(doing, problem, hint)
+        self.doing = redacted(doing)
+        self.problem = redacted(problem)
+        self.hint = redacted(hint)
+        super().__init__(self.doing, self.problem, self.hint)
 
     def __str__(self) -> str:
         message = f"{self.doing}: {self.problem.rstrip('.')}."

@@ -1,7 +1,11 @@
 """Artifacts of runs, and files on the web."""
 
+import gzip
 import hashlib
+import json
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -11,6 +15,7 @@ from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.comparing import compare
+from kaggleops.resources.editing import add_entries, manifest_here
 from kaggleops.resources.files import DamagedError
 from kaggleops.resources.lock import read_lock
 from kaggleops.resources.locking import fetch, lock
@@ -114,6 +119,7 @@ class Web:
         self.content: bytes | None = WORDS
         self.ranges = self.heads = True
         self.sent: list[int] = []
+        self.asked: list[Request] = []
         self.http = HttpServer(self._answer)
 
     def fail(self, kind: int | str, times: int | None = 1) -> Fault:
@@ -121,9 +127,12 @@ class Web:
         return self.faults.add(Fault(kind, times, *everything))
 
     def _answer(self, request: Request) -> tuple[Response, Delivery]:
+        self.asked.append(request)
         fault = self.faults.strike(request)
         if fault and isinstance(fault.kind, int):
             return Response(fault.kind), "whole"
+        if fault and fault.kind == "reset":
+            return Response(), "not"
         if request.method == "HEAD" and not self.heads:
             return Response(405), "whole"
         if self.content is None:
@@ -288,3 +297,114 @@ def test_a_dry_run_asks_no_site(project: Project) -> None:
     manifest = project.declare(x=source)
     assert fetch(manifest, dry_run=True).size == 0
     assert project.files() == {}
+
+
+PASSWORD, TOKEN = "correct-horse", "battery-staple"
+
+
+def secrets_beside(project: Project, *texts: str) -> list[str]:
+    """Return where a password or token stands: in a text, or in a file of the project."""
+    files = project.files(".")
+    files.pop("config/data/resources.yaml", None)  # where somebody wrote it
+    everything = {**files, **{str(at): text.encode() for at, text in enumerate(texts)}}
+    return [
+        name
+        for name, content in everything.items()
+        if PASSWORD.encode() in content or TOKEN.encode() in content
+    ]
+
+
+def test_a_password_in_an_address_goes_to_the_site_alone(
+    web: Web,
+    bucket: Bucket,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(bucket.uri))
+    site = web.http.url.removeprefix("http://")
+    source = f"http://ada:{PASSWORD}@{site}/words.txt?v=1&token={TOKEN}"
+    manifest = project.declare(words={"source": source, "checksum": sha256(WORDS)})
+    said = []
+    web.fail(403, times=None)
+    with pytest.raises(KaggleOpsError) as refused:
+        fetch(manifest)
+    said += traceback.format_exception(refused.value)
+    web.faults.clear()
+    web.fail("reset")  # urllib3 warns of it
+    lock(manifest)
+    assert "?v=1&token=***" in caplog.text
+    web.fail(403, times=None)
+    said += [compare(manifest)[0].problem]
+    web.faults.clear()
+    assert f"http://***@{site}/words.txt?v=1&token=***" in "".join(said)
+    with mlflow.start_run() as run:
+        assert kaggleops.resources("words").open("words.txt").read(4) == b"word"
+    assert web.asked[-1].headers["Authorization"].startswith("Basic ")
+    assert web.asked[-1].query == {"v": "1", "token": TOKEN}
+    (read,) = mlflow.get_run(run.info.run_id).inputs.dataset_inputs
+    assert read.dataset.source == json.dumps({"url": f"http://***@{site}/words.txt?v=1&token=***"})
+    in_bucket = [
+        gzip.decompress(data) if entry.key.endswith(".gz") else data
+        for entry in bucket.list()
+        if (data := bucket.read(entry.key).data)
+    ]
+    texts = [*said, *(data.decode(errors="replace") for data in in_bucket), caplog.text]
+    assert secrets_beside(project, *texts) == []
+    # A lock that was written with them still holds, and is rid of them when it is next written.
+    project.lock.write_text(project.lock.read_text().replace("***@", f"ada:{PASSWORD}@"))
+    locked = read_lock(manifest)["words"]
+    assert locked.holds_for(manifest["words"])
+    lock(manifest)
+    assert secrets_beside(project) == []
+
+
+def test_ways_to_give_a_token_that_is_no_address(
+    web: Web,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checksum = sha256(WORDS)
+    url = f"{web.http.url}/words.txt"
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login ada password {PASSWORD}\n")
+    netrc.chmod(0o600)
+
+    def asks(**entry: str) -> Request:
+        manifest = project.declare(words={"checksum": checksum, **entry})
+        web.fail(503)
+        fetch(manifest)
+        (project.folder / "data/words/words.txt").unlink()
+        return web.asked[-1]
+
+    manifest = project.declare(words={"checksum": checksum, "source": f"{url}?q=${{WORDS_TOKEN}}"})
+    with pytest.raises(UsageError, match=r"the variable WORDS_TOKEN is not set. Set it to what"):
+        fetch(manifest)
+    monkeypatch.setenv("WORDS_TOKEN", TOKEN)
+    assert asks(source=f"{url}?q=${{WORDS_TOKEN}}").query == {"q": TOKEN}
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert asks(source=url).headers["Authorization"].startswith("Basic ")
+    assert asks(source=url, token="WORDS_TOKEN").headers["Authorization"] == f"Bearer {TOKEN}"
+    manifest = project.declare(words={"checksum": checksum, "source": f"{url}?q=${{WORDS_TOKEN}}"})
+    web.fail(403)
+    with pytest.raises(KaggleOpsError) as refused:
+        fetch(manifest)
+    said = traceback.format_exception(refused.value)
+    assert secrets_beside(project, *said, caplog.text) == []
+    with pytest.raises(UsageError, match="`token` is for an https:// source"):
+        project.declare(words={"source": "gs://b-1/x", "token": "WORDS_TOKEN"})
+
+
+@pytest.mark.parametrize(
+    "source", [f"https://ada:{PASSWORD}@host/x", f"https://host/x?v=1&token={TOKEN}"]
+)
+def test_no_secret_is_declared(source: str, project: Project) -> None:
+    path = manifest_here(project.folder)
+    with pytest.raises(UsageError, match=r"the address .* holds a secret") as refused:
+        add_entries(path, {"x": {"source": source, "checksum": sha256(b"")}})
+    assert secrets_beside(project, str(refused.value)) == []
+    kept = {"x": "https://ada:${PW}@host/x", "y": "https://host/y?token=${TOKEN}"}
+    for name, address in kept.items():
+        add_entries(path, {name: {"source": address, "checksum": sha256(b"")}})

@@ -19,6 +19,7 @@ from kaggleops.cli.output import out, print_json
 @click.option("--description", metavar="TEXT", help="For people.")
 @click.option("--skip-if-exist", is_flag=True, help="Take what is there, whatever it holds.")
 @click.option("--checksum", metavar="sha256:…", help="Of a file on the web.")
+@click.option("--token", metavar="NAME", help="On the web: the variable with the token to send.")
 @click.option("--experiment", metavar="NAME", help="For runs:/best: among whose runs.")
 @click.option("--commit", metavar="SHA", help="For runs:/best: of this commit only.")
 @click.option("--metric", metavar="NAME", help="For runs:/best: by this metric.")
@@ -29,7 +30,7 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
 
     SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME,
     kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
-    https://… with a checksum.
+    https://… with a checksum; ${NAME} in an address is an environment variable.
     """
     from kaggleops.resources.editing import add_entries, manifest_here
 

@@ -55,7 +55,7 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
     import sqlalchemy as sa
 
     from kaggleops.reports.history import History
-    from kaggleops.server.settings import default_index, hide_password, server_folder
+    from kaggleops.server.settings import default_index, server_folder
 
     url = index or default_index(place)
     # Of this index: another one of the same bucket may be days old.
@@ -68,7 +68,7 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
     try:
         yield History(engine)
     except sa.exc.SQLAlchemyError as error:
-        doing = f"reading the index {hide_password(url)}"
+        doing = f"reading the index {url}"
         raise KaggleOpsError(doing, str(error).splitlines()[0], "Name another --index.") from error
     finally:
         engine.dispose()

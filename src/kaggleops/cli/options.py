@@ -12,6 +12,7 @@ from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
+from kaggleops.redaction import redacted
 
 _PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out of reach
 
@@ -96,12 +97,12 @@ def bucket_at(place: str) -> Bucket:
 
 
 def _index_at(context: click.Context, parameter: click.Parameter, named: str | None) -> str | None:
-    from kaggleops.server.settings import hide_password, index_at
+    from kaggleops.server.settings import index_at
 
     if not named:
         return None
     typed = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
-    if typed and hide_password(named) != named:
+    if typed and redacted(named) != named:
         raise UsageError(
             "reading --index",
             "everybody on this machine can see the password in a command line",

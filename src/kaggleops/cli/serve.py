@@ -47,15 +47,11 @@ def serve_command(
     change in the UI is in the bucket at once; the index can be deleted at any time.
     """
     # Only what is light: this process stays, beside those that it starts.
+    from kaggleops.redaction import redacted
     from kaggleops.server.links import HEALTH_PATH, experiment_link
     from kaggleops.server.listening import listening_socket, url_of
     from kaggleops.server.passwords import ask_for_passwords
-    from kaggleops.server.settings import (
-        Settings,
-        default_index,
-        hide_password,
-        server_folder,
-    )
+    from kaggleops.server.settings import Settings, default_index, server_folder
     from kaggleops.server.supervising import Supervisor
 
     place = bucket_of(bucket)
@@ -84,7 +80,7 @@ def serve_command(
                 "link": experiment_link(url, pulled.experiment),
                 "health": f"{url}{HEALTH_PATH}",
                 "bucket": place,
-                "index": hide_password(settings.index),
+                "index": redacted(settings.index),
                 "problems": pulled.problems,
                 "warning": pulled.warning,
             }

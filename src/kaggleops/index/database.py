@@ -91,7 +91,7 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
-        doing = f"opening the index {parsed.render_as_string(hide_password=True)}"
+        doing = f"opening the index {url}"
         in_a_file = parsed.get_backend_name() == "sqlite"
         if in_a_file and parsed.database in (None, "", ":memory:"):
             raise UsageError(doing, "an index in memory would serve no other process", _NAME_ONE)

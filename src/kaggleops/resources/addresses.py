@@ -16,6 +16,9 @@ KNOWN = (
     "or https://… with a checksum."
 )
 
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""An environment variable in the address of a file on the web."""
+
 KaggleKind = Literal["competitions", "datasets", "models"]
 
 _PART = r"[\w.-]+"

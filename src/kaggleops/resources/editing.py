@@ -4,6 +4,7 @@ The file is people's: its comments, order and blank lines stay byte for byte, si
 of one entry are added or removed.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import yaml
 
 from kaggleops.errors import UsageError
+from kaggleops.redaction import redacted
+from kaggleops.resources.addresses import VARIABLE
 from kaggleops.resources.entries import entry_lines
 from kaggleops.resources.lock import read_lock, write_lock
 from kaggleops.resources.manifest import (
@@ -65,6 +68,7 @@ def with_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[
     text = read_text(path) if path.exists() else _HEAD
     end = "\r\n" if "\r\n" in text else "\n"
     for name, fields in entries.items():
+        _refuse_secret(str(fields.get("source", "")), f"declaring {name} in {path}")
         said = {field: fields[field] for field in FIELDS if fields.get(field)}
         entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
         if text.strip():
@@ -72,6 +76,14 @@ def with_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[
             text += "" if text.endswith(2 * end) else end
         text += entry.replace("\n", end)
     return text, parse_manifest(text, path)
+
+
+def _refuse_secret(source: str, doing: str) -> None:
+    plain = VARIABLE.sub("", re.sub(r"://[^/?#@]*\$\{\w+\}@", "://", source))
+    if redacted(plain) != plain:
+        problem = f"the address {source} holds a secret, and the manifest is committed"
+        hint = "Write ${NAME} in its place and set that variable, or use ~/.netrc or --token NAME."
+        raise UsageError(doing, problem, hint)
 
 
 def remove_entry(path: Path, name: str) -> Manifest:

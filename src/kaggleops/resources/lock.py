@@ -13,6 +13,7 @@ from typing import Any
 
 from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
+from kaggleops.redaction import redacted
 from kaggleops.resources.files import KINDS, File, kind_of
 from kaggleops.resources.manifest import Manifest, Resource
 
@@ -99,7 +100,10 @@ def _written_files(files: Sequence[File]) -> str:
 
 def _locked(fields: Mapping[str, Any]) -> Locked:
     files = tuple(_file(name, each) for name, each in fields["files"].items())
-    return Locked(dict(fields["asked"]), str(fields.get("origin", "")), files)
+    asked = dict(fields["asked"])
+    if "source" in asked:  # of an older lock, as it is
+        asked["source"] = redacted(asked["source"])
+    return Locked(asked, str(fields.get("origin", "")), files)
 
 
 def _file(name: str, fields: Mapping[str, Any]) -> File:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
+from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import Address, OfRun, OnTheWeb, parse_address
 from kaggleops.resources.entries import entries_of, value_of
 from kaggleops.resources.files import check_checksum
@@ -30,6 +31,7 @@ _TYPES: Mapping[str, type] = {
     "description": str,
     "skip_if_exist": bool,
     "checksum": str,
+    "token": str,
     "experiment": str,
     "commit": str,
     "metric": str,
@@ -54,6 +56,7 @@ class Resource:
         description: for people.
         skip_if_exist: whether a file that is there counts as right, whatever it holds.
         checksum: of a file on the web.
+        token: the environment variable with what it is asked for with, as `Bearer`.
         experiment: among whose runs `runs:/best` is looked for.
         commit: of which commit only, or "".
         metric: by which metric it is the best.
@@ -68,6 +71,7 @@ class Resource:
     description: str = ""
     skip_if_exist: bool = False
     checksum: str = ""
+    token: str = ""
     experiment: str = ""
     commit: str = ""
     metric: str = ""
@@ -76,7 +80,8 @@ class Resource:
     @property
     def asked(self) -> dict[str, Any]:
         """What decides which files it means: where that has changed, a lock no longer holds."""
-        fields: dict[str, Any] = {"source": self.source, "files": list(self.files)}
+        # The lock is committed, and another password asks for the same file.
+        fields: dict[str, Any] = {"source": redacted(self.source), "files": list(self.files)}
         fields["checksum"] = self.checksum
         fields |= {name: getattr(self, name) for name in _OF_THE_BEST}
         return {name: value for name, value in fields.items() if value}
@@ -215,6 +220,9 @@ def _checked(resource: Resource, doing: str) -> Resource:
             problem = f"{resource.name} has no checksum, and nothing else tells what its file is"
             raise UsageError(doing, problem, "Add `checksum: sha256:…` (`sha256sum FILE`).")
         resource = replace(resource, checksum=check_checksum(resource.checksum, doing))
+    elif resource.token:
+        problem = f"{resource.name}: `token` is for an https:// source"
+        raise UsageError(doing, problem, "Leave it out.")
     best = isinstance(resource.address, OfRun) and resource.address.run == OfRun.BEST
     if best and not (resource.experiment and resource.metric):
         problem = f"{resource.name} does not say which run is the best"

@@ -110,7 +110,7 @@ def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
         case OnTheWeb(url):
             from kaggleops.resources.web import WebOrigin
 
-            return WebOrigin(url, resource.checksum)
+            return WebOrigin(url, resource.checksum, resource.token)
         case OfRun():
             from kaggleops.resources.runs import artifacts_of
 

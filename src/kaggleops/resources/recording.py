@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import InBucket, OnTheWeb
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _source(resource: "Resource") -> tuple[str, dict[str, str]]:
     """Return the kind of a source and where it is, as MLflow's own dataset sources have them."""
     match resource.address:
         case OnTheWeb(url):
-            return "http", {"url": url}
+            return "http", {"url": redacted(url)}
         case InBucket(uri) if uri.startswith("gs://"):
             return "gs", {"uri": uri}
-    return resource.source.partition(":")[0], {"uri": resource.source}
+    return resource.source.partition(":")[0], {"uri": redacted(resource.source)}

@@ -1,14 +1,21 @@
-"""One file on the web as a source. What it is, only the manifest's checksum says."""
+"""One file on the web as a source. What it is, only the manifest's checksum says.
 
+No secret has to stand in the manifest: `${NAME}` in the address is an environment variable, `token`
+names one that is sent as `Authorization: Bearer`, and ~/.netrc is read for users and passwords.
+"""
+
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import requests
 
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import session
-from kaggleops.resources.addresses import OnTheWeb
+from kaggleops.redaction import keep
+from kaggleops.resources.addresses import VARIABLE, OnTheWeb
 from kaggleops.resources.files import DamagedError, File
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 from kaggleops.resources.streams import BrokeOffError, Download
@@ -19,19 +26,26 @@ _HINT = "Check the address and the network."
 
 
 class WebOrigin(Origin):
-    """The file at an address, with the checksum that the manifest gives it."""
+    """The file at an address, with the checksum that the manifest gives it.
+
+    Args:
+        url: the address, as the manifest has it.
+        checksum: the manifest's.
+        token: the environment variable with what it is asked for with, or "".
+    """
 
     resumes = True
 
-    def __init__(self, url: str, checksum: str) -> None:
+    def __init__(self, url: str, checksum: str, token: str = "") -> None:
         self._url = url
         self._checksum = checksum
+        self._token = token
 
     def look(self, patterns: Sequence[str]) -> list[File]:
         """Ask for its size, which is -1 where the site does not say it."""
         doing = f"looking for {self._url}"
         try:
-            with session(_SILENCE, tries=1) as http:
+            with self._signed_in(session(_SILENCE, tries=1)) as http:
                 answer = self._ask(http, "HEAD")
                 if not answer.ok:  # there are sites that only know GET
                     answer = self._ask(http, "GET")
@@ -39,7 +53,7 @@ class WebOrigin(Origin):
                 return []
             answer.raise_for_status()
         except requests.RequestException as error:
-            raise KaggleOpsError(doing, str(error), _HINT) from error
+            raise KaggleOpsError(doing, str(error), _HINT) from None  # that has the address
         said = answer.headers.get("Content-Length", "")
         plain = said.isdecimal() and "Content-Encoding" not in answer.headers
         size = int(said) if plain else -1
@@ -53,9 +67,32 @@ class WebOrigin(Origin):
     def _ask(self, http: requests.Session, method: str) -> requests.Response:
         headers = {"Accept-Encoding": "identity"}  # compressed, it would have another size
         with http.request(
-            method, self._url, headers=headers, stream=True, allow_redirects=True
+            method, self._asked(), headers=headers, stream=True, allow_redirects=True
         ) as answer:
             return answer
+
+    def _asked(self) -> str:
+        """Return the address to ask, with what the environment has for `${NAME}` in it."""
+        return VARIABLE.sub(lambda found: quote(self._variable(found[1]), safe=""), self._url)
+
+    def _signed_in(self, http: requests.Session) -> requests.Session:
+        if self._token:
+            token = self._variable(self._token)
+
+            def sign_in(request: requests.PreparedRequest) -> requests.PreparedRequest:
+                request.headers["Authorization"] = f"Bearer {token}"
+                return request
+
+            http.auth = sign_in  # a header alone would give way to ~/.netrc
+        return http
+
+    def _variable(self, name: str) -> str:
+        value = os.environ.get(name, "").strip()
+        if not value:
+            hint = f"Set it to what {self._url} asks for."
+            raise UsageError(f"fetching {self._url}", f"the variable {name} is not set", hint)
+        keep(quote(value, safe=""))
+        return keep(value)
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Download it, or what is missing of it."""
@@ -63,13 +100,13 @@ class WebOrigin(Origin):
         download = Download(doing, into, progress)
 
         def attempt() -> None:
-            with http.get(self._url, headers=download.headers, stream=True) as answer:
+            with http.get(self._asked(), headers=download.headers, stream=True) as answer:
                 if answer.status_code in _GONE:
                     raise GoneError(doing, f"it is gone ({answer.status_code})")
                 download.receive(answer)
 
         try:
-            with session() as http:
+            with self._signed_in(session()) as http:
                 download.keep_at(attempt, (BrokeOffError, DamagedError))
         except requests.RequestException as error:
-            raise KaggleOpsError(doing, str(error), _HINT) from error
+            raise KaggleOpsError(doing, str(error), _HINT) from None  # that has the address

@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from kaggleops.redaction import redacted
 from kaggleops.reports.operations import IDLE_LOOK_SECONDS
 from kaggleops.server.links import HEALTH_PATH
 from kaggleops.server.notices import Notice, NoticeBoard
-from kaggleops.server.settings import Settings, hide_password
+from kaggleops.server.settings import Settings
 
 _OLD_SECONDS = 3 * IDLE_LOOK_SECONDS
 """An index that has not been fresh for so long is not what people think they look at."""
@@ -41,7 +42,7 @@ class Health:
         may_see_all: Callable[[Request], bool],
     ) -> None:
         self._bucket = settings.bucket
-        self._index = hide_password(settings.index)
+        self._index = redacted(settings.index)
         self._board = board
         self._notice = notice
         self._may_see_all = may_see_all

@@ -79,7 +79,7 @@ def index_at(url: str) -> str:
         # SQLAlchemy's own choice of a driver depends on its version.
         return f"{_SCHEMES[scheme]}://{rest}"
     raise UsageError(
-        f"opening the index {hide_password(url)}",
+        f"opening the index {url}",
         "an index is served from SQLite or PostgreSQL",
         "Name one as sqlite:////folder/index.db or postgresql://host/name.",
     )
@@ -90,11 +90,3 @@ _SCHEMES = {
     "postgresql": "postgresql+psycopg2",
     "postgresql+psycopg2": "postgresql+psycopg2",
 }
-
-
-def hide_password(url: str) -> str:
-    """Return the URL of a database without its password, for people to read."""
-    return _PASSWORD.sub(r"\1***", url)
-
-
-_PASSWORD = re.compile(r"(://[^:/@]*:|[?&]password=)[^@&]+")

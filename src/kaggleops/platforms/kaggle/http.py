@@ -26,11 +26,11 @@ def explained(doing: str) -> Iterator[None]:
     try:
         yield
     except requests.HTTPError as error:
-        raise _of_status(doing, error) from error
+        raise _of_status(doing, error) from None  # its text has the address, which may be signed
     except requests.RequestException as error:
         problem = f"no answer from Kaggle ({type(error).__name__})"
         hint = "Check this machine's network; https://www.kagglestatus.com says how Kaggle is."
-        raise NoAnswerError(doing, problem, hint) from error
+        raise NoAnswerError(doing, problem, hint) from None
     except ValueError as error:  # the client's word for what it finds wrong by itself
         raise UsageError(doing, str(error)) from error
 

@@ -1,0 +1,83 @@
+"""What is hidden of a text, and what is not."""
+
+import logging
+
+import pytest
+
+from kaggleops import redaction
+from kaggleops.errors import KaggleOpsError
+from kaggleops.redaction import redacted
+
+SECRET = "s3cr3tValue42"
+KEY = "-----BEGIN {}" + "PRIVATE KEY-----"  # in parts: this file holds none
+
+SHOWN = [
+    f"https://ada:{SECRET}@host/x.csv",
+    f"https://{SECRET}@github.com/a/b.git",
+    f"fetching https://ada:{SECRET}@host/x: 403 for url: https://ada:{SECRET}@host/x",
+    f"ada:x@host, ssh://ada:{SECRET}@host/repository",
+    f"https://host/x?v=1&token={SECRET}&w=2",
+    f"https://host/x?key={SECRET}",
+    f"https://host/x?X-Goog-Signature={SECRET}",
+    f"https://host/x?x-amz-security-token={SECRET}",
+    f"https://host/x#access_token={SECRET}",
+    f"https://host/?next=https%3A%2F%2Fother%2F%3Ftoken%3D{SECRET}",
+    f"Max retries exceeded with url: /x?sig={SECRET} (Caused by x)",
+    "postgresql://ada:" + SECRET + "@db/runs",
+    f"postgresql+psycopg2://ada:{SECRET}@x/y?@{SECRET}@db/runs",
+    f"kaggleops+postgresql://ada:{SECRET}@db/runs",
+    f"postgresql://db/runs?user=ada&password={SECRET}",
+    f"host=db user=ada password={SECRET} dbname=runs",
+    f"password='{SECRET} {SECRET}' dbname=runs",
+    f"{{'Authorization': 'Bearer {SECRET}'}}",
+    f"Authorization: Basic {SECRET}==",
+    f"{KEY.format('')}\n{SECRET}\n-----END -----",
+    f"{KEY.format('RSA ')}\\n{SECRET}",
+    "gh" + "p_" + SECRET * 4,
+    "rpa_" + SECRET * 4,
+    "ya29." + SECRET * 3,
+]
+PLAIN = [
+    "https://github.com/a/b/tree/main?tab=readme#token-files",
+    "git@github.com:a/b.git",
+    "ssh://git@github.com/a/b.git",
+    "postgresql://ada@db/runs",
+    "sqlite:////folder/index.db",
+    "gs://bucket/run@2/model.bin: its checksum is sha256:" + "0f" * 32,
+    "https://host/@scope/package",
+    "kaggleops logs -f 0123456789abcdef0123456789abcdef",
+    "the password of ada is in ~/.pgpass",
+    "no key modle; did you mean model?",
+]
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_a_secret_is_hidden_and_the_rest_is_not(text: str) -> None:
+    assert SECRET not in redacted(text)
+    assert redacted(redacted(text)) == redacted(text)
+    assert SECRET not in str(KaggleOpsError("reading", text, text))
+    assert SECRET not in repr(KaggleOpsError(text, text, text).args)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_a_long_text_takes_no_time() -> None:
+    for part in ("a://", "?token=", "x@", "Bearer ", "a" * 64, KEY.format("")):
+        redacted(part * 20_000)  # the test's own time-out is the limit
+
+
+def test_a_value_that_was_kept_is_hidden_in_logs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_kept", set())
+    assert redaction.keep("opensesame") == "opensesame"
+    for name in ("kaggleops", "urllib3.connectionpool"):
+        try:
+            raise ValueError("opensesame")
+        except ValueError:
+            logging.getLogger(name).exception("retrying %s", "/x?q=opensesame")
+    assert caplog.text.count("retrying /x?q=***") == 2
+    assert "opensesame" not in caplog.text
