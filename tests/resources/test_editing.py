@@ -168,7 +168,7 @@ import os
 RESOURCES = [
     {"bucket": "my-bucket", "blob": "experiments", "subblob": "experiment1",
      "files": ["oof.parquet", "config.yaml"], "destination": "../input/experiment1",
-     "skip_if_exist": True, "description": "The first one"},
+     "skil_if_exist": True, "description": "The first one"},
     {"bucket": "my-bucket", "blob": "words/", "subblob": None, "files": "list.txt",
      "destination": "input/words", "skip_if_exist": False, "description": ""},
     {"bucket": "other-bucket", "blob": "words"},

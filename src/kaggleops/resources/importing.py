@@ -1,7 +1,8 @@
 """The 2022 article's list of resources, as entries of the manifest.
 
 There, a Python file held a list of dictionaries with the keys bucket, blob, subblob, files,
-destination, skip_if_exist and description. The file is read, never run.
+destination, skip_if_exist (printed there as skil_if_exist) and description. The file is read,
+never run.
 """
 
 import ast
@@ -14,6 +15,7 @@ from kaggleops.errors import UsageError
 
 _TEXTS = ("bucket", "blob", "subblob", "destination", "description")
 _KEYS = ("bucket", "blob", "subblob", "files", "destination", "skip_if_exist", "description")
+_AS_PRINTED = {"skil_if_exist": "skip_if_exist"}
 
 Entries = dict[str, dict[str, Any]]
 """The fields of each entry, by its name."""
@@ -62,6 +64,7 @@ def _items(tree: ast.AST, doing: str) -> Iterator[tuple[int, Mapping[str, Any]]]
 
 
 def _entry(item: Mapping[str, Any], doing: str) -> tuple[str, dict[str, Any]]:
+    item = {_AS_PRINTED.get(key, key): value for key, value in item.items()}
     if unknown := [key for key in item if key not in _KEYS]:
         hint = f"There are: {', '.join(_KEYS)}."
         raise UsageError(doing, f"{unknown[0]!r} is unknown", hint)
