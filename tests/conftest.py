@@ -88,9 +88,15 @@ def _end_sessions() -> None:
 
 
 @pytest.fixture
-def gcs_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsServer]:
-    """A Cloud Storage without buckets, where every client in this process goes."""
+def gcs_server(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GcsServer]:
+    """A Cloud Storage without buckets, where every client in this process goes.
+
+    `tests.buckets.BOTH_DIALECTS` runs a test on the testbench's dialect, too.
+    """
     with GcsServer() as server:
+        server.testbench = getattr(request, "param", "") == "testbench"
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         _forget_file_systems()
         yield server
@@ -107,12 +113,13 @@ def _forget_file_systems() -> None:
 
 @pytest.fixture(params=["directory", "gcs"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """An empty bucket of each kind."""
+    """An empty bucket of each kind (and of "testbench", for who asks for it)."""
     if request.param == "directory":
         folder = request.getfixturevalue("tmp_path") / "a bucket"
         folder.mkdir()
         return open_bucket(str(folder), patience=5)
     server: GcsServer = request.getfixturevalue("gcs_server")
+    server.testbench = request.param == "testbench"
     server.create_bucket("our-bucket")
     return open_bucket("gs://our-bucket/some/prefix", patience=5)
 

@@ -50,6 +50,7 @@ def test_what_each_verb_costs(server: GcsServer, bucket: Bucket) -> None:
     assert cost(lambda: bucket.read("k")) == (0, 1, 0)
     assert cost(lambda: bucket.read("k", unless=stored.version)) == (0, 1, 0)
     assert cost(lambda: bucket.read("absent", unless=ABSENT)) == (0, 1, 0)
+    assert cost(lambda: bucket.fetch("k", Path("file"))) == (0, 1, 0)
     assert cost(lambda: bucket.stat("k")) == (0, 1, 0)
     assert cost(lambda: bucket.stat("absent")) == (0, 1, 0)
     assert cost(lambda: bucket.write("a", b"x", expected=ABSENT)) == (1, 0, 0)

@@ -7,7 +7,10 @@ from typing import Any
 
 from tests.fakes.wire import Request
 
-KINDS = ("reset", "truncate", "lost-response", "corrupt", "partial", "hang", "late")
+KINDS = (
+    *("reset", "truncate", "lost-response", "corrupt", "partial", "hang", "late"),
+    *("page", "redirect", "garbled", "stall"),
+)
 
 
 class Fault:
@@ -28,6 +31,7 @@ class Fault:
         then: Callable[[], object],
         probability: float,
         seed: int,
+        status: int = 200,
     ) -> None:
         if isinstance(kind, str) and kind not in KINDS:
             raise ValueError(f"{kind!r} is not one of {KINDS}")
@@ -35,6 +39,7 @@ class Fault:
         self.retry_after = retry_after
         self.message = message
         self.then = then
+        self.status = status
         self.hits = 0
         self.struck = threading.Event()
         self._times = times

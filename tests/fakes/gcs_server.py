@@ -7,12 +7,15 @@ It keeps generations and preconditions to the letter, which the emulators on PyP
         server.create_bucket("b")
         os.environ["STORAGE_EMULATOR_HOST"] = server.url
 
-Left out because nobody here asks for it: old versions, ACLs, holds, soft deletion, folders,
-encryption keys, notifications, the XML API, gRPC and batches.
+It speaks two dialects: the service's, and that of Google's storage-testbench, which words and times
+some refusals otherwise (`server.testbench = True`; its new buckets keep old generations, too).
+
+Left out because nobody here asks for it: ACLs, holds, folders, encryption keys, notifications, the
+XML API, gRPC and batches.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -83,8 +86,20 @@ class GcsServer:
 
     # What is in it
 
-    def create_bucket(self, name: str) -> None:
-        self._store.create_bucket(name, {})
+    @property
+    def testbench(self) -> bool:
+        """Whether it speaks the testbench's dialect."""
+        return self._store.testbench
+
+    @testbench.setter
+    def testbench(self, speaks: bool) -> None:
+        self._store.testbench = speaks
+
+    def create_bucket(self, name: str, *, versioned: bool = False) -> None:
+        """Make a bucket; a versioned one keeps old generations and deletes softly."""
+        policy = {"softDeletePolicy": {"retentionDurationSeconds": "604800"}} if versioned else {}
+        made = self._store.create_bucket(name, dict(policy))
+        made.versioned = made.versioned or versioned
 
     def delete_bucket(self, name: str) -> None:
         with self._store.lock:
@@ -161,6 +176,7 @@ class GcsServer:
         then: Callable[[], object] = lambda: None,
         probability: float = 1.0,
         seed: int = 0,
+        status: int = 200,
     ) -> Fault:
         """Let requests fail.
 
@@ -169,7 +185,9 @@ class GcsServer:
                 "lost-response" (done, then reset); "truncate" (done, half of the answer sent);
                 "corrupt" (a byte of the content changed, either way); "partial" (less taken of a
                 chunk than was sent); "hang" (until `release`); "late" (done, and answered after
-                `release`).
+                `release`); "stall" (done, half of the answer sent, the rest after `release`); or
+                what a proxy does: "page" (its login page with `status`, nothing done), "redirect"
+                (to that page, nothing done), "garbled" (done, the JSON cut in half).
             times: how many requests at most; None for all until `heal`.
             op: only this operation ("objects.insert", …).
             key: only this object's.
@@ -179,6 +197,7 @@ class GcsServer:
             then: called each time it has struck, before the client hears of it.
             probability: of each request to be struck, decided by a generator seeded with `seed`.
             seed: see `probability`.
+            status: that of a "page".
         """
 
         def chosen(request: Request) -> bool:
@@ -186,7 +205,7 @@ class GcsServer:
             return meant and _can_have(kind, request) and where(request)
 
         return self._faults.add(
-            Fault(kind, times, chosen, retry_after, message, then, probability, seed)
+            Fault(kind, times, chosen, retry_after, message, then, probability, seed, status)
         )
 
     def heal(self) -> None:
@@ -201,6 +220,8 @@ class GcsServer:
         self._stopping.wait(self.latency)
         message = ""
         fault = None
+        if request.path == _LOGIN:
+            return _login_page(200), "whole"
         try:
             route = self._router.route(request)
             fault = self._faults.strike(request)
@@ -227,14 +248,22 @@ class GcsServer:
             raise _refusal(fault, kind)
         if kind == "reset":
             return Response(0), "not"
+        if fault and kind == "page":
+            return _login_page(fault.status), "whole"
+        if kind == "redirect":
+            return Response(302, [("Location", f"{self.url}{_LOGIN}")]), "whole"
         if fault and kind == "hang":
             fault.hang(self._stopping)
         request.damage = kind if kind in ("corrupt", "partial") else None
         response = route.answer(request)
         if kind == "corrupt" and response.media and response.body:
             response.body = bytes([response.body[0] ^ 0xFF]) + response.body[1:]
+        if kind == "garbled":
+            response.body = response.body[: len(response.body) // 2]
         if fault and kind == "late":
             fault.hang(self._stopping)
+        if fault and kind == "stall":
+            response.stream = _stalling(response.body, lambda: fault.hang(self._stopping))
         delivery = {"truncate": "half", "lost-response": "not"}.get(str(kind), "whole")
         return response, delivery
 
@@ -246,7 +275,25 @@ def _refusal(fault: Fault, status: int) -> ApiError:
     return error
 
 
+_LOGIN = "/login"
+
+
+def _login_page(status: int) -> Response:
+    page = b"<!DOCTYPE html>\n<html><title>Guest network</title><body>Log in</body></html>"
+    return Response(status, [("Content-Type", "text/html")], page)
+
+
+def _stalling(body: bytes, wait: Callable[[], None]) -> Iterator[bytes]:
+    half = max(1, len(body) // 2)
+    yield body[:half]
+    wait()
+    if body[half:]:
+        yield body[half:]
+
+
 def _can_have(kind: int | str, request: Request) -> bool:
+    if kind == "garbled":
+        return request.op not in ("objects.get_media", "objects.delete", "uploads.status")
     if kind == "partial":
         return request.op == "uploads.chunk"
     return kind != "corrupt" or _has_content(request)

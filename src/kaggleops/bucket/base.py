@@ -6,17 +6,20 @@
 3. A write whose answer was lost and that is sent again does not conflict with itself: where the
    object already holds exactly the content to be written, the write has succeeded.
 4. Reads, lists and stats see every write that returned before they began.
-5. A passing fault (a reset, 408, 429, 5xx) is retried with backoff for the bucket's `patience`;
-   what remains is a `BucketUnavailableError`. A lasting one (no such bucket, no permission) is
-   raised at once. Each error says what was being done, to which object, why it failed and what to
-   do.
+5. A passing fault (a reset, 408, 429, 5xx, a proxy's page in an answer's place) is retried with
+   backoff for the bucket's `patience`; what remains is a `BucketUnavailableError`. A lasting one
+   (no such bucket, no permission) is raised at once. Each error says what was being done, to which
+   object, why it failed and what to do.
+6. A file that is fetched gets its name only once it is whole and has the object's checksum.
 
 Keys are relative, "/"-separated, without empty, "." or ".." parts (keys.py has all the rules). A
 folder cannot hold both `a` and `a/b` as a bucket of Google's can, so nobody should write both.
 """
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +103,9 @@ class Bucket(ABC):
     """The same place as MLflow's own artifact repositories address it
     (`gs://my-bucket/prefix`, `file:///home/me/bucket`)."""
 
+    lists_checksums = False
+    """Whether a listing tells checksums for nothing."""
+
     def prepare(self) -> None:  # noqa: B027 - most kinds have nothing to make
         """Make the bucket where that is ours to do (a folder); called before a run logs there.
 
@@ -115,6 +121,21 @@ class Bucket(ABC):
 
         Raises:
             ObjectNotFoundError: no object has that key.
+        """
+
+    @abstractmethod
+    def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
+        """Write the object's content into a file and return its version, a large one in pieces.
+
+        Args:
+            key: which.
+            into: the file; one that is there is replaced once the content has come.
+            listed: the object as a listing has shown it. If it is still at that version, it has to
+                have the checksum that the listing told.
+
+        Raises:
+            ObjectNotFoundError: no object has that key.
+            OSError: the file cannot be written.
         """
 
     @abstractmethod
@@ -165,6 +186,19 @@ class Bucket(ABC):
             glob: only keys that match as a whole; `*` and `?` stop at "/", `**` does not.
             checksums: whether to say `crc32c`; a folder reads every file for it.
         """
+
+    @contextmanager
+    def on_disk(self, entry: Entry) -> Iterator[Path]:
+        """Yield a file on this disk with a listed object's content; it is not to be changed.
+
+        Raises:
+            ObjectNotFoundError: the object is gone.
+            OSError: it cannot be written to this disk.
+        """
+        with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
+            file = Path(folder, "content")
+            self.fetch(entry.key, file, listed=entry)
+            yield file
 
     def object_uri(self, key: str) -> str:
         """Return the address to show to people, e.g. `gs://my-bucket/prefix/key`."""

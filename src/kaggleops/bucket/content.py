@@ -1,7 +1,8 @@
-"""The content of a write: bytes, or a file that is streamed."""
+"""Contents that are streamed: of a write, bytes or a file; of a fetch, a file that is made."""
 
 import base64
 import io
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,18 @@ def opened(data: bytes | Path, doing: str) -> Iterator[io.BytesIO | io.BufferedR
         raise BucketError(doing, problem) from error
     with stream:
         yield stream
+
+
+@contextmanager
+def made(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that gets the name `path` in the end; after an error, nothing is left."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("x+b") as stream:
+            yield stream
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def crc32c(content: BinaryIO) -> str:

@@ -39,7 +39,7 @@ from kaggleops.bucket.base import (
     StoredObject,
     Version,
 )
-from kaggleops.bucket.content import crc32c, opened
+from kaggleops.bucket.content import crc32c, made, opened
 from kaggleops.bucket.keys import HIDDEN_FOLDER, check_key, check_prefix, compile_glob, is_key
 from kaggleops.bucket.workroom import Workroom
 
@@ -75,6 +75,44 @@ class DirectoryBucket(Bucket):
             with file:
                 version = _version(os.fstat(file.fileno()))
                 return None if version == unless else StoredObject(key, version, file.read())
+
+    def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
+        """Copy without a lock; a file that is overwritten in place meanwhile is copied again."""
+        doing = f"fetching {self.object_uri(key)}"
+        check_key(key, doing)
+        with made(into) as part:
+            for _ in range(10):
+                part.seek(0)
+                part.truncate()
+                version = self._copy(key, part, doing)
+                part.seek(0)
+                right = listed.crc32c if listed and listed.version == version else ""
+                if right and crc32c(part) != right:
+                    raise BucketError(doing, "it is not what was listed", "Check the disk.")
+                if version:
+                    return version
+            raise BucketUnavailableError(doing, "somebody keeps writing it", "Try again.")
+
+    @contextmanager
+    def on_disk(self, entry: Entry) -> Iterator[Path]:
+        """Yield the file itself."""
+        yield self._root / entry.key
+
+    def _copy(self, key: str, into: BinaryIO, doing: str) -> Version | None:
+        """Copy an object's content and return its version; None if it has changed meanwhile."""
+        with self._explained(doing):
+            file = _open(self._root / key)
+            if file is None:
+                self._require_root(doing)
+                raise ObjectNotFoundError(doing, "there is no such object")
+        with file:
+            version = _version(os.fstat(file.fileno()))
+            while True:
+                with self._explained(doing):
+                    block = file.read(1 << 20)
+                if not block:
+                    return version if _version(os.fstat(file.fileno())) == version else None
+                into.write(block)
 
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Make the folders on the way, write aside, compare and rename."""
@@ -200,6 +238,8 @@ class DirectoryBucket(Bucket):
                 return AccessDeniedError(doing, reason, hint)
             case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
                 return BucketUnavailableError(doing, reason, f"Free some space at {self._root}.")
+            case errno.ENAMETOOLONG | errno.EINVAL | errno.EILSEQ | errno.ELOOP:
+                return BucketError(doing, reason, "No file there can have that name.")
             case errno.ENOTDIR | errno.EEXIST:
                 hint = "A folder cannot hold both an object and others below its key."
                 return BucketError(
@@ -208,8 +248,9 @@ class DirectoryBucket(Bucket):
             case errno.EISDIR | errno.ENOTEMPTY:
                 hint = "A folder cannot hold both an object and others below its key."
                 return BucketError(doing, f"a folder with objects stands there ({reason})", hint)
-            case _:
-                return BucketError(doing, reason)
+            case _:  # a disk that fails, a network drive that is away
+                hint = f"Check that {self._root} can be reached."
+                return BucketUnavailableError(doing, reason, hint)
 
 
 def _conflict(doing: str, expected: Version, version: Version) -> ConflictError:

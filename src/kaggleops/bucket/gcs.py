@@ -4,11 +4,12 @@ How it keeps the promises of base.py:
 
 - A version is an object's generation. A write is one upload with `ifGenerationMatch`, a read one
   download whose answer carries the generation along with the content.
-- Every attempt at a download starts afresh. The client would go on where it broke off, and then
-  checks no checksum, and asks for a generation that may be gone.
+- Every attempt at a read starts afresh. The client would go on where it broke off, and then
+  checks no checksum, and asks for a generation that may be gone. A fetch goes on, and checks.
 - An upload names its MD5, so that Cloud Storage refuses what was damaged on the way. (The client's
   own check comes after the fact and deletes the object, even if that is another's by then.)
-- A 412 is a conflict only if the object's size and MD5 are not those of what was to be written.
+- A 412 is a conflict only if the object's size and MD5 are not those of what was to be written,
+  and its generation is not the expected one (then the content was damaged on the way).
 """
 
 import base64
@@ -16,9 +17,9 @@ import hashlib
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from google.api_core import exceptions as answers
 from google.auth.exceptions import GoogleAuthError
@@ -27,15 +28,16 @@ from kaggleops.bucket.base import (
     ABSENT,
     Bucket,
     BucketNotFoundError,
+    BucketUnavailableError,
     ConflictError,
     Entry,
     ObjectNotFoundError,
     StoredObject,
     Version,
 )
-from kaggleops.bucket.content import opened
-from kaggleops.bucket.gcs_client import connect
-from kaggleops.bucket.gcs_faults import InterruptedUploadError, Patience, explain, message_of
+from kaggleops.bucket.content import crc32c, made, opened
+from kaggleops.bucket.gcs_client import connect, download
+from kaggleops.bucket.gcs_faults import InterruptedTransferError, Patience, explain, message_of
 from kaggleops.bucket.keys import check_key, check_prefix, compile_glob, is_key
 
 _T = TypeVar("_T")
@@ -54,6 +56,8 @@ _NEVER = 1
 
 class GcsBucket(Bucket):
     """The objects of the bucket `name` whose names start with `prefix` and a slash."""
+
+    lists_checksums = True
 
     def __init__(self, name: str, prefix: str = "", *, patience: float = 120.0) -> None:
         self._name = name
@@ -90,31 +94,52 @@ class GcsBucket(Bucket):
                 return None
             raise ObjectNotFoundError(doing, "there is no such object") from error
 
+    def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
+        """Ask once, class B, and again for what has not come whenever the connection breaks."""
+        doing = f"fetching {self.object_uri(key)}"
+        check_key(key, doing)
+        with made(into) as part:
+            fetching = _Fetching(part, listed)
+
+            def attempt() -> Version:
+                fetching.go_on(self._client(), self._name, self._root + key, self._timeout)
+                return fetching.version
+
+            try:
+                while True:
+                    come = part.tell()
+                    try:
+                        return self._do(self._patience(attempt), doing)
+                    except BucketUnavailableError:
+                        if part.tell() <= come:  # as long as some comes, it is not in vain
+                            raise
+            except answers.NotFound as error:
+                self._refuse_missing_bucket(error, doing)
+                raise ObjectNotFoundError(doing, "there is no such object") from error
+
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Ask once, class A; a refusal costs one request of class B more."""
         doing = f"writing {self.object_uri(key)}"
         check_key(key, doing)
-        size, md5 = -1, ""
 
         def attempt() -> Version:
-            nonlocal size, md5
             with opened(data, doing) as content:
                 digest = hashlib.file_digest(content, _md5).digest()
                 size, md5 = content.seek(0, os.SEEK_END), base64.b64encode(digest).decode()
                 content.seek(0)
                 blob = self._blob(key, chunk_size=_CHUNK)
                 blob.md5_hash = md5
-                return self._upload(blob, content, size, expected, doing)
+                try:
+                    return self._upload(blob, content, size, expected, doing)
+                except answers.PreconditionFailed as error:
+                    there = self._look(key, doing)
+                    if there is not None and (there.size or 0, there.md5_hash) == (size, md5):
+                        return str(there.generation)
+                    if _generation(there) == expected:
+                        raise InterruptedTransferError("what arrives is damaged") from error
+                    raise _conflict(doing, expected, there) from error
 
-        try:
-            return self._do(self._patience(attempt), doing)
-        except answers.PreconditionFailed as error:
-            there = self._look(key, doing)
-            if there is not None and (there.size, there.md5_hash) == (size, md5):
-                return str(there.generation)
-            raise _conflict(doing, expected, there) from error
-        except answers.NotFound as error:
-            raise explain(error, doing, self._name) from error
+        return self._do(self._patience(attempt), doing)
 
     def stat(self, key: str) -> Entry | None:
         """Ask once, class B."""
@@ -177,7 +202,7 @@ class GcsBucket(Bucket):
                 prefix=self._root + prefix or None,
                 delimiter=None if recursive or usable else "/",
                 match_glob=f"{self._root}{glob}" if usable else None,
-                fields=f"items(name,generation,size,updated{besides}),nextPageToken",
+                fields=f"kind,items(name,generation,size,updated{besides}),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
                 retry=self._patience,
@@ -186,7 +211,7 @@ class GcsBucket(Bucket):
         )
         blobs = iter(pages)
         while (blob := self._next(blobs, doing)) is not None:
-            key = blob.name.removeprefix(self._root)
+            key = self._key_of(blob)
             deeper = not recursive and "/" in key[len(prefix) :]
             if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
                 yield _entry(key, blob)
@@ -204,6 +229,9 @@ class GcsBucket(Bucket):
     def _blob(self, key: str, chunk_size: int | None = None) -> Any:
         # Always a new one: a blob that has been used asks for the generation that it has seen.
         return self._client().bucket(self._name).blob(self._root + key, chunk_size=chunk_size)
+
+    def _key_of(self, blob: Any) -> str:
+        return str(blob.name).removeprefix(self._root)
 
     def _do(self, call: Callable[[], _T], doing: str) -> _T:
         """Call, and turn into our errors whatever means the same for every verb."""
@@ -231,16 +259,18 @@ class GcsBucket(Bucket):
                 retry=self._patience if large else None,
             )
         except answers.GoogleAPICallError as error:
+            if error.code not in {404, 410}:
+                raise
             if isinstance(error, answers.NotFound):
                 self._refuse_missing_bucket(error, doing)
-            if not large or error.code not in {404, 410}:
-                raise
-            raise InterruptedUploadError("the upload's session was lost") from error
+                if generation_of(expected) and self._look(self._key_of(blob), doing) is None:
+                    raise _conflict(doing, expected, None) from error
+            raise InterruptedTransferError("the upload's session was lost") from error
         except ValueError as error:
             if isinstance(error, GoogleAuthError):  # some are both
                 raise
             # The file has become shorter, or the service has taken less than it was sent.
-            raise InterruptedUploadError(str(error)) from error
+            raise InterruptedTransferError(str(error)) from error
         return str(blob.generation)
 
     def _look(self, key: str, doing: str) -> Any | None:
@@ -272,9 +302,70 @@ class GcsBucket(Bucket):
         return BucketNotFoundError(doing, f"the bucket {self._name} does not exist", hint)
 
 
+class _Fetching:
+    """A content that comes into a file, in as many requests as it takes.
+
+    Args:
+        part: the file, empty.
+        listed: the object as a listing has shown it.
+    """
+
+    def __init__(self, part: BinaryIO, listed: Entry | None) -> None:
+        self._part = part
+        self._listed = listed
+        self._headers: Mapping[str, str] = {}
+        """Of the first answer: they tell of the whole object."""
+
+    @property
+    def version(self) -> Version:
+        """That of the object whose content comes."""
+        return self._headers["X-Goog-Generation"]
+
+    def go_on(self, client: Any, bucket: str, name: str, timeout: tuple[float, float]) -> None:
+        """Fetch what has not come yet, and check the whole."""
+        at = self._part.seek(0, os.SEEK_END)
+        size = int(self._headers.get("X-Goog-Stored-Content-Length", -1))
+        if at != size:
+            try:
+                download(
+                    *(client, bucket, name, self._part),
+                    timeout=timeout,
+                    generation=int(self.version) if at else None,
+                    span=(at, None) if at else None,
+                    begun=self._begun,
+                )
+            except answers.ClientError as error:
+                if at and error.code in {404, 416}:
+                    raise self._anew("it was replaced meanwhile") from error
+                raise
+            size = int(self._headers.get("X-Goog-Stored-Content-Length", -1))
+            if size > self._part.tell():
+                raise InterruptedTransferError("only a part arrives")
+        self._part.seek(0)
+        if crc32c(self._part) not in self._right():
+            raise self._anew("what arrives is damaged")
+
+    def _begun(self, headers: Mapping[str, str]) -> None:
+        if not self._headers:
+            self._headers = headers
+
+    def _right(self) -> set[str]:
+        """Return the checksum that the content must have: one, or else none is right."""
+        told = set(re.findall(r"crc32c=([^,\s]+)", self._headers.get("X-Goog-Hash", "")))
+        if self._listed and self._listed.crc32c and self._listed.version == self.version:
+            told = told & {self._listed.crc32c} if told else {self._listed.crc32c}
+        return told
+
+    def _anew(self, why: str) -> InterruptedTransferError:
+        self._headers = {}
+        self._part.seek(0)
+        self._part.truncate()
+        return InterruptedTransferError(why)
+
+
 def _entry(key: str, blob: Any) -> Entry:
     updated_ms = int(blob.updated.timestamp() * 1000)
-    return Entry(key, str(blob.generation), blob.size, updated_ms, blob.crc32c or "")
+    return Entry(key, str(blob.generation), blob.size or 0, updated_ms, blob.crc32c or "")
 
 
 def content_type(name: str) -> str:
@@ -295,7 +386,10 @@ def generation_of(version: Version | None) -> int | None:
     return int(version) if version.isdecimal() else _NEVER
 
 
+def _generation(there: Any | None) -> Version:
+    return ABSENT if there is None else str(there.generation)
+
+
 def _conflict(doing: str, expected: Version, there: Any | None) -> ConflictError:
-    version = ABSENT if there is None else there.generation
-    problem = f"it is at version {version}, not {expected}: somebody else has written it"
+    problem = f"it is at version {_generation(there)}, not {expected}: somebody else has written it"
     return ConflictError(doing, problem, "Read it again first.")

@@ -17,6 +17,7 @@ from google.api_core.retry import exponential_sleep_generator, retry_target
 from google.auth import exceptions as auth
 
 from kaggleops.bucket.base import AccessDeniedError, BucketError, BucketUnavailableError
+from kaggleops.bucket.gcs_answers import ForeignAnswerError
 from kaggleops.errors import KaggleOpsError
 
 _T = TypeVar("_T")
@@ -40,8 +41,8 @@ _LOGIN = (
 )
 
 
-class InterruptedUploadError(Exception):
-    """An upload broke off in a way that only starting it again can mend."""
+class InterruptedTransferError(Exception):
+    """An upload or a download broke off in a way that only trying it again can mend."""
 
 
 class Patience:
@@ -111,7 +112,7 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, auth.GoogleAuthError):
         return isinstance(error, auth.TransportError) or error.retryable
     # Not JSON: something between us and Cloud Storage has answered in its place.
-    passing = (DataCorruption, InterruptedUploadError, *_NOT_JSON, *_BROKEN_CONNECTION)
+    passing = (DataCorruption, InterruptedTransferError, *_NOT_JSON, *_BROKEN_CONNECTION)
     return isinstance(error, passing)
 
 
@@ -174,9 +175,11 @@ def _describe(error: Exception) -> str:
             return "the content arrives damaged"
         case requests.Timeout():
             return "Cloud Storage does not answer in time"
+        case ForeignAnswerError():
+            return f"what answers is not Cloud Storage ({error}: a proxy's page?)"
         case json.JSONDecodeError() | requests.exceptions.JSONDecodeError():
             return "what answers is not Cloud Storage"
-        case InterruptedUploadError():
-            return f"the upload breaks off: {error}"
+        case InterruptedTransferError():
+            return f"the transfer breaks off: {error}"
         case _:
             return f"the connection to Cloud Storage fails ({type(error).__name__})"

@@ -2,11 +2,11 @@
 
 A key that one kind takes and another refuses would surface only when somebody moves a bucket, so
 the rules are those that all kinds can keep: Cloud Storage's 1,024 bytes for the bucket's own prefix
-and the key, a file system's 255 bytes a part, and no part to climb out of the bucket with.
+and the key and its ban on line ends, a file system's 255 bytes a part and its ban on NUL, and no
+part to climb out of the bucket with.
 """
 
 import re
-import unicodedata
 
 from kaggleops.bucket.base import InvalidKeyError
 
@@ -63,10 +63,8 @@ _HINT = "A key is a relative path such as mlruns/0123/meta.tar.gz."
 def _problem_with(key: str) -> str | None:
     if not key:
         return "the key is empty"
-    if "\\" in key:
-        return f"the key {key!r} contains a backslash"
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in key):
-        return f"the key {key!r} contains a control character or half of a surrogate pair"
+    if re.search(r"[\0\r\n\ud800-\udfff]", key):
+        return f"the key {key!r} contains a line end, a NUL or half of a surrogate pair"
     parts = key.split("/")
     if "" in parts:
         return f"the key {key!r} starts or ends with a slash, or has two in a row"

@@ -20,7 +20,6 @@ from kaggleops.errors import UsageError
 from kaggleops.mlruns.changes import LOG_KEY, ChangeLog
 from kaggleops.mlruns.entity import BrokenEntityError
 from kaggleops.mlruns.layout import EntityId, parse_key
-from kaggleops.mlruns.places import PlaceError, place_at
 from kaggleops.mlruns.pulling import WORKERS, Progress
 from kaggleops.mlruns.store import EntityStore
 
@@ -115,8 +114,12 @@ class _Copying:
                 return self._merge(entity_id)
             self._result.problems.append(str(error))
             return Outcome.PASSED_OVER
-        except (ObjectNotFoundError, PlaceError) as error:
+        except ObjectNotFoundError as error:
             self._result.problems.append(str(error))
+            return Outcome.PASSED_OVER
+        except OSError as error:
+            where = self._source.object_uri(entry.key)
+            self._result.problems.append(f"copying {where}: {error.strerror}: {error.filename}")
             return Outcome.PASSED_OVER
         return Outcome.COPIED
 
@@ -128,7 +131,7 @@ class _Copying:
 
             rewrite(entry, self._source, self._target, expected=expected)
             return
-        with place_at(self._source.artifact_uri).on_disk(entry.key) as file:
+        with self._source.on_disk(entry) as file:
             self._target.write(entry.key, file, expected=expected)
 
     def _merge(self, entity_id: EntityId) -> Outcome:

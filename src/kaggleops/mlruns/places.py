@@ -4,6 +4,7 @@ Only plain files are seen: a link could lead anywhere, and what lies behind it w
 a bucket that others may read.
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -11,14 +12,19 @@ import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kaggleops.bucket.gcs_client import settle_gcsfs
+from kaggleops.bucket import ABSENT, BucketError, Entry, ObjectNotFoundError
+from kaggleops.bucket.content import crc32c
 from kaggleops.errors import KaggleOpsError
+
+_AT_ONCE = 16
+_MANY = 100  # files for which gcsfs is worth the second that importing it takes
 
 
 class PlaceError(KaggleOpsError):
@@ -75,7 +81,7 @@ def place_at(uri: str) -> Place:
     """
     if (folder := local_path(uri)) is not None:
         return LocalPlace(folder)
-    return RemotePlace(uri)
+    return BucketPlace(uri) if uri.lower().startswith("gs://") else RemotePlace(uri)
 
 
 def local_path(uri: str) -> Path | None:
@@ -128,11 +134,77 @@ class LocalPlace(Place):
         yield self._folder / path
 
 
-class RemotePlace(Place):
-    """A prefix behind one of fsspec's file systems, such as `gs://bucket/mlruns`."""
+class BucketPlace(Place):
+    """A prefix in a bucket on Cloud Storage: what comes is compared with what was listed."""
 
     def __init__(self, uri: str) -> None:
-        settle_gcsfs()
+        self.uri = uri.rstrip("/")
+        self._name, _, prefix = self.uri[len("gs://") :].partition("/")
+        self._root = f"{prefix}/" if prefix else ""
+        # Here: whoever has only folders needs nothing of Google's.
+        from kaggleops.bucket.gcs import GcsBucket
+
+        self._bucket = GcsBucket(self._name)
+        self._listed: dict[str, Entry] = {}
+
+    def files(self) -> Iterator[File]:
+        """List the prefix: one request for every thousand files."""
+        with self._explained():
+            for entry in self._bucket.list(self._root, checksums=True):
+                path = entry.key.removeprefix(self._root)
+                self._listed[path] = entry
+                yield File(path, entry.size, entry.updated_ms)
+
+    def read(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Read them at once: by gcsfs, and what did not come right one by one."""
+        found: dict[str, bytes] = {}
+        wanted = {f"{self._name}/{self._root}{path}": path for path in paths}
+
+        def take(name: str, content: bytes) -> None:
+            path = wanted[name]
+            if crc32c(io.BytesIO(content)) == self._entry(path).crc32c:
+                found[path] = content
+
+        generations = [(name, int(self._entry(path).version)) for name, path in wanted.items()]
+        with self._explained():
+            if len(wanted) >= _MANY:
+                from kaggleops.resources.many_objects import read_objects
+
+                read_objects(self._bucket._client(), generations, take)
+            left = [path for path in wanted.values() if path not in found]
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                found.update(each for each in pool.map(self._read, left) if each)
+        return found
+
+    def _read(self, path: str) -> tuple[str, bytes] | None:
+        with suppress(ObjectNotFoundError):
+            stored = self._bucket.read(self._root + path)
+            return (path, stored.data) if stored else None
+        return None
+
+    @contextmanager
+    def on_disk(self, path: str) -> Iterator[Path]:
+        """Fetch the file into a temporary folder."""
+        with ExitStack() as stack:
+            with self._explained():
+                file = stack.enter_context(self._bucket.on_disk(self._entry(path)))
+            yield file
+
+    def _entry(self, path: str) -> Entry:
+        return self._listed.get(path) or Entry(self._root + path, ABSENT, 0)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BucketError as error:
+            raise PlaceError(error.doing, error.problem, error.hint) from error
+
+
+class RemotePlace(Place):
+    """A prefix behind another of fsspec's file systems, such as `s3://bucket/mlruns`."""
+
+    def __init__(self, uri: str) -> None:
         import fsspec  # only whoever reads remote files needs it, and what it brings
 
         self.uri = uri.rstrip("/")
@@ -141,7 +213,7 @@ class RemotePlace(Place):
             self._root = root.rstrip("/")
 
     def files(self) -> Iterator[File]:
-        """List the prefix: for Cloud Storage, one request for every thousand files."""
+        """List the prefix."""
         with self._explained(f"listing {self.uri}"):
             try:
                 found: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)

@@ -9,15 +9,15 @@ folder, so that nobody's runs are overwritten.
 """
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from kaggleops.bucket import ABSENT, ConflictError, Entry, Version
+from kaggleops.bucket import ABSENT, ConflictError, Entry, ObjectNotFoundError, Version
+from kaggleops.bucket.content import crc32c
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.bucket.keys import HIDDEN_FOLDER
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -32,7 +32,6 @@ from kaggleops.mlruns.layout import (
     experiment,
     parse_key,
 )
-from kaggleops.mlruns.places import Place, PlaceError, place_at
 from kaggleops.mlruns.rebasing import rebase
 from kaggleops.mlruns.store import EntityStore
 
@@ -89,11 +88,11 @@ class _Mirror:
         self._fetched = self._read_record(folder)
         self._result = Pulled()
 
-    @cached_property
-    def _plain(self) -> Place:
-        return place_at(self._source.bucket.artifact_uri)
-
     def _read_record(self, folder: Path) -> dict[str, list[Version]]:
+        """Return the bucket's version and the mirror's by key, and a plain object's checksum.
+
+        Mirrors of earlier releases lack the checksums: they were not compared with anything.
+        """
         doing = f"mirroring into {folder}"
         if not self._record.is_file():
             _require_empty(folder, doing)
@@ -116,23 +115,24 @@ class _Mirror:
         entries = [entry for entry, _ in _entities(self._source)]
         self._result.entities = len(entries)
         for prefix in (_CODE, ARTIFACTS) if artifacts else (_CODE,):
-            entries += self._source.bucket.list(f"{prefix}/")
+            entries += self._source.bucket.list(
+                f"{prefix}/", checksums=self._source.bucket.lists_checksums
+            )
         self._target.bucket.prepare()
         self._write_record()  # so that a mirror that breaks off here can be continued
         here = {entry.key for entry in self._target.bucket.list()}
-        changed = [
-            entry
-            for entry in entries
-            if entry.key not in here or self._fetched.get(entry.key, [ABSENT])[0] != entry.version
-        ]
+        changed = [entry for entry in entries if entry.key not in here or not self._is_right(entry)]
         done = len(entries) - len(changed)
         progress(done, len(entries))
         with ThreadPoolExecutor(WORKERS) as pool:
             for batch in batches(changed):
                 for entry, ours in zip(batch, pool.map(self._fetch, batch), strict=True):
                     if ours is not None:
-                        self._fetched[entry.key] = [entry.version, ours]
-                        self._count(entry.key)
+                        if self._fetched.get(entry.key, [])[:2] != [entry.version, ours]:
+                            self._count(entry.key)
+                        plain = parse_key(entry.key) is None
+                        checksum = [entry.crc32c] if plain else []
+                        self._fetched[entry.key] = [entry.version, ours, *checksum]
                     done += 1
                     progress(done, len(entries))
                 self._write_record()
@@ -143,9 +143,16 @@ class _Mirror:
         entity_id = parse_key(entry.key)
         try:
             return self._fetch_plain(entry) if entity_id is None else self._fetch_entity(entity_id)
-        except (BrokenEntityError, ConflictError, PlaceError) as error:
+        except (BrokenEntityError, ConflictError, ObjectNotFoundError) as error:
             self._result.problems.append(str(error))
-            return None
+        except OSError as error:
+            where = self._source.bucket.object_uri(entry.key)
+            self._result.problems.append(f"fetching {where}: {error.strerror}: {error.filename}")
+        return None
+
+    def _is_right(self, entry: Entry) -> bool:
+        theirs, *rest = self._fetched.get(entry.key, [ABSENT])
+        return theirs == entry.version and (len(rest) > 1 or parse_key(entry.key) is not None)
 
     def _count(self, key: str) -> None:
         if parse_key(key) is None:
@@ -170,7 +177,15 @@ class _Mirror:
 
     def _fetch_plain(self, entry: Entry) -> Version:
         expected = self._expected(entry.key)
-        with self._plain.on_disk(entry.key) as file:
+        here = self._target.bucket.stat(entry.key)
+        if here and here.version == expected and self._fetched[entry.key][0] == entry.version:
+            with (
+                self._target.bucket.on_disk(here) as unchecked,
+                unchecked.open("rb") as content,
+            ):
+                if not entry.crc32c or crc32c(content) == entry.crc32c:
+                    return expected
+        with self._source.bucket.on_disk(entry) as file:
             return self._target.bucket.write(entry.key, file, expected=expected)
 
 
@@ -206,8 +221,8 @@ class _Unpacking:
 
     def run(self, progress: Progress) -> Pulled:
         ids = [entity_id for _, entity_id in _entities(self._store)]
-        keys = [entry.key for entry in self._list_artifacts()]
-        total = len(ids) + len(keys)
+        artifacts = list(self._list_artifacts())
+        total = len(ids) + len(artifacts)
         (self._folder / TRASH).mkdir(parents=True, exist_ok=True)
         # The experiments first: what belongs to a deleted one lies in the trash.
         homes = [entity_id for entity_id in ids if entity_id.kind is Kind.EXPERIMENT]
@@ -219,21 +234,18 @@ class _Unpacking:
                     self._result.entities += written
                     done += 1
                     progress(done, total)
-            for keys_of_batch in batches(keys):
-                for written in pool.map(self._write_artifact, keys_of_batch):
+            for entries in batches(artifacts):
+                for written in pool.map(self._write_artifact, entries):
                     self._result.artifacts += written
                     done += 1
                     progress(done, total)
         self._result.fetched = self._result.entities
         return self._result
 
-    @cached_property
-    def _plain(self) -> Place:
-        return place_at(self._store.bucket.artifact_uri)
-
     def _list_artifacts(self) -> Iterator[Entry]:
         if self._artifacts:
-            yield from self._store.bucket.list(f"{ARTIFACTS}/")
+            bucket = self._store.bucket
+            yield from bucket.list(f"{ARTIFACTS}/", checksums=bucket.lists_checksums)
 
     def _write_entity(self, entity_id: EntityId) -> bool:
         try:
@@ -255,19 +267,20 @@ class _Unpacking:
             self._deleted.add(home)
         return self._folder / TRASH if home in self._deleted else self._folder
 
-    def _write_artifact(self, key: str) -> bool:
-        path = key.removeprefix(f"{ARTIFACTS}/")
+    def _write_artifact(self, entry: Entry) -> bool:
+        path = entry.key.removeprefix(f"{ARTIFACTS}/")
         owner = artifact_owner(path)
         if owner is None:
             # It might lie where an entity's own files do.
-            where = self._store.bucket.object_uri(key)
+            where = self._store.bucket.object_uri(entry.key)
             self._result.problems.append(f"unpacking {where}: it is no artifact of a run.")
             return False
         target = self._folder / (TRASH if owner.experiment_id in self._deleted else "") / path
         try:
-            with self._plain.on_disk(key) as file:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, target)  # its time tells a later import which is newer
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._store.bucket.fetch(entry.key, target, listed=entry)
+            written_ns = entry.updated_ms * 1_000_000
+            os.utime(target, ns=(written_ns, written_ns))  # tells a later import which is newer
         except (KaggleOpsError, OSError) as error:
             self._result.problems.append(str(error))
             return False

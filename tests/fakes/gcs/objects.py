@@ -14,7 +14,6 @@ from tests.fakes.gcs.store import (
     FakeObject,
     Store,
     bad_request,
-    no_such_object,
     whole_number,
 )
 from tests.fakes.gcs.wire import Request, Response, json_response
@@ -51,6 +50,7 @@ _COMPUTED = frozenset(
         "updated",
         "timeStorageClassUpdated",
         "componentCount",
+        "timeDeleted",
     }
 )
 _BUCKET_FIELDS = frozenset({"location", "locationType", "projectNumber", "iamConfiguration"})
@@ -60,7 +60,7 @@ KNOWN_FIELDS = SETTABLE | _COMPUTED | _BUCKET_FIELDS | _LIST_FIELDS
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
-def resource(found: FakeObject, base_url: str) -> dict[str, Any]:
+def resource(found: FakeObject, base_url: str, testbench: bool = False) -> dict[str, Any]:
     """Return the object's resource as the JSON API shows it."""
     path = f"b/{found.bucket}/o/{quote(found.key, safe='')}"
     query = f"generation={found.generation}&alt=media"
@@ -75,7 +75,7 @@ def resource(found: FakeObject, base_url: str) -> dict[str, Any]:
         "metageneration": str(found.metageneration),
         "storageClass": "STANDARD",
         **found.fields,
-        "size": str(len(found.data)),
+        "size": None if testbench and not found.data else str(len(found.data)),
         "md5Hash": found.md5,
         "crc32c": found.crc32c,
         "etag": found.etag,
@@ -83,6 +83,7 @@ def resource(found: FakeObject, base_url: str) -> dict[str, Any]:
         "updated": found.updated,
         "timeStorageClassUpdated": found.created,
         "componentCount": found.components,
+        "timeDeleted": found.deleted,
     }
     return {name: value for name, value in shown.items() if value is not None}
 
@@ -105,7 +106,19 @@ class Objects:
         self._rewrites: set[str] = set()
 
     def get(self, request: Request) -> Response:
+        if request.query.get("softDeleted") == "true":
+            generation = whole_number("generation", request.query.get("generation"))
+            place = self._store.bucket(request.bucket or "", "read")
+            found = place.soft_deleted.get((request.key or "", generation or 0))
+            if found is None:
+                raise self._store.no_such_object(request.bucket or "", request.key or "")
+            return self._shown(request, found)
         return self._shown(request, self._found(request))
+
+    def restore(self, request: Request) -> Response:
+        generation = whole_number("generation", request.query.get("generation"))
+        restored = self._store.restore(request.bucket or "", request.key or "", generation or 0)
+        return self._shown(request, restored)
 
     def get_media(self, request: Request) -> Response:
         found = self._found(request)
@@ -136,11 +149,18 @@ class Objects:
 
     def list(self, request: Request) -> Response:
         with self._store.lock:
-            objects = dict(self._store.bucket(request.bucket or "", "read").objects)
-        items, prefixes, token = listing.select(objects, request.query)
+            place = self._store.bucket(request.bucket or "", "read")
+            objects = dict(place.objects)
+            old = list(place.old.values()) if request.query.get("versions") == "true" else []
+        items, prefixes, token = listing.select(
+            objects | {each.key: each for each in old if each.key not in objects}, request.query
+        )
+        if old:
+            every = sorted((*objects.values(), *old), key=lambda each: each.generation)
+            items = [each for item in items for each in every if each.key == item.key]
         content = {
             "kind": "storage#objects",
-            "items": [resource(item, request.base_url) for item in items],
+            "items": [self._resource(item, request) for item in items],
             "prefixes": prefixes,
             "nextPageToken": token,
         }
@@ -202,7 +222,7 @@ class Objects:
             "totalBytesRewritten": str(len(made.data)),
             "objectSize": str(len(made.data)),
             "done": True,
-            "resource": resource(made, request.base_url),
+            "resource": self._resource(made, request),
         }
         return self._json(request, content)
 
@@ -246,7 +266,7 @@ class Objects:
         bucket = self._store.bucket(request.bucket or "", "write")
         found = bucket.objects.get(request.key or "")
         if found is None:
-            raise no_such_object(request.bucket or "", request.key or "")
+            raise self._store.no_such_object(request.bucket or "", request.key or "")
         return found
 
     def _amend(self, request: Request, fields: Mapping[str, Any]) -> Response:
@@ -280,7 +300,10 @@ class Objects:
             )
 
     def _shown(self, request: Request, found: FakeObject) -> Response:
-        return self._json(request, resource(found, request.base_url))
+        return self._json(request, self._resource(found, request))
+
+    def _resource(self, found: FakeObject, request: Request) -> dict[str, Any]:
+        return resource(found, request.base_url, self._store.testbench)
 
     @staticmethod
     def _json(request: Request, content: Mapping[str, Any]) -> Response:

@@ -53,13 +53,14 @@ class Router:
         there = r"/b/([^/]+)/o/([^/]+)"
         media, source = {*_IF, "generation"}, {*_IF, *_IF_SOURCE}
         self._routes = [
-            Route("objects.get", "B", "GET", _OBJECT, media, objects.get),
+            Route("objects.get", "B", "GET", _OBJECT, {*media, "softDeleted"}, objects.get),
             Route("objects.get_media", "B", "GET", f"/download{_OBJECT}", media, objects.get_media),
             Route("objects.list", "A", "GET", f"{_BUCKET}/o", _LIST, objects.list),
             Route("objects.patch", "A", "PATCH", _OBJECT, media, objects.patch),
             Route("objects.update", "A", "PUT", _OBJECT, media, objects.update),
             Route("objects.delete", "free", "DELETE", _OBJECT, media, objects.delete),
             Route("objects.compose", "A", "POST", f"{_OBJECT}/compose", _IF, objects.compose),
+            Route("objects.restore", "A", "POST", f"{_OBJECT}/restore", media, objects.restore),
             Route("objects.copy", "A", "POST", f"{_OBJECT}/copyTo{there}", source, objects.copy),
             Route(
                 "objects.rewrite", "A", "POST", f"{_OBJECT}/rewriteTo{there}",

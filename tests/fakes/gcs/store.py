@@ -40,6 +40,8 @@ class FakeObject:
     created: str = ""
     updated: str = ""
     components: int | None = None
+    deleted: str | None = None
+    """When it became an old generation."""
 
     # Once for each object: a large one is read in many ranges, and each answer names both.
     @cached_property
@@ -116,6 +118,11 @@ class Bucket:
     name: str
     fields: dict[str, Any]
     objects: dict[str, FakeObject] = field(default_factory=dict)
+    versioned: bool = False
+    """Whether what is replaced or deleted stays as an old generation."""
+    old: dict[tuple[str, int], FakeObject] = field(default_factory=dict)
+    soft_deleted: dict[tuple[str, int], FakeObject] = field(default_factory=dict)
+    """What was deleted for good, of a bucket that has a policy for it (`softDeletePolicy`)."""
     denied: dict[str, int] = field(default_factory=dict)
     """Status by "read" and "write"."""
 
@@ -127,6 +134,8 @@ class Store:
         self.lock = threading.RLock()
         self.buckets: dict[str, Bucket] = {}
         self.slow_rewrites = False
+        self.testbench = False
+        """Whether to answer as Google's storage-testbench does where that differs."""
         # Of a real one's size, as those have tripped up clients that take them for floats.
         self._generation = 1_700_000_000_000_000
 
@@ -135,7 +144,8 @@ class Store:
             if name in self.buckets:
                 message = "Your previous request to create the named bucket succeeded."
                 raise ApiError(409, message, "conflict")
-            return self.buckets.setdefault(name, Bucket(name, {**fields, "timeCreated": now()}))
+            made = Bucket(name, {**fields, "timeCreated": now()}, versioned=self.testbench)
+            return self.buckets.setdefault(name, made)
 
     def bucket(self, name: str, access: str) -> Bucket:
         """Return the bucket, if it exists and may be accessed to "read" or "write"."""
@@ -160,14 +170,12 @@ class Store:
     def find(
         self, bucket: str, key: str, conditions: Conditions, generation: int | None = None
     ) -> FakeObject:
-        """Return the object to read."""
-        found = self.bucket(bucket, "read").objects.get(key)
-        if found is None and conditions.generation is None:
-            raise no_such_object(bucket, key)
-        conditions.check(found, reading=True)
-        if found is None or generation not in (None, found.generation):
-            raise no_such_object(bucket, key)
-        return found
+        """Return the object to read, also an old generation of it."""
+        place = self.bucket(bucket, "read")
+        found = place.objects.get(key)
+        if generation is not None and (found is None or found.generation != generation):
+            found = place.old.get((key, generation))
+        return self._checked(bucket, key, found, conditions, generation, reading=True)
 
     def put(
         self,
@@ -179,8 +187,12 @@ class Store:
         components: int | None = None,
     ) -> FakeObject:
         with self.lock:
-            there = self.bucket(bucket, "write").objects
+            place = self.bucket(bucket, "write")
+            there = place.objects
+            if self.testbench and key not in there and conditions.generation:
+                raise self.no_such_object(bucket, key)
             conditions.check(there.get(key))
+            self._retire(place, there.get(key))
             self._generation += 1
             moment = now()
             made = FakeObject(
@@ -203,23 +215,63 @@ class Store:
 
     def delete(self, bucket: str, key: str, query: Mapping[str, Any]) -> None:
         with self.lock:
-            self.bucket(bucket, "write")
-            self._live(bucket, key, query)
-            del self.buckets[bucket].objects[key]
+            place = self.bucket(bucket, "write")
+            generation = whole_number("generation", query.get("generation"))
+            if gone := place.old.pop((key, generation or 0), None):
+                self._delete_softly(place, gone)
+                return
+            found = self._live(bucket, key, query)
+            if generation is None:
+                self._retire(place, found)
+            else:  # a generation that is named is deleted for good
+                self._delete_softly(place, found)
+            del place.objects[key]
+
+    def restore(self, bucket: str, key: str, generation: int) -> FakeObject:
+        """Make a softly deleted object live again, as a new generation."""
+        with self.lock:
+            found = self.bucket(bucket, "write").soft_deleted.get((key, generation))
+            if found is None:
+                raise self.no_such_object(bucket, key)
+            return self.put(bucket, key, found.data, found.fields, Conditions())
+
+    @staticmethod
+    def _delete_softly(place: Bucket, gone: FakeObject) -> None:
+        if place.fields.get("softDeletePolicy"):
+            place.soft_deleted[gone.key, gone.generation] = gone
+
+    def _retire(self, place: Bucket, replaced: FakeObject | None) -> None:
+        if replaced and place.versioned:
+            place.old[replaced.key, replaced.generation] = replace(replaced, deleted=now())
+        elif replaced:
+            self._delete_softly(place, replaced)
 
     def _live(self, bucket: str, key: str, query: Mapping[str, Any]) -> FakeObject:
         found = self.buckets[bucket].objects.get(key)
-        conditions = Conditions.of(query)
-        if found or conditions.generation is not None:
-            conditions.check(found)
         generation = whole_number("generation", query.get("generation"))
+        return self._checked(bucket, key, found, Conditions.of(query), generation)
+
+    def _checked(
+        self,
+        bucket: str,
+        key: str,
+        found: FakeObject | None,
+        conditions: Conditions,
+        generation: int | None,
+        *,
+        reading: bool = False,
+    ) -> FakeObject:
+        """Return what was found, if it is that generation and the conditions hold."""
+        if found or (conditions.generation is not None and not self.testbench):
+            conditions.check(found, reading=reading)
         if found is None or generation not in (None, found.generation):
-            raise no_such_object(bucket, key)
+            raise self.no_such_object(bucket, key)
         return found
 
-
-def no_such_object(bucket: str, key: str) -> ApiError:
-    return ApiError(404, f"No such object: {bucket}/{key}", "notFound")
+    def no_such_object(self, bucket: str, key: str) -> ApiError:
+        if self.testbench:
+            return ApiError(404, f"Live version of object {bucket}/{key} does not exist.")
+        return ApiError(404, f"No such object: {bucket}/{key}", "notFound")
 
 
 def now() -> str:
