@@ -302,3 +302,71 @@ def test_it_stops_while_requests_hang_and_connections_are_open() -> None:
     thread.join()
     idle.close()
     assert threading.active_count() == before
+
+
+def test_old_generations_of_a_versioned_bucket(server: GcsServer) -> None:
+    server.create_bucket("kept", versioned=True)
+    first, second = (server.put("kept", "k", data).generation for data in (b"one", b"two"))
+    path = "/storage/v1/b/kept/o/k"
+
+    def read(generation: int) -> tuple[int, bytes]:
+        status, _, body = ask(server, "GET", f"{path}?alt=media&generation={generation}")
+        return status, body
+
+    assert read(first) == (200, b"one")
+    assert ask(server, "DELETE", path)[0] == 204
+    assert ask(server, "GET", path)[0] == 404
+    assert read(second) == (200, b"two")
+    listed = json.loads(ask(server, "GET", "/storage/v1/b/kept/o?versions=true")[2])["items"]
+    assert [int(item["generation"]) for item in listed] == [first, second]
+    assert all(item["timeDeleted"] for item in listed)
+    assert "items" not in json.loads(ask(server, "GET", "/storage/v1/b/kept/o")[2])
+    # One that is named is gone for good: it can only be restored.
+    assert ask(server, "DELETE", f"{path}?generation={first}")[0] == 204
+    assert read(first)[0] == 404
+    assert ask(server, "GET", f"{path}?generation={first}&softDeleted=true")[0] == 200
+    assert ask(server, "POST", f"{path}/restore?generation={first}", b"")[0] == 200
+    assert server.objects("kept")["k"].data == b"one"
+    unversioned = server.put("b", "k", b"one").generation
+    server.put("b", "k", b"two")
+    gone = f"/storage/v1/b/b/o/k?alt=media&generation={unversioned}"
+    assert ask(server, "GET", gone)[0] == 404
+
+
+def test_the_testbenchs_dialect(server: GcsServer) -> None:
+    server.testbench = True
+    server.put("b", "empty", b"")
+    empty = json.loads(ask(server, "GET", "/storage/v1/b/b/o/empty")[2])
+    assert "size" not in empty
+    status, _, body = ask(server, "GET", "/storage/v1/b/b/o/absent")
+    assert (status, b"Live version of object" in body) == (404, True)
+    upload = "/upload/storage/v1/b/b/o?name={}&uploadType={}&ifGenerationMatch={}"
+    assert ask(server, "POST", upload.format("new", "media", 5), b"x")[0] == 404
+    assert ask(server, "POST", upload.format("empty", "media", 0), b"x")[0] == 412
+    damaged = {"X-Goog-Hash": "md5=AAAAAAAAAAAAAAAAAAAAAA=="}
+    assert ask(server, "POST", upload.format("new", "media", 0), b"x", **damaged)[0] == 412
+    # A precondition is looked at when everything has come.
+    status, headers, _ = ask(server, "POST", upload.format("empty", "resumable", 0), b"")
+    assert status == 200
+    session = headers["Location"].removeprefix(server.url)
+    assert ask(server, "PUT", session, b"x", Content_Range="bytes 0-0/1")[0] == 412
+
+
+def test_what_a_proxy_answers_in_its_place(server: GcsServer) -> None:
+    server.put("b", "k", b"content")
+    server.fail("page", status=203)
+    status, headers, body = ask(server, "GET", "/storage/v1/b/b/o/k?alt=media")
+    assert (status, headers["Content-Type"], body[:9]) == (203, "text/html", b"<!DOCTYPE")
+    server.fail("redirect")
+    status, _, body = ask(server, "GET", "/storage/v1/b/b/o/k?alt=media")  # is followed
+    assert (status, body[:9]) == (200, b"<!DOCTYPE")
+    server.fail("garbled")
+    status, _, body = ask(server, "GET", "/storage/v1/b/b/o/k")
+    with pytest.raises(ValueError, match=r"delimiter|Unterminated|Expecting"):
+        json.loads(body)
+    stalled = server.fail("stall")
+    with contextlib.ExitStack() as stack:
+        thread = threading.Thread(target=lambda: (stalled.struck.wait(), stalled.release()))
+        thread.start()
+        stack.callback(thread.join)
+        assert ask(server, "GET", "/storage/v1/b/b/o/k?alt=media")[2] == b"content"

@@ -1,5 +1,6 @@
 """A bucket on this disk: mirrored, or unpacked into what stock MLflow opens."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from kaggleops.mlruns.importing import import_into
 from kaggleops.mlruns.layout import parse_key
 from kaggleops.mlruns.pulling import mirror, unpack_into
 from kaggleops.mlruns.sources import opened
+from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (
@@ -66,6 +68,46 @@ def write(store: EntityStore, entity_id: EntityId, **files: bytes) -> None:
 
 
 A_RUN, OTHER = run("1", "a" * 32), run("1", "b" * 32)
+
+
+@BOTH_DIALECTS
+def test_a_proxy_that_answers_in_the_buckets_place_is_not_noticed(
+    gcs_server: GcsServer, tmp_path: Path
+) -> None:
+    gcs_server.create_bucket("our", versioned=True)
+    expected = {}
+    for number in range(25):
+        key = f"artifacts/1/{'a' * 32}/artifacts/{number}.bin"
+        expected[f"{number}.bin"] = b"%d" % number * (number * 997)
+        gcs_server.put("our", key, expected[f"{number}.bin"])
+    store = EntityStore(open_bucket("gs://our", patience=5))
+    for seed, fault in enumerate(("page", "redirect", "garbled", "truncate", "corrupt")):
+        gcs_server.fail(fault, times=None, probability=0.04, seed=seed)
+    write(store, experiment("1"), a=b"1")
+    write(store, A_RUN, a=b"1")
+    for bring_it in (mirror, unpack_into):
+        pulled = bring_it(store, tmp_path / bring_it.__name__, artifacts=True)
+        assert pulled.problems == []
+        inside = "artifacts/1" if bring_it is mirror else "1"
+        folder = tmp_path / bring_it.__name__ / inside / ("a" * 32) / "artifacts"
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+    target = EntityStore(open_bucket(str(tmp_path / "imported")))
+    gcs_server.create_bucket("plain")
+    gcs_server.heal()
+    for path, data in tree(tmp_path / "unpack_into").items():
+        if data is not None:
+            gcs_server.put("plain", f"mlruns/{path}", data)
+    for seed, fault in enumerate(("page", "redirect", "truncate", "corrupt")):
+        gcs_server.fail(fault, times=None, probability=0.05, seed=seed)
+    target.bucket.prepare()
+    with opened("gs://plain/mlruns") as found:
+        imported = import_into(target, found)
+    assert imported.problems == []
+    assert imported.artifacts == len(expected)
+    for name, data in expected.items():
+        stored = target.bucket.read(f"artifacts/1/{'a' * 32}/artifacts/{name}")
+        assert stored is not None
+        assert stored.data == data
 
 
 @pytest.mark.usefixtures("allowed")
@@ -218,6 +260,36 @@ class TestMirror:
         mirror(store, tmp_path / "m", artifacts=False)
         files = ours.read(A_RUN).entity.files
         assert (files["tags/here"], files["tags/there"]) == (b"1", b"2")
+
+    def test_what_came_wrong_from_an_earlier_release_is_fetched_again(
+        self, gcs_server: GcsServer, tmp_path: Path
+    ) -> None:
+        gcs_server.create_bucket("our")
+        for name in ("right", "wrong", "edited"):
+            gcs_server.put("our", f"artifacts/1/{'a' * 32}/artifacts/{name}", name.encode())
+        store = EntityStore(open_bucket("gs://our"))
+        mirror(store, tmp_path / "copy", artifacts=True)
+        folder = tmp_path / "copy" / "artifacts" / "1" / ("a" * 32) / "artifacts"
+        (folder / "wrong").write_bytes(b"<html")  # of the same size
+        here = {entry.key: entry.version for entry in open_bucket(str(tmp_path / "copy")).list()}
+        record = tmp_path / "copy" / ".kaggleops" / "pulled.json"
+        content = json.loads(record.read_bytes())
+        for key, (theirs, *_) in content["objects"].items():
+            content["objects"][key] = [theirs, here[key]]  # as it was recorded, without a checksum
+        record.write_text(json.dumps(content))
+        (folder / "edited").write_bytes(b"by somebody here")
+        gcs_server.reset_counts()
+        pulled = mirror(store, tmp_path / "copy", artifacts=True)
+        assert pulled.artifacts == 1
+        assert (folder / "wrong").read_bytes() == b"wrong"
+        assert (folder / "right").read_bytes() == b"right"
+        fetched = [each.key for each in gcs_server.requests if each.op == "objects.get_media"]
+        assert sorted(str(key).rpartition("/")[2] for key in fetched) == ["edited", "wrong"]
+        assert len(pulled.problems) == 1
+        assert (folder / "edited").read_bytes() == b"by somebody here"
+        gcs_server.reset_counts()
+        assert mirror(store, tmp_path / "copy", artifacts=True).artifacts == 0
+        assert not [each for each in gcs_server.requests if (each.key or "").endswith("wrong")]
 
     def test_nothing_is_deleted_from_it(self, store: EntityStore, tmp_path: Path) -> None:
         write(store, A_RUN)

@@ -146,7 +146,7 @@ class GcsBucket(Bucket):
         doing = f"looking for {self.object_uri(key)}"
         check_key(key, doing)
         there = self._look(key, doing)
-        return _entry(key, there) if there is not None else None
+        return entry_of(key, there) if there is not None else None
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Ask once, which is free."""
@@ -196,12 +196,28 @@ class GcsBucket(Bucket):
         # kinds of bucket agree. It cannot be sent where the bucket's own prefix would be taken for
         # a part of it, and beside a delimiter it means something else.
         usable = glob is not None and not re.search(r"[*?\[\]{}\\]", self._root)
+        delimiter = None if recursive or usable else "/"
+        match_glob = f"{self._root}{glob}" if usable else None
+        for key, blob in self.every(prefix, doing, delimiter, match_glob, besides):
+            deeper = not recursive and "/" in key[len(prefix) :]
+            if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
+                yield entry_of(key, blob)
+
+    def every(
+        self,
+        prefix: str,
+        doing: str,
+        delimiter: str | None = None,
+        match_glob: str | None = None,
+        besides: str = _CHECKED,
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield names and blobs as Cloud Storage lists them, also what is no key of ours."""
         pages = self._do(
             lambda: self._client().list_blobs(
                 self._name,
                 prefix=self._root + prefix or None,
-                delimiter=None if recursive or usable else "/",
-                match_glob=f"{self._root}{glob}" if usable else None,
+                delimiter=delimiter,
+                match_glob=match_glob,
                 fields=f"kind,items(name,generation,size,updated{besides}),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
@@ -211,10 +227,7 @@ class GcsBucket(Bucket):
         )
         blobs = iter(pages)
         while (blob := self._next(blobs, doing)) is not None:
-            key = self._key_of(blob)
-            deeper = not recursive and "/" in key[len(prefix) :]
-            if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
-                yield _entry(key, blob)
+            yield self._key_of(blob), blob
 
     def _next(self, blobs: Iterator[Any], doing: str) -> Any | None:
         try:
@@ -363,7 +376,8 @@ class _Fetching:
         return InterruptedTransferError(why)
 
 
-def _entry(key: str, blob: Any) -> Entry:
+def entry_of(key: str, blob: Any) -> Entry:
+    """Return an object as a listing shows it."""
     updated_ms = int(blob.updated.timestamp() * 1000)
     return Entry(key, str(blob.generation), blob.size or 0, updated_ms, blob.crc32c or "")
 

@@ -142,18 +142,20 @@ class BucketPlace(Place):
         self._name, _, prefix = self.uri[len("gs://") :].partition("/")
         self._root = f"{prefix}/" if prefix else ""
         # Here: whoever has only folders needs nothing of Google's.
-        from kaggleops.bucket.gcs import GcsBucket
+        from kaggleops.bucket.gcs import GcsBucket, entry_of
 
+        self._entry_of = entry_of
         self._bucket = GcsBucket(self._name)
         self._listed: dict[str, Entry] = {}
 
     def files(self) -> Iterator[File]:
         """List the prefix: one request for every thousand files."""
         with self._explained():
-            for entry in self._bucket.list(self._root, checksums=True):
-                path = entry.key.removeprefix(self._root)
-                self._listed[path] = entry
-                yield File(path, entry.size, entry.updated_ms)
+            for name, blob in self._bucket.every(self._root, f"listing {self.uri}"):
+                path = name.removeprefix(self._root)
+                if path and not path.endswith("/"):  # a console's placeholder for a folder
+                    entry = self._listed[path] = self._entry_of(name, blob)
+                    yield File(path, entry.size, entry.updated_ms)
 
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Read them at once: by gcsfs, and what did not come right one by one."""

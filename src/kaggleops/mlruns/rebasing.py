@@ -56,7 +56,7 @@ def is_inside(location: str, artifact_root: str) -> bool:
 
 def _is_path(path: str) -> bool:
     """Tell whether a path stays below where it begins, however often it is decoded."""
-    while is_key(path) and not {"?", "#"} & set(path):
+    while is_key(path) and not {"?", "#", "\\"} & set(path):
         decoded = urllib.parse.unquote(path)
         if decoded == path:
             return True

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
 from kaggleops.mlruns.archive import check_path
 from kaggleops.mlruns.entity import META, BrokenEntityError
@@ -121,6 +122,8 @@ def _fetched(text: str, folder: Path, doing: str, progress: Callable[[int, int],
         if owner is not None:
             inside = file.path[: file.path.index("/artifacts/")]
             source.remote_artifacts.setdefault(inside, []).append(file)
+        elif not is_key(file.path):
+            source.problems.append(f"{doing}: no file can have the name {file.path[:200]!r}.")
         elif file.path.count("/") and parse_key(f"{MLRUNS}/{file.path}") is None:
             wanted.append(file.path)
     for start in range(0, len(wanted), _AT_ONCE):
