@@ -20,7 +20,8 @@ from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, version_option
 from kaggleops.cli.output import print_error
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.project.git import clone, find_commit
+from kaggleops.git.checkouts import clone
+from kaggleops.git.commits import find_commit
 
 PINNED = "server/pinned"
 

@@ -23,7 +23,8 @@ from competitions.console import run_command, say, writing_explained
 from competitions.predict import model_folders
 from competitions.tasks import task_class, task_config
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.project.git import clone, find_commit
+from kaggleops.git.checkouts import clone
+from kaggleops.git.commits import find_commit
 
 INPUT = "/kaggle/input"
 # The file in code/ that says which commit it is, and by which the folder is found there.

@@ -14,7 +14,7 @@ import pytest
 from kaggleops.backends.colab.job import Job
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes import platforms

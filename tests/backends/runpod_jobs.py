@@ -5,7 +5,7 @@ from typing import Any
 
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from tests.fakes.runpod_server import RunPodServer
 

@@ -6,7 +6,7 @@ import pytest
 
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.errors import KaggleOpsError
-from kaggleops.project.git import can_fetch
+from kaggleops.git.checkouts import can_fetch
 from tests.notebooks.execution import NOTEBOOKS
 
 from .world import World

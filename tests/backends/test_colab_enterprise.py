@@ -15,7 +15,7 @@ from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from tests.fakes.colab.vertex import TEMPLATE, VertexServer
 

@@ -11,7 +11,7 @@ import pytest
 from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.colab.job import Job
 from kaggleops.backends.jobs import JobState
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from tests.conftest import unavailable
 from tests.fakes.colab.service import ColabService

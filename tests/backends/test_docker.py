@@ -14,7 +14,7 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from tests.command import Done
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.backends.finding import backend_named, submitted_run
-from kaggleops.project.git import find_commit
+from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
 from tests.fakes.git_server import Repository

@@ -17,8 +17,9 @@ import nbformat
 import pytest
 
 from kaggleops.bucket import open_bucket
-from kaggleops.project.bundle import send
-from kaggleops.project.git import bundle, find_commit
+from kaggleops.git.bundles import send
+from kaggleops.git.checkouts import bundle
+from kaggleops.git.commits import find_commit
 from notebooks import addresses
 from tests.command import kaggleops
 from tests.fakes import platforms

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from mlflow.projects.utils import load_project
 
 from kaggleops.cli import main
+from kaggleops.git.commits import find_commit
 from kaggleops.project.adopting import adopt, ignore, warnings_about
-from kaggleops.project.git import find_commit
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.scripts import find_script
 from tests.command import kaggleops

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from kaggleops.project.git_history import Between
+from kaggleops.git.history import Between
 from kaggleops.reports.comparing import Comparison
 from kaggleops.reports.comparison_text import to_markdown
 from kaggleops.reports.selecting import Side

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kaggleops.cli import main
-from kaggleops.project.git_history import nearest_before
+from kaggleops.git.history import nearest_before
 from kaggleops.reports.history import Scored
 from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
 from kaggleops.tracking.store import BucketTrackingStore

@@ -6,7 +6,6 @@ platform notebooks/run.ipynb with its parameter cell filled in. The notebook log
 run. Everybody who can read the bucket finds the job by the run's tags alone.
 """
 
-import getpass
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +24,9 @@ from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import JOB_ENDED, Downloaded, RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
-from kaggleops.project.git import Commit, clone
+from kaggleops.git.commits import Commit
+from kaggleops.git.project_files import write_project_files
+from kaggleops.platforms.machine import user_name
 from kaggleops.project.launch import (
     SUBMITTED_TO,
     Launch,
@@ -175,8 +176,8 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         """
         bucket = bucket_uri(what.tracking_uri)
         with temporary_folder() as folder:
-            clone(commit, folder / "code")
-            parameters, declared, project = prepared(folder / "code", commit, what, None)
+            files = write_project_files(commit, folder / "code")
+            parameters, declared, project = prepared(files, commit, what, None)
         self.check(what.tracking_uri, config)
         address = address_for_others(commit, bucket)
         mlflow.set_tracking_uri(what.tracking_uri)
@@ -185,7 +186,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         store = BucketTrackingStore(what.tracking_uri)
         run = store.schedule_run(
             experiment_id_of(str(name or "Default")),
-            getpass.getuser(),
+            user_name(),
             # "backend" is what the machine turns out to be, once there is one.
             [RunTag(*tag) for tag in {**tags, "backend": self.name}.items()],
             [Param(key, str(value)) for key, value in {**declared, **parameters}.items()],

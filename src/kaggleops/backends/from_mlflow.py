@@ -8,7 +8,8 @@ from pathlib import Path
 import mlflow
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git import Commit, fetch, find_commit
+from kaggleops.git.checkouts import fetch
+from kaggleops.git.commits import Commit, find_commit
 from kaggleops.project.launch import Launch, temporary_folder
 from kaggleops.project.overrides import OVERRIDES, Overrides
 

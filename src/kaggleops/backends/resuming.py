@@ -16,9 +16,9 @@ from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import JOB_ENDED, RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
+from kaggleops.git.commits import Commit
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
-from kaggleops.project.git import Commit
 from kaggleops.project.launch import SUBMITTED_TO
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore

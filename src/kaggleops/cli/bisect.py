@@ -28,7 +28,7 @@ from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.backends.remote_run import RemoteRun
-    from kaggleops.project.git import Commit
+    from kaggleops.git.commits import Commit
     from kaggleops.project.launch import Launch
     from kaggleops.reports.searching import Search
 
@@ -64,8 +64,7 @@ def bisect_command(
     counts alone. The next ones are proposed; --run makes them and goes on, --backend submits them:
     call this again when they have finished. A commit whose run fails is passed over.
     """
-    from kaggleops.project.git import find_commit
-    from kaggleops.project.git_history import repository_around
+    from kaggleops.git.commits import find_commit, repository_around
     from kaggleops.reports.searching import Ends, search
 
     place = bucket_of(bucket)
@@ -163,7 +162,7 @@ def _show_submitted(found: "Search", sent: "list[RemoteRun]", as_json: bool) -> 
 
 
 def _show(found: "Search", repository: Path, as_json: bool) -> None:
-    from kaggleops.project.git_history import subjects
+    from kaggleops.git.history import subjects
 
     step = found.step
     if as_json:

@@ -36,8 +36,9 @@ def bundle_command(
     For private code, and for commits that are not pushed: a git bundle under the bucket's `code/`,
     where notebooks/run.ipynb finds it by the commit's hash.
     """
-    from kaggleops.project.bundle import key_of, send
-    from kaggleops.project.git import bundle, find_commit
+    from kaggleops.git.bundles import key_of, send
+    from kaggleops.git.checkouts import bundle
+    from kaggleops.git.commits import find_commit
 
     place = bucket_of(bucket) if folder is None else ""
     commit = find_commit(repository, version)

@@ -123,7 +123,7 @@ def compared(
         paths: only the code there.
         with_page: make the page, too.
     """
-    from kaggleops.project.git_history import repository_around
+    from kaggleops.git.commits import repository_around
     from kaggleops.reports.comparing import compare as lined_up
     from kaggleops.reports.comparison_page import page
     from kaggleops.reports.out_of_fold import reader

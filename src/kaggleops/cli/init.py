@@ -24,8 +24,8 @@ from kaggleops.platforms.settings import (
 )
 
 if TYPE_CHECKING:
+    from kaggleops.git.commits import Commit
     from kaggleops.platforms.commands import Step
-    from kaggleops.project.git import Commit
 
 _SMOKE = "config/experiment/smoke.yaml"
 """Where a repository has an experiment that only shows that all works, as this project's has."""
@@ -80,7 +80,7 @@ def init_command(
     Files are added beside the code, none is changed. Every step can be repeated: what is there
     already stays as it is. Without --yes it shows the commands and asks before it starts any.
     """
-    from kaggleops.project.git import find_commit
+    from kaggleops.git.commits import find_commit
 
     ask = not yes and sys.stdin.isatty()
     commit = find_commit(repository)

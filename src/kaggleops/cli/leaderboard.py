@@ -67,7 +67,8 @@ def leaderboard_command(
     or not --since, --branch and --backend show that one. Below the table stands how far Kaggle's
     scores rank the commits alike (Spearman's correlation).
     """
-    from kaggleops.project.git_history import nearest_before, repository_around, subjects
+    from kaggleops.git.commits import repository_around
+    from kaggleops.git.history import nearest_before, subjects
     from kaggleops.reports.leaderboard import leaderboard, main_metric
     from kaggleops.reports.selecting import Selector
 

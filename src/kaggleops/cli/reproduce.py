@@ -23,7 +23,7 @@ from kaggleops.cli.submitting import backend_config_option, backend_option, subm
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
-    from kaggleops.project.git import Commit
+    from kaggleops.git.commits import Commit
     from kaggleops.project.launch import Launch
     from kaggleops.reports.agreeing import Agreement
     from kaggleops.reports.history import History, Run
@@ -96,7 +96,7 @@ def _run(
     metric: str | None = None,
     lower_is_better: bool | None = None,
 ) -> "Run":
-    from kaggleops.project.git_history import repository_around
+    from kaggleops.git.commits import repository_around
     from kaggleops.reports.selecting import Selector
 
     repository = repository_around(Path.cwd())
@@ -116,7 +116,7 @@ def _require_ended(*runs: "Run") -> None:
 
 
 def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
-    from kaggleops.project.git import find_commit
+    from kaggleops.git.commits import find_commit
     from kaggleops.project.launch import Launch
     from kaggleops.project.overrides import Overrides
 

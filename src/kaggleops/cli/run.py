@@ -26,7 +26,7 @@ from kaggleops.cli.submitting import (
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
-    from kaggleops.project.git import Commit
+    from kaggleops.git.commits import Commit
 
 
 @click.command("run")
@@ -64,7 +64,7 @@ def run_command(
 
     With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
     """
-    from kaggleops.project.git import find_commit
+    from kaggleops.git.commits import find_commit
     from kaggleops.project.overrides import Overrides
 
     place = bucket_of(bucket)

@@ -15,7 +15,7 @@ from kaggleops.errors import UsageError
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
     from kaggleops.backends.remote_run import RemoteRun
-    from kaggleops.project.git import Commit
+    from kaggleops.git.commits import Commit
     from kaggleops.project.launch import Launch
 
 backend_option = click.option("-b", "--backend", metavar="NAME", help="kaggle, manual, …")

@@ -5,6 +5,7 @@ the network. Kaggle's image is built on Colab's, so Kaggle's signs count before 
 """
 
 import functools
+import getpass
 import os
 import platform
 import shutil
@@ -20,6 +21,14 @@ Name = Literal["kaggle", "colab", "runpod", "kaggle-image", "local"]
 ROOT = "KAGGLEOPS_ROOT"
 """The environment variable for the folder under which `/kaggle`, `/content` and `/workspace` lie:
 `/` unless a platform is simulated."""
+
+
+def user_name() -> str:
+    """Return whose this process is; the user's number where the system has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ that are appended to `.gitignore`. So it can be repeated, and undone by deleting
 """
 
 import json
+import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import metadata, packages_distributions, version
 from pathlib import Path
 
 from kaggleops.backends.ready_notebook import ready_notebook
+from kaggleops.git.addresses import web_address
+from kaggleops.git.command import git
 from kaggleops.platforms.settings import LOCAL
-from kaggleops.project.git import web_address
 from kaggleops.project.scripts import Parameter, Script
 
 _ENVIRONMENTS = {
@@ -91,16 +92,13 @@ def ignore(repository: Path, bucket: Path | None = None) -> list[str]:
 
 
 def _is_ignored(repository: Path, path: str) -> bool:
-    return _git(repository, "check-ignore", "--quiet", path)
+    """Tell whether git ignores a path for everybody, whatever this person's settings add."""
+    everybody = {"core.excludesFile": os.devnull}
+    return bool(git(repository, "check-ignore", path, check=False, config=everybody))
 
 
 def _git_knows(repository: Path, path: str) -> bool:
-    return _git(repository, "ls-files", "--error-unmatch", path)
-
-
-def _git(repository: Path, *arguments: str) -> bool:
-    command = ["git", "-C", str(repository), *arguments]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return bool(git(repository, "ls-files", "--", path, check=False))
 
 
 # -- what is written ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ what they write is kept below ours, whoever writes first.
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from kaggleops.project.git import web_address
+from kaggleops.git.addresses import web_address
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag for a run's description."""

@@ -1,6 +1,5 @@
 """Run a commit with MLflow: `mlflow.projects.run` on a fresh clone, its run in a bucket."""
 
-import getpass
 import logging
 import os
 import shutil
@@ -31,9 +30,14 @@ from mlflow.utils.mlflow_tags import (
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.checkouts import clone
+from kaggleops.git.command import not_inherited
+from kaggleops.git.commits import Commit
+from kaggleops.git.patches import apply_patch, write_patch
 from kaggleops.mlruns import run as entity_of
 from kaggleops.platforms import detect
-from kaggleops.project.git import Commit, apply_patch, clone, write_patch
+from kaggleops.platforms.machine import user_name
+from kaggleops.project.config_keys import check_config_keys
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.presenting import present
 from kaggleops.resources.places import DATA_ROOT, data_root
@@ -91,7 +95,7 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
         RunFailedError: the run ended with an error, or was interrupted.
     """
     # The clone is gone with the run; its data is not.
-    data = {DATA_ROOT: str(data_root(commit.repository))}
+    data: dict[str, str | None] = {DATA_ROOT: str(data_root(commit.repository))}
     with temporary_folder() as folder, _environment(data):
         cloned = clone(commit, folder / "code" / commit.repository.name)
         patch = None
@@ -117,7 +121,13 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
     """
     # `python` in an entry point's command is this interpreter, and is heard at once.
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with _environment({"PATH": here, "PYTHONUNBUFFERED": "1"}), _quiet_mlflow():
+    changed = {
+        "PATH": here,
+        "PYTHONUNBUFFERED": "1",
+        "LOGNAME": user_name(),  # MLflow and others ask for it, and not every user id has a name
+        **dict.fromkeys(not_inherited()),  # git in there means the repository that it is in
+    }
+    with _environment(changed), _quiet_mlflow():
         mlflow.set_tracking_uri(what.tracking_uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
         mlflow.set_registry_uri(what.tracking_uri)
@@ -214,7 +224,7 @@ def prepared(
     """Return the parameters to run with, those the entry point declares, the project's name.
 
     Args:
-        folder: the commit, checked out.
+        folder: the commit's files; `write_project_files` writes all that are needed.
         commit: which.
         what: what to run of it.
         before: the run that is gone on with, if any.
@@ -238,6 +248,8 @@ def prepared(
     missing = [name for name in declared if declared[name] is None and name not in parameters]
     if missing:
         raise UsageError(doing, f"{', '.join(missing)} must be given", f"Add {missing[0]}=VALUE.")
+    if what.overrides.items:
+        check_config_keys(folder, entry_point.command, {**declared, **parameters}, doing)
     return parameters, declared, project.name
 
 
@@ -269,7 +281,7 @@ def _create_run(commit: Commit, what: Launch, experiment_id: str) -> Run:
 def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
     """Return a run's tags as mlflow.projects makes them, with what it cannot know of a clone."""
     tags = {
-        MLFLOW_USER: getpass.getuser(),
+        MLFLOW_USER: user_name(),
         MLFLOW_SOURCE_NAME: commit.origin or commit.repository.name,
         MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
         MLFLOW_PROJECT_ENTRY_POINT: entry_point,
@@ -309,18 +321,26 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _environment(changed: Mapping[str, str]) -> Iterator[None]:
-    """Let this process's environment, which its children inherit, be changed meanwhile."""
+def _environment(changed: Mapping[str, str | None]) -> Iterator[None]:
+    """Let this process's environment, which its children inherit, be changed meanwhile.
+
+    Args:
+        changed: the variables' values; None for one that is taken out.
+    """
     before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
+    _set_environment(changed)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set_environment(before)
+
+
+def _set_environment(changed: Mapping[str, str | None]) -> None:
+    for name, value in changed.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
+from kaggleops.git.bundles import fetch_or_unbundle, mounted_bundle, mounted_bundles
+from kaggleops.git.checkouts import fetch_bundle
+from kaggleops.git.commits import Commit
 from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
 from kaggleops.platforms.network import has_internet, how_to_switch_on
 from kaggleops.platforms.sign_in import sign_in
-from kaggleops.project.bundle import fetch_or_unbundle, mounted_bundle, mounted_bundles
 from kaggleops.project.child_output import child_output_shown
-from kaggleops.project.git import Commit, fetch_bundle
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
 from kaggleops.project.overrides import Overrides
 from kaggleops.reports.charts import Points, chart, history, losses
@@ -141,7 +142,7 @@ class Notebook:
         if version or self.offline:
             mounted = mounted_bundle(self.platform.inputs, version)
             if mounted:
-                return fetch_bundle(mounted, repository, folder / "code")
+                return fetch_bundle(mounted, repository, folder / "code", version)
         bucket = open_bucket(self.bucket, patience=_PATIENCE)
         return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
 

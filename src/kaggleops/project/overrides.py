@@ -4,10 +4,11 @@ A key that the entry point declares is passed as that parameter. All others trav
 parameter `overrides`, quoted as for a shell, because MLflow quotes each parameter as one word.
 """
 
+import difflib
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,9 @@ class Overrides:
             elif OVERRIDES in declared:
                 free.append(self._absolute(item))
             else:
-                takes = ", ".join(declared) or "no parameters"
-                raise UsageError(doing, f"it does not take {item!r}", f"It takes: {takes}.")
+                takes = f"It takes: {', '.join(declared) or 'no parameters'}."
+                hint = f"{did_you_mean(key, declared)} {takes}".lstrip()
+                raise UsageError(doing, f"it does not take {item!r}", hint)
         if free:
             parameters[OVERRIDES] = shlex.join(free)
         return parameters
@@ -67,3 +69,9 @@ class Overrides:
             return f"{key}={path}"
         escaped = path.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Return a question that names what is known and spelled nearly so; "" if nothing is."""
+    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.7)
+    return f"Did you mean {' or '.join(near)}?" if near else ""

@@ -8,10 +8,10 @@ from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from kaggleops.errors import KaggleOpsError
+from kaggleops.git.commits import Commit
 from kaggleops.mlruns import EntityStore, Kind
 from kaggleops.project import views
 from kaggleops.project.description import END, NOTE_TAG, Origins
-from kaggleops.project.git import Commit
 
 NOTEBOOK = "KAGGLEOPS_NOTEBOOK_URL"
 """The environment variable in which whoever starts a notebook or a machine says where it is."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git_history import halfway, suspects
+from kaggleops.git.history import halfway, suspects
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git_history import Between, between
-from kaggleops.project.used_code import require_code, used_code
+from kaggleops.git.history import Between, between
+from kaggleops.git.project_files import require_code, used_code
 from kaggleops.reports.history import Run
 from kaggleops.reports.metrics import higher_is_better
 from kaggleops.reports.selecting import Side

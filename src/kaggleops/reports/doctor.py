@@ -87,7 +87,8 @@ def _versions() -> Finding:
 
 
 def _git(folder: Path) -> Iterator[Finding]:
-    from kaggleops.project.git import can_fetch, find_commit
+    from kaggleops.backends.code import anybody_can_fetch
+    from kaggleops.git.commits import find_commit
 
     commit = find_commit(folder)
     said = f"{commit.sha[:10]} {commit.subject}"
@@ -99,7 +100,7 @@ def _git(folder: Path) -> Iterator[Finding]:
     if not commit.origin:
         hint = "Runs elsewhere get the commit through the bucket."
         yield Finding("remote", "warning", "the repository has no remote `origin`", hint)
-    elif can_fetch(commit.origin, commit.sha):
+    elif anybody_can_fetch(commit):
         yield Finding("remote", "ok", f"anybody can fetch the commit from {commit.origin}")
     else:
         problem = f"not everybody can fetch the commit from {commit.origin}"

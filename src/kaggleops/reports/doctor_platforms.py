@@ -73,7 +73,7 @@ def _colab_config(folder: Path) -> "ColabConfig":
     """Return the configuration that `kaggleops run -b colab` would take."""
     from kaggleops.backends.colab.config import ColabConfig
     from kaggleops.backends.config import read_config, read_file
-    from kaggleops.project.git import find_commit
+    from kaggleops.git.commits import find_commit
 
     with suppress(UsageError):  # no repository: said elsewhere
         folder = find_commit(folder).repository

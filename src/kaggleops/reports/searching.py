@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.project.declared import declared_at
-from kaggleops.project.git_history import suspects
+from kaggleops.git.history import suspects
+from kaggleops.git.project_files import declared_at
 from kaggleops.project.overrides import OVERRIDES
 from kaggleops.reports.bisecting import Step, bisect
 from kaggleops.reports.evidence import (

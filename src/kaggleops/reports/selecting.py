@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git_history import commits_around, resolve
+from kaggleops.git.commits import resolve
+from kaggleops.git.history import commits_around
 from kaggleops.reports.history import History, Run
 from kaggleops.reports.metrics import higher_is_better
 

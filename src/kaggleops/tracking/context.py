@@ -34,7 +34,7 @@ class BucketContext(RunContextProvider):
 
 def _tags_of_commit() -> dict[str, str]:
     from kaggleops.errors import KaggleOpsError
-    from kaggleops.project.git import find_commit
+    from kaggleops.git.commits import find_commit
 
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     try:

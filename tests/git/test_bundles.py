@@ -6,14 +6,16 @@ import pytest
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import UsageError
-from kaggleops.project.bundle import (
+from kaggleops.git.bundles import (
     fetch_or_unbundle,
     key_of,
     mounted_bundle,
     mounted_bundles,
     send,
 )
-from kaggleops.project.git import apply_patch, bundle, clone, find_commit, write_patch
+from kaggleops.git.checkouts import bundle, clone
+from kaggleops.git.commits import find_commit
+from kaggleops.git.patches import apply_patch, write_patch
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
 

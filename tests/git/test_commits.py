@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git import clone, fetch, find_commit, web_address, without_credentials
+from kaggleops.git.addresses import web_address, without_credentials
+from kaggleops.git.checkouts import clone, fetch
+from kaggleops.git.commits import find_commit
 from tests.fakes.git_server import Repository, git_daemon
 
 

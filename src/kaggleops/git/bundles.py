@@ -10,7 +10,8 @@ from pathlib import Path
 
 from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
 from kaggleops.errors import UsageError
-from kaggleops.project.git import Commit, bundle, fetch, fetch_bundle
+from kaggleops.git.checkouts import bundle, fetch, fetch_bundle
+from kaggleops.git.commits import Commit
 
 _SUFFIX = ".bundle"
 _SHA = re.compile(r"[0-9a-f]{40,64}")
@@ -60,7 +61,7 @@ def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> C
             raise
     file = folder / f"{version}{_SUFFIX}"
     file.write_bytes(stored.data)
-    return fetch_bundle(file, url, folder / "unbundled")
+    return fetch_bundle(file, url, folder / "unbundled", version)
 
 
 def mounted_bundles(inputs: Path | None, version: str = "") -> list[Path]:

@@ -5,24 +5,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kaggleops.project.git import _git
-
-
-def repository_around(folder: Path) -> Path | None:
-    """Return the top folder of the repository around a folder; None where there is none."""
-    top = _git(folder, "rev-parse", "--show-toplevel", check=False)
-    return Path(top) if top else None
-
-
-def resolve(repository: Path, version: str) -> str:
-    """Return the full hash of what a commit, branch or tag names; "" if it names none."""
-    if version.startswith("-"):
-        return ""
-    for name in (version, f"refs/remotes/origin/{version}"):
-        quiet = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-        if sha := _git(repository, *quiet, check=False):
-            return sha
-    return ""
+from kaggleops.git.command import git
+from kaggleops.git.commits import resolve, subjects_of
 
 
 def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[str, int]]:
@@ -36,9 +20,9 @@ def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[s
     Returns:
         Hashes, with how many commits before it each is, counted along the log; negative: after.
     """
-    before = _git(repository, "rev-list", f"--max-count={most + 1}", sha, check=False).split()
+    before = git(repository, "rev-list", f"--max-count={most + 1}", sha, check=False).split()
     line = ("rev-list", "--reverse", "--ancestry-path", "--all", f"^{sha}")
-    after = _git(repository, *line, check=False).split()[:most]
+    after = git(repository, *line, check=False).split()[:most]
     found = [(other, number) for number, other in enumerate(before) if other != sha]
     found += [(other, -number) for number, other in enumerate(after, 1)]
     return sorted(found, key=lambda each: abs(each[1]))
@@ -53,7 +37,7 @@ def nearest_before(repository: Path, shas: Iterable[str]) -> dict[str, str]:
             is left out.
     """
     wanted = set(shas)
-    listed = _git(repository, "rev-list", "--all", "--parents", check=False)
+    listed = git(repository, "rev-list", "--all", "--parents", check=False)
     parents = {line[0]: line[1:] for line in map(str.split, listed.splitlines())}
     found = {sha: _nearest_before(sha, parents, wanted) for sha in wanted}
     return {sha: before for sha, before in found.items() if before}
@@ -79,7 +63,7 @@ def suspects(repository: Path, good: Sequence[str], bad: str) -> list[str]:
         good: full hashes.
         bad: a full hash; it is the first of what is returned.
     """
-    return _git(repository, "rev-list", bad, *(f"^{sha}" for sha in good)).split()
+    return git(repository, "rev-list", bad, *(f"^{sha}" for sha in good)).split()
 
 
 def halfway(repository: Path, good: Sequence[str], bad: str, without: Collection[str] = ()) -> str:
@@ -92,7 +76,7 @@ def halfway(repository: Path, good: Sequence[str], bad: str, without: Collection
         without: those that cannot be run. "" is returned where nothing else is left.
     """
     asked = ("rev-list", "--bisect-all", bad, *(f"^{sha}" for sha in good))
-    listed = [line.split()[0] for line in _git(repository, *asked).splitlines()]
+    listed = [line.split()[0] for line in git(repository, *asked).splitlines()]
     return next((sha for sha in listed if sha != bad and sha not in without), "")
 
 
@@ -100,9 +84,8 @@ def subjects(repository: Path, shas: Sequence[str]) -> dict[str, str]:
     """Return the first lines of commits' messages; without those that the repository lacks."""
     if not shas:
         return {}
-    asked = ("log", "--no-walk=unsorted", "--ignore-missing", "--format=%H%x09%s", *shas)
-    lines = _git(repository, *asked, check=False).splitlines()
-    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+    asked = ("--no-walk=unsorted", "--ignore-missing", *shas)
+    return dict(subjects_of(repository, *asked, check=False))
 
 
 @dataclass(frozen=True)
@@ -132,12 +115,14 @@ def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()
     """
     if not (resolve(repository, first) and resolve(repository, second)):
         return None
-    log = _git(repository, "log", "--format=%H%x09%s", f"{first}...{second}")
-    commits = [tuple(line.split("\t", 1)) for line in log.splitlines()]
+    commits = tuple(subjects_of(repository, f"{first}...{second}"))
+    # Plumbing: no setting of a person changes it.
+    tree = ("diff-tree", "-r", "--find-renames", "-l1000")
     ends = (first, second, "--", *paths)
-    stat = _git(repository, "diff", "--numstat", "-z", "--find-renames", *ends)
-    diff = _git(repository, "diff", "--no-color", "--no-ext-diff", "--find-renames", *ends)
-    return Between(tuple((sha, subject) for sha, subject in commits), tuple(_numstat(stat)), diff)
+    stat = git(repository, *tree, "--numstat", "-z", *ends)
+    patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
+    diff = git(repository, *tree, *patch, "--src-prefix=a/", "--dst-prefix=b/", *ends)
+    return Between(commits, tuple(_numstat(stat)), diff)
 
 
 def _numstat(output: str) -> Iterator[tuple[str, int, int]]:

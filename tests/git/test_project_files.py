@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from kaggleops.errors import UsageError
-from kaggleops.project.git_history import between
-from kaggleops.project.used_code import require_code, used_code
+from kaggleops.git.history import between
+from kaggleops.git.project_files import require_code, used_code
 from tests.fakes.git_server import Repository
 
 USED = {

@@ -1,0 +1,287 @@
+"""A commit in a folder of its own, whole: from this machine, its repository, or a bundle.
+
+Whatever the road, HEAD is the commit that was asked for, no object of it is missing, and its
+submodules are there; or there is an error.
+"""
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.addresses import joined, without_credentials
+from kaggleops.git.command import GitError, git
+from kaggleops.git.commits import Commit, has_commit, remote_address, subject_of, submodules
+
+_log = logging.getLogger(__name__)
+
+BUNDLED = "refs/heads/kaggleops"
+"""What a bundle calls its commit."""
+
+LOCAL = {"protocol.file.allow": "always"}
+"""Settings to read a folder of this machine with."""
+
+AS_COMMITTED = {
+    "apply.ignoreWhitespace": "no",
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "native",
+    "core.symlinks": "true",
+}
+"""Settings that write files as they were committed."""
+
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_FROM_A_COMMIT = {"GIT_PROTOCOL_FROM_USER": "0"}
+"""For addresses that a commit tells: git then refuses those that would read or run what is here."""
+_ONE = ("fetch", "--quiet", "--depth", "1", "--no-tags")
+
+
+def clone(commit: Commit, folder: Path) -> Path:
+    """Clone the repository into a folder and check the commit out there.
+
+    The clone's `origin` is the repository's own remote, so that MLflow records where the code
+    comes from rather than a folder that is gone tomorrow.
+
+    Raises:
+        GitError: git failed, or an object of the commit is nowhere.
+        UsageError: a submodule can be had neither here nor from its address.
+    """
+    complete(commit.repository, commit.sha)
+    source = str(commit.repository)
+    options = ("--quiet", "--no-checkout", "--template=", "--origin=origin")
+    git(commit.repository, "clone", *options, source, str(folder), config=LOCAL)
+    if not has_commit(folder, commit.sha):  # a shallow repository gives out its branches only
+        git(folder, *_ONE, source, commit.sha, config=LOCAL)
+    git(folder, "config", "--remove-section", "remote.origin")
+    _check_out(folder, commit.sha, commit.origin)
+    _add_submodules(folder, commit.repository, None, remote_address(commit.repository) or source)
+    return folder
+
+
+def fetch(
+    url: str, version: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Commit:
+    """Fetch one commit, without its history, of a repository elsewhere.
+
+    Args:
+        url: the repository's address; it may carry credentials, which go no further than git.
+        version: a full commit hash, a branch or a tag.
+        folder: where to; made here.
+        environment: variables for git.
+
+    Raises:
+        UsageError: there is no such repository, it has no such commit, or a submodule cannot be
+            fetched.
+    """
+    shown = without_credentials(url)
+    doing = f"fetching {version} of {shown}"
+    if version.startswith("-"):
+        raise UsageError(doing, "that is no commit, branch or tag")
+    _init(folder, version)
+    try:
+        git(folder, *_ONE, "source", version, url=url, environment=environment)
+        commit = _fetched(folder, shown, version)
+    except GitError as error:
+        hint = "Check the address, and that this machine may read it and the commit was pushed."
+        raise UsageError(doing, error.problem, hint) from None
+    _add_submodules(folder, None, None, url)
+    return commit
+
+
+def can_fetch(url: str, sha: str) -> bool:
+    """Tell whether anybody may fetch a commit from a repository, without this user's credentials.
+
+    Costs little more than the commit itself where the server can leave its files out.
+
+    Args:
+        url: the repository's address.
+        sha: the commit's full hash.
+    """
+    with tempfile.TemporaryDirectory(prefix="kaggleops-") as name:
+        folder = Path(name) / "nobody"
+        _init(folder, sha, "--bare")
+        only = (*_ONE, "--filter=tree:0", "source", sha)
+        try:
+            git(folder, *only, url=without_credentials(url), anonymous=True)
+        except GitError:
+            return False
+    return True
+
+
+def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commit:
+    """Check out the commit that a git bundle holds.
+
+    Args:
+        file: the bundle, as `bundle` makes it.
+        url: the address of the repository that it comes from, to record.
+        folder: where to; made here.
+        version: the commit that it has to be, whole or shortened; any if empty.
+
+    Raises:
+        UsageError: it is no such bundle.
+    """
+    try:
+        heads = git(file.parent, "bundle", "list-heads", str(file.absolute()), config=LOCAL)
+        named = dict(line.split(" ", 1)[::-1] for line in heads.splitlines())
+        _init(folder, named.get(BUNDLED, ""))
+        # It holds commits without their history, which git takes from nobody unless told so.
+        (folder / ".git/shallow").write_text("".join(f"{sha}\n" for sha in named.values()))
+        git(folder, "fetch", "--quiet", "--no-tags", str(file.absolute()), BUNDLED, config=LOCAL)
+        commit = _fetched(folder, without_credentials(url), version or _sha(file.stem))
+    except GitError as error:
+        raise UsageError(f"reading the code in {file}", error.problem) from None
+    _add_submodules(folder, None, folder, url)
+    return commit
+
+
+def bundle(commit: Commit, file: Path) -> Path:
+    """Write a commit and its submodules, without their history, into one file for `fetch_bundle`.
+
+    A submodule that is neither here nor at its address is left out, and that is said.
+
+    Raises:
+        GitError: git failed, or an object of the commit is nowhere.
+    """
+    with tempfile.TemporaryDirectory(prefix="kaggleops-bundle-") as name:
+        # A bundle wants a branch, and none is made in the user's repository.
+        folder = Path(name)
+        _init(folder, commit.sha, "--bare")
+        complete(commit.repository, commit.sha)
+        source = str(commit.repository)
+        git(folder, *_ONE, source, f"{commit.sha}:{BUNDLED}", config=LOCAL)
+        base = remote_address(commit.repository) or source
+        for path in _gather_submodules(folder, commit.repository, commit.sha, base):
+            said = "The bundle of %s lacks the submodule %s: git submodule update --init %s"
+            _log.warning(said, commit.sha[:10], path, path)
+        git(folder, "bundle", "create", "--quiet", str(file.absolute()), "--all")
+    return file
+
+
+def complete(repository: Path, sha: str) -> None:
+    """Make sure that a repository has all objects of a commit; a partial clone fetches them.
+
+    Raises:
+        GitError: it cannot.
+    """
+    remote = git(repository, "config", "--name-only", "--get-regexp", r"\.promisor$", check=False)
+    name = remote.partition("\n")[0].removeprefix("remote.").removesuffix(".promisor")
+    missing: set[str] = set()
+    listing = ("rev-list", "--objects", "--max-count=1", "--missing=print", sha)
+    while name:
+        before, missing = missing, set()
+        for line in git(repository, *listing).splitlines():
+            if line.startswith("?"):
+                missing.add(line[1:])
+        if not missing or missing == before:
+            break
+        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
+        url = git(repository, "config", f"remote.{name}.url", check=False)
+        git(
+            repository,
+            *("fetch", *quiet, "--filter=blob:none", "--stdin", name),
+            config={"fetch.negotiationAlgorithm": "noop"},
+            url=url,
+            given="\n".join(sorted(missing)),
+        )
+    _require_whole(repository, sha)
+
+
+def _require_whole(repository: Path, sha: str) -> None:
+    try:
+        git(repository, "rev-list", "--objects", "--quiet", "--max-count=1", sha)
+    except GitError as error:
+        problem = f"commit {sha[:10]} is not whole: {error.problem}"
+        raise GitError(f"reading {repository}", problem, "git fsck says what is missing.") from None
+
+
+def _sha(text: str) -> str:
+    return text if _SHA.fullmatch(text) else ""
+
+
+def _init(folder: Path, sha: str, *options: str) -> None:
+    kind = "sha256" if len(_sha(sha)) == 64 else "sha1"
+    folder.mkdir(parents=True, exist_ok=True)
+    git(folder, "init", "--quiet", "--template=", f"--object-format={kind}", *options)
+
+
+def _check_out(folder: Path, sha: str, url: str) -> None:
+    _require_whole(folder, sha)
+    git(folder, "checkout", "--quiet", "--detach", sha, config=AS_COMMITTED)
+    if url:
+        git(folder, "config", "remote.origin.url", url)
+        git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+
+
+def _fetched(folder: Path, url: str, version: str) -> Commit:
+    """Check out what was fetched, if it is the version: a commit, whole or shortened, or a name."""
+    sha = git(folder, "rev-parse", "--verify", "FETCH_HEAD^{commit}")
+    if re.fullmatch(r"[0-9a-f]{7,64}", version) and not sha.startswith(version):
+        raise GitError(f"fetching {version}", f"it holds commit {sha}, not {version}")
+    _check_out(folder, sha, url)
+    return Commit(
+        repository=folder,
+        sha=sha,
+        subject=subject_of(folder, sha),
+        branch="" if sha.startswith(version) or version == "HEAD" else version,
+        origin=url,
+        uncommitted=0,
+    )
+
+
+# -- submodules ---------------------------------------------------------------------------------
+
+
+def _place_of(path: str, sha: str, around: Path | None, stored: Path | None) -> Path | None:
+    """Return the repository on this machine that has a submodule's commit, if there is one."""
+    places = [stored] if stored else []
+    if around:
+        kept = git(around, "rev-parse", "--git-path", f"modules/{path}", check=False)
+        places += [around / path, around / kept]
+    return next((each for each in places if has_commit(each, sha)), None)
+
+
+def _add_submodules(folder: Path, around: Path | None, stored: Path | None, base: str) -> None:
+    """Check out the submodules of what is checked out in a folder.
+
+    Args:
+        folder: which.
+        around: the repository on this machine whose submodules are meant, if there is one.
+        stored: a repository that has their commits, if there is one.
+        base: the address that theirs may be relative to.
+    """
+    for path, sha, address in submodules(folder, "HEAD"):
+        into, address = folder / path, joined(base, address)
+        if place := _place_of(path, sha, around, stored):
+            complete(place, sha)
+            _init(into, sha)
+            git(into, *_ONE, str(place), sha, config=LOCAL)
+            _check_out(into, sha, without_credentials(address))
+            _add_submodules(into, place if around else None, stored, address)
+        elif address:
+            try:
+                fetch(address, sha, into, _FROM_A_COMMIT)
+            except KaggleOpsError as error:
+                raise UsageError(f"fetching the submodule {path}", str(error)) from None
+
+
+def _gather_submodules(folder: Path, around: Path, sha: str, base: str) -> Iterator[str]:
+    """Fetch a commit's submodules into one repository; yield the paths of those out of reach."""
+    for path, inner, address in submodules(around, sha):
+        ref, address = f"{inner}:refs/kaggleops/{inner}", joined(base, address)
+        place = _place_of(path, inner, around, None)
+        try:
+            if place:
+                complete(place, inner)
+                git(folder, *_ONE, str(place), ref, config=LOCAL)
+            elif address:
+                git(folder, *_ONE, "source", ref, url=address, environment=_FROM_A_COMMIT)
+            else:
+                continue
+        except GitError:
+            yield path
+        else:
+            nested = _gather_submodules(folder, place or folder, inner, address)
+            yield from (f"{path}/{each}" for each in nested)

@@ -1,0 +1,99 @@
+"""What is not committed, as a patch: new files and changes inside submodules included."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from kaggleops.errors import UsageError
+from kaggleops.git.checkouts import AS_COMMITTED
+from kaggleops.git.command import git
+from kaggleops.git.commits import Commit, has_commit
+
+
+def write_patch(commit: Commit, file: Path) -> list[str]:
+    """Write what is not committed, new files included, as a patch; return the files' names.
+
+    Raises:
+        UsageError: a private key is among it, or a submodule was changed in a way that a patch
+            cannot hold.
+    """
+    doing = f"taking the uncommitted changes of {commit.repository} along"
+    with tempfile.TemporaryDirectory(prefix="kaggleops-patch-") as folder:
+        names = _write(commit.repository, commit.sha, "", Path(folder), file, doing)
+    if b"PRIVATE KEY-----" in file.read_bytes():
+        hint = "Move it out of the repository, or name it in .gitignore."
+        raise UsageError(doing, "a private key is among them", hint)
+    return names
+
+
+def apply_patch(file: Path, folder: Path) -> None:
+    """Change a checked-out commit as a patch says.
+
+    Raises:
+        GitError: it does not fit.
+    """
+    if file.stat().st_size:
+        arguments = ("apply", "--whitespace=nowarn", str(file.absolute()))
+        git(folder, *arguments, config=AS_COMMITTED)
+
+
+def _write(
+    repository: Path, base: str, prefix: str, folder: Path, file: Path, doing: str
+) -> list[str]:
+    """Add to a file what the working tree of a repository has besides a commit, or a tree.
+
+    Args:
+        repository: its folder.
+        base: the commit or tree.
+        prefix: the repository's path in the one that holds it, with a slash.
+        folder: for temporary files.
+        file: what to add to.
+        doing: for errors.
+    """
+    scratch = Path(tempfile.mkdtemp(dir=folder))
+    index, objects = (_inside(repository, name) for name in ("index", "objects"))
+    # What the user has staged stays as it is, and so does everything in their repository.
+    apart = {
+        "GIT_INDEX_FILE": str(scratch / "index"),
+        "GIT_OBJECT_DIRECTORY": str(scratch),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": json.dumps(str(objects), ensure_ascii=False),
+    }
+    if index.is_file():
+        shutil.copy(index, scratch / "index")
+    git(repository, "add", "--all", environment=apart)
+    diff = ("diff-index", "--cached", "--no-renames", "--ignore-submodules=all")
+    form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", f"--output={scratch}/patch")
+    paths = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
+    git(repository, *diff, *form, *paths, base, environment=apart)
+    with file.open("wb" if not prefix else "ab") as all_of_it:
+        all_of_it.write((scratch / "patch").read_bytes())
+    listed = git(repository, *diff, "--name-only", "-z", base, environment=apart)
+    names = [f"{prefix}{name}" for name in listed.split("\0") if name]
+    recorded = _links(git(repository, "ls-tree", "-r", "-z", "--full-tree", base))
+    staged = _links(git(repository, "ls-files", "--stage", "-z", environment=apart))
+    for path in recorded.keys() - staged.keys():
+        hint = "Commit that, or restore it: git submodule update --init."
+        raise UsageError(doing, f"the submodule {prefix}{path} was removed", hint)
+    empty = git(repository, "hash-object", "-t", "tree", "--stdin")
+    for path in sorted(staged):
+        inner, before = repository / path, recorded.get(path)
+        if not (inner / ".git").exists():
+            continue  # it is not checked out here, so nothing of it was changed
+        if before and not has_commit(inner, before):
+            hint = "Commit in it and here, or git submodule update."
+            problem = f"the submodule {prefix}{path} lacks the commit {before[:10]} it started from"
+            raise UsageError(doing, problem, hint)
+        names += _write(inner, before or empty, f"{prefix}{path}/", folder, file, doing)
+    return names
+
+
+def _inside(repository: Path, name: str) -> Path:
+    return repository / git(repository, "rev-parse", "--git-path", name)
+
+
+def _links(listed: str) -> dict[str, str]:
+    """Return the commits of the submodules that git lists, by their paths."""
+    entries = (line.split("\t", 1) for line in listed.split("\0") if line.startswith("160000 "))
+    # "160000 commit SHA\tPATH" of a tree, "160000 SHA 0\tPATH" of an index
+    return {path: next(w for w in head.split()[1:] if len(w) >= 40) for head, path in entries}
