@@ -31,8 +31,8 @@ def send(commit: Commit, bucket: Bucket) -> str:
         BucketError: the bucket cannot be written.
     """
     key = key_of(commit.sha)
+    bucket.prepare()
     if bucket.stat(key) is None:
-        bucket.prepare()
         with tempfile.TemporaryDirectory(prefix="kaggleops-code-") as folder:
             bucket.write(key, bundle(commit, Path(folder) / "code"), expected=ABSENT)
     return key

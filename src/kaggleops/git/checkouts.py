@@ -238,8 +238,8 @@ def _place_of(path: str, sha: str, around: Path | None, stored: Path | None) -> 
     """Return the repository on this machine that has a submodule's commit, if there is one."""
     places = [stored] if stored else []
     if around:
-        kept = git(around, "rev-parse", "--git-path", f"modules/{path}", check=False)
-        places += [around / path, around / kept]
+        shared = git(around, "rev-parse", "--git-common-dir", check=False)
+        places += [around / path, around / shared / "modules" / path]
     return next((each for each in places if has_commit(each, sha)), None)
 
 

@@ -33,6 +33,7 @@ _PERSONAL = re.compile(r"GIT_(ASKPASS|SSH.*|CONFIG.*)|SSH_ASKPASS|NETRC")
 
 _FIXED = (
     "clone.rejectShallow=false",
+    "core.abbrev=auto",
     "core.fsmonitor=false",
     f"core.hooksPath={os.devnull}",
     "core.quotePath=false",
