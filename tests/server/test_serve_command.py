@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 
 
 @pytest.fixture
@@ -21,6 +21,13 @@ def test_an_address_that_others_reach_is_refused(place: Path, tmp_path: Path, ho
     assert done.code == 2
     assert "--auth" in done.error
     assert "--anyone-may-read-and-write" in done.error
+
+
+@pytest.mark.parametrize("name", ["*", "https://ml.example.com", "ml.example.com:80", "", "a/b"])
+def test_a_name_that_is_none(place: Path, name: str) -> None:
+    done = kaggleops_here("serve", "--bucket", place, "--host-name", name)
+    assert done.code == 2
+    assert "ml.example.com" in done.error
 
 
 def test_an_address_of_another_machine(place: Path, tmp_path: Path) -> None:

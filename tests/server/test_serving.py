@@ -109,6 +109,17 @@ def test_the_health_page_is_for_people_and_for_programs(server: Serving) -> None
     assert stranger.status_code == 403
 
 
+def test_it_is_for_this_machine_only(server: Serving) -> None:
+    def status(host: str) -> int:
+        headers = {"Host": host}
+        return server.session.get(f"{server.url}/health", headers=headers, timeout=60).status_code
+
+    assert {status(host) for host in ("localhost:7", "127.0.0.1", "[::1]:5000")} == {200}
+    others = ("10.evil.com", "203.0.113.7", "10.0.0.1:5000", "0.0.0.0:5000", "ml.example.com")
+    assert {status(host) for host in others} == {403}
+    assert server.session.get(f"{server.url}/signup", timeout=60).status_code == 404
+
+
 def test_a_bucket_out_of_reach_is_said_and_survived(
     server: Serving, experiment: str, gcs: GcsServer
 ) -> None:

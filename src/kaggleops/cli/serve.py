@@ -1,6 +1,7 @@
 """`kaggleops serve`."""
 
 import importlib.util
+import re
 from typing import Any
 
 import click
@@ -11,10 +12,26 @@ from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.errors import UsageError
 
 
+def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
+            hint = "Write it without scheme and port: ml.example.com"
+            raise UsageError(f"naming the server {name!r}", "that is no host name", hint)
+    return names
+
+
 @click.command("serve")
 @bucket_option
 @index_option
 @click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--host-name",
+    "host_names",
+    multiple=True,
+    metavar="NAME",
+    callback=_host_names,
+    help="What the server is called in a browser's address, if not localhost. Repeatable.",
+)
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
 @click.option(
     "--workers",
@@ -35,6 +52,7 @@ def serve_command(
     bucket: str | None,
     index: str | None,
     host: str,
+    host_names: tuple[str, ...],
     port: int,
     workers: int,
     auth: bool,
@@ -66,6 +84,7 @@ def serve_command(
             scratch=str(folder / f"scratch-{listening.getsockname()[1]}"),
             auth=auth,
             socket=listening.fileno(),
+            host_names=(host, *host_names),
         )
         supervisor = Supervisor(settings, workers, lambda line: err.print(line, style="yellow"))
         with supervisor.running():

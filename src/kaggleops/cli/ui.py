@@ -15,7 +15,6 @@ from kaggleops.platforms.settings import local_setting
 @click.command("ui")
 @bucket_option
 @experiment_option
-@click.option("--host", default="127.0.0.1", show_default=True)
 @port_option
 @open_option
 @click.option("--local", is_flag=True, help="Serve the bucket here, even if there is a server.")
@@ -23,7 +22,6 @@ from kaggleops.platforms.settings import local_setting
 def ui_command(
     bucket: str | None,
     experiment: str | None,
-    host: str,
     port: int | None,
     open_browser: bool,
     local: bool,
@@ -41,7 +39,7 @@ def ui_command(
     if machine:
         show_remote(machine, experiment, port, open_browser, as_json)
     else:
-        _serve_here(bucket_of(bucket), experiment, host, port, open_browser, as_json)
+        _serve_here(bucket_of(bucket), experiment, port, open_browser, as_json)
 
 
 def _another_bucket() -> bool:
@@ -53,7 +51,6 @@ def _another_bucket() -> bool:
 def _serve_here(
     place: str,
     experiment: str | None,
-    host: str,
     port: int | None,
     open_browser: bool,
     as_json: bool,
@@ -69,7 +66,7 @@ def _serve_here(
     with (
         suppress(KeyboardInterrupt),
         err.status("Starting the MLflow server") as status,
-        mlflow_server(tracking_uri(place), store.artifact_root, host=host, port=port) as server,
+        mlflow_server(tracking_uri(place), store.artifact_root, port=port) as server,
     ):
         status.stop()
         link = experiment_link(server.url, experiment_id)

@@ -1,32 +1,34 @@
-"""The stock MLflow application with a health page, over the index of a bucket."""
+"""MLflow's stock web application, behind a door, with a health page over the index of a bucket."""
 
 import base64
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import anyio
+from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
+from kaggleops.server.door import Address, Door, not_offered
 from kaggleops.server.downloads import count_sent, produce_slowly
 from kaggleops.server.health import Health
 from kaggleops.server.links import HEALTH_PATH
 from kaggleops.server.notices import NoticeBoard
 from kaggleops.server.refreshing import Refresher
-from kaggleops.server.settings import Settings
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from kaggleops.server.routes import is_offered, keep_offered
+from kaggleops.server.settings import Settings, mlflow_environment
 
 _QUESTIONS_AT_ONCE = 4
 """Each takes some 26 MB for a page of 1,000 runs, and Python answers no faster with more."""
+
+_GATEWAY = "/ajax-api/2.0/mlflow/gateway-proxy"
 
 _NOBODY_LOOKS = ("/health", "/version", HEALTH_PATH, f"{HEALTH_PATH}.json")
 
@@ -40,62 +42,79 @@ def prepare(settings: Settings) -> None:
     Raises:
         KaggleOpsError: there can be no such bucket.
     """
-    os.environ.update(_environment(settings))  # which it reads when it is imported
+    root = EntityStore(open_bucket(settings.bucket)).artifact_root
+    # MLflow reads these when it is imported.
+    os.environ.update(mlflow_environment(f"kaggleops+{settings.index}", root))
     importlib.import_module("mlflow.server.fastapi_app")
 
 
-def application(settings: Settings, board: NoticeBoard, refresher: Refresher) -> ASGIApp:
+def application(
+    settings: Settings, board: NoticeBoard, refresher: Refresher, listens: Address
+) -> ASGIApp:
     """Return the application of a process that is prepared.
 
     Args:
         settings: what to serve.
         board: of its index.
         refresher: which is told of requests.
+        listens: the address on which it listens.
 
     Raises:
         KaggleOpsError: MLflow refuses to serve that.
     """
-    app = _with_passwords() if settings.auth else _open_to_all()
-
-    from mlflow.server import app as flask_app
+    if settings.auth:
+        _ask_for_passwords()
 
     from kaggleops.server.run_pages import write_quickly
 
     write_quickly()
-    flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
-    for path in (HEALTH_PATH, f"{HEALTH_PATH}.json"):
-        # Before the last of its routes, which takes every path, and behind MLflow's own guards.
-        app.router.routes.insert(0, Route(path, health.page))
-    return _noting(refresher, _few_at_once(count_sent(app)))
+    pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
+    app, offers = offered_application(pages)
+    return Door(_noting(refresher, _few_at_once(app)), offers, listens, settings.host_names)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return what `mlflow server` tells its processes (mlflow/server/__init__.py, 3.17)."""
-    from mlflow.server import constants
+def offered_application(
+    pages: Mapping[str, Callable[[Request], Response]],
+) -> tuple[ASGIApp, Callable[[str, str], bool]]:
+    """Return what this process offers of MLflow, and what tells whether it is asked for that.
 
-    index = f"kaggleops+{settings.index}"
-    return {
-        constants.BACKEND_STORE_URI_ENV_VAR: index,
-        constants.REGISTRY_STORE_URI_ENV_VAR: index,
-        constants.ARTIFACT_ROOT_ENV_VAR: EntityStore(open_bucket(settings.bucket)).artifact_root,
-        "_MLFLOW_SGI_NAME": "uvicorn",
-    }
+    Args:
+        pages: of our own, by their paths.
+    """
+    from mlflow.server import app as flask_app
+    from mlflow.server.fastapi_app import app as fastapi_app
+
+    keep_offered(flask_app)
+    flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
+    # Of MLflow's outer application only the way to the inner one is used: around it are parts that
+    # are not offered (the assistant, the gateway, jobs).
+    (to_flask,) = (each.app for each in fastapi_app.routes if isinstance(each, Mount))
+    pages = {**pages, _GATEWAY: _no_gateway}
+    app = Starlette(routes=[*map(Route, pages, pages.values()), Mount("/", to_flask)])
+
+    def offers(method: str, path: str) -> bool:
+        if path in pages:
+            return method in ("GET", "HEAD")
+        return is_offered(flask_app, method, path)
+
+    return count_sent(app), offers
 
 
-def _open_to_all() -> "FastAPI":
-    from mlflow.server.fastapi_app import app
+def _no_gateway(request: Request) -> Response:
+    """Tell MLflow's run table that there is no gateway: it would complain of any other answer."""
+    if request.query_params.get("gateway_path") == "api/2.0/endpoints/":
+        return JSONResponse({"endpoints": []})
+    return not_offered(request.method, _GATEWAY).response(_GATEWAY)
 
-    return app
 
-
-def _with_passwords() -> "FastAPI":
+def _ask_for_passwords() -> None:
     from mlflow.exceptions import MlflowException
 
     try:
         from mlflow.server.auth import create_app
 
-        return create_app()
+        create_app()  # puts its guard into the one application that there is
     except MlflowException as error:
         raise KaggleOpsError("starting MLflow's basic auth", error.message) from error
 

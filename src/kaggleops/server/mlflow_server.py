@@ -1,26 +1,31 @@
-"""One stock `mlflow server` process over a bucket, kept small."""
+"""One process that serves MLflow's web application over a bucket, to this machine only."""
 
 import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from kaggleops.errors import UsageError
 from kaggleops.server.local_server import LOOPBACK, LocalServer, free_port, local_server
+from kaggleops.server.settings import mlflow_environment
+
+if TYPE_CHECKING:
+    from kaggleops.server.door import Door
 
 _DOING = "starting the MLflow UI"
 
 
 @contextmanager
 def mlflow_server(
-    tracking_uri: str, artifact_root: str, *, host: str = LOOPBACK, port: int | None = None
+    tracking_uri: str, artifact_root: str, *, port: int | None = None
 ) -> Iterator[LocalServer]:
-    """Run the stock server over a bucket, answering before the block begins, ended after it.
+    """Serve a bucket, answering before the block begins, ended after it.
 
     Args:
         tracking_uri: the bucket's tracking URI.
         artifact_root: the URI under which the bucket's artifacts lie.
-        host: the address to listen on.
         port: the port; 5000 by default, or a free one where that is taken.
 
     Raises:
@@ -30,21 +35,24 @@ def mlflow_server(
     if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
         raise UsageError(_DOING, "the MLflow server is not installed", hint)
-    port = free_port(_DOING, host, port)
+    port = free_port(_DOING, wanted=port)
+    # What `mlflow server --workers 1` would start, without the process that waits for it.
     command = [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", tracking_uri),
-        *("--default-artifact-root", artifact_root),
-        # The UI reads artifacts through the runs' own locations; no proxy is needed for that.
-        "--no-serve-artifacts",
-        *("--host", host),
-        *("--port", str(port)),
-        *("--workers", "1"),
+        *(sys.executable, "-m", "uvicorn", "--factory", f"{__name__}:application"),
+        *("--host", LOOPBACK, "--port", str(port), "--lifespan", "off", "--no-access-log"),
     ]
     environment = {
-        # Two processes and 0.43 GB instead of ten and 0.98 (measured on MLflow 3.17, 1,000 runs).
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **mlflow_environment(tracking_uri, artifact_root),
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    with local_server(command, _DOING, host=host, port=port, environment=environment) as server:
+    with local_server(command, _DOING, port=port, environment=environment) as server:
         yield server
+
+
+def application() -> "Door":
+    """Return the application that the started process serves."""
+    from kaggleops.server.application import offered_application
+    from kaggleops.server.door import Door
+
+    app, offers = offered_application({})
+    return Door(app, offers, ip_address(LOOPBACK))

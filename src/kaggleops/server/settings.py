@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class Settings:
         scratch: a folder for what is on its way, of this server alone.
         auth: whether everybody has to say who they are.
         socket: the file descriptor on which to listen; -1 for who does not.
+        host_names: what the server is called in a browser's address, beside loopback.
     """
 
     bucket: str
@@ -44,6 +46,7 @@ class Settings:
     scratch: str
     auth: bool = False
     socket: int = -1
+    host_names: Sequence[str] = ()
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that is to know this."""
@@ -54,6 +57,24 @@ class Settings:
         """Return what the process that started this one has said."""
         # Taken out: a process that this one starts has no business with it.
         return cls(**json.loads(os.environ.pop(_VARIABLE)))
+
+
+def mlflow_environment(store_uri: str, artifact_root: str) -> dict[str, str]:
+    """Return what `mlflow server` tells its processes (mlflow/server/__init__.py, 3.17).
+
+    MLflow reads it when it is imported.
+
+    Args:
+        store_uri: of the runs and of the registry.
+        artifact_root: where the artifacts of a new experiment go.
+    """
+    return {
+        "_MLFLOW_SERVER_FILE_STORE": store_uri,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": artifact_root,
+        "_MLFLOW_STATIC_PREFIX": "",  # whatever another server of this machine has
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # there is a door
+    }
 
 
 def server_folder(bucket_uri: str) -> Path:

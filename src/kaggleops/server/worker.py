@@ -5,6 +5,7 @@ import logging
 import socket
 import sys
 import warnings
+from ipaddress import ip_address
 
 import uvicorn
 
@@ -45,7 +46,9 @@ def main() -> int:
         wait_to_begin()
         board = NoticeBoard(settings.index)
         refresher = Refresher(settings, board, give_up)
-        app = application(settings, board, refresher)
+        listening = socket.socket(fileno=settings.socket)
+        listens = ip_address(listening.getsockname()[0])
+        app = application(settings, board, refresher, listens)
     except KaggleOpsError as error:
         say_error(error)
         return 1
@@ -53,6 +56,7 @@ def main() -> int:
         app,
         log_level="warning",
         access_log=False,
+        lifespan="off",  # MLflow's would look after what its assistant has left behind
         timeout_graceful_shutdown=_SECONDS_FOR_REQUESTS,
     )
     server = _Server(config)
@@ -60,7 +64,7 @@ def main() -> int:
     gc.set_threshold(_NEW_OBJECTS)
     refresher.start()
     try:
-        server.run(sockets=[socket.socket(fileno=settings.socket)])
+        server.run(sockets=[listening])
     finally:
         refresher.stop()
     return 1 if failed else 0

@@ -1,0 +1,324 @@
+"""The door of `kaggleops serve`: what is offered, to whom, and what every other request is told."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import mlflow
+import pytest
+import requests
+
+from kaggleops.server.routes import GRAPHQL, OFFERED, reason_against
+from kaggleops.server.settings import mlflow_environment
+from tests.server.serving import Serving, serving
+
+_WALK = Path(__file__).with_name("mlflow_routes.py")
+
+
+class Mlflow(NamedTuple):
+    """What the MLflow that is installed brings, with basic auth."""
+
+    routes: set[tuple[str, str]]
+    graphql: set[str]
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Mlflow:
+    """All routes of MLflow's own application: FastAPI's, Flask's, auth's; and GraphQL's fields."""
+    folder = tmp_path_factory.mktemp("stock")
+    done = subprocess.run(
+        [sys.executable, _WALK], cwd=folder, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return Mlflow({(method, path) for method, path in found["routes"]}, set(found["graphql"]))
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bucket with one run."""
+    uri = f"bucket+file://{tmp_path_factory.mktemp('bucket')}/mlruns"
+    client = mlflow.MlflowClient(uri)
+    client.create_run(client.create_experiment("tweets"), run_name="first")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def server(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server that listens on all addresses and was told one name."""
+    home = tmp_path_factory.mktemp("server")
+    options = ("--host", "0.0.0.0", "--auth", "--host-name", "ml.example.com")
+    with serving("--bucket", bucket, *options, home=home) as server:
+        [password] = home.glob("serve/*/admin-password")
+        server.session.auth = ("admin", password.read_text().strip())
+        yield server
+
+
+def ask(server: Serving, method: str, path: str, **headers: str) -> requests.Response:
+    return server.session.request(
+        method, f"{server.url}{path}", headers=headers, timeout=60, allow_redirects=False
+    )
+
+
+# -- what is offered ----------------------------------------------------------------------------
+
+
+def test_somebody_has_decided_on_every_route_of_mlflow(brought: Mlflow) -> None:
+    undecided = {
+        (method, path) for method, path in brought.routes - OFFERED if reason_against(path) is None
+    }
+    assert not undecided, "put each into kaggleops.server.routes: offered, or refused and why"
+    assert brought.routes >= OFFERED, "this MLflow has no such routes any more"
+    assert brought.graphql - GRAPHQL == {"test", "testMutation"}
+    assert brought.graphql >= GRAPHQL
+
+
+def test_no_path_is_offered_and_refused() -> None:
+    assert {path for _, path in OFFERED if reason_against(path)} == {"/graphql"}
+
+
+def test_only_what_is_offered_is_answered(server: Serving, brought: Mlflow) -> None:
+    stranger = (
+        requests.Session()
+    )  # a password takes its time to be checked, and the door no part in it
+    for method, path in sorted(brought.routes):
+        asked = re.sub(r"<path:\w+>|<\w+>|{[\w:]+}", "x", path)
+        answer = stranger.request(method, f"{server.url}{asked}", timeout=60)
+        refused = "is not offered here" in answer.text
+        assert refused == ((method, path) not in OFFERED), (method, path, answer.text)
+        if refused:
+            assert answer.status_code in (404, 501), (method, path)
+            assert len(answer.text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/mlflow/assistant/message",
+        "//ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api//3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/mlflow/assistant/config/",
+        "/ajax-api%2f3.0%2fmlflow%2fassistant%2fconfig",
+        "/ajax-api/3.0/mlflow/traces/%2e%2e/assistant/config",
+        "/ajax-api/3.0/mlflow/traces/..%2fassistant%2fconfig",
+        "/ajax-api/3.0/mlflow/./assistant/config",
+        "/ajax-api/3.0/mlflow/assistant/config;x",
+        "/AJAX-API/3.0/mlflow/assistant/config",
+        "/static-files/../ajax-api/3.0/mlflow/assistant/config",
+        "/mlflow/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/2.0/mlflow/runs/search/",
+        "//ajax-api/2.0/mlflow/runs/search",
+        "/health/",
+        "//",
+        "/anything%0aelse%1b[2J",
+        "/kaggleops/health/",
+    ],
+)
+def test_no_way_of_writing_a_path_gets_around_it(server: Serving, path: str) -> None:
+    overrides = {"X-HTTP-Method-Override": "GET", "X-Forwarded-Prefix": "/mlflow"}
+    for method, headers in product(
+        ("GET", "POST", "PUT", "DELETE", "PATCH", "TRACE"), ({}, overrides)
+    ):
+        # As it is written, which `requests` would change.
+        status, text = raw(server, f"{method} {path} HTTP/1.1", host(server), **headers)
+        assert status in (404, 501), (method, path, text)
+        assert "is not offered here" in text
+        assert text.strip().isprintable()
+
+
+def test_methods_that_nobody_needs(server: Serving) -> None:
+    search = "/ajax-api/2.0/mlflow/runs/search"
+    for method in ("OPTIONS", "HEAD", "GET", "PUT", "TRACE", "NONSENSE"):
+        override = {"X-HTTP-Method-Override": "POST", "X-Method-Override": "POST"}
+        assert ask(server, method, search, **override).status_code == 404
+    assert ask(server, "HEAD", "/").status_code == 200
+    assert ask(server, "HEAD", "/kaggleops/health").status_code == 200
+    assert ask(server, "POST", "/kaggleops/health").status_code == 404
+
+
+def test_the_run_table_is_told_that_there_is_no_gateway(server: Serving) -> None:
+    path = "/ajax-api/2.0/mlflow/gateway-proxy"
+    asked = ask(server, "GET", f"{path}?gateway_path=api/2.0/endpoints/")
+    assert asked.json() == {"endpoints": []}
+    assert ask(server, "GET", f"{path}?gateway_path=gateway/x/invocations").status_code == 501
+    assert ask(server, "POST", f"{path}?gateway_path=api/2.0/endpoints/").status_code == 501
+
+
+def test_graphql_answers_what_is_offered(server: Serving) -> None:
+    def query(text: str) -> dict[str, list[str] | None]:
+        answer = server.session.post(f"{server.url}/graphql", json={"query": text}, timeout=60)
+        content: dict[str, list[str] | None] = answer.json()
+        return content
+
+    fine = 'mutation { mlflowSearchRuns(input: {experimentIds: ["0"]}) { runs { info { runId }}}}'
+    assert query(fine)["errors"] is None
+    for unknown in (
+        '{ test(inputString: "x") { output } }',
+        "mutation { testMutation { output } }",
+    ):
+        assert "Cannot query field" in str(query(unknown)["errors"])
+
+
+def test_nothing_is_upgraded_to_a_web_socket(server: Serving) -> None:
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade, close",
+        "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
+        "Sec-WebSocket-Version": "13",
+    }
+    status, _ = raw(server, "GET / HTTP/1.1", host(server), **upgrade)
+    assert status != 101
+
+
+# -- to whom ------------------------------------------------------------------------------------
+
+
+def host(server: Serving) -> str:
+    return server.url.partition("//")[2]
+
+
+def raw(server: Serving, line: str, *hosts: str, **headers: str) -> tuple[int, str]:
+    """Send a request as it is written; return the status and the body."""
+    name, _, port = host(server).rpartition(":")
+    given = [f"Host: {each}" for each in hosts] + [f"{key}: {headers[key]}" for key in headers]
+    auth = requests.models.PreparedRequest()
+    auth.prepare("GET", server.url, auth=server.session.auth)
+    given += [f"Authorization: {auth.headers['Authorization']}", "Content-Length: 0"]
+    with socket.create_connection((name, int(port)), timeout=60) as connection:
+        connection.sendall(
+            "\r\n".join([line, *given, "Connection: close" * ("Connection" not in headers), "", ""])
+            .replace("\r\n\r\n\r\n", "\r\n\r\n")
+            .encode()
+        )
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    return int(head.split(" ")[1]), body
+
+
+FOREIGN = [
+    "10.evil.com",
+    "192.168.evil.com",
+    "172.16.evil.com",
+    "fc00:evil.com",
+    "fd00:evil.com",
+    "localhost.evil.com",
+    "127.0.0.1.evil.com",
+    "0x7f.1",
+    "2130706433",
+    "localhost.",
+    "10.evil.com.",
+    "ml.example.com.",
+    "x.ml.example.com",
+    "ml.example.com.evil.com",
+    "ml.example.com@evil.com",
+    "evil.com",
+    "[::1].evil.com",
+    "::1",
+    "",
+    " ",
+    "*",
+    "10.*",
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_name_that_it_was_not_told(server: Serving, name: str) -> None:
+    for written in (name, name.upper(), f"{name}:5000"):
+        for path in ("/", "/health", "/version", "/kaggleops/health"):
+            assert raw(server, f"GET {path} HTTP/1.1", written)[0] == 403, written
+
+
+def test_a_name_that_is_missing_or_there_twice(server: Serving) -> None:
+    assert raw(server, "GET / HTTP/1.0")[0] == 403
+    assert raw(server, "GET / HTTP/1.1")[0] in (400, 403)
+    assert raw(server, "GET / HTTP/1.1", "localhost", "10.evil.com")[0] in (400, 403)
+    assert raw(server, "GET / HTTP/1.1", "10.evil.com", "localhost")[0] in (400, 403)
+    assert raw(server, "GET http://10.evil.com/ HTTP/1.1", "10.evil.com")[0] == 403
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "localhost",
+        "LocalHost:8080",  # a tunnel's end has a port of its own
+        "127.0.0.1:5000",
+        "[::1]:5000",
+        "ml.example.com",
+        "ML.Example.com:443",
+        "203.0.113.7:5000",  # it listens on all addresses, and some a router translates
+        "[2001:db8::7]",
+    ],
+)
+def test_a_name_of_its_own(server: Serving, name: str) -> None:
+    assert raw(server, "GET /health HTTP/1.1", name) == (200, "OK")
+
+
+def search(server: Serving, **headers: str) -> int:
+    return server.session.post(
+        f"{server.url}/ajax-api/2.0/mlflow/runs/search",
+        json={"experiment_ids": ["0"]},
+        headers=headers,
+        timeout=60,
+    ).status_code
+
+
+def test_only_its_own_pages_write(server: Serving) -> None:
+    own = server.url
+    assert search(server) == 200  # MLflow's clients
+    assert search(server, Origin=own) == 200
+    assert search(server, Origin=own, **{"Sec-Fetch-Site": "same-origin"}) == 200
+    named = {"Host": "ml.example.com", "Origin": "https://ml.example.com"}  # behind a proxy
+    assert search(server, **named) == 200
+    for origin in (
+        "http://localhost:8888",
+        "http://127.0.0.1:1",
+        "http://[::1]",
+        f"{own}.evil.com",
+        f"{own}/",
+        "https://evil.com",
+        "http://10.evil.com",
+        "null",
+        "file://",
+        "",
+    ):
+        assert search(server, Origin=origin) == 403, origin
+    for site in ("cross-site", "same-site", "unknown"):
+        assert search(server, **{"Sec-Fetch-Site": site}) == 403
+        assert search(server, **{"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}) == 403
+
+
+def test_a_link_of_another_page_opens_it_and_nothing_of_it_is_read(server: Serving) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert ask(server, "GET", "/", **link).status_code == 200
+    image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert ask(server, "GET", "/get-artifact?path=x&run_uuid=y", **image).status_code == 403
+    for origin in ("http://localhost:8888", "https://evil.com", server.url):
+        for method, path in (("GET", "/"), ("OPTIONS", "/ajax-api/2.0/mlflow/runs/create")):
+            wanted = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            headers = ask(server, method, path, **wanted).headers
+            assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+def test_pages_are_not_framed_and_not_guessed(server: Serving) -> None:
+    answer = ask(server, "GET", "/")
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    shown = ask(server, "GET", "/static-files/lib/notebook-trace-renderer/index.html")
+    assert shown.status_code == 200
+    assert "X-Frame-Options" not in shown.headers
+
+
+def test_mlflow_reads_what_it_is_told() -> None:
+    from mlflow.server import constants, handlers
+
+    told = mlflow_environment("store", "artifacts")
+    assert told[constants.BACKEND_STORE_URI_ENV_VAR] == "store"
+    assert told[constants.REGISTRY_STORE_URI_ENV_VAR] == "store"
+    assert told[constants.ARTIFACT_ROOT_ENV_VAR] == "artifacts"
+    assert told[handlers.STATIC_PREFIX_ENV_VAR] == ""
