@@ -39,6 +39,4 @@ def versions(poll: Poll) -> dict[EntityId, Version]:
 def log_of(bucket: Bucket) -> Log:
     stored = bucket.read(LOG_KEY)
     assert stored is not None
-    log = Log.from_bytes(stored.data)
-    assert log is not None
-    return log
+    return Log.from_bytes(stored.data)

@@ -1,17 +1,19 @@
 """The change log itself: what becomes of what it holds, drops or loses."""
 
 import json
+import math
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaggleops.bucket import Bucket, open_bucket
+from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll, experiment
-from kaggleops.mlruns.changes import LOG_KEY, Log
+from kaggleops.mlruns.changes import LOG_KEY, BrokenLogError, Log
 from kaggleops.mlruns.layout import parse_key
 from tests.bucket.processes import together
 from tests.buckets import ON_GCS
@@ -176,11 +178,97 @@ def test_whatever_the_log_holds_it_can_be_read_or_not(
 ) -> None:
     entry = {"key": RUNS[0].key, "writer": "w", "open_for": 1.0, "sequence": 1, **in_entry}
     sound = {"format": 1, "id": "a", "sequence": 1, "dropped": 0, "entries": [entry]}
-    log = Log.from_bytes(json.dumps({**sound, **changed}).encode())
-    if not changed and not in_entry:
-        assert log is not None
-    if log is not None:
+    try:
+        log = Log.from_bytes(json.dumps({**sound, **changed}).encode())
+    except BrokenLogError:
+        assert changed or in_entry
+    else:
         assert Log.from_bytes(log.to_bytes()) == log
+
+
+HUGE = 1180591620717411303424  # 2**70
+ENTRY = {"key": "k", "writer": "w", "open_for": 1, "sequence": 1}
+HOSTILE = [
+    {"sequence": HUGE},
+    {"sequence": HUGE, "dropped": HUGE - 1},
+    {"sequence": 1e300},
+    {"sequence": 5, "dropped": -1},
+    {"sequence": True},
+    {"sequence": "5"},
+    {"sequence": [5]},
+    {"sequence": None},
+    {"dropped": 6},
+    {"id": "\0"},
+    {"id": "\ud800"},
+    {"id": "x" * 1_000_000},
+    {"id": 5},
+    {"format": HUGE},
+    {"format": None},
+    {"entries": None},
+    {"entries": {"0": 0}},
+    {"entries": [None]},
+    {"entries": [{}]},
+    {"entries": [["mlruns/1.tar.gz", "w", 1, 1]]},
+    *(
+        {
+            "sequence": 5,
+            "entries": [{"key": "k", "writer": "w", "open_for": 1, "sequence": 1} | odd],
+        }
+        for odd in [
+            {"key": "\0"},
+            {"key": 1},
+            {"writer": "\ud800"},
+            {"open_for": math.nan},
+            {"open_for": math.inf},
+            {"open_for": -1},
+            {"open_for": True},
+            {"open_for": "1"},
+            {"sequence": HUGE},
+            {"sequence": 0},
+            {"sequence": -1},
+            {"sequence": 1.5},
+            {"sequence": math.nan},
+        ]
+    ),
+    {
+        "sequence": 10_000,
+        "entries": [{**ENTRY, "sequence": number + 1} for number in range(9_999)],
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "odd", [*HOSTILE, "", "[]", "5", "[" * 100_000, '{"format": 1' + "0" * 10**4]
+)
+def test_a_log_that_nobody_wrote_means_a_listing_and_the_next_writer_begins_another(
+    tmp_path: Path, odd: Any
+) -> None:
+    bucket = open_bucket(str(tmp_path / "bucket"))
+    sound = {"format": 1, "id": "a", "sequence": 0, "dropped": 0, "entries": []}
+    data = odd if isinstance(odd, str) else json.dumps({**sound, **odd})
+    bucket.write(LOG_KEY, data.encode(), expected=ABSENT)
+    poll = Poll(EntityStore(bucket))
+    assert poll.changed().listed
+    assert "mlruns/changes.json" in poll.problem
+    assert len(poll.problem) < 500
+    assert not poll.changed().listed  # once is enough, as nobody has written since
+    write(bucket, RUNS[0], b"x")
+    ChangeLog(bucket).announce(RUNS[:1])
+    changes = poll.changed()
+    assert changes.listed
+    assert [each.id for each in changes] == RUNS[:1]
+    assert poll.problem == ""
+    assert log_of(bucket).sequence == 1
+
+
+def test_a_log_that_has_come_to_the_end_of_its_numbers_is_begun_anew(tmp_path: Path) -> None:
+    bucket = open_bucket(str(tmp_path / "bucket"))
+    bucket.write(LOG_KEY, Log("a", 2**53 - 1, 5).to_bytes(), expected=ABSENT)
+    log = ChangeLog(bucket)
+    log.announce(RUNS[:1])
+    assert log_of(bucket).sequence == 2**53
+    log.announce(RUNS[1:3])
+    assert (log_of(bucket).sequence, log_of(bucket).id == "a") == (2, False)
 
 
 def announce_and_write(barrier: Barrier, uri: str, number: int) -> int:

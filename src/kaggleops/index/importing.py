@@ -24,6 +24,7 @@ from kaggleops.index.preparing import Prepared, prepare
 from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
 from kaggleops.index.writing import add, remove, replace
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns.changes import LOG_KEY
 from kaggleops.mlruns.layout import MLRUNS, parse_key
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
@@ -83,6 +84,17 @@ def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) 
         connection.execute(ENTITIES.delete().where(same_key), [{"old_key": key} for key in rows])
     if there := [row for row in rows.values() if row["version"] != ABSENT]:
         connection.execute(ENTITIES.insert(), there)
+
+
+def record_log(connection: sa.Connection, problem: str) -> None:
+    """Keep why the change log, which is no entity, cannot be read; "" where it can."""
+    mine = ENTITIES.c.key == LOG_KEY
+    if connection.scalar(sa.select(ENTITIES.c.problem).where(mine)) == (problem or None):
+        return
+    connection.execute(ENTITIES.delete().where(mine))
+    if problem:
+        row = {"key": LOG_KEY, "version": ABSENT, "problem": problem, "waits_for": ""}
+        connection.execute(ENTITIES.insert(), {**row, "heard_ms": 0, "may_be_silent": None})
 
 
 def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:

@@ -34,7 +34,7 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.importing import Outcome, import_changes, record
+from kaggleops.index.importing import Outcome, import_changes, record, record_log
 from kaggleops.index.lost import mark_lost
 from kaggleops.index.marks import ONE_LISTING, Marks
 from kaggleops.index.preparing import Prepared, unpacked
@@ -179,6 +179,7 @@ class Index:
         with writing(self._engine) as connection:
             result.lost = mark_lost(connection, self._now_ms())
             self._marks.keep(connection, self._poll.mark, looked if result.listed else None)
+            record_log(connection, self._poll.problem)
         if result.changed:
             take_statistics(self._engine)
         progress(changes.due, changes.due)

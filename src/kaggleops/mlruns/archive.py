@@ -38,7 +38,9 @@ _LARGE = 32 << 20
 _PIECE = 8 << 20
 _large_one = threading.Lock()
 
-_MAX_NOTED = 1 << 53
+# What a file's time can be set to: nanoseconds in 64 bits, which end in the year 2262.
+_LATEST_NOTED = (1 << 63) // 1_000_000
+_MOST_NOTED = 1 << 31
 # A sparse file would claim any size with no bytes behind it.
 _PLAIN_FILE = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
@@ -226,14 +228,13 @@ def _json(data: bytes, doing: str) -> object:
 
 
 def _check_notes(notes: Notes, doing: str) -> None:
-    stamps = [(stamp.round, stamp.rank, stamp.at) for stamp in notes.registers.values()]
-    numbers = (
-        *notes.written.values(),
-        *notes.deleted.values(),
-        *(number for stamp in stamps for number in stamp),
-        *(value for value in vars(notes).values() if isinstance(value, int)),
-    )
-    if not all(0 <= number <= _MAX_NOTED for number in numbers):
+    stamps = notes.registers.values()
+    times = (*notes.written.values(), *notes.deleted.values(), *(each.at for each in stamps))
+    counts = (notes.promise, *(number for each in stamps for number in (each.round, each.rank)))
+    if not (
+        all(0 <= time <= _LATEST_NOTED for time in (*times, notes.heartbeat))
+        and all(0 <= count <= _MOST_NOTED for count in counts)
+    ):
         raise BrokenEntityError(doing, f"its {NOTES} holds times that never were")
     for path in (*notes.written, *notes.deleted):
         check_path(path, doing)

@@ -26,10 +26,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, ObjectNotFoundError, Version
+from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind
 
 LOG_KEY = f"{MLRUNS}/changes.json"
@@ -39,6 +41,11 @@ CAPACITY = 500
 _LONG = 12 * 3600.0
 _SHORT = 600.0
 _LONGEST = 7 * 24 * 3600.0
+_LAST = 2**53  # of the announcements: what every JSON and every database can count to
+_MOST = 10 * CAPACITY  # announcements: each costs its readers a request
+_MAX_BYTES = 8 << 20
+_MAX_KEY = 1024  # characters
+_MAX_ID = 255
 _ATTEMPTS = 30
 _LONGEST_PAUSE = 2.0  # seconds
 
@@ -91,6 +98,8 @@ class Log:
 
     def announcing(self, promises: Mapping[str, float], writer: str, capacity: int) -> "Log":
         """Return the log with announcements of these keys, each for so many seconds."""
+        if self.sequence + len(promises) > _LAST:
+            return Log().announcing(promises, writer, capacity)
         kept = [each for each in self.entries if each.writer != writer or each.key not in promises]
         added = [
             Announcement(key, writer, open_for, self.sequence + number)
@@ -111,36 +120,66 @@ class Log:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Log | None":
-        """Read a log back; None if it is damaged, or of a format that is not known here."""
+    def from_bytes(cls, data: bytes) -> "Log":
+        """Read a log back.
+
+        Raises:
+            BrokenLogError: it is damaged, or of a format that is not known here.
+        """
         try:
+            if len(data) > _MAX_BYTES:
+                raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
             content = json.loads(data)
             if content["format"] != FORMAT:
-                return None
+                raise ValueError(f"its format is {content['format']!r}")
+            if len(content["entries"]) > _MOST:
+                raise ValueError(f"it has more than {_MOST} entries")
             entries = tuple(
                 Announcement(
-                    str(each["key"]),
-                    str(each["writer"]),
+                    _text(each["key"], _MAX_KEY),
+                    _text(each["writer"], _MAX_ID),
                     _seconds(each["open_for"]),
-                    int(each["sequence"]),
+                    _number(each["sequence"]),
                 )
                 for each in content["entries"]
             )
             log = cls(
-                str(content["id"]), int(content["sequence"]), int(content["dropped"]), entries
+                _text(content["id"], _MAX_ID),
+                _number(content["sequence"]),
+                _number(content["dropped"]),
+                entries,
             )
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            return None
-        numbers = [log.dropped, *(each.sequence for each in entries)]
-        in_order = all(former < latter for former, latter in pairwise(numbers))
-        return log if in_order and numbers[-1] <= log.sequence else None
+            numbers = [log.dropped, *(each.sequence for each in entries)]
+            if any(former >= latter for former, latter in pairwise((*numbers, log.sequence + 1))):
+                raise ValueError("its numbers are out of order")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            problem = f"it is not a change log ({type(error).__name__}: {str(error)[:100]})"
+            hint = "It is passed over; the next one that writes to the bucket begins another."
+            raise BrokenLogError(f"reading {LOG_KEY}", problem, hint) from error
+        return log
 
 
-def _seconds(value: float) -> float:
-    seconds = float(value)
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(value)
-    return min(seconds, _LONGEST)
+class BrokenLogError(KaggleOpsError):
+    """A change log that is damaged: readers list the bucket, and writers begin another."""
+
+
+def _text(value: object, longest: int) -> str:
+    # No halves of characters and no NUL, which neither JSON nor a database would take back.
+    if not isinstance(value, str) or len(value) > longest or not value.isprintable():
+        raise ValueError(f"{str(value)[:40]!r} stands for a name")
+    return value
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= _LAST:
+        raise ValueError(f"{str(value)[:40]} stands for a number")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or value is True or not 0 <= value < math.inf:
+        raise ValueError(f"{str(value)[:40]} stands for seconds")
+    return float(min(value, _LONGEST))
 
 
 Moment = tuple[float, ...]
@@ -230,7 +269,9 @@ class ChangeLog:
             self._log, self._version = None, ABSENT
             return
         if found is not None:
-            self._log, self._version = Log.from_bytes(found.data), found.version
+            self._log, self._version = None, found.version
+            with suppress(BrokenLogError):
+                self._log = Log.from_bytes(found.data)
 
     def _lacking(self, promises: Mapping[str, float]) -> dict[str, float]:
         """Return those that the log lacks, or is about to drop or readers to let go of."""

@@ -27,17 +27,18 @@ _DATASET = rb"(?: [^\s]+ [^\s]+)?"
 _POINTS = re.compile(rb"(?:%b %b(?: %b%b)?\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 _MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 
+_Field = tuple[type, ...]
 _TEXT, _OPTIONAL_TEXT = (str,), (str, type(None))
 _NUMBER, _OPTIONAL_NUMBER = (int,), (int, type(None))
+_NAMED = (str, int, type(None))  # by its name, or by its number in one of MLflow's enumerations
 
-_FIELDS: Mapping[Kind, Mapping[str, tuple[type, ...]]] = {
+# What everybody who shows a time can show: ms of the years 1 to 9999.
+_TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
+_TIME_FIELDS = re.compile(r".*(?:time|timestamp|_ms)")
+
+_FIELDS: Mapping[Kind, Mapping[str, _Field]] = {
     Kind.EXPERIMENT: {"name": _TEXT, "artifact_location": _TEXT, "lifecycle_stage": _TEXT},
-    Kind.RUN: {
-        "user_id": _TEXT,
-        "start_time": _NUMBER,
-        "end_time": _OPTIONAL_NUMBER,
-        "artifact_uri": _OPTIONAL_TEXT,
-    },
+    Kind.RUN: {"user_id": _TEXT, "start_time": _NUMBER, "end_time": _OPTIONAL_NUMBER},
     Kind.LOGGED_MODEL: {
         "name": _TEXT,
         "artifact_location": _TEXT,
@@ -47,7 +48,53 @@ _FIELDS: Mapping[Kind, Mapping[str, tuple[type, ...]]] = {
     Kind.DATASET: {"name": _TEXT, "digest": _TEXT, "source_type": _TEXT, "source": _TEXT},
     Kind.REGISTERED_MODEL: {"name": _TEXT},
 }
+_OTHER_FIELDS: Mapping[Kind, Mapping[str, _Field]] = {
+    Kind.EXPERIMENT: {
+        "creation_time": _OPTIONAL_NUMBER,
+        "last_update_time": _OPTIONAL_NUMBER,
+    },
+    Kind.RUN: {
+        **dict.fromkeys(
+            ("artifact_uri", "entry_point_name", "name", "run_name", "source_name"), _OPTIONAL_TEXT
+        ),
+        "source_version": _OPTIONAL_TEXT,
+        "source_type": _NAMED,
+        "status": _NUMBER,
+        "deleted_time": _OPTIONAL_NUMBER,
+    },
+    Kind.LOGGED_MODEL: {
+        **dict.fromkeys(("model_type", "source_run_id", "status_message"), _OPTIONAL_TEXT),
+        "status": _NUMBER,
+    },
+    Kind.DATASET: dict.fromkeys(("schema", "profile"), _OPTIONAL_TEXT),
+    Kind.TRACE: {
+        **dict.fromkeys(
+            ("client_request_id", "request_preview", "response_preview"), _OPTIONAL_TEXT
+        ),
+        **dict.fromkeys(("status", "state", "request_time", "execution_duration"), _NAMED),
+        **dict.fromkeys(
+            ("timestamp_ms", "execution_time_ms", "execution_duration_ms"), _OPTIONAL_NUMBER
+        ),
+    },
+    Kind.REGISTERED_MODEL: {
+        "description": _OPTIONAL_TEXT,
+        "creation_timestamp": _OPTIONAL_NUMBER,
+        "last_updated_timestamp": _OPTIONAL_NUMBER,
+    },
+}
+"""Those that may be missing."""
+
 _VERSION_FIELDS = {"name": _TEXT, "version": (int, str), "creation_timestamp": _NUMBER}
+_OTHER_VERSION_FIELDS: Mapping[str, _Field] = {
+    **dict.fromkeys(
+        ("current_stage", "description", "run_id", "run_link", "source", "status_message"),
+        _OPTIONAL_TEXT,
+    ),
+    **dict.fromkeys(("storage_location", "user_id", "model_id"), _OPTIONAL_TEXT),
+    "status": _NAMED,
+    "last_updated_timestamp": _OPTIONAL_NUMBER,
+}
+_VERSIONS = range(1, 2**31)  # SQL's
 _LINK_FIELDS = {"source_id": _TEXT, "destination_id": _TEXT, "tags": (dict,)}
 _LINK_TYPES = {"source_type", "destination_type"}
 _INPUT_TYPES = ("RUN", "DATASET", "MODEL")
@@ -89,6 +136,7 @@ def _check_main_file(entity: Entity, doing: str) -> None:
             found = _short(str(meta.get(field)))
             raise BrokenEntityError(doing, f"its {field} is {found}, and its key says {expected}")
     _check_fields(meta, _FIELDS.get(kind, {}), doing)
+    _check_fields(meta, _OTHER_FIELDS.get(kind, {}), doing, optional=True)
     statuses = _STATUSES.get(kind)
     if statuses and "status" in meta and meta["status"] not in statuses:
         raise BrokenEntityError(doing, f"there is no status {_short(str(meta['status']))}")
@@ -121,14 +169,23 @@ def _identity(entity: Entity, meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_fields(
-    meta: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], doing: str
+    meta: Mapping[str, Any], fields: Mapping[str, _Field], doing: str, *, optional: bool = False
 ) -> None:
     for field, types in fields.items():
         if field not in meta:
+            if optional:
+                continue
             raise BrokenEntityError(doing, f"it has no {field}")
-        if not isinstance(meta[field], types):
-            shown = _short(repr(meta[field]))
-            raise BrokenEntityError(doing, f"its {field} is {shown}")
+        value = meta[field]
+        # Not isinstance: Python takes `true` for a number.
+        known = type(value) in types
+        if not known or (type(value) is int and _is_time(field) and value not in _TIMES):
+            raise BrokenEntityError(doing, f"its {field} is {_short(repr(value))}")
+
+
+@lru_cache
+def _is_time(field: str) -> bool:
+    return bool(_TIME_FIELDS.fullmatch(field))
 
 
 def _is_version(entity: Entity, folder: str) -> bool:
@@ -136,10 +193,15 @@ def _is_version(entity: Entity, folder: str) -> bool:
 
 
 def _check_version(name: str, data: bytes, doing: str) -> None:
-    if name == META:
-        _check_fields(parse_yaml(data, doing), _VERSION_FIELDS, doing)
-    else:
+    if name != META:
         _check_text(name.removeprefix("tags/"), data, doing)
+        return
+    meta = parse_yaml(data, doing)
+    _check_fields(meta, _VERSION_FIELDS, doing)
+    _check_fields(meta, _OTHER_VERSION_FIELDS, doing, optional=True)
+    number = str(meta["version"])
+    if not (re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) and int(number) in _VERSIONS):
+        raise BrokenEntityError(doing, f"its version is {_short(repr(meta['version']))}")
 
 
 def _check_input(name: str, data: bytes, doing: str) -> None:

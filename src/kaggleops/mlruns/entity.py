@@ -208,7 +208,7 @@ def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
         text = data.decode()
         _refuse_strange_yaml(text, doing)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise BrokenEntityError(doing, f"it is not plain YAML ({error})") from error
     if not isinstance(value, dict):
         raise BrokenEntityError(doing, "it is not a mapping")

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, Version
-from kaggleops.mlruns.changes import LOG_KEY, Announcement, Log
+from kaggleops.mlruns.changes import LOG_KEY, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
 from kaggleops.mlruns.store import EntityStore
@@ -141,6 +141,8 @@ class Poll:
         """Until when each writer of an entity may change it."""
         self._due: set[EntityId] = set()
         self._again: set[EntityId] = set()
+        self.problem = ""
+        """Why the change log cannot be read, or ""; then the bucket is listed instead."""
 
     def changed(self, *, full: bool = False) -> Changes:
         """Return what changed since it was last delivered.
@@ -189,11 +191,15 @@ class Poll:
             found = self._store.bucket.read(LOG_KEY, unless=self._log_version)
         except ObjectNotFoundError:
             # Without a log nothing was announced, so nothing was written, since it was missing.
-            version = ABSENT
+            version, self.problem = ABSENT, ""
         else:
             if found is None:
                 return
-            log, version = Log.from_bytes(found.data), found.version
+            version, self.problem = found.version, ""
+            try:
+                log = Log.from_bytes(found.data)
+            except BrokenLogError as error:
+                self.problem = str(error)
         if log is None or log.id != self._log_id or log.dropped > self._sequence:
             self._must_list = True
         if log is not None:
