@@ -157,14 +157,39 @@ def test_what_is_no_object_is_not_listed(bucket: Bucket, root: Path) -> None:
     assert bucket.stat("dangling") is None
 
 
-def test_links_are_followed_but_not_in_circles(bucket: Bucket, root: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (root / "artifacts").symlink_to(elsewhere)
+def test_links_are_followed_within_the_bucket_but_not_in_circles(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").symlink_to(root)
+    bucket = open_bucket(str(tmp_path / "linked"))
+    (root / "artifacts").symlink_to(root / "elsewhere")
+    (root / "elsewhere").mkdir()
     (root / "circle").symlink_to(root)
     bucket.write("artifacts/model", b"weights", expected=ABSENT)
-    assert (elsewhere / "model").read_bytes() == b"weights"
-    assert [entry.key for entry in bucket.list()] == ["artifacts/model"]
+    assert (root / "elsewhere/model").read_bytes() == b"weights"
+    assert [entry.key for entry in bucket.list()] == ["artifacts/model", "elsewhere/model"]
+
+
+def test_no_link_leads_out_of_the_bucket(bucket: Bucket, root: Path, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "key").write_text("secret")
+    (root / "folder").symlink_to(private)
+    (root / "file").symlink_to(private / "key")
+    (root / "inside").mkdir()
+    (root / "inside/up").symlink_to("../../private", target_is_directory=True)
+    (root / "beside").symlink_to(f"{root}-of-others")
+    Path(f"{root}-of-others").mkdir()
+    (Path(f"{root}-of-others") / "key").write_text("secret")
+    for key in ("folder/key", "file", "inside/up/key", "beside/key", "folder/new"):
+        for use in (bucket.read, bucket.stat, bucket.delete):
+            with pytest.raises(BucketError, match="by a link"):
+                use(key)
+        with pytest.raises(BucketError, match="by a link"):
+            bucket.write(key, b"mine", expected=ABSENT)
+    assert list(bucket.list()) == []
+    assert list(bucket.list("folder/")) == []
+    assert [path.read_text() for path in private.iterdir()] == ["secret"]
 
 
 # Killed writers

@@ -11,6 +11,9 @@ How it keeps the promises of base.py between threads, processes and processes th
   it replaces and the time is later than its time, so no version comes twice.
 - What a power cut leaves is a whole object, the last or the one before.
 
+Links may lead elsewhere within the bucket's folder, and the folder itself may be one. What a link
+would have lie outside of it is no object: whoever can write here gets nothing else of this machine.
+
 The locks are flock's: they reach every process on this machine, and other machines only where the
 file system carries them there (NFS does; a synchronised folder such as Google Drive does not).
 """
@@ -64,9 +67,9 @@ class DirectoryBucket(Bucket):
     def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
         """Read without a lock; a folder is no object."""
         doing = f"reading {self.object_uri(key)}"
-        check_key(key, doing)
+        path = self._path(key, doing)
         with self._explained(doing):
-            file = _open(self._root / key)
+            file = _open(path)
             if file is None:
                 self._require_root(doing)
                 if unless == ABSENT:
@@ -117,8 +120,7 @@ class DirectoryBucket(Bucket):
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Make the folders on the way, write aside, compare and rename."""
         doing = f"writing {self.object_uri(key)}"
-        check_key(key, doing)
-        path = self._root / key
+        path = self._path(key, doing)
         with (
             opened(data, doing) as content,
             self._explained(doing),
@@ -136,9 +138,9 @@ class DirectoryBucket(Bucket):
     def stat(self, key: str) -> Entry | None:
         """Look without opening the file."""
         doing = f"looking for {self.object_uri(key)}"
-        check_key(key, doing)
+        path = self._path(key, doing)
         with self._explained(doing):
-            there = _stat(self._root / key)
+            there = _stat(path)
             if there is None:
                 self._require_root(doing)
                 return None
@@ -147,8 +149,7 @@ class DirectoryBucket(Bucket):
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove the file, and leave its folder: others may be about to use it."""
         doing = f"deleting {self.object_uri(key)}"
-        check_key(key, doing)
-        path = self._root / key
+        path = self._path(key, doing)
         with self._explained(doing):
             self._require_root(doing)
             if _stat(path) is None:
@@ -182,6 +183,8 @@ class DirectoryBucket(Bucket):
         folder, _, start = prefix.rpartition("/")
         with self._explained(doing):
             self._require_root(doing)
+            if folder and not _is_within(self._root / folder, self._root):
+                return
             for key, found in _walk(self._root, folder, start, recursive, frozenset()):
                 if is_key(key) and (pattern is None or pattern.fullmatch(key)):
                     yield _entry(key, found)
@@ -211,6 +214,20 @@ class DirectoryBucket(Bucket):
                 for folder, _, _ in os.walk(path, topdown=False):
                     Path(folder).rmdir()
         raise BucketUnavailableError(doing, "somebody keeps removing its folder", "Try again.")
+
+    def _path(self, key: str, doing: str) -> Path:
+        """Return where an object lies.
+
+        Raises:
+            InvalidKeyError: there can be no such object.
+            BucketError: a link leads out of the bucket.
+        """
+        check_key(key, doing)
+        path = self._root / key
+        if not _is_within(path, self._root):
+            problem = f"{path} leads out of the bucket by a link"
+            raise BucketError(doing, problem, "Put the files themselves there.")
+        return path
 
     def _require_root(self, doing: str) -> None:
         try:
@@ -275,6 +292,11 @@ def _stat(path: Path) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
+def _is_within(path: Path | str, root: Path) -> bool:
+    real = os.path.realpath(root)
+    return os.path.realpath(path).startswith(f"{real}/")
+
+
 def _open(path: Path) -> BinaryIO | None:
     try:
         # Without waiting for the other end of a pipe, should somebody have put one there.
@@ -316,6 +338,8 @@ def _walk(
     names = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
     for name, entry in names:
         key = f"{folder}/{name}" if folder else name
+        if entry.is_symlink() and not _is_within(entry.path, root):
+            continue
         if name.endswith("/"):
             if recursive and key != f"{HIDDEN_FOLDER}/":
                 yield from _walk(root, key[:-1], "", True, above | {identity})
