@@ -1,18 +1,27 @@
 """An artifact that cannot be uploaded now is kept and retried; it does not end the training."""
 
 import hashlib
+import os
+import shlex
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import mlflow
 import pytest
 from google.api_core.exceptions import Forbidden
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
+from tests.conftest import unavailable
 from tests.fakes.gcs_server import GcsServer
 
+from .processes import PREAMBLE as TRAINING
 from .processes import Training, train
 from .uploading import (
     LARGE,
@@ -79,6 +88,111 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
     assert ended.errors.count("artifacts are kept here and sent later") == 1
     assert "Traceback" not in ended.errors
     assert not left(state_folder)
+
+
+ON_A_DISK = """
+from contextlib import suppress
+
+mlflow.start_run()
+bucket = Path(sys.argv[1])
+
+def arrived(name):
+    (there,) = bucket.glob(f"artifacts/*/*/artifacts/{name}")
+    return there.read_bytes()
+
+def until(name):
+    while not list(bucket.glob(f"artifacts/*/*/artifacts/{name}")):
+        pass  # the test's own time limit ends this if it never comes
+
+filler = (bucket / "filler").open("wb", buffering=0)
+with suppress(OSError):
+    while True:
+        filler.write(bytes(4096))
+mlflow.log_artifact(file("full.bin", bytes(100_000)))
+mlflow.log_metric("loss", 1.0)
+assert not list(bucket.rglob("full.bin"))
+(bucket / "filler").unlink()
+filler.close()
+until("full.bin")
+remount = ["mount", "-o", "remount,ro", str(bucket)]
+subprocess.run(remount, check=True)
+Path("checkpoint").mkdir()
+for name in "ab":
+    file(f"checkpoint/{name}.bin", name)
+mlflow.log_artifacts("checkpoint")
+mlflow.log_text("a table", "t.txt")
+assert mlflow.artifacts.load_text(mlflow.get_artifact_uri("t.txt")) == "a table"
+subprocess.run([*remount[:2], "remount,rw", remount[3]], check=True)
+until("b.bin")
+mlflow.end_run()
+session.close_all()
+uploads.close_all()
+assert (arrived("a.bin"), arrived("t.txt"), len(arrived("full.bin"))) == (b"a", b"a table", 100_000)
+say("all has arrived")
+"""
+
+
+def test_a_folder_whose_disk_is_full_or_read_only_ends_no_training(tmp_path: Path) -> None:
+    root, program = tmp_path / "bucket", tmp_path / "train.py"
+    root.mkdir()
+    program.write_text("import subprocess\n" + TRAINING + retrying(ON_A_DISK))
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(root)]
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*alone, *mount], check=False).returncode:
+        unavailable("this machine lets nobody mount a disk")
+    run = f"{shlex.join(mount)} && exec {shlex.join([sys.executable, str(program), str(root)])}"
+    tracking = {"MLFLOW_TRACKING_URI": f"bucket+{root.as_uri()}/mlruns"}
+    ended = subprocess.run(
+        [*alone, "sh", "-c", run],
+        env={**os.environ, **tracking},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "all has arrived" in ended.stdout, ended.stderr
+    assert ended.stderr.count("No space left on device") >= 1
+    assert "Traceback" not in ended.stderr
+    assert not left(tmp_path / "home")
+
+
+def test_a_folder_whose_permission_is_taken_ends_no_training(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as open_to_all:
+        root, home = Path(open_to_all, "bucket"), Path(open_to_all, "home")
+        for each in (Path(open_to_all), root, home):
+            each.mkdir(exist_ok=True)
+            each.chmod(0o777)
+        script = retrying("""
+        os.chdir(os.environ["KAGGLEOPS_HOME"])
+        mlflow.start_run()
+        mlflow.log_artifact(file("first.txt", "first"))
+        say("started")
+        hear()
+        mlflow.log_artifact(file("second.txt", "second"))
+        say("logged")
+        hear()
+        """)
+        nobody = "import os\nif os.getuid() == 0:\n    os.setuid(65534)\n"
+        uri = f"bucket+{root.as_uri()}/mlruns"
+        training = Training(nobody + script, uri, home)
+        training.until("started")
+        closed = [root, *(Path(folder) for folder, _, _ in os.walk(root))]
+        modes = {folder: folder.stat().st_mode for folder in closed}
+        for folder in closed:
+            folder.chmod(0o555)
+            if os.getuid() == 0:
+                os.chown(folder, 0, 0)
+        training.tell("log")
+        training.until("logged")
+        assert not list(root.rglob("second.txt"))
+        for folder, mode in modes.items():
+            folder.chmod(mode | 0o777)
+        while not list(root.glob("artifacts/*/*/artifacts/second.txt")):
+            pass  # the test's own time limit ends this if it never comes
+        training.tell("end")
+        ended = training.end()
+        assert ended.code == 0, ended.errors
+        assert ended.errors.count("Nothing is lost: artifacts are kept here and sent later") == 1
+        assert not left(home)
 
 
 def test_an_upload_is_one_request(server: GcsServer, state_folder: Path) -> None:
@@ -279,5 +393,7 @@ def test_in_a_server_an_upload_that_fails_is_an_error(
     repository = get_artifact_repository("gs://our-bucket/x", tracking_uri=URI)
     (tmp_path / "a.txt").write_text("a")
     server.deny("our-bucket", write=True)
-    with pytest.raises(Forbidden):
+    with pytest.raises(MlflowException, match=r"writing gs://our-bucket/x/a\.txt") as raised:
         repository.log_artifact(str(tmp_path / "a.txt"))
+    assert raised.value.error_code == "PERMISSION_DENIED"
+    assert raised.value.get_http_status_code() == 403

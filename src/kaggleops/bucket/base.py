@@ -200,6 +200,10 @@ class Bucket(ABC):
             self.fetch(entry.key, file, listed=entry)
             yield file
 
+    def local_path(self, key: str) -> Path | None:
+        """Return where a folder holds what has a key or is below it; None for other buckets."""
+        return None
+
     def object_uri(self, key: str) -> str:
         """Return the address to show to people, e.g. `gs://my-bucket/prefix/key`."""
         return f"{self.uri}/{key}" if key else self.uri

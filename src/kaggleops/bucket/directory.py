@@ -101,6 +101,12 @@ class DirectoryBucket(Bucket):
         """Yield the file itself."""
         yield self._root / entry.key
 
+    def local_path(self, key: str) -> Path:
+        """Return it, whether or not something is there."""
+        if key:
+            check_key(key, f"looking for {self.object_uri(key)}")
+        return self._root / key
+
     def _copy(self, key: str, into: BinaryIO, doing: str) -> Version | None:
         """Copy an object's content and return its version; None if it has changed meanwhile."""
         with self._explained(doing):

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
     from kaggleops.tracking.registry import BucketRegistryStore
     from kaggleops.tracking.store import BucketTrackingStore
@@ -42,11 +42,11 @@ def registry_store(store_uri: str, tracking_uri: str | None = None) -> "BucketRe
 
 def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
-) -> "GCSArtifactRepository":
+) -> "ArtifactRepository":
     """Return the repository of artifacts in a bucket (plugin group `mlflow.artifact_repository`).
 
     Args:
-        artifact_uri: where they lie, `gs://BUCKET/…`.
+        artifact_uri: where they lie, `gs://BUCKET/…` or `file:///FOLDER/…`.
         tracking_uri: where runs are tracked, if that is not MLflow's current tracking URI.
         registry_uri: as MLflow has it.
     """

@@ -73,7 +73,7 @@ def send_earlier_artifacts(bucket_uri: str) -> None:
 
     In a thread that nobody waits for: it may be much, and `kaggleops push` sends the rest.
     """
-    if spools_of(bucket_uri).is_dir():
+    if any(home.is_dir() for home in spools_of(bucket_uri)):
         name = "kaggleops-earlier-artifacts"
         threading.Thread(target=_send_earlier, args=(bucket_uri,), name=name, daemon=True).start()
 

@@ -8,15 +8,15 @@ Uploads to the same place count in the order in which they were made, whenever t
 processes, an object that was written after a kept file was logged is not replaced by that file.
 """
 
-import functools
 import logging
 import multiprocessing
 import multiprocessing.util
 import os
+import shutil
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from kaggleops.bucket import (
     ABSENT,
@@ -29,7 +29,6 @@ from kaggleops.bucket import (
     Version,
     open_bucket,
 )
-from kaggleops.bucket.gcs_client import connect
 from kaggleops.tracking.spool import Kept, Place, Spool, spools_of
 
 _log = logging.getLogger("kaggleops")
@@ -103,7 +102,7 @@ class Sender:
     def _bucket(self, place: Place) -> Bucket:
         found = self._buckets.get(place.bucket)
         if found is None:
-            found = open_bucket(f"gs://{place.bucket}", patience=PATIENCE)
+            found = open_bucket(place.bucket, patience=PATIENCE)
         return self._buckets.setdefault(place.bucket, found)
 
 
@@ -117,21 +116,21 @@ class Uploads:
     def __init__(self, bucket_uri: str) -> None:
         self.bucket_uri = bucket_uri
         self._sender = Sender()
+        self._buckets: dict[str, Bucket] = {}
         self._lock = threading.Lock()
         self._waiting: dict[Place, Kept] = {}
         self._written: dict[Place, Version] = {}
         self._unreachable: set[str] = set()
         """Buckets that the training does not wait for again until a retry has got through."""
-        self._spool: Spool | None = None
+        self._spools: dict[Path, Spool] = {}
         self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closing = False
 
-    @functools.cached_property
-    def client(self) -> Any:
-        """Google's client, for what MLflow does with artifacts besides uploading them."""
-        return connect()
+    def bucket(self, uri: str) -> Bucket:
+        """Return a bucket, for what is done with artifacts besides uploading them."""
+        return self._buckets.get(uri) or self._buckets.setdefault(uri, open_bucket(uri))
 
     def waiting(self, bucket: str, prefix: str) -> list[Kept]:
         """Return what is not in a bucket yet, of what belongs under a prefix."""
@@ -142,16 +141,25 @@ class Uploads:
                 if place.bucket == bucket and place.key.startswith(prefix)
             ]
 
-    def upload(self, file: Path, place: Place) -> None:
+    def upload(self, file: Path, place: Place, later: bool) -> None:
         """Upload a file, or keep it to be sent later.
+
+        Args:
+            file: which.
+            place: where to.
+            later: whether it may be kept.
 
         Raises:
             OSError: the file cannot be read.
-            BucketError: the bucket refuses it for a reason that no waiting mends.
+            BucketError: the bucket refuses it for a reason that no waiting mends, or it may not be
+                kept.
         """
         with file.open("rb"):
             pass  # what is wrong with the file itself is not the bucket's fault
-        why = f"gs://{place.bucket} cannot be reached."
+        if not later:
+            self._sender.put(file, place, ABSENT)
+            return
+        why = f"{place.bucket} cannot be reached."
         if place.bucket not in self._unreachable:
             try:
                 self._put(file, place)
@@ -188,7 +196,7 @@ class Uploads:
 
     def _keep(self, file: Path, place: Place, why: str) -> None:
         try:
-            kept = self._own_spool().keep(file, place, self._written.get(place, ABSENT))
+            kept = self._keep_somewhere(file, place)
         except OSError as error:
             self._unreachable.discard(place.bucket)  # nothing waits that would find it out
             _log.warning("%s is lost: %s And it cannot be kept here: %s.", place, why, error)
@@ -209,14 +217,27 @@ class Uploads:
         if self._closing:
             self.close()
 
-    def _own_spool(self) -> Spool:
+    def _keep_somewhere(self, file: Path, place: Place) -> Kept:
+        usual, *spare = spools_of(self.bucket_uri)
+        replaces = self._written.get(place, ABSENT)
+        try:
+            return self._own_spool(usual).keep(file, place, replaces)
+        except OSError:
+            for home in spare:
+                # Those may be in memory: a quarter of what is free, the training needs the rest.
+                if file.stat().st_size * 4 < shutil.disk_usage(home.parents[2]).free:
+                    with suppress(OSError):
+                        return self._own_spool(home).keep(file, place, replaces)
+            raise
+
+    def _own_spool(self, home: Path) -> Spool:
         with self._lock:
-            if self._spool is None:
-                self._spool = Spool(spools_of(self.bucket_uri))
-                if multiprocessing.parent_process() is not None:
-                    # A child of multiprocessing ends without the interpreter's exit handlers.
-                    multiprocessing.util.Finalize(None, self.close, exitpriority=1)
-            return self._spool
+            if not self._spools and multiprocessing.parent_process() is not None:
+                # A child of multiprocessing ends without the interpreter's exit handlers.
+                multiprocessing.util.Finalize(None, self.close, exitpriority=1)
+            if home not in self._spools:
+                self._spools[home] = Spool(home)
+            return self._spools[home]
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -274,23 +295,25 @@ class Uploads:
         self._closing = True
         self._wake.set()
         self._send()
-        if self._spool is None:
+        if not self._spools:
             return
         unsent = [str(place) for place in self._waiting]
         if not unsent:
-            self._spool.remove()
-            self._spool = None
+            for spool in self._spools.values():
+                spool.remove()
+            self._spools.clear()
             return
         more = f" and {len(unsent) - 3} more" if len(unsent) > 3 else ""
+        folders = sorted({str(kept.folder.parent) for kept in self._waiting.values()})
         sys.stderr.write(
             f"kaggleops: not uploaded: {', '.join(unsent[:3])}{more}. Kept in "
-            f"{self._spool.folder}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
+            f"{' and '.join(folders)}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
 
     def let_go(self) -> None:
         """Give up everything, as a forked child must: it is its parent's."""
-        if self._spool is not None:
-            self._spool.let_go()
+        for spool in self._spools.values():
+            spool.let_go()
 
 
 def close_all() -> None:

@@ -1,119 +1,216 @@
-"""MLflow's artifact repository on Cloud Storage, with uploads that do not end the training.
+"""MLflow's artifact repository over a bucket of any kind, with uploads that do not end a training.
 
-MLflow's own repository lists, downloads and deletes; only its uploads are replaced. They retry for
-two minutes a file (a folder's files twice) and then raise in the training process (MLflow issues
-#3478, #4543).
+MLflow's own repositories raise in the training process what goes wrong with an upload, that for
+Cloud Storage after two minutes a file (MLflow issues #3478, #4543).
+
+1. What the bucket cannot take now (it is full, away, read-only, or somebody else's by now) is kept
+   on this machine and sent later.
+2. In a server who uploads hears that it did not work.
+3. A file of a folder that cannot be logged does not hold back the others.
+4. What still waits to be sent is listed and read as if it were there.
 """
 
+import logging
 import os
 import posixpath
 import shutil
+import urllib.parse
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities import FileInfo
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.utils.file_utils import local_file_uri_to_path
 
-from kaggleops.bucket.gcs_client import connect
+from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
-from kaggleops.tracking.spool import Place
+from kaggleops.tracking.spool import Kept, Place
+
+_log = logging.getLogger("kaggleops")
 
 _OURS = ("gs://", "bucket+file://")
 _INDEX = "kaggleops+"  # the index of a bucket, which only a server tracks in
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
+_SERVED = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # likewise
 
 
 def repository(
     artifact_uri: str, tracking_uri: str | None, registry_uri: str | None
-) -> GCSArtifactRepository:
-    """Return the repository for a `gs://` address: MLflow's own unless a run of ours writes there.
+) -> ArtifactRepository:
+    """Return the repository for an address: MLflow's own unless runs are tracked in a bucket.
 
-    In a server MLflow's own, too: who uploads through one has to hear that it did not work.
+    MLflow's own, too, for a folder that is not in that bucket.
     """
     uris = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
     tracked_in = tracking_uri or mlflow.get_tracking_uri()
+    own = GCSArtifactRepository if artifact_uri.startswith("gs:") else LocalArtifactRepository
     if not tracked_in.startswith((*_OURS, _INDEX)):
-        return GCSArtifactRepository(artifact_uri, **uris)
-    if _IN_SERVER in os.environ or tracked_in.startswith(_INDEX):
-        return GCSArtifactRepository(artifact_uri, client=connect(), **uris)
-    return BucketArtifactRepository(artifact_uri, bucket_uri(tracked_in), **uris)
+        return own(artifact_uri, **uris)
+    indexed = tracked_in.startswith(_INDEX)
+    root = _served_bucket() if indexed else bucket_uri(tracked_in)
+    place = _place(artifact_uri, root)
+    if place is None:
+        return own(artifact_uri, **uris)
+    later = not indexed and _IN_SERVER not in os.environ
+    return BucketArtifactRepository(artifact_uri, place, root, later=later, **uris)
 
 
-class BucketArtifactRepository(GCSArtifactRepository):
-    """Artifacts under a `gs://` address. What still waits to be sent is listed and read as well.
+def _served_bucket() -> str:
+    root = os.environ.get(_SERVED, "").removesuffix("/artifacts")
+    return f"bucket+{root}" if root.startswith("file:///") else root
+
+
+def _place(artifact_uri: str, root: str) -> Place | None:
+    """Return the bucket that an address is in and the key that it means; None for any folder."""
+    parsed = urllib.parse.urlparse(artifact_uri)
+    if parsed.scheme == "gs":
+        return Place(f"gs://{parsed.netloc}", parsed.path.strip("/"))
+    if not root.startswith("bucket+file://"):
+        return None
+    folder = local_file_uri_to_path(root.removeprefix("bucket+"))
+    path = Path(local_file_uri_to_path(artifact_uri.removeprefix("bucket+")))
+    return Place(root, path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else None
+
+
+class BucketArtifactRepository(ArtifactRepository):
+    """Artifacts below a key of a bucket.
 
     Args:
-        artifact_uri: the address.
-        bucket_uri: the bucket that the runs of this process are tracked in.
+        artifact_uri: their address.
+        place: the bucket and the key.
+        tracked_in: the bucket that the runs of this process are tracked in.
+        later: whether what cannot be uploaded now is sent later; else it is an error.
     """
 
-    def __init__(self, artifact_uri: str, bucket_uri: str, **uris: str | None) -> None:
-        # A client that it never uses: connecting raises where there are no credentials, and that
-        # must not end the training either.
-        super().__init__(artifact_uri, client=connect, **uris)
-        self._bucket_uri = bucket_uri
-        self._bucket, self._root = self.parse_gcs_uri(artifact_uri)
+    def __init__(
+        self, artifact_uri: str, place: Place, tracked_in: str, *, later: bool, **uris: str | None
+    ) -> None:
+        super().__init__(artifact_uri, **uris)
+        self._place = place
+        self._tracked_in = tracked_in
+        self._later = later
 
-    def _get_bucket(self, bucket: str) -> Any:
-        # Never one that was made before a fork, which a repository may have lived through.
-        return self._uploads.client.bucket(bucket)
-
+    # Looked up each time: a repository may live through a fork.
     @property
     def _uploads(self) -> Uploads:
-        return uploads(self._bucket_uri)
+        return uploads(self._tracked_in)
+
+    @property
+    def _bucket(self) -> Bucket:
+        return self._uploads.bucket(self._place.bucket)
+
+    def _key(self, path: str | Path | None) -> str:
+        key = posixpath.normpath(posixpath.join(self._place.key, path or "."))
+        if path and not key.startswith(f"{self._place.key}/" if self._place.key else ""):
+            raise MlflowException(f"Invalid artifact path: {path!r}", INVALID_PARAMETER_VALUE)
+        return "" if key == "." else key
 
     # -- writing ------------------------------------------------------------------------------
 
     def log_artifact(self, local_file: str | Path, artifact_path: str | None = None) -> None:
         """Upload a file; where that has to wait, return as if it had been done."""
-        key = posixpath.join(self._root, artifact_path or "", Path(local_file).name)
+        key = posixpath.join(self._key(artifact_path), Path(local_file).name)
         with mlflow_errors():
-            self._uploads.upload(Path(local_file), Place(self._bucket, key))
+            self._uploads.upload(Path(local_file), Place(self._place.bucket, key), self._later)
 
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
-        """Upload a folder; where that has to wait, return as if it had been done."""
+        """Upload a folder; where that has to wait, return as if it had been done.
+
+        Raises:
+            OSError: a file cannot be read; the others are uploaded all the same.
+            MlflowException: no bucket could hold one; likewise.
+        """
+        failed: list[Exception] = []
         top = Path(local_dir)
-        for folder, _, names in os.walk(top):
+        for folder, folders, names in os.walk(top, onerror=failed.append):
             inside = Path(folder).relative_to(top).as_posix()
             target = posixpath.normpath(posixpath.join(artifact_path or "", inside))
             for name in names:
-                self.log_artifact(Path(folder, name), "" if target == "." else target)
+                try:
+                    self.log_artifact(Path(folder, name), "" if target == "." else target)
+                except (OSError, MlflowException) as error:
+                    failed.append(error)
+            for name in folders:
+                if Path(folder, name).is_symlink():
+                    _log.warning("Not logged: %s is a link to a folder.", Path(folder, name))
+        for other in failed[1:]:
+            _log.warning("Not logged: %s", other)
+        if failed:
+            raise failed[0]
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a file or a folder, and what still waits to be sent there."""
-        super().delete_artifacts(artifact_path)
-        key = posixpath.join(self._root, artifact_path or "").rstrip("/")
-        for kept in self._uploads.waiting(self._bucket, key):
-            if f"{kept.place.key}/".startswith(f"{key}/"):
-                self._uploads.forget(kept)
+        key = self._key(artifact_path)
+        with mlflow_errors():
+            for entry in [*self._below(key), Entry(key, "", 0)]:
+                if entry.key:
+                    self._bucket.delete(entry.key)
+        for kept in self._waiting(key):
+            self._uploads.forget(kept)
 
     # -- reading ------------------------------------------------------------------------------
 
-    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        waiting = self._waiting_in(path)  # first: what is sent meanwhile is then in the bucket
-        found = {info.path: info for info in super().list_artifacts(path)}
-        return sorted({**found, **waiting}.values(), key=lambda info: info.path)
+    def _below(self, key: str) -> Iterator[Entry]:
+        return self._bucket.list(f"{key}/" if key else "")
 
-    def _waiting_in(self, path: str | None) -> dict[str, FileInfo]:
-        found = {}
-        start = posixpath.join(self._root, path or "", "")
-        for kept in self._uploads.waiting(self._bucket, start):
-            child, _, deeper = kept.place.key.removeprefix(start).partition("/")
-            shown = posixpath.join(path or "", child)
+    def _waiting(self, key: str) -> list[Kept]:
+        """Return what waits to be sent to a key or below it."""
+        every = self._uploads.waiting(self._place.bucket, key)
+        return [kept for kept in every if not key or f"{kept.place.key}/".startswith(f"{key}/")]
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        key = self._key(path)
+        found: dict[str, FileInfo] = {}
+        waiting = self._waiting(key)  # first: what is sent meanwhile is then in the bucket
+        with mlflow_errors():
+            sizes = {entry.key: entry.size for entry in self._below(key)}
+        for kept in waiting:
             with suppress(FileNotFoundError):  # it has just been sent
-                size = None if deeper else kept.content.stat().st_size
-                found[shown] = FileInfo(shown, bool(deeper), size)
-        return found
+                sizes[kept.place.key] = kept.content.stat().st_size
+        start = f"{key}/" if key else ""
+        for each, size in sizes.items():
+            child, _, deeper = each.removeprefix(start).partition("/")
+            if each != key:
+                shown = posixpath.join(path or "", child)
+                found[shown] = FileInfo(shown, bool(deeper), None if deeper else size)
+        return sorted(found.values(), key=lambda info: str(info.path))
+
+    def get_local_path(self, artifact_path: str) -> str | None:
+        """Return where an artifact in a folder lies; None for any other bucket."""
+        path = self._bucket.local_path(self._key(artifact_path))
+        if path is not None and not path.exists():
+            raise _missing(artifact_path)
+        return None if path is None else str(path)
+
+    def download_artifacts(self, artifact_path: str, dst_path: str | None = None) -> str:
+        """Bring artifacts to this disk, and return where they are; those in a folder are there."""
+        if dst_path is None and not self._waiting(self._key(artifact_path)):
+            there = self.get_local_path(artifact_path)
+            if there is not None:
+                return there
+        return str(super().download_artifacts(artifact_path, dst_path))
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        key = posixpath.join(self._root, remote_file_path)
-        for kept in self._uploads.waiting(self._bucket, key):
+        key = self._key(remote_file_path)
+        for kept in self._waiting(key):
             if kept.place.key == key:
                 with suppress(FileNotFoundError):  # it has just been sent
                     shutil.copyfile(kept.content, local_path)
                     return
-        super()._download_file(remote_file_path, local_path)
+        with mlflow_errors():
+            try:
+                self._bucket.fetch(key, Path(local_path))
+            except ObjectNotFoundError:
+                raise _missing(remote_file_path) from None
+
+
+def _missing(path: str) -> MlflowException:
+    return MlflowException(f"No such artifact: {path!r}", RESOURCE_DOES_NOT_EXIST)

@@ -24,10 +24,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 def outboxes(bucket_uri: str | None = None) -> list[Path]:
     """Return the folders under which working copies lie, all or a bucket's, the usual one first."""
     below = "" if bucket_uri is None else bucket_uri.replace("://", "-").replace("/", "-")
-    return [root / "outbox" / below for root in (state_folder(), *_spare_roots())]
+    return [root / "outbox" / below for root in (state_folder(), *spare_roots())]
 
 
-def _spare_roots() -> list[Path]:
+def spare_roots() -> list[Path]:
+    """Return the folders for where the disk of the state folder is full, one may be in memory."""
     # One of each state folder's own, so that no user and no test meets another's.
     name = f"kaggleops-{hashlib.sha256(str(state_folder()).encode()).hexdigest()[:12]}"
     memory = Path("/dev/shm")  # noqa: S108 - Linux's file system in memory
@@ -43,7 +44,7 @@ def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
     done with it raises an error, nothing of it stays.
     """
     started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    folder = _make_private(outbox) / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder = make_private(outbox) / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
     with ExitStack() as undo:
         undo.callback(remove, folder)
@@ -53,7 +54,7 @@ def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
         undo.pop_all()
 
 
-def _make_private(folder: Path) -> Path:
+def make_private(folder: Path) -> Path:
     """Make a folder that only this user can enter, its parents too where they are missing."""
     for each in (folder, *folder.parents):
         if each.name.startswith("kaggleops-"):

@@ -7,6 +7,7 @@ made aside and renamed, so whenever the process is killed, the file is kept whol
 
 import fcntl
 import json
+import os
 import shutil
 import time
 import uuid
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 from kaggleops.bucket import Version
 from kaggleops.platforms.folders import state_folder
+from kaggleops.tracking.places import make_private, spare_roots
 
 _CONTENT = "content"
 _MANIFEST = "manifest.json"
@@ -27,13 +29,13 @@ _UNFINISHED = "."
 
 
 class Place(NamedTuple):
-    """Where an artifact belongs."""
+    """Where an artifact belongs: the bucket's address, and the key in it."""
 
     bucket: str
     key: str
 
     def __str__(self) -> str:
-        return f"gs://{self.bucket}/{self.key}"
+        return f"{self.bucket}/{self.key}"
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class Spool:
 
     def __init__(self, home: Path) -> None:
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        unlocked = home / (_UNFINISHED + name)
-        unlocked.mkdir(parents=True)
+        unlocked = make_private(home) / (_UNFINISHED + name)
+        unlocked.mkdir(mode=0o700)
         self._owner = (unlocked / _OWNER).open("w")
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         self.folder = unlocked.rename(home / name)
@@ -93,10 +95,12 @@ class Spool:
         unfinished = self.folder / (_UNFINISHED + name)
         logged_ms = time.time_ns() // 1_000_000
         try:
-            unfinished.mkdir()
-            shutil.copyfile(file, unfinished / _CONTENT)
+            unfinished.mkdir(mode=0o700)
+            with file.open("rb") as content, _private(unfinished / _CONTENT) as copy:
+                shutil.copyfileobj(content, copy, 1 << 20)
             manifest = {**place._asdict(), "replaces": replaces, "logged_ms": logged_ms}
-            (unfinished / _MANIFEST).write_text(json.dumps(manifest))
+            with _private(unfinished / _MANIFEST) as written:
+                written.write(json.dumps(manifest).encode())
             folder = unfinished.rename(self.folder / name)
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -113,9 +117,17 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def spools_of(bucket_uri: str) -> Path:
-    """Return the folder of the spools of the runs that are tracked in a bucket."""
-    return state_folder() / "artifacts" / bucket_uri.replace("://", "-").replace("/", "-")
+def _private(file: Path) -> BinaryIO:
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def spools_of(bucket_uri: str) -> list[Path]:
+    """Return the folders of the spools of the runs that are tracked in a bucket, the usual first.
+
+    The others are for where its disk is full.
+    """
+    below = bucket_uri.replace("://", "-").replace("/", "-")
+    return [root / "artifacts" / below for root in (state_folder(), *spare_roots())]
 
 
 @dataclass(frozen=True)
@@ -135,9 +147,9 @@ def found_spools(bucket_uri: str) -> Iterator[list[Found]]:
     Args:
         bucket_uri: the bucket that the runs are tracked in.
     """
-    home = spools_of(bucket_uri)
     with ExitStack() as locks:
-        folders = sorted(_finished(home)) if home.is_dir() else []
+        homes = [home for home in spools_of(bucket_uri) if home.is_dir()]
+        folders = sorted(folder for home in homes for folder in _finished(home))
         spools = [found for folder in folders if (found := _found(folder, locks))]
         yield spools
         for spool in spools:
@@ -168,7 +180,8 @@ def _kept_in(folder: Path) -> list[Kept]:
             manifest = json.loads((each / _MANIFEST).read_text())
         except FileNotFoundError:
             continue  # its process has just sent it
-        place = Place(manifest["bucket"], manifest["key"])
+        bucket = manifest["bucket"]  # of Cloud Storage, until 2026-11 its name alone
+        place = Place(bucket if "://" in bucket else f"gs://{bucket}", manifest["key"])
         kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
     return sorted(kept, key=lambda each: each.logged_ms)
 
