@@ -7,6 +7,8 @@ ON_GCS = pytest.mark.parametrize(
 )
 """For a test that starts processes, and takes seconds: a folder's turn is among the slow ones."""
 
+EVERY_DIALECT = pytest.mark.parametrize("bucket", ["directory", "gcs", "testbench"], indirect=True)
+
 BOTH_DIALECTS = pytest.mark.parametrize("gcs_server", ["service", "testbench"], indirect=True)
 """For a flow from end to end: once more where refusals are worded and timed as Google's own
 storage-testbench does it, in buckets that keep old generations."""

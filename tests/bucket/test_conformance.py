@@ -19,8 +19,9 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     open_bucket,
 )
+from tests.buckets import EVERY_DIALECT
 
-pytestmark = pytest.mark.parametrize("bucket", ["directory", "gcs", "testbench"], indirect=True)
+pytestmark = EVERY_DIALECT
 
 AWKWARD = [
     "images\\1.png",

@@ -13,6 +13,7 @@ from kaggleops.backends.runpod import log
 from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli import main
 from kaggleops.tracking import session
+from tests.buckets import EVERY_DIALECT
 from tests.fakes.gcs_server import GcsServer
 
 
@@ -70,6 +71,7 @@ def world(bucket: Bucket) -> World:
     return World(bucket, runs)
 
 
+@EVERY_DIALECT
 def test_one_persons_runs_with_all_that_belongs_to_them(
     world: World, request: pytest.FixtureRequest
 ) -> None:

@@ -12,6 +12,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.tracking.artifacts import BucketArtifactRepository
+from tests.buckets import EVERY_DIALECT
 from tests.fakes.gcs_server import GcsServer
 from tests.tracking.scenario import tree
 
@@ -59,6 +60,7 @@ def keys(bucket: Bucket) -> list[str]:
     return [entry.key.partition("/artifacts/")[2] for entry in bucket.list("artifacts/")]
 
 
+@EVERY_DIALECT
 def test_a_folder_of_awkward_names_comes_back(
     repository: ArtifactRepository, bucket: Bucket, folder: Path, tmp_path: Path
 ) -> None:

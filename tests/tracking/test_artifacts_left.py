@@ -8,6 +8,7 @@ import pytest
 
 from kaggleops.tracking import artifact_uploads
 from kaggleops.tracking.artifact_outbox import send_kept_artifacts
+from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 
@@ -220,6 +221,7 @@ def test_a_forked_child_leaves_its_parents_files_alone(
     assert not left(state_folder)
 
 
+@BOTH_DIALECTS
 def test_several_processes_lose_nothing_while_half_of_all_requests_fail(
     server: GcsServer, state_folder: Path
 ) -> None:

@@ -13,6 +13,7 @@ from kaggleops.bucket import Bucket
 from kaggleops.mlruns import EntityStore, Kind, run
 from kaggleops.mlruns.folder import write_folder
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import EVERY_DIALECT
 
 from .scenario import picture, play, tree
 
@@ -33,6 +34,7 @@ def test_it_answers_as_the_file_store_does(machines: Machines, file_store: FileS
     assert picture(store) == picture(file_store)
 
 
+@EVERY_DIALECT
 def test_another_machine_sees_the_same(machines: Machines, file_store: FileStore) -> None:
     store = machines()
     play(file_store)

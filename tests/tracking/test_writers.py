@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
-from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
 
 from .processes import train
@@ -53,7 +52,11 @@ def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
         server.fail(kind, times=None, probability=0.0436, seed=seed + number)
 
 
-@ON_GCS
+@pytest.mark.parametrize(
+    "bucket",
+    ["gcs", "testbench", pytest.param("directory", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_eight_processes_log_a_thousand_points_each(
     tracking_uri: str, state_folder: Path, machines: Machines, failing: None
 ) -> None:
