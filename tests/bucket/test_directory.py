@@ -186,6 +186,10 @@ def test_no_link_leads_out_of_the_bucket(bucket: Bucket, root: Path, tmp_path: P
             with pytest.raises(BucketError, match="by a link"):
                 use(key)
         with pytest.raises(BucketError, match="by a link"):
+            bucket.fetch(key, tmp_path / "fetched")
+        with pytest.raises(BucketError, match="by a link"):
+            bucket.local_path(key)
+        with pytest.raises(BucketError, match="by a link"):
             bucket.write(key, b"mine", expected=ABSENT)
     assert list(bucket.list()) == []
     assert list(bucket.list("folder/")) == []

@@ -82,12 +82,12 @@ class DirectoryBucket(Bucket):
     def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
         """Copy without a lock; a file that is overwritten in place meanwhile is copied again."""
         doing = f"fetching {self.object_uri(key)}"
-        check_key(key, doing)
+        path = self._path(key, doing)
         with made(into) as part:
             for _ in range(10):
                 part.seek(0)
                 part.truncate()
-                version = self._copy(key, part, doing)
+                version = self._copy(path, part, doing)
                 part.seek(0)
                 right = listed.crc32c if listed and listed.version == version else ""
                 if right and crc32c(part) != right:
@@ -99,18 +99,16 @@ class DirectoryBucket(Bucket):
     @contextmanager
     def on_disk(self, entry: Entry) -> Iterator[Path]:
         """Yield the file itself."""
-        yield self._root / entry.key
+        yield self._path(entry.key, f"reading {self.object_uri(entry.key)}")
 
     def local_path(self, key: str) -> Path:
         """Return it, whether or not something is there."""
-        if key:
-            check_key(key, f"looking for {self.object_uri(key)}")
-        return self._root / key
+        return self._path(key, f"looking for {self.object_uri(key)}") if key else self._root
 
-    def _copy(self, key: str, into: BinaryIO, doing: str) -> Version | None:
+    def _copy(self, path: Path, into: BinaryIO, doing: str) -> Version | None:
         """Copy an object's content and return its version; None if it has changed meanwhile."""
         with self._explained(doing):
-            file = _open(self._root / key)
+            file = _open(path)
             if file is None:
                 self._require_root(doing)
                 raise ObjectNotFoundError(doing, "there is no such object")

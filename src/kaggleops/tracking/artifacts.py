@@ -185,7 +185,8 @@ class BucketArtifactRepository(ArtifactRepository):
 
     def get_local_path(self, artifact_path: str) -> str | None:
         """Return where an artifact in a folder lies; None for any other bucket."""
-        path = self._bucket.local_path(self._key(artifact_path))
+        with mlflow_errors():
+            path = self._bucket.local_path(self._key(artifact_path))
         if path is not None and not path.exists():
             raise _missing(artifact_path)
         return None if path is None else str(path)
