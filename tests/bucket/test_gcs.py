@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     open_bucket,
 )
+from kaggleops.bucket.gcs_client import connect
+from kaggleops.bucket.gcs_faults import Patience
 from tests.bucket.gcs_uses import LARGE, USES
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.wire import HttpServer, Response
 
 
 @pytest.fixture
@@ -149,9 +153,8 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         assert "gcloud auth application-default login" in e.value.hint
 
 
-def test_credentials_that_have_expired(
-    server: GcsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def sign_in_at(token_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let there be a service account's key."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -161,13 +164,38 @@ def test_credentials_that_have_expired(
         "type": "service_account",
         "client_email": "runner@project.iam.gserviceaccount.com",
         "private_key": key.decode(),
-        # The fake refuses it with a 400, as Google does a withdrawn key.
-        "token_uri": f"{server.url}/token",
+        "token_uri": token_uri,
     }
     file = tmp_path / "key.json"
     file.write_text(json.dumps(account))
-    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+
+
+def test_a_page_in_a_tokens_place_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = Response(200, [("Content-Type", "text/html")], b"<html>Log in</html>")
+    elsewhere = Response(302, [("Location", "/login")])
+    token = Response(200, [], json.dumps({"access_token": "t", "expires_in": 3600}).encode())
+    told = iter([page, elsewhere, token])
+    server = HttpServer(lambda request: (next(told), "whole"))
+    try:
+        sign_in_at(f"{server.url}/token", monkeypatch, tmp_path)
+        client = connect()
+        refresh = partial(client._credentials.refresh, client._http._auth_request)
+        Patience(5)(refresh)()
+        assert client._credentials.token == "t"
+        assert next(told, None) is None
+    finally:
+        server.stop()
+
+
+def test_credentials_that_have_expired(
+    server: GcsServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The fake refuses it with a 400, as Google does a withdrawn key.
+    sign_in_at(f"{server.url}/token", monkeypatch, tmp_path)
     with pytest.raises(AccessDeniedError, match="the Google credentials were refused") as e:
         open_bucket("gs://ours", patience=5).read("k")
     assert "They may have expired" in e.value.hint

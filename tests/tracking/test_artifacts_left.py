@@ -221,6 +221,31 @@ def test_a_forked_child_leaves_its_parents_files_alone(
     assert not left(state_folder)
 
 
+def test_a_proxy_between_a_training_and_its_bucket_ends_nothing(
+    server: GcsServer, state_folder: Path
+) -> None:
+    script = retrying("""
+    mlflow.set_experiment("another")
+    for number in range(2):
+        with mlflow.start_run(run_name=f"{number}"):
+            mlflow.log_metric("loss", number)
+            mlflow.log_artifact(file(f"{number}.txt", str(number)))
+            assert mlflow.artifacts.load_text(mlflow.get_artifact_uri(f"{number}.txt"))
+    say(f"{len(mlflow.search_runs(experiment_names=['another']))} runs")
+    """)
+    faults = [
+        server.fail(kind, times=None, probability=0.05, seed=seed)
+        for seed, kind in enumerate(("page", "redirect", "garbled"))
+    ]
+    ended = train(script, URI, state_folder)
+    assert ended.code == 0, ended.errors
+    assert "2 runs" in ended.output
+    assert sum(fault.hits for fault in faults) > 1
+    server.heal()
+    push(state_folder)
+    assert artifacts(server) == {f"{number}.txt": str(number).encode() for number in range(2)}
+
+
 @BOTH_DIALECTS
 def test_several_processes_lose_nothing_while_half_of_all_requests_fail(
     server: GcsServer, state_folder: Path

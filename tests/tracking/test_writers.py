@@ -48,8 +48,9 @@ def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
     seed = int(os.environ.get("KAGGLEOPS_TEST_SEED", random.randrange(10**6)))
     print(f"KAGGLEOPS_TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
     # Each is asked in turn, so together they strike one request in five.
-    for number, kind in enumerate([503, 429, "reset", "lost-response", "truncate"]):
-        server.fail(kind, times=None, probability=0.0436, seed=seed + number)
+    kinds = [503, 429, "reset", "lost-response", "truncate", "page", "redirect", "garbled"]
+    for number, kind in enumerate(kinds):
+        server.fail(kind, times=None, probability=0.0275, seed=seed + number)
 
 
 @pytest.mark.parametrize(

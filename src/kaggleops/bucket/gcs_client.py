@@ -23,7 +23,7 @@ def connect() -> Any:
     # Half a second, which whoever only opens a bucket need not wait for.
     from google.cloud import storage
 
-    from kaggleops.bucket.gcs_answers import CloudStorageAdapter
+    from kaggleops.bucket.gcs_answers import CloudStorageAdapter, GoogleAdapter
 
     # Without a project, which only creating buckets needs: a Colab login has none, and the client
     # would refuse it.
@@ -34,6 +34,9 @@ def connect() -> Any:
     if not getattr(session, "is_mtls", False):
         session.mount("https://", CloudStorageAdapter(pool_maxsize=32))
         session.mount("http://", CloudStorageAdapter(pool_maxsize=32))
+        tokens = session._auth_request.session
+        tokens.mount("https://", GoogleAdapter(max_retries=3))
+        tokens.mount("http://", GoogleAdapter(max_retries=3))
     return client
 
 
