@@ -365,6 +365,8 @@ class _Fetching:
     def _right(self) -> set[str]:
         """Return the checksum that the content must have: one, or else none is right."""
         told = set(re.findall(r"crc32c=([^,\s]+)", self._headers.get("X-Goog-Hash", "")))
+        if self._listed and int(self.version) < (generation_of(self._listed.version) or 0):
+            return set()  # a cache has answered: a listing is never of the future
         if self._listed and self._listed.crc32c and self._listed.version == self.version:
             told = told & {self._listed.crc32c} if told else {self._listed.crc32c}
         return told
