@@ -187,10 +187,39 @@ def test_faults_that_pass_are_waited_for(gcs_server: GcsServer, project: Project
     gcs_server.create_bucket("b-1")
     for number in range(8):
         gcs_server.put("b-1", f"p/{number}", b"content")
-    for kind in (503, "reset", "truncate"):
+    for kind in (503, "reset", "truncate", "page", "redirect"):
         gcs_server.fail(kind, op="objects.get_media")
+    for kind in ("page", "garbled"):
+        gcs_server.fail(kind, op="objects.list")
     fetch(project.declare(p={"source": "gs://b-1/p"}))
     assert set(project.files().values()) == {b"content"}
+
+
+def test_many_small_files_come_right_through_a_proxy(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    gcs_server.create_bucket("b-1")
+    for number in range(150):
+        gcs_server.put("b-1", f"p/{number}", b"content")
+    pages = [
+        gcs_server.fail(kind, op="objects.get_media", times=5, probability=0.2, seed=seed)
+        for seed, kind in enumerate(("page", "redirect"))
+    ]
+    fetch(project.declare(p={"source": "gs://b-1/p"}))
+    assert list(project.files().values()) == [b"content"] * 150
+    assert [page.hits for page in pages] == [5, 5]
+
+
+def test_a_bucket_that_keeps_old_generations_still_has_what_was_locked(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    gcs_server.create_bucket("b-1", versioned=True)
+    gcs_server.put("b-1", "p/x", b"locked")
+    manifest = project.declare(p={"source": "gs://b-1/p"})
+    lock(manifest)
+    gcs_server.put("b-1", "p/x", b"newer")
+    fetch(manifest)
+    assert project.files() == {"p/x": b"locked"}
 
 
 def test_what_is_stored_compressed_comes_as_it_is_stored(

@@ -68,6 +68,8 @@ def download(
     """
     from google.api_core.exceptions import from_http_response
 
+    from kaggleops.bucket.gcs_answers import ForeignAnswerError
+
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1]}"
@@ -81,6 +83,8 @@ def download(
     ) as answer:
         if not answer.ok:
             raise from_http_response(answer)
+        if span is not None and answer.status_code != 206:
+            raise ForeignAnswerError("a whole for a part", response=answer)
         begun(answer.headers)
         for piece in answer.raw.stream(_PIECE, decode_content=False):
             into.write(piece)
