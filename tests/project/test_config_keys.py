@@ -31,10 +31,10 @@ def _check(folder: Path, command: str, overrides: str, **parameters: str) -> Non
     ("overrides", "parameters", "said"),
     [
         ("modle=tiny", {}, "there is no key modle. Did you mean model?"),
-        ("trainer.epoch=3", {}, "there is no key trainer.epoch. Did you mean trainer.epochs"),
+        ("trainer.epoch=3", {}, "there is no key trainer.epoch. Did you mean trainer.epochs?"),
         ("~trainer.epoch", {}, "there is no key trainer.epoch"),
         ("zzz.zzz=3", {}, "There are: "),
-        ("", {"model": "tyni"}, "there is no model 'tyni'. Did you mean tiny?"),
+        ("", {"model": "tinny"}, "there is no model 'tinny'. Did you mean tiny?"),
         ("trainer=zzz", {}, "there is no trainer 'zzz'. Choose one of: default, fast"),
         ("trainer.epochs=[3", {}, "trainer.epochs"),
     ],

@@ -55,7 +55,7 @@ def check_config_keys(
     try:
         for tried in ([], chosen, given):
             composed = _compose(place, tried)
-            known = [*_flat(composed), *_groups(place.parent)]
+            known = list(dict.fromkeys([*_flat(composed), *_groups(place.parent)]))
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = list(error.options or [])
@@ -67,7 +67,9 @@ def check_config_keys(
             return  # it cannot be composed without the overrides, either
         for key in _keys(given):
             if key not in known:
-                hint = did_you_mean(key, known) or f"There are: {', '.join(_beside(key, known))}."
+                beside = _beside(key, known)
+                hint = did_you_mean(key, beside) or did_you_mean(key, known)
+                hint = hint or f"There are: {', '.join(beside)}."
                 raise UsageError(doing, f"there is no key {key}", hint) from None
         raise UsageError(doing, re.sub(r"\s+", " ", str(error)).strip()) from None
 
@@ -144,4 +146,4 @@ def _groups(config: Path) -> Iterator[str]:
 def _beside(key: str, known: list[str]) -> list[str]:
     above = key.rpartition(".")[0]
     found = [name for name in known if name.rpartition(".")[0] == above]
-    return list(dict.fromkeys(found or [name for name in known if "." not in name]))
+    return found or [name for name in known if "." not in name]
