@@ -28,7 +28,7 @@ _NOT_INHERITED = re.compile(
     TRACE\w* | CURL_VERBOSE)""",
     re.VERBOSE,
 )
-_PERSONAL = re.compile(r"GIT_(ASKPASS|SSH.*|CONFIG.*)|SSH_ASKPASS|NETRC")
+_PERSONAL = re.compile(r"GIT_(ASKPASS|SSH.*|SSL_(CERT|KEY).*|CONFIG.*)|SSH_ASKPASS|NETRC")
 """What can hold or fetch this person's credentials."""
 
 _FIXED = (
