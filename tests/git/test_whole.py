@@ -97,7 +97,7 @@ def test_a_filter_finds_what_it_needs_where_the_commit_came_from(
     toy.git("remote", "add", "origin", NOWHERE)
     config = tmp_path / "gitconfig"
     config.write_text(
-        '[filter "large"]\n smudge = git config remote.origin.url\n required = true\n'
+        '[filter "large"]\n smudge = git config remote.origin.url\n clean = cat\n required = true\n'
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     copy = clone(find_commit(toy.folder), tmp_path / "copy")

@@ -106,9 +106,9 @@ def test_a_project_without_hydra_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", [[], ["-b", "manual"]])
 def test_no_run_is_made(hydra_project: Repository, tmp_path: Path, backend: list[str]) -> None:
     options = ("run", *backend, "--bucket", tmp_path / "bucket")
-    done = kaggleops_here(*options, "rl=2", cwd=hydra_project.folder)
+    done = kaggleops_here(*options, "lrr=2", cwd=hydra_project.folder)
     assert done.code == 2
-    assert "there is no key rl. Did you mean lr?" in done.error
+    assert "there is no key lrr. Did you mean lr?" in done.error
     assert not (tmp_path / "bucket").exists()
 
 

@@ -211,24 +211,29 @@ def _in_a_fork(do: Callable[[], object]) -> Any:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("backend", [[], ["-b", "manual"]])
-def test_a_user_without_a_name_can_run(
-    toy: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: list[str]
-) -> None:
+def test_a_user_without_a_name_can_run(monkeypatch: pytest.MonkeyPatch, backend: list[str]) -> None:
     """As in a container that is started with `--user 4321`."""
-    toy.write(MLproject="entry_points:\n  main:\n    command: 'echo of $LOGNAME'\n")
-    toy.commit("Train nothing")
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)  # git asks what the real user may do
+        monkeypatch.setenv("HOME", name)
+        monkeypatch.setenv("KAGGLEOPS_HOME", str(folder / "home"))
+        toy = Repository(folder / "toy")
+        toy.write(MLproject="entry_points:\n  main:\n    command: 'echo of $LOGNAME'\n")
+        toy.commit("Train nothing")
+        options = (*backend, "--bucket", folder / "b", "--json")
 
-    def run() -> object:
-        os.setreuid(4321, 0)  # it may still read what this process was started from
-        done = kaggleops_here("run", *backend, "--bucket", tmp_path / "b", "--json", cwd=toy.folder)
-        return done.code, done.errors, json.loads(done.output or "{}").get("run_id")
+        def run() -> object:
+            os.setreuid(4321, 0)  # it may still read what this process was started from
+            done = kaggleops_here("run", *options, cwd=toy.folder)
+            return done.code, done.errors, json.loads(done.output or "{}").get("run_id")
 
-    code, errors, run_id = _in_a_fork(run)
-    assert code == 0, errors
-    client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/b/mlruns")
-    assert client.get_run(run_id).data.tags["mlflow.user"] == "4321"
+        code, errors, run_id = _in_a_fork(run)
+        assert code == 0, errors
+        client = mlflow.MlflowClient(f"bucket+file://{folder}/b/mlruns")
+        assert client.get_run(run_id).data.tags["mlflow.user"] == "4321"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

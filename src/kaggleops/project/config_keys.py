@@ -67,11 +67,10 @@ def check_config_keys(
             return  # it cannot be composed without the overrides, either
         for key in _keys(given):
             if key not in known:
-                beside = _beside(key, known)
-                hint = did_you_mean(key, beside) or did_you_mean(key, known)
-                hint = hint or f"There are: {', '.join(beside)}."
+                hint = did_you_mean(key, known) or f"There are: {', '.join(_beside(key, known))}."
                 raise UsageError(doing, f"there is no key {key}", hint) from None
-        raise UsageError(doing, re.sub(r"\s+", " ", str(error)).strip()) from None
+        said = re.sub(r"\s+", " ", str(error)).strip()
+        raise UsageError(doing, f"it cannot take {shlex.join(given)}: {said}") from None
 
 
 def _configuration(folder: Path, command: str) -> Path | None:
