@@ -88,6 +88,23 @@ def test_a_bundle_with_a_history_is_read_too(toy: Repository, tmp_path: Path) ->
     assert (commit.repository / "version.txt").read_text() == "second"
 
 
+def test_a_filter_finds_what_it_needs_where_the_commit_came_from(
+    toy: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git LFS asks the remote `origin`."""
+    toy.write(**{".gitattributes": "*.big filter=large\n", "model.big": "pointer"})
+    toy.commit("A large file")
+    toy.git("remote", "add", "origin", NOWHERE)
+    config = tmp_path / "gitconfig"
+    config.write_text(
+        '[filter "large"]\n smudge = git config remote.origin.url\n clean = cat\n required = true\n'
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    copy = clone(find_commit(toy.folder), tmp_path / "copy")
+    assert (copy / "model.big").read_text().strip() == str(toy.folder)
+    assert Repository.at(copy).git("remote", "get-url", "origin") == NOWHERE
+
+
 # -- shallow, partial and damaged repositories --------------------------------------------------
 
 

@@ -1,14 +1,21 @@
 """`kaggleops run`: a commit, run by MLflow from a fresh clone, its run in the bucket."""
 
 import json
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
 from kaggleops.bucket import Bucket
+from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.machine import user_name
 from tests.buckets import ON_GCS
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 
@@ -184,3 +191,64 @@ def test_json_is_all_there_is_on_stdout(toy: Repository, tmp_path: Path) -> None
     done = kaggleops("run", "--bucket", tmp_path / "bucket", "--json", cwd=toy.folder)
     assert json.loads(done.output)["run_id"]
     assert "training" in done.errors
+
+
+def _in_a_fork(do: Callable[[], object]) -> Any:
+    """Do something in a child process and return what it comes to."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writing, json.dumps(do()).encode())
+        except BaseException:  # noqa: BLE001 - whatever it is, the test shows it
+            traceback.print_exc()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        result = told.read()
+    os.waitpid(child, 0)
+    return json.loads(result)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("backend", [[], ["-b", "manual"]])
+def test_a_user_without_a_name_can_run(monkeypatch: pytest.MonkeyPatch, backend: list[str]) -> None:
+    """As in a container that is started with `--user 4321`."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)  # git asks what the real user may do
+        monkeypatch.setenv("HOME", name)
+        monkeypatch.setenv("KAGGLEOPS_HOME", str(folder / "home"))
+        toy = Repository(folder / "toy")
+        toy.write(MLproject="entry_points:\n  main:\n    command: 'echo of $LOGNAME'\n")
+        toy.commit("Train nothing")
+        options = (*backend, "--bucket", folder / "b", "--json")
+
+        def run() -> object:
+            os.setreuid(4321, 0)  # it may still read what this process was started from
+            done = kaggleops_here("run", *options, cwd=toy.folder)
+            return done.code, done.errors, json.loads(done.output or "{}").get("run_id")
+
+        code, errors, run_id = _in_a_fork(run)
+        assert code == 0, errors
+        client = mlflow.MlflowClient(f"bucket+file://{folder}/b/mlruns")
+        assert client.get_run(run_id).data.tags["mlflow.user"] == "4321"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("home", ["/", None])
+def test_a_user_without_a_home_has_a_state_folder(
+    monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "KAGGLEOPS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+
+    def look() -> object:
+        os.environ.pop("HOME", None)
+        os.environ.update({"HOME": home} if home else {})
+        os.setuid(4321)
+        return str(state_folder()), user_name()
+
+    assert _in_a_fork(look) == [f"{tempfile.gettempdir()}/kaggleops-4321", "4321"]

@@ -55,8 +55,7 @@ def clone(commit: Commit, folder: Path) -> Path:
     git(commit.repository, "clone", *options, source, str(folder), config=LOCAL)
     if not has_commit(folder, commit.sha):  # a shallow repository gives out its branches only
         git(folder, *_ONE, source, commit.sha, config=LOCAL)
-    git(folder, "config", "--remove-section", "remote.origin")
-    _check_out(folder, commit.sha, commit.origin)
+    _check_out(folder, commit.sha, source, commit.origin)
     _add_submodules(folder, commit.repository, None, remote_address(commit.repository) or source)
     return folder
 
@@ -207,12 +206,23 @@ def _init(folder: Path, sha: str, *options: str) -> None:
     git(folder, "init", "--quiet", "--template=", f"--object-format={kind}", *options)
 
 
-def _check_out(folder: Path, sha: str, url: str) -> None:
+def _check_out(folder: Path, sha: str, source: str, url: str) -> None:
+    """Check out a commit that is in a folder, if it is whole.
+
+    Args:
+        folder: which.
+        sha: the commit.
+        source: where it was fetched from; filters (Git LFS) get from there what they need.
+        url: the address to record as `origin`; "" for none.
+    """
     _require_whole(folder, sha)
+    git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+    git(folder, "config", "remote.origin.url", source)
     git(folder, "checkout", "--quiet", "--detach", sha, config=AS_COMMITTED)
     if url:
         git(folder, "config", "remote.origin.url", url)
-        git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+    else:
+        git(folder, "config", "--remove-section", "remote.origin")
 
 
 def _fetched(folder: Path, url: str, version: str) -> Commit:
@@ -220,7 +230,7 @@ def _fetched(folder: Path, url: str, version: str) -> Commit:
     sha = git(folder, "rev-parse", "--verify", "FETCH_HEAD^{commit}")
     if re.fullmatch(r"[0-9a-f]{7,64}", version) and not sha.startswith(version):
         raise GitError(f"fetching {version}", f"it holds commit {sha}, not {version}")
-    _check_out(folder, sha, url)
+    _check_out(folder, sha, url, url)
     return Commit(
         repository=folder,
         sha=sha,
@@ -258,7 +268,7 @@ def _add_submodules(folder: Path, around: Path | None, stored: Path | None, base
             complete(place, sha)
             _init(into, sha)
             git(into, *_ONE, str(place), sha, config=LOCAL)
-            _check_out(into, sha, without_credentials(address))
+            _check_out(into, sha, str(place), without_credentials(address))
             _add_submodules(into, place if around else None, stored, address)
         elif address:
             try:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.addresses import without_credentials
+from kaggleops.redaction import keep
 
 _NOT_INHERITED = re.compile(
     r"""GIT_(?:
@@ -28,7 +29,7 @@ _NOT_INHERITED = re.compile(
     TRACE\w* | CURL_VERBOSE)""",
     re.VERBOSE,
 )
-_PERSONAL = re.compile(r"GIT_(ASKPASS|SSH.*|CONFIG.*)|SSH_ASKPASS|NETRC")
+_PERSONAL = re.compile(r"GIT_(ASKPASS|SSH.*|SSL_(CERT|KEY).*|CONFIG.*)|SSH_ASKPASS|NETRC")
 """What can hold or fetch this person's credentials."""
 
 _FIXED = (
@@ -57,8 +58,6 @@ _HELPER = (
     '"$KAGGLEOPS_GIT_USER" "$KAGGLEOPS_GIT_PASSWORD"; }; f'
 )
 """A credential helper that knows what this one git process was told."""
-
-_LOGIN = re.compile(r"(?<=://)[^/@\s']+@")
 
 
 class GitError(KaggleOpsError):
@@ -128,8 +127,7 @@ def git(
             f"If you do: git config --global --add safe.directory {folder}",
         )
     if check:
-        said = _LOGIN.sub("", done.stderr.strip())
-        raise GitError(doing, said or f"it failed ({done.returncode})")
+        raise GitError(doing, done.stderr.strip() or f"it failed ({done.returncode})")
     return ""
 
 
@@ -168,7 +166,7 @@ def _login(url: str) -> tuple[dict[str, str], dict[str, str]]:
         return {}, {**settings, f"{scope}.username": unquote(user)}
     login = {
         "KAGGLEOPS_GIT_USER": unquote(user),
-        "KAGGLEOPS_GIT_PASSWORD": unquote(password),
+        "KAGGLEOPS_GIT_PASSWORD": keep(unquote(password)),
     }
     # No helper of the person's is asked, nor told to store what it was not given.
     return login, {**settings, "credential.helper": "", f"{scope}.helper": _HELPER}

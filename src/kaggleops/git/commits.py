@@ -93,12 +93,12 @@ def resolve(repository: Path, version: str) -> str:
     """Return the full hash of what a commit, branch or tag names; "" if it names none."""
     if version.startswith("-"):
         return ""
+    quiet = ("rev-parse", "--verify", "--quiet")
+    if sha := git(repository, *quiet, f"{version}^{{commit}}", check=False):
+        return sha
     # A branch that was fetched and never checked out is known by its remote's name.
-    for name in (version, f"refs/remotes/{_remote(repository)}/{version}"):
-        quiet = ("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-        if sha := git(repository, *quiet, check=False):
-            return sha
-    return ""
+    branch = f"refs/remotes/{_remote(repository)}/{version}^{{commit}}"
+    return git(repository, *quiet, branch, check=False)
 
 
 def subject_of(repository: Path, sha: str) -> str:

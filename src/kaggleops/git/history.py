@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaggleops.git.checkouts import AS_COMMITTED
 from kaggleops.git.command import git
 from kaggleops.git.commits import resolve, subjects_of
 
@@ -119,9 +120,10 @@ def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()
     # Plumbing: no setting of a person changes it.
     tree = ("diff-tree", "-r", "--find-renames", "-l1000")
     ends = (first, second, "--", *paths)
-    stat = git(repository, *tree, "--numstat", "-z", *ends)
+    stat = git(repository, *tree, "--numstat", "-z", *ends, config=AS_COMMITTED)
     patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
-    diff = git(repository, *tree, *patch, "--src-prefix=a/", "--dst-prefix=b/", *ends)
+    both = ("--src-prefix=a/", "--dst-prefix=b/")
+    diff = git(repository, *tree, *patch, *both, *ends, config=AS_COMMITTED)
     return Between(commits, tuple(_numstat(stat)), diff)
 
 

@@ -65,7 +65,7 @@ def _write(
     diff = ("diff-index", "--cached", "--no-renames", "--ignore-submodules=all")
     form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", f"--output={scratch}/patch")
     paths = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
-    git(repository, *diff, *form, *paths, base, environment=apart)
+    git(repository, *diff, *form, *paths, base, environment=apart, config=AS_COMMITTED)
     with file.open("wb" if not prefix else "ab") as all_of_it:
         all_of_it.write((scratch / "patch").read_bytes())
     listed = git(repository, *diff, "--name-only", "-z", base, environment=apart)

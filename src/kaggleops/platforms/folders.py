@@ -1,19 +1,26 @@
 """Where this machine keeps what is ours."""
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
 def state_folder() -> Path:
     """Return the folder for what must outlive a process but not the machine.
 
-    `KAGGLEOPS_HOME` if set, else the XDG state folder (`~/.local/state/kaggleops`). No cache: it
-    may hold what a bucket that cannot be reached has not received yet.
+    `KAGGLEOPS_HOME` if set, else the XDG state folder (`~/.local/state/kaggleops`); where this user
+    has no home or cannot write there (`docker run --user 4321`), one among the temporary files.
+    No cache: it may hold what a bucket that cannot be reached has not received yet.
     """
     if home := os.environ.get("KAGGLEOPS_HOME"):
         return Path(home).expanduser().absolute()
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "kaggleops"
+    with suppress(RuntimeError):  # neither HOME nor an entry in the list of users
+        state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+        there = next((each for each in (state, *state.parents) if each.exists()), state)
+        if os.access(there, os.W_OK):
+            return state / "kaggleops"
+    return Path(tempfile.gettempdir()) / f"kaggleops-{os.getuid()}"
 
 
 def write_private(path: Path, content: str) -> None:

@@ -55,7 +55,7 @@ def check_config_keys(
     try:
         for tried in ([], chosen, given):
             composed = _compose(place, tried)
-            known = [*_flat(composed), *_groups(place.parent)]
+            known = list(dict.fromkeys([*_flat(composed), *_groups(place.parent)]))
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = list(error.options or [])
@@ -69,7 +69,8 @@ def check_config_keys(
             if key not in known:
                 hint = did_you_mean(key, known) or f"There are: {', '.join(_beside(key, known))}."
                 raise UsageError(doing, f"there is no key {key}", hint) from None
-        raise UsageError(doing, re.sub(r"\s+", " ", str(error)).strip()) from None
+        said = re.sub(r"\s+", " ", str(error)).strip()
+        raise UsageError(doing, f"it cannot take {shlex.join(given)}: {said}") from None
 
 
 def _configuration(folder: Path, command: str) -> Path | None:
@@ -144,4 +145,4 @@ def _groups(config: Path) -> Iterator[str]:
 def _beside(key: str, known: list[str]) -> list[str]:
     above = key.rpartition(".")[0]
     found = [name for name in known if name.rpartition(".")[0] == above]
-    return list(dict.fromkeys(found or [name for name in known if "." not in name]))
+    return found or [name for name in known if "." not in name]

@@ -73,5 +73,9 @@ class Overrides:
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
     """Return a question that names what is known and spelled nearly so; "" if nothing is."""
-    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.7)
+    names = list(known)
+    above, dot, last = key.rpartition(".")
+    beside = [name[len(above + dot) :] for name in names if name.rpartition(".")[0] == above]
+    near = [f"{above}{dot}{name}" for name in difflib.get_close_matches(last, beside, cutoff=0.7)]
+    near = near or difflib.get_close_matches(key, names, cutoff=0.7)
     return f"Did you mean {' or '.join(near)}?" if near else ""
