@@ -140,11 +140,16 @@ class RunStore(ExperimentStore):
         return self.get_run(run_id)
 
     def _send_new(self, new: EntityId) -> None:
+        home = self._with_home(new)
+        # At once: another process (a project's entry point, say) may be waiting for it.
+        self._send_now(home, new)
+
+    def _with_home(self, new: EntityId) -> EntityId:
+        """Let a new entity's experiment be sent with it if the bucket does not have that."""
         home = experiment(new.experiment_id)
         if not self._working.in_bucket(home):
             self._working.changed(home)
-        # At once: another process (a project's entry point, say) may be waiting for it.
-        self._send_now(home, new)
+        return home
 
     def update_run_info(
         self, run_id: str, run_status: int, end_time: int | None, run_name: str | None

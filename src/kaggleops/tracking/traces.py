@@ -96,6 +96,7 @@ class TraceStore(LoggedModelStore):
         entity_id = EntityId(Kind.TRACE, experiment_id, trace_id)
         self._working.adopt(entity_id)
         self._working.changed(entity_id)
+        self._with_home(entity_id)
 
     def deprecated_end_trace_v2(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
         with self._changing(self._trace(request_id)):
