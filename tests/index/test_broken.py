@@ -42,12 +42,34 @@ def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(
     world: World,
 ) -> None:
     world.put(HOME)
-    world.put(RUN, {"metrics/loss": b"9999999999999999999 1 0\n"})  # no 64 bits hold that time
+    world.put(RUN, run_name={"no": "name"})
     world.put(OTHER, POINTS)
     refreshed = world.refresh()
     assert refreshed.changed == 2
     assert list(refreshed.problems) == [RUN]
     assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
+
+
+def test_a_number_that_64_bits_do_not_hold_is_shown_as_the_largest_that_they_do(
+    world: World,
+) -> None:
+    world.put(HOME)
+    beyond = 10**19 - 1
+    points = f"1 0.5 {2**63}\n{beyond} 0.25 {-beyond}\n1 0.5 {beyond}\n"
+    world.put(RUN, {"metrics/loss": points.encode(), "tags/a": b"b"})
+    world.put(OTHER, POINTS)
+    refreshed = world.refresh()
+    assert list(refreshed.problems) == [RUN]
+    assert "metrics.step" in refreshed.problems[RUN]
+    large = 2**63 - 1
+    points = f"SELECT timestamp, step FROM metrics WHERE run_uuid = '{RUN.name}' ORDER BY step"
+    assert world.query(points) == [(large, -large - 1), (1, large)]
+    # And so it stays, until it is mended.
+    assert world.refresh().problems == {}
+    assert list(world.index.problems()) == [RUN]
+    world.put(RUN, POINTS)
+    assert world.refresh().changed == 1
+    assert world.index.problems() == {}
 
 
 @pytest.mark.parametrize("home", ["abc", "007", "99999999999999999999"])

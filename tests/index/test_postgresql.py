@@ -13,6 +13,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.index import DatabaseError, Index
+from kaggleops.index.fitting import fit
+from kaggleops.index.tables import TABLES
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml
 from tests.index.corpus import fill, tables
@@ -103,18 +105,69 @@ def test_what_changed_replaces_what_was_there(database: str, store: EntityStore)
 
 def test_what_the_database_does_not_take_is_named(database: str, store: EntityStore) -> None:
     index = Index(database, store)
-    good, long, nul = (run("7", letter * 32) for letter in "abc")
     large = experiment("986543210123456789")
     put(store, experiment("7"))
     put(store, large)
-    put(store, good, tags__a=b"b")
-    put(store, long, params__a=b"x" * 9000)
-    put(store, nul, tags__a=b"a\0b")
     refreshed = index.refresh()
-    assert set(refreshed.problems) == {long, nul, large}
-    assert refreshed.changed == 2
-    assert ask(database, "SELECT run_uuid FROM runs") == [(good.name,)]
+    assert set(refreshed.problems) == {large}
+    assert refreshed.changed == 1
+    assert ask(database, "SELECT experiment_id FROM experiments") == [(7,)]
     index.close()
+
+
+def test_what_a_column_has_no_room_for_is_shown_cut(database: str, store: EntityStore) -> None:
+    index = Index(database, store)
+    good, long, nul, named = (run("7", letter * 32) for letter in "abcd")
+    trace = EntityId(Kind.TRACE, "7", "tr-" + "e" * 32)
+    put(store, experiment("7"))
+    put(store, good, tags__a=b"b")
+    put(store, long, tags__a=b"x" * 8001, params__a="ü".encode() * 9000)
+    put(store, nul, tags__a=b"a\0b")
+    entity = Entity(named, main_file(named, run_name="n" * 300, user_id="u" * 300))
+    store.write(entity, expected=ABSENT)
+    put(store, trace, tags__k=b"v" * 9000)
+    refreshed = index.refresh()
+    assert set(refreshed.problems) == {long, nul, named, trace}
+    assert "params.value, tags.value cut" in refreshed.problems[long]
+    shown = ask(database, "SELECT run_uuid, length(value), value LIKE 'a_b' FROM tags ORDER BY 1")
+    assert shown == [(good.name, 1, False), (long.name, 8000, False), (nul.name, 3, True)]
+    assert ask(database, "SELECT value = repeat('ü', 8000) FROM params") == [(True,)]
+    cut = f"SELECT length(name), length(user_id) FROM runs WHERE run_uuid = '{named.name}'"
+    assert ask(database, cut) == [(250, 256)]
+    assert ask(database, "SELECT length(value) FROM trace_tags") == [(8000,)]
+    # What is shown cut is compared as it is shown, and changes like anything else.
+    put(store, long, tags__a=b"y" * 8001)
+    assert set(index.refresh(full=True).problems) == {long}
+    assert ask(database, "SELECT left(value, 1) FROM tags WHERE length(value) = 8000") == [("y",)]
+    put(store, long, tags__a=b"short")
+    assert index.refresh(full=True).problems == {}
+    assert set(index.problems()) == {nul, named, trace}
+    index.close()
+
+
+def test_every_column_of_every_table_takes_what_was_cut_for_it(
+    database: str, store: EntityStore
+) -> None:
+    Index(database, store).close()
+    engine = sa.create_engine(database)
+    owner = EntityId(Kind.REGISTERED_MODEL, "", "nobody")
+    for owned in {each for of_kind in TABLES.values() for each in of_kind}:
+        kinds = [owned.table.c[name].type.python_type for name in owned.columns]
+        monsters = {str: "ü\0\ud800" * 99_999, int: -(2**99), float: 0.5, bool: True}
+        row = tuple(monsters[kind] for kind in kinds)
+        with engine.begin() as connection:
+            rows, cut = fit(connection, owner, {owned: [row, row]})
+            # The same columns, and none of what they refer to.
+            connection.exec_driver_sql(f"CREATE TABLE copy AS TABLE {owned.name} WITH NO DATA")
+            connection.execute(
+                sa.table("copy", *map(sa.column, owned.columns)).insert(),
+                [dict(zip(owned.columns, held, strict=True)) for held in rows[owned]],
+            )
+            connection.exec_driver_sql("DROP TABLE copy")
+        assert len(rows[owned]) == 1
+        texts = [name for name, kind in zip(owned.columns, kinds, strict=True) if kind is str]
+        assert {f"{owned.name}.{name}" for name in texts} <= set(cut)
+    engine.dispose()
 
 
 def test_a_database_that_does_not_answer_is_one_clear_line(

@@ -10,6 +10,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.index import Index
 from kaggleops.index.database import open_database
+from kaggleops.index.tables import TABLES
 from kaggleops.index.taking import take
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
@@ -149,6 +150,33 @@ def test_a_models_points_wait_for_their_run(world: World) -> None:
     world.refresh()
     assert world.query("SELECT run_id FROM logged_model_metrics") == [(RUN.name,)]
     assert list(world.index.problems()) == [MODEL]
+
+
+@pytest.mark.parametrize("kind", [Kind.TRACE, Kind.LOGGED_MODEL, Kind.RUN, Kind.DATASET])
+def test_what_is_in_the_default_experiment_is_shown_before_that_has_an_object(
+    world: World, kind: Kind
+) -> None:
+    name = {Kind.TRACE: "tr-", Kind.LOGGED_MODEL: "m-"}.get(kind, "") + "e" * 32
+    alone = EntityId(kind, "0", name)
+    table = TABLES[kind][0].name
+    world.put(alone)
+    assert world.refresh().problems == {}
+    assert world.query(f"SELECT experiment_id FROM {table}") == [(0,)]
+    root = f"{world.bucket.artifact_uri}/artifacts"
+    default = "SELECT name, artifact_location, lifecycle_stage FROM experiments"
+    assert world.query(default) == [("Default", f"{root}/0", "active")]
+    # It comes, it goes, and then the last thing in it.
+    world.put(experiment("0"), name="Default", artifact_location="gs://elsewhere/0")
+    world.refresh()
+    assert world.query(default) == [("Default", "gs://elsewhere/0", "active")]
+    world.store.delete(experiment("0"))
+    assert world.refresh().problems == {}
+    assert world.query(f"SELECT experiment_id FROM {table}") == [(0,)]
+    assert world.query(default) == [("Default", f"{root}/0", "active")]
+    world.store.delete(alone)
+    world.refresh()
+    assert world.query(default) == []
+    assert world.index.problems() == {}
 
 
 def test_two_experiments_of_one_name_are_both_shown_until_one_is_renamed(world: World) -> None:

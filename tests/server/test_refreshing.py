@@ -24,7 +24,6 @@ def settings(tmp_path: Path, empty_index: Path) -> Settings:
     (tmp_path / "bucket").mkdir()
     bucket = open_bucket(str(tmp_path / "bucket"))
     Index(index_url, EntityStore(bucket)).refresh()
-    NoticeBoard(index_url).prepare()
     return Settings(bucket.uri, index_url, scratch="")
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -110,8 +109,6 @@ def _refresh(url: str, place: str, *, full: bool) -> None:
     from kaggleops.index import Index
     from kaggleops.mlruns import EntityStore
 
-    # It says that it makes its tables, whoever asked for them.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # In a notebook rich would ask for ipywidgets.
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("Bringing the bucket into the index", total=None)

@@ -1,10 +1,14 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Four tables are ours: which version of each object
+MLflow's migrations make and upgrade the schema. Five tables are ours: which version of each object
 the rows were made of, how far a long run's points are in, how far the bucket's change log has been
-read, and which bucket this is. A database that
-holds anything else than this bucket's index is refused, so that nobody's tracking database is ever
-imported into.
+read, which bucket this is, and what its servers tell each other.
+
+1. All of it is made, or upgraded, in one transaction: whoever is killed meanwhile leaves what was
+   there before, and of several that start at once one makes it while the others wait.
+2. A database that holds anything else than this bucket's index is refused, so that nobody's
+   tracking database is ever imported into. Tables of MLflow's without a row hold nothing: earlier
+   versions left them when they were killed in their first start.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from mlflow.store.db import utils as mlflow_db
+from mlflow.store.db.base_sql_model import Base
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -64,14 +73,30 @@ MARK = sa.Table(
 """Up to where the change log's announcements are in the index (marks.py), and when the bucket was
 last listed (seconds since the epoch). At most one row."""
 
+SERVING = sa.Table(
+    "kaggleops_serving",
+    _OURS,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("looks", sa.BigInteger, nullable=False),
+    sa.Column("notice", sa.Text, nullable=False),
+)
+"""What servers tell each other (server/notices.py). One row: `looks` grows while somebody looks at
+a server that does not refresh the index."""
+
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
 _REPAIR = {
     True: "An index holds nothing that the bucket does not: delete it, and it is made anew.",
     False: "Is it running, and are its address and the password right?",
 }
 
-_BUSY = 20  # seconds for which one waits while another writes to SQLite
+BUSY = 120
+"""Seconds for which one waits while another writes to SQLite: it grants no turns, and an import
+writes nearly all the time."""
+
 _CACHE = 32  # MiB
+_MAKING = 0x6B6167676C656F6D  # "kaggleom": the locks of a database are numbers
+_WITHOUT_CONTENT = ("alembic_", "_alembic_tmp_", "workspaces")
+"""How the tables are called that MLflow's migrations themselves write to."""
 
 
 class DatabaseError(KaggleOpsError):
@@ -102,12 +127,8 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
         problem = f"no database can lie there ({error})"
         raise UsageError("opening the index", problem, _NAME_ONE) from error
     try:
-        _require_ours(engine, bucket_uri, doing)
-        _upgrade(engine)
-        _OURS.create_all(engine)
         with engine.begin() as connection:
-            if connection.scalar(sa.select(INDEX.c.bucket)) is None:
-                connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
+            _make(connection, bucket_uri, doing)
     except KaggleOpsError:
         raise
     except Exception as error:  # MLflow's migrations raise anything
@@ -136,7 +157,7 @@ def versions_of(
 def _engine(url: URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY})
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY})
 
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
@@ -158,25 +179,59 @@ def _engine(url: URL) -> sa.Engine:
     return engine
 
 
-def _require_ours(engine: sa.Engine, bucket_uri: str, doing: str) -> None:
-    tables = set(sa.inspect(engine).get_table_names())
+def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
+    """Make a database this bucket's index, as this version has it, if it is not."""
+    if connection.dialect.name != "sqlite":  # whose transactions are alone from their beginning
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
+    tables = set(sa.inspect(connection).get_table_names())
     if INDEX.name in tables:
-        with engine.begin() as connection:
-            other = connection.scalar(sa.select(INDEX.c.bucket))
+        other = connection.scalar(sa.select(INDEX.c.bucket))
         if other not in (None, bucket_uri):
             raise UsageError(doing, f"it is the index of {other}", "Name another database.")
-    elif tables:
+    elif not _drop_empty(connection, tables):
         problem = "the database holds something else than an index"
         raise UsageError(doing, problem, "Name a new or an empty one.")
+    _migrate(connection)
+    _OURS.create_all(connection)
+    if connection.scalar(sa.select(INDEX.c.bucket)) is None:
+        connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
+    if connection.scalar(sa.select(SERVING.c.id)) is None:
+        connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
 
 
-def _upgrade(engine: sa.Engine) -> None:
-    # An engine of its own: migrations have their own ways with transactions.
-    other = sa.create_engine(engine.url)
-    try:
-        if mlflow_db._get_schema_version(other) is None:
-            mlflow_db._initialize_tables(other)
-        elif mlflow_db._get_schema_version(other) != mlflow_db._get_latest_schema_revision():
-            mlflow_db._upgrade_db(other)
-    finally:
-        other.dispose()
+def _drop_empty(connection: sa.Connection, names: set[str]) -> bool:
+    """Drop the tables of an index that was never filled; return False if they are something else.
+
+    Half a migration cannot be continued in SQLite, and how far one has come is not written down.
+    """
+    expected = {*Base.metadata.tables, *InitialBase.metadata.tables, *_OURS.tables}
+    quote = connection.dialect.identifier_preparer.quote
+    for name in names:
+        if name.startswith(_WITHOUT_CONTENT):
+            continue
+        rows = sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
+        if name not in expected or connection.execute(rows).first():
+            return False
+    cascade = "" if connection.dialect.name == "sqlite" else " CASCADE"
+    for name in names:
+        connection.exec_driver_sql(f"DROP TABLE {quote(name)}{cascade}")
+    return True
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """Bring MLflow's tables to where its newest migration has them."""
+    # Not MLflow's own function, which opens connections, and so transactions, of its own.
+    config = mlflow_db._get_alembic_config("")
+    script = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_heads()
+    if set(current) == set(script.get_heads()):
+        return
+    if not current:
+        InitialBase.metadata.create_all(connection)
+    with EnvironmentContext(
+        config, script, fn=lambda revision, _: script._upgrade_revs("heads", revision)
+    ) as environment:
+        environment.configure(
+            connection=connection, target_metadata=Base.metadata, render_as_batch=True
+        )
+        environment.run_migrations()

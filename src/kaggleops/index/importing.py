@@ -3,7 +3,8 @@
 Entities need each other, and may come in any order:
 
 - Whatever belongs to an experiment waits until that is there. An experiment that goes takes with
-  it what belongs to it, which waits again.
+  it what belongs to it, which waits again. Only the Default experiment, which MLflow takes for
+  granted, is shown without an object of its own, as long as something is in it.
 - A logged model's metric points wait for the runs that they are of.
 - No two experiments have the same name in MLflow's schema. The one that comes second is shown
   with its id behind its name until the other is called otherwise or is gone.
@@ -16,21 +17,50 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
 from kaggleops.bucket import ABSENT
 from kaggleops.index.database import ENTITIES, POINTS
+from kaggleops.index.fitting import fit
 from kaggleops.index.lost import vital_signs
 from kaggleops.index.preparing import Prepared, prepare
-from kaggleops.index.tables import EXPERIMENTS, LOGGED_MODEL_METRICS, RUNS, Row, Rows
+from kaggleops.index.tables import (
+    EXPERIMENT_TAGS,
+    EXPERIMENTS,
+    LOGGED_MODEL_METRICS,
+    RUNS,
+    Row,
+    Rows,
+)
 from kaggleops.index.writing import add, remove, replace
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.changes import LOG_KEY
 from kaggleops.mlruns.layout import MLRUNS, parse_key
+from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
 _ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
 _NAME_OF_EXPERIMENT = EXPERIMENTS.columns.index("name")
 _RUN_OF_POINT = LOGGED_MODEL_METRICS.columns.index("run_id")
+_DEFAULT = experiment(DEFAULT_ID)
+
+REFUSED = (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What a database says to values that it does not take; SQLAlchemy lets some of it through."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +83,9 @@ def import_changes(
     changes: Sequence[Change | Prepared],
     is_new: Callable[[EntityId], bool],
     now_ms: int,
+    artifact_root: str,
+    *,
+    cut: bool = False,
 ) -> list[Outcome]:
     """Write what changed, and at which version it is now.
 
@@ -61,10 +94,40 @@ def import_changes(
         changes: experiments before what belongs to them, runs before logged models; none packed.
         is_new: tells which entities have no rows yet; those are written faster.
         now_ms: the time, in milliseconds since the epoch.
+        artifact_root: the URI under which the bucket's artifacts lie.
+        cut: what the database's columns cannot hold.
+
+    Raises:
+        REFUSED: the database does not take a value.
     """
-    outcomes = _Import(connection, is_new).take(changes)
+    outcomes = _Import(connection, is_new, artifact_root, cut=cut).take(changes)
     record(connection, outcomes, now_ms)
+    gone = [each.change.id for each in outcomes if each.change.version == ABSENT]
+    if any(each.experiment_id == DEFAULT_ID for each in gone):
+        _drop_empty_default(connection)
     return outcomes
+
+
+def import_alone(
+    connection: sa.Connection, change: Change | Prepared, now_ms: int, artifact_root: str
+) -> list[Outcome]:
+    """Write one change; cut what the database does not take, or else keep the reason why not.
+
+    Args: as for `import_changes`.
+    """
+    reason = ""
+    for cut in (False, True):
+        try:
+            with connection.begin_nested():
+                return import_changes(
+                    connection, [change], lambda _: False, now_ms, artifact_root, cut=cut
+                )
+        except REFUSED as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    problem = f"indexing {change.id}: the database does not take it ({reason})."
+    outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
+    record(connection, [outcome], now_ms)
+    return [outcome]
 
 
 def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) -> None:
@@ -97,6 +160,13 @@ def record_log(connection: sa.Connection, problem: str) -> None:
         connection.execute(ENTITIES.insert(), {**row, "heard_ms": 0, "may_be_silent": None})
 
 
+def _drop_empty_default(connection: sa.Connection) -> None:
+    inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{DEFAULT_ID}/", autoescape=True)
+    left = sa.select(sa.literal(1)).where(inside | (ENTITIES.c.key == _DEFAULT.key)).limit(1)
+    if not connection.scalar(left):
+        remove(connection, _DEFAULT)
+
+
 def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
     if runs:
         same_run = POINTS.c.run_uuid == sa.bindparam("run")
@@ -106,9 +176,18 @@ def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
 class _Import:
     """One transaction."""
 
-    def __init__(self, connection: sa.Connection, is_new: Callable[[EntityId], bool]) -> None:
+    def __init__(
+        self,
+        connection: sa.Connection,
+        is_new: Callable[[EntityId], bool],
+        artifact_root: str,
+        *,
+        cut: bool,
+    ) -> None:
         self._connection = connection
         self._is_new = is_new
+        self._artifact_root = artifact_root
+        self._cut = cut
         self._largest_id = 2 ** (63 if connection.dialect.name == "sqlite" else 31) - 1
         ids = connection.scalars(sa.select(EXPERIMENTS.table.c.experiment_id))
         self._experiments = set(map(str, ids))
@@ -149,15 +228,30 @@ class _Import:
             return Outcome(change)
         if problem := self._refusal(change.id):
             return Outcome(change, f"indexing {change.id}: {problem}.")
+        if self._cut:
+            return self._take_cut(change, change.rows)
+        return self._take_rows(change, change.rows)
+
+    def _take_cut(self, change: Prepared, rows: Rows) -> Outcome:
+        rows, cut = fit(self._connection, change.id, rows)
+        outcome = self._take_rows(change, rows)
+        if outcome.problem or not cut:
+            return outcome
+        problem = f"indexing {change.id}: {', '.join(cut)} cut to what the database has room for."
+        return Outcome(change, problem)
+
+    def _take_rows(self, change: Prepared, rows: Rows) -> Outcome:
         home = experiment(change.id.experiment_id)
         needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
+        if needs_home and home == _DEFAULT and DEFAULT_ID not in self._experiments:
+            self._make_default()
         if needs_home and home.experiment_id not in self._experiments:
             return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
         if change.id == home:
-            return self._take_experiment(change, change.rows)
+            return self._take_experiment(change, rows)
         if change.id.kind is Kind.LOGGED_MODEL:
-            return self._take_logged_model(change, change.rows)
-        self._written[change.id] = change.rows
+            return self._take_logged_model(change, rows)
+        self._written[change.id] = rows
         self._digests[change.id] = change.digests
         if change.grown:
             self._grown.add(change.id)
@@ -172,6 +266,18 @@ class _Import:
         if int(number) > self._largest_id:
             return "its number is too large for this database (SQLite has room for it)"
         return ""
+
+    def _make_default(self) -> None:
+        row = EXPERIMENTS.row(
+            experiment_id=int(DEFAULT_ID),
+            name=DEFAULT_NAME,
+            artifact_location=f"{self._artifact_root}/{DEFAULT_ID}",
+            lifecycle_stage="active",
+            creation_time=None,
+            last_update_time=None,
+        )
+        rows: Rows = {EXPERIMENTS: [row], EXPERIMENT_TAGS: []}
+        self._take_experiment(Prepared(_DEFAULT, ABSENT, rows), rows)
 
     # -- what needs others --------------------------------------------------------------------
 

@@ -17,14 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
-from sqlalchemy.exc import (
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    NotSupportedError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import SQLAlchemyError
 
 from kaggleops.bucket import ABSENT, Version
 from kaggleops.index.database import (
@@ -34,7 +27,13 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.importing import Outcome, import_changes, record, record_log
+from kaggleops.index.importing import (
+    REFUSED,
+    Outcome,
+    import_alone,
+    import_changes,
+    record_log,
+)
 from kaggleops.index.lost import mark_lost
 from kaggleops.index.marks import ONE_LISTING, Marks
 from kaggleops.index.preparing import Prepared, unpacked
@@ -50,18 +49,6 @@ _BATCH = 100  # entities in a transaction
 _BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
 _AHEAD = 2  # batches that are made ready while one is written
 _WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
-
-_REFUSED = (
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    NotSupportedError,
-    ProgrammingError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
-"""What a database says to values that it does not take; SQLAlchemy lets some of it through."""
 
 
 @dataclass
@@ -227,25 +214,23 @@ class Index:
             with writing(self._engine) as connection:
                 newest = self._not_overtaken(connection, batch)
                 outcomes = import_changes(
-                    connection, newest, lambda each: each not in self._known, self._now_ms()
+                    connection,
+                    newest,
+                    lambda each: each not in self._known,
+                    self._now_ms(),
+                    self._store.artifact_root,
                 )
-        except _REFUSED:
+        except REFUSED:
             outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
         for outcome in outcomes:
             self._count(outcome, result)
 
     def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
-        try:
-            with writing(self._engine) as connection:
-                newest = self._not_overtaken(connection, [change])
-                return import_changes(connection, newest, lambda _: False, self._now_ms())
-        except _REFUSED as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-            problem = f"indexing {change.id}: the database does not take it ({reason})."
-            outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
-            with writing(self._engine) as connection:
-                record(connection, [outcome], self._now_ms())
-        return [outcome]
+        root = self._store.artifact_root
+        with writing(self._engine) as connection:
+            newest = self._not_overtaken(connection, [change])
+            each = [import_alone(connection, one, self._now_ms(), root) for one in newest]
+        return [outcome for outcomes in each for outcome in outcomes]
 
     def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
         """Return what nobody else has written since this index last looked."""

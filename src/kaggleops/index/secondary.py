@@ -7,7 +7,7 @@ only makes reading slower, until the next process that refreshes the index makes
 
 import sqlalchemy as sa
 
-from kaggleops.index.database import ENTITIES, INDEX
+from kaggleops.index.database import ENTITIES, INDEX, writing
 from kaggleops.index.tables import METRICS
 
 _WORTH_STATISTICS = 100  # entities
@@ -15,14 +15,14 @@ _WORTH_STATISTICS = 100  # entities
 
 def set_indexes_aside(engine: sa.Engine) -> None:
     """Drop MLflow's secondary indexes on metric points."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         for index in METRICS.table.indexes:
             index.drop(connection, checkfirst=True)
 
 
 def make_indexes(engine: sa.Engine) -> None:
     """Make those that are not there."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         for index in METRICS.table.indexes:
             index.create(connection, checkfirst=True)
 
@@ -32,7 +32,7 @@ def take_statistics(engine: sa.Engine) -> None:
     # Without them SQLite looks for a metric's values through the wrong index: 6.4 s instead of
     # 0.43 s for the first page of 9,400 runs.
     count = sa.select(sa.func.count()).select_from(ENTITIES)
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         now = connection.scalar(count) or 0
         then = connection.scalar(sa.select(INDEX.c.analyzed)) or 0
         if now >= max(_WORTH_STATISTICS, 2 * then):

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from kaggleops.bucket import ABSENT, ObjectNotFoundError
 from kaggleops.index.database import ENTITIES, writing
-from kaggleops.index.importing import import_changes
+from kaggleops.index.importing import import_alone
 from kaggleops.index.lost import mark_lost
 from kaggleops.mlruns import Change, EntityId, EntityStore
 from kaggleops.mlruns.polling import in_order
@@ -36,7 +36,7 @@ def take(
             with writing(engine) as connection:
                 if _row(connection, entity_id) != before:
                     continue
-                import_changes(connection, [change], lambda _: False, now_ms)
+                import_alone(connection, change, now_ms, store.artifact_root)
                 if before is not None:
                     _keep_silence(connection, change, before.heard_ms)
                 mark_lost(connection, now_ms)

@@ -93,6 +93,8 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
         if content is None:
             continue
         value = content.get("value")
+        if serialized := content.get("serialized_value"):  # lists and dictionaries
+            value = json.loads(serialized["value"])
         error = content.get("error") if kind == "feedback" else None
         source = meta.get("source", {})
         created = meta.get("create_time_ms", 0)

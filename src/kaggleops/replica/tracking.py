@@ -1,5 +1,16 @@
 """The tracking store over an index: MLflow's own SQL store, whose writes go to the bucket first."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mlflow.entities.trace_metrics import MetricViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.tracing.constant import TraceTagKey
+from mlflow.utils.search_utils import SearchTraceUtils
+
 from kaggleops.replica.searching import RunSearch
 from kaggleops.replica.writing import WriteThrough, index_url, replica_of, write_through
 from kaggleops.tracking.base import mlflow_errors
@@ -45,6 +56,30 @@ _READS = (
 )
 
 
+_NOT_INDEXED = {"span": "spans", "issue": "issues", TraceTagKey.LINKED_PROMPTS: "prompts"}
+"""What a filter can ask about traces and a bucket's index does not know."""
+
+
+def _answerable(search: Callable[..., Any]) -> Any:
+    """Refuse filters by what is not in the index, which MLflow's own store answers with nothing."""
+    signature = inspect.signature(search)
+
+    @functools.wraps(search)
+    def searching(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        for asked in [value for name, value in given.items() if "filter" in name and value]:
+            for clause in SearchTraceUtils.parse_search_filter_for_search_traces(asked):
+                if what := _NOT_INDEXED.get(clause["type"]) or _NOT_INDEXED.get(clause["key"]):
+                    raise MlflowException(
+                        f"searching for traces by {asked!r}: the index of a bucket does not know "
+                        f"their {what}. Filter by names, status, tags, metadata or assessments.",
+                        INVALID_PARAMETER_VALUE,
+                    )
+        return search(*args, **kwargs)
+
+    return searching
+
+
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
 class ReplicaTrackingStore(RunSearch):
     """MLflow's tracking API over an index.
@@ -57,6 +92,20 @@ class ReplicaTrackingStore(RunSearch):
         with mlflow_errors():
             self.through: WriteThrough = write_through(index_url(store_uri))
         super().__init__(index_url(store_uri), self.through.artifact_root)
+
+    search_traces = _answerable(RunSearch.search_traces)
+    find_completed_sessions = _answerable(RunSearch.find_completed_sessions)
+    calculate_trace_filter_correlation = _answerable(RunSearch.calculate_trace_filter_correlation)
+
+    def query_trace_metrics(
+        self, experiment_ids: list[str], view_type: MetricViewType, *args: Any, **kwargs: Any
+    ) -> Any:
+        if view_type == MetricViewType.SPANS:
+            raise MlflowException(
+                "counting spans: the index of a bucket does not know the spans of its traces.",
+                INVALID_PARAMETER_VALUE,
+            )
+        return super().query_trace_metrics(experiment_ids, view_type, *args, **kwargs)
 
     def _initialize_store_state(self) -> None:
         """Not what MLflow does here: it would make a default experiment that is in no bucket."""

@@ -5,6 +5,7 @@ waits for whom matters little: it is people in a browser who write here, while t
 the bucket themselves.
 """
 
+import errno
 import functools
 import logging
 import threading
@@ -13,6 +14,14 @@ from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
 from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    INVALID_STATE,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.index.database import INDEX, DatabaseError, open_database
@@ -85,8 +94,8 @@ class WriteThrough:
                 result = change(*args, **kwargs)
                 self._session.flush()
                 return result
-            except KaggleOpsError as error:
-                raise as_mlflow_error(error) from None
+            except Exception as error:  # noqa: BLE001 - MLflow's file store raises anything
+                raise as_answer(error) from None
             finally:
                 # After an error: whoever saw it must not find the change made later on.
                 self._forget(self._working.unsent)
@@ -115,6 +124,31 @@ class WriteThrough:
     def _forget(self, entity_ids: Iterable[EntityId]) -> None:
         for entity_id in entity_ids:
             self._working.forget(entity_id)
+
+
+def as_answer(error: Exception) -> MlflowException:
+    """Return an error as MLflow's SQL store answers it, with its reason.
+
+    MLflow's file store says "internal error" of many a caller's mistake, and of a mistake in a
+    batch. Its clients repeat whatever is answered with 5xx for minutes.
+    """
+    if isinstance(error, KaggleOpsError):
+        return as_mlflow_error(error)
+    if isinstance(error, MlflowException):
+        behind = error.__context__
+        if error.error_code == ErrorCode.Name(INTERNAL_ERROR) and isinstance(behind, Exception):
+            return as_answer(behind)
+        if error.error_code == ErrorCode.Name(INVALID_STATE):
+            return MlflowException(error.message, INVALID_PARAMETER_VALUE)
+        return error
+    if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+        return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
+    # What the file store, and Python for it, says to a value that it cannot keep.
+    mistake = isinstance(error, (OSError, TypeError, ValueError)) or type(error) is Exception
+    if not mistake:
+        _log.error("A change in the bucket failed", exc_info=error)
+    code = INVALID_PARAMETER_VALUE if mistake else INTERNAL_ERROR
+    return MlflowException(str(error) or type(error).__name__, code)
 
 
 def _bucket_of(url: str) -> str:

@@ -21,6 +21,7 @@ from kaggleops.server.downloads import count_sent, produce_slowly
 from kaggleops.server.health import Health
 from kaggleops.server.links import HEALTH_PATH
 from kaggleops.server.notices import NoticeBoard
+from kaggleops.server.passwords import make_users_database
 from kaggleops.server.refreshing import Refresher
 from kaggleops.server.routes import is_offered, keep_offered
 from kaggleops.server.settings import Settings, mlflow_environment
@@ -112,8 +113,9 @@ def _ask_for_passwords() -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        from mlflow.server.auth import create_app
+        from mlflow.server.auth import auth_config, create_app
 
+        make_users_database(auth_config.database_uri)
         create_app()  # puts its guard into the one application that there is
     except MlflowException as error:
         raise KaggleOpsError("starting MLflow's basic auth", error.message) from error

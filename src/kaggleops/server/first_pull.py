@@ -3,7 +3,6 @@
 A process of its own, because what a large import takes of memory is then given back.
 """
 
-import os
 import time
 from dataclasses import asdict
 
@@ -20,7 +19,6 @@ _PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out o
 def main() -> int:
     """Pull, saying how far it is; return the exit code."""
     settings = begin_child()
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # it tells of every migration
     try:
         _pull(settings)
     except KaggleOpsError as error:
@@ -42,7 +40,6 @@ def _pull(settings: Settings) -> None:
 
     index = Index(settings.index, store)
     board = NoticeBoard(settings.index)
-    board.prepare()
     try:
         if out_of_reach:
             raise out_of_reach

@@ -8,19 +8,10 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
-from kaggleops.index.database import ENTITIES
+from kaggleops.index.database import BUSY, ENTITIES, SERVING
 from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
 from kaggleops.project import views
 from kaggleops.server.links import Shown
-
-_NOTICES = sa.Table(
-    "kaggleops_serving",
-    sa.MetaData(),
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("looks", sa.BigInteger, nullable=False),
-    sa.Column("notice", sa.Text, nullable=False),
-)
-"""One row. `looks` grows while somebody looks at a server that does not refresh the index."""
 
 
 @dataclass(frozen=True)
@@ -49,37 +40,30 @@ class NoticeBoard:
 
     def __init__(self, url: str) -> None:
         # Not the index's engine, whose every transaction waits for who writes.
-        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1)
-
-    def prepare(self) -> None:
-        """Make the table where it is missing; called before any other process uses it."""
-        _NOTICES.metadata.create_all(self._engine)
-        with self._engine.begin() as connection:
-            if connection.scalar(sa.select(_NOTICES.c.id)) is None:
-                row = {"id": 1, "looks": 0, "notice": json.dumps(asdict(Notice()))}
-                connection.execute(_NOTICES.insert().values(row))
+        waits = {"timeout": BUSY} if sa.make_url(url).get_backend_name() == "sqlite" else {}
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=waits)
 
     def post(self, notice: Notice) -> None:
         """Say how the refreshing goes."""
         with self._engine.begin() as connection:
-            connection.execute(_NOTICES.update().values(notice=json.dumps(asdict(notice))))
+            connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
 
     def read(self) -> Notice:
         """Return how the refreshing goes."""
         with self._engine.connect() as connection:
             return Notice(
-                **json.loads(connection.execute(sa.select(_NOTICES.c.notice)).scalar_one())
+                **json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
             )
 
     def post_look(self) -> None:
         """Say that somebody looks."""
         with self._engine.begin() as connection:
-            connection.execute(_NOTICES.update().values(looks=_NOTICES.c.looks + 1))
+            connection.execute(SERVING.update().values(looks=SERVING.c.looks + 1))
 
     def looks(self) -> int:
         """Return a number that is another one whenever somebody has looked elsewhere."""
         with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(_NOTICES.c.looks)).scalar_one())
+            return int(connection.execute(sa.select(SERVING.c.looks)).scalar_one())
 
     # -- what the index holds -------------------------------------------------------------------
 

@@ -1,10 +1,15 @@
 """What MLflow's own basic auth needs, made once for a server: the first user and a secret key.
 
 MLflow ships no password. One that is not given is made here, and kept where only its owner reads.
+Each file gets its name when it is whole, and one process makes it: a first start can be killed, and
+two can start at once.
 """
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _USER = "MLFLOW_AUTH_ADMIN_USERNAME"
@@ -29,16 +34,56 @@ def ask_for_passwords(folder: Path) -> str:
     if _CONFIG not in os.environ:
         config = folder / "basic_auth.ini"
         users = f"sqlite:///{folder / 'users.db'}".replace("%", "%%")
-        config.write_text(_INI.format(users=users))
+        with _alone(folder):
+            _write(config, _INI.format(users=users))
         os.environ[_CONFIG] = str(config)
     if os.environ.get(_PASSWORD):
         return f"user {user}, with the password in {_PASSWORD}"
     file = folder / "admin-password"
-    if not file.exists():
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(secrets.token_urlsafe(18) + "\n")
+    with _alone(folder):
+        if not file.exists() or not file.read_text().strip():
+            _write(file, secrets.token_urlsafe(18) + "\n")
     os.environ[_PASSWORD] = file.read_text().strip()
     return f"user {user}, with the password in {file}"
+
+
+def make_users_database(url: str) -> None:
+    """Make the database of MLflow's basic auth, if it is a file that is not there.
+
+    MLflow would make it one table after the other.
+    """
+    import sqlalchemy as sa
+    from mlflow.server.auth.db.utils import migrate
+
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return
+    file = Path(parsed.database)
+    with _alone(file.parent):
+        if file.exists():
+            return
+        new = file.with_name(f"{file.name}.new")
+        new.unlink(missing_ok=True)  # of one that was killed
+        new.touch(0o600)
+        engine = sa.create_engine(f"sqlite:///{new}")
+        migrate(engine, "head")
+        engine.dispose()
+        new.rename(file)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Run a block that one process at a time runs."""
+    with (folder / "passwords.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(file: Path, text: str) -> None:
+    new = file.with_name(f"{file.name}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as whole:
+        whole.write(text)
+    new.rename(file)
 
 
 _INI = """[mlflow]

@@ -8,6 +8,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
     PERMISSION_DENIED,
     RESOURCE_DOES_NOT_EXIST,
     TEMPORARILY_UNAVAILABLE,
@@ -15,10 +16,15 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.file_store import FileStore
 
-from kaggleops.bucket import AccessDeniedError, BucketNotFoundError, BucketUnavailableError
+from kaggleops.bucket import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    BucketUnavailableError,
+    ConflictError,
+)
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import EntityId, Kind
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns import BrokenEntityError, EntityId, Kind
 from kaggleops.mlruns.folder import TRASH
 from kaggleops.tracking.places import disk_is_full
 from kaggleops.tracking.session import Session, session
@@ -136,8 +142,10 @@ def mlflow_errors() -> Iterator[None]:
 def as_mlflow_error(error: KaggleOpsError) -> MlflowException:
     """Return MLflow's form of one of our errors."""
     code = INTERNAL_ERROR
-    if isinstance(error, BucketUnavailableError):
-        code = TEMPORARILY_UNAVAILABLE
+    if isinstance(error, (BucketUnavailableError, ConflictError)):
+        code = TEMPORARILY_UNAVAILABLE  # MLflow's clients try again
+    elif isinstance(error, (UsageError, BrokenEntityError)):
+        code = INVALID_PARAMETER_VALUE
     elif isinstance(error, AccessDeniedError):
         code = PERMISSION_DENIED
     elif isinstance(error, BucketNotFoundError):

@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import (
 )
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
+from mlflow.utils.validation import _validate_length_limit
 
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.tracking.base import mlflow_errors, session_of
@@ -23,6 +24,8 @@ from kaggleops.tracking.sending import transact
 from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working import WorkingCopy
+
+_LONGEST_NAME = 256  # characters, in MLflow's SQL schema
 
 _T = TypeVar("_T")
 
@@ -52,6 +55,7 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     def _change(self, name: str, change: Callable[[], _T], *others: str) -> _T:
         for each in (name, *others):
             _validate_model_name(each)
+            _validate_length_limit("Registered model name", _LONGEST_NAME, each)
         if self._working.inside:
             return change()  # a part of a change that is under way
         with mlflow_errors():

@@ -18,7 +18,12 @@ from mlflow.entities import (
 from mlflow.entities.run_info import check_run_is_active
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.validation import _validate_metric, _validate_run_id
+from mlflow.utils.validation import (
+    _validate_dataset_inputs,
+    _validate_metric,
+    _validate_run_id,
+    _validate_tag,
+)
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
@@ -135,11 +140,16 @@ class RunStore(ExperimentStore):
         return self.get_run(run_id)
 
     def _send_new(self, new: EntityId) -> None:
+        home = self._with_home(new)
+        # At once: another process (a project's entry point, say) may be waiting for it.
+        self._send_now(home, new)
+
+    def _with_home(self, new: EntityId) -> EntityId:
+        """Let a new entity's experiment be sent with it if the bucket does not have that."""
         home = experiment(new.experiment_id)
         if not self._working.in_bucket(home):
             self._working.changed(home)
-        # At once: another process (a project's entry point, say) may be waiting for it.
-        self._send_now(home, new)
+        return home
 
     def update_run_info(
         self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
@@ -258,6 +268,8 @@ class RunStore(ExperimentStore):
             super().log_param(run_id, param)
 
     def set_tag(self, run_id: str, tag: RunTag) -> None:
+        # What MLflow's SQL store refuses or cuts; its file store does not in every method.
+        tag = _validate_tag(tag.key, tag.value)
         with self._changing(self._run(run_id)):
             super().set_tag(run_id, tag)
 
@@ -275,6 +287,7 @@ class RunStore(ExperimentStore):
         datasets: list[DatasetInput] | None = None,
         models: list[LoggedModelInput] | None = None,
     ) -> None:
+        _validate_dataset_inputs(datasets or [])
         entity_id = self._run(run_id)
         inputs = [
             EntityId(

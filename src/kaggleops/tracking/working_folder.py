@@ -115,8 +115,13 @@ class WorkingFolder:
         self.experiment_of[entity_id.kind, entity_id.name] = entity_id.experiment_id
 
     def forget(self, entity_id: EntityId) -> None:
-        """Remove an entity that is no longer in the bucket."""
+        """Remove an entity that is no longer in the bucket, with what lies in its folder."""
         with self.lock:
+            if entity_id.kind is Kind.EXPERIMENT:
+                home = entity_id.experiment_id
+                for each in [each for each in self.known if each.experiment_id == home]:
+                    if each != entity_id:
+                        self.forget(each)
             self.known.pop(entity_id, None)
             self._dirty.discard(entity_id)
             self.experiment_of.pop((entity_id.kind, entity_id.name), None)
