@@ -30,12 +30,18 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts to delete the pod
+AGAIN = 300.0  # seconds after which a pod that should be deleted is deleted again
 TIME_IS_UP = 124  # the exit code of a job that did not end by its deadline, as of `timeout`
+BEGUN_BEFORE = 3  # that of src/kaggleops/backends/runpod/claim.py where the job was begun before
+
+KEY = "KAGGLEOPS_KEY"
+OURS = ("KAGGLEOPS_BEGIN", "KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
+"""The variables that no job needs."""
 
 ROOT = Path(os.environ.get("KAGGLEOPS_ROOT", "/"))
 
@@ -50,9 +56,9 @@ def main() -> None:
     except BaseException:  # noqa: BLE001 - nothing may keep the pod from being deleted
         traceback.print_exc()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    delete()
     while True:  # an exit before the container is stopped would start it again
-        signal.pause()
+        delete()
+        time.sleep(AGAIN)  # whoever answered, it was not RunPod
 
 
 def told_to_end(signum: int, frame: object) -> None:
@@ -64,35 +70,53 @@ def told_to_end(signum: int, frame: object) -> None:
 def live(job: dict[str, Any]) -> None:
     """Do the job if this is the first start, and tell the bucket how it ended."""
     kept = ROOT / (job["mount"] or "/root").lstrip("/") / "kaggleops"
-    pod = kept / "pods" / os.environ["RUNPOD_POD_ID"]
-    log = pod / "work/log.txt"
     code: int | None = None
     try:
-        pod.mkdir(parents=True)
-    except FileExistsError:
-        say("The container was started again. The job is not.", log)
-    else:
-        (pod / "begun").write_text(str(time.time()))
-        (pod / "work").mkdir()
-        let_people_in(job)
-        try:
+        pod, again = room(kept)
+        log = pod / "work/log.txt"
+    except OSError as error:  # the volume is full, or cannot be written
+        kept = ROOT / "root/kaggleops"
+        pod, again = room(kept)
+        log = pod / "work/log.txt"
+        say(f"Nothing can be kept in {job['mount']}: {error}", log)
+        code = 1
+    if (pod / "told").exists():
+        return
+    try:
+        if code is None and not again:
+            let_people_in(job)
             python = prepare(job, kept, pod)
-            if may_begin(job, python, pod):
+            again = begun_before(job, python, pod)
+            if not again:
                 code = train(job, python, pod)
-        except KeyboardInterrupt:
-            say("The pod is stopped.", log)
-        except subprocess.CalledProcessError as error:
-            code = error.returncode
-    # One that could not be finished has what a report needs, if that could be installed.
-    folders = (environment_folder(job, kept), pod / "work/environment")
-    made = [each / "bin/python" for each in folders if each.is_dir()]
-    told = made and report(job, str(made[0]), code, pod)
+        if again:
+            say("The container was started again. The job is not.", log)
+    except KeyboardInterrupt:
+        say("The pod is stopped.", log)
+    except subprocess.CalledProcessError as error:
+        code = error.returncode
+    except Exception:  # noqa: BLE001 - whatever it was, the bucket is told
+        say(traceback.format_exc().rstrip(), log)
+        code = 1
+    told = report(job, kept, pod, code, again=again)
     if job["keep"]:
         with suppress(KeyboardInterrupt):
             time.sleep(max(0.0, job["deadline"] - time.time()))
-        told = made and report(job, str(made[0]), code, pod)  # what it cost has grown meanwhile
+        told = report(job, kept, pod, code, again=again)  # what it cost has grown meanwhile
     if told:
+        with suppress(OSError):
+            (pod / "told").touch()  # a start after this one only deletes the pod
         shutil.rmtree(pod / "work", ignore_errors=True)
+
+
+def room(kept: Path) -> tuple[Path, bool]:
+    """Return this pod's folder, with one for its work, and whether an earlier start made it."""
+    pod = kept / "pods" / os.environ["RUNPOD_POD_ID"]
+    again = pod.is_dir()
+    (pod / "work").mkdir(parents=True, exist_ok=True)
+    if not again:
+        (pod / "begun").write_text(str(time.time()))
+    return pod, again
 
 
 def environment_folder(job: dict[str, Any], kept: Path) -> Path:
@@ -104,7 +128,7 @@ def environment_folder(job: dict[str, Any], kept: Path) -> Path:
 def prepare(job: dict[str, Any], kept: Path, pod: Path) -> str:
     """Return the interpreter of the job's environment, which is made if it is not on the volume.
 
-    It sees what the image has installed. Once it is made, nothing changes it.
+    Once it is made, nothing changes it.
 
     Raises:
         subprocess.CalledProcessError: pip failed, and said why.
@@ -116,15 +140,7 @@ def prepare(job: dict[str, Any], kept: Path, pod: Path) -> str:
         return str(folder / "bin/python")
     began = time.time()
     making = pod / "work/environment"
-    python = str(making / "bin/python")
-    # Without a pip of its own, as the image has one: a thousand files less on a network volume.
-    venv = ["-m", "venv", "--without-pip", "--system-site-packages", str(making)]
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    checked([sys.executable, *venv], job, log)
-    if subprocess.run([python, "-c", "import kaggleops"], capture_output=True).returncode:
-        checked([*pip, f"kaggleops @ {job['install_from']}"], job, log)
-    if job["packages"]:
-        checked([*pip, *job["packages"]], job, log)
+    make(making, job, job["packages"], job["deadline"], log)
     folder.parent.mkdir(exist_ok=True)
     with suppress(OSError):  # another pod was faster, with the same
         making.rename(folder)
@@ -133,36 +149,61 @@ def prepare(job: dict[str, Any], kept: Path, pod: Path) -> str:
     return str(folder / "bin/python")
 
 
-def checked(command: list[str], job: dict[str, Any], log: Path) -> None:
-    """Execute a command that the job cannot do without."""
-    code = execute(command, job, job["deadline"], dict(os.environ), log)
-    if code:
-        raise subprocess.CalledProcessError(code, command[0])
+def make(folder: Path, job: dict[str, Any], packages: list[str], until: float, log: Path) -> None:
+    """Make an environment that sees what the image has installed, with KaggleOps and packages.
+
+    Raises:
+        subprocess.CalledProcessError: that failed, and said why.
+    """
+
+    def checked(command: list[str]) -> None:
+        # What builds a package needs no key.
+        variables = {name: each for name, each in os.environ.items() if name not in (*OURS, KEY)}
+        if code := execute(command, job, until, variables, log):
+            raise subprocess.CalledProcessError(code, command[0])
+
+    python = str(folder / "bin/python")
+    # Without a pip of its own, as the image has one: a thousand files less on a network volume.
+    venv = ["-m", "venv", "--without-pip", "--system-site-packages", str(folder)]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    checked([sys.executable, *venv])
+    if not knows_kaggleops(python):
+        checked([*pip, f"kaggleops @ {job['install_from']}"])
+    if packages:
+        checked([*pip, *packages])
 
 
-def may_begin(job: dict[str, Any], python: str, pod: Path) -> bool:
-    """Tell whether no start before this one began the job.
+def knows_kaggleops(python: str) -> bool:
+    """Tell whether an interpreter is there and can tell the bucket anything."""
+    try:
+        done = subprocess.run([python, "-c", "import kaggleops"], capture_output=True)
+    except OSError:
+        return False
+    return done.returncode == 0
 
-    Without a volume no mark outlives a start, and the bucket has to know. Where it cannot be asked,
-    nothing that the job did would be kept either.
+
+def begun_before(job: dict[str, Any], python: str, pod: Path) -> bool:
+    """Tell whether a start before this one began the job.
+
+    Without a volume no mark outlives a start, and the bucket has to know.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be asked; nothing that the job did would be kept.
     """
     if job["mount"]:
-        return True
+        return False
     claim = [job["bucket"], job["run_id"], os.environ["RUNPOD_POD_ID"]]
     command = [python, "-m", "kaggleops.backends.runpod.claim", *claim]
-    log = pod / "work/log.txt"
-    return execute(command, job, job["deadline"], surroundings(pod), log) == 0
+    code = execute(command, job, job["deadline"], surroundings(pod), pod / "work/log.txt")
+    if code not in (0, BEGUN_BEFORE):
+        raise subprocess.CalledProcessError(code, command[0])
+    return code == BEGUN_BEFORE
 
 
 def train(job: dict[str, Any], python: str, pod: Path) -> int:
     """Execute the notebook and return its exit code."""
     work = pod / "work"
     (work / "run.ipynb").write_bytes(gzip.decompress(base64.b64decode(job["notebook"])))
-    # What the bucket has not received must outlive the pod; the key must not.
-    private = ROOT / "root/.kaggleops"
-    (private / "credentials").mkdir(mode=0o700, parents=True, exist_ok=True)
-    (work / "home").mkdir()
-    (work / "home/credentials").symlink_to(private / "credentials")
     streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
     notebook = [str(work / "run.ipynb"), str(work / "executed.ipynb"), "--no-progress-bar"]
     command = [python, "-m", "papermill", *notebook, *streams]
@@ -172,31 +213,55 @@ def train(job: dict[str, Any], python: str, pod: Path) -> int:
 def surroundings(pod: Path) -> dict[str, str]:
     """Return the environment of the job: caches on the volume, and nothing that deletes pods."""
     kept = pod.parent.parent
-    ours = ("KAGGLEOPS_BEGIN", "KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
     return {
-        **{name: value for name, value in os.environ.items() if name not in ours},
+        **{name: value for name, value in os.environ.items() if name not in OURS},
+        # What the bucket has not received must outlive the pod. (The key is not kept there.)
         "KAGGLEOPS_HOME": str(pod / "work/home"),
         "HF_HOME": str(kept / "hub"),
         "PIP_CACHE_DIR": str(kept / "pip"),
     }
 
 
-def report(job: dict[str, Any], python: str, code: int | None, pod: Path) -> bool:
+def report(job: dict[str, Any], kept: Path, pod: Path, code: int | None, *, again: bool) -> bool:
     """Tell the bucket how the job ended, what it cost and printed, and send what it left unsent.
 
     Returns whether nothing is left on the pod that the bucket lacks.
     """
-    hours = (time.time() - float((pod / "begun").read_text())) / 3600
+    log = pod / "work/log.txt"
+    try:
+        python = reporter(job, kept, pod, log)
+    except subprocess.CalledProcessError:
+        return False
+    try:
+        began = float((pod / "begun").read_text())
+    except (OSError, ValueError):  # the container ended before it was written
+        began = pod.stat().st_mtime
     said = {
         "bucket": job["bucket"],
         "run_id": job["run_id"],
         "code": code,
-        "cost": hours * job["price"],
-        "log": str(pod / "work/log.txt"),
+        "again": again,
+        "cost": (time.time() - began) / 3600 * job["price"],
+        "log": str(log),
     }
     command = [python, "-m", "kaggleops.backends.runpod.report", json.dumps(said)]
     # Its own words would not be in the log that it sends.
     return execute(command, job, time.time() + job["patience"], surroundings(pod), None) == 0
+
+
+def reporter(job: dict[str, Any], kept: Path, pod: Path, log: Path) -> str:
+    """Return an interpreter that can tell the bucket: the job's, or what of it could be made.
+
+    Raises:
+        subprocess.CalledProcessError: there is none, and none can be made.
+    """
+    spare = pod / "work/reporting"  # the container ended while the job's was made
+    for folder in (environment_folder(job, kept), pod / "work/environment", spare):
+        python = str(folder / "bin/python")
+        if knows_kaggleops(python):
+            return python
+    make(spare, job, [], min(job["deadline"], time.time() + job["patience"]), log)
+    return python
 
 
 # -- processes -----------------------------------------------------------------------------------
@@ -241,15 +306,18 @@ def execute(
 
 
 def copy(stream: IO[bytes], log: Path | None) -> None:
-    """Print what a process prints, and keep it."""
-    if log is None:
-        stream.read()
-        return
-    with log.open("ab", buffering=0) as file:
-        for line in stream:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-            file.write(line)
+    """Print what a process prints, and keep it. It waits for nobody where the disk is full."""
+    with ExitStack() as opened:
+        files: list[Any] = []
+        if log is not None:
+            with suppress(OSError):  # first, so that what is shown is kept
+                files.append(opened.enter_context(log.open("ab", buffering=0)))
+            files.append(sys.stdout.buffer)
+        while some := os.read(stream.fileno(), 1 << 16):
+            for file in files:
+                with suppress(OSError):
+                    file.write(some)
+                    file.flush()
 
 
 def end(mark: bytes, leader: "subprocess.Popen[bytes]", grace: float) -> None:
@@ -286,7 +354,7 @@ def let_people_in(job: dict[str, Any]) -> None:
     """Start what the image starts by itself (sshd), if somebody wants to look in."""
     image = ROOT / "start.sh"
     if job["keep"] and image.is_file():
-        secret = ("KAGGLEOPS_KEY", "KAGGLEOPS_START", "KAGGLEOPS_JOB")
+        secret = (KEY, "KAGGLEOPS_START", "KAGGLEOPS_JOB")
         variables = {name: value for name, value in os.environ.items() if name not in secret}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.Popen(["bash", str(image)], env=variables, **quiet)

@@ -71,7 +71,7 @@ from pathlib import Path
 try:
     Path(os.environ["WORD"], "claimed").touch(exist_ok=False)
 except FileExistsError:
-    sys.exit(1)
+    sys.exit(3)
 """
 
 
@@ -89,15 +89,19 @@ class LightPods:
     word: Path
     volume: str
 
-    def create(self, toy: str, *, volume: bool = True, **job: Any) -> Pod:
-        """Create a pod whose job is a toy; `job` is what its start script finds otherwise."""
+    def create(self, toy: str, *, volume: bool | str = True, **job: Any) -> Pod:
+        """Create a pod whose job is a toy; `job` is what its start script finds otherwise.
+
+        `volume` is whether it has the volume, or the id of another.
+        """
         config = RunPodConfig(packages=[], keep=bool(job.get("keep")))
         offer = Offer("NVIDIA L4", "EU-RO-1", 0.40)
         notebook = ready_notebook({"bucket": "gs://b"})
-        body = pod_body(RUN, notebook, config, offer, self.volume if volume else "")
+        mounted = self.volume if volume is True else volume or ""
+        body = pod_body(RUN, notebook, config, offer, mounted, time.time())
         given = json.loads(body["env"]["KAGGLEOPS_JOB"]) | {"packages": []} | job
         body["env"] |= {"TOY": toy, "WORD": str(self.word), "KAGGLEOPS_JOB": json.dumps(given)}
-        return self.server.pods[RunPod().create_pod(body)["id"]]
+        return self.server.pods[RunPod().create_pod(body).id]
 
     @property
     def jobs(self) -> list[str]:
@@ -111,19 +115,27 @@ class LightPods:
         return [json.loads(line) for line in (self.word / "reports").read_text().splitlines()]
 
 
-def light_pods(folder: Path, server: RunPodServer) -> LightPods:
-    """Make the volume, and the toys in a folder that the server's pods look in for modules."""
+def light_pods(folder: Path, server: RunPodServer, *, told: bool = False) -> LightPods:
+    """Make the volume, and the toys in a folder that the server's pods look in for modules.
+
+    Args:
+        folder: for all of it.
+        server: whose pods.
+        told: whether the bucket is told by what really tells it.
+    """
     room = folder / "toys/kaggleops/backends/runpod"
-    room.mkdir(parents=True)
+    (folder / "toys").mkdir()
     (folder / "toys/papermill.py").write_text(_PAPERMILL)
-    for package in (room, room.parent, room.parent.parent):
-        (package / "__init__.py").touch()  # else the real ones would be found first
-    (room / "report.py").write_text(_REPORT)
-    (room / "claim.py").write_text(_CLAIM)
+    if not told:
+        room.mkdir(parents=True)
+        for package in (room, room.parent, room.parent.parent):
+            (package / "__init__.py").touch()  # else the real ones would be found first
+        (room / "report.py").write_text(_REPORT)
+        (room / "claim.py").write_text(_CLAIM)
     word = folder / "word"
     word.mkdir()
     volume = RunPod().create_volume("kaggleops", "EU-RO-1", 10)
-    return LightPods(server, word, volume["id"])
+    return LightPods(server, word, volume)
 
 
 def soon() -> float:

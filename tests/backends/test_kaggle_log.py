@@ -42,7 +42,7 @@ def test_what_comes_late_in_the_middle_is_shown() -> None:
         ("", []),
         (json.dumps(ENTRIES), TEXTS),
         ("plain\ntext", ["plain", "text"]),
-        ('["no entry", {"data": "one"}, {"time": 3}]', ["one", ""]),
+        ('["no entry", {"data": "one"}, {"time": 3}]', ["no entry", "one", ""]),
     ],
 )
 def test_a_kept_log(kept: str, texts: list[str]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.finding import backend_named
-from kaggleops.backends.remote_run import Downloaded
 from tests.fakes.kaggle_uses import kernel_folder
 
 from .world import World

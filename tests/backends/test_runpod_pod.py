@@ -38,7 +38,7 @@ def test_a_job_is_reported_and_its_pod_deleted(pods: LightPods) -> None:
     assert {"HF_HOME", "PIP_CACHE_DIR", "KAGGLEOPS_KEY"} <= names
     assert first.volume
     mark = first.volume / "kaggleops/pods" / first.id
-    assert [each.name for each in mark.iterdir()] == ["begun"]
+    assert {each.name for each in mark.iterdir()} == {"begun", "told"}
 
     second = pods.create("fails")
     second.wait()
@@ -64,7 +64,7 @@ def test_a_bucket_that_does_not_answer_keeps_no_pod(pods: LightPods) -> None:
     pod.wait()
     assert pod.volume
     # What could not be sent outlives the pod.
-    assert (pod.volume / "kaggleops/pods" / pod.id / "work/home").is_dir()
+    assert (pod.volume / "kaggleops/pods" / pod.id / "work/log.txt").is_file()
 
 
 def test_runpod_is_asked_until_the_pod_is_deleted(pods: LightPods) -> None:
@@ -75,6 +75,13 @@ def test_runpod_is_asked_until_the_pod_is_deleted(pods: LightPods) -> None:
     assert (refused.hits, broken.hits) == (1, 1)
     assert pods.jobs == [pod.id]
     assert "cannot be deleted" in pod.text
+
+
+def test_a_crash_after_the_report_is_not_reported(pods: LightPods) -> None:
+    pods.server.fail(500, op="deletePod", then=lambda: pods.server.first().crash())
+    pod = pods.create("ends")
+    pod.wait()
+    assert (pod.starts, pods.jobs, len(pods.reports)) == (2, [pod.id], 1)
 
 
 def test_a_deletion_whose_answer_is_lost(pods: LightPods) -> None:
@@ -89,9 +96,10 @@ def test_a_deletion_whose_answer_is_lost(pods: LightPods) -> None:
 def test_a_job_that_cannot_begin_keeps_no_pod(pods: LightPods, job: dict[str, object]) -> None:
     pods.create("ends", **job).wait()
     assert pods.jobs == []
-    if "packages" in job:  # the likeliest of all: it is told why
+    if "deadline" not in job:
         (report,) = pods.reports
-        assert (report["code"], "nowhere" in report["log"]) == (1, True)
+        said = "nowhere" if "packages" in job else "Traceback"
+        assert (report["code"], said in report["log"]) == (1, True)
 
 
 @pytest.mark.parametrize("has", ["curl", "an old Python"])

@@ -78,6 +78,8 @@ class HttpServer(ThreadingHTTPServer):
         self.broken: list[str] = []
         """Tracebacks of the fake's own mistakes."""
         self.accepted = 0
+        self.change: Callable[[Any, Response], Response] = lambda request, response: response
+        """What becomes of an answer on its way: a proxy's, or a service's that is not as it was."""
         self._connections: set[socket.socket] = set()
         self._resetting: set[socket.socket] = set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
@@ -132,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:  # noqa: BLE001 - the fake's own mistake must not look like a 500
             self.server.broken.append(traceback.format_exc())
             response, delivery = _BROKEN, "whole"
+        else:
+            response = self.server.change(request, response)
         if delivery == "not":
             self.server.reset(self.connection)
             self.close_connection = True

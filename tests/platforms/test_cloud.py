@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import hcl2
 import mlflow
 import pytest
@@ -106,6 +107,21 @@ def test_by_gcloud_with_every_step_repeatable(
     assert json.loads(again[1].stdout)["files"] == []
     state = programs.state("gcloud")
     assert [each for each in state["commands"] if "create" in each] == created
+
+
+@pytest.mark.usefixtures("code")
+def test_a_key_without_an_account_is_hinted_at_with_an_option_that_there_is(
+    tmp_path: Path,
+) -> None:
+    done = init("--bucket", str(tmp_path / "bucket"), "--platform", "runpod", "--yes")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert (done.exit_code, "config/local.yaml" in line) == (2, True)
+    options = {
+        option
+        for each in main.get_command(click.Context(main), "init").params
+        for option in each.opts
+    }
+    assert set(re.findall(r"--[a-z]+", line)) == {"--project"} <= options
 
 
 @pytest.mark.usefixtures("code")

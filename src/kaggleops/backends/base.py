@@ -19,9 +19,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, Config, read_config
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped, Units
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.remote_run import JOB_ENDED, Downloaded, RemoteRun
+from kaggleops.backends.remote_run import JOB_ENDED, RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import Commit

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
-from kaggleops.backends.remote_run import Downloaded
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.errors import KaggleOpsError
 
 NOTEBOOK_FILE = "notebook_file"
@@ -69,7 +69,7 @@ class ManualBackend(Backend[ManualConfig]):
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring nothing: what is no artifact stays where it ran."""
-        return Downloaded([], [])
+        return Downloaded()
 
     def page(self, tags: Mapping[str, str]) -> str:
         """Return "": the notebook is wherever it was carried to."""

@@ -4,9 +4,11 @@ The bucket is the truth. The platform is asked only for what the bucket cannot k
 still waits for a machine, whether it ended without a word, what it printed, which files it left.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,9 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.projects.submitted_run import SubmittedRun
 
+from kaggleops.backends.downloads import Downloaded, inside
 from kaggleops.backends.jobs import JobState, is_ended
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.tracking.cancelling import cancel
 
 if TYPE_CHECKING:
@@ -29,19 +32,6 @@ JOB_ENDED = "job_ended"
 KEPT_UNTIL = "kept_until"
 """The tag of a run until when its machine is kept, however the run ended: in seconds since the
 epoch; "" where it is not kept."""
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    """What was brought from a platform.
-
-    Args:
-        files: where they lie now.
-        problems: one line for each file that was refused, or did not arrive whole.
-    """
-
-    files: list[Path]
-    problems: list[str]
 
 
 class RemoteRun(SubmittedRun):
@@ -86,7 +76,8 @@ class RemoteRun(SubmittedRun):
             KaggleOpsError: the platform does not answer.
         """
         run = self._run()
-        state = self.backend.state(run.data.tags)
+        with self._told_by_tags():
+            state = self.backend.state(run.data.tags)
         if state and state.unless_begun and run.info.status == "SCHEDULED":
             return replace(state, reason=state.unless_begun)
         return state
@@ -138,7 +129,8 @@ class RemoteRun(SubmittedRun):
         Raises:
             KaggleOpsError: the platform has none, or does not answer.
         """
-        return self.backend.logs(self.tags, follow)
+        with self._told_by_tags():
+            yield from self.backend.logs(self.tags, follow)
 
     def download(self, directory: Path) -> Downloaded:
         """Bring what came of it: artifacts into `artifacts/`, the platform's files into `output/`.
@@ -151,8 +143,11 @@ class RemoteRun(SubmittedRun):
         """
         directory.mkdir(parents=True, exist_ok=True)
         artifacts = self._artifacts(directory / "artifacts")
-        output = self.backend.download(self.tags, directory / "output")
-        return Downloaded([*artifacts, *output.files], output.problems)
+        with self._told_by_tags():
+            output = self.backend.download(self.tags, directory / "output")
+        return Downloaded(
+            [*artifacts.files, *output.files], [*artifacts.problems, *output.problems]
+        )
 
     def clean_up(self) -> bool:
         """Delete its job from the platform, and tell whether there was any; the run stays.
@@ -164,15 +159,42 @@ class RemoteRun(SubmittedRun):
         if not is_ended(self.get_status()):
             hint = f"First `kaggleops cancel {self.run_id}`."
             raise UsageError(f"cleaning up after run {self.run_id}", "it has not ended", hint)
-        return self.backend.remove(self.tags)
+        with self._told_by_tags():
+            return self.backend.remove(self.tags)
 
-    def _artifacts(self, directory: Path) -> list[Path]:
+    @contextmanager
+    def _told_by_tags(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyError as error:  # anybody may have deleted one
+            doing = f"looking for the job of run {self.run_id}"
+            raise KaggleOpsError(doing, f"it has no tag {error} any more") from error
+
+    def _artifacts(self, directory: Path) -> Downloaded:
         if not self._client.list_artifacts(self.run_id):
-            return []
+            return Downloaded()
         directory.mkdir(exist_ok=True)
+        problems = []
         try:
             self._client.download_artifacts(self.run_id, "", str(directory))
-        except Exception as error:
-            doing = f"downloading the artifacts of run {self.run_id}"
-            raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
-        return sorted(path for path in directory.rglob("*") if path.is_file())
+        except Exception:  # noqa: BLE001 - whatever it was, which file it was is seen one by one
+            problems = list(self._one_by_one("", directory))
+        return Downloaded([path for path in directory.rglob("*") if path.is_file()], problems)
+
+    def _one_by_one(self, path: str, directory: Path) -> Iterator[str]:
+        """Download the artifacts below a path; yield what is wrong with each that does not come."""
+        for each in self._client.list_artifacts(self.run_id, path or None):
+            if each.is_dir:
+                yield from self._one_by_one(each.path, directory)
+                continue
+            try:
+                kept = inside(directory, each.path)
+                kept.unlink(missing_ok=True)  # it may be half of it
+                with tempfile.TemporaryDirectory(dir=directory, prefix=".kaggleops-") as folder:
+                    came = self._client.download_artifacts(self.run_id, each.path, folder)
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    Path(came).replace(kept)
+            except Exception as error:  # noqa: BLE001 - a full disk, a bucket that does not answer
+                said = explained(error) or error
+                lines = str(said).splitlines() or [type(error).__name__]
+                yield str(KaggleOpsError(f"downloading {each.path!r}", lines[0]))

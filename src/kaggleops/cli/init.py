@@ -255,6 +255,9 @@ def _give_key(context: click.Context, platform: str, account: str | None) -> Non
     if any(each.platform == platform for each in made_keys()):
         _said("✓", f"{platform} has a key")
         return
+    if account is None:
+        hint = "Add --project ID, which makes one; or write `runner: EMAIL` into config/local.yaml."
+        raise UsageError(f"making a key for {platform}", "there is no runner's account", hint)
     context.invoke(create_command, platform=platform, account=account, as_json=False)
 
 

@@ -69,7 +69,7 @@ def _show(done: "Submission", as_json: bool) -> None:
             status=done.status,
             public_score=done.public_score,
             private_score=done.private_score,
-            submitted=done.submitted.isoformat(),
+            submitted=done.submitted.isoformat() if done.submitted else None,
             page=done.page,
         )
         return

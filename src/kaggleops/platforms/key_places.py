@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import state_folder, write_private
+from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.keys import CredentialsError
 from kaggleops.platforms.sign_in import KEY_FILE, SECRET
 
@@ -106,8 +106,8 @@ class KaggleDataset(KeyPlace):
 
     def put(self, key: Mapping[str, Any]) -> str:
         """Put it there; see `KeyPlace.put`."""
-        api = _kaggle()
-        reference = f"{api.config_values['username']}/{DATASET}"
+        api = sign_in()
+        reference = f"{api.user}/{DATASET}"
         metadata = {"id": reference, "title": DATASET, "licenses": [{"name": "other"}]}
         with _private_folder() as folder, _explained("uploading the key to Kaggle"):
             write_private(folder / KEY_FILE, json.dumps(key))
@@ -124,14 +124,14 @@ class KaggleDataset(KeyPlace):
 
     def remove(self) -> None:
         """Take it away; see `KeyPlace.remove`."""
-        api = _kaggle()
-        owner = api.config_values["username"]
+        api = sign_in()
         with _explained("deleting the key's dataset at Kaggle"):
-            if self._exists(api, f"{owner}/{DATASET}"):
-                api.dataset_delete(owner, DATASET, no_confirm=True)
+            if self._exists(api, f"{api.user}/{DATASET}"):
+                api.dataset_delete(api.user, DATASET, no_confirm=True)
 
     def _exists(self, api: Any, reference: str) -> bool:
-        return any(each.ref == reference for each in api.dataset_list(mine=True, search=DATASET))
+        found = api.dataset_list(mine=True, search=DATASET) or ()
+        return any(each is not None and each.ref == reference for each in found)
 
     def next_step(self) -> str:
         """Return what is left to do by hand."""
@@ -153,25 +153,6 @@ def _private_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def _kaggle() -> Any:
-    """Return Kaggle's client, signed in."""
-    doing = "signing in to Kaggle"
-    try:
-        # Signs in when it is imported, and where it cannot, prints a page and ends the process.
-        with contextlib.redirect_stdout(io.StringIO()):
-            from kaggle.api.kaggle_api_extended import KaggleApi
-
-            api = KaggleApi()
-            api.authenticate()
-    except ImportError:
-        hint = "Install it: pip install 'kaggleops[kaggle]'"
-        raise UsageError(doing, "Kaggle's client is not installed", hint) from None
-    except (SystemExit, OSError, ValueError):
-        hint = "Run `kaggle auth login`, or set KAGGLE_API_TOKEN."
-        raise UsageError(doing, "there are no credentials for it", hint) from None
-    return api
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import state_folder, write_private
-from kaggleops.platforms.machine import Platform
+from kaggleops.platforms.machine import ROOT, Platform
 
 SECRET = "KAGGLEOPS_KEY"  # noqa: S105 - the name, not the secret
 """What the key is called in Kaggle's and Colab's secrets, and in the environment of a pod."""
@@ -109,13 +109,14 @@ def _colab(platform: Platform) -> str:
 
 def _kaggle_secret(platform: Platform) -> str:
     secret = _kaggle_secret_named(platform, SECRET)
-    return f"the Kaggle secret {SECRET}" if secret and _use_key(secret, SECRET) else ""
+    return f"the Kaggle secret {SECRET}" if secret and _use_key(secret, SECRET, platform) else ""
 
 
 def _kaggle_cloud_sdk(platform: Platform) -> str:
     # Kaggle keeps what its Cloud SDK add-on signed in with as a secret of this name.
     secret = _kaggle_secret_named(platform, "__gcloud_sdk_auth__")
-    return "Kaggle's Cloud SDK add-on" if secret and _use_key(secret, "Kaggle's add-on") else ""
+    used = secret and _use_key(secret, "Kaggle's add-on", platform)
+    return "Kaggle's Cloud SDK add-on" if used else ""
 
 
 def _kaggle_secret_named(platform: Platform, label: str) -> str:
@@ -135,7 +136,7 @@ def _mounted(platform: Platform) -> str:
     if platform.inputs is None:
         return ""
     for path in _walk(platform.inputs, _MOUNT_DEPTH):
-        _use_key(path.read_text(), str(path))
+        _use_key(path.read_text(), str(path), platform)
         return f"the credentials dataset, {path}"
     return ""
 
@@ -155,7 +156,7 @@ def _environment(platform: Platform) -> str:
     secret = os.environ.pop(SECRET, "")  # out of the environment, that no child inherits it
     if not secret:
         return ""
-    _use_key(secret, SECRET)
+    _use_key(secret, SECRET, platform)
     kind = "RunPod secret" if platform.name == "runpod" else "environment variable"
     return f"the {kind} {SECRET}"
 
@@ -191,7 +192,7 @@ _HINTS = {
 # -- keys ----------------------------------------------------------------------------------------
 
 
-def _use_key(content: str, source: str) -> bool:
+def _use_key(content: str, source: str, platform: Platform) -> bool:
     """Keep a key where only this user can read it, and let Google's clients find it."""
     key = _parsed(content)
     if key is None:
@@ -199,10 +200,17 @@ def _use_key(content: str, source: str) -> bool:
         raise _NotThisWayError(
             f"{source} holds no key of Google's: it should be a JSON file's text"
         )
-    file = state_folder() / "credentials" / KEY_FILE
+    file = _key_folder(platform) / KEY_FILE
     write_private(file, json.dumps(key))
     os.environ[_ADC] = str(file)
     return True
+
+
+def _key_folder(platform: Platform) -> Path:
+    if platform.name == "runpod":
+        # A pod's state is on its network volume, which outlives it: never the key.
+        return Path(os.environ.get(ROOT, "/")) / "root/.kaggleops/credentials"
+    return state_folder() / "credentials"
 
 
 def _parsed(content: str) -> dict[str, Any] | None:

@@ -98,14 +98,16 @@ def _runpod() -> Iterator[Finding]:
 
 
 def _docker() -> Iterator[Finding]:
-    from kaggleops.backends.docker.engine import connect
+    from kaggleops.backends.docker.engine import connect, explained
 
     try:
         engine = connect()
     except KaggleOpsError as error:
         yield _not_set_up("docker", error)
         return
-    yield Finding("docker", "ok", f"an engine answers, version {engine.version()['Version']}")
+    with explained("asking the container engine"):
+        version = engine.version().get("Version", "unknown")
+    yield Finding("docker", "ok", f"an engine answers, version {version}")
 
 
 def _not_set_up(about: str, error: KaggleOpsError) -> Finding:

@@ -33,6 +33,45 @@ def violations(schema: str, content: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(content)]
 
 
+def sample(schema: str) -> Any:
+    """Return a body as the document has it, with everything in it that may be there.
+
+    Args:
+        schema: the name of one of the document's, which is at hand.
+    """
+    file = document()
+    assert file is not None
+    schemas = json.loads(file.read_text())["components"]["schemas"]
+
+    def of(what: dict[str, Any]) -> Any:
+        if "$ref" in what:
+            return of(schemas[what["$ref"].rpartition("/")[2]])
+        if "allOf" in what:
+            made: dict[str, Any] = {}
+            parts = [of(each) for each in what["allOf"]]
+            for part in parts:
+                if not isinstance(part, dict):
+                    return part
+                made |= part
+            return made | (of({**what, "allOf": []}) if "properties" in what else {})
+        for name in ("anyOf", "oneOf"):
+            if name in what:
+                return of(what[name][0])
+        if "enum" in what:
+            return what["enum"][0]
+        if what.get("examples") and what["examples"][0] is not None:
+            return what["examples"][0]
+        kind = what.get("type", "object")
+        kind = kind[0] if isinstance(kind, list) else kind
+        if kind == "array":
+            return [of(what.get("items", {}))]
+        if kind == "object":
+            return {name: of(each) for name, each in what.get("properties", {}).items()}
+        return {"string": "a text", "boolean": True}.get(kind, 1)
+
+    return of(schemas[schema])
+
+
 @functools.cache
 def _validator(schema: str) -> Draft202012Validator | None:
     file = document()

@@ -9,8 +9,8 @@ from kaggleops.backends.colab.cli import ColabCli, Usage
 from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.supervisor import release_abandoned
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import JobState, Reaped, Units
-from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import state_folder
 
@@ -124,7 +124,7 @@ def logs(tags: Mapping[str, str], follow: bool) -> Iterator[str]:
 
 def download(tags: Mapping[str, str], directory: Path) -> Downloaded:
     """Bring nothing: what is no artifact goes with the runtime."""
-    return Downloaded([], [])
+    return Downloaded()
 
 
 def page(tags: Mapping[str, str]) -> str:

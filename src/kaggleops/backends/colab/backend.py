@@ -12,8 +12,8 @@ from kaggleops.backends.base import Backend
 from kaggleops.backends.colab import attended, enterprise
 from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import JobState, Reaped, Units
-from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
 
 

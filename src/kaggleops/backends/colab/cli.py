@@ -11,13 +11,20 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaggleops.backends.answers import number
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import write_private
 
 _SECONDS = 1200.0  # for one answer: an allocation is tried four times, minutes each
 _RATE = re.compile(r"Usage rate: ([\d.]+)/hr")
 _LEFT = re.compile(r"Current balance: ([\d.]+)")
-_LISTED = re.compile(r"\[(?P<name>[^]]+)\] (?P<endpoint>\S+) \| Hardware: (?P<hardware>\S+)")
+# Of a line that is not as it was, the name at least.
+_LISTED = re.compile(
+    r"^\[(?P<name>(?!colab\])[^]]+)\]"
+    r"(?: (?P<endpoint>[^\s|]+))?(?:.*?Hardware: (?P<hardware>\S+))?",
+    re.MULTILINE,
+)
+_NONE = "No active sessions"
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Session:
 
     Args:
         name: the session's; `?` for one that this configuration of the CLI did not make.
-        endpoint: what Colab calls the runtime.
-        hardware: its accelerator, or CPU.
+        endpoint: what Colab calls the runtime, "" where that cannot be read.
+        hardware: its accelerator, or CPU; likewise.
     """
 
     name: str
@@ -139,9 +146,11 @@ class ColabCli:
     def sessions(self) -> list[Session] | None:
         """Return the runtimes that this account has, None where Colab does not say."""
         answer = self.ask("sessions")
-        if answer.code:
+        listed = [Session(*found.groups("")) for found in _LISTED.finditer(answer.output)]
+        # A list that cannot be read is not one without any.
+        if answer.code or (not listed and _NONE not in answer.output):
             return None
-        return [Session(**found.groupdict()) for found in _LISTED.finditer(answer.output)]
+        return listed
 
     def usage(self) -> Usage | None:
         """Return the account's compute units, None if they are not told.
@@ -149,10 +158,13 @@ class ColabCli:
         The first question of every job: who is not signed in, is not told.
         """
         answer = self.ask("usage")
-        rate, left = _RATE.search(answer.output), _LEFT.search(answer.output)
-        if answer.code or not rate:
+        rate, left = (
+            number(found[1]) if (found := each.search(answer.output)) else None
+            for each in (_RATE, _LEFT)
+        )
+        if answer.code or rate is None:
             return None
-        return Usage(float(left[1]) if left else None, float(rate[1]))
+        return Usage(left, rate)
 
     def rate(self) -> float | None:
         """Return how many compute units an hour the account uses up now, None if it is not told."""

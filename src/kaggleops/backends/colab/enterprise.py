@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kaggleops.backends.answers import objects, text
 from kaggleops.backends.base import RefusedError
 from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB
-from kaggleops.backends.inside import inside
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.remote_run import Downloaded
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -111,9 +111,9 @@ def state(tags: Mapping[str, str]) -> JobState:
 
 def _state(name: str) -> JobState:
     found = _ask(f"asking Colab Enterprise about {name.rpartition('/')[2]}", "GET", name)
-    said = str(found.get("jobState", "no state"))
-    reason = str(found.get("status", {}).get("message", ""))
-    return JobState(_STATES.get(said, UNKNOWN), said.removeprefix("JOB_STATE_"), reason)
+    said = text(found, "jobState")
+    shown = said.removeprefix("JOB_STATE_") or "no state"
+    return JobState(_STATES.get(said, UNKNOWN), shown, text(found, "status", "message"))
 
 
 def remove(tags: Mapping[str, str]) -> bool:
@@ -133,9 +133,13 @@ def _delete(name: str) -> None:
         if time.monotonic() > deadline:
             raise KaggleOpsError(doing, "Google does not come to an end with it", "Try again.")
         time.sleep(1)
-        operation = _ask(doing, "GET", operation["name"])
-    if "error" in operation:
-        raise KaggleOpsError(doing, str(operation["error"].get("message")))
+        name = text(operation, "name") or name
+        try:
+            operation = _ask(doing, "GET", name)
+        except _NotThereError:
+            return  # what was being deleted
+    if operation.get("error"):
+        raise KaggleOpsError(doing, text(operation, "error", "message") or "Google does not do it")
 
 
 def page(tags: Mapping[str, str]) -> str:
@@ -158,21 +162,23 @@ def logs(tags: Mapping[str, str], follow: bool) -> Iterator[str]:
 
 
 def _printed(notebook: bytes) -> Iterator[str]:
-    for cell in json.loads(notebook)["cells"]:
-        for output in cell.get("outputs", ()):
+    try:
+        found = json.loads(notebook)
+    except ValueError as error:
+        raise KaggleOpsError("reading the log", "the executed notebook is damaged") from error
+    for cell in objects(found, "cells") or ():
+        for output in objects(cell, "outputs") or ():
             lines = output.get("text") or output.get("traceback") or ()
-            yield from "".join(lines).splitlines()
+            some = lines if isinstance(lines, list) else [lines]
+            yield from "".join(each for each in some if isinstance(each, str)).splitlines()
 
 
 def download(tags: Mapping[str, str], directory: Path) -> Downloaded:
     """Bring the executed notebook."""
-    files: list[Path] = []
+    brought = Downloaded()
     for key, content in _outputs(tags):
-        path = inside(directory, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        files.append(path)
-    return Downloaded(files, [])
+        brought.keep(directory, key, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    return brought
 
 
 def _outputs(tags: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
@@ -209,10 +215,13 @@ def _ask(doing: str, method: str, path: str, **request: Any) -> Mapping[str, Any
         raise UsageError(doing, "Google does not know you", hint) from None
     except (exceptions.TransportError, OSError) as error:
         raise KaggleOpsError(doing, f"Vertex AI cannot be reached ({error})") from None
+    said = _said(answer)
     if answer.ok:
-        return answer.json() if answer.content else {}
-    problem = _message(answer)
-    if answer.status_code == 404:
+        if said is None:
+            raise KaggleOpsError(doing, "Vertex AI's answer cannot be read", "Try again.")
+        return said
+    problem = text(said, "error", "message") or f"Vertex AI answered {answer.status_code}"
+    if answer.status_code == 404 and said:  # not a page of whoever stands between
         raise _NotThereError(doing, problem)
     if answer.status_code == 409:  # an answer was lost, and this is the second request
         return {}
@@ -221,7 +230,8 @@ def _ask(doing: str, method: str, path: str, **request: Any) -> Mapping[str, Any
     hint = ""
     if answer.status_code == 403:
         hint = "Ask for the role Colab Enterprise User (roles/aiplatform.colabEnterpriseUser)."
-    raise RefusedError(doing, problem, hint)
+    # Where it was only asked about, nothing was refused that runs there or not.
+    raise (RefusedError if method == "POST" else KaggleOpsError)(doing, problem, hint)
 
 
 @functools.cache
@@ -233,8 +243,10 @@ def _session() -> Any:
     return AuthorizedSession(credentials)
 
 
-def _message(answer: Any) -> str:
+def _said(answer: Any) -> Mapping[str, Any] | None:
+    """Return the object that an answer holds, an empty one for none, None for anything else."""
     try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"Vertex AI answered {answer.status_code}"
+        found = answer.json() if answer.content else {}
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

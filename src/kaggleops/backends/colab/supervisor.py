@@ -126,7 +126,7 @@ def _allocate(job: Job, cli: ColabCli) -> None:
         raise KaggleOpsError(doing, answer.last_line)
     job.note(endpoint=mine[0].endpoint)
     given = mine[0].hardware
-    if given.lower() != (config.accelerator or "CPU").lower():
+    if given and given.lower() != (config.accelerator or "CPU").lower():
         raise KaggleOpsError(doing, f"Colab gave {given} instead of {config.accelerator or 'CPU'}")
 
 
@@ -202,7 +202,7 @@ def _released(job: Job, cli: ColabCli, pauses: Sequence[float]) -> bool:
         except KaggleOpsError:
             continue
         gone = listed is not None and not any(
-            job.session == each.name or endpoint == each.endpoint for each in listed
+            job.session == each.name or (endpoint and endpoint == each.endpoint) for each in listed
         )
         # Who is not signed in any more is shown an empty list, too.
         if gone and ("terminated" in said or "not found" in said):

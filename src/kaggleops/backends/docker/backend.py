@@ -6,20 +6,20 @@ everything else that the container wrote goes with it.
 """
 
 import codecs
-import functools
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+from kaggleops.backends.answers import number, text
 from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.docker.config import DockerConfig
 from kaggleops.backends.docker.engine import GoneError, connect, explained
-from kaggleops.backends.inside import inside
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState
-from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.sign_in import KEY_FILE
 
@@ -34,6 +34,7 @@ _INPUT = "/kaggle/input"
 _NOTEBOOK = "/kaggle/src/run.ipynb"
 _KEY = f"/{KEY_FILE}"
 
+_ENDED = ("exited", "dead")
 _STATUSES = {
     "created": "SCHEDULED",
     "running": "RUNNING",
@@ -48,7 +49,7 @@ class DockerBackend(Backend[DockerConfig]):
     name: ClassVar[str] = "docker"
     config_type = DockerConfig
 
-    @functools.cached_property
+    @cached_property
     def _engine(self) -> Any:
         return connect()
 
@@ -79,14 +80,14 @@ class DockerBackend(Backend[DockerConfig]):
     def _engine_id(self) -> str:
         engine = self._engine
         with explained("asking the container engine"):
-            return str(engine.info()["ID"])
+            return text(engine.info(), "ID")
 
     def send(self, tags: Mapping[str, str], notebook: str, config: DockerConfig) -> None:
         """Start a container, unless one of this run is at work."""
         name = tags[CONTAINER]
         try:
             there = self._container(tags)
-            if there.status not in _STATUSES:  # it has ended: this is another attempt
+            if _status(there) in _ENDED:  # this is another attempt
                 with explained(f"removing the container {name}"):
                     there.remove(v=True)
                 there = None
@@ -94,9 +95,9 @@ class DockerBackend(Backend[DockerConfig]):
             there = None
         if there is None:
             there = self._created(name, notebook, config)
-        if there.status == "created":
+        if _status(there) == "created":
             try:
-                with explained(f"starting the container {name}"):
+                with explained(f"starting the container {name}", refusing=True):
                     there.start()
             except RefusedError:
                 with explained(f"removing the container {name}"):
@@ -123,7 +124,7 @@ class DockerBackend(Backend[DockerConfig]):
         ]
         gpus = [DeviceRequest(count=config.gpu_count, capabilities=[["gpu"]])]
         streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
-        with explained(f"creating the container {name}"):
+        with explained(f"creating the container {name}", refusing=True):
             return self._engine.containers.create(
                 config.image_name,
                 # As Kaggle runs it; the copy with its outputs takes the notebook's place.
@@ -150,7 +151,7 @@ class DockerBackend(Backend[DockerConfig]):
 
     def _container(self, tags: Mapping[str, str]) -> Any:
         doing = f"looking for the container {tags[CONTAINER]}"
-        if tags[ENGINE] != self._engine_id():
+        if tags.get(ENGINE) != self._engine_id():
             raise KaggleOpsError(
                 doing,
                 "the engine of this machine does not have it",
@@ -163,16 +164,20 @@ class DockerBackend(Backend[DockerConfig]):
 
     def state(self, tags: Mapping[str, str]) -> JobState | None:
         """Return how far the container is, None on another machine than the engine's."""
-        if tags[ENGINE] != self._engine_id():
+        if tags.get(ENGINE) != self._engine_id():
             return None
-        said = self._container(tags).attrs["State"]
-        status, code = said["Status"], said["ExitCode"]
-        if status not in ("exited", "dead"):
-            return JobState(_STATUSES.get(status, UNKNOWN), status)
+        container = self._container(tags)
+        status = _status(container)
+        if status not in _ENDED:
+            return JobState(_STATUSES.get(status, UNKNOWN), status or "no status")
+        said = container.attrs["State"]
+        code = number(said, "ExitCode")
         if code == 0:
             return JobState("FINISHED", status)
-        reason = "the machine's memory was full" if said.get("OOMKilled") else f"exit code {code}"
-        return JobState("FAILED", status, said.get("Error") or reason)
+        reason = "exit code unknown" if code is None else f"exit code {code:.0f}"
+        if said.get("OOMKilled") is True:
+            reason = "the machine's memory was full"
+        return JobState("FAILED", status, text(said, "Error") or reason)
 
     def page(self, tags: Mapping[str, str]) -> str:
         """Return "": an engine has no page."""
@@ -190,11 +195,20 @@ class DockerBackend(Backend[DockerConfig]):
         """Bring what the container left in /kaggle/working, as this user's own files."""
         container = self._container(tags)
         with tempfile.TemporaryFile() as archive:
-            with explained(f"copying {WORKING} of {tags[CONTAINER]}"):
+            doing = f"copying {WORKING} of {tags[CONTAINER]}"
+            with explained(doing):
                 chunks, _ = container.get_archive(WORKING)
                 archive.writelines(chunks)
             archive.seek(0)
-            return _unpacked(archive, directory)
+            try:
+                return _unpacked(archive, directory)
+            except tarfile.TarError as error:
+                raise KaggleOpsError(doing, f"it came damaged ({error})", "Try again.") from error
+
+
+def _status(container: Any) -> str:
+    """Return the engine's word, "" where it tells none."""
+    return text(container.attrs, "State", "Status")
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
@@ -208,24 +222,19 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def _unpacked(archive: IO[bytes], directory: Path) -> Downloaded:
-    files: list[Path] = []
-    problems: list[str] = []
+    brought = Downloaded()
     with tarfile.open(fileobj=archive) as tar:
         for member in tar:
             name = member.name.partition("/")[2]  # below the folder's own name
             if member.isdir():
                 continue
-            try:
-                path = inside(directory, name)
-                if not member.isfile():
-                    problem = "it is a link or a device, so it is left there"
-                    raise KaggleOpsError(f"downloading {name!r}", problem)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                source = tar.extractfile(member)
-                assert source is not None  # noqa: S101 - it is a file
-                with source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-                files.append(path)
-            except KaggleOpsError as error:
-                problems.append(str(error))
-    return Downloaded(files, problems)
+            source = tar.extractfile(member) if member.isfile() else None
+            brought.keep(directory, name, partial(_write, name, source))
+    return brought
+
+
+def _write(name: str, source: IO[bytes] | None, target: IO[bytes]) -> None:
+    if source is None:
+        problem = "it is a link or a device, so it is left there"
+        raise KaggleOpsError(f"downloading {name!r}", problem)
+    shutil.copyfileobj(source, target)

@@ -29,16 +29,17 @@ def connect() -> Any:
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
     """Turn what the client raises into one line.
 
     Args:
         doing: what is being done, for the error.
+        refusing: whether the engine's no means that nothing runs there.
 
     Raises:
         GoneError: there is no such container or image.
-        RefusedError: the engine said no.
-        KaggleOpsError: it did not answer.
+        RefusedError: the engine said no to what would run there.
+        KaggleOpsError: it said no to anything else, or did not answer.
     """
     from docker import errors
     from requests import exceptions
@@ -53,7 +54,7 @@ def explained(doing: str) -> Iterator[None]:
         if "could not select device driver" in said:
             said = "the engine gives no GPU to containers"
             hint = "Install NVIDIA's container toolkit, or take a configuration without `gpus`."
-        raise RefusedError(doing, said, hint) from error
+        raise (RefusedError if refusing else KaggleOpsError)(doing, said, hint) from error
     except (errors.DockerException, exceptions.RequestException, OSError) as error:
         if "Permission denied" in str(error):
             problem = "you may not use its socket"
@@ -62,3 +63,8 @@ def explained(doing: str) -> Iterator[None]:
             problem = "no engine answers"
             hint = "Start Docker, or name another engine's socket in DOCKER_HOST."
         raise KaggleOpsError(doing, problem, hint) from error
+    except KaggleOpsError:
+        raise
+    except Exception as error:  # the client takes what it expects for granted
+        problem = f"the engine's answer cannot be read ({type(error).__name__})"
+        raise KaggleOpsError(doing, problem, "Is it Docker that answers there?") from error

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
 from kaggleops.backends.kaggle import log, outputs
 from kaggleops.backends.kaggle.config import KaggleConfig
-from kaggleops.backends.remote_run import Downloaded
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import session
 from kaggleops.platforms.kaggle import sign_in
@@ -108,12 +108,12 @@ class KaggleBackend(Backend[KaggleConfig]):
             raise
         except (NotTakenError, NotThereError) as error:
             raise RefusedError(error.doing, error.problem, error.hint) from error
-        self._refuse_invalid(ref, answer)
+        self._refuse_invalid(ref, answer, before)
         given = self._metadata(ref).machine_shape
-        if config.machine_shape and given != config.machine_shape:
+        if config.machine_shape and given and given != config.machine_shape:
             _log.warning("Kaggle has no %s for you: it gives %s.", config.machine_shape, given)
 
-    def _refuse_invalid(self, ref: str, answer: Any) -> None:
+    def _refuse_invalid(self, ref: str, answer: Any, before: int) -> None:
         doing = f"pushing {ref} to Kaggle"
         if answer.error:
             hint = "`kaggleops quota` shows what is left, `kaggleops status` what is running."
@@ -130,7 +130,7 @@ class KaggleBackend(Backend[KaggleConfig]):
             self.remove({NOTEBOOK: ref})
             hint = "Correct them in config/backend/kaggle.yaml. (A competition has to be joined.)"
             raise RefusedError(doing, f"you cannot use these sources: {named}", hint)
-        if not answer.version_number:
+        if not answer.version_number and self._version(ref) <= before:
             raise RefusedError(doing, "Kaggle made no version of it, and did not say why")
 
     def remove(self, tags: Mapping[str, str]) -> bool:
@@ -147,7 +147,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def _version(self, ref: str) -> int:
         """Return the number of the notebook's latest version, 0 if there is none."""
         try:
-            return int(self._metadata(ref).current_version_number or 0)
+            return int(self._metadata(ref).current_version_number or 1)
         except NotThereError:
             return 0
 
@@ -155,7 +155,11 @@ class KaggleBackend(Backend[KaggleConfig]):
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = _about(ApiGetKernelRequest, ref)
-        return self._client.ask(f"looking for {ref} on Kaggle", "get_kernel", request).metadata
+        doing = f"looking for {ref} on Kaggle"
+        metadata = self._client.ask(doing, "get_kernel", request).metadata
+        if metadata is None:
+            raise NoAnswerError(doing, "Kaggle's answer does not say anything of it", "Try again.")
+        return metadata
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -168,12 +172,9 @@ class KaggleBackend(Backend[KaggleConfig]):
 
         request = _about(ApiGetKernelSessionStatusRequest, ref)
         doing = f"asking Kaggle about {ref}"
-        try:
-            answer = self._client.ask(doing, "get_kernel_session_status", request)
-        except KeyError as error:  # the client knows no other words than its own
-            return JobState(UNKNOWN, str(error.args[0]))
-        said = getattr(answer.status, "name", "no status")
-        return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message)
+        answer = self._client.ask(doing, "get_kernel_session_status", request)
+        said = answer.status.name
+        return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message or "")
 
     def page(self, tags: Mapping[str, str]) -> str:
         """Return the notebook's address."""
@@ -205,12 +206,12 @@ class KaggleBackend(Backend[KaggleConfig]):
             Quota(
                 backend=self.name,
                 resource=resource,
-                used_hours=counted.time_used.total_seconds() / 3600,
+                used_hours=counted.time_used.total_seconds() / 3600 if counted.time_used else 0.0,
                 total_hours=counted.total_time_allowed.total_seconds() / 3600,
                 refreshes=answer.quota_refresh_time,
             )
             for resource, counted in both.items()
-            if counted is not None
+            if counted is not None and counted.total_time_allowed
         ]
 
     # -- bringing home ------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         listed: list[tuple[str, str]] = []
         page = self._output(ref)
         while True:
-            listed += [(each.file_name, each.url) for each in page.files or ()]
+            listed += [(each.file_name or "", each.url or "") for each in page.files or ()]
             if not page.next_page_token:
                 break
             page = self._output(ref, page.next_page_token)
@@ -242,7 +243,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         while True:
             request = _about(ApiListKernelFilesRequest, ref, token)
             page = self._client.ask(f"listing the files of {ref}", "list_kernel_files", request)
-            sizes |= {each.name: each.size for each in page.files or ()}
+            sizes |= {each.name: each.size for each in page.files or () if each.size}
             token = page.next_page_token
             if not token:
                 return sizes

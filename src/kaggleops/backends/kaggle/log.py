@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError
+from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, SilenceError
 
 _PAUSE = 1.0  # seconds before a dropped log is opened again
 _FAILURES = 5  # in a row and without anything new, after which it is given up
@@ -75,11 +75,25 @@ def follow(
 
 
 def until_silent(entries: Callable[[], Entries]) -> Iterator[str]:
-    """Yield what a live log has by now."""
-    try:
-        yield from Log().new(entries())
-    except (NoAnswerError, NotThereError):
-        return  # it has said all for now, or nothing yet
+    """Yield what a live log has by now.
+
+    Raises:
+        KaggleOpsError: it cannot be read.
+    """
+    log = Log()
+    while True:
+        came = False
+        try:
+            for text in log.new(entries()):
+                came = True
+                yield text
+        except (SilenceError, NotThereError):
+            return  # it has said all for now, or nothing yet
+        except NoAnswerError:
+            if not came:
+                raise
+        else:
+            return
 
 
 def parsed(kept: str) -> Entries:
@@ -90,4 +104,6 @@ def parsed(kept: str) -> Entries:
         entries = json.loads(kept)
     except ValueError:
         return [{"data": line} for line in kept.splitlines()]
-    return [each for each in entries if isinstance(each, dict)]
+    if not isinstance(entries, list):
+        return [{"data": line} for line in kept.splitlines()]
+    return [each if isinstance(each, dict) else {"data": str(each)} for each in entries]

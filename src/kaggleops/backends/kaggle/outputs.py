@@ -3,15 +3,14 @@
 The real client keeps an error's page as the file, and writes wherever a file's name points to.
 """
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import requests
 
-from kaggleops.backends.inside import inside
-from kaggleops.backends.remote_run import Downloaded
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.kaggle.http import explained
 
@@ -32,32 +31,19 @@ def keep(
         directory: where to; nothing is written outside it.
         session: how.
     """
-    files: list[Path] = []
-    problems: list[str] = []
+    brought = Downloaded()
     for name, url in listed:
-        try:
-            path = inside(directory, name)
-            _fetch(name, url, sizes.get(name), path, session)
-            files.append(path)
-        except KaggleOpsError as error:
-            problems.append(str(error))
-    return Downloaded(files, problems)
+        brought.keep(directory, name, partial(_write, name, url, sizes.get(name), session))
+    return brought
 
 
-def _fetch(name: str, url: str, size: int | None, path: Path, session: requests.Session) -> None:
+def _write(
+    name: str, url: str, size: int | None, session: requests.Session, file: IO[bytes]
+) -> None:
     doing = f"downloading {name!r}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kaggleops-")
-    try:
-        with explained(doing), os.fdopen(handle, "wb") as file:
-            with session.get(url, stream=True) as answer:
-                answer.raise_for_status()
-                for chunk in answer.iter_content(_CHUNK):
-                    file.write(chunk)
-            came = file.tell()
-        if size is not None and came != size:
-            raise KaggleOpsError(doing, f"{came} bytes came of {size}", "Try again.")
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with explained(doing), session.get(url, stream=True) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(_CHUNK):
+            file.write(chunk)
+    if size is not None and file.tell() != size:
+        raise KaggleOpsError(doing, f"{file.tell()} bytes came of {size}", "Try again.")

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kaggleops.backends.kaggle.sample import check_against, sample_of
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import NoAnswerError, NotTakenError, NotThereError
-
-Status = Literal["PENDING", "COMPLETE", "ERROR"]
 
 _PAGE = 100  # submissions in one answer
 _LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that
@@ -34,8 +32,8 @@ class Submission:
     Args:
         ref: Kaggle's number of it.
         competition: which competition it is for.
-        status: whether it has been scored.
-        submitted: when it was sent.
+        status: `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that nobody here has heard of.
+        submitted: when it was sent, None where that is not told.
         public_score: None where there is none yet.
         private_score: None until the competition has ended.
         error: why Kaggle could not score it, or "".
@@ -44,8 +42,8 @@ class Submission:
 
     ref: int
     competition: str
-    status: Status
-    submitted: datetime
+    status: str
+    submitted: datetime | None
     public_score: float | None
     private_score: float | None
     error: str
@@ -142,7 +140,8 @@ class Competition:
         doing = f"submitting {what} to {self.name}"
         if before := self._holding(content):
             score = f", {before.public_score:g}" if before.public_score is not None else ""
-            problem = f"the same was submitted on {before.submitted:%d %B %H:%M} UTC{score}"
+            when = f" on {before.submitted:%d %B %H:%M} UTC" if before.submitted else ""
+            problem = f"the same was submitted{when}{score}"
             hint = "`kaggleops submit RUN --scores` records its score on a run."
             raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
         self._refuse_over_limit(doing)
@@ -211,14 +210,14 @@ class Competition:
                 page_size=_PAGE,
             )
             page = self._client.quietly(doing, ask) or ()
-            yield from map(self._described, page)
+            yield from (self._described(each) for each in page if each is not None)
             if len(page) < _PAGE:
                 return
 
     def _described(self, listed: Any) -> Submission:
         mark = _MARK.search(listed.description or "")
         return Submission(
-            ref=int(listed.ref),
+            ref=int(listed.ref or 0),
             competition=self.name,
             status=listed.status.name,
             submitted=listed.date,

@@ -99,7 +99,7 @@ class Submitter:
             UsageError: nothing was.
         """
         ref = self._run.data.tags.get(_REF)
-        found = self.competition.find(int(ref)) if ref else None
+        found = self.competition.find(int(ref)) if ref and ref.isdecimal() else None
         if found is None:
             raise UsageError(self._doing, "nothing was submitted for it yet")
         self._record(found)
@@ -118,7 +118,7 @@ class Submitter:
             KaggleOpsError: Kaggle could not score it.
         """
         seconds = _FIRST_PAUSE
-        while submission.status == "PENDING":
+        while submission.status not in ("COMPLETE", "ERROR"):
             pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
             submission = self.competition.find(submission.ref) or submission
@@ -165,12 +165,10 @@ class Submitter:
 
     def _record(self, submission: Submission) -> None:
         """Write what is known of a submission on the run, and on those whose models it used."""
-        moment = submission.submitted.replace(tzinfo=submission.submitted.tzinfo or UTC)
-        tags = {
-            _COMPETITION: submission.competition,
-            _REF: str(submission.ref),
-            _TIME: moment.isoformat(timespec="seconds"),
-        }
+        tags = {_COMPETITION: submission.competition, _REF: str(submission.ref)}
+        if when := submission.submitted:
+            moment = when.replace(tzinfo=when.tzinfo or UTC)
+            tags[_TIME] = moment.isoformat(timespec="seconds")
         scores = {
             "public_score": submission.public_score,
             "private_score": submission.private_score,

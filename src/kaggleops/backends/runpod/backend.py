@@ -6,18 +6,20 @@ what was not able to.
 """
 
 import functools
-import itertools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Machines, Price, Reaped
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.remote_run import KEPT_UNTIL, Downloaded
+from kaggleops.backends.remote_run import KEPT_UNTIL
 from kaggleops.backends.runpod import log
+from kaggleops.backends.runpod.answers import PREFIX, Pod
 from kaggleops.backends.runpod.client import (
     BUSY,
     INVALID,
@@ -32,10 +34,7 @@ from kaggleops.backends.runpod.pod import (
     LOG_IN,
     NAME,
     POD,
-    PREFIX,
     PRICE,
-    age_of,
-    job_of,
     pod_body,
 )
 from kaggleops.backends.runpod.reaping import reap
@@ -56,7 +55,6 @@ _STATUSES = {
     "ERROR": "FAILED",
     "TERMINATED": "FAILED",
 }
-_ALIVE = ("PROVISIONING", "STARTING", "RUNNING")
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
 _PATIENCE = 30.0  # seconds that somebody waits for the bucket
 
@@ -133,16 +131,19 @@ class RunPodBackend(Backend[RunPodConfig]):
         """Create the pod, unless there is one; return its id, price, and how long it is kept."""
         there = self._named(tags[NAME])
         for each in there:
-            if each["status"] not in _ALIVE:  # it has ended: this is another attempt
-                self._runpod.delete_pod(each["id"])
-        alive = [each for each in there if each["status"] in _ALIVE]
+            if each.ended and each.id:  # this is another attempt
+                self._runpod.delete_pod(each.id)
+        alive = [each for each in there if not each.ended]
         pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
-        bucket = parameters_of(notebook)["bucket"]
-        job = job_of(pod) or {}
-        kept = f"{job['deadline']:.0f}" if job.get("keep") else ""
-        return {POD: pod["id"], PRICE: f"{pod['cost']:g}", LOG_IN: bucket, KEPT_UNTIL: kept}
+        known = {POD: pod.id, LOG_IN: parameters_of(notebook)["bucket"]}
+        if pod.cost is not None:
+            known[PRICE] = f"{pod.cost:g}"
+        # Of one whose job is not told, what it is to be told now.
+        keep = pod.job.keep if pod.job else config.keep
+        until = pod.job.deadline if pod.job else self._runpod.now() + config.hours * 3600
+        return known | {KEPT_UNTIL: f"{until:.0f}" if keep else ""}
 
-    def _created(self, name: str, notebook: str, config: RunPodConfig) -> dict[str, Any]:
+    def _created(self, name: str, notebook: str, config: RunPodConfig) -> Pod:
         """Create a pod of the first offer that RunPod keeps.
 
         Raises:
@@ -154,7 +155,8 @@ class RunPodBackend(Backend[RunPodConfig]):
         for offer in self._offers(config):
             try:
                 volume = volumes.take(offer.data_center)
-                body = pod_body(name.removeprefix(PREFIX), notebook, config, offer, volume)
+                now = self._runpod.now()
+                body = pod_body(name.removeprefix(PREFIX), notebook, config, offer, volume, now)
                 pod = self._create(name, body)
             except RunPodError as error:
                 if error.status in (NO_ANSWER, BUSY):
@@ -164,15 +166,18 @@ class RunPodBackend(Backend[RunPodConfig]):
                     raise RefusedError(error.doing, error.problem, error.hint) from error
                 said = f"{offer}: {error.problem}"
                 continue
-            if _within(config, replace(offer, price=pod["cost"])):
+            if pod.cost is None:
+                pod = replace(pod, cost=offer.price)
+            offer = replace(offer, price=pod.cost or 0.0)
+            if _within(config, offer):
                 return pod
-            self._runpod.delete_pod(pod["id"])
+            self._runpod.delete_pod(pod.id)
             volumes.give_back()
-            said = f"{offer}: it costs ${pod['cost']:.2f} an hour, more than the budget allows"
+            said = f"{offer}: it costs ${offer.price:.2f} an hour, more than the budget allows"
         hint = "`kaggleops quota -b runpod` shows what is free."
         raise RefusedError(f"creating the pod {name}", f"RunPod has no machine ({said})", hint)
 
-    def _create(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _create(self, name: str, body: Mapping[str, Any]) -> Pod:
         try:
             return self._runpod.create_pod(body)
         except RunPodError as error:
@@ -181,18 +186,21 @@ class RunPodBackend(Backend[RunPodConfig]):
                 return found[0]
             raise
 
-    def _named(self, name: str) -> list[dict[str, Any]]:
-        return [pod for pod in self._runpod.pods() if pod["name"] == name]
+    def _named(self, name: str) -> list[Pod]:
+        run_id = name.removeprefix(PREFIX)
+        return [pod for pod in self._runpod.pods() if pod.run_id == run_id]
 
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete the pod; its log is in the bucket."""
-        found = [tags[POD]] if tags.get(POD) else [pod["id"] for pod in self._named(tags[NAME])]
+        found = (
+            [tags[POD]] if tags.get(POD) else [pod.id for pod in self._named(tags[NAME]) if pod.id]
+        )
         deleted = [self._runpod.delete_pod(each) for each in found]
         return any(deleted)
 
     # -- watching -----------------------------------------------------------------------------
 
-    def _pod(self, tags: Mapping[str, str]) -> dict[str, Any] | None:
+    def _pod(self, tags: Mapping[str, str]) -> Pod | None:
         """Return the pod of a run, None if it is gone or was never there."""
         if tags.get(POD):
             return self._runpod.pod(tags[POD])
@@ -204,15 +212,13 @@ class RunPodBackend(Backend[RunPodConfig]):
         if pod is None:
             # Without an id it may be on its way: somebody is creating it, or has to do it again.
             return JobState("FAILED", "TERMINATED") if tags.get(POD) else JobState("SCHEDULED", "")
-        said = str(pod["status"])
-        direct = (pod.get("ssh") or {}).get("direct") or {}
-        status = _STATUSES.get(said, UNKNOWN)
-        late = age_of(pod) > BEGINS_WITHIN and status in ("SCHEDULED", "RUNNING")
+        age = self._runpod.now() - pod.created if pod.created is not None else 0.0
+        late = age > BEGINS_WITHIN and not pod.ended
         return JobState(
-            status,
-            said,
-            price=pod["cost"],
-            access=direct.get("command", ""),
+            _STATUSES.get(pod.status, UNKNOWN),
+            pod.status or "no status",
+            price=pod.cost,
+            access=pod.access,
             unless_begun="it should have begun: `kaggleops reap -b runpod`" if late else "",
         )
 
@@ -222,22 +228,26 @@ class RunPodBackend(Backend[RunPodConfig]):
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
         """Yield the lines of the pod's log: from RunPod, and when the pod is gone the bucket's."""
-        shown = 0
-        if pod := self._pod(tags):
+        shown: Counter[str] = Counter()
+        if (pod := self._pod(tags)) and (pod_id := pod.id):
             silence = READ if follow else _SILENCE
-            stream = functools.partial(self._runpod.log, pod["id"], silence=silence)
-            reading = log.Reading(stream, str(pod["createdAt"]))
-            following = log.follow(reading, lambda: not self._alive(pod["id"]))
+            stream = functools.partial(self._runpod.log, pod_id, silence=silence)
+            reading = log.Reading(stream, pod.created_at)
+            following = log.follow(reading, lambda: self._over(pod_id))
             for line in following if follow else log.until_silent(reading):
                 yield line
-                shown += 1
-            if self._runpod.pod(pod["id"]):
+                shown[line] += 1
+            if self._runpod.pod(pod_id):
                 return
-        yield from itertools.islice(self._kept(tags), shown, None)
+        for line in self._kept(tags):
+            if shown[line]:
+                shown[line] -= 1
+            else:
+                yield line
 
-    def _alive(self, pod_id: str) -> bool:
+    def _over(self, pod_id: str) -> bool:
         pod = self._runpod.pod(pod_id)
-        return pod is not None and pod["status"] in _ALIVE
+        return pod is None or pod.ended
 
     def _kept(self, tags: Mapping[str, str]) -> list[str]:
         run_id = tags[NAME].removeprefix(PREFIX)
@@ -251,7 +261,7 @@ class RunPodBackend(Backend[RunPodConfig]):
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring nothing: a pod leaves what is no artifact on its volume."""
-        return Downloaded([], [])
+        return Downloaded()
 
     # -- money --------------------------------------------------------------------------------
 
@@ -261,18 +271,22 @@ class RunPodBackend(Backend[RunPodConfig]):
         found = [
             Price(
                 backend=self.name,
-                resource=str(gpu["id"]),
-                per_hour=float(gpu["price"]["secure"]),
-                free=str(gpu.get("availability", "NONE")).replace("NONE", "").lower(),
+                resource=gpu.id,
+                per_hour=gpu.price["secure"],
+                free=gpu.stock.lower(),
             )
             for gpu in catalogue
-            if gpu["maxCount"]["secure"]
+            if "secure" in gpu.price and gpu.most.get("secure", 1)
         ]
         return sorted(found, key=lambda price: price.per_hour)
 
     def machines(self) -> Machines | None:
         """Return what our pods cost, whoever made them."""
-        costs = [pod["cost"] for pod in self._runpod.pods() if job_of(pod) and pod["cost"]]
+        ours = [pod for pod in self._runpod.pods() if pod.run_id]
+        # One whose cost is not told counts, too.
+        costs = [
+            pod.cost or 0.0 for pod in ours if pod.cost or (pod.cost is None and not pod.ended)
+        ]
         return Machines(self.name, len(costs), sum(costs)) if costs else None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:

@@ -2,7 +2,7 @@
 
     python -m kaggleops.backends.runpod.claim BUCKET RUN POD
 
-It ends with 0 if so, and from then on with 1.
+It ends with 0 if so, from then on with 3, and with 1 where the bucket cannot be asked.
 """
 
 import sys
@@ -19,6 +19,8 @@ from kaggleops.tracking.store import BucketTrackingStore
 
 BEGAN = "runpod_began"
 """The tag of a run with the id of the pod that began its job."""
+
+_BEGUN_BEFORE = 3  # as in infra/runpod/start.py
 
 
 def claim(bucket: str, run_id: str, pod_id: str) -> bool:
@@ -48,9 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             raise
         echo(f"error: {error}", err=True)
         return 1
-    if not first:
-        echo("The container was started again. The job is not.")
-    return 0 if first else 1
+    return 0 if first else _BEGUN_BEFORE
 
 
 if __name__ == "__main__":

@@ -4,13 +4,20 @@ Whatever may be asked twice is; making a pod or a volume is not, as each one cos
 """
 
 import os
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import requests
+from urllib3.exceptions import ReadTimeoutError
 
+from kaggleops.backends.answers import objects, text
+from kaggleops.backends.runpod import answers
+from kaggleops.backends.runpod.answers import Gpu, Pod, Volume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import READ, session
 
@@ -18,6 +25,9 @@ _API = "https://api.runpod.io"
 _KEY = "RUNPOD_API_KEY"
 _KEY_FILE = Path(".runpod/config.toml")
 """Under the home folder: where RunPod's own `runpodctl` keeps the key."""
+
+_SAME_TIME = 60.0  # seconds by which two clocks may differ: an answer says whole ones, and is late
+_LONGEST = 1_000  # characters of what RunPod says is wrong
 
 NO_ANSWER = 0
 NO_MONEY, FORBIDDEN, NOT_THERE, INVALID, BUSY = 402, 403, 404, 422, 429
@@ -42,6 +52,10 @@ class RunPodError(KaggleOpsError):
         self.status = status
 
 
+class SilenceError(RunPodError):
+    """Nothing came for so long that a stream was given up."""
+
+
 class RunPod:
     """The account whose key this machine has.
 
@@ -52,43 +66,68 @@ class RunPod:
     def __init__(self) -> None:
         self._url = os.environ.get("RUNPOD_API_URL", _API)
         self._key = _api_key()
+        self._ahead = 0.0
 
-    def gpus(self, cloud: str, count: int, min_cuda: str) -> list[dict[str, Any]]:
+    def now(self) -> float:
+        """Return the time by RunPod's clock, as its last answer had it, in seconds since the epoch.
+
+        What is compared with a pod's times is by that clock: this machine's may be hours off.
+        """
+        return time.time() + self._ahead
+
+    def gpus(self, cloud: str, count: int, min_cuda: str) -> list[Gpu]:
         """Return the GPUs that there are, with their prices and where how many are free."""
         query = {"include": "AVAILABILITY", "product": "POD", "cloud": cloud, "count": str(count)}
         if min_cuda:
             query["minCudaVersion"] = min_cuda
-        found = self._ask("reading RunPod's prices", "GET", "/v2/catalog/gpus", query=query)
-        return list(found["gpus"])
+        found = self._list("reading RunPod's prices", "/v2/catalog/gpus", "gpus", query)
+        return [gpu for each in found if (gpu := answers.gpu(each)).id]
 
-    def pods(self) -> list[dict[str, Any]]:
+    def pods(self) -> list[Pod]:
         """Return the account's pods."""
-        return list(self._ask("listing the pods", "GET", "/v2/pods")["pods"])
+        return [answers.pod(each) for each in self._list("listing the pods", "/v2/pods", "pods")]
 
-    def pod(self, pod_id: str) -> dict[str, Any] | None:
+    def pod(self, pod_id: str) -> Pod | None:
         """Return a pod, None where it is gone."""
-        return self._unless_gone(f"asking RunPod about pod {pod_id}", "GET", f"/v2/pods/{pod_id}")
+        doing = f"asking RunPod about pod {pod_id}"
+        found = self._unless_gone(doing, "GET", f"/v2/pods/{pod_id}")
+        return None if found is None else answers.pod(found, pod_id)
 
-    def create_pod(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a pod; see `CreatePodRequest` of RunPod's OpenAPI document."""
+    def create_pod(self, body: Mapping[str, Any]) -> Pod:
+        """Make a pod; see `CreatePodRequest` of RunPod's OpenAPI document.
+
+        Raises:
+            RunPodError: it was not made; with NO_ANSWER it may have been.
+        """
         doing = f"creating the pod {body['name']}"
-        return self._ask(doing, "POST", "/v2/pods", body=body)
+        made = answers.pod(self._ask(doing, "POST", "/v2/pods", body=body))
+        if not made.id:
+            raise RunPodError(doing, "RunPod does not say which pod it made")
+        return made
 
     def delete_pod(self, pod_id: str) -> bool:
         """Delete a pod, and tell whether there was one."""
         gone = self._unless_gone(f"deleting pod {pod_id}", "DELETE", f"/v2/pods/{pod_id}")
         return gone is not None
 
-    def volumes(self) -> list[dict[str, Any]]:
+    def volumes(self) -> list[Volume]:
         """Return the account's network volumes."""
-        found = self._ask("listing the network volumes", "GET", "/v2/network-volumes")
-        return list(found["networkVolumes"])
+        path, doing = "/v2/network-volumes", "listing the network volumes"
+        found = self._list(doing, path, "networkVolumes")
+        return [volume for each in found if (volume := answers.volume(each)).id]
 
-    def create_volume(self, name: str, data_center: str, size_gb: int) -> dict[str, Any]:
-        """Make a network volume."""
+    def create_volume(self, name: str, data_center: str, size_gb: int) -> str:
+        """Make a network volume, and return its id.
+
+        Raises:
+            RunPodError: it was not made; with NO_ANSWER it may have been.
+        """
         body = {"name": name, "dataCenter": data_center, "size": size_gb}
         doing = f"creating the network volume {name} in {data_center}"
-        return self._ask(doing, "POST", "/v2/network-volumes", body=body)
+        made = answers.volume(self._ask(doing, "POST", "/v2/network-volumes", body=body))
+        if not made.id:
+            raise RunPodError(doing, "RunPod does not say which volume it made")
+        return made.id
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a network volume with what it holds."""
@@ -98,17 +137,20 @@ class RunPod:
 
     def ssh_keys(self) -> list[str]:
         """Return the account's public keys, which pods let in."""
-        return list(self._ask("reading your SSH keys", "GET", "/v2/account/ssh-keys")["keys"])
+        found = self._ask("reading your SSH keys", "GET", "/v2/account/ssh-keys").get("keys")
+        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
     def log(self, pod_id: str, after: str, silence: float = READ) -> Iterator[str]:
         """Yield the lines of the stream of a pod's log, as server-sent events.
 
         Args:
             pod_id: whose.
-            after: the id of the last event that is known, or the time from which to begin.
+            after: the id of the last event that is known, or the time from which to begin; "" for
+                all that there is.
             silence: seconds without a line after which the stream is given up.
 
         Raises:
+            SilenceError: nothing came for so long.
             RunPodError: the pod is gone, or the stream broke off.
         """
         doing = f"reading the log of pod {pod_id}"
@@ -120,7 +162,8 @@ class RunPod:
                 "GET",
                 f"/v2/pods/{pod_id}/logs",
                 params={"source": "container"},
-                headers={"Last-Event-ID": after, "Accept": "text/event-stream"},
+                headers={"Accept": "text/event-stream"}
+                | ({"Last-Event-ID": after} if after else {}),
                 stream=True,
             ) as answer,
         ):
@@ -129,7 +172,17 @@ class RunPod:
                 for line in answer.iter_lines():
                     yield line.decode(errors="replace")
             except requests.RequestException as error:
-                raise RunPodError(doing, f"it broke off ({type(error).__name__})") from error
+                silent = any(isinstance(each, ReadTimeoutError) for each in error.args)
+                kind = SilenceError if silent else RunPodError
+                raise kind(doing, f"it broke off ({type(error).__name__})") from error
+
+    def _list(
+        self, doing: str, path: str, name: str, query: Mapping[str, str] | None = None
+    ) -> list[Mapping[str, Any]]:
+        found = objects(self._ask(doing, "GET", path, query=query), name)
+        if found is None:  # that is not the same as none
+            raise RunPodError(doing, f"RunPod's answer has no {name}", "Try again.")
+        return found
 
     def _unless_gone(self, doing: str, method: str, path: str) -> dict[str, Any] | None:
         try:
@@ -176,6 +229,9 @@ class RunPod:
         except requests.RequestException as error:
             problem = f"no answer from RunPod ({type(error).__name__})"
             raise RunPodError(doing, problem, _HINTS[NO_ANSWER]) from error
+        with suppress(ValueError, TypeError, KeyError, OverflowError):
+            ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
+            self._ahead = ahead if abs(ahead) > _SAME_TIME else 0.0
         if answer.ok:
             return answer
         with answer:
@@ -189,17 +245,24 @@ def _of_status(doing: str, answer: requests.Response) -> KaggleOpsError:
         return RunPodError(doing, "RunPod does not accept the API key", hint, status)
     if status >= 500:
         return RunPodError(doing, f"RunPod has a fault ({status})", "Try again later.")
-    return RunPodError(doing, _said(answer), _HINTS.get(status, ""), status)
-
-
-def _said(answer: requests.Response) -> str:
-    """Return what a problem document (RFC 9457) says."""
     try:
         problem = answer.json()
-        detail = str(problem.get("detail") or problem["title"])
-        return "; ".join([detail, *map(str, problem.get("errors") or [])])
-    except (ValueError, KeyError, AttributeError):
-        return f"RunPod refused it ({answer.status_code})"
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict):
+        return RunPodError(doing, _said(problem, status), _HINTS.get(status, ""), status)
+    if status == NOT_THERE:  # a page of whoever stands between: RunPod knows nothing of this
+        hint = _HINTS[NO_ANSWER]
+        return RunPodError(doing, f"something else than RunPod answered ({status})", hint)
+    return RunPodError(doing, f"RunPod refused it ({status})", _HINTS.get(status, ""), status)
+
+
+def _said(problem: Mapping[str, Any], status: int) -> str:
+    """Return what a problem document (RFC 9457) says."""
+    errors = problem.get("errors")
+    said = [text(problem, "detail") or text(problem, "title")]
+    said += map(str, errors if isinstance(errors, list) else [])
+    return "; ".join(filter(None, said))[:_LONGEST] or f"RunPod refused it ({status})"
 
 
 def _api_key() -> str:

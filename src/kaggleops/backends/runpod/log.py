@@ -9,8 +9,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
-from kaggleops.backends.runpod.client import NO_ANSWER, NOT_THERE, RunPodError
+from kaggleops.backends.runpod.client import NO_ANSWER, NOT_THERE, RunPodError, SilenceError
 from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
 
 _PAUSE = 1.0  # seconds before a stream that ended is opened again
@@ -50,17 +52,28 @@ class Reading:
 
 def events(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield the id and the line of each event of a stream (https://html.spec.whatwg.org, SSE)."""
-    event_id, data = "", ""
+    event_id = ""
+    data: list[str] = []
     for line in lines:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "id":
-            event_id = value
+            # It is sent back in a header.
+            event_id = value if value.isascii() and value.isprintable() else ""
         elif name == "data":
-            data += value
+            data.append(value)
         elif not line and data:
-            yield event_id, str(json.loads(data).get("line", ""))
-            data = ""
+            yield event_id, _line("\n".join(data))
+            data = []
+
+
+def _line(data: str) -> str:
+    """Return the line that an event holds; of one that is not as it should be, all that it is."""
+    try:
+        line = json.loads(data)["line"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return data
+    return line if isinstance(line, str) else data
 
 
 def follow(reading: Reading, ended: Callable[[], bool]) -> Iterator[str]:
@@ -88,12 +101,26 @@ def follow(reading: Reading, ended: Callable[[], bool]) -> Iterator[str]:
 
 
 def until_silent(reading: Reading) -> Iterator[str]:
-    """Yield what a log has by now: its stream has no end, but falls silent."""
-    try:
-        yield from reading.on()
-    except RunPodError as error:
-        if error.status not in (NO_ANSWER, NOT_THERE):
-            raise
+    """Yield what a log has by now: its stream has no end, but falls silent.
+
+    Raises:
+        RunPodError: it cannot be read.
+    """
+    while True:
+        came = False
+        try:
+            for line in reading.on():
+                came = True
+                yield line
+        except SilenceError:
+            return
+        except RunPodError as error:
+            if error.status == NOT_THERE:  # the pod is gone: what it left is in the bucket
+                return
+            if error.status != NO_ANSWER or not came:
+                raise
+        else:
+            return
 
 
 def key_of(run_id: str) -> str:
@@ -101,11 +128,18 @@ def key_of(run_id: str) -> str:
     return f"logs/{run_id}.txt"
 
 
-def keep(bucket: Bucket, run_id: str, log: bytes) -> None:
-    """Put a log into a bucket, in place of what an earlier job of the run left."""
+def keep(bucket: Bucket, run_id: str, file: Path) -> None:
+    """Put the end of a log's file into a bucket, in place of what an earlier job of the run left.
+
+    Where there is no file, the log is empty.
+    """
+    content = b""
+    with suppress(FileNotFoundError), file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _LONGEST))
+        content = opened.read(_LONGEST)
     key = key_of(run_id)
     before = bucket.stat(key)
-    bucket.write(key, log[-_LONGEST:], expected=before.version if before else ABSENT)
+    bucket.write(key, content, expected=before.version if before else ABSENT)
 
 
 def kept(bucket: Bucket, run_id: str) -> list[str] | None:

@@ -4,15 +4,15 @@ The catalogue is an order in which to ask, no reservation: what it calls free ma
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from kaggleops.backends.runpod.answers import Gpu
 from kaggleops.backends.runpod.config import RunPodConfig
-from kaggleops.backends.runpod.times import LATE
+from kaggleops.backends.runpod.times import LATE, LONGEST_HOURS
 from kaggleops.errors import UsageError
 
-_STOCK = ("HIGH", "MEDIUM", "LOW")  # and NONE
+_STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be there, too
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Offer:
 
     def longest(self, budget: float) -> float:
         """Return for how many hours a budget is enough; 0 if for none."""
+        if not self.price:
+            return LONGEST_HOURS
         return max(0.0, math.floor((budget / self.price - LATE / 3600) * 10 + 1e-6) / 10)
 
     def __str__(self) -> str:
@@ -42,7 +44,7 @@ class Offer:
 
 
 def offers(
-    catalogue: Collection[Mapping[str, Any]], config: RunPodConfig, volumes_in: Collection[str]
+    catalogue: Collection[Gpu], config: RunPodConfig, volumes_in: Collection[str]
 ) -> list[Offer]:
     """Return what may be had of what is wanted, the most wanted first.
 
@@ -59,29 +61,32 @@ def offers(
     for name in config.gpus:
         gpu = _named(name, catalogue)
         cloud = config.cloud.lower()
-        if gpu["maxCount"][cloud] < config.gpu_count:
+        if gpu.most.get(cloud, config.gpu_count) < config.gpu_count or cloud not in gpu.price:
             continue
-        price = gpu["price"][cloud] * config.gpu_count
+        price = gpu.price[cloud] * config.gpu_count
         for place in _places(gpu, config):
             if all(place in only for only in (volumes_in, config.data_centers) if only):
-                found.append(Offer(gpu["id"], place, price))
+                found.append(Offer(gpu.id, place, price))
     return found
 
 
-def _named(name: str, catalogue: Collection[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _named(name: str, catalogue: Collection[Gpu]) -> Gpu:
     for gpu in catalogue:
-        if name.casefold() in (gpu["id"].casefold(), gpu["name"].casefold()):
+        if name.casefold() in (gpu.id.casefold(), gpu.name.casefold()):
             return gpu
-    there = ", ".join(sorted(gpu["id"] for gpu in catalogue))
+    there = ", ".join(sorted(gpu.id for gpu in catalogue))
     raise UsageError(f"looking for the GPU {name!r}", "RunPod has none", f"It has: {there}.")
 
 
-def _places(gpu: Mapping[str, Any], config: RunPodConfig) -> Iterator[str]:
+def _places(gpu: Gpu, config: RunPodConfig) -> Iterator[str]:
     """Yield where a GPU is free, where most are first; "" where RunPod may choose."""
     if not config.volume and not config.data_centers:
-        if gpu.get("availability") in _STOCK:
+        if gpu.stock:
             yield ""
         return
-    free = [each for each in gpu.get("dataCenters") or () if each["availability"] in _STOCK]
-    for each in sorted(free, key=lambda each: _STOCK.index(each["availability"])):
-        yield str(each["id"])
+
+    def rank(place: str) -> int:
+        level = gpu.places[place]
+        return _STOCK.index(level) if level in _STOCK else len(_STOCK)
+
+    yield from sorted(gpu.places, key=rank)

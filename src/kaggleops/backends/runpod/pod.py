@@ -7,13 +7,11 @@ is a reference that RunPod resolves by itself, and nothing else in there is secr
 import base64
 import gzip
 import json
-import time
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kaggleops.backends.ready_notebook import parameters_of
+from kaggleops.backends.runpod.answers import JOB_VARIABLE, PREFIX
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer
 from kaggleops.backends.runpod.times import GRACE, PATIENCE
@@ -31,10 +29,6 @@ PRICE = "price_per_hour"
 LOG_IN = "runpod_log_in"
 """The tag of a run with the address of the bucket that its pod puts its log into."""
 
-PREFIX = "kaggleops-"
-"""What the names of our pods begin with; the run's id follows."""
-
-_JOB = "KAGGLEOPS_JOB"
 _START = "KAGGLEOPS_START"
 _BEGIN = "KAGGLEOPS_BEGIN"
 # The container's command, with the quotes of RunPod's own examples.
@@ -68,7 +62,7 @@ _IN_REPOSITORY = _HERE.parents[3] / "infra/runpod/start.py"
 
 
 def pod_body(
-    run_id: str, notebook: str, config: RunPodConfig, offer: Offer, volume_id: str
+    run_id: str, notebook: str, config: RunPodConfig, offer: Offer, volume_id: str, now: float
 ) -> dict[str, Any]:
     """Return what to send to RunPod.
 
@@ -78,6 +72,7 @@ def pod_body(
         config: how to run it.
         offer: on what, and where.
         volume_id: which network volume to mount; "" for none.
+        now: the time by RunPod's clock, in seconds since the epoch.
     """
     job = {
         "run_id": run_id,
@@ -87,7 +82,7 @@ def pod_body(
         "packages": [*_RUNNER, *config.packages],
         "image": config.image or config.template,
         "mount": _MOUNT if volume_id else "",
-        "deadline": time.time() + config.hours * 3600,
+        "deadline": now + config.hours * 3600,
         "grace": GRACE,
         "patience": PATIENCE,
         "keep": config.keep,
@@ -104,7 +99,7 @@ def pod_body(
         "env": {
             _BEGIN: _SHELL,
             _START: base64.b64encode(script).decode(),
-            _JOB: json.dumps(job),
+            JOB_VARIABLE: json.dumps(job),
             SECRET: f"{{{{ RUNPOD_SECRET_{config.secret} }}}}",
         },
     }
@@ -120,19 +115,3 @@ def pod_body(
     if config.keep:
         body |= {"startSsh": True, "ports": ["22/tcp"]}
     return body
-
-
-def age_of(pod: Mapping[str, Any]) -> float:
-    """Return for how many seconds a pod has been there."""
-    return time.time() - datetime.fromisoformat(str(pod["createdAt"])).timestamp()
-
-
-def job_of(pod: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what one of our pods was made to do, None for anybody else's pod."""
-    if not str(pod.get("name", "")).startswith(PREFIX):
-        return None
-    try:
-        job = json.loads(pod["env"][_JOB])
-        return job if {"run_id", "bucket", "deadline", "keep"} <= set(job) else None
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -4,17 +4,15 @@ A pod deletes itself. This is for those that could not: RunPod's key was revoked
 never ran or hung, somebody stopped them. Any machine may do it, at any time, again and again.
 """
 
-import time
-from collections.abc import Mapping
-from typing import Any
-
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from kaggleops.backends.answers import number
 from kaggleops.backends.jobs import Reaped, is_ended
+from kaggleops.backends.remote_run import KEPT_UNTIL
+from kaggleops.backends.runpod.answers import Pod
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.pod import age_of, job_of
-from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE
+from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE, LONGEST_HOURS
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, explained
 
@@ -33,44 +31,53 @@ def reap(runpod: RunPod, backend: str, tracking_uri: str, *, delete: bool) -> li
     """
     found = []
     for pod in runpod.pods():
-        job = job_of(pod)
-        if job is None:
+        if not (pod.run_id or (not pod.id and not pod.name)):
             continue
+        problem = ""
         try:
-            why = _why_over(pod, job, tracking_uri)
-            problem = ""
+            if not pod.id:
+                raise KaggleOpsError("reaping", "RunPod lists a pod whose id it does not tell")
+            why = _why_over(pod, tracking_uri, runpod.now())
+            if why and delete:
+                runpod.delete_pod(pod.id)
         except KaggleOpsError as error:
             why, problem = "unknown", str(error)
-        if why and delete and not problem:
-            try:
-                runpod.delete_pod(pod["id"])
-            except KaggleOpsError as error:
-                problem = str(error)
         if why:
-            found.append(Reaped(backend, pod["id"], job["run_id"], why, pod["cost"], problem))
+            run_id, cost = pod.run_id or "unknown", pod.cost or 0.0
+            found.append(Reaped(backend, pod.id or "unknown", run_id, why, cost, problem))
     return found
 
 
-def _why_over(pod: Mapping[str, Any], job: Mapping[str, Any], tracking_uri: str) -> str:
+def _why_over(pod: Pod, tracking_uri: str, now: float) -> str:
     """Return why nothing will come of a pod any more, "" if something may.
 
     Raises:
         KaggleOpsError: the bucket does not answer.
     """
-    if time.time() > job["deadline"] + LATE:
+    job = pod.job
+    # What a job that is not told was given is a week at the most.
+    week = None if pod.created is None else pod.created + LONGEST_HOURS * 3600
+    deadline = job.deadline if job else week
+    if deadline is not None and now > deadline + LATE:
         return "its time is up"
-    if job["bucket"] != bucket_uri(tracking_uri):
+    if job and job.bucket != bucket_uri(tracking_uri):
         return ""
     try:
-        status = mlflow.MlflowClient(tracking_uri).get_run(job["run_id"]).info.status
+        run = mlflow.MlflowClient(tracking_uri).get_run(pod.run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return "its run is not in the bucket"
-        doing = f"looking for run {job['run_id']}"
+            # Where its bucket is not told, it may be in another.
+            return "its run is not in the bucket" if job else ""
+        doing = f"looking for run {pod.run_id}"
         raise explained(error) or KaggleOpsError(doing, error.message) from error
-    if is_ended(status) and not (job["keep"] and time.time() < job["deadline"]):
+    status = run.info.status
+    if job:
+        kept_until = job.deadline if job.keep else 0.0
+    else:
+        kept_until = number(run.data.tags, KEPT_UNTIL) or 0.0
+    if is_ended(status) and now >= kept_until:
         return f"its run is {status}"
     # Its image may be one that cannot be pulled or started: RunPod tries for ever, and bills it.
-    if status == "SCHEDULED" and age_of(pod) > BEGINS_WITHIN:
+    if status == "SCHEDULED" and pod.created is not None and now - pod.created > BEGINS_WITHIN:
         return f"it did not begin within {BEGINS_WITHIN / 60:.0f} minutes"
     return ""

@@ -45,7 +45,8 @@ def report(said: dict[str, Any]) -> list[str]:
     """Tell the bucket, and return what could not be sent, one line each.
 
     Args:
-        said: `bucket`, `run_id`, `code` (None for a job that was cut off), `cost` in US dollars,
+        said: `bucket`, `run_id`, `code` (None for a job that was cut off), `again` (whether that
+            was by a crash, after which RunPod started the container again), `cost` in US dollars,
             and `log`, the file's path.
 
     Raises:
@@ -57,28 +58,28 @@ def report(said: dict[str, Any]) -> list[str]:
     # First what the job itself logged and could not send: its last words may be that it ended.
     left = send_left_behind(EntityStore(bucket, ChangeLog(bucket))).problems
     left += send_kept_artifacts(place).problems
-    file = Path(said["log"])
-    log.keep(bucket, said["run_id"], file.read_bytes() if file.is_file() else b"")
-    _tell(place, said["run_id"], said["code"], said["cost"])
+    log.keep(bucket, said["run_id"], Path(said["log"]))
+    _tell(place, said["run_id"], said["code"], said["cost"], again=said["again"])
     return left
 
 
-def _tell(place: str, run_id: str, code: int | None, cost: float) -> None:
+def _tell(place: str, run_id: str, code: int | None, cost: float, *, again: bool) -> None:
     client = mlflow.MlflowClient(tracking_uri(place))
     store = BucketTrackingStore(tracking_uri(place))
     # Who created the pod may have died before it could say which it is.
     tags = {COST: f"{cost:.4f}", POD: os.environ.get("RUNPOD_POD_ID", ""), LOG_IN: place}
     tags |= {} if code is None else {EXIT_CODE: str(code)}
     if not is_ended(client.get_run(run_id).info.status):
-        tags[JOB_ENDED] = _how(code)
-        client.set_terminated(run_id, "KILLED" if code in (None, _TIME_IS_UP) else "FAILED")
+        tags[JOB_ENDED] = "its container crashed and was started again" if again else _how(code)
+        stopped = code in (None, _TIME_IS_UP) and not again
+        client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
     client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
     store.flush()
 
 
 def _how(code: int | None) -> str:
     if code is None:
-        return "its container was stopped or started again"
+        return "its container was stopped"
     return "its time was up" if code == _TIME_IS_UP else f"exit code {code}"
 
 

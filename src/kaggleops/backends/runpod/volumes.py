@@ -3,9 +3,9 @@
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Any
 
-from kaggleops.backends.runpod.client import RunPod
+from kaggleops.backends.runpod.answers import Volume
+from kaggleops.backends.runpod.client import NO_ANSWER, RunPod, RunPodError
 from kaggleops.backends.runpod.config import RunPodConfig
 
 _log = logging.getLogger("kaggleops")
@@ -28,11 +28,11 @@ class Volumes:
         self._made = ""
 
     @functools.cached_property
-    def _there(self) -> Mapping[str, Mapping[str, Any]]:
+    def _there(self) -> Mapping[str, Volume]:
         if not self._config.volume:
             return {}
-        found = [each for each in self._runpod.volumes() if each["name"] == self._config.volume]
-        return {each["dataCenter"]: each for each in found}
+        found = [each for each in self._runpod.volumes() if each.name == self._config.volume]
+        return {each.data_center: each for each in found if each.data_center}
 
     @property
     def data_centers(self) -> list[str]:
@@ -43,7 +43,8 @@ class Volumes:
         """Return what the one in a data center costs, made or to be made; "" for none."""
         if not self._config.volume:
             return ""
-        size = self._there.get(data_center, {}).get("size", self._config.volume_gb)
+        there = self._there.get(data_center)
+        size = (there and there.size) or self._config.volume_gb
         return f"the volume {self._config.volume} ({size} GB), {_monthly(size)}"
 
     def take(self, data_center: str) -> str:
@@ -56,11 +57,21 @@ class Volumes:
             return ""
         if data_center not in self._there:
             name, size = self._config.volume, self._config.volume_gb
-            self._made = self._runpod.create_volume(name, data_center, size)["id"]
+            self._made = self._create(name, data_center, size)
             where = f"the network volume {name} ({size} GB) in {data_center}"
             _log.warning("Made %s: %s, until you delete it.", where, _monthly(size))
             return self._made
-        return str(self._there[data_center]["id"])
+        return self._there[data_center].id
+
+    def _create(self, name: str, data_center: str, size: int) -> str:
+        try:
+            return self._runpod.create_volume(name, data_center, size)
+        except RunPodError as error:
+            # It may have been made all the same.
+            for each in self._runpod.volumes() if error.status == NO_ANSWER else ():
+                if (each.name, each.data_center) == (name, data_center):
+                    return each.id
+            raise
 
     def give_back(self) -> None:
         """Delete the one that was made for a pod that there is not."""

@@ -7,6 +7,7 @@ from kaggle.api.kaggle_api_extended import KaggleApi
 
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import ASK_AGAIN, ASK_ONCE, READ, mount
+from kaggleops.platforms.kaggle.answers import read_leniently
 from kaggleops.platforms.kaggle.http import explained
 from kaggleops.platforms.kaggle.quiet import quiet
 
@@ -50,6 +51,7 @@ class Client(KaggleApi):
         http = made.http_client()
         http._init_session()
         mount(http._session, self._retry, self._silence)
+        read_leniently(http)
         return made
 
     def ask(self, doing: str, method: str, request: Any, of: str = "kernel") -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import requests
+from urllib3.exceptions import ReadTimeoutError
 
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -14,6 +15,10 @@ class NotThereError(KaggleOpsError):
 
 class NoAnswerError(KaggleOpsError):
     """Nobody knows whether a request arrived."""
+
+
+class SilenceError(NoAnswerError):
+    """Nothing came for as long as somebody waits for it."""
 
 
 class NotTakenError(KaggleOpsError):
@@ -28,9 +33,15 @@ def explained(doing: str) -> Iterator[None]:
     except requests.HTTPError as error:
         raise _of_status(doing, error) from None  # its text has the address, which may be signed
     except requests.RequestException as error:
+        silent = isinstance(error, requests.ReadTimeout) or any(
+            isinstance(each, ReadTimeoutError) for each in error.args
+        )
         problem = f"no answer from Kaggle ({type(error).__name__})"
         hint = "Check this machine's network; https://www.kagglestatus.com says how Kaggle is."
-        raise NoAnswerError(doing, problem, hint) from None
+        raise (SilenceError if silent else NoAnswerError)(doing, problem, hint) from None
+    except (AttributeError, KeyError, TypeError) as error:  # the client expects more than there is
+        problem = f"Kaggle's answer cannot be read ({type(error).__name__})"
+        raise NoAnswerError(doing, problem, "Try again.") from error
     except ValueError as error:  # the client's word for what it finds wrong by itself
         raise UsageError(doing, str(error)) from error
 

@@ -1,0 +1,172 @@
+"""RunPod's answers as types: of each what is known, and nothing that another one could hide."""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kaggleops.backends.answers import moment, number, objects, text
+
+PREFIX = "kaggleops-"
+"""What the names of our pods begin with; the run's id follows."""
+
+JOB_VARIABLE = "KAGGLEOPS_JOB"
+"""The variable of a pod's environment with what its start script finds to do."""
+
+_OURS = re.compile(re.escape(PREFIX) + "([0-9a-f]{32})")
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+_ENDED = ("EXITED", "ERROR", "TERMINATED")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one of our pods was made to do.
+
+    Args:
+        run_id: for which run.
+        bucket: whose.
+        deadline: when it is over, in seconds since the epoch.
+        keep: whether the pod is kept until then, however the run ended.
+    """
+
+    run_id: str
+    bucket: str
+    deadline: float
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod, as RunPod shows it.
+
+    Args:
+        id: "" where it is not told.
+        name: likewise.
+        status: RunPod's word, "" where none is told.
+        cost: in US dollars an hour, None where it is not told.
+        created: when, in seconds since the epoch, None where it is not told.
+        created_at: the same in RunPod's words, "" if they are none of a time.
+        access: the command that leads into it, "" for none.
+        job: what it was made to do, None where that cannot be read.
+    """
+
+    id: str
+    name: str
+    status: str
+    cost: float | None
+    created: float | None
+    created_at: str
+    access: str
+    job: Job | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known to have: a status that is new is that of a live one."""
+        return self.status in _ENDED
+
+    @property
+    def run_id(self) -> str:
+        """The run that it was made for, "" for a pod that is none of ours."""
+        if not self.name:
+            return self.job.run_id if self.job else ""
+        ours = _OURS.fullmatch(self.name)
+        return ours[1] if ours else ""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU.
+
+    Args:
+        id: what RunPod calls it.
+        name: what people call it.
+        price: in US dollars an hour for one, by cloud; only those that are told.
+        most: how many a pod may have, by cloud; only those that are told.
+        stock: how much of it is free, in RunPod's word; "" for nothing.
+        places: the same by data center.
+    """
+
+    id: str
+    name: str
+    price: Mapping[str, float]
+    most: Mapping[str, float]
+    stock: str
+    places: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A network volume; `size` in GB, None where it is not told."""
+
+    id: str
+    name: str
+    size: int | None
+    data_center: str
+
+
+def pod(found: Mapping[str, Any], pod_id: str = "") -> Pod:
+    """Return a pod from an answer; from one that lacks its id, the one that was asked for."""
+    created = moment(found, "createdAt")
+    return Pod(
+        id=_id(found) or pod_id,
+        name=text(found, "name"),
+        status=text(found, "status"),
+        cost=number(found, "cost"),
+        created=created,
+        created_at="" if created is None else text(found, "createdAt"),
+        access=text(found, "ssh", "direct", "command"),
+        job=_job(found),
+    )
+
+
+def _id(found: Mapping[str, Any]) -> str:
+    """Return the id that an answer tells: it will be part of addresses."""
+    told = text(found, "id")
+    return told if _ID.fullmatch(told) else ""
+
+
+def _job(found: Mapping[str, Any]) -> Job | None:
+    environment = found.get("env")
+    said = environment.get(JOB_VARIABLE) if isinstance(environment, Mapping) else None
+    with suppress(TypeError, ValueError, RecursionError):
+        job = json.loads(said)  # type: ignore[arg-type] # whatever it is
+        run_id, bucket, deadline = text(job, "run_id"), text(job, "bucket"), number(job, "deadline")
+        if run_id and bucket and deadline is not None:
+            return Job(run_id, bucket, deadline, job.get("keep") is True)
+    return None
+
+
+def gpu(found: Mapping[str, Any]) -> Gpu:
+    """Return a kind of GPU from an answer."""
+    stock = text(found, "availability")
+    places = objects(found, "dataCenters") or []
+    return Gpu(
+        id=text(found, "id"),
+        name=text(found, "name"),
+        price=_by_cloud(found, "price"),
+        most=_by_cloud(found, "maxCount"),
+        stock="" if stock == "NONE" else stock,
+        places={
+            place: level
+            for each in places
+            if (place := text(each, "id")) and (level := text(each, "availability")) != "NONE"
+        },
+    )
+
+
+def _by_cloud(found: Mapping[str, Any], name: str) -> dict[str, float]:
+    told = {cloud: number(found, name, cloud) for cloud in ("secure", "community")}
+    return {cloud: value for cloud, value in told.items() if value is not None}
+
+
+def volume(found: Mapping[str, Any]) -> Volume:
+    """Return a network volume from an answer."""
+    size = number(found, "size")
+    return Volume(
+        id=_id(found),
+        name=text(found, "name"),
+        size=None if size is None else int(size),
+        data_center=text(found, "dataCenter"),
+    )
