@@ -122,7 +122,7 @@ def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()
     stat = git(repository, *tree, "--numstat", "-z", *ends)
     patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
     diff = git(repository, *tree, *patch, "--src-prefix=a/", "--dst-prefix=b/", *ends)
-    return Between(commits, tuple(_numstat(stat)), diff)
+    return Between(commits, tuple(_numstat(stat)), diff.replace("\r\n", "\n"))
 
 
 def _numstat(output: str) -> Iterator[tuple[str, int, int]]:
