@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import printable
 
 
 class Stopped(Exception):  # noqa: N818 - no error: exit code 0
@@ -25,12 +26,12 @@ class Stopped(Exception):  # noqa: N818 - no error: exit code 0
 
 def say(line: str) -> None:
     """Print one line at once: a parent process or a notebook shows it as it comes."""
-    click.echo(line)
+    click.echo(printable(line, lines=True))
 
 
 def warn(line: str) -> None:
     """Print one line of warning on standard error."""
-    click.echo(f"warning: {line}", err=True)
+    click.echo(f"warning: {printable(line, lines=True)}", err=True)
 
 
 def split_overrides(text: str) -> list[str]:

@@ -11,9 +11,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from competitions.console import say
+from kaggleops.printable import printable
 
 # Seconds between two plain lines: at first, and as a share of the time that has passed.
 LINE_INTERVAL = 10.0
@@ -92,7 +94,7 @@ class ProgressReport(TrainerCallback):
         line = f"{self._line(args, state)} · {kind} {self.score} {value:.4f}"
         self.last_line = time.monotonic()
         if self.bar:
-            self.bar.console.print(line, highlight=False)
+            self.bar.console.print(Text(printable(line)))
         else:
             say(line)
 

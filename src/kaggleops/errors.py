@@ -5,6 +5,7 @@ command line prints it and nothing else; a stack trace is for our mistakes, not 
 Whatever secret an address in it carries is hidden (redaction.py).
 """
 
+from kaggleops.printable import printable
 from kaggleops.redaction import redacted
 
 
@@ -25,7 +26,7 @@ class KaggleOpsError(Exception):
 
     def __str__(self) -> str:
         message = f"{self.doing}: {self.problem.rstrip('.')}."
-        return f"{message} {self.hint}".replace("\n", " ").strip()
+        return printable(f"{message} {self.hint}".replace("\n", " ").strip())
 
     def _render_traceback_(self) -> list[str]:
         return [f"error: {self}"]  # what IPython shows in place of a stack trace

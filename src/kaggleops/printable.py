@@ -1,10 +1,14 @@
 """Text that others wrote, made fit to be shown: no character of it does anything but stand there.
 
-A terminal obeys what begins with ESC (clear the screen, change the title, set the clipboard), and
-marks of direction show a text in another order than it has.
+What comes from a bucket, from git or from a platform passes through here on its way to a terminal,
+a page, Markdown or a log. A terminal obeys what begins with ESC (clear the screen, change the
+title, set the clipboard), marks of direction show a text in another order than it has, and markup
+makes links and pictures.
 """
 
+import re
 import unicodedata
+from html import escape
 
 _UNSEEN = {
     "Cc",
@@ -14,6 +18,13 @@ _UNSEEN = {
     "Zp",
 }  # control, format, surrogate, line and paragraph separators
 _JOINERS = "\u200c\u200d"  # within words of some languages, and within emoji
+
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$^=]")
+_AT_THE_BEGINNING = re.compile(r"[-+.)](?=\s|$)|-{3}")
+# GitHub links these in any text, escaped or not, but in code: mentions, issues, addresses, emoji.
+_LINKED = re.compile(r"[@#|`]|://|www\.|\bGH-\d|:[\w+-]+:", re.IGNORECASE)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -30,3 +41,38 @@ def printable(text: str, *, lines: bool = False) -> str:
         each if each in kept or unicodedata.category(each) not in _UNSEEN else ascii(each)[1:-1]
         for each in text
     )
+
+
+def log_line(line: str) -> str:
+    """Return a line that a program has printed to a terminal, without its colours.
+
+    A progress bar writes itself over and over after a carriage return: each state is a line here.
+    """
+    return printable(_COLOUR.sub("", line).replace("\r", "\n"), lines=True)
+
+
+def as_html(text: str) -> str:
+    """Return a text as HTML, for an element's content or a quoted attribute; it may have lines."""
+    return escape(printable(text, lines=True))
+
+
+def as_markdown(text: str) -> str:
+    """Return a text as Markdown of one line, anywhere in it: also in a table."""
+    text = printable(text)
+    if _LINKED.search(text):
+        return as_code(text)
+    words = _MARKUP.sub(r"\\\g<0>", text.strip())
+    start = len(words) - len(words.lstrip("0123456789"))  # of a list with numbers
+    if _AT_THE_BEGINNING.match(words, start):
+        words = f"{words[:start]}\\{words[start:]}"
+    return words
+
+
+def as_code(text: str) -> str:
+    """Return a text as code in Markdown of one line, anywhere in it: also in a table."""
+    text = printable(text)
+    if text and text == text.strip() and "`" not in text and "|" not in text:
+        return f"`{text}`"
+    # An entity is never taken for markup, nor a bar for the end of a cell.
+    plain = re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", text)
+    return f"<code>{plain}</code>"

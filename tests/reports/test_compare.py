@@ -272,7 +272,7 @@ def test_the_page_shows_its_curves_and_asks_nobody_for_anything(
     assert page.locator("svg *:not(title)").evaluate_all(edges)
     assert page.get_by_text("<b>`x`|</b>").is_visible()
     assert asked == [file.as_uri()]
-    assert "\\<b\\>\\`x\\`\\|" in to_markdown(found)
+    assert "&#60;b&#62;&#96;x&#96;&#124;" in to_markdown(found)
 
 
 def test_charts_beyond_what_a_page_can_show_are_named(lab: Lab, asking: Reader) -> None:

@@ -16,7 +16,14 @@ from kaggleops.cli.options import (
     index_option,
     json_option,
 )
-from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.output import (
+    err,
+    out,
+    print_json,
+    print_named,
+    print_rows,
+    stdout_for_the_result,
+)
 from kaggleops.cli.submitting import (
     backend_config_option,
     backend_option,
@@ -25,6 +32,7 @@ from kaggleops.cli.submitting import (
     submitted,
 )
 from kaggleops.errors import UsageError
+from kaggleops.printable import printable
 
 if TYPE_CHECKING:
     from kaggleops.backends.remote_run import RemoteRun
@@ -91,7 +99,7 @@ def bisect_command(
             continue
         ran = next_
         commit = find_commit(repository, next_)
-        err.print(f"[bold]Next[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
+        print_named("Next", f"{commit.sha[:10]}  {commit.subject}")
         launches = _launches(found, place)
         if backend:
             sent = [submitted(commit, each, backend, backend_config, as_json) for each in launches]
@@ -101,7 +109,7 @@ def bisect_command(
             trouble = _run(commit, launches)
         if trouble:
             given_up[next_] = trouble
-            err.print(f"Passed over {next_[:10]}: {trouble}", style="yellow", highlight=False)
+            err.print(printable(f"Passed over {next_[:10]}: {trouble}"), style="yellow")
 
 
 def _launches(found: "Search", place: str) -> "list[Launch]":
@@ -174,7 +182,7 @@ def _show(found: "Search", repository: Path, as_json: bool) -> None:
     rows = [("Counted", f"runs set as {like.id} was{of}")]
     if step.found:
         print_rows(*rows)
-        out.print(f"\n{step.bad}  {said.get(step.bad, '')}\ndid it.", highlight=False)
+        out.print(f"\n{step.bad}  {said.get(step.bad, '')}\ndid it.")
         return
     if step.next:
         rounds = (len(step.left) - 1).bit_length()

@@ -35,7 +35,7 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
         print_json(cancelled=cancelled, problems=problems)
     else:
         for run_id in cancelled:
-            out.print(f"cancelled {run_id}: it stops when its machine next looks", highlight=False)
+            out.print(f"cancelled {run_id}: it stops when its machine next looks")
     for problem in problems:
         print_error(problem)
     if problems:

@@ -33,7 +33,7 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
     if as_json:
         print_json(deleted=deleted, problems=problems)
     else:
-        out.print(f"{len(deleted)} of {len(runs)} had something to delete.", highlight=False)
+        out.print(f"{len(deleted)} of {len(runs)} had something to delete.")
     for problem in problems:
         print_error(problem)
     if problems:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
 from kaggleops.cli.comparison import compared
 from kaggleops.cli.options import (
@@ -16,6 +15,7 @@ from kaggleops.cli.options import (
     json_option,
 )
 from kaggleops.cli.output import err, out, print_json, print_table
+from kaggleops.printable import printable
 
 if TYPE_CHECKING:
     from kaggleops.reports.comparing import Comparison
@@ -98,7 +98,7 @@ def compare_command(
     else:
         _show(found)
     if html is not None:
-        err.print(f"Written: {html}", highlight=False)
+        err.print(f"Written: {html}")
 
 
 def _log_page(found: "Comparison", written: str, place: str) -> None:
@@ -116,7 +116,7 @@ def _log_page(found: "Comparison", written: str, place: str) -> None:
     note = client.get_run(run_id).data.tags.get(NOTE_TAG, "")
     link = artifact_page(newest.experiment_id, run_id, PAGE)
     client.set_tag(run_id, NOTE_TAG, with_link(note, "comparison", link))
-    err.print(f"Logged: {PAGE} of run {run_id}", highlight=False)
+    err.print(f"Logged: {PAGE} of run {run_id}")
 
 
 def _show(found: "Comparison") -> None:
@@ -135,14 +135,15 @@ def _show(found: "Comparison") -> None:
     for side, code in zip(found.sides[1:], found.code, strict=True):
         if code is None:
             continue
-        out.print(Text(f"\ncommits to {side.title}", style="bold"))
+        out.print()
+        out.print(printable(f"commits to {side.title}"), style="bold")
         for sha, subject in code.commits[:_MOST_FILES]:
-            out.print(Text(f"{sha[:10]}  {subject}"))
+            out.print(printable(f"{sha[:10]}  {subject}"))
         for name, added, removed in code.files[:_MOST_FILES]:
             counts = "binary" if added < 0 else f"+{added} -{removed}"
-            out.print(Text(f"  {counts:<12}{name}"))
+            out.print(printable(f"  {counts:<12}{name}"))
         hidden = max(0, len(code.files) - _MOST_FILES) + max(0, len(code.commits) - _MOST_FILES)
         if hidden:
-            out.print(Text(f"  … {hidden} more lines; --html FILE has it all"))
+            out.print(f"  … {hidden} more lines; --html FILE has it all")
     for note in found.notes:
-        err.print(Text(note, style="yellow"))
+        err.print(printable(note), style="yellow")

@@ -46,7 +46,6 @@ def copy_command(target: str, bucket: str | None, as_json: bool) -> None:
             f"{copied.copied} of {copied.objects} objects were copied to {place} "
             f"({copied.copied_bytes / 1e6:.1f} MB, every checksum verified){merged}.\n"
             f"Use it: write `bucket: {place}` into config/local.yaml. {source} is as it was.",
-            highlight=False,
         )
     for problem in copied.problems:
         print_error(problem)

@@ -108,7 +108,7 @@ def _print_bucket(bucket: str | None, region: str, as_json: bool) -> None:
     table.add_row("Total", "", "", f"{total:.4f}", style="bold")
 
     where = f"in {region}" if place.startswith("gs:") else f"if it lay on Cloud Storage in {region}"
-    out.print(f"An estimate for {place} {where}\n", highlight=False)
+    out.print(f"An estimate for {place} {where}\n")
     print_whole(table)
     out.print(
         f"\nStored: runs {used.runs / MIB:,.1f} MiB, artifacts {used.artifacts / MIB:,.1f} MiB, "
@@ -117,18 +117,16 @@ def _print_bucket(bucket: str | None, region: str, as_json: bool) -> None:
         f"{used.tracking.class_a:,.0f} A, {used.tracking.class_b:,.0f} B; a server that nobody "
         f"looks at, which looks every {IDLE_LOOK_SECONDS:.0f} s: {used.server.class_a:,.0f} A, "
         f"{used.server.class_b:,.0f} B.",
-        highlight=False,
     )
     if used.looked_at < used.all_runs:
         out.print(f"Read: {used.looked_at:,} of {used.all_runs:,} runs, taken as a sample.")
     if used.unreadable:
         err.print(f"Not in it, as they cannot be read: {used.unreadable} runs.", style="yellow")
-    out.print("\nNot in it, because the bucket does not tell:", highlight=False)
+    out.print("\nNot in it, because the bucket does not tell:")
     for each in unknown:
-        out.print(f"  - {each}", highlight=False)
+        out.print(f"  - {each}")
     out.print(
         f"\nPrices: {PRICES.source}, read on {PRICES.read} (storage in {region}: "
         f"{PRICES.storage_read(region)}). What is free is free once for all buckets of a billing "
         "account.",
-        highlight=False,
     )

@@ -45,7 +45,6 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
         f"A month in {region}, in US dollars. A run: {run.hours:g} hours, a point every "
         f"{LOGS_EVERY:.0f} s, {run.artifacts / MIB:,.0f} MiB of artifacts.\n"
         f"Somebody looks at the UI for {WATCHED_HOURS:g} hours on {WATCHED_DAYS} days.",
-        highlight=False,
     )
     rows = []
     for runs, row in months.items():
@@ -64,20 +63,18 @@ def print_plan(run: Run, region: str, as_json: bool) -> None:
     head = ["runs", *(f"server {each}" for each in SERVERS), "storage", "writes", "reads"]
     print_table(head, rows)
     shown = "without a server" if unpriced else "of the server that is on all day"
-    out.print(f"\nThe last three columns: {shown}.", highlight=False)
+    out.print(f"\nThe last three columns: {shown}.")
     if unpriced:
         known = ", ".join(sorted(COMPUTE_ENGINE.regions))
         out.print(
             f"-: the price list has no machine in {region}, where none is free; it has {known}. "
             f"See {COMPUTE_ENGINE.source.split(',')[0]}.",
-            highlight=False,
         )
     out.print()
-    out.print("What costs more than that:", highlight=False)
+    out.print("What costs more than that:")
     for what, price in dangers:
-        out.print(f"  - {what}: {price}", highlight=False)
+        out.print(f"  - {what}: {price}")
     out.print(
         f"\nPrices: {CLOUD_STORAGE.source}, read on {CLOUD_STORAGE.read}; {COMPUTE_ENGINE.source}, "
         f"{COMPUTE_ENGINE.read}. What is free is free once for a billing account.",
-        highlight=False,
     )

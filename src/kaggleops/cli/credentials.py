@@ -58,7 +58,7 @@ def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
     for each in old:
         Keys(each.account).delete(each.id)
         forget(each.id)
-        err.print(f"Deleted the old key {each.id}.", highlight=False)
+        err.print(f"Deleted the old key {each.id}.")
 
 
 @credentials_command.command("list")
@@ -85,9 +85,9 @@ def list_command(account: str | None, as_json: bool) -> None:
         return
     for row in rows:
         line = f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}"
-        out.print(line, highlight=False)
+        out.print(line)
     if not rows:
-        out.print(f"{keys.account} has no keys.", highlight=False)
+        out.print(f"{keys.account} has no keys.")
 
 
 @credentials_command.command("revoke")
@@ -113,7 +113,7 @@ def revoke_command(name: str, account: str | None) -> None:
     for key_id, owner in ids.items():
         Keys(owner).delete(key_id)
         forget(key_id)
-        out.print(f"Deleted key {key_id} of {owner}.", highlight=False)
+        out.print(f"Deleted key {key_id} of {owner}.")
     for platform in {each.platform for each in found}:
         if not any(each.platform == platform for each in made_keys()):
             PLACES[platform]().remove()

@@ -61,14 +61,14 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
     else:
         _print_steps(done.steps if dry_run else (), force)
         for name, path in done.mounted.items():
-            out.print(f"{name} is mounted at {path}.", highlight=False)
+            out.print(f"{name} is mounted at {path}.")
     if dry_run and not force:
         refuse_changed(done.steps)  # as the fetch would
     if not as_json:
         verb = "Would fetch" if dry_run else "Fetched"
         right = f"; {done.right} were right already" if done.right else ""
         count = f"{counted(len(done.steps))} ({sized(done.size)})"
-        out.print(f"{verb} {count}{right}.", highlight=False)
+        out.print(f"{verb} {count}{right}.")
 
 
 def _print_steps(steps: Sequence["Step"], force: bool) -> None:
@@ -77,9 +77,9 @@ def _print_steps(steps: Sequence["Step"], force: bool) -> None:
         state = (
             "changed here; needs --force" if step.state == "changed" and not force else step.state
         )
-        out.print(f"{state}  {step.path}  {sized(step.file.size)}", highlight=False)
+        out.print(f"{state}  {step.path}  {sized(step.file.size)}")
     if len(steps) > _SHOWN:
-        out.print(f"… and {len(steps) - _SHOWN} more", highlight=False)
+        out.print(f"… and {len(steps) - _SHOWN} more")
 
 
 @data_command.command("lock")
@@ -104,7 +104,7 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
         return
     for name, each in chosen.items():
         count, size = counted(len(each.files)), sized(each.size)
-        out.print(f"{name}  {each.version}  {count}, {size}", highlight=False)
+        out.print(f"{name}  {each.version}  {count}, {size}")
 
 
 @data_command.command("status")
@@ -122,7 +122,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
         print_json(**{each.resource.name: _plain(each) for each in found})
         return
     if not found:
-        out.print(f"{manifest.path} declares nothing yet.", highlight=False)
+        out.print(f"{manifest.path} declares nothing yet.")
         return
     print_table(("name", "files", "size", "disk", "source"), [_row(each) for each in found])
     for each in found:
@@ -130,9 +130,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
             for state, some in names_by_state.items():
                 more = f" and {len(some) - _SHOWN} more" if len(some) > _SHOWN else ""
                 listed = ", ".join(some[:_SHOWN])
-                out.print(
-                    f"{each.resource.name}: {title}: {state}: {listed}{more}", highlight=False
-                )
+                out.print(f"{each.resource.name}: {title}: {state}: {listed}{more}")
 
 
 def _plain(status: "Status") -> dict[str, object]:

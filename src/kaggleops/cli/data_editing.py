@@ -39,8 +39,8 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     if as_json:
         print_json(name=name, manifest=str(manifest.path))
     else:
-        out.print(f"{manifest.path} declares {name}.", highlight=False)
-        out.print(f"Fetch it: kaggleops data fetch {name}", highlight=False)
+        out.print(f"{manifest.path} declares {name}.")
+        out.print(f"Fetch it: kaggleops data fetch {name}")
 
 
 @click.command("rm")
@@ -57,7 +57,7 @@ def rm_command(name: str, as_json: bool) -> None:
     if as_json:
         print_json(name=name, manifest=str(before.path), files=folder)
     else:
-        out.print(f"{before.path} declares {name} no more; {folder} is as it was.", highlight=False)
+        out.print(f"{before.path} declares {name} no more; {folder} is as it was.")
 
 
 @click.command("push")
@@ -86,9 +86,9 @@ def push_command(
         print_json(name=name, version=locked.version, files=len(locked.files), size=locked.size)
     else:
         what = f"{counted(len(locked.files))} ({sized(locked.size)})"
-        out.print(f"Pushed {what} to {target}; {path} declares {name}.", highlight=False)
+        out.print(f"Pushed {what} to {target}; {path} declares {name}.")
         lock = os.path.relpath(path.with_name("resources.lock"))
-        out.print(f"Commit both: git add {os.path.relpath(path)} {lock}", highlight=False)
+        out.print(f"Commit both: git add {os.path.relpath(path)} {lock}")
 
 
 @click.command("import")
@@ -114,7 +114,7 @@ def import_command(file: Path, as_json: bool) -> None:
     if as_json:
         print_json(manifest=str(path), names=list(entries), moved=moved)
         return
-    out.print(f"{path} declares {', '.join(entries)}.", highlight=False)
+    out.print(f"{path} declares {', '.join(entries)}.")
     for name, old in moved.items():
         text = f"{name} goes to data/{name}: {old} lies outside of the project."
-        out.print(text, highlight=False)
+        out.print(text)

@@ -32,7 +32,7 @@ def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) 
             problems=brought.problems,
         )
     else:
-        out.print(f"{folder} holds {len(brought.files)} files of run {run}.", highlight=False)
+        out.print(f"{folder} holds {len(brought.files)} files of run {run}.")
     for problem in brought.problems:
         print_error(problem)
     if brought.problems:

@@ -52,17 +52,17 @@ def forget_command(
     if as_json:
         print_json(**_as_json(store, found))
         return
-    out.print(f"Deleted {_count(found)} from {store_in.uri}.", highlight=False)
+    out.print(f"Deleted {_count(found)} from {store_in.uri}.")
     for line in _left(store, found):
-        out.print(line, highlight=False, markup=False)
+        out.print(line)
 
 
 def _show(found: "Belongings") -> None:
     for run in found.runs[:_SHOWN]:
-        err.print(f"{run} of experiment {run.experiment_id}", highlight=False)
+        err.print(f"{run} of experiment {run.experiment_id}")
     if len(found.runs) > _SHOWN:
         err.print(f"… and {len(found.runs) - _SHOWN} more")
-    err.print(f"In all {_count(found)}.", highlight=False)
+    err.print(f"In all {_count(found)}.")
 
 
 def _count(found: "Belongings") -> str:

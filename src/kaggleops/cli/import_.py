@@ -50,7 +50,6 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
         out.print(
             f"{place}: {len(imported.new)} new, {len(imported.changed)} changed, "
             f"{imported.unchanged} there already; {imported.artifacts} artifacts copied.",
-            highlight=False,
         )
     for problem in imported.problems:
         print_error(problem)

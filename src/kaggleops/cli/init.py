@@ -107,7 +107,7 @@ def init_command(
         return
     out.print("\nNext:")
     for step in next_steps:
-        out.print(f"  {step}", highlight=False, markup=False)
+        out.print(f"  {step}")
 
 
 def _asked_bucket(root: Path, ask: bool) -> str:

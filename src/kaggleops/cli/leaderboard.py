@@ -20,6 +20,7 @@ from kaggleops.cli.options import (
 )
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
+from kaggleops.printable import printable
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History, Scored
@@ -105,15 +106,15 @@ def leaderboard_command(
         _show(entries, metric, said)
         for name, (correlation, count) in correlations.items():
             text = f"Rank correlation of {metric} and {name}: {correlation:+.2f}"
-            out.print(f"{text} over {count} commits.", highlight=False)
+            out.print(f"{text} over {count} commits.")
     elif runs:
         asked_for = {"--since": since, "--branch": branch, "--backend": backend}
         filters = " ".join(f"{option} {value}" for option, value in asked_for.items() if value)
         text = f"{filters} leaves none of the {len(runs)} finished runs with a commit and {metric}."
-        out.print(text, highlight=False)
+        out.print(text)
     else:
         listed = ", ".join(sorted(counted)[:_LISTED]) or "none"
-        out.print(f"No finished run has a commit and {metric}. Metrics: {listed}.", highlight=False)
+        out.print(printable(f"No finished run has a commit and {metric}. Metrics: {listed}."))
 
 
 def _since_ms(age: str | None) -> int:

@@ -6,6 +6,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_of, bucket_option
+from kaggleops.printable import log_line
 
 
 @click.command("logs")
@@ -19,4 +20,4 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)
     for line in found.logs(follow):
-        click.echo(json.dumps({"line": line}) if as_json else line)
+        click.echo(json.dumps({"line": line}) if as_json else log_line(line))

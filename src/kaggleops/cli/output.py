@@ -9,13 +9,36 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+from kaggleops.printable import printable
+
+
+class _Plain(Console):
+    """Shows every text as what it is: no markup, no emoji's names, nothing that a terminal obeys.
+
+    Args:
+        stderr: whether it writes there.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Return what rich makes of something; its own colours and movements stay."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text, lines=True), style)
+
+
+out = _Plain()
+err = _Plain(stderr=True)
 
 _ANY_WIDTH = 100_000  # columns
 
@@ -41,7 +64,12 @@ def print_rows(*rows: tuple[str, str]) -> None:
     width = max(len(name) for name, _ in shown)
     out.print()
     for name, value in shown:
-        out.print(Text(f"{name:<{width}}  ", style="bold"), Text(value), sep="")
+        print_named(f"{name:<{width}}", value, to=out)
+
+
+def print_named(name: str, value: str, *, to: Console = err) -> None:
+    """Print a value after its name."""
+    to.print(Text(f"{name}  ", style="bold"), Text(printable(value)), sep="")
 
 
 def print_table(
@@ -58,9 +86,10 @@ def print_table(
     for number, title in enumerate(head):
         middle = 0 < number < len(head) - 1
         side: Literal["left", "right"] = "right" if middle else "left"
-        table.add_column(title, no_wrap=True, justify=side)
+        table.add_column(printable(title), no_wrap=True, justify=side)
     for row in rows:
-        cells = [Text(cell, style=(styles or {}).get(cell.split(" ")[-1], "")) for cell in row]
+        shown = [printable(cell) for cell in row]
+        cells = [Text(cell, style=(styles or {}).get(cell.split(" ")[-1], "")) for cell in shown]
         table.add_row(*cells)
     out.print()
     print_whole(table)
@@ -88,4 +117,4 @@ def _finite(value: Any) -> Any:
 
 def print_error(message: object) -> None:
     """Print one line of error."""
-    err.print("[bold red]error:[/]", Text(str(message)))
+    err.print(Text("error:", style="bold red"), printable(str(message)))

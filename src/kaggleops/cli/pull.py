@@ -57,7 +57,6 @@ def pull_command(
         out.print(
             f"{folder} holds {pulled.entities} entities of {place}; "
             f"fetched {pulled.fetched}{also}.\nShow it: {show}",
-            highlight=False,
         )
     for problem in pulled.problems:
         print_error(problem)

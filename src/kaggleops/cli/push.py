@@ -40,13 +40,13 @@ def push_command(bucket: str | None, as_json: bool) -> None:
         )
     else:
         for entity_id in sent.entities:
-            out.print(f"sent {entity_id}", highlight=False)
+            out.print(f"sent {entity_id}")
         for artifact in artifacts.places:
-            out.print(f"sent {artifact}", highlight=False)
+            out.print(f"sent {artifact}")
         if running := max(len(sent.in_use), len(artifacts.in_use)):
             err.print(f"{running} processes still run and send what is theirs.")
         if not (sent.entities or artifacts.places or problems):
-            out.print(f"Nothing was left behind: {place} has everything.", highlight=False)
+            out.print(f"Nothing was left behind: {place} has everything.")
     for problem in problems:
         print_error(problem)
     if problems:

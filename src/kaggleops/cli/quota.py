@@ -61,11 +61,11 @@ def quota_command(backend: str | None, as_json: bool) -> None:
         print_whole(_price_table(prices))
     lines = [f"{each.backend}: {each}" for each in units]
     for line in lines + [f"{each.backend}: {each}" for each in machines]:
-        out.print(line, highlight=False)
+        out.print(line)
     if backend and not (quotas or prices or units):
-        out.print(f"{backend}: nothing is counted here.", highlight=False)
+        out.print(f"{backend}: nothing is counted here.")
     for problem in problems:
-        err.print(f"passed over: {problem}", style="yellow", highlight=False)
+        err.print(f"passed over: {problem}", style="yellow")
 
 
 def _as_row(quota: "Quota") -> dict[str, Any]:

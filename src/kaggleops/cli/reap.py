@@ -62,11 +62,11 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
             if not each.problem:
-                out.print(f"{done}: {_described(each)}: {each.why}", highlight=False)
+                out.print(f"{done}: {_described(each)}: {each.why}")
         if not found and not problems:
-            out.print(_all_clear(asked, [each["backend"] for each in passed_over]), highlight=False)
+            out.print(_all_clear(asked, [each["backend"] for each in passed_over]))
     for skipped in passed_over:
-        err.print(f"passed over: {skipped['why']}", style="yellow", highlight=False)
+        err.print(f"passed over: {skipped['why']}", style="yellow")
     for problem in problems:
         print_error(problem)
     if problems:

@@ -21,6 +21,7 @@ from kaggleops.cli.options import (
 from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
+from kaggleops.printable import printable
 
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
@@ -79,7 +80,7 @@ def reproduce_command(
     if backend:
         submit(commit, what, backend, backend_config, as_json)
         if not as_json:
-            out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN", highlight=False)
+            out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN")
         return
     _require_ended(first)
     from kaggleops.project.launch import launch
@@ -190,13 +191,14 @@ def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> No
 
 def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
     if first.status != second.status:
-        out.print(f"status: {first.status} and {second.status}", highlight=False)
+        out.print(f"status: {first.status} and {second.status}")
     for key in found.metrics:
         one, other = (run.metrics.get(key, "not there") for run in (first, second))
-        out.print(f"metrics: {key} is {one} and {other}")
+        out.print(printable(f"metrics: {key} is {one} and {other}"))
     for name in ("params", "data", "environment"):
         for key, (one, other) in getattr(found, name).items():
-            out.print(f"{name}: {key} is {one or 'not there'} and {other or 'not there'}")
+            both = f"{one or 'not there'} and {other or 'not there'}"
+            out.print(printable(f"{name}: {key} is {both}"))
     both = f"{first.id} and {second.id}"
     count = found.equal + len(found.metrics)
     if found.agree:

@@ -15,7 +15,7 @@ from kaggleops.cli.options import (
     repository_option,
     version_option,
 )
-from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
 from kaggleops.cli.submitting import (
     backend_config_option,
     backend_option,
@@ -69,9 +69,9 @@ def run_command(
 
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
-    err.print(f"[bold]Commit[/]  {commit.sha[:10]}  {commit.subject}", highlight=False)
+    print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
     _check_uncommitted(commit, version, uncommitted)
-    err.print(f"[bold]Bucket[/]  {place}", highlight=False)
+    print_named("Bucket", place)
     # Not before: importing MLflow takes seconds, and people wait for what is wrong.
     from kaggleops.project.launch import Launch, launch
     from kaggleops.reports.last_runs import headline
@@ -133,4 +133,4 @@ def _check_uncommitted(commit: "Commit", version: str | None, allowed: bool) -> 
             f"{files} changed and not committed",
             "Commit, or add --uncommitted to run them too, or --version HEAD to run without them.",
         )
-    err.print(said, style="yellow", highlight=False)
+    err.print(said, style="yellow")

@@ -94,7 +94,7 @@ def serve_command(
                     lambda done, total: bar.update(task, completed=done, total=total)
                 )
             if pulled.warning:
-                err.print(pulled.warning, style="yellow", highlight=False)
+                err.print(pulled.warning, style="yellow")
             found = {
                 "link": experiment_link(url, pulled.experiment),
                 "health": f"{url}{HEALTH_PATH}",
@@ -107,12 +107,12 @@ def serve_command(
 
 
 def _show(found: dict[str, Any], access: str) -> None:
-    out.print(f"MLflow over {found['bucket']}\n\n    {found['link']}", highlight=False)
+    out.print(f"MLflow over {found['bucket']}\n\n    {found['link']}")
     rows = [("Index", found["index"]), ("Health", found["health"]), ("Access", access)]
     if found["problems"]:
         rows.append(("Not shown", f"{found['problems']} objects; the health page says why"))
     print_rows(*rows)
-    out.print("\nCtrl-C ends it.", highlight=False)
+    out.print("\nCtrl-C ends it.")
 
 
 def _require_server() -> None:

@@ -16,6 +16,7 @@ from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json, print_whole
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import printable
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
@@ -57,7 +58,7 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     elif rows:
         print_whole(_table(rows))
     else:
-        out.print(f"No run of {place} was heard within {days:g} days.", highlight=False)
+        out.print(f"No run of {place} was heard within {days:g} days.")
     for state in states:
         if state.problem:
             print_error(state.problem)
@@ -167,12 +168,12 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     cells = [
         (
-            Text(row["run_id"]),
-            Text(row["name"] or ""),
-            Text(row["commit"]),
+            row["run_id"],
+            printable(row["name"] or ""),
+            printable(row["commit"]),
             Text(row["status"], style=_STYLES.get(row["status"], "")),
-            Text(" ".join(filter(None, (row["backend"], row["platform"], _cost(row))))),
-            Text(f"{timedelta(seconds=row['silent_seconds'])} ago"),
+            printable(" ".join(filter(None, (row["backend"], row["platform"], _cost(row))))),
+            f"{timedelta(seconds=row['silent_seconds'])} ago",
         )
         for row in rows
     ]

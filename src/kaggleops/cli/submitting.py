@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.cli.options import NumberRange
-from kaggleops.cli.output import err, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def announce(backend: "Backend[Any]", config: Any) -> None:
         KaggleOpsError: more than it may.
     """
     if said := backend.announce(config):
-        err.print(f"[bold]{backend.name.capitalize()}[/]  {said}", highlight=False)
+        print_named(backend.name.capitalize(), said)
     if there := backend.machines():
-        err.print(f"{'':{len(backend.name)}}  {there}", highlight=False)
+        err.print(f"{'':{len(backend.name)}}  {there}")
 
 
 def submit(

@@ -94,7 +94,7 @@ def show_remote(
 
 def show(where: str, link: str) -> None:
     """Say what serves the UI, and where."""
-    out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.", highlight=False)
+    out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.")
 
 
 def stay(server: "LocalServer", link: str, open_browser: bool) -> None:

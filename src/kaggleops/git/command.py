@@ -109,25 +109,26 @@ def git(
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *fixed, *arguments],
-            input=given,
+            input=given.encode(errors="surrogateescape"),
             capture_output=True,
             check=False,
             env=made,
-            encoding="utf-8",
-            errors="surrogateescape" if "-z" in arguments else "replace",
         )
     except FileNotFoundError as error:
         raise GitError(doing, "git is not installed", "Install git and try again.") from error
     if done.returncode == 0:
-        return done.stdout.rstrip("\n")
-    if "dubious ownership" in done.stderr:
+        # By hand: a carriage return in a message or in a file's name ends no line.
+        unknown = "surrogateescape" if "-z" in arguments else "replace"
+        return done.stdout.decode(errors=unknown).rstrip("\n")
+    problem = done.stderr.decode(errors="replace")
+    if "dubious ownership" in problem:
         raise GitError(
             doing,
             "git does not trust this folder, as it belongs to another user",
             f"If you do: git config --global --add safe.directory {folder}",
         )
     if check:
-        raise GitError(doing, done.stderr.strip() or f"it failed ({done.returncode})")
+        raise GitError(doing, problem.strip() or f"it failed ({done.returncode})")
     return ""
 
 

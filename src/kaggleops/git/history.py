@@ -124,7 +124,7 @@ def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()
     patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
     both = ("--src-prefix=a/", "--dst-prefix=b/")
     diff = git(repository, *tree, *patch, *both, *ends, config=AS_COMMITTED)
-    return Between(commits, tuple(_numstat(stat)), diff)
+    return Between(commits, tuple(_numstat(stat)), diff.replace("\r\n", "\n"))
 
 
 def _numstat(output: str) -> Iterator[tuple[str, int, int]]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from kaggleops.git.addresses import web_address
+from kaggleops.printable import as_code
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag for a run's description."""
+
+_ADDRESS = ":/?#[]@!$&'*+,;=%~"
 
 END = "[//]: # (What is above is kaggleops'. Your own note goes below.)"
 """A comment in Markdown: nobody sees it on the page."""
@@ -41,13 +44,13 @@ class Origins:
     def describe(self) -> str:
         """Return the description, in Markdown, to its last line."""
         web = web_address(self.origin)
-        commit = f"`{self.sha[:10]}`"
-        where = f" on `{self.branch}`" if self.branch else ""
+        commit = as_code(self.sha[:10])
+        where = f" on {as_code(self.branch)}" if self.branch else ""
         said = [_link(f"Commit {commit}", f"{web}/commit/{self.sha}" if web else "") + where]
         if self.previous_sha == self.sha:
             said.append("the commit of the run before")
         elif self.previous_sha:
-            since = f"changes since `{self.previous_sha[:10]}`, the run before"
+            since = f"changes since {as_code(self.previous_sha[:10])}, the run before"
             compare = f"{web}/compare/{self.previous_sha}...{self.sha}" if web else ""
             said.append(_link(since, compare))
         if self.side_by_side:
@@ -63,7 +66,10 @@ class Origins:
 
 
 def _link(text: str, address: str) -> str:
-    return f"[{text}]({address})" if address else text
+    if not address.startswith(("https://", "http://", "#")):
+        return text
+    # What would end the link here is written otherwise in an address.
+    return f"[{text}]({quote(address, safe=_ADDRESS, errors='replace')})"
 
 
 def with_link(before: str, text: str, address: str) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import click
 import mlflow
-from click import echo
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
@@ -26,6 +26,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
 from kaggleops.platforms.network import has_internet, how_to_switch_on
 from kaggleops.platforms.sign_in import sign_in
+from kaggleops.printable import printable
 from kaggleops.project.child_output import child_output_shown
 from kaggleops.project.launch import Launch, launch_in, temporary_folder
 from kaggleops.project.overrides import Overrides
@@ -42,6 +43,11 @@ LEAST_DISK = 1.0
 _PATIENCE = 30.0  # seconds that somebody waits for a bucket out of reach
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def echo(text: str) -> None:
+    """Print a text as what it is."""
+    click.echo(printable(text, lines=True))
 
 
 def _one_line_errors(method: _Method) -> _Method:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import NamedTuple, TypeVar
 
+from kaggleops.printable import as_html
 from kaggleops.reports.comparing import Comparison
 from kaggleops.reports.comparison_text import number
 from kaggleops.reports.history import History
@@ -73,11 +73,11 @@ def _figures(
 ) -> str:
     names = list(found)
     figures = "".join(
-        f"<figure><figcaption>{escape(name)}</figcaption>{draw(found[name])}</figure>"
+        f"<figure><figcaption>{as_html(name)}</figcaption>{draw(found[name])}</figure>"
         for name in names[:most]
     )
     if names[most:]:
-        listed = escape(", ".join(names[most:]))
+        listed = as_html(", ".join(names[most:]))
         figures += f"<p>… {len(names) - most} more, without a chart: {listed}</p>"
     return f"<h2>{title}</h2><p>{said}</p>{figures}" if figures else ""
 
@@ -111,7 +111,7 @@ def _dots(sides: Sequence[_Score]) -> str:
         y = _EDGE + place * _ROW + _ROW // 2
         marks = "".join(
             f'<circle cx="{x(value):.1f}" cy="{y}" r="4" fill-opacity=".5">'
-            f"<title>{escape(name)}: {number(value)}</title></circle>"
+            f"<title>{as_html(name)}: {number(value)}</title></circle>"
             for name, value in side.values
         )
         if side.summary and math.isfinite(side.summary.mean):

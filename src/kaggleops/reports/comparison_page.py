@@ -1,8 +1,8 @@
 """A comparison as one HTML page that needs nothing else: no network, no script."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 
+from kaggleops.printable import as_html
 from kaggleops.reports.comparing import Comparison
 from kaggleops.reports.comparison_charts import COLOURS, charts
 from kaggleops.reports.comparison_text import difference, line_count, metric_titles, summary
@@ -34,11 +34,11 @@ def page(comparison: Comparison, history: History) -> str:
     title = " and ".join(side.title for side in comparison.sides)
     keys = "".join(
         f'<span class="key" style="color:{COLOURS[place % len(COLOURS)]}">● '
-        f"{escape(side.title)}: {len(side.runs)} runs</span>"
+        f"{as_html(side.title)}: {len(side.runs)} runs</span>"
         for place, side in enumerate(comparison.sides)
     )
-    parts = [f"<h1>{escape(title)}</h1><p>{keys}</p>", _metrics(comparison)]
-    parts += [f'<p class="note">{escape(note)}</p>' for note in comparison.notes]
+    parts = [f"<h1>{as_html(title)}</h1><p>{keys}</p>", _metrics(comparison)]
+    parts += [f'<p class="note">{as_html(note)}</p>' for note in comparison.notes]
     parts.append(charts(comparison, history))
     for name, lines in (
         ("Parameters that differ", comparison.params),
@@ -52,13 +52,13 @@ def page(comparison: Comparison, history: History) -> str:
     for side, code in zip(comparison.sides[1:], comparison.code, strict=True):
         if code is not None:
             commits = [[sha[:10], subject] for sha, subject in code.commits]
-            parts.append(f"<h2>Commits to {escape(side.title)}</h2>{_table((), commits)}")
+            parts.append(f"<h2>Commits to {as_html(side.title)}</h2>{_table((), commits)}")
             if code.files:
                 parts.append(_diffstat(code.files))
             parts.append(f"<pre>{_diff(code.diff)}</pre>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{as_html(title)}</title><style>{_STYLE}</style></head><body>"
         + "\n".join(parts)
         + "</body></html>\n"
     )
@@ -68,20 +68,20 @@ def _metrics(comparison: Comparison) -> str:
     rows = []
     for line in comparison.metrics:
         cells = "".join(
-            f"<td>{escape(text)}</td>" for text in (line.name, *map(summary, line.sides))
+            f"<td>{as_html(text)}</td>" for text in (line.name, *map(summary, line.sides))
         )
         for place, found in enumerate(line.differences):
             verdict = line.verdict(place)
             word = f" {verdict}" if verdict else ""
-            cells += f'<td class="{verdict}">{escape(difference(found))}{word}</td>'
+            cells += f'<td class="{verdict}">{as_html(difference(found))}{word}</td>'
         rows.append(f"<tr>{cells}</tr>")
-    head = "".join(f"<th>{escape(text)}</th>" for text in metric_titles(comparison))
+    head = "".join(f"<th>{as_html(text)}</th>" for text in metric_titles(comparison))
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [f"<tr>{''.join(f'<th>{escape(text)}</th>' for text in head)}</tr>"] if head else []
-    lines += [f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in body]
+    lines = [f"<tr>{''.join(f'<th>{as_html(text)}</th>' for text in head)}</tr>"] if head else []
+    lines += [f"<tr>{''.join(f'<td>{as_html(text)}</td>' for text in line)}</tr>" for line in body]
     return f"<table>{''.join(lines)}</table>"
 
 
@@ -92,8 +92,8 @@ def _diffstat(files: Sequence[tuple[str, int, int]]) -> str:
 
 def _diff(diff: str) -> str:
     shown = []
-    for line in diff.splitlines():
+    for line in diff.split("\n"):
         kind = {"+": "add", "-": "del"}.get(line[:1], "")
-        text = escape(line)
+        text = as_html(line)
         shown.append(f'<span class="{kind}">{text}</span>' if kind else text)
     return "\n".join(shown)

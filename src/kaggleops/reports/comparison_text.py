@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kaggleops.printable import as_code, as_markdown, printable
 from kaggleops.reports.comparing import Comparison, MetricLine
 from kaggleops.reports.statistics import Difference, Summary
 
@@ -123,15 +124,20 @@ def _plain(value: float | None) -> float | None:
 def to_markdown(comparison: Comparison) -> str:
     """Return it for a pull request or a write-up."""
     titles = " and ".join([side.title for side in comparison.sides])
-    parts = [f"### {_escaped(titles)}", _table(metric_titles(comparison), metric_rows(comparison))]
+    rows = [[as_markdown(cell) for cell in row] for row in metric_rows(comparison)]
+    heads = [as_markdown(title) for title in metric_titles(comparison)]
+    parts = [f"### {as_markdown(titles)}", _table(heads, rows)]
     for title, lines in (
         ("Parameters that differ", comparison.params),
         ("Data that differs", comparison.data),
         ("Environment that differs", comparison.environment),
     ):
         if lines:
-            head = ["", *(side.title for side in comparison.sides)]
-            body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
+            head = ["", *(as_markdown(side.title) for side in comparison.sides)]
+            body = [
+                [as_markdown(name), *(as_markdown(value or "-") for value in values)]
+                for name, values in lines.items()
+            ]
             parts += [f"**{title}**", _table(head, body)]
     first, *others = comparison.sides
     diffs = []
@@ -141,7 +147,7 @@ def to_markdown(comparison: Comparison) -> str:
             if code.diff:
                 diffs.append((len(parts), code.diff, f"git diff {first.sha[:10]} {side.sha[:10]}"))
                 parts.append("")
-    parts += [f"> {_escaped(note)}" for note in comparison.notes]
+    parts += [f"> {as_markdown(note)}" for note in comparison.notes]
     left = min(_MOST_OF_DIFFS, _MOST_CHARACTERS - sum(map(len, parts)))
     for number, (place, diff, command) in enumerate(diffs):
         parts[place] = _diff(diff, left // (len(diffs) - number), command)
@@ -152,13 +158,17 @@ def to_markdown(comparison: Comparison) -> str:
 def _commits_and_files(
     title: str, commits: Sequence[tuple[str, str]], files: Sequence[tuple[str, int, int]]
 ) -> Iterable[str]:
-    shown = [f"- `{sha[:10]}` {_escaped(subject)}" for sha, subject in commits[:_MOST_COMMITS]]
+    shown = [
+        f"- {as_code(sha[:10])} {as_markdown(subject)}" for sha, subject in commits[:_MOST_COMMITS]
+    ]
     if len(commits) > _MOST_COMMITS:
         shown.append(f"- … and {len(commits) - _MOST_COMMITS} more")
-    yield f"**Commits to {_escaped(title)}**"
+    yield f"**Commits to** {as_markdown(title)}"
     yield "\n".join(shown) or "none"
     if files:
-        counted = [[f"`{name}`", *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]]
+        counted = [
+            [as_code(name), *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]
+        ]
         if len(files) > _MOST_FILES:
             counted.append([f"… and {len(files) - _MOST_FILES} more", "", ""])
         yield _table(["file", "added", "removed"], counted)
@@ -166,30 +176,16 @@ def _commits_and_files(
 
 def _diff(diff: str, most: int, command: str) -> str:
     """Return a diff to fold out; of a long one what is within a number of characters."""
-    shown = diff
+    shown = diff = printable(diff, lines=True)
     if len(diff) > most:
         shown = diff[: max(0, diff.rfind("\n", 0, max(0, most)))]  # whole lines
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
     block = f"{fence}diff\n{shown}\n{fence}\n\n" if shown else ""
     if hidden := diff.count("\n") - shown.count("\n") + (not shown):
-        block += f"… and {hidden} more lines: `{command}`\n\n"
+        block += f"… and {hidden} more lines: {as_code(command)}\n\n"
     return f"<details><summary>diff</summary>\n\n{block}</details>"
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-    return "\n".join(
-        "| " + " | ".join(cell if set(cell) <= set("-:") and cell else _cell(cell) for cell in line)
-        + " |"
-        for line in lines
-    )  # fmt: skip
-
-
-def _cell(text: str) -> str:
-    return text if text.startswith("`") else _escaped(text)
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{each}" if each in "\\`*_{}[]<>#|" else each for each in text).replace(
-        "\n", " "
-    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

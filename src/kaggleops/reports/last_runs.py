@@ -9,6 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from rich.console import Console
 from rich.table import Table
 
+from kaggleops.printable import printable
+
 # What trainers log of themselves, step by step; it belongs into the UI.
 _BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
 _METRICS = 3
@@ -36,21 +38,24 @@ def table(runs: Sequence[Run], mark: str = "") -> str:
     """
     found = {name for run in runs for name, _ in headline(run.data.metrics)}
     names = sorted(found, key=lambda name: (-_common(runs, name), name))[:_METRICS]
-    shown = Table(*("", "started (UTC)", "run", "commit", "status", "where", *names), box=None)
+    heads = ["", "started (UTC)", "run", "commit", "status", "where", *map(printable, names)]
+    shown = Table(*heads, box=None)
     for run in runs:
         started = datetime.datetime.fromtimestamp(run.info.start_time / 1000, datetime.UTC)
         tags, metrics = run.data.tags, run.data.metrics
         shown.add_row(
             ">" if run.info.run_id == mark else "",
             f"{started:%Y-%m-%d %H:%M}",
-            run.info.run_name,
-            tags.get(MLFLOW_GIT_COMMIT, "")[:10],
+            printable(run.info.run_name),
+            printable(tags.get(MLFLOW_GIT_COMMIT, "")[:10]),
             run.info.status,
-            tags.get("backend", ""),
+            printable(tags.get("backend", "")),
             *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names),
         )
     # Not rich's HTML: a log on Kaggle shows plain text alone.
-    console = Console(width=140, force_jupyter=False, force_terminal=False)
+    console = Console(
+        width=140, force_jupyter=False, force_terminal=False, markup=False, emoji=False
+    )
     with console.capture() as captured:
         console.print(shown)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

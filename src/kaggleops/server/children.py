@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import log_line
 from kaggleops.server.settings import Settings
 
 _SECONDS_TO_END = 20.0
@@ -114,7 +115,7 @@ class Child:
         assert self._process.stderr is not None  # noqa: S101 - it is a pipe
         for line in self._process.stderr:
             self._last_line = line.strip() or self._last_line
-            sys.stderr.write(line)
+            sys.stderr.write(log_line(line))
             sys.stderr.flush()
 
     def _listen(self) -> None:

@@ -1,6 +1,5 @@
 """The health page: when the index was last fresh, when the bucket was last heard, what failed."""
 
-import html
 import platform
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
 from kaggleops.reports.operations import IDLE_LOOK_SECONDS
 from kaggleops.server.links import HEALTH_PATH
@@ -118,7 +118,7 @@ h1 {{ color: {colour} }} td {{ overflow-wrap: anywhere }}
 
 def _as_html(content: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><th>{html.escape(name.replace('_', ' '))}<td>{_cell(value)}"
+        f"<tr><th>{as_html(name.replace('_', ' '))}<td>{_cell(value)}"
         for name, value in content.items()
     )
     colour = "green" if content["status"] == "fresh" else "crimson"
@@ -127,7 +127,7 @@ def _as_html(content: dict[str, Any]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return "<br>".join(html.escape(f"{name}: {each}") for name, each in value.items())
+        return "<br>".join(as_html(f"{name}: {each}") for name, each in value.items())
     if isinstance(value, list):
-        return "<br>".join(map(html.escape, value)) or "none"
-    return html.escape(str("-" if value in (None, "") else value))
+        return "<br>".join(map(as_html, value)) or "none"
+    return as_html(str("-" if value in (None, "") else value))
