@@ -29,5 +29,5 @@ KAGGLE_TOKEN = "KGAT_" + HEX
 RUNPOD_KEY = "rpa_" + "CANARY1234" * 4
 GITHUB_TOKEN = "gh" + "p_" + "cAnArY123" * 4
 HUGGING_FACE_TOKEN = "hf_" + "cAnArYtOkEnS" * 2 + "cAnArYtOkE"
-BEARER = "Authorization: Bearer " + "cAnArY.42" * 4
+BEARER = "Authorization: Bearer " + "cAnArY.42x" * 4
 DATABASE = "postgresql://ada:" + "cAnArY-horse-battery" + "@db.lab.org/runs"
