@@ -170,7 +170,13 @@ def test_a_run_of_stock_mlflow_says_its_commit(
     assert "horse" not in str(logged.data.tags)
     ended(store)
     rows = kaggleops(
-        "status", new.info.run_id, logged.info.run_id, "--bucket", bucket.uri, "--json"
+        "status",
+        new.info.run_id,
+        logged.info.run_id,
+        "--bucket",
+        bucket.uri,
+        "--json",
+        cwd=tmp_path,
     )
     assert [row["commit"] for row in rows.json["runs"]] == ["0123456789"] * 2
 
