@@ -59,7 +59,8 @@ def with_commit(run: Entity) -> Entity:
     if "git_commit" in new:
         new[MLFLOW_GIT_COMMIT] = sha
         if END not in note:
-            origins = Origins(sha, new.get("git_branch", ""), new.get(MLFLOW_GIT_REPO_URL, ""))
+            origin = {**tags, **new}.get(MLFLOW_GIT_REPO_URL, "")
+            origins = Origins(sha, new.get("git_branch", ""), origin)
             new[NOTE_TAG] = with_note(origins.describe(), note)
     files = {f"tags/{tag}": value.encode() for tag, value in new.items()}
     return replace(run, files={**run.files, **files})

@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import (
 
 from kaggleops.git.addresses import web_address, without_credentials
 from kaggleops.printable import as_code
+from kaggleops.redaction import redacted
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag for a run's description."""
@@ -82,8 +83,9 @@ def commit_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for name in (MLFLOW_GIT_REPO_URL, MLFLOW_SOURCE_NAME):
-        if name in tags:
-            found[name] = without_credentials(tags[name])
+        address = tags.get(name, "")
+        if redacted(address) != address:
+            found[name] = without_credentials(address)
     if re.fullmatch(r"[0-9a-f]{7,64}", tags.get(MLFLOW_GIT_COMMIT, "")):
         found["git_commit"] = tags.get("git_commit") or tags[MLFLOW_GIT_COMMIT][:10]
         if branch := tags.get("git_branch") or tags.get(MLFLOW_GIT_BRANCH):
