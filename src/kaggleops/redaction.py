@@ -44,7 +44,7 @@ _HEADER = re.compile(
 _PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:(?=-----END)|\Z)", re.DOTALL)
 _TOKEN = re.compile(rf"\b(?:{'|'.join(TOKENS.values())})")
 
-_SHORTEST = 4  # characters of a value that is hidden wherever it stands
+_SHORTEST = 8  # characters of a value that is hidden wherever it stands
 _kept: set[str] = set()
 
 

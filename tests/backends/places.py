@@ -1,5 +1,6 @@
 """The platforms of the conformance suite: how a test lets what was submitted there happen."""
 
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
 from kaggleops.project.overrides import Overrides
+from tests import secrets_of
 from tests.fakes import platforms
 from tests.fakes.colab.account import FakeColab
 from tests.fakes.docker_engine import DockerEngine
@@ -43,6 +45,11 @@ class Place(ABC):
     @abstractmethod
     def fields(self) -> dict[str, Any]:
         """The fields of the backend's configuration."""
+
+    def keys(self) -> set[str]:
+        """Return the keys of the platform itself that its user has."""
+        names = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "RUNPOD_API_KEY")
+        return {value for name in names if (value := os.environ.get(name))}
 
     @abstractmethod
     def start(self, run: RemoteRun) -> None:
@@ -95,7 +102,7 @@ class InDocker(Place):
         super().__init__(world)
         self.folder = world.folder / "docker"
         self.folder.mkdir()
-        (self.folder / "key.json").write_text('{"type": "fake"}')
+        (self.folder / "key.json").write_text(secrets_of.AUTHORIZED_USER)
         outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
         self.engine = DockerEngine(self.folder, ["an/image"], outside, held=True)
         self.engine.__enter__()
@@ -131,7 +138,7 @@ class OnColab(Place):
         self.colab.__enter__()
         self.colab.behave(hold=True)
         self.key = self.colab.folder / "key.json"
-        self.key.write_text('{"type": "fake"}')
+        self.key.write_text(secrets_of.SERVICE_ACCOUNT)
         self._jobs: list[Job] = []
 
     @property
@@ -190,7 +197,7 @@ class ByHand(Place):
             return
         file = Path(run.tags["notebook_file"])
         root = self.world.folder / "colab" / run.run_id
-        key = '{"type": "fake"}'
+        key = secrets_of.SERVICE_ACCOUNT
         environment = platforms.colab(root, key=key, STORAGE_EMULATOR_HOST=self.world.gcs.url)
         self._running[run.run_id] = subprocess.Popen(
             [sys.executable, "-m", "papermill", str(file), str(root / "executed.ipynb")],
@@ -223,7 +230,7 @@ class OnRunPod(Place):
         self.server = RunPodServer(world.folder / "runpod", outside)
         self.server.__enter__()
         self.server.held = True
-        self.server.secrets["kaggleops_key"] = '{"type": "fake"}'
+        self.server.secrets["kaggleops_key"] = secrets_of.SERVICE_ACCOUNT
         self._patch = pytest.MonkeyPatch()
         for name, value in self.server.environment().items():
             self._patch.setenv(name, value)

@@ -14,6 +14,7 @@ from kaggleops.backends.finding import submitted_run
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
+from tests.canaries import CommandLines, found_below, found_in_bucket, marks_in
 
 from .places import PLACES, Place
 from .world import TRACKING, Collected, Gate
@@ -109,13 +110,20 @@ def test_one_that_is_cancelled_while_it_waits_never_starts(place: Place, jobs: J
     assert not run.wait()
 
 
+STORES = {"kaggleops-key.json", "key.json", "kaggle.json", "access_token"}
+"""The files that a platform keeps keys in, and the private ones that are made of them."""
+
+
 @executed_on("kaggle", "runpod")
 def test_one_that_runs_is_followed_and_brought_home(
     place: Place, jobs: Jobs, tmp_path: Path
 ) -> None:
     run = found(jobs.good)
     place.start(run)
-    jobs.gate.wait()
+    with CommandLines(place.keys()) as command_lines:
+        jobs.gate.wait()
+    assert command_lines.looks
+    assert command_lines.found == {}
     assert run.get_status() == "RUNNING"
     tags = place.world.run(jobs.good).data.tags
     assert (tags["backend"], tags["submitted_to"]) == (place.machine, place.name)
@@ -144,6 +152,14 @@ def test_one_that_runs_is_followed_and_brought_home(
     assert (tmp_path / "home/artifacts/overrides.txt").read_text() == "note=two words"
     with pytest.raises(UsageError, match="it has finished"):
         resume(place.backend, TRACKING, jobs.good, place.backend.read_config(place.fields, "-"))
+    # What was there to be read has not left its place.
+    world, keys = place.world, place.keys()
+    assert found_in_bucket(world.gcs, "our-bucket", keys) == {}
+    assert found_below(tmp_path, more=keys) == {}
+    said = str(world.run(jobs.good).to_dictionary()) + "\n".join(run.logs())
+    assert marks_in(said, keys) == set()
+    kept = {Path(name).name for name in found_below(world.folder, more=keys)}
+    assert kept <= STORES
 
 
 @executing

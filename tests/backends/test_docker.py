@@ -16,12 +16,14 @@ from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.project.launch import Launch
+from tests import secrets_of
+from tests.canaries import marks_in
 from tests.command import Done
 
 from .places import InDocker
 from .world import BUCKET, TRACKING, World
 
-CANARY = '{"type": "canary"}'
+CANARY = secrets_of.SERVICE_ACCOUNT
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_what_a_container_is_created_with(place: InDocker) -> None:
     assert run.run_id in (kept / "notebook/run.ipynb").read_text()
     # The key is mounted, and nowhere else.
     for text in (json.dumps(body), (kept / "notebook/run.ipynb").read_text(), str(run.tags)):
-        assert "canary" not in text
+        assert marks_in(text) == set()
     assert run.state().status == "RUNNING"
 
 

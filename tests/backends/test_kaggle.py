@@ -253,7 +253,7 @@ def test_somebody_elses_credentials(outside: World, monkeypatch: pytest.MonkeyPa
 
 def test_no_secret_is_in_what_is_pushed_or_in_the_bucket(outside: World) -> None:
     run = submit(outside)
-    secrets = [outside.kaggle.environment("ada")["KAGGLE_KEY"], '"type": "fake"']
+    secrets = [outside.kaggle.environment("ada")["KAGGLE_KEY"], "CANARYa1B2"]
     stored = [each.data for each in outside.gcs.objects("our-bucket").values()]
     text = outside.kaggle.kernel(run.tags["kaggle_notebook"]).latest.text
     for secret in secrets:

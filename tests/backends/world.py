@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tests import canaries, secrets_of
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository, git_daemon
 from tests.fakes.kaggle_server import KaggleServer
@@ -91,11 +92,14 @@ def world(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
         outside = {"STORAGE_EMULATOR_HOST": gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
         with KaggleServer(folder / "kaggle", outside=outside) as kaggle:
             kaggle.add_user("ada")
-            kaggle.add_dataset("ada/bucket-key", {"kaggleops-key.json": b'{"type": "fake"}'})
+            key = secrets_of.SERVICE_ACCOUNT.encode()
+            kaggle.add_dataset("ada/bucket-key", {"kaggleops-key.json": key})
             made = World(folder, gcs, kaggle, repository)
             kaggle.api("ada")
             for name in ("HOME", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_ENVIRONMENT"):
                 patch.setenv(name, kaggle.environment("ada")[name])
+            for name in ("GITHUB_TOKEN", "HF_TOKEN", "DATA_HEADER"):
+                patch.setenv(name, canaries.ENVIRONMENT[name])
             patch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
             patch.setenv("KAGGLEOPS_HOME", str(folder / "home"))
             yield made

@@ -16,6 +16,7 @@ from kaggleops.git.bundles import (
 from kaggleops.git.checkouts import bundle, clone
 from kaggleops.git.commits import find_commit
 from kaggleops.git.patches import apply_patch, write_patch
+from tests import secrets_of
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
 
@@ -84,10 +85,40 @@ def test_what_is_not_committed_as_a_patch(toy: Repository, tmp_path: Path) -> No
     assert (fresh / "new.bin").read_bytes() == bytes(range(256))
 
 
-def test_a_key_does_not_travel_in_a_patch(toy: Repository, tmp_path: Path) -> None:
-    (toy.folder / "key.json").write_text('"-----BEGIN ' + 'PRIVATE KEY-----"')
-    with pytest.raises(UsageError, match="a private key is among them"):
-        write_patch(find_commit(toy.folder), tmp_path / "patch")
+def test_no_secret_leaves_in_a_patch_or_a_bundle(
+    toy: Repository, bucket: Bucket, tmp_path: Path
+) -> None:
+    inner = Repository(tmp_path / "inner")
+    (inner.folder / "hub.py").write_text(f"login('{secrets_of.HUGGING_FACE_TOKEN}')\n")
+    inner.commit("Log in")
+    toy.git(*("-c", "protocol.file.allow=always", "submodule", "add", str(inner.folder), "lib"))
+    toy.commit("Add a submodule")
+    (toy.folder / "key.json").write_text(secrets_of.SERVICE_ACCOUNT)
+    (toy.folder / "model.bin").write_bytes(bytes(9) + secrets_of.GITHUB_TOKEN.encode())
+    (toy.folder / "lib/b.env").write_text(f"\nA={secrets_of.RUNPOD_KEY}")
+    patch = tmp_path / "patch"
+    found = [
+        "key.json, line 5: Private Key",
+        "model.bin, line 1: GitHub token",
+        "lib/b.env, line 2: RunPod key",
+    ]
+    with pytest.raises(UsageError) as refused:
+        write_patch(find_commit(toy.folder), patch)
+    assert all(each in str(refused.value) for each in found)
+    assert "CANARY" not in str(refused.value).upper().replace("KAGGLE", "")
+    names = write_patch(find_commit(toy.folder), patch, allow_secrets=True)
+    assert names == ["key.json", "model.bin", "lib/b.env"]
+
+    (toy.folder / "lib/b.env").unlink()
+    toy.commit("Take them along")
+    with pytest.raises(UsageError, match=r"key.json, line 5: .*hub.py, line 1") as refused:
+        send(find_commit(toy.folder), bucket)
+    assert "model.bin, line 1: GitHub token" in str(refused.value)
+    assert list(bucket.list()) == []
+    done = kaggleops("bundle", "--bucket", bucket.uri, cwd=toy.folder)
+    assert (done.code, "--allow-secrets" in done.error) == (2, True)
+    done = kaggleops("bundle", "--bucket", bucket.uri, "--allow-secrets", cwd=toy.folder)
+    assert (done.code, len(list(bucket.list()))) == (0, 1)
 
 
 def test_the_command_puts_it_into_the_bucket_or_into_a_folder(

@@ -9,10 +9,13 @@ from mlflow import MlflowClient
 from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore
 
-from kaggleops.bucket import open_bucket
+from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
+from kaggleops.mlruns.importing import import_into
+from kaggleops.mlruns.sources import opened
+from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (
     WITH_ARTIFACTS,
@@ -143,6 +146,58 @@ def test_another_bucket_that_cannot_be_read_is_asked_once_and_named(
     asked = [each for each in gcs_server.requests if each.bucket == "forbidden"]
     assert {each.status for each in asked} == {403}
     assert len({(each.op, each.key) for each in asked}) == len(asked)
+
+
+def test_the_artifacts_of_the_2020_recipe_come_out_of_their_bucket(
+    gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcs_server.create_bucket("ours")
+    gcs_server.create_bucket("old")
+    mlruns = tmp_path / "mlruns"
+    source = FileStore(str(mlruns), "gs://old/artifacts")
+    home = source.create_experiment("titanic", "gs://old/artifacts", [])
+    runs = [source.create_run(home, "ada", 1, [], "x").info for _ in range(3)]
+    assert runs[0].artifact_uri == f"gs://old/artifacts/{runs[0].run_id}/artifacts"
+    old = open_bucket("gs://old")
+    for number, info in enumerate(runs[:2]):
+        for name in ("model/a.bin", "b.txt"):
+            key = f"artifacts/{info.run_id}/artifacts/{name}"
+            old.write(key, f"{number} {name}".encode(), expected=ABSENT)
+    by_hand = source.create_run(home, "ada", 1, [], "x").info.run_id
+    meta = mlruns / home / by_hand / "meta.yaml"
+    fields = parse_yaml(meta.read_bytes(), "")
+    meta.write_bytes(dump_yaml({**fields, "artifact_uri": "gs://old/private"}))
+    old.write("private/key", b"secret", expected=ABSENT)
+    registry = FileRegistry(str(mlruns))
+    registry.create_registered_model("m")
+    registry.create_model_version("m", f"{runs[0].artifact_uri}/model", runs[0].run_id)
+
+    done = kaggleops("import", str(mlruns), "--bucket", "gs://ours", "--json", cwd=tmp_path)
+    assert (done.json["artifacts"], done.json["artifacts_size"]) == (4, 2 * (13 + 7))
+    (left,) = done.json["problems"]
+    assert f"{by_hand}: they stay under gs://old/private, which is no place that MLflow" in left
+    told = []
+    with opened(str(mlruns)) as found:
+        again = import_into(
+            EntityStore(open_bucket("gs://ours")), found, lambda *at: told.append(at)
+        )
+    assert (again.artifacts, again.new, again.changed, told[-1][:3]) == (0, [], [], (7, 7, 0))
+
+    uri = "gs://ours/mlruns"
+    client = MlflowClient(uri, uri)
+    place = f"gs://ours/artifacts/{home}/{runs[0].run_id}/artifacts"
+    assert client.get_run(runs[0].run_id).info.artifact_uri == place
+    assert client.get_model_version_download_uri("m", "1") == f"{place}/model"
+    assert client.get_experiment(home).artifact_location == f"gs://ours/artifacts/{home}"
+    assert [each.path for each in client.list_artifacts(runs[1].run_id)] == ["b.txt", "model"]
+    ours = {entry.key for entry in open_bucket("gs://ours").list("artifacts/")}
+    assert len(ours) == 4
+    assert not any("private" in key or "key" in key for key in ours)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("titanic")
+    with mlflow.start_run() as new:
+        mlflow.log_text("hello", "hello.txt")
+    assert new.info.artifact_uri == f"gs://ours/artifacts/{home}/{new.info.run_id}/artifacts"
 
 
 def test_no_file_of_this_machine_is_taken_for_an_artifact(

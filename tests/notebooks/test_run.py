@@ -1,8 +1,6 @@
 """notebooks/run.ipynb, the file itself, executed where each platform would execute it."""
 
 import ast
-import gzip
-import json
 import os
 import shutil
 import socket
@@ -21,15 +19,15 @@ from kaggleops.git.bundles import send
 from kaggleops.git.checkouts import bundle
 from kaggleops.git.commits import find_commit
 from notebooks import addresses
+from tests import secrets_of
+from tests.canaries import found_below, found_in_bucket, marks_in
 from tests.command import kaggleops
 from tests.fakes import platforms
 
 from .execution import NOTEBOOKS, Papermill, execute, joined, parametrised, pictures, until
 from .world import World, world
 
-CANARY = json.dumps(
-    {"type": "service_account", "client_email": "canary@p", "private_key": "canary"}
-)
+CANARY = secrets_of.SERVICE_ACCOUNT
 COMMIT = "mlflow.source.git.commit"
 
 
@@ -59,18 +57,14 @@ def assert_canary_only_in(
         outside: where its bucket lies.
         said: what it showed, and the command lines of its processes.
     """
-    for text in said:
-        assert "canary" not in text
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    holding = [file for file in files if b"canary" in file.read_bytes()]
+    assert marks_in("\n".join(said)) == set()
+    holding = [Path(name) for name in found_below(folder)]
     assert {file.name for file in holding} == stores
     for file in holding:
         assert not {"working", "content", "workspace"} & set(file.relative_to(folder).parts)
-    for key, stored in outside.server.objects("our-bucket").items():
-        if key.endswith(".bundle"):  # its objects are compressed one by one
-            assert "canary" not in outside.repository.git("log", "--patch", "main")
-        content = gzip.decompress(stored.data) if key.endswith(".tar.gz") else stored.data
-        assert b"canary" not in content, key
+    assert found_in_bucket(outside.server, "our-bucket") == {}
+    # The objects of a bundle are compressed one by one.
+    assert marks_in(outside.repository.git("log", "--patch", "main")) == set()
 
 
 def runs(outside: World, experiment: str) -> list[mlflow.entities.Run]:

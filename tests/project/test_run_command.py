@@ -14,6 +14,7 @@ import pytest
 from kaggleops.bucket import Bucket
 from kaggleops.platforms.folders import state_folder
 from kaggleops.platforms.machine import user_name
+from tests import secrets_of
 from tests.buckets import ON_GCS
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
@@ -80,7 +81,14 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     assert refused.code == 2
     assert "1 file is changed and not committed. Commit" in refused.error
 
-    allowed = kaggleops(*options, "--uncommitted", cwd=toy.folder)
+    (toy.folder / "kaggle.json").write_text(f"\n{secrets_of.KAGGLE_KEY}\n")
+    refused = kaggleops(*options, "--uncommitted", cwd=toy.folder)
+    assert refused.code == 2
+    assert "there are secrets in it (kaggle.json, line 2: Kaggle key). Take them" in refused.error
+    assert secrets_of.HEX not in refused.errors + refused.output
+    assert not (tmp_path / "bucket").exists()
+
+    allowed = kaggleops(*options, "--uncommitted", "--allow-secrets", cwd=toy.folder)
     artifacts = allowed.json["artifacts"]
     assert mlflow.artifacts.load_text(f"{artifacts}/version.txt") == "third, not committed"
     patch = mlflow.artifacts.load_text(f"{artifacts}/uncommitted.patch")

@@ -180,7 +180,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
             files = write_project_files(commit, folder / "code")
             parameters, declared, project = prepared(files, commit, what, None)
         self.check(what.tracking_uri, config)
-        address = address_for_others(commit, bucket)
+        address = address_for_others(commit, bucket, allow_secrets=what.allow_secrets)
         mlflow.set_tracking_uri(what.tracking_uri)
         name = what.experiment or parameters.get("task") or declared.get("task") or project
         tags = {**tags_of(commit, what.entry_point), MLFLOW_PROJECT_BACKEND: self.name}

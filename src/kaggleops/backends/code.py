@@ -27,7 +27,7 @@ def _is_open(address: str, sha: str) -> bool:
     return urlsplit(address).scheme in _OPEN and can_fetch(address, sha)
 
 
-def address_for_others(commit: Commit, bucket_uri: str) -> str:
+def address_for_others(commit: Commit, bucket_uri: str, *, allow_secrets: bool = False) -> str:
     """Return the repository's address for a machine without this one's keys.
 
     A commit that such a machine cannot fetch there (private, not pushed) goes into the bucket,
@@ -36,6 +36,7 @@ def address_for_others(commit: Commit, bucket_uri: str) -> str:
     Args:
         commit: one that is in a repository on this machine.
         bucket_uri: the bucket's address.
+        allow_secrets: whether its files may hold secrets.
 
     Raises:
         KaggleOpsError: it can be neither fetched nor bundled.
@@ -43,7 +44,7 @@ def address_for_others(commit: Commit, bucket_uri: str) -> str:
     address = web_address(commit.origin) or commit.origin
     if anybody_can_fetch(commit):
         return address
-    send(commit, open_bucket(bucket_uri))
+    send(commit, open_bucket(bucket_uri), allow_secrets=allow_secrets)
     return address or commit.repository.name
 
 

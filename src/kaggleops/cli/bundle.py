@@ -11,6 +11,7 @@ from kaggleops.cli.options import (
     bucket_option,
     json_option,
     repository_option,
+    secrets_option,
     version_option,
 )
 from kaggleops.cli.output import print_json, print_rows
@@ -27,9 +28,15 @@ from kaggleops.errors import UsageError
     type=click.Path(path_type=Path, file_okay=False),
     help="Write it into a folder instead, to upload it as a dataset.",
 )
+@secrets_option
 @json_option
 def bundle_command(
-    bucket: str | None, version: str | None, repository: Path, folder: Path | None, as_json: bool
+    bucket: str | None,
+    version: str | None,
+    repository: Path,
+    folder: Path | None,
+    allow_secrets: bool,
+    as_json: bool,
 ) -> None:
     """Put a commit into the bucket for machines that cannot clone it.
 
@@ -49,10 +56,12 @@ def bundle_command(
             "Commit them, or add --version HEAD to bundle the commit without them.",
         )
     if folder is None:
-        where = f"{bucket_uri(place)}/{send(commit, bucket_at(place))}"
+        key = send(commit, bucket_at(place), allow_secrets=allow_secrets)
+        where = f"{bucket_uri(place)}/{key}"
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        where = str(bundle(commit, folder / Path(key_of(commit.sha)).name))
+        file = folder / Path(key_of(commit.sha)).name
+        where = str(bundle(commit, file, allow_secrets=allow_secrets))
     if as_json:
         print_json(commit=commit.sha, repository=commit.origin, bundle=where)
         return

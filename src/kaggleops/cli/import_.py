@@ -5,6 +5,7 @@ import sys
 import click
 from rich.progress import Progress
 
+from kaggleops.cli.data_output import sized
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_error, print_json
 
@@ -17,7 +18,8 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     """Take a file-store mlruns into the bucket, its artifacts too.
 
     SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object. The
-    output of a notebook that logged without internet will do as well.
+    output of a notebook that logged without internet will do as well. Artifacts that lie in another
+    bucket are copied too; what has to stay elsewhere is named.
     Importing it again brings what is new there, and undoes nothing that was changed in the bucket.
     """
     from kaggleops.mlruns import EntityStore
@@ -36,7 +38,12 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
             imported = import_into(
                 store,
                 found,
-                lambda done, total: bar.update(importing, completed=done, total=total),
+                lambda done, total, artifacts, size: bar.update(
+                    importing,
+                    completed=done,
+                    total=total,
+                    description=f"Importing ({artifacts} artifacts, {sized(size)})",
+                ),
             )
     if as_json:
         print_json(
@@ -44,12 +51,14 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
             changed=[str(entity_id) for entity_id in sorted(imported.changed)],
             unchanged=imported.unchanged,
             artifacts=imported.artifacts,
+            artifacts_size=imported.artifacts_size,
             problems=imported.problems,
         )
     else:
         out.print(
             f"{place}: {len(imported.new)} new, {len(imported.changed)} changed, "
-            f"{imported.unchanged} there already; {imported.artifacts} artifacts copied.",
+            f"{imported.unchanged} there already; {imported.artifacts} artifacts copied "
+            f"({sized(imported.artifacts_size)}).",
         )
     for problem in imported.problems:
         print_error(problem)

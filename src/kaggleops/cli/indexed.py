@@ -13,6 +13,7 @@ from rich.progress import Progress
 from kaggleops.cli.options import bucket_at
 from kaggleops.cli.output import err
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.folders import private_file, private_folder
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -61,8 +62,8 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
     marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
     if anew or time.time() - _fresh_at(url, place, marker) > _FRESH_FOR:
         _refresh(url, place, full=anew)
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        private_folder(marker.parent)
+        private_file(marker).touch()
     engine = sa.create_engine(url)
     try:
         yield History(engine)

@@ -30,6 +30,9 @@ repository_option = click.option(
     default=Path(),
     help="A folder of the git repository. Default: this one.",
 )
+secrets_option = click.option(
+    "--allow-secrets", is_flag=True, help="Send the code even if there are secrets in it."
+)
 direction_option = click.option(
     "--lower-is-better/--higher-is-better",
     "lower_is_better",

@@ -13,6 +13,7 @@ from kaggleops.cli.options import (
     bucket_option,
     json_option,
     repository_option,
+    secrets_option,
     version_option,
 )
 from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--experiment", metavar="NAME", help="Default: the task's name.")
 @repository_option
 @click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
+@secrets_option
 @click.option(
     "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
 )
@@ -50,6 +52,7 @@ def run_command(
     experiment: str | None,
     repository: Path,
     uncommitted: bool,
+    allow_secrets: bool,
     entry_point: str,
     backend: str | None,
     backend_config: Path | None,
@@ -81,6 +84,7 @@ def run_command(
         overrides=Overrides(overrides, None if backend else Path()),
         entry_point=entry_point,
         experiment=experiment,
+        allow_secrets=allow_secrets,
     )
     if backend:
         if uncommitted:

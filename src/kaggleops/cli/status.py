@@ -153,7 +153,7 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
         "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
         "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
         "promised_seconds": state.entity.notes.promise,
-        "commit": _tag(state, "git_commit"),
+        "commit": _tag(state, "git_commit") or _tag(state, "mlflow.source.git.commit")[:10],
         "price_per_hour": platform.price if platform else None,
         "units_per_hour": platform.units if platform else None,
         "cost_usd": _number(state, "cost_usd") or None,

@@ -3,6 +3,8 @@
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+from kaggleops.redaction import redacted
+
 _SSH = re.compile(r"(?:ssh://)?git@([\w.-]+)[:/](.+)")
 
 
@@ -11,7 +13,10 @@ def without_credentials(url: str) -> str:
 
     Who signs in by SSH does so with a key: the user stays, as it is part of the address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that nothing closes
+        return redacted(url)
     if not parts.netloc or parts.scheme == "file":
         return url
     user, _, host = parts.netloc.rpartition("@")
@@ -24,7 +29,10 @@ def web_address(origin: str) -> str:
     """Return where a repository can be read in a browser; "" where that is not known."""
     if match := _SSH.fullmatch(origin):
         origin = f"https://{match[1]}/{match[2]}"
-    parts = urlsplit(without_credentials(origin))
+    try:
+        parts = urlsplit(without_credentials(origin))
+    except ValueError:
+        return ""
     if parts.scheme not in ("http", "https") or parts.hostname not in ("github.com", "gitlab.com"):
         return ""
     return f"https://{parts.hostname}{parts.path.removesuffix('/').removesuffix('.git')}"

@@ -23,18 +23,20 @@ def key_of(sha: str) -> str:
     return f"code/{sha}{_SUFFIX}"
 
 
-def send(commit: Commit, bucket: Bucket) -> str:
+def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:
     """Put a commit into a bucket, unless it is there; return its key.
 
     Raises:
         GitError: git failed.
+        UsageError: there is a secret in its files, and none is allowed.
         BucketError: the bucket cannot be written.
     """
     key = key_of(commit.sha)
     bucket.prepare()
     if bucket.stat(key) is None:
         with tempfile.TemporaryDirectory(prefix="kaggleops-code-") as folder:
-            bucket.write(key, bundle(commit, Path(folder) / "code"), expected=ABSENT)
+            made = bundle(commit, Path(folder) / "code", allow_secrets=allow_secrets)
+            bucket.write(key, made, expected=ABSENT)
     return key
 
 

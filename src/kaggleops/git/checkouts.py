@@ -15,6 +15,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.addresses import joined, without_credentials
 from kaggleops.git.command import GitError, git
 from kaggleops.git.commits import Commit, has_commit, remote_address, subject_of, submodules
+from kaggleops.git.secret_scan import Finding, in_patch, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -136,13 +137,19 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
     return commit
 
 
-def bundle(commit: Commit, file: Path) -> Path:
+def bundle(commit: Commit, file: Path, *, allow_secrets: bool = False) -> Path:
     """Write a commit and its submodules, without their history, into one file for `fetch_bundle`.
 
     A submodule that is neither here nor at its address is left out, and that is said.
 
+    Args:
+        commit: which.
+        file: where to.
+        allow_secrets: whether not to look for secrets in its files.
+
     Raises:
         GitError: git failed, or an object of the commit is nowhere.
+        UsageError: there is a secret in its files.
     """
     with tempfile.TemporaryDirectory(prefix="kaggleops-bundle-") as name:
         # A bundle wants a branch, and none is made in the user's repository.
@@ -155,8 +162,21 @@ def bundle(commit: Commit, file: Path) -> Path:
         for path in _gather_submodules(folder, commit.repository, commit.sha, base):
             said = "The bundle of %s lacks the submodule %s: git submodule update --init %s"
             _log.warning(said, commit.sha[:10], path, path)
+        if not allow_secrets:
+            refuse(list(_secrets_in(folder)), f"bundling {commit.sha[:10]}")
         git(folder, "bundle", "create", "--quiet", str(file.absolute()), "--all")
     return file
+
+
+def _secrets_in(folder: Path) -> Iterator[Finding]:
+    """Yield the secrets in the files of all commits that a repository's refs name."""
+    empty = git(folder, "hash-object", "-t", "tree", "--stdin")
+    text = folder / "kaggleops-files"
+    form = ("--text", "--no-renames", "--no-color", "--no-ext-diff", "--no-textconv")
+    paths = ("--src-prefix=a/", "--dst-prefix=b/", f"--output={text}")
+    for sha in git(folder, "for-each-ref", "--format=%(objectname)").split():
+        git(folder, "diff-tree", "-r", "-p", *form, *paths, empty, sha)
+        yield from in_patch(text.read_bytes())
 
 
 def complete(repository: Path, sha: str) -> None:

@@ -9,21 +9,27 @@ from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import AS_COMMITTED
 from kaggleops.git.command import git
 from kaggleops.git.commits import Commit, has_commit
+from kaggleops.git.secret_scan import in_patch, refuse
 
 
-def write_patch(commit: Commit, file: Path) -> list[str]:
+def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> list[str]:
     """Write what is not committed, new files included, as a patch; return the files' names.
 
+    Args:
+        commit: what it is a patch of.
+        file: where to.
+        allow_secrets: whether not to look for secrets in it.
+
     Raises:
-        UsageError: a private key is among it, or a submodule was changed in a way that a patch
-            cannot hold.
+        UsageError: a secret is among it, or a submodule was changed in a way that a patch cannot
+            hold.
     """
     doing = f"taking the uncommitted changes of {commit.repository} along"
     with tempfile.TemporaryDirectory(prefix="kaggleops-patch-") as folder:
         names = _write(commit.repository, commit.sha, "", Path(folder), file, doing)
-    if b"PRIVATE KEY-----" in file.read_bytes():
-        hint = "Move it out of the repository, or name it in .gitignore."
-        raise UsageError(doing, "a private key is among them", hint)
+        if not allow_secrets:
+            texts = sorted(Path(folder).glob("*/text"))
+            refuse([found for text in texts for found in in_patch(text.read_bytes())], doing)
     return names
 
 
@@ -66,6 +72,9 @@ def _write(
     form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", f"--output={scratch}/patch")
     paths = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
     git(repository, *diff, *form, *paths, base, environment=apart, config=AS_COMMITTED)
+    # As text, whatever it is: what is compressed in a patch cannot be looked through.
+    as_text = ("--patch", "--text", *form[1:-1], f"--output={scratch}/text")
+    git(repository, *diff, *as_text, *paths, base, environment=apart, config=AS_COMMITTED)
     with file.open("wb" if not prefix else "ab") as all_of_it:
         all_of_it.write((scratch / "patch").read_bytes())
     listed = git(repository, *diff, "--name-only", "-z", base, environment=apart)

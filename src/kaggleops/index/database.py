@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from kaggleops.bucket import Version
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import EntityId
+from kaggleops.platforms.folders import private_database
 
 _OURS = sa.MetaData()
 
@@ -121,7 +122,7 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
         if in_a_file and parsed.database in (None, "", ":memory:"):
             raise UsageError(doing, "an index in memory would serve no other process", _NAME_ONE)
         if in_a_file:
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+            private_database(Path(str(parsed.database)))
         engine = _engine(parsed)
     except (ArgumentError, NoSuchModuleError, ImportError, OSError) as error:
         problem = f"no database can lie there ({error})"

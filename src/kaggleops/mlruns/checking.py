@@ -103,6 +103,12 @@ _LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
 _STATUSES: Mapping[Kind, range] = {Kind.RUN: range(1, 6), Kind.LOGGED_MODEL: range(4)}
 
 
+def holds_points(kind: Kind, data: bytes) -> bool:
+    """Tell whether a metric's file of an entity of this kind is as MLflow writes it."""
+    pattern = _MODEL_POINTS if kind is Kind.LOGGED_MODEL else _POINTS
+    return bool(pattern.fullmatch(data))
+
+
 def check_entity(entity: Entity, doing: str) -> None:
     """Refuse an entity that MLflow's file store could not read, or that is another than its key.
 
@@ -241,13 +247,13 @@ def _check_yaml(name: str, data: bytes, doing: str) -> None:
 
 def _check_points(name: str, data: bytes, doing: str) -> None:
     _check_name(name, doing)
-    if not _POINTS.fullmatch(data):
+    if not holds_points(Kind.RUN, data):
         raise BrokenEntityError(doing, "it holds something else than metric points")
 
 
 def _check_model_points(name: str, data: bytes, doing: str) -> None:
     _check_name(name, doing)
-    if not _MODEL_POINTS.fullmatch(data):
+    if not holds_points(Kind.LOGGED_MODEL, data):
         raise BrokenEntityError(doing, "it holds something else than a model's metric points")
 
 

@@ -2,9 +2,9 @@
 
 - What the source has and the bucket has not is brought; a second import changes nothing.
 - What was edited in the bucket since is not undone (catching_up.py says how that is told).
-- Artifacts come too, and every location leads to the bucket afterwards; only one that the user
-  chose in another bucket stays, as it works from anywhere. Of two versions of an artifact the later
-  written one stays.
+- Artifacts come too, those in other buckets as well, and every location leads to the bucket
+  afterwards; what had to stay elsewhere is named. Of two versions of an artifact the later written
+  one stays.
 - An experiment whose name the bucket has under another id is taken into that one.
 - What is broken, here or there, is named and passed over.
 """
@@ -28,8 +28,10 @@ from kaggleops.mlruns.layout import (
     is_model_name,
     parse_key,
 )
+from kaggleops.mlruns.legacy import modernized, with_commit
 from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.mlruns.pulling import WORKERS, batches
+from kaggleops.mlruns.rebasing import artifact_path, follow_runs
 from kaggleops.mlruns.sources import Source
 from kaggleops.mlruns.store import EntityStore
 
@@ -50,25 +52,32 @@ class Imported:
     unchanged: int = 0
     artifacts: int = 0
     """How many artifacts were copied."""
+    artifacts_size: int = 0
+    """How many bytes they have."""
     problems: list[str] = field(default_factory=list)
     """What was passed over, and why."""
 
 
+Progress = Callable[[int, int, int, int], None]
+"""Called with how many entities were looked at, how many there are, how many artifacts were copied
+and how many bytes these have; from any thread."""
+
+
 def import_into(
-    store: EntityStore, source: Source, progress: Callable[[int, int], None] = lambda *_: None
+    store: EntityStore, source: Source, progress: Progress = lambda *_: None
 ) -> Imported:
     """Make the bucket hold what a file-store `mlruns` holds, besides what it holds already.
 
     Args:
         store: the bucket's entities.
         source: what to import.
-        progress: called with how many entities were looked at, and how many there are.
+        progress: called after each entity and each artifact.
 
     Raises:
         BucketError: the bucket cannot be read or written.
     """
     store.bucket.prepare()
-    return _Import(store, source).run(progress)
+    return _Import(store, source, progress).run()
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class _Due:
 
 
 class _Import:
-    def __init__(self, store: EntityStore, source: Source) -> None:
+    def __init__(self, store: EntityStore, source: Source, progress: Progress) -> None:
         self._store = store
         self._source = source
         self._there = {
@@ -88,28 +97,42 @@ class _Import:
             for entry in store.bucket.list(f"{MLRUNS}/")
             if (entity_id := parse_key(entry.key)) is not None
         }
-        self._carrier = Carrier(source, store.bucket, store.artifact_root)
+        self._progress = progress
+        self._done = self._all = 0
+        self._carrier = Carrier(source, store.bucket, store.artifact_root, self._tell)
         self._log = ChangeLog(store.bucket)
         self._homes: dict[str, str] = {}
+        self._runs: dict[str, str] = {}
+        """Where the artifacts of each run lie in the bucket."""
         self._unchanged: list[EntityId] = []
         self._result = Imported(problems=list(source.problems))
 
-    def run(self, progress: Callable[[int, int], None]) -> Imported:
+    def _tell(self) -> None:
+        self._progress(self._done, self._all, self._carrier.carried, self._carrier.size)
+
+    def run(self) -> Imported:
         found = list(entities_in(self._source.folder))
+        self._all = len(found)
         with ThreadPoolExecutor(WORKERS) as pool:
             self._find_homes([each for each in found if each[0].kind is Kind.EXPERIMENT], pool)
-            done = 0
+            self._runs = {
+                each.name: self._store.artifact_root
+                + artifact_path(replace(each, experiment_id=self._homes[each.experiment_id]))
+                for each, _ in found
+                if each.kind is Kind.RUN and each.experiment_id in self._homes
+            }
             for batch in batches(found):
                 due = []
                 for each in pool.map(self._prepare, batch):
                     if each is not None:
                         due.append(each)
-                    done += 1
-                    progress(done, len(found))
+                    self._done += 1
+                    self._tell()
                 self._write(due, pool)
         self._result.unchanged = len(self._unchanged)
         self._result.artifacts = self._carrier.carried
-        self._result.problems += self._carrier.problems + self._carrier.lost()
+        self._result.artifacts_size = self._carrier.size
+        self._result.problems += self._carrier.problems + self._carrier.left()
         return self._result
 
     # -- which experiment is which ------------------------------------------------------------
@@ -161,6 +184,8 @@ class _Import:
             return None
         new_id = replace(entity_id, experiment_id=home)
         try:
+            if entity_id.kind is Kind.REGISTERED_MODEL:
+                entity = follow_runs(entity, self._runs)
             return self._combine(_moved(self._carrier.carry(entity, folder, new_id), new_id))
         except BrokenEntityError as error:
             self._result.problems.append(str(error))
@@ -171,7 +196,7 @@ class _Import:
         try:
             if entity_id.kind is Kind.REGISTERED_MODEL and not is_model_name(entity_id.name):
                 raise BrokenEntityError(doing, "MLflow allows no such name")
-            entity = read_folder(entity_id, folder)
+            entity = with_commit(modernized(read_folder(entity_id, folder)))
             # A bucket of one object per file has no empty folders.
             wanted = FOLDERS.get(entity_id.kind, frozenset())
             entity = noted_as_imported(replace(entity, folders=entity.folders | wanted))

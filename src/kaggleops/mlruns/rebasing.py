@@ -158,10 +158,24 @@ def is_elsewhere(location: str) -> bool:
     return match is not None and match.group(1).lower() not in ("file", "mlflow-artifacts")
 
 
-def follows_the_bucket(location: str, entity_id: EntityId) -> bool:
-    """Tell whether `rebase` would take this for the entity's place under some root."""
-    place = re.escape(artifact_path(entity_id))
-    return _rebased(location, "somewhere/else", place) != location
+def follow_runs(model: Entity, runs: Mapping[str, str]) -> Entity:
+    """Return a registered model whose versions lead to where the artifacts of runs lie now.
+
+    Args:
+        model: which.
+        runs: the location of each run's artifacts, by its id.
+    """
+    for path, data in model.files.items():
+        if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
+            continue
+        meta = parse_yaml(data, f"reading {path} of {model.id}")
+        new = {}
+        for field in ("source", _STORED):
+            inside = re.fullmatch(r".*/([0-9a-f]{32})/artifacts(/.*)?", str(meta.get(field)))
+            if inside and inside[1] in runs:
+                new[field] = runs[inside[1]] + (inside[2] or "")
+        model = _with_file(model, path, dump_yaml({**meta, **new})) if new else model
+    return model
 
 
 def _rebase_versions(entity: Entity, root: str) -> Entity:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.platforms.commands import Step, answer_of
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import state_folder, write_private
 
 _KEEP_CODE_DAYS = 180
 
@@ -145,8 +145,7 @@ def _lifecycle_file(place: Place) -> Path:
         {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
     ]
     file = state_folder() / "lifecycle.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"rule": rules}, indent=1))
+    write_private(file, json.dumps({"rule": rules}, indent=1))
     return file
 
 

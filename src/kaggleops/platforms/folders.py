@@ -1,4 +1,4 @@
-"""Where this machine keeps what is ours."""
+"""Where this machine keeps what is ours, for this user alone, whatever the umask."""
 
 import os
 import tempfile
@@ -23,9 +23,49 @@ def state_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"kaggleops-{os.getuid()}"
 
 
+def private_folder(folder: Path) -> Path:
+    """Make a folder that only this user can enter, below the state folder its parents too.
+
+    Those that are there already become so. The folder that `KAGGLEOPS_HOME` names, and any other
+    outside of ours, stays as its owner has it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ours = state_folder()
+    kept = ours if os.environ.get("KAGGLEOPS_HOME") else ours.parent
+    for each in (folder, *folder.parents):
+        if (each != folder and not each.is_relative_to(ours)) or each == kept:
+            break
+        _close(each, 0o700)
+    return folder
+
+
+def private_file(path: Path) -> Path:
+    """Make a file that only this user can read and write; one that is there becomes so."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    _close(path, 0o600)
+    return path
+
+
+def private_database(file: Path) -> None:
+    """Make the file of a database in SQLite, and those beside it, readable by this user alone."""
+    if file.is_relative_to(state_folder()):
+        private_folder(file.parent)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    private_file(file)  # SQLite gives those beside it the same rights
+    for beside in ("-wal", "-shm", "-journal"):
+        _close(Path(f"{file}{beside}"), 0o600)
+
+
+def _close(path: Path, mode: int) -> None:
+    with suppress(OSError):  # it is another user's, who has let us in
+        if path.stat().st_mode & 0o777 & ~mode:
+            path.chmod(mode)
+
+
 def write_private(path: Path, content: str) -> None:
     """Write a file that only this user can read, anew."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
         opened.write(content)

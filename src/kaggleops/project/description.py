@@ -4,11 +4,21 @@ MLflow shows the tag `mlflow.note.content` there, as Markdown. It is also where 
 what they write is kept below ours, whoever writes first.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from kaggleops.git.addresses import web_address
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_BRANCH,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_GIT_REPO_URL,
+    MLFLOW_SOURCE_NAME,
+)
+
+from kaggleops.git.addresses import web_address, without_credentials
 from kaggleops.printable import as_code
+from kaggleops.redaction import redacted
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow's tag for a run's description."""
@@ -63,6 +73,24 @@ class Origins:
                 _link("artifacts", f"https://console.cloud.google.com/storage/browser/{path}")
             )
         return " · ".join(said) + f"\n\n{END}"
+
+
+def commit_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what MLflow's own tags say of a run's commit, as tags that can be shown and grouped.
+
+    MLflow's UI hides `mlflow.*` from its columns and from grouping. The repository's address loses
+    its user and password, which older MLflow took from git with it.
+    """
+    found = {}
+    for name in (MLFLOW_GIT_REPO_URL, MLFLOW_SOURCE_NAME):
+        address = tags.get(name, "")
+        if redacted(address) != address:
+            found[name] = without_credentials(address)
+    if re.fullmatch(r"[0-9a-f]{7,64}", tags.get(MLFLOW_GIT_COMMIT, "")):
+        found["git_commit"] = tags.get("git_commit") or tags[MLFLOW_GIT_COMMIT][:10]
+        if branch := tags.get("git_branch") or tags.get(MLFLOW_GIT_BRANCH):
+            found["git_branch"] = branch
+    return found
 
 
 def _link(text: str, address: str) -> str:

@@ -70,6 +70,7 @@ class Launch:
         experiment: the experiment's name; the task's by default, or else the project's.
         run_id: a run to go on with, its parameters included, rather than a new one.
         like: the parameters of another run, to begin with.
+        allow_secrets: whether a patch or a bundle may leave with secrets in it.
     """
 
     tracking_uri: str
@@ -78,6 +79,7 @@ class Launch:
     experiment: str | None = None
     run_id: str | None = None
     like: Mapping[str, str] = field(default_factory=dict)
+    allow_secrets: bool = False
 
 
 def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
@@ -101,7 +103,7 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
         patch = None
         if uncommitted:
             patch = folder / PATCH
-            write_patch(commit, patch)
+            write_patch(commit, patch, allow_secrets=what.allow_secrets)
             apply_patch(patch, cloned)
         return launch_in(cloned, commit, what, patch)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kaggleops.platforms.folders import private_file, private_folder
 from kaggleops.resources.fetching import WORKERS, Step, refuse_changed, run_steps, steps_for
 from kaggleops.resources.files import DamagedError, File, checksum_of, kind_of, verify
 from kaggleops.resources.lock import Locked, read_lock, write_lock
@@ -201,7 +202,7 @@ def _alone(manifest: Manifest) -> Iterator[Placed]:
     """Yield what was put on this disk, once nobody else is at it."""
     root = data_root(manifest.project)
     file = Placed(root).lock_file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as opened:
+    private_folder(file.parent)
+    with private_file(file).open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield Placed(root)

@@ -11,7 +11,7 @@ import os
 import threading
 from pathlib import Path
 
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import private_file, private_folder, state_folder
 from kaggleops.resources.files import checksum_of, kind_of
 
 _Stamp = list[int]
@@ -69,9 +69,9 @@ class Placed:
         with self._lock:
             if not self._changed:
                 return
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._file.parent)
             temporary = self._file.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(self._known))
+            private_file(temporary).write_text(json.dumps(self._known))
             temporary.replace(self._file)
             self._changed = False
 

@@ -68,7 +68,7 @@ class Health:
                     "problems": self._board.problems(_MOST_PROBLEMS),
                 }
         except SQLAlchemyError as error:
-            trouble = f"reading the index: {str(error).splitlines()[0]}"
+            trouble = redacted(f"reading the index: {str(error).splitlines()[0]}")
         old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
         content: dict[str, Any] = {
             "status": "old" if old else "fresh",

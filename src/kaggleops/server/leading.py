@@ -11,6 +11,8 @@ from typing import IO
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
+from kaggleops.platforms.folders import private_file
+
 _LOCK = 0x6B6167676C656F70  # "kaggleop": the locks of a database are numbers
 
 
@@ -45,7 +47,7 @@ class _FileLock:
 
     def held(self) -> bool:
         if self._file is None:
-            file = self._path.open("w")
+            file = private_file(self._path).open("w")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

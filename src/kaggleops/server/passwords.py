@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kaggleops.platforms.folders import private_database, private_file, private_folder
+
 _USER = "MLFLOW_AUTH_ADMIN_USERNAME"
 _PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
 _SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"  # noqa: S105 - the name of a variable
@@ -27,7 +29,7 @@ def ask_for_passwords(folder: Path) -> str:
     Returns:
         Where the password of the first user comes from, for people to read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     # For a form that MLflow serves; the same in all processes of this server.
     os.environ.setdefault(_SECRET_KEY, secrets.token_hex(32))
     user = os.environ.setdefault(_USER, "admin")
@@ -43,6 +45,7 @@ def ask_for_passwords(folder: Path) -> str:
     with _alone(folder):
         if not file.exists() or not file.read_text().strip():
             _write(file, secrets.token_urlsafe(18) + "\n")
+    private_file(file)
     os.environ[_PASSWORD] = file.read_text().strip()
     return f"user {user}, with the password in {file}"
 
@@ -61,6 +64,7 @@ def make_users_database(url: str) -> None:
     file = Path(parsed.database)
     with _alone(file.parent):
         if file.exists():
+            private_database(file)
             return
         new = file.with_name(f"{file.name}.new")
         new.unlink(missing_ok=True)  # of one that was killed
@@ -74,7 +78,7 @@ def make_users_database(url: str) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Run a block that one process at a time runs."""
-    with (folder / "passwords.lock").open("w") as lock:
+    with private_file(folder / "passwords.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -27,7 +27,7 @@ from kaggleops.server.settings import Settings
 _TICK = 1.0  # seconds
 _PATIENCE = 10.0  # seconds; then it is said that the bucket is out of reach
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("kaggleops")
 
 
 class Refresher:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.folders import private_folder
 from kaggleops.server.children import Child, Ended, Event, Events, Said, Told
 from kaggleops.server.links import Shown
 from kaggleops.server.settings import Settings
@@ -62,7 +63,7 @@ class Supervisor:
         before = [signal.signal(each, lambda *_: self._events.put(Told())) for each in which]
         scratch = Path(self._settings.scratch)
         shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
-        scratch.mkdir(parents=True)
+        private_folder(scratch)
         try:
             yield
         except _ToldToEnd:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import private_folder, state_folder
 
 OWNER = "owner.lock"
 """Locked for as long as the process that a folder belongs to lives: an orphan's is free."""
@@ -45,7 +45,7 @@ def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
     """
     started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     folder = make_private(outbox) / f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=0o700)
     with ExitStack() as undo:
         undo.callback(remove, folder)
         owner = undo.enter_context((folder / OWNER).open("w"))
@@ -55,14 +55,13 @@ def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
 
 
 def make_private(folder: Path) -> Path:
-    """Make a folder that only this user can enter, its parents too where they are missing."""
+    """Make a folder that only this user can enter, those of ours above it too."""
     for each in (folder, *folder.parents):
         if each.name.startswith("kaggleops-"):
             each.mkdir(mode=0o700, exist_ok=True)
             if each.stat().st_uid != os.getuid():
                 raise PermissionError(errno.EPERM, "it belongs to somebody else", str(each))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return private_folder(folder)
 
 
 def remove(folder: Path) -> None:

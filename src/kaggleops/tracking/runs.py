@@ -28,7 +28,7 @@ from mlflow.utils.validation import (
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
-from kaggleops.project.description import NOTE_TAG, with_note
+from kaggleops.project.description import NOTE_TAG, commit_tags, with_note
 from kaggleops.resources.recording import run_opens
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
@@ -116,6 +116,8 @@ class RunStore(ExperimentStore):
         run_name: str | None,
     ) -> Run:
         home = self._experiment(experiment_id or DEFAULT_ID).experiment_id
+        said = {tag.key: str(tag.value) for tag in tags}
+        tags = [RunTag(*tag) for tag in {**said, **commit_tags(said)}.items()]
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
         self._session.run_begins(run(home, created.info.run_id))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from kaggleops.bucket import Version
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import private_file, state_folder
 from kaggleops.tracking.places import make_private, spare_roots
 
 _CONTENT = "content"
@@ -81,7 +81,7 @@ class Spool:
         name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
         unlocked = make_private(home) / (_UNFINISHED + name)
         unlocked.mkdir(mode=0o700)
-        self._owner = (unlocked / _OWNER).open("w")
+        self._owner = private_file(unlocked / _OWNER).open("w")
         fcntl.flock(self._owner, fcntl.LOCK_EX)
         self.folder = unlocked.rename(home / name)
 

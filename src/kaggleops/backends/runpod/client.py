@@ -20,6 +20,7 @@ from kaggleops.backends.runpod import answers
 from kaggleops.backends.runpod.answers import Gpu, Pod, Volume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import READ, session
+from kaggleops.redaction import keep
 
 _API = "https://api.runpod.io"
 _KEY = "RUNPOD_API_KEY"
@@ -267,7 +268,7 @@ def _said(problem: Mapping[str, Any], status: int) -> str:
 
 def _api_key() -> str:
     if key := os.environ.get(_KEY, "").strip():
-        return key
+        return keep(key)
     file = Path.home() / _KEY_FILE
     found = None
     try:
@@ -279,4 +280,4 @@ def _api_key() -> str:
     if not found:
         hint = f"Make one (https://console.runpod.io/user/settings), and set {_KEY} to it."
         raise UsageError("signing in to RunPod", "there is no API key on this machine", hint)
-    return str(found)
+    return keep(str(found))

@@ -1,0 +1,242 @@
+"""Secrets in what is about to leave this machine: a patch, or all files of a commit.
+
+Known by their shape: the detectors of Yelp's detect-secrets, what people of Kaggle, Google Cloud,
+RunPod, GitHub and Hugging Face have, addresses with a password, headers, and values that a name
+calls a secret. Not by their entropy alone: hashes, ids and checksums are no secrets. A line with
+`pragma: allowlist secret` (detect-secrets' own mark) is passed over.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from kaggleops.errors import UsageError
+from kaggleops.redaction import TOKENS
+
+_LOOKED_AT = 16 << 20
+"""Bytes of one file that are looked through."""
+
+_ALLOWED = "pragma: allowlist secret"
+_LONG, _OVERLAP = 4096, 512
+"""Characters of one line that are looked at together: theirs take the square of its length."""
+
+_SHOWN = 5
+
+_BY_ENTROPY_OR_NAME = {
+    "Base64HighEntropyString",
+    "HexHighEntropyString",
+    "IPPublicDetector",
+    "KeywordDetector",  # any `password = "…"`; see _NAMED
+    "BasicAuthDetector",  # see _ADDRESS
+    "GitHubTokenDetector",  # ours knows all of them
+    "ArtifactoryDetector",  # any word that begins with AP and a digit
+}
+
+_QUOTE = r"\\?['\"]"
+_OURS = {
+    **TOKENS,
+    "Kaggle key": rf"{_QUOTE}key{_QUOTE}\s*:\s*{_QUOTE}[0-9a-f]{{32}}\b",
+    "Google refresh token": rf"{_QUOTE}refresh_token{_QUOTE}\s*:\s*{_QUOTE}[^'\"\\\s]{{20,}}",
+    "Weights & Biases key": r"WANDB_API_KEY[\w'\"\]\\ ]*[:=]\s*\\?['\"]?[0-9a-f]{40}\b",
+}
+# Bounded, so that no text makes them slow.
+_ADDRESS = re.compile(
+    r"\b[a-zA-Z][\w+.-]{0,30}://[^\s:/@'\"<>]{0,200}:([^\s@'\"<>]{4,200})@([\w.\[-]{1,200})"
+)
+_HEADER = re.compile(
+    r"(?i)\b(?:Bearer|authorization\\?['\"]?\s?[:=]\s?\\?['\"]?\w{1,20})\s([\w.~+/=-]{20,})"
+)
+_NAMED = re.compile(
+    r"(?i)(?:token|secret|passw(?:or)?d|api_?key|access_?key|private_?key|kaggle_key)(?:_\w{0,20})?"
+    rf"(?:{_QUOTE})?\]?\s?[:=]\s?[a-z]?{_QUOTE}([^'\"\s\\]{{12,200}}){_QUOTE}"
+)
+_VARIABLE = re.compile(
+    r"(?m)^\s*(?:export\s+)?\w*(?:TOKEN|SECRET|PASSW(?:OR)?D|PASS|PWD|KEY|CREDENTIALS)\w*"
+    r"\s*=\s*['\"]?([^\s'\"#]{6,})"
+)
+_NETRC = re.compile(r"\bpassword\s+(\S{4,})")
+_SETTINGS = re.compile(r"\.env(?!.*(?:example|sample|template|dist)).*|.*\.env|\.envrc")
+_PLACEHOLDER = re.compile(
+    r"(?i)^(?:[$%{<\[(]|\*|x{3,}|\.{3})|[{}<>…]|\*\*\*|example|sample|placeholder|dummy|change.?me|"
+    r"redacted|your|fake|s3cr3t|^(?:my|the)?_?(?:pass(?:word)?|secret|token|user|pw|none|true|false)$"
+)
+_HASH = re.compile(
+    r"(?i)(?:sha\d+|md5)?[:=-]?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f-]{36})"
+)
+_HERE = re.compile(
+    r"localhost|127\.|0\.0\.0\.0|\[|(?:.*\.)?example(?:\.\w+)?$|.*\.(?:invalid|test)$"
+)
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """A secret, without its value.
+
+    Args:
+        file: in which file.
+        line: on which line, from 1.
+        kind: what kind it is.
+    """
+
+    file: str
+    line: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.kind}"
+
+
+def in_file(name: str, data: bytes) -> list[Finding]:
+    """Return the secrets in a file of that name, one for each line and kind."""
+    text = _text(data[:_LOOKED_AT])
+    lines: dict[int, set[str]] = {}
+    basename = PurePosixPath(name).name
+    for at, kind in (
+        (at + of, kind) for of, each in _pieces(text) for at, kind in _found(basename, each)
+    ):
+        start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+        if _ALLOWED not in text[start : None if end < 0 else end]:
+            lines.setdefault(text.count("\n", 0, at) + 1, set()).add(kind)
+    return [Finding(name, line, " and ".join(sorted(lines[line]))) for line in sorted(lines)]
+
+
+def in_patch(patch: bytes) -> list[Finding]:
+    """Return the secrets in a patch, whatever it does with their lines: all of them leave.
+
+    Args:
+        patch: as `git diff --text` prints it, with its prefixes a/ and b/.
+    """
+    found = set()
+    for name, numbers, lines in _files(patch):
+        for each in in_file(name, b"\n".join(lines)):
+            found.add(Finding(name, numbers[each.line - 1], each.kind))
+    return sorted(found)
+
+
+def refuse(found: Sequence[Finding], doing: str) -> None:
+    """Refuse to let secrets leave.
+
+    Raises:
+        UsageError: there are any.
+    """
+    if not found:
+        return
+    shown = "; ".join(str(each) for each in found[:_SHOWN])
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    hint = "Take them out, or name the file in .gitignore; --allow-secrets sends them all the same."
+    raise UsageError(doing, f"there are secrets in it ({shown}{more})", hint)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the parts of a text in which no line is long, and where each begins."""
+    start = 0
+    for line in re.finditer(rf"[^\n]{{{_LONG},}}", text):
+        yield start, text[start : line.start()]
+        for at in range(line.start(), line.end(), _LONG - _OVERLAP):
+            yield at, text[at : min(at + _LONG, line.end())]
+        start = line.end()
+    yield start, text[start:]
+
+
+def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """Yield where each secret begins, and its kind."""
+    for kind, pattern in _shapes():
+        for match in pattern.finditer(text):
+            if _is_formally_valid(kind, match.group()):
+                yield match.start(), kind
+    for match in _ADDRESS.finditer(text):
+        if not _HERE.match(match[2]) and not _PLACEHOLDER.search(match[1]):
+            yield match.start(), "password in an address"
+    for pattern, kind in ((_HEADER, "token in a header"), (_NAMED, "value that is named a secret")):
+        for match in pattern.finditer(text):
+            if _looks_random(match[1]):
+                yield match.start(), kind
+    if _SETTINGS.fullmatch(name):
+        for match in _VARIABLE.finditer(text):
+            if not _PLACEHOLDER.search(match[1]) and not match[1].isdigit():
+                yield match.start(1), "secret of the environment"
+    if name in (".netrc", "_netrc"):
+        yield from ((match.start(1), "password") for match in _NETRC.finditer(text))
+
+
+@cache
+def _shapes() -> list[tuple[str, re.Pattern[str]]]:
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+
+    plugins: Mapping[str, Any] = get_mapping_from_secret_type_to_class()
+    theirs = [
+        (plugin.secret_type, pattern)
+        for plugin in plugins.values()
+        if plugin.__name__ not in _BY_ENTROPY_OR_NAME
+        for pattern in plugin.denylist
+    ]
+    return [*theirs, *((kind, re.compile(pattern)) for kind, pattern in _OURS.items())]
+
+
+def _is_formally_valid(kind: str, found: str) -> bool:
+    if kind != "JSON Web Token":
+        return True
+    from detect_secrets.plugins.jwt import JwtTokenDetector
+
+    return JwtTokenDetector.is_formally_valid(found)
+
+
+def _looks_random(value: str) -> bool:
+    """Tell a generated value from a word, a name, a placeholder, and a checksum."""
+    if _PLACEHOLDER.search(value) or not (
+        re.search(r"\d", value) and re.search(r"[a-zA-Z]", value)
+    ):
+        return False
+    if _HASH.fullmatch(value) and not re.fullmatch(r"[0-9a-f]{32}", value):
+        return False
+    shares = [value.count(each) / len(value) for each in set(value)]
+    return -sum(share * math.log2(share) for share in shares) > 2.5
+
+
+def _text(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # as PowerShell writes it
+        return data.decode("utf-16", errors="replace")
+    return data.decode(errors="replace")
+
+
+_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+
+
+def _files(patch: bytes) -> Iterator[tuple[str, list[int], list[bytes]]]:
+    """Yield each file of a patch: its name, its lines' numbers, and these lines."""
+    name, numbers, lines = "", [], []
+    old = new = old_left = new_left = 0
+    for line in patch.split(b"\n"):
+        if old_left > 0 or new_left > 0:
+            sign, content = line[:1], line[1:]
+            if sign == b"\\":  # no newline at the end
+                continue
+            numbers.append(old if sign == b"-" else new)
+            lines.append(content)
+            if sign != b"+":
+                old, old_left = old + 1, old_left - 1
+            if sign != b"-":
+                new, new_left = new + 1, new_left - 1
+        elif line.startswith(b"diff --git "):
+            if lines:
+                yield name, numbers, lines
+            name, numbers, lines = "", [], []
+        elif line.startswith((b"--- ", b"+++ ")):
+            name = _name(line[4:]) or name
+        elif hunk := _HUNK.match(line):
+            old, new = int(hunk[1]), int(hunk[3])
+            old_left, new_left = int(hunk[2] or 1), int(hunk[4] or 1)
+    if lines:
+        yield name, numbers, lines
+
+
+def _name(said: bytes) -> str:
+    """Return a file's name as git quotes it in a patch; "" for none."""
+    name = said.rstrip(b"\t")
+    if name.startswith(b'"'):
+        name = name[1:-1].decode("unicode_escape").encode("latin-1")
+    return "" if name == b"/dev/null" else name.partition(b"/")[2].decode(errors="replace")

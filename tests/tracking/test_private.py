@@ -1,0 +1,95 @@
+"""What this machine keeps is its user's alone, whatever the umask, and what was not becomes so."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.platforms.folders import write_private
+from kaggleops.resources.placed import Placed
+from kaggleops.server.leading import Leadership
+from kaggleops.server.passwords import ask_for_passwords
+from kaggleops.server.settings import default_index, server_folder
+from tests.command import kaggleops
+from tests.fakes.gcs_server import GcsServer
+
+from .processes import train
+from .uploading import URI, is_upload, waiting
+
+TRAINING = waiting("""
+import os
+os.umask(0)
+with mlflow.start_run():
+    mlflow.log_metric("loss", 1.0)
+    mlflow.log_artifact(file("model.bin", "weights"))
+""")
+
+
+@pytest.fixture
+def everybody_may() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def open_to_others(state: Path) -> set[str]:
+    """Return what others may read: in no folder that only its owner can enter, or a file of ours.
+
+    MLflow's own file store writes the files of a working copy with the training's umask; the
+    folder of the working copy is closed.
+    """
+    found = set()
+    for path in sorted(state.rglob("*")):
+        inside = path.relative_to(state)
+        if path.is_symlink() or (inside.parts[0] == "outbox" and len(inside.parts) > 3):
+            continue
+        if path.stat().st_mode & 0o077:
+            found.add(str(inside))
+    return found
+
+
+def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything that keeps something on this machine do so."""
+    server.fail(503, times=None, where=is_upload)
+    assert train(TRAINING, URI, state).code == 0
+    server.heal()
+    place = bucket_uri(URI)
+    assert kaggleops("leaderboard", "--metric", "loss", "--bucket", place, cwd=state).code == 0
+    for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_AUTH_ADMIN_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    ask_for_passwords(server_folder(place))
+    with sqlite3.connect(server_folder(place) / "users.db") as users:  # as MLflow will
+        users.execute("CREATE TABLE IF NOT EXISTS users (name TEXT)")
+    lead = Leadership(default_index(place))
+    assert lead.held()
+    lead.release()
+    placed = Placed(state / "project")
+    file = state.parent / "x.csv"
+    file.write_text("x")
+    placed.right(file, "md5:x")
+    placed.save()
+    write_private(state / "credentials/kaggle/key.json", "{}")
+
+
+def test_what_is_kept_is_its_owners_alone(
+    server: GcsServer, state_folder: Path, everybody_may: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows(server, state_folder, monkeypatch)
+    kept = {path.relative_to(state_folder).parts[0] for path in state_folder.rglob("*")}
+    assert {"outbox", "artifacts", "serve", "resources", "credentials"} <= kept
+    assert len(list(state_folder.glob("serve/*/index.db"))) == 1
+    assert open_to_others(state_folder) == set()
+    # As an earlier release left it.
+    for path in state_folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    flows(server, state_folder, monkeypatch)
+    left = open_to_others(state_folder)
+    assert not [each for each in left if each.startswith(("serve", "resources", "credentials"))]
+    # What waits from then is behind a closed folder.
+    assert all(
+        any((state_folder / above).stat().st_mode & 0o077 == 0 for above in Path(each).parents[:-1])
+        for each in left
+    )
