@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from kagglesdk.competitions.types import competition_api_service as competitions
 from kagglesdk.kaggle_object import DateTimeSerializer, KaggleObject, ListSerializer
@@ -29,10 +30,12 @@ from kaggleops.platforms.kaggle.answers import Word, read
 from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
 from kaggleops.platforms.key_places import KaggleDataset
 from kaggleops.project.launch import Launch
+from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.colab.vertex import VertexServer
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.wire import HttpServer, Request, Response
 
+from .places import InDocker
 from .test_commands import here
 from .world import BUCKET, TRACKING, World
 
@@ -134,6 +137,32 @@ def on_kaggle(outside: World) -> RemoteRun:
     return backend.submit(find_commit(outside.repository.folder), Launch(TRACKING), config)
 
 
+def test_an_answer_of_kaggles_that_is_none(outside: World, tmp_path: Path) -> None:
+    run = on_kaggle(outside)
+    ref = f"ada/kaggleops-{run.run_id}"
+    config = tmp_path / "kaggle.yaml"
+    config.write_text("credentials: ada/bucket-key\nmachine_shape: ''\n")
+    asked_by = {
+        "GetKernel": [("resume", "--backend-config", config)],
+        "GetKernelSessionStatus": [("status",), ("resume", "--backend-config", config)],
+        "GetAcceleratorQuotaStatistics": [("quota", "-b", "kaggle")],
+        "ListKernelSessionOutput": [("download",)],
+        "ListKernelFiles": [("download",)],
+        "live log": [("logs",)],
+    }
+    http = outside.kaggle._http
+    assert http
+    for op, commands in asked_by.items():
+        for _, answer in whole(json.dumps({"status": "RUNNING"}).encode()):
+            with changed(http, lambda request, op=op: request.op == op, answer):  # type: ignore[misc]
+                for name, *more in commands:
+                    given = [run.run_id, *([tmp_path / "home"] if name == "download" else [])]
+                    check(name, *more, *(() if name == "quota" else (*given, *BUCKET_OPTION)))
+    assert outside.run(run.run_id).info.status == "SCHEDULED"
+    assert len(outside.kaggle.kernel(ref).versions) == 1
+    outside.kaggle.session(ref).cancel()
+
+
 def test_a_push_that_kaggle_does_not_speak_of_is_found(outside: World) -> None:
     http = outside.kaggle._http
     assert http
@@ -181,6 +210,37 @@ def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
 
 
 # -- containers ----------------------------------------------------------------------------------
+
+
+def test_an_answer_of_an_engines_that_is_none(outside: World, tmp_path: Path) -> None:
+    place = InDocker(outside)
+    try:
+        run = place.submit()
+        config = place.backend.read_config(place.fields, "a test")
+        container = place.engine.named(run.tags["container"])
+
+        described = json.loads(place.engine._inspect(None, container.id).body)  # type: ignore[arg-type]
+        answers = [answer for _, answer in whole(json.dumps(described).encode())]
+        for status in ("removing", "stopping", None, 7):
+            described["State"]["Status"] = status
+            answers.append(Response(200, answers[0].headers, json.dumps(described).encode()))
+        for path in ("/info", f"/{container.name}/json"):
+            for answer in answers:
+
+                def chosen(request: Request, path: str = path) -> bool:
+                    return request.method == "GET" and request.path.endswith(path)
+
+                with changed(place.engine._http, chosen, answer):
+                    check("status", run.run_id, *BUCKET_OPTION)
+                    assert not refuses(type(place.backend)(), run, config)
+                    if answer in answers[:4]:
+                        check("logs", run.run_id, *BUCKET_OPTION)
+                        check("download", run.run_id, tmp_path, *BUCKET_OPTION)
+        assert [each.id for each in place.engine.containers] == [container.id]
+        assert outside.run(run.run_id).info.status == "SCHEDULED"
+        place.engine.session(container.name).cancel()
+    finally:
+        place.close()
 
 
 # -- Colab ---------------------------------------------------------------------------------------
@@ -275,3 +335,17 @@ def test_where_the_disk_is_full_the_rest_still_comes(tmp_path: Path) -> None:
     assert full == "downloading 'b': File too large."
     assert "File name too long" in long
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "d", "e"]
+
+
+def test_an_artifact_for_which_there_is_no_room_is_named(outside: World, tmp_path: Path) -> None:
+    run = on_kaggle(outside)
+    client = mlflow.MlflowClient(TRACKING)
+    client.log_text(run.run_id, "x" * 3_000_000, "models/large.txt")
+    client.log_text(run.run_id, "small", "small.txt")
+    BucketTrackingStore(TRACKING).flush()
+    with a_full_disk(at=2_000_000):
+        done = here("download", run.run_id, tmp_path, *BUCKET_OPTION, "--json")
+    assert (done.code, done.json["files"]) == (1, ["artifacts/small.txt"])
+    (problem,) = done.json["problems"]
+    assert problem.startswith("downloading 'models/large.txt': ")
+    outside.kaggle.session(f"ada/kaggleops-{run.run_id}").cancel()
