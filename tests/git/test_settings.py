@@ -341,6 +341,10 @@ def test_line_ends_of_a_person_who_works_with_others(
     copy = clone(commit, tmp_path / "copy")
     assert (copy / "a.py").read_bytes() == b"one\n \ntwo\n"
     assert write_patch(commit, tmp_path / "patch") == ["a.py"]
+    assert b"\r" not in (tmp_path / "patch").read_bytes()
+    found = between(commit.repository, commit.sha + "~1", commit.sha)
+    assert found is not None
+    assert "\r" not in found.diff
     apply_patch(tmp_path / "patch", copy)
     assert (copy / "a.py").read_bytes() == b"one\n \nthree\n"
 

@@ -12,8 +12,10 @@ import mlflow
 import pytest
 
 from kaggleops.bucket import Bucket
+from kaggleops.git.commits import find_commit
 from kaggleops.platforms.folders import state_folder
 from kaggleops.platforms.machine import user_name
+from kaggleops.project.launch import tags_of
 from tests import secrets_of
 from tests.buckets import ON_GCS
 from tests.command import kaggleops, kaggleops_here
@@ -218,30 +220,31 @@ def _in_a_fork(do: Callable[[], object]) -> Any:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("backend", [[], ["-b", "manual"]])
-def test_a_user_without_a_name_can_run(monkeypatch: pytest.MonkeyPatch, backend: list[str]) -> None:
+def test_a_user_without_a_name_can_run(toy: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that is started with `--user 4321`."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)  # git asks what the real user may do
-        monkeypatch.setenv("HOME", name)
-        monkeypatch.setenv("KAGGLEOPS_HOME", str(folder / "home"))
-        toy = Repository(folder / "toy")
-        toy.write(MLproject="entry_points:\n  main:\n    command: 'echo of $LOGNAME'\n")
-        toy.commit("Train nothing")
-        options = (*backend, "--bucket", folder / "b", "--json")
+    commit = find_commit(toy.folder)
 
-        def run() -> object:
-            os.setreuid(4321, 0)  # it may still read what this process was started from
-            done = kaggleops_here("run", *options, cwd=toy.folder)
-            return done.code, done.errors, json.loads(done.output or "{}").get("run_id")
+    def tag() -> object:
+        os.setuid(4321)
+        return tags_of(commit, "main")["mlflow.user"]
 
-        code, errors, run_id = _in_a_fork(run)
-        assert code == 0, errors
-        client = mlflow.MlflowClient(f"bucket+file://{folder}/b/mlruns")
-        assert client.get_run(run_id).data.tags["mlflow.user"] == "4321"
+    assert _in_a_fork(tag) == "4321"
+
+
+def test_the_training_is_told_whose_it_is(
+    toy: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else MLflow and PyTorch ask for a name that there may not be."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    toy.write(MLproject="entry_points:\n  main:\n    command: 'echo $LOGNAME > $TOLD'\n")
+    toy.commit("Train nothing")
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=toy.folder)
+    assert done.code == 0, done.errors
+    assert (tmp_path / "told").read_text().strip() == user_name()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -117,13 +117,14 @@ def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()
     if not (resolve(repository, first) and resolve(repository, second)):
         return None
     commits = tuple(subjects_of(repository, f"{first}...{second}"))
-    # Plumbing: no setting of a person changes it.
+    # Plumbing, without an index: no setting of a person changes it, nor their working tree.
+    trees = {"GIT_INDEX_FILE": str(repository / ".git-no-index")}
     tree = ("diff-tree", "-r", "--find-renames", "-l1000")
     ends = (first, second, "--", *paths)
-    stat = git(repository, *tree, "--numstat", "-z", *ends, config=AS_COMMITTED)
+    stat = git(repository, *tree, "--numstat", "-z", *ends, config=AS_COMMITTED, environment=trees)
     patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
     both = ("--src-prefix=a/", "--dst-prefix=b/")
-    diff = git(repository, *tree, *patch, *both, *ends, config=AS_COMMITTED)
+    diff = git(repository, *tree, *patch, *both, *ends, config=AS_COMMITTED, environment=trees)
     return Between(commits, tuple(_numstat(stat)), diff.replace("\r\n", "\n"))
 
 

@@ -68,19 +68,23 @@ def _write(
     if index.is_file():
         shutil.copy(index, scratch / "index")
     git(repository, "add", "--all", environment=apart)
-    diff = ("diff-index", "--cached", "--no-renames", "--ignore-submodules=all")
+    # Two trees are compared: with an index, git would take unchanged files from the working tree.
+    after = git(repository, "write-tree", environment=apart)
+    apart["GIT_INDEX_FILE"] = str(scratch / "none")
+    diff = ("diff-tree", "-r", "--no-renames", "--ignore-submodules=all")
     form = ("--binary", "--no-color", "--no-ext-diff", "--no-textconv", f"--output={scratch}/patch")
     paths = (f"--src-prefix=a/{prefix}", f"--dst-prefix=b/{prefix}")
-    git(repository, *diff, *form, *paths, base, environment=apart, config=AS_COMMITTED)
+    ends = (base, after)
+    git(repository, *diff, *form, *paths, *ends, environment=apart, config=AS_COMMITTED)
     # As text, whatever it is: what is compressed in a patch cannot be looked through.
     as_text = ("--patch", "--text", *form[1:-1], f"--output={scratch}/text")
-    git(repository, *diff, *as_text, *paths, base, environment=apart, config=AS_COMMITTED)
+    git(repository, *diff, *as_text, *paths, *ends, environment=apart, config=AS_COMMITTED)
     with file.open("wb" if not prefix else "ab") as all_of_it:
         all_of_it.write((scratch / "patch").read_bytes())
-    listed = git(repository, *diff, "--name-only", "-z", base, environment=apart)
+    listed = git(repository, *diff, "--name-only", "-z", base, after, environment=apart)
     names = [f"{prefix}{name}" for name in listed.split("\0") if name]
     recorded = _links(git(repository, "ls-tree", "-r", "-z", "--full-tree", base))
-    staged = _links(git(repository, "ls-files", "--stage", "-z", environment=apart))
+    staged = _links(git(repository, "ls-tree", "-r", "-z", "--full-tree", after, environment=apart))
     for path in recorded.keys() - staged.keys():
         hint = "Commit that, or restore it: git submodule update --init."
         raise UsageError(doing, f"the submodule {prefix}{path} was removed", hint)
@@ -102,7 +106,6 @@ def _inside(repository: Path, name: str) -> Path:
 
 
 def _links(listed: str) -> dict[str, str]:
-    """Return the commits of the submodules that git lists, by their paths."""
+    """Return the commits of the submodules of a tree that git lists, by their paths."""
     entries = (line.split("\t", 1) for line in listed.split("\0") if line.startswith("160000 "))
-    # "160000 commit SHA\tPATH" of a tree, "160000 SHA 0\tPATH" of an index
-    return {path: next(w for w in head.split()[1:] if len(w) >= 40) for head, path in entries}
+    return {path: head.split()[2] for head, path in entries}
