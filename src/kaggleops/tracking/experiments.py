@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlflow.entities import Experiment, ExperimentTag, ViewType
+from mlflow.entities import Experiment, ExperimentTag, LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.utils.validation import (
@@ -16,10 +16,16 @@ from kaggleops.mlruns.layout import is_experiment_id
 from kaggleops.mlruns.rebasing import is_inside
 from kaggleops.tracking.base import StoreBase, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME, experiment_ids
+from kaggleops.tracking.session import Session
 
 
 class ExperimentStore(StoreBase):
     """The part of the tracking store that knows experiments."""
+
+    def __init__(self, store_uri: str | Session) -> None:
+        super().__init__(store_uri)
+        self._not_found: set[str] = set()
+        """Names that somebody here was told to be free, and has not created since."""
 
     # -- finding (hooks of the file store) ----------------------------------------------------
 
@@ -70,7 +76,10 @@ class ExperimentStore(StoreBase):
         self._bring_experiments()
         with self._working.still():
             every = super().search_experiments(ViewType.ALL, max_results=50_000)
-        return next((found for found in every if found.name == experiment_name), None)
+        named = next((found for found in every if found.name == experiment_name), None)
+        if named is None:
+            self._not_found.add(experiment_name)
+        return named
 
     def search_experiments(self, *args: Any, **kwargs: Any) -> Any:
         self._bring_experiments()
@@ -97,12 +106,20 @@ class ExperimentStore(StoreBase):
                 )
         for tag in tags or []:
             _validate_experiment_tag(tag.key, tag.value)
-        self._validate_experiment_does_not_exist(name)
-        experiment_id = next(
-            candidate
-            for candidate in experiment_ids(name)
-            if not self._bring_experiment(candidate, refresh=True)
-        )
+        was_free = name in self._not_found
+        if not was_free:
+            self._validate_experiment_does_not_exist(name)
+        self._not_found.discard(name)
+        for experiment_id in experiment_ids(name):
+            if not self._bring_experiment(experiment_id, refresh=True):
+                break
+            found = super().get_experiment(experiment_id)
+            if found.name == name:
+                # Somebody else was faster. Who asked first, as `mlflow.set_experiment` does, gets
+                # what it wants: refused, it would go on in Default without a word.
+                if was_free and found.lifecycle_stage == LifecycleStage.ACTIVE:
+                    return experiment_id
+                self._validate_experiment_does_not_exist(name)
         with self._changing(experiment(experiment_id)):
             self._create_experiment_with_id(name, experiment_id, artifact_location, tags)
         self._send_now(experiment(experiment_id))
