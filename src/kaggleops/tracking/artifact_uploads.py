@@ -29,6 +29,7 @@ from kaggleops.bucket import (
     Version,
     open_bucket,
 )
+from kaggleops.printable import printable
 from kaggleops.tracking.spool import Kept, Place, Spool, spools_of
 
 _log = logging.getLogger("kaggleops")
@@ -306,7 +307,7 @@ class Uploads:
         more = f" and {len(unsent) - 3} more" if len(unsent) > 3 else ""
         folders = sorted({str(kept.folder.parent) for kept in self._waiting.values()})
         sys.stderr.write(
-            f"kaggleops: not uploaded: {', '.join(unsent[:3])}{more}. Kept in "
+            f"kaggleops: not uploaded: {printable(', '.join(unsent[:3]))}{more}. Kept in "
             f"{' and '.join(folders)}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
 
