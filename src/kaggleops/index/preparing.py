@@ -13,16 +13,6 @@ from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, unpack
 from kaggleops.mlruns.liveness import silence_allowed
 from kaggleops.mlruns.rebasing import rebase
 
-_UNEXPECTED = (
-    ArithmeticError,
-    AttributeError,
-    BrokenEntityError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-"""What making rows of an entity raises where a field is of another kind than MLflow writes."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -63,8 +53,10 @@ def prepare(change: Change, known: str = "") -> Prepared:
     rows, problem = None, ""
     try:
         rows = rows_of(added or entity)
-    except _UNEXPECTED as error:
-        problem = f"indexing {change.id}: it holds what nobody expects ({error})."
+    except Exception as error:  # noqa: BLE001
+        # Whatever stands in an object: MLflow's code for it was not made for that.
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        problem = f"indexing {change.id}: it holds what nobody expects ({reason})."
     return Prepared(
         change.id,
         change.version,

@@ -20,12 +20,15 @@ TRACE_INFO = "trace_info.yaml"
 # mlflow.utils.validation.validate_param_and_metric_name and path_not_unique.
 _NAME = re.compile(r"[/\w.\- :]+")
 
-_TIME, _STEP = rb"-?\d{1,19}", rb"-?\d{1,19}"
-_VALUE = rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,9})?|[iI]nf(?:inity)?|[nN]a[nN])"
-_DATASET = rb"(?: [^\s]+ [^\s]+)?"
-# Possessive: a file of a million lines is matched in one pass, or not at all.
+# Bounded and possessive: a file is matched in one pass, or not at all, whatever it holds.
+_TIME, _STEP = rb"-?\d{1,19}+", rb"-?\d{1,19}+"
+_VALUE = (
+    rb"[-+]?(?:(?:\d{1,400}+(?:\.\d{0,400}+)?|\.\d{1,400}+)(?:[eE][-+]?\d{1,9}+)?"
+    rb"|[iI]nf(?:inity)?|[nN]a[nN])"
+)
+_DATASET = rb"(?: [^\s]{1,2000}+ [^\s]{1,2000}+)?"
 _POINTS = re.compile(rb"(?:%b %b(?: %b%b)?\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
-_MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
+_MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}+%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 
 _Field = tuple[type, ...]
 _TEXT, _OPTIONAL_TEXT = (str,), (str, type(None))
@@ -139,7 +142,7 @@ def _check_main_file(entity: Entity, doing: str) -> None:
     meta = parse_yaml(entity.files[path], doing) if kind is Kind.TRACE else _meta(entity, doing)
     for field, expected in _identity(entity, meta).items():
         if str(meta.get(field)) != expected:
-            found = _short(str(meta.get(field)))
+            found = _short(repr(meta.get(field)))
             raise BrokenEntityError(doing, f"its {field} is {found}, and its key says {expected}")
     _check_fields(meta, _FIELDS.get(kind, {}), doing)
     _check_fields(meta, _OTHER_FIELDS.get(kind, {}), doing, optional=True)

@@ -194,6 +194,8 @@ class Entity:
 
 
 _MAX_YAML_DEPTH = 32
+_MAX_YAML_BYTES = 32 << 20  # MLflow lets a dataset's profile have 16 MB
+_MAX_YAML_EVENTS = 100_000
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -220,8 +222,12 @@ def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
 def _refuse_strange_yaml(text: str, doing: str) -> None:
     # MLflow writes none of this. Tags build objects; nesting deep enough crashes libyaml's loader,
     # and the whole process with it; aliases of aliases become gigabytes when they are written out.
+    if len(text) > _MAX_YAML_BYTES:
+        raise BrokenEntityError(doing, f"it is larger than {_MAX_YAML_BYTES >> 20} MiB")
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if number > _MAX_YAML_EVENTS:
+            raise BrokenEntityError(doing, f"it holds more than {_MAX_YAML_EVENTS} things")
         if isinstance(event, yaml.AliasEvent):
             raise BrokenEntityError(doing, "it has aliases")
         if tag := getattr(event, "tag", None):

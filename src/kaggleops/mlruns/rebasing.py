@@ -37,7 +37,7 @@ _TRACE_ARCHIVE = "tags/mlflow.trace.archiveLocation"
 _OF_ANY = r"/[\w-]+/(?:[0-9a-f]{32}|models/m-[\w-]+)/artifacts(?:/.*)?"
 _IN_A_RUN = re.compile(r"runs:/[0-9a-f]{32}(/[^?#]*)?")
 _STORED = "storage_location"
-_LONGEST = 1000  # characters of a refused location that are kept
+_LONGEST = 2000  # characters: no key is half as long
 
 
 def is_inside(location: str, artifact_root: str) -> bool:
@@ -208,6 +208,8 @@ def _is_in_a_run(location: str) -> bool:
 def _rebased(old: str, root: str, below_root: str) -> str:
     # As on Windows, and relative to where it was logged.
     location = f"/{old}".replace("\\", "/").rstrip("/")
+    if len(location) > _LONGEST:
+        return old
     match = re.fullmatch(rf"(.*?)({below_root})", location, re.DOTALL)
     if match is None:
         return old
