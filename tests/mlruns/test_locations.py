@@ -11,7 +11,7 @@ from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
-from kaggleops.mlruns import EntityStore
+from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
 from kaggleops.mlruns.importing import import_into
 from kaggleops.mlruns.sources import opened
@@ -213,8 +213,21 @@ def test_no_file_of_this_machine_is_taken_for_an_artifact(
     meta.write_bytes(dump_yaml({**fields, "artifact_uri": (tmp_path / "private").as_uri()}))
     (mlruns / home / linked / "artifacts/link").symlink_to(tmp_path / "private")
     (mlruns / home / linked / "artifacts/key").symlink_to(tmp_path / "private/key")
-    bring(store, mlruns)
+    (mlruns / home / linked / "artifacts/last.txt").write_text("last")
+    (mlruns / home / linked / "artifacts/best.txt").symlink_to("last.txt")
+    (mlruns / home / linked / "tags/note").symlink_to(tmp_path / "private/key")
+    elsewhere = source.create_run(home, "eve", 1, [], "x").info.run_id
+    (mlruns / home / elsewhere / "artifacts").rmdir()
+    (mlruns / home / elsewhere / "artifacts").symlink_to(tmp_path / "private")
+    shutil.copytree(mlruns / home / hostile, tmp_path / "private/run")
+    (mlruns / home / ("e" * 32)).symlink_to(tmp_path / "private/run")
+    problems = " ".join(bring(store, mlruns).problems)
     assert not any("key" in entry.key for entry in store.bucket.list())
+    for name in ("artifacts/link", "artifacts/key", "tags/note", f"{elsewhere}", "e" * 32):
+        assert name in problems
+    assert b"secret" not in store.bucket.read(run(home, linked).key).data
+    place = f"artifacts/{home}/{linked}/artifacts"
+    assert store.bucket.read(f"{place}/best.txt").data == b"last"
 
 
 def test_a_bucket_copied_to_another_name(

@@ -121,6 +121,17 @@ def _walk(kind: Kind, root: Path, below: str = "") -> Iterator[tuple[str, os.Dir
                 yield from _walk(kind, root, path)
 
 
+def links_in(entity_id: EntityId, folder: Path) -> Iterator[Path]:
+    """Yield the links in an entity's folder, which `read_folder` passes over."""
+    for path, folders, names in os.walk(folder):
+        if Path(path) == folder and ARTIFACTS in folders:
+            folders.remove(ARTIFACTS)
+        if entity_id.kind is Kind.EXPERIMENT and Path(path) == folder:
+            folders[:] = [each for each in folders if each == "tags"]
+        links = (Path(path, each) for each in (*folders, *names))
+        yield from (each for each in links if each.is_symlink())
+
+
 def _foreign(kind: Kind, path: str) -> bool:
     # An experiment's folder also holds its runs, models, traces and datasets: entities themselves.
     return kind is Kind.EXPERIMENT and path.split("/", 1)[0] not in (META, "tags")

@@ -20,7 +20,7 @@ from kaggleops.mlruns.carrying import Carrier
 from kaggleops.mlruns.catching_up import catch_up, clashing_versions, noted_as_imported
 from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import FOLDERS, META, BrokenEntityError, Entity, dump_yaml, parse_yaml
-from kaggleops.mlruns.folder import entities_in, read_folder
+from kaggleops.mlruns.folder import entities_in, links_in, read_folder
 from kaggleops.mlruns.layout import (
     MLRUNS,
     EntityId,
@@ -32,7 +32,7 @@ from kaggleops.mlruns.legacy import modernized, with_commit
 from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.mlruns.pulling import WORKERS, batches
 from kaggleops.mlruns.rebasing import artifact_path, follow_runs
-from kaggleops.mlruns.sources import Source
+from kaggleops.mlruns.sources import Source, linked
 from kaggleops.mlruns.store import EntityStore
 
 _LONG_ID = 8
@@ -105,7 +105,7 @@ class _Import:
         self._runs: dict[str, str] = {}
         """Where the artifacts of each run lie in the bucket."""
         self._unchanged: list[EntityId] = []
-        self._result = Imported(problems=list(source.problems))
+        self._result = Imported()
 
     def _tell(self) -> None:
         self._progress(self._done, self._all, self._carrier.carried, self._carrier.size)
@@ -132,6 +132,7 @@ class _Import:
         self._result.unchanged = len(self._unchanged)
         self._result.artifacts = self._carrier.carried
         self._result.artifacts_size = self._carrier.size
+        self._result.problems += dict.fromkeys(self._source.problems)
         self._result.problems += self._carrier.problems + self._carrier.left()
         return self._result
 
@@ -197,6 +198,7 @@ class _Import:
             if entity_id.kind is Kind.REGISTERED_MODEL and not is_model_name(entity_id.name):
                 raise BrokenEntityError(doing, "MLflow allows no such name")
             entity = with_commit(modernized(read_folder(entity_id, folder)))
+            self._source.problems += map(linked, links_in(entity_id, folder))
             # A bucket of one object per file has no empty folders.
             wanted = FOLDERS.get(entity_id.kind, frozenset())
             entity = noted_as_imported(replace(entity, folders=entity.folders | wanted))

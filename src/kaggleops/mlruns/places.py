@@ -100,9 +100,18 @@ class LocalPlace(Place):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.uri = str(folder)
+        self.links: list[str] = []
+        """The links that were passed over: they lead out of the folder, or to another folder."""
 
     def files(self) -> Iterator[File]:
-        """Walk the folder, without following links."""
+        """Walk the folder; a link counts where it leads to another file in it.
+
+        Raises:
+            PlaceError: it cannot be read, or is a link itself.
+        """
+        if self._folder.is_symlink():
+            hint = "Put the files themselves there."
+            raise PlaceError(f"reading {self.uri}", "it is a symbolic link", hint)
         try:
             yield from self._below("")
         except OSError as error:
@@ -117,9 +126,14 @@ class LocalPlace(Place):
                 below = f"{path}/{entry.name}" if path else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._below(below)
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False) or self._is_inside(Path(entry.path)):
                     found = entry.stat()
                     yield File(below, found.st_size, found.st_mtime_ns // 1_000_000)
+                elif entry.is_symlink():
+                    self.links.append(entry.path)
+
+    def _is_inside(self, link: Path) -> bool:
+        return link.is_file() and link.resolve().is_relative_to(self._folder.resolve())
 
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Read them one after the other."""

@@ -57,8 +57,10 @@ class Source:
     def artifacts_in(self, folder: Path) -> tuple[Place, dict[str, File]]:
         """Return the artifacts in an entity's folder, by their path below its `artifacts`."""
         if self.remote is None:
-            place: Place = LocalPlace(folder / "artifacts")
-            return place, {file.path: file for file in place.files()}
+            place = LocalPlace(folder / "artifacts")
+            found = {file.path: file for file in place.files()}
+            self.problems += map(linked, place.links)
+            return place, found
         inside = folder.relative_to(self.folder).as_posix()
         files = self.remote_artifacts.get(inside, [])
         return self.remote, {file.path.removeprefix(f"{inside}/artifacts/"): file for file in files}
@@ -154,9 +156,15 @@ def _put(source: Source, path: str, data: bytes, doing: str) -> None:
 def _torn(folder: Path) -> Iterator[str]:
     """Name the folders that would be experiments or runs, had they their `meta.yaml`."""
     for home in (*_folders(folder), *_folders(folder / TRASH)):
-        if not is_experiment_id(home.name):
+        if not is_experiment_id(home.name) and home.name != "models":
+            continue
+        if home.is_symlink():
+            yield linked(home)
             continue
         inside = list(_folders(home))
+        yield from (linked(each) for each in inside if each.is_symlink())
+        if home.name == "models":
+            continue
         if not (home / META).is_file() and inside:
             yield f"importing {home}: it has no {META}, so no experiment. It was passed over."
             continue
@@ -164,6 +172,11 @@ def _torn(folder: Path) -> Iterator[str]:
             looks_like_one = any((run / name).is_dir() for name in _RUN_FOLDERS)
             if is_run_id(run.name) and looks_like_one and not (run / META).is_file():
                 yield f"importing {run}: it has no {META}, so no run. It was passed over."
+
+
+def linked(path: str | Path) -> str:
+    """Say that a link was passed over."""
+    return f"importing {path}: it is a symbolic link out of its folder. It was passed over."
 
 
 def _folders(folder: Path) -> list[Path]:
