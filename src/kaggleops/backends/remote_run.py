@@ -18,6 +18,7 @@ from mlflow.projects.submitted_run import SubmittedRun
 
 from kaggleops.backends.downloads import Downloaded, inside
 from kaggleops.backends.jobs import JobState, is_ended
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.tracking.cancelling import cancel
 
@@ -28,6 +29,10 @@ _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 
 JOB_ENDED = "job_ended"
 """The tag of a run whose job ended before the run did: how, in the platform's words."""
+
+PLACES = {"colab_output", "runpod_log_in"}
+"""The tags that say where in the run's bucket its job left something: anybody may have written
+them."""
 
 KEPT_UNTIL = "kept_until"
 """The tag of a run until when its machine is kept, however the run ended: in seconds since the
@@ -59,6 +64,15 @@ class RemoteRun(SubmittedRun):
     def tags(self) -> Mapping[str, str]:
         """The run's tags."""
         tags: Mapping[str, str] = self._run().data.tags
+        return tags
+
+    def _tags_within(self) -> Mapping[str, str]:
+        """Return the tags, if what they say lies in the run's bucket does."""
+        tags, own = self.tags, bucket_uri(self.tracking_uri)
+        for name in PLACES & tags.keys():
+            if not f"{bucket_uri(tags[name])}/".startswith(f"{own}/"):
+                doing = f"looking for what the job of run {self.run_id} left"
+                raise KaggleOpsError(doing, f"its tag {name}, {tags[name]!r}, is outside of {own}")
         return tags
 
     @property
@@ -130,7 +144,7 @@ class RemoteRun(SubmittedRun):
             KaggleOpsError: the platform has none, or does not answer.
         """
         with self._told_by_tags():
-            yield from self.backend.logs(self.tags, follow)
+            yield from self.backend.logs(self._tags_within(), follow)
 
     def download(self, directory: Path) -> Downloaded:
         """Bring what came of it: artifacts into `artifacts/`, the platform's files into `output/`.
@@ -144,7 +158,7 @@ class RemoteRun(SubmittedRun):
         directory.mkdir(parents=True, exist_ok=True)
         artifacts = self._artifacts(directory / "artifacts")
         with self._told_by_tags():
-            output = self.backend.download(self.tags, directory / "output")
+            output = self.backend.download(self._tags_within(), directory / "output")
         return Downloaded(
             [*artifacts.files, *output.files], [*artifacts.problems, *output.problems]
         )

@@ -1,5 +1,6 @@
 """`kaggleops status`: which runs are running, and which have lost their machine."""
 
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -136,7 +137,8 @@ def _tag(state: "RunState", name: str) -> str:
 def _number(state: "RunState", name: str) -> float:
     """Return the number that a tag holds, 0 where it holds none: anybody may have written it."""
     with suppress(ValueError):
-        return float(_tag(state, name))
+        number = float(_tag(state, name))
+        return number if math.isfinite(number) else 0.0
     return 0.0
 
 

@@ -128,6 +128,9 @@ def _charge(name: str, amount: float, free: float, price: float) -> Charge:
     return Charge(name, amount, free, charged, charged * price)
 
 
+_LONGEST_LIFE = 366 * 24 * 3600.0
+
+
 @dataclass(frozen=True)
 class _Life:
     run_id: str
@@ -161,8 +164,9 @@ def _life(entity: Entity) -> _Life:
     )
     last = max([start, *points[-1:], float(entity.notes.heartbeat)])
     end = float(entity.meta.get("end_time") or last)
-    seconds = max(0.0, end - start) / 1000
-    logged = [(at - start) / 1000 for at in points if start <= at <= end]
+    # The hours are gone through one by one, and whoever wrote the run wrote its times.
+    seconds = min(max(0.0, end - start) / 1000, _LONGEST_LIFE)
+    logged = [(at - start) / 1000 for at in points if start <= at <= start + 1000 * seconds]
     return _Life(entity.id.name, end / 1000, seconds, of_run(seconds, logged))
 
 

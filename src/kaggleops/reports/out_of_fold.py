@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from kaggleops.bucket import Bucket, ObjectNotFoundError
+from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.reports.history import Run
 
@@ -26,7 +26,7 @@ def reader(bucket: Bucket) -> Callable[[Run], Mapping[str, Mapping[str, float]] 
         if not run.artifacts.startswith(root):
             return None
         key = f"{run.artifacts.removeprefix(root)}/{OOF_FILE}"
-        with suppress(ObjectNotFoundError, KaggleOpsError):
+        with suppress(KaggleOpsError, csv.Error):  # a cell of megabytes, say
             found = bucket.read(key)
             return scores(found.data.decode(errors="replace"), run) if found else None
         return None
