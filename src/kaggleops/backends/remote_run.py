@@ -69,7 +69,7 @@ class RemoteRun(SubmittedRun):
     def _tags_within(self) -> Mapping[str, str]:
         """Return the tags, if what they say lies in the run's bucket does."""
         tags, own = self.tags, bucket_uri(self.tracking_uri)
-        for name in PLACES & tags.keys():
+        for name in filter(tags.get, PLACES):
             if not f"{bucket_uri(tags[name])}/".startswith(f"{own}/"):
                 doing = f"looking for what the job of run {self.run_id} left"
                 raise KaggleOpsError(doing, f"its tag {name}, {tags[name]!r}, is outside of {own}")
