@@ -11,8 +11,16 @@ from kaggleops.mlruns.merging import status_rank
 
 RUN = run("1", "f" * 32)
 
-names = st.sampled_from(["a", "b", "loss", "eval/loss", "déjà vu", "x.y"])
+names = st.sampled_from(
+    ["a", "b", "a/b", "a/b/c", "a.self", "loss", "eval", "eval/loss", "déjà vu", "x.y"]
+)
 times = st.integers(0, 3)
+# In one folder, no name is a file and a folder.
+names_of_files = st.sets(names, max_size=4).map(
+    lambda chosen: {
+        each for each in chosen if not any(other.startswith(f"{each}/") for other in chosen)
+    }
+)
 points = st.builds(
     lambda at, value, step: f"{at} {value} {step}\n".encode(),
     times,
@@ -45,7 +53,7 @@ def run_meta(**changes: Any) -> dict[str, Any]:
 
 @st.composite
 def runs(draw: st.DrawFn) -> Entity:
-    """Draw one version of one run: params agree between versions, everything else may not."""
+    """Draw one version of one run: params' values agree between versions, nothing else needs to."""
     meta = run_meta(
         status=draw(st.sampled_from([1, 2, 3, 4, 5])),
         end_time=draw(st.sampled_from([None, 1, 2])),
@@ -53,12 +61,12 @@ def runs(draw: st.DrawFn) -> Entity:
         lifecycle_stage=draw(st.sampled_from(["active", "deleted"])),
     )
     files = {META: dump_yaml(meta)}
-    for name in draw(st.sets(names, max_size=3)):
-        files[f"params/{name}"] = f"value of {name}".encode()
-    for name in draw(st.sets(names, max_size=3)):
+    for name in draw(names_of_files):
+        files[f"params/{name}"] = draw(st.sampled_from([b"1e-1", b"0.1", b"0.10"]))
+    for name in draw(names_of_files):
         files[f"metrics/{name}"] = b"".join(draw(st.lists(points, min_size=1, max_size=4)))
     notes = Notes(heartbeat=draw(times), promise=draw(times))
-    for name in draw(st.sets(names, max_size=4)):
+    for name in draw(names_of_files):
         path = f"tags/{name}"
         if draw(st.booleans()):
             files[path] = draw(st.sampled_from([b"red", b"green", b""]))

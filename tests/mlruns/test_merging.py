@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from kaggleops.mlruns import BrokenEntityError, Entity, Kind, Notes, ParamConflictError, merge
+from kaggleops.mlruns import BrokenEntityError, Entity, Kind, Notes, merge, pack, unpack
 from kaggleops.mlruns.entity import META, Stamp, dump_yaml
 from kaggleops.mlruns.layout import EntityId
-from kaggleops.mlruns.merging import yield_params
+from kaggleops.mlruns.merging import merge_onto, same_value
 
 from .entities import RUN, run_meta, runs
 
@@ -31,14 +31,22 @@ def test_idempotent(a: Entity, b: Entity) -> None:
 
 
 @given(runs(), runs())
-def test_no_metric_point_is_lost(a: Entity, b: Entity) -> None:
+def test_no_metric_point_and_no_name_is_lost(a: Entity, b: Entity) -> None:
     merged = merge(a, b)
     for source in (a, b):
         for path, data in source.files.items():
+            while path in merged.folders:
+                path += ".self"
             if path.startswith("metrics/"):
-                kept = merged.files[path].splitlines()
-                for line in set(data.splitlines()):
-                    assert kept.count(line) >= data.splitlines().count(line)
+                assert set(data.splitlines()) <= set(merged.files[path].splitlines())
+            if path.startswith("params/"):
+                assert same_value(data, merged.files[path])
+
+
+@given(runs(), runs())
+def test_every_machine_can_read_it(a: Entity, b: Entity) -> None:
+    merged = merge(a, b)
+    assert unpack(pack(merged), merged.id, "x") == merged
 
 
 def version(notes: Notes | None = None, **changes: object) -> Entity:
@@ -60,10 +68,10 @@ def test_points_of_two_writers_come_in_order_of_time() -> None:
     assert merge(a, b).files["metrics/loss"] == b"10 0.9 0\n20 0.8 1\n30 0.7 2\n"
 
 
-def test_a_point_logged_twice_stays_twice() -> None:
+def test_an_equal_point_is_one_point() -> None:
     a = Entity(RUN, {**version().files, "metrics/loss": b"10 0.9 0\n10 0.9 0\n"})
     b = Entity(RUN, {**version().files, "metrics/loss": b"10 0.9 0\n"})
-    assert merge(a, b).files["metrics/loss"].count(b"10 0.9 0") == 2
+    assert merge(a, b).files["metrics/loss"] == b"10 0.9 0\n"
 
 
 @pytest.mark.parametrize(
@@ -88,12 +96,43 @@ def test_a_deleted_tag_stays_deleted() -> None:
     assert "tags/note" not in merge(once, old).files
 
 
-def test_another_value_of_a_param_is_an_error_that_names_both() -> None:
+def test_another_value_of_a_param_is_kept_beside_the_first() -> None:
     a = Entity(RUN, {**version().files, "params/lr": b"0.1"})
     b = Entity(RUN, {**version().files, "params/lr": b"0.2"})
-    with pytest.raises(ParamConflictError, match=r"'lr'.*'0\.1' and '0\.2'"):
+    with pytest.raises(BrokenEntityError, match=r"'lr'.*'0\.1' and '0\.2'"):
         merge(a, b)
-    assert merge(yield_params(a, b), b).files["params/lr"] == b"0.2"
+    merged, (said,) = merge_onto(a, b)
+    assert (merged.files["params/lr"], merged.files["params/lr.2"]) == (b"0.1", b"0.2")
+    assert (
+        said == f"The param 'lr' of {RUN} is '0.1' already; '0.2', logged later, is kept as 'lr.2'."
+    )
+    assert merge_onto(merged, b)[0] == merged  # the same message once more
+    third = Entity(RUN, {**version().files, "params/lr": b"0.3"})
+    assert merge_onto(merged, third)[0].files["params/lr.3"] == b"0.3"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("1e-4", "0.0001", True),
+        ("16", "16.0", True),
+        ("true", "True", True),
+        ("null", "None", True),
+        ("NaN", "nan", True),
+        ("9007199254740993", "9007199254740992.0", False),
+        ("0", "False", False),
+        ("1", "one", False),
+        ("", "0", False),
+    ],
+)
+def test_one_value_in_two_notations(a: str, b: str, equal: bool) -> None:
+    assert same_value(a.encode(), b.encode()) is equal
+    if equal:
+        first = Entity(RUN, {**version().files, "params/lr": a.encode()})
+        second = Entity(RUN, {**version().files, "params/lr": b.encode()})
+        assert merge(first, second) == merge(second, first)
+        merged, said = merge_onto(first, second)
+        assert (merged.files, said) == (first.files, [])
 
 
 def status(status: int, *, round_: int = 0, at: int = 0, end_time: int | None = None) -> Entity:
@@ -125,9 +164,21 @@ def test_the_end_time_comes_with_the_status() -> None:
     assert (merged.meta["status"], merged.meta["end_time"]) == (KILLED, 222)
 
 
-def test_a_path_that_is_a_file_here_and_a_folder_there_is_refused() -> None:
+def test_a_name_that_is_a_file_here_and_a_folder_there_is_renamed() -> None:
     a = Entity(RUN, {**version().files, "metrics/loss": b"1 1 1\n"})
     b = Entity(RUN, {**version().files, "metrics/loss/train": b"1 1 1\n"})
+    for first, second in [(a, b), (b, a)]:
+        merged, (said,) = merge_onto(first, second)
+        assert merged.files.keys() - a.files.keys() == {"metrics/loss.self", "metrics/loss/train"}
+        assert "The metric 'loss'" in said
+        assert "'loss.self'" in said
+        more = Entity(RUN, {**version().files, "metrics/loss": b"2 1 2\n"})
+        assert merge(merged, more).files["metrics/loss.self"] == b"1 1 1\n2 1 2\n"
+
+
+def test_a_path_that_nobody_chose_is_a_file_or_a_folder() -> None:
+    a = Entity(RUN, {**version().files, "inputs/x": b""})
+    b = Entity(RUN, {**version().files, "inputs/x/meta.yaml": b"a: 1\n"})
     with pytest.raises(BrokenEntityError, match="both a file and a folder"):
         merge(a, b)
 

@@ -113,7 +113,8 @@ def picture(store: AbstractStore) -> dict[str, Any]:
                 **store.get_run(run.info.run_id).to_dictionary(),
                 "found": run.to_dictionary() == store.get_run(run.info.run_id).to_dictionary(),
                 "history": {
-                    key: sorted(map(repr, store.get_metric_history(run.info.run_id, key)))
+                    # An equal point is one point in a bucket, as in MLflow's SQL store.
+                    key: sorted(set(map(repr, store.get_metric_history(run.info.run_id, key))))
                     for key in run.data.metrics
                 },
             }

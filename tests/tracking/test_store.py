@@ -151,7 +151,7 @@ def test_writers_on_two_machines_lose_nothing(machines: Machines) -> None:
     assert {"here", "there"} <= found.data.metrics.keys()
 
 
-def test_the_first_value_of_a_param_stays_and_the_other_is_named(
+def test_the_first_value_of_a_param_stays_and_the_other_is_kept_beside_it(
     machines: Machines, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = machines()
@@ -166,7 +166,8 @@ def test_the_first_value_of_a_param_stays_and_the_other_is_named(
     found = machines().get_run(run_id)
     assert found.data.params["lr"] == "0.1"
     assert found.data.metrics["loss"] == 1.0
-    assert "'0.1' and '0.2'" in caplog.text
+    assert found.data.params["lr.2"] == "0.2"
+    assert "is '0.1' already; '0.2', logged later, is kept as 'lr.2'" in caplog.text
 
 
 def test_a_run_finished_elsewhere_is_not_made_running_again(machines: Machines) -> None:

@@ -35,6 +35,7 @@ def push_command(bucket: str | None, as_json: bool) -> None:
         print_json(
             sent=[str(entity_id) for entity_id in sent.entities],
             artifacts=[str(place) for place in artifacts.places],
+            renamed=sent.renamed,
             in_use=[str(folder) for folder in sent.in_use + artifacts.in_use],
             problems=problems,
         )
@@ -43,6 +44,8 @@ def push_command(bucket: str | None, as_json: bool) -> None:
             out.print(f"sent {entity_id}")
         for artifact in artifacts.places:
             out.print(f"sent {artifact}")
+        for renamed in sent.renamed:
+            out.print(renamed)
         if running := max(len(sent.in_use), len(artifacts.in_use)):
             err.print(f"{running} processes still run and send what is theirs.")
         if not (sent.entities or artifacts.places or problems):

@@ -4,7 +4,7 @@ from kaggleops.mlruns.archive import pack, unpack
 from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind, experiment, run
-from kaggleops.mlruns.merging import ParamConflictError, merge
+from kaggleops.mlruns.merging import merge
 from kaggleops.mlruns.polling import Change, Changes, Mark, Poll
 from kaggleops.mlruns.store import EntityStore, Stored
 
@@ -21,7 +21,6 @@ __all__ = [
     "Kind",
     "Mark",
     "Notes",
-    "ParamConflictError",
     "Poll",
     "Stored",
     "experiment",

@@ -20,7 +20,7 @@ from kaggleops.mlruns.entity import (
     role_of,
 )
 from kaggleops.mlruns.layout import Kind
-from kaggleops.mlruns.merging import REGISTERS, merge, status_rank
+from kaggleops.mlruns.merging import REGISTERS, merge_onto, status_rank
 
 IMPORTED_AT = 946_684_800_000
 """When all that is imported is noted as written: on 2000-01-01, in milliseconds since the epoch."""
@@ -33,23 +33,25 @@ def noted_as_imported(entity: Entity) -> Entity:
     return replace(entity, notes=Notes(written=written))
 
 
-def catch_up(stored: Entity, source: Entity) -> Entity:
+def catch_up(stored: Entity, source: Entity) -> tuple[Entity, list[str]]:
     """Return what the bucket should hold: `stored` itself, if the source brings nothing new.
+
+    And what has another name there than in the source, a sentence each.
 
     Args:
         stored: what it holds.
         source: what the source holds, noted as imported.
 
     Raises:
-        ParamConflictError: the source has another value of one of its params.
-        BrokenEntityError: a path is a file in one and a folder in the other.
+        BrokenEntityError: one of them cannot be read.
     """
+    renamed: list[str] = []
     if stored.id.kind is Kind.REGISTERED_MODEL:
         caught_up = _catch_up_model(stored, source)
     else:
-        caught_up = merge(_overtaken(stored, source), source)
+        caught_up, renamed = merge_onto(_overtaken(stored, source), source)
     same = caught_up.files == stored.files and caught_up.folders == stored.folders
-    return stored if same else caught_up
+    return (stored, []) if same else (caught_up, renamed)
 
 
 def _overtaken(stored: Entity, source: Entity) -> Entity:

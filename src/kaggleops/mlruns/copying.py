@@ -138,7 +138,8 @@ class _Copying:
         try:
             found = self._source.read(entity_id.key)
             assert found is not None  # noqa: S101 - it was read unconditionally
-            self._entities.merge_in(self._entities.unpack(entity_id, found.data))
+            stored = self._entities.merge_in(self._entities.unpack(entity_id, found.data))
+            self._result.problems += stored.renamed
         except (ObjectNotFoundError, BrokenEntityError) as error:
             self._result.problems.append(str(error))
             return Outcome.PASSED_OVER

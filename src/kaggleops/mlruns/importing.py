@@ -29,7 +29,6 @@ from kaggleops.mlruns.layout import (
     parse_key,
 )
 from kaggleops.mlruns.legacy import modernized, with_commit
-from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.mlruns.pulling import WORKERS, batches
 from kaggleops.mlruns.rebasing import artifact_path, follow_runs
 from kaggleops.mlruns.sources import Source, linked
@@ -219,11 +218,8 @@ class _Import:
             self._result.problems.append(
                 f"importing {entity.id}: the bucket has another {version}, and keeps it."
             )
-        try:
-            wanted = catch_up(stored.entity, entity)
-        except ParamConflictError as error:
-            self._result.problems.append(f"{error} The bucket keeps its own.")
-            wanted = catch_up(stored.entity, yield_params(entity, stored.entity))
+        wanted, renamed = catch_up(stored.entity, entity)
+        self._result.problems += renamed
         if wanted is stored.entity:
             self._unchanged.append(entity.id)
             return None
@@ -235,17 +231,15 @@ class _Import:
     def _write(self, due: Sequence[_Due], pool: ThreadPoolExecutor) -> None:
         ids = [each.entity.id for each in due]
         self._log.announce(ids)
-        for problem in pool.map(self._write_one, due):
-            if problem:
-                self._result.problems.append(problem)
+        for problems in pool.map(self._write_one, due):
+            self._result.problems += problems
         self._log.close(entity_id for entity_id in ids if entity_id.kind is Kind.RUN)
 
-    def _write_one(self, due: _Due) -> str:
+    def _write_one(self, due: _Due) -> list[str]:
         try:
-            self._store.merge_in(due.entity, known=due.known)
+            return self._store.merge_in(due.entity, known=due.known).renamed
         except BrokenEntityError as error:
-            return str(error)
-        return ""
+            return [str(error)]
 
 
 def _is_same(a: Entity, b: Entity) -> bool:

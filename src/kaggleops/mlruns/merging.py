@@ -1,7 +1,9 @@
 """Two versions of one entity become one: commutative, associative, idempotent.
 
-- Metric points: the union. A point that one side holds twice stays twice.
-- Params: never change; a differing value is an error that names both.
+- Metric points: the union; an equal point is one point, as in MLflow's SQL store.
+- Params: never change. Two notations of one value are one; two values are an error in `merge`, and
+  in `merge_onto` the one that comes later takes another name.
+- A name that is a file here and a folder there (`acc` and `acc/val`): the file is renamed.
 - What is written over (tags, aliases, assessments): the newest write or deletion wins.
 - `meta.yaml`: by register, a group of fields that are set together. A status that ended beats a
   running one, the newest such wins, and a deliberate resume starts a new round that beats both.
@@ -10,9 +12,11 @@ Equal times are broken by content, so that every machine breaks them alike.
 """
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from itertools import count
 from typing import Any
 
 from kaggleops.mlruns.archive import check_tree
@@ -51,9 +55,15 @@ _RUN_STATUS_RANKS = {2: 0, 1: 1, 3: 2, 4: 2, 5: 2}
 _MODEL_STATUS_RANKS = {0: 0, 1: 1, 2: 2, 3: 2}
 ENDED = 2
 
+_LONGEST = 247  # of a name that a dot and a number are added to; MLflow takes 250 characters
+_LONGEST_NUMBER = 64
+_WORDS = {b"true": "true", b"false": "false", b"none": "none", b"null": "none"}
 
-class ParamConflictError(BrokenEntityError):
-    """Two writers gave one param two values."""
+BESIDE = ".self"
+"""What a metric, param or tag called `acc` is called with beside another one called `acc/val`."""
+
+_NAMED = re.compile(r"(?:version-\d+/)?(?:metrics|params|tags|request_metadata)/")
+"""How the path of a file begins that is called as somebody chose."""
 
 
 def status_rank(kind: Kind, status: Any) -> int:
@@ -66,12 +76,12 @@ def merge(a: Entity, b: Entity) -> Entity:
     """Return what both versions hold.
 
     Raises:
-        ParamConflictError: a param has two values.
-        BrokenEntityError: a path is a file in one and a folder in the other, or `meta.yaml`
-            cannot be read.
+        BrokenEntityError: a param has two values, a path that nobody chose is a file in one and a
+            folder in the other, or `meta.yaml` cannot be read.
     """
     if a.id != b.id:
         raise ValueError(f"{a.id} and {b.id} are two entities")
+    a, b = make_room(a, a.folders | b.folders), make_room(b, a.folders | b.folders)
     files: dict[str, bytes] = {}
     for path in a.files.keys() | b.files.keys():
         role = role_of(a.id.kind, path)
@@ -83,7 +93,9 @@ def merge(a: Entity, b: Entity) -> Entity:
         elif role is Role.POINTS:
             files[path] = _merge_points(mine, theirs)
         elif role is Role.PARAM:
-            raise _param_conflict(a.id, path, mine, theirs)
+            if not same_value(mine, theirs):
+                raise _param_conflict(a.id, path, mine, theirs)
+            files[path] = min(mine, theirs, key=lambda text: (len(text), text))
         else:
             files[path] = max(mine, theirs)
     heartbeat, promise = max((n.heartbeat, n.promise) for n in (a.notes, b.notes))
@@ -96,20 +108,119 @@ def merge(a: Entity, b: Entity) -> Entity:
     return merged
 
 
-def yield_params(ours: Entity, theirs: Entity) -> Entity:
-    """Return ours with their value for every param that has two: the first to arrive stays."""
-    prevail = {
-        path: data
-        for path, data in theirs.files.items()
-        if role_of(ours.id.kind, path) is Role.PARAM and path in ours.files
-    }
-    return replace(ours, files={**ours.files, **prevail})
+def merge_onto(stored: Entity, entity: Entity) -> tuple[Entity, list[str]]:
+    """Return what both hold, where one was there first; and say what has another name now.
+
+    A param keeps the value, and its notation, that was there first.
+
+    Raises:
+        BrokenEntityError: a path that nobody chose is a file in one and a folder in the other, or
+            `meta.yaml` cannot be read.
+    """
+    folders = stored.folders | entity.folders
+    said = [
+        renamed(entity.id, path.removesuffix(BESIDE))
+        for each in (stored, entity)
+        for path in sorted(make_room(each, folders).files.keys() - each.files.keys())
+    ]
+    stored, entity = make_room(stored, folders), make_room(entity, folders)
+    files = dict(entity.files)
+    for path, first in stored.files.items():
+        if role_of(entity.id.kind, path) is not Role.PARAM or path not in files:
+            continue
+        value, files[path] = files[path], first
+        if not same_value(first, value):
+            free = free_name(path, value, {**stored.files, **files})
+            files[free] = value
+            said.append(kept_beside(entity.id, path, first, free, value))
+    return merge(stored, replace(entity, files=files)), said
+
+
+def free_name(path: str, value: bytes, files: Mapping[str, bytes]) -> str:
+    """Return where a param's second value goes: where it is already, or nothing is yet."""
+    names = (f"{path[:_LONGEST]}.{number}" for number in count(2))
+    return next(name for name in names if same_value(files.get(name, value), value))
+
+
+def kept_beside(entity_id: EntityId, path: str, first: bytes, other: str, value: bytes) -> str:
+    """Say that a param has a second value, and where it is."""
+    return (
+        f"{_what(path)} of {entity_id} is {first.decode(errors='replace')!r} already; "
+        f"{value.decode(errors='replace')!r}, logged later, is kept as {_name(other)!r}."
+    )
+
+
+def renamed(entity_id: EntityId, path: str) -> str:
+    """Say that a metric, param or tag is called otherwise, as there is a folder of its name."""
+    return (
+        f"{_what(path)} of {entity_id} is {_name(path + BESIDE)!r} from now on: there is "
+        f"{_name(path)}/… too, and a name cannot be both a file and a folder."
+    )
+
+
+def make_room(entity: Entity, folders: Set[str]) -> Entity:
+    """Return the entity with each file renamed that lies where a folder is to be."""
+    # Of what was deleted, too: the deletion is one of the file under its new name.
+    paths = entity.files.keys() | entity.notes.deleted.keys()
+    for path in sorted(paths & folders):
+        if _NAMED.match(path):
+            new = path + BESIDE
+            while new in folders:
+                new += BESIDE
+            entity = _moved(entity, path, new)
+    return entity
+
+
+def _moved(entity: Entity, path: str, new: str) -> Entity:
+    files, notes = dict(entity.files), entity.notes.copy()
+    role, data, there = role_of(entity.id.kind, path), files.pop(path, None), files.get(new)
+    if role is Role.WRITTEN:
+        at, _, data = max(_latest(entity, path), _latest(entity, new))
+        for each in (path, new):
+            for stamps in (notes.written, notes.deleted):
+                stamps.pop(each, None)
+        (notes.deleted if data is None else notes.written)[new] = at
+        files.pop(new, None)
+    elif data is not None and there is not None:
+        if role is Role.POINTS:
+            data = _merge_points(data, there)
+        elif not same_value(data, there):
+            new = free_name(new, data, files)
+    if data is not None:
+        files[new] = data
+    return replace(entity, files=files, notes=notes)
+
+
+def same_value(a: bytes, b: bytes) -> bool:
+    """Tell whether two texts are one value: equal, or one number or truth value in two notations.
+
+    What is `1e-4` on a command line is `0.0001` once Python has read it, `true` is `True`.
+    """
+    return a == b or _value(a) == _value(b)
+
+
+def _value(text: bytes) -> object:
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    word = text.strip().lower()
+    try:
+        number = Decimal(word.decode())
+    except (InvalidOperation, UnicodeDecodeError):
+        return _WORDS.get(word, text)
+    return number if number.is_finite() else str(number)
+
+
+def _what(path: str) -> str:
+    return f"The {path[: path.index('/')].removesuffix('s')} {_name(path)!r}"
+
+
+def _name(path: str) -> str:
+    return path.partition("/")[2]
 
 
 def _merge_points(a: bytes, b: bytes) -> bytes:
-    counts = Counter(_lines(a)) | Counter(_lines(b))
     # By time, then step: the order in which one writer would have appended them.
-    return b"".join(line + b"\n" for line in sorted(counts.elements(), key=_point_order))
+    return b"".join(line + b"\n" for line in sorted({*_lines(a), *_lines(b)}, key=_point_order))
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -124,13 +235,11 @@ def _point_order(line: bytes) -> tuple[int, int, bytes]:
         return 0, 0, line  # not a point; kept, and whoever reads it says so
 
 
-def _param_conflict(entity_id: EntityId, path: str, a: bytes, b: bytes) -> ParamConflictError:
-    name = path.removeprefix("params/")
+def _param_conflict(entity_id: EntityId, path: str, a: bytes, b: bytes) -> BrokenEntityError:
     values = " and ".join(repr(value.decode(errors="replace")) for value in sorted((a, b)))
-    return ParamConflictError(
+    return BrokenEntityError(
         f"merging two versions of {entity_id}",
-        f"the param {name!r} has the values {values}, and a param never changes",
-        "Log the new value under another name, or in another run.",
+        f"its param {_name(path)!r} has the values {values}, and a param never changes",
     )
 
 

@@ -173,7 +173,9 @@ class _Mirror:
             expected = self._expected(entity_id.key)
             return self._target.bucket.write(entity_id.key, found.data, expected=expected)
         except ConflictError:
-            return self._target.merge_in(entity).version
+            stored = self._target.merge_in(entity)
+            self._result.problems += stored.renamed
+            return stored.version
 
     def _fetch_plain(self, entry: Entry) -> Version:
         expected = self._expected(entry.key)

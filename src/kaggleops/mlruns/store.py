@@ -7,7 +7,7 @@ conflict the two versions merge and the write is tried again, so nobody's writes
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
 from kaggleops.mlruns.archive import pack, unpack
@@ -22,7 +22,7 @@ from kaggleops.mlruns.layout import (
     parse_key,
     prefix_of,
 )
-from kaggleops.mlruns.merging import merge
+from kaggleops.mlruns.merging import merge_onto
 from kaggleops.mlruns.rebasing import rebase
 
 _ATTEMPTS = 30
@@ -35,6 +35,8 @@ class Stored:
 
     entity: Entity
     version: Version
+    renamed: list[str] = field(default_factory=list)
+    """What was brought in under another name than its own, a sentence each."""
 
 
 class EntityStore:
@@ -98,13 +100,14 @@ class EntityStore:
             What the bucket holds now, and its version.
 
         Raises:
-            ParamConflictError: the bucket holds another value of one of its params.
+            BrokenEntityError: what the bucket holds is not readable.
         """
         self.announce([entity.id])
         expected = known
+        renamed: list[str] = []
         for attempt in range(_ATTEMPTS):
             try:
-                return Stored(entity, self._write(entity, expected))
+                return Stored(entity, self._write(entity, expected), renamed)
             except ConflictError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -116,9 +119,10 @@ class EntityStore:
                 continue
             assert theirs is not None  # noqa: S101 - it was read unconditionally
             stored = self.unpack(entity.id, theirs.data)
-            merged = merge(entity, stored)
+            merged, said = merge_onto(stored, entity)
+            renamed += said
             if merged == stored:
-                return Stored(stored, theirs.version)
+                return Stored(stored, theirs.version, renamed)
             entity, expected = merged, theirs.version
             # Writers that collide once would collide again without a pause of their own.
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311

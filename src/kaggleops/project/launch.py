@@ -149,6 +149,8 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
             mlflow.MlflowClient().set_tag(run.info.run_id, "uncommitted", f"see {PATCH}")
         runner = session(bucket_uri(what.tracking_uri))
         present(run, commit, runner.working.store)
+        # Before the code logs what it takes for its own: what it was started with comes first.
+        runner.send()
         # The project's own process is its runner: that one beats, and stops when the run is killed.
         runner.hand_over(entity_of(run.info.experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)

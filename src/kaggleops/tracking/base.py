@@ -116,6 +116,8 @@ def _surviving_a_full_disk(method: Callable[..., Any]) -> Callable[..., Any]:
     def surviving(store: StoreBase, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(store, *args, **kwargs)
+        except UnicodeEncodeError as error:  # half a character, which no file can hold
+            raise MlflowException.invalid_parameter_value(f"Not Unicode: {error}") from error
         except Exception as error:
             if not disk_is_full(error):
                 raise

@@ -18,11 +18,11 @@ _signalled = False
 
 
 def by_signal() -> bool:
-    """Tell whether this process is ending because it was sent SIGTERM."""
+    """Tell whether this process is ending because it was sent SIGTERM or SIGHUP."""
     return _signalled
 
 
-def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+def _on_signal(signum: int, frame: FrameType | None) -> None:
     # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
     global _signalled
     _signalled = True
@@ -54,8 +54,9 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
     threading.Thread(target=end, name="kaggleops-end", daemon=True).start()
 
 
-if (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-):
-    signal.signal(signal.SIGTERM, _on_sigterm)
+for _each in (signal.SIGTERM, signal.SIGHUP):  # the latter where a terminal or a session closes
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(_each) is signal.SIG_DFL
+    ):
+        signal.signal(_each, _on_signal)

@@ -16,6 +16,7 @@ from kaggleops.mlruns.layout import is_experiment_id
 from kaggleops.mlruns.rebasing import is_inside
 from kaggleops.tracking.base import StoreBase, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME, experiment_ids
+from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.session import Session
 
 
@@ -37,6 +38,11 @@ class ExperimentStore(StoreBase):
             str(experiment_id), view_type, assert_exists
         )
         return path
+
+    def _get_experiment_tag_path(self, experiment_id: str, tag_name: str) -> str:
+        super()._get_experiment_tag_path(experiment_id, tag_name)  # checks both
+        check_name(tag_name, "key")
+        return str(self._working.file_for(experiment(experiment_id), f"tags/{tag_name}"))
 
     def _bring_experiment(self, experiment_id: str, *, refresh: bool = False) -> bool:
         if not is_experiment_id(experiment_id):
@@ -95,6 +101,7 @@ class ExperimentStore(StoreBase):
         tags: list[ExperimentTag] | None = None,
     ) -> str:
         _validate_experiment_name(name)
+        check_text(name, "name")
         if artifact_location:
             _validate_experiment_artifact_location_length(artifact_location)
             if not is_inside(artifact_location, self.artifact_root_uri):
@@ -106,6 +113,7 @@ class ExperimentStore(StoreBase):
                 )
         for tag in tags or []:
             _validate_experiment_tag(tag.key, tag.value)
+            check_name(tag.key, "key")
         was_free = name in self._not_found
         if not was_free:
             self._validate_experiment_does_not_exist(name)
@@ -127,6 +135,7 @@ class ExperimentStore(StoreBase):
 
     def rename_experiment(self, experiment_id: str, new_name: str) -> None:
         entity_id = self._experiment(experiment_id)
+        check_text(new_name, "name")
         self.get_experiment_by_name(new_name)  # brings one of that name here, if there is one
         with self._changing(entity_id):
             super().rename_experiment(experiment_id, new_name)
@@ -146,6 +155,7 @@ class ExperimentStore(StoreBase):
         self._send_now(*affected)
 
     def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
+        check_text(tag.value, "value")
         with self._changing(self._experiment(experiment_id)):
             super().set_experiment_tag(experiment_id, tag)
 

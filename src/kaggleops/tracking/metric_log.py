@@ -3,19 +3,24 @@
 The file store reads the run's `meta.yaml` and builds a path for every point (570 µs). Here a point
 is one `write` to a file opened for appending: on the disk when the call returns, whatever happens
 to the process afterwards.
+
+A point is a time, a value and a step, as in MLflow's SQL store: one that is logged again is there
+already. (A run's metrics have no dataset there, either; the file store writes one, and then reads
+the step as 0.)
 """
 
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mlflow.entities import Metric
-from mlflow.utils.validation import _validate_metric_name
 
 from kaggleops.mlruns import EntityId
 
 _MOST_OPEN = 128
+_LARGEST = 2**63
 
 
 class MetricLog:
@@ -23,13 +28,14 @@ class MetricLog:
 
     Args:
         entity_id: the run.
-        folder: its `metrics` folder.
+        path_of: tells the file of a metric.
     """
 
-    def __init__(self, entity_id: EntityId, folder: Path) -> None:
+    def __init__(self, entity_id: EntityId, path_of: Callable[[str], Path]) -> None:
         self.entity_id = entity_id
-        self._folder = folder
+        self._path_of = path_of
         self._files: OrderedDict[str, int] = OrderedDict()
+        self._last: dict[str, bytes] = {}
 
     def accepts(self, metric: Metric) -> bool:
         """Whether the point is valid beyond doubt: plain numbers for a metric that is open here.
@@ -40,8 +46,9 @@ class MetricLog:
             metric.key in self._files
             and type(metric.value) is float
             and type(metric.timestamp) is int
-            and metric.timestamp >= 0
+            and 0 <= metric.timestamp < _LARGEST
             and type(metric.step) is int
+            and -_LARGEST <= metric.step < _LARGEST
         )
 
     def append(self, metric: Metric) -> None:
@@ -53,29 +60,66 @@ class MetricLog:
         handle = self._files.get(metric.key)
         if handle is None:
             handle = self._open(metric.key)
-        # MLflow takes a step of 2.0, and its file store cannot read it back.
-        line = f"{int(metric.timestamp)} {metric.value} {int(metric.step)}"
-        if metric.dataset_name is not None and metric.dataset_digest is not None:
-            line += f" {metric.dataset_name} {metric.dataset_digest}"
-        data = f"{line}\n".encode()
+        data = line_of(metric)
+        if data == self._last.get(metric.key):
+            return
         written = os.write(handle, data)
         if written < len(data):
             # The disk is full: half a point is none, and would spoil the next.
             os.ftruncate(handle, os.fstat(handle).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / metric.key))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), metric.key)
+        self._last[metric.key] = data
+
+    def lacking(self, metrics: Iterable[Metric]) -> Iterator[Metric]:
+        """Yield those points that are not here.
+
+        MLflow logs the history of a step again with each model that is logged at it.
+        """
+        here: dict[str, set[bytes]] = {}
+        for metric in metrics:
+            if metric.key not in here:
+                path = self._path_of(metric.key)
+                data = path.read_bytes() if path.is_file() else b""
+                here[metric.key] = set(data.splitlines(keepends=True))
+            if (line := line_of(metric)) not in here[metric.key]:
+                here[metric.key].add(line)
+                yield metric
 
     def close(self) -> None:
         """Close every file; the next point opens its file anew."""
         for handle in self._files.values():
             os.close(handle)
         self._files.clear()
+        self._last.clear()
 
     def _open(self, key: str) -> int:
-        _validate_metric_name(key, "name")
-        path = self._folder / key
+        path = self._path_of(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if len(self._files) >= _MOST_OPEN:
             os.close(self._files.popitem(last=False)[1])
         self._files[key] = handle
         return handle
+
+
+def line_of(metric: Metric) -> bytes:
+    """Return a point in the file store's own form."""
+    # MLflow takes a step of 2.0 and a fraction for a value; its file store cannot read them back.
+    return b"%d %a %d\n" % (metric.timestamp, float(metric.value), metric.step)
+
+
+def read_points(file: Path, run_id: str, key: str) -> list[Metric]:
+    """Return the points of a metric file, each once.
+
+    Raises:
+        ValueError: it is no metric file, or an empty one.
+    """
+    points: dict[tuple[bytes, ...], Metric] = {}
+    for line in file.read_bytes().splitlines():
+        # Old MLflow wrote no step; a dataset's name and digest may follow it.
+        at = time, value, step = (*line.split(), b"0")[:3]
+        if at not in points:
+            points[at] = Metric(key, float(value), int(time), int(step), run_id=run_id)
+    if not points:
+        raise ValueError(f"Metric {key!r} is malformed. No data found.")
+    return list(points.values())

@@ -1,7 +1,9 @@
 """Logged models in the bucket: a model's own params, tags, metrics and status."""
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from mlflow.entities import (
     LoggedModel,
@@ -12,10 +14,14 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.utils.validation import _validate_tag_name
 
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.runs import RunStore
+
+_Entry = TypeVar("_Entry", LoggedModelParameter, LoggedModelTag)
 
 
 class LoggedModelStore(RunStore):
@@ -28,6 +34,14 @@ class LoggedModelStore(RunStore):
         if entity_id is None:
             return None, None
         return entity_id.experiment_id, str(self._working.path(entity_id))
+
+    def _get_model_metric_path(self, experiment_id: str, model_id: str, metric_key: str) -> str:
+        super()._get_model_metric_path(experiment_id, model_id, metric_key)  # checks the name
+        return self._file_of_model(model_id, f"metrics/{metric_key}")
+
+    def _file_of_model(self, model_id: str, path: str) -> str:
+        check_name(path.partition("/")[2], "key")
+        return str(self._working.file_for(self._model(model_id), path))
 
     def _model(self, model_id: str, *, refresh: bool = False) -> EntityId:
         entity_id = self._found(Kind.LOGGED_MODEL, model_id, refresh=refresh)
@@ -69,11 +83,22 @@ class LoggedModelStore(RunStore):
 
     def log_logged_model_params(self, model_id: str, params: list[LoggedModelParameter]) -> None:
         with self._changing(self._model(model_id)):
-            super().log_logged_model_params(model_id, params)
+            super().log_logged_model_params(model_id, self._with_room(model_id, "params", params))
 
     def set_logged_model_tags(self, model_id: str, tags: list[LoggedModelTag]) -> None:
         with self._changing(self._model(model_id)):
-            super().set_logged_model_tags(model_id, tags)
+            super().set_logged_model_tags(model_id, self._with_room(model_id, "tags", tags))
+
+    def _with_room(self, model_id: str, folder: str, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Return params or tags under the names that they can have beside the others."""
+        root = self._working.path(self._model(model_id)) / folder
+        named = []
+        for each in entries:
+            _validate_tag_name(each.key)
+            check_text(each.value, "value")
+            file = Path(self._file_of_model(model_id, f"{folder}/{each.key}"))
+            named.append(type(each)(file.relative_to(root).as_posix(), each.value))
+        return named
 
     def delete_logged_model_tag(self, model_id: str, key: str) -> None:
         with self._changing(self._model(model_id)):
@@ -94,5 +119,18 @@ class LoggedModelStore(RunStore):
         self, experiment_id: str, model_id: str, run_id: str, metric: Metric
     ) -> None:
         entity_id = self._model(model_id)
-        super()._log_model_metric(experiment_id, model_id, run_id, metric)
+        # As the file store can read it back: plain numbers, and fields without spaces.
+        plain = Metric(
+            metric.key,
+            float(metric.value),
+            int(metric.timestamp),
+            int(metric.step),
+            dataset_name=_one_word(metric.dataset_name),
+            dataset_digest=_one_word(metric.dataset_digest),
+        )
+        super()._log_model_metric(experiment_id, model_id, run_id, plain)
         self._working.changed(entity_id)
+
+
+def _one_word(text: str | None) -> str | None:
+    return text and re.sub(r"\s", "\N{NO-BREAK SPACE}", text)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kaggleops.bucket import ObjectNotFoundError
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment, merge
+from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment
 from kaggleops.mlruns.folder import entities_in, read_base, read_folder
-from kaggleops.mlruns.merging import ParamConflictError, yield_params
+from kaggleops.mlruns.merging import merge_onto
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.places import OWNER, outboxes, remove
 
@@ -25,6 +25,8 @@ class Sent:
     """What the bucket did not have yet and has now."""
     in_use: list[Path] = field(default_factory=list)
     """Folders of processes that still run; they send what is theirs."""
+    renamed: list[str] = field(default_factory=list)
+    """What was sent under another name than its own, a sentence each."""
     problems: list[str] = field(default_factory=list)
     """What could not be sent; its folder stays."""
 
@@ -90,12 +92,9 @@ def _send(store: EntityStore, entity: Entity, result: Sent) -> bool:
         store.merge_in(entity)
         return True
     assert theirs is not None  # noqa: S101 - it was read unconditionally
-    try:
-        merged = merge(entity, theirs.entity)
-    except ParamConflictError as error:
-        result.problems.append(str(error))
-        merged = merge(yield_params(entity, theirs.entity), theirs.entity)
+    merged, renamed = merge_onto(theirs.entity, entity)
+    result.renamed += renamed
     if merged == theirs.entity:
         return False
-    store.merge_in(merged, known=theirs.version)
+    result.renamed += store.merge_in(merged, known=theirs.version).renamed
     return True

@@ -6,6 +6,7 @@ If the bucket refuses, nothing has changed and the caller gets the error.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow.entities.model_registry import (
@@ -14,12 +15,15 @@ from mlflow.entities.model_registry import (
     RegisteredModel,
     RegisteredModelTag,
 )
+from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
 from mlflow.utils.validation import _validate_length_limit
 
 from kaggleops.mlruns import EntityId, Kind
+from kaggleops.mlruns.layout import SUFFIX, parse_key
 from kaggleops.tracking.base import mlflow_errors, session_of
+from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.sending import transact
 from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
@@ -28,6 +32,8 @@ from kaggleops.tracking.working import WorkingCopy
 _LONGEST_NAME = 256  # characters, in MLflow's SQL schema
 
 _T = TypeVar("_T")
+
+_LONGEST = 240  # bytes of an object's name, which is a file's in a bucket that is a folder
 
 
 class BucketRegistryStore(UnsupportedRegistry, FileStore):
@@ -51,6 +57,25 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     def root_directory(self) -> str:
         """The file store's folder: it differs between a process and its forked child."""
         return str(self._working.root)
+
+    def _get_registered_model_tag_path(self, name: str, tag_name: str) -> str:
+        path: str = super()._get_registered_model_tag_path(name, tag_name)
+        return self._file_for(name, path, tag_name)
+
+    def _get_registered_model_version_tag_path(
+        self, name: str, version: int | str, tag_name: str
+    ) -> str:
+        path: str = super()._get_registered_model_version_tag_path(name, version, tag_name)
+        return self._file_for(name, path, tag_name)
+
+    def _get_registered_model_alias_path(self, name: str, alias: str) -> str:
+        path: str = super()._get_registered_model_alias_path(name, alias)
+        return self._file_for(name, path, alias)
+
+    def _file_for(self, name: str, path: str, key: str) -> str:
+        check_name(key, "key")
+        model = self._working.path(_model(name))
+        return str(self._working.file_for(_model(name), Path(path).relative_to(model).as_posix()))
 
     def _change(self, name: str, change: Callable[[], _T], *others: str) -> _T:
         for each in (name, *others):
@@ -107,6 +132,7 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     def create_registered_model(
         self, name: str, tags: list[RegisteredModelTag] | None = None, *args: Any, **kwargs: Any
     ) -> RegisteredModel:
+        _check_new_name(name)
         create = super().create_registered_model
         return self._change(name, lambda: create(name, tags, *args, **kwargs))
 
@@ -115,6 +141,7 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
         return self._change(name, lambda: update(name, *args, **kwargs))
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
+        _check_new_name(new_name)
         rename = super().rename_registered_model
         return self._change(name, lambda: rename(name, new_name), new_name)
 
@@ -161,6 +188,23 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     def delete_model_version_tag(self, name: str, version: int | str, key: str) -> None:
         delete_tag = super().delete_model_version_tag
         self._change(name, lambda: delete_tag(name, version, key))
+
+
+def _check_new_name(name: str) -> None:
+    """Refuse a model's name that cannot be that of a file, here or in a mirror of the bucket.
+
+    Raises:
+        MlflowException: INVALID_PARAMETER_VALUE.
+    """
+    _validate_model_name(name)
+    check_text(name, "name")
+    key = _model(name).key
+    if parse_key(key) is None or len(key.rpartition("/")[2]) > _LONGEST:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid model name: {name!r}. It names a file: without a backslash, and with no more "
+            f"than {_LONGEST - len(SUFFIX)} bytes, where each letter beyond ASCII counts as six or "
+            "more."
+        )
 
 
 def _model(name: str) -> EntityId:

@@ -1,6 +1,7 @@
 """Runs in the bucket: metrics, params, tags, inputs, outputs."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,34 @@ from mlflow.entities import (
 from mlflow.entities.run_info import check_run_is_active
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.entities.paged_list import PagedList
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_TYPE
+from mlflow.utils.search_utils import SearchUtils
 from mlflow.utils.validation import (
+    _validate_batch_log_data,
+    _validate_batch_log_limits,
     _validate_dataset_inputs,
     _validate_metric,
+    _validate_metric_name,
+    _validate_param_keys_unique,
     _validate_run_id,
     _validate_tag,
+    _validate_tag_name,
 )
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
+from kaggleops.mlruns.merging import free_name, kept_beside, same_value
 from kaggleops.project.description import NOTE_TAG, commit_tags, with_note
 from kaggleops.resources.recording import run_opens
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
-from kaggleops.tracking.metric_log import MetricLog
+from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
+from kaggleops.tracking.names import check_name, check_text
+
+_PROJECT = "PROJECT"  # mlflow.entities.SourceType's name of what mlflow.projects begins
 
 
 class RunStore(ExperimentStore):
@@ -83,10 +96,43 @@ class RunStore(ExperimentStore):
         with self._working.still():
             return super().get_run(run_id)
 
-    def get_metric_history(self, run_id: str, metric_key: str, *args: Any, **kwargs: Any) -> Any:
-        self._run(run_id, refresh=True)
+    def get_metric_history(
+        self,
+        run_id: str,
+        metric_key: str,
+        max_results: int | None = None,
+        page_token: str | None = None,
+    ) -> Any:
+        entity_id = self._run(run_id, refresh=True)
+        _validate_metric_name(metric_key)
         with self._working.still():
-            return super().get_metric_history(run_id, metric_key, *args, **kwargs)
+            self._get_run_info(run_id)
+            file = self._working.file_for(entity_id, f"metrics/{metric_key}")
+            points = read_points(file, run_id, metric_key) if file.is_file() else []
+        if max_results is None:
+            first = SearchUtils.parse_start_offset_from_page_token(page_token)
+            return PagedList(points[first:], None)
+        return PagedList(*SearchUtils.paginate(points, page_token, max_results))
+
+    def _get_metric_from_file(
+        self, parent_path: str, metric_name: str, run_id: str, exp_id: str
+    ) -> Metric:
+        points = read_points(Path(parent_path, metric_name), run_id, metric_name)
+        return max(points, key=lambda point: (point.step, point.timestamp, point.value))
+
+    # -- where names lie (hooks of the file store) ---------------------------------------------
+
+    def _get_param_path(self, experiment_id: str, run_uuid: str, param_name: str) -> str:
+        super()._get_param_path(experiment_id, run_uuid, param_name)  # checks all three
+        return self._file_for(experiment_id, run_uuid, "params", param_name)
+
+    def _get_tag_path(self, experiment_id: str, run_uuid: str, tag_name: str) -> str:
+        super()._get_tag_path(experiment_id, run_uuid, tag_name)
+        return self._file_for(experiment_id, run_uuid, "tags", tag_name)
+
+    def _file_for(self, experiment_id: str, run_id: str, folder: str, name: str) -> str:
+        check_name(name, "key")
+        return str(self._working.file_for(run(experiment_id, run_id), f"{folder}/{name}"))
 
     def _search_runs(self, experiment_ids: Sequence[str], *args: Any, **kwargs: Any) -> Any:
         self._bring_runs(experiment_ids)
@@ -116,11 +162,14 @@ class RunStore(ExperimentStore):
         run_name: str | None,
     ) -> Run:
         home = self._experiment(experiment_id or DEFAULT_ID).experiment_id
+        _check_new_run(user_id, run_name, tags)
         said = {tag.key: str(tag.value) for tag in tags}
         tags = [RunTag(*tag) for tag in {**said, **commit_tags(said)}.items()]
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
         self._session.run_begins(run(home, created.info.run_id))
+        if not any((tag.key, tag.value) == (MLFLOW_SOURCE_TYPE, _PROJECT) for tag in tags):
+            self._session.claim(run(home, created.info.run_id))  # else its entry point's process
         self._send_new(run(home, created.info.run_id))
         run_opens(created.info.run_id, self.log_inputs)
         return created
@@ -154,18 +203,25 @@ class RunStore(ExperimentStore):
         return home
 
     def update_run_info(
-        self, run_id: str, run_status: int, end_time: int | None, run_name: str | None
+        self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
     ) -> RunInfo:
         entity_id = self._run(run_id)
-        if run_status is not None:
+        check_text(run_name or "", "run_name")
+        ends = for_all = run_status is not None and RunStatus.is_terminated(run_status)
+        # Nobody says KILLED by the way, as MLflow says FINISHED where a process ends.
+        if run_status is not None and ends and run_status != RunStatus.KILLED:
             run_status = self._session.last_status(run_id, run_status)
+            for_all = self._session.may_end(entity_id, run_status, end_time)
+            if not for_all:
+                run_status = end_time = None
         with self._changing(entity_id):
             info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
         if run_status == RunStatus.RUNNING:
             self._session.run_begins(entity_id)
+            self._session.claim(entity_id)
             run_opens(run_id, self.log_inputs)
-        elif run_status is not None and RunStatus.is_terminated(run_status):
-            self._session.run_ends(entity_id)
+        elif ends:
+            self._session.run_ends(entity_id, for_all=for_all)
         return info
 
     def delete_run(self, run_id: str) -> None:
@@ -192,6 +248,7 @@ class RunStore(ExperimentStore):
             log = working.metric_logs.get(run_id)
             if log is None or not log.accepts(metric):
                 _validate_metric(metric.key, metric.value, metric.timestamp, metric.step)
+                _check_metric(metric)
                 log = log or self._open_metric_log(run_id)
             self._append(log, metric)
             working.changed(log.entity_id)
@@ -209,14 +266,11 @@ class RunStore(ExperimentStore):
             check_run_is_active(info)
             if info.status == RunStatus.to_string(RunStatus.RUNNING):
                 self._session.run_begins(entity_id)
-            log = MetricLog(entity_id, self._working.path(entity_id) / "metrics")
+            log = MetricLog(
+                entity_id, lambda key: self._working.file_for(entity_id, f"metrics/{key}")
+            )
             self._working.metric_logs[run_id] = log
         return log
-
-    def _log_run_metric(self, run_info: RunInfo, metric: Metric) -> None:
-        run_id = run_info.run_id
-        log = self._working.metric_logs.get(run_id) or self._open_metric_log(run_id)
-        self._append(log, metric)
 
     def _append(self, log: MetricLog, metric: Metric) -> None:
         try:
@@ -239,7 +293,39 @@ class RunStore(ExperimentStore):
         tags: Sequence[RunTag],
     ) -> None:
         with self._changing(self._run(run_id)):
-            super().log_batch(run_id, metrics, params, tags)
+            metrics, params, tags = _validate_batch_log_data(metrics, params, tags)
+            _validate_batch_log_limits(metrics, params, tags)
+            _validate_param_keys_unique(params)
+            for metric in metrics:
+                _check_metric(metric)
+            for entry in (*params, *tags):
+                check_name(entry.key, "key")
+                check_text(entry.value, "value")
+            info = self._get_run_info(run_id)
+            check_run_is_active(info)
+            refused: MlflowException | None = None
+            for param in params:
+                try:
+                    self._log_run_param(info, param)
+                except MlflowException as error:
+                    refused = refused or error  # what it came with is logged
+            self._log_metrics(run_id, info.experiment_id, metrics)
+            for tag in tags:
+                self._set_run_tag(info, tag)
+                if tag.key == MLFLOW_RUN_NAME:
+                    status = RunStatus.from_string(info.status)
+                    self.update_run_info(run_id, status, info.end_time, tag.value)
+            if refused:
+                raise refused
+
+    def _log_metrics(self, run_id: str, experiment_id: str, metrics: Sequence[Metric]) -> None:
+        log = self._working.metric_logs.get(run_id) or self._open_metric_log(run_id)
+        new = [each for each in metrics if each.model_id is None]
+        again = [each for each in metrics if each.model_id is not None]
+        for metric in chain(new, log.lacking(again)):
+            self._append(self._working.metric_logs.get(run_id) or log, metric)
+        for metric in again:
+            self._log_model_metric(experiment_id, metric.model_id, run_id, metric)
 
     # The file store truncates a file and then writes it: a kill between the two would leave a param
     # that is "" for ever, or a tag whose newest value is "".
@@ -247,15 +333,46 @@ class RunStore(ExperimentStore):
     def _log_run_param(self, run_info: RunInfo, param: Param) -> None:
         file = self._get_param_path(run_info.experiment_id, run_info.run_id, param.key)
         value = self._writeable_value(param.value)
-        if Path(file).exists():
+        check_text(value, "value")
+        own, name = self._working.own_params, (run_info.run_id, param.key)
+        if not Path(file).exists():
+            self._write_whole(run_info, file, value)
+        elif not (
+            same_value(own.get(name, value).encode(), value.encode())
+            and self._is_kept(run_info, Path(file), value.encode())
+        ):
             self._validate_new_param_value(
                 param_path=file, param_key=param.key, run_id=run_info.run_id, new_value=value
             )
-        self._write_whole(run_info, file, value)
+        own[name] = value
+
+    def _is_kept(self, run_info: RunInfo, file: Path, value: bytes) -> bool:
+        """Tell whether a param has this value, or has it now under another name.
+
+        It gets one where a script has another value for what is a param of its entry point.
+        """
+        entity_id = run(run_info.experiment_id, run_info.run_id)
+        folder, first = self._working.path(entity_id), file.read_bytes()
+        if same_value(first, value):
+            return True
+        source = folder / "tags" / MLFLOW_SOURCE_TYPE
+        if not source.is_file() or source.read_text() != _PROJECT or self._session.in_server:
+            return False
+        path, *others = (
+            each.relative_to(folder).as_posix()
+            for each in (file, *file.parent.glob("*.*"))
+            if each.is_file()
+        )
+        free = free_name(path, value, {each: (folder / each).read_bytes() for each in others})
+        replace_file(folder / free, value, folder)
+        said = kept_beside(entity_id, path, first, free, value)
+        self._working.warn_once(said, said)
+        return True
 
     def _set_run_tag(self, run_info: RunInfo, tag: RunTag) -> None:
         file = self._get_tag_path(run_info.experiment_id, run_info.run_id, tag.key)
         value = self._writeable_value(tag.value)
+        check_text(value, "value")
         if tag.key == NOTE_TAG and Path(file).exists():
             value = with_note(Path(file).read_text(), value)
         self._write_whole(run_info, file, value)
@@ -309,3 +426,33 @@ class RunStore(ExperimentStore):
     def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
         with self._changing(self._run(run_id)):
             super().log_outputs(run_id, models)
+
+
+def _check_metric(metric: Metric) -> None:
+    """Refuse a point that no store could read again.
+
+    Raises:
+        MlflowException: INVALID_PARAMETER_VALUE.
+    """
+    check_name(metric.key)
+    try:
+        line_of(metric)
+        fits = all(-(2**63) <= int(each) < 2**63 for each in (metric.timestamp, metric.step))
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid value for metric {metric.key!r}: {metric.value!r} at step {metric.step!r} "
+            f"and time {metric.timestamp!r}. Value must be a double, and step and time 64-bit "
+            "integers."
+        )
+
+
+def _check_new_run(user_id: str, run_name: str | None, tags: Sequence[RunTag]) -> None:
+    # Before anything is written: MLflow would leave half a run behind.
+    check_text(user_id or "", "user_id")
+    check_text(run_name or "", "run_name")
+    for tag in tags:
+        _validate_tag_name(tag.key)
+        check_name(tag.key, "key")
+        check_text(tag.value, "value")

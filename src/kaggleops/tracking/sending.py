@@ -7,9 +7,8 @@ from typing import TypeVar
 
 from kaggleops.bucket import BucketUnavailableError, ConflictError
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, Stored, merge
+from kaggleops.mlruns import BrokenEntityError, Entity, EntityId
 from kaggleops.mlruns.folder import read_folder, write_folder
-from kaggleops.mlruns.merging import ParamConflictError, yield_params
 from kaggleops.tracking.places import disk_is_full
 from kaggleops.tracking.working import WorkingCopy
 from kaggleops.tracking.working_folder import Known
@@ -67,24 +66,13 @@ class Sender:
             return
         entity, version = begun
         try:
-            stored = self._merge_in(entity, version)
+            stored = self._working.store.merge_in(entity, known=version)
         except BaseException:
             self._working.sending_failed(entity_id)
             raise
+        for renamed in stored.renamed:
+            self._working.warn_once(renamed, renamed)
         self._working.end_sending(entity, stored)
-
-    def _merge_in(self, entity: Entity, version: str) -> Stored:
-        store = self._working.store
-        while True:
-            try:
-                return store.merge_in(entity, known=version)
-            except ParamConflictError as error:
-                # The value that arrived first stays; a param never changes.
-                self._working.warn_once(str(error), str(error))
-                theirs = store.read(entity.id)
-                assert theirs is not None  # noqa: S101 - it was read unconditionally
-                entity = merge(yield_params(entity, theirs.entity), theirs.entity)
-                version = theirs.version
 
 
 def transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable[[], _T]) -> _T:

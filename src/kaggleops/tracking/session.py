@@ -27,7 +27,7 @@ from mlflow.entities import RunStatus
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
-from kaggleops.tracking import ending
+from kaggleops.tracking import claims, ending
 from kaggleops.tracking.artifact_outbox import send_earlier_artifacts
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.places import disk_is_full, new_folder, outboxes, remove
@@ -91,6 +91,7 @@ class Session:
         self._failed = False
         self._killed: set[str] = set()
         self._to_end: set[str] = set()
+        self._claimed: set[EntityId] = set()
 
     @property
     def working(self) -> WorkingCopy:
@@ -145,16 +146,49 @@ class Session:
             self._killed.discard(run.name)
             self.working.live.begin(run)
 
+    def claim(self, run: EntityId) -> None:
+        """Make it this process's to end, unless another one on this machine has it."""
+        if not self.in_server:
+            claims.claim(self.bucket_uri, run.name)
+            self._claimed.add(run)
+
+    def may_end(self, run: EntityId, status: int, end_time: int | None) -> bool:
+        """Tell whether this process may end it: no other one on this machine is its owner."""
+        return self.in_server or not claims.leave_word(self.bucket_uri, run.name, status, end_time)
+
     def hand_over(self, run: EntityId) -> None:
         """Take note that another process is going to run it."""
         self.working.live.end(run)
+        self._release(run)
 
-    def run_ends(self, run: EntityId) -> None:
-        """Take note that this process does not run it any more, and send what it has of it."""
+    def run_ends(self, run: EntityId, *, for_all: bool) -> None:
+        """Take note that this process does not run it any more, and send what it has of it.
+
+        Args:
+            run: which.
+            for_all: whether it has ended, and is not only left by this process.
+        """
         self.working.live.end(run)
         self._to_end.discard(run.name)
-        if self.send():
+        if for_all:
+            self._release(run)
+        if self.send() and for_all:
             self.close_run(run)
+
+    def _release(self, run: EntityId) -> None:
+        claims.release(self.bucket_uri, run.name)
+        self._claimed.discard(run)
+
+    def _heed_words(self, *, at_end: bool) -> None:
+        """End the claimed runs that other processes ran and ended."""
+        from kaggleops.tracking.store import BucketTrackingStore
+
+        for run in list(self._claimed):
+            word = claims.word_left(self.bucket_uri, run.name)
+            if word and (at_end or run.name not in _active_runs()):
+                self._release(run)
+                with suppress(Exception):  # it was deleted meanwhile, say
+                    BucketTrackingStore(self).update_run_info(run.name, *word, None)
 
     def close_run(self, run: EntityId | None = None) -> None:
         """Tell who polls the bucket that a run, or all of them, will not change any more."""
@@ -261,6 +295,7 @@ class Session:
 
     def _tick(self) -> bool:
         working = self.working
+        self._heed_words(at_end=False)
         for run in working.live.to_beat():
             working.changed(run)
         sent = self.send()
@@ -276,7 +311,7 @@ class Session:
             sent = send_left_behind(self.working.store)
         except (KaggleOpsError, OSError):
             return  # it stays where it is, for the next process or for `kaggleops push`
-        for problem in sent.problems:
+        for problem in (*sent.renamed, *sent.problems):
             _log.warning("%s", problem)
         if sent.entities:
             names = ", ".join(map(str, sent.entities[:3]))
@@ -308,6 +343,9 @@ class Session:
         if self._open is None:
             return
         working, owned = self._open.working, self._open.owned
+        self._heed_words(at_end=True)
+        for run in list(self._claimed):
+            self._release(run)
         if self.send() and not working.unsent:
             self.close_run()
             self._open = None
@@ -322,6 +360,13 @@ class Session:
             f"kaggleops: not sent to {self.bucket_uri}: {names}{more}. It lies in "
             f"{working.folder}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
+
+
+def _active_runs() -> set[str]:
+    """Return the runs that a thread of this process is in, by `mlflow.start_run`."""
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    stacks = fluent._active_run_stack.get_all_thread_values().values() if fluent else ()
+    return {run.info.run_id for stack in stacks for run in stack}
 
 
 def serving_session(bucket_uri: str) -> Session:
@@ -341,6 +386,7 @@ def close_all() -> None:
 def _after_fork_in_child() -> None:
     global _sessions_lock
     _sessions_lock = threading.Lock()
+    claims.forget_in_child()
     for live in _sessions.values():
         live.begin_anew_in_child()
 

@@ -6,13 +6,20 @@ from typing import Any
 from mlflow.entities import Assessment, TraceInfo
 from mlflow.exceptions import MissingConfigException, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.utils.validation import _resolve_experiment_ids_and_locations, _validate_trace_tag
+from mlflow.utils.validation import (
+    _resolve_experiment_ids_and_locations,
+    _validate_tag_name,
+    _validate_trace_tag,
+)
 from mlflow.utils.yaml_utils import write_yaml
 
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.checking import TRACE_INFO
+from kaggleops.mlruns.folder import replace_file
+from kaggleops.mlruns.layout import parse_key
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.models import LoggedModelStore
+from kaggleops.tracking.names import LONGEST_PART, check_name, check_text
 
 
 class TraceStore(LoggedModelStore):
@@ -41,6 +48,21 @@ class TraceStore(LoggedModelStore):
             # The only one that MLflow passes over, with a warning, where it lists traces.
             name = Path(trace_dir).name
             raise MissingConfigException(f"Trace {name} cannot be read: {error}") from error
+
+    def _write_dict_to_trace_sub_folder(
+        self, trace_dir: str, sub_folder: str, dictionary: dict[str, str]
+    ) -> None:
+        # The file store makes no folder for a key with a slash in it.
+        (Path(trace_dir) / sub_folder).mkdir(exist_ok=True)
+        for key, value in dictionary.items():
+            _validate_tag_name(key)
+            check_name(key, "key")
+            check_text(value, "value")
+            path = f"{sub_folder}/{key}"
+            home = EntityId(Kind.TRACE, Path(trace_dir).parents[1].name, Path(trace_dir).name)
+            file = self._working.file_for(home, path)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, self._writeable_value(value).encode(), Path(trace_dir))
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -78,6 +100,15 @@ class TraceStore(LoggedModelStore):
         write_yaml(str(file.parent), file.name, values, overwrite=True)
 
     def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        entity_id = EntityId(Kind.TRACE, str(trace_info.experiment_id), trace_info.trace_id)
+        # It names a folder, and in a bucket that is one, a file with a longer name.
+        if parse_key(entity_id.key) != entity_id or len(trace_info.trace_id) > LONGEST_PART - 10:
+            raise MlflowException.invalid_parameter_value(
+                f"Invalid trace ID: {trace_info.trace_id!r}"
+            )
+        for key in (*trace_info.tags, *trace_info.trace_metadata):
+            _validate_tag_name(key)
+            check_name(key, "key")
         begun = self._found(Kind.TRACE, trace_info.trace_id)
         with self._changing(*([begun] if begun else [])):
             if begun:  # a client that has heard no answer sends it again

@@ -23,13 +23,7 @@ from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, K
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
 from kaggleops.mlruns.layout import is_experiment_id
-from kaggleops.mlruns.merging import (
-    ENDED,
-    ParamConflictError,
-    merge,
-    status_rank,
-    yield_params,
-)
+from kaggleops.mlruns.merging import ENDED, merge_onto, status_rank
 from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
 
 _WORKERS = 16
@@ -169,7 +163,7 @@ class WorkingCopy(WorkingFolder):
         """
         try:
             self.bring(entity_id, refresh=True)
-        except (BrokenEntityError, ParamConflictError) as error:
+        except BrokenEntityError as error:
             self.warn_once(entity_id.key, str(error))
 
     def _take(self, stored: Stored, known: Version | None) -> bool:
@@ -196,12 +190,10 @@ class WorkingCopy(WorkingFolder):
                 self.killed(entity.id)
 
     def _merged(self, ours: Entity, theirs: Entity) -> Entity:
-        try:
-            return merge(ours, theirs)
-        except ParamConflictError as error:
-            # The value that arrived first stays; a param never changes.
-            self.warn_once(str(error), str(error))
-            return merge(yield_params(ours, theirs), theirs)
+        merged, renamed = merge_onto(theirs, ours)
+        for each in renamed:
+            self.warn_once(each, each)
+        return merged
 
     def _move_experiment(self, entity: Entity) -> None:
         # The file store keeps a deleted experiment, with all that is in it, in the trash.

@@ -12,7 +12,8 @@ from pathlib import Path
 from kaggleops.bucket import ABSENT, Version
 from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META
-from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder
+from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder, write_folder
+from kaggleops.mlruns.merging import BESIDE, make_room, renamed
 from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.metric_log import MetricLog
 
@@ -62,6 +63,8 @@ class WorkingFolder:
         self.experiment_of: dict[tuple[Kind, str], str] = {}
         self._inside = threading.local()
         self._warned: set[str] = set()
+        self.own_params: dict[tuple[str, str], str] = {}
+        """What this process logged, by run and param."""
 
     def move(self, folder: Path) -> None:
         """Go on in another folder, which is this process's and empty: this one's disk is full.
@@ -101,6 +104,31 @@ class WorkingFolder:
     def in_bucket(self, entity_id: EntityId) -> bool:
         """Tell whether the bucket is known to have the entity."""
         return self.known.get(entity_id, Known()).version != ABSENT
+
+    def file_for(self, entity_id: EntityId, path: str) -> Path:
+        """Return the file of a metric, param or tag.
+
+        One called `acc` and one called `acc/val` cannot lie in one folder: there, as where two
+        machines' versions merge, the one without the slash gets another name.
+        """
+        folder = self.path(entity_id)
+        wanted = path
+        while (folder / path).is_dir():
+            path += BESIDE
+        parts = path.split("/")
+        above = ["/".join(parts[:end]) for end in range(2, len(parts))]
+        with self.lock:
+            in_the_way = [each for each in above if (folder / each).is_file()]
+            if in_the_way:
+                entity = self.read(entity_id)
+                entity = make_room(entity, entity.folders.union(in_the_way))
+                self.close_log(entity_id)
+                write_folder(entity, folder)
+                self.known[entity_id].base = base_of(entity)
+        for each in in_the_way or [wanted] * (wanted != path):
+            said = renamed(entity_id, each)
+            self.warn_once(said, said)
+        return folder / path
 
     def close_log(self, entity_id: EntityId) -> None:
         """Close a run's metric files, if they are open: they are about to be replaced."""

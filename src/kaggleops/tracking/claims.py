@@ -1,0 +1,100 @@
+"""Which process of this machine a run belongs to: that one alone ends it.
+
+A training has helpers: pools, data loaders, ranks, subprocesses. Some begin its run once more, by
+its id, and MLflow ends it with each of them, whatever ends them. So whoever begins a run first
+locks a file for it, and the kernel unlocks that however the process dies. What others want the run
+to end as meanwhile is left in the file: it counts once it is clear that the owner is not training
+in the run itself, as a script is not that creates runs for other processes.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from kaggleops.platforms.folders import state_folder
+
+_held: dict[Path, int] = {}
+
+
+def _path(bucket_uri: str, run_id: str) -> Path:
+    bucket = hashlib.sha256(bucket_uri.encode()).hexdigest()[:12]
+    return state_folder() / "running" / f"{bucket}-{run_id}"
+
+
+def claim(bucket_uri: str, run_id: str) -> None:
+    """Make a run this process's, unless it is another living one's.
+
+    Where the file cannot be made, on a full disk say, nobody owns the run.
+    """
+    path = _path(bucket_uri, run_id)
+    if path in _held or os.environ.get("RANK") not in (None, "", "0"):
+        return  # torch numbers the processes of one training; the first one owns its run
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            if not _lock(handle):
+                return
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    break
+            os.close(handle)  # it was let go of, and removed, since it was opened
+        os.ftruncate(handle, 0)
+        _held[path] = handle
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return False
+    return True
+
+
+def release(bucket_uri: str, run_id: str) -> None:
+    """Let go of a run, if it is this process's."""
+    path = _path(bucket_uri, run_id)
+    handle = _held.pop(path, None)
+    if handle is not None:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) -> bool:
+    """Leave word of how a run ended to the living process that owns it; False if there is none."""
+    path = _path(bucket_uri, run_id)
+    if path in _held:
+        return False
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    if _lock(handle):
+        os.close(handle)
+        return False
+    with suppress(OSError):
+        path.write_text(json.dumps([status, end_time]))
+    return True
+
+
+def word_left(bucket_uri: str, run_id: str) -> tuple[int, int | None] | None:
+    """Return what another process left word of, if this one owns the run."""
+    handle = _held.get(_path(bucket_uri, run_id))
+    if handle is None:
+        return None
+    try:
+        status, end_time = json.loads(os.pread(handle, 100, 0))
+    except (OSError, ValueError):
+        return None  # nobody has, or not yet to its end
+    return status, end_time
+
+
+def forget_in_child() -> None:
+    """After a fork: the locks are the parent's."""
+    for handle in _held.values():
+        os.close(handle)
+    _held.clear()

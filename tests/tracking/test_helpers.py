@@ -1,0 +1,240 @@
+"""A training's helpers may begin its run once more, and end however they do: it goes on."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kaggleops.bucket import Bucket
+from tests.command import kaggleops
+
+from .processes import Training, train
+from .test_process import OFTEN, Machines, only_run
+
+ON_GCS_ALONE = pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
+
+# The parent looks at the bucket and goes on, as it would see there that its run was killed.
+GOES_ON = """
+for each in session._sessions.values():
+    each._tick(); each._tick()
+mlflow.log_metric("after", 1.0)
+assert mlflow.MlflowClient().get_run(run.info.run_id).info.status == "RUNNING"
+mlflow.end_run()
+"""
+
+# A module, as a process that is started anew has to import it.
+WORKER = """
+import os, signal, sys, time
+import mlflow
+
+def begin(run_id):
+    mlflow.start_run(run_id=run_id)
+
+def work(number):
+    mlflow.log_metric(f"of worker {number}", 1.0)
+    return os.getpid()
+
+def begin_and_wait(run_id, ready):
+    mlflow.start_run(run_id=run_id)
+    mlflow.log_metric("of the process", 1.0)
+    ready.set()
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    with mlflow.start_run(run_id=os.environ.get("HELPS")):
+        mlflow.log_metric("of the command", 1.0)
+        print("ready", flush=True)
+        if sys.argv[1] == "waits":
+            signal.pause()
+        if sys.argv[1] == "fails":
+            raise ValueError("NaN loss")
+"""
+
+POOL = """
+sys.path.insert(0, os.getcwd())  # as for a script, so that new processes find the module
+import multiprocessing, worker
+run = mlflow.start_run()
+with multiprocessing.get_context("{how}").Pool(2, worker.begin, (run.info.run_id,)) as pool:
+    pool.map(worker.work, range(4), chunksize=1)
+"""
+
+PROCESS = """
+sys.path.insert(0, os.getcwd())  # as for a script, so that new processes find the module
+import multiprocessing, worker
+run = mlflow.start_run()
+context = multiprocessing.get_context("fork")
+ready = context.Event()
+process = context.Process(target=worker.begin_and_wait, args=(run.info.run_id, ready), daemon=True)
+process.start()
+ready.wait()
+os.kill(process.pid, signal.{how})
+process.join()
+"""
+
+COMMAND = """
+import subprocess
+run = mlflow.start_run()
+for said in ("works", "fails", "waits"):
+    os.environ["{variable}"] = run.info.run_id
+    command = subprocess.Popen(
+        [sys.executable, "worker.py", said], stdout=subprocess.PIPE, text=True
+    )
+    assert command.stdout.readline() == "ready\\n"
+    if said == "waits":
+        command.terminate()
+    command.wait()
+del os.environ["{variable}"]
+"""
+
+FORK = """
+run = mlflow.start_run()
+child = os.fork()
+if not child:
+    mlflow.start_run(run_id=run.info.run_id)
+    mlflow.log_metric("of the child", 1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+os.waitpid(child, 0)
+"""
+
+LOKY = """
+sys.path.insert(0, os.getcwd())
+import joblib, worker
+from joblib.externals.loky import get_reusable_executor
+run = mlflow.start_run()
+def one(number):
+    with mlflow.start_run(run_id=run_id):
+        return worker.work(number)
+run_id = run.info.run_id
+joblib.Parallel(2, backend="loky")(joblib.delayed(one)(number) for number in range(4))
+get_reusable_executor().shutdown(kill_workers=True)
+"""
+
+LOADER = """
+import torch, torch.utils.data
+class Items(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, index):
+        mlflow.MlflowClient().log_metric(run.info.run_id, f"of item {index}", 1.0)
+        return index
+run = mlflow.start_run()
+loader = torch.utils.data.DataLoader(Items(), num_workers=2)
+assert len(list(loader)) == 4
+"""
+
+HELPERS = {
+    "a pool, forked": (POOL.replace("{how}", "fork"), 4),
+    "a pool, spawned": (POOL.replace("{how}", "spawn"), 4),
+    "a pool of a fork server": (POOL.replace("{how}", "forkserver"), 4),
+    "a process, terminated": (PROCESS.replace("{how}", "SIGTERM"), 1),
+    "a process, interrupted": (PROCESS.replace("{how}", "SIGINT"), 1),
+    "a process, hung up on": (PROCESS.replace("{how}", "SIGHUP"), 1),
+    "a process, killed": (PROCESS.replace("{how}", "SIGKILL"), 0),
+    "a command by the run's id": (COMMAND.replace("{variable}", "HELPS"), 1),
+    "a command by MLFLOW_RUN_ID": (COMMAND.replace("{variable}", "MLFLOW_RUN_ID"), 1),
+    "a fork": (FORK, 1),
+    "joblib": (LOKY, 4),
+    "a data loader": (LOADER, 0),
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that trainings begin in, with a module of theirs."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/worker.py").write_text(WORKER)
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+# Each imports MLflow anew in several processes, as the spawned pool does.
+SLOW = ("a pool of a fork server", "joblib", "a data loader")
+
+
+@ON_GCS_ALONE
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=pytest.mark.slow) if how in SLOW else how for how in HELPERS]
+)
+def test_a_run_outlives_its_helpers(
+    how: str, tracking_uri: str, state_folder: Path, machines: Machines, work: Path
+) -> None:
+    script, logged = HELPERS[how]
+    ended = train(script + GOES_ON, tracking_uri, state_folder)
+    assert ended.code == 0, ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics["after"]) == ("FINISHED", 1.0)
+    assert len(run.data.metrics) >= 1 + logged
+    assert not list((state_folder / "running").iterdir())
+
+
+@ON_GCS_ALONE
+def test_whoever_began_it_still_ends_it(
+    tracking_uri: str, state_folder: Path, machines: Machines, work: Path
+) -> None:
+    script = PROCESS.replace("os.kill(process.pid, signal.{how})", "wait()")
+    training = Training(script, tracking_uri, state_folder)
+    training.until("waiting")
+    training.signal(signal.SIGTERM)
+    assert training.end().code == 128 + signal.SIGTERM
+    assert only_run(machines()).info.status == "KILLED"
+
+
+@ON_GCS_ALONE
+def test_a_run_with_helpers_is_cancelled_as_any_other(
+    tracking_uri: str, state_folder: Path, machines: Machines, work: Path, bucket: Bucket
+) -> None:
+    script = PROCESS.replace("os.kill(process.pid, signal.{how})", "say(run.info.run_id); wait()")
+    training = Training(script, tracking_uri, state_folder, **OFTEN)
+    run_id = training.line()
+    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=work).code == 0
+    assert training.end().code == 128 + signal.SIGTERM
+    assert only_run(machines()).info.status == "KILLED"
+
+
+CREATES_FOR_OTHERS = """
+import subprocess
+client = mlflow.MlflowClient()
+run_id = client.create_run("0").info.run_id
+os.environ["MLFLOW_RUN_ID"] = run_id
+{then}
+"""
+
+
+@ON_GCS_ALONE
+@pytest.mark.parametrize(
+    ("then", "status"),
+    [
+        ("subprocess.run([sys.executable, 'worker.py', 'works'])", "FINISHED"),
+        ("subprocess.run([sys.executable, 'worker.py', 'fails'])", "FAILED"),
+        (
+            "subprocess.run([sys.executable, 'worker.py', 'works'])\n"
+            "for each in session._sessions.values():\n    each._tick()\n"
+            "assert client.get_run(run_id).info.status == 'FINISHED'",
+            "FINISHED",
+        ),
+        # Whoever created it is gone when it ends.
+        (
+            "child = subprocess.Popen([sys.executable, 'worker.py', 'waits'],"
+            " stdout=subprocess.PIPE, text=True)\n"
+            "child.stdout.readline()\nsay(child.pid)\nos.kill(os.getpid(), signal.SIGKILL)",
+            "KILLED",
+        ),
+    ],
+)
+def test_a_run_that_was_created_for_another_process_ends_with_that(
+    then: str,
+    status: str,
+    tracking_uri: str,
+    state_folder: Path,
+    machines: Machines,
+    work: Path,
+) -> None:
+    ended = train(CREATES_FOR_OTHERS.replace("{then}", then), tracking_uri, state_folder)
+    if status == "KILLED":
+        child = int(ended.output.split()[-1])
+        os.kill(child, signal.SIGTERM)
+        while Path(f"/proc/{child}").exists():
+            pass  # the test's own time limit ends this if it never ends
+    else:
+        assert ended.code == 0, ended.errors
+    assert only_run(machines()).info.status == status
