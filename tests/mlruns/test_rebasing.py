@@ -71,7 +71,7 @@ OUTSIDE = [
     "etc",
     "",
     ".",
-    "file:///proc/self/root/etc",
+    "file:///proc/self/cwd/etc",
     "gs://ours",
     "gs://ours/prefix/artifacts",
     "gs://ours/prefix/artifacts/",
