@@ -95,7 +95,7 @@ def merge(a: Entity, b: Entity) -> Entity:
         elif role is Role.PARAM:
             if not same_value(mine, theirs):
                 raise _param_conflict(a.id, path, mine, theirs)
-            files[path] = min(mine, theirs, key=lambda text: (len(text), text))
+            files[path] = _one_notation(mine, theirs)
         else:
             files[path] = max(mine, theirs)
     heartbeat, promise = max((n.heartbeat, n.promise) for n in (a.notes, b.notes))
@@ -184,7 +184,9 @@ def _moved(entity: Entity, path: str, new: str) -> Entity:
     elif data is not None and there is not None:
         if role is Role.POINTS:
             data = _merge_points(data, there)
-        elif not same_value(data, there):
+        elif same_value(data, there):
+            data = _one_notation(data, there)
+        else:
             new = free_name(new, data, files)
     if data is not None:
         files[new] = data
@@ -197,6 +199,11 @@ def same_value(a: bytes, b: bytes) -> bool:
     What is `1e-4` on a command line is `0.0001` once Python has read it, `true` is `True`.
     """
     return a == b or _value(a) == _value(b)
+
+
+def _one_notation(a: bytes, b: bytes) -> bytes:
+    """Choose one of two notations of a value, as every machine chooses."""
+    return min(a, b, key=lambda text: (len(text), text))
 
 
 def _value(text: bytes) -> object:
