@@ -8,7 +8,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from kaggleops.bucket import BucketError, open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.index import DatabaseError, Index
-from kaggleops.mlruns import EntityStore, experiment, run
+from kaggleops.mlruns import EntityId, EntityStore, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
 from tests.index.worlds import HOME, OTHER, POINTS, RUN, World, cloud, world
 
@@ -36,6 +36,34 @@ def test_what_is_broken_is_named_and_everything_else_is_served(world: World) -> 
     assert world.refresh().changed == 1
     assert world.index.problems() == {}
     assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("green",)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        (Kind.TRACE, {"request_metadata/mlflow.trace.tokenUsage": b"[" * 10_000}),
+        (Kind.TRACE, {"assessments/a.yaml": b"[" * 10_000}),
+        (
+            Kind.TRACE,
+            {"assessments/a.yaml": b"feedback: {value: 1}\nsource: {source_type: X}\nerror: 1"},
+        ),
+        (
+            Kind.REGISTERED_MODEL,
+            {"version-1/meta.yaml": b"{name: m, version: 1, creation_timestamp: 1, status: ?}"},
+        ),
+    ],
+)
+def test_what_mlflow_could_not_show_ends_no_refresh_and_is_not_shown(
+    world: World, kind: Kind, files: dict[str, bytes]
+) -> None:
+    home = "" if kind is Kind.REGISTERED_MODEL else HOME.experiment_id
+    hostile = EntityId(kind, home, "m" if not home else f"tr-{'e' * 32}")
+    world.put(HOME)
+    world.put(hostile, files)
+    world.put(OTHER, POINTS)
+    assert list(world.refresh().problems) == [hostile]
+    assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
+    assert world.query("SELECT count(*) FROM assessments, model_versions") == [(0,)]
 
 
 def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(

@@ -166,9 +166,9 @@ def test_what_is_in_the_default_experiment_is_shown_before_that_has_an_object(
     default = "SELECT name, artifact_location, lifecycle_stage FROM experiments"
     assert world.query(default) == [("Default", f"{root}/0", "active")]
     # It comes, it goes, and then the last thing in it.
-    world.put(experiment("0"), name="Default", artifact_location="gs://elsewhere/0")
+    world.put(experiment("0"), name="Ours", artifact_location="gs://elsewhere/0")
     world.refresh()
-    assert world.query(default) == [("Default", "gs://elsewhere/0", "active")]
+    assert world.query(default) == [("Ours", f"{root}/0", "active")]
     world.store.delete(experiment("0"))
     assert world.refresh().problems == {}
     assert world.query(f"SELECT experiment_id FROM {table}") == [(0,)]

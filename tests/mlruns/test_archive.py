@@ -120,3 +120,10 @@ def test_mutated_archives_give_an_entity_or_a_reason() -> None:
             unpack(gzip.compress(bytes(mutated)), RUN, "x")
         except BrokenEntityError:
             continue
+
+
+def test_a_megabyte_of_digits_is_refused_in_one_pass() -> None:
+    # A pattern that tries each way to split them takes hours.
+    files = {**main_file(RUN), "metrics/loss": b"1 " + b"9" * 1_000_000 + b" 0\n"}
+    with pytest.raises(BrokenEntityError, match="metric points"):
+        unpack(pack(Entity(RUN, files)), RUN, "x")

@@ -224,13 +224,13 @@ class DirectoryBucket(Bucket):
 
         Raises:
             InvalidKeyError: there can be no such object.
-            BucketError: a link leads out of the bucket.
+            AccessDeniedError: a link leads out of the bucket.
         """
         check_key(key, doing)
         path = self._root / key
         if not _is_within(path, self._root):
             problem = f"{path} leads out of the bucket by a link"
-            raise BucketError(doing, problem, "Put the files themselves there.")
+            raise AccessDeniedError(doing, problem, "Put the files themselves there.")
         return path
 
     def _require_root(self, doing: str) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from mlflow.entities.trace_state import TraceState
+from mlflow.store.tracking.dbmodels.models import SqlAssessments
 from mlflow.store.tracking.utils.trace_analytics import (
     PROMOTED_TRACE_METADATA_KEYS,
     analytics_columns_from_metadata,
@@ -51,7 +53,8 @@ def rows_of_trace(entity: Entity) -> Rows:
         timestamp_ms=at,
         # The older format has other names for some fields.
         execution_time_ms=meta.get("execution_time_ms") or meta.get("execution_duration_ms"),
-        status=meta.get("status") or meta.get("state", "OK"),
+        # A status that MLflow does not know would end every search that finds it.
+        status=TraceState(meta.get("status") or meta.get("state", "OK")).value,
         client_request_id=meta.get("client_request_id"),
         request_preview=meta.get("request_preview"),
         response_preview=meta.get("response_preview"),
@@ -99,7 +102,7 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
         source = meta.get("source", {})
         created = meta.get("create_time_ms", 0)
         aggregate, is_number = assessment_aggregate(value)
-        yield ASSESSMENTS.row(
+        row = ASSESSMENTS.row(
             assessment_id=meta.get("assessment_id") or path.removesuffix(".yaml"),
             trace_id=entity.id.name,
             experiment_id=home,
@@ -121,3 +124,7 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
             aggregate_value=aggregate,
             is_numeric_value=is_number,
         )
+        # What MLflow could not show would end every search that finds the trace.
+        columns = dict(zip(ASSESSMENTS.columns, row, strict=True))
+        SqlAssessments(**columns).to_mlflow_entity().to_proto()
+        yield row

@@ -94,9 +94,10 @@ _OTHER_VERSION_FIELDS: Mapping[str, _Field] = {
         _OPTIONAL_TEXT,
     ),
     **dict.fromkeys(("storage_location", "user_id", "model_id"), _OPTIONAL_TEXT),
-    "status": _NAMED,
+    "status": _OPTIONAL_TEXT,
     "last_updated_timestamp": _OPTIONAL_NUMBER,
 }
+_VERSION_STATUSES = (None, "READY", "PENDING_REGISTRATION", "FAILED_REGISTRATION")
 _VERSIONS = range(1, 2**31)  # SQL's
 _LINK_FIELDS = {"source_id": _TEXT, "destination_id": _TEXT, "tags": (dict,)}
 _LINK_TYPES = {"source_type", "destination_type"}
@@ -211,6 +212,8 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
     number = str(meta["version"])
     if not (re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) and int(number) in _VERSIONS):
         raise BrokenEntityError(doing, f"its version is {_short(repr(meta['version']))}")
+    if meta.get("status") not in _VERSION_STATUSES:
+        raise BrokenEntityError(doing, f"there is no status {_short(repr(meta['status']))}")
 
 
 def _check_input(name: str, data: bytes, doing: str) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from kaggleops.index.database import BUSY, ENTITIES, SERVING
 from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
+from kaggleops.mlruns.changes import LOG_KEY
 from kaggleops.project import views
 from kaggleops.server.links import Shown
 
@@ -77,8 +78,16 @@ class NoticeBoard:
             }
 
     def problems(self, at_most: int) -> list[str]:
-        """Return why some of what is in the bucket cannot be seen as it is there."""
-        query = sa.select(ENTITIES.c.problem).where(ENTITIES.c.problem != "").limit(at_most)
+        """Return why some of what is in the bucket cannot be seen as it is there.
+
+        That of the change log comes first: it concerns everything.
+        """
+        query = (
+            sa.select(ENTITIES.c.problem)
+            .where(ENTITIES.c.problem != "")
+            .order_by(sa.case((ENTITIES.c.key == LOG_KEY, 0), else_=1))
+            .limit(at_most)
+        )
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
 
