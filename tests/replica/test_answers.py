@@ -258,7 +258,6 @@ def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for key, value in (("k" * 251, "v"), ("k", "v" * 100_001), ("", "v"), ("a//b", "v")):
         yield POST, "registered-models/set-tag", {"name": "M", "key": key, "value": value}
     for more in (
-        {"trace_id": ""},
         {"home": "99"},
         {"tags": {"k": "v" * 8001}},
         {"request_preview": "p" * 2000},

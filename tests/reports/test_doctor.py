@@ -20,7 +20,7 @@ from tests.fakes import iap_tunnel
 from tests.fakes.colab.account import FakeColab
 from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.gcs_server import GcsServer
-from tests.fakes.git_server import Repository
+from tests.fakes.git_server import Repository, git_daemon
 from tests.fakes.kaggle_server import KaggleServer
 from tests.fakes.runpod_server import RunPodServer
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
@@ -68,7 +68,6 @@ def remote(folder: Path, **health: Any) -> Iterator[Path]:
 
 def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Path) -> None:
     gcs_server.create_bucket("our-bucket")
-    code.git("remote", "add", "origin", code.folder.as_uri())
     (code.folder / ".git/info/exclude").write_text("config")
     (code.folder / "config").mkdir()
     settings = f"bucket: gs://our-bucket\nserver: {MACHINE}\n"
@@ -81,7 +80,9 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
         DockerEngine(tmp_path) as docker,
         FakeColab(tmp_path / "colab") as colab,
         remote(tmp_path, status="fresh", versions=same) as gcloud,
+        git_daemon(tmp_path) as address,
     ):
+        code.git("remote", "add", "origin", f"{address}/code")
         kaggle.add_user("ada", gpu_hours=30)
         environment = {
             **kaggle.environment("ada"),

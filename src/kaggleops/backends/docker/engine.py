@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 from kaggleops.backends.base import RefusedError
@@ -54,7 +55,9 @@ def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
         if "could not select device driver" in said:
             said = "the engine gives no GPU to containers"
             hint = "Install NVIDIA's container toolkit, or take a configuration without `gpus`."
-        raise (RefusedError if refusing else KaggleOpsError)(doing, said, hint) from error
+        # One of that name is there, whatever the engine said when it was asked.
+        refused = refusing and error.status_code != HTTPStatus.CONFLICT
+        raise (RefusedError if refused else KaggleOpsError)(doing, said, hint) from error
     except (errors.DockerException, exceptions.RequestException, OSError) as error:
         if "Permission denied" in str(error):
             problem = "you may not use its socket"
