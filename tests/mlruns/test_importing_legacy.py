@@ -116,13 +116,11 @@ def plain(store: Any, run: Run) -> dict[str, Any]:
         "params": run.data.params,
         "tags": run.data.tags,
         "metrics": {
-            name: [
+            # An equal point is one point, as in MLflow's SQL store.
+            name: {
                 (point.timestamp, repr(float(point.value)), point.step)
-                for point in sorted(
-                    store.get_metric_history(run.info.run_id, name),
-                    key=lambda point: (point.timestamp, point.step, repr(point.value)),
-                )
-            ]
+                for point in store.get_metric_history(run.info.run_id, name)
+            }
             for name in run.data.metrics
         },
     }

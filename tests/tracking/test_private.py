@@ -1,7 +1,6 @@
 """What this machine keeps is its user's alone, whatever the umask, and what was not becomes so."""
 
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms.folders import write_private
 from kaggleops.resources.placed import Placed
 from kaggleops.server.leading import Leadership
-from kaggleops.server.passwords import ask_for_passwords
+from kaggleops.server.passwords import ask_for_passwords, make_users_database
 from kaggleops.server.settings import default_index, server_folder
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
@@ -61,8 +60,7 @@ def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     ask_for_passwords(server_folder(place))
-    with sqlite3.connect(server_folder(place) / "users.db") as users:  # as MLflow will
-        users.execute("CREATE TABLE IF NOT EXISTS users (name TEXT)")
+    make_users_database(f"sqlite:///{server_folder(place) / 'users.db'}")
     lead = Leadership(default_index(place))
     assert lead.held()
     lead.release()
@@ -85,6 +83,8 @@ def test_what_is_kept_is_its_owners_alone(
     # As an earlier release left it.
     for path in state_folder.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    for marker in state_folder.glob("serve/*/fresh-*"):
+        os.utime(marker, (0, 0))  # the index is opened again
     flows(server, state_folder, monkeypatch)
     left = open_to_others(state_folder)
     assert not [each for each in left if each.startswith(("serve", "resources", "credentials"))]

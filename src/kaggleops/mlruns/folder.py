@@ -168,15 +168,23 @@ def _observe_meta(entity: Entity, base: Base, at: int, notes: Notes) -> None:
         notes.registers[name] = stamp
 
 
-def entities_in(mlruns: Path) -> Iterator[tuple[EntityId, Path]]:
+def entities_in(mlruns: Path, *, homeless: bool = False) -> Iterator[tuple[EntityId, Path]]:
     """Yield every entity of a file-store `mlruns` with its folder, experiments before their runs.
 
     Folders that are no entity (one without its `meta.yaml`, a stray file) are passed over.
+
+    Args:
+        mlruns: the folder.
+        homeless: whether to yield what is in an experiment that is not there itself: a working
+            copy may have brought a run alone.
     """
     for home in (mlruns, mlruns / TRASH):
         for folder in _folders(home):
-            if is_experiment_id(folder.name) and (folder / META).is_file():
+            if not is_experiment_id(folder.name):
+                continue
+            if there := (folder / META).is_file():
                 yield experiment(folder.name), folder
+            if there or homeless:
                 yield from _entities_of(folder)
     for folder in _folders(mlruns / "models"):
         if (folder / META).is_file():

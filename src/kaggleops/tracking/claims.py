@@ -14,7 +14,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import private_folder, state_folder
 
 _held: dict[Path, int] = {}
 
@@ -33,7 +33,7 @@ def claim(bucket_uri: str, run_id: str) -> None:
     if path in _held or os.environ.get("RANK") not in (None, "", "0"):
         return  # torch numbers the processes of one training; the first one owns its run
     with suppress(OSError):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
         while True:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             if not _lock(handle):

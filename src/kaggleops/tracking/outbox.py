@@ -61,7 +61,7 @@ def send_left_behind(
 
 
 def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
-    entities = list(entities_in(folder / "mlruns"))
+    entities = list(entities_in(folder / "mlruns", homeless=True))
     homes = {entity_id.experiment_id for entity_id, _ in entities if entity_id.name}
     if DEFAULT_ID in homes:
         return entities
