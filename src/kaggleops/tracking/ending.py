@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _log = logging.getLogger("kaggleops")
@@ -15,6 +16,7 @@ GRACE = 60.0
 """Seconds that a process has to end by itself once its run was killed."""
 
 _signalled = False
+_undisturbed = 0
 
 
 def by_signal() -> bool:
@@ -22,9 +24,25 @@ def by_signal() -> bool:
     return _signalled
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no SIGTERM or SIGHUP break off what a process does at its end: it ends anyway.
+
+    A pool sends one to workers that it has told to end, and that are sending what they logged.
+    """
+    global _undisturbed
+    _undisturbed += 1
+    try:
+        yield
+    finally:
+        _undisturbed -= 1
+
+
 def _on_signal(signum: int, frame: FrameType | None) -> None:
     # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
     global _signalled
+    if _undisturbed:
+        return
     _signalled = True
     sys.exit(128 + signum)
 

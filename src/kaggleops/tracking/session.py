@@ -336,6 +336,7 @@ class Session:
 
     # -- the end ------------------------------------------------------------------------------
 
+    @ending.undisturbed()
     def close(self) -> None:
         """Send what is left, and say what could not be sent."""
         self._closing = True
