@@ -88,11 +88,13 @@ class CommandLines(threading.Thread):
 
     def run(self) -> None:
         """Look until the block is over."""
-        while not self._over.wait(0.02):
+        over = False
+        while not over:
             self.looks += 1
             for process in os.listdir("/proc"):  # noqa: PTH208 - often, and nothing but names
                 if process.isdigit():
                     self._look(Path("/proc") / process / "cmdline")
+            over = self._over.wait(0.02)
 
     def _look(self, file: Path) -> None:
         try:
