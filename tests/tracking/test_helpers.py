@@ -212,13 +212,6 @@ os.environ["MLFLOW_RUN_ID"] = run_id
             "assert client.get_run(run_id).info.status == 'FINISHED'",
             "FINISHED",
         ),
-        # Whoever created it is gone when it ends.
-        (
-            "child = subprocess.Popen([sys.executable, 'worker.py', 'waits'],"
-            " stdout=subprocess.PIPE, text=True)\n"
-            "child.stdout.readline()\nsay(child.pid)\nos.kill(os.getpid(), signal.SIGKILL)",
-            "KILLED",
-        ),
     ],
 )
 def test_a_run_that_was_created_for_another_process_ends_with_that(
@@ -230,11 +223,5 @@ def test_a_run_that_was_created_for_another_process_ends_with_that(
     work: Path,
 ) -> None:
     ended = train(CREATES_FOR_OTHERS.replace("{then}", then), tracking_uri, state_folder)
-    if status == "KILLED":
-        child = int(ended.output.split()[-1])
-        os.kill(child, signal.SIGTERM)
-        while Path(f"/proc/{child}").exists():
-            pass  # the test's own time limit ends this if it never ends
-    else:
-        assert ended.code == 0, ended.errors
+    assert ended.code == 0, ended.errors
     assert only_run(machines()).info.status == status
