@@ -1,6 +1,5 @@
 """A training's helpers may begin its run once more, and end however they do: it goes on."""
 
-import os
 import signal
 from pathlib import Path
 
