@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
@@ -34,9 +35,13 @@ settings.load_profile("anywhere")
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """Take back what a test's code sets for its process: a training does, and others inherit it."""
-    before = dict(os.environ)
+    """Take back what a test's code sets for its process: a training does, and others inherit it.
+
+    And the secrets that it was told: their values would be hidden in what other tests print.
+    """
+    before, kept = dict(os.environ), set(redaction._kept)
     yield
+    redaction._kept.intersection_update(kept)
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update({name: each for name, each in before.items() if os.environ.get(name) != each})

@@ -19,7 +19,7 @@ from tests.fakes.gcs_server import GcsServer
 
 @dataclass
 class World:
-    """A bucket with a run of Ada's and one of Bob's, each with all that a run can have."""
+    """A bucket with a run of Ann's and one of Bob's, each with all that a run can have."""
 
     bucket: Bucket
     runs: dict[str, str]
@@ -48,7 +48,7 @@ def world(bucket: Bucket) -> World:
     client = mlflow.MlflowClient(uri, registry_uri=uri)
     home = client.create_experiment("shared")
     runs = {}
-    for user in ("ada", "bob"):
+    for user in ("ann", "bob"):
         made = client.create_run(home, tags={"mlflow.user": user})
         run_id = runs[user] = made.info.run_id
         client.log_text(run_id, f"weights of {user}", f"{user}.txt")
@@ -75,42 +75,42 @@ def world(bucket: Bucket) -> World:
 def test_one_persons_runs_with_all_that_belongs_to_them(
     world: World, request: pytest.FixtureRequest
 ) -> None:
-    everything = world.objects_of("ada") + world.objects_of("bob")
+    everything = world.objects_of("ann") + world.objects_of("bob")
     running = mlflow.MlflowClient(f"{world.bucket.uri}/mlruns").create_run("0").info.run_id
     for arguments, code, problem in (
         (["--yes"], 2, "name either runs or a user"),
         (["0" * 32, "--yes"], 2, "has none of it"),
         ([running, "--yes"], 2, f"kaggleops cancel {running}"),
-        (["--user", "ada"], 1, f"run {world.runs['ada']} of experiment"),
+        (["--user", "ann"], 1, f"run {world.runs['ann']} of experiment"),
     ):
         refused = world.forget(*arguments, answer="n\n")
         assert refused.exit_code == code
         assert problem in refused.stderr
-    assert world.objects_of("ada") + world.objects_of("bob") == everything
+    assert world.objects_of("ann") + world.objects_of("bob") == everything
 
     on_cloud_storage = world.bucket.uri.startswith("gs:")
     if on_cloud_storage:
         server: GcsServer = request.getfixturevalue("gcs_server")
         # What belongs to a run goes first; else nobody would know of it any more.
         server.fail(403, times=None, where=lambda each: _deletes_no_entity(each.op, each.key))
-        assert world.forget("--user", "ada", "--yes").exit_code == 1
+        assert world.forget("--user", "ann", "--yes").exit_code == 1
         server.heal()
 
     bobs = world.objects_of("bob")
-    done = world.forgotten("--user", "ada")
-    assert done["runs"] == [world.runs["ada"]]
+    done = world.forgotten("--user", "ann")
+    assert done["runs"] == [world.runs["ann"]]
     assert len(done["models_and_traces"]) == 2
     assert done["artifacts"] == 1
-    left = [f"logs/{world.runs['ada']}.txt", f"colab/{world.runs['ada']}/run.ipynb"]
+    left = [f"logs/{world.runs['ann']}.txt", f"colab/{world.runs['ann']}/run.ipynb"]
     assert done["left_by_jobs"] == left
-    assert done["registered"] == ["registered-by-ada"]
+    assert done["registered"] == ["registered-by-ann"]
     assert len(done["old_versions"]) == (3 if on_cloud_storage else 0)
     assert all(each.startswith("gcloud storage rm --all-v") for each in done["old_versions"])
     for place in (left[0], left[1].replace("run.ipynb", "**")) if on_cloud_storage else ():
         assert f"{world.bucket.uri}/{place}" in done["old_versions"][0]
-    assert world.objects_of("ada") == ["mlruns/models/registered-by-ada.tar.gz"]
+    assert world.objects_of("ann") == ["mlruns/models/registered-by-ann.tar.gz"]
     assert world.objects_of("bob") == bobs
-    assert world.forgotten("--user", "ada")["runs"] == []
+    assert world.forgotten("--user", "ann")["runs"] == []
 
     by_id = world.forget(world.runs["bob"], answer="y\n")
     assert "Deleted 1 runs, 2 models and traces of theirs, 1 artifacts" in by_id.stdout

@@ -87,7 +87,7 @@ class Training:
         self._stdout, self._stderr = os.fdopen(of), os.fdopen(errors_of)
         self._pid = int(self._told.readline())
         self._said: list[str] = []
-        weakref.finalize(self, _kill, self._pid, self._told)
+        self._left = weakref.finalize(self, _kill, self._pid, self._told)
 
     def line(self) -> str:
         """Return the next line it writes, waiting for it."""
@@ -117,7 +117,9 @@ class Training:
         reading.start()
         output = self._stdout.read()
         reading.join()
-        return Ended(int(self._told.readline()), "\n".join([*self._said, output]), *errors)
+        code = int(self._told.readline())
+        self._left.detach()  # what it started may live on, in its process group
+        return Ended(code, "\n".join([*self._said, output]), *errors)
 
 
 def _has_ended(told: IO[str]) -> bool:

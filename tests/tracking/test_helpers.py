@@ -1,5 +1,7 @@
 """A training's helpers may begin its run once more, and end however they do: it goes on."""
 
+import os
+import select
 import signal
 from pathlib import Path
 
@@ -211,6 +213,13 @@ os.environ["MLFLOW_RUN_ID"] = run_id
             "assert client.get_run(run_id).info.status == 'FINISHED'",
             "FINISHED",
         ),
+        # Whoever created it is gone when it ends.
+        (
+            "child = subprocess.Popen([sys.executable, 'worker.py', 'waits'],"
+            " stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)\n"
+            "child.stdout.readline()\nsay(child.pid)\nos.kill(os.getpid(), signal.SIGKILL)",
+            "KILLED",
+        ),
     ],
 )
 def test_a_run_that_was_created_for_another_process_ends_with_that(
@@ -222,5 +231,11 @@ def test_a_run_that_was_created_for_another_process_ends_with_that(
     work: Path,
 ) -> None:
     ended = train(CREATES_FOR_OTHERS.replace("{then}", then), tracking_uri, state_folder)
-    assert ended.code == 0, ended.errors
+    if status == "KILLED":
+        process = os.pidfd_open(int(ended.output.split()[-1]))
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        select.select([process], [], [])  # it has ended
+        os.close(process)
+    else:
+        assert ended.code == 0, ended.errors
     assert only_run(machines()).info.status == status

@@ -176,6 +176,21 @@ def test_a_forked_child_logs_to_the_same_run(
     assert only_run(machines()).data.metrics == {"parent": 1.0, "child": 2.0}
 
 
+def test_a_run_that_begins_after_the_end_is_sent_whole(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    # An exit handler of the script's own may run after this package's.
+    script = """
+    mlflow.MlflowClient().create_experiment("e")
+    session.close_all()
+    mlflow.MlflowClient().create_run("0")
+    """
+    ended = train(script, tracking_uri, state_folder)
+    assert (ended.code, ended.errors) == (0, "")
+    assert not [each for each in (state_folder / "outbox").rglob("*") if each.is_file()]
+    assert only_run(machines()).info.experiment_id == "0"
+
+
 def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
     gcs_server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,8 @@ class LoggedModelStore(RunStore):
             created: LoggedModel = super().create_logged_model(*args, **kwargs)
             entity_id = EntityId(Kind.LOGGED_MODEL, created.experiment_id, created.model_id)
             self._working.changed(entity_id)
-        self._send_new(entity_id)
+            needed = self._with_home(entity_id)
+        self._send_now(*needed)
         return created
 
     def finalize_logged_model(self, model_id: str, status: LoggedModelStatus) -> LoggedModel:

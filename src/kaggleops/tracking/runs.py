@@ -167,10 +167,12 @@ class RunStore(ExperimentStore):
         tags = [RunTag(*tag) for tag in {**said, **commit_tags(said)}.items()]
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
-        self._session.run_begins(run(home, created.info.run_id))
+            new = run(home, created.info.run_id)
+            needed = self._with_home(new)
+        self._session.run_begins(new)
         if not any((tag.key, tag.value) == (MLFLOW_SOURCE_TYPE, _PROJECT) for tag in tags):
-            self._session.claim(run(home, created.info.run_id))  # else its entry point's process
-        self._send_new(run(home, created.info.run_id))
+            self._session.claim(new)  # else its entry point's process
+        self._send_now(*needed)  # another process, a project's entry point say, may wait for it
         run_opens(created.info.run_id, self.log_inputs)
         return created
 
@@ -186,21 +188,20 @@ class RunStore(ExperimentStore):
             run_id = super().create_run(home, user_id, now_ms(), tags, None).info.run_id
             super().log_batch(run_id, [], params, [])
             super().update_run_info(run_id, RunStatus.SCHEDULED, None, None)
+            needed = self._with_home(run(home, run_id))
         self._session.hand_over(run(home, run_id))
-        self._send_new(run(home, run_id))
+        self._send_now(*needed)
         return self.get_run(run_id)
 
-    def _send_new(self, new: EntityId) -> None:
-        home = self._with_home(new)
-        # At once: another process (a project's entry point, say) may be waiting for it.
-        self._send_now(home, new)
+    def _with_home(self, new: EntityId) -> tuple[EntityId, EntityId]:
+        """Let a new entity's experiment be sent with it if the bucket does not have that.
 
-    def _with_home(self, new: EntityId) -> EntityId:
-        """Let a new entity's experiment be sent with it if the bucket does not have that."""
+        Only while both are being changed: the working copy is another one after the session's end.
+        """
         home = experiment(new.experiment_id)
         if not self._working.in_bucket(home):
             self._working.changed(home)
-        return home
+        return home, new
 
     def update_run_info(
         self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
