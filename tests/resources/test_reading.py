@@ -3,6 +3,10 @@
 import io
 import json
 import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -225,3 +229,56 @@ def test_a_run_reads_the_data_of_its_repository(gcs_server: GcsServer, tmp_path:
     assert done.code == 0, done.errors
     assert done.json["metrics"] == {"rows": 2}
     assert not any(each.key == "words/a.csv" for each in gcs_server.requests)
+
+
+_watching: list[Counter[str]] = []
+
+
+def _watch(event: str, args: tuple[object, ...]) -> None:
+    if _watching and event in ("open", "socket.connect"):
+        what = f"{Path(str(args[0])).suffix} {args[1]}" if event == "open" else event
+        _watching[-1][what] += 1
+
+
+@contextmanager
+def watched() -> Iterator[Counter[str]]:
+    """Count what this process opens, by suffix and mode, its connections, and its own calls."""
+    if not _watching:
+        sys.addaudithook(_watch)  # which stays as long as the process
+    seen: Counter[str] = Counter()
+
+    def count(frame: object, event: str, arg: object) -> None:
+        seen["calls"] += event.endswith("call")
+
+    _watching.append(seen)
+    sys.setprofile(count)
+    try:
+        yield seen
+    finally:
+        sys.setprofile(None)
+        _watching.append(Counter())
+
+
+def test_files_that_are_read_one_by_one_cost_one_by_one(
+    gcs_server: GcsServer, project: Project
+) -> None:
+    gcs_server.create_bucket("b-1")
+    seen = {}
+    for count in (25, 100):
+        for number in range(count):
+            gcs_server.put("b-1", f"{count}/{number}", b"x" * number)
+        lock(project.declare(many={"source": f"gs://b-1/{count}", "destination": f"d{count}"}))
+        read = kaggleops.resources("many")
+        gcs_server.reset_counts()
+        with watched() as seen[count]:
+            for name in read.files:
+                assert read[name].stat().st_size == int(name)
+        assert (gcs_server.count("A"), gcs_server.count("B")) == (0, count)
+        assert seen[count][".lock r"] == 0  # neither the lock
+        assert seen[count][".json r"] == 0  # nor the record of this disk is read again
+        assert seen[count]["socket.connect"] <= 2
+        gcs_server.reset_counts()
+        for name in read.files:
+            assert read[name].stat().st_size == int(name)
+        assert gcs_server.requests == []
+    assert seen[100]["calls"] < 5 * seen[25]["calls"]

@@ -5,7 +5,7 @@ name before its checksum is that of the lock.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,28 +133,43 @@ def run_steps(
         KaggleOpsError: a file cannot be fetched as the lock has it, or cannot be written.
     """
     _refuse_full_disk(steps)
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool:
-        try:
-            for resource, folder, some in _by_folder(steps):
-                origin = origin_of(resource, project, locked[resource.name].origin)
-                staging = Staging(folder)
-                try:
-                    with full_disk_leaves_nothing(staging):
-                        _fetch(origin, some, staging, placed, pool, progress)
-                        staging.clear()
-                finally:
-                    staging.leave()
-        finally:
-            placed.save()
-
-
-def _by_folder(steps: Sequence[Step]) -> Iterator[tuple[Resource, Path, list[Step]]]:
-    found: dict[str, list[Step]] = {}
+    of_resource: dict[str, list[Step]] = {}
     for step in steps:
-        found.setdefault(step.resource.name, []).append(step)
-    for some in found.values():
-        first = some[0]
-        yield first.resource, first.folder, some
+        of_resource.setdefault(step.resource.name, []).append(step)
+    for name, some in of_resource.items():
+        origin = origin_of(some[0].resource, project, locked[name].origin)
+        fetch_from(origin, some, placed, progress)
+
+
+def fetch_from(
+    origin: Origin,
+    steps: Sequence[Step],
+    placed: Placed,
+    progress: Progress = lambda size: None,
+) -> None:
+    """Fetch, verify and place files of one resource.
+
+    Args:
+        origin: where they come from.
+        steps: which; at least one.
+        placed: as for `run_steps`.
+        progress: likewise.
+
+    Raises:
+        KaggleOpsError: as `run_steps` does.
+    """
+    _refuse_full_disk(steps)
+    staging = Staging(steps[0].folder)
+    try:
+        with (
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool,
+            full_disk_leaves_nothing(staging),
+        ):
+            _fetch(origin, steps, staging, placed, pool, progress)
+            staging.clear()
+    finally:
+        staging.leave()
+        placed.save()
 
 
 def _fetch(

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kaggleops.bucket.keys import is_key
@@ -35,7 +36,7 @@ class Locked:
     origin: str
     files: tuple[File, ...]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Twelve digits that change with any byte of any file."""
         content = sorted((file.name, file.size, file.checksum) for file in self.files)

@@ -4,14 +4,11 @@
 yet. Of two processes that do so in one project, the second waits, and finds everything there.
 """
 
-import fcntl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kaggleops.platforms.folders import private_file, private_folder
 from kaggleops.resources.fetching import WORKERS, Step, refuse_changed, run_steps, steps_for
 from kaggleops.resources.files import DamagedError, File, checksum_of, kind_of, verify
 from kaggleops.resources.lock import Locked, read_lock, write_lock
@@ -58,7 +55,8 @@ def lock(
     Raises:
         KaggleOpsError: a source cannot be read; what came before it is locked.
     """
-    with _alone(manifest) as placed:
+    placed = Placed(data_root(manifest.project))
+    with placed.alone():
         return _lock(manifest, manifest.named(names), placed, progress)
 
 
@@ -66,7 +64,6 @@ def fetch(
     manifest: Manifest,
     names: Sequence[str] = (),
     *,
-    only: Iterable[str] | None = None,
     force: bool = False,
     dry_run: bool = False,
     begin: Callable[[int], object] = lambda size: None,
@@ -77,7 +74,6 @@ def fetch(
     Args:
         manifest: the manifest.
         names: which resources; all by default.
-        only: which files of them; all by default.
         force: whether to replace what somebody changed here.
         dry_run: whether to do nothing but say what would be done.
         begin: is called once, with the bytes that are to come.
@@ -88,7 +84,8 @@ def fetch(
         KaggleOpsError: a file cannot be fetched as it is locked.
     """
     resources = manifest.named(names)
-    with _alone(manifest) as placed:
+    placed = Placed(data_root(manifest.project))
+    with placed.alone():
         locked = read_lock(manifest)
         new = [each for each in resources if not _is_locked(each, locked)]
         if new:
@@ -99,8 +96,6 @@ def fetch(
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
         steps = steps_for(wanted, locked, placed, lambda each: folder_for(each, manifest))
-        if only is not None:
-            steps = [step for step in steps if step.file.name in set(only)]
         total = sum(len(locked[each.name].files) for each in wanted)
         if not (force or dry_run):
             refuse_changed(steps)
@@ -195,14 +190,3 @@ class _Taking:
         else:
             self.staging.drop(file)
         return known
-
-
-@contextmanager
-def _alone(manifest: Manifest) -> Iterator[Placed]:
-    """Yield what was put on this disk, once nobody else is at it."""
-    root = data_root(manifest.project)
-    file = Placed(root).lock_file
-    private_folder(file.parent)
-    with private_file(file).open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield Placed(root)

@@ -6,15 +6,16 @@ fetched. MLflow's run is told which resource it reads, in which version (recordi
 
 import difflib
 import logging
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.fetching import state_of
+from kaggleops.resources.fetching import Step, fetch_from, state_of
 from kaggleops.resources.files import File
 from kaggleops.resources.lock import Locked, read_lock
-from kaggleops.resources.locking import fetch
 from kaggleops.resources.manifest import Manifest, Resource, find_manifest
+from kaggleops.resources.origins import Origin, origin_of
 from kaggleops.resources.placed import Placed
 from kaggleops.resources.places import data_root, folder_for, mounted_at
 from kaggleops.resources.recording import record
@@ -62,11 +63,12 @@ class LocalResource:
         self._placed = Placed(data_root(manifest.project))
         self._mounted = mounted_at(resource, locked, manifest, self._placed)
         self._folder = self._mounted or folder_for(resource, manifest)
+        self._files = {file.name: file for file in locked.files}
 
     @property
     def files(self) -> list[str]:
         """The names of its files."""
-        return [file.name for file in self._locked.files]
+        return list(self._files)
 
     @property
     def folder(self) -> Path:
@@ -106,29 +108,40 @@ class LocalResource:
     def _named(self, name: str) -> File:
         if not name and len(self._locked.files) == 1:
             return self._locked.files[0]
-        for file in self._locked.files:
-            if file.name == name:
-                return file
+        if name in self._files:
+            return self._files[name]
         close = difflib.get_close_matches(name, self.files, n=3) or self.files[:5]
         doing = f"reading {name!r} of {self.name}"
         raise UsageError(doing, "it has no such file", f"It has {', '.join(close)}.")
 
     def _ensure(self, files: list[File]) -> Path:
         """Return the path of the last of these files, once all of them are right."""
+        missing = self._missing(files)
+        if missing:
+            _log.info("Fetching %s of %s.", ", ".join(each.name for each in missing), self.name)
+            with self._placed.alone():
+                if steps := [
+                    Step(self._resource, file, self._folder / file.name, "missing")
+                    for file in self._missing(missing)  # another process may have been faster
+                ]:
+                    fetch_from(self._origin, steps, self._placed)
+        self._placed.save()
+        record(self._resource, self._locked)
+        return self._folder / files[-1].name
+
+    def _missing(self, files: list[File]) -> list[File]:
         missing = []
         for file in files:
             path = self._folder / file.name
             state = state_of(path, file, self._placed)
             if state == "missing" and not self._mounted:
-                missing.append(file.name)
+                missing.append(file)
             elif state != "right":
                 problem = f"{path} is not the file that is locked"
                 hint = f"`kaggleops data status {self.name}` compares, `… fetch` brings it."
                 raise KaggleOpsError(f"reading {self.name}", problem, hint)
-        self._placed.save()
-        if missing:
-            _log.info("Fetching %s of %s.", ", ".join(missing), self.name)
-            fetch(self._manifest, [self.name], only=missing)
-            self._placed = Placed(data_root(self._manifest.project))
-        record(self._resource, self._locked)
-        return path
+        return missing
+
+    @cached_property
+    def _origin(self) -> Origin:
+        return origin_of(self._resource, self._manifest.project, self._locked.origin)

@@ -36,9 +36,10 @@ def record(resource: "Resource", locked: "Locked") -> None:
     if not run_id:
         _outside[resource.name, locked.version] = resource, locked
         return
-    import mlflow
+    from mlflow import MlflowClient
 
-    _tell(run_id, [*_outside.values(), (resource, locked)], mlflow.MlflowClient().log_inputs)
+    reads = [*_outside.values(), (resource, locked)]
+    _tell(run_id, reads, lambda *args, **named: MlflowClient().log_inputs(*args, **named))
 
 
 def run_opens(run_id: str, log_inputs: Callable[..., None]) -> None:
