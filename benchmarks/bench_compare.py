@@ -6,11 +6,9 @@ process of its own, over REST (from `kaggleops serve`) and over the file store.
 
 import argparse
 import os
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import generated
@@ -53,13 +51,6 @@ def main() -> None:
         }.items():
             took = [timed([*kaggleops, *command, *where], marker, folder) for _ in range(TIMES)]
             rows.append([f"`kaggleops {name}`", f"{median(took):.2f}"])
-        code, other = folder / "code", folder / "of-commits.db"
-        ends = with_commits(code, made.index, other, options.runs // 20)
-        bisect = [*kaggleops, "bisect", *ends, *metric, *where]
-        its = {**marker, "KAGGLEOPS_INDEX": f"sqlite:///{other}"}
-        timed(bisect, its, folder, code)  # now that index is known to be fresh
-        took = [timed(bisect, its, folder, code) for _ in range(TIMES)]
-        rows.append(["`kaggleops bisect`", f"{median(took):.2f}"])
         peer = [sys.executable, "-c", _PEER.format(home=generated.HOME)]
         with ours(made, made.index) as server:
             took = [timed(peer, {"MLFLOW_TRACKING_URI": server.url}, folder) for _ in range(2)]
@@ -75,32 +66,7 @@ def main() -> None:
         print_caption("The index is fresh; the peers' figures are grouped by commit with pandas.")
 
 
-def with_commits(code: Path, index: Path, other: Path, commits: int) -> tuple[str, str]:
-    """Make a repository, and another index in which the generated runs are of its commits.
-
-    Returns:
-        The first commit and the last.
-    """
-    git = ["git", "-C", str(code)]
-    subprocess.run(["git", "init", "--quiet", str(code)], check=True)
-    said = "commit refs/heads/main\ncommitter Ada <ada@example.org> {0} +0000\ndata 0\n"
-    stream = "".join(said.format(1_700_000_000 + number) for number in range(commits))
-    subprocess.run([*git, "fast-import", "--quiet"], input=stream, text=True, check=True)
-    listed = subprocess.run([*git, "rev-list", "--reverse", "main"], capture_output=True, text=True)
-    shas = listed.stdout.split()
-    with closing(sqlite3.connect(index)) as made, closing(sqlite3.connect(other)) as connection:
-        made.backup(connection)
-        connection.executemany(
-            "UPDATE tags SET value = ? WHERE key = 'mlflow.source.git.commit' AND value = ?",
-            [(sha, f"{number:010x}" + "0" * 30) for number, sha in enumerate(shas)],
-        )
-        connection.commit()
-    return shas[0], shas[-1]
-
-
-def timed(
-    command: list[object], environment: dict[str, str], folder: Path, cwd: Path | None = None
-) -> float:
+def timed(command: list[object], environment: dict[str, str], folder: Path) -> float:
     """Return the seconds that a command takes."""
     for marker in (folder / "serve").glob("*/fresh-*"):
         marker.touch()  # as it is while a server refreshes it
@@ -108,7 +74,7 @@ def timed(
     done = subprocess.run(
         list(map(str, command)),
         env={**os.environ, **environment},
-        cwd=cwd or folder,
+        cwd=folder,
         capture_output=True,
         text=True,
     )

@@ -67,7 +67,7 @@ def test_an_address_that_is_none_is_one_clear_line(
 def test_a_password_in_the_command_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     index = "postgresql://me:s3cret@localhost/runs"
-    for command in (["leaderboard"], ["compare", "a"], ["bisect", "a", "b", "--metric", "f1"]):
+    for command in (["leaderboard"], ["compare", "a"]):
         done = asked(*command, "--bucket", tmp_path / "bucket", "--index", index)
         assert done.code == 2
         assert "KAGGLEOPS_INDEX" in done.error
@@ -82,7 +82,6 @@ def test_an_index_in_postgresql_answers_as_the_one_here(
     for command in (
         ["leaderboard", "--metric", "jaccard", "--since", "9999w"],
         ["compare", lab.base[:10], "best", "--metric", "jaccard"],
-        ["bisect", lab.base, lab.worse, "--metric", "jaccard"],
     ):
         here, there = (
             asked(*command, "--bucket", lab.bucket, "--json", *options)

@@ -15,13 +15,11 @@ from kaggleops.git.commits import find_commit, repository_around, resolve
 from kaggleops.git.history import (
     between,
     commits_around,
-    halfway,
     nearest_before,
     subjects,
-    suspects,
 )
 from kaggleops.git.patches import apply_patch, write_patch
-from kaggleops.git.project_files import declared_at, require_code, used_code, write_project_files
+from kaggleops.git.project_files import require_code, used_code, write_project_files
 from kaggleops.project.adopting import ignore, warnings_about
 from kaggleops.project.scripts import Parameter, Script
 from tests.command import kaggleops_here
@@ -214,13 +212,11 @@ def _everything(repository: Path, address: str, scratch: Path) -> dict[str, Any]
         "subjects": subjects(repository, [sha]),
         "around it": commits_around(repository, sha),
         "before": nearest_before(repository, [sha, first]) if first else None,
-        "declared": declared_at(repository, sha, "main"),
         "can be fetched": can_fetch(address, sha),
     }
     if first:
         done["between"] = between(repository, first, sha)
         done["used"] = between(repository, first, sha, used_code(repository, [sha], ["a"]))
-        done["suspects"] = suspects(repository, [first], sha), halfway(repository, [first], sha)
         require_code(repository, [sha], ["train.py"])
     copy = clone(commit, scratch / "clone")
     done["clone"] = _files(copy), _config_below(copy)

@@ -78,7 +78,7 @@ def test_no_command_prints_anything_that_a_terminal_obeys(lab: HostileLab, tmp_p
         ("leaderboard", "--metric", "jaccard"),
         ("leaderboard", "--metric", HOSTILE),
         ("leaderboard", "--metric", "jaccard", "--backend", HOSTILE),
-        ("bisect", lab.hostile, lab.worse, "--metric", "jaccard"),
+        ("run", "--version", lab.hostile, "--require", f"{HOSTILE}>1"),
         ("reproduce", lab.run_id, "--against", lab.other),
         ("cost",),
         ("logs", lab.run_id),

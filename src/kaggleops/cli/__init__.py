@@ -12,7 +12,6 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
-from kaggleops.cli.bisect import bisect_command
 from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.cleanup import cleanup_command
@@ -72,7 +71,6 @@ for command in (
     status_command,
     compare_command,
     leaderboard_command,
-    bisect_command,
     reproduce_command,
     logs_command,
     cancel_command,

@@ -1,6 +1,5 @@
 """What `kaggleops compare` finds, for the command and, as `kaggleops.compare`, for a notebook."""
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggleops.cli.indexed import asked
+from kaggleops.cli.indexed import asked, require_index
 from kaggleops.cli.options import bucket_at, bucket_of
 from kaggleops.errors import UsageError
 
@@ -83,9 +82,7 @@ def compare(
     """
     if not names:
         raise UsageError("comparing", "nothing is named", "Name commits, branches or runs.")
-    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny has none
-        hint = "Install it: pip install 'kaggleops[server]'."
-        raise UsageError("comparing", "what the index is made with is not installed", hint)
+    require_index()
     from kaggleops.server.settings import index_at
 
     index = os.environ.get("KAGGLEOPS_INDEX")

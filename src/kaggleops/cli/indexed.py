@@ -1,6 +1,7 @@
 """The index that a command reads: the one that `kaggleops serve` keeps, or a copy of its own."""
 
 import hashlib
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,13 @@ def asked(place: str, index: str | None, question: "Callable[[History], _Answer]
         return question(history)
 
 
+def require_index() -> None:
+    """Raise UsageError where what an index is made with is not installed."""
+    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny has none
+        hint = "Install it: pip install 'kaggleops[server]'."
+        raise UsageError("reading the index of runs", "what it is made with is not installed", hint)
+
+
 @contextmanager
 def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator["History"]:
     """Yield the runs of a bucket, as an index has them, brought up to date.
@@ -52,6 +60,7 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
         UsageError: no database can lie there, or it holds something else.
         KaggleOpsError: the bucket or the database cannot be reached.
     """
+    require_index()
     import sqlalchemy as sa
 
     from kaggleops.reports.history import History

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaggleops.cli.indexed import asked
+from kaggleops.cli.indexed import asked, require_index
 from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
@@ -68,6 +68,7 @@ def leaderboard_command(
     or not --since, --branch and --backend show that one. Below the table stands how far Kaggle's
     scores rank the commits alike (Spearman's correlation).
     """
+    require_index()
     from kaggleops.git.commits import repository_around
     from kaggleops.git.history import nearest_before, subjects
     from kaggleops.reports.leaderboard import leaderboard, main_metric

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.indexed import asked
+from kaggleops.cli.indexed import asked, require_index
 from kaggleops.cli.options import (
     NumberRange,
     bucket_of,
@@ -97,6 +97,7 @@ def _run(
     metric: str | None = None,
     lower_is_better: bool | None = None,
 ) -> "Run":
+    require_index()
     from kaggleops.git.commits import repository_around
     from kaggleops.reports.selecting import Selector
 

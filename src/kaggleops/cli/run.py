@@ -1,9 +1,11 @@
 """`kaggleops run`."""
 
+import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +18,14 @@ from kaggleops.cli.options import (
     secrets_option,
     version_option,
 )
-from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
+from kaggleops.cli.output import (
+    err,
+    print_error,
+    print_json,
+    print_named,
+    print_rows,
+    stdout_for_the_result,
+)
 from kaggleops.cli.submitting import (
     backend_config_option,
     backend_option,
@@ -24,13 +33,46 @@ from kaggleops.cli.submitting import (
     money_options,
     submit,
 )
-from kaggleops.errors import UsageError
+from kaggleops.errors import UsageError, explained
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from kaggleops.git.commits import Commit
+    from kaggleops.project.launch import Launch
+    from kaggleops.reports.requirement import Requirement
+
+_GOOD, _BAD, _UNKNOWN, _STOP = 0, 1, 125, 128
+"""What `git bisect run` takes a command's exit code for: from 128 on it stops."""
 
 
-@click.command("run")
+class _Judging(click.Command):
+    """With --require, no mistake of a call and no bucket out of reach counts as a bad commit."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        judging = any(each.startswith("--require") for each in args)
+        try:
+            return super().make_context(info_name, args, *rest, **more)
+        except click.UsageError as error:
+            if not judging:
+                raise
+            error.show()
+            sys.exit(_STOP)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as raised:
+            if not ctx.params["require"]:
+                raise
+            if error := explained(raised):
+                print_error(error)
+            elif isinstance(raised, Exception):
+                traceback.print_exc()
+            sys.exit(_STOP)
+
+
+@click.command("run", cls=_Judging)
 @click.argument("overrides", nargs=-1)
 @bucket_option
 @version_option
@@ -40,6 +82,12 @@ if TYPE_CHECKING:
 @secrets_option
 @click.option(
     "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
+)
+@click.option(
+    "--require",
+    metavar="'METRIC>=NUMBER'",
+    help="Exit with 1 where it is not so (>=, <=, >, <), with 125 where that cannot be told. "
+    "A finished run of the commit with the same settings is used, if there is one.",
 )
 @backend_option
 @backend_config_option
@@ -54,6 +102,7 @@ def run_command(
     uncommitted: bool,
     allow_secrets: bool,
     entry_point: str,
+    require: str | None,
     backend: str | None,
     backend_config: Path | None,
     budget: float | None,
@@ -66,18 +115,25 @@ def run_command(
     point's parameters, and any key of the configuration.
 
     With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
+
+    Which commit made it worse? git bisect run kaggleops run --require 'jaccard>=0.71'
     """
     from kaggleops.git.commits import find_commit
     from kaggleops.project.overrides import Overrides
+    from kaggleops.reports.requirement import read_requirement
 
+    required = read_requirement(require) if require else None
+    if required and backend:
+        problem = "a run that is handed over has no metrics yet"
+        raise UsageError("reading --require", problem, "Run it here, or leave out --require.")
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
-    _check_uncommitted(commit, version, uncommitted)
+    # What is checked out changes from step to step of a bisection; what lies beside it does not.
+    _check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
     print_named("Bucket", place)
     # Not before: importing MLflow takes seconds, and people wait for what is wrong.
     from kaggleops.project.launch import Launch, launch
-    from kaggleops.reports.last_runs import headline
 
     what = Launch(
         tracking_uri=tracking_uri(place),
@@ -94,8 +150,77 @@ def run_command(
         return
     if money(budget, keep):
         raise UsageError("running here", "--budget and --keep are for machines that cost money")
+    patched = uncommitted and commit.uncommitted > 0
+    if required:
+        sys.exit(_judge(commit, what, required, place, patched, as_json))
     with stdout_for_the_result() if as_json else nullcontext():
-        run = launch(commit, what, uncommitted=uncommitted and commit.uncommitted > 0)
+        run = launch(commit, what, uncommitted=patched)
+    _show(run, commit, place, as_json)
+
+
+def _judge(
+    commit: "Commit",
+    what: "Launch",
+    required: "Requirement",
+    place: str,
+    patched: bool,
+    as_json: bool,
+) -> int:
+    """Return the exit code that says how a commit's run meets a requirement."""
+    from kaggleops.git.project_files import write_project_files
+    from kaggleops.project.launch import RunFailedError, launch, prepared, temporary_folder
+
+    try:
+        with temporary_folder() as folder:
+            files = write_project_files(commit, folder / "code")
+            given, declared, _ = prepared(files, commit, what, None)
+    except UsageError as error:  # this commit has no such entry point, or it takes other parameters
+        print_error(error)
+        return _UNKNOWN
+    params = {name: str(value) for name, value in {**declared, **given}.items()}
+    run = None if patched else _finished(commit, what, params, required.metric, place)
+    try:
+        if run is None:
+            with stdout_for_the_result() if as_json else nullcontext():
+                run = launch(commit, what, uncommitted=patched)
+    except RunFailedError as error:
+        if error.status == "KILLED":
+            raise  # somebody wants no more of it
+        print_error(error)
+        return _UNKNOWN
+    value = run.data.metrics.get(required.metric)
+    met = None if value is None else required.is_met(value)
+    _show(run, commit, place, as_json, {"required": str(required), "met": met})
+    if met is None:
+        problem = f"run {run.info.run_id} has no metric {required.metric!r}"
+        print_error(UsageError(f"judging {commit.sha[:10]} by {required}", problem))
+        return _UNKNOWN
+    print_named("Good" if met else "Bad", f"{required.metric} is {value:g}; required: {required}")
+    return _GOOD if met else _BAD
+
+
+def _finished(
+    commit: "Commit", what: "Launch", params: dict[str, str], metric: str, place: str
+) -> "Run | None":
+    """Return a finished run of the same settings; None where there is none."""
+    from mlflow import MlflowClient
+
+    from kaggleops.cli.indexed import history_of
+    from kaggleops.reports.requirement import finished_run
+
+    with history_of(place, None, anew=True) as history:
+        found = finished_run(history, commit.sha, what.entry_point, params, metric)
+    if found is None:
+        return None
+    print_named("Used", f"run {found.id}, finished with the same settings: nothing is trained")
+    return MlflowClient(what.tracking_uri).get_run(found.id)
+
+
+def _show(
+    run: "Run", commit: "Commit", place: str, as_json: bool, more: dict[str, Any] | None = None
+) -> None:
+    from kaggleops.reports.last_runs import headline
+
     show = f"kaggleops ui --bucket {place}"
     if as_json:
         print_json(
@@ -107,6 +232,7 @@ def run_command(
             metrics=run.data.metrics,
             artifacts=run.info.artifact_uri,
             show=show,
+            **(more or {}),
         )
         return
     print_rows(

@@ -94,19 +94,7 @@ def submit(
     as_json: bool,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Hand a commit to a backend, and show where it is; see `submitted`."""
-    show_submitted(submitted(commit, what, backend_name, config_file, as_json, options), as_json)
-
-
-def submitted(
-    commit: "Commit",
-    what: "Launch",
-    backend_name: str,
-    config_file: Path | None,
-    as_json: bool,
-    options: Mapping[str, Any] | None = None,
-) -> "RemoteRun":
-    """Hand a commit to a backend.
+    """Hand a commit to a backend, and show where it is.
 
     Args:
         commit: which.
@@ -125,7 +113,8 @@ def submitted(
     config = read_backend_config(backend, config_file, commit.repository, options or {})
     announce(backend, config)
     with stdout_for_the_result() if as_json else nullcontext():
-        return backend.submit(commit, what, config)
+        run = backend.submit(commit, what, config)
+    show_submitted(run, as_json)
 
 
 def price_of(tags: Mapping[str, str]) -> float | None:
@@ -135,10 +124,18 @@ def price_of(tags: Mapping[str, str]) -> float | None:
 
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
     """Print what a submit came to."""
-    if as_json:
-        print_json(**plain(run))
-        return
     backend, tags = run.backend, run.tags
+    if as_json:
+        print_json(
+            run_id=run.run_id,
+            status=run.get_status(),
+            backend=backend.name,
+            commit=tags.get("mlflow.source.git.commit"),
+            page=run.page,
+            price_per_hour=price_of(tags),
+            steps=backend.steps(tags),
+        )
+        return
     print_rows(
         ("Run", f"{run.run_id}  {tags.get('mlflow.runName', '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),
@@ -146,17 +143,3 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
         ("Follow it", "" if backend.steps(tags) else f"kaggleops logs -f {run.run_id}"),
         ("Cancel it", f"kaggleops cancel {run.run_id}"),
     )
-
-
-def plain(run: "RemoteRun") -> dict[str, Any]:
-    """Return what `--json` shows of a submit."""
-    tags = run.tags
-    return {
-        "run_id": run.run_id,
-        "status": run.get_status(),
-        "backend": run.backend.name,
-        "commit": tags.get("mlflow.source.git.commit"),
-        "page": run.page,
-        "price_per_hour": price_of(tags),
-        "steps": run.backend.steps(tags),
-    }

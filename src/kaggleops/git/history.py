@@ -1,7 +1,7 @@
 """What git knows of commits: what they are called, which lie around one, what lies between two."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,31 +54,6 @@ def _nearest_before(sha: str, parents: Mapping[str, Sequence[str]], wanted: set[
             seen.add(other)
             near.extend(parents.get(other, ()))
     return ""
-
-
-def suspects(repository: Path, good: Sequence[str], bad: str) -> list[str]:
-    """Return the commits that a bad one has and none of the good ones, as `git bisect` does.
-
-    Args:
-        repository: its folder.
-        good: full hashes.
-        bad: a full hash; it is the first of what is returned.
-    """
-    return git(repository, "rev-list", bad, *(f"^{sha}" for sha in good)).split()
-
-
-def halfway(repository: Path, good: Sequence[str], bad: str, without: Collection[str] = ()) -> str:
-    """Return the commit before a bad one whose run would tell the most, as `git bisect` does.
-
-    Args:
-        repository: its folder.
-        good: full hashes.
-        bad: a full hash.
-        without: those that cannot be run. "" is returned where nothing else is left.
-    """
-    asked = ("rev-list", "--bisect-all", bad, *(f"^{sha}" for sha in good))
-    listed = [line.split()[0] for line in git(repository, *asked).splitlines()]
-    return next((sha for sha in listed if sha != bad and sha not in without), "")
 
 
 def subjects(repository: Path, shas: Sequence[str]) -> dict[str, str]:

@@ -52,11 +52,15 @@ PATCH = "uncommitted.patch"
 
 
 class RunFailedError(KaggleOpsError):
-    """The code that was run failed; its own output says why."""
+    """The code that was run failed (its own output says why), or was stopped.
 
-    def __init__(self, run_id: str, doing: str, problem: str, hint: str) -> None:
+    Args:
+        status: how the run ended: FAILED or KILLED.
+    """
+
+    def __init__(self, status: str, doing: str, problem: str, hint: str) -> None:
         super().__init__(doing, problem, hint)
-        self.run_id = run_id
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -187,13 +191,13 @@ def _finish(
         client.set_terminated(run_id, killed)
         problem = "it was cancelled" if cancelled else "it was interrupted"
         raise RunFailedError(
-            run_id, doing, problem, f"What it logged is in run {run_id}."
+            killed, doing, problem, f"What it logged is in run {run_id}."
         ) from None
     except ExecutionException as error:
         ended = _ensure_ended(client, run_id)
         problem = "it was cancelled" if ended == "KILLED" else "it ended with an error, see above"
         raise RunFailedError(
-            run_id, doing, problem, f"What it logged is in run {run_id}."
+            ended, doing, problem, f"What it logged is in run {run_id}."
         ) from error
     except BaseException:
         _ensure_ended(client, run_id)

@@ -5,7 +5,7 @@ Importing those takes longer than reading ten thousand runs.
 
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -256,22 +256,15 @@ class History:
             found = connection.scalar(query)
         return None if found is None else str(found)
 
-    def runs(self, run_ids: Sequence[str], names: Collection[str] = ()) -> list[Run]:
-        """Return runs in the order of their ids.
-
-        Args:
-            run_ids: which.
-            names: only the params, tags and metrics of these names; by default all, and the data.
-        """
+    def runs(self, run_ids: Sequence[str]) -> list[Run]:
+        """Return runs in the order of their ids."""
         found: dict[str, Run] = {}
         with self._engine.connect() as connection:
             for chunk in _chunks(run_ids):
-                found |= self._runs(connection, chunk, names)
+                found |= self._runs(connection, chunk)
         return [found[run_id] for run_id in run_ids if run_id in found]
 
-    def _runs(
-        self, connection: sa.Connection, ids: Sequence[str], names: Collection[str]
-    ) -> dict[str, Run]:
+    def _runs(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Run]:
         query = sa.select(
             _RUNS.c.run_uuid, _RUNS.c.name, _EXPERIMENTS.c.name, _RUNS.c.experiment_id,
             _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.end_time, _RUNS.c.artifact_uri,
@@ -285,18 +278,15 @@ class History:
         }  # fmt: skip
         for table, of in ((_PARAMS, "params"), (_TAGS, "tags")):
             rows = sa.select(table.c.run_uuid, table.c.key, table.c.value)
-            rows = rows.where(table.c.run_uuid.in_(ids), *_called(table, names))
-            for run_id, key, value in connection.execute(rows):
+            for run_id, key, value in connection.execute(rows.where(table.c.run_uuid.in_(ids))):
                 if run_id in found:
                     getattr(found[run_id], of)[key] = value
         values = sa.select(
             _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan
-        ).where(_METRICS.c.run_uuid.in_(ids), *_called(_METRICS, names))
+        ).where(_METRICS.c.run_uuid.in_(ids))
         for run_id, key, value, is_nan in connection.execute(values):
             if run_id in found:
                 found[run_id].metrics[key] = as_logged(value, is_nan)
-        if names:
-            return found
         data = (
             sa.select(_INPUTS.c.destination_id, _DATASETS.c.name, _DATASETS.c.digest)
             .join(_DATASETS, _DATASETS.c.dataset_uuid == _INPUTS.c.source_id)
@@ -325,10 +315,6 @@ def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
         _RUNS.c.status == "FINISHED",
         sa.not_(_METRICS.c.is_nan),
     )
-
-
-def _called(table: sa.TableClause, names: Collection[str]) -> list[sa.ColumnElement[bool]]:
-    return [table.c.key.in_(names)] if names else []
 
 
 def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
