@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 from kaggleops.project import views
-from kaggleops.project.description import NOTE_TAG
+from kaggleops.tags import NOTE
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
 
@@ -24,7 +24,7 @@ def test_a_run_is_described_by_its_commit_and_what_changed_since_the_run_before(
         assert done.code == 0, done.errors
     client = mlflow.MlflowClient(f"bucket+file://{bucket}/mlruns")
     run = client.get_run(done.json["run_id"])
-    note = run.data.tags[NOTE_TAG]
+    note = run.data.tags[NOTE]
     web = "https://github.com/ada/toy"
     assert f"[Commit `{sha[:10]}`]({web}/commit/{sha})" in note
     assert f"({web}/compare/{before}...{sha})" in note

@@ -8,7 +8,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from kaggleops.project.description import NOTE_TAG, Origins
+from kaggleops.project.description import Origins
+from kaggleops.tags import NOTE
 
 SCRIPT = """
 import mlflow
@@ -55,7 +56,7 @@ def test_runs_elsewhere_get_no_tags_of_ours(tmp_path: Path) -> None:
 def test_a_note_set_by_the_training_stands_below_the_description(fluent: str) -> None:
     ours = Origins("a" * 40).describe()
     with mlflow.start_run() as run:
-        mlflow.set_tag(NOTE_TAG, ours)
-        mlflow.set_tag(NOTE_TAG, "learning rate too high")
-    found = mlflow.get_run(run.info.run_id).data.tags[NOTE_TAG]
+        mlflow.set_tag(NOTE, ours)
+        mlflow.set_tag(NOTE, "learning rate too high")
+    found = mlflow.get_run(run.info.run_id).data.tags[NOTE]
     assert found == f"{ours}\n\nlearning rate too high"

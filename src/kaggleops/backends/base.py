@@ -22,14 +22,13 @@ from kaggleops.backends.config import AnyConfig, Config, read_config
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped, Units
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.remote_run import JOB_ENDED, RemoteRun
+from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import write_project_files
 from kaggleops.platforms.machine import user_name
 from kaggleops.project.launch import (
-    SUBMITTED_TO,
     Launch,
     experiment_id_of,
     prepared,
@@ -37,6 +36,7 @@ from kaggleops.project.launch import (
     temporary_folder,
 )
 from kaggleops.project.presenting import present
+from kaggleops.tags import BACKEND, JOB_ENDED, SUBMITTED_TO
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
 
@@ -189,7 +189,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
             experiment_id_of(str(name or "Default")),
             user_name(),
             # "backend" is what the machine turns out to be, once there is one.
-            [RunTag(*tag) for tag in {**tags, "backend": self.name}.items()],
+            [RunTag(*tag) for tag in {**tags, BACKEND: self.name}.items()],
             [Param(key, str(value)) for key, value in {**declared, **parameters}.items()],
         )
         where = self.place(run.info.run_id, config)

@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from kaggleops.backends.base import Backend
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import UsageError
-from kaggleops.project.launch import SUBMITTED_TO
+from kaggleops.tags import SUBMITTED_TO
 
 _GROUP = "mlflow.project_backend"  # where MLflow looks for them, too
 

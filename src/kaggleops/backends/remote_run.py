@@ -20,6 +20,7 @@ from kaggleops.backends.downloads import Downloaded, inside
 from kaggleops.backends.jobs import JobState, is_ended
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
+from kaggleops.tags import JOB_ENDED
 from kaggleops.tracking.cancelling import cancel
 
 if TYPE_CHECKING:
@@ -27,16 +28,9 @@ if TYPE_CHECKING:
 
 _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 
-JOB_ENDED = "job_ended"
-"""The tag of a run whose job ended before the run did: how, in the platform's words."""
-
 PLACES = {"colab_output", "runpod_log_in"}
 """The tags that say where in the run's bucket its job left something: anybody may have written
 them."""
-
-KEPT_UNTIL = "kept_until"
-"""The tag of a run until when its machine is kept, however the run ended: in seconds since the
-epoch; "" where it is not kept."""
 
 
 class RemoteRun(SubmittedRun):

@@ -13,13 +13,13 @@ from kaggleops.backends.base import Backend
 from kaggleops.backends.code import address_of_known
 from kaggleops.backends.config import AnyConfig
 from kaggleops.backends.finding import backend_named
-from kaggleops.backends.remote_run import JOB_ENDED, RemoteRun
+from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 from kaggleops.git.commits import Commit
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
-from kaggleops.project.launch import SUBMITTED_TO
+from kaggleops.tags import JOB_ENDED, SUBMITTED_TO
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
 

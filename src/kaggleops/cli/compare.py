@@ -105,17 +105,18 @@ def _log_page(found: "Comparison", written: str, place: str) -> None:
     from mlflow import MlflowClient
 
     from kaggleops.bucket.location import tracking_uri
-    from kaggleops.project.description import NOTE_TAG, with_link
+    from kaggleops.project.description import with_link
     from kaggleops.project.views import artifact_page
+    from kaggleops.tags import NOTE
 
     newest = max(found.sides[-1].runs, key=lambda run: run.started_ms)
     # Folds are parts of a run that stands for all of them.
     run_id = newest.parent or newest.id
     client = MlflowClient(tracking_uri(place), tracking_uri(place))
     client.log_text(run_id, written, PAGE)
-    note = client.get_run(run_id).data.tags.get(NOTE_TAG, "")
+    note = client.get_run(run_id).data.tags.get(NOTE, "")
     link = artifact_page(newest.experiment_id, run_id, PAGE)
-    client.set_tag(run_id, NOTE_TAG, with_link(note, "comparison", link))
+    client.set_tag(run_id, NOTE, with_link(note, "comparison", link))
     err.print(f"Logged: {PAGE} of run {run_id}")
 
 

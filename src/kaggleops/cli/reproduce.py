@@ -22,6 +22,7 @@ from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_th
 from kaggleops.cli.submitting import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import printable
+from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
 
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
@@ -125,10 +126,10 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
     doing = f"making run {run.id} again"
     if not run.sha:
         raise UsageError(doing, "it carries no commit", "Only a run of a commit can be made again.")
-    if "uncommitted" in run.tags:
+    if UNCOMMITTED in run.tags:
         problem = "it ran uncommitted changes"
         raise UsageError(doing, problem, "Apply its artifact uncommitted.patch, commit, and run.")
-    entry_point = run.tags.get("mlflow.project.entryPoint", "main")
+    entry_point = run.tags.get(ENTRY_POINT, "main")
     what = Launch(
         tracking_uri=tracking_uri(place),
         overrides=Overrides(()),
@@ -148,8 +149,8 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
             run_id=run.id,
             status=run.status,
             commit=run.sha,
-            repository=run.tags.get("mlflow.source.git.repoURL", ""),
-            entry_point=run.tags.get("mlflow.project.entryPoint", ""),
+            repository=run.tags.get(REPOSITORY, ""),
+            entry_point=run.tags.get(ENTRY_POINT, ""),
             params=run.params,
             data=run.data,
             environment=environment(run),
@@ -160,8 +161,8 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
         ("Run", f"{run.id}  {run.name}"),
         ("Status", run.status),
         ("Commit", run.sha or "none: it was not run by kaggleops"),
-        ("", run.tags.get("mlflow.source.git.repoURL", "")),
-        ("Changes", "uncommitted.patch, among its artifacts" if "uncommitted" in run.tags else ""),
+        ("", run.tags.get(REPOSITORY, "")),
+        ("Changes", "uncommitted.patch, among its artifacts" if UNCOMMITTED in run.tags else ""),
         *((f"param {key}", value) for key, value in sorted(run.params.items())),
         *((f"data {key}", digest) for key, digest in sorted(run.data.items())),
         *sorted(environment(run).items()),

@@ -18,6 +18,7 @@ from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_opti
 from kaggleops.cli.output import err, out, print_error, print_json, print_whole
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import printable
+from kaggleops.tags import BACKEND, COMMIT, KEPT_UNTIL, PRICE, SHORT_COMMIT, SUBMITTED_TO
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
@@ -92,7 +93,7 @@ def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[s
     asked = [
         state
         for state in states
-        if _tag(state, "submitted_to") and (state.status in _OPEN or named or _is_kept(state))
+        if _tag(state, SUBMITTED_TO) and (state.status in _OPEN or named or _is_kept(state))
     ]
     if not asked:
         return {}
@@ -103,7 +104,6 @@ def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[s
 
 
 def _is_kept(state: "RunState") -> bool:
-    from kaggleops.backends.remote_run import KEPT_UNTIL
 
     return _number(state, KEPT_UNTIL) > time.time()
 
@@ -113,7 +113,7 @@ def _ask(uri: str, of: "RunState") -> _Platform:
     from kaggleops.backends.remote_run import RemoteRun
 
     try:
-        run = RemoteRun(backend_named(_tag(of, "submitted_to")), uri, of.entity.id.name)
+        run = RemoteRun(backend_named(_tag(of, SUBMITTED_TO)), uri, of.entity.id.name)
         state = run.state()
         if of.status not in _OPEN:
             # How it ended is known. What is still there costs money.
@@ -123,7 +123,7 @@ def _ask(uri: str, of: "RunState") -> _Platform:
         # One whose job ended without a word would stay as it is for ever.
         settled = run.settle(state) if state and state.ended else ""
     except KaggleOpsError as error:
-        told = of.status in _OPEN or _tag(of, "price_per_hour")
+        told = of.status in _OPEN or _tag(of, PRICE)
         return _Platform(f"unknown ({error.problem})" if told else "", "")
     if state is None:
         return _Platform("", "")
@@ -150,12 +150,12 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
         "name": meta.get("run_name"),
         "experiment_id": state.entity.id.experiment_id,
         "status": (platform and platform.status) or state.status,
-        "backend": _tag(state, "backend"),
+        "backend": _tag(state, BACKEND),
         "platform": platform.said if platform else "",
         "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
         "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
         "promised_seconds": state.entity.notes.promise,
-        "commit": _tag(state, "git_commit") or _tag(state, "mlflow.source.git.commit")[:10],
+        "commit": _tag(state, SHORT_COMMIT) or _tag(state, COMMIT)[:10],
         "price_per_hour": platform.price if platform else None,
         "units_per_hour": platform.units if platform else None,
         "cost_usd": _number(state, "cost_usd") or None,

@@ -11,6 +11,7 @@ import click
 from kaggleops.cli.options import NumberRange
 from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
 from kaggleops.errors import UsageError
+from kaggleops.tags import COMMIT, PRICE
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
@@ -119,7 +120,7 @@ def submit(
 
 def price_of(tags: Mapping[str, str]) -> float | None:
     """Return what a run's machine costs in US dollars an hour, None where nobody pays."""
-    return float(tags["price_per_hour"]) if tags.get("price_per_hour") else None
+    return float(tags[PRICE]) if tags.get(PRICE) else None
 
 
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
@@ -130,7 +131,7 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
             run_id=run.run_id,
             status=run.get_status(),
             backend=backend.name,
-            commit=tags.get("mlflow.source.git.commit"),
+            commit=tags.get(COMMIT),
             page=run.page,
             price_per_hour=price_of(tags),
             steps=backend.steps(tags),

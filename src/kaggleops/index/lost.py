@@ -15,9 +15,7 @@ from kaggleops.index.database import ENTITIES
 from kaggleops.index.preparing import Prepared
 from kaggleops.index.tables import RUNS, TAGS
 from kaggleops.mlruns.layout import parse_key
-
-LOST_TAG = "lost"
-"""A plain tag, so that the UI shows it and can filter by it."""
+from kaggleops.tags import LOST
 
 # Further apart than clocks are wrong: then what a run says of its own last beat is believed.
 _SURELY_LONG_AGO_MS = 2 * 86_400_000
@@ -49,7 +47,7 @@ def mark_lost(connection: sa.Connection, now_ms: int) -> int:
         if run is None:
             continue
         heard = datetime.fromtimestamp(heard_ms / 1000, UTC).isoformat(" ", "seconds")
-        mine = tags.c.run_uuid == run.name, tags.c.key == LOST_TAG
+        mine = tags.c.run_uuid == run.name, tags.c.key == LOST
         connection.execute(tags.delete().where(*mine))
         shown = connection.execute(
             runs.update()
@@ -58,7 +56,7 @@ def mark_lost(connection: sa.Connection, now_ms: int) -> int:
         )
         if shown.rowcount:
             text = f"last heard at {heard}"
-            connection.execute(tags.insert().values(run_uuid=run.name, key=LOST_TAG, value=text))
+            connection.execute(tags.insert().values(run_uuid=run.name, key=LOST, value=text))
         # Looked at again when it writes again.
         connection.execute(
             ENTITIES.update().where(ENTITIES.c.key == key).values(may_be_silent=None)

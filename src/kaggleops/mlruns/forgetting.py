@@ -19,9 +19,7 @@ from kaggleops.mlruns.liveness import run_state
 from kaggleops.mlruns.pulling import WORKERS, Progress
 from kaggleops.mlruns.rebasing import artifact_location, artifact_path
 from kaggleops.mlruns.store import EntityStore
-
-_USER = "mlflow.user"
-_SOURCE_RUN = "mlflow.sourceRun"
+from kaggleops.tags import SOURCE_RUN, USER
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def _run_named(store: EntityStore, run_id: str) -> Entity:
 
 def runs_of(store: EntityStore, user: str) -> list[Entity]:
     """Return all runs of a user, as MLflow calls them (the tag `mlflow.user`): reads every run."""
-    return [run for run in _all(store, Kind.RUN) if _text(run, f"tags/{_USER}") == user]
+    return [run for run in _all(store, Kind.RUN) if _text(run, f"tags/{USER}") == user]
 
 
 def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belongings:
@@ -94,7 +92,7 @@ def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belon
     traces = [
         each
         for each in _all(store, Kind.TRACE, homes)
-        if _text(each, f"request_metadata/{_SOURCE_RUN}") in ids
+        if _text(each, f"request_metadata/{SOURCE_RUN}") in ids
     ]
     others = [*models, *traces]
     owners = [*runs, *others]

@@ -19,7 +19,8 @@ from kaggleops.mlruns.checking import holds_points
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
 from kaggleops.mlruns.layout import MLRUNS, Kind
 from kaggleops.mlruns.rebasing import artifact_path
-from kaggleops.project.description import END, NOTE_TAG, Origins, commit_tags, with_note
+from kaggleops.project.description import END, Origins, commit_tags, with_note
+from kaggleops.tags import BRANCH, NOTE, SHORT_COMMIT
 
 _METRICS = "metrics/"
 _FIELDS = {Kind.RUN: (2, 3, 5), Kind.LOGGED_MODEL: (4, 6)}
@@ -55,13 +56,13 @@ def with_commit(run: Entity) -> Entity:
     # MLflow 0.x kept it in the run's own file.
     sha = tags.get(MLFLOW_GIT_COMMIT, "").strip() or str(run.meta.get("source_version") or "")
     new = commit_tags({**tags, MLFLOW_GIT_COMMIT: sha})
-    note = tags.get(NOTE_TAG, "")
-    if "git_commit" in new:
+    note = tags.get(NOTE, "")
+    if SHORT_COMMIT in new:
         new[MLFLOW_GIT_COMMIT] = sha
         if END not in note:
             origin = {**tags, **new}.get(MLFLOW_GIT_REPO_URL, "")
-            origins = Origins(sha, new.get("git_branch", ""), origin)
-            new[NOTE_TAG] = with_note(origins.describe(), note)
+            origins = Origins(sha, new.get(BRANCH, ""), origin)
+            new[NOTE] = with_note(origins.describe(), note)
     files = {f"tags/{tag}": value.encode() for tag, value in new.items()}
     return replace(run, files={**run.files, **files})
 

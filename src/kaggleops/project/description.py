@@ -19,9 +19,7 @@ from mlflow.utils.mlflow_tags import (
 from kaggleops.git.addresses import web_address, without_credentials
 from kaggleops.printable import as_code
 from kaggleops.redaction import redacted
-
-NOTE_TAG = "mlflow.note.content"
-"""MLflow's tag for a run's description."""
+from kaggleops.tags import BRANCH, SHORT_COMMIT
 
 _ADDRESS = ":/?#[]@!$&'*+,;=%~"
 
@@ -87,9 +85,9 @@ def commit_tags(tags: Mapping[str, str]) -> dict[str, str]:
         if redacted(address) != address:
             found[name] = without_credentials(address)
     if re.fullmatch(r"[0-9a-f]{7,64}", tags.get(MLFLOW_GIT_COMMIT, "")):
-        found["git_commit"] = tags.get("git_commit") or tags[MLFLOW_GIT_COMMIT][:10]
-        if branch := tags.get("git_branch") or tags.get(MLFLOW_GIT_BRANCH):
-            found["git_branch"] = branch
+        found[SHORT_COMMIT] = tags.get(SHORT_COMMIT) or tags[MLFLOW_GIT_COMMIT][:10]
+        if branch := tags.get(BRANCH) or tags.get(MLFLOW_GIT_BRANCH):
+            found[BRANCH] = branch
     return found
 
 

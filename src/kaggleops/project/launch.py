@@ -41,11 +41,8 @@ from kaggleops.project.config_keys import check_config_keys
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.presenting import present
 from kaggleops.resources.places import DATA_ROOT, data_root
+from kaggleops.tags import SUBMITTED_TO, UNCOMMITTED, of_commit, of_machine
 from kaggleops.tracking.session import session
-
-SUBMITTED_TO = "submitted_to"
-"""The tag of a run that was handed to a backend: the backend's name."""
-
 
 PATCH = "uncommitted.patch"
 """The artifact that holds what a run's code has besides its commit."""
@@ -150,7 +147,7 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
         _log_start(run, {**declared, **parameters})
         if patch:
             mlflow.MlflowClient().log_artifact(run.info.run_id, str(patch))
-            mlflow.MlflowClient().set_tag(run.info.run_id, "uncommitted", f"see {PATCH}")
+            mlflow.MlflowClient().set_tag(run.info.run_id, UNCOMMITTED, f"see {PATCH}")
         runner = session(bucket_uri(what.tracking_uri))
         present(run, commit, runner.working.store)
         # Before the code logs what it takes for its own: what it was started with comes first.
@@ -295,11 +292,10 @@ def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
         MLFLOW_PROJECT_ENTRY_POINT: entry_point,
         MLFLOW_PROJECT_BACKEND: "local",
         MLFLOW_GIT_COMMIT: commit.sha,
-        # MLflow's UI hides `mlflow.*` tags from its columns and from grouping.
-        "git_commit": commit.sha[:10],
+        **of_commit(commit.sha, commit.branch),
     }
     if commit.branch:
-        tags |= {MLFLOW_GIT_BRANCH: commit.branch, "git_branch": commit.branch}
+        tags[MLFLOW_GIT_BRANCH] = commit.branch
     if commit.origin:
         tags[MLFLOW_GIT_REPO_URL] = commit.origin
     return tags
@@ -308,7 +304,7 @@ def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
 def _log_start(run: Run, parameters: Mapping[str, object]) -> None:
     """Log what a run is started with and where; one that goes on keeps the parameters it has."""
     machine = detect()
-    tags = {"backend": machine.name, "accelerator": machine.accelerator or "none"}
+    tags = of_machine(machine.name, machine.accelerator)
     # As MLflow logs a project's parameters: those it was given, and the other defaults.
     new = {key: str(value) for key, value in parameters.items() if key not in run.data.params}
     mlflow.MlflowClient().log_batch(

@@ -11,7 +11,8 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import Commit
 from kaggleops.mlruns import EntityStore, Kind
 from kaggleops.project import views
-from kaggleops.project.description import END, NOTE_TAG, Origins
+from kaggleops.project.description import END, Origins
+from kaggleops.tags import NOTE
 
 NOTEBOOK = "KAGGLEOPS_NOTEBOOK_URL"
 """The environment variable in which whoever starts a notebook or a machine says where it is."""
@@ -32,7 +33,7 @@ def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") ->
         store: the bucket that it is in.
         notebook: the address of the notebook it is going to run in; this one's by default.
     """
-    if END in run.data.tags.get(NOTE_TAG, ""):
+    if END in run.data.tags.get(NOTE, ""):
         return
     client = mlflow.MlflowClient()
     experiment = client.get_experiment(run.info.experiment_id)
@@ -50,7 +51,7 @@ def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") ->
         notebook=notebook or os.environ.get(NOTEBOOK, ""),
         artifacts=run.info.artifact_uri,
     )
-    client.set_tag(run.info.run_id, NOTE_TAG, origins.describe())
+    client.set_tag(run.info.run_id, NOTE, origins.describe())
 
 
 def _previous(run: Run, store: EntityStore) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kaggleops.reports.history import HOUSEKEEPING, Run
 from kaggleops.reports.metrics import words
+from kaggleops.tags import ACCELERATOR, BACKEND
 
 _TIMES = {"time", "times", "runtime", "walltime", "duration", "latency", "elapsed", "throughput"}
 _TIMES |= {"timestamp", "second", "seconds", "sec", "secs", "flos"}  # samples_per_second
@@ -68,7 +69,7 @@ def environment(run: Run) -> dict[str, str]:
     return {
         key: value
         for key, value in run.tags.items()
-        if key in ("accelerator", "backend") or key.startswith("version.")
+        if key in (ACCELERATOR, BACKEND) or key.startswith("version.")
     }
 
 

@@ -13,8 +13,9 @@ from kaggleops.reports.metrics import higher_is_better
 from kaggleops.reports.selecting import Side
 from kaggleops.reports.statistics import Difference, Summary, bootstrap, difference, summarize
 from kaggleops.reports.trainings import newest_trainings, repetition, settings, some
+from kaggleops.tags import ACCELERATOR, BACKEND
 
-_ENVIRONMENT = ("accelerator", "backend")
+_ENVIRONMENT = (ACCELERATOR, BACKEND)
 _SYSTEM = "system/"
 
 Rows = Callable[[Run], Mapping[str, Mapping[str, float]] | None]

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from kaggleops.reports.metrics import as_logged
-
-COMMIT_TAG = "mlflow.source.git.commit"
-PARENT_TAG = "mlflow.parentRunId"
+from kaggleops.tags import BACKEND, BRANCH, COMMIT, PARENT
 
 REPEATED = ("fold", "seed")
 """The params that tell the repetitions of one training from each other."""
@@ -80,12 +78,12 @@ class Run:
     @property
     def sha(self) -> str:
         """Its commit's full hash, or ""."""
-        return self.tags.get(COMMIT_TAG, "")
+        return self.tags.get(COMMIT, "")
 
     @property
     def parent(self) -> str:
         """The id of the run that it is a part of, or ""."""
-        return self.tags.get(PARENT_TAG, "")
+        return self.tags.get(PARENT, "")
 
 
 @dataclass(frozen=True)
@@ -127,11 +125,11 @@ class History:
 
     def commits(self) -> dict[str, list[str]]:
         """Return the ids of the runs of each commit, the newest run first."""
-        return self._ids_by_tag(COMMIT_TAG)
+        return self._ids_by_tag(COMMIT)
 
     def children(self) -> dict[str, list[str]]:
         """Return the ids of the runs that are parts of others, by those."""
-        return self._ids_by_tag(PARENT_TAG)
+        return self._ids_by_tag(PARENT)
 
     def _ids_by_tag(self, key: str) -> dict[str, list[str]]:
         query = (
@@ -212,7 +210,7 @@ class History:
 
             started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
             runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
-            marks = ask(_TAGS, COMMIT_TAG, "backend", "git_branch")
+            marks = ask(_TAGS, COMMIT, BACKEND, BRANCH)
             repeated = ask(_PARAMS, *REPEATED)
             values = ask(_METRICS, metric, *SUBMITTED)
             # A text for each run rather than forty rows: the database is faster at that.
@@ -227,21 +225,21 @@ class History:
         return [
             Scored(
                 id=run_id,
-                sha=marks[run_id][COMMIT_TAG],
+                sha=marks[run_id][COMMIT],
                 value=as_logged(float(values[run_id][metric])),
                 started_ms=start or 0,
                 repetition=tuple(repeated[run_id].get(name, "") for name in REPEATED),
                 settings="\x1f".join(sorted(settings.get(run_id, "").split("\x1f"))),
-                backend=marks[run_id].get("backend", ""),
+                backend=marks[run_id].get(BACKEND, ""),
                 submitted={
                     name: float(values[run_id][name])
                     for name in SUBMITTED
                     if name in values[run_id]
                 },
-                branch=marks[run_id].get("git_branch", ""),
+                branch=marks[run_id].get(BRANCH, ""),
             )
             for run_id, start in runs
-            if COMMIT_TAG in marks[run_id]
+            if COMMIT in marks[run_id]
         ]
 
     def last_experiment(self) -> str | None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kaggleops.printable import printable
+from kaggleops.tags import BACKEND
 
 # What trainers log of themselves, step by step; it belongs into the UI.
 _BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
@@ -49,7 +50,7 @@ def table(runs: Sequence[Run], mark: str = "") -> str:
             printable(run.info.run_name),
             printable(tags.get(MLFLOW_GIT_COMMIT, "")[:10]),
             run.info.status,
-            printable(tags.get("backend", "")),
+            printable(tags.get(BACKEND, "")),
             *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names),
         )
     # Not rich's HTML: a log on Kaggle shows plain text alone.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kaggleops.errors import UsageError
+from kaggleops.tags import ENTRY_POINT, UNCOMMITTED
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History, Run
@@ -71,8 +72,8 @@ def finished_run(
         run
         for run in history.runs(history.commits().get(sha, []))
         if run.status == "FINISHED"
-        and run.tags.get("mlflow.project.entryPoint") == entry_point
-        and "uncommitted" not in run.tags
+        and run.tags.get(ENTRY_POINT) == entry_point
+        and UNCOMMITTED not in run.tags
         and all(run.params.get(name) == value for name, value in params.items())
     ]
     return next((run for run in found if metric in run.metrics), found[0] if found else None)

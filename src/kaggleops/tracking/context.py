@@ -26,20 +26,20 @@ class BucketContext(RunContextProvider):
     def tags(self) -> dict[str, str]:
         """Return what is known of the code and of the machine."""
         from kaggleops.platforms import detect
+        from kaggleops.tags import of_machine
 
         machine = detect()
-        tags = {"backend": machine.name, "accelerator": machine.accelerator or "none"}
-        return tags | _tags_of_commit()
+        return of_machine(machine.name, machine.accelerator) | _tags_of_commit()
 
 
 def _tags_of_commit() -> dict[str, str]:
     from kaggleops.errors import KaggleOpsError
     from kaggleops.git.commits import find_commit
+    from kaggleops.tags import of_commit
 
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     try:
         commit = find_commit(Path(main).parent if main else Path.cwd())
     except (KaggleOpsError, OSError):
         return {}  # no repository, or no git
-    tags = {"git_commit": commit.sha[:10]}
-    return tags | ({"git_branch": commit.branch} if commit.branch else {})
+    return of_commit(commit.sha, commit.branch)

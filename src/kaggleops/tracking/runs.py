@@ -38,8 +38,9 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.mlruns.merging import free_name, kept_beside, same_value
-from kaggleops.project.description import NOTE_TAG, commit_tags, with_note
+from kaggleops.project.description import commit_tags, with_note
 from kaggleops.resources.recording import run_opens
+from kaggleops.tags import NOTE
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
@@ -171,7 +172,7 @@ class RunStore(ExperimentStore):
             needed = self._with_home(new)
         self._session.run_begins(new)
         if not any((tag.key, tag.value) == (MLFLOW_SOURCE_TYPE, _PROJECT) for tag in tags):
-            self._session.claim(new)  # else its entry point's process
+            self._session.claim(new, self.update_run_info)  # else its entry point's process
         self._send_now(*needed)  # another process, a project's entry point say, may wait for it
         run_opens(created.info.run_id, self.log_inputs)
         return created
@@ -219,7 +220,7 @@ class RunStore(ExperimentStore):
             info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
         if run_status == RunStatus.RUNNING:
             self._session.run_begins(entity_id)
-            self._session.claim(entity_id)
+            self._session.claim(entity_id, self.update_run_info)
             run_opens(run_id, self.log_inputs)
         elif ends:
             self._session.run_ends(entity_id, for_all=for_all)
@@ -374,7 +375,7 @@ class RunStore(ExperimentStore):
         file = self._get_tag_path(run_info.experiment_id, run_info.run_id, tag.key)
         value = self._writeable_value(tag.value)
         check_text(value, "value")
-        if tag.key == NOTE_TAG and Path(file).exists():
+        if tag.key == NOTE and Path(file).exists():
             value = with_note(Path(file).read_text(), value)
         self._write_whole(run_info, file, value)
 

@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,9 @@ PATIENCE = 30.0
 """Seconds that one request is retried before it counts as failed; the next flush tries again."""
 
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
+
+UpdateRunInfo = Callable[[str, int, int | None, None], object]
+"""Sets a run's status and the time of its end, in ms; its name stays."""
 
 _sessions: dict[str, "Session"] = {}
 _sessions_lock = threading.Lock()
@@ -91,7 +94,7 @@ class Session:
         self._failed = False
         self._killed: set[str] = set()
         self._to_end: set[str] = set()
-        self._claimed: set[EntityId] = set()
+        self._claimed: dict[EntityId, UpdateRunInfo] = {}
 
     @property
     def working(self) -> WorkingCopy:
@@ -146,11 +149,16 @@ class Session:
             self._killed.discard(run.name)
             self.working.live.begin(run)
 
-    def claim(self, run: EntityId) -> None:
-        """Make it this process's to end, unless another one on this machine has it."""
+    def claim(self, run: EntityId, update: UpdateRunInfo) -> None:
+        """Make it this process's to end, unless another one on this machine has it.
+
+        Args:
+            run: which.
+            update: the store's method, for a run that another process began once more and ended.
+        """
         if not self.in_server:
             claims.claim(self.bucket_uri, run.name)
-            self._claimed.add(run)
+            self._claimed[run] = update
 
     def may_end(self, run: EntityId, status: int, end_time: int | None) -> bool:
         """Tell whether this process may end it: no other one on this machine is its owner."""
@@ -177,18 +185,16 @@ class Session:
 
     def _release(self, run: EntityId) -> None:
         claims.release(self.bucket_uri, run.name)
-        self._claimed.discard(run)
+        self._claimed.pop(run, None)
 
     def _heed_words(self, *, at_end: bool) -> None:
         """End the claimed runs that other processes ran and ended."""
-        from kaggleops.tracking.store import BucketTrackingStore
-
-        for run in list(self._claimed):
+        for run, update in list(self._claimed.items()):
             word = claims.word_left(self.bucket_uri, run.name)
             if word and (at_end or run.name not in _active_runs()):
                 self._release(run)
                 with suppress(Exception):  # it was deleted meanwhile, say
-                    BucketTrackingStore(self).update_run_info(run.name, *word, None)
+                    update(run.name, *word, None)
 
     def close_run(self, run: EntityId | None = None) -> None:
         """Tell who polls the bucket that a run, or all of them, will not change any more."""

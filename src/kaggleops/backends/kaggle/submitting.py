@@ -20,6 +20,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.project.launch import temporary_folder
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.manifest import MANIFEST, find_manifest
+from kaggleops.tags import RUN_NAME, SHORT_COMMIT
 
 FILE = "submission.csv"
 """The artifact, or the notebook's output file, that is submitted if none is named."""
@@ -133,7 +134,7 @@ class Submitter:
     @property
     def _message(self) -> str:
         tags = self._run.data.tags
-        return " ".join(filter(None, [tags.get("mlflow.runName"), tags.get("git_commit")]))
+        return " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
 
     def _known_competition(self) -> str:
         if known := self._run.data.tags.get(_COMPETITION):

@@ -17,7 +17,6 @@ from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Machines, Price, Reaped
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.remote_run import KEPT_UNTIL
 from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.answers import PREFIX, Pod
 from kaggleops.backends.runpod.client import (
@@ -34,7 +33,6 @@ from kaggleops.backends.runpod.pod import (
     LOG_IN,
     NAME,
     POD,
-    PRICE,
     pod_body,
 )
 from kaggleops.backends.runpod.reaping import reap
@@ -43,6 +41,7 @@ from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import READ
+from kaggleops.tags import KEPT_UNTIL, PRICE
 
 _log = logging.getLogger("kaggleops")
 

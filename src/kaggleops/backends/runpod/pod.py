@@ -23,9 +23,6 @@ NAME = "runpod_name"
 POD = "runpod_pod"
 """The tag of a run with the id of its pod; "" before anybody knows it."""
 
-PRICE = "price_per_hour"
-"""The tag of a run with what its machine costs in US dollars an hour."""
-
 LOG_IN = "runpod_log_in"
 """The tag of a run with the address of the bucket that its pod puts its log into."""
 

@@ -18,7 +18,6 @@ from click import echo
 from mlflow.entities import RunTag
 
 from kaggleops.backends.jobs import is_ended
-from kaggleops.backends.remote_run import JOB_ENDED
 from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.pod import LOG_IN, POD
 from kaggleops.bucket import open_bucket
@@ -27,6 +26,7 @@ from kaggleops.errors import explained
 from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
 from kaggleops.platforms.sign_in import sign_in
+from kaggleops.tags import JOB_ENDED
 from kaggleops.tracking.artifact_outbox import send_kept_artifacts
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
