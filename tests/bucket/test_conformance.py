@@ -17,6 +17,7 @@ from kaggleops.bucket import (
     Entry,
     InvalidKeyError,
     ObjectNotFoundError,
+    ObjectTooLargeError,
     open_bucket,
 )
 from tests.buckets import EVERY_DIALECT
@@ -67,6 +68,17 @@ def test_an_unchanged_object_is_not_read_again(bucket: Bucket) -> None:
     changed = bucket.read("k", unless=first)
     assert changed is not None
     assert (changed.data, changed.version) == (b"two", second)
+
+
+def test_what_is_too_large_is_not_read(bucket: Bucket) -> None:
+    version = bucket.write("k", b"0123456789", expected=ABSENT)
+    whole = bucket.read("k", at_most=10)
+    assert whole is not None
+    assert whole.data == b"0123456789"
+    with pytest.raises(ObjectTooLargeError, match=r"reading .*k: it has 10 bytes, and 9 are") as no:
+        bucket.read("k", at_most=9, unless=ABSENT)
+    assert no.value.version == version
+    assert bucket.read("k", at_most=9, unless=version) is None
 
 
 def test_the_version_of_another_kind_of_bucket_is_no_version(bucket: Bucket) -> None:

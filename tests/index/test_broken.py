@@ -1,5 +1,7 @@
 """Whatever is broken, in the bucket or in the database: it is named, and all the rest is served."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,41 @@ def test_what_is_broken_is_named_and_everything_else_is_served(world: World) -> 
     assert world.refresh().changed == 1
     assert world.index.problems() == {}
     assert world.query(f"SELECT value FROM tags WHERE run_uuid = '{RUN.name}'") == [("green",)]
+
+
+_LOOK = """
+import re, sys
+from pathlib import Path
+from kaggleops.bucket import open_bucket
+from kaggleops.mlruns import EntityStore, Poll
+
+for change in Poll(EntityStore(open_bucket(sys.argv[1])), packed=True).changed():
+    print(change.id.name, len(change.packed or b""), change.problem)
+    del change
+print(re.search(r"VmHWM:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def test_objects_of_any_size_fill_no_memory(tmp_path: Path, empty_index: Path) -> None:
+    world = World(open_bucket(str(tmp_path / "bucket")), tmp_path, empty_index)
+    world.put(HOME)
+    world.put(RUN, POINTS)
+    world.refresh()
+    huge = [RUN, *(run("7", f"{number:032x}") for number in range(3))]
+    for each in (*huge, *(run("7", f"{number:032x}") for number in range(9, 29))):
+        with (tmp_path / "bucket" / each.key).open("wb") as file:
+            file.truncate(50 << 30 if each in huge else 100 << 20)
+    world.put(OTHER, POINTS)
+    refreshed = world.refresh()
+    world.index.close()
+    assert refreshed.changed == 1
+    assert len(refreshed.problems) == 24
+    assert "it has 53,687,091,200 bytes, and 268,435,456 are the most" in refreshed.problems[RUN]
+    assert world.query("SELECT count(*) FROM runs") == [(2,)]  # the last good rows stay
+    command = [sys.executable, "-c", _LOOK, str(tmp_path / "bucket")]
+    *looked, peak = subprocess.run(command, capture_output=True, check=True).stdout.splitlines()
+    assert len(looked) == 26
+    assert int(peak) < 300 << 10  # KiB
 
 
 @pytest.mark.parametrize(

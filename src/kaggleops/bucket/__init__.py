@@ -2,6 +2,7 @@
 
 from kaggleops.bucket.base import (
     ABSENT,
+    AT_MOST,
     AccessDeniedError,
     Bucket,
     BucketError,
@@ -11,6 +12,7 @@ from kaggleops.bucket.base import (
     Entry,
     InvalidKeyError,
     ObjectNotFoundError,
+    ObjectTooLargeError,
     StoredObject,
     Version,
 )
@@ -18,6 +20,7 @@ from kaggleops.bucket.location import open_bucket
 
 __all__ = [
     "ABSENT",
+    "AT_MOST",
     "AccessDeniedError",
     "Bucket",
     "BucketError",
@@ -27,6 +30,7 @@ __all__ = [
     "Entry",
     "InvalidKeyError",
     "ObjectNotFoundError",
+    "ObjectTooLargeError",
     "StoredObject",
     "Version",
     "open_bucket",

@@ -1,6 +1,7 @@
 """The narrow interface to a bucket, and what it promises whatever the kind.
 
-1. An object is read whole, with its version; nobody ever sees half of one.
+1. An object is read whole, with its version; nobody ever sees half of one. One that is too large
+   for the memory is refused before its content comes.
 2. A write names the version it replaces (`ABSENT` to create) and fails with `ConflictError` if
    the object has changed meanwhile. So two writers can never overwrite each other unseen.
 3. A write whose answer was lost and that is sent again does not conflict with itself: where the
@@ -31,6 +32,10 @@ Version = str
 ABSENT: Version = "0"
 """The version of an object that does not exist (as GCS has it: ifGenerationMatch=0)."""
 
+AT_MOST = 256 << 20
+"""How many bytes of an object are read into memory: whoever can write to a bucket can make one of
+terabytes."""
+
 
 class BucketError(KaggleOpsError):
     """Anything that went wrong between us and a bucket."""
@@ -56,6 +61,21 @@ class BucketUnavailableError(BucketError):
 
 class ObjectNotFoundError(BucketError):
     """No object has that key."""
+
+
+class ObjectTooLargeError(BucketError):
+    """The object has more bytes than are wanted in memory; none of them has come.
+
+    Args:
+        doing: as for `KaggleOpsError`.
+        size: how many it has.
+        at_most: how many are wanted.
+        version: the object's.
+    """
+
+    def __init__(self, doing: str, size: int, at_most: int, version: Version) -> None:
+        super().__init__(doing, f"it has {size:,} bytes, and {at_most:,} are the most for it")
+        self.version = version
 
 
 class ConflictError(BucketError):
@@ -113,14 +133,22 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+    def read(
+        self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
+    ) -> StoredObject | None:
         """Return the object, or None if it is still at version `unless` (a cheap request).
 
         `unless=ABSENT` asks for the object if there is one by now, and gets None as long as there
         is none.
 
+        Args:
+            key: which.
+            unless: the version that is known already.
+            at_most: how many bytes it may have.
+
         Raises:
             ObjectNotFoundError: no object has that key.
+            ObjectTooLargeError: it has more bytes than that.
         """
 
     @abstractmethod

@@ -31,6 +31,7 @@ from typing import BinaryIO
 
 from kaggleops.bucket.base import (
     ABSENT,
+    AT_MOST,
     AccessDeniedError,
     Bucket,
     BucketError,
@@ -39,6 +40,7 @@ from kaggleops.bucket.base import (
     ConflictError,
     Entry,
     ObjectNotFoundError,
+    ObjectTooLargeError,
     StoredObject,
     Version,
 )
@@ -64,7 +66,9 @@ class DirectoryBucket(Bucket):
                 self._root.mkdir(parents=True, exist_ok=True)
             self._require_root(doing)
 
-    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+    def read(
+        self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
+    ) -> StoredObject | None:
         """Read without a lock; a folder is no object."""
         doing = f"reading {self.object_uri(key)}"
         path = self._path(key, doing)
@@ -76,8 +80,13 @@ class DirectoryBucket(Bucket):
                     return None
                 raise ObjectNotFoundError(doing, "there is no such object")
             with file:
-                version = _version(os.fstat(file.fileno()))
-                return None if version == unless else StoredObject(key, version, file.read())
+                found = os.fstat(file.fileno())
+                version, size = _version(found), found.st_size
+                if version == unless:
+                    return None
+                if size > at_most:
+                    raise ObjectTooLargeError(doing, size, at_most, version)
+                return StoredObject(key, version, file.read(size))
 
     def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
         """Copy without a lock; a file that is overwritten in place meanwhile is copied again."""

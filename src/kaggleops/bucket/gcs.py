@@ -4,8 +4,8 @@ How it keeps the promises of base.py:
 
 - A version is an object's generation. A write is one upload with `ifGenerationMatch`, a read one
   download whose answer carries the generation along with the content.
-- Every attempt at a read starts afresh. The client would go on where it broke off, and then
-  checks no checksum, and asks for a generation that may be gone. A fetch goes on, and checks.
+- Every attempt at a read starts afresh; a fetch goes on where it broke off. Both check the whole
+  content's checksum, which the client does not once it has gone on.
 - An upload names its MD5, so that Cloud Storage refuses what was damaged on the way. (The client's
   own check comes after the fact and deletes the object, even if that is another's by then.)
 - A 412 is a conflict only if the object's size and MD5 are not those of what was to be written,
@@ -14,6 +14,8 @@ How it keeps the promises of base.py:
 
 import base64
 import hashlib
+import io
+import math
 import mimetypes
 import os
 import re
@@ -26,12 +28,14 @@ from google.auth.exceptions import GoogleAuthError
 
 from kaggleops.bucket.base import (
     ABSENT,
+    AT_MOST,
     Bucket,
     BucketNotFoundError,
     BucketUnavailableError,
     ConflictError,
     Entry,
     ObjectNotFoundError,
+    ObjectTooLargeError,
     StoredObject,
     Version,
 )
@@ -70,19 +74,18 @@ class GcsBucket(Bucket):
         self._clients: dict[int, Any] = {}
         self.uri = self.artifact_uri = f"gs://{name}/{prefix}" if prefix else f"gs://{name}"
 
-    def read(self, key: str, *, unless: Version | None = None) -> StoredObject | None:
+    def read(
+        self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
+    ) -> StoredObject | None:
         """Ask once, class B, also where nothing has changed."""
         doing = f"reading {self.object_uri(key)}"
         check_key(key, doing)
 
         def attempt() -> StoredObject:
-            blob = self._blob(key)
-            data = blob.download_as_bytes(
-                if_generation_not_match=generation_of(unless),
-                timeout=self._timeout,
-                retry=None,
-            )
-            return StoredObject(key, str(blob.generation), data)
+            content = io.BytesIO()
+            fetching = _Fetching(content, unless=unless, at_most=at_most, doing=doing)
+            fetching.go_on(self._client(), self._name, self._root + key, self._timeout)
+            return StoredObject(key, fetching.version, content.getvalue())
 
         try:
             return self._do(self._patience(attempt), doing)
@@ -99,7 +102,7 @@ class GcsBucket(Bucket):
         doing = f"fetching {self.object_uri(key)}"
         check_key(key, doing)
         with made(into) as part:
-            fetching = _Fetching(part, listed)
+            fetching = _Fetching(part, listed, doing=doing)
 
             def attempt() -> Version:
                 fetching.go_on(self._client(), self._name, self._root + key, self._timeout)
@@ -321,11 +324,25 @@ class _Fetching:
     Args:
         part: the file, empty.
         listed: the object as a listing has shown it.
+        unless: the version that is known already.
+        at_most: how many bytes it may have.
+        doing: what is being done, for the error.
     """
 
-    def __init__(self, part: BinaryIO, listed: Entry | None) -> None:
+    def __init__(
+        self,
+        part: BinaryIO,
+        listed: Entry | None = None,
+        *,
+        unless: Version | None = None,
+        at_most: float = math.inf,
+        doing: str,
+    ) -> None:
         self._part = part
         self._listed = listed
+        self._unless = unless
+        self._at_most = at_most
+        self._doing = doing
         self._headers: Mapping[str, str] = {}
         """Of the first answer: they tell of the whole object."""
 
@@ -344,6 +361,7 @@ class _Fetching:
                     *(client, bucket, name, self._part),
                     timeout=timeout,
                     generation=int(self.version) if at else None,
+                    unless=generation_of(self._unless),
                     span=(at, None) if at else None,
                     begun=self._begun,
                 )
@@ -360,6 +378,10 @@ class _Fetching:
 
     def _begun(self, headers: Mapping[str, str]) -> None:
         if not self._headers:
+            size = int(headers.get("X-Goog-Stored-Content-Length", 0))
+            if size > self._at_most:
+                version = headers["X-Goog-Generation"]
+                raise ObjectTooLargeError(self._doing, size, int(self._at_most), version)
             self._headers = headers
 
     def _right(self) -> set[str]:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -48,6 +49,7 @@ def download(
     *,
     timeout: tuple[float, float],
     generation: int | None = None,
+    unless: int | None = None,
     span: tuple[int, int | None] | None = None,
     begun: Callable[[Mapping[str, str]], object] = lambda headers: None,
 ) -> None:
@@ -60,11 +62,13 @@ def download(
         into: where to; what came before an error stays in it.
         timeout: seconds to connect, and between two bytes.
         generation: which; None for the live one.
+        unless: the generation that is not to be sent.
         span: the first byte and the last, None for all that follow.
         begun: called with the answer's headers before anything is written.
 
     Raises:
-        google.api_core.exceptions.GoogleAPICallError: Cloud Storage refuses.
+        google.api_core.exceptions.GoogleAPICallError: Cloud Storage refuses, or (NotModified) has
+            nothing else than that generation.
     """
     from google.api_core.exceptions import from_http_response
 
@@ -73,15 +77,16 @@ def download(
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1]}"
+    params = {"alt": "media", "generation": generation, "ifGenerationNotMatch": unless}
     # Not by `download_to_file`: it reads pieces of 8 kB, and takes three times as long.
     with client._http.get(
         f"{client.api_endpoint}/download/storage/v1/b/{bucket}/o/{quote(name, safe='')}",
-        params={"alt": "media"} | ({"generation": generation} if generation else {}),
+        params={key: value for key, value in params.items() if value is not None},
         headers=headers,
         stream=True,
         timeout=timeout,
     ) as answer:
-        if not answer.ok:
+        if not answer.ok or answer.status_code == HTTPStatus.NOT_MODIFIED:
             raise from_http_response(answer)
         if span is not None and answer.status_code != 206:
             raise ForeignAnswerError("a whole for a part", response=answer)

@@ -55,14 +55,12 @@ def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> C
     try:
         return fetch(url, version, folder / "clone")
     except UsageError:
-        stored = None
+        file = folder / f"{version}{_SUFFIX}"
         if _SHA.fullmatch(version):
             with suppress(ObjectNotFoundError):
-                stored = bucket.read(key_of(version))
-        if stored is None:
+                bucket.fetch(key_of(version), file)
+        if not file.exists():
             raise
-    file = folder / f"{version}{_SUFFIX}"
-    file.write_bytes(stored.data)
     return fetch_bundle(file, url, folder / "unbundled", version)
 
 

@@ -48,6 +48,7 @@ Batch = Sequence[Change | Prepared]
 _BATCH = 100  # entities in a transaction
 _BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
 _AHEAD = 2  # batches that are made ready while one is written
+_LARGE_BYTES = 16 << 20  # of the archives of a batch that waits for none beside it
 _WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
 
 
@@ -194,7 +195,9 @@ class Index:
                     ahead.append(helper.prepare(batch).result)
                 else:
                     ahead.append(partial(list, map(self._unpacked, batch)))
-                if len(ahead) > _AHEAD:
+                large = sum(len(change.packed or b"") for change in batch) > _LARGE_BYTES
+                del batch
+                while len(ahead) > (0 if large else _AHEAD):
                     yield ahead.popleft()()
             while ahead:
                 yield ahead.popleft()()
@@ -280,6 +283,7 @@ def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
             batch, size = [], 0
         batch.append(change)
         size += len(change.packed or b"")
+        del change  # which may be large, while the next one is fetched
         if len(batch) >= _BATCH or size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0

@@ -30,7 +30,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 
-from kaggleops.bucket import ABSENT, Bucket, ConflictError, ObjectNotFoundError, Version
+from kaggleops.bucket import (
+    ABSENT,
+    Bucket,
+    ConflictError,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    Version,
+)
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind
 
@@ -43,7 +50,7 @@ _SHORT = 600.0
 _LONGEST = 7 * 24 * 3600.0
 _LAST = 2**53  # of the announcements: what every JSON and every database can count to
 _MOST = 10 * CAPACITY  # announcements: each costs its readers a request
-_MAX_BYTES = 8 << 20
+MAX_BYTES = 8 << 20
 _MAX_KEY = 1024  # characters
 _MAX_ID = 255
 _ATTEMPTS = 30
@@ -127,8 +134,6 @@ class Log:
             BrokenLogError: it is damaged, or of a format that is not known here.
         """
         try:
-            if len(data) > _MAX_BYTES:
-                raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
             content = json.loads(data)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
@@ -264,9 +269,12 @@ class ChangeLog:
 
     def _look(self) -> None:
         try:
-            found = self._bucket.read(LOG_KEY, unless=self._version)
+            found = self._bucket.read(LOG_KEY, unless=self._version, at_most=MAX_BYTES)
         except ObjectNotFoundError:
             self._log, self._version = None, ABSENT
+            return
+        except ObjectTooLargeError as error:
+            self._log, self._version = None, error.version
             return
         if found is not None:
             self._log, self._version = None, found.version

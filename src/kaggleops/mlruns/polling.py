@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kaggleops.bucket import ABSENT, ObjectNotFoundError, Version
-from kaggleops.mlruns.changes import LOG_KEY, Announcement, BrokenLogError, Log
+from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
+from kaggleops.mlruns.changes import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
+_AT_ONCE = 4 << 20
+"""Bytes: what is larger is read one after the other, so that a few do not fill the memory."""
 
 _ORDER = (
     Kind.EXPERIMENT,
@@ -188,10 +190,12 @@ class Poll:
     def _read_log(self) -> None:
         log: Log | None = None
         try:
-            found = self._store.bucket.read(LOG_KEY, unless=self._log_version)
+            found = self._store.bucket.read(LOG_KEY, unless=self._log_version, at_most=MAX_BYTES)
         except ObjectNotFoundError:
             # Without a log nothing was announced, so nothing was written, since it was missing.
             version, self.problem = ABSENT, ""
+        except ObjectTooLargeError as error:
+            version, self.problem = error.version, f"{error} It is passed over."
         else:
             if found is None:
                 return
@@ -247,6 +251,7 @@ class Poll:
         with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:
             upcoming = iter(due)
             begun: deque[tuple[EntityId, Future[Change | None]]] = deque()
+            change: Change | None
             while True:
                 # Few enough at once that what waits to be asked for takes little memory.
                 for entity_id in itertools.islice(upcoming, 2 * _WORKERS - len(begun)):
@@ -254,17 +259,29 @@ class Poll:
                 if not begun:
                     return
                 entity_id, future = begun.popleft()
-                change = future.result()
+                try:
+                    change = future.result()
+                except ObjectTooLargeError:
+                    change = self._look_at_large(entity_id)
+                del future
                 if change is not None:
                     yield change
                     self._remember(change)
+                del change
                 self._due.discard(entity_id)
                 self._again.discard(entity_id)
 
-    def _look(self, entity_id: EntityId) -> Change | None:
+    def _look_at_large(self, entity_id: EntityId) -> Change | None:
+        try:
+            return self._look(entity_id, AT_MOST)
+        except ObjectTooLargeError as error:
+            problem = BrokenEntityError(error.doing, error.problem)
+            return Change(entity_id, error.version, problem=problem)
+
+    def _look(self, entity_id: EntityId, at_most: int = _AT_ONCE) -> Change | None:
         known = self._versions.get(entity_id, ABSENT) if entity_id not in self._again else None
         try:
-            found = self._store.bucket.read(entity_id.key, unless=known)
+            found = self._store.bucket.read(entity_id.key, unless=known, at_most=at_most)
         except ObjectNotFoundError:
             return Change(entity_id, ABSENT)
         if found is None:

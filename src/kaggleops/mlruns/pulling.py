@@ -166,7 +166,7 @@ class _Mirror:
         return known[1] if known and self._target.bucket.stat(key) else ABSENT
 
     def _fetch_entity(self, entity_id: EntityId) -> Version:
-        found = self._source.bucket.read(entity_id.key)
+        found = self._source.read_packed(entity_id)
         assert found is not None  # noqa: S101 - it was read unconditionally
         entity = self._source.unpack(entity_id, found.data)
         try:

@@ -9,10 +9,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, ObjectNotFoundError, Version
+from kaggleops.bucket import (
+    ABSENT,
+    Bucket,
+    ConflictError,
+    Entry,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    StoredObject,
+    Version,
+)
 from kaggleops.mlruns.archive import pack, unpack
 from kaggleops.mlruns.changes import ChangeLog
-from kaggleops.mlruns.entity import Entity
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.layout import (
     ARTIFACTS,
     EntityId,
@@ -55,6 +64,8 @@ class EntityStore:
         self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
         self.on_write: Callable[[EntityId], object] = lambda _: None
         """Called with whatever is about to be written or deleted."""
+        self.before_write: Callable[[Entity], object] = lambda _: None
+        """Called with an entity before it is written; what it raises keeps the entity out."""
 
     def check(self) -> None:
         """Make sure that the bucket is there and can be read: one request.
@@ -71,10 +82,24 @@ class EntityStore:
             ObjectNotFoundError: the bucket has no such entity.
             BrokenEntityError: its object is not a readable archive.
         """
-        found = self.bucket.read(entity_id.key, unless=unless)
+        found = self.read_packed(entity_id, unless=unless)
         if found is None:
             return None
         return Stored(self.unpack(entity_id, found.data), found.version)
+
+    def read_packed(
+        self, entity_id: EntityId, *, unless: Version | None = None
+    ) -> StoredObject | None:
+        """Return the entity's object as it is, or None if it is still at version `unless`.
+
+        Raises:
+            ObjectNotFoundError: the bucket has no such entity.
+            BrokenEntityError: its object is too large to be one.
+        """
+        try:
+            return self.bucket.read(entity_id.key, unless=unless)
+        except ObjectTooLargeError as error:
+            raise BrokenEntityError(error.doing, error.problem) from error
 
     def write(self, entity: Entity, *, expected: Version) -> Version:
         """Write the entity if its object is still at version `expected`.
