@@ -27,7 +27,7 @@ def main() -> None:
     from kaggleops.index import Index
     from kaggleops.mlruns import ChangeLog, Entity, EntityStore, experiment, run
     from kaggleops.mlruns.entity import dump_yaml
-    from kaggleops.mlruns.pulling import unpack_into
+    from kaggleops.mlruns.export import export
 
     with scratch() as folder, cloud_storage():
         bucket = open_bucket(f"gs://{BUCKET}/ours")
@@ -45,7 +45,7 @@ def main() -> None:
         entities = [home, *(Entity(each, files_of(each.name)) for each in ids)]
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda each: store.write(each, expected=ABSENT), entities))
-        unpack_into(store, folder / "mlruns", artifacts=False)
+        export(store, folder / "mlruns", artifacts=False)
 
         Index(f"sqlite:///{folder}/first.db", store).close()  # what both import, is imported
         with redirect_stdout(io.StringIO()):

@@ -2,7 +2,7 @@
 
 Ours: one object a run, with 16 threads. The peer: one object a file, with 16 workers of the
 transfer manager of Google's own client, as the best of the notebooks do that carry `mlruns` to a
-bucket. An index takes the runs' content from memory; `kaggleops pull --unpack` makes files of it.
+bucket. An index takes the runs' content from memory; `kaggleops export` makes files of it.
 """
 
 import time
@@ -80,7 +80,7 @@ def measured(server: CloudStorage) -> Iterator[Took]:
 def through_entities(server: CloudStorage, folder: Path) -> list[Took]:
     from kaggleops.bucket import open_bucket
     from kaggleops.mlruns import Entity, EntityStore, Poll, run
-    from kaggleops.mlruns.pulling import unpack_into
+    from kaggleops.mlruns.export import export
 
     store = EntityStore(open_bucket(f"gs://{BUCKET}/ours"))
     entities = []
@@ -94,8 +94,8 @@ def through_entities(server: CloudStorage, folder: Path) -> list[Took]:
         found = [change.entity for change in Poll(store).changed()]
     assert all(entity is not None and len(entity.files) == FILES for entity in found)
     with measured(server) as onto_disk:
-        pulled = unpack_into(store, folder / "mlruns", artifacts=False)
-    assert pulled.fetched == len(found) == RUNS
+        exported = export(store, folder / "mlruns", artifacts=False)
+    assert exported.entities == len(found) == RUNS
     return [up, into_memory, onto_disk]
 
 

@@ -48,7 +48,10 @@ class Made:
         return tuple(took[what])
 
     def unpack(self) -> tuple[float, float]:
-        return self.seconds("unpacked", lambda: kaggleops("pull", "--unpack", self.unpacked, self))
+        return self.seconds(
+            "unpacked",
+            lambda: run("-m", "kaggleops", "export", "--bucket", self.bucket, self.unpacked),
+        )
 
     def migrate(self) -> tuple[float, float]:
         self.unpack()
@@ -70,10 +73,6 @@ from kaggleops.index import Index
 from kaggleops.mlruns import EntityStore
 Index(sys.argv[2], EntityStore(open_bucket(sys.argv[1]))).refresh()
 """
-
-
-def kaggleops(command: str, option: str, value: Path, made: Made) -> None:
-    run("-m", "kaggleops", command, "--bucket", made.bucket, option, value)
 
 
 def run(*arguments: object) -> None:

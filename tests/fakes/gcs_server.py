@@ -159,10 +159,6 @@ class GcsServer:
 
     # Misbehaviour
 
-    def rewrite_slowly(self) -> None:
-        """Let each rewrite take a second request, as those of large objects between regions do."""
-        self._store.slow_rewrites = True
-
     def fail(
         self,
         kind: int | str = 503,

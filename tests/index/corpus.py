@@ -9,7 +9,7 @@ from mlflow.store.fs2db import migrate
 from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.mlruns import EntityStore
-from kaggleops.mlruns.pulling import unpack_into
+from kaggleops.mlruns.export import export
 from tests.mlruns.corpus import bring, make_mlruns
 
 Row = tuple[tuple[str, Any], ...]
@@ -64,7 +64,7 @@ def fill(store: EntityStore, folder: Path) -> None:
 
 def migrated(store: EntityStore, folder: Path) -> str:
     """Return the URL of what `mlflow migrate-filestore` makes of a bucket, unpacked."""
-    unpack_into(store, folder / "unpacked", artifacts=False)
+    export(store, folder / "unpacked", artifacts=False)
     for file in (folder / "unpacked").glob("**/metrics/**/*"):
         if file.is_file():  # it fails on a point that was logged twice
             lines = file.read_text().splitlines(keepends=True)

@@ -143,25 +143,6 @@ def test_a_lost_log_loses_nothing(bucket: Bucket, damage: bytes | None) -> None:
     assert not poll.changed().listed
 
 
-@pytest.mark.parametrize("had_a_log", [True, False])
-def test_a_log_that_was_begun_anew_means_one_listing(bucket: Bucket, had_a_log: bool) -> None:
-    """What many changes at once are announced by: it must work on a bucket without a log too."""
-    log, poll = ChangeLog(bucket), Poll(EntityStore(bucket))
-    if had_a_log:
-        log.announce(RUNS[:1])
-    versions(poll)
-    imported = {each: write(bucket, each, b"x") for each in RUNS[1:5]}
-
-    ChangeLog(bucket).begin_anew()
-
-    changes = poll.changed()
-    assert changes.listed
-    assert {each.id: each.version for each in changes} == imported
-    assert not poll.changed().listed
-    # What others have announced is announced still.
-    assert poll.changed().due == int(had_a_log)
-
-
 texts = st.sampled_from(["", "a", "1", "-1", "nan", "é"])
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,

@@ -15,7 +15,7 @@ from mlflow.store.tracking.file_store import FileStore
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.mlruns import EntityStore, experiment, run
-from kaggleops.mlruns.pulling import unpack_into
+from kaggleops.mlruns.export import export
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import close_all
 from kaggleops.tracking.store import BucketTrackingStore
@@ -65,7 +65,7 @@ def test_what_the_source_has_more_of_is_brought_in_its_own_order(
 
     result = bring(store, mlruns)
     assert (result.new, result.artifacts, result.problems) == ([run(home, added)], 1, [])
-    unpack_into(store, tmp_path / "out", artifacts=False)
+    export(store, tmp_path / "out", artifacts=False)
     old_root, new_root = mlruns.as_uri().encode(), store.artifact_root.encode()
     expected = {
         path: data and data.replace(old_root, new_root)
@@ -126,10 +126,10 @@ def test_a_bucket_laid_out_one_object_per_file(
     store = EntityStore(open_bucket("gs://ours"))
     first = bring(store, "gs://recipe/mlruns")
     assert (len(first.new), first.problems) == (16, [])
-    unpack_into(store, tmp_path / "a", artifacts=True)
+    export(store, tmp_path / "a", artifacts=True)
     straight = EntityStore(DirectoryBucket(tmp_path / "straight"))
     bring(straight, mlruns)
-    unpack_into(straight, tmp_path / "b", artifacts=True)
+    export(straight, tmp_path / "b", artifacts=True)
     got, expected = plain_tree(tmp_path / "a"), plain_tree(tmp_path / "b")
     other = {path for path in got.keys() ^ expected.keys() if not path.endswith("/tags")}
     assert other == set()  # an experiment's or a version's empty tags/ is nothing MLflow needs

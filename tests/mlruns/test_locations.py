@@ -10,7 +10,6 @@ from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.bucket import ABSENT, open_bucket
-from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
 from kaggleops.mlruns.importing import import_into
@@ -228,26 +227,6 @@ def test_no_file_of_this_machine_is_taken_for_an_artifact(
     assert b"secret" not in store.bucket.read(run(home, linked).key).data
     place = f"artifacts/{home}/{linked}/artifacts"
     assert store.bucket.read(f"{place}/best.txt").data == b"last"
-
-
-def test_a_bucket_copied_to_another_name(
-    store: EntityStore, mlruns: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    bring(store, mlruns)
-    if isinstance(store.bucket, DirectoryBucket):
-        shutil.copytree(tmp_path / "a bucket", tmp_path / "renamed")
-        copy = open_bucket(str(tmp_path / "renamed"))
-        shutil.rmtree(tmp_path / "a bucket")
-    else:
-        server: GcsServer = request.getfixturevalue("gcs_server")
-        server.create_bucket("renamed")
-        for key, found in server.objects("our-bucket").items():
-            server.put("renamed", key.removeprefix("some/prefix/"), found.data)
-        server.delete_bucket("our-bucket")
-        copy = open_bucket("gs://renamed")
-    got = artifacts_through_mlflow(f"{copy.uri}/mlruns", tmp_path / "got")
-    assert {each.kind for each in got} == set(WITH_ARTIFACTS)
-    assert got == {entity_id: content_of(entity_id) for entity_id in got}
 
 
 def test_artifacts_of_a_tracking_server_are_found_beside_its_mlruns(

@@ -90,7 +90,7 @@ def test_no_command_prints_anything_that_a_terminal_obeys(lab: HostileLab, tmp_p
         ("submit", lab.run_id),
         ("forget", lab.run_id),
         ("forget", "--user", HOSTILE),
-        ("pull", tmp_path / "pulled"),
+        ("export", tmp_path / "exported"),
         ("push",),
         ("run", "--version", lab.hostile, HOSTILE),
         ("run", "--version", BRANCH, "no=such"),

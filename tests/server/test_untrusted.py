@@ -197,9 +197,7 @@ def test_no_command_fails_over_it_or_learns_what_lies_beside_the_bucket(
         ("compare", HEALTHY.name, located[0]),
         ("cost",),
         ("reproduce", HEALTHY.name),
-        ("pull", tmp_path / "mirror", "--artifacts"),
-        ("pull", tmp_path / "unpacked", "--unpack", "--artifacts"),
-        ("copy", tmp_path / "copy"),
+        ("export", tmp_path / "unpacked", "--artifacts"),
         *(("logs", name) for name in located[:2]),
         *(("download", name, tmp_path / name) for name in (HEALTHY.name, *located)),
         ("forget", *located[:5], "--yes"),
@@ -217,7 +215,7 @@ def test_no_command_fails_over_it_or_learns_what_lies_beside_the_bucket(
     )
     assert imported.code in (0, 1), imported.errors
     assert SECRET not in imported.output + imported.errors
-    for folder in ("mirror/artifacts", "unpacked", "copy/artifacts", "again/artifacts"):
+    for folder in ("unpacked", "again/artifacts"):
         hello = tmp_path / folder / f"7/{HEALTHY.name}/artifacts/hello.txt"
         assert hello.read_text() == "hello"
     written = (each for each in tmp_path.rglob("*") if each.is_file())

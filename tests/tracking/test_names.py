@@ -1,6 +1,7 @@
 """What can be logged can be read everywhere: a name is refused at the call, or all know it."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from kaggleops.bucket import open_bucket
 from kaggleops.index import Index
 from kaggleops.mlruns import EntityStore, run
-from kaggleops.mlruns.pulling import mirror, unpack_into
+from kaggleops.mlruns.export import export
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.registry import BucketRegistryStore
@@ -69,15 +70,14 @@ def elsewhere(name: str, names: set[str]) -> bool:
     return name in names or f"{name}.self" in names
 
 
-def read_everywhere(uri: str, folder: Path) -> None:
+def read_everywhere(uri: str, folder: Path, empty_index: Path) -> None:
     """Read all of a bucket in every way that there is; nothing is passed over."""
     folder.mkdir()
     source = EntityStore(open_bucket(uri))
-    pulled = mirror(source, folder / "mirror", artifacts=True)
-    assert pulled.problems == []
-    assert pulled.entities
-    assert unpack_into(source, folder / "plain", artifacts=False).problems == []
-    index = Index(f"sqlite:///{folder}/index.db", source)
+    exported = export(source, folder / "plain", artifacts=True)
+    assert exported.problems == []
+    assert exported.entities
+    index = Index(f"sqlite:///{shutil.copyfile(empty_index, folder / 'index.db')}", source)
     assert index.refresh().problems == {}
     index.close()
 
@@ -89,12 +89,12 @@ def names_in_run(store: BucketTrackingStore, run_id: str) -> dict[str, set[str]]
 
 @settings(max_examples=40)
 @given(st.lists(NAMES, min_size=1, max_size=6))
-def test_any_name(names: list[str]) -> None:
+def test_any_name(empty_index: Path, names: list[str]) -> None:
     with TemporaryDirectory() as folder:
-        _any_name(names, Path(folder))
+        _any_name(names, Path(folder), empty_index)
 
 
-def _any_name(names: list[str], folder: Path) -> None:
+def _any_name(names: list[str], folder: Path, empty_index: Path) -> None:
     store = BucketTrackingStore(f"bucket+file://{folder}/bucket/mlruns")
     run_id = store.create_run("0", "ada", 0, [], None).info.run_id
     logs: dict[str, Callable[[str], object]] = {
@@ -108,10 +108,12 @@ def _any_name(names: list[str], folder: Path) -> None:
     found = names_in_run(BucketTrackingStore(f"bucket+file://{folder}/bucket/mlruns"), run_id)
     for kind, of_kind in taken.items():
         assert all(elsewhere(name, found[kind]) for name in of_kind)
-    read_everywhere(f"bucket+file://{folder}/bucket", folder / "out")
+    read_everywhere(f"bucket+file://{folder}/bucket", folder / "out", empty_index)
 
 
-def test_tricky_names_of_everything(machines: Machines, tracking_uri: str, tmp_path: Path) -> None:
+def test_tricky_names_of_everything(
+    machines: Machines, tracking_uri: str, tmp_path: Path, empty_index: Path
+) -> None:
     store = machines()
     registry = BucketRegistryStore(store._session)
     home = store.create_experiment("e")
@@ -189,7 +191,7 @@ def test_tricky_names_of_everything(machines: Machines, tracking_uri: str, tmp_p
                     raise AssertionError(f"{kind} {name!r}") from error
     store.flush()
     bucket = tracking_uri.removesuffix("/mlruns")
-    read_everywhere(bucket, tmp_path / "out")
+    read_everywhere(bucket, tmp_path / "out", empty_index)
     fresh = machines()
     assert fresh.get_run(run_id).data.metrics
     assert fresh.get_experiment(home).tags
@@ -197,7 +199,11 @@ def test_tricky_names_of_everything(machines: Machines, tracking_uri: str, tmp_p
 
 
 def test_a_file_here_and_a_folder_there(
-    machines: Machines, caplog: pytest.LogCaptureFixture, tmp_path: Path, tracking_uri: str
+    machines: Machines,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    empty_index: Path,
+    tracking_uri: str,
 ) -> None:
     a, b, c = machines(), machines(), machines()
     home = a.create_experiment("e")
@@ -223,7 +229,7 @@ def test_a_file_here_and_a_folder_there(
     assert data.params["acc.self"] == "acc"
     assert len(machines().get_metric_history(run_id, "acc.self")) == 2
     assert len(machines().get_metric_history(run_id, "acc")) == 2
-    read_everywhere(tracking_uri.removesuffix("/mlruns"), tmp_path / "out")
+    read_everywhere(tracking_uri.removesuffix("/mlruns"), tmp_path / "out", empty_index)
 
 
 def test_a_file_and_a_folder_in_one_process(machines: Machines) -> None:

@@ -16,19 +16,18 @@ from kaggleops.cli.bundle import bundle_command
 from kaggleops.cli.cancel import cancel_command
 from kaggleops.cli.cleanup import cleanup_command
 from kaggleops.cli.compare import compare_command
-from kaggleops.cli.copy import copy_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.credentials import credentials_command
 from kaggleops.cli.data import data_command
 from kaggleops.cli.doctor import doctor_command
 from kaggleops.cli.download import download_command
+from kaggleops.cli.export import export_command
 from kaggleops.cli.forget import forget_command
 from kaggleops.cli.import_ import import_command
 from kaggleops.cli.init import init_command
 from kaggleops.cli.leaderboard import leaderboard_command
 from kaggleops.cli.logs import logs_command
 from kaggleops.cli.output import err, print_error
-from kaggleops.cli.pull import pull_command
 from kaggleops.cli.push import push_command
 from kaggleops.cli.quota import quota_command
 from kaggleops.cli.reap import reap_command
@@ -85,12 +84,11 @@ for command in (
     serve_command,
     ui_command,
     tunnel_command,
-    pull_command,
     push_command,
     bundle_command,
     credentials_command,
     import_command,
-    copy_command,
+    export_command,
     forget_command,
     cost_command,
 ):

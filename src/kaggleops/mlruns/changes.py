@@ -257,16 +257,6 @@ class ChangeLog:
                 self._look()
             self._write(lambda: dict.fromkeys(sorted(keys - self._closed()), 0.0))
 
-    def begin_anew(self) -> None:
-        """Let every reader list the bucket once; call it after so many changes that this is less.
-
-        Raises:
-            BucketError: the log could not be read or written.
-        """
-        with self._lock:
-            self._look()
-            self._put(lambda: replace(self._log or Log(), id=_new_id()))
-
     def _look(self) -> None:
         try:
             found = self._bucket.read(LOG_KEY, unless=self._version, at_most=MAX_BYTES)

@@ -4,7 +4,7 @@ What belongs to a run goes before the run itself. So a deletion that breaks off 
 long as the run is there, it says what else there is.
 
 The bucket's own safety nets (old versions, soft deletion), other copies of the bucket and what was
-registered in the model registry are not touched: see docs/backup.md.
+registered in the model registry are not touched: see docs/moving.md.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from kaggleops.bucket import Entry, ObjectNotFoundError
 from kaggleops.errors import UsageError
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
+from kaggleops.mlruns.export import WORKERS, Progress
 from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
 from kaggleops.mlruns.liveness import run_state
-from kaggleops.mlruns.pulling import WORKERS, Progress
 from kaggleops.mlruns.rebasing import artifact_location, artifact_path
 from kaggleops.mlruns.store import EntityStore
 from kaggleops.tags import SOURCE_RUN, USER

@@ -20,6 +20,7 @@ from kaggleops.mlruns.carrying import Carrier
 from kaggleops.mlruns.catching_up import catch_up, clashing_versions, noted_as_imported
 from kaggleops.mlruns.changes import ChangeLog
 from kaggleops.mlruns.entity import FOLDERS, META, BrokenEntityError, Entity, dump_yaml, parse_yaml
+from kaggleops.mlruns.export import WORKERS, batches
 from kaggleops.mlruns.folder import entities_in, links_in, read_folder
 from kaggleops.mlruns.layout import (
     MLRUNS,
@@ -29,7 +30,6 @@ from kaggleops.mlruns.layout import (
     parse_key,
 )
 from kaggleops.mlruns.legacy import modernized, with_commit
-from kaggleops.mlruns.pulling import WORKERS, batches
 from kaggleops.mlruns.rebasing import artifact_path, follow_runs
 from kaggleops.mlruns.sources import Source, linked
 from kaggleops.mlruns.store import EntityStore

@@ -19,6 +19,7 @@ from kaggleops.bucket.keys import is_key
 from kaggleops.errors import UsageError
 from kaggleops.mlruns.archive import check_path
 from kaggleops.mlruns.entity import META, BrokenEntityError
+from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.layout import (
     MLRUNS,
@@ -28,7 +29,6 @@ from kaggleops.mlruns.layout import (
     parse_key,
 )
 from kaggleops.mlruns.places import File, LocalPlace, Place, local_path, place_at
-from kaggleops.mlruns.pulling import unpack_into
 from kaggleops.mlruns.store import EntityStore
 
 _HINT = "Name the mlruns folder itself: it holds one folder, with a meta.yaml, for each experiment."
@@ -188,7 +188,7 @@ def _require_entities(source: Source, names: list[str], doing: str) -> None:
         return
     keys = [name if name.startswith(f"{MLRUNS}/") else f"{MLRUNS}/{name}" for name in names]
     if any(parse_key(key) for key in keys):
-        hint = f"Unpack it first: kaggleops pull --bucket {source.name} --unpack FOLDER"
+        hint = "Copy it to a folder first (gcloud storage rsync -r), and import that."
         raise UsageError(doing, "it is a bucket of packed runs, no file-store mlruns", hint)
     raise UsageError(doing, "it is no file-store mlruns", _HINT)
 
@@ -204,7 +204,7 @@ def _packed_bucket(path: Path) -> Path | None:
 
 def _unpacked(text: str, root: Path, folder: Path, doing: str) -> Source:
     store = EntityStore(DirectoryBucket(root.absolute()))
-    unpacked = unpack_into(store, folder / MLRUNS, artifacts=True)
+    unpacked = export(store, folder / MLRUNS, artifacts=True)
     source = _local(text, folder / MLRUNS, doing)
     source.problems += unpacked.problems
     return source

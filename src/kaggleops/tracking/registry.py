@@ -191,7 +191,7 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
 
 
 def _check_new_name(name: str) -> None:
-    """Refuse a model's name that cannot be that of a file, here or in a mirror of the bucket.
+    """Refuse a model's name that cannot be that of a file, here or in a copy of the bucket.
 
     Raises:
         MlflowException: INVALID_PARAMETER_VALUE.

@@ -103,7 +103,6 @@ class Objects:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._rewrites: set[str] = set()
 
     def get(self, request: Request) -> Response:
         if request.query.get("softDeleted") == "true":
@@ -211,11 +210,6 @@ class Objects:
         return self._shown(request, self._copied(request))
 
     def rewrite(self, request: Request) -> Response:
-        token = request.query.get("rewriteToken")
-        if token is not None and token not in self._rewrites:
-            raise bad_request("Invalid argument: rewriteToken")
-        if self._store.slow_rewrites and token is None:
-            return self._json(request, self._begun())
         made = self._copied(request)
         content = {
             "kind": "storage#rewriteResponse",
@@ -225,13 +219,6 @@ class Objects:
             "resource": self._resource(made, request),
         }
         return self._json(request, content)
-
-    def _begun(self) -> dict[str, Any]:
-        """Return the answer of a rewrite that goes on with the next request."""
-        token = f"token-{len(self._rewrites)}"
-        self._rewrites.add(token)
-        content = {"kind": "storage#rewriteResponse", "done": False, "rewriteToken": token}
-        return {**content, "totalBytesRewritten": "1", "objectSize": "2"}
 
     def get_bucket(self, request: Request) -> Response:
         return self._json(

@@ -64,7 +64,7 @@ class Router:
             Route("objects.copy", "A", "POST", f"{_OBJECT}/copyTo{there}", source, objects.copy),
             Route(
                 "objects.rewrite", "A", "POST", f"{_OBJECT}/rewriteTo{there}",
-                {*source, "rewriteToken"}, objects.rewrite,
+                source, objects.rewrite,
             ),
             Route("buckets.get", "B", "GET", _BUCKET, set(), objects.get_bucket),
             Route("buckets.insert", "A", "POST", _BUCKETS, {"project"}, objects.insert_bucket),

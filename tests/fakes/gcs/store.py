@@ -133,7 +133,6 @@ class Store:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.buckets: dict[str, Bucket] = {}
-        self.slow_rewrites = False
         self.testbench = False
         """Whether to answer as Google's storage-testbench does where that differs."""
         # Of a real one's size, as those have tripped up clients that take them for floats.

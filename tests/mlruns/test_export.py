@@ -1,6 +1,5 @@
-"""A bucket on this disk: mirrored, or unpacked into what stock MLflow opens."""
+"""A bucket exported to what stock MLflow opens."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,13 @@ from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import entities_in
 from kaggleops.mlruns.importing import import_into
 from kaggleops.mlruns.layout import parse_key
-from kaggleops.mlruns.pulling import mirror, unpack_into
 from kaggleops.mlruns.sources import opened
 from tests.buckets import BOTH_DIALECTS
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (
     WITH_ARTIFACTS,
@@ -85,16 +84,13 @@ def test_a_proxy_that_answers_in_the_buckets_place_is_not_noticed(
         gcs_server.fail(fault, times=None, probability=0.04, seed=seed)
     write(store, experiment("1"), a=b"1")
     write(store, A_RUN, a=b"1")
-    for bring_it in (mirror, unpack_into):
-        pulled = bring_it(store, tmp_path / bring_it.__name__, artifacts=True)
-        assert pulled.problems == []
-        inside = "artifacts/1" if bring_it is mirror else "1"
-        folder = tmp_path / bring_it.__name__ / inside / ("a" * 32) / "artifacts"
-        assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+    assert export(store, tmp_path / "out", artifacts=True).problems == []
+    folder = tmp_path / "out/1" / ("a" * 32) / "artifacts"
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
     target = EntityStore(open_bucket(str(tmp_path / "imported")))
     gcs_server.create_bucket("plain")
     gcs_server.heal()
-    for path, data in tree(tmp_path / "unpack_into").items():
+    for path, data in tree(tmp_path / "out").items():
         if data is not None:
             gcs_server.put("plain", f"mlruns/{path}", data)
     for seed, fault in enumerate(("page", "redirect", "truncate", "corrupt")):
@@ -111,14 +107,14 @@ def test_a_proxy_that_answers_in_the_buckets_place_is_not_noticed(
 
 
 @pytest.mark.usefixtures("allowed")
-class TestUnpacked:
+class TestExported:
     def test_what_was_imported_comes_out_byte_for_byte(
         self, store: EntityStore, tmp_path: Path
     ) -> None:
         make_mlruns(tmp_path / "mlruns", store.artifact_root)
         bring(store, tmp_path / "mlruns")
-        pulled = unpack_into(store, tmp_path / "out", artifacts=False)
-        assert pulled.problems == []
+        exported = export(store, tmp_path / "out", artifacts=False)
+        assert exported.problems == []
         assert plain_tree(tmp_path / "out") == plain_tree(tmp_path / "mlruns")
 
     def test_what_comes_out_can_be_imported_elsewhere_and_is_the_same(
@@ -127,7 +123,7 @@ class TestUnpacked:
         make_mlruns(tmp_path / "mlruns")
         add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
         bring(store, tmp_path / "mlruns")
-        unpack_into(store, tmp_path / "out", artifacts=True)
+        export(store, tmp_path / "out", artifacts=True)
         second = EntityStore(open_bucket(str(tmp_path / "second")))
         second.bucket.prepare()
         bring(second, tmp_path / "out")
@@ -140,7 +136,7 @@ class TestUnpacked:
     def test_stock_mlflow_opens_it(self, store: EntityStore, tmp_path: Path) -> None:
         make_mlruns(tmp_path / "mlruns", store.artifact_root)
         bring(store, tmp_path / "mlruns")
-        unpack_into(store, tmp_path / "out", artifacts=False)
+        export(store, tmp_path / "out", artifacts=False)
         before, after = FileStore(str(tmp_path / "mlruns")), FileStore(str(tmp_path / "out"))
         assert picture(after) == picture(before)
 
@@ -150,8 +146,8 @@ class TestUnpacked:
         make_mlruns(tmp_path / "mlruns")
         add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
         bring(store, tmp_path / "mlruns")
-        pulled = unpack_into(store, tmp_path / "out", artifacts=True)
-        assert pulled.artifacts == len([key for key in content(store) if "artifacts/" in key])
+        exported = export(store, tmp_path / "out", artifacts=True)
+        assert exported.artifacts == len([key for key in content(store) if "artifacts/" in key])
         # As the file store would have made it there, artifacts of deleted experiments included.
         moved = tree(tmp_path / "mlruns")
         here, there = str(tmp_path / "mlruns").encode(), str(tmp_path / "out").encode()
@@ -164,7 +160,7 @@ class TestUnpacked:
         make_mlruns(tmp_path / "mlruns")
         add_artifacts(tmp_path / "mlruns", tmp_path / "mlruns")
         bring(store, tmp_path / "mlruns")
-        unpack_into(store, tmp_path / "out", artifacts=False)
+        export(store, tmp_path / "out", artifacts=False)
         got = artifacts_through_mlflow(str(tmp_path / "out"), tmp_path / "got")
         assert {each.kind for each in got} == set(WITH_ARTIFACTS)
         assert got == {entity_id: content_of(entity_id) for entity_id in got}
@@ -182,9 +178,8 @@ def test_a_folder_that_holds_something_is_not_overwritten(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("precious")
-    for pull in (mirror, unpack_into):
-        with pytest.raises(UsageError, match="not empty"):
-            pull(store, tmp_path / "out", artifacts=False)
+    with pytest.raises(UsageError, match="not empty"):
+        export(store, tmp_path / "out", artifacts=False)
     assert tree(tmp_path / "out") == {"thesis.txt": b"precious"}
 
 
@@ -192,14 +187,12 @@ def test_a_broken_entity_is_named_and_the_others_come(store: EntityStore, tmp_pa
     write(store, experiment("1"))
     write(store, A_RUN)
     store.bucket.write(OTHER.key, b"no archive", expected=ABSENT)
-    for pull, folder in ((mirror, "mirror"), (unpack_into, "plain")):
-        pulled = pull(store, tmp_path / folder, artifacts=False)
-        assert len(pulled.problems) == 1
-        assert store.bucket.object_uri(OTHER.key) in pulled.problems[0]
-        assert pulled.fetched == 2
+    exported = export(store, tmp_path / "plain", artifacts=False)
+    assert len(exported.problems) == 1
+    assert store.bucket.object_uri(OTHER.key) in exported.problems[0]
+    assert exported.entities == 2
     assert (tmp_path / "plain" / A_RUN.folder / "meta.yaml").is_file()
     assert not (tmp_path / "plain" / OTHER.folder).exists()
-    assert not (tmp_path / "mirror" / OTHER.key).exists()
 
 
 def test_an_artifact_that_would_lie_in_a_runs_own_files_stays_out(
@@ -208,131 +201,18 @@ def test_an_artifact_that_would_lie_in_a_runs_own_files_stays_out(
     write(store, A_RUN)
     for key in (f"artifacts/{A_RUN.folder}/meta.yaml", "artifacts/.trash/x", "artifacts/models/m"):
         store.bucket.write(key, b"hostile", expected=ABSENT)
-    pulled = unpack_into(store, tmp_path / "out", artifacts=True)
-    assert len(pulled.problems) == 3
+    exported = export(store, tmp_path / "out", artifacts=True)
+    assert len(exported.problems) == 3
     assert (tmp_path / "out" / A_RUN.folder / "meta.yaml").read_bytes() != b"hostile"
     assert not any(data == b"hostile" for data in tree(tmp_path / "out").values())
 
 
-class TestMirror:
-    def test_it_is_a_bucket_that_holds_the_same(self, store: EntityStore, tmp_path: Path) -> None:
-        write(store, experiment("1"))
-        write(store, A_RUN, colour=b"red")
-        store.bucket.write("artifacts/1/x/artifacts/m.bin", b"weights", expected=ABSENT)
-        store.bucket.write("code/abc.bundle", b"code", expected=ABSENT)
-        pulled = mirror(store, tmp_path / "m", artifacts=True)
-        assert (pulled.entities, pulled.fetched, pulled.artifacts) == (2, 2, 2)
-        there = DirectoryBucket(tmp_path / "m")
-        for entry in store.bucket.list():
-            assert there.read(entry.key).data == store.bucket.read(entry.key).data
-
-    def test_without_artifacts_these_stay_where_they_are(
-        self, store: EntityStore, tmp_path: Path
-    ) -> None:
-        write(store, A_RUN)
-        store.bucket.write("artifacts/1/x/artifacts/m.bin", b"weights", expected=ABSENT)
-        assert mirror(store, tmp_path / "m", artifacts=False).artifacts == 0
-        assert mirror(store, tmp_path / "m", artifacts=True).artifacts == 1
-
-    def test_only_what_changed_is_fetched(self, gcs_server: GcsServer, tmp_path: Path) -> None:
-        gcs_server.create_bucket("ours")
-        store = EntityStore(open_bucket("gs://ours"))
-        for number in range(20):
-            write(store, run("1", f"{number:032x}"))
-        write(store, A_RUN)
-        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 21
-        gcs_server.reset_counts()
-        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 0
-        assert [each.op for each in gcs_server.requests] == ["objects.list", "objects.list"]
-        write(store, A_RUN, colour=b"red")
-        gcs_server.reset_counts()
-        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 1
-        assert [each.key for each in gcs_server.requests if each.cls == "B"] == [A_RUN.key]
-        there = EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN).entity
-        assert there.files["tags/colour"] == b"red"
-
-    def test_what_changed_in_both_is_merged(self, store: EntityStore, tmp_path: Path) -> None:
-        write(store, A_RUN)
-        mirror(store, tmp_path / "m", artifacts=False)
-        ours = EntityStore(DirectoryBucket(tmp_path / "m"))
-        write(ours, A_RUN, here=b"1")
-        write(store, A_RUN, there=b"2")
-        mirror(store, tmp_path / "m", artifacts=False)
-        files = ours.read(A_RUN).entity.files
-        assert (files["tags/here"], files["tags/there"]) == (b"1", b"2")
-
-    def test_what_came_wrong_from_an_earlier_release_is_fetched_again(
-        self, gcs_server: GcsServer, tmp_path: Path
-    ) -> None:
-        gcs_server.create_bucket("our")
-        for name in ("right", "wrong", "edited"):
-            gcs_server.put("our", f"artifacts/1/{'a' * 32}/artifacts/{name}", name.encode())
-        store = EntityStore(open_bucket("gs://our"))
-        mirror(store, tmp_path / "copy", artifacts=True)
-        folder = tmp_path / "copy" / "artifacts" / "1" / ("a" * 32) / "artifacts"
-        (folder / "wrong").write_bytes(b"<html")  # of the same size
-        here = {entry.key: entry.version for entry in open_bucket(str(tmp_path / "copy")).list()}
-        record = tmp_path / "copy" / ".kaggleops" / "pulled.json"
-        content = json.loads(record.read_bytes())
-        for key, (theirs, *_) in content["objects"].items():
-            content["objects"][key] = [theirs, here[key]]  # as it was recorded, without a checksum
-        record.write_text(json.dumps(content))
-        (folder / "edited").write_bytes(b"by somebody here")
-        gcs_server.reset_counts()
-        pulled = mirror(store, tmp_path / "copy", artifacts=True)
-        assert pulled.artifacts == 1
-        assert (folder / "wrong").read_bytes() == b"wrong"
-        assert (folder / "right").read_bytes() == b"right"
-        fetched = [each.key for each in gcs_server.requests if each.op == "objects.get_media"]
-        assert sorted(str(key).rpartition("/")[2] for key in fetched) == ["edited", "wrong"]
-        assert len(pulled.problems) == 1
-        assert (folder / "edited").read_bytes() == b"by somebody here"
-        gcs_server.reset_counts()
-        assert mirror(store, tmp_path / "copy", artifacts=True).artifacts == 0
-        assert not [each for each in gcs_server.requests if (each.key or "").endswith("wrong")]
-
-    def test_nothing_is_deleted_from_it(self, store: EntityStore, tmp_path: Path) -> None:
-        write(store, A_RUN)
-        mirror(store, tmp_path / "m", artifacts=False)
-        store.delete(A_RUN)
-        mirror(store, tmp_path / "m", artifacts=False)
-        assert EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN) is not None
-
-    def test_what_was_lost_there_is_fetched_again(self, store: EntityStore, tmp_path: Path) -> None:
-        write(store, A_RUN)
-        mirror(store, tmp_path / "m", artifacts=False)
-        (tmp_path / "m" / A_RUN.key).unlink()
-        assert mirror(store, tmp_path / "m", artifacts=False).fetched == 1
-
-    def test_what_broke_in_the_bucket_does_not_replace_it(
-        self, store: EntityStore, tmp_path: Path
-    ) -> None:
-        write(store, A_RUN, colour=b"red")
-        mirror(store, tmp_path / "m", artifacts=False)
-        version = store.bucket.stat(A_RUN.key).version
-        store.bucket.write(A_RUN.key, b"overwritten by a bad disk", expected=version)
-        assert mirror(store, tmp_path / "m", artifacts=False).problems
-        there = EntityStore(DirectoryBucket(tmp_path / "m")).read(A_RUN).entity
-        assert there.files["tags/colour"] == b"red"
-
-    def test_another_bucket_is_not_mirrored_into_it(
-        self, store: EntityStore, tmp_path: Path
-    ) -> None:
-        mirror(store, tmp_path / "m", artifacts=False)
-        (tmp_path / "other").mkdir()
-        other = EntityStore(open_bucket(str(tmp_path / "other")))
-        with pytest.raises(UsageError, match="it mirrors"):
-            mirror(other, tmp_path / "m", artifacts=False)
-
-
 class TestCommand:
-    def test_pull(self, tmp_path: Path) -> None:
+    def test_export(self, tmp_path: Path) -> None:
         store = EntityStore(DirectoryBucket(tmp_path / "b"))
         write(store, experiment("1"))
         write(store, A_RUN)
-        done = kaggleops("pull", "m", "--bucket", "b", "--json", cwd=tmp_path)
-        assert (done.code, done.json["fetched"], done.json["problems"]) == (0, 2, [])
-        done = kaggleops("pull", "--unpack", "plain", "--bucket", "b", cwd=tmp_path)
+        done = kaggleops_here("export", "plain", "--bucket", "b", cwd=tmp_path)
         assert done.code == 0
         assert "mlflow ui --backend-store-uri plain" in done.output
         assert (tmp_path / "plain" / A_RUN.folder / "metrics").is_dir()
@@ -341,20 +221,18 @@ class TestCommand:
         store = EntityStore(DirectoryBucket(tmp_path / "b"))
         write(store, A_RUN)
         store.bucket.write(OTHER.key, b"no archive", expected=ABSENT)
-        done = kaggleops("pull", "--unpack", "plain", "--bucket", "b", cwd=tmp_path)
+        done = kaggleops_here("export", "plain", "--bucket", "b", cwd=tmp_path)
         assert (done.code, OTHER.name in done.error) == (1, True)
 
     def test_a_bucket_that_is_not_there(self, tmp_path: Path) -> None:
-        done = kaggleops("pull", "m", "--bucket", "nowhere", cwd=tmp_path)
+        done = kaggleops_here("export", "m", "--bucket", "nowhere", cwd=tmp_path)
         assert (done.code, "does not exist" in done.error) == (1, True)
         assert not (tmp_path / "m").exists()
 
     def test_a_folder_in_use_is_called_wrongly(self, tmp_path: Path) -> None:
         DirectoryBucket(tmp_path / "b").prepare()
-        done = kaggleops("pull", ".", "--bucket", "b", cwd=tmp_path)
+        done = kaggleops_here("export", ".", "--bucket", "b", "--json", cwd=tmp_path)
         assert (done.code, "not empty" in done.error) == (2, True)
-        done = kaggleops("pull", "mlruns", "--bucket", "b", cwd=tmp_path)
-        assert (done.code, "--unpack" in done.error) == (2, True)
 
 
 def test_the_kinds_of_the_corpus(allowed: None, tmp_path: Path) -> None:
