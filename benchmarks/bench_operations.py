@@ -27,8 +27,8 @@ METRICS = ("loss", "learning_rate", "grad_norm")
 
 
 def main() -> None:
-    from kaggleops.reports.operations import IDLE_LOOK_SECONDS, Operations, of_idle_server, of_run
-    from kaggleops.reports.prices import CLOUD_STORAGE as PRICES
+    from kaggleops.cli.cost import FREE_A, FREE_B, READ, Operations, charges, of_idle_server, of_run
+    from kaggleops.tracking.schedule import IDLE_LOOK
 
     rows, runs = [], {}
     with scratch() as folder, cloud_storage() as server:
@@ -45,7 +45,7 @@ def main() -> None:
             runs[name] = asked
             rows.append([name, *row_of(asked, estimate)])
         os.environ["KAGGLEOPS_FLUSH_SECONDS"] = ""
-        idle = a_day_of_a_server(server, IDLE_LOOK_SECONDS)
+        idle = a_day_of_a_server(server, IDLE_LOOK)
         estimate = of_idle_server()
     month = Requests(idle.class_a * 30, idle.class_b * 30, 0)
     rows.append(["idle server, a month", *row_of(month, estimate)])
@@ -53,22 +53,20 @@ def main() -> None:
     print_table("What is asked of the bucket", columns, rows)
 
     months = []
-    looks = RUNS_A_MONTH * RUN / IDLE_LOOK_SECONDS
+    looks = RUNS_A_MONTH * RUN / IDLE_LOOK
     for name, asked in runs.items():
         class_a = RUNS_A_MONTH * asked.class_a + month.class_a
         class_b = RUNS_A_MONTH * asked.class_b + month.class_b + looks
-        beyond = Operations(
-            max(0, class_a - PRICES.free.class_a), max(0, class_b - PRICES.free.class_b)
-        )
-        dollars = (beyond.class_a * PRICES.class_a + beyond.class_b * PRICES.class_b) / 1000
+        bill = charges(0, Operations(class_a, class_b), "us-central1")
+        dollars = sum(charge.cost for charge in bill)
         months.append([name, f"{class_a:,.0f}", f"{class_b:,.0f}", f"{dollars:.2f}"])
     columns = [f"{RUNS_A_MONTH} such runs and the server", "class A", "class B", "US dollars"]
     print_table("A month", columns, months)
     print_caption(
-        f"Free are {PRICES.free.class_a:,} A and {PRICES.free.class_b:,} B a month (prices read on "
-        f"{PRICES.read}). Three metrics logged every {LOG_EVERY:.0f} s; no artifacts (each file is "
-        f"one of class A). The server looks every {IDLE_LOOK_SECONDS:.0f} s, at the change log and "
-        "at each live run, and lists the bucket once a day."
+        f"Free are {FREE_A:,} A and {FREE_B:,} B a month (prices read on {READ}). Three metrics "
+        f"logged every {LOG_EVERY:.0f} s; no artifacts (each file is one of class A). The server "
+        f"looks every {IDLE_LOOK:.0f} s, at the change log and at each live run, and lists the "
+        "bucket once a day."
     )
 
 

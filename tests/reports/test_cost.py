@@ -1,6 +1,7 @@
 """What `kaggleops cost` says of a bucket."""
 
-import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,21 +10,22 @@ from click.testing import CliRunner
 
 from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli import main
+from kaggleops.cli.cost import (
+    GIB,
+    MONTH,
+    READ,
+    SOURCE,
+    Operations,
+    charges,
+    of_idle_server,
+    of_run,
+    usage,
+)
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, run
 from kaggleops.mlruns.entity import META, dump_yaml
-from kaggleops.reports.cost import Usage, charges, usage
-from kaggleops.reports.operations import (
-    IDLE_LOOK_SECONDS,
-    MONTH,
-    WATCHED_LOOK_SECONDS,
-    Operations,
-    of_idle_server,
-    of_run,
-)
-from kaggleops.reports.plan import SERVERS, Run, month
-from kaggleops.reports.prices import CLOUD_STORAGE, GIB
-from tests.command import kaggleops
+from kaggleops.tracking.schedule import IDLE_LOOK
+from tests.command import kaggleops_here
 from tests.mlruns.entities import run_meta
 
 HOUR = 3600.0
@@ -55,7 +57,7 @@ def test_the_month_of_a_bucket(bucket: Bucket, tmp_path: Path) -> None:
     bucket.write(f"artifacts/1/{recent.name}/artifacts/model.bin", bytes(1000), expected=ABSENT)
     bucket.write("elsewhere/x", bytes(10), expected=ABSENT)
 
-    done = kaggleops("cost", "--bucket", bucket.uri, "--json", cwd=tmp_path)
+    done = kaggleops_here("cost", "--bucket", bucket.uri, "--json", cwd=tmp_path)
 
     assert done.code == 0, done.errors
     used = done.json["usage"]
@@ -66,21 +68,17 @@ def test_the_month_of_a_bucket(bucket: Bucket, tmp_path: Path) -> None:
     expected = of_run(HOUR, [60.0 * each for each in range(1, 31)]) + Operations(1)
     assert used["tracking"] == {"class_a": expected.class_a, "class_b": expected.class_b}
     assert done.json["total"] == 0  # all of it is within the free tier
-    assert done.json["prices"] == {
-        "source": CLOUD_STORAGE.source,
-        "read": CLOUD_STORAGE.read,
-        "storage_read": CLOUD_STORAGE.read,
-    }
+    assert done.json["prices"] == {"source": SOURCE, "read": READ, "storage_read": READ}
 
 
 def test_the_same_bucket_elsewhere(bucket: Bucket, tmp_path: Path) -> None:
     put_run(bucket, 1, age=24 * HOUR)
-    done = kaggleops("cost", "--bucket", bucket.uri, "--region", "europe-west1", cwd=tmp_path)
+    done = kaggleops_here("cost", "--bucket", bucket.uri, "--region", "europe-west1", cwd=tmp_path)
 
     assert done.code == 0, done.errors
     total = next(line for line in done.output.splitlines() if line.startswith("Total"))
     assert float(total.split()[-1]) > 0  # Europe has no free tier
-    assert CLOUD_STORAGE.read in done.output
+    assert READ in done.output
     assert "downloaded: $0.12 a GiB" in done.output.replace("\n", " ")
 
 
@@ -88,7 +86,7 @@ def test_a_broken_run_does_not_hide_the_others(bucket: Bucket, tmp_path: Path) -
     put_run(bucket, 1, age=HOUR)
     bucket.write(run("1", "f" * 32).key, b"no archive", expected=ABSENT)
 
-    done = kaggleops("cost", "--bucket", bucket.uri, cwd=tmp_path)
+    done = kaggleops_here("cost", "--bucket", bucket.uri, cwd=tmp_path)
 
     assert done.code == 0, done.errors
     assert "as they cannot be read: 1 runs" in done.errors
@@ -97,7 +95,7 @@ def test_a_broken_run_does_not_hide_the_others(bucket: Bucket, tmp_path: Path) -
 
 def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:
     used = usage(EntityStore(bucket))
-    assert used.stored == used.all_runs == used.recent_runs == 0
+    assert used.runs == used.artifacts == used.all_runs == used.recent_runs == 0
     assert used.tracking == Operations()
     assert used.server == of_idle_server()
 
@@ -111,18 +109,12 @@ def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:
 )
 def test_what_is_called_wrongly(tmp_path: Path, arguments: list[str], problem: str) -> None:
     (tmp_path / "b").mkdir()
-    done = kaggleops("cost", "--bucket", str(tmp_path / "b"), *arguments, cwd=tmp_path)
+    done = kaggleops_here("cost", "--bucket", str(tmp_path / "b"), *arguments, cwd=tmp_path)
     assert done.code == 2
     assert problem in done.error
 
 
 # -- the bill ----------------------------------------------------------------------------------
-
-
-def used_of(**changes: object) -> Usage:
-    nothing = {"runs": 0, "artifacts": 0, "other": 0, "all_runs": 0, "looked_at": 0}
-    rest = {"recent_runs": 0.0, "tracking": Operations(), "server": Operations(), "unreadable": 0}
-    return Usage(**{**nothing, **rest, **changes})  # type: ignore[arg-type]
 
 
 def test_the_example_of_the_price_list() -> None:
@@ -131,19 +123,13 @@ def test_the_example_of_the_price_list() -> None:
     https://cloud.google.com/storage/pricing-examples: $1.00, $0.05 and $0.02 (us-east5 has the
     same prices and no free tier).
     """
-    used = used_of(artifacts=50 * GIB, tracking=Operations(10_000, 50_000))
-    bill = charges(used, CLOUD_STORAGE, "us-east5")
+    bill = charges(50 * GIB, Operations(10_000, 50_000), "us-east5")
     assert [round(charge.cost, 10) for charge in bill] == [1.00, 0.05, 0.02]
 
 
 def test_only_what_is_beyond_the_free_tier_is_charged() -> None:
-    used = used_of(
-        runs=2 * GIB,
-        artifacts=4 * GIB,
-        tracking=Operations(5_000, 40_000),
-        server=Operations(1_000, 9_000),
-    )
-    bill = {charge.name: charge for charge in charges(used, CLOUD_STORAGE, "us-central1")}
+    found = charges(6 * GIB, Operations(6_000, 49_000), "us-central1")
+    bill = {charge.name: charge for charge in found}
     assert bill["storage"].charged == 1 * GIB
     assert bill["storage"].cost == pytest.approx(0.020)
     assert bill["class A"].cost == pytest.approx(0.005)
@@ -152,7 +138,7 @@ def test_only_what_is_beyond_the_free_tier_is_charged() -> None:
 
 def test_a_region_without_a_known_price_is_not_guessed() -> None:
     with pytest.raises(UsageError, match="has no such region"):
-        charges(used_of(), CLOUD_STORAGE, "us")
+        charges(0, Operations(), "us")
 
 
 # -- the operations ----------------------------------------------------------------------------
@@ -172,38 +158,12 @@ def test_a_run_that_logs_nothing_still_beats_and_looks() -> None:
 
 def test_an_idle_server_asks_once_a_look() -> None:
     month = of_idle_server()
-    assert month.class_b == MONTH / IDLE_LOOK_SECONDS
+    assert month.class_b == MONTH / IDLE_LOOK
     assert month.class_a == 30
-    assert of_idle_server(live_run_seconds=MONTH).class_b == 2 * month.class_b
+    assert of_idle_server(MONTH).class_b == 2 * month.class_b
 
 
-# -- the plan ----------------------------------------------------------------------------------
-
-
-def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
-    done = kaggleops("cost", "--plan", cwd=tmp_path)
-    assert done.code == 0, done.errors
-    page = (Path(__file__).parents[2] / "docs/cost.md").read_text()
-    printed = "\n".join(line.rstrip() for line in done.output.strip().splitlines())
-    assert f"$ kaggleops cost --plan\n{printed}\n```" in page
-    for trap in ("external IPv4", "North America", "lists"):
-        assert trap in done.output
-
-
-def test_a_region_whose_machines_have_no_known_price() -> None:
-    there = ["cost", "--plan", "--region", "europe-west1"]
-    done = CliRunner().invoke(main, there)
-    assert done.exit_code == 0, done.stderr
-    without = month(20, "none", Run(), "europe-west1").total
-    row = next(line.split() for line in done.stdout.splitlines() if line.startswith("20 "))
-    assert row[1:4] == ["-", "-", f"{without:.2f}"]
-    assert "no machine in europe-west1" in done.stdout
-    told = json.loads(CliRunner().invoke(main, [*there, "--json"]).stdout)
-    assert told["unpriced"] == ["all day", "on demand"]
-    assert {each["server"] for each in told["months"]} == {"none"}
-
-
-@pytest.mark.parametrize("command", ["cost --hours", "cost --artifacts", "run --budget"])
+@pytest.mark.parametrize("command", ["run --budget"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1"])
 def test_what_is_no_number(command: str, value: str) -> None:
     done = CliRunner().invoke(main, [*command.split(), value])
@@ -211,41 +171,17 @@ def test_what_is_no_number(command: str, value: str) -> None:
     assert f"Invalid value for '{command.split()[1]}'" in done.stderr
 
 
-@pytest.mark.parametrize("option", ["--hours", "--artifacts"])
-def test_what_no_run_can_be(option: str) -> None:
-    done = CliRunner().invoke(main, ["cost", "--plan", option, "1e9"])
-    assert done.exit_code == 2
-    assert f"Invalid value for '{option}'" in done.stderr
+# -- the page ----------------------------------------------------------------------------------
 
 
-def test_a_month_adds_up() -> None:
-    run = Run(hours=9, artifacts=100 * 2**20)
-    found = {server: month(200, server, run, "us-central1") for server in SERVERS}
-    storage, class_a, class_b, machine = found["all day"].bill
-    nine_hours = of_run(9 * HOUR, [10.0 * each for each in range(1, 9 * 360)])
-    assert class_a.amount == 200 * nine_hours.class_a + 30
-    # Idle or watched, each look asks for the change log and for each live run: 2.5 at any time.
-    looks = 40 * HOUR / WATCHED_LOOK_SECONDS + (MONTH - 40 * HOUR) / IDLE_LOOK_SECONDS
-    assert class_b.amount == 200 * nine_hours.class_b + looks * 3.5 + 200
-    assert storage.amount > 200 * run.artifacts
-    assert (machine.amount, machine.cost) == (730, 0)
-    assert found["all day"].total == pytest.approx(storage.cost + class_a.cost + class_b.cost)
-    # The stock server lists the bucket with each page.
-    none = found["none"].bill
-    assert none[1].amount == 200 * nine_hours.class_a + 20 * (5 + 2 * 120)
-    assert none[3].amount == 0
-
-
-def test_more_of_anything_never_costs_less() -> None:
-    for server in SERVERS:
-        totals = [month(runs, server, Run(), "us-central1").total for runs in (0, 20, 200, 2000)]
-        assert totals == sorted(totals)
-        assert totals[0] < 0.05
-    shorter = month(200, "none", Run(hours=1), "us-central1").total
-    assert shorter < month(200, "none", Run(hours=9), "us-central1").total
-
-
-def test_a_machine_without_a_known_price_is_not_guessed() -> None:
-    assert month(20, "none", Run(), "europe-west1").total > 0
-    with pytest.raises(UsageError, match="a machine in europe-west1"):
-        month(20, "all day", Run(), "europe-west1")
+def test_the_page_shows_what_the_benchmark_prints() -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks/bench_cost.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == 5
+    assert "\n".join(table) in (root / "docs/cost.md").read_text()

@@ -1,7 +1,7 @@
 """When the server looks at the bucket."""
 
-from kaggleops.reports.operations import IDLE_LOOK_SECONDS
-from kaggleops.server.schedule import WATCHED_FOR_SECONDS, WATCHED_LOOK_SECONDS, Schedule
+from kaggleops.server.schedule import WATCHED_FOR_SECONDS, WATCHED_LOOK, Schedule
+from kaggleops.tracking.schedule import IDLE_LOOK
 
 
 class Clock:
@@ -15,18 +15,18 @@ class Clock:
 def test_often_while_somebody_looks_and_seldom_otherwise() -> None:
     clock = Clock()
     schedule = Schedule(clock)
-    clock.now += WATCHED_LOOK_SECONDS
+    clock.now += WATCHED_LOOK
     assert not schedule.due
     schedule.somebody_looks()
     assert schedule.due  # at once: nobody has looked for longer than that
     schedule.succeeded(listed=False)
     assert not schedule.due
-    clock.now += WATCHED_LOOK_SECONDS
+    clock.now += WATCHED_LOOK
     assert schedule.due
     schedule.succeeded(listed=False)
     clock.now += WATCHED_FOR_SECONDS
     schedule.succeeded(listed=False)
-    clock.now += IDLE_LOOK_SECONDS - 1
+    clock.now += IDLE_LOOK - 1
     assert not schedule.due
     clock.now += 1
     assert schedule.due
@@ -45,10 +45,10 @@ def test_what_fails_is_tried_ever_more_slowly_and_never_given_up() -> None:
         clock.now += schedule.pace
         assert schedule.due
     assert paces == sorted(paces)
-    assert paces[0] == WATCHED_LOOK_SECONDS
+    assert paces[0] == WATCHED_LOOK
     assert paces[-1] == paces[-2] <= 60
     schedule.succeeded(listed=False)
-    assert schedule.pace == WATCHED_LOOK_SECONDS
+    assert schedule.pace == WATCHED_LOOK
 
 
 def test_the_bucket_is_listed_once_a_day() -> None:

@@ -13,12 +13,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.reports.operations import IDLE_LOOK_SECONDS
 from kaggleops.server.links import HEALTH_PATH
 from kaggleops.server.notices import Notice, NoticeBoard
 from kaggleops.server.settings import Settings
+from kaggleops.tracking.schedule import IDLE_LOOK
 
-_OLD_SECONDS = 3 * IDLE_LOOK_SECONDS
+_OLD_SECONDS = 3 * IDLE_LOOK
 """An index that has not been fresh for so long is not what people think they look at."""
 
 _MOST_PROBLEMS = 100

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from kaggleops.index.marks import LISTING_EVERY
-from kaggleops.reports.operations import IDLE_LOOK_SECONDS, WATCHED_LOOK_SECONDS
+from kaggleops.tracking.schedule import IDLE_LOOK, WATCHED_LOOK
 
 WATCHED_FOR_SECONDS = 120.0
 """For how long after a request somebody is taken to look; an open page of the UI asks each 30 s."""
@@ -38,7 +38,7 @@ class Schedule:
     @property
     def pace(self) -> float:
         """Seconds from one look to the next."""
-        return self._retry or (WATCHED_LOOK_SECONDS if self.watched else IDLE_LOOK_SECONDS)
+        return self._retry or (WATCHED_LOOK if self.watched else IDLE_LOOK)
 
     @property
     def due(self) -> bool:
@@ -65,4 +65,4 @@ class Schedule:
     def failed(self) -> None:
         """Take note of a look that failed; the next ones come ever more slowly."""
         self._last = self._clock()
-        self._retry = min(max(2 * self._retry, WATCHED_LOOK_SECONDS), _LONGEST_RETRY)
+        self._retry = min(max(2 * self._retry, WATCHED_LOOK), _LONGEST_RETRY)

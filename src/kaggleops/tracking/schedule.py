@@ -11,6 +11,12 @@ from kaggleops.errors import UsageError
 
 MINUTE = 60.0
 
+IDLE_LOOK = 5 * MINUTE
+"""How often a server that nobody looks at asks what has changed."""
+
+WATCHED_LOOK = 5.0
+"""How often it does while somebody looks."""
+
 
 def flush_interval(age: float) -> float:
     """How long a logged value may stay away from the bucket: what a `kill -9` can cost.
