@@ -28,7 +28,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
 from kaggleops.platforms.kaggle.answers import Word, read
 from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
-from kaggleops.platforms.key_places import KaggleDataset
+from kaggleops.platforms.keys import KaggleDataset
 from kaggleops.project.launch import Launch
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.colab.vertex import VertexServer

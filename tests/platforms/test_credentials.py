@@ -1,53 +1,58 @@
 """`kaggleops credentials`: keys are made, replaced, listed and revoked, and never shown."""
 
 import json
+import os
 import stat
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.command import Done, kaggleops
-from tests.fakes.iam_server import MARK, IamServer
+from tests.command import Done, kaggleops, kaggleops_here
 from tests.fakes.kaggle_server import KaggleServer
+from tests.fakes.programs import Programs
 
 RUNNER = "runner@project.iam.gserviceaccount.com"
+MARK = "BEGIN canary 0"  # in every key that is made
 
 
 @dataclass
 class Somebody:
-    """Who runs the command, signed in at Google."""
+    """Who runs the command, signed in with gcloud."""
 
-    iam: IamServer
-    environ: dict[str, str]
+    gcloud: Programs
     folder: Path
 
     def credentials(self, *arguments: object, **more: str) -> Done:
-        environ = {**self.environ, **more}
-        done = kaggleops("credentials", *arguments, cwd=self.folder, **environ)
+        # Kaggle's client keeps what it once found in its environment.
+        run = kaggleops if "kaggle" in arguments else kaggleops_here
+        done = run("credentials", *arguments, cwd=self.folder, **more)
         assert MARK not in done.output + done.errors
         return done
 
     @property
     def keys(self) -> list[str]:
-        return self.iam.keys(RUNNER)
+        return list(self.gcloud.state("gcloud").get("keys", {}))
 
     @property
     def files(self) -> dict[str, Path]:
         """The files on this machine that hold a key, by name."""
-        home = self.folder / "home"
-        found = [file for file in home.rglob("*") if file.is_file()]
+        folders = (self.folder / "home", self.folder / "temporary")
+        found = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
         return {file.name: file for file in found if MARK.encode() in file.read_bytes()}
 
 
 @pytest.fixture
-def somebody(tmp_path: Path) -> Iterator[Somebody]:
+def somebody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Somebody:
     (tmp_path / "config").mkdir()
     (tmp_path / "config/local.yaml").write_text(f"runner: {RUNNER}\n")
-    with IamServer() as iam:
-        iam.add_account(RUNNER)
-        yield Somebody(iam, iam.environment(tmp_path), tmp_path)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    gcloud = Programs(tmp_path, "gcloud")
+    gcloud.remember("gcloud", accounts=[RUNNER])
+    monkeypatch.setenv("PATH", f"{gcloud.path}:{os.environ['PATH']}")
+    return Somebody(gcloud, tmp_path)
 
 
 def test_a_file_for_docker_from_its_making_to_its_end(somebody: Somebody) -> None:
@@ -116,12 +121,25 @@ def test_a_secret_to_paste_into_runpod(somebody: Somebody) -> None:
     assert not list((somebody.folder / "home").rglob("*.base64"))
 
 
+def test_a_key_that_is_gone_already_is_as_good_as_deleted(somebody: Somebody) -> None:
+    assert somebody.credentials("create", "docker").code == 0
+    somebody.gcloud.remember("gcloud", keys={})
+    assert somebody.credentials("revoke", "docker").code == 0
+    assert somebody.files == {}
+
+
 def test_bad_input_is_one_clear_line(somebody: Somebody) -> None:
-    done = somebody.credentials("list", "--account", "nobody@project")
-    assert "Unknown service account" in done.error
+    other = "nobody@project.iam.gserviceaccount.com"
+    done = somebody.credentials("list", "--account", other)
+    assert "Unknown service account. This command" in done.error
+    assert f"Is {other} the right account?" in done.error
     assert "no such key" in somebody.credentials("revoke", "0123").error
-    somebody.iam.denied = True
+    denied = "PERMISSION_DENIED: Permission 'iam.serviceAccountKeys.create' denied."
+    somebody.gcloud.fail("gcloud", "iam service-accounts keys create", denied)
     done = somebody.credentials("create", "docker")
     assert "roles/iam.serviceAccountKeyAdmin" in done.error
-    done = somebody.credentials("list", GOOGLE_APPLICATION_CREDENTIALS="/nowhere.json")
-    assert "gcloud auth application-default login" in done.error
+    somebody.gcloud.sign_out()
+    done = somebody.credentials("list")
+    assert "Sign in: gcloud auth login" in done.error
+    done = somebody.credentials("list", PATH=str(somebody.folder))
+    assert "starting gcloud: it is not on this machine" in done.error

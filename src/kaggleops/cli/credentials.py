@@ -36,7 +36,7 @@ def credentials_command() -> None:
 @json_option
 def create_command(platform: str, account: str | None, as_json: bool) -> None:
     """Make a key and put it where a platform finds it."""
-    from kaggleops.platforms.key_register import made_keys
+    from kaggleops.platforms.keys import made_keys
 
     if any(each.platform == platform for each in made_keys()):
         hint = f"Replace it: kaggleops credentials rotate {platform}"
@@ -50,13 +50,12 @@ def create_command(platform: str, account: str | None, as_json: bool) -> None:
 @json_option
 def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
     """Put a new key in place of a platform's, then delete the old one."""
-    from kaggleops.platforms.key_register import forget, made_keys
-    from kaggleops.platforms.keys import Keys
+    from kaggleops.platforms.keys import delete_key, forget, made_keys
 
     old = [each for each in made_keys() if each.platform == platform]
     _put_new(platform, account or (old[-1].account if old else _account(None)), as_json)
     for each in old:
-        Keys(each.account).delete(each.id)
+        delete_key(each.account, each.id)
         forget(each.id)
         err.print(f"Deleted the old key {each.id}.")
 
@@ -66,10 +65,9 @@ def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
 @json_option
 def list_command(account: str | None, as_json: bool) -> None:
     """Show the runner's keys as Google has them, and what each is for."""
-    from kaggleops.platforms.key_register import made_keys
-    from kaggleops.platforms.keys import Keys
+    from kaggleops.platforms.keys import keys_of, made_keys
 
-    keys = Keys(_account(account))
+    owner = _account(account)
     known = {each.id: each for each in made_keys()}
     rows = [
         {
@@ -78,16 +76,16 @@ def list_command(account: str | None, as_json: bool) -> None:
             "platform": known[key.id].platform if key.id in known else "",
             "where": known[key.id].where if key.id in known else "not made on this machine",
         }
-        for key in keys.list()
+        for key in keys_of(owner)
     ]
     if as_json:
-        print_json(account=keys.account, keys=rows)
+        print_json(account=owner, keys=rows)
         return
     for row in rows:
         line = f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}"
         out.print(line)
     if not rows:
-        out.print(f"{keys.account} has no keys.")
+        out.print(f"{owner} has no keys.")
 
 
 @credentials_command.command("revoke")
@@ -95,9 +93,7 @@ def list_command(account: str | None, as_json: bool) -> None:
 @_account_option
 def revoke_command(name: str, account: str | None) -> None:
     """Delete a platform's keys and take them away there, or delete one key by its id."""
-    from kaggleops.platforms.key_places import PLACES
-    from kaggleops.platforms.key_register import forget, made_keys
-    from kaggleops.platforms.keys import Keys
+    from kaggleops.platforms.keys import PLACES, delete_key, forget, keys_of, made_keys
 
     found = [each for each in made_keys() if name in (each.platform, each.id)]
     if name in PLACES and not found:
@@ -107,11 +103,11 @@ def revoke_command(name: str, account: str | None) -> None:
     ids = {each.id: each.account for each in found}
     if not ids:
         owner = _account(account)
-        if not any(key.id == name for key in Keys(owner).list()):
+        if not any(key.id == name for key in keys_of(owner)):
             raise UsageError(f"revoking {name}", f"{owner} has no such key")
         ids = {name: owner}
     for key_id, owner in ids.items():
-        Keys(owner).delete(key_id)
+        delete_key(owner, key_id)
         forget(key_id)
         out.print(f"Deleted key {key_id} of {owner}.")
     for platform in {each.platform for each in found}:
@@ -120,16 +116,14 @@ def revoke_command(name: str, account: str | None) -> None:
 
 
 def _put_new(platform: str, account: str, as_json: bool) -> None:
-    from kaggleops.platforms.key_places import PLACES
-    from kaggleops.platforms.key_register import Made, note
-    from kaggleops.platforms.keys import Keys
+    from kaggleops.platforms.keys import PLACES, Made, create_key, delete_key, note
 
-    keys, place = Keys(account), PLACES[platform]()
-    key_id, content = keys.create()
+    place = PLACES[platform]()
+    key_id, content = create_key(account)
     try:
         where = place.put(content)
     except BaseException:
-        keys.delete(key_id)  # nobody has it, and an account may have ten
+        delete_key(account, key_id)  # nobody has it, and an account may have ten
         raise
     note(Made(key_id, account, platform, where))
     if as_json:

@@ -250,7 +250,7 @@ class _Adopting:
 
 
 def _give_key(context: click.Context, platform: str, account: str | None) -> None:
-    from kaggleops.platforms.key_register import made_keys
+    from kaggleops.platforms.keys import made_keys
 
     if any(each.platform == platform for each in made_keys()):
         _said("✓", f"{platform} has a key")

@@ -1,25 +1,30 @@
-"""Keys of the runner's service account, which may do nothing but use the bucket.
+"""The runner's keys: made and deleted by `gcloud`, put where each platform looks for them.
 
-Asked of Google's IAM with the credentials of who runs the command, never with a runner's.
+A key belongs to a service account that may do nothing but use the bucket. On this machine it lies
+only in private files, and in a private folder while it is made and uploaded. Which key is for which
+platform stands in a list on this machine, without any secret: IAM's keys have no labels.
 """
 
-import base64
+import contextlib
+import io
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.commands import CommandFailedError, output_of
+from kaggleops.platforms.folders import state_folder, write_private
+from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.sign_in import KEY_FILE, SECRET
 
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-# The variable by which gcloud itself is led elsewhere.
-_ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAM"
-_TIMEOUT = 30  # seconds
-
-
-class CredentialsError(KaggleOpsError):
-    """A key could not be made, put where it belongs, or taken away."""
+# -- at Google -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -35,93 +40,249 @@ class Key:
     created: str
 
 
-class Keys:
-    """The keys of one service account.
+def create_key(account: str) -> tuple[str, dict[str, Any]]:
+    """Make a key of a service account; return its id, and the content of its file.
 
     Args:
-        account: its email address.
+        account: the account's email address.
+
+    Raises:
+        UsageError: gcloud is not installed.
+        CommandFailedError: it failed.
+    """
+    with _folder() as folder:
+        _gcloud("creating a key", account, "create", str(folder / KEY_FILE))
+        content: dict[str, Any] = json.loads((folder / KEY_FILE).read_text())
+        return content["private_key_id"], content
+
+
+def keys_of(account: str) -> list[Key]:
+    """Return the keys of a service account that people made, the oldest first.
+
+    Raises:
+        UsageError: gcloud is not installed.
+        CommandFailedError: it failed.
+    """
+    options = ("list", "--managed-by=user", "--format=json")
+    found = json.loads(_gcloud("listing the keys", account, *options))
+    keys = (Key(each["name"].rpartition("/")[2], each["validAfterTime"]) for each in found)
+    return sorted(keys, key=lambda key: (key.created, key.id))
+
+
+def delete_key(account: str, key_id: str) -> None:
+    """Delete a key: whoever holds it is locked out. It is no error if it is gone already.
+
+    Raises:
+        UsageError: gcloud is not installed.
+        CommandFailedError: it failed.
+    """
+    try:
+        _gcloud(f"deleting key {key_id}", account, "delete", key_id, "--quiet")
+    except CommandFailedError as error:
+        if "NOT_FOUND" not in error.problem:
+            raise
+
+
+def _gcloud(what: str, account: str, *words: str) -> str:
+    role = "roles/iam.serviceAccountKeyAdmin"
+    command = ("gcloud", "iam", "service-accounts", "keys", *words, f"--iam-account={account}")
+    hint = f"Is {account} the right account? You need the role {role} on it."
+    return output_of(command, f"{what} of {account}", hint)
+
+
+# -- on this machine -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Made:
+    """A key that was made on this machine.
+
+    Args:
+        id: the key's id.
+        account: the service account's email address.
+        platform: for which platform.
+        where: where it was put.
     """
 
-    def __init__(self, account: str) -> None:
-        self.account = account
-        endpoint = os.environ.get(_ENDPOINT) or "https://iam.googleapis.com/"
-        self._url = f"{endpoint.rstrip('/')}/v1/projects/-/serviceAccounts/{account}/keys"
-        self._connection: Any = None
+    id: str
+    account: str
+    platform: str
+    where: str
 
-    def create(self) -> tuple[str, dict[str, Any]]:
-        """Make a key; return its id, and the content of its file.
+
+def made_keys() -> list[Made]:
+    """Return the keys made on this machine, in the order in which they were made."""
+    file = _list()
+    return [Made(**each) for each in json.loads(file.read_text())] if file.is_file() else []
+
+
+def note(made: Made) -> None:
+    """Take note of a key."""
+    _write([*made_keys(), made])
+
+
+def forget(key_id: str) -> None:
+    """Take note that a key is gone."""
+    _write([each for each in made_keys() if each.id != key_id])
+
+
+def _write(keys: list[Made]) -> None:
+    write_private(_list(), json.dumps([asdict(each) for each in keys], indent=1))
+
+
+def _list() -> Path:
+    return state_folder() / "credentials" / "keys.json"
+
+
+# -- at each platform ----------------------------------------------------------------------------
+
+
+class CredentialsError(KaggleOpsError):
+    """A key could not be put where it belongs, or taken away."""
+
+
+DATASET = "kaggleops-credentials"
+"""The private dataset on Kaggle, of whoever signs in there."""
+
+
+class KeyPlace(ABC):
+    """Where one platform looks for the runner's key."""
+
+    @abstractmethod
+    def put(self, key: Mapping[str, Any]) -> str:
+        """Put a key there in place of any other; return where that is, for people.
 
         Raises:
-            CredentialsError: IAM refused, or cannot be asked.
+            CredentialsError: it could not be put there.
         """
-        made = self._ask("creating a key", "POST", self._url, json={})
-        content = json.loads(base64.b64decode(made["privateKeyData"]))
-        return made["name"].rpartition("/")[2], content
 
-    def list(self) -> list[Key]:
-        """Return the keys that people made, the oldest first.
+    @abstractmethod
+    def remove(self) -> None:
+        """Take it away.
 
         Raises:
-            CredentialsError: IAM refused, or cannot be asked.
+            CredentialsError: it could not be taken away.
         """
-        found = self._ask("listing the keys", "GET", f"{self._url}?keyTypes=USER_MANAGED")
-        keys = (
-            Key(each["name"].rpartition("/")[2], each["validAfterTime"])
-            for each in found.get("keys", [])
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand; "" for nothing."""
+        return ""
+
+
+class File(KeyPlace):
+    """A private file, to be mounted into a container."""
+
+    def __init__(self, platform: str = "docker") -> None:
+        self.path = state_folder() / "credentials" / platform / KEY_FILE
+
+    def put(self, key: Mapping[str, Any]) -> str:
+        """Put it there; see `KeyPlace.put`."""
+        write_private(self.path, json.dumps(key))
+        return str(self.path)
+
+    def remove(self) -> None:
+        """Take it away; see `KeyPlace.remove`."""
+        self.path.unlink(missing_ok=True)
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand."""
+        variable = f"GOOGLE_APPLICATION_CREDENTIALS=/{KEY_FILE}"
+        return f"docker run -v {self.path}:/{KEY_FILE}:ro -e {variable} …"
+
+
+class ColabFile(File):
+    """A private file, which `-b colab` uploads to each of its runtimes."""
+
+    def __init__(self) -> None:
+        super().__init__("colab")
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand."""
+        return "kaggleops run -b colab …"
+
+
+class RunPodSecret(File):
+    """A file to paste from: RunPod's API (v2) has no call for secrets."""
+
+    def __init__(self) -> None:
+        super().__init__("runpod")
+        self.path = self.path.with_suffix(".base64")
+
+    def put(self, key: Mapping[str, Any]) -> str:
+        """Put it there; see `KeyPlace.put`."""
+        # One line: an environment variable likes it better.
+        write_private(self.path, b64encode(json.dumps(key).encode()).decode())
+        return str(self.path)
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand."""
+        return (
+            "Paste the file's text into a new secret `kaggleops_key` (RunPod console > Secrets), "
+            f"and create pods with {SECRET} = {{{{ RUNPOD_SECRET_kaggleops_key }}}}."
         )
-        return sorted(keys, key=lambda key: (key.created, key.id))
-
-    def delete(self, key_id: str) -> None:
-        """Delete a key: whoever holds it is locked out. It is no error if it is gone already.
-
-        Raises:
-            CredentialsError: IAM refused, or cannot be asked.
-        """
-        self._ask(f"deleting key {key_id}", "DELETE", f"{self._url}/{key_id}", gone=True)
-
-    def _ask(
-        self, what: str, method: str, url: str, *, gone: bool = False, **request: Any
-    ) -> Mapping[str, Any]:
-        from google.auth import exceptions
-
-        doing = f"{what} of {self.account}"
-        try:
-            answer = self._connected().request(method, url, timeout=_TIMEOUT, **request)
-        except exceptions.DefaultCredentialsError:
-            problem = "you are not signed in"
-            raise CredentialsError(doing, problem, _LOGIN) from None
-        except exceptions.RefreshError as error:
-            problem = f"your sign-in is not accepted ({error.args[0]})"
-            raise CredentialsError(doing, problem, _LOGIN) from None
-        except (exceptions.TransportError, OSError) as error:
-            raise CredentialsError(doing, f"IAM cannot be reached ({error})") from None
-        if answer.ok or (gone and answer.status_code == 404):
-            return answer.json() if answer.ok and answer.content else {}
-        raise CredentialsError(doing, _message(answer), _hint(answer.status_code, self.account))
-
-    def _connected(self) -> Any:
-        if self._connection is None:
-            import google.auth
-            from google.auth.transport.requests import AuthorizedSession
-
-            credentials, _ = google.auth.default(scopes=[_SCOPE])
-            self._connection = AuthorizedSession(credentials)
-        return self._connection
 
 
-_LOGIN = "Run `gcloud auth application-default login`, and try again."
+class KaggleDataset(KeyPlace):
+    """A private dataset, found by notebooks that have it among their data sources."""
+
+    def put(self, key: Mapping[str, Any]) -> str:
+        """Put it there; see `KeyPlace.put`."""
+        api = sign_in()
+        reference = f"{api.user}/{DATASET}"
+        metadata = {"id": reference, "title": DATASET, "licenses": [{"name": "other"}]}
+        with _folder() as folder, _explained("uploading the key to Kaggle"):
+            write_private(folder / KEY_FILE, json.dumps(key))
+            (folder / "dataset-metadata.json").write_text(json.dumps(metadata))
+            options = {"quiet": True, "convert_to_csv": False}
+            if self._exists(api, reference):
+                old = {"delete_old_versions": True}
+                made = api.dataset_create_version(str(folder), "A new key", **options, **old)
+            else:
+                made = api.dataset_create_new(str(folder), public=False, **options)
+            if getattr(made, "error", ""):  # a refusal comes as an answer like any other
+                raise CredentialsError("uploading the key to Kaggle", made.error)
+        return f"the private dataset {reference}"
+
+    def remove(self) -> None:
+        """Take it away; see `KeyPlace.remove`."""
+        api = sign_in()
+        with _explained("deleting the key's dataset at Kaggle"):
+            if self._exists(api, f"{api.user}/{DATASET}"):
+                api.dataset_delete(api.user, DATASET, no_confirm=True)
+
+    def _exists(self, api: Any, reference: str) -> bool:
+        found = api.dataset_list(mine=True, search=DATASET) or ()
+        return any(each is not None and each.ref == reference for each in found)
+
+    def next_step(self) -> str:
+        """Return what is left to do by hand."""
+        return f"Add {DATASET} to a notebook's data; pushed ones name it in `dataset_sources`."
 
 
-def _message(answer: Any) -> str:
+PLACES: Mapping[str, type[KeyPlace]] = {
+    "kaggle": KaggleDataset,
+    "runpod": RunPodSecret,
+    "docker": File,
+    "colab": ColabFile,
+}
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="kaggleops-key-"))
     try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"IAM answered {answer.status_code}"
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
-def _hint(status: int, account: str) -> str:
-    if status == 403:
-        return f"Ask for the role roles/iam.serviceAccountKeyAdmin on {account}."
-    if status == 404:
-        return f"Check the account's name: is it {account}?"
-    return ""
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Turn whatever Kaggle's client raises into one line; its own chatter goes nowhere."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except CredentialsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - requests', urllib3's, its own
+        raise CredentialsError(doing, str(error) or type(error).__name__) from None

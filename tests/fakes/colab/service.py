@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.fakes import platforms
-from tests.fakes.iam_server import IamServer
 from tests.fakes.processes import end_processes_of
+from tests.fakes.token_server import TokenServer
 from tests.fakes.wire import Delivery, Request, Response
 
 _VARIANTS = {"DEFAULT": 0, "GPU": 1, "TPU": 2}
@@ -36,7 +36,7 @@ main()
 """
 
 
-class ColabService(IamServer):
+class ColabService(TokenServer):
     """The service, from `with` until its end; then no runtime runs.
 
     Args:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.fakes import platforms
 from tests.fakes.gcs_server import GcsServer
-from tests.fakes.iam_server import IamServer
+from tests.fakes.token_server import TokenServer
 from tests.fakes.wire import Delivery, Request, Response
 
 _FIELDS = {
@@ -33,7 +33,7 @@ _LOCATION = "projects/our-project/locations/us-central1"
 TEMPLATE = f"{_LOCATION}/notebookRuntimeTemplates/t4"
 
 
-class VertexServer(IamServer):
+class VertexServer(TokenServer):
     """The server, from `with` until its end.
 
     Args:
@@ -55,10 +55,8 @@ class VertexServer(IamServer):
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Return what leads Google's client here, signed in."""
-        signed_in = super().environment(folder)
-        key = "GOOGLE_APPLICATION_CREDENTIALS"
         endpoint = {"CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM": f"{self.url}/"}
-        return {key: signed_in[key], **endpoint}
+        return {**super().environment(folder), **endpoint}
 
     def end(self, name: str, state: str, message: str = "", executed: bytes = b"") -> None:
         """End an execution, with what it printed."""

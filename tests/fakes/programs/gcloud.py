@@ -1,4 +1,4 @@
-"""`gcloud`, as far as a project, a bucket and its accounts go. The words are those of 528.0.0."""
+"""`gcloud`, as far as a project, a bucket, its accounts and their keys go; in 528.0.0's words."""
 
 import json
 import os
@@ -42,6 +42,12 @@ COMMANDS = {
         ["[a-z][a-z0-9-]{4,28}[a-z0-9]"],
         {"--project": PROJECT, "--display-name": ".{1,100}"},
     ),
+    "iam service-accounts keys create": ([r"/.+\.json"], {"--iam-account": EMAIL}),
+    "iam service-accounts keys list": (
+        [],
+        {"--iam-account": EMAIL, "--managed-by": "user", "--format": "json"},
+    ),
+    "iam service-accounts keys delete": ([r"[0-9a-f]+"], {"--iam-account": EMAIL, "--quiet": None}),
     "storage buckets add-iam-policy-binding": (
         [BUCKET],
         {
@@ -100,14 +106,40 @@ def make_bucket(name, location):
         urllib.request.urlopen(request).close()
 
 
+def make_key(keys, email, file):
+    """Make a key whose private part everybody can tell."""
+    number = 1 + max((int(key, 16) for key in keys), default=0)
+    key = f"{number:040x}"
+    keys[key] = [email, f"2026-11-21T10:00:{number:02d}Z"]
+    content = {
+        "type": "service_account",
+        "client_email": email,
+        "private_key": f"-----BEGIN canary {key}-----",
+        "private_key_id": key,
+    }
+    file.write_text(json.dumps(content))
+    sys.stderr.write(f"created key [{key}] of type [json] as [{file}] for [{email}]\n")
+
+
 def main():
     command, names, given = parsed(sys.argv[1:])
     surface = f"(gcloud.{command.replace(' ', '.')})"
     if (HERE / "gcloud.signed-out").exists():
         refuse(f"{surface} {SIGNED_OUT}")
     state = {"projects": [], "services": {}, "buckets": {}, "accounts": [], "bindings": []}
+    state["keys"] = {}
     state |= json.loads(STATE.read_text()) if STATE.is_file() else {"commands": []}
-    name = names[0].removeprefix("gs://")
+    name = names[0].removeprefix("gs://") if names else ""
+    if "keys" in command and given["--iam-account"] not in state["accounts"]:
+        refuse(f"{surface} NOT_FOUND: Unknown service account. This command is authenticated as …")
+    if command.endswith("keys list"):
+        described = [
+            {"name": f"projects/p/serviceAccounts/{email}/keys/{key}", "validAfterTime": made}
+            for key, (email, made) in reversed(state["keys"].items())
+            if email == given["--iam-account"]
+        ]
+        sys.stdout.write(json.dumps(described))
+        return
     if command.endswith("describe"):
         held = {"projects": "projects", "storage": "buckets", "iam": "accounts"}[command.split()[0]]
         if name not in state[held]:
@@ -141,6 +173,11 @@ def main():
         make_bucket(name, given["--location"])
     elif command == "storage buckets update":
         state["buckets"][name]["versioning_enabled"] = True
+    elif command == "iam service-accounts keys create":
+        make_key(state["keys"], given["--iam-account"], Path(name))
+    elif command == "iam service-accounts keys delete":
+        if state["keys"].pop(name, None) is None:
+            refuse(f"{surface} NOT_FOUND: The service account key does not exist.")
     elif command == "iam service-accounts create":
         state["accounts"].append(f"{name}@{project}.iam.gserviceaccount.com")
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kaggleops.backends.config import Config
 from kaggleops.errors import UsageError
-from kaggleops.platforms.key_places import File
+from kaggleops.platforms.keys import File
 
 GPUS = ("T4", "L4", "G4", "A100", "H100")
 TPUS = ("v5e1", "v6e1")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kaggleops.backends.config import Config
 from kaggleops.errors import UsageError
-from kaggleops.platforms.key_places import File
+from kaggleops.platforms.keys import File
 
 VERSION = "v170"
 """The version of Kaggle's images (June 2026), the same as in infra/kaggle-image/compose.yaml."""

@@ -26,7 +26,7 @@ from kaggleops.platforms.kaggle.http import (
     NotThereError,
     explained,
 )
-from kaggleops.platforms.key_places import DATASET
+from kaggleops.platforms.keys import DATASET
 from kaggleops.project.launch import temporary_folder
 
 if TYPE_CHECKING:
