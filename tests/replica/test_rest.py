@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.mlruns import EntityStore
-from kaggleops.server.mlflow_server import mlflow_server
 from tests.replica.conftest import Replicated
+from tests.server.serving import serving
 from tests.tracking.test_flavors import SCRIPTS
 
 
@@ -33,7 +32,7 @@ def play(part: str, tracking_uri: str, machine: Path) -> None:
 
 @pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
 def test_what_is_logged_over_rest_is_in_the_bucket(replicated: Replicated, tmp_path: Path) -> None:
-    root = EntityStore(replicated.bucket).artifact_root
-    with mlflow_server(replicated.uri, root, port=0) as server:
+    where = ("--bucket", replicated.bucket.uri, "--index", replicated.index_url)
+    with serving(*where, home=tmp_path / "server") as server:
         play("log", server.url, tmp_path / "logging")
     play("read", replicated.tracking_uri, tmp_path / "elsewhere")

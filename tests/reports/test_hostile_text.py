@@ -94,7 +94,6 @@ def test_no_command_prints_anything_that_a_terminal_obeys(lab: HostileLab, tmp_p
         ("push",),
         ("run", "--version", lab.hostile, HOSTILE),
         ("run", "--version", BRANCH, "no=such"),
-        ("ui", "--experiment", HOSTILE, "--no-open"),
         ("doctor",),
     ):
         done = here(lab, *arguments)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import webbrowser
 from typing import Any
 
 import click
@@ -64,6 +65,49 @@ def serve_command(
     It looks for changes every 5 s while somebody looks, every 5 minutes otherwise. What people
     change in the UI is in the bucket at once; the index can be deleted at any time.
     """
+    serve(
+        bucket_of(bucket),
+        port,
+        index=index,
+        host=host,
+        host_names=host_names,
+        workers=workers,
+        auth=auth,
+        to_anyone=to_anyone,
+        as_json=as_json,
+    )
+
+
+def serve(
+    place: str,
+    port: int | None,
+    *,
+    index: str | None = None,
+    host: str = "127.0.0.1",
+    host_names: tuple[str, ...] = (),
+    workers: int = 1,
+    auth: bool = False,
+    to_anyone: bool = False,
+    open_browser: bool = False,
+    as_json: bool,
+) -> None:
+    """Serve a bucket until told to end.
+
+    Args:
+        place: the bucket's address.
+        port: see `listening_socket`.
+        index: the index's, as `index_option` gives it.
+        host: on which address.
+        host_names: what the server is called in a browser's address, if not localhost.
+        workers: how many processes serve.
+        auth: whether everybody has to say who they are.
+        to_anyone: whether others than this machine are let in all the same.
+        open_browser: whether to open the browser.
+        as_json: whether stdout is for JSON.
+
+    Raises:
+        KaggleOpsError: it cannot be served.
+    """
     # Only what is light: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
     from kaggleops.server.links import HEALTH_PATH, experiment_link
@@ -72,7 +116,6 @@ def serve_command(
     from kaggleops.server.settings import Settings, default_index, server_folder
     from kaggleops.server.supervising import Supervisor
 
-    place = bucket_of(bucket)
     folder = server_folder(place)
     _require_server()
     with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
@@ -95,7 +138,7 @@ def serve_command(
                 )
             if pulled.warning:
                 err.print(pulled.warning, style="yellow")
-            found = {
+            found: dict[str, Any] = {
                 "link": experiment_link(url, pulled.experiment),
                 "health": f"{url}{HEALTH_PATH}",
                 "bucket": place,
@@ -103,11 +146,20 @@ def serve_command(
                 "problems": pulled.problems,
                 "warning": pulled.warning,
             }
-            supervisor.serve(lambda: print_json(**found) if as_json else _show(found, access))
+
+            def show() -> None:
+                if as_json:
+                    print_json(**found)
+                else:
+                    _show(found, access)
+                if open_browser:
+                    webbrowser.open(found["link"])
+
+            supervisor.serve(show)
 
 
 def _show(found: dict[str, Any], access: str) -> None:
-    out.print(f"MLflow over {found['bucket']}\n\n    {found['link']}")
+    out.print(f"MLflow over {found['bucket']}, served from here\n\n    {found['link']}")
     rows = [("Index", found["index"]), ("Health", found["health"]), ("Access", access)]
     if found["problems"]:
         rows.append(("Not shown", f"{found['problems']} objects; the health page says why"))

@@ -12,12 +12,9 @@ from kaggleops.cli.output import err, out, print_json
 from kaggleops.errors import KaggleOpsError, UsageError
 
 if TYPE_CHECKING:
-    from kaggleops.server.local_server import LocalServer
+    from kaggleops.server.links import Shown
     from kaggleops.server.tunnel import Machine
 
-experiment_option = click.option(
-    "--experiment", metavar="NAME", help="Which to show. Default: the last used."
-)
 open_option = click.option(
     "--open/--no-open", "open_browser", default=True, help="Open the browser."
 )
@@ -29,13 +26,11 @@ open_option = click.option(
     metavar="projects/…/zones/…/instances/…",
     help="The machine. Default: `server:` in config/local.yaml.",
 )
-@experiment_option
 @port_option
 @open_option
 @json_option
 def tunnel_command(
     server: str | None,
-    experiment: str | None,
     port: int | None,
     open_browser: bool,
     as_json: bool,
@@ -54,51 +49,50 @@ def tunnel_command(
             "Write `server: projects/…/zones/…/instances/…` into config/local.yaml (terraform "
             "prints it), or serve the bucket here: kaggleops ui",
         )
-    show_remote(machine, experiment, port, open_browser, as_json)
+    show_remote(machine, port, open_browser, as_json)
 
 
-def show_remote(
-    machine: "Machine",
-    experiment: str | None,
-    port: int | None,
-    open_browser: bool,
-    as_json: bool,
-) -> None:
+def show_remote(machine: "Machine", port: int | None, open_browser: bool, as_json: bool) -> None:
     """Open a remote server's UI, until Ctrl-C."""
-    from mlflow.exceptions import MlflowException
-
     from kaggleops.server.links import experiment_link
-    from kaggleops.server.opening import experiment_to_show
     from kaggleops.server.tunnel import tunnel
 
     with (
         suppress(KeyboardInterrupt),
         err.status(f"Opening a tunnel to {machine}") as status,
-        tunnel(machine, port) as server,
+        tunnel(machine, port) as opened,
     ):
-        try:
-            shown = experiment_to_show(server.url, experiment)
-        except MlflowException as error:
-            if "401" not in str(error):
-                doing = f"asking the server on {machine}"
-                raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
-            shown = None  # it asks for a password, and the browser will
+        link = experiment_link(opened.url, _last_experiment(opened.url, f"{machine}"))
         status.stop()
-        link = experiment_link(server.url, shown)
         if as_json:
-            print_json(link=link, server=machine.path, bucket=None)
+            print_json(link=link, server=machine.path)
         else:
-            show(f"MLflow, served by {machine}, through Identity-Aware Proxy", link)
-        stay(server, link, open_browser)
+            where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
+            out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.")
+        if open_browser:
+            webbrowser.open(link)
+        opened.wait()
 
 
-def show(where: str, link: str) -> None:
-    """Say what serves the UI, and where."""
-    out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.")
+def _last_experiment(url: str, where: str) -> "Shown | None":
+    """Return the experiment of the run that was started last; None where nobody may be told."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
+    from kaggleops.project import views
+    from kaggleops.server.links import Shown
 
-def stay(server: "LocalServer", link: str, open_browser: bool) -> None:
-    """Open the UI in the browser, if that is meant, and return when its server has ended."""
-    if open_browser:
-        webbrowser.open(link)
-    server.wait()
+    client = MlflowClient(url)
+    order = ["attributes.start_time DESC"]
+    try:
+        known = {each.experiment_id: each for each in client.search_experiments()}
+        runs = client.search_runs(list(known), max_results=1, order_by=order)
+    except MlflowException as error:
+        if "401" not in str(error):
+            doing = f"asking the server on {where}"
+            raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
+        return None  # it asks for a password, and the browser will
+    if not runs:
+        return None
+    last = known[runs[0].info.experiment_id]
+    return Shown(str(last.experiment_id), views.TAG in last.tags)

@@ -2,11 +2,15 @@
 
 import ipaddress
 import socket
+from contextlib import suppress
 
 from kaggleops.errors import UsageError
 
+LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 5000
 
-def listening_socket(host: str, port: int, *, to_anyone: bool) -> socket.socket:
+
+def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.socket:
     """Return a socket bound to an address; it listens once a server process takes it.
 
     Bound by the one process that stays, so that a port that is taken is known at once, and nobody
@@ -14,12 +18,16 @@ def listening_socket(host: str, port: int, *, to_anyone: bool) -> socket.socket:
 
     Args:
         host: a name or an address of this machine.
-        port: the port; 0 for any free one.
+        port: the port; 0 for any free one, None for 5000 or, where that is taken, any free one.
         to_anyone: whether others than this machine may be let in.
 
     Raises:
         UsageError: the address cannot be had, or is not this machine's own.
     """
+    if port is None:
+        with suppress(UsageError):
+            return listening_socket(host, DEFAULT_PORT, to_anyone=to_anyone)
+        port = 0
     doing = f"listening on {host} port {port}"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -3,19 +3,29 @@
 Google's own client makes it, as the user who is signed in there: `gcloud compute start-iap-tunnel`.
 """
 
+import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NoReturn
 
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
-from kaggleops.server.local_server import LOOPBACK, LocalServer, free_port, local_server
+from kaggleops.server.listening import LOOPBACK, listening_socket
 
 SERVER_PORT = 5000
 """Where it listens on its machine."""
+
+_SECONDS_TO_OPEN = 120.0
+_SECONDS_TO_END = 15.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +78,30 @@ class Machine:
         return [f"--zone={self.zone}", f"--project={self.project}"]
 
 
+@dataclass(frozen=True)
+class Tunnel:
+    """An open one.
+
+    Args:
+        url: where the server answers on this machine.
+        process: gcloud's.
+    """
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+    def wait(self) -> NoReturn:
+        """Wait until it ends by itself.
+
+        Raises:
+            KaggleOpsError: it has.
+        """
+        code = self.process.wait()
+        raise KaggleOpsError(f"bringing the server to {self.url}", f"gcloud ended with code {code}")
+
+
 @contextmanager
-def tunnel(machine: Machine, port: int | None = None) -> Iterator[LocalServer]:
+def tunnel(machine: Machine, port: int | None = None) -> Iterator[Tunnel]:
     """Bring a machine's server to a port of this one, answering before the block begins.
 
     Args:
@@ -85,7 +117,8 @@ def tunnel(machine: Machine, port: int | None = None) -> Iterator[LocalServer]:
     if gcloud is None:
         hint = "Install Google Cloud's client: https://cloud.google.com/sdk/docs/install"
         raise UsageError(doing, "gcloud is not installed", hint)
-    port = free_port(doing, wanted=port)
+    with listening_socket(LOOPBACK, port, to_anyone=False) as free:
+        port = free.getsockname()[1]
     command = [
         *(gcloud, "compute", "start-iap-tunnel", machine.name, str(SERVER_PORT)),
         f"--local-host-port={LOOPBACK}:{port}",
@@ -94,5 +127,43 @@ def tunnel(machine: Machine, port: int | None = None) -> Iterator[LocalServer]:
     ]
     start = f"gcloud compute instances start {machine.name} {' '.join(machine.options)}"
     hint = f"If it is off: {start}. To serve the bucket here: kaggleops ui --local"
-    with local_server(command, doing, port=port, hint=hint) as server:
-        yield server
+    with tempfile.TemporaryFile() as log, _process(command, log) as process:
+        opened = Tunnel(f"http://{LOOPBACK}:{port}", process)
+        _await(opened, log, doing, hint)
+        yield opened
+
+
+@contextmanager
+def _process(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # ended by us, not by the terminal's Ctrl-C
+    )
+    try:
+        yield process
+    finally:
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+                break
+
+
+def _await(opened: Tunnel, log: IO[bytes], doing: str, hint: str) -> None:
+    deadline = time.monotonic() + _SECONDS_TO_OPEN
+    while time.monotonic() < deadline:
+        if opened.process.poll() is not None:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            reason = next((line for line in lines if line.startswith("ERROR:")), None)
+            reason = reason or (lines[-1] if lines else "it wrote nothing")
+            code = opened.process.returncode
+            raise KaggleOpsError(doing, f"it ended with code {code} ({reason})", hint)
+        with suppress(OSError), urllib.request.urlopen(f"{opened.url}/health"):  # noqa: S310
+            return
+        time.sleep(0.1)
+    raise KaggleOpsError(doing, f"it did not answer within {_SECONDS_TO_OPEN:.0f} s", hint)
