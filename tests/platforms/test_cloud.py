@@ -1,4 +1,4 @@
-"""`kaggleops init` makes the bucket and the runner's account, by gcloud or by Terraform."""
+"""`kaggleops init` makes the bucket and the runner's account, by gcloud."""
 
 import json
 import os
@@ -201,44 +201,6 @@ def test_a_bucket_that_is_there_is_used_as_it_is(code: Repository, gcs_server: G
     assert "used as it is" in done.stderr
     assert local_settings() == {"bucket": "gs://our-bucket", "server": "x"}
     assert Path("config/local.yaml").read_text().startswith("# mine\n")
-
-
-def test_by_terraform(code: Repository, programs: Programs, gcs_server: GcsServer) -> None:
-    new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--with", "terraform")
-    assert "It is part of KaggleOps' own repository" in init(*new, "--yes").stderr
-    below = init("--bucket", "gs://adas-bucket/runs", *new[2:], "--yes")
-    assert "no runs/ in one. Name it without the prefix" in below.stderr
-    shutil.copytree(ROOT / "infra/terraform", code.folder / "infra/terraform")
-    for _ in range(2):
-        done = init(*new, "--yes")
-        assert done.exit_code == 0, done.stderr
-    given = {"project": "adas-runs", "bucket": "adas-bucket", "name": "kaggleops"}
-    assert programs.state("terraform")["variables"] == {**given, "region": "us-central1"}
-    assert programs.state("gcloud")["projects"] == ["adas-runs"]
-    assert local_settings() == {
-        "bucket": "gs://adas-bucket",
-        "runner": RUNNER,
-        "server": "projects/adas-runs/zones/us-central1-b/instances/kaggleops",
-    }
-    assert gcs_server.objects("adas-bucket") == {}
-
-
-def test_what_terraform_was_told_is_kept(code: Repository, programs: Programs) -> None:
-    shutil.copytree(ROOT / "infra/terraform", code.folder / "infra/terraform")
-    file = code.folder / "infra/terraform/terraform.tfvars"
-    file.write_text('region  = "europe-west1" # ours\nzone = "europe-west1-c"')
-    before = file.read_text()
-    new = ("--bucket", "gs://adas-bucket", "--project", "adas-runs", "--with", "terraform")
-    refused = init(*new, "--region", "us-east1", "--yes")
-    assert refused.exit_code == 2
-    assert "it has region = europe-west1, and us-east1 is asked for" in refused.stderr
-    assert init(*new, answer="n\n").exit_code == 1
-    assert file.read_text() == before
-    assert init(*new, "--yes").exit_code == 0
-    rest = 'project = "adas-runs"\nbucket = "adas-bucket"\nname = "kaggleops"\n'
-    assert file.read_text() == f"{before}\n{rest}"
-    assert programs.state("terraform")["variables"]["region"] == "europe-west1"
-    assert code.git("check-ignore", str(file)) == str(file)
 
 
 @pytest.mark.usefixtures("code")

@@ -49,7 +49,7 @@ def somebody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Somebody:
     (tmp_path / "config/local.yaml").write_text(f"runner: {RUNNER}\n")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    gcloud = Programs(tmp_path, "gcloud")
+    gcloud = Programs(tmp_path)
     gcloud.remember("gcloud", accounts=[RUNNER])
     monkeypatch.setenv("PATH", f"{gcloud.path}:{os.environ['PATH']}")
     return Somebody(gcloud, tmp_path)

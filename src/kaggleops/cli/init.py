@@ -1,7 +1,7 @@
 """`kaggleops init`."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,6 @@ _SMOKE = "config/experiment/smoke.yaml"
 class _Cloud:
     """How a bucket that is not there yet is to be made: `names` has the region's and its own."""
 
-    tool: str
     project: str | None
     names: Mapping[str, str]
     ask: bool
@@ -48,14 +47,6 @@ class _Cloud:
 @click.option("--project", metavar="ID", help="The Google Cloud project of a new bucket.")
 @click.option("--region", metavar="REGION", help="Of a new bucket. Default: us-central1.")
 @click.option("--name", metavar="NAME", help="Of the accounts. Default: kaggleops.")
-@click.option(
-    "--with",
-    "tool",
-    type=click.Choice(["gcloud", "terraform"]),
-    default="gcloud",
-    show_default=True,
-    help="What makes the bucket and the accounts; terraform makes the server, too.",
-)
 @click.option("--platform", "platforms", type=PLATFORMS, multiple=True, help="Give it a key.")
 @click.option("--run", "test_run", is_flag=True, help="Make a test run in the end.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
@@ -69,7 +60,6 @@ def init_command(
     project: str | None,
     region: str | None,
     name: str | None,
-    tool: str,
     platforms: Sequence[str],
     test_run: bool,
     yes: bool,
@@ -94,7 +84,7 @@ def init_command(
         if place.startswith("gs://"):
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
-            settings |= _cloud(place, root, _Cloud(tool, project, named, not yes))
+            settings |= _cloud(place, _Cloud(project, named, not yes))
         keep_settings(root, settings)
         files = adopting.write()
         for platform in platforms:
@@ -124,7 +114,7 @@ def _asked_bucket(root: Path, ask: bool) -> str:
 # -- the cloud ----------------------------------------------------------------------------------
 
 
-def _cloud(place: str, root: Path, how: _Cloud) -> dict[str, str]:
+def _cloud(place: str, how: _Cloud) -> dict[str, str]:
     """Make the bucket and the runner's account, unless the bucket is there and no project named."""
     from kaggleops.bucket import BucketNotFoundError
     from kaggleops.platforms import detect
@@ -139,30 +129,20 @@ def _cloud(place: str, root: Path, how: _Cloud) -> dict[str, str]:
         else:
             _said("✓", f"the bucket {place} is there; used as it is")
             return {}
-    return _make(place, root, how)
+    return _make(place, how)
 
 
-def _make(place: str, root: Path, how: _Cloud) -> dict[str, str]:
+def _make(place: str, how: _Cloud) -> dict[str, str]:
     project = how.project
     if project is None and how.ask and sys.stdin.isatty():
         project = click.prompt("Id of the Google Cloud project (made if need be)", err=True)
     if project is None:
         hint = "Add --project ID, of one that exists or of a new one."
         raise UsageError(f"making {place}", "no Google Cloud project is named", hint)
-    name, _, prefix = place.removeprefix("gs://").partition("/")
-    if how.tool == "gcloud":
-        return _make_by_gcloud(project, name, f"{prefix}/" if prefix else "", how)
-    if prefix:
-        hint = "Name it without the prefix, or use --with gcloud."
-        problem = f"its server shows a whole bucket, and no {prefix}/ in one"
-        raise UsageError("applying Terraform", problem, hint)
-    return _make_by_terraform(project, name, root, how) | {"bucket": place}
-
-
-def _make_by_gcloud(project: str, bucket: str, prefix: str, how: _Cloud) -> dict[str, str]:
     from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
 
-    wanted = Place(project, bucket, prefix=prefix, **how.names)
+    bucket, _, prefix = place.removeprefix("gs://").partition("/")
+    wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **how.names)
     lacks = what_it_lacks(wanted)
     if lacks:
         said = f"gs://{bucket} was there before, and keeps its settings. It lacks: "
@@ -171,31 +151,8 @@ def _make_by_gcloud(project: str, bucket: str, prefix: str, how: _Cloud) -> dict
     return {"runner": wanted.runner}
 
 
-def _make_by_terraform(project: str, bucket: str, root: Path, how: _Cloud) -> dict[str, str]:
-    from kaggleops.platforms import terraform
-    from kaggleops.platforms.cloud import Place
-
-    folder = root / terraform.TERRAFORM
-    if not folder.is_dir():
-        hint = "It is part of KaggleOps' own repository: init there, or use --with gcloud."
-        raise UsageError("applying Terraform", f"there is no {terraform.TERRAFORM} here", hint)
-    known = terraform.variables_of(folder)
-    chosen: dict[str, str] = {key: known[key] for key in ("region", "name") if key in known}
-    chosen.update(how.names)
-    wanted = Place(project, bucket, **chosen)
-    new = terraform.new_variables(wanted, folder)
-    if new:
-        said = ", ".join(f"{key} = {value}" for key, value in new.items())
-        err.print(Text(f"  {terraform.TERRAFORM / terraform.VARIABLES} gets: {said}"))
-    steps = terraform.terraform_steps(wanted, folder, ask=how.ask)
-    _carry_out(steps, how.ask, first=lambda: terraform.keep_variables(new, folder))
-    return terraform.terraform_settings(folder)
-
-
-def _carry_out(
-    steps: "Sequence[Step]", ask: bool, first: Callable[[], None] = lambda: None
-) -> None:
-    from kaggleops.platforms.commands import carry_out, is_done
+def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
+    from kaggleops.platforms.commands import is_done, output_of
 
     left = []
     for step in steps:
@@ -207,9 +164,8 @@ def _carry_out(
         err.print(Text(f"  {step.line}"))
     if ask:
         click.confirm("Start these commands?", default=True, abort=True, err=True)
-    first()
     for step in left:
-        carry_out(step, interactive=ask and step.command[0] == "terraform")
+        output_of(step.command, f"making {step.about}", step.hint)
         _said("✓", step.about)
 
 

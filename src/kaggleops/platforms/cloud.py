@@ -19,7 +19,7 @@ class Place:
         project: the Google Cloud project's id.
         bucket: the bucket's name, without gs://.
         region: where it lies.
-        name: what the accounts (and with Terraform the machine) are called.
+        name: what the accounts are called.
         prefix: where in the bucket everything lies, with a slash behind it; "" for all of it.
     """
 

@@ -1,4 +1,4 @@
-"""Programs that are started for the user, `gcloud` and `terraform`, one step after the other.
+"""What `gcloud` is started for in the user's place, one step after the other.
 
 Each step can be repeated: it first looks whether it was done, or does no harm when done twice.
 """
@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,27 +43,6 @@ class Step:
 def is_done(step: Step) -> bool:
     """Tell whether what a step makes is there already."""
     return bool(step.done and (answer_of(step.done) or "").strip())
-
-
-def carry_out(step: Step, *, interactive: bool = False) -> None:
-    """Carry a step out.
-
-    Args:
-        step: which.
-        interactive: whether the program talks with the user itself.
-
-    Raises:
-        UsageError: the program is not installed.
-        CommandFailedError: it failed.
-    """
-    doing = f"making {step.about}"
-    if not interactive:
-        output_of(step.command, doing, step.hint)
-        return
-    _require(step.command[0])
-    # What it shows is no result: stdout is for those.
-    if subprocess.run(step.command, stdout=sys.stderr, check=False).returncode:
-        raise CommandFailedError(doing, f"{step.command[0]} failed, see above", step.hint)
 
 
 def answer_of(command: Sequence[str]) -> str | None:
@@ -106,7 +84,7 @@ def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 
 def _message(stderr: str) -> str:
     """Return the error in what a program wrote, without the advice and the details behind it."""
-    lines = [line.strip(" │╷╵") for line in stderr.splitlines()]  # Terraform draws a frame
+    lines = [line.strip() for line in stderr.splitlines()]
     begin = next((n for n, line in enumerate(lines) if re.match("error:", line, re.I)), None)
     if begin is None:
         return next((line for line in reversed(lines) if line), "it said nothing")
@@ -120,13 +98,9 @@ def _message(stderr: str) -> str:
 
 _NO_MESSAGE = re.compile(r"Please run:|Usage:|Help Token:|- ")
 
-_WHERE = {
-    "gcloud": "https://cloud.google.com/sdk/docs/install",
-    "terraform": "https://developer.hashicorp.com/terraform/install",
-}
-
 
 def _require(program: str) -> None:
     if shutil.which(program) is None:
-        hint = f"Install it ({_WHERE[program]}), or use a folder: --bucket FOLDER."
+        where = "https://cloud.google.com/sdk/docs/install"
+        hint = f"Install it ({where}), or use a folder: --bucket FOLDER."
         raise UsageError(f"starting {program}", "it is not on this machine", hint)

@@ -15,20 +15,14 @@ _SOURCES = Path(__file__).parent
 
 
 class Programs:
-    """`gcloud` and `terraform`, installed into a folder.
+    """`gcloud`, installed into a folder of the test's own."""
 
-    Args:
-        folder: a folder of the test's own.
-        names: which of them.
-    """
-
-    def __init__(self, folder: Path, *names: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.path = folder / "programs"
         self.path.mkdir()
-        for name in names or ("gcloud", "terraform"):
-            program = self.path / name
-            program.write_text(f"#!{sys.executable}\n{(_SOURCES / f'{name}.py').read_text()}")
-            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        program = self.path / "gcloud"
+        program.write_text(f"#!{sys.executable}\n{(_SOURCES / 'gcloud.py').read_text()}")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def state(self, name: str) -> dict[str, Any]:
         """Return what a program has made so far, and in `commands` what it was asked to make."""
