@@ -12,7 +12,7 @@ def compared(
     first: dict[str, float], second: dict[str, float], tolerance: float = 0.0
 ) -> Agreement:
     one, other = (
-        Run(name, name, "tweets", "1", "FINISHED", 0, 0, "", metrics=metrics)
+        Run(name, name, "tweets", "1", "FINISHED", 0, "", metrics=metrics)
         for name, metrics in (("a", first), ("b", second))
     )
     return agreement(one, other, tolerance)

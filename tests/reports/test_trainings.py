@@ -11,7 +11,7 @@ from kaggleops.reports.selecting import Side
 def side(word: str, **scores: list[float]) -> Side:
     """Return a commit with runs of experiments, a fold for each score."""
     runs = [
-        Run(f"{word}{name}{fold}", "", name, name, "FINISHED", 1 + fold, 0, "",
+        Run(f"{word}{name}{fold}", "", name, name, "FINISHED", 1 + fold, "",
             params={"fold": str(fold), "task": "tweets"}, metrics={name[:3]: score, "f1": score})
         for name, each in scores.items() for fold, score in enumerate(each)
     ]  # fmt: skip

@@ -28,7 +28,7 @@ _RUNS = sa.table(
     "runs",
     *map(
         sa.column,
-        ("run_uuid", "name", "experiment_id", "status", "start_time", "end_time",
+        ("run_uuid", "name", "experiment_id", "status", "start_time",
          "lifecycle_stage", "artifact_uri"),
     ),
 )  # fmt: skip
@@ -54,7 +54,6 @@ class Run:
         experiment_id: its experiment's id.
         status: MLflow's.
         started_ms: when it began, in milliseconds since the epoch; 0 where nobody knows.
-        ended_ms: when it ended; 0 if it has not.
         artifacts: where its artifacts lie.
         params: its params.
         tags: its tags.
@@ -68,7 +67,6 @@ class Run:
     experiment_id: str
     status: str
     started_ms: int
-    ended_ms: int
     artifacts: str
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -265,12 +263,11 @@ class History:
     def _runs(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Run]:
         query = sa.select(
             _RUNS.c.run_uuid, _RUNS.c.name, _EXPERIMENTS.c.name, _RUNS.c.experiment_id,
-            _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.end_time, _RUNS.c.artifact_uri,
+            _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.artifact_uri,
         ).join(_EXPERIMENTS, _EXPERIMENTS.c.experiment_id == _RUNS.c.experiment_id)  # fmt: skip
         found = {
             row[0]: Run(
-                row[0], row[1] or "", row[2], str(row[3]), row[4],
-                row[5] or 0, row[6] or 0, row[7] or "",
+                row[0], row[1] or "", row[2], str(row[3]), row[4], row[5] or 0, row[6] or "",
             )
             for row in connection.execute(query.where(_RUNS.c.run_uuid.in_(ids)))
         }  # fmt: skip
