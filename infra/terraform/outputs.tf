@@ -19,7 +19,7 @@ output "server" {
 }
 
 output "tunnel_command" {
-  description = "Brings the remote UI to this machine's port 5000 (as `kaggleops tunnel` does)."
+  description = "Brings the remote UI to this machine's port 5000 (as `kaggleops ui` does)."
   value       = var.server ? "gcloud compute start-iap-tunnel ${var.name} ${local.port} --local-host-port=localhost:5000 --zone=${local.zone} --project=${var.project}" : null
 }
 
@@ -46,7 +46,7 @@ output "next_steps" {
     "kaggleops doctor",
     "kaggleops credentials create kaggle",
     "kaggleops run -b kaggle",
-    var.server ? "kaggleops tunnel" : "kaggleops ui",
+    "kaggleops ui",
   ])
 }
 

@@ -1,4 +1,4 @@
-"""`kaggleops tunnel` and `ui`: the UI of a machine behind Identity-Aware Proxy, or the bucket's."""
+"""`kaggleops ui`: the UI of a machine behind Identity-Aware Proxy, or the bucket's."""
 
 import json
 import os
@@ -16,7 +16,6 @@ import requests
 from click.testing import CliRunner
 
 from kaggleops.cli.serve import serve_command
-from kaggleops.cli.tunnel import tunnel_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.tunnel import Machine, tunnel
@@ -88,7 +87,7 @@ def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened
 def test_a_machine_that_is_off(tmp_path: Path) -> None:
     iap_tunnel.install(tmp_path / "bin", MACHINE, 1)  # nobody answers there
     name_server(tmp_path)
-    done = kaggleops("tunnel", cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    done = kaggleops("ui", cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert done.code == 1
     assert "failed to connect to backend" in done.error
     assert "gcloud compute instances start kaggleops --zone=us-central1-b" in done.error
@@ -115,23 +114,17 @@ def test_without_gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     "name", ["kaggleops", f"{MACHINE}/", MACHINE.replace("/kaggleops", "/--impersonate")]
 )
 def test_what_is_no_machine(name: str) -> None:
-    done = CliRunner().invoke(tunnel_command, ["--server", name])
+    done = CliRunner().invoke(ui_command, ["--server", name])
     assert isinstance(done.exception, UsageError)
     assert "projects/PROJECT/zones/ZONE/instances/NAME" in done.exception.hint
 
 
-@pytest.mark.parametrize("command", [tunnel_command, ui_command, serve_command])
+@pytest.mark.parametrize("command", [ui_command, serve_command])
 @pytest.mark.parametrize("port", ["99999", "-4"])
 def test_what_is_no_port(command: click.Command, port: str) -> None:
     done = CliRunner().invoke(command, ["--port", port])
     assert done.exit_code == 2
     assert "Invalid value for '--port'" in done.stderr
-
-
-def test_no_server_is_named() -> None:
-    done = CliRunner().invoke(tunnel_command)
-    assert isinstance(done.exception, UsageError)
-    assert "config/local.yaml" in done.exception.hint
 
 
 @pytest.mark.parametrize("options", [["--bucket", "mistyped"], ["--local"]])

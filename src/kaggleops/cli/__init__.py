@@ -37,7 +37,6 @@ from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.submit import submit_command
-from kaggleops.cli.tunnel import tunnel_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
 
@@ -83,7 +82,6 @@ for command in (
     doctor_command,
     serve_command,
     ui_command,
-    tunnel_command,
     push_command,
     bundle_command,
     credentials_command,

@@ -39,11 +39,6 @@ direction_option = click.option(
     default=None,
     help="Whether less of --metric is better. Default: as its name tells.",
 )
-port_option = click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help="Default: 5000, or a free one where that is taken; 0 for any free one.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

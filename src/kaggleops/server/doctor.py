@@ -31,7 +31,7 @@ def examine_server(folder: Path) -> Iterator[Finding]:
     if health["status"] == "fresh":
         yield Finding("server", "ok", said)
     else:
-        hint = f"Look at {HEALTH_PATH}: kaggleops tunnel."
+        hint = f"Look at {HEALTH_PATH}: kaggleops ui."
         yield Finding("server", "warning", f"{said}: {health.get('trouble') or 'see there'}", hint)
     # Who has not given the server's password is not told its versions.
     if theirs := health.get("versions"):
