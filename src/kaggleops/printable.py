@@ -43,6 +43,11 @@ def printable(text: str, *, lines: bool = False) -> str:
     )
 
 
+def quoted(text: str) -> str:
+    """Return a name or a value for an error: as Python writes it, and of 80 characters at most."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
 def log_line(line: str) -> str:
     """Return a line that a program has printed to a terminal, without its colours.
 

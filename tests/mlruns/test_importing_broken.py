@@ -56,6 +56,8 @@ def test_two_experiments_of_one_id_are_not_mixed(store: EntityStore, tmp_path: P
     assert store.read(experiment("1")).entity.meta["name"] == "tweets"
     renamed = bring(store, small_mlruns(tmp_path / "c", "1", "tweets 2020", created=5))
     assert renamed.changed == [experiment("1")]
+    long = bring(store, small_mlruns(tmp_path / "d", "1", "n" * 10_000, created=7))
+    assert len(long.problems[0]) < 400
 
 
 def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -> None:

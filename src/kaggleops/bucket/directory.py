@@ -238,7 +238,7 @@ class DirectoryBucket(Bucket):
         check_key(key, doing)
         path = self._root / key
         if not _is_within(path, self._root):
-            problem = f"{path} leads out of the bucket by a link"
+            problem = f"{key!r} leads out of the bucket by a link"
             raise AccessDeniedError(doing, problem, "Put the files themselves there.")
         return path
 

@@ -21,6 +21,7 @@ from kaggleops.mlruns.checking import check_entity
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.plain_tar import read_plain_tar
+from kaggleops.printable import quoted
 
 MAX_BYTES = 512 << 20
 """The most that an archive may hold unpacked. A run of ten million points takes some 400 MB."""
@@ -195,7 +196,7 @@ def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[st
                     _check_new(info.name, files.keys(), doing)
                     files[info.name] = _content(content, info, doing)
                 else:
-                    problem = f"{_short(info.name)} is neither a file nor a folder"
+                    problem = f"{quoted(info.name)} is neither a file nor a folder"
                     raise BrokenEntityError(doing, problem)
             # tarfile takes a damaged header for the end.
             content.seek(archive.offset)
@@ -208,7 +209,7 @@ def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[st
 
 def _check_new(name: str, known: Container[str], doing: str) -> None:
     if name in known:
-        raise BrokenEntityError(doing, f"it holds {_short(name)} twice")
+        raise BrokenEntityError(doing, f"it holds {quoted(name)} twice")
 
 
 def _content(tar: io.BytesIO, info: tarfile.TarInfo, doing: str) -> bytes:
@@ -216,7 +217,7 @@ def _content(tar: io.BytesIO, info: tarfile.TarInfo, doing: str) -> bytes:
     with tar.getbuffer() as buffer:
         content = bytes(buffer[info.offset_data : info.offset_data + info.size])
     if len(content) != info.size:
-        raise BrokenEntityError(doing, f"{_short(info.name)} is cut off")
+        raise BrokenEntityError(doing, f"{quoted(info.name)} is cut off")
     return content
 
 
@@ -256,16 +257,16 @@ def _problem_of_path(path: str) -> str:
     try:
         encoded = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
-        return f"the name {_short(path)} is not Unicode"
+        return f"the name {quoted(path)} is not Unicode"
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        return f"the name {_short(path)} leads out of its folder"
+        return f"the name {quoted(path)} leads out of its folder"
     too_long = max(encoded) > MAX_NAME_BYTES or sum(encoded) > MAX_PATH_BYTES
     if too_long or len(parts) > MAX_DEPTH:
-        return f"the name {_short(path)} is too long"
+        return f"the name {quoted(path)} is too long"
     if parts[0] == ARTIFACTS and len(parts) > 1:
-        return f"{_short(path)}: artifacts do not belong into it"
+        return f"{quoted(path)}: artifacts do not belong into it"
     if parts[0].startswith(NOTES) and path != NOTES:
-        return f"{_short(path)} takes the place of the notes"
+        return f"{quoted(path)} takes the place of the notes"
     return ""
 
 
@@ -282,15 +283,11 @@ def check_tree(entity: Entity, doing: str) -> None:
     """
     folders = entity.folders | FOLDERS.get(entity.id.kind, frozenset()) | {ARTIFACTS, NOTES}
     if both := folders & entity.files.keys():
-        raise BrokenEntityError(doing, f"{_short(min(both))} is both a file and a folder")
+        raise BrokenEntityError(doing, f"{quoted(min(both))} is both a file and a folder")
     if NOTES in entity.folders:
         raise BrokenEntityError(doing, f"{NOTES!r} is both a file and a folder")
     if entity.id.kind is Kind.EXPERIMENT:
         # In its folder lie its runs, models, traces and datasets: entities of their own.
         for path in entity.files.keys() | entity.folders:
             if path != META and path.split("/", 1)[0] != "tags":
-                raise BrokenEntityError(doing, f"{_short(path)} is no part of an experiment")
-
-
-def _short(path: str) -> str:
-    return repr(path if len(path) <= 80 else f"{path[:77]}...")
+                raise BrokenEntityError(doing, f"{quoted(path)} is no part of an experiment")

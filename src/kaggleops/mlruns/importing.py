@@ -33,6 +33,7 @@ from kaggleops.mlruns.legacy import modernized, with_commit
 from kaggleops.mlruns.rebasing import artifact_path, follow_runs
 from kaggleops.mlruns.sources import Source, linked
 from kaggleops.mlruns.store import EntityStore
+from kaggleops.printable import quoted
 
 _LONG_ID = 8
 """From this length on, MLflow draws ids at random; shorter ones only count 0, 1, 2."""
@@ -155,9 +156,10 @@ class _Import:
             name = str(entity.meta.get("name"))
             there = stored.get(home)
             if there is not None and not _is_same(entity, there):
+                other = quoted(str(there.meta.get("name")))
                 self._result.problems.append(
-                    f"importing experiment {home}, {name!r}: experiment {home} of the bucket is "
-                    f"{there.meta.get('name')!r}, another one. Import it into a bucket of its own."
+                    f"importing experiment {home}, {quoted(name)}: experiment {home} of the bucket "
+                    f"is {other}, another one. Import it into a bucket of its own."
                 )
             else:
                 self._homes[home] = home if there is not None else ids.get(name, home)

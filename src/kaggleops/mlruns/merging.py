@@ -31,6 +31,7 @@ from kaggleops.mlruns.entity import (
     role_of,
 )
 from kaggleops.mlruns.layout import EntityId, Kind
+from kaggleops.printable import quoted
 
 REGISTERS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
     Kind.EXPERIMENT: {"name": ("name",), "lifecycle": ("lifecycle_stage",)},
@@ -145,8 +146,8 @@ def free_name(path: str, value: bytes, files: Mapping[str, bytes]) -> str:
 def kept_beside(entity_id: EntityId, path: str, first: bytes, other: str, value: bytes) -> str:
     """Say that a param has a second value, and where it is."""
     return (
-        f"{_what(path)} of {entity_id} is {first.decode(errors='replace')!r} already; "
-        f"{value.decode(errors='replace')!r}, logged later, is kept as {_name(other)!r}."
+        f"{_what(path)} of {entity_id} is {quoted(first.decode(errors='replace'))} already; "
+        f"{quoted(value.decode(errors='replace'))}, logged later, is kept as {_name(other)!r}."
     )
 
 
