@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from tests.index.corpus import Row, tables
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN
 from tests.mlruns.entities import main_file
 
-MOMENTS = random.Random(20).sample(range(1000), 4)
-"""Thousandths of all statements of a first start."""
+FIFTHS = [random.Random(20 + each).uniform(each / 5, (each + 1) / 5) for each in range(5)]
+MOMENTS = [*FIFTHS, 0.99]
+"""Parts of all statements of a first start: in each fifth, and when all tables are there."""
 
 Content = dict[str, list[Row]]
 
@@ -93,9 +95,19 @@ def test_killed_at_any_moment(
     total = tmp_path / "total"
 
     def counted() -> None:
+        # One kind of database takes more statements than another.
         count = at_statement(0, lambda: None)
-        begin(f"sqlite:///{tmp_path}/counted.db", store)
+        index = Index(url, store)
+        index.refresh(full=True)
         total.write_text(str(count[0]))
+        index.close()
+        engine = sa.create_engine(url)
+        if url.startswith("sqlite"):
+            shutil.rmtree(Path(str(engine.url.database)).parent)
+        else:
+            with engine.begin() as connection:
+                connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+                connection.exec_driver_sql("CREATE SCHEMA public")
 
     def killed(moment: int) -> None:
         at_statement(moment, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -103,9 +115,9 @@ def test_killed_at_any_moment(
 
     assert forked(counted) == [0]
     # One after the other on the same index: each finds what the one before has left.
-    for moment in sorted(MOMENTS):
-        code = forked(lambda at=moment: killed(1 + int(total.read_text()) * at // 1000))
-        assert code in ([-signal.SIGKILL], [0])
+    for moment in MOMENTS:
+        at = 1 + int(int(total.read_text()) * moment)
+        assert forked(lambda at=at: killed(at)) == [-signal.SIGKILL]
     assert begin(url, store) == expected
 
 
