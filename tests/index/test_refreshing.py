@@ -255,7 +255,7 @@ def test_what_somebody_else_was_faster_with_is_not_overwritten_with_what_is_olde
         assert late.struck.wait(30)  # green is on its way to the index
         cloud.put(RUN, {"tags/colour": b"blue"})
         engine = open_database(cloud.url, cloud.bucket.uri)
-        take(engine, cloud.store, [RUN], now_ms=1)
+        take(engine, cloud.store, {RUN: None}, now_ms=1)
         engine.dispose()
         late.release()
         refreshing.result(30)

@@ -1,11 +1,13 @@
 """A change made in the UI, and what else may be going on at the time."""
 
 import pytest
+import sqlalchemy as sa
 from mlflow.entities import Metric, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from kaggleops.bucket import ABSENT
 from kaggleops.errors import KaggleOpsError
+from kaggleops.index import Index
 from kaggleops.mlruns import Entity, EntityStore, experiment, run
 from kaggleops.mlruns.entity import Notes
 from kaggleops.replica.tracking import ReplicaTrackingStore
@@ -58,20 +60,18 @@ def test_if_the_bucket_refuses_nothing_changes_then_or_later(
 
 
 def test_what_the_index_does_not_take_is_in_the_bucket_all_the_same(
-    in_cloud: Replicated, gcs_server: GcsServer
+    in_cloud: Replicated,
 ) -> None:
     server = ReplicaTrackingStore(in_cloud.uri)
     run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "before").info.run_id
-    key = next(key for key in gcs_server.objects("our-bucket") if run_id in key)
-    gcs_server.reset_counts()
-
-    def after_the_write(_: object) -> bool:
-        return any(each.op == "objects.insert" and each.key == key for each in gcs_server.requests)
-
-    gcs_server.fail(403, op="objects.get_media", key=key, where=after_the_write, times=None)
+    engine = sa.create_engine(in_cloud.index_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE kaggleops_entities RENAME TO away")
     server.update_run_info(run_id, None, None, "after")
     assert server.get_run(run_id).info.run_name == "before"
-    gcs_server.heal()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE away RENAME TO kaggleops_entities")
+    engine.dispose()
     in_cloud.refresh()
     assert server.get_run(run_id).info.run_name == "after"
 
@@ -110,3 +110,62 @@ def test_an_edit_costs_three_writes_and_leaves_nothing_to_look_at(
     gcs_server.reset_counts()
     server.set_tag(run_id, RunTag("a", "2"))
     assert gcs_server.count("A") == 3
+
+
+def test_the_first_edit_of_a_run_costs_no_more_and_nothing_comes_twice(
+    in_cloud: Replicated, gcs_server: GcsServer
+) -> None:
+    notebook = BucketTrackingStore(in_cloud.tracking_uri)
+    run_id = notebook.create_run(notebook.create_experiment("e"), "ada", 0, [], "r").info.run_id
+    notebook.update_run_info(run_id, RunStatus.FINISHED, 1, None)
+    notebook._session.close()
+    index = Index(in_cloud.index_url, EntityStore(in_cloud.bucket))
+    index.refresh()
+    server = ReplicaTrackingStore(in_cloud.uri)
+
+    gcs_server.reset_counts()
+    server.set_tag(run_id, RunTag("a", "1"))
+    # The run, as it is, and the change log; nothing is looked for, nor read after it was written.
+    assert (gcs_server.count("A"), gcs_server.count("B")) == (3, 2)
+    assert server.get_run(run_id).data.tags["a"] == "1"
+
+    gcs_server.reset_counts()
+    index.refresh()
+    came = [each for each in gcs_server.requests if each.key and run_id in each.key]
+    assert [each.status for each in came] == [304]
+    assert gcs_server.count("A") == 0
+
+    notebook.set_tag(run_id, RunTag("a", "2"))  # elsewhere: it has to come
+    notebook.flush()
+    assert index.refresh().changed == 1
+    index.close()
+    assert server.get_run(run_id).data.tags["a"] == "2"
+
+
+def test_what_another_has_written_meanwhile_is_shown_with_the_edit(
+    in_cloud: Replicated, gcs_server: GcsServer
+) -> None:
+    notebook = BucketTrackingStore(in_cloud.tracking_uri)
+    run_id = notebook.create_run(notebook.create_experiment("e"), "ada", 0, [], "r").info.run_id
+    notebook.flush()
+    in_cloud.refresh()
+    server = ReplicaTrackingStore(in_cloud.uri)
+    notebook.set_tag(run_id, RunTag("b", "theirs"))
+    notebook.flush()
+    server.set_tag(run_id, RunTag("a", "ours"))
+    seen = server.get_run(run_id).data.tags
+    assert (seen["a"], seen["b"]) == ("ours", "theirs")
+
+
+def test_a_run_that_is_elsewhere_than_the_index_believes_is_found(in_cloud: Replicated) -> None:
+    server = ReplicaTrackingStore(in_cloud.uri)
+    home = server.create_experiment("e")
+    run_id = server.create_run(home, "ada", 0, [], "r").info.run_id
+    other = server.create_experiment("other")
+    engine = sa.create_engine(in_cloud.index_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE runs SET experiment_id = {other}")
+    engine.dispose()
+    server.through._working.forget(run(home, run_id))
+    server.set_tag(run_id, RunTag("a", "1"))
+    assert BucketTrackingStore(in_cloud.tracking_uri).get_run(run_id).data.tags["a"] == "1"

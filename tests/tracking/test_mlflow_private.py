@@ -42,6 +42,7 @@ mlflow.store.tracking.file_store.FileStore
     _get_metric_from_file(parent_path, metric_name, run_id, exp_id)
     _get_model_metric_path(self, experiment_id, model_id, metric_key)
     _get_param_path(self, experiment_id, run_uuid, param_name)
+    _get_run_dir(self, experiment_id, run_uuid)
     _get_run_info(self, run_uuid)
     _get_tag_path(self, experiment_id, run_uuid, tag_name)
     _get_trace_info_from_dir(self, trace_dir)

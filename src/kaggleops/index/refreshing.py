@@ -11,7 +11,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -145,6 +145,8 @@ class Index:
             touched = None  # an earlier process may have ended before what waited was seen to
         changes = self._poll.changed(full=full)
         result.listed = changes.listed
+        if touched is not None:
+            self._poll.is_known(self._look_again(self._poll.due))
         done = 0
         progress(done, changes.due)
         if touched is None and not self._known and changes.due >= _WORTH_A_WORKER:
@@ -180,6 +182,21 @@ class Index:
         with self._engine.begin() as connection:
             found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
         return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
+
+    def _look_again(self, due: Set[EntityId]) -> dict[EntityId, Version]:
+        """Return at which versions these are by now: others write to the index, too."""
+        if not due:
+            return {}
+        if len(due) > _BATCH:
+            versions = self._versions()
+        else:
+            with self._engine.begin() as connection:
+                versions = versions_of(connection, due)
+        for entity_id in due:
+            self._known.pop(entity_id, None)
+            if entity_id in versions:
+                self._known[entity_id] = versions[entity_id]
+        return versions
 
     # -- unpacking ----------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ a caller that does, is made good by the next one.
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -181,6 +181,21 @@ class Poll:
             for entity_id, writers in self._open.items()
         }
         return Mark(self._log_id, self._sequence, left)
+
+    @property
+    def due(self) -> Set[EntityId]:
+        """What this reader is about to look at."""
+        return self._due
+
+    def is_known(self, versions: Mapping[EntityId, Version]) -> None:
+        """Take note that the caller has what is due at these versions, and the others not at all.
+
+        Somebody else may have brought it there; what is at that version is not delivered.
+        """
+        for entity_id in self._due:
+            self._versions.pop(entity_id, None)
+            if entity_id in versions:
+                self._versions[entity_id] = versions[entity_id]
 
     def again(self, entity_ids: Iterable[EntityId]) -> None:
         """Deliver these with the next look, whether they have changed or not."""

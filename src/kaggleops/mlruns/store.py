@@ -48,6 +48,19 @@ class Stored:
     """What was brought in under another name than its own, a sentence each."""
 
 
+@dataclass(frozen=True)
+class Write:
+    """What a write has made of an object.
+
+    Args:
+        replaced: the version that it was at before; `ABSENT` where there was none.
+        stored: what it holds now; at version `ABSENT` where it was deleted.
+    """
+
+    replaced: Version
+    stored: StoredObject
+
+
 class EntityStore:
     """Reads and writes the packed entities of a bucket.
 
@@ -62,8 +75,8 @@ class EntityStore:
         self._changes = changes
         self._open_runs: set[EntityId] = set()
         self.artifact_root = f"{bucket.artifact_uri}/{ARTIFACTS}"
-        self.on_write: Callable[[EntityId], object] = lambda _: None
-        """Called with whatever is about to be written or deleted."""
+        self.on_write: Callable[[EntityId, Write | None], object] = lambda *_: None
+        """Called with whatever is about to be written or deleted, and once more when it is."""
         self.before_write: Callable[[Entity], object] = lambda _: None
         """Called with an entity before it is written; what it raises keeps the entity out."""
 
@@ -111,8 +124,11 @@ class EntityStore:
         return self._write(entity, expected)
 
     def _write(self, entity: Entity, expected: Version) -> Version:
-        self.on_write(entity.id)
-        return self.bucket.write(entity.id.key, pack(entity), expected=expected)
+        self.on_write(entity.id, None)
+        key, packed = entity.id.key, pack(entity)
+        version = self.bucket.write(key, packed, expected=expected)
+        self.on_write(entity.id, Write(expected, StoredObject(key, version, packed)))
+        return version
 
     def merge_in(self, entity: Entity, *, known: Version = ABSENT) -> Stored:
         """Make the bucket hold what the entity holds, besides what it holds already.
@@ -160,8 +176,11 @@ class EntityStore:
             ConflictError: `expected` was given and it is at another version.
         """
         self.announce([entity_id])
-        self.on_write(entity_id)
+        self.on_write(entity_id, None)
         self.bucket.delete(entity_id.key, expected=expected)
+        if expected is not None:
+            gone = StoredObject(entity_id.key, ABSENT, b"")
+            self.on_write(entity_id, Write(expected, gone))
 
     # -- announcing (see changes.py) ----------------------------------------------------------
 

@@ -25,9 +25,11 @@ from mlflow.protos.databricks_pb2 import (
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.index.database import INDEX, DatabaseError, open_database
+from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
 from kaggleops.index.taking import take
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.folder import now_ms
+from kaggleops.mlruns.store import Write
 from kaggleops.tracking.base import as_mlflow_error
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import serving_session
@@ -37,6 +39,13 @@ from kaggleops.tracking.unsupported import NotInABucketError
 _log = logging.getLogger("kaggleops")
 
 SCHEME = "kaggleops+"
+
+_NAMES = {
+    Kind.RUN: RUNS.table.c.run_uuid,
+    Kind.LOGGED_MODEL: LOGGED_MODELS.table.c.model_id,
+    Kind.TRACE: TRACES.table.c.request_id,
+}
+"""Where the index has the names of what lies in experiments."""
 
 _MOST_KEPT = 500  # entities in the working copy: it may lie on a small disk
 
@@ -72,8 +81,9 @@ class WriteThrough:
         self.registry = BucketRegistryStore(self._session)
         self._working = self._session.working
         self._working.always_fresh = True
-        self._written: set[EntityId] = set()
-        self._working.store.on_write = self._written.add
+        self._written: dict[EntityId, Write | None] = {}
+        self._working.store.on_write = self._written.__setitem__
+        self._working.home_of = self._home_of
         self._engine = open_database(url, bucket_uri)
         self._lock = threading.Lock()
 
@@ -102,7 +112,7 @@ class WriteThrough:
                 self._bring_to_index()
 
     def _bring_to_index(self) -> None:
-        written = set(self._written)
+        written = dict(self._written)
         try:
             take(self._engine, self._working.store, written, now_ms())
         except (KaggleOpsError, OSError, sa.exc.SQLAlchemyError) as error:
@@ -120,6 +130,16 @@ class WriteThrough:
             return False
         status = self._working.read(entity_id).meta.get("status")
         return not RunStatus.is_terminated(status)
+
+    def _home_of(self, kind: Kind, name: str) -> str | None:
+        """Return the experiment that the index has an entity in."""
+        if kind not in _NAMES:
+            return None
+        column = _NAMES[kind]
+        home = sa.select(column.table.c.experiment_id).where(column == name)
+        with self._engine.begin() as connection:
+            found = connection.scalar(home)
+        return None if found is None else str(found)
 
     def _forget(self, entity_ids: Iterable[EntityId]) -> None:
         for entity_id in entity_ids:

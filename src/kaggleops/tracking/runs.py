@@ -67,6 +67,15 @@ class RunStore(ExperimentStore):
             return None, None
         return entity_id.experiment_id, folder
 
+    def _get_run_dir(self, experiment_id: str, run_uuid: str) -> str | None:
+        # The file store looks for the experiment first, which a runner needs here all the same: it
+        # may have to send it again. A server needs the run alone.
+        entity_id = run(experiment_id, run_uuid)
+        if self._session.in_server and entity_id in self._working.known:
+            return str(self._working.path(entity_id))
+        found: str | None = super()._get_run_dir(experiment_id, run_uuid)
+        return found
+
     def _run(self, run_id: str, *, refresh: bool = False) -> EntityId:
         _validate_run_id(run_id)
         entity_id = self._found(Kind.RUN, run_id, refresh=refresh)

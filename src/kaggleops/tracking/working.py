@@ -42,6 +42,8 @@ class WorkingCopy(WorkingFolder):
         self.store = store
         self.killed: Callable[[EntityId], None] = lambda run: None
         """Called when a live run comes back from the bucket as KILLED."""
+        self.home_of: Callable[[Kind, str], str | None] = lambda *_: None
+        """Where somebody else believes an entity to be, by its id: that spares a listing."""
         self.always_fresh = False
         """Whether `bring` always looks for a newer version."""
 
@@ -63,10 +65,10 @@ class WorkingCopy(WorkingFolder):
                 self.adopt(found)
                 return found
         # MLflow tells a project's process which experiment its run belongs to: that spares a list.
-        hint = os.environ.get("MLFLOW_EXPERIMENT_ID", "")
-        if kind is Kind.RUN and is_experiment_id(hint):
-            entity_id = EntityId(kind, hint, name)
-            if self.bring(entity_id):
+        hint = os.environ.get("MLFLOW_EXPERIMENT_ID") if kind is Kind.RUN else None
+        for home in filter(None, (hint, self.home_of(kind, name))):
+            entity_id = EntityId(kind, home, name)
+            if is_experiment_id(home) and self.bring(entity_id):
                 return entity_id
         found = self.store.find(kind, name)
         return found if found is not None and self.bring(found) else None
