@@ -206,20 +206,6 @@ class Objects:
             )
         return self._shown(request, made)
 
-    def copy(self, request: Request) -> Response:
-        return self._shown(request, self._copied(request))
-
-    def rewrite(self, request: Request) -> Response:
-        made = self._copied(request)
-        content = {
-            "kind": "storage#rewriteResponse",
-            "totalBytesRewritten": str(len(made.data)),
-            "objectSize": str(len(made.data)),
-            "done": True,
-            "resource": self._resource(made, request),
-        }
-        return self._json(request, content)
-
     def get_bucket(self, request: Request) -> Response:
         return self._json(
             request, _bucket_resource(self._store.bucket(request.bucket or "", "read"))
@@ -267,24 +253,6 @@ class Objects:
             return self._store.find(bucket, source.get("name", ""), conditions, generation)
         except ApiError as error:
             raise (ApiError(412, error.message) if error.status == 304 else error) from None
-
-    def _copied(self, request: Request) -> FakeObject:
-        to_bucket, to_key = request.query["to bucket"], request.query["to key"]
-        fields = settable(request.json(), besides=_COMPUTED) if request.body else {}
-        conditions = Conditions.of(request.query, Conditions.SOURCE_NAMES)
-        generation = whole_number("sourceGeneration", request.query.get("sourceGeneration"))
-        with self._store.lock:
-            source = self._store.find(
-                request.bucket or "", request.key or "", conditions, generation
-            )
-            return self._store.put(
-                to_bucket,
-                to_key,
-                source.data,
-                fields or source.fields,
-                Conditions.of(request.query),
-                source.components,
-            )
 
     def _shown(self, request: Request, found: FakeObject) -> Response:
         return self._json(request, self._resource(found, request))

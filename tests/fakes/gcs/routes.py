@@ -12,7 +12,6 @@ from tests.fakes.gcs.wire import Request, Response
 
 _ALWAYS = {"alt", "fields", "prettyPrint", "userProject", "quotaUser", "projection"}
 _IF = set(Conditions.NAMES)
-_IF_SOURCE = {*Conditions.SOURCE_NAMES, "sourceGeneration"}
 _LIST = {
     "prefix",
     "delimiter",
@@ -50,8 +49,7 @@ class Router:
 
     def __init__(self, objects: Objects, uploads: Uploads) -> None:
         upload = rf"/upload{_BUCKET}/o"
-        there = r"/b/([^/]+)/o/([^/]+)"
-        media, source = {*_IF, "generation"}, {*_IF, *_IF_SOURCE}
+        media = {*_IF, "generation"}
         self._routes = [
             Route("objects.get", "B", "GET", _OBJECT, {*media, "softDeleted"}, objects.get),
             Route("objects.get_media", "B", "GET", f"/download{_OBJECT}", media, objects.get_media),
@@ -61,11 +59,6 @@ class Router:
             Route("objects.delete", "free", "DELETE", _OBJECT, media, objects.delete),
             Route("objects.compose", "A", "POST", f"{_OBJECT}/compose", _IF, objects.compose),
             Route("objects.restore", "A", "POST", f"{_OBJECT}/restore", media, objects.restore),
-            Route("objects.copy", "A", "POST", f"{_OBJECT}/copyTo{there}", source, objects.copy),
-            Route(
-                "objects.rewrite", "A", "POST", f"{_OBJECT}/rewriteTo{there}",
-                source, objects.rewrite,
-            ),
             Route("buckets.get", "B", "GET", _BUCKET, set(), objects.get_bucket),
             Route("buckets.insert", "A", "POST", _BUCKETS, {"project"}, objects.insert_bucket),
             Route("buckets.list", "A", "GET", _BUCKETS, {"project"}, objects.list_buckets),
@@ -93,14 +86,12 @@ class Router:
             raise bad_request(f"No such operation: {request.method} {request.path}")
         route, names = found
         request.op, request.cls = route.op, route.cls
-        request.bucket, request.key, *elsewhere = (*names, None, None)[: max(2, len(names))]
+        request.bucket, request.key = (*names, None, None)[:2]
         if request.path.startswith("/upload"):
             request.key = self._name_of(request)
         unknown = request.query.keys() - route.params - _ALWAYS
         if unknown:
             raise bad_request(f"Unknown parameters of {route.op}: {sorted(unknown)}")
-        if len(elsewhere) == 2:
-            request.query["to bucket"], request.query["to key"] = map(str, elsewhere)
         if {"If-Match", "If-None-Match"} & set(request.headers):
             raise bad_request("The fake has no preconditions on ETags.")
         return route

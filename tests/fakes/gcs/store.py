@@ -82,11 +82,10 @@ class Conditions:
         "ifMetagenerationMatch",
         "ifMetagenerationNotMatch",
     )
-    SOURCE_NAMES = tuple(f"ifSource{name[2:]}" for name in NAMES)
 
     @classmethod
-    def of(cls, query: Mapping[str, Any], names: tuple[str, ...] = NAMES) -> "Conditions":
-        return cls(*(whole_number(name, query.get(name)) for name in names))
+    def of(cls, query: Mapping[str, Any]) -> "Conditions":
+        return cls(*(whole_number(name, query.get(name)) for name in cls.NAMES))
 
     def check(self, found: FakeObject | None, *, reading: bool = False) -> None:
         """Raise the 412 or, for a read that would bring nothing new, the 304."""
