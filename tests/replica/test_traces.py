@@ -13,6 +13,7 @@ from mlflow.entities import (
     TraceState,
 )
 from mlflow.entities.assessment_source import AssessmentSource
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.replica.tracking import ReplicaTrackingStore
@@ -61,6 +62,13 @@ VALUES: dict[str, Any] = {
     "list": [1, 2.5, "a", None],
     "dictionary": {"a": 1, "b": [True, None]},
     "nothing": None,
+    "negative": -3,
+    "small": 1e-7,
+    "huge": 1e300,
+    "empty": "",
+    "quoted": 'it\'s "5"',
+    "letters": "ü☃\n\u2028",
+    "long": "x" * 9000,
 }
 ASKED = [
     f"{kind}.{asked}"
@@ -76,11 +84,42 @@ ASKED = [
         "list LIKE '%2.5%'",
         "nothing = 'null'",
         "nothing IS NOT NULL",
+        "nothing IS NULL",
+        "whole != '5'",
+        "whole >= 5",
+        "whole IN ('5', '6')",
+        "whole = 5",
+        "real < 5.5",
+        "large > 1000000000000000000",
+        "negative < 0",
+        "small = '1e-07'",
+        "small < 1",
+        "huge > 5",
+        "yes = 'True'",
+        "yes > 0",
+        "yes != 'false'",
+        "word > 4",
+        "empty = ''",
+        "quoted LIKE '%\"5\"%'",
+        "letters LIKE '%☃%'",
+        "letters ILIKE '%Ü%'",
+        "long LIKE 'xxx%'",
+        "dictionary LIKE '%null%'",
+        "never = '5'",
+        "never IS NULL",
     )
 ]
 
 
-def judged(store: Any) -> tuple[dict[str, list[str]], dict[str, int]]:
+def found_by(store: Any, home: str, asked: str) -> object:
+    """Return how many traces a filter finds, or the code of the refusal."""
+    try:
+        return len(store.search_traces([home], asked)[0])
+    except MlflowException as error:
+        return error.error_code
+
+
+def judged(store: Any) -> tuple[dict[str, list[str]], dict[str, object]]:
     """Say all that on a trace; return what is read of it, and what is found by it."""
     home = store.create_experiment("judged")
     store.start_trace(trace(home))
@@ -97,7 +136,7 @@ def judged(store: Any) -> tuple[dict[str, list[str]], dict[str, int]]:
             listed = store.search_traces([home])[0][0].assessments
             [again] = [one for one in listed if one.assessment_id == made.assessment_id]
             read[f"{type(each).__name__} {name}"] = [repr(one.value) for one in (found, again)]
-    return read, {asked: len(store.search_traces([home], asked)[0]) for asked in ASKED}
+    return read, {asked: found_by(store, home, asked) for asked in ASKED}
 
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
