@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.store.tracking.file_store import FileStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.bucket import BucketError, open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.index import DatabaseError, Index
-from kaggleops.mlruns import EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
+from kaggleops.mlruns.archive import pack
 from tests.fakes.gcs_server import GcsServer
 from tests.index.worlds import HOME, OTHER, POINTS, RUN, World, cloud, world
+from tests.mlruns.entities import main_file
 
 __all__ = ["cloud", "world"]
 
@@ -75,6 +79,43 @@ def test_objects_of_any_size_fill_no_memory(tmp_path: Path, empty_index: Path) -
     assert int(peak) < 300 << 10  # KiB
 
 
+_PREPARE = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # the smallest machine that serves
+from pathlib import Path
+from kaggleops.index.preparing import prepare, unpacked
+from kaggleops.mlruns import Change
+from kaggleops.mlruns.layout import parse_key
+
+key = parse_key(sys.argv[1])
+change = Change(key, "1", packed=Path(sys.argv[2]).read_bytes())
+print(prepare(unpacked(change, "it", "gs://b/artifacts")).problem)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "problem"),
+    [
+        ("params/x", lambda: b"x" * (400 << 20), "it unpacks to more than 64 MiB"),
+        (
+            "metrics/x",
+            lambda: b"".join(b"1 1 %d\n" % step for step in range(4_500_000)),
+            "4,500,000 points at once, and this machine has room for 1,048,576",
+        ),
+    ],
+)
+def test_what_this_machine_has_no_room_for_is_named(
+    tmp_path: Path, path: str, content: Callable[[], bytes], problem: str
+) -> None:
+    file = tmp_path / "packed"
+    files = main_file(RUN) | {path: content()}
+    file.write_bytes(pack(Entity(RUN, files, frozenset({"metrics", "params"}))))
+    done = subprocess.run(
+        [sys.executable, "-c", _PREPARE, RUN.key, file], capture_output=True, text=True
+    )
+    assert problem in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("kind", "files"),
     [
@@ -101,6 +142,45 @@ def test_what_mlflow_could_not_show_ends_no_refresh_and_is_not_shown(
     assert list(world.refresh().problems) == [hostile]
     assert world.query("SELECT run_uuid FROM runs") == [(OTHER.name,)]
     assert world.query("SELECT count(*) FROM assessments, model_versions") == [(0,)]
+
+
+@pytest.mark.parametrize("first", ["hostile", "sound"])
+def test_nothing_hides_what_lies_in_its_own_folder(world: World, first: str) -> None:
+    name = FileStore._get_dataset_id("tweets", "d")
+    mine, hostile = (EntityId(Kind.TRACE, "7", f"tr-{each * 32}") for each in "ba")
+    sound, copied = (EntityId(Kind.DATASET, "7", each) for each in (name, "0" * 32))
+    told = b"assessment_name: good\nfeedback: {value: %s}\nassessment_id: %s\n"
+    link = f"source_type: DATASET\nsource_id: '{name}'\ndestination_type: RUN\n"
+    link += f"destination_id: {RUN.name}\ntags: {{}}\n"
+    world.put(HOME)
+    world.put(RUN, {"inputs/1/meta.yaml": link.encode()})
+
+    def put(theirs: bool) -> None:
+        world.put(copied if theirs else sound, profile="theirs" if theirs else "mine")
+        files = {"assessments/a-1.yaml": told % ((b"false", b"a-1") if theirs else (b"true", b""))}
+        if theirs:
+            files["assessments/a-2.yaml"] = told % (b"false", b"a-1")
+        world.put(hostile if theirs else mine, files)
+        world.refresh()
+
+    put(first == "hostile")
+    put(first != "hostile")
+    dataset = world.query(
+        f"SELECT digest FROM datasets d, inputs i WHERE {RUN.name!r} = "
+        "i.destination_id AND d.dataset_uuid = i.source_id"
+    )
+    assert dataset == [("d",)]
+    assert world.query("SELECT count(*) FROM datasets WHERE dataset_profile = 'mine'") == [(1,)]
+    assert world.query("SELECT count(*) FROM datasets") == [(2,)]
+    values = world.query("SELECT trace_id, value FROM assessments ORDER BY trace_id")
+    assert values == [(hostile.name, "false")] * 2 + [(mine.name, "true")]
+    assert len(world.index.problems()) == 1 if first == "hostile" else 2
+    # Once the others are gone, it has its own id.
+    for each in (hostile, copied):
+        world.store.delete(each)
+    world.refresh()
+    assert world.query("SELECT assessment_id FROM assessments") == [("a-1",)]
+    assert world.index.problems() == {}
 
 
 def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(

@@ -200,16 +200,21 @@ def _sound(entity_id: EntityId, root: str) -> Entity:
     if kind is Kind.TRACE:
         files["tags/mlflow.artifactLocation"] = f"{root}/{entity_id.folder}/artifacts".encode()
         files["request_metadata/mlflow.trace.session"] = b"s"
-        files["assessments/a-1.yaml"] = dump_yaml(_assessment(entity_id))
+        files[f"assessments/{_assessed(entity_id)}.yaml"] = dump_yaml(_assessment(entity_id))
     if kind is Kind.REGISTERED_MODEL:
         files["version-1/meta.yaml"] = dump_yaml(_version(entity_id, root))
     has_metrics = kind in (Kind.RUN, Kind.LOGGED_MODEL)
     return Entity(entity_id, files, frozenset({"metrics", "params", "tags"} if has_metrics else ()))
 
 
+def _assessed(trace: EntityId) -> str:
+    # Every second one has an id that others have as well.
+    return f"a-{trace.name[-8:]}" if int(trace.name[-1], 16) % 2 else "a-taken"
+
+
 def _assessment(trace: EntityId) -> dict[str, Any]:
     return {
-        "assessment_id": f"a-{trace.name}",  # no two traces may have the same
+        "assessment_id": _assessed(trace),
         "assessment_name": "good",
         "create_time": "2026-11-21T11:59:45.166Z",
         "feedback": {"value": True},
@@ -268,7 +273,7 @@ def _variants() -> Iterator[tuple[Kind, Any, Any]]:
     for name, value in _few(VERSION_FIELDS, values, 4):
         yield Kind.REGISTERED_MODEL, _with("version-1/meta.yaml", name, value), Notes()
     for name, value in _few(ASSESSMENT_FIELDS, values, 4):
-        yield Kind.TRACE, _with("assessments/a-1.yaml", name, value), Notes()
+        yield Kind.TRACE, _with("assessments/", name, value), Notes()
     link = {
         **{"source_type": "DATASET", "source_id": "d", "destination_type": "RUN"},
         **{"destination_id": "r", "tags": {}},
@@ -314,7 +319,8 @@ class _Notes(Notes):
 
 def _with(path: str, name: str, value: Any) -> Any:
     def files(sound: Entity) -> dict[str, bytes]:
-        return {path: _yaml({**parse_yaml(sound.files[path], ""), name: value})}
+        [file] = [each for each in sound.files if each.startswith(path)]
+        return {file: _yaml({**parse_yaml(sound.files[file], ""), name: value})}
 
     return files
 

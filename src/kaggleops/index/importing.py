@@ -8,6 +8,10 @@ Entities need each other, and may come in any order:
 - A logged model's metric points wait for the runs that they are of.
 - No two experiments have the same name in MLflow's schema. The one that comes second is shown
   with its id behind its name until the other is called otherwise or is gone.
+- Nor do two datasets of an experiment have the same name and digest, or two traces an assessment
+  with the same id. The dataset that lies where the file store puts one of that name and digest is
+  shown as it is, and any other with a part of its id behind its digest; an assessment that comes
+  second is shown under another id until the first is gone.
 - MLflow's schema numbers experiments. One with another id is not indexed, nor is one whose number
   the database's column cannot hold: SQLite's holds the file store's own of 18 digits,
   PostgreSQL's nothing from 2^31 on. The ids that we give fit in both.
@@ -31,23 +35,32 @@ from kaggleops.index.fitting import fit
 from kaggleops.index.lost import vital_signs
 from kaggleops.index.preparing import Prepared, prepare
 from kaggleops.index.tables import (
+    ASSESSMENTS,
+    DATASETS,
     EXPERIMENT_TAGS,
     EXPERIMENTS,
     LOGGED_MODEL_METRICS,
     RUNS,
     Row,
     Rows,
+    assessment_id,
+    own_dataset_id,
 )
 from kaggleops.index.writing import add, remove, replace
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.changes import LOG_KEY
 from kaggleops.mlruns.layout import MLRUNS, parse_key
+from kaggleops.printable import quoted
 from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
 _ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
 _NAME_OF_EXPERIMENT = EXPERIMENTS.columns.index("name")
 _RUN_OF_POINT = LOGGED_MODEL_METRICS.columns.index("run_id")
+_ID_OF_DATASET = DATASETS.columns.index("dataset_uuid")
+_DIGEST = DATASETS.columns.index("digest")
+_LONGEST_DIGEST = 36
+_ID_OF_ASSESSMENT = ASSESSMENTS.columns.index("assessment_id")
 _DEFAULT = experiment(DEFAULT_ID)
 
 REFUSED = (
@@ -173,6 +186,11 @@ def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
         connection.execute(POINTS.delete().where(same_run), [{"run": each.name} for each in runs])
 
 
+def _shown(digest: str, uuid: str) -> str:
+    suffix = f" ({uuid[:8]})"
+    return digest[: _LONGEST_DIGEST - len(suffix)] + suffix
+
+
 class _Import:
     """One transaction."""
 
@@ -194,6 +212,7 @@ class _Import:
         self._written: dict[EntityId, Rows] = {}
         self._grown: set[EntityId] = set()
         self._digests: dict[EntityId, str] = {}
+        self._assessed: dict[str, EntityId] = {}
 
     def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
         outcomes = [self._take(self._prepared(change)) for change in changes]
@@ -251,6 +270,10 @@ class _Import:
             return self._take_experiment(change, rows)
         if change.id.kind is Kind.LOGGED_MODEL:
             return self._take_logged_model(change, rows)
+        if change.id.kind is Kind.DATASET:
+            return self._take_dataset(change, rows)
+        if change.id.kind is Kind.TRACE and rows[ASSESSMENTS]:
+            return self._take_assessed(change, rows)
         self._written[change.id] = rows
         self._digests[change.id] = change.digests
         if change.grown:
@@ -292,12 +315,56 @@ class _Import:
             shown = name[: _LONGEST_NAME - len(suffix)] + suffix
             row = (row[0], shown, *row[2:])
             holder = experiment(str(other))
-            problem = f"indexing {change.id}: {holder} is called {name!r} too; shown as {shown!r}."
-            outcome = Outcome(change, problem, holder.key)
+            problem = f"{holder} is called {quoted(name)} too; shown as {quoted(shown)}."
+            outcome = Outcome(change, f"indexing {change.id}: {problem}", holder.key)
         # At once: what follows needs it, and the next may have its name.
         replace(self._connection, change.id, {**rows, EXPERIMENTS: [row]})
         self._experiments.add(change.id.experiment_id)
         return outcome
+
+    def _take_dataset(self, change: Prepared, rows: Rows) -> Outcome:
+        [row] = rows[DATASETS]
+        table, (uuid, home, name, digest, *_) = DATASETS.table, row
+        of_name = (table.c.experiment_id == home) & (table.c.name == name)
+        same = of_name & (table.c.digest == digest) & (table.c.dataset_uuid != uuid)
+        other = self._connection.scalar(sa.select(table.c.dataset_uuid).where(same))
+        own = EntityId(Kind.DATASET, str(home), own_dataset_id(name, digest))
+        outcome = Outcome(change)
+        if other is not None and change.id == own:
+            moved = table.update().where(same).values(digest=_shown(digest, other))
+            self._connection.execute(moved)
+        elif other is not None:
+            shown = _shown(digest, uuid)
+            rows = {DATASETS: [(*row[:_DIGEST], shown, *row[_DIGEST + 1 :])]}
+            problem = (
+                f"indexing {change.id}: another is called {quoted(name)} with the digest "
+                f"{quoted(digest)} too; its digest is shown as {shown!r}."
+            )
+            outcome = Outcome(change, problem, own.key)
+        replace(self._connection, change.id, rows)  # at once: the next may be called so, too
+        return outcome
+
+    def _take_assessed(self, change: Prepared, rows: Rows) -> Outcome:
+        mine, table = rows[ASSESSMENTS], ASSESSMENTS.table
+        ids = {row[_ID_OF_ASSESSMENT] for row in mine}
+        there = table.c.assessment_id.in_(ids) & (table.c.trace_id != change.id.name)
+        columns = (table.c.assessment_id, table.c.experiment_id, table.c.trace_id)
+        taken = {
+            each: EntityId(Kind.TRACE, str(home), trace)
+            for each, home, trace in self._connection.execute(sa.select(*columns).where(there))
+        }
+        taken |= {each: self._assessed[each] for each in ids & self._assessed.keys()}
+        shown: list[Row] = [
+            (assessment_id(change.id.name, row[0]), *row[1:]) if row[0] in taken else row
+            for row in mine
+        ]
+        self._assessed |= {row[_ID_OF_ASSESSMENT]: change.id for row in shown}
+        self._written[change.id] = {**rows, ASSESSMENTS: shown}
+        if not taken:
+            return Outcome(change)
+        first, holder = min(taken.items())
+        problem = f"indexing {change.id}: {holder} has its assessment {quoted(first)} too."
+        return Outcome(change, f"{problem} It is shown under another id.", holder.key)
 
     def _take_logged_model(self, change: Prepared, rows: Rows) -> Outcome:
         points = rows[LOGGED_MODEL_METRICS]

@@ -9,9 +9,12 @@ from kaggleops.bucket import Version
 from kaggleops.index.growing import digests_of, new_points
 from kaggleops.index.rows import rows_of
 from kaggleops.index.tables import Rows
-from kaggleops.mlruns import BrokenEntityError, Change, EntityId, Kind, unpack
+from kaggleops.mlruns import BrokenEntityError, Change, Entity, EntityId, Kind, unpack
 from kaggleops.mlruns.liveness import silence_allowed
 from kaggleops.mlruns.rebasing import rebase
+from kaggleops.platforms.memory import memory
+
+_MEMORY_OF_POINT = 1024  # bytes of this machine's; a row takes some 250
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ def prepare(change: Change, known: str = "") -> Prepared:
         return Prepared(change.id, change.version, problem=str(change.problem or ""))
     added = new_points(entity, known) if known else None
     rows, problem = None, ""
+    points, most = _points(added or entity), memory() // _MEMORY_OF_POINT
     try:
+        if points > most:
+            raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")
         rows = rows_of(added or entity)
     except Exception as error:  # noqa: BLE001
         # Whatever stands in an object: MLflow's code for it was not made for that.
@@ -67,6 +73,11 @@ def prepare(change: Change, known: str = "") -> Prepared:
         digests_of(entity),
         added is not None,
     )
+
+
+def _points(entity: Entity) -> int:
+    files = entity.files.items()
+    return sum(data.count(b"\n") for path, data in files if path.startswith("metrics/"))
 
 
 def unpacked(change: Change, where: str, artifact_root: str) -> Change:

@@ -48,6 +48,7 @@ Batch = Sequence[Change | Prepared]
 _BATCH = 100  # entities in a transaction
 _BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
 _AHEAD = 2  # batches that are made ready while one is written
+_GROWTH = 16  # times as large as its archive is an entity, as a rule
 _LARGE_BYTES = 16 << 20  # of the archives of a batch that waits for none beside it
 _WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
 
@@ -212,7 +213,7 @@ class Index:
                     ahead.append(helper.prepare(batch).result)
                 else:
                     ahead.append(partial(list, map(self._unpacked, batch)))
-                large = sum(len(change.packed or b"") for change in batch) > _LARGE_BYTES
+                large = sum(map(_weight, batch)) > _LARGE_BYTES
                 del batch
                 while len(ahead) > (0 if large else _AHEAD):
                     yield ahead.popleft()()
@@ -291,6 +292,13 @@ class Index:
         return [entity_id for entity_id in ids if entity_id is not None]
 
 
+def _weight(change: Change) -> int:
+    """Return the bytes of an archive, or those that it would have if it were packed as usual."""
+    packed = change.packed or b""
+    # What it unpacks to, as it says itself at its end; where that is not so, it is refused.
+    return max(len(packed), int.from_bytes(packed[-4:], "little") // _GROWTH)
+
+
 def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
     batch: list[Change] = []
     size = 0
@@ -299,7 +307,7 @@ def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
             yield batch
             batch, size = [], 0
         batch.append(change)
-        size += len(change.packed or b"")
+        size += _weight(change)
         del change  # which may be large, while the next one is fetched
         if len(batch) >= _BATCH or size >= _BATCH_BYTES:
             yield batch

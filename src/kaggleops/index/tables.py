@@ -6,6 +6,7 @@ that makes rows (worker.py) imports this module, and neither MLflow nor SQLAlche
 it four seconds and 200 MB.
 """
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,9 +92,21 @@ def dataset_uuid(experiment_id: str, name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{experiment_id}/datasets/{name}"))
 
 
+def own_dataset_id(name: str, digest: str) -> str:
+    """Return the id under which the file store keeps a dataset of that name and digest."""
+    return hashlib.md5(
+        f"{name}{digest}".encode(errors="replace"), usedforsecurity=False
+    ).hexdigest()
+
+
 def input_uuid(run_id: str, path: str) -> str:
     """Return the id of a run's input or output in the database: the same wherever it is made."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{path}"))
+
+
+def assessment_id(trace_id: str, taken: str) -> str:
+    """Return the id in the database of a trace's assessment whose own another trace has taken."""
+    return f"a-{uuid.uuid5(uuid.NAMESPACE_OID, f'{trace_id}/{taken}').hex}"
 
 
 _TEXT = ("key", "value")

@@ -103,7 +103,8 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
         created = meta.get("create_time_ms", 0)
         aggregate, is_number = assessment_aggregate(value)
         row = ASSESSMENTS.row(
-            assessment_id=meta.get("assessment_id") or path.removesuffix(".yaml"),
+            # As the file is called: so no two of a trace have the same.
+            assessment_id=path.removesuffix(".yaml"),
             trace_id=entity.id.name,
             experiment_id=home,
             trace_timestamp_ms=trace_at,

@@ -2,7 +2,8 @@
 
 `pack` is deterministic: equal entities give equal bytes. `unpack` trusts nothing: it returns an
 entity that MLflow's file store can read or raises `BrokenEntityError` with the reason, it never
-writes a file, and it reads no more than `MAX_BYTES` however small the archive looks. tar.gz because
+writes a file, and it reads no more than `MAX_BYTES`, or than this machine has room for, however
+small the archive looks. tar.gz because
 it came out smallest of what was measured (a run of 62 entries: 7.6 kB; zip 12.5 kB; loose files
 15.6 kB).
 """
@@ -21,10 +22,15 @@ from kaggleops.mlruns.checking import check_entity
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
 from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.plain_tar import read_plain_tar
+from kaggleops.platforms.memory import memory
 from kaggleops.printable import quoted
 
 MAX_BYTES = 512 << 20
 """The most that an archive may hold unpacked. A run of ten million points takes some 400 MB."""
+
+_PART_OF_MEMORY = 16
+"""The part of this machine's memory that an archive may take unpacked; whoever reads it takes four
+times as much, and a server has other things to keep as well."""
 
 MAX_ENTRIES = 50_000
 MAX_PATH_BYTES = 2_048
@@ -143,12 +149,12 @@ def _inflated_at_once(data: bytes) -> bytes | None:
 
 def _inflated_size(data: bytes, doing: str) -> int:
     # Counted before anything is kept: a megabyte can become a gigabyte.
-    size = 0
+    size, most = 0, min(MAX_BYTES, memory() // _PART_OF_MEMORY)
     try:
         for piece in _pieces(data):
             size += len(piece)
-            if size > MAX_BYTES:
-                problem = f"it unpacks to more than {MAX_BYTES >> 20} MiB"
+            if size > most:
+                problem = f"it unpacks to more than {most >> 20} MiB"
                 raise BrokenEntityError(doing, problem)
     except zlib.error as error:
         raise BrokenEntityError(doing, f"it is not a gzip archive ({error})") from error
