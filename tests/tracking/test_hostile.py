@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from kaggleops.bucket import ABSENT, Bucket
@@ -180,6 +181,38 @@ def test_a_trace_that_mlflow_cannot_build_hides_no_other(bucket: Bucket, trackin
     with pytest.raises(MlflowException, match=bad.name):
         store.get_trace_info(bad.name)
     store._session.close()
+
+
+SPANS = "tags/mlflow.trace.spansLocation"
+
+
+@pytest.mark.parametrize(
+    ("spans", "tags"),
+    [
+        *((spans, {}) for spans in (b"[]", b"null", b'{"spans": 3}', b'{"spans": [1]}')),
+        *((spans, {}) for spans in (b'{"spans": [{"name": 1}]}', b"[" * 100_000, b"\xff", b"")),
+        (None, {}),
+        (None, {"tags/mlflow.artifactLocation": b"file:///etc"}),
+        (None, {SPANS: b"TRACKING_STORE"}),
+        (None, {SPANS: b"ARCHIVE_REPO", "tags/mlflow.trace.archiveLocation": b"file:///etc"}),
+    ],
+)
+def test_a_trace_with_hostile_spans_hides_no_other(
+    bucket: Bucket, fluent: str, spans: bytes | None, tags: dict[str, bytes]
+) -> None:
+    fill(bucket)
+    store = EntityStore(bucket)
+    good, bad = (EntityId(Kind.TRACE, "1", f"tr-{number}") for number in range(2))
+    for entity_id, more in ((good, {}), (bad, tags)):
+        place = f"{store.artifact_root}/{entity_id.folder}/artifacts".encode()
+        files = {**main_file(entity_id), "tags/mlflow.artifactLocation": place, **more}
+        store.merge_in(Entity(entity_id, files))
+    for entity_id, data in ((good, b'{"spans": []}'), (bad, spans)):
+        if data is not None:
+            key = f"artifacts/{entity_id.folder}/artifacts/traces.json"
+            bucket.write(key, data, expected=ABSENT)
+    found = MlflowClient(fluent).search_traces(["1"])
+    assert [each.info.trace_id for each in found] == [good.name]
 
 
 @pytest.mark.parametrize(

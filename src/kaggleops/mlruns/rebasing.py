@@ -33,6 +33,8 @@ _FIELDS: Mapping[Kind, str] = {
 }
 _TRACE_LOCATION = "tags/mlflow.artifactLocation"
 _TRACE_ARCHIVE = "tags/mlflow.trace.archiveLocation"
+# It sends MLflow to a database for the spans; those of a bucket are artifacts, whatever it says.
+_TRACE_SPANS = "tags/mlflow.trace.spansLocation"
 # What a model version was made from: a run's artifacts or a logged model's, or something in them.
 _OF_ANY = r"/[\w-]+/(?:[0-9a-f]{32}|models/m-[\w-]+)/artifacts(?:/.*)?"
 _IN_A_RUN = re.compile(r"runs:/[0-9a-f]{32}(/[^?#]*)?")
@@ -137,6 +139,9 @@ def rebase(entity: Entity, artifact_root: str) -> Entity:
         if not is_inside(location, artifact_root):
             location = _refuse(location, entity.id)
         entity = _with_file(entity, _TRACE_ARCHIVE, location.encode())
+    if kind is Kind.TRACE and _TRACE_SPANS in entity.files:
+        files = {path: data for path, data in entity.files.items() if path != _TRACE_SPANS}
+        entity = replace(entity, files=files)
     written = artifact_location(entity)
     if written is None and kind not in _FIELDS:
         return entity

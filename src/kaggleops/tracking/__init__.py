@@ -66,9 +66,10 @@ def refuse_location(
         registry_uri: as MLflow has it.
 
     Raises:
-        MlflowException: always; it names the entity and the location.
+        MlflowException: always; it names the entity and the location. It is of the class for which
+            MlflowClient passes over a trace when it lists traces.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, MlflowTraceDataException
     from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
     from kaggleops.mlruns.rebasing import refused
@@ -76,7 +77,15 @@ def refuse_location(
     owner, leads_to = refused(artifact_uri) or ("", artifact_uri)
     problem = f"they are said to lie at {leads_to!r}, which is outside of the bucket's artifacts/"
     hint = "Copy them into the bucket, where runs keep theirs: kaggleops import does."
-    raise MlflowException(f"opening the artifacts of {owner}: {problem}. {hint}", PERMISSION_DENIED)
+    message = f"opening the artifacts of {owner}: {problem}. {hint}"
+
+    class OutsideError(MlflowTraceDataException):
+        ctx = message
+
+        def __init__(self) -> None:
+            MlflowException.__init__(self, message, PERMISSION_DENIED)
+
+    raise OutsideError
 
 
 @atexit.register

@@ -8,6 +8,7 @@ Cloud Storage after two minutes a file (MLflow issues #3478, #4543).
 2. In a server who uploads hears that it did not work.
 3. A file of a folder that cannot be logged does not hold back the others.
 4. What still waits to be sent is listed and read as if it were there.
+5. A trace whose spans cannot be read hides no other one.
 """
 
 import logging
@@ -18,10 +19,15 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
-from mlflow.entities import FileInfo
-from mlflow.exceptions import MlflowException
+from mlflow.entities import FileInfo, TraceData
+from mlflow.exceptions import (
+    MlflowException,
+    MlflowTraceDataCorrupted,
+    MlflowTraceDataException,
+)
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
@@ -198,6 +204,22 @@ class BucketArtifactRepository(ArtifactRepository):
             if there is not None:
                 return there
         return str(super().download_artifacts(artifact_path, dst_path))
+
+    def download_trace_data(self) -> dict[str, Any]:
+        """Return a trace's spans.
+
+        Raises:
+            MlflowTraceDataException: they are missing or unreadable. MLflow passes over the traces
+                for which it gets this, and ends a search with any other error.
+        """
+        try:
+            data: dict[str, Any] = super().download_trace_data()
+            TraceData.from_dict(data)
+        except MlflowTraceDataException:
+            raise
+        except (MlflowException, ValueError, TypeError, LookupError, RecursionError) as error:
+            raise MlflowTraceDataCorrupted(artifact_path=self.artifact_uri) from error
+        return data
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         key = self._key(remote_file_path)
