@@ -40,6 +40,34 @@ from kaggleops.cli.submit import submit_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
 
+GROUPS = {
+    "Run": (
+        run_command,
+        status_command,
+        logs_command,
+        cancel_command,
+        resume_command,
+        download_command,
+        submit_command,
+        quota_command,
+        cleanup_command,
+        reap_command,
+    ),
+    "Look": (ui_command, serve_command),
+    "Compare": (leaderboard_command, compare_command, reproduce_command),
+    "Data": (data_command,),
+    "Bucket": (
+        push_command,
+        import_command,
+        export_command,
+        bundle_command,
+        cost_command,
+        forget_command,
+    ),
+    "Set up": (init_command, doctor_command, credentials_command),
+}
+"""The commands by what people do."""
+
 
 class _Group(click.Group):
     """Turns the errors a user can understand into one line and an exit code."""
@@ -54,6 +82,13 @@ class _Group(click.Group):
             print_error(error)
             sys.exit(2 if isinstance(error, UsageError) else 1)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, none of their lines cut."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                lines = [(each.name or "", each.get_short_help_str(70)) for each in commands]
+                formatter.write_dl(lines)
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
@@ -63,31 +98,6 @@ def main() -> None:
     logging.getLogger("kaggleops").addHandler(handler)
 
 
-for command in (
-    init_command,
-    run_command,
-    status_command,
-    compare_command,
-    leaderboard_command,
-    reproduce_command,
-    logs_command,
-    cancel_command,
-    resume_command,
-    download_command,
-    cleanup_command,
-    data_command,
-    submit_command,
-    quota_command,
-    reap_command,
-    doctor_command,
-    serve_command,
-    ui_command,
-    push_command,
-    bundle_command,
-    credentials_command,
-    import_command,
-    export_command,
-    forget_command,
-    cost_command,
-):
-    main.add_command(command)
+for _commands in GROUPS.values():
+    for _command in _commands:
+        main.add_command(_command)

@@ -42,6 +42,10 @@ def bundle_command(
 
     For private code, and for commits that are not pushed: a git bundle under the bucket's `code/`,
     where notebooks/run.ipynb finds it by the commit's hash.
+
+    \b
+    Example:
+      kaggleops bundle --version my-branch
     """
     from kaggleops.git.bundles import key_of, send
     from kaggleops.git.checkouts import bundle

@@ -15,10 +15,14 @@ from kaggleops.errors import KaggleOpsError
 @bucket_option
 @json_option
 def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
-    """Set RUNs to KILLED in the bucket.
+    """Cancel runs: set them to KILLED in the bucket.
 
     Their machines see it within the flush interval (10 s at first, a minute in a long run), send
     what they have, and stop.
+
+    \b
+    Example:
+      kaggleops cancel RUN
     """
     from kaggleops.tracking.cancelling import cancel
 

@@ -15,9 +15,13 @@ from kaggleops.errors import KaggleOpsError
 @bucket_option
 @json_option
 def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
-    """Delete from their platform what ended RUNs left there: notebook, log and files.
+    """Delete what ended runs left on their platform.
 
-    In the bucket, the runs and their artifacts stay.
+    That is the notebook, its log and its files. The runs and their artifacts in the bucket stay.
+
+    \b
+    Example:
+      kaggleops cleanup RUN
     """
     from kaggleops.backends.finding import submitted_run
 

@@ -68,10 +68,14 @@ def compare_command(
     to_run: bool,
     as_json: bool,
 ) -> None:
-    """Compare the runs of A with those of B: what changed, and did it help?
+    """Compare two commits' runs: what changed, and did it help?
 
-    Each is a commit, branch, tag, run id, run name or `best` (by --metric). One alone is compared
-    with the nearest commit before it that has runs.
+    A and B are each a commit, branch, tag, run id, run name or `best` (by --metric). A alone is
+    compared with the nearest commit before it that has runs.
+
+    \b
+    Example:
+      kaggleops compare main my-branch --metric jaccard
     """
     from kaggleops.reports.comparison_text import to_json, to_markdown
 

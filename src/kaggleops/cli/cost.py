@@ -301,7 +301,12 @@ def _milliseconds(line: bytes) -> float:
 )
 @json_option
 def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
-    """Estimate what a bucket costs a month, from what is in it."""
+    """Estimate the bucket's cost a month from what is in it.
+
+    \b
+    Example:
+      kaggleops cost --bucket gs://my-bucket
+    """
     from kaggleops.mlruns import EntityStore
 
     charges(0, Operations(), region)  # what is wrong with the region is said first

@@ -23,10 +23,14 @@ def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("credentials")
 def credentials_command() -> None:
-    """The runner's keys: what each platform needs to reach the bucket.
+    """Manage the keys with which each platform reaches the bucket.
 
     A key belongs to a service account that may use the bucket and nothing else. No command prints
     one.
+
+    \b
+    Example:
+      kaggleops credentials create kaggle
     """
 
 
@@ -35,7 +39,7 @@ def credentials_command() -> None:
 @_account_option
 @json_option
 def create_command(platform: str, account: str | None, as_json: bool) -> None:
-    """Make a key and put it where a platform finds it."""
+    """Create a key and put it where a platform finds it."""
     from kaggleops.platforms.keys import made_keys
 
     if any(each.platform == platform for each in made_keys()):
@@ -49,7 +53,7 @@ def create_command(platform: str, account: str | None, as_json: bool) -> None:
 @_account_option
 @json_option
 def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
-    """Put a new key in place of a platform's, then delete the old one."""
+    """Replace a platform's key, and delete the old one."""
     from kaggleops.platforms.keys import delete_key, forget, made_keys
 
     old = [each for each in made_keys() if each.platform == platform]
@@ -64,7 +68,7 @@ def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
 @_account_option
 @json_option
 def list_command(account: str | None, as_json: bool) -> None:
-    """Show the runner's keys as Google has them, and what each is for."""
+    """List the keys that Google has, and what each is for."""
     from kaggleops.platforms.keys import keys_of, made_keys
 
     owner = _account(account)
@@ -92,7 +96,10 @@ def list_command(account: str | None, as_json: bool) -> None:
 @click.argument("name", metavar="PLATFORM|KEY")
 @_account_option
 def revoke_command(name: str, account: str | None) -> None:
-    """Delete a platform's keys and take them away there, or delete one key by its id."""
+    """Delete a platform's keys, or one key by its id.
+
+    A platform's keys are also removed from where it finds them.
+    """
     from kaggleops.platforms.keys import PLACES, delete_key, forget, keys_of, made_keys
 
     found = [each for each in made_keys() if name in (each.platform, each.id)]

@@ -22,7 +22,13 @@ names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
 
 @click.group("data")
 def data_command() -> None:
-    """Fetch the files that config/data/resources.yaml declares."""
+    """Manage the data that config/data/resources.yaml declares.
+
+    \b
+    Examples:
+      kaggleops data add tweets kaggle://competitions/tweet-sentiment-extraction
+      kaggleops data fetch
+    """
 
 
 @data_command.command("fetch")
@@ -31,9 +37,10 @@ def data_command() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
 @json_option
 def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> None:
-    """Bring the files of the resources NAME, or of all, as resources.lock has them.
+    """Fetch data files, as resources.lock has them.
 
-    What is right already is left alone, and what is not locked yet is locked as it comes.
+    NAME is a resource; all of them by default. A file that is right already is left alone, and what
+    is not locked yet is locked as it arrives.
     """
     from kaggleops.resources.fetching import refuse_changed
     from kaggleops.resources.locking import fetch
@@ -86,7 +93,10 @@ def _print_steps(steps: Sequence["Step"], force: bool) -> None:
 @names_argument
 @json_option
 def lock_command(names: tuple[str, ...], as_json: bool) -> None:
-    """Write the version, size and checksum of each file at its source to resources.lock."""
+    """Lock the versions and checksums of data files.
+
+    They are written to resources.lock, as they are at their source now.
+    """
     from kaggleops.resources.locking import lock
     from kaggleops.resources.manifest import find_manifest
 
@@ -111,7 +121,7 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
 @names_argument
 @json_option
 def status_command(names: tuple[str, ...], as_json: bool) -> None:
-    """Compare this disk with resources.lock, and that with the sources."""
+    """Compare data files with resources.lock and the sources."""
     from kaggleops.resources.comparing import compare
     from kaggleops.resources.manifest import find_manifest
 

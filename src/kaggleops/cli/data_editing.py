@@ -26,7 +26,7 @@ from kaggleops.cli.output import out, print_json
 @click.option("--lower-is-better", is_flag=True, help="For runs:/best: the lowest is the best.")
 @json_option
 def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
-    """Declare SOURCE under NAME in config/data/resources.yaml.
+    """Declare a data source in config/data/resources.yaml.
 
     SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME,
     kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
@@ -47,7 +47,7 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
 @click.argument("name")
 @json_option
 def rm_command(name: str, as_json: bool) -> None:
-    """Take NAME out of config/data/resources.yaml and of its lock; its files stay."""
+    """Remove a data source and its lock; its files stay."""
     from kaggleops.resources.editing import remove_entry
     from kaggleops.resources.manifest import find_manifest
 
@@ -69,7 +69,7 @@ def rm_command(name: str, as_json: bool) -> None:
 def push_command(
     folder: Path, uri: str | None, name: str | None, description: str, as_json: bool
 ) -> None:
-    """Upload the folder DIR and declare it, so that everybody can fetch it.
+    """Upload a folder and declare it as data that others can fetch.
 
     URI is gs://BUCKET/PREFIX; by default data/NAME in the bucket of this project's runs.
     """
@@ -95,9 +95,10 @@ def push_command(
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @json_option
 def import_command(file: Path, as_json: bool) -> None:
-    """Declare what the Python FILE lists in the form of the 2022 article.
+    """Declare the data sources that a Python file lists.
 
-    The file is read, not run. A destination outside of the project becomes data/NAME.
+    FILE is in the form of the 2022 article. It is read, not run. A destination outside of the
+    project becomes data/NAME.
     """
     from kaggleops.resources.editing import add_entries, manifest_here
     from kaggleops.resources.importing import inside_project, read_list

@@ -23,9 +23,13 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "
 @bucket_option
 @json_option
 def doctor_command(bucket: str | None, as_json: bool) -> None:
-    """Look whether everything that a run needs is there: one line each, with what to do.
+    """Check that everything a run needs is set up.
 
-    Exit code 1 where something is wrong.
+    One line each, with what to do. The exit code is 1 if something is wrong.
+
+    \b
+    Example:
+      kaggleops doctor --bucket gs://my-bucket
     """
     from kaggleops.reports.doctor import asked, examine
     from kaggleops.reports.doctor_platforms import examine_platforms

@@ -16,9 +16,13 @@ from kaggleops.cli.output import err, out, print_error, print_json
 @bucket_option
 @json_option
 def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) -> None:
-    """Bring what came of a submitted RUN into the folder DIR.
+    """Download a submitted run's artifacts and output into DIR.
 
     Its artifacts go into DIR/artifacts, what it left on its platform into DIR/output.
+
+    \b
+    Example:
+      kaggleops download RUN results
     """
     from kaggleops.backends.finding import submitted_run
 

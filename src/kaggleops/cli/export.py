@@ -16,10 +16,14 @@ from kaggleops.cli.output import err, out, print_error, print_json
 @click.option("--artifacts", is_flag=True, help="Bring models, plots and checkpoints, too.")
 @json_option
 def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: bool) -> None:
-    """Write the bucket's runs to DIR as a plain mlruns, for MLflow without KaggleOps.
+    """Export the bucket's runs to DIR as a plain mlruns.
 
-    DIR has to be new or empty. For a copy that is a bucket itself, copy the objects:
-    gcloud storage rsync -r gs://BUCKET DIR
+    For MLflow without KaggleOps. DIR has to be new or empty. For a copy that is a bucket itself,
+    copy the objects: gcloud storage rsync -r gs://BUCKET DIR
+
+    \b
+    Example:
+      kaggleops export plain-mlruns
     """
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.export import export

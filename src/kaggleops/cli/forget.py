@@ -27,10 +27,15 @@ _SHOWN = 20  # runs
 def forget_command(
     runs: tuple[str, ...], user: str | None, yes: bool, bucket: str | None, as_json: bool
 ) -> None:
-    """Delete RUNs, or all of one person, for good: with their models, traces, artifacts and logs.
+    """Delete runs for good, with everything that belongs to them.
 
-    It shows them and asks first. What Cloud Storage keeps beyond that (old versions, soft-deleted
+    RUNs, or all runs of one person: with their models, traces, artifacts and logs. The runs are
+    shown, and you are asked first. What Cloud Storage keeps beyond that (old versions, soft-deleted
     objects) is named, with the command that deletes it.
+
+    \b
+    Example:
+      kaggleops forget --user ada
     """
     from kaggleops.mlruns import ChangeLog, EntityStore
     from kaggleops.mlruns.forgetting import belongings, forget, runs_named, runs_of

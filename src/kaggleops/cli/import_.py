@@ -15,12 +15,16 @@ from kaggleops.cli.output import err, out, print_error, print_json
 @bucket_option
 @json_option
 def import_command(source: str, bucket: str | None, as_json: bool) -> None:
-    """Take a file-store mlruns into the bucket, its artifacts too.
+    """Import an mlruns folder with its artifacts into the bucket.
 
-    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object. The
-    output of a notebook that logged without internet will do as well. Artifacts that lie in another
-    bucket are copied too; what has to stay elsewhere is named.
-    Importing it again brings what is new there, and undoes nothing that was changed in the bucket.
+    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object; the
+    output of a notebook that logged without internet works too. Artifacts in another bucket are
+    copied; what has to stay elsewhere is named. Importing again adds what is new, and undoes
+    nothing that was changed in the bucket.
+
+    \b
+    Example:
+      kaggleops import ./mlruns
     """
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.importing import import_into

@@ -65,10 +65,15 @@ def init_command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Make this git repository a project whose runs go to a bucket, and make the bucket.
+    """Set up this git repository as a project, and its bucket.
 
-    Files are added beside the code, none is changed. Every step can be repeated: what is there
-    already stays as it is. Without --yes it shows the commands and asks before it starts any.
+    Files are added beside the code, none is changed, and every step can be repeated: what is there
+    already stays as it is. Without --yes the commands are shown, and you are asked before any is
+    started.
+
+    \b
+    Example:
+      kaggleops init --bucket gs://my-bucket --platform kaggle
     """
     from kaggleops.git.commits import find_commit
 

@@ -62,11 +62,15 @@ def leaderboard_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the commits of an experiment, the best first.
+    """Rank the commits of an experiment, the best first.
 
     A commit that is worse than the one before it, beyond chance, is marked as a regression, whether
-    or not --since, --branch and --backend show that one. Below the table stands how far Kaggle's
-    scores rank the commits alike (Spearman's correlation).
+    or not --since, --branch and --backend show that one. The last line says how well Kaggle's
+    scores agree with the ranking (Spearman's correlation).
+
+    \b
+    Example:
+      kaggleops leaderboard --metric jaccard
     """
     require_index()
     from kaggleops.git.commits import repository_around

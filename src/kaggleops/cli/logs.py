@@ -15,7 +15,12 @@ from kaggleops.printable import log_line
 @click.option("-f", "--follow", is_flag=True, help="Go on until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as an object of JSON.")
 def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> None:
-    """Show what the job of a submitted RUN prints."""
+    """Print what a submitted run's job has printed.
+
+    \b
+    Example:
+      kaggleops logs -f RUN
+    """
     from kaggleops.backends.finding import submitted_run
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)

@@ -13,7 +13,12 @@ from kaggleops.cli.output import err, out, print_error, print_json
 @bucket_option
 @json_option
 def push_command(bucket: str | None, as_json: bool) -> None:
-    """Send what runs on this machine could not send before they ended."""
+    """Send metrics and artifacts that ended runs could not send.
+
+    \b
+    Example:
+      kaggleops push --bucket gs://my-bucket
+    """
     from kaggleops.mlruns import ChangeLog, EntityStore
     from kaggleops.tracking.artifact_outbox import send_kept_artifacts
     from kaggleops.tracking.outbox import send_left_behind

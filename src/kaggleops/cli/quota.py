@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 @backend_option
 @json_option
 def quota_command(backend: str | None, as_json: bool) -> None:
-    """Show how many hours or compute units are left, and what others cost.
+    """Show the hours or compute units left on each platform.
 
-    A backend that is not named and cannot be asked (no credentials) is passed over, with a word.
+    And what the others cost. A backend that is not named and cannot be asked (no credentials) is
+    skipped with a message.
+
+    \b
+    Example:
+      kaggleops quota -b kaggle
     """
     from kaggleops.backends.finding import backend_named, names
 

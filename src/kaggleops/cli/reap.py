@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only show them.")
 @json_option
 def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json: bool) -> None:
-    """Delete machines that cost money although their run is over, or their time is.
+    """Delete machines that cost money after their run is over.
 
-    A machine ends itself. This is for one that could not; it may be run at any time, from anywhere.
-    A backend that is not named and not set up here is passed over, with a word; where none could
-    be asked, that is an error.
+    A machine deletes itself; this is for one that could not, and may be run at any time, from
+    anywhere. A backend that is not named and not set up here is skipped with a message; if no
+    backend could be asked, that is an error.
+
+    \b
+    Example:
+      kaggleops reap --dry-run
     """
     from kaggleops.backends.finding import backend_named, names
 

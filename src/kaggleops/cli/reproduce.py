@@ -62,10 +62,14 @@ def reproduce_command(
     backend_config: Path | None,
     as_json: bool,
 ) -> None:
-    """Show exactly what made RUN, make it again, and say whether the two agree.
+    """Run again what made a run, and tell if the results agree.
 
-    RUN is a run's id or name, however it ended; or a commit, branch, tag or `best` (by --metric):
-    then it is the newest run of that which finished. Exit code 1 where the two do not agree.
+    RUN is a run's id or name, however it ended; or a commit, branch, tag or `best` (by --metric),
+    which stand for their newest finished run. The exit code is 1 if the results do not agree.
+
+    \b
+    Example:
+      kaggleops reproduce best --metric jaccard
     """
     place = bucket_of(bucket)
     first = _run(place, index, name, metric, lower_is_better)

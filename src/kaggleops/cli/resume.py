@@ -35,10 +35,14 @@ def resume_command(
     keep: bool,
     as_json: bool,
 ) -> None:
-    """Let a RUN go on that failed, was cancelled or lost its machine: same commit, same run.
+    """Continue a run that failed, was cancelled or lost its machine.
 
-    It goes on where it was, or with another --backend. One that waits for a machine there already
-    is not submitted twice.
+    Same commit, same run, where it was or with another --backend. A run that already waits for a
+    machine is not submitted twice.
+
+    \b
+    Example:
+      kaggleops resume RUN -b runpod
     """
     from kaggleops.backends.finding import backend_named, submitted_run
     from kaggleops.backends.resuming import resume

@@ -109,14 +109,16 @@ def run_command(
     keep: bool,
     as_json: bool,
 ) -> None:
-    """Run a commit of this repository, its run in the bucket: here, or where a backend runs it.
+    """Run a commit here or, with --backend, on another machine.
 
-    OVERRIDES are KEY=VALUE, as in `task=tweet_sentiment model=minilm data.dir=../data`: the entry
-    point's parameters, and any key of the configuration.
+    OVERRIDES are KEY=VALUE: the entry point's parameters, and any key of the configuration. With
+    --backend the run is handed over and the command ends; `kaggleops status` and `logs` follow it.
 
-    With --backend it is handed over, and the command ends: `kaggleops status` and `logs` follow it.
-
-    Which commit made it worse? git bisect run kaggleops run --require 'jaccard>=0.71'
+    \b
+    Examples:
+      kaggleops run task=tweet_sentiment model=minilm fold=0
+      kaggleops run -b kaggle --version 3f2c1ab
+      git bisect run kaggleops run --require 'jaccard>=0.71'
     """
     from kaggleops.git.commits import find_commit
     from kaggleops.project.overrides import Overrides

@@ -24,7 +24,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
 @click.command("serve")
 @bucket_option
 @index_option
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--host-name",
     "host_names",
@@ -33,7 +33,13 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     callback=_host_names,
     help="What the server is called in a browser's address, if not localhost. Repeatable.",
 )
-@click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 for any free one.",
+)
 @click.option(
     "--workers",
     default=1,
@@ -60,10 +66,15 @@ def serve_command(
     to_anyone: bool,
     as_json: bool,
 ) -> None:
-    """Serve MLflow over an index of the bucket, kept fresh, until Ctrl-C.
+    """Serve the MLflow UI and API over the bucket, until Ctrl-C.
 
-    It looks for changes every 5 s while somebody looks, every 5 minutes otherwise. What people
-    change in the UI is in the bucket at once; the index can be deleted at any time.
+    The server answers from an index of the bucket. It looks for changes every 5 s while somebody
+    is looking, every 5 minutes otherwise. Edits made in the UI are in the bucket at once; the index
+    can be deleted at any time.
+
+    \b
+    Example:
+      kaggleops serve --bucket gs://my-bucket --auth
     """
     serve(
         bucket_of(bucket),

@@ -32,14 +32,24 @@ _AT_ONCE = 8  # questions to platforms
 @click.command("status")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @bucket_option
-@click.option("--days", type=click.FloatRange(min=0), default=2.0, show_default=True)
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    help="Show runs that were active in this many days.",
+)
 @json_option
 def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_json: bool) -> None:
-    """Show RUNs, or all that were heard within the last days.
+    """Show runs: those named, or those active in the last days.
 
-    LOST is a run whose machine has not been heard for longer than it had said. Of runs that were
-    submitted and have not ended, their platform is asked too; and of those that have, if they are
-    named or their machine was kept.
+    A LOST run's machine has been silent for longer than it said it would be. The platform is asked
+    about submitted runs that have not ended, and about ended ones that are named or whose machine
+    was kept.
+
+    \b
+    Example:
+      kaggleops status --days 7
     """
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import recent_runs, run_state

@@ -36,10 +36,14 @@ def submit_command(
     no_wait: bool,
     as_json: bool,
 ) -> None:
-    """Submit what RUN predicted to its Kaggle competition, and record the score on it.
+    """Submit a run's predictions to its Kaggle competition.
 
-    The file is compared with sample_submission.csv first. The score is also recorded on the runs
-    whose models RUN used, so that `kaggleops leaderboard` shows it beside their own.
+    The file is checked against sample_submission.csv first. The score is recorded on the run and
+    on the runs whose models it used, so `kaggleops leaderboard` shows it beside their own.
+
+    \b
+    Example:
+      kaggleops submit RUN --competition tweet-sentiment-extraction
     """
     from kaggleops.backends.kaggle.submitting import Submitter
 

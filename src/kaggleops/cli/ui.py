@@ -42,10 +42,15 @@ def ui_command(
     open_browser: bool,
     as_json: bool,
 ) -> None:
-    """Open the MLflow UI over the bucket, until Ctrl-C.
+    """Open the MLflow UI over the bucket in a browser.
 
-    That of your server on Google Cloud, if one is named and no bucket is: through Identity-Aware
-    Proxy, which asks who you are. Else the bucket is served from here (`kaggleops serve`).
+    If a server on Google Cloud is configured and no bucket is named, it is opened through
+    Identity-Aware Proxy, which asks who you are. Otherwise the bucket is served from this machine,
+    as by `kaggleops serve`, until Ctrl-C.
+
+    \b
+    Example:
+      kaggleops ui --bucket gs://my-bucket
     """
     from kaggleops.server.tunnel import Machine
 
