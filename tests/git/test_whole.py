@@ -279,3 +279,26 @@ def test_what_is_staged_by_force_and_a_sparse_checkout(toy: Repository, tmp_path
 
 def _objects(repository: Repository) -> set[Path]:
     return set((repository.folder / ".git/objects").rglob("*"))
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85"])
+def test_no_line_break_of_unicodes_ends_a_line_of_gits(
+    toy: Repository, tmp_path: Path, end: str
+) -> None:
+    toy.write(**{f"config/task/a{end}?{'0' * 40}": "x", f"config/task/b{end}c.yaml": ""})
+    sha = toy.commit("Odd names")
+    toy.git("branch", f"odd{end}branch", "HEAD~1")
+    toy.git("branch", "kaggleops")
+    toy.git("bundle", "create", "--quiet", str(tmp_path / f"{sha}.bundle"), "--all")
+    there = fetch_bundle(tmp_path / f"{sha}.bundle", NOWHERE, tmp_path / "there", sha)
+    assert _files(there.repository) == _files(toy.folder)
+    toy.git("config", "uploadpack.allowFilter", "true")
+    filtered = ("clone", "--quiet", "--filter=blob:none", f"file://{toy.folder}")
+    toy.git(*filtered, str(tmp_path / "mine"))
+    copy = clone(find_commit(tmp_path / "mine"), tmp_path / "copy")
+    assert _files(copy) == _files(toy.folder)
+    toy.write(**{f"new{end}file": ""})
+    assert find_commit(toy.folder).uncommitted == 1

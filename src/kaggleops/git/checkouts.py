@@ -125,7 +125,7 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
     """
     try:
         heads = git(file.parent, "bundle", "list-heads", str(file.absolute()), config=LOCAL)
-        named = dict(line.split(" ", 1)[::-1] for line in heads.splitlines())
+        named = dict(line.split(" ", 1)[::-1] for line in heads.split("\n") if line)
         _init(folder, named.get(BUNDLED, ""))
         # It holds commits without their history, which git takes from nobody unless told so.
         (folder / ".git/shallow").write_text("".join(f"{sha}\n" for sha in named.values()))
@@ -191,7 +191,7 @@ def complete(repository: Path, sha: str) -> None:
     listing = ("rev-list", "--objects", "--max-count=1", "--missing=print", sha)
     while name:
         before, missing = missing, set()
-        for line in git(repository, *listing).splitlines():
+        for line in git(repository, *listing).split("\n"):
             if line.startswith("?"):
                 missing.add(line[1:])
         if not missing or missing == before:

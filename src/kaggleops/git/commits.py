@@ -181,4 +181,5 @@ def _uncommitted(repository: Path, sha: str) -> int:
     if not (repository / ".git").exists() or resolve(repository, "HEAD") != sha:
         return 0
     all_of_them = ("--untracked-files=normal", "--ignore-submodules=none")
-    return len(git(repository, "status", "--porcelain", *all_of_them).splitlines())
+    listed = git(repository, "status", "--porcelain", *all_of_them)
+    return len(listed.split("\n")) if listed else 0

@@ -84,7 +84,7 @@ def require_code(repository: Path, commits: Sequence[str], paths: Sequence[str])
 
 def _tasks(repository: Path, sha: str) -> list[str]:
     listed = git(repository, "ls-tree", "--name-only", sha, f"{_TASKS}/", check=False)
-    return [Path(line).stem for line in listed.splitlines() if line.endswith(".yaml")]
+    return [Path(line).stem for line in listed.split("\n") if line.endswith(".yaml")]
 
 
 def _text(repository: Path, sha: str, file: str) -> str:
