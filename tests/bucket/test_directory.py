@@ -113,6 +113,31 @@ def test_the_first_write_makes_the_folder(tmp_path: Path) -> None:
     assert [entry.version for entry in bucket.list()] == [version]
 
 
+@pytest.mark.parametrize("known", ["used", "listed", "expected"])
+def test_a_disk_that_is_not_mounted_is_no_empty_bucket(root: Path, known: str) -> None:
+    open_bucket(str(root)).write("mlruns/0", b"old", expected=ABSENT)
+    bucket = open_bucket(str(root))
+    {"used": bucket.prepare, "listed": lambda: list(bucket.list()), "expected": bucket.expect}[
+        known
+    ]()
+    root.rename(root.with_name("elsewhere"))
+    writes = {"write": lambda bucket: bucket.write("new", b"", expected=ABSENT)}
+    for there in (False, True):  # below where it is mounted, and there itself
+        if there:
+            root.mkdir()
+        again = open_bucket(str(root))
+        again.prepare()
+        for use in {**USES, **writes}.values():
+            with pytest.raises(BucketUnavailableError, match="is not there any more") as caught:
+                use(again)
+            assert f"mkdir -p {root}/.kaggleops" in caught.value.hint
+        assert (root.exists(), list(root.glob("*"))) == (there, [])
+    root.rmdir()
+    root.with_name("elsewhere").rename(root)
+    bucket.write("new", b"", expected=ABSENT)
+    assert [entry.key for entry in bucket.list()] == ["mlruns/0", "new"]
+
+
 @pytest.mark.parametrize("path", ["file", "file/below"])
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("")
@@ -120,7 +145,7 @@ def test_a_file_in_the_place_of_the_folder(tmp_path: Path, path: str) -> None:
     for use in USES.values():
         with pytest.raises(BucketError, match=r"file( is a file|.* stands where a folder)"):
             use(bucket)
-    with pytest.raises(BucketError, match="a file stands where a folder is needed"):
+    with pytest.raises(BucketError, match=r"file( is a file|.* stands where a folder)"):
         bucket.write("k", b"", expected=ABSENT)
     assert (tmp_path / "file").is_file()
 

@@ -17,10 +17,11 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.outbox import send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_GCS
+from tests.command import kaggleops
 from tests.conftest import unavailable
 from tests.fakes.gcs_server import GcsServer
 
-from .processes import PREAMBLE, Training
+from .processes import PREAMBLE, Training, train
 from .test_process import OFTEN, only_run
 
 Machines = Callable[[], BucketTrackingStore]
@@ -317,3 +318,71 @@ def test_a_kill_in_the_middle_of_a_write_leaves_no_empty_value(
     run = machines().get_run(run_id)
     assert run.data.params == {}
     assert run.data.tags["tag"] == "old"
+
+
+ON_A_DISK = """
+import time
+from pathlib import Path
+from kaggleops.tracking import artifact_uploads as uploads
+uploads.FIRST_PAUSE = 0.05
+run = mlflow.start_run()
+(live,) = session._sessions.values()
+live.flush()
+say("started")
+sys.stdin.readline()
+mlflow.log_metric("loss", 1.0)
+mlflow.log_text("weights", "model.txt")
+while live.working.unsent and not live._failed:
+    time.sleep(0.01)
+say("tried")
+sys.stdin.readline()
+while live.working.unsent or uploads.uploads(live.bucket_uri)._waiting:
+    time.sleep(0.01)
+say("sent")
+"""
+
+BEGUN_WITHOUT_IT = """
+run = mlflow.start_run()
+mlflow.log_metric("loss", 2.0)
+mlflow.end_run()
+"""
+
+
+@pytest.mark.parametrize("mounted", ["bucket", "disk"])
+def test_what_is_logged_while_a_disk_is_not_mounted_goes_to_no_other(
+    mounted: str, tmp_path: Path, state_folder: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    root = tmp_path / "disk/bucket"
+    mount = {"bucket": root, "disk": root.parent}[mounted]
+    uri = f"bucket+{root.as_uri()}"
+    training = Training(ON_A_DISK, f"{uri}/mlruns", state_folder, **OFTEN)
+    training.until("started")
+    mount.rename(tmp_path / "elsewhere")
+    mount.mkdir()  # an empty folder, which a disk is mounted at
+    training.tell("go on")
+    training.until("tried")
+    other = train(BEGUN_WITHOUT_IT, f"{uri}/mlruns", state_folder)
+    assert other.code == 1  # as where any bucket is away from the start
+    assert other.errors.splitlines()[-1].count("is not there any more") == 1
+    if mounted == "disk":
+        training.signal(signal.SIGKILL)
+        training.end()
+        refused = kaggleops("push", "--bucket", uri, cwd=tmp_path)
+        assert refused.code == 1
+        assert refused.errors.count("is not there any more") == 2  # what was logged; an artifact
+    assert list(mount.iterdir()) == []
+    mount.rmdir()
+    (tmp_path / "elsewhere").rename(mount)
+    if mounted == "disk":
+        assert kaggleops("push", "--bucket", uri, cwd=tmp_path).code == 0
+    else:
+        training.tell("go on")
+        training.until("sent")
+        ended = training.end()
+        assert ended.code == 0, ended.errors
+        assert ended.errors.count("Nothing is lost") == 2, ended.errors  # likewise
+        assert ended.errors.count("can be reached again") == 1
+    run = only_run(BucketTrackingStore(f"{uri}/mlruns"))
+    assert run.data.metrics == {"loss": 1.0}
+    assert [file.read_text() for file in root.glob("artifacts/*/*/artifacts/*")] == ["weights"]

@@ -132,6 +132,9 @@ class Bucket(ABC):
         Reading never makes one, so that a mistyped address is an error and not an empty bucket.
         """
 
+    def expect(self) -> None:  # noqa: B027 - most kinds cannot be taken for an empty one
+        """Note that somebody has prepared it before: it is not made once more, if it is away."""
+
     @abstractmethod
     def read(
         self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST

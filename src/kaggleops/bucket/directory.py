@@ -10,6 +10,8 @@ How it keeps the promises of base.py between threads, processes and processes th
 - A version is made of the file's time, number and size. The number differs from that of the file
   it replaces and the time is later than its time, so no version comes twice.
 - What a power cut leaves is a whole object, the last or the one before.
+- The hidden folder says that a folder is a bucket. Where one was and none is, a disk is not
+  mounted: the bucket is away, and none is made anew in its place.
 
 Links may lead elsewhere within the bucket's folder, and the folder itself may be one. What a link
 would have lie outside of it is no object: whoever can write here gets nothing else of this machine.
@@ -24,9 +26,10 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import BinaryIO
 
 from kaggleops.bucket.base import (
@@ -48,6 +51,9 @@ from kaggleops.bucket.content import crc32c, made, opened
 from kaggleops.bucket.keys import HIDDEN_FOLDER, check_key, check_prefix, compile_glob, is_key
 from kaggleops.bucket.workroom import Workroom
 
+_seen: set[Path] = set()
+"""Folders that are known to be buckets."""
+
 
 class DirectoryBucket(Bucket):
     """The bucket in the folder `root`, which the first write makes if need be."""
@@ -59,12 +65,22 @@ class DirectoryBucket(Bucket):
         self.uri = f"bucket+{self.artifact_uri}"
 
     def prepare(self) -> None:
-        """Make the folder, and those above it."""
+        """Make the folder, and those above it, unless it is known to be one."""
         doing = f"making the bucket {self.uri}"
         with self._explained(doing):
-            if not self._root.exists():
-                self._root.mkdir(parents=True, exist_ok=True)
-            self._require_root(doing)
+            if self._root not in _seen:
+                self._make(doing)
+
+    def expect(self) -> None:
+        """Note that it is one, and take it for away where it is not there."""
+        _seen.add(self._root)
+
+    def _make(self, doing: str) -> None:
+        if not self._root.exists():
+            self._root.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a full or a read-only disk; said by who writes
+            (self._root / HIDDEN_FOLDER).mkdir(exist_ok=True)
+        self._require_root(doing)
 
     def read(
         self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
@@ -134,6 +150,8 @@ class DirectoryBucket(Bucket):
         """Make the folders on the way, write aside, compare and rename."""
         doing = f"writing {self.object_uri(key)}"
         path = self._path(key, doing)
+        with self._explained(doing):
+            (self._require_root if self._root in _seen else self._make)(doing)
         with (
             opened(data, doing) as content,
             self._explained(doing),
@@ -246,11 +264,24 @@ class DirectoryBucket(Bucket):
         try:
             is_folder = stat.S_ISDIR(self._root.stat().st_mode)
         except FileNotFoundError:
+            if self._root in _seen:
+                raise self._away(doing) from None
             hint = "Check the path; the first run that logs there makes it."
             problem = f"the folder {self._root} does not exist"
             raise BucketNotFoundError(doing, problem, hint) from None
         if not is_folder:
             raise BucketError(doing, f"{self._root} is a file", "A bucket is a folder.")
+        # One that was copied by hand may lack the hidden folder.
+        if any((self._root / each).exists() for each in (HIDDEN_FOLDER, "mlruns")):
+            _seen.add(self._root)
+        elif self._root in _seen:
+            raise self._away(doing)
+
+    def _away(self, doing: str) -> BucketUnavailableError:
+        mark = self._root / HIDDEN_FOLDER
+        hint = f"Mount its disk. If you deleted it, begin a new one: mkdir -p {quote(str(mark))}"
+        problem = f"the bucket in {self._root} is not there any more"
+        return BucketUnavailableError(doing, problem, hint)
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:

@@ -38,11 +38,12 @@ class Workroom:
     """Locks and unfinished writes in `folder`.
 
     Args:
-        folder: where; made when it is needed.
+        folder: where; made when it is needed, but not what it lies in.
         patience: for how many seconds to wait for a lock.
     """
 
     def __init__(self, folder: Path, patience: float) -> None:
+        self._folder = folder
         self._locks = folder / "locks"
         self._unfinished = folder / "unfinished"
         self._patience = patience
@@ -54,7 +55,7 @@ class Workroom:
 
         It is open for reading, and `name` is where it lies. Renaming it elsewhere keeps it.
         """
-        self._unfinished.mkdir(parents=True, exist_ok=True)
+        self._make(self._unfinished)
         if not self._swept:
             self._sweep()
             self._swept = True
@@ -76,7 +77,7 @@ class Workroom:
         Raises:
             BucketUnavailableError: another has not let go of it within the patience.
         """
-        self._locks.mkdir(parents=True, exist_ok=True)
+        self._make(self._locks)
         path = self._locks / str(zlib.crc32(key.encode()) % _LOCKS)
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _held.add(descriptor)
@@ -88,6 +89,10 @@ class Workroom:
             # Closing is not enough where a child was forked between the first two lines.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    def _make(self, folder: Path) -> None:
+        for each in (self._folder, folder):
+            each.mkdir(exist_ok=True)
 
     def _wait_for(self, descriptor: int, doing: str) -> None:
         deadline = time.monotonic() + self._patience

@@ -25,6 +25,7 @@ def push_command(bucket: str | None, as_json: bool) -> None:
 
     place = bucket_of(bucket)
     store_in = bucket_at(place)
+    store_in.expect()
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task("Sending", total=None)
         sent = send_left_behind(

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kaggleops.bucket import ObjectNotFoundError
+from kaggleops.bucket import BucketUnavailableError, ObjectNotFoundError
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment
 from kaggleops.mlruns.folder import entities_in, read_base, read_folder
@@ -51,6 +51,11 @@ def send_left_behind(
                 try:
                     if _send(store, read_folder(entity_id, place, read_base(place)), result):
                         result.entities.append(entity_id)
+                except BucketUnavailableError as error:
+                    waiting = total - done
+                    problem = f"{error} {waiting} runs and experiments wait on this machine."
+                    result.problems.append(problem)
+                    return result  # the others would wait as long, and fail as well
                 except (KaggleOpsError, OSError) as error:
                     result.problems.append(str(error))
                 done += 1

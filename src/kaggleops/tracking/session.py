@@ -106,6 +106,8 @@ class Session:
             if self._open is None:
                 flush_interval(0)  # a mistaken setting is an error now, not in a thread
                 bucket = open_bucket(self.bucket_uri, patience=PATIENCE)
+                if any(place.is_dir() for place in outboxes(self.bucket_uri)):
+                    bucket.expect()  # another process of this machine logs there, or has
                 bucket.prepare()
                 store = EntityStore(bucket, ChangeLog(bucket))
                 working, owner = self._new_working_copy(store)
