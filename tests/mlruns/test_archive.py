@@ -3,8 +3,11 @@
 import gzip
 import io
 import json
+import os
 import random
+import signal
 import tarfile
+import threading
 
 import pytest
 from hypothesis import given
@@ -127,3 +130,26 @@ def test_a_megabyte_of_digits_is_refused_in_one_pass() -> None:
     files = {**main_file(RUN), "metrics/loss": b"1 " + b"9" * 1_000_000 + b" 0\n"}
     with pytest.raises(BrokenEntityError, match="metric points"):
         unpack(pack(Entity(RUN, files)), RUN, "x")
+
+
+def test_a_process_that_is_forked_while_a_large_one_is_read_reads_one_too() -> None:
+    large = gzip.compress(bytes(33 << 20), compresslevel=1)
+    inside, enough = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with archive_module._inflated(large, "reading"):
+            inside.set()
+            enough.wait()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+        with archive_module._inflated(large, "reading"):
+            os._exit(0)
+    enough.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0

@@ -239,3 +239,50 @@ def test_a_run_that_was_created_for_another_process_ends_with_that(
     else:
         assert ended.code == 0, ended.errors
     assert only_run(machines()).info.status == status
+
+
+# One that comes just as the main thread begins to wait: here another thread takes it meanwhile.
+COMES_ONCE = """
+import multiprocessing, time
+signal.alarm(60)
+run = mlflow.start_run()
+mlflow.log_metric("loss", 1.0)
+lock = multiprocessing.get_context("fork").Lock()
+lock.acquire()
+def send():
+    time.sleep(0.2)  # by then it waits; else it is only heard the easier
+    signal.pthread_kill(threading.get_ident(), signal.{how})
+threading.Thread(target=send, daemon=True).start()
+lock.acquire()
+"""
+
+
+@ON_GCS_ALONE
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP"])
+def test_a_signal_that_comes_once_is_heard(
+    how: str, tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    ended = train(COMES_ONCE.replace("{how}", how), tracking_uri, state_folder)
+    assert ended.code == 128 + signal.Signals[how], ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
+
+
+AS_IT_IS_FORKED = """
+run = mlflow.start_run()
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    signal.pause()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+"""
+
+
+@ON_GCS_ALONE
+def test_a_process_can_be_ended_as_it_is_forked(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    ended = train(AS_IT_IS_FORKED + GOES_ON, tracking_uri, state_folder)
+    assert ended.code == 0, ended.errors
+    assert only_run(machines()).info.status == "FINISHED"

@@ -11,6 +11,7 @@ it came out smallest of what was measured (a run of 62 entries: 7.6 kB; zip 12.5
 import gzip
 import io
 import json
+import os
 import tarfile
 import threading
 import zlib
@@ -44,6 +45,15 @@ _MAX_TREE_BYTES = 64 << 20
 _LARGE = 32 << 20
 _PIECE = 8 << 20
 _large_one = threading.Lock()
+
+
+def _let_go_after_fork() -> None:
+    # A thread that had it in the parent is not there to let go of it.
+    global _large_one
+    _large_one = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_let_go_after_fork)
 
 # What a file's time can be set to: nanoseconds in 64 bits, which end in the year 2262.
 _LATEST_NOTED = (1 << 63) // 1_000_000

@@ -1,4 +1,10 @@
-"""How a process that trains is ended from outside: by a signal, or because its run was killed."""
+"""How a process that trains is ended from outside: by a signal, or because its run was killed.
+
+SIGTERM and SIGHUP raise SystemExit, so that what was logged is sent. Python does that between two
+instructions of the main thread, and one that is just about to wait, for the lock of a pool say,
+would not hear a signal that comes once. So a thread sends it again until it is heard. A forked
+process is ended by the system, as any is, until it has something to send itself.
+"""
 
 import logging
 import os
@@ -15,8 +21,15 @@ _log = logging.getLogger("kaggleops")
 GRACE = 60.0
 """Seconds that a process has to end by itself once its run was killed."""
 
+_PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds until a signal that is not heard comes again
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a session closes
+
 _signalled = False
+_heard = False
 _undisturbed = 0
+_pipe: tuple[int, int] | None = None
+"""Where the interpreter writes the number of each signal that comes, as it comes."""
 
 
 def by_signal() -> bool:
@@ -38,13 +51,67 @@ def undisturbed() -> Iterator[None]:
         _undisturbed -= 1
 
 
+def heed_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process so that it can send what it logged.
+
+    Unless somebody else handles them. Only the main thread can.
+    """
+    global _pipe
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for each in _ENDING:
+        if signal.getsignal(each) is signal.SIG_DFL:
+            signal.signal(each, _on_signal)
+    if _pipe is None:
+        _pipe = os.pipe()
+        os.set_blocking(_pipe[1], False)
+        others = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+        if others != -1:  # an event loop, which wakes up by it
+            signal.set_wakeup_fd(others)
+            return
+        threading.Thread(
+            target=_repeat, args=_pipe[:1], name="kaggleops-signals", daemon=True
+        ).start()
+
+
 def _on_signal(signum: int, frame: FrameType | None) -> None:
     # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
-    global _signalled
+    global _signalled, _heard
+    _heard = True
     if _undisturbed:
         return
     _signalled = True
     sys.exit(128 + signum)
+
+
+def _repeat(came: int) -> None:
+    while numbers := os.read(came, 100):
+        for number in _ENDING:
+            pause = _PAUSE
+            while number in numbers and not _heard and signal.getsignal(number) is _on_signal:
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                if not _heard:
+                    signal.pthread_kill(_main(), number)
+
+
+def _main() -> int:
+    return threading.main_thread().ident or 0
+
+
+def _after_fork_in_child() -> None:
+    global _signalled, _heard, _pipe
+    _signalled = _heard = False
+    if _pipe is not None:
+        before = signal.set_wakeup_fd(-1)
+        if before not in (-1, _pipe[1]):
+            signal.set_wakeup_fd(before)
+        for each in _pipe:
+            os.close(each)
+        _pipe = None
+    for number in _ENDING:
+        if signal.getsignal(number) is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def end_process_group(still_running: Callable[[], bool], last_words: Callable[[], object]) -> None:
@@ -72,9 +139,5 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
     threading.Thread(target=end, name="kaggleops-end", daemon=True).start()
 
 
-for _each in (signal.SIGTERM, signal.SIGHUP):  # the latter where a terminal or a session closes
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(_each) is signal.SIG_DFL
-    ):
-        signal.signal(_each, _on_signal)
+heed_signals()
+os.register_at_fork(after_in_child=_after_fork_in_child)

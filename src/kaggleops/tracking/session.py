@@ -105,6 +105,7 @@ class Session:
         with self._opening:
             if self._open is None:
                 flush_interval(0)  # a mistaken setting is an error now, not in a thread
+                ending.heed_signals()
                 bucket = open_bucket(self.bucket_uri, patience=PATIENCE)
                 if any(place.is_dir() for place in outboxes(self.bucket_uri)):
                     bucket.expect()  # another process of this machine logs there, or has
@@ -359,8 +360,8 @@ class Session:
             self.close_run()
             self._open = None
             for folder, owner in owned.items():
+                remove(folder)  # while it is this one's: nobody may look at half of it
                 owner.close()
-                remove(folder)
             return
         unsent = working.unsent
         names = ", ".join(str(entity_id) for entity_id in unsent[:3])

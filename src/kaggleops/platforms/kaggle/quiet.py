@@ -1,6 +1,7 @@
 """Silence for what Kaggle's client prints, also where several threads use it at once."""
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,17 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _inside -= 1
+            _inside = max(0, _inside - 1)
             if not _inside:
                 sys.stdout = _stdout
+
+
+def _after_fork_in_child() -> None:
+    # Threads that were quiet in the parent are not there to put it back.
+    global _lock, _inside
+    _lock = threading.Lock()
+    if _inside:
+        _inside, sys.stdout = 0, _stdout
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
