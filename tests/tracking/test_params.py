@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.autologging_utils import MlflowAutologgingQueueingClient
 
 from kaggleops.tracking.store import BucketTrackingStore
 
@@ -45,6 +46,39 @@ def test_neither_is_lost_whichever_comes_first(
     assert len(machines().get_metric_history(run_id, "loss")) == 1
     (said,) = {each for each in caplog.messages if "'lr'" in each}
     assert "is kept as 'lr.2'" in said
+
+
+ADAM = {
+    **{"lr": 0.02, "betas": (0.9, 0.999), "eps": 1e-08, "weight_decay": 0, "amsgrad": False},
+    **{"maximize": False, "foreach": None, "capturable": False, "differentiable": False},
+    **{"fused": None, "decoupled_weight_decay": False},
+}
+"""What torch.optim.Adam names its defaults."""
+
+
+@pytest.mark.parametrize("first", ["entry point", "script"])
+def test_lightnings_autolog_beside_an_entry_points_lr(
+    first: str, tracking_uri: str, machines: Machines
+) -> None:
+    launcher = machines()
+    run_id = launched(launcher)
+    if first == "entry point":
+        launcher.flush()
+    store = machines()
+    # As mlflow.pytorch's callback does at each start of a training: fit, and fit once more.
+    for _ in range(2):
+        client = MlflowAutologgingQueueingClient(tracking_uri)
+        client.set_tags(run_id, {"Mode": "training"})
+        client.log_params(run_id, {"epochs": 3, "optimizer_name": "Adam", **ADAM})
+        client.flush(synchronous=True)
+        client.log_metrics(run_id, {"train_loss": 0.5}, step=1)
+        client.flush(synchronous=True)
+    for each in (store, launcher, store):
+        each.flush()
+    run = machines().get_run(run_id)
+    assert set(run.data.params) == {"epochs", "optimizer_name", "lr.2", *ADAM}
+    assert {run.data.params["lr"], run.data.params["lr.2"]} == {"1e-4", "0.02"}
+    assert (run.data.tags["Mode"], run.data.metrics) == ("training", {"train_loss": 0.5})
 
 
 def test_one_value_in_two_notations_is_no_conflict(
