@@ -59,6 +59,13 @@ def check(*command: object) -> None:
     assert done.errors.count("error:") == (1 if done.code else 0), (command, done.errors)
 
 
+def examine() -> None:
+    """Make sure that `doctor` says something of each platform, whatever one of them answers."""
+    done = here("doctor", *BUCKET_OPTION, "--json")
+    about = {each["about"] for each in done.json["findings"]}
+    assert {"kaggle", "colab", "runpod", "docker"} <= about
+
+
 def refuses(backend: Any, run: RemoteRun, config: Any) -> bool:
     """Resume a run, and tell whether that was refused: then it counts as ended."""
     try:
@@ -145,7 +152,7 @@ def test_an_answer_of_kaggles_that_is_none(outside: World, tmp_path: Path) -> No
     asked_by = {
         "GetKernel": [("resume", "--backend-config", config)],
         "GetKernelSessionStatus": [("status",), ("resume", "--backend-config", config)],
-        "GetAcceleratorQuotaStatistics": [("quota", "-b", "kaggle")],
+        "GetAcceleratorQuotaStatistics": [("quota", "-b", "kaggle"), ("doctor",)],
         "ListKernelSessionOutput": [("download",)],
         "ListKernelFiles": [("download",)],
         "live log": [("logs",)],
@@ -157,9 +164,15 @@ def test_an_answer_of_kaggles_that_is_none(outside: World, tmp_path: Path) -> No
             with changed(http, lambda request, op=op: request.op == op, answer):  # type: ignore[misc]
                 for name, *more in commands:
                     given = [run.run_id, *([tmp_path / "home"] if name == "download" else [])]
-                    check(name, *more, *(() if name == "quota" else (*given, *BUCKET_OPTION)))
+                    if name == "doctor":
+                        examine()
+                    else:
+                        check(name, *more, *(() if name == "quota" else (*given, *BUCKET_OPTION)))
     assert outside.run(run.run_id).info.status == "SCHEDULED"
     assert len(outside.kaggle.kernel(ref).versions) == 1
+    with changed(http, lambda request: True, Response(200)):
+        check("cancel", run.run_id, *BUCKET_OPTION)
+    assert outside.run(run.run_id).info.status == "KILLED"
     outside.kaggle.session(ref).cancel()
 
 
@@ -177,16 +190,30 @@ def test_a_push_that_kaggle_does_not_speak_of_is_found(outside: World) -> None:
         outside.kaggle.session(kernel.ref).cancel()
 
 
-# What is written the client itself sends again, for minutes with each answer.
-@pytest.mark.parametrize("op", ["ListDatasets"])
+@pytest.mark.parametrize(
+    "op", ["ListDatasets", "StartBlobUpload", "CreateDataset", "CreateDatasetVersion", "upload"]
+)
 def test_where_kaggle_keeps_the_key_it_may_answer_anything(outside: World, op: str) -> None:
-    http = outside.kaggle._http
+    http, place = outside.kaggle._http, KaggleDataset()
     assert http
     for _, answer in whole(b'{"ref": "ada/kaggleops-credentials"}'):
+        with changed(http, lambda request: request.op == op, answer):
+            for step in (lambda: place.put({"type": "fake"}), place.remove):
+                with suppress(KaggleOpsError):
+                    step()
+        place.put({"type": "fake"})
         with changed(http, lambda request: request.op == op, answer), suppress(KaggleOpsError):
-            KaggleDataset().put({"type": "fake"})
-    KaggleDataset().put({"type": "fake"})
-    KaggleDataset().remove()
+            place.put({"type": "fake"})
+        place.remove()
+
+
+def test_what_cannot_be_uploaded_is_given_up_soon(outside: World) -> None:
+    outside.kaggle.fail("reset", op="StartBlobUpload", times=None)
+    outside.kaggle.reset_counts()
+    with pytest.raises(KaggleOpsError, match=r"uploading the key to Kaggle: no answer"):
+        KaggleDataset().put({"type": "fake"})
+    assert outside.kaggle.count("StartBlobUpload") <= 6
+    outside.kaggle.heal()
 
 
 def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:

@@ -21,6 +21,7 @@ from tests.fakes.wire import Request, Response
 
 from .runpod_jobs import submit
 from .test_commands import here
+from .test_odd_answers import examine
 from .world import BUCKET, World
 
 BUCKET_OPTION = ("--bucket", BUCKET)
@@ -129,6 +130,8 @@ def test_an_answer_that_is_none(
             assert errors == (1 if done.code else 0), (name, command, done.errors)
             if command[0] == "reap":
                 assert (name, done.code) == (name, int(op == "listPods"))
+            if op == "listPods" and command[0] == "quota":
+                examine()
     assert runpod.count("createPod") == 1
 
 

@@ -13,10 +13,11 @@ from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.kaggle.http import NoAnswerError
 from kaggleops.resources.manifest import MANIFEST
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.fakes.kaggle.store import Competition
 from tests.fakes.kaggle_server import KaggleServer
 from tests.fakes.kaggle_uses import kernel_folder
+from tests.fakes.odd_answers import whole
 
 SAMPLE = "id,target\nA,0\nB,0\nC,0\n"
 GOOD = "id,target\nA,1\nB,0\nC,1\n"
@@ -139,6 +140,36 @@ def test_an_answer_that_is_lost(
     else:
         sent, _ = submitter.submit(None, "")
         assert [each.ref for each in tweets.submissions] == [sent.ref]
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "ListSubmissions",
+        "GetSubmissionLimits",
+        "StartSubmissionUpload",
+        "upload",
+        "CreateSubmission",
+    ],
+)
+def test_an_answer_that_is_none(
+    op: str, kaggle: KaggleServer, tweets: Competition, lab: Lab, tmp_path: Path
+) -> None:
+    http, file, tweets.daily_limit = kaggle._http, tmp_path / "s.csv", 1000
+    assert http
+    for number, (name, answer) in enumerate(whole(b'{"ref": 1, "submissions": []}')):
+        file.write_text(GOOD + "\n" * number)
+        http.change = lambda request, good, answer=answer: answer if request.op == op else good
+        options = ("--bucket", lab.uri, "--competition", "tweets")
+        for given in (("--file", file, "--no-wait"), ("--scores",)):
+            done = kaggleops_here("submit", lab.run, *options, *given)
+            assert done.code in (0, 1, 2)
+            assert (name, done.errors.count("error:")) == (name, int(done.code > 0)), done.errors
+        http.change = lambda request, good: good
+        if op == "CreateSubmission" and answer.status == 200:
+            assert len(tweets.submissions) == number + 1
+            assert done.code == 0
+            assert kaggleops_here("submit", lab.run, *options, "--file", file).code == 2
 
 
 def test_what_kaggle_cannot_score(kaggle: KaggleServer, tweets: Competition, lab: Lab) -> None:

@@ -1,13 +1,45 @@
-"""Threads that use Kaggle's client at once: `kaggleops status` asks about eight runs at a time."""
+"""Kaggle's client in a process: imported anew where that failed, and used by threads at once."""
 
+import os
+import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from kaggleops.platforms.kaggle.quiet import _lock as quiet_lock
 from kaggleops.platforms.kaggle.quiet import quiet
 
+FAILED_ONCE = """
+import os, sys
+from kaggleops.errors import UsageError
+from kaggleops.platforms.kaggle import sign_in
+for os.environ["HOME"] in sys.argv[1:]:
+    try:
+        print(sign_in().user)
+    except UsageError as error:
+        print(error)
+"""
 
+
+def test_an_import_that_failed_once_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KAGGLE_USERNAME", "ada")
+    monkeypatch.setenv("KAGGLE_KEY", "0" * 32)
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-c", FAILED_ONCE, str(tmp_path / "file"), str(tmp_path)]
+    first, second = subprocess.check_output(command, text=True).splitlines()
+    assert first.startswith("using Kaggle: its client cannot make its folder (Not a directory: ")
+    assert first.endswith("Name one in KAGGLE_CONFIG_DIR.")
+    assert second == "ada"
+
+
+# `kaggleops status` asks about eight runs at a time.
 def test_two_that_are_quiet_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
 
@@ -32,3 +64,26 @@ def test_two_that_are_quiet_at_once(capsys: pytest.CaptureFixture[str]) -> None:
         each.join()
     sys.stdout.write("a result\n")
     assert capsys.readouterr().out == "a result\n"
+
+
+def test_a_process_that_is_forked_meanwhile_is_not_quiet_for_ever() -> None:
+    before, inside, enough = sys.stdout, threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with quiet(), quiet_lock:
+            inside.set()
+            enough.wait()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
+        with quiet():
+            pass
+        os._exit(sys.stdout is not before)
+    enough.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0

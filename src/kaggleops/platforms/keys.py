@@ -5,8 +5,6 @@ only in private files, and in a private folder while it is made and uploaded. Wh
 platform stands in a list on this machine, without any secret: IAM's keys have no labels.
 """
 
-import contextlib
-import io
 import json
 import shutil
 import tempfile
@@ -22,6 +20,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.commands import CommandFailedError, output_of
 from kaggleops.platforms.folders import state_folder, write_private
 from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.kaggle.quiet import quiet
 from kaggleops.platforms.sign_in import KEY_FILE, SECRET
 
 # -- at Google -----------------------------------------------------------------------------------
@@ -279,10 +278,12 @@ def _folder() -> Iterator[Path]:
 @contextmanager
 def _explained(doing: str) -> Iterator[None]:
     """Turn whatever Kaggle's client raises into one line; its own chatter goes nowhere."""
+    from kaggleops.platforms.kaggle.http import explained
+
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet(), explained(doing):
             yield
-    except CredentialsError:
-        raise
-    except Exception as error:  # noqa: BLE001 - requests', urllib3's, its own
-        raise CredentialsError(doing, str(error) or type(error).__name__) from None
+    except KaggleOpsError as error:
+        raise CredentialsError(doing, error.problem, error.hint) from None
+    except OSError as error:
+        raise CredentialsError(doing, str(error)) from None

@@ -39,7 +39,10 @@ def _kaggle() -> Iterator[Finding]:
     except UsageError as error:
         yield _not_set_up("kaggle", error)
         return
-    for quota in backend_named("kaggle").quota():
+    quotas = list(backend_named("kaggle").quota())
+    if not quotas:
+        yield Finding("kaggle", "ok", f"signed in as {user}; Kaggle tells no quota")
+    for quota in quotas:
         left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
         when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""
         verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"

@@ -160,6 +160,8 @@ class Competition:
                 doing, error.problem, f"Are its rules accepted? {rules}"
             ) from error
         if not answer.ref:
+            if arrived := self._holding(content):
+                return arrived
             raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
         now = datetime.now(UTC)
         return Submission(int(answer.ref), self.name, "PENDING", now, None, None, "", content)
