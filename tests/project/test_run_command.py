@@ -13,7 +13,7 @@ import pytest
 
 from kaggleops.bucket import Bucket
 from kaggleops.git.commits import find_commit
-from kaggleops.platforms.folders import state_folder
+from kaggleops.platforms.folders import provide_home, state_folder
 from kaggleops.platforms.machine import user_name
 from kaggleops.project.launch import tags_of
 from tests import secrets_of
@@ -263,3 +263,20 @@ def test_a_user_without_a_home_has_a_state_folder(
         return str(state_folder()), user_name()
 
     assert _in_a_fork(look) == [f"{tempfile.gettempdir()}/kaggleops-4321", "4321"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_a_user_without_a_home_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow asks for it as it is imported."""
+    monkeypatch.delenv("KAGGLEOPS_HOME", raising=False)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+
+        def look() -> object:
+            os.environ.pop("HOME", None)
+            os.setuid(4321)
+            provide_home()
+            return str(Path.home()), Path.home().stat().st_mode & 0o777
+
+        assert _in_a_fork(look) == [f"{folder}/kaggleops-4321", 0o700]

@@ -39,6 +39,7 @@ from kaggleops.cli.status import status_command
 from kaggleops.cli.submit import submit_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
+from kaggleops.platforms.folders import provide_home
 
 GROUPS = {
     "Run": (
@@ -94,6 +95,7 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """MLflow whose tracking server is a bucket."""
+    provide_home()
     handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
     logging.getLogger("kaggleops").addHandler(handler)
 

@@ -23,6 +23,14 @@ def state_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"kaggleops-{os.getuid()}"
 
 
+def provide_home() -> None:
+    """Give a user without a home one among the temporary files: MLflow is not imported without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(private_folder(state_folder()))
+
+
 def private_folder(folder: Path) -> Path:
     """Make a folder that only this user can enter, below the state folder its parents too.
 
