@@ -66,6 +66,8 @@ def make_private(folder: Path) -> Path:
 
 def remove(folder: Path) -> None:
     """Remove a working copy, and its bucket's outbox if it was the last."""
+    # What is locked before the lock: who finds it without one takes it for left behind.
+    shutil.rmtree(folder / "mlruns", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()
