@@ -207,13 +207,17 @@ def test_where_kaggle_keeps_the_key_it_may_answer_anything(outside: World, op: s
         place.remove()
 
 
-def test_what_cannot_be_uploaded_is_given_up_soon(outside: World) -> None:
-    outside.kaggle.fail("reset", op="StartBlobUpload", times=None)
+def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> None:
+    http = outside.kaggle._http
+    assert http
     outside.kaggle.reset_counts()
-    with pytest.raises(KaggleOpsError, match=r"uploading the key to Kaggle: no answer"):
+    page = dict(whole())["a page"]
+    with (
+        changed(http, lambda request: request.op == "StartBlobUpload", page),
+        pytest.raises(KaggleOpsError, match="uploading the key to Kaggle: no answer from Kaggle"),
+    ):
         KaggleDataset().put({"type": "fake"})
-    assert outside.kaggle.count("StartBlobUpload") <= 6
-    outside.kaggle.heal()
+    assert outside.kaggle.count("StartBlobUpload") == 1
 
 
 def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
