@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from kaggleops.cli.comparison import compare as compare
-    from kaggleops.resources.reading import resources as resources
+    from kaggleops.resources.local import resources as resources
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,9 @@
 """What `kaggleops.bucket.base` promises, of every kind of bucket."""
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +52,36 @@ def test_a_write_can_be_read(bucket: Bucket) -> None:
     assert (stored.key, stored.version, stored.data) == ("runs/1/meta", version, b"content")
     assert bucket.stat("runs/1/meta") == Entry("runs/1/meta", version, 7)
     assert list(bucket.list()) == [Entry("runs/1/meta", version, 7)]
+
+
+def test_a_part_is_read_of_what_was_listed_and_of_nothing_else(bucket: Bucket) -> None:
+    version = bucket.write("k", b"0123456789", expected=ABSENT)
+    listed = Entry("k", version, 10)
+    into = io.BytesIO()
+    bucket.read_span(listed, into, 2, 5)
+    bucket.read_span(listed, into, 8)
+    assert into.getvalue() == b"23489"
+    whole = io.BytesIO()
+    bucket.read_span(listed, whole)
+    assert whole.getvalue() == b"0123456789"
+    bucket.write("k", b"0123456789, and more", expected=version)
+    late = io.BytesIO()
+    with suppress(ObjectNotFoundError):  # where old versions are kept, that one comes
+        bucket.read_span(listed, late)
+    assert late.getvalue() in (b"", b"0123456789")
+
+
+def test_many_are_handed_out_as_they_were_listed(bucket: Bucket) -> None:
+    listed = [
+        Entry(key, bucket.write(key, key.encode(), expected=ABSENT), len(key))
+        for key in ("a", "deep/b c", "gone", "other")
+    ]
+    bucket.delete("gone")
+    bucket.write("other", b"anew", expected=listed[3].version)
+    came: dict[str, bytes] = {}
+    bucket.read_many(listed, lambda entry, content: came.update({entry.key: content}))
+    assert {"a", "deep/b c"} <= came.keys()
+    assert all(content == key.encode() for key, content in came.items())
 
 
 def test_a_listing_can_tell_checksums(bucket: Bucket) -> None:

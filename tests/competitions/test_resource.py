@@ -10,9 +10,9 @@ from competitions.config import compose
 from competitions.tasks import load_task, task_config
 from competitions.train import read_rows
 from kaggleops.errors import KaggleOpsError
-from kaggleops.resources.editing import add_entries
-from kaggleops.resources.locking import lock
+from kaggleops.resources.edits import add_entries
 from kaggleops.resources.manifest import MANIFEST
+from kaggleops.resources.sync import lock
 
 
 def test_rows_are_read_by_the_name_of_a_resource(

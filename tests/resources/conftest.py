@@ -9,7 +9,7 @@ import yaml
 
 from kaggleops.bucket import Bucket
 from kaggleops.bucket.base import ABSENT
-from kaggleops.resources import recording
+from kaggleops.resources import local
 from kaggleops.resources.manifest import MANIFEST, Manifest, find_manifest
 
 
@@ -44,7 +44,7 @@ class Project:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project(tmp_path / "project")
     monkeypatch.chdir(made.folder)
-    monkeypatch.setattr(recording, "_outside", {})  # of what other tests read
+    monkeypatch.setattr(local, "_outside", {})  # of what other tests read
     return made
 
 

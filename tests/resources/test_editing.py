@@ -9,11 +9,16 @@ from click.testing import CliRunner, Result
 from kaggleops.bucket import Bucket, ConflictError
 from kaggleops.cli import main
 from kaggleops.errors import UsageError
-from kaggleops.resources.editing import add_entries, manifest_here, remove_entry
-from kaggleops.resources.importing import inside_project, read_list
-from kaggleops.resources.locking import fetch
+from kaggleops.resources.edits import (
+    add_entries,
+    inside_project,
+    manifest_here,
+    push,
+    read_list,
+    remove_entry,
+)
 from kaggleops.resources.manifest import MANIFEST, find_manifest
-from kaggleops.resources.pushing import push
+from kaggleops.resources.sync import fetch
 
 from .conftest import Project, fill
 

@@ -19,10 +19,10 @@ from kaggleops.bucket import AccessDeniedError, Bucket
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.files import DamagedError
-from kaggleops.resources.locking import Fetched, fetch, lock
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import ChangedError, GoneError
-from kaggleops.resources.slices import SLICE
+from kaggleops.resources.sync import Fetched, fetch, lock
+from kaggleops.resources.transfer import SLICE
 from tests.fakes.gcs_server import GcsServer
 
 from .conftest import Project, fill

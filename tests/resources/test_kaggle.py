@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.comparing import compare
+from kaggleops.resources.files import Staging
 from kaggleops.resources.lock import read_lock
-from kaggleops.resources.locking import fetch, lock
 from kaggleops.resources.origins import GoneError
-from kaggleops.resources.staging import Staging
+from kaggleops.resources.sync import compare, fetch, lock
 from tests.fakes.kaggle_server import KaggleServer
 
 from .conftest import Project

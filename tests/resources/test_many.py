@@ -6,10 +6,11 @@ import pytest
 
 from kaggleops.bucket import AccessDeniedError
 from kaggleops.errors import KaggleOpsError
+from kaggleops.resources.bucket import BucketOrigin
 from kaggleops.resources.files import DamagedError, File
-from kaggleops.resources.locking import fetch, lock
 from kaggleops.resources.manifest import Manifest
-from kaggleops.resources.origins import ChangedError, Origin, in_bucket
+from kaggleops.resources.origins import ChangedError, Origin
+from kaggleops.resources.sync import fetch, lock
 from tests.fakes.gcs_server import GcsServer
 
 from .conftest import Project
@@ -29,7 +30,7 @@ def server(gcs_server: GcsServer) -> GcsServer:
 
 @pytest.fixture
 def origin(server: GcsServer) -> Origin:
-    return in_bucket("gs://b-1/p")
+    return BucketOrigin("gs://b-1/p")
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from kaggleops.platforms import detect
-from kaggleops.resources.files import File
+from kaggleops.resources.files import File, Placed
 from kaggleops.resources.lock import Locked
 from kaggleops.resources.manifest import MANIFEST, parse_manifest
-from kaggleops.resources.placed import Placed
 from kaggleops.resources.places import folder_for, mounted_at
 
 from .conftest import Project

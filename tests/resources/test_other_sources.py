@@ -14,15 +14,13 @@ import kaggleops
 from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.comparing import compare
-from kaggleops.resources.editing import add_entries, manifest_here
-from kaggleops.resources.files import DamagedError
+from kaggleops.resources.edits import add_entries, manifest_here
+from kaggleops.resources.files import FOLDER as STAGING
+from kaggleops.resources.files import DamagedError, Staging
 from kaggleops.resources.lock import read_lock
-from kaggleops.resources.locking import fetch, lock
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import GoneError
-from kaggleops.resources.staging import FOLDER as STAGING
-from kaggleops.resources.staging import Staging
+from kaggleops.resources.sync import compare, fetch, lock
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.wire import Delivery, HttpServer, Request, Response, ranged
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.resources.files import checksum_of
-from kaggleops.resources.placed import Placed
+from kaggleops.resources.files import Placed, checksum_of
 
 
 @pytest.fixture

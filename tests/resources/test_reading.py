@@ -17,7 +17,7 @@ import kaggleops
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.locking import fetch, lock
+from kaggleops.resources.sync import fetch, lock
 from tests import command
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository

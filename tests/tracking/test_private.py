@@ -8,7 +8,7 @@ import pytest
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms.folders import write_private
-from kaggleops.resources.placed import Placed
+from kaggleops.resources.files import Placed
 from kaggleops.server.leading import Leadership
 from kaggleops.server.passwords import ask_for_passwords, make_users_database
 from kaggleops.server.settings import default_index, server_folder

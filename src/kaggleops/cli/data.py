@@ -12,8 +12,8 @@ from kaggleops.cli.options import json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
-    from kaggleops.resources.comparing import Status
-    from kaggleops.resources.fetching import Step
+    from kaggleops.resources.sync import Status
+    from kaggleops.resources.transfer import Step
 
 _SHOWN = 20  # names of files
 
@@ -42,9 +42,9 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
     NAME is a resource; all of them by default. A file that is right already is left alone, and what
     is not locked yet is locked as it arrives.
     """
-    from kaggleops.resources.fetching import refuse_changed
-    from kaggleops.resources.locking import fetch
     from kaggleops.resources.manifest import find_manifest
+    from kaggleops.resources.sync import fetch
+    from kaggleops.resources.transfer import refuse_changed
 
     manifest = find_manifest(Path.cwd())
     with bytes_going("Fetching") as (begin, progress):
@@ -97,8 +97,8 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
 
     They are written to resources.lock, as they are at their source now.
     """
-    from kaggleops.resources.locking import lock
     from kaggleops.resources.manifest import find_manifest
+    from kaggleops.resources.sync import lock
 
     manifest = find_manifest(Path.cwd())
     with bytes_going("Locking") as (_, progress):
@@ -122,8 +122,8 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def status_command(names: tuple[str, ...], as_json: bool) -> None:
     """Compare data files with resources.lock and the sources."""
-    from kaggleops.resources.comparing import compare
     from kaggleops.resources.manifest import find_manifest
+    from kaggleops.resources.sync import compare
 
     manifest = find_manifest(Path.cwd())
     with err.status("Asking the sources"):

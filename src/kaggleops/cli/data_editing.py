@@ -32,7 +32,7 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
     https://… with a checksum; ${NAME} in an address is an environment variable.
     """
-    from kaggleops.resources.editing import add_entries, manifest_here
+    from kaggleops.resources.edits import add_entries, manifest_here
 
     given = {**fields, "source": source, "files": list(fields["files"])}
     manifest = add_entries(manifest_here(Path.cwd()), {name: given})
@@ -48,7 +48,7 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
 @json_option
 def rm_command(name: str, as_json: bool) -> None:
     """Remove a data source and its lock; its files stay."""
-    from kaggleops.resources.editing import remove_entry
+    from kaggleops.resources.edits import remove_entry
     from kaggleops.resources.manifest import find_manifest
 
     before = find_manifest(Path.cwd())
@@ -73,8 +73,7 @@ def push_command(
 
     URI is gs://BUCKET/PREFIX; by default data/NAME in the bucket of this project's runs.
     """
-    from kaggleops.resources.editing import manifest_here
-    from kaggleops.resources.pushing import push
+    from kaggleops.resources.edits import manifest_here, push
 
     name = name or folder.resolve().name
     how = f"Say where: kaggleops data push {folder} gs://BUCKET/data/{name}"
@@ -100,8 +99,7 @@ def import_command(file: Path, as_json: bool) -> None:
     FILE is in the form of the 2022 article. It is read, not run. A destination outside of the
     project becomes data/NAME.
     """
-    from kaggleops.resources.editing import add_entries, manifest_here
-    from kaggleops.resources.importing import inside_project, read_list
+    from kaggleops.resources.edits import add_entries, inside_project, manifest_here, read_list
 
     path = manifest_here(Path.cwd())
     entries = read_list(file)

@@ -174,20 +174,16 @@ class BucketPlace(Place):
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Read them at once: by gcsfs, and what did not come right one by one."""
         found: dict[str, bytes] = {}
-        wanted = {f"{self._name}/{self._root}{path}": path for path in paths}
+        wanted = list(paths)
 
-        def take(name: str, content: bytes) -> None:
-            path = wanted[name]
-            if crc32c(io.BytesIO(content)) == self._entry(path).crc32c:
-                found[path] = content
+        def take(entry: Entry, content: bytes) -> None:
+            if crc32c(io.BytesIO(content)) == entry.crc32c:
+                found[entry.key.removeprefix(self._root)] = content
 
-        generations = [(name, int(self._entry(path).version)) for name, path in wanted.items()]
         with self._explained():
             if len(wanted) >= _MANY:
-                from kaggleops.resources.many_objects import read_objects
-
-                read_objects(self._bucket._client(), generations, take)
-            left = [path for path in wanted.values() if path not in found]
+                self._bucket.read_many([self._entry(path) for path in wanted], take)
+            left = [path for path in wanted if path not in found]
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 found.update(each for each in pool.map(self._read, left) if each)
         return found

@@ -8,14 +8,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kaggleops.resources.reading import LocalResource
+    from kaggleops.resources.local import LocalResource
 
 
 class _CallableModule(ModuleType):
     # So that the room and the function that people call have one name.
     def __call__(self, name: str) -> "LocalResource":
         """Return a resource of the project around the working directory (reading.py)."""
-        from kaggleops.resources.reading import resources
+        from kaggleops.resources.local import resources
 
         return resources(name)
 

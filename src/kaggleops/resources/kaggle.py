@@ -22,7 +22,7 @@ from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, explai
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
-from kaggleops.resources.streams import Download
+from kaggleops.resources.web import Download
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client

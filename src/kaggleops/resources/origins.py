@@ -6,12 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kaggleops.bucket.keys import compile_glob
-from kaggleops.bucket.location import tracking_uri
-from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms.settings import default_bucket
-from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
+from kaggleops.errors import KaggleOpsError
 from kaggleops.resources.files import File
-from kaggleops.resources.manifest import Resource
 
 Progress = Callable[[int], object]
 """Called with the number of bytes that have come since it was last called; from any thread."""
@@ -86,50 +82,6 @@ class Origin(ABC):
             As `read`.
         """
         raise NotImplementedError
-
-
-def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
-    """Return where a resource comes from.
-
-    Args:
-        resource: which.
-        project: the project's folder, whose settings name the bucket of its runs.
-        locked: the run that was the best when it was locked (`Locked.origin`); "" to look anew.
-
-    Raises:
-        KaggleOpsError: there is no such place.
-    """
-    # Each kind is imported only where it is used: none needs what the others do.
-    match resource.address:
-        case InBucket(uri):
-            return in_bucket(uri)
-        case OnKaggle():
-            from kaggleops.resources.kaggle import KaggleOrigin
-
-            return KaggleOrigin(resource.address)
-        case OnTheWeb(url):
-            from kaggleops.resources.web import WebOrigin
-
-            return WebOrigin(url, resource.checksum, resource.token)
-        case OfRun():
-            from kaggleops.resources.runs import artifacts_of
-
-            bucket = default_bucket(project)
-            if bucket is None:
-                hint = "Write `bucket: gs://BUCKET` into config/local.yaml."
-                raise UsageError(f"looking for {resource.source}", "no bucket is named", hint)
-            return artifacts_of(resource, tracking_uri(bucket), locked)
-
-
-def in_bucket(uri: str) -> Origin:
-    """Return the objects below an address, `gs://BUCKET/PREFIX` or `bucket+file:///FOLDER`."""
-    if uri.startswith("gs://"):
-        from kaggleops.resources.cloud_storage import CloudStorageOrigin
-
-        return CloudStorageOrigin(uri)
-    from kaggleops.resources.folder import FolderOrigin
-
-    return FolderOrigin(uri)
 
 
 def chosen(files: Iterable[File], patterns: Sequence[str], doing: str) -> list[File]:

@@ -39,8 +39,8 @@ from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.mlruns.merging import free_name, kept_beside, same_value
 from kaggleops.project.description import commit_tags, with_note
-from kaggleops.resources.recording import run_opens
 from kaggleops.tags import NOTE
+from kaggleops.tracking import openings
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
 from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
@@ -183,7 +183,7 @@ class RunStore(ExperimentStore):
         if not any((tag.key, tag.value) == (MLFLOW_SOURCE_TYPE, _PROJECT) for tag in tags):
             self._session.claim(new, self.update_run_info)  # else its entry point's process
         self._send_now(*needed)  # another process, a project's entry point say, may wait for it
-        run_opens(created.info.run_id, self.log_inputs)
+        openings.tell(created.info.run_id, self.log_inputs)
         return created
 
     def schedule_run(
@@ -230,7 +230,7 @@ class RunStore(ExperimentStore):
         if run_status == RunStatus.RUNNING:
             self._session.run_begins(entity_id)
             self._session.claim(entity_id, self.update_run_info)
-            run_opens(run_id, self.log_inputs)
+            openings.tell(run_id, self.log_inputs)
         elif ends:
             self._session.run_ends(entity_id, for_all=for_all)
         return info

@@ -1,14 +1,52 @@
-"""A run's artifacts as a source: of one run, or of the best of an experiment and a commit."""
+"""From an entry of the manifest to where its files come from: each kind of source, by its address.
 
+A run's artifacts are a source, too: of one run, or of the best of an experiment and a commit.
+"""
+
+from pathlib import Path
 from typing import Any
 
+from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import UsageError
-from kaggleops.resources.addresses import OfRun
+from kaggleops.platforms.settings import default_bucket
+from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
+from kaggleops.resources.bucket import BucketOrigin
 from kaggleops.resources.manifest import Resource
-from kaggleops.resources.origins import GoneError, Origin, in_bucket
+from kaggleops.resources.origins import GoneError, Origin
 
 
-def artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
+def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
+    """Return where a resource comes from.
+
+    Args:
+        resource: which.
+        project: the project's folder, whose settings name the bucket of its runs.
+        locked: the run that was the best when it was locked (`Locked.origin`); "" to look anew.
+
+    Raises:
+        KaggleOpsError: there is no such place.
+    """
+    # Each kind is imported only where it is used: none needs what the others do.
+    match resource.address:
+        case InBucket(uri):
+            return BucketOrigin(uri)
+        case OnKaggle():
+            from kaggleops.resources.kaggle import KaggleOrigin
+
+            return KaggleOrigin(resource.address)
+        case OnTheWeb(url):
+            from kaggleops.resources.web import WebOrigin
+
+            return WebOrigin(url, resource.checksum, resource.token)
+        case OfRun():
+            bucket = default_bucket(project)
+            if bucket is None:
+                hint = "Write `bucket: gs://BUCKET` into config/local.yaml."
+                raise UsageError(f"looking for {resource.source}", "no bucket is named", hint)
+            return _artifacts_of(resource, tracking_uri(bucket), locked)
+
+
+def _artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
     """Return where the artifacts lie, called after their run.
 
     Args:
@@ -36,7 +74,7 @@ def artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
         raise GoneError(doing, f"there is no run {run_id}", hint) from error
     if not artifacts.startswith(("gs://", "file:///")):
         raise UsageError(doing, f"its artifacts are at {artifacts}", "Use a run of the bucket.")
-    origin = in_bucket(f"{artifacts.rstrip('/')}/{address.path}".rstrip("/"))
+    origin = BucketOrigin(artifacts, address.path.rstrip("/"))
     origin.name = run_id if best else ""
     return origin
 
