@@ -168,6 +168,11 @@ def calls() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield POST, "experiments/search", search
         yield POST, "runs/search", {"experiment_ids": ["$e"], **search}
         yield POST, "logged-models/search", {"experiment_ids": ["$e"], **search}
+    for huge in (str(2**70), "x"):
+        yield GET, "experiments/get", {"experiment_id": huge}
+        yield GET, "traces", {"experiment_ids": huge}
+        yield GET, "model-versions/get", {"name": "M", "version": huge}
+        yield GET, "model-versions/get-download-uri", {"name": "M", "version": huge}
     for run_id in (NOBODY, "abc", ""):
         to = {"run_id": run_id, "key": "k", "value": "1"}
         yield GET, "runs/get", {"run_id": run_id}
@@ -315,6 +320,27 @@ def test_a_param_that_changes_is_refused_with_the_reason(ours: Server) -> None:
     assert "'2'" in refused.reason
 
 
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("runs/log-inputs", {"models": [{}]}),
+        ("runs/log-inputs", {"models": [{"model_id": "../x"}]}),
+        ("runs/outputs", {"models": [{"model_id": "a b", "step": 1}]}),
+        ("runs/update", {"end_time": 2**62}),
+        ("runs/update", {"end_time": -(2**62)}),
+    ],
+)
+def test_no_call_takes_a_run_away_from_everybody(
+    ours: Server, path: str, content: dict[str, Any]
+) -> None:
+    prepared(ours)
+    refused = ours.ask(POST, path, run_id="$r", **content)
+    assert refused[:2] == (400, "INVALID_PARAMETER_VALUE")
+    assert ours.ask(POST, "runs/set-tag", run_id="$r", key="still", value="here").status == 200
+    assert ours.ask(GET, "runs/get", run_id="$r").status == 200
+
+
 def test_a_bucket_that_may_not_be_written_or_is_out_of_reach(
     in_cloud: Replicated, gcs_server: GcsServer, serve: Callable[[Any, Any], Server]
 ) -> None:
@@ -324,6 +350,14 @@ def test_a_bucket_that_may_not_be_written_or_is_out_of_reach(
     denied = server.ask(POST, "experiments/create", name="e")
     assert denied[:2] == (403, "PERMISSION_DENIED")
     assert "may not" in denied.reason
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_no_pattern_keeps_the_server_busy(replicated: Replicated) -> None:
+    store = ReplicaTrackingStore(replicated.uri)
+    with pytest.raises(MlflowException, match="has no RLIKE") as refused:
+        store.search_traces(["0"], "tags.t RLIKE '(a+)+b'")
+    assert refused.value.get_http_status_code() == 400
 
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)

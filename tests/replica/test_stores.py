@@ -92,7 +92,7 @@ def test_what_no_bucket_can_keep_is_refused_and_not_kept_on_the_disk_alone(
 ) -> None:
     before = tables(replicated.index_url)
     composed = {"log_batch_async", "log_metric_async", "log_param_async", "set_tag_async"}
-    composed |= {"log_spans_async", "set_model_versions_tags"}
+    composed |= {"log_spans_async", "set_model_versions_tags", "create_experiment"}
     for store, stock_class, delegated in (
         (ReplicaTrackingStore(replicated.uri), StockTracking, tracking._WRITES.split()),
         (ReplicaRegistryStore(replicated.uri), StockRegistry, registry._WRITES.split()),

@@ -1,5 +1,8 @@
 """A change made in the UI, and what else may be going on at the time."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import sqlalchemy as sa
 from mlflow.entities import Metric, RunStatus, RunTag
@@ -38,6 +41,37 @@ def test_a_rename_and_a_flush_of_the_same_run_both_stay(replicated: Replicated) 
         seen = store.get_run(run_id)
         assert seen.data.tags | {NAME: "after", "mlflow.note.content": "# Look"} == seen.data.tags
         assert [each.value for each in store.get_metric_history(run_id, "loss")] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
+def test_of_many_that_create_an_experiment_at_once_none_stays_in_default(
+    replicated: Replicated,
+) -> None:
+    server = ReplicaTrackingStore(replicated.uri)
+    at_once = Barrier(30)
+
+    def set_experiment(_: int) -> str:  # as mlflow.set_experiment asks
+        assert server.get_experiment_by_name("ours") is None
+        at_once.wait()
+        return str(server.create_experiment("ours"))
+
+    def create(_: int) -> str:
+        at_once.wait()
+        try:
+            return str(server.create_experiment("mine"))
+        except MlflowException as error:
+            return str(error.error_code)
+
+    with ThreadPoolExecutor(30) as pool:
+        [home] = set(pool.map(set_experiment, range(30)))
+        made = list(pool.map(create, range(30)))
+    assert made.count("RESOURCE_ALREADY_EXISTS") == 29
+    assert [each.name for each in server.search_experiments()] == ["mine", "ours"]
+    with pytest.raises(MlflowException, match="already exists"):
+        server.create_experiment("ours")
+    server.delete_experiment(home)
+    with pytest.raises(MlflowException, match="deleted state"):
+        server.create_experiment("ours")
 
 
 def test_if_the_bucket_refuses_nothing_changes_then_or_later(

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -266,6 +267,24 @@ def search(server: Serving, **headers: str) -> int:
         headers=headers,
         timeout=60,
     ).status_code
+
+
+def test_a_request_is_not_read_beyond_what_one_can_hold(server: Serving) -> None:
+    stranger = requests.Session()
+    sent = [0]
+
+    def content() -> Iterator[bytes]:
+        for _ in range(2048):
+            sent[0] += 1
+            yield b" " * (1 << 20)
+
+    with suppress(requests.ConnectionError):  # it does not listen to the rest
+        answer = stranger.post(
+            f"{server.url}/api/2.0/mlflow/runs/search", data=content(), timeout=60
+        )
+        assert answer.status_code == 413
+    assert sent[0] < 100
+    assert stranger.get(f"{server.url}/health", timeout=60).ok
 
 
 def test_only_its_own_pages_write(server: Serving) -> None:

@@ -1,6 +1,7 @@
 """Whoever can write to the bucket gets nothing else, and ends nothing."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 import requests
 
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.mlruns import EntityId, Kind, run
 from kaggleops.mlruns.archive import pack
 from kaggleops.mlruns.changes import LOG_KEY
+from kaggleops.server.routes import OFFERED
+from kaggleops.server.settings import server_folder
 from tests.command import kaggleops_here
-from tests.server.hostile import HEALTHY, HUGE, SECRET, Hostile, _sound, make
+from tests.server.hostile import HEALTHY, HUGE, SECRET, Hostile, _located, _sound, make
 from tests.server.serving import Serving, eventually, serving
 
 API = "ajax-api/2.0/mlflow"
@@ -143,6 +147,46 @@ def test_what_a_client_sends_opens_no_other_place(
     assert new["artifact_uri"].startswith(root)
 
 
+def test_somebody_who_may_only_read_gets_nothing_of_the_servers_disk_and_writes_nothing(
+    hostile: Hostile, tmp_path: Path
+) -> None:
+    home, root = tmp_path / "guarded", f"{hostile.folder.as_uri()}/artifacts"
+    place = home / "serve" / server_folder(bucket_uri(hostile.uri)).name
+    keys = run("7", "d" * 32)
+    hostile.put(keys, pack(_located(keys, place.as_uri(), root)))
+    with serving("--bucket", hostile.uri, "--auth", home=home) as server:
+        admin = (place / "admin-password").read_text().strip()
+        password = "a password of some length"
+        server.session.post(
+            f"{server.url}/api/2.0/mlflow/users/create",
+            json={"username": "reader", "password": password},
+            auth=("admin", admin),
+            timeout=60,
+        ).raise_for_status()
+        server.session.auth = ("reader", password)
+        asked = [each for located, _ in hostile.located[::9] for each in questions(located)][::2]
+        names = [each.name for each in place.iterdir() if each.is_file()]
+        asked += [("GET", "get-artifact", {"run_id": keys.name, "path": name}) for name in names]
+        assert {"admin-password", "users.db", "index.db"} <= set(names)
+        for question in asked:
+            answer = ask(server.session, server.url, question)
+            assert admin not in answer.text, question
+            if "upload" in question[1] or question[2].get("run_id") == keys.name:
+                assert answer.status_code == 403, (question, answer.text)
+        for path, body in (
+            ("runs/set-tag", {"run_id": HEALTHY.name, "key": "k", "value": "v"}),
+            ("runs/delete", {"run_id": HEALTHY.name}),
+            ("experiments/delete", {"experiment_id": "7"}),
+            ("model-versions/create", {"name": "model 20", "source": place.as_uri()}),
+            ("logged-models", {"experiment_id": "7"}),
+        ):
+            sent = server.session.post(f"{server.url}/{API}/{path}", json=body, timeout=60)
+            assert sent.status_code == 403, (path, sent.text)
+        search = {"experiment_ids": ["7"], "max_results": 2000}
+        every_page(server, "POST", f"{API}/runs/search", search)
+        assert server.health()["status"] == "fresh"
+
+
 def test_whatever_stands_in_an_object_ends_nothing(hostile: Hostile, server: Serving) -> None:
     traces = {"locations": [{"mlflow_experiment": {"experiment_id": "7"}}], "max_results": 500}
     for path, body in (
@@ -166,6 +210,60 @@ def test_whatever_stands_in_an_object_ends_nothing(hostile: Hostile, server: Ser
     assert health["status"] == "fresh"
     assert len(health["problems"]) == 100
     assert all(len(each) < 1000 for each in health["problems"])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b'{"query":"{"}', b'{"query":1}']
+)
+def test_whatever_is_sent_is_answered_with_a_reason(server: Serving, content: bytes) -> None:
+    for method, path in sorted(OFFERED):
+        if not path.startswith("/ajax-api") and method in ("POST", "PATCH", "DELETE"):
+            asked = re.sub(r"<\w+>", "x", path)
+            answer = server.session.request(
+                method,
+                f"{server.url}{asked}",
+                data=content,
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+            assert answer.status_code < 500, (method, path, answer.text)
+            assert answer.json() if answer.status_code == 400 else True
+
+
+@pytest.mark.parametrize(
+    "asked", ["(" * 200_000, " AND ".join(["params.lr = '1'"] * 500), "tags.t RLIKE '(a+)+b'"]
+)
+def test_no_filter_keeps_the_server_busy(server: Serving, asked: str) -> None:
+    place = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "7"}}
+    for path in (f"{API}/runs/search", f"{API}/logged-models/search", f"{V3}/traces/search"):
+        body = {"experiment_ids": ["7"], "locations": [place], "filter": asked}
+        answer = server.session.post(f"{server.url}/{path}", json=body, timeout=60)
+        assert answer.status_code == 400, answer.text
+
+
+def test_a_name_that_is_no_files_is_refused_without_a_path_of_the_server(server: Serving) -> None:
+    for path in ("\0", "a" * 300, "."):
+        answer = server.session.post(
+            f"{server.url}/{API}/upload-artifact",
+            params={"run_uuid": HEALTHY.name, "path": path},
+            data=b"x",
+            timeout=60,
+        )
+        assert answer.status_code == 400, answer.text
+        assert "/tmp" not in answer.text
+
+
+def test_an_experiment_is_made_beside_hostile_ones(server: Serving) -> None:
+    made = server.session.post(
+        f"{server.url}/{API}/experiments/create", json={"name": "new"}, timeout=60
+    )
+    assert made.ok, made.text
+
+
+def test_what_the_server_says_of_itself_is_true(server: Serving) -> None:
+    said = server.session.get(f"{server.url}/{V3}/server-info", timeout=60).json()
+    assert said["features_enabled"] == {"gateway": False}
+    assert not said["workspaces_enabled"]
 
 
 @pytest.mark.parametrize("changed", [{"sequence": HUGE}, {"dropped": -1}, {"entries": {"a": 1}}])

@@ -55,6 +55,7 @@ _OTHER_FIELDS: Mapping[Kind, Mapping[str, _Field]] = {
     Kind.EXPERIMENT: {
         "creation_time": _OPTIONAL_NUMBER,
         "last_update_time": _OPTIONAL_NUMBER,
+        "workspace": _OPTIONAL_TEXT,
     },
     Kind.RUN: {
         **dict.fromkeys(

@@ -124,6 +124,7 @@ class EntityStore:
         return self._write(entity, expected)
 
     def _write(self, entity: Entity, expected: Version) -> Version:
+        self.before_write(entity)
         self.on_write(entity.id, None)
         key, packed = entity.id.key, pack(entity)
         version = self.bucket.write(key, packed, expected=expected)
@@ -153,7 +154,7 @@ class EntityStore:
                 if attempt == _ATTEMPTS - 1:
                     raise
             try:
-                theirs = self.bucket.read(entity.id.key)
+                theirs = self.read_packed(entity.id)
             except ObjectNotFoundError:
                 # Deleted meanwhile; what this writer holds was logged, so it stays.
                 expected = ABSENT

@@ -2,14 +2,23 @@
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
 from typing import Any
 
+from mlflow.entities import Experiment, LifecycleStage
 from mlflow.entities.trace_metrics import MetricViewType
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    ErrorCode,
+)
 from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
+from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
 from kaggleops.replica.searching import RunSearch
 from kaggleops.replica.writing import WriteThrough, index_url, replica_of, write_through
@@ -17,7 +26,7 @@ from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.unsupported import UnsupportedTracking
 
 _WRITES = """
-    create_experiment rename_experiment delete_experiment restore_experiment
+    rename_experiment delete_experiment restore_experiment
     set_experiment_tag delete_experiment_tag
     create_run update_run_info delete_run restore_run _hard_delete_run
     log_metric log_param log_batch set_tag delete_tag
@@ -65,19 +74,53 @@ def _answerable(search: Callable[..., Any]) -> Any:
     signature = inspect.signature(search)
 
     @functools.wraps(search)
-    def searching(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
+    def searching(store: RunSearch, *args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(store, *args, **kwargs).arguments
         for asked in [value for name, value in given.items() if "filter" in name and value]:
             for clause in SearchTraceUtils.parse_search_filter_for_search_traces(asked):
+                if (
+                    clause["comparator"].upper() == "RLIKE"
+                    and store.engine.dialect.name == "sqlite"
+                ):
+                    raise MlflowException(
+                        f"searching for traces by {asked!r}: an index in SQLite has no RLIKE, as "
+                        "one pattern can keep a whole server busy. Use LIKE or ILIKE.",
+                        INVALID_PARAMETER_VALUE,
+                    )
                 if what := _NOT_INDEXED.get(clause["type"]) or _NOT_INDEXED.get(clause["key"]):
                     raise MlflowException(
                         f"searching for traces by {asked!r}: the index of a bucket does not know "
                         f"their {what}. Filter by names, status, tags, metadata or assessments.",
                         INVALID_PARAMETER_VALUE,
                     )
-        return search(*args, **kwargs)
+        return search(store, *args, **kwargs)
 
     return searching
+
+
+class _Free:
+    """Names of experiments that were found free: who then creates one, gets it all the same.
+
+    `mlflow.set_experiment` asks first. Refused, because somebody else was faster meanwhile, it
+    would go on in Default without a word.
+    """
+
+    def __init__(self) -> None:
+        self._names: deque[str] = deque(maxlen=1000)
+        """One for each who was told so, and has not created it since."""
+        self._lock = Lock()
+
+    def told(self, name: str) -> None:
+        if len(name) <= MAX_EXPERIMENT_NAME_LENGTH:
+            with self._lock:
+                self._names.append(name)
+
+    def take(self, name: str) -> bool:
+        """Tell whether somebody was told so; once for each."""
+        with self._lock, suppress(ValueError):
+            self._names.remove(name)
+            return True
+        return False
 
 
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
@@ -92,6 +135,29 @@ class ReplicaTrackingStore(RunSearch):
         with mlflow_errors():
             self.through: WriteThrough = write_through(index_url(store_uri))
         super().__init__(index_url(store_uri), self.through.artifact_root)
+
+        self._free = _Free()
+
+    def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
+        found = super().get_experiment_by_name(experiment_name)
+        if found is None:
+            self._free.told(experiment_name)
+        return found
+
+    def create_experiment(self, name: str, *args: Any, **kwargs: Any) -> str:
+        was_free = self._free.take(name)
+        try:
+            made: str = self.through.write(
+                self.through.tracking.create_experiment, name, *args, **kwargs
+            )
+        except MlflowException as error:
+            if not was_free or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+            found = super().get_experiment_by_name(name)
+            if found is None or found.lifecycle_stage != LifecycleStage.ACTIVE:
+                raise
+            made = str(found.experiment_id)
+        return made
 
     search_traces = _answerable(RunSearch.search_traces)
     find_completed_sessions = _answerable(RunSearch.find_completed_sessions)

@@ -7,6 +7,7 @@ the bucket themselves.
 
 import errno
 import functools
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -27,7 +28,8 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.index.database import INDEX, DatabaseError, open_database
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
 from kaggleops.index.taking import take
-from kaggleops.mlruns import EntityId, Kind
+from kaggleops.mlruns import Entity, EntityId, Kind
+from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.folder import now_ms
 from kaggleops.mlruns.store import Write
 from kaggleops.tracking.base import as_mlflow_error
@@ -46,6 +48,12 @@ _NAMES = {
     Kind.TRACE: TRACES.table.c.request_id,
 }
 """Where the index has the names of what lies in experiments."""
+
+_MISTAKES = (TypeError, ValueError, OverflowError, AttributeError, LookupError, RecursionError)
+"""What a value comes to that nobody expected: it would so again, however often it is sent."""
+
+_NO_NAME = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL)
+"""What an operating system says to a name that can be no file's."""
 
 _MOST_KEPT = 500  # entities in the working copy: it may lie on a small disk
 
@@ -84,6 +92,7 @@ class WriteThrough:
         self._written: dict[EntityId, Write | None] = {}
         self._working.store.on_write = self._written.__setitem__
         self._working.home_of = self._home_of
+        self._working.store.before_write = _refuse_unreadable
         self._engine = open_database(url, bucket_uri)
         self._lock = threading.Lock()
 
@@ -146,6 +155,11 @@ class WriteThrough:
             self._working.forget(entity_id)
 
 
+def _refuse_unreadable(entity: Entity) -> None:
+    # Whoever may change a run could otherwise take it away from everybody, with one odd value.
+    check_packable(entity, f"changing {entity.id}")
+
+
 def as_answer(error: Exception) -> MlflowException:
     """Return an error as MLflow's SQL store answers it, with its reason.
 
@@ -161,12 +175,17 @@ def as_answer(error: Exception) -> MlflowException:
         if error.error_code == ErrorCode.Name(INVALID_STATE):
             return MlflowException(error.message, INVALID_PARAMETER_VALUE)
         return error
-    if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
-        return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
+    if isinstance(error, OSError):
+        # Without the path, which is one of this machine's own.
+        reason = error.strerror or type(error).__name__
+        passing = error.errno not in _NO_NAME
+        return MlflowException(
+            reason, TEMPORARILY_UNAVAILABLE if passing else INVALID_PARAMETER_VALUE
+        )
     # What the file store, and Python for it, says to a value that it cannot keep.
-    mistake = isinstance(error, (OSError, TypeError, ValueError)) or type(error) is Exception
-    if not mistake:
-        _log.error("A change in the bucket failed", exc_info=error)
+    mistake = isinstance(error, _MISTAKES) or type(error) is Exception
+    if not mistake or isinstance(error, (AttributeError, LookupError)):
+        _log.error("A question was not answered", exc_info=error)
     code = INVALID_PARAMETER_VALUE if mistake else INTERNAL_ERROR
     return MlflowException(str(error) or type(error).__name__, code)
 
@@ -209,8 +228,12 @@ def replica_of(
         for name in writes.split():
             setattr(cls, name, _delegation(part, name))
         for name in dir(cls):
-            only_reads = name.startswith(("_", *reads)) and not name.startswith("get_or_create_")
-            if not only_reads and name not in vars(cls) and callable(getattr(cls, name)):
+            method = getattr(cls, name)
+            if name.startswith("_") or not inspect.isfunction(method):
+                continue
+            if name.startswith(reads) and not name.startswith("get_or_create_"):
+                setattr(cls, name, _answering(method))
+            elif name not in vars(cls):
                 setattr(cls, name, _refusal(bucket_store, name))
         return cls
 
@@ -224,6 +247,17 @@ def _delegation(part: str, name: str) -> Callable[..., Any]:
 
     delegate.__name__ = name
     return delegate
+
+
+def _answering(read: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(read)
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return read(*args, **kwargs)
+        except MlflowException as error:
+            raise as_answer(error) from None
+
+    return answer
 
 
 def _refusal(bucket_store: type, name: str) -> Callable[..., NoReturn]:

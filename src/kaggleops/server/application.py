@@ -20,6 +20,7 @@ from kaggleops.server.door import Address, Door, not_offered
 from kaggleops.server.downloads import count_sent, produce_slowly
 from kaggleops.server.health import Health
 from kaggleops.server.links import HEALTH_PATH
+from kaggleops.server.mistakes import answer_mistakes
 from kaggleops.server.notices import NoticeBoard
 from kaggleops.server.passwords import make_users_database
 from kaggleops.server.refreshing import Refresher
@@ -87,6 +88,7 @@ def offered_application(
     from mlflow.server.fastapi_app import app as fastapi_app
 
     keep_offered(flask_app)
+    answer_mistakes(flask_app)
     flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     # Of MLflow's outer application only the way to the inner one is used: around it are parts that
     # are not offered (the assistant, the gateway, jobs).

@@ -24,6 +24,22 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 _SHOWN_IN_A_NOTEBOOK = "/static-files/lib/notebook-trace-renderer/"
 _ASKED = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
 _APIS = ("/api/", "/ajax-api/", "/v1/")
+_CODES = {
+    403: "PERMISSION_DENIED",
+    404: "ENDPOINT_NOT_FOUND",
+    413: "REQUEST_LIMIT_EXCEEDED",
+    501: "NOT_IMPLEMENTED",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+
+_MOST = 32 << 20
+"""Bytes in a request: twice the largest field that MLflow takes, a dataset's profile."""
+
+_MOST_AT_ONCE = 128 << 20
+"""Bytes in all requests that are being answered: each lies in memory as a whole."""
+
+_SMALL = 1 << 20
+"""Bytes in a request that waits for no other: nobody keeps the others out by sending slowly."""
 
 
 class Refusal(NamedTuple):
@@ -36,9 +52,10 @@ class Refusal(NamedTuple):
         """Return the answer to a request for a path: one line."""
         line = printable(self.reason)
         headers = {"X-Content-Type-Options": "nosniff"}
+        if self.status in (413, 503):
+            headers["Connection"] = "close"  # or else all that is sent would be read, and dropped
         if path.startswith(_APIS):  # as MLflow's clients and its UI read an error
-            code = {403: "PERMISSION_DENIED", 404: "ENDPOINT_NOT_FOUND", 501: "NOT_IMPLEMENTED"}
-            content = json.dumps({"error_code": code[self.status], "message": line})
+            content = json.dumps({"error_code": _CODES[self.status], "message": line})
             return Response(content, self.status, headers, "application/json")
         return Response(f"{line}\n", self.status, headers, "text/plain")
 
@@ -72,6 +89,8 @@ class Door:
         self._offers = offers
         self._listens = listens
         self._names = {"localhost", *(each.lower() for each in names)}
+        self._held = 0
+        """Bytes of the requests that are being answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have it answered."""
@@ -81,6 +100,37 @@ class Door:
             return await self._app(scope, receive, send)
         if refusal := self._refusal(scope):
             return await refusal.response(scope["path"])(scope, receive, send)
+        content: list[bytes] = []
+        try:
+            # Before anybody is asked for a password.
+            if refusal := await self._read(receive, content):
+                return await refusal.response(scope["path"])(scope, receive, send)
+            content[:] = [b"".join(content)]
+            return await self._answer(scope, receive, send, content[0])
+        finally:
+            self._held -= sum(map(len, content))
+
+    async def _read(self, receive: Receive, content: list[bytes]) -> Refusal | None:
+        """Read what a request holds, if that is not too much."""
+        size, more = 0, True
+        while more:
+            message = await receive()
+            part = message.get("body", b"")
+            content.append(part)
+            size += len(part)
+            self._held += len(part)
+            if size > _MOST:
+                return Refusal(413, f"a request holds {_MOST >> 20} MiB at most")
+            if size > _SMALL and self._held > _MOST_AT_ONCE:
+                return Refusal(503, "too much is sent here at once: try again later")
+            more = message.get("more_body", False)
+        return None
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, content: bytes) -> None:
+        given: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def receive_whole() -> Message:
+            return given.pop() if given else await receive()
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -89,7 +139,7 @@ class Door:
                     message["headers"].append(_NO_FRAMES)
             await send(message)
 
-        return await self._app(scope, receive, send_guarded)
+        await self._app(scope, receive_whole, send_guarded)
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers: dict[str, str] = {}

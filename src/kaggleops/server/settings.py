@@ -74,6 +74,9 @@ def mlflow_environment(store_uri: str, artifact_root: str) -> dict[str, str]:
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifact_root,
         "_MLFLOW_STATIC_PREFIX": "",  # whatever another server of this machine has
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # there is a door
+        # What the server says of itself is true, whatever this machine's environment says.
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "false",
     }
 
 

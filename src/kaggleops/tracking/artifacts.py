@@ -28,7 +28,11 @@ from mlflow.exceptions import (
     MlflowTraceDataCorrupted,
     MlflowTraceDataException,
 )
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+)
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
@@ -45,6 +49,8 @@ _log = logging.getLogger("kaggleops")
 _OURS = ("gs://", "bucket+file://")
 _INDEX = "kaggleops+"  # the index of a bucket, which only a server tracks in
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
+_ARCHIVE = "traces.pb"  # as MLflow calls it, in a part that not every installation has
+_LARGEST_ARCHIVE = 32 << 20  # bytes; ten times as many in memory
 _SERVED = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # likewise
 
 
@@ -233,6 +239,16 @@ class BucketArtifactRepository(ArtifactRepository):
                 self._bucket.fetch(key, Path(local_path))
             except ObjectNotFoundError:
                 raise _missing(remote_file_path) from None
+
+    def download_archived_trace_data(self) -> Any:
+        """Read a trace's spans that MLflow has archived, unless they would fill the memory."""
+        with mlflow_errors():
+            there = self._bucket.stat(self._key(_ARCHIVE))
+        if there and there.size > _LARGEST_ARCHIVE:
+            problem = f"{_ARCHIVE} has {there.size:,} bytes"
+            most = f"{_LARGEST_ARCHIVE:,} are the most"
+            raise MlflowException(f"reading {self.artifact_uri}: {problem}, {most}", BAD_REQUEST)
+        return super().download_archived_trace_data()
 
 
 def _missing(path: str) -> MlflowException:
