@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from kaggleops.git.secret_scan import in_file
+from kaggleops.secret_scan import in_file
 from tests.fakes.git_server import Repository
 from tests.repository.test_packaging import ROOT, tracked
 

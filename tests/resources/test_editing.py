@@ -19,6 +19,8 @@ from kaggleops.resources.edits import (
 )
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.resources.sync import fetch
+from tests import secrets_of
+from tests.canaries import marks_in
 
 from .conftest import Project, fill
 
@@ -166,6 +168,35 @@ def test_nothing_goes_before_its_entry_is_right(bucket: Bucket, project: Project
         push(path, project.folder / "data/tweets", f"{bucket.uri}/new", "tweets")
     assert [entry.key for entry in bucket.list()] == ["new/sub/theirs"]
     assert list(find_manifest(project.folder).resources) == ["words"]
+
+
+def test_what_has_secrets_in_it_is_pushed_only_if_told_to(
+    bucket: Bucket, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project.folder / "words"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "train.csv").write_text("id,text\n1,my password is strong\n")
+    (folder / "conf/kaggle.json").write_text(f"\n{secrets_of.KAGGLE_KEY}\n")
+    (folder / "tokens.txt").write_bytes(f"HF={secrets_of.HUGGING_FACE_TOKEN}".encode("utf-16"))
+    # Whatever a binary file holds is not read, however large it is.
+    (folder / "weights.bin").write_bytes(bytes(9) + secrets_of.RUNPOD_KEY.encode())
+    monkeypatch.chdir(project.folder)
+
+    def push_words(*options: str) -> Result:
+        return CliRunner().invoke(main, ["data", "push", "words", f"{bucket.uri}/w", *options])
+
+    refused = push_words()
+    assert refused.exit_code == 2
+    where = "(conf/kaggle.json, line 2: Kaggle key; tokens.txt, line 1: Hugging Face token)"
+    said = " ".join(refused.stderr.split())
+    assert f"pushing words: there are secrets in it {where}. Take them out, or their files" in said
+    assert marks_in(refused.output) == set()
+    assert list(bucket.list()) == []
+    assert not (project.folder / MANIFEST).exists()
+    assert push_words("--allow-secrets").exit_code == 0
+    assert {f"w/{each.relative_to(folder)}" for each in folder.rglob("*") if each.is_file()} <= {
+        entry.key for entry in bucket.list()
+    }
 
 
 ARTICLE = """

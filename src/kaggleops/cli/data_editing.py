@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kaggleops.cli.data_output import bytes_going, counted, sized
-from kaggleops.cli.options import bucket_of, json_option
+from kaggleops.cli.options import bucket_of, json_option, secrets_option
 from kaggleops.cli.output import out, print_json
 
 
@@ -65,9 +65,15 @@ def rm_command(name: str, as_json: bool) -> None:
 @click.argument("uri", metavar="[URI]", required=False)
 @click.option("--name", help="Default: the folder's name.")
 @click.option("--description", default="", metavar="TEXT", help="For people.")
+@secrets_option
 @json_option
 def push_command(
-    folder: Path, uri: str | None, name: str | None, description: str, as_json: bool
+    folder: Path,
+    uri: str | None,
+    name: str | None,
+    description: str,
+    allow_secrets: bool,
+    as_json: bool,
 ) -> None:
     """Upload a folder and declare it as data that others can fetch.
 
@@ -80,7 +86,9 @@ def push_command(
     target = uri or f"{bucket_of(None, how)}/data/{name}"
     with bytes_going("Pushing") as (begin, progress):
         path = manifest_here(Path.cwd())
-        locked = push(path, folder, target, name, description, begin, progress)
+        locked = push(
+            *(path, folder, target, name, description, begin, progress), allow_secrets=allow_secrets
+        )
     if as_json:
         print_json(name=name, version=locked.version, files=len(locked.files), size=locked.size)
     else:

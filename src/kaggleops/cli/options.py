@@ -31,7 +31,7 @@ repository_option = click.option(
     help="A folder of the git repository. Default: this one.",
 )
 secrets_option = click.option(
-    "--allow-secrets", is_flag=True, help="Send the code even if there are secrets in it."
+    "--allow-secrets", is_flag=True, help="Send it even if there are secrets in it."
 )
 direction_option = click.option(
     "--lower-is-better/--higher-is-better",

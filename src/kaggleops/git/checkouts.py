@@ -15,9 +15,9 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.addresses import joined, without_credentials
 from kaggleops.git.command import GitError, git
 from kaggleops.git.commits import Commit, has_commit, remote_address, subject_of, submodules
-from kaggleops.git.secret_scan import Finding, in_patch, refuse
+from kaggleops.secret_scan import Finding, in_patch, refuse
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("kaggleops")
 
 BUNDLED = "refs/heads/kaggleops"
 """What a bundle calls its commit."""

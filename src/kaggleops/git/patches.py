@@ -9,7 +9,7 @@ from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import AS_COMMITTED
 from kaggleops.git.command import git
 from kaggleops.git.commits import Commit, has_commit
-from kaggleops.git.secret_scan import in_patch, refuse
+from kaggleops.secret_scan import in_patch, refuse
 
 
 def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> list[str]:

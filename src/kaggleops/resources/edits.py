@@ -38,6 +38,7 @@ from kaggleops.resources.manifest import (
 from kaggleops.resources.origins import Progress
 from kaggleops.resources.sync import lock
 from kaggleops.resources.transfer import WORKERS, all_of
+from kaggleops.secret_scan import in_data, refuse
 
 _TEXTS = ("bucket", "blob", "subblob", "destination", "description")
 _KEYS = ("bucket", "blob", "subblob", "files", "destination", "skip_if_exist", "description")
@@ -238,6 +239,8 @@ def push(
     description: str = "",
     begin: Callable[[int], object] = lambda size: None,
     progress: Progress = lambda size: None,
+    *,
+    allow_secrets: bool = False,
 ) -> Locked:
     """Upload a folder's files, declare them in the manifest, and lock them.
 
@@ -251,10 +254,11 @@ def push(
         description: for people.
         begin: is called once, with the bytes that go.
         progress: is called with the bytes that have gone.
+        allow_secrets: whether not to look for secrets in the files.
 
     Raises:
-        UsageError: there is nothing to upload, the manifest has that name already, or what it
-            would say is not right.
+        UsageError: there is nothing to upload, there is a secret in it, the manifest has that name
+            already, or what it would say is not right.
         ConflictError: something else is at that place.
     """
     doing = f"pushing {folder}"
@@ -274,6 +278,9 @@ def push(
     destination = folder.resolve().relative_to(project).as_posix() if inside else ""
     fields = {"source": bucket.uri, "destination": destination, "description": description}
     with_entries(path, {name: fields})  # before anything goes: what is not right is not declared
+    if not allow_secrets:
+        found = [each for file, key in keys.items() for each in in_data(key, file)]
+        refuse(found, doing, "or their files out of the folder")
     bucket.prepare()
     _refuse_others(bucket, set(keys.values()), doing)
     begin(sum(file.stat().st_size for file in files))

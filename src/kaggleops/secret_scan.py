@@ -1,4 +1,4 @@
-"""Secrets in what is about to leave this machine: a patch, or all files of a commit.
+"""Secrets in what is about to leave this machine: a patch, all files of a commit, or data.
 
 Known by their shape: the detectors of Yelp's detect-secrets, what people of Kaggle, Google Cloud,
 RunPod, GitHub and Hugging Face have, addresses with a password, headers, and values that a name
@@ -10,8 +10,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import PurePosixPath
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kaggleops.errors import UsageError
@@ -19,6 +19,9 @@ from kaggleops.redaction import TOKENS
 
 _LOOKED_AT = 16 << 20
 """Bytes of one file that are looked through."""
+
+_BINARY_WITHIN = 8000
+"""A NUL byte among so many of the first ones is how git tells a binary file."""
 
 _ALLOWED = "pragma: allowlist secret"
 _LONG, _OVERLAP = 4096, 512
@@ -37,12 +40,32 @@ _BY_ENTROPY_OR_NAME = {
 }
 
 _QUOTE = r"\\?['\"]"
+_IS = r"[ \t]{0,20}:[ \t]{0,20}"
 _OURS = {
     **TOKENS,
-    "Kaggle key": rf"{_QUOTE}key{_QUOTE}\s*:\s*{_QUOTE}[0-9a-f]{{32}}\b",
-    "Google refresh token": rf"{_QUOTE}refresh_token{_QUOTE}\s*:\s*{_QUOTE}[^'\"\\\s]{{20,}}",
-    "Weights & Biases key": r"WANDB_API_KEY[\w'\"\]\\ ]*[:=]\s*\\?['\"]?[0-9a-f]{40}\b",
+    "Kaggle key": rf"{_QUOTE}key{_QUOTE}{_IS}{_QUOTE}[0-9a-f]{{32}}\b",
+    "Google refresh token": rf"{_QUOTE}refresh_token{_QUOTE}{_IS}{_QUOTE}[^'\"\\\s]{{20,}}"
+    rf"|\b{TOKENS['Google refresh token']}",
+    "Weights & Biases key": r"WANDB_API_KEY[\w'\"\]\\ ]{0,20}[:=][ \t]{0,20}"
+    r"\\?['\"]?[0-9a-f]{40}\b",
 }
+_WORDS = ("key", "pass", "pw", "token", "secret")
+_NEEDLES: Mapping[str, tuple[str, ...]] = {
+    "AWS Access Key": ("a3t", "abia", "acca", "akia", "asia", "aws"),
+    "Cloudant Credentials": (*_WORDS, "cloudant"),
+    "Google refresh token": ("refresh_token", "1//0"),
+    "IBM COS HMAC Credentials": ("secret",),
+    "IBM Cloud IAM Key": _WORDS,
+    "Kaggle key": ("key",),
+    "Mailchimp Access Key": ("-us",),
+    "Slack Token": ("xox", "slack"),
+    "SoftLayer Credentials": (*_WORDS, "softlayer"),
+    "Stripe Access Key": ("k_live_",),
+    "Telegram Bot Token": (":",),
+    "Weights & Biases key": ("wandb",),
+}
+"""What of each match one has to contain, in small letters, where looking for the whole is slow."""
+
 # Bounded, so that no text makes them slow.
 _ADDRESS = re.compile(
     r"\b[a-zA-Z][\w+.-]{0,30}://[^\s:/@'\"<>]{0,200}:([^\s@'\"<>]{4,200})@([\w.\[-]{1,200})"
@@ -117,8 +140,29 @@ def in_patch(patch: bytes) -> list[Finding]:
     return sorted(found)
 
 
-def refuse(found: Sequence[Finding], doing: str) -> None:
+def in_data(name: str, path: Path) -> list[Finding]:
+    """Return the secrets in a file of data; a binary one is not looked through.
+
+    Args:
+        name: what to call it.
+        path: where it is.
+    """
+    with path.open("rb") as opened:
+        start = opened.read(_BINARY_WITHIN)
+        if b"\0" in start and start[:2] not in _UTF_16:
+            return []
+        return in_file(name, start + opened.read(_LOOKED_AT - len(start)))
+
+
+def refuse(
+    found: Sequence[Finding], doing: str, instead: str = "or name the file in .gitignore"
+) -> None:
     """Refuse to let secrets leave.
+
+    Args:
+        found: them.
+        doing: what would send them.
+        instead: what may be done with their file, besides taking them out of it.
 
     Raises:
         UsageError: there are any.
@@ -127,7 +171,7 @@ def refuse(found: Sequence[Finding], doing: str) -> None:
         return
     shown = "; ".join(str(each) for each in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    hint = "Take them out, or name the file in .gitignore; --allow-secrets sends them all the same."
+    hint = f"Take them out, {instead}; --allow-secrets sends them all the same."
     raise UsageError(doing, f"there are secrets in it ({shown}{more})", hint)
 
 
@@ -144,15 +188,19 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Yield where each secret begins, and its kind."""
+    lines = cache(partial(_lines_with, text.replace("İ", "I").lower()))  # each of one length
     for kind, pattern in _shapes():
-        for match in pattern.finditer(text):
+        for match in _matches(pattern, text, lines(_NEEDLES.get(kind, ()))):
             if _is_formally_valid(kind, match.group()):
                 yield match.start(), kind
-    for match in _ADDRESS.finditer(text):
+    for match in _matches(_ADDRESS, text, lines(("://",))):
         if not _HERE.match(match[2]) and not _PLACEHOLDER.search(match[1]):
             yield match.start(), "password in an address"
-    for pattern, kind in ((_HEADER, "token in a header"), (_NAMED, "value that is named a secret")):
-        for match in pattern.finditer(text):
+    for pattern, kind, needles in (
+        (_HEADER, "token in a header", ("bearer", "authorization")),
+        (_NAMED, "value that is named a secret", _WORDS),
+    ):
+        for match in _matches(pattern, text, lines(needles)):
             if _looks_random(match[1]):
                 yield match.start(), kind
     if _SETTINGS.fullmatch(name):
@@ -161,6 +209,39 @@ def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
                 yield match.start(1), "secret of the environment"
     if name in (".netrc", "_netrc"):
         yield from ((match.start(1), "password") for match in _NETRC.finditer(text))
+
+
+def _lines_with(text: str, needles: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return where the lines with one of some words begin, and where the lines after them end.
+
+    Without any words, that is the whole text.
+    """
+    if not needles:
+        return [(0, len(text))]
+    found = []
+    for needle in needles:
+        at = text.find(needle)
+        while at >= 0:
+            end = _line_end(text, at)
+            found.append((text.rfind("\n", 0, at) + 1, _line_end(text, end + 1)))
+            at = text.find(needle, end)
+    parts: list[tuple[int, int]] = []
+    for start, end in sorted(found):
+        if parts and start <= parts[-1][1]:
+            start, end = parts[-1][0], max(end, parts.pop()[1])
+        parts.append((start, end))
+    return parts
+
+
+def _line_end(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
+
+
+def _matches(
+    pattern: re.Pattern[str], text: str, parts: Sequence[tuple[int, int]]
+) -> Iterator[re.Match[str]]:
+    return (match for start, end in parts for match in pattern.finditer(text, start, end))
 
 
 @cache
@@ -198,11 +279,12 @@ def _looks_random(value: str) -> bool:
 
 
 def _text(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # as PowerShell writes it
+    if data[:2] in _UTF_16:  # as PowerShell writes it
         return data.decode("utf-16", errors="replace")
     return data.decode(errors="replace")
 
 
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
