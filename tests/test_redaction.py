@@ -1,10 +1,12 @@
 """What is hidden of a text, and what is not."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from kaggleops import redaction
+from kaggleops.cli import show_trace
 from kaggleops.errors import KaggleOpsError
 from kaggleops.redaction import redacted
 
@@ -26,6 +28,7 @@ SHOWN = [
     "postgresql://ada:" + SECRET + "@db/runs",
     f"postgresql+psycopg2://ada:{SECRET}@x/y?@{SECRET}@db/runs",
     f"kaggleops+postgresql://ada:{SECRET}@db/runs",
+    f"postgresql:/ada:{SECRET}@db/runs",
     f"postgresql://db/runs?user=ada&password={SECRET}",
     f"host=db user=ada password={SECRET} dbname=runs",
     f"password='{SECRET} {SECRET}' dbname=runs",
@@ -62,6 +65,18 @@ def test_a_secret_is_hidden_and_the_rest_is_not(text: str) -> None:
 @pytest.mark.parametrize("text", PLAIN)
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+def test_every_log_of_ours_is_the_one_that_hides() -> None:
+    sources = Path(redaction.__file__).parent.rglob("*.py")
+    # A logger's filter is not asked about what the loggers below it log.
+    assert [each for each in sources if "getLogger(__name__)" in each.read_text()] == []
+
+
+def test_a_stack_trace_holds_none(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ValueError(f"got unsupported URI 'kaggleops+mysql://ada:{SECRET}@db/runs'")
+    show_trace(ValueError, error, None)
+    assert capsys.readouterr().err.endswith("'kaggleops+mysql://ada:***@db/runs'\n")
 
 
 def test_a_long_text_takes_no_time() -> None:

@@ -9,6 +9,7 @@ themselves.
 import logging
 import re
 import traceback
+from urllib.parse import unquote
 
 HIDDEN = "***"
 
@@ -32,7 +33,7 @@ _NAMES = (
 _WEB = re.compile(r"(?i)\b((?:git\+|ssh\+)?https?|wss?|ftps?)(://)[^\s/?#'\"<>`]*@")
 # The driver takes what lies between the first colon and the last @, whatever it is.
 _DATABASE = re.compile(
-    r"(?i)\b([\w+]*(?:postgres|mysql|mariadb|mssql|oracle|mongodb|redis|amqp)[\w+]*://[^\s:/@'\"]*:)"
+    r"(?i)\b([\w+]*(?:postgres|mysql|mariadb|mssql|oracle|mongodb|redis|amqp)[\w+]*:/{1,3}[^\s:/@'\"]*:)"
     r"[^\s'\"<>`]*@"
 )
 _OTHER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/?#@'\"<>`]*:)[^\s/?#'\"<>`]*@")
@@ -55,11 +56,28 @@ def keep(secret: str) -> str:
     return secret
 
 
+def names_a_secret(name: str) -> bool:
+    """Tell whether a variable or parameter is called what secrets are called."""
+    return bool(re.fullmatch(rf"(?i)(?:{_NAMES})\w*|\w+_key", name))
+
+
+def keep_login(address: str) -> str:
+    """Hide the password of an address wherever it stands from now on, and return the address.
+
+    It may hold what ends an address in other texts, such as blanks.
+    """
+    login = address.rpartition("@")[0].partition("://")[2]
+    for password in {login.partition(":")[2], unquote(login.partition(":")[2])}:
+        for each in (password, *password.split("@")):  # drivers end it at the first @, or the last
+            keep(each)
+    return address
+
+
 def redacted(text: str) -> str:
     """Return a text, or an address, with `***` for each secret that can be told from it."""
-    for secret in _kept:
+    for secret in sorted(_kept, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    if "://" in text:
+    if ":/" in text:
         text = _WEB.sub(rf"\1\2{HIDDEN}@", text)
         text = _DATABASE.sub(rf"\1{HIDDEN}@", text)
         text = _OTHER.sub(rf"\1{HIDDEN}@", text)

@@ -170,11 +170,12 @@ def test_every_column_of_every_table_takes_what_was_cut_for_it(
     engine.dispose()
 
 
+@pytest.mark.parametrize("password", ["s3cret-horse", "with s3cret-horse", "with@s3cret-horse"])
 def test_a_database_that_does_not_answer_is_one_clear_line(
-    postgresql: str, store: EntityStore
+    password: str, store: EntityStore
 ) -> None:
     with pytest.raises(DatabaseError, match="Is it running") as caught:
-        Index(postgresql.replace("@/", ":s3cret@localhost:1/").partition("?")[0], store)
+        Index(f"postgresql+psycopg2://ada:{password}@127.0.0.1:1/runs", store)
     assert "s3cret" not in str(caught.value)
 
 

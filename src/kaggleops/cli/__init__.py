@@ -6,6 +6,8 @@ to stdout, as a table or, with `--json`, as JSON.
 
 import logging
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import click
@@ -40,6 +42,7 @@ from kaggleops.cli.submit import submit_command
 from kaggleops.cli.ui import ui_command
 from kaggleops.errors import UsageError, explained
 from kaggleops.platforms.folders import provide_home
+from kaggleops.redaction import redacted
 
 GROUPS = {
     "Run": (
@@ -70,6 +73,11 @@ GROUPS = {
 """The commands by what people do."""
 
 
+def show_trace(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Show what is our mistake, without the secrets in it: people put it into an issue."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, at))))
+
+
 class _Group(click.Group):
     """Turns the errors a user can understand into one line and an exit code."""
 
@@ -96,6 +104,7 @@ class _Group(click.Group):
 def main() -> None:
     """MLflow whose tracking server is a bucket."""
     provide_home()
+    sys.excepthook = show_trace
     handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
     logging.getLogger("kaggleops").addHandler(handler)
 

@@ -29,6 +29,7 @@ from kaggleops.bucket import Version
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import EntityId
 from kaggleops.platforms.folders import private_database
+from kaggleops.redaction import keep_login
 
 _OURS = sa.MetaData()
 
@@ -116,7 +117,7 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
         DatabaseError: it cannot be reached or upgraded.
     """
     try:
-        parsed = sa.make_url(url)
+        parsed = sa.make_url(keep_login(url))
         doing = f"opening the index {url}"
         in_a_file = parsed.get_backend_name() == "sqlite"
         if in_a_file and parsed.database in (None, "", ":memory:"):

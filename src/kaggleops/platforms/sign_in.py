@@ -42,12 +42,15 @@ def sign_in(platform: Platform, bucket_uri: str) -> str:
     if not bucket_uri.startswith("gs://"):
         return "none needed, the bucket is a folder"
     why_not: list[str] = []
-    for way in _WAYS:
-        try:
-            if used := way(platform):
-                return used
-        except _NotThisWayError as error:
-            why_not.append(str(error))
+    try:
+        for way in _WAYS:
+            try:
+                if used := way(platform):
+                    return used
+            except _NotThisWayError as error:
+                why_not.append(str(error))
+    finally:  # out of the environment, whichever way it was: no child inherits it
+        os.environ.pop(SECRET, None)
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         return "none needed, STORAGE_EMULATOR_HOST names a test server"
     if platform.name in ("local", "kaggle-image") and _on_google_cloud():
@@ -153,7 +156,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _environment(platform: Platform) -> str:
-    secret = os.environ.pop(SECRET, "")  # out of the environment, that no child inherits it
+    secret = os.environ.get(SECRET, "")
     if not secret:
         return ""
     _use_key(secret, SECRET, platform)

@@ -32,6 +32,7 @@ from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.folder import now_ms
 from kaggleops.mlruns.store import Write
+from kaggleops.redaction import keep_login, redacted
 from kaggleops.tracking.base import as_mlflow_error
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import serving_session
@@ -187,13 +188,13 @@ def as_answer(error: Exception) -> MlflowException:
     if not mistake or isinstance(error, (AttributeError, LookupError)):
         _log.error("A question was not answered", exc_info=error)
     code = INVALID_PARAMETER_VALUE if mistake else INTERNAL_ERROR
-    return MlflowException(str(error) or type(error).__name__, code)
+    return MlflowException(redacted(str(error)) or type(error).__name__, code)
 
 
 def _bucket_of(url: str) -> str:
     doing = "opening the index"
     try:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(keep_login(url))
         doing += f" {engine.url.render_as_string()}"
         with engine.connect() as connection:
             found = connection.scalar(sa.select(INDEX.c.bucket))

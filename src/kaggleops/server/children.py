@@ -19,6 +19,7 @@ from typing import Any
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import log_line
+from kaggleops.redaction import redacted
 from kaggleops.server.settings import Settings
 
 _SECONDS_TO_END = 20.0
@@ -113,7 +114,7 @@ class Child:
 
     def _forward(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - it is a pipe
-        for line in self._process.stderr:
+        for line in map(redacted, self._process.stderr):  # a library's own may have the index's URL
             self._last_line = line.strip() or self._last_line
             sys.stderr.write(log_line(line))
             sys.stderr.flush()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import state_folder
+from kaggleops.redaction import keep_login
 
 _VARIABLE = "KAGGLEOPS_SERVE"
 
@@ -98,7 +99,7 @@ def index_at(url: str) -> str:
     Raises:
         UsageError: no index is served from there.
     """
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = keep_login(url).partition("://")
     if separator and scheme in _SCHEMES:
         # SQLAlchemy's own choice of a driver depends on its version.
         return f"{_SCHEMES[scheme]}://{rest}"

@@ -19,6 +19,7 @@ from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.script import KEY, script_of
 from kaggleops.backends.jobs import JobState
 from kaggleops.errors import KaggleOpsError
+from kaggleops.redaction import redacted
 
 UNITS = "colab_units"
 """The tag of a run with the compute units that its runtime used up."""
@@ -41,7 +42,7 @@ def outcome_of(job: Job) -> JobState:
         return JobState("FAILED", "failed", error.problem)
     except Exception as error:  # noqa: BLE001 - whatever it was, the runtime has to be released
         traceback.print_exc()
-        return JobState("FAILED", "failed", str(error) or type(error).__name__)
+        return JobState("FAILED", "failed", redacted(str(error)) or type(error).__name__)
 
 
 def release_abandoned(job: Job) -> None:

@@ -1,0 +1,26 @@
+"""What a server's process says on its way to people."""
+
+import queue
+from pathlib import Path
+
+import pytest
+
+from kaggleops.server.children import Child, Ended, Events
+from kaggleops.server.settings import Settings
+from tests import secrets_of
+from tests.canaries import marks_in
+
+
+def test_no_process_shows_the_password_of_its_database(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As a library would that fails in the midst of something.
+    (tmp_path / "failing.py").write_text(f"raise ValueError({secrets_of.DATABASE!r})")
+    events: Events = queue.SimpleQueue()
+    Child("failing", Settings("a bucket", secrets_of.DATABASE, str(tmp_path)), events)
+    ended = events.get(timeout=60)
+    assert isinstance(ended, Ended)
+    assert "ValueError: postgresql://ada:***@db.lab.org/runs" in ended.reason
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert marks_in(ended.reason + shown) == set()
