@@ -5,6 +5,8 @@ a value of a wrong type are each one `UsageError` that says what may be written 
 """
 
 import difflib
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from omegaconf.errors import (
 
 from competitions.schema import RunConfig
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.redaction import names_a_secret
 from kaggleops.resources.manifest import MANIFEST
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
@@ -32,6 +35,7 @@ READING = "reading the configuration"
 # Where a run keeps its model and its configuration, among its artifacts.
 MODEL_FOLDER = "model"
 CONFIG_FILE = "config.yaml"
+_FROM_ENVIRONMENT = re.compile(r"oc\.env:\s*(\w+)")
 # The choices that `mlflow run` takes as parameters of their own.
 PARAMETERS = ("task", "model", "trainer", "fold")
 
@@ -45,7 +49,7 @@ class Settings:
     experiment: str | None
 
     def yaml(self) -> str:
-        """The whole configuration with every reference filled in."""
+        """The whole configuration with every reference filled in, but for secrets."""
         return OmegaConf.to_yaml(self.resolved)
 
     def flat(self) -> dict[str, str]:
@@ -100,8 +104,19 @@ def compose(
     except OmegaConfBaseException as error:
         raise _config_error(error) from None
     config.task.check()
-    OmegaConf.resolve(resolved)
-    return Settings(config, resolved, experiment)
+    return Settings(config, _without_secrets(resolved), experiment)
+
+
+def _without_secrets(config: DictConfig) -> DictConfig:
+    """Fill in every reference, but what leads to a secret of the environment: that is recorded."""
+    as_written = dict(_flatten(OmegaConf.to_container(config)))
+    OmegaConf.resolve(config)
+    asked = _FROM_ENVIRONMENT.findall(str(as_written))
+    secrets = [os.environ.get(name, "") for name in asked if names_a_secret(name)]
+    for key, value in _flatten(OmegaConf.to_container(config)):
+        if any(secret and secret in str(value) for secret in secrets):
+            OmegaConf.update(config, key, as_written[key])
+    return config
 
 
 def read_saved(path: Path, task_config: Callable[[str], type]) -> RunConfig:

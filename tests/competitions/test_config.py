@@ -11,11 +11,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from competitions.config import CONFIG_DIR, choices, compose, overridden_choices
+from competitions.config import CONFIG_DIR, choices, compose, overridden_choices, read_saved
 from competitions.console import split_overrides
 from competitions.schema import DataConfig, ModelConfig, Precision, TrainerConfig
 from competitions.tasks import task_config
 from kaggleops.errors import UsageError
+from tests import secrets_of
+from tests.canaries import marks_in
 
 GROUPS = ("task", "model", "trainer", "data", "experiment")
 
@@ -43,6 +45,22 @@ def test_flat_keys_hold_the_whole_configuration_and_the_choices() -> None:
     written = yaml.safe_load(settings.yaml())
     assert written["trainer"]["epochs"] == 3
     assert "${" not in settings.yaml()
+
+
+def test_a_secret_of_the_environment_is_used_and_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", secrets_of.HUGGING_FACE_TOKEN)
+    monkeypatch.setenv("DATA", str(tmp_path))
+    named = ["data=folder", "data.dir=${oc.env:DATA}", "model.pretrained=${oc.env:HF_TOKEN}"]
+    settings = compose([*named, "+model.packages.x=${model.pretrained}"], task_config)
+    assert settings.config.model.pretrained == secrets_of.HUGGING_FACE_TOKEN
+    recorded = settings.flat()
+    assert recorded["data.dir"] == str(tmp_path)
+    assert recorded["model.pretrained"] == "${oc.env:HF_TOKEN}"
+    assert marks_in(settings.yaml() + str(recorded)) == set()
+    (tmp_path / "config.yaml").write_text(settings.yaml())
+    assert read_saved(tmp_path / "config.yaml", task_config).model == settings.config.model
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: path.name)
