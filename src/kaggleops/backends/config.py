@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kaggleops.errors import UsageError
+from kaggleops.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 _MLFLOWS = {value for name, value in vars(mlflow_projects).items() if name.startswith("PROJECT_")}
 
 
+_WITHOUT = "Name what can be had without one, or let the machine have it from its own secrets."
+
+
 def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) -> AnyConfig:
     """Return a configuration from its fields.
 
@@ -56,16 +60,20 @@ def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) ->
         source: where they come from, for errors.
 
     Raises:
-        UsageError: a field does not exist, or has a value that it cannot have.
+        UsageError: a field does not exist, has a value that it cannot have, or one with a secret.
     """
     doing = f"reading {source}"
     known = [field.name for field in fields(kind)]
     values = {key: value for key, value in given.items() if key not in _MLFLOWS}
-    for key in values:
+    for key, value in values.items():
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"Is {close[0]!r} meant?" if close else f"There are: {', '.join(known)}."
             raise UsageError(doing, f"there is no field {str(key)!r}", hint)
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if redacted(text) != text:
+                problem = f"{key}: {text} holds a secret, and would stand where others read it"
+                raise UsageError(doing, problem, _WITHOUT)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
         config = OmegaConf.to_object(merged)

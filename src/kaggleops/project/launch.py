@@ -41,6 +41,7 @@ from kaggleops.project.config_keys import check_config_keys
 from kaggleops.project.overrides import Overrides
 from kaggleops.project.presenting import present
 from kaggleops.resources.places import DATA_ROOT, data_root
+from kaggleops.secret_scan import in_file
 from kaggleops.tags import SUBMITTED_TO, UNCOMMITTED, of_commit, of_machine
 from kaggleops.tracking.session import session
 
@@ -246,6 +247,8 @@ def prepared(
         entry_point = project.get_entry_point(what.entry_point)
     except (ExecutionException, MlflowException) as error:
         raise UsageError(doing, str(error)) from error
+    if not what.allow_secrets:
+        _refuse_secrets(what.overrides, doing)
     declared = {name: parameter.default for name, parameter in entry_point.parameters.items()}
     earlier = before.data.params if before else what.like
     parameters = {name: earlier[name] for name in declared if name in earlier}
@@ -256,6 +259,17 @@ def prepared(
     if what.overrides.items:
         check_config_keys(folder, entry_point.command, {**declared, **parameters}, doing)
     return parameters, declared, project.name
+
+
+def _refuse_secrets(overrides: Overrides, doing: str) -> None:
+    for item in overrides.items:
+        if found := in_file("", item.encode(errors="replace")):
+            problem = (
+                f"{item.partition('=')[0]} holds a secret ({found[0].kind}), and what is set is "
+                "recorded in the run and stands on command lines"
+            )
+            hint = "Let the training read it from its environment; --allow-secrets sends it so."
+            raise UsageError(doing, problem, hint)
 
 
 def experiment_id_of(name: str) -> str:

@@ -89,8 +89,9 @@ def with_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[
     text = read_text(path) if path.exists() else _HEAD
     end = "\r\n" if "\r\n" in text else "\n"
     for name, fields in entries.items():
-        _refuse_secret(str(fields.get("source", "")), f"declaring {name} in {path}")
         said = {field: fields[field] for field in FIELDS if fields.get(field)}
+        for field, value in said.items():
+            _refuse_secret(field, str(value), f"declaring {name} in {path}")
         entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
         if text.strip():
             text += "" if text.endswith("\n") else end
@@ -99,10 +100,10 @@ def with_entries(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> tuple[
     return text, parse_manifest(text, path)
 
 
-def _refuse_secret(source: str, doing: str) -> None:
-    plain = VARIABLE.sub("", re.sub(r"://[^/?#@]*\$\{\w+\}@", "://", source))
+def _refuse_secret(field: str, value: str, doing: str) -> None:
+    plain = VARIABLE.sub("", re.sub(r"://[^/?#@]*\$\{\w+\}@", "://", value))
     if redacted(plain) != plain:
-        problem = f"the address {source} holds a secret, and the manifest is committed"
+        problem = f"{field}: {value} holds a secret, and the manifest is committed"
         hint = "Write ${NAME} in its place and set that variable, or use ~/.netrc or --token NAME."
         raise UsageError(doing, problem, hint)
 
