@@ -6,9 +6,14 @@ logs, notebooks, tags, and on the command lines of all processes meanwhile.
 """
 
 import gzip
+import io
 import os
 import threading
-from collections.abc import Iterable
+import zipfile
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -36,39 +41,78 @@ ENVIRONMENT = {
 """What somebody has in the environment of a shell."""
 
 
-def marks_in(content: str | bytes, more: Iterable[str] = ()) -> set[str]:
-    """Return the kinds of the secrets in a text, or in a file as it is or unpacked."""
-    data = content.encode(errors="replace") if isinstance(content, str) else content
+def marks_in(content: str | bytes) -> set[str]:
+    """Return the kinds of the secrets in a text or a file: as it is, unpacked, or in base64."""
+    data = _unpacked(content.encode(errors="replace") if isinstance(content, str) else content)
+    return {kind for kind, mark in MARKS.items() if any(each in data for each in _forms(mark))}
+
+
+@cache
+def _forms(mark: str) -> tuple[bytes, ...]:
+    """Return a mark, and what of it stands in the base64 of whatever has it in it."""
+    encoded = []
+    for before, begins in enumerate((0, 2, 3)):
+        whole = b64encode(bytes(before) + mark.encode())
+        encoded.append(whole[begins : (before + len(mark)) * 8 // 6])
+    return mark.encode(), *encoded
+
+
+def _unpacked(data: bytes) -> bytes:
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
-    marks = {**MARKS, **{value: value for value in more}}
-    return {kind for kind, mark in marks.items() if mark.encode() in data}
+        return gzip.decompress(data)
+    if data[:4] == b"PK\x03\x04":
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(data)) as packed:
+            return b"\n".join(map(packed.read, packed.namelist()))
+    return data
 
 
-def found_below(*folders: Path, more: Iterable[str] = ()) -> dict[str, set[str]]:
-    """Return the files below folders that hold secrets, with their kinds."""
-    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
-    found = {str(file): marks_in(file.read_bytes(), more) for file in files}
+def found_below(*folders: Path) -> dict[str, set[str]]:
+    """Return the files below folders that hold secrets, with their kinds.
+
+    What lives in the folders goes on meanwhile: a file that has just gone is none.
+    """
+    found = {}
+    for file in (file for folder in folders for file in _files_below(folder)):
+        with suppress(FileNotFoundError):
+            found[str(file)] = marks_in(str(file).encode(errors="replace") + b"\n")
+            found[str(file)] |= marks_in(file.read_bytes())
     return {name: kinds for name, kinds in found.items() if kinds}
 
 
-def found_in_bucket(
-    server: GcsServer, bucket: str, more: Iterable[str] = ()
-) -> dict[str, set[str]]:
+def _files_below(folder: Path) -> Iterator[Path]:
+    for above, _, names in os.walk(folder):
+        yield from (file for name in names if (file := Path(above, name)).is_file())
+
+
+def open_to_others(state: Path) -> set[str]:
+    """Return what others may read or enter of what is below a state folder.
+
+    MLflow's own file store writes the files of a working copy with the training's umask; the
+    folder of the working copy is closed.
+    """
+    found = set()
+    for path in sorted(state.rglob("*")):
+        inside = path.relative_to(state)
+        if path.is_symlink() or (inside.parts[0] == "outbox" and "mlruns" in inside.parts[3:]):
+            continue
+        if path.stat().st_mode & 0o077:
+            found.add(str(inside))
+    return found
+
+
+def found_in_bucket(server: GcsServer, bucket: str) -> dict[str, set[str]]:
     """Return the objects of a bucket that hold secrets, with their kinds."""
     objects = server.objects(bucket)
-    found = {key: marks_in(key.encode() + stored.data, more) for key, stored in objects.items()}
-    found |= {key: marks_in(stored.data, more) for key, stored in objects.items()}
+    found = {key: marks_in(key) | marks_in(stored.data) for key, stored in objects.items()}
     return {key: kinds for key, kinds in found.items() if kinds}
 
 
 class CommandLines(threading.Thread):
     """Looks at the command lines of all processes of this machine for as long as a block runs."""
 
-    def __init__(self, more: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__(daemon=True)
         self._over = threading.Event()
-        self._more = tuple(more)
         self.looks = 0
         self.found: dict[str, set[str]] = {}
         """Those with secrets in them, with their kinds."""
@@ -101,5 +145,5 @@ class CommandLines(threading.Thread):
             line = file.read_bytes()
         except OSError:
             return  # it has ended
-        if kinds := marks_in(line, self._more):
+        if kinds := marks_in(line):
             self.found[line.replace(b"\0", b" ").decode(errors="replace")] = kinds

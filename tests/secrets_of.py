@@ -10,7 +10,7 @@ SERVICE_ACCOUNT = json.dumps(
     {
         "type": "service_account",
         "project_id": "canary",
-        "private_key_id": HEX[::-1] + HEX[:8],
+        "private_key_id": HEX[1:] + HEX[:9],
         "private_key": f"{PRIVATE_KEY}\nCANARY{_RANDOM * 3}\n-----END " + "PRIVATE KEY-----\n",
         "client_email": "canary@canary.iam.gserviceaccount.com",
     },

@@ -1,6 +1,5 @@
 """The platforms of the conformance suite: how a test lets what was submitted there happen."""
 
-import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -36,6 +35,9 @@ class Place(ABC):
     """The files that the toy leaves on the platform."""
     machine = ""
     """What its machines are, for the tag `backend`."""
+    stores: tuple[str, ...] = ()
+    """Where its keys lie below the world's folder, while a run goes on: in what the platform keeps
+    them in, and in the private files that are made of it."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -45,11 +47,6 @@ class Place(ABC):
     @abstractmethod
     def fields(self) -> dict[str, Any]:
         """The fields of the backend's configuration."""
-
-    def keys(self) -> set[str]:
-        """Return the keys of the platform itself that its user has."""
-        names = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "RUNPOD_API_KEY")
-        return {value for name in names if (value := os.environ.get(name))}
 
     @abstractmethod
     def start(self, run: RemoteRun) -> None:
@@ -74,6 +71,10 @@ class OnKaggle(Place):
     """The loopback Kaggle, whose sessions wait until they are started."""
 
     name = "kaggle"
+    stores = (
+        "kaggle/machines/*/kaggle/input/datasets/ada/bucket-key/kaggleops-key.json",
+        "kaggle/machines/*/*/.local/state/kaggleops/credentials/kaggleops-key.json",
+    )
     machine = "kaggle"
     output = ("output/predictions.csv",)
 
@@ -95,6 +96,10 @@ class InDocker(Place):
     """A container engine on this machine, whose containers wait until they are started."""
 
     name = "docker"
+    stores = (
+        "docker/key.json",
+        "docker/*/kaggleops-key.json",
+    )
     machine = "kaggle-image"
     output = ("output/predictions.csv",)
 
@@ -129,6 +134,10 @@ class OnColab(Place):
     """An account on Colab, whose runtimes wait to be allocated until they are started."""
 
     name = "colab"
+    stores = (
+        "colab-account/key.json",
+        "colab-account/machines/*/content/kaggleops-key.json",
+    )
     machine = "colab"
 
     def __init__(self, world: World) -> None:
@@ -179,6 +188,10 @@ class ByHand(Place):
     """Somebody who takes the notebook to Colab."""
 
     name = "manual"
+    stores = (
+        "colab/*/colab-key.json",
+        "colab/*/*/.config/gcloud/application_default_credentials.json",
+    )
     machine = "colab"
     has_logs = False
 
@@ -222,6 +235,7 @@ class OnRunPod(Place):
     """The loopback RunPod, whose pods wait for a machine until they are started."""
 
     name = "runpod"
+    stores = ("runpod/machines/*/*/.kaggleops/credentials/kaggleops-key.json",)
     machine = "runpod"
 
     def __init__(self, world: World) -> None:

@@ -6,7 +6,7 @@ the one that submitted but the bucket, the repository and the platform.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -14,6 +14,7 @@ from kaggleops.backends.finding import submitted_run
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
+from tests import secrets_of
 from tests.canaries import CommandLines, found_below, found_in_bucket, marks_in
 
 from .places import PLACES, Place
@@ -97,6 +98,15 @@ def test_a_submitted_run_is_scheduled_and_says_all_there_is_to_know(place: Place
     again.cancel()
 
 
+def kept_elsewhere(place: Place) -> set[str]:
+    """Return the files of all machines that hold a secret, but for the platforms' own stores."""
+    kept = {
+        PurePath(name).relative_to(place.world.folder) for name in found_below(place.world.folder)
+    }
+    stores = {store for each in Place.__subclasses__() for store in each.stores}
+    return {str(each) for each in kept if not any(map(each.match, stores))}
+
+
 @executing
 def test_one_that_is_cancelled_while_it_waits_never_starts(place: Place, jobs: Jobs) -> None:
     run = found(jobs.cancelled_early)
@@ -116,10 +126,12 @@ def test_one_that_runs_is_followed_and_brought_home(
 ) -> None:
     run = found(jobs.good)
     place.start(run)
-    with CommandLines(place.keys()) as command_lines:
+    with CommandLines() as command_lines:
         jobs.gate.wait()
     assert command_lines.looks
     assert command_lines.found == {}
+    assert kept_elsewhere(place) == set()
+    assert all(any(place.world.folder.glob(each)) for each in place.stores)
     assert run.get_status() == "RUNNING"
     tags = place.world.run(jobs.good).data.tags
     assert (tags["backend"], tags["submitted_to"]) == (place.machine, place.name)
@@ -149,11 +161,12 @@ def test_one_that_runs_is_followed_and_brought_home(
     with pytest.raises(UsageError, match="it has finished"):
         resume(place.backend, TRACKING, jobs.good, place.backend.read_config(place.fields, "-"))
     # What was there to be read has not left its place.
-    world, keys = place.world, place.keys()
-    assert found_in_bucket(world.gcs, "our-bucket", keys) == {}
-    assert found_below(tmp_path, more=keys) == {}
-    said = str(world.run(jobs.good).to_dictionary()) + "\n".join(run.logs())
-    assert marks_in(said, keys) == set()
+    world = place.world
+    assert found_in_bucket(world.gcs, "our-bucket") == {}
+    assert found_below(tmp_path) == {}
+    logged = "\n".join(run.logs()) if place.has_logs else ""
+    assert marks_in(str(world.run(jobs.good).to_dictionary()) + logged) == set()
+    assert kept_elsewhere(place) == set()
 
 
 @executing
@@ -196,6 +209,10 @@ def test_two_submits_at_once_are_two_runs(place: Place) -> None:
         ({"nonsense": 1}, r"there is no field 'nonsense'"),
         ({"install_form": "."}, r"Is 'install_from' meant\?"),
         ({"install_from": []}, r"install_from: "),
+        (
+            {"install_from": "git+https://ada:a-token@host.test/x"},
+            r"install_from: git\+https://\*\*\*@",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_meant_is_one_clear_line(
@@ -219,14 +236,20 @@ def test_a_commit_that_nobody_can_fetch_travels_through_the_bucket(place: Place)
 
 @pytest.mark.parametrize(
     ("overrides", "entry_point", "problem"),
-    [(["beta=1", "x"], "fail", "does not take 'beta=1'"), ([], "nonsense", "nonsense")],
+    [
+        (["beta=1", "x"], "fail", "does not take 'beta=1'"),
+        ([], "nonsense", "nonsense"),
+        ([f"note={secrets_of.HUGGING_FACE_TOKEN}"], "main", r"note holds a secret \(Hugging Face"),
+        ([f"url={secrets_of.DATABASE}"], "main", r"url holds a secret \(password in an address"),
+    ],
 )
 def test_what_the_project_does_not_take_is_refused_before_anything_is_made(
     place: Place, overrides: list[str], entry_point: str, problem: str
 ) -> None:
     runs = len([key for key in place.world.gcs.objects("our-bucket") if "mlruns/" in key])
-    with pytest.raises(KaggleOpsError, match=problem):
+    with pytest.raises(KaggleOpsError, match=problem) as refused:
         place.submit(*overrides, entry_point=entry_point)
+    assert marks_in(str(refused.value)) == set()
     assert len([key for key in place.world.gcs.objects("our-bucket") if "mlruns/" in key]) == runs
 
 

@@ -12,6 +12,7 @@ from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
+from tests import secrets_of
 from tests.fakes.runpod.contract import document, violations
 from tests.fakes.runpod_server import RunPodServer
 
@@ -229,7 +230,7 @@ def test_a_machine_without_a_key(
     assert (done.code, "there is no API key" in done.error) == (2, True)
     # RunPod's own command has put one here.
     (tmp_path / ".runpod").mkdir()
-    (tmp_path / ".runpod/config.toml").write_text("apikey = 'rpa_ada'\n")
+    (tmp_path / ".runpod/config.toml").write_text(f"apikey = '{secrets_of.RUNPOD_KEY}'\n")
     assert here("quota", "-b", "runpod").code == 0
     monkeypatch.setenv("RUNPOD_API_KEY", "nonsense")
     assert "does not accept the API key" in here("quota", "-b", "runpod").error

@@ -13,6 +13,7 @@ parts. Left out because nobody here asks for it: interactive sessions, languages
 comments, votes, forks, collaborators and model uploads.
 """
 
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests import secrets_of
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.kaggle import client
 from tests.fakes.kaggle.behaviour import Behaviour
@@ -120,12 +122,10 @@ class KaggleServer:
 
     # Who uses it
 
-    def add_user(
-        self, name: str, key: str = "", *, gpu_hours: float = 30.0, tpu_hours: float = 20.0
-    ) -> None:
-        """Open an account. Its key is `key`, or one made up; its hours are a week's."""
-        token = f"KGAT_{name}_token"
-        self._store.users[name] = User(name, key or f"{name}-key", token, gpu_hours, tpu_hours)
+    def add_user(self, name: str, *, gpu_hours: float = 30.0, tpu_hours: float = 20.0) -> None:
+        """Open an account, with a key and a token of their real shapes; its hours are a week's."""
+        token = "KGAT_" + hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        self._store.users[name] = User(name, secrets_of.HEX, token, gpu_hours, tpu_hours)
 
     def use_gpu(self, user: str, hours: float) -> None:
         """Let so many of this week's hours be used."""

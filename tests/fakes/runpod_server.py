@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import secrets_of
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.runpod.catalogue import STOCK, described
 from tests.fakes.runpod.messages import ApiError, json_response, parsed, problem, shown, stream
 from tests.fakes.runpod.pod import Pod
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
 
-_KEY = "rpa_ada"
+_KEY = secrets_of.RUNPOD_KEY
 _OPS = {
     ("GET", "/v2/catalog/gpus"): "listGpuTypes",
     ("GET", "/v2/account/ssh-keys"): "getSshKeys",
@@ -236,7 +237,7 @@ class RunPodServer:
         given = request.headers.get("Authorization", "")
         if given == f"Bearer {_KEY}":
             return
-        if thing not in self.pods or given != f"Bearer rps_{thing}":
+        if thing not in self.pods or given != f"Bearer {_KEY}{thing}":
             raise ApiError(401, "missing bearer token")
         if request.op not in _OF_A_POD:
             raise ApiError(403, "access denied")
@@ -271,7 +272,7 @@ class RunPodServer:
         price = STOCK[gpu][0] * body["gpu"].get("count", 1) * self.dearer
         # Its processes are told by it, also from those of another test at the same time.
         pod_id = f"pod{secrets.token_hex(6)}"
-        own = {"RUNPOD_API_URL": self.url, "RUNPOD_API_KEY": f"rps_{pod_id}"}
+        own = {"RUNPOD_API_URL": self.url, "RUNPOD_API_KEY": f"{_KEY}{pod_id}"}
         pod = Pod(
             pod_id,
             body,

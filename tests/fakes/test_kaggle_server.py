@@ -18,6 +18,7 @@ import requests
 from packaging.version import Version
 from requests import HTTPError
 
+from tests import secrets_of
 from tests.fakes.kaggle_server import KaggleServer
 from tests.fakes.kaggle_uses import dataset_folder, kernel_folder
 
@@ -38,7 +39,7 @@ def ask(
     path: str,
     content: Any,
     *,
-    user: str = "ada:ada-key",
+    user: str = f"ada:{secrets_of.HEX}",
     method: str = "POST",
     **headers: str,
 ) -> tuple[int, dict[str, Any]]:
@@ -102,14 +103,14 @@ def test_who_may_ask_for_what(kaggle: KaggleServer) -> None:
     assert ask(kaggle, status, mine)[0] == 403  # nothing is there: it looks like another's
     assert push(kaggle)[1]["versionNumber"] == 1
     assert ask(kaggle, status, mine)[1]["status"] == "QUEUED"
-    assert ask(kaggle, status, mine, user="bob:bob-key")[0] == 403
+    assert ask(kaggle, status, mine, user=f"bob:{secrets_of.HEX}")[0] == 403
     assert push(kaggle, slug="bob/my-script")[1]["error"] == "Notebook not found"
     assert push(kaggle, isPrivate=False)[1]["versionNumber"] == 2
-    assert ask(kaggle, status, mine, user="bob:bob-key")[0] == 200
-    assert ask(kaggle, f"{KERNELS}/DeleteKernel", mine, user="bob:bob-key")[0] == 403
+    assert ask(kaggle, status, mine, user=f"bob:{secrets_of.HEX}")[0] == 200
+    assert ask(kaggle, f"{KERNELS}/DeleteKernel", mine, user=f"bob:{secrets_of.HEX}")[0] == 403
     session = {"kernelSessionId": kaggle.session("ada/my-script").id}
     cancel = f"{KERNELS}/CancelKernelSession"
-    assert ask(kaggle, cancel, session, user="bob:bob-key")[0] == 403
+    assert ask(kaggle, cancel, session, user=f"bob:{secrets_of.HEX}")[0] == 403
     assert ask(kaggle, cancel, session)[0] == 200
     assert kaggle.session("ada/my-script").wait() == "CANCEL_ACKNOWLEDGED"
     without = {name: value for name, value in GOOD.items() if name != "isPrivate"}
@@ -277,7 +278,7 @@ gate.read_text()
     assert [next(live)["data"] for _ in range(3)] == ["one\n", "two\n", "three\n"]
     assert api.kernels_logs("ada/my-script") == ""  # only an ended session's is kept
     address = f"{kaggle.url}/api/v1/kernels/logs/stream/ada/my-script"
-    with requests.get(address, auth=("ada", "ada-key"), stream=True) as bare:
+    with requests.get(address, auth=("ada", secrets_of.HEX), stream=True) as bare:
         (session.root / "gate").write_text("")
         assert bare.text.endswith('"data": "three\\n"}\n\ndata: END_OF_LOG\n\n')
     assert shown(live) == []

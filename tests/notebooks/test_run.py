@@ -27,7 +27,7 @@ from tests.fakes import platforms
 from .execution import NOTEBOOKS, Papermill, execute, joined, parametrised, pictures, until
 from .world import World, world
 
-CANARY = secrets_of.SERVICE_ACCOUNT
+CANARY = secrets_of.AUTHORIZED_USER  # a service account's goes through tests/backends
 COMMIT = "mlflow.source.git.commit"
 
 

@@ -89,6 +89,7 @@ def serving(
     """
     home.mkdir(parents=True, exist_ok=True)
     errors = home / f"errors-{time.monotonic_ns()}"
+    errors.touch(0o600)  # so that only what the server keeps can be open to others
     with errors.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "kaggleops", "serve", "--json", "--port", "0", *options],

@@ -10,6 +10,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
+from tests.canaries import MARKS, CommandLines, found_below, marks_in, open_to_others
 from tests.databases import postgresql
 from tests.server.serving import Serving, eventually, serving
 
@@ -32,21 +33,21 @@ def database(postgresql: str) -> Iterator[str]:
     with server.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE team")
     server.dispose()
-    return (
-        postgresql.replace("+psycopg2", "").replace("/postgres?", "/team?").replace("@", ":s3cret@")
-    )
+    own = postgresql.replace("+psycopg2", "").replace("/postgres?", "/team?")
+    return own.replace("@", f":{MARKS['password of a database']}@")
 
 
 def test_a_team(place: str, database: str, tmp_path: Path) -> None:
     home = tmp_path / "server"
     options = ("--bucket", place, "--workers", "2", "--auth", "--host", "0.0.0.0")
-    with serving(*options, home=home, end=signal.SIGKILL, KAGGLEOPS_INDEX=database) as server:
+    with (
+        CommandLines() as command_lines,
+        serving(*options, home=home, end=signal.SIGKILL, KAGGLEOPS_INDEX=database) as server,
+    ):
         eventually(lambda: len(server.children) == 2)
         [password] = home.glob("serve/*/admin-password")
         assert stat.S_IMODE(password.stat().st_mode) == 0o600
-        assert "s3cret" not in str(server.found)
-        for process in server.children:
-            assert "s3cret" not in " ".join(process.cmdline())
+        assert marks_in(str(server.found)) == set()
         _asks_who_it_is(server)
         server.session.auth = ("admin", password.read_text().strip())
         client = mlflow.MlflowClient(place)
@@ -59,6 +60,11 @@ def test_a_team(place: str, database: str, tmp_path: Path) -> None:
         eventually(lambda: all(len(server.runs(home_id)) == 2 for _ in range(8)))
         assert server.health()["trouble"] == ""
         assert password.read_text().strip() not in server.errors
+        assert open_to_others(home) == set()
+        assert {"users.db", "admin-password"} <= {path.name for path in home.rglob("*")}
+        assert found_below(home) == {}
+    assert command_lines.looks
+    assert command_lines.found == {}
 
 
 def _asks_who_it_is(server: Serving) -> None:

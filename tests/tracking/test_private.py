@@ -12,6 +12,7 @@ from kaggleops.resources.files import Placed
 from kaggleops.server.leading import Leadership
 from kaggleops.server.passwords import ask_for_passwords, make_users_database
 from kaggleops.server.settings import default_index, server_folder
+from tests.canaries import open_to_others
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 
@@ -32,22 +33,6 @@ def everybody_may() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
-
-
-def open_to_others(state: Path) -> set[str]:
-    """Return what others may read: in no folder that only its owner can enter, or a file of ours.
-
-    MLflow's own file store writes the files of a working copy with the training's umask; the
-    folder of the working copy is closed.
-    """
-    found = set()
-    for path in sorted(state.rglob("*")):
-        inside = path.relative_to(state)
-        if path.is_symlink() or (inside.parts[0] == "outbox" and len(inside.parts) > 3):
-            continue
-        if path.stat().st_mode & 0o077:
-            found.add(str(inside))
-    return found
 
 
 def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

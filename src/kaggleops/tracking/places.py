@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from kaggleops.platforms.folders import private_folder, state_folder
+from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 OWNER = "owner.lock"
 """Locked for as long as the process that a folder belongs to lives: an orphan's is free."""
@@ -48,7 +48,7 @@ def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
     folder.mkdir(mode=0o700)
     with ExitStack() as undo:
         undo.callback(remove, folder)
-        owner = undo.enter_context((folder / OWNER).open("w"))
+        owner = undo.enter_context(private_file(folder / OWNER).open("w"))
         fcntl.flock(owner, fcntl.LOCK_EX)
         yield folder, owner
         undo.pop_all()

@@ -14,6 +14,7 @@ from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder, write_folder
 from kaggleops.mlruns.merging import BESIDE, make_room, renamed
+from kaggleops.platforms.folders import private_file
 from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.metric_log import MetricLog
 
@@ -51,7 +52,7 @@ class WorkingFolder:
     def __init__(self, bucket_uri: str, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "mlruns"
-        (folder / _BUCKET).write_text(json.dumps({"uri": bucket_uri}))
+        private_file(folder / _BUCKET).write_text(json.dumps({"uri": bucket_uri}))
         (self.root / TRASH).mkdir(parents=True)
         self.lock = threading.RLock()
         self.metric_logs: dict[str, MetricLog] = {}
