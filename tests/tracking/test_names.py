@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.entities import (
+    Dataset,
+    DatasetInput,
     ExperimentTag,
+    InputTag,
     LoggedModelParameter,
     LoggedModelTag,
     Metric,
@@ -248,6 +251,40 @@ def test_a_file_and_a_folder_in_one_process(machines: Machines) -> None:
     assert {each for each in data.tags if "mlflow" not in each} == {"a/b", "b.self", "b/c"}
     for name in ("a", "b", "a/b"):
         assert len(machines().get_metric_history(run_id, name)) == 2
+
+
+HALF = "a\ud800"  # of a pair that stands for one character
+
+
+def test_half_a_character_in_a_dataset_or_model_leaves_nothing_that_no_machine_can_read(
+    machines: Machines,
+) -> None:
+    store = machines()
+    home = store.create_experiment("e")
+    run_id = store.create_run(home, "ada", 0, [], None).info.run_id
+    sound = {"name": "n", "digest": "d", "source_type": "local", "source": "s"}
+    wrong = [
+        *(DatasetInput(Dataset(**{**sound, field: HALF})) for field in (*sound, "schema")),
+        DatasetInput(Dataset(**sound, profile=HALF)),
+        DatasetInput(Dataset(**sound), [InputTag("mlflow.data.context", HALF)]),
+    ]
+    for dataset in wrong:
+        with pytest.raises(MlflowException, match="not Unicode"):
+            store.log_inputs(run_id, [dataset])
+    models = [
+        {"name": HALF},
+        {"model_type": HALF},
+        {"tags": [LoggedModelTag("a", HALF)]},
+        {"params": [LoggedModelParameter("a", HALF)]},
+    ]
+    for model in models:
+        with pytest.raises(MlflowException, match="not Unicode"):
+            store.create_logged_model(home, **model)
+    store._session.close()
+    assert store._session._open is None  # all was sent
+    there = machines()
+    assert there.get_run(run_id).inputs.dataset_inputs == []
+    assert there.search_logged_models([home]) == []
 
 
 def test_push_sends_what_lies_there_under_a_name_that_is_a_folder_by_now(

@@ -66,9 +66,26 @@ class LoggedModelStore(RunStore):
 
     # -- changing -----------------------------------------------------------------------------
 
-    def create_logged_model(self, *args: Any, **kwargs: Any) -> LoggedModel:
+    def create_logged_model(
+        self,
+        experiment_id: str = "0",
+        name: str | None = None,
+        source_run_id: str | None = None,
+        tags: list[LoggedModelTag] | None = None,
+        params: list[LoggedModelParameter] | None = None,
+        model_type: str | None = None,
+    ) -> LoggedModel:
+        # Before anything is written: half a model would be sent, and read by nobody.
+        for field, text in (("name", name), ("model_type", model_type)):
+            check_text(text, field)
+        for each in (*(tags or ()), *(params or ())):
+            _validate_tag_name(each.key)
+            check_name(each.key, "key")
+            check_text(each.value, "value")
         with self._changing():
-            created: LoggedModel = super().create_logged_model(*args, **kwargs)
+            created: LoggedModel = super().create_logged_model(
+                experiment_id, name, source_run_id, tags, params, model_type
+            )
             entity_id = EntityId(Kind.LOGGED_MODEL, created.experiment_id, created.model_id)
             self._working.changed(entity_id)
             needed = self._with_home(entity_id)

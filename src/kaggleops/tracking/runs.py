@@ -418,6 +418,10 @@ class RunStore(ExperimentStore):
         models: list[LoggedModelInput] | None = None,
     ) -> None:
         _validate_dataset_inputs(datasets or [])
+        for item in datasets or []:
+            tags = [("value", tag.value) for tag in item.tags or []]
+            for field, text in (*dict(item.dataset).items(), *tags):
+                check_text(text, field)
         entity_id = self._run(run_id)
         inputs = [
             EntityId(
