@@ -17,7 +17,7 @@ def page() -> str:
         "`kaggleops COMMAND --help` shows the same. This page is made from the commands themselves "
         "(`python infra/commands.py >docs/commands.md`).",
     ]
-    top = click.Context(main, info_name="kaggleops", max_content_width=_WIDTH)
+    top = click.Context(main, info_name="kaggleops", **main.context_settings)
     for title, commands in GROUPS.items():
         parts.append(f"## {title}")
         for command in commands:
