@@ -148,8 +148,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-# Each imports MLflow anew in several processes, as the spawned pool does.
-SLOW = ("a pool of a fork server", "joblib", "a data loader")
+# Each imports MLflow anew in several processes.
+SLOW = ("a pool, spawned", "a pool of a fork server", "joblib", "a data loader")
 
 
 @ON_GCS_ALONE
