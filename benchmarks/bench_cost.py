@@ -21,7 +21,7 @@ from kaggleops.cli.cost import (
     of_idle_server,
     of_run,
 )
-from kaggleops.tracking.schedule import WATCHED_LOOK
+from kaggleops.tracking.live import WATCHED_LOOK
 
 RUNS = (20, 200, 2000)
 SERVERS = ("all day", "while you look")

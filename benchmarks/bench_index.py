@@ -24,7 +24,7 @@ def main() -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     from kaggleops.bucket import ABSENT, open_bucket
-    from kaggleops.index import Index
+    from kaggleops.index.refresh import Index
     from kaggleops.mlruns import ChangeLog, Entity, EntityStore, experiment, run
     from kaggleops.mlruns.entity import dump_yaml
     from kaggleops.mlruns.export import export

@@ -28,7 +28,7 @@ METRICS = ("loss", "learning_rate", "grad_norm")
 
 def main() -> None:
     from kaggleops.cli.cost import FREE_A, FREE_B, READ, Operations, charges, of_idle_server, of_run
-    from kaggleops.tracking.schedule import IDLE_LOOK
+    from kaggleops.tracking.live import IDLE_LOOK
 
     rows, runs = [], {}
     with scratch() as folder, cloud_storage() as server:
@@ -79,8 +79,7 @@ def nine_hours(server: CloudStorage, folder: Path, logged: list[float]) -> Reque
     from mlflow.entities import Metric, RunStatus
 
     from kaggleops.tracking import session as sessions
-    from kaggleops.tracking.live import LiveRuns
-    from kaggleops.tracking.schedule import flush_interval
+    from kaggleops.tracking.live import LiveRuns, flush_interval
     from kaggleops.tracking.store import BucketTrackingStore
 
     sessions._sessions.clear()

@@ -79,7 +79,7 @@ def cold_start(made: Made) -> None:
 
 def one_change(made: Made) -> None:
     from kaggleops.bucket import open_bucket
-    from kaggleops.index import Index
+    from kaggleops.index.refresh import Index
     from kaggleops.mlruns import ChangeLog, Entity, EntityStore, run
 
     made.import_()

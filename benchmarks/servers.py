@@ -69,7 +69,7 @@ class Made:
 _IMPORT = """
 import sys
 from kaggleops.bucket import open_bucket
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 Index(sys.argv[2], EntityStore(open_bucket(sys.argv[1]))).refresh()
 """

@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns.ui import END, Origins
 from kaggleops.printable import as_code, as_html, as_markdown, log_line, printable
-from kaggleops.project.description import END, Origins
 from tests.hostile import HOSTILE, Page, unseen
 
 

@@ -15,8 +15,8 @@ from kaggleops.backends.colab.job import Job
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
-from kaggleops.project.overrides import Overrides
+from kaggleops.launch.launcher import Launch
+from kaggleops.launch.overrides import Overrides
 from tests import secrets_of
 from tests.fakes import platforms
 from tests.fakes.colab.account import FakeColab

@@ -6,7 +6,7 @@ from typing import Any
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
+from kaggleops.launch.launcher import Launch
 from tests.fakes.runpod_server import RunPodServer
 
 from .world import TRACKING, World

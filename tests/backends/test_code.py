@@ -11,8 +11,8 @@ from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.checkouts import can_fetch
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
-from kaggleops.project.overrides import Overrides
+from kaggleops.launch.launcher import Launch
+from kaggleops.launch.overrides import Overrides
 from tests.fakes.git_server import Repository
 from tests.notebooks.execution import NOTEBOOKS
 

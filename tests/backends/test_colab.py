@@ -20,7 +20,7 @@ from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.project.launch import experiment_id_of
+from kaggleops.launch.launcher import experiment_id_of
 from kaggleops.tracking.store import BucketTrackingStore
 from tests import secrets_of
 from tests.canaries import marks_in

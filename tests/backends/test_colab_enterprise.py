@@ -16,7 +16,7 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
+from kaggleops.launch.launcher import Launch
 from tests.fakes.colab.vertex import TEMPLATE, VertexServer
 
 from .world import BUCKET, TRACKING, World

@@ -12,7 +12,7 @@ from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.colab.job import Job
 from kaggleops.backends.jobs import JobState
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
+from kaggleops.launch.launcher import Launch
 from tests.conftest import unavailable
 from tests.fakes.colab.service import ColabService
 

@@ -15,7 +15,7 @@ from kaggleops.backends.resuming import resume
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
+from kaggleops.launch.launcher import Launch
 from tests import secrets_of
 from tests.canaries import marks_in
 from tests.command import Done

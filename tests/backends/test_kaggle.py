@@ -13,9 +13,9 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
+from kaggleops.launch.launcher import Launch
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns import unpack
-from kaggleops.project.launch import Launch
 
 from .world import BUCKET, TRACKING, World
 

@@ -21,15 +21,15 @@ from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.colab.cli import ColabCli, Session, Usage
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.finding import backend_named
-from kaggleops.backends.kaggle import log
+from kaggleops.backends.kaggle import outputs
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
+from kaggleops.launch.launcher import Launch
 from kaggleops.platforms.kaggle.answers import Word, read
 from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
 from kaggleops.platforms.keys import KaggleDataset
-from kaggleops.project.launch import Launch
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.colab.vertex import VertexServer
 from tests.fakes.odd_answers import all_odd, odd, whole
@@ -232,13 +232,13 @@ def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
 
         return opened
 
-    assert list(log.until_silent(entries(("ab", SilenceError)))) == ["a", "b"]
+    assert list(outputs.until_silent(entries(("ab", SilenceError)))) == ["a", "b"]
     # One that broke off is read on.
-    assert list(log.until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
+    assert list(outputs.until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
     with pytest.raises(NoAnswerError):
-        list(log.until_silent(entries(("", NoAnswerError))))
-    assert [each["data"] for each in log.parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
-    assert [each["data"] for each in log.parsed('{"a": 1}')] == ['{"a": 1}']
+        list(outputs.until_silent(entries(("", NoAnswerError))))
+    assert [each["data"] for each in outputs.parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
+    assert [each["data"] for each in outputs.parsed('{"a": 1}')] == ['{"a": 1}']
 
 
 # -- containers ----------------------------------------------------------------------------------

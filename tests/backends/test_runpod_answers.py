@@ -13,7 +13,7 @@ import pytest
 from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.runpod import answers
-from kaggleops.reports.doctor_platforms import examine_platforms
+from kaggleops.reports.doctor import examine_platforms
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.runpod.contract import document, sample
 from tests.fakes.runpod_server import RunPodServer

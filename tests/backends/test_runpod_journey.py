@@ -12,8 +12,8 @@ import pytest
 
 from kaggleops.backends.finding import backend_named, submitted_run
 from kaggleops.git.commits import find_commit
-from kaggleops.project.launch import Launch
-from kaggleops.project.overrides import Overrides
+from kaggleops.launch.launcher import Launch
+from kaggleops.launch.overrides import Overrides
 from tests.fakes.git_server import Repository
 from tests.fakes.runpod_server import RunPodServer
 

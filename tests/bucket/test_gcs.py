@@ -22,8 +22,7 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     open_bucket,
 )
-from kaggleops.bucket.gcs_client import connect
-from kaggleops.bucket.gcs_faults import Patience
+from kaggleops.bucket.gcs_client import Patience, connect
 from tests.bucket.gcs_uses import LARGE, USES
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.wire import HttpServer, Response

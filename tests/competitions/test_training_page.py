@@ -14,7 +14,7 @@ from competitions.config import compose
 from competitions.console import split_overrides
 from competitions.tasks import task_config
 from kaggleops.cli import main as kaggleops
-from kaggleops.project.overrides import Overrides
+from kaggleops.launch.overrides import Overrides
 from tests.competitions.launching import ROOT
 
 PAGE = (ROOT / "docs" / "training.md").read_text()

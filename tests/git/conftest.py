@@ -1,5 +1,5 @@
 """The repository of the projects' tests, here too."""
 
-from tests.project.conftest import toy
+from tests.launch.conftest import toy
 
 __all__ = ["toy"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kaggleops.cli.adopt import Parameter, Script, ignore, warnings_about
 from kaggleops.git.checkouts import bundle, can_fetch, clone, fetch, fetch_bundle
 from kaggleops.git.commits import find_commit, repository_around, resolve
 from kaggleops.git.history import (
@@ -20,8 +21,6 @@ from kaggleops.git.history import (
 )
 from kaggleops.git.patches import apply_patch, write_patch
 from kaggleops.git.project_files import require_code, used_code, write_project_files
-from kaggleops.project.adopting import ignore, warnings_about
-from kaggleops.project.scripts import Parameter, Script
 from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository, git_daemon
 

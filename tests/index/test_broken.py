@@ -11,7 +11,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.bucket import BucketError, open_bucket
 from kaggleops.errors import UsageError
-from kaggleops.index import DatabaseError, Index
+from kaggleops.index.database import DatabaseError
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.archive import pack
 from tests.fakes.gcs_server import GcsServer
@@ -83,7 +84,7 @@ _PREPARE = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # the smallest machine that serves
 from pathlib import Path
-from kaggleops.index.preparing import prepare, unpacked
+from kaggleops.index.preparation import prepare, unpacked
 from kaggleops.mlruns import Change
 from kaggleops.mlruns.layout import parse_key
 

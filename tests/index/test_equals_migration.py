@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from tests.index.corpus import fill, migrated, tables
 from tests.mlruns.corpus import allowed

@@ -14,8 +14,8 @@ from mlflow.store.db import utils as mlflow_db
 
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.errors import UsageError
-from kaggleops.index import Index
 from kaggleops.index.database import _OURS
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import Entity, EntityStore
 from tests.index.corpus import Row, tables
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN

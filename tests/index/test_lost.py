@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import RunStatus
 
 from kaggleops.bucket import ABSENT, open_bucket
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import Entity, EntityStore, experiment, run
 from kaggleops.mlruns.entity import Notes
 from tests.mlruns.entities import main_file

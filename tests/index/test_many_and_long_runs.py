@@ -11,7 +11,7 @@ from typing import Any
 from mlflow.entities import RunStatus
 
 from kaggleops.bucket import ABSENT
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.index.runs import RUN_STATUSES
 from kaggleops.mlruns import run
 from tests.index.worlds import HOME, POINTS, RUN, World, cloud, world

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from kaggleops.bucket import BucketError
-from kaggleops.index import Index
-from kaggleops.index.marks import LISTING_EVERY, ONE_LISTING
+from kaggleops.index.refresh import LISTING_EVERY, ONE_LISTING, Index
 from kaggleops.mlruns import ChangeLog, Entity, EntityId, EntityStore
-from kaggleops.mlruns.changes import LOG_KEY
+from kaggleops.mlruns.change_log import LOG_KEY
 from tests.fakes.gcs_server import GcsServer
 from tests.index.worlds import HOME, OTHER, RUN, World, cloud, world
 from tests.mlruns.entities import main_file

@@ -8,10 +8,10 @@ import pytest
 from mlflow.entities import ViewType
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from kaggleops.index import Index
 from kaggleops.index.database import open_database
+from kaggleops.index.refresh import Index
 from kaggleops.index.tables import TABLES
-from kaggleops.index.taking import take
+from kaggleops.index.write_through import take
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
 from tests.index.corpus import fill

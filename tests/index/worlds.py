@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
-from kaggleops.index import Index, Refreshed
+from kaggleops.index.refresh import Index, Refreshed
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from tests.fakes.gcs_server import GcsServer
 from tests.index.corpus import Row, tables

@@ -15,8 +15,7 @@ from typing import Any
 import hcl2
 import pytest
 
-from kaggleops.server.passwords import ask_for_passwords
-from kaggleops.server.settings import server_folder
+from kaggleops.server.settings import ask_for_passwords, server_folder
 from tests.conftest import unavailable
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from kaggleops.bucket import ABSENT, Bucket, Version
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Poll, run
-from kaggleops.mlruns.changes import LOG_KEY, Log
+from kaggleops.mlruns.change_log import LOG_KEY, Log
 from kaggleops.mlruns.entity import META, dump_yaml
 from tests.mlruns.entities import run_meta
 

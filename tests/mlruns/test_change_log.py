@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll, experiment
-from kaggleops.mlruns.changes import LOG_KEY, BrokenLogError, Log
+from kaggleops.mlruns.change_log import LOG_KEY, BrokenLogError, Log
 from kaggleops.mlruns.layout import parse_key
 from tests.bucket.processes import together
 from tests.buckets import ON_GCS

@@ -4,7 +4,7 @@ import pytest
 
 from kaggleops.bucket import ABSENT, Bucket, BucketUnavailableError, open_bucket
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll
-from kaggleops.mlruns.changes import seconds_open
+from kaggleops.mlruns.change_log import seconds_open
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.announcing import RUNS, versions, write
 

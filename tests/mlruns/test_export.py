@@ -11,9 +11,9 @@ from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import entities_in
-from kaggleops.mlruns.importing import import_into
+from kaggleops.mlruns.import_sources import opened
+from kaggleops.mlruns.importer import import_into
 from kaggleops.mlruns.layout import parse_key
-from kaggleops.mlruns.sources import opened
 from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops_here
 from tests.fakes.gcs_server import GcsServer

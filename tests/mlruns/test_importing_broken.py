@@ -11,8 +11,8 @@ from kaggleops.bucket import open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml
+from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.places import PlaceError
-from kaggleops.mlruns.sources import opened
 from kaggleops.tracking.registry import BucketRegistryStore
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (

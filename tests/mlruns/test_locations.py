@@ -12,8 +12,8 @@ from mlflow.store.tracking.file_store import FileStore
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
-from kaggleops.mlruns.importing import import_into
-from kaggleops.mlruns.sources import opened
+from kaggleops.mlruns.import_sources import opened
+from kaggleops.mlruns.importer import import_into
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.corpus import (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from kaggleops.mlruns import Entity, pack
-from kaggleops.mlruns.plain_tar import read_plain_tar
+from kaggleops.mlruns.archive import read_plain_tar
 from tests.mlruns.entities import entity, runs
 
 Entries = list[tuple[str, bytes | None]]

@@ -12,7 +12,7 @@ import pytest
 
 from kaggleops.bucket import ABSENT, Version, open_bucket
 from kaggleops.mlruns import ChangeLog, Changes, Entity, EntityId, EntityStore, Poll, run
-from kaggleops.mlruns.changes import LOG_KEY
+from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.mlruns.entity import META, dump_yaml
 from tests.mlruns.entities import run_meta
 

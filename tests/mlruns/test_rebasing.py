@@ -4,7 +4,7 @@ import pytest
 
 from kaggleops.mlruns import Entity, EntityId, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
-from kaggleops.mlruns.rebasing import artifact_location, rebase, refused
+from kaggleops.mlruns.locations import artifact_location, rebase, refused
 from tests.mlruns.entities import main_file
 
 ROOT = "gs://ours/prefix/artifacts"

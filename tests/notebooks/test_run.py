@@ -293,7 +293,7 @@ def test_both_notebooks_install_in_the_same_way() -> None:
 
 
 def test_a_full_disk_is_one_clear_line() -> None:
-    script = "from kaggleops.project.notebook import Notebook; Notebook('gs://our-bucket')"
+    script = "from kaggleops.notebook import Notebook; Notebook('gs://our-bucket')"
     # A file system that never has space, on any Linux.
     done = subprocess.run(
         [sys.executable, "-c", script], cwd="/proc", capture_output=True, text=True

@@ -14,14 +14,14 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import UsageError
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
-from kaggleops.reports.comparing import Comparison, compare
+from kaggleops.reports.comparison import Comparison, compare
 from kaggleops.reports.comparison_page import page as to_page
 from kaggleops.reports.comparison_text import to_markdown
 from kaggleops.reports.history import History
 from kaggleops.reports.out_of_fold import reader
-from kaggleops.reports.selecting import Selector
+from kaggleops.reports.selection import Selector
 from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab
 

@@ -4,9 +4,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from kaggleops.git.history import Between
-from kaggleops.reports.comparing import Comparison
+from kaggleops.reports.comparison import Comparison
 from kaggleops.reports.comparison_text import to_markdown
-from kaggleops.reports.selecting import Side
+from kaggleops.reports.selection import Side
 
 MOST = 65_536
 """Characters of a comment: "body is too long (maximum is 65536 characters)", says GitHub's API."""
@@ -30,7 +30,7 @@ def compared(*diffs: str, params: int = 0, files: int = 1) -> Comparison:
 
 
 def added(lines: int, text: str = "value = 1") -> str:
-    return "@@ -0,0 @@\n" + "\n".join(f"+{text}" for _ in range(lines))
+    return " -0,0 \n" + "\n".join(f"+{text}" for _ in range(lines))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from kaggleops.cli.cost import (
 from kaggleops.errors import UsageError
 from kaggleops.mlruns import Entity, EntityId, EntityStore, run
 from kaggleops.mlruns.entity import META, dump_yaml
-from kaggleops.tracking.schedule import IDLE_LOOK
+from kaggleops.tracking.live import IDLE_LOOK
 from tests.command import kaggleops_here
 from tests.mlruns.entities import run_meta
 

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from kaggleops.cli import main
-from kaggleops.reports.doctor import Finding, asked, examine
-from kaggleops.reports.doctor_platforms import examine_platforms
+from kaggleops.reports.doctor import Finding, asked, examine, examine_platforms
 from kaggleops.server.doctor import examine_server
 from tests.command import kaggleops
 from tests.fakes import iap_tunnel

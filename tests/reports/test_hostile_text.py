@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from mlflow.entities import Dataset, DatasetInput
 
 from kaggleops.printable import printable
-from kaggleops.reports.last_runs import last_runs, table
+from kaggleops.reports.charts import last_runs, table
 from tests.command import Done, kaggleops_here
 from tests.hostile import HOSTILE, Page, unseen
 from tests.reports.lab import EXPERIMENT, Lab

@@ -1,6 +1,6 @@
 """What is shown of a run's metrics."""
 
-from kaggleops.reports.last_runs import headline
+from kaggleops.reports.charts import headline
 
 
 def test_results_are_told_from_what_only_accompanies_them() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
-from tests.project.conftest import toy
+from tests.launch.conftest import toy
 
 __all__ = ["toy"]
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
-from kaggleops.reports.requirement import read_requirement
+from kaggleops.reports.selection import read_requirement
 from kaggleops.server.settings import default_index
 from tests.command import Done, kaggleops_here
 from tests.fakes.git_server import Repository

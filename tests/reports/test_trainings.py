@@ -3,9 +3,9 @@
 import pytest
 
 from kaggleops.errors import UsageError
-from kaggleops.reports.comparing import compare
+from kaggleops.reports.comparison import compare
 from kaggleops.reports.history import Run
-from kaggleops.reports.selecting import Side
+from kaggleops.reports.selection import Side
 
 
 def side(word: str, **scores: list[float]) -> Side:

@@ -112,7 +112,7 @@ def test_importing_mlflow_imports_little_of_us() -> None:
     )
     assert set(eval(done.stdout)) == {
         "kaggleops",
-        "kaggleops.replica",
+        "kaggleops.index",
         "kaggleops.tracking",
         "kaggleops.tracking.context",
     }

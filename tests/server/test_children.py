@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.server.children import Child, Ended, Events
+from kaggleops.server.processes import Child, Ended, Events
 from kaggleops.server.settings import Settings
 from tests import secrets_of
 from tests.canaries import marks_in

@@ -11,7 +11,7 @@ import mlflow
 import psutil
 import sqlalchemy as sa
 
-from kaggleops.server.passwords import make_users_database
+from kaggleops.server.settings import make_users_database
 from tests.server.serving import eventually, serving
 
 FILES = ("index.db", "index.db-wal", "users.db.new", "users.db")

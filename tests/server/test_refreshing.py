@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import open_bucket
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.leading import Leadership
-from kaggleops.server.notices import NoticeBoard
-from kaggleops.server.refreshing import Refresher
+from kaggleops.server.health import NoticeBoard
+from kaggleops.server.refresher import Leadership, Refresher
 from kaggleops.server.settings import Settings
 from tests.server.serving import eventually
 

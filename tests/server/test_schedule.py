@@ -1,7 +1,7 @@
 """When the server looks at the bucket."""
 
-from kaggleops.server.schedule import WATCHED_FOR_SECONDS, WATCHED_LOOK, Schedule
-from kaggleops.tracking.schedule import IDLE_LOOK
+from kaggleops.server.refresher import WATCHED_FOR_SECONDS, WATCHED_LOOK, Schedule
+from kaggleops.tracking.live import IDLE_LOOK
 
 
 class Clock:

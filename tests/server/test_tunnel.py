@@ -15,8 +15,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from kaggleops.cli.serve import serve_command
-from kaggleops.cli.ui import ui_command
+from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.tunnel import Machine, tunnel
 from tests.command import kaggleops

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.project import views
-from kaggleops.server.listening import listening_socket
+from kaggleops.mlruns import ui
+from kaggleops.server.processes import listening_socket
 from kaggleops.server.settings import default_index
 from tests.command import kaggleops
 from tests.server.serving import eventually
@@ -35,7 +35,7 @@ def test_it_serves_opens_the_last_experiment_and_ends_everything_it_started(
 ) -> None:
     uri = f"bucket+file://{tmp_path}/bucket/mlruns"
     client = mlflow.MlflowClient(uri)
-    home = client.create_experiment("tweets", tags={views.TAG: views.GROUPED_BY_COMMIT})
+    home = client.create_experiment("tweets", tags={ui.TAG: ui.GROUPED_BY_COMMIT})
     client.create_run(home)
     index = Path(default_index(bucket_uri(uri)).removeprefix("sqlite:///"))
     index.parent.mkdir(parents=True)
@@ -51,7 +51,7 @@ def test_it_serves_opens_the_last_experiment_and_ends_everything_it_started(
     assert process.stdout is not None
     assert "served from here" in process.stdout.readline()
     link = next(line for line in process.stdout if "http://" in line).strip()
-    page = views.link_parameters(by_commit=True)
+    page = ui.link_parameters(by_commit=True)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", link.partition("/#/")[0])
     assert link.endswith(f"/#/experiments/{home}/runs?{page}")
     assert eventually(lambda: opened.exists() and opened.read_text().strip()) == link

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.tracking import artifact_uploads
-from kaggleops.tracking.artifact_outbox import send_kept_artifacts
+from kaggleops.tracking.outbox import send_kept_artifacts
 from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from kaggleops.project.description import Origins
+from kaggleops.mlruns.ui import Origins
 from kaggleops.tags import NOTE
 
 SCRIPT = """

@@ -13,8 +13,7 @@ from kaggleops.bucket import Bucket
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, run
 from kaggleops.mlruns.entity import META, Notes, dump_yaml
 from kaggleops.mlruns.liveness import LOST, status_of
-from kaggleops.tracking import schedule
-from kaggleops.tracking.live import LiveRuns
+from kaggleops.tracking.live import LiveRuns, beat_interval, flush_interval, watch_interval
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_GCS
 from tests.command import kaggleops
@@ -58,26 +57,26 @@ def test_looking_is_no_beat_and_a_write_is_a_look() -> None:
     clock = Clock()
     live = LiveRuns(clock)
     live.begin(RUN)
-    clock.now += schedule.watch_interval(0)
+    clock.now += watch_interval(0)
     assert live.to_look_at() == [RUN]
     live.looked_at(RUN)
     assert live.to_look_at() == []
-    clock.now += schedule.beat_interval(0)
+    clock.now += beat_interval(0)
     assert live.to_beat() == [RUN]
     live.written(RUN)
     assert live.to_look_at() == []
 
 
 def test_every_interval_grows_with_the_run_and_stays_within_what_is_promised() -> None:
-    for interval in (schedule.flush_interval, schedule.watch_interval, schedule.beat_interval):
+    for interval in (flush_interval, watch_interval, beat_interval):
         values = [interval(age) for age in range(0, 36_000, 60)]
         assert values == sorted(values)
-    assert (schedule.flush_interval(0), schedule.flush_interval(9 * 3600)) == (10, 60)
+    assert (flush_interval(0), flush_interval(9 * 3600)) == (10, 60)
 
 
 def test_nothing_is_promised_that_a_rare_flush_cannot_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAGGLEOPS_FLUSH_SECONDS", "7200")
-    assert schedule.beat_interval(0) == 7200
+    assert beat_interval(0) == 7200
 
 
 @pytest.mark.parametrize("given", ["often", "0", "-1", "inf"])
@@ -119,7 +118,7 @@ def test_what_a_live_run_sends_says_when_it_will_be_heard_again(
     run_id = store.create_run(home, "ada", 1, [], "x").info.run_id
     stored = EntityStore(bucket).read(run(home, run_id))
     assert stored is not None
-    assert stored.entity.notes.promise == schedule.beat_interval(0)
+    assert stored.entity.notes.promise == beat_interval(0)
     first = stored.entity.notes.heartbeat
     assert first > 0
 
@@ -149,7 +148,7 @@ def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     training.until("waiting")
     (row,) = kaggleops("status", "--bucket", bucket.uri, "--json", cwd=tmp_path).json["runs"]
     assert (row["status"], row["name"], row["commit"]) == ("RUNNING", "a run", "3f2a91c0")
-    assert row["promised_seconds"] == schedule.beat_interval(0)
+    assert row["promised_seconds"] == beat_interval(0)
     training.signal(signal.SIGKILL)
     training.end()
 

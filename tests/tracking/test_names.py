@@ -27,7 +27,7 @@ from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 
 from kaggleops.bucket import open_bucket
-from kaggleops.index import Index
+from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.export import export
 from kaggleops.tracking import session as session_module

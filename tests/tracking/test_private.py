@@ -9,9 +9,13 @@ import pytest
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms.folders import write_private
 from kaggleops.resources.files import Placed
-from kaggleops.server.leading import Leadership
-from kaggleops.server.passwords import ask_for_passwords, make_users_database
-from kaggleops.server.settings import default_index, server_folder
+from kaggleops.server.refresher import Leadership
+from kaggleops.server.settings import (
+    ask_for_passwords,
+    default_index,
+    make_users_database,
+    server_folder,
+)
 from tests.canaries import open_to_others
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer

@@ -222,7 +222,7 @@ def test_artifacts_follow_a_copied_bucket(machines: Machines, bucket: Bucket) ->
     assert copy is not None
     moved = copy.data  # the same bytes, in a bucket of another name
     from kaggleops.mlruns import unpack
-    from kaggleops.mlruns.rebasing import rebase
+    from kaggleops.mlruns.locations import rebase
 
     entity = unpack(moved, run(found.info.experiment_id, run_id), "x")
     assert entity.meta["artifact_uri"].startswith(bucket.artifact_uri)

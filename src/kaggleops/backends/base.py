@@ -27,15 +27,15 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import write_project_files
-from kaggleops.platforms.machine import user_name
-from kaggleops.project.launch import (
+from kaggleops.launch.launcher import (
     Launch,
     experiment_id_of,
     prepared,
     tags_of,
     temporary_folder,
 )
-from kaggleops.project.presenting import present
+from kaggleops.launch.presentation import present
+from kaggleops.platforms.machine import user_name
 from kaggleops.tags import BACKEND, JOB_ENDED, SUBMITTED_TO
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore

@@ -10,8 +10,8 @@ import mlflow
 from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import fetch
 from kaggleops.git.commits import Commit, find_commit
-from kaggleops.project.launch import Launch, temporary_folder
-from kaggleops.project.overrides import OVERRIDES, Overrides
+from kaggleops.launch.launcher import Launch, temporary_folder
+from kaggleops.launch.overrides import OVERRIDES, Overrides
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from kaggleops.backends.jobs import JobState, is_ended
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.tags import JOB_ENDED
-from kaggleops.tracking.cancelling import cancel
+from kaggleops.tracking.store import cancel
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend

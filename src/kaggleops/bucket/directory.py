@@ -35,6 +35,7 @@ from typing import BinaryIO
 from kaggleops.bucket.base import (
     ABSENT,
     AT_MOST,
+    HIDDEN_FOLDER,
     AccessDeniedError,
     Bucket,
     BucketError,
@@ -46,9 +47,14 @@ from kaggleops.bucket.base import (
     ObjectTooLargeError,
     StoredObject,
     Version,
+    check_key,
+    check_prefix,
+    compile_glob,
+    crc32c,
+    is_key,
+    made,
+    opened,
 )
-from kaggleops.bucket.content import crc32c, made, opened
-from kaggleops.bucket.keys import HIDDEN_FOLDER, check_key, check_prefix, compile_glob, is_key
 from kaggleops.bucket.workroom import Workroom
 
 _seen: set[Path] = set()

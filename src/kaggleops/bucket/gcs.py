@@ -38,11 +38,22 @@ from kaggleops.bucket.base import (
     ObjectTooLargeError,
     StoredObject,
     Version,
+    check_key,
+    check_prefix,
+    compile_glob,
+    crc32c,
+    is_key,
+    made,
+    opened,
 )
-from kaggleops.bucket.content import crc32c, made, opened
-from kaggleops.bucket.gcs_client import connect, download
-from kaggleops.bucket.gcs_faults import InterruptedTransferError, Patience, explain, message_of
-from kaggleops.bucket.keys import check_key, check_prefix, compile_glob, is_key
+from kaggleops.bucket.gcs_client import (
+    InterruptedTransferError,
+    Patience,
+    connect,
+    download,
+    explain,
+    message_of,
+)
 
 _T = TypeVar("_T")
 

@@ -1,11 +1,255 @@
-"""The connections to Cloud Storage."""
+"""The connections to Cloud Storage.
 
+What can go wrong with Cloud Storage: what passes by itself, and what to tell the user.
+
+Google's client raises errors of five libraries (its own, api_core, auth, requests, urllib3). Only
+this file knows them.
+
+What answers is Cloud Storage, or the request has failed in passing.
+
+A proxy or a hotel's network answers in its place: its login page with status 200, a redirect to
+that, an error page. Google's client takes the page for an object's content, and half of a JSON for
+a mistake of the program.
+"""
+
+import functools
+import http.client
+import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
+
+import requests
+import urllib3
+from google.api_core import exceptions as answers
+from google.api_core.retry import exponential_sleep_generator, retry_target
+from google.auth import exceptions as auth
+from requests.adapters import HTTPAdapter
+
+from kaggleops.bucket.base import AccessDeniedError, BucketError, BucketUnavailableError
+from kaggleops.errors import KaggleOpsError
+
+_T = TypeVar("_T")
+
+_BROKEN_CONNECTION = (
+    ConnectionError,
+    http.client.HTTPException,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,
+    auth.TransportError,
+)
+
+_NOT_JSON = (json.JSONDecodeError, requests.exceptions.JSONDecodeError)
+
+_LOGIN = (
+    "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the "
+    "file of a service account's key."
+)
+
+
+class InterruptedTransferError(Exception):
+    """An upload or a download broke off in a way that only trying it again can mend."""
+
+
+class Patience:
+    """Repeats a call until it succeeds, fails for good, or `seconds` have gone by.
+
+    It can be given to Google's client wherever that takes a `Retry`. Unlike one, it waits as long
+    as the service asks for in `Retry-After`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __call__(self, call: Callable[[], _T], **_: Any) -> Callable[[], _T]:
+        """Return `call`, made patient."""
+        return functools.partial(self._call, call)
+
+    def _call(self, call: Callable[[], _T]) -> _T:
+        pauses = _Pauses(self.seconds)
+        try:
+            return retry_target(
+                call, is_passing, pauses, timeout=self.seconds, on_error=pauses.heed
+            )
+        except answers.RetryError as error:
+            raise _OutOfPatienceError(error.cause, self.seconds) from error
+
+
+class _OutOfPatienceError(Exception):
+    """The last of the passing faults that outlasted the patience."""
+
+    def __init__(self, cause: Exception, seconds: float) -> None:
+        super().__init__(cause, seconds)
+        self.cause = cause
+        self.seconds = seconds
+
+
+class _Pauses:
+    """Exponential pauses with jitter, and no shorter than the service asks for."""
+
+    def __init__(self, patience: float) -> None:
+        # From a second as Google advises, unless there is little time for it.
+        self._usual: Iterator[float] = exponential_sleep_generator(min(1.0, patience / 100), 30.0)
+        self._asked_for = 0.0
+
+    def heed(self, error: Exception) -> None:
+        headers = getattr(getattr(error, "response", None), "headers", None) or {}
+        asked_for = headers.get("Retry-After", "")
+        self._asked_for = float(asked_for) if asked_for.isdecimal() else 0.0
+
+    def __iter__(self) -> Iterator[float]:
+        return self
+
+    def __next__(self) -> float:
+        return max(next(self._usual), self._asked_for)
+
+
+def is_passing(error: Exception) -> bool:
+    """Tell whether the same request may succeed a little later."""
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+    if isinstance(error, answers.GoogleAPICallError):
+        status = int(error.code or 0)
+        damaged = status == 400 and "match calculated" in message_of(error)
+        return damaged or status in {408, 429} or status >= 500
+    if isinstance(error, InvalidResponse):
+        status = error.response.status_code
+        return status in {408, 429} or status >= 500
+    if isinstance(error, auth.GoogleAuthError):
+        return isinstance(error, auth.TransportError) or error.retryable
+    # Not JSON: something between us and Cloud Storage has answered in its place.
+    passing = (DataCorruption, InterruptedTransferError, *_NOT_JSON, *_BROKEN_CONNECTION)
+    return isinstance(error, passing)
+
+
+def message_of(error: Exception) -> str:
+    """Return the service's own words, without the client's (which quote URLs and status codes)."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return str(getattr(error, "message", error))
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        text = response.text.strip()
+        return text if text and len(text) < 300 and "<" not in text else str(response.reason)
+
+
+def explain(error: Exception, doing: str, bucket: str) -> Exception:
+    """Return the error to raise for what the client raised: `error` itself if it is our mistake.
+
+    Args:
+        error: what the client raised.
+        doing: what was being done, as for `KaggleOpsError`.
+        bucket: the bucket's name.
+    """
+    match error:
+        case KaggleOpsError():
+            return error
+        case _OutOfPatienceError():
+            problem = f"{_describe(error.cause)}, and so for {error.seconds:g} s"
+            hint = "Try again later; if it stays, check this machine's network."
+            return BucketUnavailableError(doing, problem, hint)
+        case auth.DefaultCredentialsError() if not isinstance(error, auth.InvalidOperation):
+            return AccessDeniedError(doing, "no Google credentials were found", _LOGIN)
+        case auth.GoogleAuthError():
+            problem = f"the Google credentials were refused ({error.args[0] if error.args else ''})"
+            return AccessDeniedError(doing, problem, f"They may have expired. {_LOGIN}")
+        case answers.Unauthorized():
+            problem = f"the Google credentials were refused ({message_of(error)})"
+            return AccessDeniedError(doing, problem, f"They may have expired. {_LOGIN}")
+        case answers.Forbidden():
+            role = "Storage Object User (roles/storage.objectUser)"
+            hint = f"Ask the owner of gs://{bucket} for the role {role} on it."
+            return AccessDeniedError(doing, message_of(error), hint)
+        case answers.GoogleAPICallError():
+            return BucketError(doing, _describe(error))
+        case _ if is_passing(error):
+            return BucketUnavailableError(doing, _describe(error), "Try again later.")
+        case _:
+            return error
+
+
+def _describe(error: Exception) -> str:
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+    match error:
+        case answers.GoogleAPICallError():
+            return f"Cloud Storage answers {int(error.code or 0)}: {message_of(error)}"
+        case InvalidResponse():
+            return f"Cloud Storage answers {error.response.status_code}: {message_of(error)}"
+        case DataCorruption():
+            return "the content arrives damaged"
+        case requests.Timeout():
+            return "Cloud Storage does not answer in time"
+        case ForeignAnswerError():
+            return f"what answers is not Cloud Storage ({error}: a proxy's page?)"
+        case json.JSONDecodeError() | requests.exceptions.JSONDecodeError():
+            return "what answers is not Cloud Storage"
+        case InterruptedTransferError():
+            return f"the transfer breaks off: {error}"
+        case _:
+            return f"the connection to Cloud Storage fails ({type(error).__name__})"
+
+
+class ForeignAnswerError(requests.ConnectionError):
+    """Something between us and Cloud Storage has answered in its place."""
+
+
+class GoogleAdapter(HTTPAdapter):
+    """Sends requests for tokens, and raises `ForeignAnswerError` for foreign answers."""
+
+    def send(
+        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+    ) -> requests.Response:
+        """Send the request; the content of a download is not read here."""
+        answer = super().send(request, *args, **kwargs)
+        if self.is_foreign(request, answer):
+            kind = answer.headers.get("Content-Type", "no type")
+            answer.close()
+            said = f"a {answer.status_code} of the type {kind}"
+            raise ForeignAnswerError(said, request=request, response=answer)
+        return answer
+
+    def is_foreign(self, request: requests.PreparedRequest, answer: requests.Response) -> bool:
+        """Tell whether that is no answer of Google's: it redirects nobody and shows no page."""
+        return 300 <= answer.status_code < 400 or _is_page(answer)
+
+
+class CloudStorageAdapter(GoogleAdapter):
+    """The same for the requests of Cloud Storage's JSON API."""
+
+    def is_foreign(self, request: requests.PreparedRequest, answer: requests.Response) -> bool:
+        """Tell whether that is no answer of Cloud Storage's."""
+        return _is_not_cloud_storage(request, answer)
+
+
+def _is_page(answer: requests.Response) -> bool:
+    return answer.content.lstrip().startswith(b"<")
+
+
+def _is_not_cloud_storage(request: requests.PreparedRequest, answer: requests.Response) -> bool:
+    status = answer.status_code
+    if status == 308:  # of an upload that goes on
+        return "Location" in answer.headers
+    if 300 <= status < 400:
+        return status != 304
+    if status >= 400:  # in JSON, or one plain line
+        return _is_page(answer)
+    if "alt=media" in str(request.url):
+        return "X-Goog-Generation" not in answer.headers
+    if "Location" in answer.headers:  # an upload has begun
+        return False
+    content = answer.content.strip()
+    if request.method == "DELETE" and not content:
+        return False
+    return not (content.startswith(b"{") and b'"storage#' in content and content.endswith(b"}"))
+
 
 _PIECE = 1 << 20
 
@@ -23,8 +267,6 @@ def connect() -> Any:
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     # Half a second, which whoever only opens a bucket need not wait for.
     from google.cloud import storage
-
-    from kaggleops.bucket.gcs_answers import CloudStorageAdapter, GoogleAdapter
 
     # Without a project, which only creating buckets needs: a Colab login has none, and the client
     # would refuse it.
@@ -71,8 +313,6 @@ def download(
             nothing else than that generation.
     """
     from google.api_core.exceptions import from_http_response
-
-    from kaggleops.bucket.gcs_answers import ForeignAnswerError
 
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
     if span is not None:

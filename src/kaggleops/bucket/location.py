@@ -11,8 +11,7 @@ import re
 import urllib.parse
 from pathlib import Path, PurePosixPath
 
-from kaggleops.bucket.base import Bucket
-from kaggleops.bucket.keys import MAX_PREFIX_BYTES, is_key
+from kaggleops.bucket.base import MAX_PREFIX_BYTES, Bucket, is_key
 from kaggleops.errors import UsageError
 
 _MLRUNS = "mlruns"

@@ -14,32 +14,28 @@ import click
 from rich.logging import RichHandler
 
 from kaggleops import __version__
-from kaggleops.cli.bundle import bundle_command
-from kaggleops.cli.cancel import cancel_command
-from kaggleops.cli.cleanup import cleanup_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
-from kaggleops.cli.credentials import credentials_command
 from kaggleops.cli.data import data_command
-from kaggleops.cli.doctor import doctor_command
-from kaggleops.cli.download import download_command
-from kaggleops.cli.export import export_command
 from kaggleops.cli.forget import forget_command
-from kaggleops.cli.import_ import import_command
 from kaggleops.cli.init import init_command
+from kaggleops.cli.jobs import (
+    cancel_command,
+    cleanup_command,
+    download_command,
+    logs_command,
+    reap_command,
+    resume_command,
+)
 from kaggleops.cli.leaderboard import leaderboard_command
-from kaggleops.cli.logs import logs_command
 from kaggleops.cli.output import err, print_error
-from kaggleops.cli.push import push_command
-from kaggleops.cli.quota import quota_command
-from kaggleops.cli.reap import reap_command
+from kaggleops.cli.platforms import credentials_command, doctor_command, quota_command
 from kaggleops.cli.reproduce import reproduce_command
-from kaggleops.cli.resume import resume_command
 from kaggleops.cli.run import run_command
-from kaggleops.cli.serve import serve_command
+from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.cli.status import status_command
-from kaggleops.cli.submit import submit_command
-from kaggleops.cli.ui import ui_command
+from kaggleops.cli.submission import submit_command
+from kaggleops.cli.transfer import bundle_command, export_command, import_command, push_command
 from kaggleops.errors import UsageError, explained
 from kaggleops.platforms.folders import provide_home
 from kaggleops.redaction import redacted

@@ -18,7 +18,7 @@ from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.printable import printable
 
 if TYPE_CHECKING:
-    from kaggleops.reports.comparing import Comparison
+    from kaggleops.reports.comparison import Comparison
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
@@ -109,8 +109,7 @@ def _log_page(found: "Comparison", written: str, place: str) -> None:
     from mlflow import MlflowClient
 
     from kaggleops.bucket.location import tracking_uri
-    from kaggleops.project.description import with_link
-    from kaggleops.project.views import artifact_page
+    from kaggleops.mlruns.ui import artifact_page, with_link
     from kaggleops.tags import NOTE
 
     newest = max(found.sides[-1].runs, key=lambda run: run.started_ms)

@@ -14,7 +14,7 @@ from kaggleops.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kaggleops.reports.comparing import Comparison
+    from kaggleops.reports.comparison import Comparison
     from kaggleops.reports.history import History
 
 
@@ -121,10 +121,10 @@ def compared(
         with_page: make the page, too.
     """
     from kaggleops.git.commits import repository_around
-    from kaggleops.reports.comparing import compare as lined_up
+    from kaggleops.reports.comparison import compare as lined_up
     from kaggleops.reports.comparison_page import page
     from kaggleops.reports.out_of_fold import reader
-    from kaggleops.reports.selecting import Selector
+    from kaggleops.reports.selection import Selector
 
     if lower_is_better is not None and not metrics:
         option = "--lower-is-better" if lower_is_better else "--higher-is-better"

@@ -1,7 +1,7 @@
 """`kaggleops cost`: what a bucket costs a month, estimated from what is in it.
 
 How many operations a run asks for is a model: it steps through the schedule that a live run follows
-(tracking/schedule.py). benchmarks/bench_operations.py shows it beside the true count.
+(tracking/live.py). benchmarks/bench_operations.py shows it beside the true count.
 """
 
 import math
@@ -19,7 +19,7 @@ from rich.table import Table
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_whole
 from kaggleops.errors import UsageError
-from kaggleops.tracking.schedule import IDLE_LOOK, beat_interval, flush_interval
+from kaggleops.tracking.live import IDLE_LOOK, beat_interval, flush_interval
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import Entity, EntityId, EntityStore
@@ -126,7 +126,7 @@ def of_run(seconds: float, logged: Iterable[float]) -> Operations:
         logged: when something is logged, in seconds since its start.
     """
     from kaggleops.mlruns import Kind
-    from kaggleops.mlruns.changes import seconds_open
+    from kaggleops.mlruns.change_log import seconds_open
 
     # Announced, created, its final status, closed; its experiment looked at.
     writes, looks = 4, 2

@@ -13,7 +13,7 @@ from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
-    from kaggleops.mlruns.forgetting import Belongings
+    from kaggleops.mlruns.deletion import Belongings
 
 _SHOWN = 20  # runs
 
@@ -38,7 +38,7 @@ def forget_command(
       kaggleops forget --user ada
     """
     from kaggleops.mlruns import ChangeLog, EntityStore
-    from kaggleops.mlruns.forgetting import belongings, forget, runs_named, runs_of
+    from kaggleops.mlruns.deletion import belongings, forget, runs_named, runs_of
 
     if bool(runs) == bool(user):
         raise UsageError("deleting runs", "name either runs or a user", "Add RUN... or --user.")
@@ -95,7 +95,7 @@ def _left(store: "EntityStore", found: "Belongings") -> list[str]:
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     """Return the commands that delete what versioning keeps of them."""
     from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
-    from kaggleops.mlruns.rebasing import artifact_path
+    from kaggleops.mlruns.locations import artifact_path
 
     uri = store.bucket.uri
     if not uri.startswith("gs://"):

@@ -106,7 +106,7 @@ def _touched_at(marker: Path) -> float:
 
 
 def _served_at(engine: "sa.Engine") -> float:
-    """Return when a server last refreshed the index (server/notices.py); 0 for never."""
+    """Return when a server last refreshed the index (server/health.py); 0 for never."""
     import sqlalchemy as sa
 
     with suppress(sa.exc.SQLAlchemyError, ValueError), engine.connect() as connection:
@@ -116,7 +116,7 @@ def _served_at(engine: "sa.Engine") -> float:
 
 
 def _refresh(url: str, place: str, *, full: bool) -> None:
-    from kaggleops.index import Index
+    from kaggleops.index.refresh import Index
     from kaggleops.mlruns import EntityStore
 
     # In a notebook rich would ask for ipywidgets.

@@ -11,9 +11,9 @@ import click
 from rich.text import Text
 
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.cli.credentials import PLATFORMS, create_command
 from kaggleops.cli.options import bucket_at, json_option, repository_option
 from kaggleops.cli.output import err, out, print_json, stdout_for_the_result
+from kaggleops.cli.platforms import PLATFORMS, create_command
 from kaggleops.cli.run import run_command
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import (
@@ -25,7 +25,7 @@ from kaggleops.platforms.settings import (
 
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
-    from kaggleops.platforms.commands import Step
+    from kaggleops.platforms.cloud import Step
 
 _SMOKE = "config/experiment/smoke.yaml"
 """Where a repository has an experiment that only shows that all works, as this project's has."""
@@ -157,7 +157,7 @@ def _make(place: str, how: _Cloud) -> dict[str, str]:
 
 
 def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
-    from kaggleops.platforms.commands import is_done, output_of
+    from kaggleops.platforms.cloud import is_done, output_of
 
     left = []
     for step in steps:
@@ -181,8 +181,7 @@ class _Adopting:
     """What a repository lacks for being a project, found out first and written later."""
 
     def __init__(self, commit: "Commit", place: str, script: str | None) -> None:
-        from kaggleops.project.adopting import warnings_about
-        from kaggleops.project.scripts import find_script
+        from kaggleops.cli.adopt import find_script, warnings_about
 
         self._commit = commit
         self._place = place
@@ -195,8 +194,8 @@ class _Adopting:
     def write(self) -> list[str]:
         """Write what is missing, and return the files that are new or changed."""
         from kaggleops.bucket import open_bucket
+        from kaggleops.cli.adopt import adopt, ignore
         from kaggleops.mlruns.places import local_path
-        from kaggleops.project.adopting import adopt, ignore
 
         root, written = self._commit.repository, []
         if self._script is not None:

@@ -76,7 +76,7 @@ def leaderboard_command(
     from kaggleops.git.commits import repository_around
     from kaggleops.git.history import nearest_before, subjects
     from kaggleops.reports.leaderboard import leaderboard, main_metric
-    from kaggleops.reports.selecting import Selector
+    from kaggleops.reports.selection import Selector
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())

@@ -19,15 +19,15 @@ from kaggleops.cli.options import (
     json_option,
 )
 from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
-from kaggleops.cli.submitting import backend_config_option, backend_option, submit
+from kaggleops.cli.submission import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import printable
 from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
 
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
-    from kaggleops.project.launch import Launch
-    from kaggleops.reports.agreeing import Agreement
+    from kaggleops.launch.launcher import Launch
+    from kaggleops.reports.agreement import Agreement
     from kaggleops.reports.history import History, Run
 
 
@@ -88,7 +88,7 @@ def reproduce_command(
             out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN")
         return
     _require_ended(first)
-    from kaggleops.project.launch import launch
+    from kaggleops.launch.launcher import launch
 
     with stdout_for_the_result() if as_json else nullcontext():
         made = launch(commit, what)
@@ -104,7 +104,7 @@ def _run(
 ) -> "Run":
     require_index()
     from kaggleops.git.commits import repository_around
-    from kaggleops.reports.selecting import Selector
+    from kaggleops.reports.selection import Selector
 
     repository = repository_around(Path.cwd())
 
@@ -124,8 +124,8 @@ def _require_ended(*runs: "Run") -> None:
 
 def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
     from kaggleops.git.commits import find_commit
-    from kaggleops.project.launch import Launch
-    from kaggleops.project.overrides import Overrides
+    from kaggleops.launch.launcher import Launch
+    from kaggleops.launch.overrides import Overrides
 
     doing = f"making run {run.id} again"
     if not run.sha:
@@ -145,7 +145,7 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
 
 
 def _show(run: "Run", place: str, as_json: bool) -> None:
-    from kaggleops.reports.agreeing import environment
+    from kaggleops.reports.agreement import environment
 
     command = f"kaggleops reproduce {run.id} --run --bucket {shlex.quote(place)}"
     if as_json:
@@ -175,7 +175,7 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
 
 
 def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> None:
-    from kaggleops.reports.agreeing import agreement
+    from kaggleops.reports.agreement import agreement
 
     found = agreement(first, second, tolerance)
     if as_json:

@@ -26,7 +26,7 @@ from kaggleops.cli.output import (
     print_rows,
     stdout_for_the_result,
 )
-from kaggleops.cli.submitting import (
+from kaggleops.cli.submission import (
     backend_config_option,
     backend_option,
     money,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from kaggleops.git.commits import Commit
-    from kaggleops.project.launch import Launch
-    from kaggleops.reports.requirement import Requirement
+    from kaggleops.launch.launcher import Launch
+    from kaggleops.reports.selection import Requirement
 
 _GOOD, _BAD, _UNKNOWN, _STOP = 0, 1, 125, 128
 """What `git bisect run` takes a command's exit code for: from 128 on it stops."""
@@ -121,8 +121,8 @@ def run_command(
       git bisect run kaggleops run --require 'jaccard>=0.71'
     """
     from kaggleops.git.commits import find_commit
-    from kaggleops.project.overrides import Overrides
-    from kaggleops.reports.requirement import read_requirement
+    from kaggleops.launch.overrides import Overrides
+    from kaggleops.reports.selection import read_requirement
 
     required = read_requirement(require) if require else None
     if required and backend:
@@ -135,7 +135,7 @@ def run_command(
     _check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
     print_named("Bucket", place)
     # Not before: importing MLflow takes seconds, and people wait for what is wrong.
-    from kaggleops.project.launch import Launch, launch
+    from kaggleops.launch.launcher import Launch, launch
 
     what = Launch(
         tracking_uri=tracking_uri(place),
@@ -170,7 +170,7 @@ def _judge(
 ) -> int:
     """Return the exit code that says how a commit's run meets a requirement."""
     from kaggleops.git.project_files import write_project_files
-    from kaggleops.project.launch import RunFailedError, launch, prepared, temporary_folder
+    from kaggleops.launch.launcher import RunFailedError, launch, prepared, temporary_folder
 
     try:
         with temporary_folder() as folder:
@@ -208,7 +208,7 @@ def _finished(
     from mlflow import MlflowClient
 
     from kaggleops.cli.indexed import history_of
-    from kaggleops.reports.requirement import finished_run
+    from kaggleops.reports.selection import finished_run
 
     with history_of(place, None, anew=True) as history:
         found = finished_run(history, commit.sha, what.entry_point, params, metric)
@@ -221,7 +221,7 @@ def _finished(
 def _show(
     run: "Run", commit: "Commit", place: str, as_json: bool, more: dict[str, Any] | None = None
 ) -> None:
-    from kaggleops.reports.last_runs import headline
+    from kaggleops.reports.charts import headline
 
     show = f"kaggleops ui --bucket {place}"
     if as_json:

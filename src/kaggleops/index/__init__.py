@@ -1,22 +1,36 @@
-"""The packed entities of a bucket in MLflow's SQL schema, kept up to date."""
+"""MLflow's stores over the index of a bucket: `kaggleops+sqlite:////folder/index.db`.
 
-from typing import TYPE_CHECKING, Any
+They read from the index, and what is written goes to the bucket first and then to the index. The
+bucket's address stands in the index itself. MLflow loads these functions, its plugins, whenever it
+is imported, so everything behind them is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kaggleops.index.database import DatabaseError
-    from kaggleops.index.refreshing import Index, Refreshed
-
-__all__ = ["DatabaseError", "Index", "Refreshed"]
+    from kaggleops.index.registry import ReplicaRegistryStore
+    from kaggleops.index.stores import ReplicaTrackingStore
 
 
-def __getattr__(name: str) -> Any:
-    # Only when it is asked for: a part of this package runs without MLflow (worker.py).
-    if name == "DatabaseError":
-        from kaggleops.index.database import DatabaseError
+def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "ReplicaTrackingStore":
+    """Return the tracking store over an index (MLflow's plugin group `mlflow.tracking_store`).
 
-        return DatabaseError
-    if name in __all__:
-        from kaggleops.index import refreshing
+    Args:
+        store_uri: `kaggleops+` and the index's address as SQLAlchemy has it.
+        artifact_uri: ignored: artifacts lie beside `mlruns`, in the bucket.
+    """
+    from kaggleops.index.stores import ReplicaTrackingStore
 
-        return getattr(refreshing, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return ReplicaTrackingStore(store_uri)
+
+
+def registry_store(store_uri: str, tracking_uri: str | None = None) -> "ReplicaRegistryStore":
+    """Return the model registry over an index (plugin group `mlflow.model_registry_store`).
+
+    Args:
+        store_uri: as for the tracking store.
+        tracking_uri: ignored: registry and runs share one index.
+    """
+    from kaggleops.index.registry import ReplicaRegistryStore
+
+    return ReplicaRegistryStore(store_uri)

@@ -82,7 +82,7 @@ SERVING = sa.Table(
     sa.Column("looks", sa.BigInteger, nullable=False),
     sa.Column("notice", sa.Text, nullable=False),
 )
-"""What servers tell each other (server/notices.py). One row: `looks` grows while somebody looks at
+"""What servers tell each other (server/health.py). One row: `looks` grows while somebody looks at
 a server that does not refresh the index."""
 
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."

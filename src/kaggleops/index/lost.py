@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from mlflow.entities import RunStatus
 
 from kaggleops.index.database import ENTITIES
-from kaggleops.index.preparing import Prepared
+from kaggleops.index.preparation import Prepared
 from kaggleops.index.tables import RUNS, TAGS
 from kaggleops.mlruns.layout import parse_key
 from kaggleops.tags import LOST

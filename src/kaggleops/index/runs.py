@@ -1,12 +1,15 @@
-"""Runs and logged models as rows: params, tags, metric points, inputs and outputs."""
+"""Runs and logged models as rows: params, tags, metric points, inputs and outputs.
+
+An entity's files, by the folders they lie in.
+"""
 
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 
-from kaggleops.index.content import Files, by_folder, texts
 from kaggleops.index.tables import (
     INPUT_TAGS,
     INPUTS,
@@ -26,6 +29,26 @@ from kaggleops.index.tables import (
 )
 from kaggleops.mlruns import Entity, EntityId
 from kaggleops.mlruns.entity import META, parse_yaml
+
+Files = Mapping[str, bytes]
+
+
+def by_folder(entity: Entity) -> Mapping[str, Files]:
+    """Return the entity's files by the first part of their paths, then by the rest of them.
+
+    A folder that is not there is empty.
+    """
+    folders: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    for path, data in entity.files.items():
+        folder, _, name = path.partition("/")
+        folders[folder][name] = data
+    return folders
+
+
+def texts(files: Files) -> list[tuple[str, str]]:
+    """Return params or tags: their keys and values."""
+    return [(key, value.decode()) for key, value in files.items()]
+
 
 RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 """The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""

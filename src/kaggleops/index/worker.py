@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Any
 
-from kaggleops.index.preparing import Prepared, prepare, unpacked
+from kaggleops.index.preparation import Prepared, prepare, unpacked
 from kaggleops.index.tables import TABLES
 from kaggleops.mlruns import Change, EntityStore, Kind
 from kaggleops.mlruns.layout import parse_key

@@ -24,7 +24,7 @@ from kaggleops.mlruns.layout import (
     experiment,
     parse_key,
 )
-from kaggleops.mlruns.rebasing import rebase
+from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 
 WORKERS = 16

@@ -36,7 +36,7 @@ from kaggleops.mlruns.layout import (
     is_experiment_id,
     parse_key,
 )
-from kaggleops.mlruns.merging import ENDED, REGISTERS, status_rank
+from kaggleops.mlruns.merge_rules import ENDED, REGISTERS, status_rank
 
 TRASH = ".trash"
 """Where the file store keeps deleted experiments."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket import ABSENT, BucketError, Entry, ObjectNotFoundError
-from kaggleops.bucket.content import crc32c
+from kaggleops.bucket.base import crc32c
 from kaggleops.errors import KaggleOpsError
 
 _AT_ONCE = 16

@@ -20,7 +20,7 @@ from kaggleops.bucket import (
     Version,
 )
 from kaggleops.mlruns.archive import pack, unpack
-from kaggleops.mlruns.changes import ChangeLog
+from kaggleops.mlruns.change_log import ChangeLog
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.layout import (
     ARTIFACTS,
@@ -31,8 +31,8 @@ from kaggleops.mlruns.layout import (
     parse_key,
     prefix_of,
 )
-from kaggleops.mlruns.merging import merge_onto
-from kaggleops.mlruns.rebasing import rebase
+from kaggleops.mlruns.locations import rebase
+from kaggleops.mlruns.merge_rules import merge_onto
 
 _ATTEMPTS = 30
 _LONGEST_PAUSE = 2.0  # seconds

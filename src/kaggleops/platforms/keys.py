@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.platforms.commands import CommandFailedError, output_of
+from kaggleops.platforms.cloud import CommandFailedError, output_of
 from kaggleops.platforms.folders import state_folder, write_private
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.quiet import quiet

@@ -2,19 +2,28 @@
 
 A platform is told by what it sets in every process it starts, never by what could be reached over
 the network. Kaggle's image is built on Colab's, so Kaggle's signs count before Colab's.
+
+How much memory this process may take.
+
+Whether this machine has a network: Kaggle's notebooks can be without one.
 """
 
 import functools
 import getpass
 import os
 import platform
+import resource
 import shutil
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 Name = Literal["kaggle", "colab", "runpod", "kaggle-image", "local"]
 
@@ -151,3 +160,43 @@ def _gpus(path: str) -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()  # the program is there and the GPU is not, as in some CPU images
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+_OF_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+
+
+@cache
+def memory() -> int:
+    """Return the bytes of memory that this machine, its container and its limits leave a process.
+
+    What others take of them is not counted.
+    """
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        sizes.append(limit)
+    with suppress(OSError, ValueError):  # none, or "max"
+        sizes.append(int(_OF_CONTAINER.read_text()))
+    return min(sizes)
+
+
+_TIMEOUT = 5.0  # seconds: a network that is switched off answers at once or never
+
+_SWITCH = "Switch it on in the editor: Session options > Internet (pushed: enable_internet: true)."
+
+
+def has_internet() -> bool:
+    """Tell whether Cloud Storage answers, or the server that stands for it in a test."""
+    address = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=_TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+def how_to_switch_on(platform: Platform) -> str:
+    """Return what to do about a network that is not there."""
+    return _SWITCH if platform.name == "kaggle" else "Check this machine's network, and try again."

@@ -1,10 +1,21 @@
-"""Metric curves as a picture, for a notebook or a file."""
+"""Metric curves as a picture, for a notebook or a file.
 
+The last runs of an experiment as a table of plain text, for a notebook, a log and a terminal.
+"""
+
+import datetime
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow
+from mlflow.entities import Run
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from rich.console import Console
+from rich.table import Table
+
+from kaggleops.printable import printable
+from kaggleops.tags import BACKEND
 
 Points = Sequence[tuple[int, float]]
 """A metric's steps and values, in the order of the steps."""
@@ -77,3 +88,57 @@ def _png(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()
+
+
+# What trainers log of themselves, step by step; it belongs into the UI.
+_BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
+_METRICS = 3
+
+
+def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
+    """Return the metrics of a result, by name; the loss where there is nothing else."""
+    final = [name for name in metrics if "/" not in name and name != "epoch"]
+    results = [name for name in final if not name.startswith(_BOOKKEEPING)]
+    return [(name, metrics[name]) for name in sorted(results or final)]
+
+
+def last_runs(client: mlflow.MlflowClient, experiment_id: str, count: int = 10) -> list[Run]:
+    """Return an experiment's runs, the latest first."""
+    order = ["attributes.start_time DESC"]
+    return list(client.search_runs([experiment_id], max_results=count, order_by=order))
+
+
+def table(runs: Sequence[Run], mark: str = "") -> str:
+    """Return a table of runs with their commits and results.
+
+    Args:
+        runs: which.
+        mark: the run id of one to mark.
+    """
+    found = {name for run in runs for name, _ in headline(run.data.metrics)}
+    names = sorted(found, key=lambda name: (-_common(runs, name), name))[:_METRICS]
+    heads = ["", "started (UTC)", "run", "commit", "status", "where", *map(printable, names)]
+    shown = Table(*heads, box=None)
+    for run in runs:
+        started = datetime.datetime.fromtimestamp(run.info.start_time / 1000, datetime.UTC)
+        tags, metrics = run.data.tags, run.data.metrics
+        shown.add_row(
+            ">" if run.info.run_id == mark else "",
+            f"{started:%Y-%m-%d %H:%M}",
+            printable(run.info.run_name),
+            printable(tags.get(MLFLOW_GIT_COMMIT, "")[:10]),
+            run.info.status,
+            printable(tags.get(BACKEND, "")),
+            *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names),
+        )
+    # Not rich's HTML: a log on Kaggle shows plain text alone.
+    console = Console(
+        width=140, force_jupyter=False, force_terminal=False, markup=False, emoji=False
+    )
+    with console.capture() as captured:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _common(runs: Sequence[Run], name: str) -> int:
+    return sum(name in run.data.metrics for run in runs)

@@ -1,12 +1,172 @@
-"""A comparison as one HTML page that needs nothing else: no network, no script."""
+"""A comparison as one HTML page that needs nothing else: no network, no script.
 
-from collections.abc import Iterable, Sequence
+The charts on a comparison's page, as inline SVG: scores as dots, and curves over steps.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from kaggleops.printable import as_html
-from kaggleops.reports.comparing import Comparison
-from kaggleops.reports.comparison_charts import COLOURS, charts
-from kaggleops.reports.comparison_text import difference, line_count, metric_titles, summary
+from kaggleops.reports.comparison import Comparison
+from kaggleops.reports.comparison_text import difference, line_count, metric_titles, number, summary
 from kaggleops.reports.history import History
+from kaggleops.reports.statistics import Summary, interval
+
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
+"""Of the sides, in their order."""
+
+_WIDTH, _HEIGHT, _LEFT, _BELOW, _EDGE = 520, 240, 62, 28, 12
+_ROW = 24  # the height of a side's dots
+_MOST_CURVES = 12
+_MOST_SCORES = 24
+_MOST_POINTS = 400  # of a curve: more are not seen at this width
+
+_Found = TypeVar("_Found")
+_Curve = tuple[int, Sequence[tuple[int, float]]]
+"""The place of its side, and its steps and values."""
+
+
+class _Score(NamedTuple):
+    """A side's values of a metric: by its runs' names, and together."""
+
+    values: Sequence[tuple[str, float]]
+    summary: Summary | None
+
+
+def charts(comparison: Comparison, history: History) -> str:
+    """Return the charts of the metrics that have a value a run, then of those logged over steps.
+
+    Args:
+        comparison: whose metrics.
+        history: where their points are.
+    """
+    scores: dict[str, list[_Score]] = {}
+    curves: dict[str, list[_Curve]] = {}
+    for line in comparison.metrics:
+        values = [
+            [
+                (run.name, run.metrics[line.name])
+                for run in side.runs
+                if math.isfinite(run.metrics.get(line.name, math.nan))
+            ]
+            for side in comparison.sides
+        ]
+        found: list[_Curve] = [
+            (place, _thinned(points))
+            for place, side in enumerate(comparison.sides)
+            for run in side.runs
+            if line.name in run.metrics
+            and len(points := [
+                point for point in history.points(run.id, line.name) if math.isfinite(point[1])
+            ]) > 1
+        ]  # fmt: skip
+        if found:
+            curves[line.name] = found
+        elif any(values):
+            scores[line.name] = list(map(_Score, values, line.sides))
+    said = "A dot is a run, the stroke their mean, the line its 95 % interval (Student's t)."
+    return _figures("Scores", said, scores, _dots, _MOST_SCORES) + _figures(
+        "Curves", "A line is a run.", curves, _lines, _MOST_CURVES
+    )
+
+
+def _figures(
+    title: str, said: str, found: Mapping[str, _Found], draw: Callable[[_Found], str], most: int
+) -> str:
+    names = list(found)
+    figures = "".join(
+        f"<figure><figcaption>{as_html(name)}</figcaption>{draw(found[name])}</figure>"
+        for name in names[:most]
+    )
+    if names[most:]:
+        listed = as_html(", ".join(names[most:]))
+        figures += f"<p>… {len(names) - most} more, without a chart: {listed}</p>"
+    return f"<h2>{title}</h2><p>{said}</p>{figures}" if figures else ""
+
+
+def _svg(height: int, content: str) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" role="img">{content}</svg>'
+
+
+def _colour(side: int) -> str:
+    return COLOURS[side % len(COLOURS)]
+
+
+def _across(low: float, high: float) -> Callable[[float], float]:
+    """Return where on the width a value between two stands."""
+    span = (high - low) or 1.0
+    return lambda value: _LEFT + (value - low) / span * (_WIDTH - _LEFT - _EDGE)
+
+
+# -- scores -----------------------------------------------------------------------------------
+
+
+def _dots(sides: Sequence[_Score]) -> str:
+    """Draw a row for each side: its runs, their mean as a stroke, and the mean's interval."""
+    intervals = [interval(side.summary) if side.summary else None for side in sides]
+    ends = [value for side in sides for _, value in side.values]
+    ends += [end for found in intervals if found for end in found]
+    low, high = min(ends), max(ends)
+    x = _across(low, high)
+    rows = []
+    for place, (side, found) in enumerate(zip(sides, intervals, strict=True)):
+        y = _EDGE + place * _ROW + _ROW // 2
+        marks = "".join(
+            f'<circle cx="{x(value):.1f}" cy="{y}" r="4" fill-opacity=".5">'
+            f"<title>{as_html(name)}: {number(value)}</title></circle>"
+            for name, value in side.values
+        )
+        if side.summary and math.isfinite(side.summary.mean):
+            marks += f'<path d="M{x(side.summary.mean):.1f} {y - 9}v18" stroke-width="3"/>'
+        if found:
+            left, right = map(x, found)
+            marks += f'<path class="interval" d="M{left:.1f} {y - 4}v8m0-4H{right:.1f}m0-4v8"/>'
+        colour = _colour(place)
+        rows.append(f'<g fill="{colour}" stroke="{colour}">{marks}</g>')
+    bottom = _EDGE + len(sides) * _ROW
+    axis = (
+        f'<path d="M{_LEFT} {bottom}H{_WIDTH - _EDGE}" stroke="#999"/>'
+        f'<text x="{_LEFT}" y="{bottom + 16}">{number(low)}</text>'
+        f'<text x="{_WIDTH - _EDGE}" y="{bottom + 16}" text-anchor="end">{number(high)}</text>'
+    )
+    return _svg(bottom + _BELOW, axis + "".join(rows))
+
+
+# -- curves -----------------------------------------------------------------------------------
+
+
+def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    every = max(1, math.ceil(len(points) / _MOST_POINTS))
+    return [*points[:-1:every], points[-1]]
+
+
+def _lines(curves: Sequence[_Curve]) -> str:
+    """Draw a line for each run."""
+    steps = [step for _, points in curves for step, _ in points]
+    values = [value for _, points in curves for _, value in points]
+    left, right, low, high = min(steps), max(steps), min(values), max(values)
+    x, up = _across(left, right), (high - low) or 1.0
+
+    def at(step: int, value: float) -> str:
+        y = _EDGE + (high - value) / up * (_HEIGHT - _EDGE - _BELOW)
+        return f"{x(step):.1f},{y:.1f}"
+
+    lines = "".join(
+        f'<polyline fill="none" stroke="{_colour(side)}" stroke-width="1.5" '
+        f'points="{" ".join(at(*point) for point in points)}"/>'
+        for side, points in curves
+    )
+    bottom = _HEIGHT - _BELOW
+    axes = (
+        f'<path d="M{_LEFT} {_EDGE}V{bottom}H{_WIDTH - _EDGE}" fill="none" stroke="#999"/>'
+        f'<text x="{_LEFT - 6}" y="{_EDGE + 4}" text-anchor="end">{number(high)}</text>'
+        f'<text x="{_LEFT - 6}" y="{bottom}" text-anchor="end">{number(low)}</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 8}">{left}</text>'
+        f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">step {right}</text>'
+    )
+    return _svg(_HEIGHT, axes + lines)
+
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1160px; margin: 2rem auto; padding: 0 1rem;

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kaggleops.printable import as_code, as_markdown, printable
-from kaggleops.reports.comparing import Comparison, MetricLine
+from kaggleops.reports.comparison import Comparison, MetricLine
 from kaggleops.reports.statistics import Difference, Summary
 
 _MARKS = {"better": "▲", "worse": "▼", "": ""}

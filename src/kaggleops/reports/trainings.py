@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from kaggleops.errors import UsageError
 from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
-from kaggleops.reports.selecting import Side
+from kaggleops.reports.selection import Side
 
 
 def newest_trainings(

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-from kaggleops.bucket.keys import is_key
+from kaggleops.bucket.base import is_key
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 

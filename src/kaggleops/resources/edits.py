@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
-from kaggleops.bucket.keys import check_key
+from kaggleops.bucket.base import check_key
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import VARIABLE

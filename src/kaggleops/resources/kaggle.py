@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from kaggleops.bucket.keys import is_key
+from kaggleops.bucket.base import is_key
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.http import session
 from kaggleops.platforms.kaggle import sign_in

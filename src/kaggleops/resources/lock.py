@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kaggleops.bucket.keys import is_key
+from kaggleops.bucket.base import is_key
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.files import KINDS, File, kind_of

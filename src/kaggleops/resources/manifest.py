@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from kaggleops.bucket.keys import is_key
+from kaggleops.bucket.base import is_key
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import Address, OfRun, OnTheWeb, parse_address

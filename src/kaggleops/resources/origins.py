@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kaggleops.bucket.keys import compile_glob
+from kaggleops.bucket.base import compile_glob
 from kaggleops.errors import KaggleOpsError
 from kaggleops.resources.files import File
 

@@ -18,14 +18,11 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
 from kaggleops.server.door import Address, Door, not_offered
 from kaggleops.server.downloads import count_sent, produce_slowly
-from kaggleops.server.health import Health
-from kaggleops.server.links import HEALTH_PATH
+from kaggleops.server.health import HEALTH_PATH, Health, NoticeBoard
 from kaggleops.server.mistakes import answer_mistakes
-from kaggleops.server.notices import NoticeBoard
-from kaggleops.server.passwords import make_users_database
-from kaggleops.server.refreshing import Refresher
+from kaggleops.server.refresher import Refresher
 from kaggleops.server.routes import is_offered, keep_offered
-from kaggleops.server.settings import Settings, mlflow_environment
+from kaggleops.server.settings import Settings, make_users_database, mlflow_environment
 
 _QUESTIONS_AT_ONCE = 4
 """Each takes some 26 MB for a page of 1,000 runs, and Python answers no faster with more."""

@@ -9,7 +9,7 @@ import requests
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.reports.doctor import Finding
-from kaggleops.server.links import HEALTH_PATH
+from kaggleops.server.health import HEALTH_PATH
 from kaggleops.server.tunnel import Machine, tunnel
 
 _TIMEOUT = 30.0  # seconds

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from kaggleops.bucket import BucketUnavailableError, open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.children import begin_child, say, say_error
+from kaggleops.server.processes import begin_child, say, say_error
 from kaggleops.server.settings import Settings
 
 _SECONDS_BETWEEN_REPORTS = 0.1
@@ -35,8 +35,8 @@ def _pull(settings: Settings) -> None:
     except BucketUnavailableError as error:
         out_of_reach = error
 
-    from kaggleops.index import Index
-    from kaggleops.server.notices import Notice, NoticeBoard
+    from kaggleops.index.refresh import Index
+    from kaggleops.server.health import Notice, NoticeBoard
 
     index = Index(settings.index, store)
     board = NoticeBoard(settings.index)

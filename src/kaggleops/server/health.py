@@ -1,22 +1,153 @@
-"""The health page: when the index was last fresh, when the bucket was last heard, what failed."""
+"""The health page: when the index was last fresh, when the bucket was last heard, what failed.
 
+Where what is served can be found.
+
+What the processes that serve one index tell each other, in a table of that index.
+
+One of them refreshes it (leading.py) and posts how that goes; the others post that somebody looks.
+"""
+
+import json
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import quote
 
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from kaggleops.index.database import BUSY, ENTITIES, SERVING
+from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
+from kaggleops.mlruns import ui
+from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.server.links import HEALTH_PATH
-from kaggleops.server.notices import Notice, NoticeBoard
 from kaggleops.server.settings import Settings
-from kaggleops.tracking.schedule import IDLE_LOOK
+from kaggleops.tracking.live import IDLE_LOOK
+
+HEALTH_PATH = "/kaggleops/health"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An experiment to show.
+
+    Args:
+        experiment_id: which.
+        by_commit: whether its run table can be grouped by commit (mlruns/ui.py).
+    """
+
+    experiment_id: str
+    by_commit: bool = False
+
+
+def experiment_link(server_url: str, shown: Shown | None) -> str:
+    """Return the address of an experiment's run table; for None, of the list of experiments."""
+    if shown is None:
+        return f"{server_url}/#/experiments?{ui.link_parameters(by_commit=False)}"
+    page = f"{quote(shown.experiment_id)}/runs"
+    return f"{server_url}/#/experiments/{page}?{ui.link_parameters(by_commit=shown.by_commit)}"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """How the refreshing goes. Times are in seconds since the epoch, 0 for never.
+
+    Args:
+        fresh: when the index was last as the bucket is.
+        heard: when the bucket last answered.
+        trouble: what has kept the index from being fresh since then; "" for nothing.
+        pace: seconds from one look to the next.
+    """
+
+    fresh: float = 0.0
+    heard: float = 0.0
+    trouble: str = ""
+    pace: float = 0.0
+
+
+class NoticeBoard:
+    """The notices of one index, and what it holds. Safe to use from several threads.
+
+    Args:
+        url: the index's database.
+    """
+
+    def __init__(self, url: str) -> None:
+        # Not the index's engine, whose every transaction waits for who writes.
+        waits = {"timeout": BUSY} if sa.make_url(url).get_backend_name() == "sqlite" else {}
+        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=waits)
+
+    def post(self, notice: Notice) -> None:
+        """Say how the refreshing goes."""
+        with self._engine.begin() as connection:
+            connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
+
+    def read(self) -> Notice:
+        """Return how the refreshing goes."""
+        with self._engine.connect() as connection:
+            return Notice(
+                **json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
+            )
+
+    def post_look(self) -> None:
+        """Say that somebody looks."""
+        with self._engine.begin() as connection:
+            connection.execute(SERVING.update().values(looks=SERVING.c.looks + 1))
+
+    def looks(self) -> int:
+        """Return a number that is another one whenever somebody has looked elsewhere."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(SERVING.c.looks)).scalar_one())
+
+    # -- what the index holds -------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of what people ask for."""
+        names = ("experiments", "runs", "registered_models", "trace_info")
+        count = sa.select(sa.func.count())
+        with self._engine.connect() as connection:
+            return {
+                name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names
+            }
+
+    def problems(self, at_most: int) -> list[str]:
+        """Return why some of what is in the bucket cannot be seen as it is there.
+
+        That of the change log comes first: it concerns everything.
+        """
+        query = (
+            sa.select(ENTITIES.c.problem)
+            .where(ENTITIES.c.problem != "")
+            .order_by(sa.case((ENTITIES.c.key == LOG_KEY, 0), else_=1))
+            .limit(at_most)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
+
+    def last_experiment(self) -> Shown | None:
+        """Return the experiment of the run that was started last."""
+        runs = RUNS.table
+        query = (
+            sa.select(runs.c.experiment_id)
+            .where(runs.c.lifecycle_stage == "active")
+            .order_by(runs.c.start_time.desc())
+            .limit(1)
+        )
+        tags = EXPERIMENT_TAGS.table
+        with self._engine.connect() as connection:
+            found = connection.scalar(query)
+            if found is None:
+                return None
+            view = sa.select(tags.c.key).where(tags.c.experiment_id == found, tags.c.key == ui.TAG)
+            return Shown(str(found), connection.scalar(view) is not None)
+
 
 _OLD_SECONDS = 3 * IDLE_LOOK
 """An index that has not been fresh for so long is not what people think they look at."""

@@ -64,7 +64,7 @@ def _refused(problem: str) -> Response:
 
 
 def _answer(error: Exception) -> Response | HTTPException:
-    from kaggleops.replica.writing import as_answer
+    from kaggleops.index.write_through import as_answer
 
     if isinstance(error, HTTPException):
         return error

@@ -19,7 +19,7 @@ from typing import IO, NoReturn
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
-from kaggleops.server.listening import LOOPBACK, listening_socket
+from kaggleops.server.processes import LOOPBACK, listening_socket
 
 SERVER_PORT = 5000
 """Where it listens on its machine."""

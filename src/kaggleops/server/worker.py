@@ -10,7 +10,7 @@ from ipaddress import ip_address
 import uvicorn
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.server.children import begin_child, say, say_error, wait_to_begin
+from kaggleops.server.processes import begin_child, say, say_error, wait_to_begin
 
 _SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is to end
 _NEW_OBJECTS = 50_000
@@ -32,8 +32,8 @@ def main() -> int:
     warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can mend
 
     from kaggleops.server.application import application, prepare
-    from kaggleops.server.notices import NoticeBoard
-    from kaggleops.server.refreshing import Refresher
+    from kaggleops.server.health import NoticeBoard
+    from kaggleops.server.refresher import Refresher
 
     failed = False
 

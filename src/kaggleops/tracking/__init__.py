@@ -72,7 +72,7 @@ def refuse_location(
     from mlflow.exceptions import MlflowException, MlflowTraceDataException
     from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-    from kaggleops.mlruns.rebasing import refused
+    from kaggleops.mlruns.locations import refused
 
     owner, leads_to = refused(artifact_uri) or ("", artifact_uri)
     problem = f"they are said to lie at {leads_to!r}, which is outside of the bucket's artifacts/"

@@ -13,10 +13,15 @@ from mlflow.utils.validation import (
 
 from kaggleops.mlruns import EntityId, Kind, experiment
 from kaggleops.mlruns.layout import is_experiment_id
-from kaggleops.mlruns.rebasing import is_inside
+from kaggleops.mlruns.locations import is_inside
 from kaggleops.tracking.base import StoreBase, mlflow_errors
-from kaggleops.tracking.experiment_ids import DEFAULT_ID, DEFAULT_NAME, experiment_ids
-from kaggleops.tracking.names import check_name, check_text
+from kaggleops.tracking.names import (
+    DEFAULT_ID,
+    DEFAULT_NAME,
+    check_name,
+    check_text,
+    experiment_ids,
+)
 from kaggleops.tracking.session import Session
 
 

@@ -2,7 +2,15 @@
 
 MLflow's own checks let a line end pass at the end of a name, and know nothing of the 255 bytes that
 a file's name may have; an archive with such a name is refused by every other machine.
+
+An experiment's id is made from its name, so that nobody has to be asked for one.
+
+Two notebooks that create the same experiment at the same moment make the same one.
 """
+
+import hashlib
+from collections.abc import Iterator
+from itertools import count
 
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import (
@@ -52,3 +60,21 @@ def check_text(text: object, path: str) -> None:
         raise MlflowException.invalid_parameter_value(
             invalid_value(path, ascii(text), problem)
         ) from None
+
+
+DEFAULT_ID = "0"
+DEFAULT_NAME = "Default"
+
+_LARGEST = 2**31 - 1  # experiments.experiment_id is a 32-bit INTEGER in MLflow's SQL schema
+
+
+def experiment_ids(name: str) -> Iterator[str]:
+    """Yield the ids that an experiment of this name may have, in the order in which to try them.
+
+    The next is for where an id is taken by an experiment that was renamed since.
+    """
+    if name == DEFAULT_NAME:
+        yield DEFAULT_ID
+    for attempt in count():
+        digest = hashlib.sha256(f"{name}\0{attempt}".encode()).digest()
+        yield str(1 + int.from_bytes(digest[:8]) % _LARGEST)

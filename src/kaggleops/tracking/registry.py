@@ -24,10 +24,10 @@ from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.layout import SUFFIX, parse_key
 from kaggleops.tracking.base import mlflow_errors, session_of
 from kaggleops.tracking.names import check_name, check_text
-from kaggleops.tracking.sending import transact
+from kaggleops.tracking.sender import transact
 from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
-from kaggleops.tracking.working import WorkingCopy
+from kaggleops.tracking.working_copy import WorkingCopy
 
 _LONGEST_NAME = 256  # characters, in MLflow's SQL schema
 

@@ -37,15 +37,14 @@ from mlflow.utils.validation import (
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
-from kaggleops.mlruns.merging import free_name, kept_beside, same_value
-from kaggleops.project.description import commit_tags, with_note
+from kaggleops.mlruns.merge_rules import free_name, kept_beside, same_value
+from kaggleops.mlruns.ui import commit_tags, with_note
 from kaggleops.tags import NOTE
 from kaggleops.tracking import openings
 from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
-from kaggleops.tracking.experiment_ids import DEFAULT_ID
 from kaggleops.tracking.experiments import ExperimentStore
 from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
-from kaggleops.tracking.names import check_name, check_text
+from kaggleops.tracking.names import DEFAULT_ID, check_name, check_text
 
 _PROJECT = "PROJECT"  # mlflow.entities.SourceType's name of what mlflow.projects begins
 

@@ -27,13 +27,12 @@ from mlflow.entities import RunStatus
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
-from kaggleops.tracking import claims, ending
-from kaggleops.tracking.artifact_outbox import send_earlier_artifacts
-from kaggleops.tracking.outbox import send_left_behind
-from kaggleops.tracking.places import disk_is_full, new_folder, outboxes, remove
-from kaggleops.tracking.schedule import flush_interval
-from kaggleops.tracking.sending import Sender
-from kaggleops.tracking.working import WorkingCopy
+from kaggleops.tracking import ownership, signals
+from kaggleops.tracking.live import flush_interval
+from kaggleops.tracking.outbox import send_earlier_artifacts, send_left_behind
+from kaggleops.tracking.ownership import disk_is_full, new_folder, outboxes, remove
+from kaggleops.tracking.sender import Sender
+from kaggleops.tracking.working_copy import WorkingCopy
 
 _log = logging.getLogger("kaggleops")
 
@@ -105,7 +104,7 @@ class Session:
         with self._opening:
             if self._open is None:
                 flush_interval(0)  # a mistaken setting is an error now, not in a thread
-                ending.heed_signals()
+                signals.heed_signals()
                 bucket = open_bucket(self.bucket_uri, patience=PATIENCE)
                 if any(place.is_dir() for place in outboxes(self.bucket_uri)):
                     bucket.expect()  # another process of this machine logs there, or has
@@ -160,12 +159,14 @@ class Session:
             update: the store's method, for a run that another process began once more and ended.
         """
         if not self.in_server:
-            claims.claim(self.bucket_uri, run.name)
+            ownership.claim(self.bucket_uri, run.name)
             self._claimed[run] = update
 
     def may_end(self, run: EntityId, status: int, end_time: int | None) -> bool:
         """Tell whether this process may end it: no other one on this machine is its owner."""
-        return self.in_server or not claims.leave_word(self.bucket_uri, run.name, status, end_time)
+        return self.in_server or not ownership.leave_word(
+            self.bucket_uri, run.name, status, end_time
+        )
 
     def hand_over(self, run: EntityId) -> None:
         """Take note that another process is going to run it."""
@@ -187,13 +188,13 @@ class Session:
             self.close_run(run)
 
     def _release(self, run: EntityId) -> None:
-        claims.release(self.bucket_uri, run.name)
+        ownership.release(self.bucket_uri, run.name)
         self._claimed.pop(run, None)
 
     def _heed_words(self, *, at_end: bool) -> None:
         """End the claimed runs that other processes ran and ended."""
         for run, update in list(self._claimed.items()):
-            word = claims.word_left(self.bucket_uri, run.name)
+            word = ownership.word_left(self.bucket_uri, run.name)
             if word and (at_end or run.name not in _active_runs()):
                 self._release(run)
                 with suppress(Exception):  # it was deleted meanwhile, say
@@ -206,7 +207,7 @@ class Session:
 
     def last_status(self, run_id: str, wanted: int) -> int:
         """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it."""
-        killed = ending.by_signal() or run_id in self._killed
+        killed = signals.by_signal() or run_id in self._killed
         return RunStatus.KILLED if killed and RunStatus.is_terminated(wanted) else wanted
 
     def _was_killed(self, run: EntityId) -> None:
@@ -214,7 +215,7 @@ class Session:
         self._to_end.add(run.name)
         _log.warning("%s was set to KILLED in %s: this process ends.", run, self.bucket_uri)
         # A notebook's kernel ends the cell and the run, and lives on.
-        ending.end_process_group(lambda: run.name in self._to_end, self.send)
+        signals.end_process_group(lambda: run.name in self._to_end, self.send)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -345,7 +346,7 @@ class Session:
 
     # -- the end ------------------------------------------------------------------------------
 
-    @ending.undisturbed()
+    @signals.undisturbed()
     def close(self) -> None:
         """Send what is left, and say what could not be sent."""
         self._closing = True
@@ -396,7 +397,7 @@ def close_all() -> None:
 def _after_fork_in_child() -> None:
     global _sessions_lock
     _sessions_lock = threading.Lock()
-    claims.forget_in_child()
+    ownership.forget_in_child()
     for live in _sessions.values():
         live.begin_anew_in_child()
 

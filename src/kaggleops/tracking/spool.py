@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 
 from kaggleops.bucket import Version
 from kaggleops.platforms.folders import private_file, state_folder
-from kaggleops.tracking.places import make_private, spare_roots
+from kaggleops.tracking.ownership import make_private, spare_roots
 
 _CONTENT = "content"
 _MANIFEST = "manifest.json"

@@ -14,9 +14,9 @@ from mlflow.utils.validation import (
 from mlflow.utils.yaml_utils import write_yaml
 
 from kaggleops.mlruns import EntityId, Kind
-from kaggleops.mlruns.checking import TRACE_INFO
 from kaggleops.mlruns.folder import replace_file
 from kaggleops.mlruns.layout import parse_key
+from kaggleops.mlruns.validation import TRACE_INFO
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.models import LoggedModelStore
 from kaggleops.tracking.names import LONGEST_PART, check_name, check_text

@@ -13,7 +13,7 @@ from kaggleops.bucket import ABSENT, Version
 from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder, write_folder
-from kaggleops.mlruns.merging import BESIDE, make_room, renamed
+from kaggleops.mlruns.merge_rules import BESIDE, make_room, renamed
 from kaggleops.platforms.folders import private_file
 from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.metric_log import MetricLog

@@ -3,25 +3,157 @@
 A run's container is called after the run, so whoever submits it again finds it there. The engine
 keeps its state and its log until `kaggleops cleanup`; /kaggle/working is a folder of the host, and
 everything else that the container wrote goes with it.
+
+What can be said about a container, besides the code.
+
+Docker's own client, and what goes wrong with it in one line.
 """
 
 import codecs
+import re
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from kaggleops.backends.answers import number, text
 from kaggleops.backends.base import Backend, RefusedError
-from kaggleops.backends.docker.config import DockerConfig
-from kaggleops.backends.docker.engine import GoneError, connect, explained
+from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.keys import File
 from kaggleops.platforms.sign_in import KEY_FILE
+
+VERSION = "v170"
+"""The version of Kaggle's images (June 2026), the same as in infra/kaggle-image/compose.yaml."""
+
+_SIZE = re.compile(r"[1-9]\d*[bkmg]")
+
+
+@dataclass(frozen=True)
+class DockerConfig(Config):
+    """The fields of config/backend/docker.yaml, where each is explained."""
+
+    image: str = ""
+    gpus: str = ""
+    input: str = "~/kaggle/input"
+    output: str = "~/kaggle/output"
+    credentials: str = ""
+    shm_size: str = "8g"
+
+    @property
+    def image_name(self) -> str:
+        """The image: the one that is named, or Kaggle's own."""
+        kind = "kaggle-gpu-images" if self.gpus else "kaggle-images"
+        return self.image or f"gcr.io/{kind}/python:{VERSION}"
+
+    @property
+    def input_folder(self) -> Path:
+        """What is mounted at /kaggle/input."""
+        return Path(self.input).expanduser().absolute()
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the outputs of all runs are kept."""
+        return Path(self.output).expanduser().absolute()
+
+    @property
+    def key_file(self) -> Path:
+        """The key of the bucket."""
+        named = Path(self.credentials).expanduser().absolute() if self.credentials else None
+        return named or File("docker").path
+
+    @property
+    def gpu_count(self) -> int:
+        """How many GPUs, as the engine counts them: -1 for all."""
+        return -1 if self.gpus == "all" else int(self.gpus or 0)
+
+    def check(self, doing: str) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            UsageError: a field has a value that the engine would not take.
+        """
+        if self.gpus not in ("", "all") and not re.fullmatch(r"[1-9]\d*", self.gpus):
+            problem = f"gpus: {self.gpus!r} is no number of GPUs"
+            raise UsageError(doing, problem, "It is all, a number, or '' for none.")
+        if not _SIZE.fullmatch(self.shm_size):
+            raise UsageError(doing, f"shm_size: {self.shm_size!r} is no size", "Write 8g, or 512m.")
+        for name in ("input", "output"):
+            if not getattr(self, name):
+                raise UsageError(doing, f"{name}: a folder has to be named")
+
+
+class GoneError(KaggleOpsError):
+    """There is no such container or image."""
+
+
+def connect() -> Any:
+    """Return a client of the engine that `DOCKER_HOST` names, of this machine's by default.
+
+    Raises:
+        UsageError: the client is not installed.
+        KaggleOpsError: no engine answers.
+    """
+    try:
+        import docker
+    except ModuleNotFoundError as error:
+        hint = "Install it: pip install 'kaggleops[docker]'."
+        raise UsageError("using Docker", f"{error.name} is not installed", hint) from None
+    with explained("asking the container engine"):
+        return docker.from_env()
+
+
+@contextmanager
+def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
+    """Turn what the client raises into one line.
+
+    Args:
+        doing: what is being done, for the error.
+        refusing: whether the engine's no means that nothing runs there.
+
+    Raises:
+        GoneError: there is no such container or image.
+        RefusedError: the engine said no to what would run there.
+        KaggleOpsError: it said no to anything else, or did not answer.
+    """
+    from docker import errors
+    from requests import exceptions
+
+    try:
+        yield
+    except errors.NotFound as error:
+        raise GoneError(doing, str(error.explanation)) from error
+    except errors.APIError as error:
+        said = str(error.explanation or error)
+        hint = ""
+        if "could not select device driver" in said:
+            said = "the engine gives no GPU to containers"
+            hint = "Install NVIDIA's container toolkit, or take a configuration without `gpus`."
+        # One of that name is there, whatever the engine said when it was asked.
+        refused = refusing and error.status_code != HTTPStatus.CONFLICT
+        raise (RefusedError if refused else KaggleOpsError)(doing, said, hint) from error
+    except (errors.DockerException, exceptions.RequestException, OSError) as error:
+        if "Permission denied" in str(error):
+            problem = "you may not use its socket"
+            hint = "Let an administrator add you to the group docker, and sign in again."
+        else:
+            problem = "no engine answers"
+            hint = "Start Docker, or name another engine's socket in DOCKER_HOST."
+        raise KaggleOpsError(doing, problem, hint) from error
+    except KaggleOpsError:
+        raise
+    except Exception as error:  # the client takes what it expects for granted
+        problem = f"the engine's answer cannot be read ({type(error).__name__})"
+        raise KaggleOpsError(doing, problem, "Is it Docker that answers there?") from error
+
 
 CONTAINER = "container"
 """The tag of a run that names its container."""

@@ -3,21 +3,26 @@
 A run's notebook is called after the run, so whoever submits it again finds it there, and whoever
 reads the run's tags finds the notebook. It is pushed by Kaggle's own client, which reports success
 whatever Kaggle answers; here a refusal is an error, and an answer that was lost is looked for.
+
+What can be said about a notebook on Kaggle, besides the code.
 """
 
 import functools
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
-from kaggleops.backends.kaggle import log, outputs
-from kaggleops.backends.kaggle.config import KaggleConfig
+from kaggleops.backends.kaggle import outputs
 from kaggleops.errors import UsageError
+from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import session
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import (
@@ -27,10 +32,70 @@ from kaggleops.platforms.kaggle.http import (
     explained,
 )
 from kaggleops.platforms.keys import DATASET
-from kaggleops.project.launch import temporary_folder
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
+
+
+_PART = r"[\w-]+"
+_OWNED = re.compile(f"{_PART}/{_PART}")
+_SHAPES = {
+    "credentials": _OWNED,
+    "dataset_sources": _OWNED,
+    "kernel_sources": _OWNED,
+    "competition_sources": re.compile(_PART),
+    # owner/model/framework/variation/version
+    "model_sources": re.compile("/".join([_PART] * 4) + r"/\d+"),
+}
+_FORMS = {
+    "competition_sources": "titanic",
+    "model_sources": "owner/model/framework/variation/1",
+}
+LONGEST_HOURS = 12
+"""What a session may last at most (secondary sources, 2026); 9 with a TPU."""
+
+
+@dataclass(frozen=True)
+class KaggleConfig(Config):
+    """The fields of config/backend/kaggle.yaml, where each is explained."""
+
+    credentials: str = ""
+    machine_shape: str = "NvidiaTeslaT4"
+    internet: bool = True
+    session_hours: float | None = None
+    competition_sources: list[str] = field(default_factory=list)
+    dataset_sources: list[str] = field(default_factory=list)
+    kernel_sources: list[str] = field(default_factory=list)
+    model_sources: list[str] = field(default_factory=list)
+    docker_image: str = ""
+    docker_image_pinning: str = ""
+
+    @property
+    def resource(self) -> str:
+        """Which quota a session uses up: GPU, TPU, or "" for a machine without either."""
+        if not self.machine_shape:
+            return ""
+        return "TPU" if self.machine_shape.lower().startswith("tpu") else "GPU"
+
+    def check(self, doing: str) -> None:
+        """Check what types cannot say.
+
+        Raises:
+            UsageError: a field has a value that Kaggle would not take.
+        """
+        for name, shape in _SHAPES.items():
+            value = getattr(self, name)
+            for each in [value] if isinstance(value, str) else value:
+                if each and not shape.fullmatch(each):
+                    form = _FORMS.get(name, "owner/name")
+                    raise UsageError(doing, f"{name}: {each!r} is not of the form {form}")
+        if self.docker_image_pinning not in ("", "original", "latest"):
+            problem = f"docker_image_pinning: {self.docker_image_pinning!r} is unknown"
+            raise UsageError(doing, problem, "It is original or latest.")
+        if self.session_hours is not None and not 0 < self.session_hours <= LONGEST_HOURS:
+            problem = f"session_hours: {self.session_hours:g} is not between 0 and {LONGEST_HOURS}"
+            raise UsageError(doing, problem)
+
 
 _log = logging.getLogger("kaggleops")
 
@@ -187,14 +252,14 @@ class KaggleBackend(Backend[KaggleConfig]):
         def ended() -> bool:
             return self._state(ref).ended
 
-        def kept() -> log.Entries:
-            return log.parsed(self._output(ref).log or "")
+        def kept() -> outputs.Entries:
+            return outputs.parsed(self._output(ref).log or "")
 
         if follow:
-            return log.follow(_live(self._client, ref), kept, ended)
+            return outputs.follow(_live(self._client, ref), kept, ended)
         if ended():
-            return log.Log().new(kept())
-        return log.until_silent(_live(sign_in(silence=_SILENCE), ref))
+            return outputs.Log().new(kept())
+        return outputs.until_silent(_live(sign_in(silence=_SILENCE), ref))
 
     def quota(self) -> list[Quota]:
         """Return the hours of GPU and TPU."""
@@ -259,8 +324,8 @@ def _about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
     return request
 
 
-def _live(client: "Client", ref: str) -> Callable[[], log.Entries]:
-    def opened() -> log.Entries:
+def _live(client: "Client", ref: str) -> Callable[[], outputs.Entries]:
+    def opened() -> outputs.Entries:
         with explained(f"reading the log of {ref}"):
             yield from client.kernels_logs_stream(ref)
 

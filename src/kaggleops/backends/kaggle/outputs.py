@@ -1,18 +1,123 @@
 """The files that a notebook left, each checked before it is kept: its name, the answer, its size.
 
 The real client keeps an error's page as the file, and writes wherever a file's name points to.
+
+A notebook's log as a stream of lines, each once.
+
+The service drops a live log after some idle minutes and replays it from its start; an entry may
+also come late, in the log that is kept when the session has ended. So what counts is how often an
+entry came within one reading: the n-th time is new if no reading before it had n of them.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import requests
 
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.errors import KaggleOpsError
-from kaggleops.platforms.kaggle.http import explained
+from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, SilenceError, explained
+
+_PAUSE = 1.0  # seconds before a dropped log is opened again
+_FAILURES = 5  # in a row and without anything new, after which it is given up
+
+_LATE = 5  # times to ask for the kept log: it may come a little after the end
+
+Entry = Mapping[str, Any]
+Entries = Iterable[Entry]
+
+
+class Log:
+    """What has been shown of one log."""
+
+    def __init__(self) -> None:
+        self._shown: Counter[tuple[str, str, str]] = Counter()
+
+    def new(self, reading: Entries) -> Iterator[str]:
+        """Yield the text of those entries of a reading, from its start, that no other had."""
+        here: Counter[tuple[str, str, str]] = Counter()
+        for entry in reading:
+            text = str(entry.get("data") or "")
+            key = (str(entry.get("stream_name")), str(entry.get("time")), text)
+            here[key] += 1
+            if here[key] > self._shown[key]:
+                self._shown[key] += 1
+                yield text.removesuffix("\n")
+
+
+def follow(
+    live: Callable[[], Entries], kept: Callable[[], Entries], ended: Callable[[], bool]
+) -> Iterator[str]:
+    """Yield a log until its session has ended, and then what only the kept log has.
+
+    Args:
+        live: opens it anew.
+        kept: the log as it was kept at the session's end.
+        ended: whether the session has ended.
+
+    Raises:
+        KaggleOpsError: the log cannot be read any more.
+    """
+    log = Log()
+    failures = 0
+    while not ended():
+        try:
+            for text in log.new(live()):
+                failures = 0
+                yield text
+        except NotThereError:
+            pass  # it waits for a machine
+        except NoAnswerError:
+            failures += 1
+            if failures == _FAILURES:
+                raise
+        time.sleep(_PAUSE)
+    for _ in range(_LATE):
+        if reading := list(kept()):
+            yield from log.new(reading)
+            return
+        time.sleep(_PAUSE)
+
+
+def until_silent(entries: Callable[[], Entries]) -> Iterator[str]:
+    """Yield what a live log has by now.
+
+    Raises:
+        KaggleOpsError: it cannot be read.
+    """
+    log = Log()
+    while True:
+        came = False
+        try:
+            for text in log.new(entries()):
+                came = True
+                yield text
+        except (SilenceError, NotThereError):
+            return  # it has said all for now, or nothing yet
+        except NoAnswerError:
+            if not came:
+                raise
+        else:
+            return
+
+
+def parsed(kept: str) -> Entries:
+    """Return the entries of a kept log: a JSON array, or else its plain lines."""
+    if not kept:
+        return []
+    try:
+        entries = json.loads(kept)
+    except ValueError:
+        return [{"data": line} for line in kept.splitlines()]
+    if not isinstance(entries, list):
+        return [{"data": line} for line in kept.splitlines()]
+    return [each if isinstance(each, dict) else {"data": str(each)} for each in entries]
+
 
 _CHUNK = 1 << 20
 

@@ -3,22 +3,94 @@
 Kaggle's own list of submissions is the truth. Each one that is sent says in its description which
 run it is of and what it holds, so what was sent and whose answer was lost is found there, and so is
 what somebody sent before, from whatever machine.
+
+Whether a competition would take a file: it is compared with its sample_submission.csv.
 """
 
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaggleops.errors import UsageError
+from kaggleops.resources.addresses import OnKaggle
+from kaggleops.resources.kaggle import KaggleOrigin
+
+if TYPE_CHECKING:
+    from kaggleops.platforms.kaggle.client import Client
 import hashlib
 import itertools
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from kaggleops.backends.kaggle.sample import check_against, sample_of
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import NoAnswerError, NotTakenError, NotThereError
+
+_SAMPLE = re.compile(r"(?:.*/)?sample_?submission[^/]*\.csv", re.IGNORECASE)
+
+
+def sample_of(competition: str, folder: Path, client: "Client") -> Path | None:
+    """Download a competition's sample into a folder; None where it has none.
+
+    Raises:
+        KaggleOpsError: it cannot be had; where the rules are not accepted, with the page to do so.
+    """
+    origin = KaggleOrigin(OnKaggle("competitions", competition), client)
+    found = [file for file in origin.list(()) if _SAMPLE.fullmatch(file.name)]
+    if not found:
+        return None
+    path = folder / "sample_submission.csv"
+    origin.read(found[0], path, lambda size: None)
+    return path
+
+
+def check_against(sample: Path, submission: Path) -> None:
+    """Make sure that a file has the sample's columns, and each of its rows once.
+
+    Rows are told by their first column, in any order, as Kaggle tells them.
+
+    Raises:
+        UsageError: it has not; with the first line that is wrong.
+    """
+    doing = f"checking {submission.name} against sample_submission.csv"
+    wanted, rows = _rows(sample, f"reading {sample.name}"), _rows(submission, doing)
+    (_, expected), (_, header) = next(wanted, (1, [])), next(rows, (1, []))
+    if header != expected:
+        problem = f"its columns are {', '.join(header)} instead of {', '.join(expected)}"
+        raise UsageError(doing, problem, "Write the sample's columns, in its order.")
+    ids = {row[0] for _, row in wanted if row}
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UsageError(doing, f"line {line} has {len(row)} fields instead of {len(header)}")
+        if row[0] not in ids:
+            problem = f"line {line} has the {header[0]} {row[0]!r}, which the sample has not"
+            raise UsageError(doing, problem, "Predict the competition's own test file.")
+        if row[0] in seen:
+            problem = f"lines {seen[row[0]]} and {line} both have the {header[0]} {row[0]!r}"
+            raise UsageError(doing, problem, "Each row is wanted once.")
+        seen[row[0]] = line
+    if lacking := ids - seen.keys():
+        problem = f"{len(lacking):,} of {len(ids):,} rows are missing, {min(lacking)!r} say"
+        raise UsageError(doing, problem, "Predict the whole test file.")
+
+
+def _rows(path: Path, doing: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row ends, and its fields; empty lines are none."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.reader(opened, strict=True)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(doing, f"it is no CSV in UTF-8 ({error})") from error
+
 
 _PAGE = 100  # submissions in one answer
 _LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that

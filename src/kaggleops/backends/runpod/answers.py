@@ -1,4 +1,7 @@
-"""RunPod's answers as types: of each what is known, and nothing that another one could hide."""
+"""RunPod's answers as types: of each what is known, and nothing that another one could hide.
+
+How long a pod and its parts may take, at the most.
+"""
 
 import json
 import re
@@ -8,6 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from kaggleops.backends.answers import moment, number, objects, text
+
+LONGEST_HOURS = 168.0
+"""What a job may be given: a week. RunPod has no limit of its own, and a pod that is forgotten is
+paid for until its hours are over."""
+
+GRACE = 60.0
+"""Seconds that a job has to send what it logged, once it is told to end."""
+
+PATIENCE = 300.0
+"""Seconds that the bucket then has to take the exit code and the log."""
+
+LATE = 2 * (GRACE + PATIENCE)
+"""Seconds behind the deadline at which a pod deletes itself if all else hangs, as in
+infra/runpod/start.py. Until then it is paid for."""
+
+BEGINS_WITHIN = 3600.0
+"""Seconds from a pod's creation by which its job has begun, however large its image: it is pulled
+in minutes, and packages are installed in minutes more."""
+
 
 PREFIX = "kaggleops-"
 """What the names of our pods begin with; the run's id follows."""

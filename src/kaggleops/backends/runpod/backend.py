@@ -18,7 +18,7 @@ from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Machines, Price, Reaped
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod import log
-from kaggleops.backends.runpod.answers import PREFIX, Pod
+from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, PREFIX, Pod
 from kaggleops.backends.runpod.client import (
     BUSY,
     INVALID,
@@ -36,7 +36,6 @@ from kaggleops.backends.runpod.pod import (
     pod_body,
 )
 from kaggleops.backends.runpod.reaping import reap
-from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from kaggleops.backends.config import Config
-from kaggleops.backends.runpod.times import LONGEST_HOURS
+from kaggleops.backends.runpod.answers import LONGEST_HOURS
 from kaggleops.errors import UsageError
 
 _CUDA = re.compile(r"\d+\.\d+")

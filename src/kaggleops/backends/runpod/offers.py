@@ -7,9 +7,8 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from kaggleops.backends.runpod.answers import Gpu
+from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu
 from kaggleops.backends.runpod.config import RunPodConfig
-from kaggleops.backends.runpod.times import LATE, LONGEST_HOURS
 from kaggleops.errors import UsageError
 
 _STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be there, too

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.runpod.answers import JOB_VARIABLE, PREFIX
+from kaggleops.backends.runpod.answers import GRACE, JOB_VARIABLE, PATIENCE, PREFIX
 from kaggleops.backends.runpod.config import RunPodConfig
 from kaggleops.backends.runpod.offers import Offer
-from kaggleops.backends.runpod.times import GRACE, PATIENCE
 from kaggleops.platforms.sign_in import SECRET
 
 NAME = "runpod_name"

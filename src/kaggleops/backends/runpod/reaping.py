@@ -9,9 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.backends.answers import number
 from kaggleops.backends.jobs import Reaped, is_ended
-from kaggleops.backends.runpod.answers import Pod
+from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, LONGEST_HOURS, Pod
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.times import BEGINS_WITHIN, LATE, LONGEST_HOURS
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, explained
 from kaggleops.tags import KEPT_UNTIL

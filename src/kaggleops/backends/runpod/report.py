@@ -27,8 +27,7 @@ from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
 from kaggleops.platforms.sign_in import sign_in
 from kaggleops.tags import JOB_ENDED
-from kaggleops.tracking.artifact_outbox import send_kept_artifacts
-from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.outbox import send_kept_artifacts, send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
 
 COST = "cost_usd"

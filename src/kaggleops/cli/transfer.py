@@ -1,0 +1,248 @@
+"""`kaggleops push`.
+
+`kaggleops import`.
+
+`kaggleops export`.
+
+`kaggleops bundle`.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.progress import Progress
+
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.cli.data import sized
+from kaggleops.cli.options import (
+    bucket_at,
+    bucket_of,
+    bucket_option,
+    json_option,
+    repository_option,
+    secrets_option,
+    version_option,
+)
+from kaggleops.cli.output import err, out, print_error, print_json, print_rows
+from kaggleops.errors import UsageError
+
+
+@click.command("push")
+@bucket_option
+@json_option
+def push_command(bucket: str | None, as_json: bool) -> None:
+    """Send metrics and artifacts that ended runs could not send.
+
+    \b
+    Example:
+      kaggleops push --bucket gs://my-bucket
+    """
+    from kaggleops.mlruns import ChangeLog, EntityStore
+    from kaggleops.tracking.outbox import send_kept_artifacts, send_left_behind
+
+    place = bucket_of(bucket)
+    store_in = bucket_at(place)
+    store_in.expect()
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("Sending", total=None)
+        sent = send_left_behind(
+            EntityStore(store_in, ChangeLog(store_in)),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        files = bar.add_task("Sending artifacts", total=None)
+        artifacts = send_kept_artifacts(
+            place, lambda done, total: bar.update(files, completed=done, total=total)
+        )
+    problems = sent.problems + artifacts.problems
+    if as_json:
+        print_json(
+            sent=[str(entity_id) for entity_id in sent.entities],
+            artifacts=[str(place) for place in artifacts.places],
+            renamed=sent.renamed,
+            in_use=[str(folder) for folder in sent.in_use + artifacts.in_use],
+            problems=problems,
+        )
+    else:
+        for entity_id in sent.entities:
+            out.print(f"sent {entity_id}")
+        for artifact in artifacts.places:
+            out.print(f"sent {artifact}")
+        for renamed in sent.renamed:
+            out.print(renamed)
+        if running := max(len(sent.in_use), len(artifacts.in_use)):
+            err.print(f"{running} processes still run and send what is theirs.")
+        if not (sent.entities or artifacts.places or problems):
+            out.print(f"Nothing was left behind: {place} has everything.")
+    for problem in problems:
+        print_error(problem)
+    if problems:
+        sys.exit(1)
+
+
+@click.command("import")
+@click.argument("source")
+@bucket_option
+@json_option
+def import_command(source: str, bucket: str | None, as_json: bool) -> None:
+    """Import an mlruns folder with its artifacts into the bucket.
+
+    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object; the
+    output of a notebook that logged without internet works too. Artifacts in another bucket are
+    copied; what has to stay elsewhere is named. Importing again adds what is new, and undoes
+    nothing that was changed in the bucket.
+
+    \b
+    Example:
+      kaggleops import ./mlruns
+    """
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.import_sources import opened
+    from kaggleops.mlruns.importer import import_into
+
+    place = bucket_of(bucket)
+    store = EntityStore(bucket_at(place))
+    with Progress(console=err, transient=True) as bar:
+        reading = bar.add_task("Reading", total=None)
+        with opened(
+            source, lambda done, total: bar.update(reading, completed=done, total=total)
+        ) as found:
+            bar.remove_task(reading)
+            importing = bar.add_task("Importing", total=None)
+            imported = import_into(
+                store,
+                found,
+                lambda done, total, artifacts, size: bar.update(
+                    importing,
+                    completed=done,
+                    total=total,
+                    description=f"Importing ({artifacts} artifacts, {sized(size)})",
+                ),
+            )
+    if as_json:
+        print_json(
+            new=[str(entity_id) for entity_id in sorted(imported.new)],
+            changed=[str(entity_id) for entity_id in sorted(imported.changed)],
+            unchanged=imported.unchanged,
+            artifacts=imported.artifacts,
+            artifacts_size=imported.artifacts_size,
+            problems=imported.problems,
+        )
+    else:
+        out.print(
+            f"{place}: {len(imported.new)} new, {len(imported.changed)} changed, "
+            f"{imported.unchanged} there already; {imported.artifacts} artifacts copied "
+            f"({sized(imported.artifacts_size)}).",
+        )
+    for problem in imported.problems:
+        print_error(problem)
+    if imported.problems:
+        sys.exit(1)
+
+
+@click.command("export")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@bucket_option
+@click.option("--artifacts", is_flag=True, help="Bring models, plots and checkpoints, too.")
+@json_option
+def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: bool) -> None:
+    """Export the bucket's runs to DIR as a plain mlruns.
+
+    For MLflow without KaggleOps. DIR has to be new or empty. For a copy that is a bucket itself,
+    copy the objects: gcloud storage rsync -r gs://BUCKET DIR
+
+    \b
+    Example:
+      kaggleops export plain-mlruns
+    """
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.export import export
+
+    place = bucket_of(bucket)
+    store = EntityStore(bucket_at(place))
+    store.check()
+    with Progress(console=err, transient=True) as bar:
+        task = bar.add_task("Exporting", total=None)
+        done = export(
+            store,
+            folder,
+            artifacts=artifacts,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    show = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {folder}"
+    if as_json:
+        print_json(
+            folder=str(folder),
+            entities=done.entities,
+            artifacts=done.artifacts,
+            show=show,
+            problems=done.problems,
+        )
+    else:
+        also = f" and {done.artifacts} artifacts" if artifacts else ""
+        out.print(
+            f"{folder} holds {done.entities} experiments, runs and models{also} of {place}.\n"
+            f"Show it: {show}",
+        )
+    for problem in done.problems:
+        print_error(problem)
+    if done.problems:
+        sys.exit(1)
+
+
+@click.command("bundle")
+@bucket_option
+@version_option
+@repository_option
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write it into a folder instead, to upload it as a dataset.",
+)
+@secrets_option
+@json_option
+def bundle_command(
+    bucket: str | None,
+    version: str | None,
+    repository: Path,
+    folder: Path | None,
+    allow_secrets: bool,
+    as_json: bool,
+) -> None:
+    """Put a commit into the bucket for machines that cannot clone it.
+
+    For private code, and for commits that are not pushed: a git bundle under the bucket's `code/`,
+    where notebooks/run.ipynb finds it by the commit's hash.
+
+    \b
+    Example:
+      kaggleops bundle --version my-branch
+    """
+    from kaggleops.git.bundles import key_of, send
+    from kaggleops.git.checkouts import bundle
+    from kaggleops.git.commits import find_commit
+
+    place = bucket_of(bucket) if folder is None else ""
+    commit = find_commit(repository, version)
+    if commit.uncommitted and version is None:
+        raise UsageError(
+            f"bundling {commit.sha[:10]}",
+            f"{commit.uncommitted} files are changed and not committed",
+            "Commit them, or add --version HEAD to bundle the commit without them.",
+        )
+    if folder is None:
+        key = send(commit, bucket_at(place), allow_secrets=allow_secrets)
+        where = f"{bucket_uri(place)}/{key}"
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / Path(key_of(commit.sha)).name
+        where = str(bundle(commit, file, allow_secrets=allow_secrets))
+    if as_json:
+        print_json(commit=commit.sha, repository=commit.origin, bundle=where)
+        return
+    print_rows(
+        ("Bundle", where),
+        ("In the notebook", f'repository = "{commit.origin}"'),
+        ("", f'version = "{commit.sha}"'),
+    )

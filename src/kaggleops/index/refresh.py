@@ -1,0 +1,379 @@
+"""The index of a bucket: only what changed is read, and each entity is there whole or not at all.
+
+1. An entity's rows are written in one transaction with the version that they are of. A refresh
+   that dies leaves a consistent index, and the next one goes on where it ended.
+2. What cannot be indexed is named, with the reason, and passed over; its last good rows stay.
+3. The order in which entities come does not matter: one that needs another waits for it.
+4. The index holds nothing that the bucket does not.
+5. Others may write to the index at the same time (see taking.py). What they were faster with is
+   not overwritten with what may be older: the bucket is asked for it again.
+
+How far an index has read the change log: the next process goes on there, without a listing.
+
+A mark is only ever written when all that it claims is in the index, so an old one, or none, costs
+requests and misses nothing.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from kaggleops.bucket import ABSENT, Version
+from kaggleops.index.database import (
+    ENTITIES,
+    MARK,
+    DatabaseError,
+    open_database,
+    versions_of,
+    writing,
+)
+from kaggleops.index.lost import mark_lost
+from kaggleops.index.preparation import Prepared, unpacked
+from kaggleops.index.transaction import (
+    REFUSED,
+    Outcome,
+    import_alone,
+    import_changes,
+    record_log,
+)
+from kaggleops.index.worker import worker
+from kaggleops.index.writes import make_indexes, set_indexes_aside, take_statistics
+from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
+from kaggleops.mlruns.layout import parse_key
+
+ONE_LISTING = 1000
+"""Objects that one request lists. A process that begins lists so few whatever was kept: that finds
+what was written and not announced."""
+
+LISTING_EVERY = 24 * 3600.0
+"""Seconds after which it lists any number of them, for the same reason."""
+
+
+class Marks:
+    """The mark of one index, as one process reads and moves it.
+
+    Args:
+        engine: the index's database.
+        few: entities, up to which a bucket is listed at first.
+    """
+
+    def __init__(self, engine: sa.Engine, few: int) -> None:
+        self._engine = engine
+        self._few = few
+        self._kept: Mark | None = None
+        self._listed = 0.0
+
+    def begin(self, entities: int, now: float) -> Mark | None:
+        """Return from where to go on without listing the bucket; None where it is to be listed.
+
+        Args:
+            entities: how many are in the index.
+            now: seconds since the epoch.
+        """
+        with self._engine.begin() as connection:
+            row = connection.execute(sa.select(MARK)).first()
+        if row is None:
+            return None
+        self._kept = Mark(row.log_id, row.sequence, json.loads(row.open))
+        self._listed = row.listed
+        # A clock that was set back is no reason to wait for longer.
+        recently = 0 <= now - row.listed < LISTING_EVERY
+        return self._kept if recently and entities > self._few else None
+
+    def keep(self, connection: sa.Connection, mark: Mark | None, listed: float | None) -> None:
+        """Keep a mark in the place of the one before, where it says something else.
+
+        Args:
+            connection: to the index.
+            mark: None keeps the one before.
+            listed: when the bucket was listed (seconds since the epoch), if it was just now.
+        """
+        if mark is None or (listed is None and mark.same_place(self._kept)):
+            return
+        self._kept = mark
+        self._listed = self._listed if listed is None else listed
+        kept = json.dumps({key: dict(writers) for key, writers in mark.open.items()})
+        values = {"log_id": mark.log_id, "sequence": mark.sequence, "open": kept}
+        connection.execute(MARK.delete())
+        connection.execute(MARK.insert().values(listed=self._listed, **values))
+
+
+Progress = Callable[[int, int], None]
+Batch = Sequence[Change | Prepared]
+
+_BATCH = 100  # entities in a transaction
+_BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
+_AHEAD = 2  # batches that are made ready while one is written
+_GROWTH = 16  # times as large as its archive is an entity, as a rule
+_LARGE_BYTES = 16 << 20  # of the archives of a batch that waits for none beside it
+_WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
+
+
+@dataclass
+class Refreshed:
+    """What became of a refresh."""
+
+    listed: bool = False
+    """Whether the bucket had to be listed."""
+    changed: int = 0
+    """How many entities were written."""
+    removed: int = 0
+    """How many are gone from the bucket."""
+    problems: dict[EntityId, str] = field(default_factory=dict)
+    """What was passed over this time, and why."""
+    lost: int = 0
+    """How many runs were found to have lost their machine."""
+
+
+class Index:
+    """A bucket's entities in MLflow's SQL schema. Not thread-safe.
+
+    Args:
+        url: the database, as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://…`.
+        store: the bucket's entities.
+        clock: the time in seconds since the epoch.
+        few: entities, up to which a bucket is listed at first whatever an earlier process has kept.
+
+    Raises:
+        UsageError: there is no such database, or it holds something else.
+        DatabaseError: it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        store: EntityStore,
+        clock: Callable[[], float] = time.time,
+        *,
+        few: int = ONE_LISTING,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._engine = open_database(url, store.bucket.uri)
+        self._marks = Marks(self._engine, few)
+        self._poll: Poll | None = None
+        self._known: dict[EntityId, Version] = {}  # what was last seen of the database
+        self._overtaken: list[EntityId] = []
+
+    def close(self) -> None:
+        """Close all connections to the database."""
+        self._engine.dispose()
+
+    def refresh(self, progress: Progress = lambda *_: None, *, full: bool = False) -> Refreshed:
+        """Bring the index up to date with the bucket.
+
+        Costs what a poll costs, and one request of class B for each entity that changed.
+
+        Args:
+            progress: called with how many entities were looked at, and how many there are to be.
+            full: list the bucket (see `Poll.changed`).
+
+        Raises:
+            BucketError: the bucket cannot be read; what was written until then is in the index.
+            DatabaseError: the database cannot be written; likewise.
+        """
+        try:
+            return self._refresh(progress, full)
+        except BaseException as error:
+            # It may have delivered what was not written: begin with what the database has.
+            self._poll = None
+            if isinstance(error, SQLAlchemyError):
+                doing = f"writing the index {self._engine.url.render_as_string()}"
+                raise DatabaseError(doing, str(error).splitlines()[0]) from error
+            raise
+
+    def problems(self) -> dict[EntityId, str]:
+        """Return what is not in the index as it is in the bucket, and why."""
+        query = sa.select(ENTITIES.c.key, ENTITIES.c.problem).where(ENTITIES.c.problem != "")
+        with self._engine.begin() as connection:
+            found = connection.execute(query).all()
+        return {entity_id: text for key, text in found if (entity_id := parse_key(key))}
+
+    def _refresh(self, progress: Progress, full: bool) -> Refreshed:
+        result = Refreshed()
+        touched: set[str] | None = set()
+        looked = self._clock()
+        if self._poll is None:
+            versions = self._versions()
+            self._known = dict(versions)
+            self._poll = Poll(
+                self._store, versions, mark=self._marks.begin(len(versions), looked), packed=True
+            )
+            touched = None  # an earlier process may have ended before what waited was seen to
+        changes = self._poll.changed(full=full)
+        result.listed = changes.listed
+        if touched is not None:
+            self._poll.is_known(self._look_again(self._poll.due))
+        done = 0
+        progress(done, changes.due)
+        if touched is None and not self._known and changes.due >= _WORTH_A_WORKER:
+            set_indexes_aside(self._engine)
+        with closing(self._ready(changes)) as batches:
+            for batch in batches:
+                self._import(batch, result)
+                if touched is not None:
+                    touched |= {change.id.key for change in batch}
+                done += len(batch)
+                progress(done, changes.due)
+        if waiting := self._waiting(touched):
+            self._poll.again(waiting)
+            for batch in _batches(self._poll.changed()):
+                self._import([self._unpacked(change) for change in batch], result)
+        self._poll.again(self._overtaken)
+        self._overtaken = []
+        if touched is None:
+            make_indexes(self._engine)
+        with writing(self._engine) as connection:
+            result.lost = mark_lost(connection, self._now_ms())
+            self._marks.keep(connection, self._poll.mark, looked if result.listed else None)
+            record_log(connection, self._poll.problem)
+        if result.changed:
+            take_statistics(self._engine)
+        progress(changes.due, changes.due)
+        return result
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _versions(self) -> dict[EntityId, Version]:
+        with self._engine.begin() as connection:
+            found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
+        return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
+
+    def _look_again(self, due: Set[EntityId]) -> dict[EntityId, Version]:
+        """Return at which versions these are by now: others write to the index, too."""
+        if not due:
+            return {}
+        if len(due) > _BATCH:
+            versions = self._versions()
+        else:
+            with self._engine.begin() as connection:
+                versions = versions_of(connection, due)
+        for entity_id in due:
+            self._known.pop(entity_id, None)
+            if entity_id in versions:
+                self._known[entity_id] = versions[entity_id]
+        return versions
+
+    # -- unpacking ----------------------------------------------------------------------------
+
+    def _ready(self, changes: Changes) -> Generator[Batch]:
+        """Yield what changed in batches, unpacked; many new runs by another process."""
+        with ExitStack() as stack:
+            helper = None
+            if changes.due >= _WORTH_A_WORKER:
+                helper = stack.enter_context(worker(self._store))
+            ahead: deque[Callable[[], Batch]] = deque()
+            for batch in _batches(changes):
+                if helper and all(self._is_new_run(change) for change in batch):
+                    ahead.append(helper.prepare(batch).result)
+                else:
+                    ahead.append(partial(list, map(self._unpacked, batch)))
+                large = sum(map(_weight, batch)) > _LARGE_BYTES
+                del batch
+                while len(ahead) > (0 if large else _AHEAD):
+                    yield ahead.popleft()()
+            while ahead:
+                yield ahead.popleft()()
+
+    def _is_new_run(self, change: Change) -> bool:
+        is_run = change.id.kind is Kind.RUN and change.packed is not None
+        return is_run and change.id not in self._known
+
+    def _unpacked(self, change: Change) -> Change:
+        where = self._store.bucket.object_uri(change.id.key)
+        return unpacked(change, where, self._store.artifact_root)
+
+    # -- one batch ----------------------------------------------------------------------------
+
+    def _import(self, batch: Batch, result: Refreshed) -> None:
+        try:
+            with writing(self._engine) as connection:
+                newest = self._not_overtaken(connection, batch)
+                outcomes = import_changes(
+                    connection,
+                    newest,
+                    lambda each: each not in self._known,
+                    self._now_ms(),
+                    self._store.artifact_root,
+                )
+        except REFUSED:
+            outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
+        for outcome in outcomes:
+            self._count(outcome, result)
+
+    def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
+        root = self._store.artifact_root
+        with writing(self._engine) as connection:
+            newest = self._not_overtaken(connection, [change])
+            each = [import_alone(connection, one, self._now_ms(), root) for one in newest]
+        return [outcome for outcomes in each for outcome in outcomes]
+
+    def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
+        """Return what nobody else has written since this index last looked."""
+        now = versions_of(connection, [change.id for change in batch])
+        newest = []
+        for change in batch:
+            known, there = self._known.get(change.id), now.get(change.id)
+            if known == there:
+                newest.append(change)
+                continue
+            if there != change.version:
+                self._overtaken.append(change.id)
+            self._known.pop(change.id, None)
+            if there is not None:
+                self._known[change.id] = there
+        return newest
+
+    def _count(self, outcome: Outcome, result: Refreshed) -> None:
+        change = outcome.change
+        result.problems.pop(change.id, None)
+        if outcome.problem:
+            result.problems[change.id] = outcome.problem
+        if change.version == ABSENT:
+            self._known.pop(change.id, None)
+            result.removed += 1
+        else:
+            self._known[change.id] = change.version
+            result.changed += not outcome.problem
+
+    # -- what waits for others ----------------------------------------------------------------
+
+    def _waiting(self, touched: set[str] | None) -> list[EntityId]:
+        """Return what waits for one of these objects, or for any."""
+        query = sa.select(ENTITIES.c.key, ENTITIES.c.waits_for).where(ENTITIES.c.waits_for != "")
+        with self._engine.begin() as connection:
+            found = connection.execute(query).all()
+        ids = [parse_key(key) for key, other in found if touched is None or other in touched]
+        return [entity_id for entity_id in ids if entity_id is not None]
+
+
+def _weight(change: Change) -> int:
+    """Return the bytes of an archive, or those that it would have if it were packed as usual."""
+    packed = change.packed or b""
+    # What it unpacks to, as it says itself at its end; where that is not so, it is refused.
+    return max(len(packed), int.from_bytes(packed[-4:], "little") // _GROWTH)
+
+
+def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    batch: list[Change] = []
+    size = 0
+    for change in changes:
+        if batch and batch[-1].id.kind is not change.id.kind:
+            yield batch
+            batch, size = [], 0
+        batch.append(change)
+        size += _weight(change)
+        del change  # which may be large, while the next one is fetched
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

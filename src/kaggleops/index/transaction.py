@@ -1,0 +1,420 @@
+"""One transaction of an import: what changed in the bucket, into the tables.
+
+Entities need each other, and may come in any order:
+
+- Whatever belongs to an experiment waits until that is there. An experiment that goes takes with
+  it what belongs to it, which waits again. Only the Default experiment, which MLflow takes for
+  granted, is shown without an object of its own, as long as something is in it.
+- A logged model's metric points wait for the runs that they are of.
+- No two experiments have the same name in MLflow's schema. The one that comes second is shown
+  with its id behind its name until the other is called otherwise or is gone.
+- Nor do two datasets of an experiment have the same name and digest, or two traces an assessment
+  with the same id. The dataset that lies where the file store puts one of that name and digest is
+  shown as it is, and any other with a part of its id behind its digest; an assessment that comes
+  second is shown under another id until the first is gone.
+- MLflow's schema numbers experiments. One with another id is not indexed, nor is one whose number
+  the database's column cannot hold: SQLite's holds the file store's own of 18 digits,
+  PostgreSQL's nothing from 2^31 on. The ids that we give fit in both.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+)
+
+from kaggleops.bucket import ABSENT
+from kaggleops.index.database import ENTITIES, POINTS
+from kaggleops.index.lost import vital_signs
+from kaggleops.index.preparation import Prepared, prepare
+from kaggleops.index.tables import (
+    ASSESSMENTS,
+    DATASETS,
+    EXPERIMENT_TAGS,
+    EXPERIMENTS,
+    LOGGED_MODEL_METRICS,
+    RUNS,
+    Row,
+    Rows,
+    assessment_id,
+    fit,
+    own_dataset_id,
+)
+from kaggleops.index.writes import add, remove, replace
+from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns.change_log import LOG_KEY
+from kaggleops.mlruns.layout import MLRUNS, parse_key
+from kaggleops.printable import quoted
+from kaggleops.tracking.names import DEFAULT_ID, DEFAULT_NAME
+
+_LONGEST_NAME = 256  # characters, in MLflow's schema
+_ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
+_NAME_OF_EXPERIMENT = EXPERIMENTS.columns.index("name")
+_RUN_OF_POINT = LOGGED_MODEL_METRICS.columns.index("run_id")
+_ID_OF_DATASET = DATASETS.columns.index("dataset_uuid")
+_DIGEST = DATASETS.columns.index("digest")
+_LONGEST_DIGEST = 36
+_ID_OF_ASSESSMENT = ASSESSMENTS.columns.index("assessment_id")
+_DEFAULT = experiment(DEFAULT_ID)
+
+REFUSED = (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    NotSupportedError,
+    ProgrammingError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+"""What a database says to values that it does not take; SQLAlchemy lets some of it through."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one change.
+
+    Args:
+        change: which.
+        problem: why it is not in the index as it is in the bucket, or "".
+        waits_for: the key of the object without which that cannot be mended, or "".
+    """
+
+    change: Prepared
+    problem: str = ""
+    waits_for: str = ""
+
+
+def import_changes(
+    connection: sa.Connection,
+    changes: Sequence[Change | Prepared],
+    is_new: Callable[[EntityId], bool],
+    now_ms: int,
+    artifact_root: str,
+    *,
+    cut: bool = False,
+) -> list[Outcome]:
+    """Write what changed, and at which version it is now.
+
+    Args:
+        connection: in whose transaction.
+        changes: experiments before what belongs to them, runs before logged models; none packed.
+        is_new: tells which entities have no rows yet; those are written faster.
+        now_ms: the time, in milliseconds since the epoch.
+        artifact_root: the URI under which the bucket's artifacts lie.
+        cut: what the database's columns cannot hold.
+
+    Raises:
+        REFUSED: the database does not take a value.
+    """
+    outcomes = _Import(connection, is_new, artifact_root, cut=cut).take(changes)
+    record(connection, outcomes, now_ms)
+    gone = [each.change.id for each in outcomes if each.change.version == ABSENT]
+    if any(each.experiment_id == DEFAULT_ID for each in gone):
+        _drop_empty_default(connection)
+    return outcomes
+
+
+def import_alone(
+    connection: sa.Connection, change: Change | Prepared, now_ms: int, artifact_root: str
+) -> list[Outcome]:
+    """Write one change; cut what the database does not take, or else keep the reason why not.
+
+    Args: as for `import_changes`.
+    """
+    reason = ""
+    for cut in (False, True):
+        try:
+            with connection.begin_nested():
+                return import_changes(
+                    connection, [change], lambda _: False, now_ms, artifact_root, cut=cut
+                )
+        except REFUSED as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+    problem = f"indexing {change.id}: the database does not take it ({reason})."
+    outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
+    record(connection, [outcome], now_ms)
+    return [outcome]
+
+
+def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) -> None:
+    """Keep at which version each object was looked at, and what became of it."""
+    rows = {
+        outcome.change.id.key: {
+            "key": outcome.change.id.key,
+            "version": outcome.change.version,
+            "problem": outcome.problem,
+            "waits_for": outcome.waits_for,
+            **vital_signs(outcome.change, now_ms),
+        }
+        for outcome in outcomes
+    }
+    if rows:
+        same_key = ENTITIES.c.key == sa.bindparam("old_key")
+        connection.execute(ENTITIES.delete().where(same_key), [{"old_key": key} for key in rows])
+    if there := [row for row in rows.values() if row["version"] != ABSENT]:
+        connection.execute(ENTITIES.insert(), there)
+
+
+def record_log(connection: sa.Connection, problem: str) -> None:
+    """Keep why the change log, which is no entity, cannot be read; "" where it can."""
+    mine = ENTITIES.c.key == LOG_KEY
+    if connection.scalar(sa.select(ENTITIES.c.problem).where(mine)) == (problem or None):
+        return
+    connection.execute(ENTITIES.delete().where(mine))
+    if problem:
+        row = {"key": LOG_KEY, "version": ABSENT, "problem": problem, "waits_for": ""}
+        connection.execute(ENTITIES.insert(), {**row, "heard_ms": 0, "may_be_silent": None})
+
+
+def _drop_empty_default(connection: sa.Connection) -> None:
+    inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{DEFAULT_ID}/", autoescape=True)
+    left = sa.select(sa.literal(1)).where(inside | (ENTITIES.c.key == _DEFAULT.key)).limit(1)
+    if not connection.scalar(left):
+        remove(connection, _DEFAULT)
+
+
+def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
+    if runs:
+        same_run = POINTS.c.run_uuid == sa.bindparam("run")
+        connection.execute(POINTS.delete().where(same_run), [{"run": each.name} for each in runs])
+
+
+def _shown(digest: str, uuid: str) -> str:
+    suffix = f" ({uuid[:8]})"
+    return digest[: _LONGEST_DIGEST - len(suffix)] + suffix
+
+
+class _Import:
+    """One transaction."""
+
+    def __init__(
+        self,
+        connection: sa.Connection,
+        is_new: Callable[[EntityId], bool],
+        artifact_root: str,
+        *,
+        cut: bool,
+    ) -> None:
+        self._connection = connection
+        self._is_new = is_new
+        self._artifact_root = artifact_root
+        self._cut = cut
+        self._largest_id = 2 ** (63 if connection.dialect.name == "sqlite" else 31) - 1
+        ids = connection.scalars(sa.select(EXPERIMENTS.table.c.experiment_id))
+        self._experiments = set(map(str, ids))
+        self._written: dict[EntityId, Rows] = {}
+        self._grown: set[EntityId] = set()
+        self._digests: dict[EntityId, str] = {}
+        self._assessed: dict[str, EntityId] = {}
+
+    def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
+        outcomes = [self._take(self._prepared(change)) for change in changes]
+        add(self._connection, [rows for id_, rows in self._written.items() if self._is_new(id_)])
+        for entity_id, rows in self._written.items():
+            if not self._is_new(entity_id):
+                replace(self._connection, entity_id, rows, grown=entity_id in self._grown)
+        self._keep_digests()
+        return outcomes
+
+    def _prepared(self, change: Change | Prepared) -> Prepared:
+        if isinstance(change, Prepared):
+            return change
+        if change.id.kind is not Kind.RUN or self._is_new(change.id):
+            return prepare(change)
+        # In this transaction: what is kept of a run's points is true of its rows.
+        mine = sa.select(POINTS.c.digests).where(POINTS.c.run_uuid == change.id.name)
+        return prepare(change, self._connection.scalar(mine) or "")
+
+    def _keep_digests(self) -> None:
+        runs = [each for each in self._written if each.kind is Kind.RUN]
+        _forget_points(self._connection, [each for each in runs if not self._is_new(each)])
+        if long := [each for each in runs if self._digests[each]]:
+            rows = [{"run_uuid": each.name, "digests": self._digests[each]} for each in long]
+            self._connection.execute(POINTS.insert(), rows)
+
+    def _take(self, change: Prepared) -> Outcome:
+        if change.problem:
+            return Outcome(change, change.problem)
+        if change.rows is None:
+            self._remove(change.id)
+            return Outcome(change)
+        if problem := self._refusal(change.id):
+            return Outcome(change, f"indexing {change.id}: {problem}.")
+        if self._cut:
+            return self._take_cut(change, change.rows)
+        return self._take_rows(change, change.rows)
+
+    def _take_cut(self, change: Prepared, rows: Rows) -> Outcome:
+        rows, cut = fit(self._connection, change.id, rows)
+        outcome = self._take_rows(change, rows)
+        if outcome.problem or not cut:
+            return outcome
+        problem = f"indexing {change.id}: {', '.join(cut)} cut to what the database has room for."
+        return Outcome(change, problem)
+
+    def _take_rows(self, change: Prepared, rows: Rows) -> Outcome:
+        home = experiment(change.id.experiment_id)
+        needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
+        if needs_home and home == _DEFAULT and DEFAULT_ID not in self._experiments:
+            self._make_default()
+        if needs_home and home.experiment_id not in self._experiments:
+            return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
+        if change.id == home:
+            return self._take_experiment(change, rows)
+        if change.id.kind is Kind.LOGGED_MODEL:
+            return self._take_logged_model(change, rows)
+        if change.id.kind is Kind.DATASET:
+            return self._take_dataset(change, rows)
+        if change.id.kind is Kind.TRACE and rows[ASSESSMENTS]:
+            return self._take_assessed(change, rows)
+        self._written[change.id] = rows
+        self._digests[change.id] = change.digests
+        if change.grown:
+            self._grown.add(change.id)
+        return Outcome(change)
+
+    def _refusal(self, entity_id: EntityId) -> str:
+        number = entity_id.experiment_id
+        if entity_id.kind is not Kind.EXPERIMENT:
+            return ""
+        if not number.isdecimal() or str(int(number)) != number:
+            return "MLflow's SQL schema knows experiments by numbers only"
+        if int(number) > self._largest_id:
+            return "its number is too large for this database (SQLite has room for it)"
+        return ""
+
+    def _make_default(self) -> None:
+        row = EXPERIMENTS.row(
+            experiment_id=int(DEFAULT_ID),
+            name=DEFAULT_NAME,
+            artifact_location=f"{self._artifact_root}/{DEFAULT_ID}",
+            lifecycle_stage="active",
+            creation_time=None,
+            last_update_time=None,
+        )
+        rows: Rows = {EXPERIMENTS: [row], EXPERIMENT_TAGS: []}
+        self._take_experiment(Prepared(_DEFAULT, ABSENT, rows), rows)
+
+    # -- what needs others --------------------------------------------------------------------
+
+    def _take_experiment(self, change: Prepared, rows: Rows) -> Outcome:
+        [row] = rows[EXPERIMENTS]
+        table, name = EXPERIMENTS.table, row[_NAME_OF_EXPERIMENT]
+        same_name = (table.c.name == name) & (table.c.experiment_id != row[_ID_OF_EXPERIMENT])
+        other = self._connection.scalar(sa.select(table.c.experiment_id).where(same_name))
+        outcome = Outcome(change)
+        if other is not None:
+            suffix = f" ({change.id.experiment_id})"
+            shown = name[: _LONGEST_NAME - len(suffix)] + suffix
+            row = (row[0], shown, *row[2:])
+            holder = experiment(str(other))
+            problem = f"{holder} is called {quoted(name)} too; shown as {quoted(shown)}."
+            outcome = Outcome(change, f"indexing {change.id}: {problem}", holder.key)
+        # At once: what follows needs it, and the next may have its name.
+        replace(self._connection, change.id, {**rows, EXPERIMENTS: [row]})
+        self._experiments.add(change.id.experiment_id)
+        return outcome
+
+    def _take_dataset(self, change: Prepared, rows: Rows) -> Outcome:
+        [row] = rows[DATASETS]
+        table, (uuid, home, name, digest, *_) = DATASETS.table, row
+        of_name = (table.c.experiment_id == home) & (table.c.name == name)
+        same = of_name & (table.c.digest == digest) & (table.c.dataset_uuid != uuid)
+        other = self._connection.scalar(sa.select(table.c.dataset_uuid).where(same))
+        own = EntityId(Kind.DATASET, str(home), own_dataset_id(name, digest))
+        outcome = Outcome(change)
+        if other is not None and change.id == own:
+            moved = table.update().where(same).values(digest=_shown(digest, other))
+            self._connection.execute(moved)
+        elif other is not None:
+            shown = _shown(digest, uuid)
+            rows = {DATASETS: [(*row[:_DIGEST], shown, *row[_DIGEST + 1 :])]}
+            problem = (
+                f"indexing {change.id}: another is called {quoted(name)} with the digest "
+                f"{quoted(digest)} too; its digest is shown as {shown!r}."
+            )
+            outcome = Outcome(change, problem, own.key)
+        replace(self._connection, change.id, rows)  # at once: the next may be called so, too
+        return outcome
+
+    def _take_assessed(self, change: Prepared, rows: Rows) -> Outcome:
+        mine, table = rows[ASSESSMENTS], ASSESSMENTS.table
+        ids = {row[_ID_OF_ASSESSMENT] for row in mine}
+        there = table.c.assessment_id.in_(ids) & (table.c.trace_id != change.id.name)
+        columns = (table.c.assessment_id, table.c.experiment_id, table.c.trace_id)
+        taken = {
+            each: EntityId(Kind.TRACE, str(home), trace)
+            for each, home, trace in self._connection.execute(sa.select(*columns).where(there))
+        }
+        taken |= {each: self._assessed[each] for each in ids & self._assessed.keys()}
+        shown: list[Row] = [
+            (assessment_id(change.id.name, row[0]), *row[1:]) if row[0] in taken else row
+            for row in mine
+        ]
+        self._assessed |= {row[_ID_OF_ASSESSMENT]: change.id for row in shown}
+        self._written[change.id] = {**rows, ASSESSMENTS: shown}
+        if not taken:
+            return Outcome(change)
+        first, holder = min(taken.items())
+        problem = f"indexing {change.id}: {holder} has its assessment {quoted(first)} too."
+        return Outcome(change, f"{problem} It is shown under another id.", holder.key)
+
+    def _take_logged_model(self, change: Prepared, rows: Rows) -> Outcome:
+        points = rows[LOGGED_MODEL_METRICS]
+        wanted = {point[_RUN_OF_POINT] for point in points}
+        coming = {each.name for each in self._written if each.kind is Kind.RUN}
+        column = RUNS.table.c.run_uuid
+        there = self._connection.scalars(sa.select(column).where(column.in_(wanted - coming)))
+        missing = wanted - coming - set(there)
+        indexable: list[Row] = [row for row in points if row[_RUN_OF_POINT] not in missing]
+        self._written[change.id] = {**rows, LOGGED_MODEL_METRICS: indexable}
+        if not missing:
+            return Outcome(change)
+        waits_for = run(change.id.experiment_id, min(missing))
+        problem = f"indexing {change.id}: {waits_for}, which its metrics are of, is not there."
+        return Outcome(change, problem, waits_for.key)
+
+    # -- what is gone -------------------------------------------------------------------------
+
+    def _remove(self, entity_id: EntityId) -> None:
+        home = entity_id.experiment_id
+        if entity_id.kind is not Kind.REGISTERED_MODEL and home not in self._experiments:
+            return
+        if entity_id.kind is Kind.EXPERIMENT:
+            self._remove_what_belongs_to(entity_id)
+            self._experiments.discard(home)
+        if entity_id.kind is Kind.RUN:
+            self._remove_points_of(entity_id)
+            _forget_points(self._connection, [entity_id])
+        remove(self._connection, entity_id)
+
+    def _remove_what_belongs_to(self, home: EntityId) -> None:
+        inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{home.experiment_id}/", autoescape=True)
+        ids = map(parse_key, self._connection.scalars(sa.select(ENTITIES.c.key).where(inside)))
+        for entity_id in [each for each in ids if each is not None]:
+            self._remove(entity_id)
+        problem = f"{home} is not in the index."
+        values = {"waits_for": home.key, "problem": problem}
+        self._connection.execute(ENTITIES.update().where(inside).values(values))
+
+    def _remove_points_of(self, gone: EntityId) -> None:
+        table = LOGGED_MODEL_METRICS.table
+        of_run = table.c.run_id == gone.name
+        columns = sa.select(table.c.experiment_id, table.c.model_id).where(of_run).distinct()
+        models = [
+            EntityId(Kind.LOGGED_MODEL, str(home), name).key
+            for home, name in self._connection.execute(columns)
+        ]
+        if models:
+            self._connection.execute(table.delete().where(of_run))
+            problem = f"{gone}, which some of its metrics are of, is not there."
+            values = {"waits_for": gone.key, "problem": problem}
+            concerned = ENTITIES.c.key.in_(models)
+            self._connection.execute(ENTITIES.update().where(concerned).values(values))

@@ -1,0 +1,222 @@
+"""`key=value` as the user types it, and as an entry point of an MLproject takes it.
+
+A key that the entry point declares is passed as that parameter. All others travel together in the
+parameter `overrides`, quoted as for a shell, because MLflow quotes each parameter as one word.
+
+A mistyped key or choice of a Hydra configuration is told before there is a run.
+
+The configuration is composed as the entry point will compose it, from the files of the commit.
+Where that cannot be known from files alone (parts that only code registers, options of the script
+beside the overrides), nothing is refused: the entry point itself will tell.
+"""
+
+import ast
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kaggleops.errors import UsageError
+
+OVERRIDES = "overrides"
+_PATH_LIKE = re.compile(r"(\.{1,2}|~)(/.*)?")
+_PLAIN = re.compile(r"[\w./@%+-]+")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the user set, in order.
+
+    Args:
+        items: `key=value` each, in Hydra's own syntax (`+key=value`, `~key`, `key=[1,2]`).
+        directory: what a relative path in a value is relative to. The run's own working directory
+            is a fresh clone, so a path like `../data` is made absolute before it gets there. None
+            for a run on another machine, where this one's folders are not.
+    """
+
+    items: Sequence[str] = ()
+    directory: Path | None = Path()
+
+    def as_parameters(self, declared: Mapping[str, object], doing: str) -> dict[str, str]:
+        """Return the parameters to run an entry point with.
+
+        Args:
+            declared: the parameters that the entry point declares.
+            doing: what is being done, for the error.
+
+        Raises:
+            UsageError: it does not take one of them.
+        """
+        parameters: dict[str, str] = {}
+        free: list[str] = []
+        for item in self.items:
+            key, equals, value = item.partition("=")
+            if equals and key in declared and key != OVERRIDES:
+                parameters[key] = value
+            elif OVERRIDES in declared:
+                free.append(self._absolute(item))
+            else:
+                takes = f"It takes: {', '.join(declared) or 'no parameters'}."
+                hint = f"{did_you_mean(key, declared)} {takes}".lstrip()
+                raise UsageError(doing, f"it does not take {item!r}", hint)
+        if free:
+            parameters[OVERRIDES] = shlex.join(free)
+        return parameters
+
+    def _absolute(self, item: str) -> str:
+        key, equals, value = item.partition("=")
+        bare = value[1:-1] if value[:1] == value[-1:] and value[:1] in ("'", '"') else value
+        if self.directory is None or not equals or not _PATH_LIKE.fullmatch(bare):
+            return item
+        path = os.path.normpath(self.directory.absolute() / Path(bare).expanduser())
+        if _PLAIN.fullmatch(path):
+            return f"{key}={path}"
+        escaped = path.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Return a question that names what is known and spelled nearly so; "" if nothing is."""
+    names = list(known)
+    above, dot, last = key.rpartition(".")
+    beside = [name[len(above + dot) :] for name in names if name.rpartition(".")[0] == above]
+    near = [f"{above}{dot}{name}" for name in difflib.get_close_matches(last, beside, cutoff=0.7)]
+    near = near or difflib.get_close_matches(key, names, cutoff=0.7)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+_PLACED = re.compile(r"(?<![\w./@+~-])([\w./@+~][\w./@+~-]*)=\{(\w+)\}")
+"""A parameter in a command that is an override: `model={model}`."""
+
+_ONLY_IN_CODE = re.compile(r"ConfigStore\s*\.\s*instance\(|\(SearchPathPlugin\)")
+
+
+def check_config_keys(
+    folder: Path, command: str, parameters: Mapping[str, object], doing: str
+) -> None:
+    """Refuse overrides that the entry point's configuration has no key or choice for.
+
+    Args:
+        folder: the commit's files.
+        command: the entry point's, with `{parameter}` where each goes.
+        parameters: what it is run with, defaults included.
+        doing: what is being done, for the error.
+
+    Raises:
+        UsageError: there is no such key or choice.
+    """
+    free = shlex.split(str(parameters.get(OVERRIDES) or ""))
+    placed = [
+        f"{key}={parameters[name]}"
+        for key, name in _PLACED.findall(command)
+        if parameters.get(name) is not None
+    ]
+    place = _configuration(folder, command)
+    if place is None or any(each.startswith("-") for each in free) or _needs_code(folder):
+        return
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    given = [*placed, *free]
+    chosen = [each for each in given if (place.parent / each.partition("=")[0]).is_dir()]
+    known: list[str] = []
+    try:
+        for tried in ([], chosen, given):
+            composed = _compose(place, tried)
+            known = list(dict.fromkeys([*_flat(composed), *_groups(place.parent)]))
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = list(error.options or [])
+        if known and group:
+            hint = did_you_mean(name, options) or f"Choose one of: {', '.join(options)}."
+            raise UsageError(doing, f"there is no {group} {name!r}", hint) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if not known:
+            return  # it cannot be composed without the overrides, either
+        for key in _keys(given):
+            if key not in known:
+                hint = did_you_mean(key, known) or f"There are: {', '.join(_beside(key, known))}."
+                raise UsageError(doing, f"there is no key {key}", hint) from None
+        said = re.sub(r"\s+", " ", str(error)).strip()
+        raise UsageError(doing, f"it cannot take {shlex.join(given)}: {said}") from None
+
+
+def _configuration(folder: Path, command: str) -> Path | None:
+    """Return the main file of the Hydra configuration that a command reads; None for none."""
+    for word in re.split(r"[\s'\"]+", command):
+        if word.endswith(".py") and (folder / word).is_file():
+            for called in _hydra_mains(folder / word):
+                name = str(called.get("config_name") or "").removesuffix(".yaml")
+                file = (
+                    (folder / word).parent / str(called.get("config_path") or "") / f"{name}.yaml"
+                )
+                return file.resolve() if name and file.is_file() else None
+    file = folder / "config/config.yaml"
+    try:
+        usual = yaml.safe_load(file.read_text()) if file.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return file.resolve() if isinstance(usual, dict) and "defaults" in usual else None
+
+
+def _hydra_mains(script: Path) -> Iterator[dict[str, Any]]:
+    try:
+        tree = ast.parse(script.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
+            yield {
+                each.arg: each.value.value
+                for each in node.keywords
+                if each.arg and isinstance(each.value, ast.Constant)
+            }
+
+
+def _needs_code(folder: Path) -> bool:
+    return any(
+        _ONLY_IN_CODE.search(file.read_text(errors="replace"))
+        for file in folder.rglob("*.py")
+        if file.is_file()
+    )
+
+
+def _compose(place: Path, overrides: list[str]) -> Mapping[Any, Any]:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(place.parent), version_base="1.3"):
+        composed = compose(place.stem, overrides)
+    found = OmegaConf.to_container(composed, resolve=False)
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(node: Mapping[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _keys(overrides: list[str]) -> Iterator[str]:
+    """Yield the keys that have to be there already."""
+    for each in overrides:
+        key = each.partition("=")[0].removeprefix("~")
+        if not key.startswith(("+", "hydra.", "hydra/")) and "@" not in key:
+            yield key
+
+
+def _groups(config: Path) -> Iterator[str]:
+    return (each.name for each in sorted(config.iterdir()) if each.is_dir())
+
+
+def _beside(key: str, known: list[str]) -> list[str]:
+    above = key.rpartition(".")[0]
+    found = [name for name in known if name.rpartition(".")[0] == above]
+    return found or [name for name in known if "." not in name]

@@ -1,0 +1,173 @@
+"""Runs deleted for good, with what belongs to them: logged models, traces, artifacts, jobs' logs.
+
+What belongs to a run goes before the run itself. So a deletion that breaks off can be repeated: as
+long as the run is there, it says what else there is.
+
+The bucket's own safety nets (old versions, soft deletion), other copies of the bucket and what was
+registered in the model registry are not touched: see docs/moving.md.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kaggleops.bucket import Entry, ObjectNotFoundError
+from kaggleops.errors import UsageError
+from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
+from kaggleops.mlruns.export import WORKERS, Progress
+from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
+from kaggleops.mlruns.liveness import run_state
+from kaggleops.mlruns.locations import artifact_location, artifact_path
+from kaggleops.mlruns.store import EntityStore
+from kaggleops.tags import SOURCE_RUN, USER
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """What is to be deleted.
+
+    Args:
+        runs: the runs.
+        others: the logged models and traces that they made.
+        artifacts: the objects of all of these.
+        left_by_jobs: the logs and executed notebooks that the runs' jobs put into the bucket.
+        elsewhere: where artifacts lie that are not in the bucket.
+        registered: names of registered models with versions that were made from these runs.
+    """
+
+    runs: tuple[EntityId, ...]
+    others: tuple[EntityId, ...] = ()
+    artifacts: tuple[Entry, ...] = ()
+    left_by_jobs: tuple[Entry, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    registered: tuple[str, ...] = ()
+
+
+def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
+    """Return runs by their ids.
+
+    Raises:
+        UsageError: the bucket has none of that id.
+    """
+    return [_run_named(store, run_id) for run_id in run_ids]
+
+
+def _run_named(store: EntityStore, run_id: str) -> Entity:
+    found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
+    if found is None:
+        hint = "`kaggleops status` lists the last ones."
+        raise UsageError(f"looking for run {run_id}", f"{store.bucket.uri} has none of it", hint)
+    # Also one that cannot be read can be deleted.
+    return _readable(store, found) or Entity(found, {})
+
+
+def runs_of(store: EntityStore, user: str) -> list[Entity]:
+    """Return all runs of a user, as MLflow calls them (the tag `mlflow.user`): reads every run."""
+    return [run for run in _all(store, Kind.RUN) if _text(run, f"tags/{USER}") == user]
+
+
+def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belongings:
+    """Return what is to be deleted along with runs.
+
+    Args:
+        store: the bucket's entities.
+        runs: which.
+        now_ms: the time, in milliseconds since the epoch.
+
+    Raises:
+        UsageError: one of them is running, and would come back with its next word.
+    """
+    for run in runs:
+        status = run_state(store, run.id, now_ms).status
+        if status in ("RUNNING", "SCHEDULED"):
+            hint = f"Stop it first: kaggleops cancel {run.id.name}"
+            raise UsageError(f"deleting run {run.id.name}", f"it is {status}", hint)
+    ids = {run.id.name for run in runs}
+    homes = sorted({run.id.experiment_id for run in runs})
+    models = [
+        each
+        for each in _all(store, Kind.LOGGED_MODEL, homes)
+        if each.meta.get("source_run_id") in ids
+    ]
+    traces = [
+        each
+        for each in _all(store, Kind.TRACE, homes)
+        if _text(each, f"request_metadata/{SOURCE_RUN}") in ids
+    ]
+    others = [*models, *traces]
+    owners = [*runs, *others]
+    registered = _all(store, Kind.REGISTERED_MODEL, [""])
+    return Belongings(
+        runs=tuple(each.id for each in runs),
+        others=tuple(each.id for each in others),
+        artifacts=tuple(entry for each in owners for entry in _artifacts(store, each.id)),
+        left_by_jobs=tuple(
+            entry
+            for each in runs
+            for place in LEFT_BY_JOBS
+            for entry in store.bucket.list(place.format(each.id.name))
+        ),
+        elsewhere=tuple(_elsewhere(store, owners)),
+        registered=tuple(each.id.name for each in registered if _versions_stem_from(each, ids)),
+    )
+
+
+def forget(store: EntityStore, found: Belongings, progress: Progress = lambda *_: None) -> None:
+    """Delete it all for good.
+
+    Raises:
+        BucketError: something could not be deleted; what is left can be deleted by a repetition.
+    """
+    objects = [entry.key for entry in (*found.artifacts, *found.left_by_jobs)]
+    total, done = len(objects) + len(found.others) + len(found.runs), 0
+    store.announce([*found.others, *found.runs])
+    steps: tuple[tuple[Callable[..., None], Iterable[str | EntityId]], ...] = (
+        (store.bucket.delete, objects),
+        (store.delete, found.others),
+        (store.delete, found.runs),
+    )
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for delete, those in steps:
+            for _ in pool.map(delete, those):
+                done += 1
+                progress(done, total)
+    store.close()
+
+
+def _all(store: EntityStore, kind: Kind, homes: Iterable[str] | None = None) -> list[Entity]:
+    """Return the readable entities of a kind, in these experiments or in all."""
+    if homes is None:
+        homes = [each.experiment_id for each, _ in store.list(Kind.EXPERIMENT)]
+    ids = [entity_id for home in homes for entity_id, _ in store.list(kind, home)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = pool.map(lambda entity_id: _readable(store, entity_id), ids)
+        return [entity for entity in found if entity is not None]
+
+
+def _readable(store: EntityStore, entity_id: EntityId) -> Entity | None:
+    try:
+        stored = store.read(entity_id)
+    except (BrokenEntityError, ObjectNotFoundError):
+        return None
+    return stored.entity if stored else None
+
+
+def _text(entity: Entity, path: str) -> str:
+    return entity.files.get(path, b"").decode(errors="replace")
+
+
+def _versions_stem_from(registered: Entity, run_ids: set[str]) -> bool:
+    metas = [data for path, data in registered.files.items() if path.endswith(f"/{META}")]
+    doing = f"reading {registered.id}"
+    return any(parse_yaml(data, doing).get("run_id") in run_ids for data in metas)
+
+
+def _artifacts(store: EntityStore, owner: EntityId) -> Iterator[Entry]:
+    return store.bucket.list(f"{ARTIFACTS}{artifact_path(owner)}/")
+
+
+def _elsewhere(store: EntityStore, owners: Iterable[Entity]) -> Iterator[str]:
+    for owner in owners:
+        location = artifact_location(owner) if owner.files else None
+        if location and location != store.artifact_root + artifact_path(owner.id):
+            yield location

@@ -1,0 +1,185 @@
+"""Artifacts, carried from a file-store `mlruns` into a bucket.
+
+They lie in their run's folder, or where its `artifact_uri` points: on this machine, or in another
+bucket. Such an address is the source's word, and what it names ends up in a bucket that others may
+read: so it is followed only if it ends the way MLflow lays out that run's artifacts. What stays
+where it is, is said.
+"""
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
+from kaggleops.bucket.base import is_key
+from kaggleops.mlruns.entity import Entity
+from kaggleops.mlruns.import_sources import Source
+from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
+from kaggleops.mlruns.locations import (
+    artifact_location,
+    artifact_path,
+    is_elsewhere,
+    is_inside,
+    relocate,
+)
+from kaggleops.mlruns.places import File, LocalPlace, Place, PlaceError, local_path, place_at
+from kaggleops.redaction import redacted
+
+_BUCKETS = re.compile(r"(?:gs|gcs|s3|s3a|abfss?|az|adl|wasbs?|hdfs|oci)://", re.IGNORECASE)
+_UNKNOWN = "which is no place that MLflow gives them"
+
+
+class Carrier:
+    """Carries the artifacts of one source into one bucket. Thread-safe.
+
+    Args:
+        source: where from.
+        bucket: where to.
+        artifact_root: the URI under which the bucket's artifacts lie.
+        progress: called after each artifact that was written, from any thread.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        bucket: Bucket,
+        artifact_root: str,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = source
+        self._bucket = bucket
+        self._root = artifact_root
+        self._progress = progress
+        self._there: dict[str, Entry] = {entry.key: entry for entry in bucket.list(f"{ARTIFACTS}/")}
+        self._lock = threading.Lock()
+        self._asking = threading.Lock()
+        self._reached: dict[str, str] = {}  # "", or why not
+        self._found_inside: set[str] = set()
+        self._left: dict[tuple[str, str], list[EntityId]] = {}  # by root and reason
+        self.carried = 0
+        """How many artifacts were written."""
+        self.size = 0
+        """How many bytes they have."""
+        self.problems: list[str] = []
+        """What could not be carried, and why."""
+
+    def carry(self, entity: Entity, folder: Path, new_id: EntityId) -> Entity:
+        """Carry an entity's artifacts and return it with their location in the bucket.
+
+        Args:
+            entity: as it lies in the source.
+            folder: its folder there.
+            new_id: its id in the bucket.
+        """
+        location = artifact_location(entity)
+        if location is None:
+            return entity
+        target = artifact_path(new_id)
+        if is_inside(location, self._root):
+            return entity
+        if entity.id.kind is not Kind.EXPERIMENT:
+            place, files = self._find(entity.id, folder, location)
+            for path, file in files.items():
+                self._copy(place, file, f"{ARTIFACTS}{target}/{path}")
+        return relocate(entity, self._root + target)
+
+    def _find(
+        self, entity_id: EntityId, folder: Path, location: str
+    ) -> tuple[Place, dict[str, File]]:
+        root = _root_of(location, entity_id)
+        try:
+            place, files = self._source.artifacts_in(folder)
+            if files:
+                self._found_inside.add(root)
+                return place, files
+            named = self._followed(location, entity_id)
+            reason = _UNKNOWN if is_elsewhere(location) else ""
+            if named is not None and not is_elsewhere(named):
+                there: Place = LocalPlace(Path(named))
+                files = {file.path: file for file in there.files()}
+                if files or Path(named).is_dir():
+                    return there, files
+            elif named is not None and not (reason := self._why_not(root, named)):
+                there = place_at(named)
+                return there, {file.path: file for file in there.files()}
+        except PlaceError as error:
+            with self._lock:
+                self.problems.append(f"importing the artifacts of {entity_id}: {error}")
+            return LocalPlace(folder), {}
+        with self._lock:
+            self._left.setdefault((root, reason), []).append(entity_id)
+        return place, {}
+
+    def _why_not(self, root: str, location: str) -> str:
+        """Return why a root in another bucket cannot be read; "" where it can.
+
+        Asked only once: it may take a minute to find out that it cannot.
+        """
+        with self._asking:
+            if root not in self._reached:
+                try:
+                    next(place_at(location).files(), None)
+                    self._reached[root] = ""
+                except PlaceError as error:
+                    self._reached[root] = f"which cannot be read ({error.problem})"
+            return self._reached[root]
+
+    def _followed(self, location: str, entity_id: EntityId) -> str | None:
+        """Return where a location leads, as a path or an address; None where it leads nowhere."""
+        ends = location.replace("\\", "/").rstrip("/").endswith(f"/{entity_id.name}/{ARTIFACTS}")
+        if is_elsewhere(location):
+            return location if ends and _BUCKETS.match(location) else None
+        path = local_path(location)
+        if location.startswith("mlflow-artifacts:"):
+            # Where `mlflow server` keeps them, unless it is told otherwise.
+            path = self._source.folder.parent / f"mlartifacts{artifact_path(entity_id)}"
+        if path is None or not path.is_absolute():
+            return None
+        return str(path) if path.parts[-2:] == (entity_id.name, ARTIFACTS) else None
+
+    def _copy(self, place: Place, file: File, key: str) -> None:
+        if not is_key(key):
+            problem = (
+                f"importing {place.uri}/{file.path}: no object can have the name {key[:200]!r}."
+            )
+            with self._lock:
+                self.problems.append(problem)
+            return
+        there = self._there.get(key)
+        # Written into the bucket after the source's was written here: the same, or an edit.
+        if there is not None and there.updated_ms >= file.modified_ms:
+            return
+        expected: Version = ABSENT if there is None else there.version
+        try:
+            with place.on_disk(file.path) as content:
+                self._bucket.write(key, content, expected=expected)
+        except (PlaceError, ConflictError) as error:
+            with self._lock:
+                self.problems.append(str(error))
+            return
+        with self._lock:
+            self.carried += 1
+            self.size += max(file.size, 0)
+        self._progress()
+
+    def left(self) -> list[str]:
+        """Say which artifacts, if there are any, stay where they are."""
+        return [
+            f"importing the artifacts of {_named(ids)}: they stay under {redacted(root)}, "
+            f"{reason or 'and that is not here'}."
+            for (root, reason), ids in sorted(self._left.items())
+            # Those of a plain mlruns lie in it: these have none.
+            if reason or (root not in self._found_inside and root.rpartition("/")[2] != MLRUNS)
+        ]
+
+
+def _root_of(location: str, entity_id: EntityId) -> str:
+    as_path = location.replace("\\", "/").rstrip("/")
+    own = f"/{entity_id.name}/{ARTIFACTS}"
+    return as_path.removesuffix(artifact_path(entity_id)).removesuffix(own)
+
+
+def _named(ids: list[EntityId]) -> str:
+    shown = ", ".join(str(entity_id) for entity_id in sorted(ids)[:3])
+    return shown if len(ids) <= 3 else f"{shown} and {len(ids) - 3} more"

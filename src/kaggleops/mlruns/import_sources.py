@@ -1,0 +1,325 @@
+"""What can be imported: a file-store `mlruns`, on this disk or behind any address fsspec opens.
+
+A bucket of packed runs on this disk, as a notebook without internet leaves it in its output, is
+unpacked into one first.
+
+One in a bucket is laid out one object per file, as `gsutil rsync mlruns gs://bucket/mlruns` leaves
+it. Its entities are fetched to a temporary folder in as few requests as there are files; artifacts
+stay where they are until they are copied.
+
+What other writers of an `mlruns` leave, in the form in which MLflow writes it today.
+
+MLflow's file store reads more than it writes: lines of metrics that end as Windows' do, or with no
+end, numbers in other spellings, a `meta.yaml` without fields that came later. A file that was
+copied through an editor, an archive or another system, or written by MLflow 0.x, has that. What
+the file store would not read stays as it is, and is refused by checking.py.
+
+A run of stock MLflow has its commit in a tag that MLflow's UI can neither group by nor link: it
+gets the plain tags and the description of a run that was made here.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
+
+from kaggleops.bucket.base import is_key
+from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.errors import UsageError
+from kaggleops.mlruns.archive import check_path
+from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
+from kaggleops.mlruns.export import export
+from kaggleops.mlruns.folder import TRASH, entities_in
+from kaggleops.mlruns.layout import (
+    MLRUNS,
+    Kind,
+    artifact_owner,
+    is_experiment_id,
+    is_run_id,
+    parse_key,
+)
+from kaggleops.mlruns.locations import artifact_path
+from kaggleops.mlruns.places import File, LocalPlace, Place, local_path, place_at
+from kaggleops.mlruns.store import EntityStore
+from kaggleops.mlruns.ui import END, Origins, commit_tags, with_note
+from kaggleops.mlruns.validation import holds_points
+from kaggleops.tags import BRANCH, NOTE, SHORT_COMMIT
+
+_HINT = "Name the mlruns folder itself: it holds one folder, with a meta.yaml, for each experiment."
+_RUN_FOLDERS = ("metrics", "params", "tags", "artifacts")
+_AT_ONCE = 256
+
+
+@dataclass
+class Source:
+    """A file-store `mlruns` whose entities lie on this disk.
+
+    Args:
+        name: as the user named it.
+        folder: where its entities lie.
+        problems: what in it cannot be an entity, each with its name and the reason.
+        remote: where its artifacts lie, if that is not in the folder.
+        remote_artifacts: these, by the folder of their entity.
+    """
+
+    name: str
+    folder: Path
+    problems: list[str] = field(default_factory=list)
+    remote: Place | None = None
+    remote_artifacts: dict[str, list[File]] = field(default_factory=dict)
+
+    def artifacts_in(self, folder: Path) -> tuple[Place, dict[str, File]]:
+        """Return the artifacts in an entity's folder, by their path below its `artifacts`."""
+        if self.remote is None:
+            place = LocalPlace(folder / "artifacts")
+            found = {file.path: file for file in place.files()}
+            self.problems += map(linked, place.links)
+            return place, found
+        inside = folder.relative_to(self.folder).as_posix()
+        files = self.remote_artifacts.get(inside, [])
+        return self.remote, {file.path.removeprefix(f"{inside}/artifacts/"): file for file in files}
+
+
+@contextmanager
+def opened(text: str, progress: Callable[[int, int], None] = lambda *_: None) -> Iterator[Source]:
+    """Yield the `mlruns` that `text` names.
+
+    Args:
+        text: a folder, or an address such as `gs://bucket/mlruns`; the folder above will do.
+            A folder may also be a bucket of packed runs, or hold one called `bucket`.
+        progress: called with how many files were fetched, and how many there are.
+
+    Raises:
+        UsageError: there is no `mlruns`.
+        PlaceError: it cannot be read.
+    """
+    doing = f"importing {text}"
+    path = local_path(text)
+    if path is not None:
+        packed = _packed_bucket(path)
+        if packed is None:
+            yield _local(text, path, doing)
+            return
+        with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
+            yield _unpacked(text, packed, Path(folder), doing)
+        return
+    with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
+        yield _fetched(text, Path(folder), doing, progress)
+
+
+def _local(text: str, path: Path, doing: str) -> Source:
+    if not path.exists():
+        raise UsageError(doing, "it does not exist", "Check the path.")
+    if not path.is_dir():
+        raise UsageError(doing, "it is a file, and an mlruns is a folder", _HINT)
+    if not any(path.iterdir()):
+        raise UsageError(doing, "it is empty", _HINT)
+    if not any(entities_in(path)) and any(entities_in(path / MLRUNS)):
+        path = path / MLRUNS
+    source = Source(text, path.absolute())
+    source.problems += _torn(source.folder)
+    _require_entities(source, [each.name for each in path.iterdir()], doing)
+    return source
+
+
+def _fetched(text: str, folder: Path, doing: str, progress: Callable[[int, int], None]) -> Source:
+    place = place_at(text)
+    files = list(place.files())
+    if not files:
+        raise UsageError(doing, "nothing lies there", "Check the address.")
+    if not any(_is_main_file(file.path) for file in files):
+        below = [file for file in files if file.path.startswith(f"{MLRUNS}/")]
+        if below:
+            return _fetched(f"{text.rstrip('/')}/{MLRUNS}", folder, doing, progress)
+    source = Source(text, folder, remote=place)
+    wanted = []
+    for file in files:
+        owner = artifact_owner(file.path.removeprefix(f"{TRASH}/"))
+        if owner is not None:
+            inside = file.path[: file.path.index("/artifacts/")]
+            source.remote_artifacts.setdefault(inside, []).append(file)
+        elif not is_key(file.path):
+            source.problems.append(f"{doing}: no file can have the name {file.path[:200]!r}.")
+        elif file.path.count("/") and parse_key(f"{MLRUNS}/{file.path}") is None:
+            wanted.append(file.path)
+    for start in range(0, len(wanted), _AT_ONCE):
+        for path, data in place.read(wanted[start : start + _AT_ONCE]).items():
+            _put(source, path, data, doing)
+        progress(min(start + _AT_ONCE, len(wanted)), len(wanted))
+    source.problems += _torn(folder)
+    _require_entities(source, [file.path for file in files], doing)
+    return source
+
+
+def _is_main_file(path: str) -> bool:
+    parts = path.removeprefix(f"{TRASH}/").split("/")
+    return len(parts) == 2 and parts[1] == META and is_experiment_id(parts[0])
+
+
+def _put(source: Source, path: str, data: bytes, doing: str) -> None:
+    try:
+        check_path(path, f"{doing}/{path[:200]}")
+        file = source.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    except (BrokenEntityError, OSError) as error:
+        # Names that no folder could hold: "a" beside "a/b", "../x", a part of 300 bytes.
+        source.problems.append(str(error))
+
+
+def _torn(folder: Path) -> Iterator[str]:
+    """Name the folders that would be experiments or runs, had they their `meta.yaml`."""
+    for home in (*_folders(folder), *_folders(folder / TRASH)):
+        if not is_experiment_id(home.name) and home.name != "models":
+            continue
+        if home.is_symlink():
+            yield linked(home)
+            continue
+        inside = list(_folders(home))
+        yield from (linked(each) for each in inside if each.is_symlink())
+        if home.name == "models":
+            continue
+        if not (home / META).is_file() and inside:
+            yield f"importing {home}: it has no {META}, so no experiment. It was passed over."
+            continue
+        for run in inside:
+            looks_like_one = any((run / name).is_dir() for name in _RUN_FOLDERS)
+            if is_run_id(run.name) and looks_like_one and not (run / META).is_file():
+                yield f"importing {run}: it has no {META}, so no run. It was passed over."
+
+
+def linked(path: str | Path) -> str:
+    """Say that a link was passed over."""
+    return f"importing {path}: it is a symbolic link out of its folder. It was passed over."
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.is_dir()) if folder.is_dir() else []
+
+
+def _require_entities(source: Source, names: list[str], doing: str) -> None:
+    if any(entities_in(source.folder)):
+        return
+    keys = [name if name.startswith(f"{MLRUNS}/") else f"{MLRUNS}/{name}" for name in names]
+    if any(parse_key(key) for key in keys):
+        hint = "Copy it to a folder first (gcloud storage rsync -r), and import that."
+        raise UsageError(doing, "it is a bucket of packed runs, no file-store mlruns", hint)
+    raise UsageError(doing, "it is no file-store mlruns", _HINT)
+
+
+def _packed_bucket(path: Path) -> Path | None:
+    """Return the root of the bucket of packed runs that a path means, if it means one."""
+    for root in (path, path.parent, path / "bucket"):
+        packed = (parse_key(f"{MLRUNS}/{file.name}") for file in (root / MLRUNS).glob("*.tar.gz"))
+        if any(packed) and (root != path.parent or path.name == MLRUNS):
+            return root
+    return None
+
+
+def _unpacked(text: str, root: Path, folder: Path, doing: str) -> Source:
+    store = EntityStore(DirectoryBucket(root.absolute()))
+    unpacked = export(store, folder / MLRUNS, artifacts=True)
+    source = _local(text, folder / MLRUNS, doing)
+    source.problems += unpacked.problems
+    return source
+
+
+_METRICS = "metrics/"
+_FIELDS = {Kind.RUN: (2, 3, 5), Kind.LOGGED_MODEL: (4, 6)}
+"""How many fields a line of a metric has, by what it is a metric of."""
+
+
+def modernized(entity: Entity) -> Entity:
+    """Return an entity as MLflow would write it now: itself, where it is that already."""
+    changed: dict[str, bytes] = {}
+    if entity.id.kind in _FIELDS:
+        for path, data in entity.files.items():
+            if path.startswith(_METRICS) and not holds_points(entity.id.kind, data):
+                changed[path] = _points(data, _FIELDS[entity.id.kind])
+    if META in entity.files:
+        changed[META] = _meta(entity)
+    changed = {path: data for path, data in changed.items() if data != entity.files[path]}
+    return replace(entity, files={**entity.files, **changed}) if changed else entity
+
+
+def with_commit(run: Entity) -> Entity:
+    """Return a run with plain tags and a description that say which commit it is of.
+
+    What it has of these already stays. The repository's address loses what it carries of
+    credentials.
+    """
+    if run.id.kind is not Kind.RUN:
+        return run
+    tags = {
+        path.removeprefix("tags/"): data.decode(errors="replace")
+        for path, data in run.files.items()
+        if path.startswith("tags/")
+    }
+    # MLflow 0.x kept it in the run's own file.
+    sha = tags.get(MLFLOW_GIT_COMMIT, "").strip() or str(run.meta.get("source_version") or "")
+    new = commit_tags({**tags, MLFLOW_GIT_COMMIT: sha})
+    note = tags.get(NOTE, "")
+    if SHORT_COMMIT in new:
+        new[MLFLOW_GIT_COMMIT] = sha
+        if END not in note:
+            origin = {**tags, **new}.get(MLFLOW_GIT_REPO_URL, "")
+            origins = Origins(sha, new.get(BRANCH, ""), origin)
+            new[NOTE] = with_note(origins.describe(), note)
+    files = {f"tags/{tag}": value.encode() for tag, value in new.items()}
+    return replace(run, files={**run.files, **files})
+
+
+def _points(data: bytes, fields: tuple[int, ...]) -> bytes:
+    """Return a metric's file with each point as MLflow writes it; unchanged, if one is none."""
+    try:
+        lines = data.decode().splitlines()
+        return "".join(_point(line, fields) for line in lines if line.strip()).encode()
+    except ValueError:
+        return data
+
+
+def _point(line: str, fields: tuple[int, ...]) -> str:
+    parts = line.strip().split(" ")
+    if len(parts) not in fields:
+        raise ValueError(line)
+    # In the spelling that is there, unless only Python understands it (as 1_000).
+    parts[0] = _number(parts[0], int)
+    parts[1] = _number(parts[1], float)
+    if len(parts) > 2:
+        parts[2] = _number(parts[2], int)
+    return " ".join(parts) + "\n"
+
+
+def _number(text: str, kind: type) -> str:
+    value = kind(text)
+    plain = text.isascii() and "_" not in text and not (kind is int and text.startswith("+"))
+    return text if plain else str(value)
+
+
+def _meta(entity: Entity) -> bytes:
+    try:
+        meta = entity.meta
+    except BrokenEntityError:
+        return entity.files[META]
+    new = {**meta, **_lacking(entity, meta)}
+    return entity.files[META] if new == meta else dump_yaml(new)
+
+
+def _lacking(entity: Entity, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a `meta.yaml` of an older MLflow has no or another word for."""
+    if entity.id.kind is Kind.EXPERIMENT:
+        return {} if "lifecycle_stage" in meta else {"lifecycle_stage": "active"}
+    if entity.id.kind is not Kind.RUN:
+        return {}
+    found: dict[str, Any] = {}
+    if "run_id" not in meta and "run_uuid" in meta:
+        found["run_id"] = meta["run_uuid"]
+    if "end_time" not in meta:
+        found["end_time"] = None
+    if not isinstance(meta.get("artifact_uri"), str):
+        found["artifact_uri"] = MLRUNS + artifact_path(entity.id)
+    return found

@@ -1,0 +1,224 @@
+r"""Artifact locations: which lie in the bucket, which follow it, and which are refused.
+
+MLflow stores absolute locations. A bucket that was copied, or an `mlruns` that was carried from a
+machine that is gone (`file:///content/mlruns/...`, `C:\work\mlruns\...`), would point nowhere. So
+whatever ends the way the file store lays artifacts out under a root is taken to lie under the root
+of the bucket that is being read (MLflow issue #3144), unless it is in another bucket whose folder
+is called neither `mlruns` nor `artifacts`: that is no root of a file store, however it ends.
+
+A location is the word of whoever can write to the bucket, and gives them nothing else. One that is
+not below the bucket's own `artifacts/` after that (`is_inside`) becomes an address under a scheme
+of its own wherever the entity is read: `outside-the-bucket://run/0123/file:///etc`. Nothing opens
+that; MLflow's plugin for it says whose location it is and where it leads. An experiment, whose
+location only says where new runs write, gets its place in the bucket instead.
+"""
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from kaggleops.bucket.base import is_key
+from kaggleops.mlruns.entity import META, Entity, dump_yaml, parse_yaml
+from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
+
+OUTSIDE = "outside-the-bucket"
+"""The scheme of a location that is refused."""
+
+_FIELDS: Mapping[Kind, str] = {
+    Kind.EXPERIMENT: "artifact_location",
+    Kind.RUN: "artifact_uri",
+    Kind.LOGGED_MODEL: "artifact_location",
+}
+_TRACE_LOCATION = "tags/mlflow.artifactLocation"
+_TRACE_ARCHIVE = "tags/mlflow.trace.archiveLocation"
+# It sends MLflow to a database for the spans; those of a bucket are artifacts, whatever it says.
+_TRACE_SPANS = "tags/mlflow.trace.spansLocation"
+# What a model version was made from: a run's artifacts or a logged model's, or something in them.
+_OF_ANY = r"/[\w-]+/(?:[0-9a-f]{32}|models/m-[\w-]+)/artifacts(?:/.*)?"
+_IN_A_RUN = re.compile(r"runs:/[0-9a-f]{32}(/[^?#]*)?")
+_STORED = "storage_location"
+_LONGEST = 2000  # characters: no key is half as long
+
+
+def is_inside(location: str, artifact_root: str) -> bool:
+    """Tell whether a location is below the root of a bucket's artifacts.
+
+    Every entity's location is asked about here before anything is read, listed, written or deleted
+    there. Links in a folder are not looked at: `DirectoryBucket` refuses those that lead out.
+
+    Args:
+        location: an address.
+        artifact_root: the URI under which the bucket's artifacts lie, without a trailing slash.
+    """
+    below = location.removeprefix(f"{artifact_root}/").removesuffix("/")
+    return location.startswith(f"{artifact_root}/") and _is_path(below)
+
+
+def _is_path(path: str) -> bool:
+    """Tell whether a path stays below where it begins, however often it is decoded."""
+    while is_key(path) and not {"?", "#", "\\"} & set(path):
+        decoded = urllib.parse.unquote(path)
+        if decoded == path:
+            return True
+        path = decoded
+    return False
+
+
+def refused(location: str) -> tuple[str, str] | None:
+    """Return whose location was refused, and where it leads; None for any other location."""
+    scheme, _, rest = location.partition("://")
+    if scheme != OUTSIDE:
+        return None
+    kind, _, rest = rest.partition("/")
+    name, _, leads_to = rest.partition("/")
+    return f"{kind.replace('-', ' ')} {urllib.parse.unquote(name)}", leads_to
+
+
+def _refuse(location: str, entity_id: EntityId) -> str:
+    name = urllib.parse.quote(entity_id.name or entity_id.experiment_id, safe="")
+    return f"{OUTSIDE}://{entity_id.kind.replace(' ', '-')}/{name}/{location[:_LONGEST]}"
+
+
+def _as_written(location: str) -> str:
+    """Return a location as it was before it was refused: what is edited is written back so."""
+    found = refused(location)
+    return found[1] if found else location
+
+
+def artifact_path(entity_id: EntityId) -> str:
+    """Return where below a root the file store puts an entity's artifacts, with a slash before.
+
+    Args:
+        entity_id: an experiment, run, logged model or trace.
+    """
+    if entity_id.kind is Kind.EXPERIMENT:
+        return f"/{entity_id.folder}"
+    return f"/{entity_id.folder}/{ARTIFACTS}"
+
+
+def artifact_location(entity: Entity) -> str | None:
+    """Return where the entity says that its artifacts lie; None if it has no place for them."""
+    if entity.id.kind is Kind.TRACE:
+        written = entity.files.get(_TRACE_LOCATION)
+        return None if written is None else _as_written(written.decode(errors="replace"))
+    field = _FIELDS.get(entity.id.kind)
+    found = entity.meta.get(field) if field else None
+    return _as_written(found) if isinstance(found, str) else None
+
+
+def relocate(entity: Entity, location: str) -> Entity:
+    """Return the entity with its artifacts at this location; itself, where they are already."""
+    if entity.id.kind is Kind.TRACE:
+        return _with_file(entity, _TRACE_LOCATION, location.encode())
+    field = _FIELDS[entity.id.kind]
+    if entity.meta.get(field) == location:
+        return entity
+    return _with_file(entity, META, dump_yaml({**entity.meta, field: location}))
+
+
+def _with_file(entity: Entity, path: str, data: bytes) -> Entity:
+    if entity.files.get(path) == data:
+        return entity
+    return replace(entity, files={**entity.files, path: data})
+
+
+def rebase(entity: Entity, artifact_root: str) -> Entity:
+    """Return the entity with its artifacts under this root, or their location refused.
+
+    Args:
+        entity: any entity.
+        artifact_root: the URI under which this bucket's artifacts lie, without a trailing slash.
+    """
+    kind = entity.id.kind
+    if kind is Kind.REGISTERED_MODEL:
+        return _rebase_versions(entity, artifact_root)
+    if kind is Kind.TRACE and (archive := entity.files.get(_TRACE_ARCHIVE)) is not None:
+        location = _as_written(archive.decode(errors="replace"))
+        if not is_inside(location, artifact_root):
+            location = _refuse(location, entity.id)
+        entity = _with_file(entity, _TRACE_ARCHIVE, location.encode())
+    if kind is Kind.TRACE and _TRACE_SPANS in entity.files:
+        files = {path: data for path, data in entity.files.items() if path != _TRACE_SPANS}
+        entity = replace(entity, files=files)
+    written = artifact_location(entity)
+    if written is None and kind not in _FIELDS:
+        return entity
+    place = artifact_root + artifact_path(entity.id)
+    if written is None or written == place:  # a run may lack one
+        return relocate(entity, place)
+    location = _rebased(written, artifact_root, re.escape(artifact_path(entity.id)))
+    if not is_inside(location, artifact_root):
+        location = place if kind is Kind.EXPERIMENT else _refuse(location, entity.id)
+    return relocate(entity, location)
+
+
+def is_elsewhere(location: str) -> bool:
+    """Tell whether a location names a service that answers everywhere, and no machine's disk.
+
+    `mlflow-artifacts:` does not: it means whichever server is asked.
+    """
+    match = re.match(r"([a-zA-Z][\w+.-]+):(?://)?", location)
+    return match is not None and match.group(1).lower() not in ("file", "mlflow-artifacts")
+
+
+def follow_runs(model: Entity, runs: Mapping[str, str]) -> Entity:
+    """Return a registered model whose versions lead to where the artifacts of runs lie now.
+
+    Args:
+        model: which.
+        runs: the location of each run's artifacts, by its id.
+    """
+    for path, data in model.files.items():
+        if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
+            continue
+        meta = parse_yaml(data, f"reading {path} of {model.id}")
+        new = {}
+        for field in ("source", _STORED):
+            inside = re.fullmatch(r".*/([0-9a-f]{32})/artifacts(/.*)?", str(meta.get(field)))
+            if inside and inside[1] in runs:
+                new[field] = runs[inside[1]] + (inside[2] or "")
+        model = _with_file(model, path, dump_yaml({**meta, **new})) if new else model
+    return model
+
+
+def _rebase_versions(entity: Entity, root: str) -> Entity:
+    for path, data in entity.files.items():
+        if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
+            continue
+        meta = parse_yaml(data, f"reading {path} of {entity.id}")
+        new = {field: _rebased_version(meta, field, root) for field in ("source", _STORED)}
+        # MLflow reads from the one, and shows the other.
+        location = new[_STORED] or new["source"] or ""
+        if not (is_inside(location, root) or _is_in_a_run(location)):
+            new[_STORED] = _refuse(location, entity.id)
+        changed = {field: value for field, value in new.items() if meta.get(field) != value}
+        if changed:
+            entity = _with_file(entity, path, dump_yaml({**meta, **changed}))
+    return entity
+
+
+def _rebased_version(meta: Mapping[str, Any], field: str, root: str) -> str | None:
+    value = meta.get(field)
+    return _rebased(_as_written(value), root, _OF_ANY) if isinstance(value, str) else None
+
+
+def _is_in_a_run(location: str) -> bool:
+    # That run's own location is asked about when it is read.
+    match = _IN_A_RUN.fullmatch(location)
+    return match is not None and _is_path((match.group(1) or "/x")[1:])
+
+
+def _rebased(old: str, root: str, below_root: str) -> str:
+    # As on Windows, and relative to where it was logged.
+    location = f"/{old}".replace("\\", "/").rstrip("/")
+    if len(location) > _LONGEST:
+        return old
+    match = re.fullmatch(rf"(.*?)({below_root})", location, re.DOTALL)
+    if match is None:
+        return old
+    old_root, path = match.groups()
+    if is_elsewhere(old) and old_root.rpartition("/")[2] not in (MLRUNS, ARTIFACTS):
+        return old
+    return root + path

@@ -1,0 +1,315 @@
+"""What has changed in a bucket since the last look, for what the change log costs.
+
+A look asks for the log (changes.py) and for the entities that are open, each a conditional request
+that brings nothing where nothing is new. The bucket is listed only at first, when the log has
+dropped announcements that were not seen, when it was begun anew, and on demand. A reader that kept
+its mark lets the next process go on from there, without a listing.
+
+Whatever has to be looked at stays due until it has been delivered: a look that fails half-way, or
+a caller that does, is made good by the next one.
+"""
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
+from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
+from kaggleops.mlruns.store import EntityStore
+
+_WORKERS = 16
+_AT_ONCE = 4 << 20
+"""Bytes: what is larger is read one after the other, so that a few do not fill the memory."""
+
+_ORDER = (
+    Kind.EXPERIMENT,
+    Kind.DATASET,
+    Kind.RUN,
+    Kind.LOGGED_MODEL,
+    Kind.TRACE,
+    Kind.REGISTERED_MODEL,
+)
+"""What others belong to, or name, comes before them."""
+
+
+def in_order(entity_ids: Iterable[EntityId]) -> list[EntityId]:
+    """Return entities so that what others belong to, or name, comes before them."""
+    return sorted(entity_ids, key=lambda each: (_ORDER.index(each.kind), each))
+
+
+@dataclass(frozen=True)
+class Change:
+    """An entity that is not as it was.
+
+    Args:
+        id: which.
+        version: at which it is now; `ABSENT` where it is gone.
+        entity: its content; None where it is gone or broken, or packed.
+        problem: why it cannot be read, where it is broken.
+        packed: its archive, for a caller that unpacks it elsewhere.
+    """
+
+    id: EntityId
+    version: Version
+    entity: Entity | None = None
+    problem: BrokenEntityError | None = None
+    packed: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one look found: iterate over it once.
+
+    Contents are fetched as they are asked for, so that a bucket may be larger than the memory. A
+    change counts as delivered when the next one is asked for; what was not delivered comes again.
+
+    Args:
+        listed: whether the bucket had to be listed.
+        due: how many entities are looked at (not all of them need have changed).
+    """
+
+    listed: bool
+    due: int
+    _changes: Iterator[Change]
+
+    def __iter__(self) -> Iterator[Change]:
+        return self._changes
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far a reader of the change log has come, for the next process to go on from.
+
+    Args:
+        log_id: the log.
+        sequence: the newest announcement that it has seen.
+        open: for how many seconds from then each writer of an object may change it, by key.
+    """
+
+    log_id: str
+    sequence: int
+    open: Mapping[str, Mapping[str, float]]
+
+    def same_place(self, other: "Mark | None") -> bool:
+        """Whether another one says the same, however much time has gone by."""
+        if other is None or (self.log_id, self.sequence) != (other.log_id, other.sequence):
+            return False
+        return _writers(self) == _writers(other)
+
+
+def _writers(mark: Mark) -> dict[str, set[str]]:
+    return {key: set(writers) for key, writers in mark.open.items()}
+
+
+class Poll:
+    """One reader's knowledge of a bucket. Not thread-safe.
+
+    Args:
+        store: the bucket's entities.
+        versions: what the caller has already; only what is not at that version is delivered.
+        mark: how far whoever has these versions had come.
+        packed: deliver archives as they are.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        store: EntityStore,
+        versions: Mapping[EntityId, Version] | None = None,
+        *,
+        mark: Mark | None = None,
+        packed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._packed = packed
+        self._versions = dict(versions or {})
+        self._clock = clock
+        self._log_id = mark.log_id if mark else ""
+        self._log_version: Version | None = None
+        self._sequence = mark.sequence if mark else 0
+        self._must_list = mark is None
+        # Counted from now: no clock tells how much time has gone by since another process.
+        self._open: dict[EntityId, dict[str, float]] = {
+            entity_id: {writer: clock() + seconds for writer, seconds in writers.items()}
+            for key, writers in (mark.open if mark else {}).items()
+            if (entity_id := parse_key(key)) is not None
+        }
+        """Until when each writer of an entity may change it."""
+        self._due: set[EntityId] = set()
+        self._again: set[EntityId] = set()
+        self.problem = ""
+        """Why the change log cannot be read, or ""; then the bucket is listed instead."""
+
+    def changed(self, *, full: bool = False) -> Changes:
+        """Return what changed since it was last delivered.
+
+        Costs one request of class B, and one for each entity that is open or was closed since.
+
+        Args:
+            full: list the bucket; finds also what writers changed that announce nothing (older
+                versions of this program, a person with gsutil).
+
+        Raises:
+            BucketError: the bucket cannot be read.
+        """
+        # The log before the bucket: what is written after this look was announced before it, or
+        # will be new to the next one.
+        self._read_log()
+        listed = full or self._must_list
+        if listed:
+            self._due |= self._differing()
+            self._must_list = False
+        else:
+            self._due |= self._open.keys()
+        self._let_go()
+        return Changes(listed, len(self._due), self._deliver())
+
+    @property
+    def mark(self) -> Mark | None:
+        """How far this reader has come; None while something that it knows of is not delivered."""
+        if self._must_list or self._due or not self._log_id:
+            return None
+        now = self._clock()
+        left = {
+            entity_id.key: {writer: until - now for writer, until in writers.items()}
+            for entity_id, writers in self._open.items()
+        }
+        return Mark(self._log_id, self._sequence, left)
+
+    @property
+    def due(self) -> Set[EntityId]:
+        """What this reader is about to look at."""
+        return self._due
+
+    def is_known(self, versions: Mapping[EntityId, Version]) -> None:
+        """Take note that the caller has what is due at these versions, and the others not at all.
+
+        Somebody else may have brought it there; what is at that version is not delivered.
+        """
+        for entity_id in self._due:
+            self._versions.pop(entity_id, None)
+            if entity_id in versions:
+                self._versions[entity_id] = versions[entity_id]
+
+    def again(self, entity_ids: Iterable[EntityId]) -> None:
+        """Deliver these with the next look, whether they have changed or not."""
+        self._again.update(entity_ids)
+        self._due |= self._again
+
+    def _read_log(self) -> None:
+        log: Log | None = None
+        try:
+            found = self._store.bucket.read(LOG_KEY, unless=self._log_version, at_most=MAX_BYTES)
+        except ObjectNotFoundError:
+            # Without a log nothing was announced, so nothing was written, since it was missing.
+            version, self.problem = ABSENT, ""
+        except ObjectTooLargeError as error:
+            version, self.problem = error.version, f"{error} It is passed over."
+        else:
+            if found is None:
+                return
+            version, self.problem = found.version, ""
+            try:
+                log = Log.from_bytes(found.data)
+            except BrokenLogError as error:
+                self.problem = str(error)
+        if log is None or log.id != self._log_id or log.dropped > self._sequence:
+            self._must_list = True
+        if log is not None:
+            seen = self._sequence if log.id == self._log_id else 0
+            self._take(each for each in log.entries if each.sequence > seen)
+            self._log_id, self._sequence = log.id, log.sequence
+        self._log_version = version
+
+    def _take(self, announcements: Iterator[Announcement]) -> None:
+        now = self._clock()
+        for each in announcements:
+            entity_id = parse_key(each.key)
+            if entity_id is None:
+                continue
+            writers = self._open.setdefault(entity_id, {})
+            # One that is closed is let go of after this look, like one whose time is up.
+            writers[each.writer] = now + each.open_for
+
+    def _differing(self) -> set[EntityId]:
+        listed = {
+            entity_id: entry.version
+            for entry in self._store.bucket.list(f"{MLRUNS}/")
+            if (entity_id := parse_key(entry.key)) is not None
+        }
+        gone = self._versions.keys() - listed.keys()
+        return gone | {
+            entity_id
+            for entity_id, version in listed.items()
+            if self._versions.get(entity_id) != version
+        }
+
+    def _let_go(self) -> None:
+        now = self._clock()
+        for entity_id, writers in list(self._open.items()):
+            self._open[entity_id] = {
+                writer: until for writer, until in writers.items() if until > now
+            }
+            if not self._open[entity_id]:
+                del self._open[entity_id]
+
+    def _deliver(self) -> Iterator[Change]:
+        due = in_order(self._due)
+        if not due:
+            return
+        with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:
+            upcoming = iter(due)
+            begun: deque[tuple[EntityId, Future[Change | None]]] = deque()
+            change: Change | None
+            while True:
+                # Few enough at once that what waits to be asked for takes little memory.
+                for entity_id in itertools.islice(upcoming, 2 * _WORKERS - len(begun)):
+                    begun.append((entity_id, pool.submit(self._look, entity_id)))
+                if not begun:
+                    return
+                entity_id, future = begun.popleft()
+                try:
+                    change = future.result()
+                except ObjectTooLargeError:
+                    change = self._look_at_large(entity_id)
+                del future
+                if change is not None:
+                    yield change
+                    self._remember(change)
+                del change
+                self._due.discard(entity_id)
+                self._again.discard(entity_id)
+
+    def _look_at_large(self, entity_id: EntityId) -> Change | None:
+        try:
+            return self._look(entity_id, AT_MOST)
+        except ObjectTooLargeError as error:
+            problem = BrokenEntityError(error.doing, error.problem)
+            return Change(entity_id, error.version, problem=problem)
+
+    def _look(self, entity_id: EntityId, at_most: int = _AT_ONCE) -> Change | None:
+        known = self._versions.get(entity_id, ABSENT) if entity_id not in self._again else None
+        try:
+            found = self._store.bucket.read(entity_id.key, unless=known, at_most=at_most)
+        except ObjectNotFoundError:
+            return Change(entity_id, ABSENT)
+        if found is None:
+            return None
+        if self._packed:
+            return Change(entity_id, found.version, packed=found.data)
+        try:
+            return Change(entity_id, found.version, self._store.unpack(entity_id, found.data))
+        except BrokenEntityError as error:
+            return Change(entity_id, found.version, problem=error)
+
+    def _remember(self, change: Change) -> None:
+        if change.version == ABSENT:
+            self._versions.pop(change.id, None)
+        else:
+            self._versions[change.id] = change.version

@@ -1,0 +1,374 @@
+"""What the cells of notebooks/run.ipynb do; each may be run twice.
+
+An error that a user can understand is one line that fails the notebook: Kaggle shows it as failed,
+and by then everything that was logged has been sent.
+
+What child processes print, shown where `print` shows: in a notebook's cell, in Kaggle's log.
+
+A child writes to the file descriptors of this process, and what happens to these differs between
+kernels: some show it, some lose it. Here it is read, and written on as lines with the time that has
+passed. Of a progress bar, which redraws its line, a state is shown now and then, and the last one:
+a log keeps every state as a line of its own.
+"""
+
+import codecs
+import functools
+import io
+import os
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+
+import click
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
+from kaggleops.bucket import open_bucket
+from kaggleops.bucket.location import bucket_uri, tracking_uri
+from kaggleops.errors import KaggleOpsError, UsageError, explained
+from kaggleops.git.bundles import fetch_or_unbundle, mounted_bundle, mounted_bundles
+from kaggleops.git.checkouts import fetch_bundle
+from kaggleops.git.commits import Commit
+from kaggleops.launch.launcher import Launch, launch_in, temporary_folder
+from kaggleops.launch.overrides import Overrides
+from kaggleops.mlruns import EntityStore
+from kaggleops.platforms import Platform, detect
+from kaggleops.platforms.machine import has_internet, how_to_switch_on
+from kaggleops.platforms.sign_in import sign_in
+from kaggleops.printable import printable
+from kaggleops.reports.charts import Points, chart, headline, history, last_runs, losses, table
+from kaggleops.tracking.session import session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+BAR_INTERVAL = 10.0
+"""Seconds between two states of a progress bar."""
+
+
+@contextmanager
+def child_output_shown() -> Iterator[None]:
+    """Show what this process and its children write to descriptors 1 and 2 as timed lines."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    target = _target(kept[0])
+    reading, writing = os.pipe()
+    reader = threading.Thread(target=_show, args=(reading, target), daemon=True)
+    reader.start()
+    for descriptor in (1, 2):
+        os.dup2(writing, descriptor)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, descriptor)
+        # A process that the training left behind holds its end open: it is not waited for.
+        reader.join(timeout=5)
+        for before in kept:
+            os.close(before)
+
+
+def _target(descriptor: int) -> TextIO:
+    # A kernel's own stream leads to the notebook; a plain one leads to descriptor 1, our pipe.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        return os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors="replace")
+    return sys.stdout
+
+
+def _show(reading: int, target: TextIO) -> None:
+    started = time.monotonic()
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def show(line: str) -> None:
+        passed = int(time.monotonic() - started)
+        target.write(f"{passed // 60:3d}:{passed % 60:02d}  {line}\n")
+        target.flush()
+
+    lines = Lines(show)
+    with os.fdopen(reading, "rb", buffering=0) as stream:
+        while data := stream.read(1 << 16):
+            lines.feed(decoder.decode(data))
+    lines.end()
+
+
+class Lines:
+    """Cuts text into lines, and thins out those that are redrawn.
+
+    Args:
+        show: called with each line to show, without its end.
+        clock: the time in seconds.
+    """
+
+    def __init__(
+        self, show: Callable[[str], object], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._show = show
+        self._clock = clock
+        self._line = ""
+        self._redrawn = ""
+        self._shown = clock()
+
+    def feed(self, text: str) -> None:
+        """Take in what was printed next."""
+        for piece in re.findall(r"[^\r\n]+|\r|\n", text):
+            if piece == "\n":
+                self._end_line()
+            elif piece == "\r":
+                self._redraw()
+            else:
+                self._line += piece
+
+    def end(self) -> None:
+        """Take note that nothing follows."""
+        if self._line or self._redrawn:
+            self._end_line()
+
+    def _end_line(self) -> None:
+        # A bar's last state may stand before its carriage return; "\r\n" ends a line as "\n" does.
+        self._show((self._line or self._redrawn).rstrip())
+        self._line = self._redrawn = ""
+
+    def _redraw(self) -> None:
+        if not self._line.strip():
+            return
+        self._redrawn, self._line = self._line, ""
+        now = self._clock()
+        if now - self._shown >= BAR_INTERVAL:
+            self._shown = now
+            self._show(self._redrawn.rstrip())
+            self._redrawn = ""
+
+
+LEAST_DISK = 1.0
+"""GB without which a training would end with a full disk rather than with a model."""
+
+_PATIENCE = 30.0  # seconds that somebody waits for a bucket out of reach
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def echo(text: str) -> None:
+    """Print a text as what it is."""
+    click.echo(printable(text, lines=True))
+
+
+def _one_line_errors(method: _Method) -> _Method:
+    """Let an error that a user can understand fail the cell with its line and no stack trace."""
+
+    @functools.wraps(method)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as raised:
+            error = explained(raised)
+            if error is None:
+                raise
+            raise SystemExit(f"error: {error}") from None
+
+    return cast("_Method", checked)
+
+
+class Notebook:
+    """One notebook's work with one bucket: prints the machine, and signs in.
+
+    Args:
+        bucket: where its runs go, as people type it.
+
+    Raises:
+        SystemExit: the bucket cannot be used, or the machine has no space; with one line.
+    """
+
+    @_one_line_errors
+    def __init__(self, bucket: str) -> None:
+        self.platform = detect()
+        echo(f"Machine  {self.platform.describe()}")
+        _require_disk(self.platform)
+        if not bucket:
+            raise UsageError(
+                "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
+            )
+        self.bucket = self._reachable(bucket_uri(bucket))
+        used = sign_in(self.platform, self.bucket)
+        _require_bucket(self.bucket)
+        echo(f"Bucket   {self.bucket}")
+        echo(f"Sign-in  {used}")
+
+    def _reachable(self, bucket: str) -> str:
+        """Return the bucket or, without a network but with the code at hand, one in a folder."""
+        self.offline = not has_internet()
+        if not bucket.startswith("gs://") or not self.offline:
+            return bucket
+        if not mounted_bundles(self.platform.inputs):
+            hint = how_to_switch_on(self.platform)
+            raise KaggleOpsError(f"reaching {bucket}", "this machine has no internet", hint)
+        here = self.platform.folder / "bucket"
+        echo("Offline  the runs stay in this notebook's output. Download it, and bring them home:")
+        echo(f"         kaggleops import OUTPUT/{here.name} --bucket {bucket}")
+        return bucket_uri(str(here))
+
+    @_one_line_errors
+    def train(
+        self,
+        repository: str,
+        version: str = "",
+        experiment: str = "",
+        overrides: str = "",
+        run_id: str = "",
+    ) -> Run:
+        """Fetch a commit, run it here with `mlflow.projects.run`, and return its finished run.
+
+        Args:
+            repository: a git repository with an MLproject file.
+            version: a commit, branch or tag; the newest commit of its default branch if empty.
+            experiment: the experiment's name; the task's if empty.
+            overrides: `key=value`, quoted as for a shell.
+            run_id: a run to go on with, from its own commit; a new one if empty.
+
+        Raises:
+            SystemExit: something is wrong with these, or the training failed; with one line.
+        """
+        what = Launch(
+            tracking_uri=tracking_uri(self.bucket),
+            overrides=Overrides(_split(overrides)),
+            experiment=experiment or None,
+            run_id=run_id or None,
+        )
+        with temporary_folder() as folder:
+            if run_id:
+                version = _commit_of(what.tracking_uri, run_id, version)
+            commit = self._fetch(repository, version, folder)
+            echo(f"Commit   {commit.sha}  {commit.subject}")
+            echo(f"         {commit.link or commit.origin}")
+            try:
+                with child_output_shown():
+                    return launch_in(commit.repository, commit, what)
+            finally:
+                self._flush()
+
+    def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
+        # With a network an empty version is the repository's newest commit, whatever is mounted.
+        if version or self.offline:
+            mounted = mounted_bundle(self.platform.inputs, version)
+            if mounted:
+                return fetch_bundle(mounted, repository, folder / "code", version)
+        bucket = open_bucket(self.bucket, patience=_PATIENCE)
+        return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
+
+    def _flush(self) -> None:
+        # What cannot be sent now is kept, and a warning has said so: the run's own end counts.
+        session(self.bucket).send()
+
+    @_one_line_errors
+    def result(self, run: Run) -> None:
+        """Print what a run came to, and show its loss."""
+        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        echo(f"Run        {run.info.run_id}  {run.info.run_name}")
+        for name, value in headline(run.data.metrics):
+            echo(f"{name:<24}{value:.4f}")
+        echo(f"Artifacts  {run.info.artifact_uri}")
+        echo(f"Show it    kaggleops ui --bucket {self.bucket}")
+        _notebook_show(losses(client, run), f"{run.info.run_name}", "loss")
+
+    @_one_line_errors
+    def last_runs(self, run: Run) -> None:
+        """Print the last runs of a run's experiment, with their commits."""
+        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        name = client.get_experiment(run.info.experiment_id).name
+        echo(f"The last runs of {name!r}:")
+        echo(table(last_runs(client, run.info.experiment_id), mark=run.info.run_id))
+
+    @_one_line_errors
+    def runs(self, experiment: str = "") -> "pd.DataFrame":
+        """Return the bucket's runs, the latest first, as `mlflow.search_runs` does.
+
+        Args:
+            experiment: only this experiment's; all experiments' if empty.
+
+        Raises:
+            SystemExit: there are none; with one line.
+        """
+        mlflow.set_tracking_uri(tracking_uri(self.bucket))
+        names = [experiment] if experiment else None
+        found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
+        if found.empty:
+            problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
+            raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
+        return found
+
+    @_one_line_errors
+    def curves(self, runs: "pd.DataFrame", metric: str) -> None:
+        """Show a metric's curves over its steps.
+
+        Args:
+            runs: rows of `runs`; each curve is called by its run's commit and name.
+            metric: the metric's name.
+        """
+        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        found = {}
+        for _, row in runs.iterrows():
+            commit = str(row.get(f"tags.{MLFLOW_GIT_COMMIT}") or "")[:7]
+            name = f"{commit} {row['tags.mlflow.runName']}"
+            found[name] = history(client, row["run_id"], metric)
+        _notebook_show({name: points for name, points in found.items() if points}, metric, metric)
+
+
+def _notebook_show(curves: Mapping[str, Points], title: str, ylabel: str) -> None:
+    if not curves:
+        echo(f"No {ylabel} was logged over its steps, so there is no chart.")
+        return
+    try:
+        picture = chart(curves, title, ylabel)
+    except ImportError:
+        echo("Install matplotlib to see a chart.")
+        return
+    from IPython.display import Image, display
+
+    display(Image(picture))
+
+
+def _split(overrides: str) -> list[str]:
+    try:
+        return shlex.split(overrides)
+    except ValueError as error:
+        hint = "Quote each as for a shell: \"seed=7 'data.dir=my folder'\""
+        raise UsageError("reading `overrides`", str(error), hint) from None
+
+
+def _commit_of(tracking: str, run_id: str, version: str) -> str:
+    """Return the commit that a run is pinned to."""
+    doing = f"going on with run {run_id}"
+    try:
+        run = mlflow.MlflowClient(tracking).get_run(run_id)
+    except MlflowException as error:
+        raise UsageError(doing, error.message, "Copy its id from the UI or the table.") from None
+    pinned: str = run.data.tags.get(MLFLOW_GIT_COMMIT, "")
+    if version and pinned and not pinned.startswith(version):
+        problem = f"it is pinned to commit {pinned}, not to {version}"
+        raise UsageError(doing, problem, "Leave `version` empty.")
+    return pinned or version
+
+
+def _require_disk(platform: Platform) -> None:
+    if platform.free_disk < LEAST_DISK:
+        problem = f"{platform.free_disk:.1f} GB are free in {platform.folder}"
+        hint = f"Delete what is not needed: a training wants {LEAST_DISK:.0f} GB at least."
+        raise KaggleOpsError("looking for space", problem, hint)
+
+
+def _require_bucket(bucket: str) -> None:
+    opened = open_bucket(bucket, patience=_PATIENCE)
+    opened.prepare()
+    EntityStore(opened).check()

@@ -1,0 +1,246 @@
+"""A process that `kaggleops serve` starts: what it says, how it ends, and that it does end.
+
+It talks to its parent in lines of JSON on its standard output. Its standard input is a pipe that
+closes when the parent is gone, however that happened, and the child ends, too. All that is ever
+written to it is that a child which has prepared itself shall begin.
+
+The socket that a server listens on, and who can reach it.
+"""
+
+import contextlib
+import ipaddress
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import log_line
+from kaggleops.redaction import redacted
+from kaggleops.server.settings import Settings
+
+_SECONDS_TO_END = 20.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """A child said something."""
+
+    child: "Child"
+    message: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A child ended.
+
+    Args:
+        child: which.
+        code: as `subprocess` has it: negative for a signal.
+        reason: how, with the last line that it wrote.
+        lived: for how many seconds.
+        error: what it could not do, if it said so.
+    """
+
+    child: "Child"
+    code: int
+    reason: str
+    lived: float
+    error: KaggleOpsError | None
+
+
+@dataclass(frozen=True)
+class Told:
+    """This process was told to end, by a signal."""
+
+
+Event = Said | Ended | Told
+Events = queue.SimpleQueue[Event]
+"""A simple queue, because a signal handler may put something into it at any moment."""
+
+
+class Child:
+    """A process that runs a module of ours.
+
+    Args:
+        module: its name.
+        settings: what it is to know.
+        events: where it is reported what it says, and that it ended.
+    """
+
+    def __init__(self, module: str, settings: Settings, events: Events) -> None:
+        self._events = events
+        self._last_line = ""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env=settings.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[settings.socket] if settings.socket >= 0 else [],
+            start_new_session=True,  # ended by us, in our order, not by the terminal's Ctrl-C
+            text=True,
+            errors="replace",
+        )
+        self._forwarding = threading.Thread(target=self._forward, daemon=True)
+        self._forwarding.start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def tell_to_begin(self) -> None:
+        """Let it go on from `wait_to_begin`."""
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is an event of its own
+            self._process.stdin.write("begin\n")
+            self._process.stdin.flush()
+
+    def tell_to_end(self) -> None:
+        """Ask it to end, without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def end(self) -> None:
+        """Make it end, and return when it has."""
+        self.tell_to_end()
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _forward(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - it is a pipe
+        for line in map(redacted, self._process.stderr):  # a library's own may have the index's URL
+            self._last_line = line.strip() or self._last_line
+            sys.stderr.write(log_line(line))
+            sys.stderr.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        error = None
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                error = (UsageError if message["usage"] else KaggleOpsError)(**message["error"])
+            else:
+                self._events.put(Said(self, message))
+        code = self._process.wait()
+        self._forwarding.join()
+        reason = f"it ended with {f'code {code}' if code >= 0 else signal.Signals(-code).name}"
+        if error or self._last_line:
+            reason += f" ({error or self._last_line})"
+        lived = time.monotonic() - self._started
+        self._events.put(Ended(self, code, reason, lived, error))
+
+
+def begin_child(*, prepares: bool = False) -> Settings:
+    """Begin a process that a `Child` runs: return what it is to know; it ends with its parent.
+
+    SIGTERM ends it cleanly, and whatever else it prints goes to standard error.
+
+    Args:
+        prepares: until it is told to begin it has done nothing that is to be ended cleanly.
+    """
+    global _to_parent
+
+    def end(*_: object) -> None:
+        if prepares and not _told_to_begin.is_set():
+            os._exit(0)  # an exception in the midst of an import would leave it with noise
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    _to_parent = os.dup(1)
+    os.dup2(2, 1)
+    threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
+    return Settings.from_environment()
+
+
+def _watch_parent() -> None:
+    while os.read(0, 1 << 10):
+        _told_to_begin.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_END)
+    os._exit(1)
+
+
+def wait_to_begin() -> None:
+    """Wait until the process that started this one tells it to begin."""
+    _told_to_begin.wait()
+
+
+_to_parent = 1
+_told_to_begin = threading.Event()
+
+
+def say(**message: Any) -> None:
+    """Say something to the process that started this one."""
+    with contextlib.suppress(BrokenPipeError):  # it is gone, and this process is about to end
+        os.write(_to_parent, json.dumps(message).encode() + b"\n")
+
+
+def say_error(error: KaggleOpsError) -> None:
+    """Say that this process cannot do what it was started for."""
+    usage = isinstance(error, UsageError)
+    say(error={"doing": error.doing, "problem": error.problem, "hint": error.hint}, usage=usage)
+
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 5000
+
+
+def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.socket:
+    """Return a socket bound to an address; it listens once a server process takes it.
+
+    Bound by the one process that stays, so that a port that is taken is known at once, and nobody
+    is refused while a server process that died is started again.
+
+    Args:
+        host: a name or an address of this machine.
+        port: the port; 0 for any free one, None for 5000 or, where that is taken, any free one.
+        to_anyone: whether others than this machine may be let in.
+
+    Raises:
+        UsageError: the address cannot be had, or is not this machine's own.
+    """
+    if port is None:
+        with suppress(UsageError):
+            return listening_socket(host, DEFAULT_PORT, to_anyone=to_anyone)
+        port = 0
+    doing = f"listening on {host} port {port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise UsageError(doing, f"that is no address ({error})", "Name another --host.") from error
+    family, _, _, _, address = found[0]
+    if not to_anyone and not ipaddress.ip_address(address[0]).is_loopback:
+        raise UsageError(
+            doing,
+            "whoever can reach that address could read and change everything",
+            "Add --auth to ask for a password, or --anyone-may-read-and-write if that is meant; "
+            "or leave --host out and come through an SSH tunnel.",
+        )
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        raise UsageError(doing, f"it cannot be had ({error})", "Choose another --port.") from error
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Return the address at which a browser on this machine reaches a socket."""
+    host, port, *_ = bound.getsockname()
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1" if bound.family == socket.AF_INET else "::1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

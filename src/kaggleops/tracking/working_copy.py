@@ -1,0 +1,249 @@
+"""The part of a bucket that this process works on, as a folder MLflow's file store understands.
+
+Every process has its own folder, so nobody waits for anybody's locks; processes and machines meet
+in the bucket, where versions merge. What is logged goes to the disk at once (a kill loses none of
+it there) and from the disk to the bucket when it is sent (see sending.py).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mlflow.entities import RunStatus
+
+from kaggleops.bucket import (
+    ABSENT,
+    BucketError,
+    BucketUnavailableError,
+    ObjectNotFoundError,
+    Version,
+)
+from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
+from kaggleops.mlruns.entity import META
+from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
+from kaggleops.mlruns.layout import is_experiment_id
+from kaggleops.mlruns.merge_rules import ENDED, merge_onto, status_rank
+from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
+
+_WORKERS = 16
+
+
+class WorkingCopy(WorkingFolder):
+    """A folder of unpacked entities, each fetched when it is needed.
+
+    Args:
+        store: the bucket's entities.
+        folder: this process's own folder, empty.
+    """
+
+    def __init__(self, store: EntityStore, folder: Path) -> None:
+        super().__init__(store.bucket.uri, folder)
+        self.store = store
+        self.killed: Callable[[EntityId], None] = lambda run: None
+        """Called when a live run comes back from the bucket as KILLED."""
+        self.home_of: Callable[[Kind, str], str | None] = lambda *_: None
+        """Where somebody else believes an entity to be, by its id: that spares a listing."""
+        self.always_fresh = False
+        """Whether `bring` always looks for a newer version."""
+
+    def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
+        """Find an entity by its id, here or in the bucket, and bring it here.
+
+        Args:
+            kind: what it is.
+            name: its id.
+            refresh: as for `bring`.
+        """
+        home = self.experiment_of.get((kind, name))
+        if home is not None:
+            entity_id = EntityId(kind, home, name)
+            return entity_id if self.bring(entity_id, refresh=refresh) else None
+        if self.inside:
+            made = (EntityId(kind, folder.name, name) for folder in self._experiment_folders())
+            if found := next(filter(self._just_made, made), None):
+                self.adopt(found)
+                return found
+        # MLflow tells a project's process which experiment its run belongs to: that spares a list.
+        hint = os.environ.get("MLFLOW_EXPERIMENT_ID") if kind is Kind.RUN else None
+        for home in filter(None, (hint, self.home_of(kind, name))):
+            entity_id = EntityId(kind, home, name)
+            if is_experiment_id(home) and self.bring(entity_id):
+                return entity_id
+        found = self.store.find(kind, name)
+        return found if found is not None and self.bring(found) else None
+
+    def _experiment_folders(self) -> Iterator[Path]:
+        return (folder for folder in self.root.iterdir() if is_experiment_id(folder.name))
+
+    def _just_made(self, entity_id: EntityId) -> bool:
+        folder = self.path(entity_id)
+        return (folder / META).exists() or (folder / "trace_info.yaml").exists()
+
+    # -- from the bucket ----------------------------------------------------------------------
+
+    def bring(self, entity_id: EntityId, *, refresh: bool = False) -> bool:
+        """Make sure that the entity is here; return False if there is none.
+
+        Args:
+            entity_id: which.
+            refresh: look for a newer version even if it is here. If the bucket cannot be
+                reached, what is here has to do.
+        """
+        while True:
+            known = self.known.get(entity_id)
+            if known is not None and (not (refresh or self.always_fresh) or self.inside):
+                return True
+            if known is None and self.inside and self._just_made(entity_id):
+                self.adopt(entity_id)
+                return True
+            version = known.version if known else None
+            try:
+                stored = self.store.read(entity_id, unless=version)
+            except ObjectNotFoundError:
+                return self._gone(entity_id)
+            except BucketError as error:
+                if known is None:
+                    raise
+                self.warn_once("reading", str(error))
+                return True
+            self.live.looked_at(entity_id)
+            if stored is None or self._take(stored, version):
+                return True
+
+    def _gone(self, entity_id: EntityId) -> bool:
+        """The bucket does not have the entity; tell whether it is here all the same."""
+        known = self.known.get(entity_id)
+        if known is None or known.version == ABSENT or entity_id in self._dirty:
+            return known is not None
+        wanted = entity_id in self.live
+        if entity_id.kind is Kind.EXPERIMENT:
+            wanted = entity_id.experiment_id in self.experiments_in_use
+        if not wanted:
+            self.forget(entity_id)
+            return False
+        # What a run logged before somebody emptied the bucket is still here: it goes there again,
+        # and its experiment with it.
+        known.version = ABSENT
+        self.changed(entity_id)
+        return True
+
+    def bring_all(self, kind: Kind, experiment_id: str = "") -> None:
+        """Bring every entity of a kind (of one experiment) here, in its newest version."""
+        if self.inside:
+            return
+        try:
+            listed = {
+                entity_id: entry.version
+                for entity_id, entry in self.store.list(kind, experiment_id)
+            }
+        except BucketUnavailableError as error:
+            self.warn_once("reading", str(error))
+            return
+        here = [each for each in list(self.known) if each.kind is kind]
+        for entity_id in here:
+            in_scope = kind is Kind.EXPERIMENT or entity_id.experiment_id == experiment_id
+            sent = self.in_bucket(entity_id) and entity_id not in self._dirty
+            if in_scope and sent and entity_id not in listed:
+                self._gone(entity_id)
+        changed = [
+            entity_id
+            for entity_id, version in listed.items()
+            if self.known.get(entity_id, Known()).version != version
+        ]
+        if len(changed) > 1:
+            with ThreadPoolExecutor(min(_WORKERS, len(changed))) as pool:
+                list(pool.map(self.bring_readable, changed))
+        else:
+            for entity_id in changed:
+                self.bring_readable(entity_id)
+
+    def bring_readable(self, entity_id: EntityId) -> None:
+        """Bring the entity here in its newest version, or warn that it is broken.
+
+        One broken object must not hide the others.
+        """
+        try:
+            self.bring(entity_id, refresh=True)
+        except BrokenEntityError as error:
+            self.warn_once(entity_id.key, str(error))
+
+    def _take(self, stored: Stored, known: Version | None) -> bool:
+        """Take what was read; False if another thread's answer, which may be newer, was faster."""
+        entity = stored.entity
+        with self.lock:
+            now = self.known.get(entity.id)
+            if (now.version if now else None) != known:
+                return False
+            if entity.id in self._dirty or entity.id in self._being_sent:
+                entity = self._merged(self.read(entity.id), entity)
+            self._put(entity, stored.version)
+            return True
+
+    def _put(self, entity: Entity, version: Version) -> None:
+        """Make folder and memory agree on an entity (under the lock)."""
+        self._move_experiment(entity)
+        self.close_log(entity.id)
+        write_folder(entity, self.path(entity.id))
+        self.adopt(entity.id, Known.of(entity, version))
+        if entity.id in self.live and status_rank(Kind.RUN, entity.meta.get("status")) == ENDED:
+            self.live.end(entity.id)
+            if entity.meta["status"] == RunStatus.KILLED:
+                self.killed(entity.id)
+
+    def _merged(self, ours: Entity, theirs: Entity) -> Entity:
+        merged, renamed = merge_onto(theirs, ours)
+        for each in renamed:
+            self.warn_once(each, each)
+        return merged
+
+    def _move_experiment(self, entity: Entity) -> None:
+        # The file store keeps a deleted experiment, with all that is in it, in the trash.
+        if entity.id.kind is Kind.EXPERIMENT:
+            deleted = entity.meta.get("lifecycle_stage") == "deleted"
+            old = self.path(entity.id)
+            new = self.root / (TRASH if deleted else "") / entity.id.folder
+            if old != new and old.is_dir():
+                old.rename(new)
+            elif deleted:
+                new.mkdir(exist_ok=True)
+
+    def delete(self, entity_id: EntityId) -> None:
+        """Delete an entity for good, here and in the bucket."""
+        self.store.delete(entity_id)
+        self.forget(entity_id)
+
+    def begin_sending(self, entity_id: EntityId) -> tuple[Entity, Version] | None:
+        """Return an entity as it is now and the version it is based on; None if it is sent."""
+        with self.lock:
+            if entity_id not in self._dirty:
+                return None
+            entity = self.read(entity_id)
+            known = self.known[entity_id]
+            if entity_id in self.live:
+                entity.notes.heartbeat = now_ms()
+                entity.notes.promise = int(self.live.promise(entity_id))
+            known.base = base_of(entity)
+            write_base(entity, self.path(entity_id))
+            self._dirty.discard(entity_id)
+            self._being_sent.add(entity_id)
+            return entity, known.version
+
+    def sending_failed(self, entity_id: EntityId) -> None:
+        """Take note that an entity is still to be sent."""
+        with self.lock:
+            self._being_sent.discard(entity_id)
+            self._dirty.add(entity_id)
+
+    def end_sending(self, entity: Entity, stored: Stored) -> None:
+        """Take note of what the bucket holds after an entity was sent."""
+        with self.lock:
+            self._being_sent.discard(entity.id)
+            self.live.written(entity.id)
+            known = self.known.get(entity.id)
+            if known is None:
+                return  # forgotten meanwhile
+            if stored.entity is entity:
+                known.version = stored.version
+            else:
+                self._put(self._merged(self.read(entity.id), stored.entity), stored.version)

@@ -1,0 +1,164 @@
+"""Somebody's own training repository becomes a project, and its code stays as it is."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from click.testing import CliRunner
+from mlflow.projects.utils import load_project
+
+from kaggleops.cli import main
+from kaggleops.cli.adopt import adopt, find_script, ignore, warnings_about
+from kaggleops.git.commits import find_commit
+from kaggleops.launch.overrides import Overrides
+from tests.command import kaggleops
+from tests.fakes.git_server import Repository
+
+# As people have it: MLflow's own calls, an experiment of its own, data that is not in git.
+TRAIN = """
+import argparse
+import mlflow
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+parser.add_argument("--data", default="data.csv")
+args = parser.parse_args()
+mlflow.set_experiment("titanic")
+with mlflow.start_run():
+    mlflow.log_metric("accuracy", args.lr + len(open(args.data).read()))
+"""
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Repository:
+    repository = Repository(tmp_path / "kaggle-titanic")
+    repository.write(train_py=TRAIN)
+    (repository.folder / "requirements.txt").write_text("pandas\n")
+    (repository.folder / ".gitignore").write_text("*.csv")
+    repository.commit("What was there before")
+    (repository.folder / "data.csv").write_text("1234")
+    repository.git("remote", "add", "origin", "git@github.com:ada/titanic.git")
+    return repository
+
+
+def test_from_a_plain_script_to_a_run_of_a_commit(foreign: Repository, tmp_path: Path) -> None:
+    folder = str(foreign.folder)
+    options = ["--repository", folder, "--bucket", f"{folder}/runs", "--yes", "--json"]
+    done = CliRunner().invoke(main, ["init", *options])
+    assert done.exit_code == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["files"] == ["MLproject", "conda.yaml", "notebooks/run.ipynb", ".gitignore"]
+    (warning,) = said["warnings"]
+    assert f"data={folder}/data.csv" in warning
+    assert foreign.git("diff", "--name-only") == ".gitignore"
+    again = CliRunner().invoke(main, ["init", *options])
+    assert json.loads(again.stdout)["files"] == []
+
+    sha = foreign.commit("Run with KaggleOps")
+    ran = kaggleops("run", "lr=0.5", f"data={folder}/data.csv", "--json", cwd=foreign.folder)
+    assert ran.code == 0, ran.errors
+    assert (ran.json["commit"], ran.json["metrics"]) == (sha, {"accuracy": 4.5})
+    client = mlflow.MlflowClient(f"bucket+file://{folder}/runs/mlruns")
+    run = client.get_run(ran.json["run_id"])
+    assert run.data.params == {"lr": "0.5", "data": f"{folder}/data.csv"}
+    assert client.get_experiment(run.info.experiment_id).name == "titanic"
+    assert foreign.git("status", "--porcelain") == ""
+
+
+def adopted(repository: Repository, bucket: str = "gs://our-bucket") -> list[str]:
+    commit = find_commit(repository.folder)
+    script = find_script(repository.folder)
+    return adopt(repository.folder, script, commit.origin, bucket)
+
+
+def test_the_notebook_is_that_repositorys_own(foreign: Repository) -> None:
+    adopted(foreign)
+    text = (foreign.folder / "notebooks/run.ipynb").read_text()
+    assert r"repository = \"git@github.com:ada/titanic.git\"" in text
+    assert r"bucket = \"gs://our-bucket\"" in text
+    assert "colab.research.google.com/github/ada/titanic/blob/main/notebooks/run.ipynb" in text
+    assert "kernels/welcome?src=https://github.com/ada/titanic/blob/main" in text
+
+
+def test_what_is_there_stays_and_is_used(foreign: Repository) -> None:
+    environment = foreign.folder / "environment.yml"
+    environment.write_text("dependencies: [python]")
+    assert adopted(foreign) == ["MLproject", "notebooks/run.ipynb"]
+    project = yaml.safe_load((foreign.folder / "MLproject").read_text())
+    assert project["conda_env"] == "environment.yml"
+    (foreign.folder / "MLproject").write_text("name: mine")
+    (foreign.folder / "notebooks/run.ipynb").unlink()
+    assert adopted(foreign, "bucket+file:///x") == ["notebooks/run.ipynb"]
+    assert (foreign.folder / "MLproject").read_text() == "name: mine"
+    notebook = json.loads((foreign.folder / "notebooks/run.ipynb").read_text())
+    assert any('bucket = ""\n' in cell["source"] for cell in notebook["cells"])
+
+
+def test_the_packages_of_a_script_without_a_list_of_them(foreign: Repository) -> None:
+    (foreign.folder / "requirements.txt").unlink()
+    foreign.write(train_py="import os, yaml, helper, nobody_has_this", helper_py="")
+    adopted(foreign)
+    conda = yaml.safe_load((foreign.folder / "conda.yaml").read_text())
+    (needed,) = (each["pip"] for each in conda["dependencies"] if isinstance(each, dict))
+    assert [each.partition(">")[0].partition(" @")[0] for each in needed] == [
+        "PyYAML",
+        "kaggleops",
+    ]
+
+
+def test_a_hydra_script_gets_each_override_as_one_word(foreign: Repository) -> None:
+    (foreign.folder / "the train.py").write_text(
+        "import json, sys\nif 0:\n    @hydra.main()\n    def main(): ...\n"
+        "print(json.dumps(sys.argv[1:]))\n"
+    )
+    script = find_script(foreign.folder, "the train.py")
+    adopt(foreign.folder, script, "", "gs://our-bucket")
+    entry_point = load_project(str(foreign.folder)).get_entry_point("main")
+    words = ["lr=0.1", "layers=[1, 2]", "name='it''s'", "+new=$HOME"]
+    given = Overrides(words).as_parameters(entry_point.parameters, "testing")
+    command = entry_point.compute_command(given, str(foreign.folder))
+    shell = ["bash", "-c", command]
+    printed = subprocess.run(shell, cwd=foreign.folder, capture_output=True, text=True, check=True)
+    assert json.loads(printed.stdout) == words
+    # And none at all, as `mlflow run` has it by default.
+    command = entry_point.compute_command({}, str(foreign.folder))
+    shell = ["bash", "-c", command]
+    printed = subprocess.run(shell, cwd=foreign.folder, capture_output=True, text=True, check=True)
+    assert json.loads(printed.stdout) == []
+
+
+def test_a_script_that_logs_elsewhere_is_warned_about(foreign: Repository) -> None:
+    foreign.write(train_py="import mlflow\nmlflow.set_tracking_uri('http://old')\n")
+    (warning,) = warnings_about(foreign.folder, find_script(foreign.folder))
+    assert warning.startswith("train.py, line 2 sets MLflow's tracking URI")
+
+
+def test_git_ignores_this_machines_settings_once(foreign: Repository) -> None:
+    bucket = foreign.folder / "my bucket"
+    assert ignore(foreign.folder, bucket) == ["config/local.yaml", "/my bucket/"]
+    assert ignore(foreign.folder, bucket) == []
+    assert (foreign.folder / ".gitignore").read_text() == (
+        "*.csv\nconfig/local.yaml\n/my bucket/\n"
+    )
+
+
+@pytest.mark.slow
+def test_at_a_terminal_it_asks(foreign: Repository) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "kaggleops", "init"]
+    process = subprocess.Popen(command, cwd=foreign.folder, stdin=theirs, stderr=subprocess.PIPE)
+    os.write(ours, b"\nn\n")  # the folder that it proposes, and no test run
+    _, errors = process.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0
+    assert b"Where do the runs go" in errors
+    assert b"Make a test run now?" in errors
+    settings = yaml.safe_load((foreign.folder / "config/local.yaml").read_text())
+    assert settings == {"bucket": f"bucket+file://{foreign.folder}/bucket"}
