@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from kaggleops.bucket import open_bucket
-from kaggleops.bucket.location import bucket_uri, tracking_uri
+from kaggleops.bucket.location import bucket_uri, is_remote, tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.git.bundles import fetch_or_unbundle, mounted_bundle, mounted_bundles
 from kaggleops.git.checkouts import fetch_bundle
@@ -209,7 +209,7 @@ class Notebook:
     def _reachable(self, bucket: str) -> str:
         """Return the bucket or, without a network but with the code at hand, one in a folder."""
         self.offline = not has_internet()
-        if not bucket.startswith("gs://") or not self.offline:
+        if not is_remote(bucket) or not self.offline:
             return bucket
         if not mounted_bundles(self.platform.inputs):
             hint = how_to_switch_on(self.platform)

@@ -180,7 +180,7 @@ def test_settings_that_nobody_can_read(code: Repository, monkeypatch: pytest.Mon
     for text, problem in (
         ("bucket: x\n[1,2", "line 2: "),
         ("- bucket: x", "it has no lines `name: value`"),
-        ("bucket: s3://x", "there are no buckets behind s3://"),
+        ("bucket: s3://x", "unsupported bucket scheme s3://"),
     ):
         Path("config/local.yaml").write_text(text)
         done = CliRunner().invoke(main, ["doctor", "--json"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 
+from kaggleops.bucket.location import is_bucket
 from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import fetch
 from kaggleops.git.commits import Commit, find_commit
@@ -43,7 +44,7 @@ def launch_of(
         UsageError: the parameter `overrides` is not quoted as for a shell, or runs do not go to a
             bucket.
     """
-    if not tracking_uri.startswith(("gs://", "bucket+file://")):
+    if not is_bucket(tracking_uri):
         hint = "Set MLFLOW_TRACKING_URI to gs://BUCKET/mlruns."
         raise UsageError("choosing the bucket", f"{tracking_uri} is none", hint)
     items = [f"{key}={value}" for key, value in params.items() if key != OVERRIDES]

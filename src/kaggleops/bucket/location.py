@@ -15,6 +15,11 @@ from kaggleops.bucket.base import MAX_PREFIX_BYTES, Bucket, is_key
 from kaggleops.errors import UsageError
 
 _MLRUNS = "mlruns"
+_FOLDER = "bucket+file"
+CLOUD_STORAGE = "gs://"
+SCHEMES = ("gs", _FOLDER)
+"""What an address of a bucket starts with."""
+
 _KNOWN = "Use gs://BUCKET[/PREFIX], bucket+file:///FOLDER, or the path of a folder."
 
 # https://cloud.google.com/storage/docs/buckets#naming; 222 characters only where there are dots.
@@ -46,6 +51,28 @@ def bucket_uri(text: str) -> str:
 def tracking_uri(text: str) -> str:
     """Return what to set as MLflow's tracking URI for the bucket that `text` names."""
     return f"{bucket_uri(text)}/{_MLRUNS}"
+
+
+def is_bucket(uri: str) -> bool:
+    """Tell whether that is an address of a bucket, as `bucket_uri` or `tracking_uri` returns it."""
+    return uri.partition(":")[0].lower() in SCHEMES
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether other machines reach the bucket, or what lies in one: it is no folder here."""
+    return is_bucket(uri) and uri.partition(":")[0].lower() != _FOLDER
+
+
+def name_and_prefix(uri: str) -> tuple[str, str]:
+    """Return the name of a remote bucket, and the prefix in it ("" for none)."""
+    name, _, prefix = uri.partition("://")[2].partition("/")
+    return name, prefix
+
+
+def console_url(uri: str) -> str:
+    """Return the page on which a service shows what lies at an address; "" where there is none."""
+    path = urllib.parse.quote(uri.partition("://")[2])
+    return f"https://console.cloud.google.com/storage/browser/{path}" if is_remote(uri) else ""
 
 
 def open_bucket(uri: str, *, patience: float = 120.0) -> Bucket:
@@ -86,7 +113,7 @@ def _parse(text: str) -> Path | tuple[str, str]:
         return _cloud_storage(rest, doing)
     if scheme.lower() == "bucket+file":
         return _folder_of_uri(rest, doing)
-    raise UsageError(doing, f"there are no buckets behind {scheme}://", _did_you_mean(text))
+    raise UsageError(doing, f"unsupported bucket scheme {scheme}://", _did_you_mean(text))
 
 
 def _cloud_storage(rest: str, doing: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from importlib.metadata import metadata, packages_distributions, version
 from pathlib import Path
 
 from kaggleops.backends.ready_notebook import ready_notebook
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import UsageError
 from kaggleops.git.addresses import web_address
 from kaggleops.git.command import git
@@ -188,7 +189,7 @@ def adopt(repository: Path, script: Script, origin: str, bucket: str) -> list[st
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
     contents = {
         "MLproject": _mlproject(repository.name, script, environment or "conda.yaml"),
-        "notebooks/run.ipynb": _notebook(origin, bucket if bucket.startswith("gs://") else ""),
+        "notebooks/run.ipynb": _notebook(origin, bucket if is_remote(bucket) else ""),
     }
     if environment is None:
         contents["conda.yaml"] = _conda(repository, script)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from kaggleops.bucket.location import is_remote
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_whole
 from kaggleops.errors import UsageError
@@ -335,7 +336,7 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
             prices={"source": SOURCE, "read": READ, "storage_read": storage_read},
         )
         return
-    where = f"in {region}" if place.startswith("gs:") else f"if it lay on Cloud Storage in {region}"
+    where = f"in {region}" if is_remote(place) else f"if it lay on Cloud Storage in {region}"
     out.print(f"An estimate for {place} {where}\n")
     print_whole(_table(bill, total))
     out.print(

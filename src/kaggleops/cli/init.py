@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from kaggleops.bucket.location import bucket_uri
+from kaggleops.bucket.location import bucket_uri, is_remote, name_and_prefix
 from kaggleops.cli.options import bucket_at, json_option, repository_option
 from kaggleops.cli.output import err, out, print_json, stdout_for_the_result
 from kaggleops.cli.platforms import PLATFORMS, create_command
@@ -86,7 +86,7 @@ def init_command(
     adopting = _Adopting(commit, place, script)
     settings = {"bucket": place}
     with stdout_for_the_result() if as_json else nullcontext():
-        if place.startswith("gs://"):
+        if is_remote(place):
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
             settings |= _cloud(place, _Cloud(project, named, not yes))
@@ -146,11 +146,11 @@ def _make(place: str, how: _Cloud) -> dict[str, str]:
         raise UsageError(f"making {place}", "no Google Cloud project is named", hint)
     from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
 
-    bucket, _, prefix = place.removeprefix("gs://").partition("/")
+    bucket, prefix = name_and_prefix(place)
     wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **how.names)
     lacks = what_it_lacks(wanted)
     if lacks:
-        said = f"gs://{bucket} was there before, and keeps its settings. It lacks: "
+        said = f"{place} was there before, and keeps its settings. It lacks: "
         _said("!", said + ", ".join(lacks))
     _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
     return {"runner": wanted.runner}

@@ -21,6 +21,7 @@ from typing import Any
 
 from kaggleops.bucket import ABSENT, BucketError, Entry, ObjectNotFoundError
 from kaggleops.bucket.base import crc32c
+from kaggleops.bucket.location import is_remote, name_and_prefix
 from kaggleops.errors import KaggleOpsError
 
 _AT_ONCE = 16
@@ -81,7 +82,7 @@ def place_at(uri: str) -> Place:
     """
     if (folder := local_path(uri)) is not None:
         return LocalPlace(folder)
-    return BucketPlace(uri) if uri.lower().startswith("gs://") else RemotePlace(uri)
+    return BucketPlace(uri) if is_remote(uri.lower()) else RemotePlace(uri)
 
 
 def local_path(uri: str) -> Path | None:
@@ -153,7 +154,7 @@ class BucketPlace(Place):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._name, _, prefix = self.uri[len("gs://") :].partition("/")
+        self._name, prefix = name_and_prefix(self.uri)
         self._root = f"{prefix}/" if prefix else ""
         # Here: whoever has only folders needs nothing of Google's.
         from kaggleops.bucket.gcs import GcsBucket, entry_of

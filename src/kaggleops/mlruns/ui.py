@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_SOURCE_NAME,
 )
 
+from kaggleops.bucket.location import console_url
 from kaggleops.git.addresses import web_address, without_credentials
 from kaggleops.printable import as_code
 from kaggleops.redaction import redacted
@@ -70,11 +71,8 @@ class Origins:
             said.append(_link("side by side", self.side_by_side))
         if self.notebook:
             said.append(_link("notebook", self.notebook))
-        if self.artifacts.startswith("gs://"):
-            path = quote(self.artifacts.removeprefix("gs://"))
-            said.append(
-                _link("artifacts", f"https://console.cloud.google.com/storage/browser/{path}")
-            )
+        if page := console_url(self.artifacts):
+            said.append(_link("artifacts", page))
         return " · ".join(said) + f"\n\n{END}"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaggleops.bucket.location import CLOUD_STORAGE
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import state_folder, write_private
 
@@ -145,7 +146,7 @@ def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
         place: what to make.
         foreign: whether the bucket is somebody's own, and keeps its settings.
     """
-    bucket, project = f"gs://{place.bucket}", f"--project={place.project}"
+    bucket, project = CLOUD_STORAGE + place.bucket, f"--project={place.project}"
     versioning = Step(
         "its old versions", ("gcloud", "storage", "buckets", "update", bucket, "--versioning")
     )
@@ -208,7 +209,7 @@ def what_it_lacks(place: Place) -> list[str] | None:
     None for a bucket that is not there (or not to be seen), or that was made here.
     """
     answer = answer_of(
-        ("gcloud", "storage", "buckets", "describe", f"gs://{place.bucket}", "--format=json")
+        ("gcloud", "storage", "buckets", "describe", CLOUD_STORAGE + place.bucket, "--format=json")
     )
     if answer is None:
         return None

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import state_folder, write_private
 from kaggleops.platforms.machine import ROOT, Platform
@@ -39,7 +40,7 @@ def sign_in(platform: Platform, bucket_uri: str) -> str:
     Raises:
         UsageError: there are none; it says what to do on this platform.
     """
-    if not bucket_uri.startswith("gs://"):
+    if not is_remote(bucket_uri):
         return "none needed, the bucket is a folder"
     why_not: list[str] = []
     try:

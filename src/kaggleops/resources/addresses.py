@@ -7,7 +7,7 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from kaggleops.bucket.base import is_key
-from kaggleops.bucket.location import bucket_uri
+from kaggleops.bucket.location import SCHEMES, bucket_uri
 from kaggleops.errors import UsageError
 
 KNOWN = (
@@ -94,7 +94,7 @@ def parse_address(text: str, doing: str) -> Address:
         raise UsageError(doing, f"{text} is a page, not a file", f"Did you mean {meant}?")
     scheme = text.partition(":")[0].lower()
     match scheme:
-        case "gs" | "bucket+file":
+        case _ if scheme in SCHEMES:
             return _in_bucket(text, doing)
         case "kaggle":
             return _on_kaggle(text, doing)

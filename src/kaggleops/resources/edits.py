@@ -20,6 +20,7 @@ import yaml
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
 from kaggleops.bucket.base import check_key
+from kaggleops.bucket.location import CLOUD_STORAGE
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import VARIABLE
@@ -204,11 +205,11 @@ def _entry(item: Mapping[str, Any], doing: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(said["skip_if_exist"] or False, bool):
         problem = f"'skip_if_exist' is True or False, not {said['skip_if_exist']!r}"
         raise UsageError(doing, problem, "Write it without quotes.")
-    bucket = said["bucket"].removeprefix("gs://")
+    bucket = said["bucket"].removeprefix(CLOUD_STORAGE)
     parts = [said[key].strip("/") for key in ("blob", "subblob")]
     place = "/".join([bucket.strip("/"), *filter(None, parts)])
     fields = {
-        "source": f"gs://{place}",
+        "source": CLOUD_STORAGE + place,
         "files": _files(said["files"] or [], doing),
         "destination": said["destination"].rstrip("/"),
         "skip_if_exist": said["skip_if_exist"] or False,

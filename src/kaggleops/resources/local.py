@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import InBucket, OnTheWeb
@@ -243,6 +244,6 @@ def _source(resource: Resource) -> tuple[str, dict[str, str]]:
     match resource.address:
         case OnTheWeb(url):
             return "http", {"url": redacted(url)}
-        case InBucket(uri) if uri.startswith("gs://"):
-            return "gs", {"uri": uri}
+        case InBucket(uri) if is_remote(uri):
+            return uri.partition("://")[0], {"uri": uri}
     return resource.source.partition(":")[0], {"uri": redacted(resource.source)}

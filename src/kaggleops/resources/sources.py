@@ -6,7 +6,7 @@ A run's artifacts are a source, too: of one run, or of the best of an experiment
 from pathlib import Path
 from typing import Any
 
-from kaggleops.bucket.location import tracking_uri
+from kaggleops.bucket.location import is_remote, tracking_uri
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
 from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
@@ -72,7 +72,7 @@ def _artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
     except MlflowException as error:
         hint = "`kaggleops status` lists the last runs."
         raise GoneError(doing, f"there is no run {run_id}", hint) from error
-    if not artifacts.startswith(("gs://", "file:///")):
+    if not (is_remote(artifacts) or artifacts.startswith("file:///")):
         raise UsageError(doing, f"its artifacts are at {artifacts}", "Use a run of the bucket.")
     origin = BucketOrigin(artifacts, address.path.rstrip("/"))
     origin.name = run_id if best else ""

@@ -39,14 +39,13 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError
-from kaggleops.bucket.location import bucket_uri
+from kaggleops.bucket.location import bucket_uri, is_bucket, is_remote
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.spool import Kept, Place
 
 _log = logging.getLogger("kaggleops")
 
-_OURS = ("gs://", "bucket+file://")
 _INDEX = "kaggleops+"  # the index of a bucket, which only a server tracks in
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
 _ARCHIVE = "traces.pb"  # as MLflow calls it, in a part that not every installation has
@@ -63,8 +62,8 @@ def repository(
     """
     uris = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
     tracked_in = tracking_uri or mlflow.get_tracking_uri()
-    own = GCSArtifactRepository if artifact_uri.startswith("gs:") else LocalArtifactRepository
-    if not tracked_in.startswith((*_OURS, _INDEX)):
+    own = GCSArtifactRepository if is_remote(artifact_uri) else LocalArtifactRepository
+    if not (is_bucket(tracked_in) or tracked_in.startswith(_INDEX)):
         return own(artifact_uri, **uris)
     indexed = tracked_in.startswith(_INDEX)
     root = _served_bucket() if indexed else bucket_uri(tracked_in)
@@ -83,8 +82,8 @@ def _served_bucket() -> str:
 def _place(artifact_uri: str, root: str) -> Place | None:
     """Return the bucket that an address is in and the key that it means; None for any folder."""
     parsed = urllib.parse.urlparse(artifact_uri)
-    if parsed.scheme == "gs":
-        return Place(f"gs://{parsed.netloc}", parsed.path.strip("/"))
+    if is_remote(artifact_uri):
+        return Place(f"{parsed.scheme}://{parsed.netloc}", parsed.path.strip("/"))
     if not root.startswith("bucket+file://"):
         return None
     folder = local_file_uri_to_path(root.removeprefix("bucket+"))

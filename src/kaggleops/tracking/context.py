@@ -20,8 +20,10 @@ class BucketContext(RunContextProvider):
         """Whether runs go to a bucket."""
         import mlflow
 
+        from kaggleops.bucket.location import is_bucket
+
         uri: str = mlflow.get_tracking_uri()
-        return uri.startswith(("gs://", "bucket+file:"))
+        return is_bucket(uri)
 
     def tags(self) -> dict[str, str]:
         """Return what is known of the code and of the machine."""

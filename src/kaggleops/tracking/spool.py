@@ -180,8 +180,7 @@ def _kept_in(folder: Path) -> list[Kept]:
             manifest = json.loads((each / _MANIFEST).read_text())
         except FileNotFoundError:
             continue  # its process has just sent it
-        bucket = manifest["bucket"]  # of Cloud Storage, until 2026-11 its name alone
-        place = Place(bucket if "://" in bucket else f"gs://{bucket}", manifest["key"])
+        place = Place(manifest["bucket"], manifest["key"])
         kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
     return sorted(kept, key=lambda each: each.logged_ms)
 

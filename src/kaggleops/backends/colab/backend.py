@@ -14,6 +14,7 @@ from kaggleops.backends.colab.config import ColabConfig
 from kaggleops.backends.colab.job import JOB
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import JobState, Reaped, Units
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import UsageError
 
 
@@ -25,7 +26,7 @@ class ColabBackend(Backend[ColabConfig]):
 
     def check(self, tracking_uri: str, config: ColabConfig) -> None:
         """Make sure that the notebook will reach the bucket, and that Colab lets us in."""
-        if not tracking_uri.startswith("gs://"):
+        if not is_remote(tracking_uri):
             hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
             problem = f"its machines cannot reach {tracking_uri}"
             raise UsageError("submitting to Colab", problem, hint)

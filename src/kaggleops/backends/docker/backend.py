@@ -27,6 +27,7 @@ from kaggleops.backends.base import Backend, RefusedError
 from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.keys import File
 from kaggleops.platforms.sign_in import KEY_FILE
@@ -190,7 +191,7 @@ class DockerBackend(Backend[DockerConfig]):
     def check(self, tracking_uri: str, config: DockerConfig) -> None:
         """Make sure that there are an engine, the image and the bucket's key."""
         doing = "submitting to a container"
-        if not tracking_uri.startswith("gs://"):
+        if not is_remote(tracking_uri):
             hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET; or run without -b."
             raise UsageError(doing, f"it cannot reach {tracking_uri}", hint)
         if not config.key_file.is_file():

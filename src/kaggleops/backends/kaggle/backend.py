@@ -21,6 +21,7 @@ from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
 from kaggleops.backends.kaggle import outputs
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import session
@@ -130,7 +131,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def check(self, tracking_uri: str, config: KaggleConfig) -> None:
         """Make sure that the notebook will reach the bucket, and that there is quota left."""
         doing = "submitting to Kaggle"
-        if not tracking_uri.startswith("gs://"):
+        if not is_remote(tracking_uri):
             hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
             raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
         if not config.credentials and not self._has_own_credentials():

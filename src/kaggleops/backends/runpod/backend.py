@@ -38,6 +38,7 @@ from kaggleops.backends.runpod.pod import (
 from kaggleops.backends.runpod.reaping import reap
 from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
+from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import READ
 from kaggleops.tags import KEPT_UNTIL, PRICE
@@ -72,7 +73,7 @@ class RunPodBackend(Backend[RunPodConfig]):
     def check(self, tracking_uri: str, config: RunPodConfig) -> None:
         """Make sure that the pod will reach the bucket, and that there is one to be had."""
         doing = "submitting to RunPod"
-        if not tracking_uri.startswith("gs://"):
+        if not is_remote(tracking_uri):
             hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
             raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
         self._offers(config)
