@@ -150,7 +150,7 @@ def _make(place: str, how: _Cloud) -> dict[str, str]:
     wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **how.names)
     lacks = what_it_lacks(wanted)
     if lacks:
-        said = f"{place} was there before, and keeps its settings. It lacks: "
+        said = f"{wanted.uri} was there before, and keeps its settings. It lacks: "
         _said("!", said + ", ".join(lacks))
     _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
     return {"runner": wanted.runner}

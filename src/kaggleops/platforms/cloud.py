@@ -134,6 +134,11 @@ class Place:
     prefix: str = ""
 
     @property
+    def uri(self) -> str:
+        """The bucket's address."""
+        return CLOUD_STORAGE + self.bucket
+
+    @property
     def runner(self) -> str:
         """The email address of the runner's service account."""
         return f"{self.name}-runner@{self.project}.iam.gserviceaccount.com"
@@ -146,7 +151,7 @@ def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
         place: what to make.
         foreign: whether the bucket is somebody's own, and keeps its settings.
     """
-    bucket, project = CLOUD_STORAGE + place.bucket, f"--project={place.project}"
+    bucket, project = place.uri, f"--project={place.project}"
     versioning = Step(
         "its old versions", ("gcloud", "storage", "buckets", "update", bucket, "--versioning")
     )
@@ -208,9 +213,7 @@ def what_it_lacks(place: Place) -> list[str] | None:
 
     None for a bucket that is not there (or not to be seen), or that was made here.
     """
-    answer = answer_of(
-        ("gcloud", "storage", "buckets", "describe", CLOUD_STORAGE + place.bucket, "--format=json")
-    )
+    answer = answer_of(("gcloud", "storage", "buckets", "describe", place.uri, "--format=json"))
     if answer is None:
         return None
     found = json.loads(answer)
