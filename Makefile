@@ -22,7 +22,7 @@ CONSTRAINTS ?= infra/constraints.txt
 TORCH   ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint audit bench lock clean
+.PHONY: help run ui test lint audit bench docs lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ audit: $(VENV)/.dev ## Look for known vulnerabilities in all that is installed (
 
 bench: $(VENV)/.dev ## Measure against the peers and print the tables
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.dev ## Write docs/commands.md, the commands' own help
+	PYTHONPATH=src $(BIN)/python infra/commands.py >docs/commands.md
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew: what make run, make test, the server and the container install
 	$(PYTHON) -m venv $(VENV)/uv

@@ -1,0 +1,58 @@
+"""What CONTRIBUTING.md says of adding something is true: each example is added, and judged.
+
+The examples are patches in walks/. Each is applied to a copy of this checkout, touches no more
+files than it may, and passes the suite that judges its kind.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WALKS = Path(__file__).with_name("walks")
+
+JUDGES = {
+    "bucket-kind": (6, ("tests/bucket/test_conformance.py", "-k", "memory")),
+}
+"""By example: how many files it may touch, and what pytest is asked."""
+
+
+@pytest.mark.parametrize("walk", sorted(JUDGES))
+def test_an_example_touches_few_files_and_passes_its_suite(walk: str, tmp_path: Path) -> None:
+    most, judge = JUDGES[walk]
+    patch = WALKS / f"{walk}.patch"
+    touched = [line for line in patch.read_text().splitlines() if line.startswith("diff --git ")]
+    assert len(touched) <= most
+
+    for part in ("src", "tests", "config", "pyproject.toml"):
+        _copy(ROOT / part, tmp_path / part)
+    subprocess.run(["git", "apply", str(patch)], cwd=tmp_path, check=True)
+    # A process of its own: this one has imported the code without the example.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *judge],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'src'}", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+
+
+def test_every_example_is_walked_and_explained() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    found = {patch.stem for patch in WALKS.glob("*.patch")}
+    assert found == set(JUDGES)
+    for walk in found:
+        assert f"tests/repository/walks/{walk}.patch" in text
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_file():
+        shutil.copy(source, target)
+    else:
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
