@@ -51,7 +51,7 @@ def lock(torch: str) -> None:
         _compile(wanted, [*server, *_for(DEBIAN)], "pip")
         SERVER.write_text(HEAD + "".join(_hashed(wanted, DEBIAN)))
         container = ["--constraints", str(COLAB), *_for(KAGGLE)]
-        _compile(wanted, container, "jupyterlab\nhatchling")
+        _compile(wanted, container, "jupyterlab\nhatchling\nhydra-core")
         CONTAINER.write_text(HEAD + "".join(_hashed(wanted, KAGGLE)))
 
 
@@ -93,7 +93,8 @@ def _hashed(file: Path, target: tuple[str, int]) -> Iterator[str]:
     there += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
     wheels = [line for line in pinned if not line.startswith(NO_WHEEL)]
     sources = [line for line in pinned if line.startswith(NO_WHEEL)]
-    found = [*_files(wheels, [*there, "--target=nowhere"]), *_files(sources, [])]
+    found = _files(wheels, [*there, "--target=nowhere"])
+    found += _files(sources, []) if sources else []
     for each in sorted(found, key=lambda each: str(each["metadata"]["name"]).lower()):
         name = canonicalize_name(each["metadata"]["name"])
         digest = each["download_info"]["archive_info"]["hashes"]["sha256"]

@@ -32,9 +32,6 @@ PLATFORMS = [
     "manylinux2014_x86_64",
 ]
 
-# Hydra's parser comes as source only; it is pure Python.
-NO_WHEEL = "antlr4-python3-runtime"
-
 
 def key_of(release: str) -> str:
     """Return the key of a release's archive."""
@@ -54,17 +51,12 @@ def download(source: Path, wheels: Path) -> None:
     Raises:
         KaggleOpsError: something is not to be had, or is another file than it was.
     """
-    lines = (source / "infra/server/requirements.txt").read_text().splitlines(keepends=True)
-    made_here = wheels.with_name("made-here.txt")
-    made_here.write_text("".join(line for line in lines if line.startswith(NO_WHEEL)))
-    others = wheels.with_name("others.txt")
-    others.write_text("".join(line for line in lines if not line.startswith(NO_WHEEL)))
-    checked = ["--no-deps", "--require-hashes", "--requirement"]
-    _pip("wheel", "--wheel-dir", str(wheels), *checked, str(made_here))
     target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
     for platform in PLATFORMS:
         target += ["--platform", platform]
-    _pip("download", "--dest", str(wheels), *target, *checked, str(others))
+    checked = ["--no-deps", "--require-hashes", "--requirement"]
+    listed = str(source / "infra/server/requirements.txt")
+    _pip("download", "--dest", str(wheels), *target, *checked, listed)
     _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
 
 

@@ -13,22 +13,26 @@ a log keeps every state as a line of its own.
 
 import codecs
 import functools
+import importlib
 import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import ExecutionException, MlflowException
+from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from kaggleops.bucket import open_bucket
@@ -155,6 +159,8 @@ class Lines:
 LEAST_DISK = 1.0
 """GB without which a training would end with a full disk rather than with a model."""
 
+_HYDRA = r"\bhydra-core\b(?:(?:[<>!=~]=|[<>])[\w.,*<>=!~]+)?"
+
 _PATIENCE = 30.0  # seconds that somebody waits for a bucket out of reach
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -252,6 +258,7 @@ class Notebook:
             commit = self._fetch(repository, version, folder)
             echo(f"Commit   {commit.sha}  {commit.subject}")
             echo(f"         {commit.link or commit.origin}")
+            install_hydra(commit.repository, self.platform.inputs)
             try:
                 with child_output_shown():
                     return launch_in(commit.repository, commit, what)
@@ -323,6 +330,36 @@ class Notebook:
             name = f"{commit} {row['tags.mlflow.runName']}"
             found[name] = history(client, row["run_id"], metric)
         _notebook_show({name: points for name, points in found.items() if points}, metric, metric)
+
+
+def install_hydra(project: Path, inputs: Path | None) -> None:
+    """Install Hydra where a project's environment names it and this machine lacks it.
+
+    The core does without it; what this machine has stays as it is.
+
+    Args:
+        project: the commit's files.
+        inputs: where datasets are attached, one with Hydra's wheel perhaps; None for nowhere.
+
+    Raises:
+        KaggleOpsError: pip cannot.
+    """
+    try:
+        environment = load_project(str(project)).env_config_path
+    except (ExecutionException, MlflowException):
+        return  # what is wrong with the MLproject is told where it is run
+    named = re.search(_HYDRA, Path(environment).read_text()) if environment else None
+    if named is None or find_spec("hydra"):
+        return
+    wheels = [*inputs.glob("*/hydra_core-*"), *inputs.glob("*/*/*/hydra_core-*")] if inputs else []
+    offline = ["--no-index", "--find-links", str(wheels[0].parent)] if wheels else []
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *offline, named[0]], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise KaggleOpsError(f"installing {named[0]}", reason, "Is the internet switched on?")
+    importlib.invalidate_caches()
+    echo(f"Install  {named[0]}, which the project's {Path(environment).name} names")
 
 
 def _notebook_show(curves: Mapping[str, Points], title: str, ylabel: str) -> None:

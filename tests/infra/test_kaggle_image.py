@@ -161,7 +161,7 @@ def test_the_package_is_built_from_what_the_engine_is_sent(tmp_path: Path) -> No
     (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"))
     packed = zipfile.ZipFile(wheel).namelist()
     forced = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert {*forced.values(), "competitions/train.py"} <= set(packed)
+    assert {*forced.values(), "kaggleops/notebook.py"} <= set(packed)
     assert not any("__pycache__" in name for name in sent)
 
 

@@ -1,5 +1,6 @@
 """A mistyped key is told before there is a run, here and on submit."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,20 @@ def test_a_script_of_hydras_own(hydra_project: Repository) -> None:
     registered = SCRIPT + "hydra.core.config_store.{}.instance()\n".format("ConfigStore")
     hydra_project.write(code__train_py=registered)
     _check(hydra_project.folder, command, "nte.width=5")
+
+
+def test_hydra_is_asked_for_where_a_project_needs_it_and_nowhere_else(
+    hydra_project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("hydra", "hydra.errors", "omegaconf"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError) as caught:
+        _check(hydra_project.folder, "eval python code/train.py {overrides}", "lr=1")
+    assert str(caught.value) == (
+        "running main of abc1234: its configuration main.yaml is Hydra's, which is not installed "
+        "here. Install it: pip install hydra-core"
+    )
+    _check(tmp_path, "python train.py {overrides}", "anything=1 goes")
 
 
 def test_a_project_without_hydra_is_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,6 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from tests.packages import write_wheel
 
 from .execution import NOTEBOOKS
 
@@ -22,11 +25,11 @@ def install_cell() -> str:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """An interpreter that has all that this one has but KaggleOps."""
+    """An interpreter that has all that this one has but KaggleOps and Hydra."""
     there = tmp_path / "there"
     there.mkdir()
     for each in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if "kaggleops" not in each.name.lower():
+        if not re.search("kaggleops|^hydra", each.name.lower()):
             (there / each.name).symlink_to(each)
     home = tmp_path / "venv"
     venv.create(home, with_pip=True)
@@ -67,3 +70,21 @@ def test_without_internet_it_installs_from_a_dataset_of_wheels(
     plugins = "from importlib.metadata import entry_points as e; print(e(group='{}').names)"
     assert "bucket+file" in run(plugins.format("mlflow.tracking_store")).stdout
     assert "is there already" in run(install_cell()).stdout
+
+    # Hydra comes with a project that names it.
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "MLproject").write_text("name: toy\nconda_env: conda.yaml\n")
+    hydra = {"hydra/__init__.py": ""}
+    write_wheel(wheels, "hydra_core", "1.3.2", files=hydra)
+    install = "import sys, pathlib as p; from kaggleops.notebook import install_hydra as install\n"
+    install += f"install(p.Path({str(project)!r}), p.Path({str(tmp_path / 'kaggle/input')!r}))\n"
+    for named, said in (
+        ("click", ""),
+        ("hydra-core>=1.3", "Install  hydra-core>=1.3, which the project's conda.yaml names\n"),
+        ("hydra-core>=1.3", ""),
+    ):
+        pip = f"dependencies: [pip, {{pip: ['{named}']}}]\n"
+        (project / "conda.yaml").write_text(f"name: toy\n{pip}")
+        done = run(install)
+        assert (done.stdout, done.returncode) == (said, 0), done.stderr

@@ -26,17 +26,15 @@ def installed_on_colab() -> dict[str, str]:
 def test_nothing_that_colab_has_is_changed(python: str, tmp_path: Path) -> None:
     """Kaggle's image is built on Colab's, with Python 3.12. Needs the package registry."""
     there = installed_on_colab()
-    # Hydra's parser has no wheel, and without one pip resolves for no other Python than its own.
-    parser = f"antlr4-python3-runtime=={there['antlr4-python3-runtime']}"
-    wheel = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]
-    if subprocess.run([*wheel, parser], capture_output=True).returncode:
+    reached = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(tmp_path)]
+    if subprocess.run([*reached, "click"], capture_output=True).returncode:
         unavailable("there is no package registry")
     core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed"),
             *("--quiet", "--report", "-", "--target", str(tmp_path), "-c", str(COLAB)),
-            *("--only-binary", ":all:", "--find-links", str(tmp_path)),
+            *("--only-binary", ":all:"),
             *("--python-version", python, *core),
         ],
         capture_output=True,
@@ -50,6 +48,6 @@ def test_nothing_that_colab_has_is_changed(python: str, tmp_path: Path) -> None:
     changed = {name for name in needed.keys() & there.keys() if needed[name] != there[name]}
     assert changed == set()
     added = needed.keys() - there.keys()
-    assert {"mlflow-skinny", "hydra-core"} <= added
+    assert "mlflow-skinny" in added
     assert not added & {"mlflow", "torch", "numpy", "pandas"}
     assert len(added) <= 12, added  # eight when this was written

@@ -1,15 +1,21 @@
 """What is written twice agrees, and what must stand in one place only does."""
 
+import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import zipfile
 from importlib.metadata import entry_points
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
 from kaggleops.backends.runpod.config import RunPodConfig
@@ -66,7 +72,57 @@ def test_every_dependency_has_a_lower_bound() -> None:
 
 def test_the_core_leaves_out_what_a_runner_has_or_does_not_need() -> None:
     core = {Requirement(each).name for each in PROJECT["dependencies"]}
-    assert not core & {"mlflow", "torch", "transformers", "numpy", "pandas", "scikit-learn"}
+    assert not core & {
+        "hydra-core",
+        "mlflow",
+        "torch",
+        "transformers",
+        "numpy",
+        "pandas",
+        "scikit-learn",
+    }
+
+
+def test_a_run_has_the_training_code_of_its_own_checkout(tmp_path: Path) -> None:
+    """The wheel has none, and the run of a clone with the wheel installed works."""
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
+    with zipfile.ZipFile(wheel) as opened:
+        rooms = {name.split("/")[0] for name in opened.namelist()}
+        assert rooms == {"kaggleops", f"kaggleops-{PROJECT['version']}.dist-info"}
+        opened.extractall(tmp_path / "installed")
+    shutil.copytree(ROOT / "src/competitions", tmp_path / "clone/src/competitions")
+    shutil.copytree(ROOT / "config", tmp_path / "clone/config")
+    # As MLproject starts it. -S leaves out what a checkout that is installed would add. It reads
+    # the configuration and the rows, and stops before what takes seconds to import.
+    installed = [str(tmp_path / "installed"), sysconfig.get_paths()["purelib"]]
+    command = ["-S", "-m", "competitions.train", "model.pretrained=./nowhere"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path / "clone",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(["src", *installed])},
+        capture_output=True,
+        text=True,
+    )
+    assert "error: loading ./nowhere: there is no such folder" in done.stderr
+    assert done.returncode == 2
+
+
+def test_no_import_of_the_core_needs_hydra() -> None:
+    """It belongs to the training: the core works without it (tests/launch/test_config_keys.py)."""
+    at_import = {
+        name.split(".")[0]
+        for path in (ROOT / "src/kaggleops").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        for name in (
+            [each.name for each in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert "mlflow" in at_import
+    assert not at_import & {"hydra", "omegaconf"}
 
 
 def test_the_projects_address_stands_in_one_place_only() -> None:

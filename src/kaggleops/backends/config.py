@@ -9,12 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from mlflow.projects import utils as mlflow_projects
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
@@ -28,6 +27,11 @@ class Config:
         install_from: what pip installs KaggleOps from on the machine; where it is published if
             empty.
     """
+
+    # For pydantic, which every MLflow brings: YAML reads a version such as 12.8 as a number.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", coerce_numbers_to_str=True
+    )
 
     install_from: str = ""
 
@@ -75,13 +79,11 @@ def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) ->
                 problem = f"{key}: {text} holds a secret, and would stand where others read it"
                 raise UsageError(doing, problem, _WITHOUT)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), OmegaConf.create(values))
-        config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        # Only its first line is about the value; the rest is about OmegaConf's tree.
-        where = f"{error.full_key}: " if error.full_key else ""
-        raise UsageError(doing, where + str(error).splitlines()[0]) from None
-    assert isinstance(config, kind)  # noqa: S101 - what was merged is one
+        config = TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(doing, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     config.check(doing)
     return config
 

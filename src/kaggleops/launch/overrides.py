@@ -109,7 +109,7 @@ def check_config_keys(
         doing: what is being done, for the error.
 
     Raises:
-        UsageError: there is no such key or choice.
+        UsageError: there is no such key or choice, or no Hydra to compose them with.
     """
     free = shlex.split(str(parameters.get(OVERRIDES) or ""))
     placed = [
@@ -120,8 +120,12 @@ def check_config_keys(
     place = _configuration(folder, command)
     if place is None or any(each.startswith("-") for each in free) or _needs_code(folder):
         return
-    from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
+    try:
+        from hydra.errors import HydraException, MissingConfigException
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError:
+        problem = f"its configuration {place.name} is Hydra's, which is not installed here"
+        raise UsageError(doing, problem, "Install it: pip install hydra-core") from None
 
     given = [*placed, *free]
     chosen = [each for each in given if (place.parent / each.partition("=")[0]).is_dir()]

@@ -15,7 +15,7 @@ LONGEST_HOURS = 24
 """What a session may last at most, with Colab Pro+ (secondary sources, 2026); 12 without."""
 
 
-@dataclass  # not frozen: OmegaConf fills in a nested one in place
+@dataclass(frozen=True)
 class EnterpriseConfig:
     """The fields under `enterprise` in config/backend/colab.yaml."""
 

@@ -34,6 +34,7 @@ class RunPodConfig(Config):
     secret: str = "kaggleops_key"  # noqa: S105 - its name
     packages: list[str] = field(
         default_factory=lambda: [
+            "hydra-core>=1.3.2",
             "transformers>=5.0",
             "accelerate>=1.3",
             "scikit-learn>=1.5",
