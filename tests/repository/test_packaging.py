@@ -18,7 +18,7 @@ import yaml
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
-from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.backends.runpod.offers import RunPodConfig
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
