@@ -7,8 +7,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Stoc
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTracking
 
 from kaggleops.index import registry, stores
-from kaggleops.index.registry import ReplicaRegistryStore
-from kaggleops.index.stores import ReplicaTrackingStore
+from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
 from kaggleops.tracking.unsupported import NotInABucketError
 from tests.index.conftest import Replicated
 from tests.index.corpus import tables
