@@ -62,7 +62,7 @@ POINTS = sa.Table(
     sa.Column("run_uuid", sa.String(32), primary_key=True),
     sa.Column("digests", sa.Text, nullable=False),
 )
-"""Of each long run, up to where its metric points are in the index (growing.py)."""
+"""Of each long run, up to where its metric points are in the index (preparation.py)."""
 
 MARK = sa.Table(
     "kaggleops_mark",
@@ -72,7 +72,7 @@ MARK = sa.Table(
     sa.Column("open", sa.Text, nullable=False),
     sa.Column("listed", sa.Float, nullable=False),
 )
-"""Up to where the change log's announcements are in the index (marks.py), and when the bucket was
+"""Up to where the change log's announcements are in the index (refresh.py), and when the bucket was
 last listed (seconds since the epoch). At most one row."""
 
 SERVING = sa.Table(

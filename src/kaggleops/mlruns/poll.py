@@ -1,9 +1,9 @@
 """What has changed in a bucket since the last look, for what the change log costs.
 
-A look asks for the log (changes.py) and for the entities that are open, each a conditional request
-that brings nothing where nothing is new. The bucket is listed only at first, when the log has
-dropped announcements that were not seen, when it was begun anew, and on demand. A reader that kept
-its mark lets the next process go on from there, without a listing.
+A poll asks for the log (change_log.py) and for the entities that are open, each a conditional
+request that brings nothing where nothing is new. The bucket is listed only at first, when the log
+has dropped announcements that were not seen, when it was begun anew, and on demand. A reader that
+kept its mark lets the next process go on from there, without a listing.
 
 Whatever has to be looked at stays due until it has been delivered: a look that fails half-way, or
 a caller that does, is made good by the next one.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
 from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
+from kaggleops.mlruns.layout import EntityId, Kind, parse_key
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
@@ -67,14 +67,12 @@ class Changes:
 
     Contents are fetched as they are asked for, so that a bucket may be larger than the memory. A
     change counts as delivered when the next one is asked for; what was not delivered comes again.
-
-    Args:
-        listed: whether the bucket had to be listed.
-        due: how many entities are looked at (not all of them need have changed).
     """
 
     listed: bool
+    """Whether the bucket had to be listed."""
     due: int
+    """How many entities are looked at; not all of them need have changed."""
     _changes: Iterator[Change]
 
     def __iter__(self) -> Iterator[Change]:
@@ -99,11 +97,8 @@ class Mark:
         """Whether another one says the same, however much time has gone by."""
         if other is None or (self.log_id, self.sequence) != (other.log_id, other.sequence):
             return False
-        return _writers(self) == _writers(other)
-
-
-def _writers(mark: Mark) -> dict[str, set[str]]:
-    return {key: set(writers) for key, writers in mark.open.items()}
+        mine, theirs = ({key: {*w} for key, w in mark.open.items()} for mark in (self, other))
+        return mine == theirs
 
 
 class Poll:
@@ -238,11 +233,7 @@ class Poll:
             writers[each.writer] = now + each.open_for
 
     def _differing(self) -> set[EntityId]:
-        listed = {
-            entity_id: entry.version
-            for entry in self._store.bucket.list(f"{MLRUNS}/")
-            if (entity_id := parse_key(entry.key)) is not None
-        }
+        listed = {entity_id: entry.version for entity_id, entry in self._store.every()}
         gone = self._versions.keys() - listed.keys()
         return gone | {
             entity_id
