@@ -24,8 +24,8 @@ from typing import IO, Any
 from kaggleops.bucket import Version
 from kaggleops.index.rows import rows_of
 from kaggleops.index.tables import TABLES, Rows
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import BrokenEntityError, Change, Entity, EntityId, EntityStore, Kind, unpack
-from kaggleops.mlruns.layout import parse_key
 from kaggleops.mlruns.liveness import silence_allowed
 from kaggleops.mlruns.locations import rebase
 from kaggleops.platforms.machine import memory

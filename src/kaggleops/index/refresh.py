@@ -42,8 +42,8 @@ from kaggleops.index.transaction import (
     record_log,
 )
 from kaggleops.index.writes import make_indexes, set_indexes_aside, take_statistics
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
-from kaggleops.mlruns.layout import parse_key
 
 ONE_LISTING = 1000
 """Objects that one request lists. A process that begins lists so few whatever was kept: that finds

@@ -41,9 +41,9 @@ from kaggleops.index.database import ENTITIES, POINTS
 from kaggleops.index.preparation import Prepared, prepare
 from kaggleops.index.tables import Row, Rows
 from kaggleops.index.writes import add, fit, remove, replace
+from kaggleops.layout import MLRUNS, parse_key
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.change_log import LOG_KEY
-from kaggleops.mlruns.layout import MLRUNS, parse_key
 from kaggleops.printable import quoted
 from kaggleops.tags import LOST
 from kaggleops.tracking.names import DEFAULT_ID, DEFAULT_NAME

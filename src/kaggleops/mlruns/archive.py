@@ -19,8 +19,8 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
+from kaggleops.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.validation import check_entity
 from kaggleops.platforms.machine import memory
 from kaggleops.printable import quoted

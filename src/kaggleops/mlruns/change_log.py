@@ -39,9 +39,8 @@ from kaggleops.bucket import (
     Version,
 )
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind
+from kaggleops.layout import LOG_KEY, EntityId, Kind
 
-LOG_KEY = f"{MLRUNS}/changes.json"
 FORMAT = 1
 CAPACITY = 500
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from kaggleops.bucket import Entry
 from kaggleops.errors import UsageError
+from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
 from kaggleops.mlruns.entity import META, Entity, parse_yaml
 from kaggleops.mlruns.export import WORKERS, Progress
-from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
 from kaggleops.mlruns.liveness import run_state
 from kaggleops.mlruns.locations import artifact_location, artifact_path
 from kaggleops.mlruns.store import EntityStore

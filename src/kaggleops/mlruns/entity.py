@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
+from kaggleops.layout import ARTIFACTS, EntityId, Kind
 
 META = "meta.yaml"
 NOTES = ".kaggleops.json"

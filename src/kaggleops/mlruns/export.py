@@ -13,15 +13,15 @@ from typing import TypeVar
 
 from kaggleops.bucket import Entry
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.folder import TRASH, write_folder
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     ARTIFACTS,
     EntityId,
     Kind,
     artifact_owner,
     experiment,
 )
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.folder import TRASH, write_folder
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 

@@ -15,6 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kaggleops.layout import (
+    ARTIFACTS,
+    EntityId,
+    Kind,
+    experiment,
+    is_experiment_id,
+    parse_key,
+)
 from kaggleops.mlruns.entity import (
     FOLDERS,
     META,
@@ -27,14 +35,6 @@ from kaggleops.mlruns.entity import (
     dump_yaml,
     parse_yaml,
     role_of,
-)
-from kaggleops.mlruns.layout import (
-    ARTIFACTS,
-    EntityId,
-    Kind,
-    experiment,
-    is_experiment_id,
-    parse_key,
 )
 from kaggleops.mlruns.merge_rules import ENDED, REGISTERS, status_rank
 

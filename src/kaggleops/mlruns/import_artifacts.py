@@ -15,9 +15,9 @@ from pathlib import Path
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
 from kaggleops.bucket.base import is_key
 from kaggleops.errors import KaggleOpsError
+from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import Entity
 from kaggleops.mlruns.import_sources import Source
-from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.locations import (
     artifact_location,
     artifact_path,

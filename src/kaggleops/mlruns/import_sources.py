@@ -25,11 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
 from kaggleops.bucket.base import is_key
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
-from kaggleops.mlruns.archive import check_path
-from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
-from kaggleops.mlruns.export import export
-from kaggleops.mlruns.folder import TRASH, entities_in
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     MLRUNS,
     Kind,
     artifact_owner,
@@ -37,6 +33,10 @@ from kaggleops.mlruns.layout import (
     is_run_id,
     parse_key,
 )
+from kaggleops.mlruns.archive import check_path
+from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
+from kaggleops.mlruns.export import export
+from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.locations import artifact_path
 from kaggleops.mlruns.places import BucketPlace, File, LocalPlace, Place, bucket_place, local_path
 from kaggleops.mlruns.store import EntityStore

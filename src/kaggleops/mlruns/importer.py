@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket import ABSENT, Version
+from kaggleops.layout import (
+    EntityId,
+    Kind,
+    is_model_name,
+)
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.change_log import ChangeLog
 from kaggleops.mlruns.entity import (
@@ -37,11 +42,6 @@ from kaggleops.mlruns.export import WORKERS, batches
 from kaggleops.mlruns.folder import entities_in, links_in, read_folder
 from kaggleops.mlruns.import_artifacts import Carrier
 from kaggleops.mlruns.import_sources import Source, linked, modernized, with_commit
-from kaggleops.mlruns.layout import (
-    EntityId,
-    Kind,
-    is_model_name,
-)
 from kaggleops.mlruns.locations import artifact_path, follow_runs
 from kaggleops.mlruns.merge_rules import REGISTERS, merge_onto, status_rank
 from kaggleops.mlruns.store import EntityStore

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import Entry, ObjectNotFoundError
+from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.mlruns.store import EntityStore
 
 LOST = "LOST"

@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from kaggleops.bucket.base import is_key
+from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import META, Entity, dump_yaml, parse_yaml
-from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 
 OUTSIDE = "outside-the-bucket"
 """The scheme of a location that is refused."""

@@ -19,6 +19,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import count
 from typing import Any
 
+from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.archive import check_tree
 from kaggleops.mlruns.entity import (
     META,
@@ -30,7 +31,6 @@ from kaggleops.mlruns.entity import (
     dump_yaml,
     role_of,
 )
-from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.printable import quoted
 
 REGISTERS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {

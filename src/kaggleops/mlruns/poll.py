@@ -17,9 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
+from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import EntityId, Kind, parse_key
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16

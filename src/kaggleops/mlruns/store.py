@@ -17,10 +17,7 @@ from kaggleops.bucket import (
     StoredObject,
     Version,
 )
-from kaggleops.mlruns.archive import pack, unpack
-from kaggleops.mlruns.change_log import ATTEMPTS, ChangeLog, pause
-from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     ARTIFACTS,
     EntityId,
     Kind,
@@ -29,6 +26,9 @@ from kaggleops.mlruns.layout import (
     parse_key,
     prefix_of,
 )
+from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.change_log import ATTEMPTS, ChangeLog, pause
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.merge_rules import merge_onto
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from kaggleops.layout import Kind
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
-from kaggleops.mlruns.layout import Kind
 
 TRACE_INFO = "trace_info.yaml"
 
