@@ -7,8 +7,7 @@ read, which bucket this is, and what its servers tell each other.
 1. All of it is made, or upgraded, in one transaction: whoever is killed meanwhile leaves what was
    there before, and of several that start at once one makes it while the others wait.
 2. A database that holds anything else than this bucket's index is refused, so that nobody's
-   tracking database is ever imported into. Tables of MLflow's without a row hold nothing: earlier
-   versions left them when they were killed in their first start.
+   tracking database is ever imported into.
 """
 
 from collections.abc import Iterable, Iterator
@@ -97,8 +96,6 @@ writes nearly all the time."""
 
 _CACHE = 32  # MiB
 _MAKING = 0x6B6167676C656F6D  # "kaggleom": the locks of a database are numbers
-_WITHOUT_CONTENT = ("alembic_", "_alembic_tmp_", "workspaces")
-"""How the tables are called that MLflow's migrations themselves write to."""
 
 
 class DatabaseError(KaggleOpsError):
@@ -190,7 +187,7 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
         other = connection.scalar(sa.select(INDEX.c.bucket))
         if other not in (None, bucket_uri):
             raise UsageError(doing, f"it is the index of {other}", "Name another database.")
-    elif not _drop_empty(connection, tables):
+    elif tables:
         problem = "the database holds something else than an index"
         raise UsageError(doing, problem, "Name a new or an empty one.")
     _migrate(connection)
@@ -199,25 +196,6 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
     if connection.scalar(sa.select(SERVING.c.id)) is None:
         connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
-
-
-def _drop_empty(connection: sa.Connection, names: set[str]) -> bool:
-    """Drop the tables of an index that was never filled; return False if they are something else.
-
-    Half a migration cannot be continued in SQLite, and how far one has come is not written down.
-    """
-    expected = {*Base.metadata.tables, *InitialBase.metadata.tables, *_OURS.tables}
-    quote = connection.dialect.identifier_preparer.quote
-    for name in names:
-        if name.startswith(_WITHOUT_CONTENT):
-            continue
-        rows = sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
-        if name not in expected or connection.execute(rows).first():
-            return False
-    cascade = "" if connection.dialect.name == "sqlite" else " CASCADE"
-    for name in names:
-        connection.exec_driver_sql(f"DROP TABLE {quote(name)}{cascade}")
-    return True
 
 
 def _migrate(connection: sa.Connection) -> None:

@@ -61,11 +61,9 @@ class Prepared:
 
 
 def prepare(change: Change, known: str = "") -> Prepared:
-    """Return what a change comes to.
+    """Return what a change, not packed, comes to.
 
-    Args:
-        change: not packed.
-        known: the digests of its points that are in the index already, if it is a long run.
+    `known` are the digests of its points that are in the index already, if it is a long run.
     """
     entity = change.entity
     if entity is None:
@@ -96,13 +94,7 @@ def prepare(change: Change, known: str = "") -> Prepared:
 
 
 def unpacked(change: Change, where: str, artifact_root: str) -> Change:
-    """Return a change that came packed with its entity, or with the reason why it has none.
-
-    Args:
-        change: any.
-        where: the address of its object, for the error.
-        artifact_root: the URI under which the bucket's artifacts lie.
-    """
+    """Return a packed change of the address `where` with its entity, or why it has none."""
     if change.packed is None:
         return change
     try:

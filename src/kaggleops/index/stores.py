@@ -11,7 +11,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -116,54 +115,33 @@ def _answerable(search: Callable[..., Any]) -> Any:
     return searching
 
 
-class _Free:
-    """Names of experiments that a caller was told are free: who then creates one gets it anyway.
-
-    `mlflow.set_experiment` asks first. Refused, because somebody else was faster meanwhile, it
-    would silently go on in Default.
-    """
-
-    def __init__(self) -> None:
-        self._names: deque[str] = deque(maxlen=1000)
-        """One for each who was told so, and has not created it since."""
-        self._lock = Lock()
-
-    def told(self, name: str) -> None:
-        if len(name) <= MAX_EXPERIMENT_NAME_LENGTH:
-            with self._lock:
-                self._names.append(name)
-
-    def take(self, name: str) -> bool:
-        """Tell whether somebody was told so; once for each."""
-        with self._lock, suppress(ValueError):
-            self._names.remove(name)
-            return True
-        return False
-
-
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
 class ReplicaTrackingStore(SqlAlchemyStore):
-    """MLflow's tracking API over an index.
-
-    Args:
-        store_uri: `kaggleops+` and the index's address as SQLAlchemy has it.
-    """
+    """MLflow's tracking API over an index."""
 
     def __init__(self, store_uri: str) -> None:
         with mlflow_errors():
             self.through: WriteThrough = write_through(index_url(store_uri))
         super().__init__(index_url(store_uri), self.through.artifact_root)
 
-        self._free = _Free()
+        self._free: deque[str] = deque(maxlen=1000)
+        """Names of experiments that were found free, one for each caller who was told so.
+
+        `mlflow.set_experiment` asks first. Were the creation refused then, because somebody else
+        was faster, it would silently go on in Default: who was told gets the experiment anyway.
+        """
 
     def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         found = super().get_experiment_by_name(experiment_name)
-        if found is None:
-            self._free.told(experiment_name)
+        if found is None and len(experiment_name) <= MAX_EXPERIMENT_NAME_LENGTH:
+            self._free.append(experiment_name)
         return found
 
     def create_experiment(self, name: str, *args: Any, **kwargs: Any) -> str:
-        was_free = self._free.take(name)
+        was_free = False
+        with suppress(ValueError):
+            self._free.remove(name)
+            was_free = True
         try:
             made: str = self.through.write(
                 self.through.tracking.create_experiment, name, *args, **kwargs
@@ -254,11 +232,7 @@ _REGISTRY_READS = (
 
 @replica_of(UnsupportedRegistry, "registry", _REGISTRY_WRITES, _REGISTRY_READS)
 class ReplicaRegistryStore(SqlAlchemyRegistry):
-    """MLflow's model registry over an index.
-
-    Args:
-        store_uri: as for the tracking store.
-    """
+    """MLflow's model registry over an index."""
 
     def __init__(self, store_uri: str) -> None:
         with mlflow_errors():

@@ -90,10 +90,7 @@ def _tagged(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
 
 
 def dataset_uuid(experiment_id: str, name: str) -> str:
-    """Return the id of a dataset in the database: the same wherever it is made.
-
-    So that a run can name a dataset that is not there yet, and importing again changes nothing.
-    """
+    """Return the id of a dataset in the database: the same wherever it is made."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{experiment_id}/datasets/{name}"))
 
 

@@ -99,7 +99,7 @@ def import_changes(
         is_new: tells which entities have no rows yet; those are written faster.
         now_ms: the time, in milliseconds since the epoch.
         artifact_root: the URI under which the bucket's artifacts lie.
-        cut: what the database's columns cannot hold.
+        cut: whether to cut what the database's columns cannot hold.
 
     Raises:
         REFUSED: the database does not take a value.
@@ -228,18 +228,20 @@ class _Import:
         self._largest_id = 2 ** (63 if connection.dialect.name == "sqlite" else 31) - 1
         ids = connection.scalars(sa.select(t.EXPERIMENTS.table.c.experiment_id))
         self._experiments = set(map(str, ids))
-        self._written: dict[EntityId, Rows] = {}
-        self._grown: set[EntityId] = set()
-        self._digests: dict[EntityId, str] = {}
+        self._written: dict[EntityId, tuple[Prepared, Rows]] = {}
         self._assessed: dict[str, EntityId] = {}
 
     def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
         outcomes = [self._take(self._prepared(change)) for change in changes]
-        add(self._connection, [rows for id_, rows in self._written.items() if self._is_new(id_)])
-        for entity_id, rows in self._written.items():
-            if not self._is_new(entity_id):
-                replace(self._connection, entity_id, rows, grown=entity_id in self._grown)
-        self._keep_digests()
+        written = self._written.values()
+        old = [(change, rows) for change, rows in written if not self._is_new(change.id)]
+        add(self._connection, [rows for change, rows in written if self._is_new(change.id)])
+        for change, rows in old:
+            replace(self._connection, change.id, rows, grown=change.grown)
+        _forget_points(self._connection, [each.id for each, _ in old if each.id.kind is Kind.RUN])
+        if long := [each for each, _ in written if each.digests]:
+            kept = [{"run_uuid": each.id.name, "digests": each.digests} for each in long]
+            self._connection.execute(POINTS.insert(), kept)
         return outcomes
 
     def _prepared(self, change: Change | Prepared) -> Prepared:
@@ -250,13 +252,6 @@ class _Import:
         # In this transaction: what is kept of a run's points is true of its rows.
         mine = sa.select(POINTS.c.digests).where(POINTS.c.run_uuid == change.id.name)
         return prepare(change, self._connection.scalar(mine) or "")
-
-    def _keep_digests(self) -> None:
-        runs = [each for each in self._written if each.kind is Kind.RUN]
-        _forget_points(self._connection, [each for each in runs if not self._is_new(each)])
-        if long := [each for each in runs if self._digests[each]]:
-            rows = [{"run_uuid": each.name, "digests": self._digests[each]} for each in long]
-            self._connection.execute(POINTS.insert(), rows)
 
     def _take(self, change: Prepared) -> Outcome:
         if change.problem:
@@ -290,10 +285,7 @@ class _Import:
             return self._take_dataset(change, rows)
         if change.id.kind is Kind.TRACE and rows[t.ASSESSMENTS]:
             return self._take_assessed(change, rows)
-        self._written[change.id] = rows
-        self._digests[change.id] = change.digests
-        if change.grown:
-            self._grown.add(change.id)
+        self._written[change.id] = change, rows
         return Outcome(change)
 
     def _refusal(self, entity_id: EntityId) -> str:
@@ -373,7 +365,7 @@ class _Import:
             for row in mine
         ]
         self._assessed |= {row[0]: change.id for row in shown}
-        self._written[change.id] = {**rows, t.ASSESSMENTS: shown}
+        self._written[change.id] = change, {**rows, t.ASSESSMENTS: shown}
         if not taken:
             return Outcome(change)
         first, holder = min(taken.items())
@@ -388,7 +380,7 @@ class _Import:
         there = self._connection.scalars(sa.select(column).where(column.in_(wanted - coming)))
         missing = wanted - coming - set(there)
         indexable: list[Row] = [row for row in points if row[place] not in missing]
-        self._written[change.id] = {**rows, t.LOGGED_MODEL_METRICS: indexable}
+        self._written[change.id] = change, {**rows, t.LOGGED_MODEL_METRICS: indexable}
         if not missing:
             return Outcome(change)
         waits_for = run(change.id.experiment_id, min(missing))

@@ -52,12 +52,6 @@ def take(
 
     Where the index has just what was replaced, what was written is newer, and known. Else a refresh
     may have been faster, and its rows may be the newer ones: then the bucket is asked.
-
-    Args:
-        engine: of the index's database.
-        store: the bucket's entities.
-        writes: which, and what became of them; None where that is not known.
-        now_ms: the time, in milliseconds since the epoch.
     """
     for entity_id in in_order(writes):
         for _ in range(_ATTEMPTS):  # then the next refresh has it

@@ -34,11 +34,7 @@ def replace(
 ) -> None:
     """Make exactly these the rows of an entity.
 
-    Args:
-        connection: in whose transaction.
-        entity_id: which.
-        rows: all of its rows.
-        grown: its metric points that are there stay; `rows` has only the others.
+    `grown`: its metric points that are there stay, and `rows` has only the others.
     """
     tables = [table for table in TABLES[entity_id.kind] if not (grown and table is METRICS)]
     if grown:

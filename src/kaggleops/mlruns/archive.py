@@ -125,12 +125,7 @@ def _add(archive: tarfile.TarFile, path: str, data: bytes) -> None:
 
 
 def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
-    """Return the entity that an archive holds.
-
-    Args:
-        data: the archive.
-        entity_id: which entity it should be.
-        where: the archive's address, for the error.
+    """Return the entity that an archive from the address `where` holds.
 
     Raises:
         BrokenEntityError: it is not such an archive, whatever the reason.
@@ -154,11 +149,7 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
 
 
 def check_packable(entity: Entity, doing: str) -> None:
-    """Refuse an entity whose archive `unpack` would refuse.
-
-    Raises:
-        BrokenEntityError: with the reason.
-    """
+    """Raise `BrokenEntityError` for an entity whose archive `unpack` would refuse."""
     for path in entity.files.keys() | entity.folders:
         check_path(path, doing)
     if len(entity.files) + len(entity.folders) >= MAX_ENTRIES:
@@ -297,11 +288,7 @@ def _check_notes(notes: Notes, doing: str) -> None:
 
 
 def check_path(path: str, doing: str) -> None:
-    """Refuse a path that could lead out of its folder or that no file system takes.
-
-    Raises:
-        BrokenEntityError: with the path, shortened.
-    """
+    """Raise `BrokenEntityError` for a path that leads out or that no file system takes."""
     if problem := _problem_of_path(path):
         raise BrokenEntityError(doing, problem)
 
@@ -331,11 +318,7 @@ def _check_tree_size(paths: Iterable[str], doing: str) -> None:
 
 
 def check_tree(entity: Entity, doing: str) -> None:
-    """Refuse an entity whose files and folders cannot be written out into its own folder.
-
-    Raises:
-        BrokenEntityError: naming one path that is both a file and a folder, or another entity's.
-    """
+    """Raise `BrokenEntityError` where a path is both a file and a folder, or another entity's."""
     folders = entity.folders | FOLDERS.get(entity.id.kind, frozenset()) | {ARTIFACTS, NOTES}
     if both := folders & entity.files.keys():
         raise BrokenEntityError(doing, f"{quoted(min(both))} is both a file and a folder")

@@ -121,11 +121,7 @@ class Log:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Log":
-        """Read a log back.
-
-        Raises:
-            BrokenLogError: it is damaged, or of a format that is not known here.
-        """
+        """Read a log back; raise `BrokenLogError` where it is damaged or of another format."""
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
@@ -241,8 +237,7 @@ class ChangeLog:
         """Say that this writer is done with these entities; call it after their last write.
 
         Raises:
-            BucketError: the log could not be read or written; then readers look longer than they
-                need to.
+            BucketError: then readers look longer than they need to.
         """
         keys = {each.key for each in entity_ids}
         with self._lock:

@@ -44,11 +44,7 @@ class Belongings:
 
 
 def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
-    """Return runs by their ids.
-
-    Raises:
-        UsageError: the bucket has none of that id.
-    """
+    """Return runs by their ids; raise `UsageError` for one that the bucket does not have."""
     runs = []
     for run_id in run_ids:
         found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
@@ -108,11 +104,7 @@ def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belon
 
 
 def forget(store: EntityStore, found: Belongings, progress: Progress = lambda *_: None) -> None:
-    """Delete it all for good.
-
-    Raises:
-        BucketError: something could not be deleted; what is left can be deleted by a repetition.
-    """
+    """Delete it all for good. What a `BucketError` leaves can be deleted by a repetition."""
     objects = [entry.key for entry in (*found.artifacts, *found.left_by_jobs)]
     total, done = len(objects) + len(found.others) + len(found.runs), 0
     store.announce([*found.others, *found.runs])

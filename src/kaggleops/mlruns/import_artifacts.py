@@ -35,11 +35,7 @@ _UNKNOWN = "which is no place that MLflow gives them"
 class Carrier:
     """Carries the artifacts of one source into one bucket. Thread-safe.
 
-    Args:
-        source: where from.
-        bucket: where to.
-        artifact_root: the URI under which the bucket's artifacts lie.
-        progress: called after each artifact that was written, from any thread.
+    `progress` is called after each artifact that was written, from any thread.
     """
 
     def __init__(
@@ -67,13 +63,7 @@ class Carrier:
         """What could not be carried, and why."""
 
     def carry(self, entity: Entity, folder: Path, new_id: EntityId) -> Entity:
-        """Carry an entity's artifacts and return it with their location in the bucket.
-
-        Args:
-            entity: as it lies in the source.
-            folder: its folder there.
-            new_id: its id in the bucket.
-        """
+        """Copy an entity's artifacts; return it with their location in the bucket."""
         location = artifact_location(entity)
         if location is None:
             return entity

@@ -73,11 +73,7 @@ class EntityStore:
         """Called with an entity before it is written; what it raises keeps the entity out."""
 
     def check(self) -> None:
-        """Make sure that the bucket is there and can be read: one request.
-
-        Raises:
-            BucketError: it is not, or cannot.
-        """
+        """Read the bucket once; raise `BucketError` where it is not there or cannot be read."""
         self.bucket.stat(experiment("0").key)
 
     def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
