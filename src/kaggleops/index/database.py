@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from kaggleops.bucket import Version
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.mlruns import EntityId
+from kaggleops.layout import EntityId, parse_key
 from kaggleops.platforms.folders import private_database
 from kaggleops.redaction import keep_login
 
@@ -145,12 +145,14 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def versions_of(
-    connection: sa.Connection, entity_ids: Iterable[EntityId]
+    connection: sa.Connection, entity_ids: Iterable[EntityId] | None = None
 ) -> dict[EntityId, Version]:
-    """Return at which versions entities are in the index; without those that are not."""
-    keys = {entity_id.key: entity_id for entity_id in entity_ids}
-    query = sa.select(ENTITIES.c.key, ENTITIES.c.version).where(ENTITIES.c.key.in_(keys))
-    return {keys[key]: version for key, version in connection.execute(query)}
+    """Return at which versions these entities, or all, are in the index."""
+    query = sa.select(ENTITIES.c.key, ENTITIES.c.version)
+    if entity_ids is not None:
+        query = query.where(ENTITIES.c.key.in_([each.key for each in entity_ids]))
+    found = connection.execute(query).all()
+    return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
 
 
 def _engine(url: URL) -> sa.Engine:

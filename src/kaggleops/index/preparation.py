@@ -25,9 +25,9 @@ from kaggleops.bucket import Version
 from kaggleops.index.rows import rows_of
 from kaggleops.index.tables import TABLES, Rows
 from kaggleops.layout import parse_key
-from kaggleops.mlruns import BrokenEntityError, Change, Entity, EntityId, EntityStore, Kind, unpack
+from kaggleops.mlruns import Change, Entity, EntityId, EntityStore, Kind
 from kaggleops.mlruns.liveness import silence_allowed
-from kaggleops.mlruns.locations import rebase
+from kaggleops.mlruns.poll import unpacked
 from kaggleops.platforms.machine import memory
 
 _RUN_TABLES = TABLES[Kind.RUN]
@@ -91,17 +91,6 @@ def prepare(change: Change, known: str = "") -> Prepared:
         _digests_of(entity) if is_run else "",
         added is not None,
     )
-
-
-def unpacked(change: Change, where: str, artifact_root: str) -> Change:
-    """Return a packed change of the address `where` with its entity, or why it has none."""
-    if change.packed is None:
-        return change
-    try:
-        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
-    except BrokenEntityError as error:
-        return Change(change.id, change.version, problem=error)
-    return Change(change.id, change.version, entity)
 
 
 def _point_files(entity: Entity) -> dict[str, bytes]:

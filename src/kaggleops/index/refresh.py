@@ -32,7 +32,7 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.preparation import Prepared, unpacked, worker
+from kaggleops.index.preparation import Prepared, worker
 from kaggleops.index.transaction import (
     REFUSED,
     Outcome,
@@ -44,6 +44,7 @@ from kaggleops.index.transaction import (
 from kaggleops.index.writes import make_indexes, set_indexes_aside, take_statistics
 from kaggleops.layout import parse_key
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
+from kaggleops.mlruns.poll import unpacked
 
 ONE_LISTING = 1000
 """Objects that one request lists. A process that begins lists so few whatever was kept: that finds
@@ -182,7 +183,8 @@ class Index:
         touched: set[str] | None = set()
         looked = self._clock()
         if self._poll is None:
-            versions = self._versions()
+            with self._engine.begin() as connection:
+                versions = versions_of(connection)
             self._known = dict(versions)
             self._poll = Poll(
                 self._store, versions, mark=self._marks.begin(len(versions), looked), packed=True
@@ -223,20 +225,12 @@ class Index:
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
-    def _versions(self) -> dict[EntityId, Version]:
-        with self._engine.begin() as connection:
-            found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
-        return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
-
     def _look_again(self, due: Set[EntityId]) -> dict[EntityId, Version]:
         """Return at which versions these are by now: others write to the index, too."""
         if not due:
             return {}
-        if len(due) > _BATCH:
-            versions = self._versions()
-        else:
-            with self._engine.begin() as connection:
-                versions = versions_of(connection, due)
+        with self._engine.begin() as connection:
+            versions = versions_of(connection, due if len(due) <= _BATCH else None)
         for entity_id in due:
             self._known.pop(entity_id, None)
             if entity_id in versions:
@@ -288,14 +282,22 @@ class Index:
         except REFUSED:
             outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
         for outcome in outcomes:
-            self._count(outcome, result)
+            done = outcome.change
+            result.problems.pop(done.id, None)
+            if outcome.problem:
+                result.problems[done.id] = outcome.problem
+            if done.version == ABSENT:
+                self._known.pop(done.id, None)
+                result.removed += 1
+            else:
+                self._known[done.id] = done.version
+                result.changed += not outcome.problem
 
     def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
-        root = self._store.artifact_root
         with writing(self._engine) as connection:
             if not self._not_overtaken(connection, [change]):
                 return []
-            return import_alone(connection, change, self._now_ms(), root)
+            return import_alone(connection, change, self._now_ms(), self._store.artifact_root)
 
     def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
         """Return what nobody else has written since this index last looked."""
@@ -312,18 +314,6 @@ class Index:
             if there is not None:
                 self._known[change.id] = there
         return newest
-
-    def _count(self, outcome: Outcome, result: Refreshed) -> None:
-        change = outcome.change
-        result.problems.pop(change.id, None)
-        if outcome.problem:
-            result.problems[change.id] = outcome.problem
-        if change.version == ABSENT:
-            self._known.pop(change.id, None)
-            result.removed += 1
-        else:
-            self._known[change.id] = change.version
-            result.changed += not outcome.problem
 
     # -- what waits for others ----------------------------------------------------------------
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
 from kaggleops.layout import EntityId, Kind, parse_key
+from kaggleops.mlruns.archive import unpack
 from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
@@ -59,6 +61,17 @@ class Change:
     entity: Entity | None = None
     problem: BrokenEntityError | None = None
     packed: bytes | None = None
+
+
+def unpacked(change: Change, where: str, artifact_root: str) -> Change:
+    """Return a packed change of the address `where` with its entity, or why it has none."""
+    if change.packed is None:
+        return change
+    try:
+        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
+    except BrokenEntityError as error:
+        return Change(change.id, change.version, problem=error)
+    return Change(change.id, change.version, entity)
 
 
 @dataclass(frozen=True)
@@ -292,15 +305,13 @@ class Poll:
             return Change(entity_id, ABSENT)
         if found is None:
             return None
+        change = Change(entity_id, found.version, packed=found.data)
         if self._packed:
-            return Change(entity_id, found.version, packed=found.data)
-        try:
-            return Change(entity_id, found.version, self._store.unpack(entity_id, found.data))
-        except BrokenEntityError as error:
-            return Change(entity_id, found.version, problem=error)
+            return change
+        where = self._store.bucket.object_uri(entity_id.key)
+        return unpacked(change, where, self._store.artifact_root)
 
     def _remember(self, change: Change) -> None:
-        if change.version == ABSENT:
-            self._versions.pop(change.id, None)
-        else:
+        self._versions.pop(change.id, None)
+        if change.version != ABSENT:
             self._versions[change.id] = change.version
