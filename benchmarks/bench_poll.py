@@ -13,8 +13,8 @@ def main() -> None:
     from bench_transfer import files_of
 
     from kaggleops.bucket import open_bucket
+    from kaggleops.layout import parse_key
     from kaggleops.mlruns import ChangeLog, Entity, EntityStore, Poll, run
-    from kaggleops.mlruns.layout import parse_key
 
     with scratch(), cloud_storage() as server:
         bucket = open_bucket(f"gs://{BUCKET}")

@@ -11,8 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as StockRegistry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTracking
 
-from kaggleops.index.registry import ReplicaRegistryStore
-from kaggleops.index.stores import ReplicaTrackingStore
+from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
 from tests.fakes.gcs_server import GcsServer
 from tests.index.conftest import Replicated
 

@@ -84,9 +84,10 @@ _PREPARE = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # the smallest machine that serves
 from pathlib import Path
-from kaggleops.index.preparation import prepare, unpacked
+from kaggleops.index.preparation import prepare
+from kaggleops.mlruns.poll import unpacked
 from kaggleops.mlruns import Change
-from kaggleops.mlruns.layout import parse_key
+from kaggleops.layout import parse_key
 
 key = parse_key(sys.argv[1])
 change = Change(key, "1", packed=Path(sys.argv[2]).read_bytes())

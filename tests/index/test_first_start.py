@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from mlflow.store.db import utils as mlflow_db
 
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.errors import UsageError
@@ -124,20 +123,6 @@ def test_killed_at_any_moment(
 def test_three_at_once(url: str, store: EntityStore, expected: Content) -> None:
     assert forked(*[lambda: begin(url, store)] * 3) == [0, 0, 0]
     assert tables(url) == expected
-
-
-def test_over_what_an_earlier_version_has_left(
-    url: str, store: EntityStore, expected: Content, tmp_path: Path
-) -> None:
-    """It made MLflow's tables in one step after the other, and said at last whose they are."""
-    (tmp_path / "new").mkdir()
-
-    def half() -> None:
-        at_statement(300, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        mlflow_db._initialize_tables(sa.create_engine(url))
-
-    assert forked(half) == [-signal.SIGKILL]
-    assert begin(url, store) == expected
 
 
 def test_over_an_empty_file(store: EntityStore, expected: Content, tmp_path: Path) -> None:

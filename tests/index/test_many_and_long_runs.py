@@ -12,7 +12,7 @@ from mlflow.entities import RunStatus
 
 from kaggleops.bucket import ABSENT
 from kaggleops.index.refresh import Index
-from kaggleops.index.runs import RUN_STATUSES
+from kaggleops.index.rows import RUN_STATUSES
 from kaggleops.mlruns import run
 from tests.index.worlds import HOME, POINTS, RUN, World, cloud, world
 
@@ -93,7 +93,7 @@ def children() -> list[int]:
     """Return the processes that unpack; other tests' servers may be this one's children too."""
     tasks = Path("/proc/self/task").glob("*/children")
     every = [int(child) for task in tasks for child in task.read_text().split()]
-    return [child for child in every if b"index.worker" in _command(child)]
+    return [child for child in every if b"index.preparation" in _command(child)]
 
 
 def _command(process: int) -> bytes:

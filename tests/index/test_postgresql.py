@@ -14,7 +14,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.index.database import DatabaseError
 from kaggleops.index.refresh import Index
-from kaggleops.index.tables import TABLES, fit
+from kaggleops.index.tables import TABLES
+from kaggleops.index.writes import fit
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml
 from tests.index.corpus import fill, tables

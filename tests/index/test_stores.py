@@ -6,9 +6,8 @@ import pytest
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as StockRegistry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTracking
 
-from kaggleops.index import registry, stores
-from kaggleops.index.registry import ReplicaRegistryStore
-from kaggleops.index.stores import ReplicaTrackingStore
+from kaggleops.index import stores
+from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
 from kaggleops.tracking.unsupported import NotInABucketError
 from tests.index.conftest import Replicated
 from tests.index.corpus import tables
@@ -95,7 +94,7 @@ def test_what_no_bucket_can_keep_is_refused_and_not_kept_on_the_disk_alone(
     composed |= {"log_spans_async", "set_model_versions_tags", "create_experiment"}
     for store, stock_class, delegated in (
         (ReplicaTrackingStore(replicated.uri), StockTracking, stores._WRITES.split()),
-        (ReplicaRegistryStore(replicated.uri), StockRegistry, registry._WRITES.split()),
+        (ReplicaRegistryStore(replicated.uri), StockRegistry, stores._REGISTRY_WRITES.split()),
     ):
         refused = set()
         for name in dir(stock_class):

@@ -21,10 +21,10 @@ from mlflow.entities import (
 from mlflow.store.model_registry.file_store import FileStore as FileRegistry
 from mlflow.store.tracking.file_store import FileStore
 
+from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.folder import entities_in
 from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.importer import Imported, import_into
-from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.mlruns.locations import artifact_path
 from kaggleops.mlruns.store import EntityStore
 from tests.tracking.scenario import play, tree

@@ -4,9 +4,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from kaggleops.layout import EntityId
 from kaggleops.mlruns import Entity, Kind, Notes, run
 from kaggleops.mlruns.entity import META, Stamp, dump_yaml
-from kaggleops.mlruns.layout import EntityId
 from kaggleops.mlruns.merge_rules import status_rank
 
 RUN = run("1", "f" * 32)

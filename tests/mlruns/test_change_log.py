@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll, experiment
 from kaggleops.mlruns.change_log import LOG_KEY, BrokenLogError, Log
-from kaggleops.mlruns.layout import parse_key
 from tests.bucket.processes import together
 from tests.buckets import ON_GCS
 from tests.mlruns.announcing import RUNS, Clock, log_of, versions, write

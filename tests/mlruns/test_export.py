@@ -8,12 +8,12 @@ from mlflow.store.tracking.file_store import FileStore
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import entities_in
 from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.importer import import_into
-from kaggleops.mlruns.layout import parse_key
 from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops_here
 from tests.fakes.gcs_server import GcsServer

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from kaggleops.layout import EntityId
 from kaggleops.mlruns import BrokenEntityError, Entity, Kind, merge
 from kaggleops.mlruns.entity import META, NOTES, dump_yaml
 from kaggleops.mlruns.folder import Base, read_base, read_folder, write_folder
-from kaggleops.mlruns.layout import EntityId
 
 from .entities import RUN, run_meta, runs
 

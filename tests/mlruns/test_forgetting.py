@@ -79,7 +79,7 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     running = mlflow.MlflowClient(f"{world.bucket.uri}/mlruns").create_run("0").info.run_id
     for arguments, code, problem in (
         (["--yes"], 2, "name either runs or a user"),
-        (["0" * 32, "--yes"], 2, "has none of it"),
+        (["0" * 32, "--yes"], 2, "has no such run"),
         ([running, "--yes"], 2, f"kaggleops cancel {running}"),
         (["--user", "ann"], 1, f"run {world.runs['ann']} of experiment"),
     ):

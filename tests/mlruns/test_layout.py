@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kaggleops.layout import is_model_name, parse_key
 from kaggleops.mlruns import EntityId, Kind, experiment, run
-from kaggleops.mlruns.layout import is_model_name, parse_key
 
 ENTITIES = [
     (experiment("0"), "mlruns/0.tar.gz"),

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
+from kaggleops.layout import EntityId
 from kaggleops.mlruns import BrokenEntityError, Entity, Kind, Notes, merge, pack, unpack
 from kaggleops.mlruns.entity import META, Stamp, dump_yaml
-from kaggleops.mlruns.layout import EntityId
 from kaggleops.mlruns.merge_rules import merge_onto, same_value
 
 from .entities import RUN, run_meta, runs

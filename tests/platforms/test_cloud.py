@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from kaggleops.cli import main
-from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS
+from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS
 from kaggleops.platforms.cloud import Place, gcloud_steps
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository

@@ -56,6 +56,7 @@ from kaggleops.bucket.base import (
     opened,
 )
 from kaggleops.bucket.workroom import Workroom
+from kaggleops.layout import MLRUNS
 
 _seen: set[Path] = set()
 """Folders that are known to be buckets."""
@@ -278,7 +279,7 @@ class DirectoryBucket(Bucket):
         if not is_folder:
             raise BucketError(doing, f"{self._root} is a file", "A bucket is a folder.")
         # One that was copied by hand may lack the hidden folder.
-        if any((self._root / each).exists() for each in (HIDDEN_FOLDER, "mlruns")):
+        if any((self._root / each).exists() for each in (HIDDEN_FOLDER, MLRUNS)):
             _seen.add(self._root)
         elif self._root in _seen:
             raise self._away(doing)

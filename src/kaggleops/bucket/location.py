@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from kaggleops.bucket.base import MAX_PREFIX_BYTES, Bucket, is_key
 from kaggleops.errors import UsageError
+from kaggleops.layout import MLRUNS
 
-_MLRUNS = "mlruns"
 _FOLDER = "bucket+file"
 CLOUD_STORAGE = "gs://"
 SCHEMES = ("gs", _FOLDER)
@@ -50,7 +50,7 @@ def bucket_uri(text: str) -> str:
 
 def tracking_uri(text: str) -> str:
     """Return what to set as MLflow's tracking URI for the bucket that `text` names."""
-    return f"{bucket_uri(text)}/{_MLRUNS}"
+    return f"{bucket_uri(text)}/{MLRUNS}"
 
 
 def is_bucket(uri: str) -> bool:
@@ -170,7 +170,7 @@ def _folder(path: str, doing: str) -> Path:
 
 def _without_mlruns(parts: list[str]) -> list[str]:
     # All of them, lest parsing an address a second time lead somewhere else.
-    while parts and parts[-1] == _MLRUNS:
+    while parts and parts[-1] == MLRUNS:
         parts = parts[:-1]
     return parts
 

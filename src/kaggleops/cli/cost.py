@@ -211,8 +211,8 @@ def usage(store: "EntityStore") -> Usage:
     Raises:
         BucketError: it cannot be read.
     """
+    from kaggleops.layout import parse_key
     from kaggleops.mlruns import ARTIFACTS, MLRUNS, Kind
-    from kaggleops.mlruns.layout import parse_key
 
     size = {MLRUNS: 0, ARTIFACTS: 0, "": 0}
     runs: list[EntityId] = []

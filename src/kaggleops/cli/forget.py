@@ -95,7 +95,7 @@ def _left(store: "EntityStore", found: "Belongings") -> list[str]:
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     """Return the commands that delete what versioning keeps of them."""
     from kaggleops.bucket.location import is_remote
-    from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
+    from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
     from kaggleops.mlruns.locations import artifact_path
 
     uri = store.bucket.uri

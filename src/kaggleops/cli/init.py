@@ -16,6 +16,7 @@ from kaggleops.cli.output import err, out, print_json, stdout_for_the_result
 from kaggleops.cli.platforms import PLATFORMS, create_command
 from kaggleops.cli.run import run_command
 from kaggleops.errors import UsageError
+from kaggleops.layout import MLRUNS
 from kaggleops.platforms.settings import (
     check_settings,
     default_bucket,
@@ -127,7 +128,7 @@ def _cloud(place: str, how: _Cloud) -> dict[str, str]:
     detect().sign_in(place)
     if how.project is None:
         try:
-            next(bucket_at(place).list("mlruns/", recursive=False), None)
+            next(bucket_at(place).list(f"{MLRUNS}/", recursive=False), None)
         except BucketNotFoundError:
             pass
         else:

@@ -79,8 +79,8 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
 
 
 def _found(store: "EntityStore", run_id: str) -> Any:
+    from kaggleops.layout import is_run_id
     from kaggleops.mlruns import Kind
-    from kaggleops.mlruns.layout import is_run_id
 
     found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
     if found is None:

@@ -12,6 +12,7 @@ from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
 from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import bundle, fetch, fetch_bundle
 from kaggleops.git.commits import Commit
+from kaggleops.layout import CODE
 
 _SUFFIX = ".bundle"
 _SHA = re.compile(r"[0-9a-f]{40,64}")
@@ -20,7 +21,7 @@ _MOUNTS = ("*", "*/*/*")  # /kaggle/input/<slug>/, /kaggle/input/datasets/<owner
 
 def key_of(sha: str) -> str:
     """Return where in a bucket the bundle of a commit lies."""
-    return f"code/{sha}{_SUFFIX}"
+    return f"{CODE}/{sha}{_SUFFIX}"
 
 
 def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:

@@ -8,29 +8,19 @@ is imported, so everything behind them is imported when it is first used.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kaggleops.index.registry import ReplicaRegistryStore
-    from kaggleops.index.stores import ReplicaTrackingStore
+    from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "ReplicaTrackingStore":
-    """Return the tracking store over an index (MLflow's plugin group `mlflow.tracking_store`).
-
-    Args:
-        store_uri: `kaggleops+` and the index's address as SQLAlchemy has it.
-        artifact_uri: ignored: artifacts lie beside `mlruns`, in the bucket.
-    """
+    """Return the tracking store over the index at `kaggleops+` and an address of SQLAlchemy's."""
+    # artifact_uri is MLflow's to pass: artifacts lie beside `mlruns`, in the bucket.
     from kaggleops.index.stores import ReplicaTrackingStore
 
     return ReplicaTrackingStore(store_uri)
 
 
 def registry_store(store_uri: str, tracking_uri: str | None = None) -> "ReplicaRegistryStore":
-    """Return the model registry over an index (plugin group `mlflow.model_registry_store`).
-
-    Args:
-        store_uri: as for the tracking store.
-        tracking_uri: ignored: registry and runs share one index.
-    """
-    from kaggleops.index.registry import ReplicaRegistryStore
+    """Return the model registry over an index; registry and runs share one."""
+    from kaggleops.index.stores import ReplicaRegistryStore
 
     return ReplicaRegistryStore(store_uri)

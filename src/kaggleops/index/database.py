@@ -7,8 +7,7 @@ read, which bucket this is, and what its servers tell each other.
 1. All of it is made, or upgraded, in one transaction: whoever is killed meanwhile leaves what was
    there before, and of several that start at once one makes it while the others wait.
 2. A database that holds anything else than this bucket's index is refused, so that nobody's
-   tracking database is ever imported into. Tables of MLflow's without a row hold nothing: earlier
-   versions left them when they were killed in their first start.
+   tracking database is ever imported into.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +26,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from kaggleops.bucket import Version
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.mlruns import EntityId
+from kaggleops.layout import EntityId, parse_key
 from kaggleops.platforms.folders import private_database
 from kaggleops.redaction import keep_login
 
@@ -62,7 +61,7 @@ POINTS = sa.Table(
     sa.Column("run_uuid", sa.String(32), primary_key=True),
     sa.Column("digests", sa.Text, nullable=False),
 )
-"""Of each long run, up to where its metric points are in the index (growing.py)."""
+"""Of each long run, up to where its metric points are in the index (preparation.py)."""
 
 MARK = sa.Table(
     "kaggleops_mark",
@@ -72,7 +71,7 @@ MARK = sa.Table(
     sa.Column("open", sa.Text, nullable=False),
     sa.Column("listed", sa.Float, nullable=False),
 )
-"""Up to where the change log's announcements are in the index (marks.py), and when the bucket was
+"""Up to where the change log's announcements are in the index (refresh.py), and when the bucket was
 last listed (seconds since the epoch). At most one row."""
 
 SERVING = sa.Table(
@@ -97,8 +96,6 @@ writes nearly all the time."""
 
 _CACHE = 32  # MiB
 _MAKING = 0x6B6167676C656F6D  # "kaggleom": the locks of a database are numbers
-_WITHOUT_CONTENT = ("alembic_", "_alembic_tmp_", "workspaces")
-"""How the tables are called that MLflow's migrations themselves write to."""
 
 
 class DatabaseError(KaggleOpsError):
@@ -148,12 +145,14 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def versions_of(
-    connection: sa.Connection, entity_ids: Iterable[EntityId]
+    connection: sa.Connection, entity_ids: Iterable[EntityId] | None = None
 ) -> dict[EntityId, Version]:
-    """Return at which versions entities are in the index; without those that are not."""
-    keys = {entity_id.key: entity_id for entity_id in entity_ids}
-    query = sa.select(ENTITIES.c.key, ENTITIES.c.version).where(ENTITIES.c.key.in_(keys))
-    return {keys[key]: version for key, version in connection.execute(query)}
+    """Return at which versions these entities, or all, are in the index."""
+    query = sa.select(ENTITIES.c.key, ENTITIES.c.version)
+    if entity_ids is not None:
+        query = query.where(ENTITIES.c.key.in_([each.key for each in entity_ids]))
+    found = connection.execute(query).all()
+    return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
 
 
 def _engine(url: URL) -> sa.Engine:
@@ -190,7 +189,7 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
         other = connection.scalar(sa.select(INDEX.c.bucket))
         if other not in (None, bucket_uri):
             raise UsageError(doing, f"it is the index of {other}", "Name another database.")
-    elif not _drop_empty(connection, tables):
+    elif tables:
         problem = "the database holds something else than an index"
         raise UsageError(doing, problem, "Name a new or an empty one.")
     _migrate(connection)
@@ -199,25 +198,6 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
     if connection.scalar(sa.select(SERVING.c.id)) is None:
         connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
-
-
-def _drop_empty(connection: sa.Connection, names: set[str]) -> bool:
-    """Drop the tables of an index that was never filled; return False if they are something else.
-
-    Half a migration cannot be continued in SQLite, and how far one has come is not written down.
-    """
-    expected = {*Base.metadata.tables, *InitialBase.metadata.tables, *_OURS.tables}
-    quote = connection.dialect.identifier_preparer.quote
-    for name in names:
-        if name.startswith(_WITHOUT_CONTENT):
-            continue
-        rows = sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
-        if name not in expected or connection.execute(rows).first():
-            return False
-    cascade = "" if connection.dialect.name == "sqlite" else " CASCADE"
-    for name in names:
-        connection.exec_driver_sql(f"DROP TABLE {quote(name)}{cascade}")
-    return True
 
 
 def _migrate(connection: sa.Connection) -> None:

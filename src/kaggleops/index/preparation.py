@@ -1,64 +1,37 @@
 """What a change in the bucket comes to: rows, or the reason why there are none.
 
-Needs neither the database nor the bucket, so that another process can do it (worker.py).
-
-How far the metric points of a long run are in the index, so that only new ones are written.
+This needs neither the database nor the bucket, MLflow nor SQLAlchemy: so a second process, of some
+50 MB, unpacks the runs of a large import while the first one writes rows. It is asked and answers
+through its standard input and output, and ends when nobody is there to ask.
 
 A live run comes anew with every flush, and hardly anything of it is new. Metric files grow at their
 end. Where each still begins with what is in the index already, told by a digest, what follows is
 all that has to be written; where one does not, all of the run's points are compared.
 """
 
+import gc
 import hashlib
 import json
+import marshal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import IO, Any
 
 from kaggleops.bucket import Version
 from kaggleops.index.rows import rows_of
-from kaggleops.index.tables import Rows
-from kaggleops.mlruns import BrokenEntityError, Change, Entity, EntityId, Kind, unpack
+from kaggleops.index.tables import TABLES, Rows
+from kaggleops.layout import parse_key
+from kaggleops.mlruns import Change, Entity, EntityId, EntityStore, Kind
 from kaggleops.mlruns.liveness import silence_allowed
-from kaggleops.mlruns.locations import rebase
+from kaggleops.mlruns.poll import unpacked
 from kaggleops.platforms.machine import memory
 
+_RUN_TABLES = TABLES[Kind.RUN]
 _LONG = 64 << 10  # bytes of points, which are compared faster than their digests are kept
-_POINTS = "metrics/"
-
-
-def digests_of(entity: Entity) -> str:
-    """Return what to keep of a run so that `new_points` knows it again; "" where it is short."""
-    if entity.id.kind is not Kind.RUN:
-        return ""
-    files = {path: data for path, data in entity.files.items() if path.startswith(_POINTS)}
-    if sum(map(len, files.values())) < _LONG:
-        return ""
-    return json.dumps({path: [len(data), _digest(data)] for path, data in files.items()})
-
-
-def new_points(entity: Entity, digests: str) -> Entity | None:
-    """Return the run with those of its points only that were added since.
-
-    Args:
-        entity: the run as it is now.
-        digests: what was kept of it as it is in the index.
-
-    Returns:
-        None where something else has happened to its points.
-    """
-    files = dict(entity.files)
-    for path, (size, digest) in json.loads(digests).items():
-        data = files.pop(path, b"")
-        if _digest(data[:size]) != digest:
-            return None
-        if added := data[size:]:
-            files[path] = added
-    return replace(entity, files=files)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 _MEMORY_OF_POINT = 1024  # bytes of this machine's; a row takes some 250
 
 
@@ -73,7 +46,7 @@ class Prepared:
         problem: why there are no rows, or "".
         heartbeat: when its run said that it is alive, in ms since the epoch; 0 if it never did.
         may_be_silent: after how many seconds of silence its run is lost; None if it does not run.
-        digests: what to keep of its points (growing.py), or "".
+        digests: what to keep of its points, or "".
         grown: whether the rows of its points are to be added to those that are there.
     """
 
@@ -88,18 +61,17 @@ class Prepared:
 
 
 def prepare(change: Change, known: str = "") -> Prepared:
-    """Return what a change comes to.
+    """Return what a change, not packed, comes to.
 
-    Args:
-        change: not packed.
-        known: the digests of its points that are in the index already, if it is a long run.
+    `known` are the digests of its points that are in the index already, if it is a long run.
     """
     entity = change.entity
     if entity is None:
         return Prepared(change.id, change.version, problem=str(change.problem or ""))
-    added = new_points(entity, known) if known else None
+    added = _new_points(entity, known) if known else None
     rows, problem = None, ""
-    points, most = _points(added or entity), memory() // _MEMORY_OF_POINT
+    files = _point_files(added or entity).values()
+    points, most = sum(data.count(b"\n") for data in files), memory() // _MEMORY_OF_POINT
     try:
         if points > most:
             raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")
@@ -108,35 +80,130 @@ def prepare(change: Change, known: str = "") -> Prepared:
         # Whatever stands in an object: MLflow's code for it was not made for that.
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         problem = f"indexing {change.id}: it holds what nobody expects ({reason})."
+    is_run = change.id.kind is Kind.RUN
     return Prepared(
         change.id,
         change.version,
         rows,
         problem,
         entity.notes.heartbeat,
-        silence_allowed(entity) if change.id.kind is Kind.RUN else None,
-        digests_of(entity),
+        silence_allowed(entity) if is_run else None,
+        _digests_of(entity) if is_run else "",
         added is not None,
     )
 
 
-def _points(entity: Entity) -> int:
-    files = entity.files.items()
-    return sum(data.count(b"\n") for path, data in files if path.startswith("metrics/"))
+def _point_files(entity: Entity) -> dict[str, bytes]:
+    return {path: data for path, data in entity.files.items() if path.startswith("metrics/")}
 
 
-def unpacked(change: Change, where: str, artifact_root: str) -> Change:
-    """Return a change that came packed with its entity, or with the reason why it has none.
+def _digests_of(run: Entity) -> str:
+    """Return what to keep of a run so that `_new_points` knows it again; "" where it is short."""
+    files = _point_files(run)
+    if sum(map(len, files.values())) < _LONG:
+        return ""
+    return json.dumps({path: [len(data), _digest(data)] for path, data in files.items()})
 
-    Args:
-        change: any.
-        where: the address of its object, for the error.
-        artifact_root: the URI under which the bucket's artifacts lie.
-    """
-    if change.packed is None:
-        return change
+
+def _new_points(run: Entity, digests: str) -> Entity | None:
+    """Return the run with only the points that were added; None where others have changed."""
+    files = dict(run.files)
+    for path, (size, digest) in json.loads(digests).items():
+        data = files.pop(path, b"")
+        if _digest(data[:size]) != digest:
+            return None
+        if added := data[size:]:
+            files[path] = added
+    return replace(run, files=files)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class Worker:
+    """The second process, for whoever has started it."""
+
+    def __init__(self, store: EntityStore, process: "subprocess.Popen[bytes]") -> None:
+        self._store = store
+        self._process = process
+        # A single thread: so the answers come in the order of the questions.
+        self._talk = ThreadPoolExecutor(1)
+
+    def prepare(self, runs: Sequence[Change]) -> Future[list[Prepared]]:
+        """Begin to unpack runs, and to make their rows."""
+        return self._talk.submit(self._prepare, runs)
+
+    def _prepare(self, runs: Sequence[Change]) -> list[Prepared]:
+        uri, root = self._store.bucket.object_uri, self._store.artifact_root
+        question = [
+            (each.id.key, each.version, each.packed, uri(each.id.key), root) for each in runs
+        ]
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        try:
+            _send(self._process.stdin, question)
+            answers = _receive(self._process.stdout)
+        except (OSError, EOFError):
+            # Killed, as it took the most memory perhaps. It only saves time.
+            return [prepare(unpacked(each, uri(each.id.key), root)) for each in runs]
+        prepared = []
+        for each, (values, *rest) in zip(runs, answers, strict=True):
+            rows = None if values is None else dict(zip(_RUN_TABLES, values, strict=True))
+            prepared.append(Prepared(each.id, each.version, rows, *rest))
+        return prepared
+
+
+@contextmanager
+def worker(store: EntityStore) -> Iterator[Worker]:
+    """Run a process that prepares the runs of a bucket, beside this one."""
+    command = [sys.executable, "-m", __name__]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    started = Worker(store, process)
     try:
-        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
-    except BrokenEntityError as error:
-        return Change(change.id, change.version, problem=error)
-    return Change(change.id, change.version, entity)
+        yield started
+    finally:  # whatever it is doing
+        process.kill()
+        started._talk.shutdown()
+        process.communicate()
+
+
+def _send(pipe: IO[bytes], message: list[Any]) -> None:
+    data = marshal.dumps(message)
+    pipe.write(len(data).to_bytes(8))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> list[Any]:
+    # Not marshal.load: asking the pipe for a few bytes at a time takes longer than all else.
+    size = int.from_bytes(pipe.read(8))
+    if not size:
+        raise EOFError
+    message: list[Any] = marshal.loads(pipe.read(size))  # noqa: S302 - our own process's
+    return message
+
+
+def _answer(key: str, version: str, packed: bytes, where: str, root: str) -> tuple[Any, ...]:
+    entity_id = parse_key(key)
+    assert entity_id is not None  # noqa: S101 - it was made of one
+    made = prepare(unpacked(Change(entity_id, version, packed=packed), where, root))
+    rows = None if made.rows is None else [made.rows[table] for table in _RUN_TABLES]
+    return rows, made.problem, made.heartbeat, made.may_be_silent, made.digests
+
+
+def main() -> None:
+    """Answer until the other process closes the pipe."""
+    # What is made here has no cycles, and looking for some takes a fifth of the time.
+    gc.disable()
+    while True:
+        try:
+            question = _receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        _send(sys.stdout.buffer, [_answer(*each) for each in question])
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()

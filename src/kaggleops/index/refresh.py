@@ -5,13 +5,11 @@
 2. What cannot be indexed is named, with the reason, and passed over; its last good rows stay.
 3. The order in which entities come does not matter: one that needs another waits for it.
 4. The index holds nothing that the bucket does not.
-5. Others may write to the index at the same time (see taking.py). What they were faster with is
+5. Others may write to the index at the same time (write_through.py). What they were faster with is
    not overwritten with what may be older: the bucket is asked for it again.
-
-How far an index has read the change log: the next process goes on there, without a listing.
-
-A mark is only ever written when all that it claims is in the index, so an old one, or none, costs
-requests and misses nothing.
+6. The index keeps how far it has read the change log: the next process goes on there, without a
+   listing. That is written only when all that it claims is in the index: an old mark, or none,
+   costs requests and misses nothing.
 """
 
 import json
@@ -34,19 +32,19 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.lost import mark_lost
-from kaggleops.index.preparation import Prepared, unpacked
+from kaggleops.index.preparation import Prepared, worker
 from kaggleops.index.transaction import (
     REFUSED,
     Outcome,
     import_alone,
     import_changes,
+    mark_lost,
     record_log,
 )
-from kaggleops.index.worker import worker
 from kaggleops.index.writes import make_indexes, set_indexes_aside, take_statistics
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
-from kaggleops.mlruns.layout import parse_key
+from kaggleops.mlruns.poll import unpacked
 
 ONE_LISTING = 1000
 """Objects that one request lists. A process that begins lists so few whatever was kept: that finds
@@ -56,13 +54,8 @@ LISTING_EVERY = 24 * 3600.0
 """Seconds after which it lists any number of them, for the same reason."""
 
 
-class Marks:
-    """The mark of one index, as one process reads and moves it.
-
-    Args:
-        engine: the index's database.
-        few: entities, up to which a bucket is listed at first.
-    """
+class _Marks:
+    """How far an index has read the change log, as one process reads and moves it."""
 
     def __init__(self, engine: sa.Engine, few: int) -> None:
         self._engine = engine
@@ -71,12 +64,7 @@ class Marks:
         self._listed = 0.0
 
     def begin(self, entities: int, now: float) -> Mark | None:
-        """Return from where to go on without listing the bucket; None where it is to be listed.
-
-        Args:
-            entities: how many are in the index.
-            now: seconds since the epoch.
-        """
+        """Return from where to go on without listing the bucket; None where it is to be listed."""
         with self._engine.begin() as connection:
             row = connection.execute(sa.select(MARK)).first()
         if row is None:
@@ -88,13 +76,7 @@ class Marks:
         return self._kept if recently and entities > self._few else None
 
     def keep(self, connection: sa.Connection, mark: Mark | None, listed: float | None) -> None:
-        """Keep a mark in the place of the one before, where it says something else.
-
-        Args:
-            connection: to the index.
-            mark: None keeps the one before.
-            listed: when the bucket was listed (seconds since the epoch), if it was just now.
-        """
+        """Keep a mark where it says something new; `listed` is when the bucket was, if just now."""
         if mark is None or (listed is None and mark.same_place(self._kept)):
             return
         self._kept = mark
@@ -157,7 +139,7 @@ class Index:
         self._store = store
         self._clock = clock
         self._engine = open_database(url, store.bucket.uri)
-        self._marks = Marks(self._engine, few)
+        self._marks = _Marks(self._engine, few)
         self._poll: Poll | None = None
         self._known: dict[EntityId, Version] = {}  # what was last seen of the database
         self._overtaken: list[EntityId] = []
@@ -201,7 +183,8 @@ class Index:
         touched: set[str] | None = set()
         looked = self._clock()
         if self._poll is None:
-            versions = self._versions()
+            with self._engine.begin() as connection:
+                versions = versions_of(connection)
             self._known = dict(versions)
             self._poll = Poll(
                 self._store, versions, mark=self._marks.begin(len(versions), looked), packed=True
@@ -242,20 +225,12 @@ class Index:
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
-    def _versions(self) -> dict[EntityId, Version]:
-        with self._engine.begin() as connection:
-            found = connection.execute(sa.select(ENTITIES.c.key, ENTITIES.c.version)).all()
-        return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
-
     def _look_again(self, due: Set[EntityId]) -> dict[EntityId, Version]:
         """Return at which versions these are by now: others write to the index, too."""
         if not due:
             return {}
-        if len(due) > _BATCH:
-            versions = self._versions()
-        else:
-            with self._engine.begin() as connection:
-                versions = versions_of(connection, due)
+        with self._engine.begin() as connection:
+            versions = versions_of(connection, due if len(due) <= _BATCH else None)
         for entity_id in due:
             self._known.pop(entity_id, None)
             if entity_id in versions:
@@ -307,14 +282,22 @@ class Index:
         except REFUSED:
             outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
         for outcome in outcomes:
-            self._count(outcome, result)
+            done = outcome.change
+            result.problems.pop(done.id, None)
+            if outcome.problem:
+                result.problems[done.id] = outcome.problem
+            if done.version == ABSENT:
+                self._known.pop(done.id, None)
+                result.removed += 1
+            else:
+                self._known[done.id] = done.version
+                result.changed += not outcome.problem
 
     def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
-        root = self._store.artifact_root
         with writing(self._engine) as connection:
-            newest = self._not_overtaken(connection, [change])
-            each = [import_alone(connection, one, self._now_ms(), root) for one in newest]
-        return [outcome for outcomes in each for outcome in outcomes]
+            if not self._not_overtaken(connection, [change]):
+                return []
+            return import_alone(connection, change, self._now_ms(), self._store.artifact_root)
 
     def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
         """Return what nobody else has written since this index last looked."""
@@ -331,18 +314,6 @@ class Index:
             if there is not None:
                 self._known[change.id] = there
         return newest
-
-    def _count(self, outcome: Outcome, result: Refreshed) -> None:
-        change = outcome.change
-        result.problems.pop(change.id, None)
-        if outcome.problem:
-            result.problems[change.id] = outcome.problem
-        if change.version == ABSENT:
-            self._known.pop(change.id, None)
-            result.removed += 1
-        else:
-            self._known[change.id] = change.version
-            result.changed += not outcome.problem
 
     # -- what waits for others ----------------------------------------------------------------
 

@@ -7,63 +7,222 @@ lose something:
 - Values keep their line ends; the command turns CR LF into LF.
 - A creation time that nobody wrote down stays unknown; the command puts the present there.
 - Ids that the command draws at random are derived from the entity (tables.py).
-
-A registered model as rows: its versions, tags and aliases.
-
-A trace as rows: its tags, metadata and assessments.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
-from mlflow.entities.trace_state import TraceState
-from mlflow.store.tracking.dbmodels.models import SqlAssessments
-from mlflow.store.tracking.utils.trace_analytics import (
-    PROMOTED_TRACE_METADATA_KEYS,
-    analytics_columns_from_metadata,
-    assessment_aggregate,
-)
-from mlflow.tracing.constant import (
-    MAX_CHARS_IN_TRACE_INFO_METADATA,
-    MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE,
-    TraceMetadataKey,
-    TraceTagKey,
-)
-
-from kaggleops.index.runs import Files, by_folder, rows_of_logged_model, rows_of_run, texts
-from kaggleops.index.tables import (
-    ALIASES,
-    ASSESSMENTS,
-    DATASETS,
-    EXPERIMENT_TAGS,
-    EXPERIMENTS,
-    MODEL_VERSION_TAGS,
-    MODEL_VERSIONS,
-    REGISTERED_MODEL_TAGS,
-    REGISTERED_MODELS,
-    TRACE_ANALYTICS,
-    TRACE_METADATA,
-    TRACE_TAGS,
-    TRACES,
-    Row,
-    Rows,
-    dataset_uuid,
-)
-from kaggleops.mlruns import Entity, Kind
+from kaggleops.index import tables as t
+from kaggleops.index.tables import Row, Rows, dataset_uuid, input_uuid
+from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META, parse_yaml
 from kaggleops.mlruns.validation import TRACE_INFO
 
+Files = Mapping[str, bytes]
 
-def rows_of_registered_model(entity: Entity) -> Rows:
-    """Return a registered model's rows."""
-    meta, name, folders = entity.meta, entity.id.name, by_folder(entity)
-    row = REGISTERED_MODELS.row(
+
+def rows_of(entity: Entity) -> Rows:
+    """Return the rows that an entity is in MLflow's tables.
+
+    Args:
+        entity: one that `mlruns.unpack` has let through.
+
+    Raises:
+        ValueError, TypeError, AttributeError, LookupError: it holds something that fits no column.
+    """
+    return _ROWS_OF[entity.id.kind](entity)
+
+
+def _by_folder(entity: Entity) -> Mapping[str, Files]:
+    """Return the entity's files by the first part of their paths, then by the rest of them."""
+    folders: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    for path, data in entity.files.items():
+        folder, _, name = path.partition("/")
+        folders[folder][name] = data
+    return folders
+
+
+def _texts(*of: Any, files: Files) -> list[Row]:
+    """Return params or tags as rows: whose they are, their keys and values."""
+    return [(*of, key, value.decode()) for key, value in files.items()]
+
+
+def _experiment(entity: Entity) -> Rows:
+    home = int(entity.id.experiment_id)
+    tags = _texts(home, files=_by_folder(entity)["tags"])
+    row = t.EXPERIMENTS.row(entity.meta, experiment_id=home)
+    return {t.EXPERIMENTS: [row], t.EXPERIMENT_TAGS: tags}
+
+
+def _dataset(entity: Entity) -> Rows:
+    meta, home = entity.meta, entity.id.experiment_id
+    row = t.DATASETS.row(
+        meta,
+        dataset_uuid=dataset_uuid(home, entity.id.name),
+        experiment_id=int(home),
+        dataset_source_type=meta["source_type"],
+        dataset_source=meta["source"],
+        dataset_schema=meta.get("schema"),
+        dataset_profile=meta.get("profile"),
+    )
+    return {t.DATASETS: [row]}
+
+
+RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+"""The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
+
+_Points = tuple[Sequence[float], Sequence[int], Sequence[int], Sequence[int]]
+"""As MLflow's tables have them: values, times in ms, steps, and 1 where the value is no number.
+
+Python's SQLite module binds a row that holds a bool more slowly.
+"""
+
+_PLAIN_POINTS = re.compile(rb"(?:[^ \n]+ [^ \n]+ [^ \n]+\n)*+")
+
+
+def _run(entity: Entity) -> Rows:
+    run_id, folders = entity.id.name, _by_folder(entity)
+    points: list[Row] = []
+    latest: list[Row] = []
+    for key, data in folders["metrics"].items():
+        values, times, steps, no_numbers = _points(data)
+        rows = list(zip(repeat(run_id), repeat(key), values, times, steps, no_numbers))
+        last = max(steps)
+        # As a rule each step has one point, and nothing has to be compared point by point.
+        newest = rows[steps.index(last)] if steps.count(last) == 1 else max(rows, key=age)
+        latest.append(newest)
+        # A point that was logged twice is one row; the database would refuse the second.
+        points += rows if len(set(times)) == len(times) else dict.fromkeys(rows)
+    links = [
+        *_inputs(entity.id, folders["inputs"]),
+        *_outputs(entity.id, folders["outputs"]),
+    ]
+    meta = entity.meta
+    source_type = meta.get("source_type")
+    row = t.RUNS.row(
+        meta,
+        run_uuid=run_id,
+        name=meta.get("run_name") or meta.get("name"),
+        # The file store writes a number, and the same one for every run.
+        source_type=source_type if isinstance(source_type, str) else "LOCAL",
+        source_name=meta.get("source_name", ""),
+        entry_point_name=meta.get("entry_point_name", ""),
+        status=RUN_STATUSES[meta.get("status", RUN_STATUSES.index("RUNNING"))],
+        source_version=meta.get("source_version", ""),
+        lifecycle_stage=meta.get("lifecycle_stage", "active"),
+        experiment_id=int(entity.id.experiment_id),
+    )
+    return {
+        t.RUNS: [row],
+        t.PARAMS: _texts(run_id, files=folders["params"]),
+        t.TAGS: _texts(run_id, files=folders["tags"]),
+        t.METRICS: points,
+        t.LATEST_METRICS: latest,
+        t.INPUTS: [link for link, _ in links],
+        t.INPUT_TAGS: [(link[0], *tag) for link, tags in links for tag in tags],
+    }
+
+
+def _points(data: bytes) -> _Points:
+    if _PLAIN_POINTS.fullmatch(data):
+        fields = data.split()
+    else:
+        # Old MLflow wrote no step; a dataset's name and digest may follow it.
+        lines = [(*line.split(), b"0") for line in data.splitlines()]
+        fields = [field for line in lines for field in line[:3]]
+    values = list(map(float, fields[1::3]))
+    times, steps = list(map(int, fields[::3])), list(map(int, fields[2::3]))
+    if all(map(math.isfinite, values)):
+        return values, times, steps, [0] * len(values)
+    no_numbers = list(map(int, map(math.isnan, values)))
+    return list(map(_storable, values)), times, steps, no_numbers
+
+
+def _storable(value: float) -> float:
+    """Return a number for what not every database's numbers include, as MLflow does."""
+    if math.isnan(value):
+        return 0.0
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
+
+
+def age(point: Row) -> tuple[int, int, float]:
+    """Return what is larger for the later one of two rows of `METRICS` or `LATEST_METRICS`."""
+    _, _, value, time, step, _ = point
+    return step, time, value
+
+
+def _inputs(run: EntityId, files: Files) -> Iterator[tuple[Row, list[tuple[str, str]]]]:
+    for path, data in files.items():
+        meta = parse_yaml(data, f"reading inputs/{path} of {run}")
+        source = str(meta["source_id"])
+        ends = {
+            "DATASET": ("DATASET", dataset_uuid(run.experiment_id, source), "RUN", run.name),
+            # In the file store the model is the source, in SQL the run is.
+            "MODEL": ("RUN_INPUT", run.name, "MODEL_INPUT", source),
+        }.get(meta["source_type"])
+        if ends is not None:
+            tags = [(str(name), str(value)) for name, value in meta["tags"].items()]
+            yield (input_uuid(run.name, f"inputs/{path}"), *ends, 0), tags
+
+
+def _outputs(run: EntityId, files: Files) -> Iterator[tuple[Row, list[tuple[str, str]]]]:
+    for path, data in files.items():
+        meta = parse_yaml(data, f"reading outputs/{path} of {run}")
+        model = path.removesuffix(f"/{META}")
+        ends = ("RUN_OUTPUT", run.name, "MODEL_OUTPUT", model)
+        yield (input_uuid(run.name, f"outputs/{path}"), *ends, meta.get("step", 0)), []
+
+
+def _logged_model(entity: Entity) -> Rows:
+    meta, folders = entity.meta, _by_folder(entity)
+    home = int(entity.id.experiment_id)
+    model = (entity.id.name, home)
+    row = t.LOGGED_MODELS.row(
+        meta,
+        model_id=entity.id.name,
+        experiment_id=home,
+        creation_timestamp_ms=meta["creation_timestamp"],
+        last_updated_timestamp_ms=meta["last_updated_timestamp"],
+        status=meta.get("status", 1),
+        lifecycle_stage=meta.get("lifecycle_stage", "active"),
+    )
+    points = [
+        (*model, key, *point)
+        for key, data in folders["metrics"].items()
+        for point in _model_points(data)
+    ]
+    return {
+        t.LOGGED_MODELS: [row],
+        t.LOGGED_MODEL_PARAMS: _texts(*model, files=folders["params"]),
+        t.LOGGED_MODEL_TAGS: _texts(*model, files=folders["tags"]),
+        t.LOGGED_MODEL_METRICS: points,
+    }
+
+
+def _model_points(data: bytes) -> list[Row]:
+    points: dict[Row, Row] = {}
+    for line in data.decode().split("\n")[:-1]:
+        time, value, step, run, *dataset = line.split(" ")
+        at = (int(time), int(step))
+        # The table has room for one value of a run at a time and step: the one logged last.
+        points[*at, run] = (*at, float(value), run, *(dataset or (None, None)))
+    return list(points.values())
+
+
+def _registered_model(entity: Entity) -> Rows:
+    meta, name, folders = entity.meta, entity.id.name, _by_folder(entity)
+    row = t.REGISTERED_MODELS.row(
+        meta,
         name=name,
         creation_time=meta.get("creation_timestamp"),
         last_updated_time=meta.get("last_updated_timestamp"),
-        description=meta.get("description"),
     )
     versions, version_tags = [], []
     for folder, files in folders.items():
@@ -71,15 +230,15 @@ def rows_of_registered_model(entity: Entity) -> Rows:
             version = _version(name, files, f"reading {folder} of {entity.id}")
             versions.append(version)
             tags = {path[5:]: data for path, data in files.items() if path.startswith("tags/")}
-            version_tags += [(*version[:2], *tag) for tag in texts(tags)]
+            version_tags += _texts(*version[:2], files=tags)
     return {
-        REGISTERED_MODELS: [row],
-        REGISTERED_MODEL_TAGS: [(name, *tag) for tag in texts(folders["tags"])],
-        MODEL_VERSIONS: versions,
-        MODEL_VERSION_TAGS: version_tags,
-        ALIASES: [
+        t.REGISTERED_MODELS: [row],
+        t.REGISTERED_MODEL_TAGS: _texts(name, files=folders["tags"]),
+        t.MODEL_VERSIONS: versions,
+        t.MODEL_VERSION_TAGS: version_tags,
+        t.ALIASES: [
             (name, alias, int(version))
-            for alias, version in texts(folders["aliases"])
+            for alias, version in _texts(files=folders["aliases"])
             if version.strip().isdigit()
         ],
     }
@@ -87,38 +246,35 @@ def rows_of_registered_model(entity: Entity) -> Rows:
 
 def _version(name: str, files: Files, doing: str) -> Row:
     meta = parse_yaml(files[META], doing)
-    return MODEL_VERSIONS.row(
+    return t.MODEL_VERSIONS.row(
+        meta,
         name=name,
         version=int(meta["version"]),
         creation_time=meta["creation_timestamp"],
         last_updated_time=meta.get("last_updated_timestamp"),
-        description=meta.get("description"),
-        user_id=meta.get("user_id"),
         current_stage=meta.get("current_stage", "None"),
-        source=meta.get("source"),
-        storage_location=meta.get("storage_location"),
-        run_id=meta.get("run_id"),
-        run_link=meta.get("run_link"),
         status=meta.get("status", "READY"),
-        status_message=meta.get("status_message"),
     )
 
 
-_SESSION = TraceMetadataKey.TRACE_SESSION
+def _trace(entity: Entity) -> Rows:
+    # MLflow's own code counts a trace's tokens, and takes seconds to import.
+    from mlflow.entities.trace_state import TraceState
+    from mlflow.store.tracking.utils import trace_analytics
+    from mlflow.tracing import constant
 
-
-def rows_of_trace(entity: Entity) -> Rows:
-    """Return a trace's rows."""
     meta = parse_yaml(entity.files[TRACE_INFO], f"reading {TRACE_INFO} of {entity.id}")
-    folders, trace_id, home = by_folder(entity), entity.id.name, int(entity.id.experiment_id)
+    folders, trace_id, home = _by_folder(entity), entity.id.name, int(entity.id.experiment_id)
     at = _time_ms(meta)
-    tags = dict(texts(folders["tags"]))
-    name = tags.pop(TraceTagKey.TRACE_NAME, None)
-    metadata = dict(texts(folders["request_metadata"]))
-    if _SESSION in metadata:
-        metadata[_SESSION] = metadata[_SESSION][:MAX_CHARS_IN_TRACE_INFO_METADATA]
-    analytics = dict.fromkeys(TRACE_ANALYTICS) | analytics_columns_from_metadata(metadata)
-    row = TRACES.row(
+    tags: dict[str, str] = dict(_texts(files=folders["tags"]))
+    name = tags.pop(constant.TraceTagKey.TRACE_NAME, None)
+    metadata: dict[str, str] = dict(_texts(files=folders["request_metadata"]))
+    session = constant.TraceMetadataKey.TRACE_SESSION
+    if session in metadata:
+        metadata[session] = metadata[session][: constant.MAX_CHARS_IN_TRACE_INFO_METADATA]
+    analytics = dict.fromkeys(t.TRACE_ANALYTICS.split())
+    row = t.TRACES.row(
+        meta,
         request_id=trace_id,
         experiment_id=home,
         timestamp_ms=at,
@@ -126,21 +282,18 @@ def rows_of_trace(entity: Entity) -> Rows:
         execution_time_ms=meta.get("execution_time_ms") or meta.get("execution_duration_ms"),
         # A status that MLflow does not know would end every search that finds it.
         status=TraceState(meta.get("status") or meta.get("state", "OK")).value,
-        client_request_id=meta.get("client_request_id"),
-        request_preview=meta.get("request_preview"),
-        response_preview=meta.get("response_preview"),
-        trace_name=None if name is None else name[:MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE],
-        **analytics,
+        trace_name=name and name[: constant.MAX_CHARS_IN_TRACE_INFO_TAGS_VALUE],
+        **analytics | trace_analytics.analytics_columns_from_metadata(metadata),
     )
     return {
-        TRACES: [row],
-        TRACE_TAGS: [(trace_id, *tag) for tag in tags.items()],
-        TRACE_METADATA: [
+        t.TRACES: [row],
+        t.TRACE_TAGS: [(trace_id, *tag) for tag in tags.items()],
+        t.TRACE_METADATA: [
             (trace_id, *item)
             for item in metadata.items()
-            if item[0] not in PROMOTED_TRACE_METADATA_KEYS
+            if item[0] not in trace_analytics.PROMOTED_TRACE_METADATA_KEYS
         ],
-        ASSESSMENTS: list(_assessments(entity, home, at, folders["assessments"])),
+        t.ASSESSMENTS: list(_assessments(entity, home, at, folders["assessments"])),
     }
 
 
@@ -158,6 +311,9 @@ def _time_ms(meta: Mapping[str, Any]) -> int:
 
 
 def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iterator[Row]:
+    from mlflow.store.tracking.dbmodels.models import SqlAssessments
+    from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
+
     for path, data in files.items():
         if "/" in path or not path.endswith(".yaml"):
             continue
@@ -173,7 +329,8 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
         source = meta.get("source", {})
         created = meta.get("create_time_ms", 0)
         aggregate, is_number = assessment_aggregate(value)
-        row = ASSESSMENTS.row(
+        row = t.ASSESSMENTS.row(
+            meta,
             # As the file is called: so no two of a trace have the same.
             assessment_id=path.removesuffix(".yaml"),
             trace_id=entity.id.name,
@@ -187,73 +344,21 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
             last_updated_timestamp=meta.get("last_update_time_ms", created),
             source_type=source.get("source_type", "CODE"),
             source_id=source.get("source_id"),
-            run_id=meta.get("run_id"),
-            span_id=meta.get("span_id"),
-            rationale=meta.get("rationale"),
-            overrides=meta.get("overrides"),
             valid=meta.get("valid", True),
             assessment_metadata=json.dumps(meta["metadata"]) if meta.get("metadata") else None,
             aggregate_value=aggregate,
             is_numeric_value=is_number,
         )
         # What MLflow could not show would end every search that finds the trace.
-        columns = dict(zip(ASSESSMENTS.columns, row, strict=True))
-        SqlAssessments(**columns).to_mlflow_entity().to_proto()
+        SqlAssessments(**t.ASSESSMENTS.named(row)).to_mlflow_entity().to_proto()
         yield row
-
-
-def rows_of(entity: Entity) -> Rows:
-    """Return the rows that an entity is in MLflow's tables.
-
-    Args:
-        entity: one that `mlruns.unpack` has let through.
-
-    Raises:
-        ValueError, TypeError, AttributeError, LookupError: it holds something that fits no column.
-    """
-    return _ROWS_OF[entity.id.kind](entity)
-
-
-def _experiment(entity: Entity) -> Rows:
-    meta, home = entity.meta, int(entity.id.experiment_id)
-    row = EXPERIMENTS.row(
-        experiment_id=home,
-        name=meta["name"],
-        artifact_location=meta["artifact_location"],
-        lifecycle_stage=meta["lifecycle_stage"],
-        creation_time=meta.get("creation_time"),
-        last_update_time=meta.get("last_update_time"),
-    )
-    tags = texts(by_folder(entity)["tags"])
-    return {EXPERIMENTS: [row], EXPERIMENT_TAGS: [(home, *tag) for tag in tags]}
-
-
-def _dataset(entity: Entity) -> Rows:
-    meta, home = entity.meta, entity.id.experiment_id
-    row = DATASETS.row(
-        dataset_uuid=dataset_uuid(home, entity.id.name),
-        experiment_id=int(home),
-        name=meta["name"],
-        digest=meta["digest"],
-        dataset_source_type=meta["source_type"],
-        dataset_source=meta["source"],
-        dataset_schema=meta.get("schema"),
-        dataset_profile=meta.get("profile"),
-    )
-    return {DATASETS: [row]}
-
-
-def _trace(entity: Entity) -> Rows:
-    # MLflow's own code counts a trace's tokens, and takes seconds to import.
-
-    return rows_of_trace(entity)
 
 
 _ROWS_OF: Mapping[Kind, Callable[[Entity], Rows]] = {
     Kind.EXPERIMENT: _experiment,
     Kind.DATASET: _dataset,
-    Kind.RUN: rows_of_run,
-    Kind.LOGGED_MODEL: rows_of_logged_model,
+    Kind.RUN: _run,
+    Kind.LOGGED_MODEL: _logged_model,
     Kind.TRACE: _trace,
-    Kind.REGISTERED_MODEL: rows_of_registered_model,
+    Kind.REGISTERED_MODEL: _registered_model,
 }

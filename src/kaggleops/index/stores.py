@@ -1,18 +1,16 @@
-"""The tracking store over an index: MLflow's own SQL store, whose writes go to the bucket first.
-
-MLflow's SQL store, with a faster way to what the runs of a page have logged.
+"""MLflow's own SQL stores over an index, whose writes go to the bucket first.
 
 A page of 100 runs is some 6,000 rows. Made into objects of SQLAlchemy's, watched, expired and
 forgotten again, they take three quarters of the time of a search; read as plain rows, a twentieth.
+So a search leaves out what its runs have logged, and reads it afterwards.
 """
 
 import functools
 import inspect
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +22,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_ALREADY_EXISTS,
     ErrorCode,
 )
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlAlchemyRegistry
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracing.constant import TraceTagKey
@@ -33,57 +32,12 @@ from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
 from kaggleops.index.write_through import WriteThrough, index_url, replica_of, write_through
 from kaggleops.tracking.base import mlflow_errors
-from kaggleops.tracking.unsupported import UnsupportedTracking
+from kaggleops.tracking.unsupported import UnsupportedRegistry, UnsupportedTracking
 
 _searching: ContextVar[bool] = ContextVar("searching", default=False)
 
 _DATA = (SqlRun.latest_metrics, SqlRun.params, SqlRun.tags)
 _MODELS = (SqlLatestMetric, SqlParam, SqlTag)
-
-
-class RunSearch(SqlAlchemyStore):
-    """MLflow's own search, whose runs get their params, tags and newest metrics afterwards."""
-
-    def _get_eager_run_query_options(self) -> list[Any]:
-        if _searching.get():
-            # Empty, and not to be looked for when it is asked for.
-            return [sa.orm.selectinload(data.and_(sa.false())) for data in _DATA]
-        return SqlAlchemyStore._get_eager_run_query_options()
-
-    def _search_runs(self, *args: Any, **kwargs: Any) -> tuple[list[Run], str | None]:
-        token = _searching.set(True)
-        try:
-            runs, next_page = super()._search_runs(*args, **kwargs)
-        finally:
-            _searching.reset(token)
-        return self._with_data(runs), next_page
-
-    def _with_data(self, runs: list[Run]) -> list[Run]:
-        run_ids = [run.info.run_id for run in runs]
-        with self.engine.connect() as connection:
-            found = [connection.execute(_of_runs(model, run_ids)).all() for model in _MODELS]
-        metrics, params, tags = map(_by_run, found)
-        for run in runs:
-            run_id = run.info.run_id
-            run._data = RunData(
-                [SqlLatestMetric.to_mlflow_entity(row) for row in metrics[run_id]],
-                [SqlParam.to_mlflow_entity(row) for row in params[run_id]],
-                [SqlTag.to_mlflow_entity(row) for row in tags[run_id]],
-            )
-            if not run.info.run_name:  # as MLflow does it
-                run.info._set_run_name(run.data.tags.get(MLFLOW_RUN_NAME))
-        return runs
-
-
-def _of_runs(model: Any, run_ids: list[str]) -> sa.Select[Any]:
-    return sa.select(model.__table__).where(model.run_uuid.in_(run_ids))
-
-
-def _by_run(rows: Sequence[Any]) -> Mapping[str, list[Any]]:
-    of_run = defaultdict(list)
-    for row in rows:
-        of_run[row.run_uuid].append(row)
-    return of_run
 
 
 _WRITES = """
@@ -135,78 +89,59 @@ def _answerable(search: Callable[..., Any]) -> Any:
     signature = inspect.signature(search)
 
     @functools.wraps(search)
-    def searching(store: RunSearch, *args: Any, **kwargs: Any) -> Any:
+    def searching(store: SqlAlchemyStore, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(store, *args, **kwargs).arguments
         for asked in [value for name, value in given.items() if "filter" in name and value]:
             for clause in SearchTraceUtils.parse_search_filter_for_search_traces(asked):
+                problem = ""
                 if (
                     clause["comparator"].upper() == "RLIKE"
                     and store.engine.dialect.name == "sqlite"
                 ):
-                    raise MlflowException(
-                        f"searching for traces by {asked!r}: an index in SQLite has no RLIKE, as "
-                        "one pattern can keep a whole server busy. Use LIKE or ILIKE.",
-                        INVALID_PARAMETER_VALUE,
+                    problem = (
+                        "an index in SQLite has no RLIKE, as one pattern can keep a whole server "
+                        "busy. Use LIKE or ILIKE."
                     )
                 if what := _NOT_INDEXED.get(clause["type"]) or _NOT_INDEXED.get(clause["key"]):
-                    raise MlflowException(
-                        f"searching for traces by {asked!r}: the index of a bucket does not know "
-                        f"their {what}. Filter by names, status, tags, metadata or assessments.",
-                        INVALID_PARAMETER_VALUE,
+                    problem = (
+                        f"the index of a bucket does not know their {what}. Filter by names, "
+                        "status, tags, metadata or assessments."
                     )
+                if problem:
+                    message = f"searching for traces by {asked!r}: {problem}"
+                    raise MlflowException(message, INVALID_PARAMETER_VALUE)
         return search(store, *args, **kwargs)
 
     return searching
 
 
-class _Free:
-    """Names of experiments that were found free: who then creates one, gets it all the same.
-
-    `mlflow.set_experiment` asks first. Refused, because somebody else was faster meanwhile, it
-    would go on in Default without a word.
-    """
-
-    def __init__(self) -> None:
-        self._names: deque[str] = deque(maxlen=1000)
-        """One for each who was told so, and has not created it since."""
-        self._lock = Lock()
-
-    def told(self, name: str) -> None:
-        if len(name) <= MAX_EXPERIMENT_NAME_LENGTH:
-            with self._lock:
-                self._names.append(name)
-
-    def take(self, name: str) -> bool:
-        """Tell whether somebody was told so; once for each."""
-        with self._lock, suppress(ValueError):
-            self._names.remove(name)
-            return True
-        return False
-
-
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
-class ReplicaTrackingStore(RunSearch):
-    """MLflow's tracking API over an index.
-
-    Args:
-        store_uri: `kaggleops+` and the index's address as SQLAlchemy has it.
-    """
+class ReplicaTrackingStore(SqlAlchemyStore):
+    """MLflow's tracking API over an index."""
 
     def __init__(self, store_uri: str) -> None:
         with mlflow_errors():
             self.through: WriteThrough = write_through(index_url(store_uri))
         super().__init__(index_url(store_uri), self.through.artifact_root)
 
-        self._free = _Free()
+        self._free: deque[str] = deque(maxlen=1000)
+        """Names of experiments that were found free, one for each caller who was told so.
+
+        `mlflow.set_experiment` asks first. Were the creation refused then, because somebody else
+        was faster, it would silently go on in Default: who was told gets the experiment anyway.
+        """
 
     def get_experiment_by_name(self, experiment_name: str) -> Experiment | None:
         found = super().get_experiment_by_name(experiment_name)
-        if found is None:
-            self._free.told(experiment_name)
+        if found is None and len(experiment_name) <= MAX_EXPERIMENT_NAME_LENGTH:
+            self._free.append(experiment_name)
         return found
 
     def create_experiment(self, name: str, *args: Any, **kwargs: Any) -> str:
-        was_free = self._free.take(name)
+        was_free = False
+        with suppress(ValueError):
+            self._free.remove(name)
+            was_free = True
         try:
             made: str = self.through.write(
                 self.through.tracking.create_experiment, name, *args, **kwargs
@@ -220,9 +155,11 @@ class ReplicaTrackingStore(RunSearch):
             made = str(found.experiment_id)
         return made
 
-    search_traces = _answerable(RunSearch.search_traces)
-    find_completed_sessions = _answerable(RunSearch.find_completed_sessions)
-    calculate_trace_filter_correlation = _answerable(RunSearch.calculate_trace_filter_correlation)
+    search_traces = _answerable(SqlAlchemyStore.search_traces)
+    find_completed_sessions = _answerable(SqlAlchemyStore.find_completed_sessions)
+    calculate_trace_filter_correlation = _answerable(
+        SqlAlchemyStore.calculate_trace_filter_correlation
+    )
 
     def query_trace_metrics(
         self, experiment_ids: list[str], view_type: MetricViewType, *args: Any, **kwargs: Any
@@ -236,3 +173,71 @@ class ReplicaTrackingStore(RunSearch):
 
     def _initialize_store_state(self) -> None:
         """Not what MLflow does here: it would make a default experiment that is in no bucket."""
+
+    def _get_eager_run_query_options(self) -> list[Any]:
+        if _searching.get():
+            # Empty, and not to be looked for when it is asked for.
+            return [sa.orm.selectinload(data.and_(sa.false())) for data in _DATA]
+        return SqlAlchemyStore._get_eager_run_query_options()
+
+    def _search_runs(self, *args: Any, **kwargs: Any) -> tuple[list[Run], str | None]:
+        token = _searching.set(True)
+        try:
+            runs, next_page = super()._search_runs(*args, **kwargs)
+        finally:
+            _searching.reset(token)
+        return self._with_data(runs), next_page
+
+    def _with_data(self, runs: list[Run]) -> list[Run]:
+        run_ids = [run.info.run_id for run in runs]
+        with self.engine.connect() as connection:
+            found: list[defaultdict[str, list[Any]]] = [defaultdict(list) for _ in _MODELS]
+            for model, of_run in zip(_MODELS, found, strict=True):
+                mine = sa.select(model.__table__).where(model.run_uuid.in_(run_ids))
+                for row in connection.execute(mine):
+                    of_run[row.run_uuid].append(row)
+        metrics, params, tags = found
+        for run in runs:
+            run_id = run.info.run_id
+            run._data = RunData(
+                [SqlLatestMetric.to_mlflow_entity(row) for row in metrics[run_id]],
+                [SqlParam.to_mlflow_entity(row) for row in params[run_id]],
+                [SqlTag.to_mlflow_entity(row) for row in tags[run_id]],
+            )
+            if not run.info.run_name:  # as MLflow does it
+                run.info._set_run_name(run.data.tags.get(MLFLOW_RUN_NAME))
+        return runs
+
+
+_REGISTRY_WRITES = """
+    create_registered_model update_registered_model rename_registered_model
+    delete_registered_model set_registered_model_tag delete_registered_model_tag
+    set_registered_model_alias delete_registered_model_alias
+    create_model_version update_model_version transition_model_version_stage
+    delete_model_version set_model_version_tag delete_model_version_tag
+"""
+
+_REGISTRY_READS = (
+    "get_",
+    "list_",
+    "search_",
+    # What calls the methods above:
+    "copy_model_version",
+    "create_prompt",
+    "delete_prompt",
+    "link_prompt",
+    "set_prompt",
+)
+
+
+@replica_of(UnsupportedRegistry, "registry", _REGISTRY_WRITES, _REGISTRY_READS)
+class ReplicaRegistryStore(SqlAlchemyRegistry):
+    """MLflow's model registry over an index."""
+
+    def __init__(self, store_uri: str) -> None:
+        with mlflow_errors():
+            self.through: WriteThrough = write_through(index_url(store_uri))
+        super().__init__(index_url(store_uri))
+
+    def _initialize_store_state(self) -> None:
+        """As in the tracking store: nothing is made that is in no bucket."""

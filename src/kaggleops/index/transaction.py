@@ -15,10 +15,16 @@ Entities need each other, and may come in any order:
 - MLflow's schema numbers experiments. One with another id is not indexed, nor is one whose number
   the database's column cannot hold: SQLite's holds the file store's own of 18 digits,
   PostgreSQL's nothing from 2^31 on. The ids that we give fit in both.
+
+A run whose machine has fallen silent is RUNNING in the bucket, and shown as FAILED with a tag. The
+bucket is not changed: a machine that was only cut off writes again, its run comes in anew and is
+RUNNING again. How long a run has been silent is counted from when this index last saw a new
+version of it, by this machine's own clock; no two machines' clocks are compared.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.exc import (
@@ -30,38 +36,23 @@ from sqlalchemy.exc import (
 )
 
 from kaggleops.bucket import ABSENT
+from kaggleops.index import tables as t
 from kaggleops.index.database import ENTITIES, POINTS
-from kaggleops.index.lost import vital_signs
 from kaggleops.index.preparation import Prepared, prepare
-from kaggleops.index.tables import (
-    ASSESSMENTS,
-    DATASETS,
-    EXPERIMENT_TAGS,
-    EXPERIMENTS,
-    LOGGED_MODEL_METRICS,
-    RUNS,
-    Row,
-    Rows,
-    assessment_id,
-    fit,
-    own_dataset_id,
-)
-from kaggleops.index.writes import add, remove, replace
+from kaggleops.index.tables import Row, Rows
+from kaggleops.index.writes import add, fit, remove, replace
+from kaggleops.layout import MLRUNS, parse_key
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.change_log import LOG_KEY
-from kaggleops.mlruns.layout import MLRUNS, parse_key
 from kaggleops.printable import quoted
+from kaggleops.tags import LOST
 from kaggleops.tracking.names import DEFAULT_ID, DEFAULT_NAME
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
-_ID_OF_EXPERIMENT = EXPERIMENTS.columns.index("experiment_id")
-_NAME_OF_EXPERIMENT = EXPERIMENTS.columns.index("name")
-_RUN_OF_POINT = LOGGED_MODEL_METRICS.columns.index("run_id")
-_ID_OF_DATASET = DATASETS.columns.index("dataset_uuid")
-_DIGEST = DATASETS.columns.index("digest")
 _LONGEST_DIGEST = 36
-_ID_OF_ASSESSMENT = ASSESSMENTS.columns.index("assessment_id")
 _DEFAULT = experiment(DEFAULT_ID)
+# Further apart than clocks are wrong: then what a run says of its own last heartbeat is believed.
+_SURELY_LONG_AGO_MS = 2 * 86_400_000
 
 REFUSED = (
     DataError,
@@ -108,7 +99,7 @@ def import_changes(
         is_new: tells which entities have no rows yet; those are written faster.
         now_ms: the time, in milliseconds since the epoch.
         artifact_root: the URI under which the bucket's artifacts lie.
-        cut: what the database's columns cannot hold.
+        cut: whether to cut what the database's columns cannot hold.
 
     Raises:
         REFUSED: the database does not take a value.
@@ -124,10 +115,7 @@ def import_changes(
 def import_alone(
     connection: sa.Connection, change: Change | Prepared, now_ms: int, artifact_root: str
 ) -> list[Outcome]:
-    """Write one change; cut what the database does not take, or else keep the reason why not.
-
-    Args: as for `import_changes`.
-    """
+    """Write one change; cut what the database does not take, or else keep the reason why not."""
     reason = ""
     for cut in (False, True):
         try:
@@ -145,16 +133,18 @@ def import_alone(
 
 def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) -> None:
     """Keep at which version each object was looked at, and what became of it."""
-    rows = {
-        outcome.change.id.key: {
-            "key": outcome.change.id.key,
-            "version": outcome.change.version,
+    rows = {}
+    for outcome in outcomes:
+        change = outcome.change
+        long_ago = 0 < change.heartbeat < now_ms - _SURELY_LONG_AGO_MS
+        rows[change.id.key] = {
+            "key": change.id.key,
+            "version": change.version,
             "problem": outcome.problem,
             "waits_for": outcome.waits_for,
-            **vital_signs(outcome.change, now_ms),
+            "heard_ms": change.heartbeat if long_ago else now_ms,
+            "may_be_silent": change.may_be_silent,
         }
-        for outcome in outcomes
-    }
     if rows:
         same_key = ENTITIES.c.key == sa.bindparam("old_key")
         connection.execute(ENTITIES.delete().where(same_key), [{"old_key": key} for key in rows])
@@ -171,6 +161,35 @@ def record_log(connection: sa.Connection, problem: str) -> None:
     if problem:
         row = {"key": LOG_KEY, "version": ABSENT, "problem": problem, "waits_for": ""}
         connection.execute(ENTITIES.insert(), {**row, "heard_ms": 0, "may_be_silent": None})
+
+
+def mark_lost(connection: sa.Connection, now_ms: int) -> int:
+    """Show runs as lost that have been silent for too long (ms); return how many are newly so."""
+    silent = sa.select(ENTITIES.c.key, ENTITIES.c.heard_ms).where(
+        ENTITIES.c.may_be_silent.is_not(None),
+        ENTITIES.c.heard_ms + 1000 * ENTITIES.c.may_be_silent < now_ms,
+    )
+    found = [(parse_key(key), key, heard_ms) for key, heard_ms in connection.execute(silent).all()]
+    runs, tags = t.RUNS.table, t.TAGS.table
+    for silent_run, key, heard_ms in found:
+        if silent_run is None:
+            continue
+        heard = datetime.fromtimestamp(heard_ms / 1000, UTC).isoformat(" ", "seconds")
+        mine = tags.c.run_uuid == silent_run.name, tags.c.key == LOST
+        connection.execute(tags.delete().where(*mine))
+        shown = connection.execute(
+            runs.update()
+            .where(runs.c.run_uuid == silent_run.name, runs.c.status == "RUNNING")
+            .values(status="FAILED")
+        )
+        if shown.rowcount:
+            text = f"last heard at {heard}"
+            connection.execute(tags.insert().values(run_uuid=silent_run.name, key=LOST, value=text))
+        # Looked at again when it writes again.
+        connection.execute(
+            ENTITIES.update().where(ENTITIES.c.key == key).values(may_be_silent=None)
+        )
+    return len(found)
 
 
 def _drop_empty_default(connection: sa.Connection) -> None:
@@ -207,20 +226,22 @@ class _Import:
         self._artifact_root = artifact_root
         self._cut = cut
         self._largest_id = 2 ** (63 if connection.dialect.name == "sqlite" else 31) - 1
-        ids = connection.scalars(sa.select(EXPERIMENTS.table.c.experiment_id))
+        ids = connection.scalars(sa.select(t.EXPERIMENTS.table.c.experiment_id))
         self._experiments = set(map(str, ids))
-        self._written: dict[EntityId, Rows] = {}
-        self._grown: set[EntityId] = set()
-        self._digests: dict[EntityId, str] = {}
+        self._written: dict[EntityId, tuple[Prepared, Rows]] = {}
         self._assessed: dict[str, EntityId] = {}
 
     def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
         outcomes = [self._take(self._prepared(change)) for change in changes]
-        add(self._connection, [rows for id_, rows in self._written.items() if self._is_new(id_)])
-        for entity_id, rows in self._written.items():
-            if not self._is_new(entity_id):
-                replace(self._connection, entity_id, rows, grown=entity_id in self._grown)
-        self._keep_digests()
+        written = self._written.values()
+        old = [(change, rows) for change, rows in written if not self._is_new(change.id)]
+        add(self._connection, [rows for change, rows in written if self._is_new(change.id)])
+        for change, rows in old:
+            replace(self._connection, change.id, rows, grown=change.grown)
+        _forget_points(self._connection, [each.id for each, _ in old if each.id.kind is Kind.RUN])
+        if long := [each for each, _ in written if each.digests]:
+            kept = [{"run_uuid": each.id.name, "digests": each.digests} for each in long]
+            self._connection.execute(POINTS.insert(), kept)
         return outcomes
 
     def _prepared(self, change: Change | Prepared) -> Prepared:
@@ -232,13 +253,6 @@ class _Import:
         mine = sa.select(POINTS.c.digests).where(POINTS.c.run_uuid == change.id.name)
         return prepare(change, self._connection.scalar(mine) or "")
 
-    def _keep_digests(self) -> None:
-        runs = [each for each in self._written if each.kind is Kind.RUN]
-        _forget_points(self._connection, [each for each in runs if not self._is_new(each)])
-        if long := [each for each in runs if self._digests[each]]:
-            rows = [{"run_uuid": each.name, "digests": self._digests[each]} for each in long]
-            self._connection.execute(POINTS.insert(), rows)
-
     def _take(self, change: Prepared) -> Outcome:
         if change.problem:
             return Outcome(change, change.problem)
@@ -247,12 +261,9 @@ class _Import:
             return Outcome(change)
         if problem := self._refusal(change.id):
             return Outcome(change, f"indexing {change.id}: {problem}.")
-        if self._cut:
-            return self._take_cut(change, change.rows)
-        return self._take_rows(change, change.rows)
-
-    def _take_cut(self, change: Prepared, rows: Rows) -> Outcome:
-        rows, cut = fit(self._connection, change.id, rows)
+        if not self._cut:
+            return self._take_rows(change, change.rows)
+        rows, cut = fit(self._connection, change.id, change.rows)
         outcome = self._take_rows(change, rows)
         if outcome.problem or not cut:
             return outcome
@@ -272,12 +283,9 @@ class _Import:
             return self._take_logged_model(change, rows)
         if change.id.kind is Kind.DATASET:
             return self._take_dataset(change, rows)
-        if change.id.kind is Kind.TRACE and rows[ASSESSMENTS]:
+        if change.id.kind is Kind.TRACE and rows[t.ASSESSMENTS]:
             return self._take_assessed(change, rows)
-        self._written[change.id] = rows
-        self._digests[change.id] = change.digests
-        if change.grown:
-            self._grown.add(change.id)
+        self._written[change.id] = change, rows
         return Outcome(change)
 
     def _refusal(self, entity_id: EntityId) -> str:
@@ -291,51 +299,48 @@ class _Import:
         return ""
 
     def _make_default(self) -> None:
-        row = EXPERIMENTS.row(
+        row = t.EXPERIMENTS.row(
+            {"name": DEFAULT_NAME, "lifecycle_stage": "active"},
             experiment_id=int(DEFAULT_ID),
-            name=DEFAULT_NAME,
             artifact_location=f"{self._artifact_root}/{DEFAULT_ID}",
-            lifecycle_stage="active",
-            creation_time=None,
-            last_update_time=None,
         )
-        rows: Rows = {EXPERIMENTS: [row], EXPERIMENT_TAGS: []}
+        rows: Rows = {t.EXPERIMENTS: [row], t.EXPERIMENT_TAGS: []}
         self._take_experiment(Prepared(_DEFAULT, ABSENT, rows), rows)
 
     # -- what needs others --------------------------------------------------------------------
 
     def _take_experiment(self, change: Prepared, rows: Rows) -> Outcome:
-        [row] = rows[EXPERIMENTS]
-        table, name = EXPERIMENTS.table, row[_NAME_OF_EXPERIMENT]
-        same_name = (table.c.name == name) & (table.c.experiment_id != row[_ID_OF_EXPERIMENT])
+        found = t.EXPERIMENTS.named(rows[t.EXPERIMENTS][0])
+        table, name = t.EXPERIMENTS.table, found["name"]
+        same_name = (table.c.name == name) & (table.c.experiment_id != found["experiment_id"])
         other = self._connection.scalar(sa.select(table.c.experiment_id).where(same_name))
         outcome = Outcome(change)
         if other is not None:
             suffix = f" ({change.id.experiment_id})"
-            shown = name[: _LONGEST_NAME - len(suffix)] + suffix
-            row = (row[0], shown, *row[2:])
+            found["name"] = shown = name[: _LONGEST_NAME - len(suffix)] + suffix
             holder = experiment(str(other))
             problem = f"{holder} is called {quoted(name)} too; shown as {quoted(shown)}."
             outcome = Outcome(change, f"indexing {change.id}: {problem}", holder.key)
         # At once: what follows needs it, and the next may have its name.
-        replace(self._connection, change.id, {**rows, EXPERIMENTS: [row]})
+        replace(self._connection, change.id, {**rows, t.EXPERIMENTS: [t.EXPERIMENTS.row(found)]})
         self._experiments.add(change.id.experiment_id)
         return outcome
 
     def _take_dataset(self, change: Prepared, rows: Rows) -> Outcome:
-        [row] = rows[DATASETS]
-        table, (uuid, home, name, digest, *_) = DATASETS.table, row
+        found = t.DATASETS.named(rows[t.DATASETS][0])
+        table, uuid = t.DATASETS.table, found["dataset_uuid"]
+        home, name, digest = found["experiment_id"], found["name"], found["digest"]
         of_name = (table.c.experiment_id == home) & (table.c.name == name)
         same = of_name & (table.c.digest == digest) & (table.c.dataset_uuid != uuid)
         other = self._connection.scalar(sa.select(table.c.dataset_uuid).where(same))
-        own = EntityId(Kind.DATASET, str(home), own_dataset_id(name, digest))
+        own = EntityId(Kind.DATASET, str(home), t.own_dataset_id(name, digest))
         outcome = Outcome(change)
         if other is not None and change.id == own:
             moved = table.update().where(same).values(digest=_shown(digest, other))
             self._connection.execute(moved)
         elif other is not None:
-            shown = _shown(digest, uuid)
-            rows = {DATASETS: [(*row[:_DIGEST], shown, *row[_DIGEST + 1 :])]}
+            found["digest"] = shown = _shown(digest, uuid)
+            rows = {t.DATASETS: [t.DATASETS.row(found)]}
             problem = (
                 f"indexing {change.id}: another is called {quoted(name)} with the digest "
                 f"{quoted(digest)} too; its digest is shown as {shown!r}."
@@ -345,8 +350,9 @@ class _Import:
         return outcome
 
     def _take_assessed(self, change: Prepared, rows: Rows) -> Outcome:
-        mine, table = rows[ASSESSMENTS], ASSESSMENTS.table
-        ids = {row[_ID_OF_ASSESSMENT] for row in mine}
+        # The first of its columns is the id.
+        mine, table = rows[t.ASSESSMENTS], t.ASSESSMENTS.table
+        ids = {row[0] for row in mine}
         there = table.c.assessment_id.in_(ids) & (table.c.trace_id != change.id.name)
         columns = (table.c.assessment_id, table.c.experiment_id, table.c.trace_id)
         taken = {
@@ -355,11 +361,11 @@ class _Import:
         }
         taken |= {each: self._assessed[each] for each in ids & self._assessed.keys()}
         shown: list[Row] = [
-            (assessment_id(change.id.name, row[0]), *row[1:]) if row[0] in taken else row
+            (t.assessment_id(change.id.name, row[0]), *row[1:]) if row[0] in taken else row
             for row in mine
         ]
-        self._assessed |= {row[_ID_OF_ASSESSMENT]: change.id for row in shown}
-        self._written[change.id] = {**rows, ASSESSMENTS: shown}
+        self._assessed |= {row[0]: change.id for row in shown}
+        self._written[change.id] = change, {**rows, t.ASSESSMENTS: shown}
         if not taken:
             return Outcome(change)
         first, holder = min(taken.items())
@@ -367,14 +373,14 @@ class _Import:
         return Outcome(change, f"{problem} It is shown under another id.", holder.key)
 
     def _take_logged_model(self, change: Prepared, rows: Rows) -> Outcome:
-        points = rows[LOGGED_MODEL_METRICS]
-        wanted = {point[_RUN_OF_POINT] for point in points}
+        points, place = rows[t.LOGGED_MODEL_METRICS], t.LOGGED_MODEL_METRICS.columns.index("run_id")
+        wanted = {point[place] for point in points}
         coming = {each.name for each in self._written if each.kind is Kind.RUN}
-        column = RUNS.table.c.run_uuid
+        column = t.RUNS.table.c.run_uuid
         there = self._connection.scalars(sa.select(column).where(column.in_(wanted - coming)))
         missing = wanted - coming - set(there)
-        indexable: list[Row] = [row for row in points if row[_RUN_OF_POINT] not in missing]
-        self._written[change.id] = {**rows, LOGGED_MODEL_METRICS: indexable}
+        indexable: list[Row] = [row for row in points if row[place] not in missing]
+        self._written[change.id] = change, {**rows, t.LOGGED_MODEL_METRICS: indexable}
         if not missing:
             return Outcome(change)
         waits_for = run(change.id.experiment_id, min(missing))
@@ -405,7 +411,7 @@ class _Import:
         self._connection.execute(ENTITIES.update().where(inside).values(values))
 
     def _remove_points_of(self, gone: EntityId) -> None:
-        table = LOGGED_MODEL_METRICS.table
+        table = t.LOGGED_MODEL_METRICS.table
         of_run = table.c.run_id == gone.name
         columns = sa.select(table.c.experiment_id, table.c.model_id).where(of_run).distinct()
         models = [

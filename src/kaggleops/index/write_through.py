@@ -1,10 +1,8 @@
 """Writes that go to the bucket first, and from there to the index.
 
-One at a time: a write that the bucket refuses is undone here, and must take no other with it. Who
-waits for whom matters little: it is people in a browser who write here, while trainings write to
-the bucket themselves.
-
-Entities that somebody has just written, brought into the index at once.
+One at a time: a write that the bucket refuses is undone here, and must take no other with it. That
+others wait matters little: people in a browser write here, while trainings write to the bucket
+themselves. What was written is shown by the index at once.
 """
 
 import errno
@@ -29,9 +27,8 @@ from mlflow.protos.databricks_pb2 import (
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, StoredObject
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database, writing
-from kaggleops.index.lost import mark_lost
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
-from kaggleops.index.transaction import import_alone
+from kaggleops.index.transaction import import_alone, mark_lost
 from kaggleops.mlruns import Change, Entity, EntityId, EntityStore, Kind
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.folder import now_ms
@@ -45,6 +42,7 @@ from kaggleops.tracking.store import BucketTrackingStore
 from kaggleops.tracking.unsupported import NotInABucketError
 
 _ATTEMPTS = 5
+_log = logging.getLogger("kaggleops")
 
 
 def take(
@@ -54,12 +52,6 @@ def take(
 
     Where the index has just what was replaced, what was written is newer, and known. Else a refresh
     may have been faster, and its rows may be the newer ones: then the bucket is asked.
-
-    Args:
-        engine: of the index's database.
-        store: the bucket's entities.
-        writes: which, and what became of them; None where that is not known.
-        now_ms: the time, in milliseconds since the epoch.
     """
     for entity_id in in_order(writes):
         for _ in range(_ATTEMPTS):  # then the next refresh has it
@@ -67,15 +59,24 @@ def take(
                 before = _row(connection, entity_id)
             write = writes[entity_id]
             if write and write.replaced == (before.version if before else ABSENT):
-                change = _written(store, entity_id, write.stored)
+                found: StoredObject | None = write.stored
             else:
-                change = _read(store, entity_id)
+                try:
+                    found = store.read_packed(entity_id)
+                except ObjectNotFoundError:
+                    found = None
+            if found is None or found.version == ABSENT:
+                change = Change(entity_id, ABSENT)
+            else:
+                change = Change(entity_id, found.version, store.unpack(entity_id, found.data))
             with writing(engine) as connection:
                 if _row(connection, entity_id) != before:
                     continue
                 import_alone(connection, change, now_ms, store.artifact_root)
-                if before is not None:
-                    _keep_silence(connection, change, before.heard_ms)
+                if before and change.entity and change.entity.notes.heartbeat:
+                    # That somebody renamed a run says nothing about the machine that beats for it.
+                    mine = ENTITIES.update().where(ENTITIES.c.key == entity_id.key)
+                    connection.execute(mine.values(heard_ms=before.heard_ms))
                 mark_lost(connection, now_ms)
             break
 
@@ -84,32 +85,6 @@ def _row(connection: sa.Connection, entity_id: EntityId) -> "sa.Row[Any, Any] | 
     columns = sa.select(ENTITIES.c.version, ENTITIES.c.heard_ms)
     return connection.execute(columns.where(ENTITIES.c.key == entity_id.key)).one_or_none()
 
-
-def _read(store: EntityStore, entity_id: EntityId) -> Change:
-    try:
-        stored = store.read(entity_id)
-    except ObjectNotFoundError:
-        return Change(entity_id, ABSENT)
-    assert stored is not None  # noqa: S101 - it was read unconditionally
-    return Change(entity_id, stored.version, stored.entity)
-
-
-def _written(store: EntityStore, entity_id: EntityId, stored: StoredObject) -> Change:
-    if stored.version == ABSENT:
-        return Change(entity_id, ABSENT)
-    return Change(entity_id, stored.version, store.unpack(entity_id, stored.data))
-
-
-def _keep_silence(connection: sa.Connection, change: Change, heard_ms: int) -> None:
-    # That somebody renamed a run says nothing about the machine that beats for it.
-    if change.entity is not None and change.entity.notes.heartbeat:
-        mine = ENTITIES.c.key == change.id.key
-        connection.execute(ENTITIES.update().where(mine).values(heard_ms=heard_ms))
-
-
-_log = logging.getLogger("kaggleops")
-
-SCHEME = "kaggleops+"
 
 _NAMES = {
     Kind.RUN: RUNS.table.c.run_uuid,
@@ -130,14 +105,8 @@ _Store = TypeVar("_Store", bound=type)
 
 
 def index_url(store_uri: str) -> str:
-    """Return the address of the index, as SQLAlchemy has it."""
-    return store_uri.removeprefix(SCHEME)
-
-
-@functools.cache
-def write_through(url: str) -> "WriteThrough":
-    """Return this process's way to write to the bucket of an index."""
-    return WriteThrough(url)
+    """Return the index's address as SQLAlchemy has it."""
+    return store_uri.removeprefix("kaggleops+")
 
 
 class WriteThrough:
@@ -224,6 +193,10 @@ class WriteThrough:
             self._working.forget(entity_id)
 
 
+write_through = functools.cache(WriteThrough)
+"""Return this process's way to write to the bucket of an index."""
+
+
 def _refuse_unreadable(entity: Entity) -> None:
     # Whoever may change a run could otherwise take it away from everybody, with one odd value.
     check_packable(entity, f"changing {entity.id}")
@@ -282,8 +255,8 @@ def replica_of(
 ) -> Callable[[_Store], _Store]:
     """Return a class decorator that makes one of MLflow's SQL stores a replica of a bucket.
 
-    Every public method of the class either only reads, is a write that a store of the bucket does,
-    or is refused: nothing is ever kept in the database alone.
+    Every public method either only reads, or is a write that a store of the bucket does, or is
+    refused: nothing is ever kept in the database alone.
 
     Args:
         bucket_store: the class of the bucket's store.

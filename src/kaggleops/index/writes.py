@@ -1,25 +1,23 @@
-"""Rows into tables: many new entities at once, or one entity in place of what is there of it.
+"""Rows into tables: many new entities at once, or one entity in place of its earlier rows.
 
 Replacing writes only what differs, so that it may be repeated, and so that what other rows refer
-to stays where it is.
+to stays where it is. What is too long or too large for a column is cut, after the database has
+refused it: MLflow's SQL store refuses or cuts such values when they are logged, a bucket may hold
+them all the same.
 
-What makes reading an index fast, besides MLflow's primary keys: indexes, and statistics.
-
-MLflow's own indexes on metric points are set aside during the first import of a large bucket: made
+MLflow's own indexes on metric points are dropped during the first import of a large bucket: made
 anew at its end, they take a third of the time. A first import that dies leaves them missing, which
 only makes reading slower, until the next process that refreshes the index makes them.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from kaggleops.index.database import ENTITIES, INDEX, writing
-from kaggleops.index.runs import age
+from kaggleops.index.rows import age
 from kaggleops.index.tables import LATEST_METRICS, METRICS, TABLES, Owned, Row, Rows
 from kaggleops.mlruns import EntityId
 
@@ -36,21 +34,24 @@ def replace(
 ) -> None:
     """Make exactly these the rows of an entity.
 
-    Args:
-        connection: in whose transaction.
-        entity_id: which.
-        rows: all of its rows.
-        grown: its metric points that are there stay; `rows` has only the others.
+    `grown`: its metric points that are there stay, and `rows` has only the others.
     """
     tables = [table for table in TABLES[entity_id.kind] if not (grown and table is METRICS)]
     if grown:
         rows = {**rows, LATEST_METRICS: _newest(connection, entity_id, rows[LATEST_METRICS])}
-    found = [_compare(connection, owned, entity_id, rows.get(owned, ())) for owned in tables]
+    found = [(each, *_compare(connection, each, entity_id, rows.get(each, ()))) for each in tables]
     # What refers to other rows goes before them, and comes after them.
-    for difference in reversed(found):
-        difference.delete(connection)
-    for difference in found:
-        difference.write(connection)
+    for owned, gone, _, _ in reversed(found):
+        if gone:
+            connection.execute(owned.table.delete().where(_same_key(owned)), gone)
+    for owned, _, changed, new in found:
+        if changed:
+            others = [name for name in owned.columns if name not in owned.key]
+            values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in others}
+            connection.execute(
+                owned.table.update().where(_same_key(owned)).values(**values), changed
+            )
+        _insert(connection, owned, new)
     if grown:
         _insert(connection, METRICS, rows[METRICS], unless_there=True)
 
@@ -89,96 +90,88 @@ def _insert(
         places = ", ".join("?" * len(owned.columns))
         statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places}){conflict}'  # noqa: S608
         connection.exec_driver_sql(statement, list(rows))
-    elif connection.dialect.driver == "psycopg2" and not unless_there:
-        _copy(connection, owned, rows)
     else:
-        values = [dict(zip(owned.columns, row, strict=True)) for row in rows]
+        values = [owned.named(row) for row in rows]
         new = insert(owned.table)
         connection.execute(new.on_conflict_do_nothing() if unless_there else new, values)
 
 
-def _copy(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
-    """Write new rows into PostgreSQL the way in which it takes many."""
-    columns = ", ".join(f'"{name}"' for name in owned.columns)
-    statement = f'COPY "{owned.name}" ({columns}) FROM STDIN'
-    text = io.StringIO("".join("\t".join(map(_field, row)) + "\n" for row in rows))
-    refused = connection.dialect.loaded_dbapi.Error
-    try:
-        connection.connection.cursor().copy_expert(statement, text)
-    except refused as error:
-        raise sa.exc.DBAPIError.instance(statement, None, error, refused) from error
-
-
-def _field(value: Any) -> str:
-    if value is None:
-        return r"\N"
-    text = str(value)
-    return text.translate(_ESCAPES) if isinstance(value, str) else text
-
-
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """How what is there of one table differs from what should be."""
-
-    owned: Owned
-    gone: list[dict[str, Any]]
-    changed: list[dict[str, Any]]
-    new: list[Row]
-
-    def delete(self, connection: sa.Connection) -> None:
-        if self.gone:
-            connection.execute(self.owned.table.delete().where(self._same_key()), self.gone)
-
-    def write(self, connection: sa.Connection) -> None:
-        if self.changed:
-            others = [name for name in self.owned.columns if name not in self.owned.key]
-            values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in others}
-            update = self.owned.table.update().where(self._same_key()).values(**values)
-            connection.execute(update, self.changed)
-        _insert(connection, self.owned, self.new)
-
-    def _same_key(self) -> sa.ColumnElement[bool]:
-        columns = self.owned.table.c
-        return sa.and_(*(columns[name] == sa.bindparam(f"old_{name}") for name in self.owned.key))
-
-
 def _compare(
     connection: sa.Connection, owned: Owned, entity_id: EntityId, rows: Iterable[Row]
-) -> _Difference:
-    found = _found(connection, owned, entity_id)
-    if owned.key == owned.columns:
-        # A row is there or it is not: a long run has a hundred thousand metric points.
-        known, wanted = set(found), dict.fromkeys(rows)
-        gone = [_old(owned, row) for row in known - wanted.keys()]
-        return _Difference(owned, gone, [], [row for row in wanted if row not in known])
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Row]]:
+    """Return which of a table's rows are gone, which have changed, and which are new."""
     places = [owned.columns.index(name) for name in owned.key]
+    # A long run has a hundred thousand metric points, and each is its own key.
+    whole = owned.key == owned.columns
 
     def by_key(several: Iterable[Row]) -> dict[Row, Row]:
-        return {tuple(row[place] for place in places): row for row in several}
+        return {row if whole else tuple(row[place] for place in places): row for row in several}
 
-    there, new = by_key(found), by_key(rows)
-    return _Difference(
-        owned,
-        gone=[_old(owned, key) for key in there.keys() - new.keys()],
-        changed=[
-            _old(owned, key) | _values(owned, row)
-            for key, row in new.items()
-            if key in there and there[key] != row
-        ],
-        new=[row for key, row in new.items() if key not in there],
-    )
+    def old(key: Row) -> dict[str, Any]:
+        return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
+
+    there, wanted = by_key(_found(connection, owned, entity_id)), by_key(rows)
+    changed = [
+        old(key)
+        | {
+            f"new_{name}": value
+            for name, value in owned.named(row).items()
+            if name not in owned.key
+        }
+        for key, row in wanted.items()
+        if key in there and there[key] != row
+    ]
+    gone = [old(key) for key in there.keys() - wanted.keys()]
+    return gone, changed, [row for key, row in wanted.items() if key not in there]
 
 
-def _old(owned: Owned, key: Row) -> dict[str, Any]:
-    return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
+def _same_key(owned: Owned) -> sa.ColumnElement[bool]:
+    columns = owned.table.c
+    return sa.and_(*(columns[name] == sa.bindparam(f"old_{name}") for name in owned.key))
 
 
-def _values(owned: Owned, row: Row) -> dict[str, Any]:
-    named = zip(owned.columns, row, strict=True)
-    return {f"new_{name}": value for name, value in named if name not in owned.key}
+_BITS: dict[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
+"""From the narrowest class of types to the widest."""
+
+
+def fit(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> tuple[Rows, list[str]]:
+    """Return an entity's rows cut to what the columns hold, and the columns that were cut.
+
+    The entity's own name is never cut: it would be another's.
+    """
+    cut: dict[str, None] = {}
+    fitted: dict[Owned, list[Row]] = {}
+    exact = connection.dialect.name != "sqlite"  # keeps to what a type says of lengths and sizes
+    for owned, several in rows.items():
+        columns = sa.inspect(connection).get_columns(owned.name) if several else []
+        types = {column["name"]: column["type"] for column in columns}
+        fitting: dict[Row, Row] = {}
+        for row in several:
+            values = {}
+            for name, value in owned.named(row).items():
+                same = value == entity_id.name
+                values[name] = value if same else _held(value, types[name], exact)
+                if values[name] != value:
+                    cut[f"{owned.name}.{name}"] = None
+            # Of two that are one now, the first stays.
+            fitting.setdefault(tuple(values[name] for name in owned.key), (*values.values(),))
+        fitted[owned] = list(fitting.values())
+    return fitted, list(cut)
+
+
+def _held(value: Any, of_type: sa.types.TypeEngine[Any], exact: bool) -> Any:
+    """Return what a column keeps of a value."""
+    if isinstance(value, str):
+        text = value.encode("utf-8", "replace").decode()  # YAML may hold half a character
+        if not exact:
+            return text
+        # PostgreSQL has no place for NUL.
+        return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[: getattr(of_type, "length", None)]
+    if isinstance(value, int) and isinstance(of_type, sa.Integer):
+        known = next((each for each in _BITS if isinstance(of_type, each)), sa.BigInteger)
+        largest = 2 ** (_BITS[known] - 1 if exact else 63) - 1
+        return max(-largest - 1, min(largest, value))
+    return value
 
 
 _WORTH_STATISTICS = 100  # entities

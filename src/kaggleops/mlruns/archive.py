@@ -3,15 +3,8 @@
 `pack` is deterministic: equal entities give equal bytes. `unpack` trusts nothing: it returns an
 entity that MLflow's file store can read or raises `BrokenEntityError` with the reason, it never
 writes a file, and it reads no more than `MAX_BYTES`, or than this machine has room for, however
-small the archive looks. tar.gz because
-it came out smallest of what was measured (a run of 62 entries: 7.6 kB; zip 12.5 kB; loose files
-15.6 kB).
-
-The tar archives that `pack` writes, read three times as fast as by tarfile.
-
-A run is some 66 entries, and reading their headers was most of what unpacking it took. Only headers
-that are exactly as `pack` writes them for a short ASCII name are understood. For any other archive,
-and in every doubt, the answer is None, and tarfile decides.
+small the archive looks. tar.gz came out smallest of what was measured (a run of 62 entries: 7.6
+kB; zip 12.5 kB; loose files 15.6 kB). docs/bucket-format.md specifies it.
 """
 
 import gzip
@@ -26,8 +19,8 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 
+from kaggleops.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.entity import FOLDERS, META, NOTES, BrokenEntityError, Entity, Notes
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
 from kaggleops.mlruns.validation import check_entity
 from kaggleops.platforms.machine import memory
 from kaggleops.printable import quoted
@@ -41,11 +34,11 @@ _FILE, _FOLDER = b"0", b"5"
 
 
 def read_plain_tar(content: bytes, most: int) -> list[tuple[str, bytes | None]] | None:
-    """Return an archive's entries: names and contents; None as content is a folder.
+    """Return at most so many entries of a tar archive: names and contents, None for a folder.
 
-    Args:
-        content: the archive, not compressed.
-        most: how many entries it may have.
+    Three times as fast as tarfile: a run is some 66 entries, and reading their headers was most of
+    what unpacking it took. Only headers exactly as `pack` writes them for a short ASCII name are
+    understood. For any other archive, and in every doubt, the answer is None, and tarfile decides.
     """
     entries: list[tuple[str, bytes | None]] = []
     at = 0
@@ -132,12 +125,7 @@ def _add(archive: tarfile.TarFile, path: str, data: bytes) -> None:
 
 
 def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
-    """Return the entity that an archive holds.
-
-    Args:
-        data: the archive.
-        entity_id: which entity it should be.
-        where: the archive's address, for the error.
+    """Return the entity that an archive from the address `where` holds.
 
     Raises:
         BrokenEntityError: it is not such an archive, whatever the reason.
@@ -161,11 +149,7 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
 
 
 def check_packable(entity: Entity, doing: str) -> None:
-    """Refuse an entity whose archive `unpack` would refuse.
-
-    Raises:
-        BrokenEntityError: with the reason.
-    """
+    """Raise `BrokenEntityError` for an entity whose archive `unpack` would refuse."""
     for path in entity.files.keys() | entity.folders:
         check_path(path, doing)
     if len(entity.files) + len(entity.folders) >= MAX_ENTRIES:
@@ -304,11 +288,7 @@ def _check_notes(notes: Notes, doing: str) -> None:
 
 
 def check_path(path: str, doing: str) -> None:
-    """Refuse a path that could lead out of its folder or that no file system takes.
-
-    Raises:
-        BrokenEntityError: with the path, shortened.
-    """
+    """Raise `BrokenEntityError` for a path that leads out or that no file system takes."""
     if problem := _problem_of_path(path):
         raise BrokenEntityError(doing, problem)
 
@@ -326,7 +306,7 @@ def _problem_of_path(path: str) -> str:
     if too_long or len(parts) > MAX_DEPTH:
         return f"the name {quoted(path)} is too long"
     if parts[0] == ARTIFACTS and len(parts) > 1:
-        return f"{quoted(path)}: artifacts do not belong into it"
+        return f"{quoted(path)}: artifacts do not belong in it"
     if parts[0].startswith(NOTES) and path != NOTES:
         return f"{quoted(path)} takes the place of the notes"
     return ""
@@ -338,11 +318,7 @@ def _check_tree_size(paths: Iterable[str], doing: str) -> None:
 
 
 def check_tree(entity: Entity, doing: str) -> None:
-    """Refuse an entity whose files and folders cannot be written out into its own folder.
-
-    Raises:
-        BrokenEntityError: naming one path that is both a file and a folder, or another entity's.
-    """
+    """Raise `BrokenEntityError` where a path is both a file and a folder, or another entity's."""
     folders = entity.folders | FOLDERS.get(entity.id.kind, frozenset()) | {ARTIFACTS, NOTES}
     if both := folders & entity.files.keys():
         raise BrokenEntityError(doing, f"{quoted(min(both))} is both a file and a folder")

@@ -2,7 +2,7 @@
 
 One small object, `mlruns/changes.json`, holds the newest announcements. A writer announces an
 entity **before** it writes it: "this key may change, look at it for so many seconds". A reader
-(see polling.py) asks for that object, one cheap request that brings nothing while nothing was
+(poll.py) asks for that object, one cheap request that brings nothing while nothing was
 announced, and beside it only for the entities that are still open.
 
 1. Before every write, the log has been seen to hold an announcement of that entity by this writer,
@@ -39,9 +39,8 @@ from kaggleops.bucket import (
     Version,
 )
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind
+from kaggleops.layout import LOG_KEY, EntityId, Kind
 
-LOG_KEY = f"{MLRUNS}/changes.json"
 FORMAT = 1
 CAPACITY = 500
 
@@ -53,16 +52,14 @@ _MOST = 10 * CAPACITY  # announcements: each costs its readers a request
 MAX_BYTES = 8 << 20
 _MAX_KEY = 1024  # characters
 _MAX_ID = 255
-_ATTEMPTS = 30
+ATTEMPTS = 30
 _LONGEST_PAUSE = 2.0  # seconds
 
 
 def seconds_open(kind: Kind) -> float:
-    """Return for how many seconds an announced entity may change.
-
-    A run changes for hours, and each renewal costs a write. Anything else is written and left
-    alone, so nobody has to look at it for long, and nobody has to close it.
-    """
+    """Return for how many seconds an announced entity may change."""
+    # A run changes for hours, and each renewal costs a write. Anything else is written and left
+    # alone, so nobody has to look at it for long, and nobody has to close it.
     return _LONG if kind is Kind.RUN else _SHORT
 
 
@@ -83,10 +80,6 @@ class Announcement:
     sequence: int
 
 
-def _new_id() -> str:
-    return secrets.token_hex(8)
-
-
 @dataclass(frozen=True)
 class Log:
     """The log's whole content.
@@ -98,7 +91,7 @@ class Log:
         entries: the newest announcements, oldest first; one a key and writer.
     """
 
-    id: str = field(default_factory=_new_id)
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
     sequence: int = 0
     dropped: int = 0
     entries: tuple[Announcement, ...] = ()
@@ -128,11 +121,7 @@ class Log:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Log":
-        """Read a log back.
-
-        Raises:
-            BrokenLogError: it is damaged, or of a format that is not known here.
-        """
+        """Read a log back; raise `BrokenLogError` where it is damaged or of another format."""
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
@@ -248,8 +237,7 @@ class ChangeLog:
         """Say that this writer is done with these entities; call it after their last write.
 
         Raises:
-            BucketError: the log could not be read or written; then readers look longer than they
-                need to.
+            BucketError: then readers look longer than they need to.
         """
         keys = {each.key for each in entity_ids}
         with self._lock:
@@ -296,34 +284,27 @@ class ChangeLog:
         return max(now - then for now, then in zip(self._clock(), self._made[key], strict=True))
 
     def _write(self, needed: Callable[[], Mapping[str, float]]) -> None:
-        made: Moment = ()
-        promises: Mapping[str, float] = {}
-
-        def announcing() -> Log | None:
-            nonlocal made, promises
+        """Announce what is needed, which is asked anew whenever others have written the log."""
+        for attempt in range(ATTEMPTS):
             made = self._clock()  # before any reader can see it
             promises = needed()
-            log = self._log or Log()
-            return log.announcing(promises, self._writer, self._capacity) if promises else None
-
-        self._put(announcing)
-        self._made.update(dict.fromkeys(promises, made))
-
-    def _put(self, changed: Callable[[], Log | None]) -> None:
-        """Write the log as `changed` wants it, asked anew whenever others have written it."""
-        for attempt in range(_ATTEMPTS):
-            log = changed()
-            if log is None:
+            if not promises:
                 return
+            log = (self._log or Log()).announcing(promises, self._writer, self._capacity)
             expected = self._version or ABSENT
             try:
                 self._version = self._bucket.write(LOG_KEY, log.to_bytes(), expected=expected)
             except ConflictError:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
-                # Writers that collide once would collide again without a pause of their own.
-                time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311
+                pause(attempt)
                 self._look()
             else:
                 self._log = log
+                self._made.update(dict.fromkeys(promises, made))
                 return
+
+
+def pause(attempt: int) -> None:
+    """Wait a while after a conflict: writers that collide once would collide again."""
+    time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311

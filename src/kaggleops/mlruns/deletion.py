@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kaggleops.bucket import Entry, ObjectNotFoundError
+from kaggleops.bucket import Entry
 from kaggleops.errors import UsageError
-from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
+from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
+from kaggleops.mlruns.entity import META, Entity, parse_yaml
 from kaggleops.mlruns.export import WORKERS, Progress
-from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
 from kaggleops.mlruns.liveness import run_state
 from kaggleops.mlruns.locations import artifact_location, artifact_path
 from kaggleops.mlruns.store import EntityStore
@@ -44,21 +44,17 @@ class Belongings:
 
 
 def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
-    """Return runs by their ids.
-
-    Raises:
-        UsageError: the bucket has none of that id.
-    """
-    return [_run_named(store, run_id) for run_id in run_ids]
-
-
-def _run_named(store: EntityStore, run_id: str) -> Entity:
-    found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
-    if found is None:
-        hint = "`kaggleops status` lists the last ones."
-        raise UsageError(f"looking for run {run_id}", f"{store.bucket.uri} has none of it", hint)
-    # Also one that cannot be read can be deleted.
-    return _readable(store, found) or Entity(found, {})
+    """Return runs by their ids; raise `UsageError` for one that the bucket does not have."""
+    runs = []
+    for run_id in run_ids:
+        found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
+        if found is None:
+            hint = "`kaggleops status` lists the last ones."
+            problem = f"{store.bucket.uri} has no such run"
+            raise UsageError(f"looking for run {run_id}", problem, hint)
+        # Also one that cannot be read can be deleted.
+        runs.append(store.readable(found) or Entity(found, {}))
+    return runs
 
 
 def runs_of(store: EntityStore, user: str) -> list[Entity]:
@@ -67,15 +63,10 @@ def runs_of(store: EntityStore, user: str) -> list[Entity]:
 
 
 def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belongings:
-    """Return what is to be deleted along with runs.
-
-    Args:
-        store: the bucket's entities.
-        runs: which.
-        now_ms: the time, in milliseconds since the epoch.
+    """Return what is to be deleted along with runs; `now_ms` is in ms since the epoch.
 
     Raises:
-        UsageError: one of them is running, and would come back with its next word.
+        UsageError: one of them is running, and would be written again at its next heartbeat.
     """
     for run in runs:
         status = run_state(store, run.id, now_ms).status
@@ -113,11 +104,7 @@ def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belon
 
 
 def forget(store: EntityStore, found: Belongings, progress: Progress = lambda *_: None) -> None:
-    """Delete it all for good.
-
-    Raises:
-        BucketError: something could not be deleted; what is left can be deleted by a repetition.
-    """
+    """Delete it all for good. What a `BucketError` leaves can be deleted by a repetition."""
     objects = [entry.key for entry in (*found.artifacts, *found.left_by_jobs)]
     total, done = len(objects) + len(found.others) + len(found.runs), 0
     store.announce([*found.others, *found.runs])
@@ -140,16 +127,7 @@ def _all(store: EntityStore, kind: Kind, homes: Iterable[str] | None = None) -> 
         homes = [each.experiment_id for each, _ in store.list(Kind.EXPERIMENT)]
     ids = [entity_id for home in homes for entity_id, _ in store.list(kind, home)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = pool.map(lambda entity_id: _readable(store, entity_id), ids)
-        return [entity for entity in found if entity is not None]
-
-
-def _readable(store: EntityStore, entity_id: EntityId) -> Entity | None:
-    try:
-        stored = store.read(entity_id)
-    except (BrokenEntityError, ObjectNotFoundError):
-        return None
-    return stored.entity if stored else None
+        return [entity for entity in pool.map(store.readable, ids) if entity is not None]
 
 
 def _text(entity: Entity, path: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.layout import ARTIFACTS, EntityId, Kind
+from kaggleops.layout import ARTIFACTS, EntityId, Kind
 
 META = "meta.yaml"
 NOTES = ".kaggleops.json"
@@ -128,10 +128,6 @@ class Notes:
     def from_json(cls, data: Any, doing: str) -> "Notes":
         """Read notes back.
 
-        Args:
-            data: what `to_json` returned.
-            doing: what is being done, for the error.
-
         Raises:
             BrokenEntityError: they are not notes, or of a newer format.
         """
@@ -183,11 +179,7 @@ class Entity:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """`meta.yaml`, read.
-
-        Raises:
-            BrokenEntityError: it is missing or no mapping.
-        """
+        """`meta.yaml`, read; raises `BrokenEntityError` where it is missing or no mapping."""
         if META not in self.files:
             raise BrokenEntityError(f"reading {self.id}", f"it has no {META}")
         return parse_yaml(self.files[META], f"reading {META} of {self.id}")
@@ -201,11 +193,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
-    """Read a YAML mapping of plain values, never building objects.
-
-    Raises:
-        BrokenEntityError: it is anything else.
-    """
+    """Read a mapping of plain values, never building objects, or raise `BrokenEntityError`."""
     try:
         text = data.decode()
         _refuse_strange_yaml(text, doing)

@@ -1,7 +1,7 @@
 """A bucket unpacked into a plain file-store `mlruns` for other tools, without our notes.
 
-It is made once, in an empty folder, so that nobody's runs are overwritten. Whoever wants a bucket
-on this disk copies its objects: they are plain files (docs/moving.md).
+It is made once, in an empty folder, so that nobody's runs are overwritten. For a copy that is a
+bucket itself, the objects are copied: they are plain files (docs/moving.md).
 """
 
 import os
@@ -13,17 +13,15 @@ from typing import TypeVar
 
 from kaggleops.bucket import Entry
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.folder import TRASH, write_folder
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     ARTIFACTS,
-    MLRUNS,
     EntityId,
     Kind,
     artifact_owner,
     experiment,
-    parse_key,
 )
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.folder import TRASH, write_folder
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 
@@ -62,7 +60,11 @@ def export(
         UsageError: the folder holds something already.
         BucketError: the bucket cannot be read.
     """
-    _require_empty(folder, f"exporting to {folder}")
+    doing, hint = f"exporting to {folder}", "Name a new or an empty folder."
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(doing, "it is a file", hint)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(doing, "it is not empty", hint)
     return _Export(store, folder.absolute(), artifacts).run(progress)
 
 
@@ -77,9 +79,10 @@ class _Export:
         self._result = Exported()
 
     def run(self, progress: Progress) -> Exported:
-        listed = self._store.bucket.list(f"{MLRUNS}/")
-        ids = [found for entry in listed if (found := parse_key(entry.key)) is not None]
-        artifacts = list(self._list_artifacts())
+        ids = [entity_id for entity_id, _ in self._store.every()]
+        bucket, artifacts = self._store.bucket, []
+        if self._artifacts:
+            artifacts = list(bucket.list(f"{ARTIFACTS}/", checksums=bucket.lists_checksums))
         total = len(ids) + len(artifacts)
         (self._folder / TRASH).mkdir(parents=True, exist_ok=True)
         # The experiments first: what belongs to a deleted one lies in the trash.
@@ -98,11 +101,6 @@ class _Export:
                     done += 1
                     progress(done, total)
         return self._result
-
-    def _list_artifacts(self) -> Iterator[Entry]:
-        if self._artifacts:
-            bucket = self._store.bucket
-            yield from bucket.list(f"{ARTIFACTS}/", checksums=bucket.lists_checksums)
 
     def _write_entity(self, entity_id: EntityId) -> bool:
         try:
@@ -148,11 +146,3 @@ def batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     """Yield the items, a bounded number at a time."""
     for start in range(0, len(items), _BATCH):
         yield items[start : start + _BATCH]
-
-
-def _require_empty(folder: Path, doing: str) -> None:
-    hint = "Name a new or an empty folder."
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(doing, "it is a file", hint)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(doing, "it is not empty", hint)

@@ -15,6 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kaggleops.layout import (
+    ARTIFACTS,
+    EntityId,
+    Kind,
+    experiment,
+    is_experiment_id,
+    parse_key,
+)
 from kaggleops.mlruns.entity import (
     FOLDERS,
     META,
@@ -27,14 +35,6 @@ from kaggleops.mlruns.entity import (
     dump_yaml,
     parse_yaml,
     role_of,
-)
-from kaggleops.mlruns.layout import (
-    ARTIFACTS,
-    EntityId,
-    Kind,
-    experiment,
-    is_experiment_id,
-    parse_key,
 )
 from kaggleops.mlruns.merge_rules import ENDED, REGISTERS, status_rank
 
@@ -171,12 +171,8 @@ def _observe_meta(entity: Entity, base: Base, at: int, notes: Notes) -> None:
 def entities_in(mlruns: Path, *, homeless: bool = False) -> Iterator[tuple[EntityId, Path]]:
     """Yield every entity of a file-store `mlruns` with its folder, experiments before their runs.
 
-    Folders that are no entity (one without its `meta.yaml`, a stray file) are passed over.
-
-    Args:
-        mlruns: the folder.
-        homeless: whether to yield what is in an experiment that is not there itself: a working
-            copy may have brought a run alone.
+    Folders that are no entity (one without its `meta.yaml`, a stray file) are skipped. `homeless`
+    yields what is in an experiment that is not there, too: a copy may have brought a run alone.
     """
     for home in (mlruns, mlruns / TRASH):
         for folder in _folders(home):
@@ -214,10 +210,7 @@ def _folders(folder: Path) -> list[Path]:
 def write_folder(entity: Entity, folder: Path, *, notes: bool = True) -> None:
     """Make the folder hold exactly this entity, changing only what differs.
 
-    Args:
-        entity: what to write.
-        folder: where; what lies under its `artifacts/` stays.
-        notes: False for a folder that is meant for other tools.
+    What lies under its `artifacts/` stays. `notes=False` is for a folder meant for other tools.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = entity.folders | FOLDERS.get(entity.id.kind, frozenset())
@@ -248,11 +241,7 @@ def write_base(entity: Entity, folder: Path) -> None:
 
 
 def read_base(folder: Path) -> Base:
-    """Return what was last known of the folder's entity; nothing, where no notes were kept.
-
-    Raises:
-        BrokenEntityError: the notes are not readable.
-    """
+    """Return what was last known of the folder's entity: nothing, where no notes were kept."""
     doing = f"reading {folder / NOTES}"
     try:
         content = json.loads((folder / NOTES).read_bytes())
@@ -266,11 +255,8 @@ def read_base(folder: Path) -> Base:
 def replace_file(file: Path, data: bytes, temporary_in: Path) -> None:
     """Write a file so that no reader, and no kill, ever sees half of it.
 
-    Args:
-        file: which.
-        data: its content.
-        temporary_in: where a kill may leave the half-written file: an entity's own folder, where
-            nobody takes it for a tag or a metric.
+    A kill may leave the half-written file in `temporary_in`: an entity's own folder, where nobody
+    takes it for a tag or a metric.
     """
     handle, temporary = tempfile.mkstemp(dir=temporary_in, prefix=NOTES)
     try:

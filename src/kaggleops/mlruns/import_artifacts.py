@@ -1,21 +1,23 @@
-"""Artifacts, carried from a file-store `mlruns` into a bucket.
+"""Artifacts, copied from a file-store `mlruns` into a bucket.
 
 They lie in their run's folder, or where its `artifact_uri` points: on this machine, or in another
-bucket. Such an address is the source's word, and what it names ends up in a bucket that others may
-read: so it is followed only if it ends the way MLflow lays out that run's artifacts. What stays
-where it is, is said.
+bucket. Such an address is the source's claim, and what it names ends up in a bucket that others may
+read: so it is followed only if it ends the way MLflow lays out that run's artifacts. What has to
+stay where it is is named.
 """
 
 import re
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
 from kaggleops.bucket.base import is_key
+from kaggleops.errors import KaggleOpsError
+from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import Entity
 from kaggleops.mlruns.import_sources import Source
-from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.locations import (
     artifact_location,
     artifact_path,
@@ -23,7 +25,7 @@ from kaggleops.mlruns.locations import (
     is_inside,
     relocate,
 )
-from kaggleops.mlruns.places import File, LocalPlace, Place, PlaceError, local_path, place_at
+from kaggleops.mlruns.places import File, LocalPlace, Place, bucket_place, local_path
 from kaggleops.redaction import redacted
 
 _BUCKETS = re.compile(r"(?:gs|gcs|s3|s3a|abfss?|az|adl|wasbs?|hdfs|oci)://", re.IGNORECASE)
@@ -33,11 +35,7 @@ _UNKNOWN = "which is no place that MLflow gives them"
 class Carrier:
     """Carries the artifacts of one source into one bucket. Thread-safe.
 
-    Args:
-        source: where from.
-        bucket: where to.
-        artifact_root: the URI under which the bucket's artifacts lie.
-        progress: called after each artifact that was written, from any thread.
+    `progress` is called after each artifact that was written, from any thread.
     """
 
     def __init__(
@@ -65,13 +63,7 @@ class Carrier:
         """What could not be carried, and why."""
 
     def carry(self, entity: Entity, folder: Path, new_id: EntityId) -> Entity:
-        """Carry an entity's artifacts and return it with their location in the bucket.
-
-        Args:
-            entity: as it lies in the source.
-            folder: its folder there.
-            new_id: its id in the bucket.
-        """
+        """Copy an entity's artifacts; return it with their location in the bucket."""
         location = artifact_location(entity)
         if location is None:
             return entity
@@ -101,27 +93,23 @@ class Carrier:
                 if files or Path(named).is_dir():
                     return there, files
             elif named is not None and not (reason := self._why_not(root, named)):
-                there = place_at(named)
+                there = bucket_place(named)
                 return there, {file.path: file for file in there.files()}
-        except PlaceError as error:
-            with self._lock:
-                self.problems.append(f"importing the artifacts of {entity_id}: {error}")
+        except KaggleOpsError as error:
+            self._say(f"importing the artifacts of {entity_id}: {error}")
             return LocalPlace(folder), {}
         with self._lock:
             self._left.setdefault((root, reason), []).append(entity_id)
         return place, {}
 
     def _why_not(self, root: str, location: str) -> str:
-        """Return why a root in another bucket cannot be read; "" where it can.
-
-        Asked only once: it may take a minute to find out that it cannot.
-        """
-        with self._asking:
+        """Return why a root in another bucket cannot be read; "" where it can."""
+        with self._asking:  # once for each: it may take a minute to find out
             if root not in self._reached:
                 try:
-                    next(place_at(location).files(), None)
+                    next(bucket_place(location).files(), None)
                     self._reached[root] = ""
-                except PlaceError as error:
+                except KaggleOpsError as error:
                     self._reached[root] = f"which cannot be read ({error.problem})"
             return self._reached[root]
 
@@ -140,28 +128,33 @@ class Carrier:
 
     def _copy(self, place: Place, file: File, key: str) -> None:
         if not is_key(key):
-            problem = (
-                f"importing {place.uri}/{file.path}: no object can have the name {key[:200]!r}."
-            )
-            with self._lock:
-                self.problems.append(problem)
+            where = f"{place.uri}/{file.path}"
+            self._say(f"importing {where}: no object can have the name {key[:200]!r}.")
             return
         there = self._there.get(key)
         # Written into the bucket after the source's was written here: the same, or an edit.
         if there is not None and there.updated_ms >= file.modified_ms:
             return
         expected: Version = ABSENT if there is None else there.version
-        try:
-            with place.on_disk(file.path) as content:
+        with ExitStack() as stack:
+            try:
+                content = stack.enter_context(place.on_disk(file.path))
+            except KaggleOpsError as error:
+                self._say(str(error))
+                return
+            try:
                 self._bucket.write(key, content, expected=expected)
-        except (PlaceError, ConflictError) as error:
-            with self._lock:
-                self.problems.append(str(error))
-            return
+            except ConflictError as error:
+                self._say(str(error))
+                return
         with self._lock:
             self.carried += 1
             self.size += max(file.size, 0)
         self._progress()
+
+    def _say(self, problem: str) -> None:
+        with self._lock:
+            self.problems.append(problem)
 
     def left(self) -> list[str]:
         """Say which artifacts, if there are any, stay where they are."""

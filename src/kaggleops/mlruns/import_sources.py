@@ -1,21 +1,16 @@
-"""What can be imported: a file-store `mlruns`, on this disk or behind any address fsspec opens.
+"""What can be imported: a file-store `mlruns`, in a folder or in a bucket on Cloud Storage.
 
-A bucket of packed runs on this disk, as a notebook without internet leaves it in its output, is
-unpacked into one first.
-
-One in a bucket is laid out one object per file, as `gsutil rsync mlruns gs://bucket/mlruns` leaves
-it. Its entities are fetched to a temporary folder in as few requests as there are files; artifacts
-stay where they are until they are copied.
-
-What other writers of an `mlruns` leave, in the form in which MLflow writes it today.
-
-MLflow's file store reads more than it writes: lines of metrics that end as Windows' do, or with no
-end, numbers in other spellings, a `meta.yaml` without fields that came later. A file that was
-copied through an editor, an archive or another system, or written by MLflow 0.x, has that. What
-the file store would not read stays as it is, and is refused by checking.py.
-
-A run of stock MLflow has its commit in a tag that MLflow's UI can neither group by nor link: it
-gets the plain tags and the description of a run that was made here.
+- In a bucket it is laid out one object per file, as `gcloud storage rsync -r mlruns
+  gs://bucket/mlruns` leaves it. Its entities are fetched to a temporary folder in as few requests
+  as there are files; artifacts stay where they are until they are copied.
+- A bucket of packed runs in a folder, as a notebook without internet leaves it in its output, is
+  exported first.
+- MLflow's file store reads more than it writes: other line ends and spellings of numbers, a
+  `meta.yaml` without fields that came later. A file that was copied through an editor or another
+  system, or written by MLflow 0.x, has that: it is brought as MLflow writes it today. What the file
+  store would not read stays as it is, and is refused by validation.py.
+- A run of stock MLflow has its commit in a tag that MLflow's UI can neither group by nor link: it
+  gets the plain tags and the description of a run that was made here.
 """
 
 import tempfile
@@ -30,11 +25,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
 from kaggleops.bucket.base import is_key
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
-from kaggleops.mlruns.archive import check_path
-from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
-from kaggleops.mlruns.export import export
-from kaggleops.mlruns.folder import TRASH, entities_in
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     MLRUNS,
     Kind,
     artifact_owner,
@@ -42,8 +33,12 @@ from kaggleops.mlruns.layout import (
     is_run_id,
     parse_key,
 )
+from kaggleops.mlruns.archive import check_path
+from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
+from kaggleops.mlruns.export import export
+from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.locations import artifact_path
-from kaggleops.mlruns.places import File, LocalPlace, Place, local_path, place_at
+from kaggleops.mlruns.places import BucketPlace, File, LocalPlace, Place, bucket_place, local_path
 from kaggleops.mlruns.store import EntityStore
 from kaggleops.mlruns.ui import END, Origins, commit_tags, with_note
 from kaggleops.mlruns.validation import holds_points
@@ -69,7 +64,7 @@ class Source:
     name: str
     folder: Path
     problems: list[str] = field(default_factory=list)
-    remote: Place | None = None
+    remote: BucketPlace | None = None
     remote_artifacts: dict[str, list[File]] = field(default_factory=dict)
 
     def artifacts_in(self, folder: Path) -> tuple[Place, dict[str, File]]:
@@ -86,29 +81,30 @@ class Source:
 
 @contextmanager
 def opened(text: str, progress: Callable[[int, int], None] = lambda *_: None) -> Iterator[Source]:
-    """Yield the `mlruns` that `text` names.
+    """Yield the `mlruns` that `text` names: a folder or `gs://bucket/mlruns`, or the folder above.
 
-    Args:
-        text: a folder, or an address such as `gs://bucket/mlruns`; the folder above will do.
-            A folder may also be a bucket of packed runs, or hold one called `bucket`.
-        progress: called with how many files were fetched, and how many there are.
+    A folder may also be a bucket of packed runs, or hold one called `bucket`. `progress` is called
+    with how many files were fetched, and how many there are.
 
     Raises:
         UsageError: there is no `mlruns`.
-        PlaceError: it cannot be read.
+        BucketError: it cannot be read.
     """
     doing = f"importing {text}"
     path = local_path(text)
-    if path is not None:
-        packed = _packed_bucket(path)
-        if packed is None:
+    with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as temporary:
+        if path is None:
+            yield _fetched(text, Path(temporary), doing, progress)
+        elif (packed := _packed_bucket(path)) is None:
             yield _local(text, path, doing)
-            return
-        with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
-            yield _unpacked(text, packed, Path(folder), doing)
-        return
-    with tempfile.TemporaryDirectory(prefix="kaggleops-import-") as folder:
-        yield _fetched(text, Path(folder), doing, progress)
+        else:
+            folder = Path(temporary, MLRUNS)
+            unpacked = export(
+                EntityStore(DirectoryBucket(packed.absolute())), folder, artifacts=True
+            )
+            source = _local(text, folder, doing)
+            source.problems += unpacked.problems
+            yield source
 
 
 def _local(text: str, path: Path, doing: str) -> Source:
@@ -127,7 +123,7 @@ def _local(text: str, path: Path, doing: str) -> Source:
 
 
 def _fetched(text: str, folder: Path, doing: str, progress: Callable[[int, int], None]) -> Source:
-    place = place_at(text)
+    place = bucket_place(text)
     files = list(place.files())
     if not files:
         raise UsageError(doing, "nothing lies there", "Check the address.")
@@ -218,14 +214,6 @@ def _packed_bucket(path: Path) -> Path | None:
         if any(packed) and (root != path.parent or path.name == MLRUNS):
             return root
     return None
-
-
-def _unpacked(text: str, root: Path, folder: Path, doing: str) -> Source:
-    store = EntityStore(DirectoryBucket(root.absolute()))
-    unpacked = export(store, folder / MLRUNS, artifacts=True)
-    source = _local(text, folder / MLRUNS, doing)
-    source.problems += unpacked.problems
-    return source
 
 
 _METRICS = "metrics/"

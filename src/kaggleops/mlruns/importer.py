@@ -1,27 +1,29 @@
 """A file-store `mlruns` taken into a bucket, again and again if need be.
 
 - What the source has and the bucket has not is brought; a second import changes nothing.
-- What was edited in the bucket since is not undone (catching_up.py says how that is told).
+- What was edited in the bucket since is not undone. All that is imported is noted as written before
+  anything that MLflow wrote, so a later note tells of an edit in the bucket, which stays. What has
+  no later note came from an earlier import: what the source says now is newer. Merging alone cannot
+  tell that, and takes both for equally old.
 - Artifacts come too, those in other buckets as well, and every location leads to the bucket
   afterwards; what had to stay elsewhere is named. Of two versions of an artifact the later written
   one stays.
 - An experiment whose name the bucket has under another id is taken into that one.
-- What is broken, here or there, is named and passed over.
-
-What the bucket holds of an entity after its source, a folder without notes, was looked at again.
-
-What is imported is noted as written before anything that MLflow wrote. A later note tells of an
-edit in the bucket, which stays. What has none came from an earlier import, so what the source says
-now is newer. That cannot be told by merging alone, which takes both for equally old.
+- What is broken, here or there, is named and skipped.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket import ABSENT, Version
+from kaggleops.layout import (
+    EntityId,
+    Kind,
+    is_model_name,
+)
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.change_log import ChangeLog
 from kaggleops.mlruns.entity import (
@@ -40,13 +42,6 @@ from kaggleops.mlruns.export import WORKERS, batches
 from kaggleops.mlruns.folder import entities_in, links_in, read_folder
 from kaggleops.mlruns.import_artifacts import Carrier
 from kaggleops.mlruns.import_sources import Source, linked, modernized, with_commit
-from kaggleops.mlruns.layout import (
-    MLRUNS,
-    EntityId,
-    Kind,
-    is_model_name,
-    parse_key,
-)
 from kaggleops.mlruns.locations import artifact_path, follow_runs
 from kaggleops.mlruns.merge_rules import REGISTERS, merge_onto, status_rank
 from kaggleops.mlruns.store import EntityStore
@@ -64,12 +59,11 @@ def noted_as_imported(entity: Entity) -> Entity:
 
 
 def catch_up(stored: Entity, source: Entity) -> tuple[Entity, list[str]]:
-    """Return what the bucket should hold: `stored` itself, if the source brings nothing new.
-
-    And what has another name there than in the source, a sentence each.
+    """Return what the bucket should hold, `stored` itself if the source brings nothing new; and
+    what has another name there than in the source, a sentence each.
 
     Args:
-        stored: what it holds.
+        stored: what the bucket holds.
         source: what the source holds, noted as imported.
 
     Raises:
@@ -92,8 +86,7 @@ def _overtaken(stored: Entity, source: Entity) -> Entity:
         if path not in files:
             continue
         role = role_of(kind, path)
-        edited = stored.notes.written.get(path, 0) > IMPORTED_AT
-        unedited = role is Role.WRITTEN and not edited
+        unedited = role is Role.WRITTEN and stored.notes.written.get(path, 0) <= IMPORTED_AT
         # A file that only grew keeps the order in which it was written.
         grown = role is Role.POINTS and data.startswith(files[path])
         if unedited or grown:
@@ -104,22 +97,18 @@ def _overtaken(stored: Entity, source: Entity) -> Entity:
 
 
 def _overtaken_meta(stored: Entity, source: Entity) -> bytes:
-    meta = dict(stored.meta)
-    for name, fields in REGISTERS[stored.id.kind].items():
+    meta, kind = dict(stored.meta), stored.id.kind
+    ranks = [status_rank(kind, each.meta.get("status")) for each in (source, stored)]
+    for name, fields in REGISTERS[kind].items():
         stamp = stored.notes.registers.get(name, Stamp())
         if stamp.at or stamp.round:
             continue
-        kind = stored.id.kind
-        if name == "status" and _rank(kind, source.meta) < _rank(kind, stored.meta):
+        if name == "status" and ranks[0] < ranks[1]:
             continue  # an older copy of a run that has ended since
         meta.update({each: source.meta[each] for each in fields if each in source.meta})
     if meta == source.meta:
         return source.files[META]
     return stored.files[META] if meta == stored.meta else dump_yaml(meta)
-
-
-def _rank(kind: Kind, meta: Mapping[str, Any]) -> int:
-    return status_rank(kind, meta.get("status"))
 
 
 def _catch_up_model(stored: Entity, source: Entity) -> Entity:
@@ -207,11 +196,6 @@ def import_into(
 ) -> Imported:
     """Make the bucket hold what a file-store `mlruns` holds, besides what it holds already.
 
-    Args:
-        store: the bucket's entities.
-        source: what to import.
-        progress: called after each entity and each artifact.
-
     Raises:
         BucketError: the bucket cannot be read or written.
     """
@@ -219,23 +203,15 @@ def import_into(
     return _Import(store, source, progress).run()
 
 
-@dataclass(frozen=True)
-class _Due:
-    """An entity to write, and the version that it replaces."""
-
-    entity: Entity
-    known: Version
+_Due = tuple[Entity, Version]
+"""An entity to write, and the version that it replaces."""
 
 
 class _Import:
     def __init__(self, store: EntityStore, source: Source, progress: Progress) -> None:
         self._store = store
         self._source = source
-        self._there = {
-            entity_id
-            for entry in store.bucket.list(f"{MLRUNS}/")
-            if (entity_id := parse_key(entry.key)) is not None
-        }
+        self._there = {entity_id for entity_id, _ in store.every()}
         self._progress = progress
         self._done = self._all = 0
         self._carrier = Carrier(source, store.bucket, store.artifact_root, self._tell)
@@ -281,12 +257,13 @@ class _Import:
         self, experiments: Sequence[tuple[EntityId, Path]], pool: ThreadPoolExecutor
     ) -> None:
         """Decide in which of the bucket's experiments each of the source's belongs."""
+        there_ids = [each for each in self._there if each.kind is Kind.EXPERIMENT]
         stored = {
             entity.id.experiment_id: entity
-            for entity in pool.map(self._read_quietly, self._experiments_there())
+            for entity in pool.map(self._store.readable, there_ids)
             if entity is not None
         }
-        ids = {str(entity.meta.get("name")): home for home, entity in stored.items()}
+        ids = {str(each.meta.get("name")): home for home, each in stored.items()}
         for entity_id, folder in experiments:
             home = entity_id.experiment_id
             entity = self._read_source(entity_id, folder)
@@ -302,16 +279,6 @@ class _Import:
                 )
             else:
                 self._homes[home] = home if there is not None else ids.get(name, home)
-
-    def _experiments_there(self) -> list[EntityId]:
-        return [entity_id for entity_id in self._there if entity_id.kind is Kind.EXPERIMENT]
-
-    def _read_quietly(self, entity_id: EntityId) -> Entity | None:
-        try:
-            stored = self._store.read(entity_id)
-        except BrokenEntityError:
-            return None  # said where it matters
-        return stored.entity if stored else None
 
     # -- reading and combining ----------------------------------------------------------------
 
@@ -352,7 +319,7 @@ class _Import:
     def _combine(self, entity: Entity) -> _Due | None:
         if entity.id not in self._there:
             self._result.new.append(entity.id)
-            return _Due(entity, ABSENT)
+            return entity, ABSENT
         stored = self._store.read(entity.id)
         assert stored is not None  # noqa: S101 - it was read unconditionally
         for version in clashing_versions(stored.entity, entity):
@@ -365,20 +332,21 @@ class _Import:
             self._unchanged.append(entity.id)
             return None
         self._result.changed.append(entity.id)
-        return _Due(wanted, stored.version)
+        return wanted, stored.version
 
     # -- writing ------------------------------------------------------------------------------
 
     def _write(self, due: Sequence[_Due], pool: ThreadPoolExecutor) -> None:
-        ids = [each.entity.id for each in due]
+        ids = [entity.id for entity, _ in due]
         self._log.announce(ids)
         for problems in pool.map(self._write_one, due):
             self._result.problems += problems
         self._log.close(entity_id for entity_id in ids if entity_id.kind is Kind.RUN)
 
     def _write_one(self, due: _Due) -> list[str]:
+        entity, known = due
         try:
-            return self._store.merge_in(due.entity, known=due.known).renamed
+            return self._store.merge_in(entity, known=known).renamed
         except BrokenEntityError as error:
             return [str(error)]
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import Entry, ObjectNotFoundError
+from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.mlruns.store import EntityStore
 
 LOST = "LOST"
@@ -51,10 +51,8 @@ def silence_allowed(entity: Entity) -> int | None:
 def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
     """Return a run's status: one of MLflow's, or LOST.
 
-    Args:
-        entity: the run.
-        heard_ms: when its object was last written, in milliseconds since the epoch.
-        now_ms: the time, by a clock that agrees with the bucket's.
+    `heard_ms` is when its object was last written, `now_ms` the time by a clock that agrees with
+    the bucket's, both in milliseconds since the epoch.
     """
     # Seconds, which a process that only asks how long a run may be silent need not wait for.
     from mlflow.entities import RunStatus
@@ -69,11 +67,7 @@ def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
 
 
 def run_state(store: EntityStore, run: EntityId, now_ms: int) -> RunState:
-    """Return what is known of one run.
-
-    Raises:
-        ObjectNotFoundError: the bucket has no such run.
-    """
+    """Return what is known of one run, or raise `ObjectNotFoundError`."""
     entry = store.bucket.stat(run.key)
     if entry is None:
         raise ObjectNotFoundError(f"looking for {run}", "the bucket has none of that id")
@@ -81,13 +75,7 @@ def run_state(store: EntityStore, run: EntityId, now_ms: int) -> RunState:
 
 
 def recent_runs(store: EntityStore, since_ms: int, now_ms: int) -> list[RunState]:
-    """Return the runs that were heard since then, the latest first: one listing, one read each.
-
-    Args:
-        store: the bucket's entities.
-        since_ms: in milliseconds since the epoch.
-        now_ms: the time.
-    """
+    """Return the runs written since then (ms), latest first: one listing, and a read each."""
     recent = [(run, entry) for run, entry in _runs(store) if entry.updated_ms >= since_ms]
     with ThreadPoolExecutor(_WORKERS) as pool:
         states = list(pool.map(lambda found: _state(store, found[0], found[1], now_ms), recent))

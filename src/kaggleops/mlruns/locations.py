@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from kaggleops.bucket.base import is_key
+from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import META, Entity, dump_yaml, parse_yaml
-from kaggleops.mlruns.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 
 OUTSIDE = "outside-the-bucket"
 """The scheme of a location that is refused."""
@@ -88,11 +88,7 @@ def _as_written(location: str) -> str:
 
 
 def artifact_path(entity_id: EntityId) -> str:
-    """Return where below a root the file store puts an entity's artifacts, with a slash before.
-
-    Args:
-        entity_id: an experiment, run, logged model or trace.
-    """
+    """Return where below a root the file store puts an entity's artifacts, with a slash before."""
     if entity_id.kind is Kind.EXPERIMENT:
         return f"/{entity_id.folder}"
     return f"/{entity_id.folder}/{ARTIFACTS}"
@@ -125,12 +121,7 @@ def _with_file(entity: Entity, path: str, data: bytes) -> Entity:
 
 
 def rebase(entity: Entity, artifact_root: str) -> Entity:
-    """Return the entity with its artifacts under this root, or their location refused.
-
-    Args:
-        entity: any entity.
-        artifact_root: the URI under which this bucket's artifacts lie, without a trailing slash.
-    """
+    """Return the entity with its artifacts under this root (a URI), or their location refused."""
     kind = entity.id.kind
     if kind is Kind.REGISTERED_MODEL:
         return _rebase_versions(entity, artifact_root)
@@ -164,12 +155,7 @@ def is_elsewhere(location: str) -> bool:
 
 
 def follow_runs(model: Entity, runs: Mapping[str, str]) -> Entity:
-    """Return a registered model whose versions lead to where the artifacts of runs lie now.
-
-    Args:
-        model: which.
-        runs: the location of each run's artifacts, by its id.
-    """
+    """Return a registered model whose versions lead to where runs' artifacts lie (by run id)."""
     for path, data in model.files.items():
         if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
             continue

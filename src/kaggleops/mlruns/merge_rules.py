@@ -19,6 +19,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import count
 from typing import Any
 
+from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.archive import check_tree
 from kaggleops.mlruns.entity import (
     META,
@@ -30,7 +31,6 @@ from kaggleops.mlruns.entity import (
     dump_yaml,
     role_of,
 )
-from kaggleops.mlruns.layout import EntityId, Kind
 from kaggleops.printable import quoted
 
 REGISTERS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
@@ -293,36 +293,21 @@ def _merge_meta(a: Entity, b: Entity, notes: Notes) -> bytes:
         else:
             merged[field] = max(values, key=_as_text)
     for name, fields in registers.items():
-        stamp, _, values_of = max(_register(a, name, fields), _register(b, name, fields))
-        notes.registers[name] = stamp
-        merged.update(values_of.of)
+        both = _register(a, name, fields), _register(b, name, fields)
+        notes.registers[name], _, values_of = max(both, key=lambda register: register[:2])
+        merged.update(values_of)
     # Two spellings of one content become MLflow's own, whichever side is asked first.
     return a.files[META] if a.files[META] == b.files[META] else dump_yaml(merged)
 
 
-class _Values:
-    """A register's fields; compared after everything that decides, so never itself decisive."""
-
-    def __init__(self, of: dict[str, Any]) -> None:
-        self.of = of
-
-    def __lt__(self, other: "_Values") -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-
-def _register(entity: Entity, name: str, fields: tuple[str, ...]) -> tuple[Stamp, str, _Values]:
+def _register(entity: Entity, name: str, fields: tuple[str, ...]) -> tuple[Stamp, str, Any]:
+    """Return when a register was set, and its fields: as text to compare, and as they are."""
     of = {field: entity.meta[field] for field in fields if field in entity.meta}
     stamp = entity.notes.registers.get(name, Stamp())
     if name == "status":
         rank = status_rank(entity.id.kind, entity.meta.get("status"))
         stamp = Stamp(stamp.round, rank, stamp.at)
-    return stamp, _as_text(of), _Values(of)
+    return stamp, _as_text(of), of
 
 
 def _as_text(value: Any) -> str:

@@ -1,9 +1,9 @@
 """What has changed in a bucket since the last look, for what the change log costs.
 
-A look asks for the log (changes.py) and for the entities that are open, each a conditional request
-that brings nothing where nothing is new. The bucket is listed only at first, when the log has
-dropped announcements that were not seen, when it was begun anew, and on demand. A reader that kept
-its mark lets the next process go on from there, without a listing.
+A poll asks for the log (change_log.py) and for the entities that are open, each a conditional
+request that brings nothing where nothing is new. The bucket is listed only at first, when the log
+has dropped announcements that were not seen, when it was begun anew, and on demand. A reader that
+kept its mark lets the next process go on from there, without a listing.
 
 Whatever has to be looked at stays due until it has been delivered: a look that fails half-way, or
 a caller that does, is made good by the next one.
@@ -17,9 +17,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
+from kaggleops.layout import EntityId, Kind, parse_key
+from kaggleops.mlruns.archive import unpack
 from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import MLRUNS, EntityId, Kind, parse_key
+from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
@@ -61,20 +63,29 @@ class Change:
     packed: bytes | None = None
 
 
+def unpacked(change: Change, where: str, artifact_root: str) -> Change:
+    """Return a packed change of the address `where` with its entity, or why it has none."""
+    if change.packed is None:
+        return change
+    try:
+        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
+    except BrokenEntityError as error:
+        return Change(change.id, change.version, problem=error)
+    return Change(change.id, change.version, entity)
+
+
 @dataclass(frozen=True)
 class Changes:
     """What one look found: iterate over it once.
 
     Contents are fetched as they are asked for, so that a bucket may be larger than the memory. A
     change counts as delivered when the next one is asked for; what was not delivered comes again.
-
-    Args:
-        listed: whether the bucket had to be listed.
-        due: how many entities are looked at (not all of them need have changed).
     """
 
     listed: bool
+    """Whether the bucket had to be listed."""
     due: int
+    """How many entities are looked at; not all of them need have changed."""
     _changes: Iterator[Change]
 
     def __iter__(self) -> Iterator[Change]:
@@ -99,11 +110,8 @@ class Mark:
         """Whether another one says the same, however much time has gone by."""
         if other is None or (self.log_id, self.sequence) != (other.log_id, other.sequence):
             return False
-        return _writers(self) == _writers(other)
-
-
-def _writers(mark: Mark) -> dict[str, set[str]]:
-    return {key: set(writers) for key, writers in mark.open.items()}
+        mine, theirs = ({key: {*w} for key, w in mark.open.items()} for mark in (self, other))
+        return mine == theirs
 
 
 class Poll:
@@ -238,11 +246,7 @@ class Poll:
             writers[each.writer] = now + each.open_for
 
     def _differing(self) -> set[EntityId]:
-        listed = {
-            entity_id: entry.version
-            for entry in self._store.bucket.list(f"{MLRUNS}/")
-            if (entity_id := parse_key(entry.key)) is not None
-        }
+        listed = {entity_id: entry.version for entity_id, entry in self._store.every()}
         gone = self._versions.keys() - listed.keys()
         return gone | {
             entity_id
@@ -301,15 +305,13 @@ class Poll:
             return Change(entity_id, ABSENT)
         if found is None:
             return None
+        change = Change(entity_id, found.version, packed=found.data)
         if self._packed:
-            return Change(entity_id, found.version, packed=found.data)
-        try:
-            return Change(entity_id, found.version, self._store.unpack(entity_id, found.data))
-        except BrokenEntityError as error:
-            return Change(entity_id, found.version, problem=error)
+            return change
+        where = self._store.bucket.object_uri(entity_id.key)
+        return unpacked(change, where, self._store.artifact_root)
 
     def _remember(self, change: Change) -> None:
-        if change.version == ABSENT:
-            self._versions.pop(change.id, None)
-        else:
+        self._versions.pop(change.id, None)
+        if change.version != ABSENT:
             self._versions[change.id] = change.version

@@ -4,8 +4,6 @@ A read gives an entity whole, its artifacts rebased to this bucket. A write is c
 conflict the two versions merge and the write is tried again, so nobody's writes are lost.
 """
 
-import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,10 +17,7 @@ from kaggleops.bucket import (
     StoredObject,
     Version,
 )
-from kaggleops.mlruns.archive import pack, unpack
-from kaggleops.mlruns.change_log import ChangeLog
-from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.layout import (
+from kaggleops.layout import (
     ARTIFACTS,
     EntityId,
     Kind,
@@ -31,11 +26,11 @@ from kaggleops.mlruns.layout import (
     parse_key,
     prefix_of,
 )
+from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.change_log import ATTEMPTS, ChangeLog, pause
+from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.merge_rules import merge_onto
-
-_ATTEMPTS = 30
-_LONGEST_PAUSE = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -50,15 +45,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Write:
-    """What a write has made of an object.
-
-    Args:
-        replaced: the version that it was at before; `ABSENT` where there was none.
-        stored: what it holds now; at version `ABSENT` where it was deleted.
-    """
+    """What a write has made of an object."""
 
     replaced: Version
+    """The version that it was at before; `ABSENT` where there was none."""
     stored: StoredObject
+    """What it holds now; at version `ABSENT` where it was deleted."""
 
 
 class EntityStore:
@@ -66,8 +58,8 @@ class EntityStore:
 
     Args:
         bucket: where they lie.
-        changes: where each is announced before it is written, so that who polls the bucket sees
-            it; None for who only reads.
+        changes: where each is announced before it is written, for those who poll the bucket; None
+            to only read.
     """
 
     def __init__(self, bucket: Bucket, changes: ChangeLog | None = None) -> None:
@@ -81,11 +73,7 @@ class EntityStore:
         """Called with an entity before it is written; what it raises keeps the entity out."""
 
     def check(self) -> None:
-        """Make sure that the bucket is there and can be read: one request.
-
-        Raises:
-            BucketError: it is not, or cannot.
-        """
+        """Read the bucket once; raise `BucketError` where it is not there or cannot be read."""
         self.bucket.stat(experiment("0").key)
 
     def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
@@ -147,11 +135,11 @@ class EntityStore:
         self.announce([entity.id])
         expected = known
         renamed: list[str] = []
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 return Stored(entity, self._write(entity, expected), renamed)
             except ConflictError:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ATTEMPTS - 1:
                     raise
             try:
                 theirs = self.read_packed(entity.id)
@@ -166,8 +154,7 @@ class EntityStore:
             if merged == stored:
                 return Stored(stored, theirs.version, renamed)
             entity, expected = merged, theirs.version
-            # Writers that collide once would collide again without a pause of their own.
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.02 * 2**attempt)))  # noqa: S311
+            pause(attempt)
         raise AssertionError("unreachable")
 
     def delete(self, entity_id: EntityId, *, expected: Version | None = None) -> None:
@@ -183,8 +170,6 @@ class EntityStore:
             gone = StoredObject(entity_id.key, ABSENT, b"")
             self.on_write(entity_id, Write(expected, gone))
 
-    # -- announcing (see changes.py) ----------------------------------------------------------
-
     def announce(self, entity_ids: Iterable[EntityId]) -> None:
         """Say that these are about to change; every write does so, this spares one request each."""
         if self._changes is not None:
@@ -198,6 +183,20 @@ class EntityStore:
         if self._changes is not None and runs:
             self._changes.close(runs)
             self._open_runs -= runs
+
+    def readable(self, entity_id: EntityId) -> Entity | None:
+        """Return the entity; None where it is gone or cannot be read."""
+        try:
+            stored = self.read(entity_id)
+        except (BrokenEntityError, ObjectNotFoundError):
+            return None
+        return stored.entity if stored else None
+
+    def every(self) -> Iterator[tuple[EntityId, Entry]]:
+        """Yield all entities with their objects: one listing."""
+        for entry in self.bucket.list(prefix_of(Kind.EXPERIMENT)):
+            if (entity_id := parse_key(entry.key)) is not None:
+                yield entity_id, entry
 
     def list(self, kind: Kind, experiment_id: str = "") -> Iterator[tuple[EntityId, Entry]]:
         """Yield the entities of a kind (of one experiment) with their objects."""

@@ -111,9 +111,7 @@ def with_link(before: str, text: str, address: str) -> str:
 def with_note(before: str, new: str) -> str:
     """Return a description with somebody's note in it: below ours, if there is one.
 
-    Args:
-        before: the description as it is.
-        new: what it is set to: a whole description, or somebody's note alone.
+    `new` is what it is set to: a whole description, or somebody's note alone.
     """
     if END not in before or END in new:
         return new
@@ -139,11 +137,7 @@ GROUPED_BY_COMMIT = json.dumps(
 
 
 def link_parameters(*, by_commit: bool) -> str:
-    """Return the parameters of a link to a run table.
-
-    Args:
-        by_commit: whether the experiment has the tag above.
-    """
+    """Return the parameters of a link to a run table, grouped where the tag above is set."""
     # The UI opens on its GenAI side; which side is shown is kept in the browser and in this
     # parameter of the link, and nowhere else.
     side = "workflowType=machine_learning"

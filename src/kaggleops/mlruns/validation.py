@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from kaggleops.layout import Kind
 from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, parse_yaml
-from kaggleops.mlruns.layout import Kind
 
 TRACE_INFO = "trace_info.yaml"
 
@@ -30,78 +30,67 @@ _DATASET = rb"(?: [^\s]{1,2000}+ [^\s]{1,2000}+)?"
 _POINTS = re.compile(rb"(?:%b %b(?: %b%b)?\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 _MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}+%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 
-_Field = tuple[type, ...]
-_TEXT, _OPTIONAL_TEXT = (str,), (str, type(None))
-_NUMBER, _OPTIONAL_NUMBER = (int,), (int, type(None))
-_NAMED = (str, int, type(None))  # by its name, or by its number in one of MLflow's enumerations
-
 # What everybody who shows a time can show: ms of the years 1 to 9999.
 _TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
 _TIME_FIELDS = re.compile(r".*(?:time|timestamp|_ms)")
 
-_FIELDS: Mapping[Kind, Mapping[str, _Field]] = {
-    Kind.EXPERIMENT: {"name": _TEXT, "artifact_location": _TEXT, "lifecycle_stage": _TEXT},
-    Kind.RUN: {"user_id": _TEXT, "start_time": _NUMBER, "end_time": _OPTIONAL_NUMBER},
-    Kind.LOGGED_MODEL: {
-        "name": _TEXT,
-        "artifact_location": _TEXT,
-        "creation_timestamp": _NUMBER,
-        "last_updated_timestamp": _NUMBER,
-    },
-    Kind.DATASET: {"name": _TEXT, "digest": _TEXT, "source_type": _TEXT, "source": _TEXT},
-    Kind.REGISTERED_MODEL: {"name": _TEXT},
-}
-_OTHER_FIELDS: Mapping[Kind, Mapping[str, _Field]] = {
-    Kind.EXPERIMENT: {
-        "creation_time": _OPTIONAL_NUMBER,
-        "last_update_time": _OPTIONAL_NUMBER,
-        "workspace": _OPTIONAL_TEXT,
-    },
-    Kind.RUN: {
-        **dict.fromkeys(
-            ("artifact_uri", "entry_point_name", "name", "run_name", "source_name"), _OPTIONAL_TEXT
-        ),
-        "source_version": _OPTIONAL_TEXT,
-        "source_type": _NAMED,
-        "status": _NUMBER,
-        "deleted_time": _OPTIONAL_NUMBER,
-    },
-    Kind.LOGGED_MODEL: {
-        **dict.fromkeys(("model_type", "source_run_id", "status_message"), _OPTIONAL_TEXT),
-        "status": _NUMBER,
-    },
-    Kind.DATASET: dict.fromkeys(("schema", "profile"), _OPTIONAL_TEXT),
-    Kind.TRACE: {
-        **dict.fromkeys(
-            ("client_request_id", "request_preview", "response_preview"), _OPTIONAL_TEXT
-        ),
-        **dict.fromkeys(("status", "state", "request_time", "execution_duration"), _NAMED),
-        **dict.fromkeys(
-            ("timestamp_ms", "execution_time_ms", "execution_duration_ms"), _OPTIONAL_NUMBER
-        ),
-    },
-    Kind.REGISTERED_MODEL: {
-        "description": _OPTIONAL_TEXT,
-        "creation_timestamp": _OPTIONAL_NUMBER,
-        "last_updated_timestamp": _OPTIONAL_NUMBER,
-    },
-}
-"""Those that may be missing."""
+_Fields = Mapping[str, tuple[type, ...]]
 
-_VERSION_FIELDS = {"name": _TEXT, "version": (int, str), "creation_timestamp": _NUMBER}
-_OTHER_VERSION_FIELDS: Mapping[str, _Field] = {
-    **dict.fromkeys(
-        ("current_stage", "description", "run_id", "run_link", "source", "status_message"),
-        _OPTIONAL_TEXT,
+
+def _fields(
+    text: str = "", number: str = "", either: str = "", *, null: bool = False
+) -> dict[str, tuple[type, ...]]:
+    """Return fields with the types that they may have; `null` allows YAML's null, too."""
+    also = (type(None),) if null else ()
+    return {
+        **dict.fromkeys(text.split(), (str, *also)),
+        **dict.fromkeys(number.split(), (int, *also)),
+        **dict.fromkeys(either.split(), (int, str, *also)),
+    }
+
+
+_REQUIRED: Mapping[Kind, _Fields] = {
+    Kind.EXPERIMENT: _fields("name artifact_location lifecycle_stage"),
+    Kind.RUN: _fields("user_id", "start_time") | _fields(number="end_time", null=True),
+    Kind.LOGGED_MODEL: _fields(
+        "name artifact_location", "creation_timestamp last_updated_timestamp"
     ),
-    **dict.fromkeys(("storage_location", "user_id", "model_id"), _OPTIONAL_TEXT),
-    "status": _OPTIONAL_TEXT,
-    "last_updated_timestamp": _OPTIONAL_NUMBER,
+    Kind.DATASET: _fields("name digest source_type source"),
+    Kind.REGISTERED_MODEL: _fields("name"),
 }
+_OPTIONAL: Mapping[Kind, _Fields] = {
+    Kind.EXPERIMENT: _fields("workspace", "creation_time last_update_time", null=True),
+    Kind.RUN: _fields(number="status")
+    | _fields(
+        "artifact_uri entry_point_name name run_name source_name source_version",
+        "deleted_time",
+        "source_type",
+        null=True,
+    ),
+    Kind.LOGGED_MODEL: _fields(number="status")
+    | _fields("model_type source_run_id status_message", null=True),
+    Kind.DATASET: _fields("schema profile", null=True),
+    Kind.TRACE: _fields(
+        "client_request_id request_preview response_preview",
+        "timestamp_ms execution_time_ms execution_duration_ms",
+        # By its name, or by its number in one of MLflow's enumerations.
+        "status state request_time execution_duration",
+        null=True,
+    ),
+    Kind.REGISTERED_MODEL: _fields(
+        "description", "creation_timestamp last_updated_timestamp", null=True
+    ),
+}
+_REQUIRED_OF_VERSION = _fields("name", "creation_timestamp", "version")
+_OPTIONAL_OF_VERSION = _fields(
+    "current_stage description run_id run_link source status_message storage_location user_id "
+    "model_id status",
+    "last_updated_timestamp",
+    null=True,
+)
+_REQUIRED_OF_LINK: _Fields = {**_fields("source_id destination_id"), "tags": (dict,)}
 _VERSION_STATUSES = (None, "READY", "PENDING_REGISTRATION", "FAILED_REGISTRATION")
 _VERSIONS = range(1, 2**31)  # SQL's
-_LINK_FIELDS = {"source_id": _TEXT, "destination_id": _TEXT, "tags": (dict,)}
-_LINK_TYPES = {"source_type", "destination_type"}
 _INPUT_TYPES = ("RUN", "DATASET", "MODEL")
 _OUTPUT_TYPES = ("RUN_OUTPUT", "MODEL_OUTPUT")
 _LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
@@ -117,10 +106,6 @@ def holds_points(kind: Kind, data: bytes) -> bool:
 def check_entity(entity: Entity, doing: str) -> None:
     """Refuse an entity that MLflow's file store could not read, or that is another than its key.
 
-    Args:
-        entity: which.
-        doing: what is being done, for the error.
-
     Raises:
         BrokenEntityError: with the file and what is wrong with it.
     """
@@ -130,7 +115,7 @@ def check_entity(entity: Entity, doing: str) -> None:
     folders = _FOLDERS.get(entity.id.kind, {})
     for path, data in entity.files.items():
         folder, _, name = path.partition("/")
-        if check := folders.get("version-N" if _is_version(entity, folder) else folder):
+        if check := folders.get("version-" if folder.startswith("version-") else folder):
             check(name, data, f"{doing}: {_short(path)}")
 
 
@@ -146,8 +131,8 @@ def _check_main_file(entity: Entity, doing: str) -> None:
         if str(meta.get(field)) != expected:
             found = _short(repr(meta.get(field)))
             raise BrokenEntityError(doing, f"its {field} is {found}, and its key says {expected}")
-    _check_fields(meta, _FIELDS.get(kind, {}), doing)
-    _check_fields(meta, _OTHER_FIELDS.get(kind, {}), doing, optional=True)
+    _check_fields(meta, _REQUIRED.get(kind, {}), doing)
+    _check_fields(meta, _OPTIONAL.get(kind, {}), doing, optional=True)
     statuses = _STATUSES.get(kind)
     if statuses and "status" in meta and meta["status"] not in statuses:
         raise BrokenEntityError(doing, f"there is no status {_short(str(meta['status']))}")
@@ -180,7 +165,7 @@ def _identity(entity: Entity, meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_fields(
-    meta: Mapping[str, Any], fields: Mapping[str, _Field], doing: str, *, optional: bool = False
+    meta: Mapping[str, Any], fields: _Fields, doing: str, *, optional: bool = False
 ) -> None:
     for field, types in fields.items():
         if field not in meta:
@@ -190,17 +175,10 @@ def _check_fields(
         value = meta[field]
         # Not isinstance: Python takes `true` for a number.
         known = type(value) in types
-        if not known or (type(value) is int and _is_time(field) and value not in _TIMES):
+        if not known or (
+            type(value) is int and value not in _TIMES and _TIME_FIELDS.fullmatch(field)
+        ):
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(value))}")
-
-
-@lru_cache
-def _is_time(field: str) -> bool:
-    return bool(_TIME_FIELDS.fullmatch(field))
-
-
-def _is_version(entity: Entity, folder: str) -> bool:
-    return entity.id.kind is Kind.REGISTERED_MODEL and folder.startswith("version-")
 
 
 def _check_version(name: str, data: bytes, doing: str) -> None:
@@ -208,8 +186,8 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
         _check_text(name.removeprefix("tags/"), data, doing)
         return
     meta = parse_yaml(data, doing)
-    _check_fields(meta, _VERSION_FIELDS, doing)
-    _check_fields(meta, _OTHER_VERSION_FIELDS, doing, optional=True)
+    _check_fields(meta, _REQUIRED_OF_VERSION, doing)
+    _check_fields(meta, _OPTIONAL_OF_VERSION, doing, optional=True)
     number = str(meta["version"])
     if not (re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) and int(number) in _VERSIONS):
         raise BrokenEntityError(doing, f"its version is {_short(repr(meta['version']))}")
@@ -217,21 +195,19 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
         raise BrokenEntityError(doing, f"there is no status {_short(repr(meta['status']))}")
 
 
-def _check_input(name: str, data: bytes, doing: str) -> None:
-    _check_link(name, data, doing, _INPUT_TYPES)
-
-
 def _check_output(name: str, data: bytes, doing: str) -> None:
     meta = _check_link(name, data, doing, _OUTPUT_TYPES)
-    _check_fields(meta, {"step": _NUMBER}, doing)
+    _check_fields(meta, _fields(number="step"), doing)
 
 
-def _check_link(name: str, data: bytes, doing: str, types: tuple[str, ...]) -> Mapping[str, Any]:
+def _check_link(
+    name: str, data: bytes, doing: str, types: tuple[str, ...] = _INPUT_TYPES
+) -> Mapping[str, Any]:
     if not re.fullmatch(rf"[^/]+/{META}", name):
         raise BrokenEntityError(doing, "that is no place for a file")
     meta = parse_yaml(data, doing)
-    _check_fields(meta, _LINK_FIELDS, doing)
-    for field in sorted(_LINK_TYPES):
+    _check_fields(meta, _REQUIRED_OF_LINK, doing)
+    for field in ("destination_type", "source_type"):
         if meta.get(field) not in types:
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta.get(field)))}")
     # What it names is looked for by that name, here and in the bucket.
@@ -246,10 +222,6 @@ def _check_links_whole(entity: Entity, doing: str) -> None:
         parent, _, name = folder.partition("/")
         if name and parent in ("inputs", "outputs") and f"{folder}/{META}" not in entity.files:
             raise BrokenEntityError(doing, f"{_short(folder)} has no {META}")
-
-
-def _check_yaml(name: str, data: bytes, doing: str) -> None:
-    parse_yaml(data, doing)
 
 
 def _check_points(name: str, data: bytes, doing: str) -> None:
@@ -286,7 +258,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-_Check = Callable[[str, bytes, str], None]
+_Check = Callable[[str, bytes, str], object]
 
 _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
     Kind.EXPERIMENT: {"tags": _check_text},
@@ -294,7 +266,7 @@ _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
         "metrics": _check_points,
         "params": _check_text,
         "tags": _check_text,
-        "inputs": _check_input,
+        "inputs": _check_link,
         "outputs": _check_output,
     },
     Kind.LOGGED_MODEL: {
@@ -305,12 +277,12 @@ _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
     Kind.TRACE: {
         "tags": _check_text,
         "request_metadata": _check_text,
-        "assessments": _check_yaml,
+        "assessments": lambda _, data, doing: parse_yaml(data, doing),
     },
     Kind.REGISTERED_MODEL: {
         "tags": _check_text,
         "aliases": _check_text,
-        "version-N": _check_version,
+        "version-": _check_version,
     },
 }
 """How to check what lies in each folder of an entity, by kind."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kaggleops.bucket.location import CLOUD_STORAGE
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.layout import BESIDE_RUNS, CODE, MLRUNS, SERVER
 from kaggleops.platforms.folders import state_folder, write_private
 
 
@@ -178,7 +179,7 @@ def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
 def _not_releases(place: Place) -> str:
     # A server installs, as root, what lies there: now there may be none, but one may come.
     objects = f"projects/_/buckets/{place.bucket}/objects/{place.prefix}"
-    return f'!resource.name.startsWith("{objects}server/")'
+    return f'!resource.name.startsWith("{objects}{SERVER}/")'
 
 
 def project_step(place: Place) -> Step:
@@ -203,7 +204,7 @@ def what_it_lacks(place: Place) -> list[str] | None:
     rules = (found.get("lifecycle_config") or {}).get("rule", [])
     prefixes = {each for rule in rules for each in rule["condition"].get("matchesPrefix", [])}
     # A bucket that is made here has its rules from the beginning.
-    if any(prefix.endswith(_RUNS) for prefix in prefixes):
+    if any(prefix.endswith(f"{MLRUNS}/") for prefix in prefixes):
         return None
     soft_delete = (found.get("soft_delete_policy") or {}).get("retentionDurationSeconds", 0)
     has = {
@@ -218,15 +219,10 @@ def what_it_lacks(place: Place) -> list[str] | None:
     return [name for name, there in has.items() if not there]
 
 
-_RUNS = "mlruns/"
-_OTHERS = ("artifacts/", "code/", "colab/", "doctor/", "logs/", "server/")
-"""Where else the project writes: see docs/architecture.md."""
-
-
 def _lifecycle_file(place: Place) -> Path:
     """Return a file with what infra/terraform/bucket.tf says about what is deleted when."""
-    runs, code = [f"{place.prefix}{_RUNS}"], [f"{place.prefix}code/"]
-    others = [f"{place.prefix}{each}" for each in _OTHERS]
+    runs, code = [f"{place.prefix}{MLRUNS}/"], [f"{place.prefix}{CODE}/"]
+    others = [f"{place.prefix}{each}/" for each in BESIDE_RUNS]
     rules = [
         _delete(matchesPrefix=runs, numNewerVersions=10, daysSinceNoncurrentTime=1),
         _delete(daysSinceNoncurrentTime=30),

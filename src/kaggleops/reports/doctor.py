@@ -13,6 +13,7 @@ from kaggleops.backends.interface import Finding
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.layout import DOCTOR, MLRUNS
 from kaggleops.platforms import detect
 from kaggleops.platforms.settings import default_bucket
 
@@ -94,8 +95,8 @@ def _credentials(place: str) -> Iterator[Finding]:
 
 def _bucket(place: str) -> Iterator[Finding]:
     bucket = open_bucket(place, patience=_PATIENCE)
-    key, content = f"doctor/{secrets.token_hex(8)}", b"Can this be written?"
-    next(bucket.list("mlruns/", recursive=False), None)
+    key, content = f"{DOCTOR}/{secrets.token_hex(8)}", b"Can this be written?"
+    next(bucket.list(f"{MLRUNS}/", recursive=False), None)
     yield Finding("bucket", "ok", f"{bucket.uri} is there and can be listed")
     begun = time.time()
     made = bucket.write(key, content, expected=ABSENT)

@@ -11,8 +11,8 @@ from mlflow.utils.validation import (
     _validate_experiment_tag,
 )
 
+from kaggleops.layout import is_experiment_id
 from kaggleops.mlruns import EntityId, Kind, experiment
-from kaggleops.mlruns.layout import is_experiment_id
 from kaggleops.mlruns.locations import is_inside
 from kaggleops.tracking.base import StoreBase, mlflow_errors
 from kaggleops.tracking.names import (

@@ -20,8 +20,8 @@ from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
 from mlflow.utils.validation import _validate_length_limit
 
+from kaggleops.layout import SUFFIX, parse_key
 from kaggleops.mlruns import EntityId, Kind
-from kaggleops.mlruns.layout import SUFFIX, parse_key
 from kaggleops.tracking.base import mlflow_errors, session_of
 from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.sender import transact

@@ -13,9 +13,9 @@ from mlflow.utils.validation import (
 )
 from mlflow.utils.yaml_utils import write_yaml
 
+from kaggleops.layout import parse_key
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.folder import replace_file
-from kaggleops.mlruns.layout import parse_key
 from kaggleops.mlruns.validation import TRACE_INFO
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.models import LoggedModelStore

@@ -19,10 +19,10 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     Version,
 )
+from kaggleops.layout import is_experiment_id
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
-from kaggleops.mlruns.layout import is_experiment_id
 from kaggleops.mlruns.merge_rules import ENDED, merge_onto, status_rank
 from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
 

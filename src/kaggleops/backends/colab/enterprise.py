@@ -22,6 +22,7 @@ from kaggleops.backends.interface import UNKNOWN, JobState, RefusedError
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.layout import COLAB
 
 OUTPUT = "colab_output"
 """The tag of a run that says where its executed notebook goes."""
@@ -81,7 +82,7 @@ def send(tags: Mapping[str, str], notebook: str, config: ColabConfig) -> dict[st
     """Ask for an execution, unless there is one, and return the tag with its output."""
     name = tags[JOB]
     values = parameters_of(notebook)
-    output = f"{values['bucket']}/colab/{values['run_id']}"
+    output = f"{values['bucket']}/{COLAB}/{values['run_id']}"
     try:
         before = state(name)
         if not before.ended:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kaggleops.backends.runpod.client import NO_ANSWER, NOT_THERE, RunPodError, SilenceError
 from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
+from kaggleops.layout import LEFT_BY_JOBS
 
 _PAUSE = 1.0  # seconds before a stream that ended is opened again
 _FAILURES = 5  # in a row and without a line, after which it is given up
@@ -125,7 +126,7 @@ def until_silent(reading: Reading) -> Iterator[str]:
 
 def key_of(run_id: str) -> str:
     """Return where in a bucket the log of a run's last job lies."""
-    return f"logs/{run_id}.txt"
+    return LEFT_BY_JOBS[0].format(run_id)
 
 
 def keep(bucket: Bucket, run_id: str, file: Path) -> None:

@@ -1,4 +1,6 @@
-"""Where each MLflow entity lies: its folder in a file-store `mlruns` and its object in the bucket.
+"""What lies where in a bucket (docs/bucket-format.md): only this file spells prefixes and keys.
+
+Each MLflow entity has its folder in a file-store `mlruns` and its object in the bucket:
 
     mlruns/<experiment>.tar.gz                      mlruns/<experiment>/{meta.yaml,tags/}
     mlruns/<experiment>/<run>.tar.gz                mlruns/<experiment>/<run>/
@@ -17,9 +19,22 @@ from enum import StrEnum
 from urllib.parse import quote, unquote
 
 MLRUNS = "mlruns"
+LOG_KEY = f"{MLRUNS}/changes.json"
+"""The change log (mlruns/change_log.py)."""
 ARTIFACTS = "artifacts"
-LEFT_BY_JOBS = ("logs/{}.txt", "colab/{}/")
-"""Where jobs leave something beside a run, by its id: RunPod's log, Colab Enterprise's notebook."""
+CODE = "code"
+"""Commits that runners cannot clone, as bundles."""
+COLAB = "colab"
+"""The notebooks that Colab Enterprise executed."""
+DOCTOR = "doctor"
+"""What `kaggleops doctor` writes, and deletes."""
+LOGS = "logs"
+"""The logs that pods of RunPod leave."""
+SERVER = "server"
+"""What a server's machine installs, as root."""
+BESIDE_RUNS = (ARTIFACTS, CODE, COLAB, DOCTOR, LOGS, SERVER)
+LEFT_BY_JOBS = (f"{LOGS}/{{}}.txt", f"{COLAB}/{{}}/")
+"""Where jobs leave something beside a run, by its id."""
 SUFFIX = ".tar.gz"
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
