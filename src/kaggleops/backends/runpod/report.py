@@ -27,7 +27,7 @@ from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
 from kaggleops.platforms.sign_in import sign_in
 from kaggleops.tags import JOB_ENDED
-from kaggleops.tracking.outbox import send_kept_artifacts, send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 
 COST = "cost_usd"
@@ -55,8 +55,7 @@ def report(said: dict[str, Any]) -> list[str]:
     sign_in(detect(), place)
     bucket = open_bucket(place, patience=_PATIENCE)
     # First what the job itself logged and could not send: its last words may be that it ended.
-    left = send_left_behind(EntityStore(bucket, ChangeLog(bucket))).problems
-    left += send_kept_artifacts(place).problems
+    left = push(EntityStore(bucket, ChangeLog(bucket))).problems
     log.keep(bucket, said["run_id"], Path(said["log"]))
     _tell(place, said["run_id"], said["code"], said["cost"], again=said["again"])
     return left
