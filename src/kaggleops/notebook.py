@@ -3,12 +3,10 @@
 An error that a user can understand is one line that fails the notebook: Kaggle shows it as failed,
 and by then everything that was logged has been sent.
 
-What child processes print, shown where `print` shows: in a notebook's cell, in Kaggle's log.
-
-A child writes to the file descriptors of this process, and what happens to these differs between
-kernels: some show it, some lose it. Here it is read, and written on as lines with the time that has
-passed. Of a progress bar, which redraws its line, a state is shown now and then, and the last one:
-a log keeps every state as a line of its own.
+What child processes write to the file descriptors of this process is shown in some kernels and
+lost in others. Here it is read and written on, to a notebook's cell or to Kaggle's log, as lines
+with the time that has passed. Of a progress bar, which redraws its line, a state is shown now and
+then, and the last one: a log keeps every state as a line of its own.
 """
 
 import codecs
@@ -44,7 +42,7 @@ from kaggleops.git.commits import Commit
 from kaggleops.launch.launcher import Launch, launch_in, temporary_folder
 from kaggleops.launch.overrides import Overrides
 from kaggleops.mlruns import EntityStore
-from kaggleops.platforms import Platform, detect
+from kaggleops.platforms import detect
 from kaggleops.platforms.machine import has_internet
 from kaggleops.printable import printable
 from kaggleops.reports.charts import Points, chart, headline, history, last_runs, losses, table
@@ -200,14 +198,19 @@ class Notebook:
     def __init__(self, bucket: str) -> None:
         self.platform = detect()
         echo(f"Machine  {self.platform.describe()}")
-        _require_disk(self.platform)
+        if self.platform.free_disk < LEAST_DISK:
+            problem = f"{self.platform.free_disk:.1f} GB are free in {self.platform.folder}"
+            hint = f"Delete what is not needed: a training needs at least {LEAST_DISK:.0f} GB."
+            raise KaggleOpsError("checking the disk", problem, hint)
         if not bucket:
             raise UsageError(
                 "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
             )
         self.bucket = self._reachable(bucket_uri(bucket))
         used = self.platform.sign_in(self.bucket)
-        _require_bucket(self.bucket)
+        opened = open_bucket(self.bucket, patience=_PATIENCE)
+        opened.prepare()
+        EntityStore(opened).check()
         echo(f"Bucket   {self.bucket}")
         echo(f"Sign-in  {used}")
 
@@ -240,7 +243,7 @@ class Notebook:
             version: a commit, branch or tag; the newest commit of its default branch if empty.
             experiment: the experiment's name; the task's if empty.
             overrides: `key=value`, quoted as for a shell.
-            run_id: a run to go on with, from its own commit; a new one if empty.
+            run_id: a run to continue, from its own commit; a new one if empty.
 
         Raises:
             SystemExit: something is wrong with these, or the training failed; with one line.
@@ -262,20 +265,16 @@ class Notebook:
                 with child_output_shown():
                     return launch_in(commit.repository, commit, what)
             finally:
-                self._flush()
+                # What cannot be sent now is kept, and a warning has said so: the run's end counts.
+                session(self.bucket).send()
 
     def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
         # With a network an empty version is the repository's newest commit, whatever is mounted.
-        if version or self.offline:
-            mounted = mounted_bundle(self.platform.inputs, version)
-            if mounted:
-                return fetch_bundle(mounted, repository, folder / "code", version)
+        mounted = version or self.offline
+        if mounted and (file := mounted_bundle(self.platform.inputs, version)):
+            return fetch_bundle(file, repository, folder / "code", version)
         bucket = open_bucket(self.bucket, patience=_PATIENCE)
         return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
-
-    def _flush(self) -> None:
-        # What cannot be sent now is kept, and a warning has said so: the run's own end counts.
-        session(self.bucket).send()
 
     @_one_line_errors
     def result(self, run: Run) -> None:
@@ -286,7 +285,7 @@ class Notebook:
             echo(f"{name:<24}{value:.4f}")
         echo(f"Artifacts  {run.info.artifact_uri}")
         echo(f"Show it    kaggleops ui --bucket {self.bucket}")
-        _notebook_show(losses(client, run), f"{run.info.run_name}", "loss")
+        _show_chart(losses(client, run), f"{run.info.run_name}", "loss")
 
     @_one_line_errors
     def last_runs(self, run: Run) -> None:
@@ -298,10 +297,7 @@ class Notebook:
 
     @_one_line_errors
     def runs(self, experiment: str = "") -> "pd.DataFrame":
-        """Return the bucket's runs, the latest first, as `mlflow.search_runs` does.
-
-        Args:
-            experiment: only this experiment's; all experiments' if empty.
+        """Return the bucket's runs, of one experiment or of all, as `mlflow.search_runs` does.
 
         Raises:
             SystemExit: there are none; with one line.
@@ -316,19 +312,14 @@ class Notebook:
 
     @_one_line_errors
     def curves(self, runs: "pd.DataFrame", metric: str) -> None:
-        """Show a metric's curves over its steps.
-
-        Args:
-            runs: rows of `runs`; each curve is called by its run's commit and name.
-            metric: the metric's name.
-        """
+        """Show a metric's curves over its steps, for rows of `runs`, by their commits and names."""
         client = mlflow.MlflowClient(tracking_uri(self.bucket))
         found = {}
         for _, row in runs.iterrows():
             commit = str(row.get(f"tags.{MLFLOW_GIT_COMMIT}") or "")[:7]
             name = f"{commit} {row['tags.mlflow.runName']}"
             found[name] = history(client, row["run_id"], metric)
-        _notebook_show({name: points for name, points in found.items() if points}, metric, metric)
+        _show_chart({name: points for name, points in found.items() if points}, metric, metric)
 
 
 def install_hydra(project: Path, inputs: Path | None) -> None:
@@ -361,7 +352,7 @@ def install_hydra(project: Path, inputs: Path | None) -> None:
     echo(f"Install  {named[0]}, which the project's {Path(environment).name} names")
 
 
-def _notebook_show(curves: Mapping[str, Points], title: str, ylabel: str) -> None:
+def _show_chart(curves: Mapping[str, Points], title: str, ylabel: str) -> None:
     if not curves:
         echo(f"No {ylabel} was logged over its steps, so there is no chart.")
         return
@@ -395,16 +386,3 @@ def _commit_of(tracking: str, run_id: str, version: str) -> str:
         problem = f"it is pinned to commit {pinned}, not to {version}"
         raise UsageError(doing, problem, "Leave `version` empty.")
     return pinned or version
-
-
-def _require_disk(platform: Platform) -> None:
-    if platform.free_disk < LEAST_DISK:
-        problem = f"{platform.free_disk:.1f} GB are free in {platform.folder}"
-        hint = f"Delete what is not needed: a training wants {LEAST_DISK:.0f} GB at least."
-        raise KaggleOpsError("looking for space", problem, hint)
-
-
-def _require_bucket(bucket: str) -> None:
-    opened = open_bucket(bucket, patience=_PATIENCE)
-    opened.prepare()
-    EntityStore(opened).check()

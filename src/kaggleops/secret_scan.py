@@ -128,11 +128,7 @@ def in_file(name: str, data: bytes) -> list[Finding]:
 
 
 def in_patch(patch: bytes) -> list[Finding]:
-    """Return the secrets in a patch, whatever it does with their lines: all of them leave.
-
-    Args:
-        patch: as `git diff --text` prints it, with its prefixes a/ and b/.
-    """
+    """Return the secrets in a patch of `git diff --text`, also in removed lines: they leave."""
     found = set()
     for name, numbers, lines in _files(patch):
         for each in in_file(name, b"\n".join(lines)):
@@ -141,12 +137,7 @@ def in_patch(patch: bytes) -> list[Finding]:
 
 
 def in_data(name: str, path: Path) -> list[Finding]:
-    """Return the secrets in a file of data; a binary one is not looked through.
-
-    Args:
-        name: what to call it.
-        path: where it is.
-    """
+    """Return the secrets in a file of data, under a name; a binary one is skipped."""
     with path.open("rb") as opened:
         start = opened.read(_BINARY_WITHIN)
         if b"\0" in start and start[:2] not in _UTF_16:
@@ -157,16 +148,7 @@ def in_data(name: str, path: Path) -> list[Finding]:
 def refuse(
     found: Sequence[Finding], doing: str, instead: str = "or name the file in .gitignore"
 ) -> None:
-    """Refuse to let secrets leave.
-
-    Args:
-        found: them.
-        doing: what would send them.
-        instead: what may be done with their file, besides taking them out of it.
-
-    Raises:
-        UsageError: there are any.
-    """
+    """Raise UsageError if there are secrets; `instead` is what else to do with their file."""
     if not found:
         return
     shown = "; ".join(str(each) for each in found[:_SHOWN])
@@ -212,10 +194,7 @@ def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
 
 
 def _lines_with(text: str, needles: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Return where the lines with one of some words begin, and where the lines after them end.
-
-    Without any words, that is the whole text.
-    """
+    """Return where lines with one of some words start, and the lines after them end."""
     if not needles:
         return [(0, len(text))]
     found = []

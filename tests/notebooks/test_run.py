@@ -299,7 +299,7 @@ def test_a_full_disk_is_one_clear_line() -> None:
         [sys.executable, "-c", script], cwd="/proc", capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "error: looking for space: 0.0 GB are free in /proc" in done.stderr
+    assert "error: checking the disk: 0.0 GB are free in /proc" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -4,10 +4,9 @@ import re
 import signal
 from pathlib import Path
 
-import pytest
-
-from kaggleops.tracking import artifact_uploads
-from kaggleops.tracking.outbox import send_kept_artifacts
+from kaggleops.bucket import open_bucket
+from kaggleops.mlruns import EntityStore
+from kaggleops.tracking.push import push as push_here
 from tests.buckets import BOTH_DIALECTS
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
@@ -31,7 +30,7 @@ say(run.info.run_id)
 
 
 def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
-    server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: GcsServer, state_folder: Path
 ) -> None:
     server.fail(503, times=None, where=is_upload)
     script = waiting("""
@@ -48,10 +47,10 @@ def test_what_is_unsent_at_exit_is_named_and_push_sends_it(
     assert line.endswith("kaggleops push --bucket gs://our-bucket")
     assert Path(line.split("Kept in ")[1].split(". Send")[0]).is_dir()
 
-    monkeypatch.setattr(artifact_uploads, "PATIENCE", 0.2)
-    (problem,) = send_kept_artifacts("gs://our-bucket").problems
+    bucket = open_bucket("gs://our-bucket", patience=0.2)
+    (problem,) = push_here(EntityStore(bucket)).problems
     assert "Cloud Storage answers 503" in problem
-    assert "5 artifacts wait" in problem
+    assert "5 runs and artifacts wait" in problem
     server.heal()
     assert len(push(state_folder)) == 5
     assert artifacts(server) == {f"{number}.txt": str(number).encode() for number in range(5)}
@@ -98,6 +97,23 @@ def test_the_next_process_on_the_machine_sends_what_a_killed_one_had_kept(
     assert artifacts(server) == {"first.bin": b"weights", "second.bin": b"weights"}
     after.signal(signal.SIGTERM)
     after.end()
+
+
+def test_what_an_earlier_release_kept_apart_is_sent(server: GcsServer, state_folder: Path) -> None:
+    server.fail(503, times=None, where=is_upload)
+    train(AN_EPOCH, URI, state_folder, EPOCH="1")
+    server.heal()
+    (manifest,) = [path for path in left(state_folder) if path.name == "manifest.json"]
+    of_process = manifest.parents[1]
+    there = state_folder / "artifacts" / of_process.parent.name / of_process.name
+    there.parent.mkdir(parents=True)
+    of_process.rename(there)
+    half_removed = state_folder / "outbox" / of_process.parent.name / f".gone-{of_process.name}"
+    half_removed.mkdir()
+    assert len(push(state_folder)) == 1
+    assert artifacts(server) == {"last.txt": b"1"}
+    assert not there.parent.exists()
+    assert not half_removed.exists()
 
 
 def test_a_kill_in_the_middle_of_keeping_leaves_nothing_that_is_not_whole(
@@ -210,7 +226,8 @@ def test_a_forked_child_leaves_its_parents_files_alone(
     hear()
     """)
     server.fail(503, times=None, where=is_upload)
-    training = Training(script, URI, state_folder)
+    # At its first flush the parent would send what its child has left.
+    training = Training(script, URI, state_folder, KAGGLEOPS_FLUSH_SECONDS="1000")
     training.until("child ended with 0")
     server.heal()
     assert [place.rpartition("/")[2] for place in push(state_folder)] == ["child.txt"]

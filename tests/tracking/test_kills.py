@@ -14,7 +14,7 @@ import pytest
 
 from kaggleops.bucket import Bucket
 from kaggleops.mlruns import EntityStore
-from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_GCS
 
@@ -148,7 +148,7 @@ def test_a_training_that_is_killed_again_and_again(
         first = max(logged, default=-1) + 1
 
     monkeypatch.setenv("KAGGLEOPS_HOME", str(state_folder / "there"))
-    sent = send_left_behind(EntityStore(bucket))
+    sent = push(EntityStore(bucket))
     assert not sent.problems
     assert not sent.in_use
     history = machines().get_metric_history(run_id, "loss")

@@ -31,7 +31,7 @@ from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.export import export
 from kaggleops.tracking import session as session_module
-from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.store import BucketTrackingStore
 
@@ -301,8 +301,8 @@ def test_push_sends_what_lies_there_under_a_name_that_is_a_folder_by_now(
         owner.close()  # as if it had been killed
     there._session._open = None
     bucket = open_bucket(tracking_uri.removesuffix("/mlruns"))
-    sent = send_left_behind(EntityStore(bucket))
+    sent = push(EntityStore(bucket))
     assert (sent.problems, len(sent.renamed)) == ([], 1), sent
     assert run(home, run_id) in sent.entities
-    assert not send_left_behind(EntityStore(bucket)).renamed
+    assert not push(EntityStore(bucket)).renamed
     assert set(machines().get_run(run_id).data.metrics) == {"acc.self", "acc/val"}

@@ -66,7 +66,7 @@ def test_what_is_kept_is_its_owners_alone(
 ) -> None:
     flows(server, state_folder, monkeypatch)
     kept = {path.relative_to(state_folder).parts[0] for path in state_folder.rglob("*")}
-    assert {"outbox", "artifacts", "serve", "resources", "credentials"} <= kept
+    assert {"outbox", "serve", "resources", "credentials"} <= kept
     assert len(list(state_folder.glob("serve/*/index.db"))) == 1
     assert open_to_others(state_folder) == set()
     # As an earlier release left it.

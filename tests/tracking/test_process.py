@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Run
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking import session as session_module
-from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
@@ -109,12 +109,12 @@ def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
     assert before.data.metrics["loss"] == 1.0
     assert before.info.status == "RUNNING"
 
-    sent = send_left_behind(EntityStore(bucket))
+    sent = push(EntityStore(bucket))
     assert len(sent.entities) == 1
     assert not sent.problems
     after = only_run(machines())
     assert (after.data.metrics["loss"], after.data.tags["late"]) == (2.0, "yes")
-    assert not send_left_behind(EntityStore(bucket)).entities
+    assert not push(EntityStore(bucket)).entities
 
 
 @ON_GCS
@@ -123,7 +123,7 @@ def test_push_leaves_a_running_process_alone(
 ) -> None:
     training = Training(LOG_100 + "wait()", tracking_uri, state_folder)
     training.until("waiting")
-    sent = send_left_behind(EntityStore(bucket))
+    sent = push(EntityStore(bucket))
     assert len(sent.in_use) == 1
     assert not sent.entities
     training.signal(signal.SIGTERM)
@@ -218,7 +218,7 @@ def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
     assert folder.is_dir()
 
     gcs_server.heal()
-    sent = send_left_behind(EntityStore(open_bucket("gs://our-bucket")))
+    sent = push(EntityStore(open_bucket("gs://our-bucket")))
     assert sent.entities
     session_module._sessions.clear()
     run = only_run(BucketTrackingStore("gs://our-bucket/mlruns"))

@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from kaggleops.bucket import open_bucket
 from kaggleops.mlruns import EntityId, EntityStore, run
-from kaggleops.tracking.outbox import send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.gcs_server import GcsServer
 
@@ -69,7 +69,7 @@ def test_nobody_takes_a_folder_that_is_just_being_made(machines: Machines) -> No
     def send_what_is_left() -> list[EntityId]:
         sent = []
         while not enough.is_set():
-            sent += send_left_behind(EntityStore(open_bucket("gs://our-bucket"))).entities
+            sent += push(EntityStore(open_bucket("gs://our-bucket"))).entities
         return sent
 
     with ThreadPoolExecutor() as pool:

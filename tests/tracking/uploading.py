@@ -64,12 +64,13 @@ def push(state_folder: Path) -> list[str]:
 
 
 def left(state_folder: Path) -> list[Path]:
-    """Return what is kept on this machine."""
+    """Return what is kept of artifacts on this machine."""
     # Not rglob, which minds that a folder is removed meanwhile.
     return [
         Path(folder, name)
-        for folder, _, names in os.walk(state_folder / "artifacts")
+        for folder, _, names in os.walk(state_folder / "outbox")
         for name in names
+        if name in ("content", "manifest.json")
     ]
 
 

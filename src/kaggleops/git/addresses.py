@@ -11,7 +11,7 @@ _SSH = re.compile(r"(?:ssh://)?git@([\w.-]+)[:/](.+)")
 def without_credentials(url: str) -> str:
     """Return a repository's address without the user, password, token or query it may carry.
 
-    Who signs in by SSH does so with a key: the user stays, as it is part of the address.
+    Whoever signs in by SSH does so with a key: that user stays, as it is part of the address.
     """
     try:
         parts = urlsplit(url)

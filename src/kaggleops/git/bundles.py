@@ -28,9 +28,7 @@ def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:
     """Put a commit into a bucket, unless it is there; return its key.
 
     Raises:
-        GitError: git failed.
-        UsageError: there is a secret in its files, and none is allowed.
-        BucketError: the bucket cannot be written.
+        GitError, UsageError, BucketError: as `bundle` and the bucket do.
     """
     key = key_of(commit.sha)
     bucket.prepare()
@@ -66,23 +64,14 @@ def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> C
 
 
 def mounted_bundles(inputs: Path | None, version: str = "") -> list[Path]:
-    """Return the bundles among what a platform has mounted.
-
-    Args:
-        inputs: the folder of all mounts, if there is one.
-        version: of which commit, whole or shortened; of any if empty.
-    """
+    """Return the bundles, of one commit (maybe shortened) if given, among a platform's mounts."""
     if inputs is None:
         return []
     return sorted(file for up in _MOUNTS for file in inputs.glob(f"{up}/{version}*{_SUFFIX}"))
 
 
 def mounted_bundle(inputs: Path | None, version: str) -> Path | None:
-    """Return the one bundle that is meant, or None.
-
-    Raises:
-        UsageError: there are several.
-    """
+    """Return the one bundle that is meant, or None; UsageError if there are several."""
     found = mounted_bundles(inputs, version)
     if len(found) > 1:
         names = ", ".join(file.stem[:10] for file in found)

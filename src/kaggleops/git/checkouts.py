@@ -41,14 +41,14 @@ _ONE = ("fetch", "--quiet", "--depth", "1", "--no-tags")
 
 
 def clone(commit: Commit, folder: Path) -> Path:
-    """Clone the repository into a folder and check the commit out there.
+    """Clone the repository into a folder, check the commit out there, and return the folder.
 
     The clone's `origin` is the repository's own remote, so that MLflow records where the code
     comes from rather than a folder that is gone tomorrow.
 
     Raises:
-        GitError: git failed, or an object of the commit is nowhere.
-        UsageError: a submodule can be had neither here nor from its address.
+        GitError: git failed, or an object of the commit is missing.
+        UsageError: a submodule is neither here nor at its address.
     """
     complete(commit.repository, commit.sha)
     source = str(commit.repository)
@@ -73,8 +73,7 @@ def fetch(
         environment: variables for git.
 
     Raises:
-        UsageError: there is no such repository, it has no such commit, or a submodule cannot be
-            fetched.
+        UsageError: the repository, the commit or a submodule of it cannot be fetched.
     """
     shown = without_credentials(url)
     doing = f"fetching {version} of {shown}"
@@ -92,13 +91,9 @@ def fetch(
 
 
 def can_fetch(url: str, sha: str) -> bool:
-    """Tell whether anybody may fetch a commit from a repository, without this user's credentials.
+    """Tell whether anybody may fetch a commit (by its full hash), without this user's credentials.
 
     Costs little more than the commit itself where the server can leave its files out.
-
-    Args:
-        url: the repository's address.
-        sha: the commit's full hash.
     """
     with tempfile.TemporaryDirectory(prefix="kaggleops-") as name:
         folder = Path(name) / "nobody"
@@ -140,15 +135,15 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
 def bundle(commit: Commit, file: Path, *, allow_secrets: bool = False) -> Path:
     """Write a commit and its submodules, without their history, into one file for `fetch_bundle`.
 
-    A submodule that is neither here nor at its address is left out, and that is said.
+    A submodule that is neither here nor at its address is left out, with a warning.
 
     Args:
         commit: which.
         file: where to.
-        allow_secrets: whether not to look for secrets in its files.
+        allow_secrets: whether to skip the search for secrets in its files.
 
     Raises:
-        GitError: git failed, or an object of the commit is nowhere.
+        GitError: git failed, or an object of the commit is missing.
         UsageError: there is a secret in its files.
     """
     with tempfile.TemporaryDirectory(prefix="kaggleops-bundle-") as name:
@@ -180,11 +175,7 @@ def _secrets_in(folder: Path) -> Iterator[Finding]:
 
 
 def complete(repository: Path, sha: str) -> None:
-    """Make sure that a repository has all objects of a commit; a partial clone fetches them.
-
-    Raises:
-        GitError: it cannot.
-    """
+    """Make sure that a repository has all objects of a commit; a partial clone fetches them."""
     remote = git(repository, "config", "--name-only", "--get-regexp", r"\.promisor$", check=False)
     name = remote.partition("\n")[0].removeprefix("remote.").removesuffix(".promisor")
     missing: set[str] = set()
@@ -227,14 +218,7 @@ def _init(folder: Path, sha: str, *options: str) -> None:
 
 
 def _check_out(folder: Path, sha: str, source: str, url: str) -> None:
-    """Check out a commit that is in a folder, if it is whole.
-
-    Args:
-        folder: which.
-        sha: the commit.
-        source: where it was fetched from; filters (Git LFS) get from there what they need.
-        url: the address to record as `origin`; "" for none.
-    """
+    """Check out a commit of a folder if it is whole; its filters (Git LFS) read from `source`."""
     _require_whole(folder, sha)
     git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
     git(folder, "config", "remote.origin.url", source)
@@ -274,14 +258,7 @@ def _place_of(path: str, sha: str, around: Path | None, stored: Path | None) -> 
 
 
 def _add_submodules(folder: Path, around: Path | None, stored: Path | None, base: str) -> None:
-    """Check out the submodules of what is checked out in a folder.
-
-    Args:
-        folder: which.
-        around: the repository on this machine whose submodules are meant, if there is one.
-        stored: a repository that has their commits, if there is one.
-        base: the address that theirs may be relative to.
-    """
+    """Check out a folder's submodules, from `around` or `stored` on this machine, or elsewhere."""
     for path, sha, address in submodules(folder, "HEAD"):
         into, address = folder / path, joined(base, address)
         if place := _place_of(path, sha, around, stored):

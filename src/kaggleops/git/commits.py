@@ -75,10 +75,7 @@ def find_commit(folder: Path, version: str | None = None) -> Commit:
 
 
 def repository_around(folder: Path) -> Path | None:
-    """Return the top folder of the repository around a folder; None where there is none.
-
-    A bare repository's top folder is its own.
-    """
+    """Return the top folder of the repository around a folder, its own if bare; None for none."""
     if top := git(folder, "rev-parse", "--show-toplevel", check=False):
         return Path(top)
     asked = ("rev-parse", "--is-bare-repository", "--absolute-git-dir")
@@ -124,7 +121,7 @@ def has_commit(repository: Path, sha: str) -> bool:
 def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
     """Yield the path, the commit and the address of each submodule of a commit.
 
-    The address may be relative to the repository's own; it is "" where the commit tells none, or
+    The address may be relative to the repository's own; it is "" where the commit gives none, or
     tells git not to fetch it.
     """
     listed = git(repository, "ls-tree", "-r", "-z", "--full-tree", sha).split("\0")

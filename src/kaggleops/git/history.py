@@ -11,12 +11,7 @@ from kaggleops.git.commits import resolve, subjects_of
 
 
 def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[str, int]]:
-    """Return the commits before and after one with their distances, the nearest first.
-
-    Args:
-        repository: its folder.
-        sha: the commit.
-        most: how many to look at in each direction.
+    """Return up to `most` commits before and after one with their distances, the nearest first.
 
     Returns:
         Hashes, with how many commits before it each is, counted along the log; negative: after.
@@ -30,12 +25,9 @@ def commits_around(repository: Path, sha: str, most: int = 1000) -> list[tuple[s
 
 
 def nearest_before(repository: Path, shas: Iterable[str]) -> dict[str, str]:
-    """Return, for each commit, the nearest of the others that came before it.
+    """Return, for each commit (a full hash), the nearest of the others that came before it.
 
-    Args:
-        repository: its folder.
-        shas: full hashes. One that the repository lacks, or that none of the others came before,
-            is left out.
+    One that the repository lacks, or that none of the others came before, is left out.
     """
     wanted = set(shas)
     listed = git(repository, "rev-list", "--all", "--parents", check=False)
@@ -83,11 +75,7 @@ class Between:
 def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()) -> Between | None:
     """Return what lies between two commits; None where the repository lacks one of them.
 
-    Args:
-        repository: its folder.
-        first: a commit.
-        second: another.
-        paths: git's pathspecs to restrict the files and the difference to.
+    `paths` are git's pathspecs to restrict the files and the difference to.
     """
     if not (resolve(repository, first) and resolve(repository, second)):
         return None

@@ -18,11 +18,10 @@ def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> l
     Args:
         commit: what it is a patch of.
         file: where to.
-        allow_secrets: whether not to look for secrets in it.
+        allow_secrets: whether to skip the search for secrets in it.
 
     Raises:
-        UsageError: a secret is among it, or a submodule was changed in a way that a patch cannot
-            hold.
+        UsageError: it holds a secret, or a change to a submodule that a patch cannot hold.
     """
     doing = f"taking the uncommitted changes of {commit.repository} along"
     with tempfile.TemporaryDirectory(prefix="kaggleops-patch-") as folder:
@@ -34,11 +33,7 @@ def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> l
 
 
 def apply_patch(file: Path, folder: Path) -> None:
-    """Change a checked-out commit as a patch says.
-
-    Raises:
-        GitError: it does not fit.
-    """
+    """Change a checked-out commit as a patch says; GitError if it does not fit."""
     if file.stat().st_size:
         arguments = ("apply", "--whitespace=nowarn", str(file.absolute()))
         git(folder, *arguments, config=AS_COMMITTED)
@@ -47,16 +42,7 @@ def apply_patch(file: Path, folder: Path) -> None:
 def _write(
     repository: Path, base: str, prefix: str, folder: Path, file: Path, doing: str
 ) -> list[str]:
-    """Add to a file what the working tree of a repository has besides a commit, or a tree.
-
-    Args:
-        repository: its folder.
-        base: the commit or tree.
-        prefix: the repository's path in the one that holds it, with a slash.
-        folder: for temporary files.
-        file: what to add to.
-        doing: for errors.
-    """
+    """Add to a file what a working tree, at `prefix` in another, has besides a commit or a tree."""
     scratch = Path(tempfile.mkdtemp(dir=folder))
     index, objects = (_inside(repository, name) for name in ("index", "objects"))
     # What the user has staged stays as it is, and so does everything in their repository.

@@ -23,15 +23,7 @@ _SAYS_HOW = re.compile(r"(^|/)mlproject$|\.(ya?ml|py)$", re.IGNORECASE)
 
 
 def write_project_files(commit: Commit, folder: Path) -> Path:
-    """Write what says how a commit is run: its MLproject, configuration and scripts.
-
-    Args:
-        commit: which.
-        folder: where to; made here.
-
-    Raises:
-        GitError: git failed.
-    """
+    """Write a commit's MLproject, configuration and scripts into a new folder, and return it."""
     folder.mkdir(parents=True)
     listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.sha).split("\0")
     entries = (line.split("\t", 1) for line in listed if " blob " in line)
@@ -55,8 +47,8 @@ def used_code(repository: Path, commits: Sequence[str], tasks: Collection[str]) 
 
     Args:
         repository: its folder.
-        commits: full hashes. What any of them has is looked at.
-        tasks: of the runs; none where one of them does not say its own.
+        commits: full hashes; what any of them has counts.
+        tasks: of the runs; empty if one of them does not name its own.
     """
     started = "\n".join(_text(repository, sha, "MLproject") for sha in commits)
     apart = [name for name in _APART if not re.search(rf"\b{name.lstrip('.')}\b", started)]
@@ -68,13 +60,7 @@ def used_code(repository: Path, commits: Sequence[str], tasks: Collection[str]) 
 
 
 def require_code(repository: Path, commits: Sequence[str], paths: Sequence[str]) -> None:
-    """Raise UsageError where nothing ever lay at one of some paths.
-
-    Args:
-        repository: its folder.
-        commits: full hashes, which it has.
-        paths: git's pathspecs.
-    """
+    """Raise UsageError where none of the commits, or what came before, has a file at a pathspec."""
     for path in paths:
         if not git(repository, "rev-list", "--max-count=1", *commits, "--", path):
             short = " and ".join(sha[:10] for sha in commits)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import mlflow
 import mlflow.projects
-from mlflow.entities import Param, Run, RunStatus, RunTag, SourceType
+from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import (
@@ -112,15 +111,7 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
 def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = None) -> Run:
     """Run a commit that is checked out in a folder of its own, and return its finished run.
 
-    Args:
-        folder: where it is checked out.
-        commit: which it is.
-        what: what to run of it, and where its run goes.
-        patch: what was changed there since, for the run to carry.
-
-    Raises:
-        UsageError: as for `launch`.
-        RunFailedError: as for `launch`.
+    `patch` is what was changed there since, for the run to carry. Raises what `launch` does.
     """
     # `python` in an entry point's command is this interpreter, and is heard at once.
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -143,7 +134,9 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
             run = before
         else:
             name = what.experiment or parameters.get("task") or declared.get("task") or project_name
-            run = _create_run(commit, what, experiment_id_of(str(name or "Default")))
+            home = experiment_id_of(str(name or "Default"))
+            # Before anything runs, so that its tags are there even if this process is killed.
+            run = mlflow.MlflowClient().create_run(home, tags=tags_of(commit, what.entry_point))
         _log_start(run, {**declared, **parameters})
         if patch:
             mlflow.MlflowClient().log_artifact(run.info.run_id, str(patch))
@@ -160,7 +153,7 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
 def _to_go_on_with(run_id: str) -> Run:
     run = mlflow.MlflowClient().get_run(run_id)
     # Somebody cancelled it while it waited for a machine; this is that machine, too late.
-    if SUBMITTED_TO in run.data.tags and run.info.status == RunStatus.to_string(RunStatus.KILLED):
+    if SUBMITTED_TO in run.data.tags and run.info.status == "KILLED":
         hint = f"To run it all the same: kaggleops resume {run_id}."
         raise UsageError(f"starting run {run_id}", "it was cancelled", hint)
     return run
@@ -172,6 +165,7 @@ def _finish(
     client = mlflow.MlflowClient()
     doing = f"running {commit.sha[:7]}"
     run_id = run.info.run_id
+    hint = f"What it logged is in run {run_id}."
     try:
         with _sigterm_interrupts():
             mlflow.projects.run(
@@ -183,19 +177,14 @@ def _finish(
                 env_manager="local",
             )
     except KeyboardInterrupt:
-        killed = RunStatus.to_string(RunStatus.KILLED)
-        cancelled = client.get_run(run_id).info.status == killed
-        client.set_terminated(run_id, killed)
+        cancelled = client.get_run(run_id).info.status == "KILLED"
+        client.set_terminated(run_id, "KILLED")
         problem = "it was cancelled" if cancelled else "it was interrupted"
-        raise RunFailedError(
-            killed, doing, problem, f"What it logged is in run {run_id}."
-        ) from None
+        raise RunFailedError("KILLED", doing, problem, hint) from None
     except ExecutionException as error:
         ended = _ensure_ended(client, run_id)
         problem = "it was cancelled" if ended == "KILLED" else "it ended with an error, see above"
-        raise RunFailedError(
-            ended, doing, problem, f"What it logged is in run {run_id}."
-        ) from error
+        raise RunFailedError(ended, doing, problem, hint) from error
     except BaseException:
         _ensure_ended(client, run_id)
         raise
@@ -205,7 +194,7 @@ def _finish(
 def _ensure_ended(client: mlflow.MlflowClient, run_id: str) -> str:
     status: str = client.get_run(run_id).info.status
     if status in ("RUNNING", "SCHEDULED"):
-        status = RunStatus.to_string(RunStatus.FAILED)
+        status = "FAILED"
         client.set_terminated(run_id, status)
     return status
 
@@ -272,11 +261,7 @@ def _refuse_secrets(overrides: Overrides, doing: str) -> None:
 
 
 def experiment_id_of(name: str) -> str:
-    """Return the id of the experiment of that name, which is made if need be.
-
-    Raises:
-        UsageError: it was deleted.
-    """
+    """Return the id of an experiment, created if need be; UsageError if it was deleted."""
     experiment = mlflow.MlflowClient().get_experiment_by_name(name)
     if experiment is None:
         created: str = mlflow.MlflowClient().create_experiment(name)
@@ -290,18 +275,12 @@ def experiment_id_of(name: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _create_run(commit: Commit, what: Launch, experiment_id: str) -> Run:
-    # Before anything runs, so that its tags are there even if this process is killed.
-    tags = tags_of(commit, what.entry_point)
-    return mlflow.MlflowClient().create_run(experiment_id, tags=tags)
-
-
 def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
     """Return a run's tags as mlflow.projects makes them, with what it cannot know of a clone."""
     tags = {
         MLFLOW_USER: user_name(),
         MLFLOW_SOURCE_NAME: commit.origin or commit.repository.name,
-        MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.PROJECT),
+        MLFLOW_SOURCE_TYPE: "PROJECT",
         MLFLOW_PROJECT_ENTRY_POINT: entry_point,
         MLFLOW_PROJECT_BACKEND: "local",
         MLFLOW_GIT_COMMIT: commit.sha,
@@ -330,20 +309,13 @@ def _log_start(run: Run, parameters: Mapping[str, object]) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yield a folder that is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="kaggleops-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="kaggleops-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 @contextmanager
 def _environment(changed: Mapping[str, str | None]) -> Iterator[None]:
-    """Let this process's environment, which its children inherit, be changed meanwhile.
-
-    Args:
-        changed: the variables' values; None for one that is taken out.
-    """
+    """Change this process's environment, which its children inherit, meanwhile; None removes."""
     before = {name: os.environ.get(name) for name in changed}
     _set_environment(changed)
     try:

@@ -3,11 +3,10 @@
 A key that the entry point declares is passed as that parameter. All others travel together in the
 parameter `overrides`, quoted as for a shell, because MLflow quotes each parameter as one word.
 
-A mistyped key or choice of a Hydra configuration is told before there is a run.
-
-The configuration is composed as the entry point will compose it, from the files of the commit.
-Where that cannot be known from files alone (parts that only code registers, options of the script
-beside the overrides), nothing is refused: the entry point itself will tell.
+A mistyped key or choice of a Hydra configuration is reported before there is a run: the
+configuration is composed from the files of the commit, as the entry point will compose it. Where
+files alone cannot tell (parts that only code registers, options of the script beside the
+overrides), nothing is refused: the entry point itself will report it.
 """
 
 import ast
@@ -44,14 +43,10 @@ class Overrides:
     directory: Path | None = Path()
 
     def as_parameters(self, declared: Mapping[str, object], doing: str) -> dict[str, str]:
-        """Return the parameters to run an entry point with.
-
-        Args:
-            declared: the parameters that the entry point declares.
-            doing: what is being done, for the error.
+        """Return the parameters to run an entry point with, of those it declares.
 
         Raises:
-            UsageError: it does not take one of them.
+            UsageError: it does not take one of them; the error begins with `doing`.
         """
         parameters: dict[str, str] = {}
         free: list[str] = []

@@ -22,9 +22,8 @@ _LOOKED_AT = 5  # runs, for one that knows its commit
 def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") -> None:
     """Describe a run by its commit, and let its experiment's run table be grouped by commit.
 
-    A run that is described already, because it goes on here, stays as it is.
-
-    Costs one listing of the experiment's runs, to find the one before.
+    A run that has a description already, because it is continued here, keeps it. Costs one listing
+    of the experiment's runs, to find the one before.
 
     Args:
         run: one that has just begun.

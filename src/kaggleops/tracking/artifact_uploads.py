@@ -1,7 +1,7 @@
 """One process's uploads of artifacts: done at once, or kept on the disk and tried again.
 
 An upload never stops the training. If the bucket cannot take a file now, one warning is given, the
-file is copied to this machine's spool, and a thread tries again with growing pauses, and once more
+file is copied to this machine's outbox, and a thread tries again with growing pauses, and once more
 at exit. What could not be sent by then is named, with where it lies and which command sends it.
 
 Uploads to the same place count in the order in which they were made, whenever they arrive. Between
@@ -17,6 +17,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from kaggleops.bucket import (
     ABSENT,
@@ -30,7 +31,7 @@ from kaggleops.bucket import (
     open_bucket,
 )
 from kaggleops.printable import printable
-from kaggleops.tracking.spool import Kept, Place, Spool, spools_of
+from kaggleops.tracking.outbox import Kept, Place, keep, new_folder, outboxes, remove
 
 _log = logging.getLogger("kaggleops")
 
@@ -59,52 +60,34 @@ def uploads(bucket_uri: str) -> "Uploads":
         return _all[bucket_uri]
 
 
-class Sender:
-    """Writes files to where they belong. Safe to use from several threads."""
+def write_artifact(
+    bucket: Bucket, key: str, file: Path, replaces: Version, kept: Kept | None = None
+) -> Version:
+    """Write an artifact; one request if what is there is at version `replaces`.
 
-    def __init__(self) -> None:
-        self._buckets: dict[str, Bucket] = {}
+    Args:
+        bucket: where to.
+        key: where in it.
+        file: what.
+        replaces: the version that is expected there; whatever is there is replaced,
+        kept: unless this, of which the file is the copy, was logged before it was written.
 
-    def put(self, file: Path, place: Place, replaces: Version) -> Version:
-        """Write a file, whatever is at that place; one request if that is at version `replaces`.
-
-        Raises:
-            BucketError: it cannot be written.
-        """
-        bucket = self._bucket(place)
-        while True:
-            try:
-                return bucket.write(place.key, file, expected=replaces)
-            except ConflictError:
-                there = bucket.stat(place.key)
-                replaces = there.version if there else ABSENT
-
-    def send(self, kept: Kept, replaces: Version) -> Version:
-        """Write a kept file, unless somebody else has written to its place since it was logged.
-
-        Raises:
-            BucketError: it cannot be written, or should not.
-        """
-        bucket = self._bucket(kept.place)
-        while True:
-            try:
-                return bucket.write(kept.place.key, kept.content, expected=replaces)
-            except ConflictError as error:
-                there = bucket.stat(kept.place.key)
-                if there and there.updated_ms > kept.logged_ms:
-                    # Kept all the same: should one of the two clocks be wrong, nothing is lost.
-                    raise BucketError(
-                        f"sending {kept.place}",
-                        "somebody else has written it since this copy was made",
-                        f"Delete {kept.folder}, or put its {kept.content.name} there yourself.",
-                    ) from error
-                replaces = there.version if there else ABSENT
-
-    def _bucket(self, place: Place) -> Bucket:
-        found = self._buckets.get(place.bucket)
-        if found is None:
-            found = open_bucket(place.bucket, patience=PATIENCE)
-        return self._buckets.setdefault(place.bucket, found)
+    Raises:
+        BucketError: it cannot be written, or should not.
+    """
+    while True:
+        try:
+            return bucket.write(key, file, expected=replaces)
+        except ConflictError as error:
+            there = bucket.stat(key)
+            if kept and there and there.updated_ms > kept.logged_ms:
+                # Kept all the same: should one of the two clocks be wrong, nothing is lost.
+                raise BucketError(
+                    f"sending {kept.place}",
+                    "somebody else has written it since this copy was made",
+                    f"Delete {kept.folder}, or put its {kept.content.name} there yourself.",
+                ) from error
+            replaces = there.version if there else ABSENT
 
 
 class Uploads:
@@ -116,22 +99,24 @@ class Uploads:
 
     def __init__(self, bucket_uri: str) -> None:
         self.bucket_uri = bucket_uri
-        self._sender = Sender()
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[tuple[str, float], Bucket] = {}
         self._lock = threading.Lock()
         self._waiting: dict[Place, Kept] = {}
         self._written: dict[Place, Version] = {}
         self._unreachable: set[str] = set()
         """Buckets that the training does not wait for again until a retry has got through."""
-        self._spools: dict[Path, Spool] = {}
+        self._folders: dict[Path, tuple[Path, TextIO]] = {}
+        """This process's folder in each outbox that it needed, and the file that marks it so."""
         self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._closing = False
 
-    def bucket(self, uri: str) -> Bucket:
-        """Return a bucket, for what is done with artifacts besides uploading them."""
-        return self._buckets.get(uri) or self._buckets.setdefault(uri, open_bucket(uri))
+    def bucket(self, uri: str, patience: float = 120.0) -> Bucket:
+        """Return a bucket that artifacts are in."""
+        known = self._buckets.get((uri, patience))
+        opened = known or open_bucket(uri, patience=patience)
+        return self._buckets.setdefault((uri, patience), opened)
 
     def waiting(self, bucket: str, prefix: str) -> list[Kept]:
         """Return what is not in a bucket yet, of what belongs under a prefix."""
@@ -158,7 +143,7 @@ class Uploads:
         with file.open("rb"):
             pass  # what is wrong with the file itself is not the bucket's fault
         if not later:
-            self._sender.put(file, place, ABSENT)
+            write_artifact(self.bucket(place.bucket, PATIENCE), place.key, file, ABSENT)
             return
         why = f"{place.bucket} cannot be reached."
         if place.bucket not in self._unreachable:
@@ -176,13 +161,14 @@ class Uploads:
         with self._lock:
             if self._waiting.get(kept.place) is kept:
                 del self._waiting[kept.place]
-        kept.remove()
+        remove(kept.folder)
 
     def _put(self, file: Path, place: Place) -> None:
         with self._lock:
             older = self._waiting.pop(place, None)
         try:
-            version = self._sender.put(file, place, self._written.get(place, ABSENT))
+            bucket, replaces = self.bucket(place.bucket, PATIENCE), self._written.get(place, ABSENT)
+            version = write_artifact(bucket, place.key, file, replaces)
         except BaseException:
             with self._lock:
                 if older:
@@ -191,7 +177,7 @@ class Uploads:
         with self._lock:
             self._written[place] = version
         if older:
-            older.remove()
+            remove(older.folder)
 
     # -- keeping ------------------------------------------------------------------------------
 
@@ -212,33 +198,34 @@ class Uploads:
                 )
                 self._thread.start()
         if older:
-            older.remove()
+            remove(older.folder)
         if first:
             _log.warning("%s Nothing is lost: artifacts are kept here and sent later.", why)
         if self._closing:
             self.close()
 
     def _keep_somewhere(self, file: Path, place: Place) -> Kept:
-        usual, *spare = spools_of(self.bucket_uri)
+        usual, *spare = outboxes(self.bucket_uri)
         replaces = self._written.get(place, ABSENT)
         try:
-            return self._own_spool(usual).keep(file, place, replaces)
+            return keep(file, self._folder(usual), place, replaces)
         except OSError:
             for home in spare:
                 # Those may be in memory: a quarter of what is free, the training needs the rest.
                 if file.stat().st_size * 4 < shutil.disk_usage(home.parents[2]).free:
                     with suppress(OSError):
-                        return self._own_spool(home).keep(file, place, replaces)
+                        return keep(file, self._folder(home), place, replaces)
             raise
 
-    def _own_spool(self, home: Path) -> Spool:
+    def _folder(self, home: Path) -> Path:
         with self._lock:
-            if not self._spools and multiprocessing.parent_process() is not None:
+            if not self._folders and multiprocessing.parent_process() is not None:
                 # A child of multiprocessing ends without the interpreter's exit handlers.
                 multiprocessing.util.Finalize(None, self.close, exitpriority=1)
-            if home not in self._spools:
-                self._spools[home] = Spool(home)
-            return self._spools[home]
+            if home not in self._folders:
+                with new_folder(home) as made:
+                    self._folders[home] = made
+            return self._folders[home][0]
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -246,16 +233,12 @@ class Uploads:
         pause = FIRST_PAUSE
         while not self._wake.wait(pause):
             pause = FIRST_PAUSE if self._send() else min(LONGEST_PAUSE, pause * 2)
-            if self._finished():
-                _log.warning("Every artifact that was kept is in its bucket now.")
-                return
-
-    def _finished(self) -> bool:
-        with self._lock:
-            if self._waiting:
-                return False
-            self._thread = None  # the next file that is kept starts another
-            return True
+            with self._lock:
+                if self._waiting:
+                    continue
+                self._thread = None  # the next file that is kept starts another
+            _log.warning("Every artifact that was kept is in its bucket now.")
+            return
 
     def _send(self) -> int:
         """Try each kept file once, the oldest first; return how many were sent."""
@@ -272,22 +255,20 @@ class Uploads:
                         continue  # something newer has come
                     # Not what the manifest says: an older file may have arrived meanwhile.
                     replaces = self._written.get(place, ABSENT)
+                bucket = self.bucket(place.bucket, PATIENCE)
                 try:
-                    version = self._sender.send(kept, replaces)
+                    version = write_artifact(bucket, place.key, kept.content, replaces, kept)
                 except BucketUnavailableError:
                     failed.add(place.bucket)
                 except BucketError:
                     pass  # said when it was kept, and again at exit or by `kaggleops push`
                 else:
                     sent += 1
-                    self._note_sent(kept, version)
+                    with self._lock:
+                        self._unreachable.discard(place.bucket)
+                        self._written[place] = version
+                    self.forget(kept)
         return sent
-
-    def _note_sent(self, kept: Kept, version: Version) -> None:
-        with self._lock:
-            self._unreachable.discard(kept.place.bucket)
-            self._written[kept.place] = version
-        self.forget(kept)
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -296,13 +277,14 @@ class Uploads:
         self._closing = True
         self._wake.set()
         self._send()
-        if not self._spools:
+        if not self._folders:
             return
         unsent = [str(place) for place in self._waiting]
         if not unsent:
-            for spool in self._spools.values():
-                spool.remove()
-            self._spools.clear()
+            for folder, owner in self._folders.values():
+                remove(folder)
+                owner.close()
+            self._folders.clear()
             return
         more = f" and {len(unsent) - 3} more" if len(unsent) > 3 else ""
         folders = sorted({str(kept.folder.parent) for kept in self._waiting.values()})
@@ -313,8 +295,8 @@ class Uploads:
 
     def let_go(self) -> None:
         """Give up everything, as a forked child must: it is its parent's."""
-        for spool in self._spools.values():
-            spool.let_go()
+        for _, owner in self._folders.values():
+            owner.close()
 
 
 def close_all() -> None:

@@ -42,7 +42,7 @@ from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError
 from kaggleops.bucket.location import bucket_uri, is_bucket, is_remote
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
-from kaggleops.tracking.spool import Kept, Place
+from kaggleops.tracking.outbox import Kept, Place
 
 _log = logging.getLogger("kaggleops")
 

@@ -26,7 +26,7 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns import BrokenEntityError, EntityId, Kind
 from kaggleops.mlruns.folder import TRASH
-from kaggleops.tracking.ownership import disk_is_full
+from kaggleops.tracking.outbox import disk_is_full
 from kaggleops.tracking.session import Session, session
 from kaggleops.tracking.working_copy import WorkingCopy
 

@@ -1,191 +1,189 @@
-"""What processes left behind that ended before the bucket had everything: find it and send it.
+"""What this machine still has to send: each process's folder in the outbox.
 
-Artifacts that processes left behind: find them and send them.
+A folder holds a working copy (`mlruns`), copies of artifacts that their bucket could not take, or
+both. It gets its name only once its process has locked it, and loses it before anything in it is
+removed, so nobody takes a folder that is being made or removed for one left behind. The kernel
+unlocks it however its process ends; then `push` sends what is in it. A copied artifact gets its
+name once it is whole, so a kill leaves all of it or nothing.
 """
 
+import errno
 import fcntl
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple, TextIO
 
-from kaggleops.bucket import BucketError, BucketUnavailableError, ObjectNotFoundError
-from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import Entity, EntityId, EntityStore, experiment
-from kaggleops.mlruns.folder import entities_in, read_base, read_folder
-from kaggleops.mlruns.merge_rules import merge_onto
-from kaggleops.tracking.artifact_uploads import Sender
-from kaggleops.tracking.names import DEFAULT_ID
-from kaggleops.tracking.ownership import OWNER, outboxes, remove
-from kaggleops.tracking.spool import Kept, Place, found_spools, spools_of
+from kaggleops.bucket import Version
+from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
-_DEFAULT = experiment(DEFAULT_ID)
+_OWNER = "owner.lock"
+_CONTENT, _MANIFEST = "content", "manifest.json"
+_NEW, _GONE = ".new-", ".gone-"
+"""What the names of folders start with that are not complete yet, or not any more."""
 
-
-@dataclass
-class Sent:
-    """What became of the folders that were found."""
-
-    entities: list[EntityId] = field(default_factory=list)
-    """What the bucket did not have yet and has now."""
-    in_use: list[Path] = field(default_factory=list)
-    """Folders of processes that still run; they send what is theirs."""
-    renamed: list[str] = field(default_factory=list)
-    """What was sent under another name than its own, a sentence each."""
-    problems: list[str] = field(default_factory=list)
-    """What could not be sent; its folder stays."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
-def send_left_behind(
-    store: EntityStore, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Sent:
-    """Send what ended processes on this machine left unsent for a bucket.
+def outboxes(bucket_uri: str) -> list[Path]:
+    """Return where the folders for a bucket lie: the usual place first, then for a full disk."""
+    # One of each state folder's own, so that no user and no test meets another's.
+    name = f"kaggleops-{hashlib.sha256(str(state_folder()).encode()).hexdigest()[:12]}"
+    memory = Path("/dev/shm")  # noqa: S108 - Linux's file system in memory
+    spare = [place / name for place in (memory, Path(tempfile.gettempdir())) if place.is_dir()]
+    below = bucket_uri.replace("://", "-").replace("/", "-")
+    return [root / "outbox" / below for root in (state_folder(), *spare)]
+
+
+@contextmanager
+def new_folder(outbox: Path) -> Iterator[tuple[Path, TextIO]]:
+    """Make a folder in an outbox, this process's for as long as the file with it is open.
+
+    If what is done with it raises an error, nothing of it stays.
+    """
+    for each in (outbox, *outbox.parents):
+        if each.name.startswith("kaggleops-"):  # of ours, where everybody may write
+            each.mkdir(mode=0o700, exist_ok=True)
+            if each.stat().st_uid != os.getuid():
+                raise PermissionError(errno.EPERM, "it belongs to somebody else", str(each))
+    started = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    name = f"{started}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    unlocked = private_folder(outbox) / (_NEW + name)
+    unlocked.mkdir(mode=0o700)
+    with ExitStack() as undo:
+        undo.callback(remove, unlocked)
+        owner = undo.enter_context(private_file(unlocked / _OWNER).open("w"))
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        folder = unlocked.rename(outbox / name)
+        undo.callback(remove, folder)
+        yield folder, owner
+        undo.pop_all()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of an outbox, or one in it, if it is there; the outbox with its last one."""
+    gone = folder.with_name(_GONE + folder.name)
+    with suppress(OSError):
+        shutil.rmtree(folder.rename(gone), ignore_errors=True)
+        folder.parent.rmdir()
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or what led to it, is that nothing more can be written to a disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def left_behind(bucket_uri: str, in_use: list[Path], held: ExitStack) -> Iterator[Path]:
+    """Yield the folders that no process owns, each owned by this one from now on.
 
     Args:
-        store: the bucket's entities.
-        progress: called with how many entities were looked at, and how many there are.
+        bucket_uri: which bucket they are for.
+        in_use: gets those that a process owns.
+        held: holds the locks.
     """
-    result = Sent()
-    with ExitStack() as held:
-        found = list(_left_behind(store.bucket.uri, result, held))
-        content = [(folder, _worth_sending(folder)) for folder in found]
-        total, done = sum(len(entities) for _, entities in content), 0
-        for folder, entities in content:
-            problems = len(result.problems)
-            for entity_id, place in entities:
-                try:
-                    if _send(store, read_folder(entity_id, place, read_base(place)), result):
-                        result.entities.append(entity_id)
-                except BucketUnavailableError as error:
-                    waiting = total - done
-                    problem = f"{error} {waiting} runs and experiments wait on this machine."
-                    result.problems.append(problem)
-                    return result  # the others would wait as long, and fail as well
-                except (KaggleOpsError, OSError) as error:
-                    result.problems.append(str(error))
-                done += 1
-                progress(done, total)
-            if len(result.problems) == problems:
-                remove(folder)
-    return result
-
-
-def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
-    entities = list(entities_in(folder / "mlruns", homeless=True))
-    homes = {entity_id.experiment_id for entity_id, _ in entities if entity_id.name}
-    if DEFAULT_ID in homes:
-        return entities
-    # The file store wants a default experiment; one that nobody used is nobody's.
-    return [(entity_id, place) for entity_id, place in entities if entity_id != _DEFAULT]
-
-
-def _left_behind(bucket_uri: str, result: Sent, held: ExitStack) -> Iterator[Path]:
-    """Yield the folders that no process owns, each owned by this one from now on."""
-    for home in outboxes(bucket_uri):
-        for folder in (each.parent for each in sorted(home.glob("*/mlruns"))):
-            try:
-                owner = held.enter_context((folder / OWNER).open("a"))
-                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except FileNotFoundError:
-                continue  # somebody else has just sent it
-            except BlockingIOError:
-                result.in_use.append(folder)
+    homes = outboxes(bucket_uri)
+    for home in (*homes, *(each.parents[1] / "artifacts" / each.name for each in homes)):
+        # The latter are of releases until 2026-11, which kept artifacts apart.
+        for folder in _inside(home):
+            if folder.name.startswith(_GONE):
+                shutil.rmtree(folder, ignore_errors=True)  # a kill broke that off
+            if folder.name.startswith("."):
                 continue
-            if (folder / "mlruns").is_dir():  # else somebody else has just sent it
+            try:
+                owner = held.enter_context((folder / _OWNER).open("a"))
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # its process has just sent it
+            except BlockingIOError:
+                in_use.append(folder)
+                continue
+            if folder.is_dir():  # else somebody else has just sent it
                 yield folder
 
 
-def _send(store: EntityStore, entity: Entity, result: Sent) -> bool:
+def _inside(folder: Path) -> list[Path]:
     try:
-        theirs = store.read(entity.id)
-    except ObjectNotFoundError:
-        store.merge_in(entity)
-        return True
-    assert theirs is not None  # noqa: S101 - it was read unconditionally
-    merged, renamed = merge_onto(theirs.entity, entity)
-    result.renamed += renamed
-    if merged == theirs.entity:
-        return False
-    result.renamed += store.merge_in(merged, known=theirs.version).renamed
-    return True
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # its process has just removed it
 
 
-_log = logging.getLogger("kaggleops")
+class Place(NamedTuple):
+    """Where an artifact belongs: the bucket's address, and the key in it."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}"
 
 
-@dataclass
-class SentArtifacts:
-    """What became of the kept files that were found."""
-
-    places: list[Place] = field(default_factory=list)
-    """Where a file was sent."""
-    in_use: list[Path] = field(default_factory=list)
-    """Folders of processes that still run; they send what is theirs."""
-    problems: list[str] = field(default_factory=list)
-    """What could not be sent; it stays where it is."""
-
-
-def send_kept_artifacts(
-    bucket_uri: str, progress: Callable[[int, int], None] = lambda done, total: None
-) -> SentArtifacts:
-    """Send the artifacts that ended processes on this machine left unsent.
+@dataclass(frozen=True)
+class Kept:
+    """A copy of an artifact that waits to be sent.
 
     Args:
-        bucket_uri: the bucket that their runs are tracked in.
-        progress: called with how many bytes were looked at, and how many there are.
+        folder: what holds the copy and the manifest.
+        place: where it belongs.
+        replaces: the version there that its process wrote last; `ABSENT` if it wrote none.
+        logged_ms: when it was logged, in milliseconds since the epoch, by this machine's clock.
     """
-    result = SentArtifacts()
-    with found_spools(bucket_uri) as spools:
-        every = [kept for spool in spools for kept in spool.kept]
-        newest = {kept.place: kept for kept in sorted(every, key=lambda kept: kept.logged_ms)}
-        result.in_use = [spool.folder for spool in spools if spool.in_use]
-        to_send: list[Kept] = []
-        for kept in (kept for spool in spools if not spool.in_use for kept in spool.kept):
-            if newest[kept.place] is kept:
-                to_send.append(kept)
-            else:
-                kept.remove()
-        _artifact_outbox_send(to_send, result, progress)
-    return result
+
+    folder: Path
+    place: Place
+    replaces: Version
+    logged_ms: int
+
+    @property
+    def content(self) -> Path:
+        """The copy."""
+        return self.folder / _CONTENT
 
 
-def _artifact_outbox_send(
-    to_send: list[Kept], result: SentArtifacts, progress: Callable[[int, int], None]
-) -> None:
-    sender = Sender()
-    sizes = [kept.content.stat().st_size for kept in to_send]
-    for number, kept in enumerate(to_send):
-        progress(sum(sizes[:number]), sum(sizes))
-        try:
-            sender.send(kept, kept.replaces)
-        except BucketUnavailableError as error:
-            waiting = len(to_send) - number
-            result.problems.append(f"{error} {waiting} artifacts wait on this machine.")
-            return  # the others would wait as long, and fail as well
-        except BucketError as error:
-            result.problems.append(str(error))
-        else:
-            result.places.append(kept.place)
-            kept.remove()
-    progress(sum(sizes), sum(sizes))
+def keep(file: Path, folder: Path, place: Place, replaces: Version) -> Kept:
+    """Copy an artifact into a folder of this process.
 
-
-def send_earlier_artifacts(bucket_uri: str) -> None:
-    """Send what earlier processes left: a kernel that was restarted, say.
-
-    In a thread that nobody waits for: it may be much, and `kaggleops push` sends the rest.
+    Raises:
+        OSError: it cannot be copied (the disk is full, say); nothing is left of the attempt.
     """
-    if any(home.is_dir() for home in spools_of(bucket_uri)):
-        name = "kaggleops-earlier-artifacts"
-        threading.Thread(target=_send_earlier, args=(bucket_uri,), name=name, daemon=True).start()
+    name, logged_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
+    unfinished = folder / (_NEW + name)
+    try:
+        unfinished.mkdir(mode=0o700)
+        with file.open("rb") as content, _private(unfinished / _CONTENT) as copy:
+            shutil.copyfileobj(content, copy, 1 << 20)
+        manifest = {**place._asdict(), "replaces": replaces, "logged_ms": logged_ms}
+        with _private(unfinished / _MANIFEST) as written:
+            written.write(json.dumps(manifest).encode())
+        return Kept(unfinished.rename(folder / name), place, replaces, logged_ms)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
-def _send_earlier(bucket_uri: str) -> None:
-    sent = send_kept_artifacts(bucket_uri)
-    for problem in sent.problems:
-        _log.warning("%s", problem)
-    if sent.places:
-        count, first = len(sent.places), sent.places[0]
-        _log.warning("Sent %d artifacts that an earlier process had kept here: %s …", count, first)
+def _private(file: Path) -> BinaryIO:
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def kept_in(folder: Path) -> list[Kept]:
+    """Return the artifacts that wait in a folder, the oldest first."""
+    kept = []
+    for each in _inside(folder):
+        with suppress(FileNotFoundError, NotADirectoryError):  # its process has just sent it
+            if not each.name.startswith("."):
+                manifest = json.loads((each / _MANIFEST).read_text())
+                place = Place(manifest["bucket"], manifest["key"])
+                kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
+    return sorted(kept, key=lambda each: each.logged_ms)

@@ -9,7 +9,7 @@ from kaggleops.bucket import BucketUnavailableError, ConflictError
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId
 from kaggleops.mlruns.folder import read_folder, write_folder
-from kaggleops.tracking.ownership import disk_is_full
+from kaggleops.tracking.outbox import disk_is_full
 from kaggleops.tracking.working_copy import WorkingCopy
 from kaggleops.tracking.working_folder import Known
 

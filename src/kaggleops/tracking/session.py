@@ -29,8 +29,8 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.tracking import ownership, signals
 from kaggleops.tracking.live import flush_interval
-from kaggleops.tracking.outbox import send_earlier_artifacts, send_left_behind
-from kaggleops.tracking.ownership import disk_is_full, new_folder, outboxes, remove
+from kaggleops.tracking.outbox import disk_is_full, new_folder, outboxes, remove
+from kaggleops.tracking.push import push
 from kaggleops.tracking.sender import Sender
 from kaggleops.tracking.working_copy import WorkingCopy
 
@@ -300,7 +300,8 @@ class Session:
             age = time.monotonic() - self._open.started if self._open else 0.0
             pause = flush_interval(age)
             if left_behind:
-                self._send_left_behind()
+                # In a thread that nobody waits for: it may be much, and `push` sends the rest.
+                threading.Thread(target=self._push, name="kaggleops-push", daemon=True).start()
                 left_behind = False
 
     def _tick(self) -> bool:
@@ -314,17 +315,17 @@ class Session:
                 working.bring(run, refresh=True)
         return sent
 
-    def _send_left_behind(self) -> None:
+    def _push(self) -> None:
         """Send what earlier processes on this machine left: a kernel that was restarted, say."""
-        send_earlier_artifacts(self.bucket_uri)
         try:
-            sent = send_left_behind(self.working.store)
+            sent = push(self.working.store)
         except (KaggleOpsError, OSError):
             return  # it stays where it is, for the next process or for `kaggleops push`
         for problem in (*sent.renamed, *sent.problems):
             _log.warning("%s", problem)
-        if sent.entities:
-            names = ", ".join(map(str, sent.entities[:3]))
+        if found := [*map(str, sent.entities), *map(str, sent.artifacts)]:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            names = ", ".join(found[:3]) + more
             _log.warning("Sent what an earlier process had left behind here: %s", names)
 
     def escape_full_disk(self, error: BaseException) -> bool:

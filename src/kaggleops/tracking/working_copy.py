@@ -38,7 +38,7 @@ class WorkingCopy(WorkingFolder):
     """
 
     def __init__(self, store: EntityStore, folder: Path) -> None:
-        super().__init__(store.bucket.uri, folder)
+        super().__init__(folder)
         self.store = store
         self.killed: Callable[[EntityId], None] = lambda run: None
         """Called when a live run comes back from the bucket as KILLED."""

@@ -1,6 +1,5 @@
 """A folder of unpacked entities that MLflow's file store works on, and which of them changed."""
 
-import json
 import logging
 import shutil
 import threading
@@ -14,13 +13,10 @@ from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder, write_folder
 from kaggleops.mlruns.merge_rules import BESIDE, make_room, renamed
-from kaggleops.platforms.folders import private_file
 from kaggleops.tracking.live import LiveRuns
 from kaggleops.tracking.metric_log import MetricLog
 
 _log = logging.getLogger("kaggleops")
-
-_BUCKET = "bucket.json"
 
 
 @dataclass
@@ -45,14 +41,12 @@ class WorkingFolder:
     """This process's own folder. Everything in it may be lost but what is unsent.
 
     Args:
-        bucket_uri: the bucket that it is a part of.
         folder: where; this process's already, and empty.
     """
 
-    def __init__(self, bucket_uri: str, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "mlruns"
-        private_file(folder / _BUCKET).write_text(json.dumps({"uri": bucket_uri}))
         (self.root / TRASH).mkdir(parents=True)
         self.lock = threading.RLock()
         self.metric_logs: dict[str, MetricLog] = {}
@@ -77,7 +71,6 @@ class WorkingFolder:
             for log in self.metric_logs.values():
                 log.close()
             self.metric_logs.clear()
-            shutil.copy(self.folder / _BUCKET, folder)
             # Under its name once it is whole: what dies half-way leaves no half behind to be sent.
             shutil.copytree(self.root, folder / "unfinished").rename(folder / self.root.name)
             self.folder, self.root = folder, folder / "mlruns"

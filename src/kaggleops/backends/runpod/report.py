@@ -31,7 +31,7 @@ from kaggleops.errors import explained
 from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
 from kaggleops.tags import JOB_ENDED
-from kaggleops.tracking.outbox import send_kept_artifacts, send_left_behind
+from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 
 BEGAN = "runpod_began"
@@ -62,8 +62,7 @@ def report(said: dict[str, Any]) -> list[str]:
     detect().sign_in(place)
     bucket = open_bucket(place, patience=_PATIENCE)
     # First what the job itself logged and could not send: its last words may be that it ended.
-    left = send_left_behind(EntityStore(bucket, ChangeLog(bucket))).problems
-    left += send_kept_artifacts(place).problems
+    left = push(EntityStore(bucket, ChangeLog(bucket))).problems
     log.keep(bucket, said["run_id"], Path(said["log"]))
     _tell(place, said["run_id"], said["code"], said["cost"], again=said["again"])
     return left
