@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaggleops.bucket.location import is_remote
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
@@ -219,7 +218,7 @@ def _life(entity: "Entity") -> tuple[float, float, Operations]:
     start = float(entity.meta.get("start_time") or 0)
     logs = [data for path, data in entity.files.items() if path.startswith("metrics/")]
     stamps = (line.partition(b" ")[0] for data in logs for line in data.splitlines())
-    points = sorted({float(stamp) for stamp in stamps if stamp.isdigit()})
+    points = sorted({float(stamp) for stamp in stamps if stamp.isdigit() and len(stamp) < 16})
     last = max([start, *points[-1:], float(entity.notes.heartbeat)])
     end = float(entity.meta.get("end_time") or last)
     # Whoever wrote the run wrote its times, and the model goes through them step by step.

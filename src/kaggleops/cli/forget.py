@@ -92,6 +92,7 @@ def _count(found: "Belongings") -> str:
 
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     """Return the commands that delete what object versioning keeps of them."""
+    from kaggleops.bucket.location import is_remote
     from kaggleops.mlruns.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
     from kaggleops.mlruns.locations import artifact_path
 

@@ -73,7 +73,7 @@ def init_command(
     adopting = _Adopting(commit, place, script)
     settings = {"bucket": place}
     with stdout_for_json(as_json):
-        if place.startswith("gs://"):
+        if is_remote(place):
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
             settings |= _cloud(place, project, named, ask=not yes)
@@ -136,11 +136,11 @@ def _cloud(
     if project is None:
         hint = "Add --project ID, of an existing project or a new one."
         raise UsageError(f"creating {place}", "no Google Cloud project is named", hint)
-    bucket, _, prefix = place.removeprefix("gs://").partition("/")
+    bucket, prefix = name_and_prefix(place)
     wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **names)
     lacks = what_it_lacks(wanted)
     if lacks:
-        said = f"gs://{bucket} existed before, and keeps its settings. It lacks: "
+        said = f"{wanted.uri} existed before, and keeps its settings. It lacks: "
         _said("!", said + ", ".join(lacks))
     _carry_out(gcloud_steps(wanted, foreign=lacks is not None), ask)
     return {"runner": wanted.runner}

@@ -1,5 +1,6 @@
 """Commands on the whole bucket: push, import, export, bundle."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -84,18 +85,17 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
 
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
-    with (
-        progress_bar("Reading") as reading,
-        opened(source, reading) as found,
-        progress_bar("Importing") as importing,
-    ):
-        imported = import_into(
-            store,
-            found,
-            lambda done, total, artifacts, size: importing(
-                done, total, f"Importing ({artifacts} artifacts, {sized(size)})"
-            ),
-        )
+    with ExitStack() as stack:
+        with progress_bar("Reading") as reading:
+            found = stack.enter_context(opened(source, reading))
+        with progress_bar("Importing") as importing:
+            imported = import_into(
+                store,
+                found,
+                lambda done, total, artifacts, size: importing(
+                    done, total, f"Importing ({artifacts} artifacts, {sized(size)})"
+                ),
+            )
     if as_json:
         print_json(
             new=[str(entity_id) for entity_id in sorted(imported.new)],

@@ -161,7 +161,7 @@ class History:
             .where(*_finished(experiment_id))
             .group_by(_METRICS.c.key)
         )
-        return dict(map(tuple, self._rows(query)))
+        return {row[0]: row[1] for row in self._rows(query)}
 
     def scored(
         self, experiment_id: str, metric: str, tags: Sequence[str], metrics: Sequence[str]

@@ -49,7 +49,7 @@ def application(
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
     app, offers = offered_application(pages)
-    return Door(_noting(refresher, _few_at_once(app)), offers, listens, settings.host_names)
+    return Door(_limited(refresher, app), offers, listens, settings.host_names)
 
 
 def offered_application(
@@ -113,29 +113,21 @@ def _may_see_all(auth: bool) -> Callable[[Request], bool]:
     return known
 
 
-def _noting(refresher: Refresher, app: ASGIApp) -> ASGIApp:
-    """Let the refresher know of requests."""
-
-    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _NOBODY_LOOKS:
-            refresher.somebody_looks()
-        await app(scope, receive, send)
-
-    return noting
-
-
-def _few_at_once(app: ASGIApp) -> ASGIApp:
-    """Answer only a few of the requests that take memory at a time."""
+def _limited(refresher: Refresher, app: ASGIApp) -> ASGIApp:
+    """Let the refresher know of requests, and answer few of those that take memory at a time."""
     room: anyio.CapacityLimiter | None = None
 
-    async def few(scope: Scope, receive: Receive, send: Send) -> None:
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal room
         room = room or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the event loop
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path not in _NOBODY_LOOKS:
+            refresher.somebody_looks()
         # An artifact takes as long as its reader is slow, and hardly any memory.
-        if "api/" in scope.get("path", "") and "artifact" not in scope["path"]:
+        if "api/" in path and "artifact" not in path:
             async with room:
                 await app(scope, receive, send)
         else:
             await app(scope, receive, send)
 
-    return few
+    return limited

@@ -282,8 +282,8 @@ REFUSED = {
         2.0/mlflow/artifacts/presigned-upload-url
     """,
     "a bucket is one workspace": "3.0/mlflow/workspaces",
-    "nothing is told to others": "3.0/mlflow/ui-telemetry",
-    "nobody asks for it, or asks otherwise": """
+    "no telemetry is sent": "3.0/mlflow/ui-telemetry",
+    "neither the UI nor MLflow's clients use it": """
         /graphql /build 2.0mlflow/experiments/search-datasets 2.0/mlflow/unified-traces
     """,
 }
