@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kaggleops.cli.comparison import compare as compare
+    from kaggleops.cli.compare import compare as compare
     from kaggleops.resources.local import resources as resources
 
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return kaggleops.resources
     if name == "compare":
-        from kaggleops.cli.comparison import compare
+        from kaggleops.cli.compare import compare
 
         return compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,8 @@ MLflow's UI hides `mlflow.*` from its columns and from grouping, so a run's comm
 more as a plain tag. A backend's own tags (a pod's id, a notebook's name) stand with the backend.
 """
 
+from typing import Protocol
+
 COMMIT = "mlflow.source.git.commit"
 REPOSITORY = "mlflow.source.git.repoURL"
 ENTRY_POINT = "mlflow.project.entryPoint"
@@ -36,11 +38,25 @@ PRICE = "price_per_hour"
 """What its machine costs, in US dollars an hour."""
 
 
-def of_commit(sha: str, branch: str) -> dict[str, str]:
-    """Return the plain tags of a commit: its full hash, and its branch or ""."""
-    return {SHORT_COMMIT: sha[:10]} | ({BRANCH: branch} if branch else {})
+class _Commit(Protocol):
+    @property
+    def sha(self) -> str: ...
+    @property
+    def branch(self) -> str: ...
 
 
-def of_machine(platform: str, accelerator: str) -> dict[str, str]:
-    """Return the tags of a machine: its platform's name, and its accelerator or ""."""
-    return {BACKEND: platform, ACCELERATOR: accelerator or "none"}
+class _Machine(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def accelerator(self) -> str: ...
+
+
+def of_commit(commit: _Commit) -> dict[str, str]:
+    """Return the plain tags that every run gets of its commit; a new one is a line here."""
+    return {SHORT_COMMIT: commit.sha[:10]} | ({BRANCH: commit.branch} if commit.branch else {})
+
+
+def of_machine(machine: _Machine) -> dict[str, str]:
+    """Return the tags that every run gets of its machine; a new one is a line here."""
+    return {BACKEND: machine.name, ACCELERATOR: machine.accelerator or "none"}

@@ -220,8 +220,8 @@ def test_units_are_what_is_counted(
 
     enterprise = {"project": "p", "template": "t4", "service_account": "a"}
     file.write_text(json.dumps({"enterprise": enterprise}))
-    assert here("quota", "-b", "colab").output == "colab: nothing is counted here.\n"
-    assert here("quota", "-b", "docker").output == "docker: nothing is counted here.\n"
+    assert here("quota", "-b", "colab").output == "colab has no quota.\n"
+    assert here("quota", "-b", "docker").output == "docker has no quota.\n"
     config = place.backend.read_config({"enterprise": enterprise}, "a test")
     assert "bills the project p for the machine of the template t4, for 12 h at most" in (
         place.backend.announce(config)

@@ -66,7 +66,10 @@ def test_the_commands_say_what_it_costs(
 
     over = here("run", "-b", "runpod", "--budget", "1", *BUCKET_OPTION)
     assert (over.code, "more than the budget of $1.00" in over.error) == (1, True)
-    assert "takes no --budget" in here("run", "-b", "kaggle", "--budget", "1", *BUCKET_OPTION).error
+    assert (
+        "has no option --budget"
+        in here("run", "-b", "kaggle", "--budget", "1", *BUCKET_OPTION).error
+    )
     assert "for machines that cost money" in here("run", "--keep", *BUCKET_OPTION).error
 
     runpod.ssh_keys.append("ssh-ed25519 AAAA ada")
@@ -174,15 +177,15 @@ def test_nobody_hears_that_all_is_well_who_could_not_ask(
     assert runpod.alive == []
 
     free = here("reap", "-b", "kaggle", *BUCKET_OPTION)
-    assert (free.code, "No machine there costs money." in free.output) == (0, True)
+    assert (free.code, "Nothing to delete." in free.output) == (0, True)
 
     # As in a cron that knows no key.
     monkeypatch.setenv("RUNPOD_API_KEY", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     done = here("reap", *BUCKET_OPTION)
     assert (done.code, done.output) == (1, "")
-    assert "passed over: signing in to RunPod: there is no API key" in done.errors
-    assert "nobody could be asked" in done.errors
+    assert "skipped: signing in to RunPod: there is no API key" in done.errors
+    assert "no platform could be checked" in done.errors
     machine = here("reap", *BUCKET_OPTION, "--json")
     assert machine.code == 1
     assert [each["backend"] for each in machine.json["passed_over"]] == ["runpod"]
@@ -192,5 +195,5 @@ def test_nobody_hears_that_all_is_well_who_could_not_ask(
     job.create(ready_notebook({"bucket": BUCKET, "run_id": "0" * 32}), ColabConfig())
     job.note(status="FINISHED")
     done = here("reap", *BUCKET_OPTION)
-    assert (done.code, done.output) == (0, "Asked: colab. Nobody knows of runpod.\n")
+    assert (done.code, done.output) == (0, "Checked: colab. Not checked: runpod.\n")
     job.remove()

@@ -113,9 +113,9 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     assert world.forgotten("--user", "ann")["runs"] == []
 
     by_id = world.forget(world.runs["bob"], answer="y\n")
-    assert "Deleted 1 runs, 2 models and traces of theirs, 1 artifacts" in by_id.stdout
+    assert "Deleted 1 runs, 2 of their models and traces, 1 artifacts" in by_id.stdout
     assert "2 logs and executed notebooks" in by_id.stdout
-    assert "Still registered, without its files: model registered-by-bob" in by_id.stdout
+    assert "Model registered-by-bob is still registered" in by_id.stdout
     assert world.objects_of("bob") == ["mlruns/models/registered-by-bob.tar.gz"]
 
 

@@ -132,7 +132,7 @@ def test_a_bucket_of_somebodys_own_keeps_its_settings(
         done = init("--bucket", "gs://old-bucket/runs", "--project", "adas-runs", "--yes")
         assert done.exit_code == 0, done.stderr
         lacks = "It lacks: public access prevention, soft delete, versioning\n"
-        assert f"! gs://old-bucket was there before, and keeps its settings. {lacks}" in done.stderr
+        assert f"! gs://old-bucket existed before, and keeps its settings. {lacks}" in done.stderr
     state = programs.state("gcloud")
     assert state["buckets"] == {"old-bucket": theirs}
     [[_, _, _, condition]] = state["bindings"]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from kaggleops.reports.agreement import Agreement, agreement
+from kaggleops.reports.comparison import Agreement, agreement
 from kaggleops.reports.history import Run
 
 

@@ -19,8 +19,8 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.reports.comparison import Comparison, compare
 from kaggleops.reports.comparison_page import page as to_page
 from kaggleops.reports.comparison_text import to_markdown
+from kaggleops.reports.evidence import reader
 from kaggleops.reports.history import History
-from kaggleops.reports.out_of_fold import reader
 from kaggleops.reports.selection import Selector
 from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab
@@ -101,16 +101,16 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
     for word, message in (
         ("idee", "Did you mean|Name a commit"),
         ("twice", f"there are 2: .* of {lab.better[:10]}"),
-        (lab.empty, f"commit {lab.empty[:10]} has none. The nearest that has some is"),
+        (lab.empty, f"commit {lab.empty[:10]} has none. The nearest with runs is"),
         ("unfinished", "none of its runs finished .FAILED."),
         ("best", "no metric is named"),
     ):
         with pytest.raises(UsageError, match=message):
             selector.find(word)
-    with pytest.raises(UsageError, match=r"There are: "):
+    with pytest.raises(UsageError, match=r"Known: "):
         asking.selector(experiment="twets")
     sides = [selector.find(lab.runs[lab.base][0]), selector.find("digits")]
-    with pytest.raises(UsageError, match=r"different tasks: .* is tweets; digits .* is digits"):
+    with pytest.raises(UsageError, match=r"different tasks: .* has tweets; digits .* has digits"):
         compare(sides, None)
     sides = [selector.find("v1"), selector.find("idea")]
     with pytest.raises(UsageError, match="no metric is on every side"):
@@ -185,7 +185,7 @@ def test_the_newest_run_of_a_fold_counts_and_other_settings_are_named(
     assert [run.name for run in second.runs] == ["other settings"]
     assert found.environment == {"accelerator": ("Tesla T4", "")}
     assert any("2 settings" in note for note in found.notes)
-    assert any("No repository is at hand" in note for note in found.notes)
+    assert any("There is no repository here" in note for note in found.notes)
     assert "nan" in to_markdown(found)
 
 
@@ -218,7 +218,7 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     assert "```diff" in done.output
     done = kaggleops_here("compare", "v1", "nobody", *bucket, **here)
     assert done.code == 2
-    assert "nothing is called so" in done.error
+    assert "no commit or run has this name" in done.error
 
 
 def test_one_cell_of_a_notebook_shows_it_all(
@@ -245,7 +245,7 @@ def test_one_cell_of_a_notebook_shows_it_all(
     capsys.readouterr()
     shell.run_cell("kaggleops.compare('v1', 'nobody', bucket=bucket)")
     said = capsys.readouterr().out.strip()
-    assert said.startswith("error: looking for 'nobody': nothing is called so.")
+    assert said.startswith("error: looking for 'nobody': no commit or run has this name.")
     assert "\n" not in said
 
 

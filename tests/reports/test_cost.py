@@ -79,7 +79,7 @@ def test_the_same_bucket_elsewhere(bucket: Bucket, tmp_path: Path) -> None:
     total = next(line for line in done.output.splitlines() if line.startswith("Total"))
     assert float(total.split()[-1]) > 0  # Europe has no free tier
     assert READ in done.output
-    assert "downloaded: $0.12 a GiB" in done.output.replace("\n", " ")
+    assert "downloads: $0.12 a GiB" in done.output.replace("\n", " ")
 
 
 def test_a_broken_run_does_not_hide_the_others(bucket: Bucket, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_broken_run_does_not_hide_the_others(bucket: Bucket, tmp_path: Path) -
     done = kaggleops_here("cost", "--bucket", bucket.uri, cwd=tmp_path)
 
     assert done.code == 0, done.errors
-    assert "as they cannot be read: 1 runs" in done.errors
-    assert "runs of the last 30 days (1):" in done.output.replace("\n", " ")
+    assert "Left out: 1 runs that cannot be read" in done.errors
+    assert "1 runs in the last 30 days:" in done.output.replace("\n", " ")
 
 
 def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:
@@ -103,8 +103,8 @@ def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--region", "mars-north1"], "the price list has no such region"),
-        (["--bucket", "s3://x"], "unsupported bucket scheme s3://"),
+        (["--region", "mars-north1"], "unknown region"),
+        (["--bucket", "s3://x"], "there are no buckets behind s3://"),
     ],
 )
 def test_what_is_called_wrongly(tmp_path: Path, arguments: list[str], problem: str) -> None:
@@ -137,7 +137,7 @@ def test_only_what_is_beyond_the_free_tier_is_charged() -> None:
 
 
 def test_a_region_without_a_known_price_is_not_guessed() -> None:
-    with pytest.raises(UsageError, match="has no such region"):
+    with pytest.raises(UsageError, match="unknown region"):
         charges(0, Operations(), "us")
 
 

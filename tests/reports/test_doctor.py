@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from kaggleops.backends.interface import Finding
 from kaggleops.cli import main
 from kaggleops.reports.doctor import asked, examine, examine_platforms
-from kaggleops.server.doctor import examine_server
+from kaggleops.server.tunnel import examine_server
 from tests.command import kaggleops
 from tests.fakes import iap_tunnel
 from tests.fakes.colab.account import FakeColab

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from kaggleops.cli import main
 from kaggleops.git.history import nearest_before
 from kaggleops.reports.history import Scored
-from kaggleops.reports.leaderboard import leaderboard, main_metric, submitted_pairs
+from kaggleops.reports.leaderboard import leaderboard, main_metric
+from kaggleops.tags import COMMIT
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab
@@ -56,7 +57,7 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
     done = kaggleops_here("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
     assert done.code == 2
-    assert "'soon' is no age" in done.error
+    assert "'soon' is not an age" in done.error
 
 
 def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
@@ -75,27 +76,25 @@ def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
         return CliRunner().invoke(main, ["leaderboard", "--bucket", str(lab.bucket), *options])
 
     for option, message in (
-        ("--branch", "showing the branch 'nosuch': no run on the board has it."),
-        ("--backend", "showing the backend 'nosuch': no run on the board has it."),
+        ("--branch", "filtering by branch 'nosuch': no run on the board has it."),
+        ("--backend", "filtering by backend 'nosuch': no run on the board has it."),
     ):
         done = board(option, "nosuch")
         assert done.exit_code == 2
         there = {"--branch": "idea, main", "--backend": "kaggle, local"}[option]
-        assert done.stderr.lstrip() == f"error: {message} There are: {there}.\n"
+        assert done.stderr.lstrip() == f"error: {message} Known: {there}.\n"
     done = board("--branch", "idea", "--backend", "local")
     assert done.exit_code == 0
     assert done.stdout == (
-        "--branch idea --backend local leaves none of the 11 finished runs with a commit and "
-        "jaccard.\n"
+        "--branch idea --backend local excludes all 11 finished runs with a commit and jaccard.\n"
     )
     assert "Metrics: jaccard, loss." in board("--metric", "nosuch", "--branch", "nosuch").stdout
 
 
 def scored(sha: str, value: float, fold: int, **changes: object) -> Scored:
     content = {
-        "id": f"{sha}{fold}", "sha": sha, "value": value, "started_ms": 1,
-        "repetition": (str(fold), "1"), "settings": "lr=1", "backend": "", "submitted": {},
-        **changes,
+        "id": f"{sha}{fold}", "value": value, "started_ms": 1, "repetition": (str(fold), "1"),
+        "settings": "lr=1", "tags": {COMMIT: sha}, "metrics": {}, **changes,
     }  # fmt: skip
     return Scored(**content)  # type: ignore[arg-type]
 
@@ -105,20 +104,19 @@ def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None
     runs += [scored("b", 0.5 + fold / 100, fold) for fold in range(3)]
     runs += [scored("b", 0.1, 0, settings="lr=2")]  # not its best training
     runs += [scored("b", 0.2, 0, started_ms=0)]  # not its newest of that fold
-    runs[0] = scored("a", 0.6, 0, submitted={"public_score": 0.71})
+    runs[0] = scored("a", 0.6, 0, metrics={"public_score": 0.71})
     first, second = leaderboard(runs, "jaccard", {"b": "a"})
     assert (first.sha, second.sha) == ("a", "b")
     assert second.regression
     assert second.score.mean == pytest.approx(0.51)
-    assert first.submitted == {"public_score": 0.71}
+    assert first.cells["public_score"] == 0.71
     assert [entry.sha for entry in leaderboard(runs, "loss", {})] == ["b", "a"]
-    assert submitted_pairs([first, second], "public_score") == [(pytest.approx(0.61), 0.71)]
     assert not any(entry.regression for entry in leaderboard(runs, "loss", {"b": "a"}))
 
 
 def test_what_a_commit_is_held_against_need_not_be_shown() -> None:
-    runs = [scored("a", 0.6 + fold / 100, fold, branch="main") for fold in range(3)]
-    idea = [scored("b", 0.5 + fold / 100, fold, branch="idea") for fold in range(3)]
+    runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
+    idea = [scored("b", 0.5 + fold / 100, fold) for fold in range(3)]
     [entry] = leaderboard([*runs, *idea], "jaccard", {"b": "a"}, idea)
     assert (entry.sha, entry.parent, entry.regression) == ("b", "a", True)
     # A commit's own row is of what is shown, whatever else was better.

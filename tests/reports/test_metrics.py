@@ -2,7 +2,7 @@
 
 import pytest
 
-from kaggleops.reports.metrics import higher_is_better
+from kaggleops.reports.statistics import higher_is_better
 
 LOW = """
 loss eval_loss val/loss train.log_loss trainloss Logloss binary_logloss mlogloss hamming_loss

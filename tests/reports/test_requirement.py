@@ -158,7 +158,7 @@ def test_what_stops_git_bisect_is_no_answer(past: Past, tmp_path: Path) -> None:
     past.commit("worse")
     said, codes = bisect(past, tmp_path, good, "HEAD", "run", "--require", "f1")
     assert codes == {bad: 128}
-    assert "it is no comparison with a number" in said
+    assert "not a comparison with a number" in said
     assert "first bad commit" not in said
 
 

@@ -15,7 +15,7 @@ import mlflow
 import pytest
 import requests
 
-from kaggleops.server.routes import GRAPHQL, OFFERED, reason_against
+from kaggleops.server.door import GRAPHQL, OFFERED, reason_against
 from kaggleops.server.settings import mlflow_environment
 from tests.server.serving import Serving, serving
 
@@ -73,7 +73,7 @@ def test_somebody_has_decided_on_every_route_of_mlflow(brought: Mlflow) -> None:
     undecided = {
         (method, path) for method, path in brought.routes - OFFERED if reason_against(path) is None
     }
-    assert not undecided, "put each into kaggleops.server.routes: offered, or refused and why"
+    assert not undecided, "put each into kaggleops.server.door: offered, or refused and why"
     assert brought.routes >= OFFERED, "this MLflow has no such routes any more"
     assert brought.graphql - GRAPHQL == {"test", "testMutation"}
     assert brought.graphql >= GRAPHQL

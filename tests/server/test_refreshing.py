@@ -10,7 +10,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from kaggleops.server.health import NoticeBoard
-from kaggleops.server.refresher import Leadership, Refresher
+from kaggleops.server.refresher import Refresher, refresh_lock
 from kaggleops.server.settings import Settings
 from tests.server.serving import eventually
 
@@ -30,7 +30,7 @@ def test_one_leads_and_hears_that_somebody_looks_elsewhere(settings: Settings) -
     board = NoticeBoard(settings.index)
     leader = Refresher(settings, board, lambda: None)
     leader.start()
-    eventually(lambda: not Leadership(settings.index).held())
+    eventually(lambda: not refresh_lock(settings.index).held())
     other = Refresher(settings, board, lambda: None)
     other.start()
     other.somebody_looks()

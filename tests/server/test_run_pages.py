@@ -21,7 +21,7 @@ from mlflow.entities import (
 from mlflow.protos.service_pb2 import GetRun, SearchRuns
 from mlflow.utils.proto_json_utils import message_to_json
 
-from kaggleops.server.run_pages import to_json
+from kaggleops.server.answers import to_json
 
 INPUTS = RunInputs([DatasetInput(Dataset("tweets", "d1", "local", "{}"), [InputTag("a", "b")])])
 INFO = RunInfo(

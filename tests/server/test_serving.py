@@ -130,8 +130,8 @@ def test_a_bucket_out_of_reach_is_said_and_survived(
     assert "first" in names(server, experiment)
     gcs.allow("our-bucket")
     eventually(lambda: server.health()["trouble"] == "")
-    assert server.errors.count("The index stays as it is for now") == 1
-    assert server.errors.count("The index is fresh again") == 1
+    assert server.errors.count("The index cannot be updated for now") == 1
+    assert server.errors.count("The index is up to date again") == 1
 
 
 def test_a_large_artifact_is_never_in_memory_as_a_whole(
@@ -176,7 +176,7 @@ def test_it_prepares_itself_while_the_bucket_comes_in_and_can_be_ended(tmp_path:
             command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
         )
         serving = psutil.Process(process.pid)
-        both = {"kaggleops.server.first_pull", "kaggleops.server.worker"}
+        both = {"pull", "serve"}
         eventually(lambda: both <= {each.cmdline()[-1] for each in serving.children()})
         started = serving.children(recursive=True)
         process.terminate()

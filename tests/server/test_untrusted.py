@@ -13,7 +13,7 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.mlruns import EntityId, Kind, run
 from kaggleops.mlruns.archive import pack
 from kaggleops.mlruns.change_log import LOG_KEY
-from kaggleops.server.routes import OFFERED
+from kaggleops.server.door import OFFERED
 from kaggleops.server.settings import server_folder
 from tests.command import kaggleops_here
 from tests.server.hostile import HEALTHY, HUGE, SECRET, Hostile, _located, _sound, make

@@ -168,7 +168,7 @@ def test_status_of_what_is_not_there_and_of_what_is_broken(bucket: Bucket, tmp_p
     bucket.prepare()
     nothing = kaggleops("status", "f" * 32, "--bucket", bucket.uri, cwd=tmp_path)
     assert nothing.code == 2
-    assert "has none of it" in nothing.error
+    assert "no run" in nothing.error
     empty = kaggleops("status", "--bucket", bucket.uri, cwd=tmp_path)
     assert (empty.code, "No run of" in empty.output) == (0, True)
 

@@ -9,7 +9,7 @@ import pytest
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms.folders import write_private
 from kaggleops.resources.files import Placed
-from kaggleops.server.refresher import Leadership
+from kaggleops.server.refresher import refresh_lock
 from kaggleops.server.settings import (
     ask_for_passwords,
     default_index,
@@ -50,7 +50,7 @@ def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.delenv(name, raising=False)
     ask_for_passwords(server_folder(place))
     make_users_database(f"sqlite:///{server_folder(place) / 'users.db'}")
-    lead = Leadership(default_index(place))
+    lead = refresh_lock(default_index(place))
     assert lead.held()
     lead.release()
     placed = Placed(state / "project")

@@ -66,16 +66,16 @@ GROUPS = {
     ),
     "Set up": (init_command, doctor_command, credentials_command),
 }
-"""The commands by what people do."""
+"""The commands, in the order of the help."""
 
 
 def show_trace(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
-    """Show what is our mistake, without the secrets in it: people put it into an issue."""
+    """Show the trace of our own mistake, without secrets: people paste it into an issue."""
     sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, at))))
 
 
 class _Group(click.Group):
-    """Turns the errors a user can understand into one line and an exit code."""
+    """Makes one line and an exit code of the errors that a user can understand."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -88,7 +88,7 @@ class _Group(click.Group):
             sys.exit(2 if isinstance(error, UsageError) else 1)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands in groups, none of their lines cut."""
+        """Write the commands in groups, with whole lines."""
         for title, commands in GROUPS.items():
             with formatter.section(title):
                 lines = [(each.name or "", each.get_short_help_str(70)) for each in commands]

@@ -1,12 +1,11 @@
-"""Somebody's training repository becomes a project that `kaggleops run` and `mlflow run` start.
+"""Makes somebody's training repository a project that `kaggleops run` and `mlflow run` can start.
 
-Files are added beside the code, and none that is there is changed or overwritten, but for lines
-that are appended to `.gitignore`. So it can be repeated, and undone by deleting what it names.
+Files are added beside the code; nothing that exists is changed, but for lines that are appended to
+`.gitignore`. So it can be repeated, and undone by deleting the files that it names.
 
-What a training script takes, read from its source: nothing of it is run or imported.
-
-Understood are the options of argparse and click, where their defaults are written out, and Hydra.
-What is not understood is left out: then the script's own default counts, as without us.
+What a training script takes is read from its source, which is not run or imported: the options of
+argparse and click with literal defaults, and Hydra. Anything else is left out, so the script's own
+default counts.
 """
 
 import ast
@@ -28,7 +27,7 @@ from kaggleops.git.command import git
 from kaggleops.platforms.settings import LOCAL
 
 USUAL = ("train.py", "src/train.py", "main.py", "src/main.py", "run.py", "scripts/train.py")
-"""Where people put what starts a training, the likeliest first."""
+"""Usual places of a training script, the likeliest first."""
 
 _DECLARING = {"add_argument", "option", "argument"}  # argparse's, click's two
 # A flag or a list cannot be passed as one `--name VALUE`.
@@ -40,9 +39,9 @@ class Parameter:
     """A value that a script takes on its command line.
 
     Args:
-        name: as an entry point calls it.
-        option: what stands before the value (`--batch-size`), "" for a positional one.
-        default: its default; None where a value has to be given.
+        name: its name in an entry point.
+        option: its option (`--batch-size`), "" if it is positional.
+        default: its default; None if it is required.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Parameter:
 
     @property
     def words(self) -> str:
-        """How an entry point's command passes it."""
+        """Its place in an entry point's command."""
         return f"{self.option} {{{self.name}}}".lstrip()
 
 
@@ -60,12 +59,12 @@ class Script:
     """A training script.
 
     Args:
-        path: where it lies in its repository, "/"-separated.
+        path: its path in the repository, "/"-separated.
         parameters: what it takes.
         is_hydra: whether Hydra reads its command line.
-        experiment: the MLflow experiment that it sets; "" for none.
-        imports: the top-level names of what it imports.
-        sets_tracking_uri: the line in which it says where MLflow logs to; 0 if it does not.
+        experiment: the MLflow experiment that it sets, or "".
+        imports: the top-level names of its imports.
+        sets_tracking_uri: the line in which it sets MLflow's tracking URI; 0 if it does not.
     """
 
     path: str
@@ -77,14 +76,11 @@ class Script:
 
 
 def find_script(repository: Path, named: str | None = None) -> Script:
-    """Return the script that starts a repository's training.
+    """Return a repository's training script; UsageError if there is none, or it is not Python.
 
     Args:
         repository: its top folder.
-        named: the script's path in it; by default one that is called as people usually do.
-
-    Raises:
-        UsageError: there is none, or it is not Python.
+        named: the script's path in it; by default the first of the `USUAL` ones.
     """
     doing = f"looking for the training script of {repository.name}"
     candidates = [named] if named else USUAL
@@ -137,7 +133,7 @@ def _parameter(call: ast.Call) -> Parameter | None:
 
 
 def _literal(node: ast.expr | None) -> object:
-    """Return the value that is written out; None for one that would have to be computed."""
+    """Return the value of a literal; None for an expression."""
     try:
         return ast.literal_eval(node) if node else None
     except (ValueError, TypeError):
@@ -174,17 +170,17 @@ _ENVIRONMENTS = {
     "environment.yaml": "conda_env",
     "python_env.yaml": "python_env",
 }
-"""Descriptions of an environment that people have already, and as what MLflow knows them."""
+"""Files that describe an environment, and their keys in an MLproject."""
 
 
 def adopt(repository: Path, script: Script, origin: str, bucket: str) -> list[str]:
-    """Add what is missing, and return the files that were written.
+    """Add the files that are missing, and return their names.
 
     Args:
         repository: its top folder.
-        script: what starts its training.
-        origin: the address that others fetch it from; "" for none.
-        bucket: the address of the bucket that its runs go to.
+        script: its training script.
+        origin: the address that others fetch it from, or "".
+        bucket: the address of the bucket for its runs.
     """
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
     contents = {
@@ -204,7 +200,7 @@ def adopt(repository: Path, script: Script, origin: str, bucket: str) -> list[st
 
 
 def warnings_about(repository: Path, script: Script) -> list[str]:
-    """Return what would surprise somebody whose script is started from a fresh clone."""
+    """Return what may go wrong when a script is started from a fresh clone."""
     said = []
     if script.sets_tracking_uri:
         where = f"{script.path}, line {script.sets_tracking_uri}"
@@ -222,11 +218,10 @@ def warnings_about(repository: Path, script: Script) -> list[str]:
 
 
 def ignore(repository: Path, bucket: Path | None = None) -> list[str]:
-    """Let git ignore this machine's settings, and a bucket in the repository; return what is new.
+    """Let git ignore this machine's settings, and a bucket that is a folder in the repository.
 
-    Args:
-        repository: its top folder.
-        bucket: the folder that is the bucket, if it is one.
+    Returns:
+        The lines that are new in its .gitignore.
     """
     wanted = {LOCAL.as_posix(): LOCAL.as_posix()}
     if bucket and bucket.is_relative_to(repository):
@@ -242,7 +237,7 @@ def ignore(repository: Path, bucket: Path | None = None) -> list[str]:
 
 
 def _is_ignored(repository: Path, path: str) -> bool:
-    """Tell whether git ignores a path for everybody, whatever this person's settings add."""
+    """Return whether git ignores a path for everybody, without this person's settings."""
     everybody = {"core.excludesFile": os.devnull}
     return bool(git(repository, "check-ignore", path, check=False, config=everybody))
 
@@ -255,7 +250,7 @@ def _git_knows(repository: Path, path: str) -> bool:
 
 
 def _mlproject(name: str, script: Script, environment: str) -> str:
-    # MLflow refuses a run in one experiment whose code then sets another one.
+    # MLflow refuses a run in one experiment whose code sets another one.
     lines = [
         "# What `kaggleops run` and `mlflow run` start. Written by `kaggleops init`; yours now.",
         f"name: {json.dumps(script.experiment or name)}",
@@ -264,7 +259,7 @@ def _mlproject(name: str, script: Script, environment: str) -> str:
         "",
         "entry_points:",
         "  main:",
-        "    # Each can be given as NAME=VALUE: kaggleops run NAME=VALUE. It is logged as a param.",
+        "    # Set each with kaggleops run NAME=VALUE. It is logged as a param.",
         *_parameter_lines(script),
         f"    command: {json.dumps(_command(script))}",
     ]
@@ -279,7 +274,7 @@ def _parameter_lines(script: Script) -> Iterator[str]:
         yield "    parameters:"
         yield from (f"      {each.name}: {{{_described(each)}}}" for each in script.parameters)
     else:
-        yield f"    # {script.path} takes none that could be read from it. To add one:"
+        yield f"    # {script.path} has none that could be read from it. To add one:"
         yield "    # parameters:"
         yield "    #   lr: {type: float, default: 0.1}"
         yield f'    # command: "python {script.path} --lr {{lr}}"'
@@ -294,7 +289,7 @@ def _described(parameter: Parameter) -> str:
 def _command(script: Script) -> str:
     path = shlex.quote(script.path)
     if script.is_hydra:
-        # MLflow quotes the overrides as one word; the shell makes several of it again.
+        # MLflow quotes the overrides as one word; the shell splits them again.
         return f"eval python {shlex.quote(path)} {{overrides}}"
     return " ".join(["python", path, *(each.words for each in script.parameters)])
 
@@ -307,8 +302,8 @@ def _conda(repository: Path, script: Script) -> str:
     else:
         needed = sorted(_distributions(repository, script))
     lines = [
-        "# The environment that MLflow builds when asked to: mlflow run . --env-manager conda.",
-        "# `kaggleops run` takes the environment that it is started in.",
+        "# The environment that MLflow builds for: mlflow run . --env-manager conda.",
+        "# `kaggleops run` uses the environment that it is started in.",
         "channels: [conda-forge, nodefaults]",
         "dependencies:",
         f"  - python={sys.version_info.major}.{sys.version_info.minor}",
@@ -342,13 +337,13 @@ def _notebook(origin: str, bucket: str) -> str:
     if here.startswith("https://github.com/"):
         old, new = (each.removeprefix("https://github.com/") for each in (ours, here))
         title = [line.replace(f"{old}/blob", f"{new}/blob") for line in title]
-    else:  # Colab and Kaggle open by a link what lies on GitHub only
+    else:  # Colab and Kaggle only open links to GitHub
         title = [line for line in title if not line.startswith("[![Open")]
     notebook["cells"][0]["source"] = title
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def _address() -> str:
-    """Return where this project can be fetched from: it stands in its metadata."""
+    """Return the address of this project's repository, from its metadata."""
     urls = metadata("kaggleops").get_all("Project-URL") or []
     return next(url.partition(", ")[2] for url in urls if url.startswith("Repository, "))

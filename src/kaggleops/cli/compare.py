@@ -1,12 +1,17 @@
-"""`kaggleops compare`."""
+"""`kaggleops compare` and, for notebooks, `kaggleops.compare`."""
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggleops.cli.comparison import compared
+from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
+    bucket_at,
     bucket_of,
     bucket_option,
     direction_option,
@@ -15,15 +20,134 @@ from kaggleops.cli.options import (
     json_option,
 )
 from kaggleops.cli.output import err, out, print_json, print_table
+from kaggleops.errors import UsageError
 from kaggleops.printable import printable
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from kaggleops.reports.comparison import Comparison
+    from kaggleops.reports.history import History
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
-PAGE = "comparison.html"
-"""The artifact that holds a comparison."""
+_PAGE = "comparison.html"  # the artifact
+
+
+@dataclass(frozen=True, repr=False)
+class Compared:
+    """A comparison; a notebook shows it as the page that `kaggleops compare --html` writes.
+
+    Args:
+        comparison: the comparison.
+        page: its page; "" if it was not asked for.
+    """
+
+    comparison: "Comparison"
+    page: str
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """Each metric with its sides and their differences, as the command prints them."""
+        import pandas as pd
+
+        from kaggleops.reports.comparison_text import metric_rows, metric_titles
+
+        columns = metric_titles(self.comparison)
+        return pd.DataFrame(metric_rows(self.comparison), columns=columns).set_index(columns[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, as `--json` prints it."""
+        from kaggleops.reports.comparison_text import to_json
+
+        return to_json(self.comparison)
+
+    def __repr__(self) -> str:
+        from kaggleops.reports.comparison_text import to_markdown
+
+        return to_markdown(self.comparison)
+
+    def _repr_html_(self) -> str:
+        # In a frame: its style is a whole page's.
+        style = "width: 100%; height: 800px; border: 0"
+        return f'<iframe sandbox srcdoc="{escape(self.page)}" style="{style}"></iframe>'
+
+
+def compare(
+    *names: str,
+    bucket: str | None = None,
+    experiment: str | None = None,
+    metrics: Sequence[str] = (),
+    lower_is_better: bool | None = None,
+    paths: Sequence[str] = (),
+) -> Compared:
+    """Compare the runs of a commit with those of others: what changed, and did it help?
+
+    Args:
+        names: commits, branches, tags, run ids, run names, or "best" (by the first metric). A
+            single one is compared with the nearest commit before it that has runs.
+        bucket: gs://BUCKET[/PREFIX] or a folder; by default as for the commands.
+        experiment: only the runs of this experiment.
+        metrics: only these.
+        lower_is_better: whether lower values are better; None to guess it from each metric's name.
+        paths: only the code there; by default all that the runs can use.
+
+    Raises:
+        UsageError: a name is unknown or ambiguous, or the runs cannot be compared.
+        KaggleOpsError: the bucket cannot be reached.
+    """
+    if not names:
+        raise UsageError("comparing", "nothing is named", "Name commits, branches or runs.")
+    require_index()
+    from kaggleops.server.settings import index_at
+
+    index = os.environ.get("KAGGLEOPS_INDEX")
+    place, url = bucket_of(bucket), index_at(index) if index else None
+    return _compared(names, place, url, experiment, metrics, lower_is_better, paths, page=True)
+
+
+def _compared(
+    names: Sequence[str],
+    place: str,
+    index: str | None,
+    experiment: str | None,
+    metrics: Sequence[str],
+    lower_is_better: bool | None,
+    paths: Sequence[str],
+    *,
+    page: bool,
+) -> Compared:
+    from kaggleops.git.commits import repository_around
+    from kaggleops.reports.comparison import compare
+    from kaggleops.reports.comparison_page import page as page_of
+    from kaggleops.reports.evidence import reader
+    from kaggleops.reports.selection import Selector
+
+    if lower_is_better is not None and not metrics:
+        option = "--lower-is-better" if lower_is_better else "--higher-is-better"
+        raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
+    repository = repository_around(Path.cwd())
+    rows = reader(bucket_at(place))
+    # Relative to here, as git takes them; but it runs at the repository's top.
+    shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
+
+    def answer(history: "History") -> Compared:
+        metric = metrics[0] if metrics else None
+        selector = Selector(history, repository, experiment, metric, lower_is_better)
+        sides = [selector.find(name) for name in names]
+        if len(sides) == 1:
+            sides.insert(0, selector.before(sides[0]))
+        found = compare(
+            sides,
+            repository,
+            metrics=metrics,
+            lower_is_better=lower_is_better,
+            rows=rows,
+            paths=shown,
+        )
+        return Compared(found, page_of(found, history) if page else "")
+
+    return ask_index(place, index, answer)
 
 
 @click.command("compare")
@@ -38,7 +162,7 @@ PAGE = "comparison.html"
     "paths",
     multiple=True,
     metavar="PATH",
-    help="Only the code there. Default: all that the runs can use.",
+    help="Only the code there. Default: all code that the runs can use.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @click.option(
@@ -77,65 +201,50 @@ def compare_command(
     Example:
       kaggleops compare main my-branch --metric jaccard
     """
-    from kaggleops.reports.comparison_text import to_json, to_markdown
+    from kaggleops.reports.comparison_text import to_markdown
 
     place = bucket_of(bucket)
-    done = compared(
-        names,
-        place,
-        index,
-        experiment=experiment,
-        metrics=metrics,
-        lower_is_better=lower_is_better,
-        paths=paths,
-        with_page=bool(html or to_run),
-    )
-    found, written = done.comparison, done.page
+    page = bool(html or to_run)
+    done = _compared(
+        names, place, index, experiment, metrics, lower_is_better, paths, page=page
+    )  # fmt: skip
     if html is not None:
-        html.write_text(written, encoding="utf-8")
+        html.write_text(done.page, encoding="utf-8")
     if to_run:
-        _log_page(found, written, place)
+        _log_page(done, place)
     if as_json:
-        print_json(**to_json(found))
+        print_json(**done.to_dict())
     elif markdown:
-        click.echo(to_markdown(found), nl=False)
+        click.echo(to_markdown(done.comparison), nl=False)
     else:
-        _show(found)
+        _show(done.comparison)
     if html is not None:
         err.print(f"Written: {html}")
 
 
-def _log_page(found: "Comparison", written: str, place: str) -> None:
+def _log_page(done: Compared, place: str) -> None:
     from mlflow import MlflowClient
 
     from kaggleops.bucket.location import tracking_uri
     from kaggleops.mlruns.ui import artifact_page, with_link
     from kaggleops.tags import NOTE
 
-    newest = max(found.sides[-1].runs, key=lambda run: run.started_ms)
-    # Folds are parts of a run that stands for all of them.
-    run_id = newest.parent or newest.id
+    newest = max(done.comparison.sides[-1].runs, key=lambda run: run.started_ms)
+    run_id = newest.parent or newest.id  # the parent stands for all folds
     client = MlflowClient(tracking_uri(place), tracking_uri(place))
-    client.log_text(run_id, written, PAGE)
+    client.log_text(run_id, done.page, _PAGE)
     note = client.get_run(run_id).data.tags.get(NOTE, "")
-    link = artifact_page(newest.experiment_id, run_id, PAGE)
+    link = artifact_page(newest.experiment_id, run_id, _PAGE)
     client.set_tag(run_id, NOTE, with_link(note, "comparison", link))
-    err.print(f"Logged: {PAGE} of run {run_id}")
+    err.print(f"Logged: {_PAGE} of run {run_id}")
 
 
 def _show(found: "Comparison") -> None:
     from kaggleops.reports.comparison_text import metric_rows, metric_titles
 
     print_table(metric_titles(found), metric_rows(found), _STYLES)
-    for title, lines in (
-        ("params", found.params),
-        ("data", found.data),
-        ("environment", found.environment),
-    ):
-        if lines:
-            head = [title, *(side.title for side in found.sides)]
-            body = [[name, *(value or "-" for value in values)] for name, values in lines.items()]
-            print_table(head, body)
+    for title, head, body in found.tables:
+        print_table([title, *head], body)
     for side, code in zip(found.sides[1:], found.code, strict=True):
         if code is None:
             continue
@@ -148,6 +257,6 @@ def _show(found: "Comparison") -> None:
             out.print(printable(f"  {counts:<12}{name}"))
         hidden = max(0, len(code.files) - _MOST_FILES) + max(0, len(code.commits) - _MOST_FILES)
         if hidden:
-            out.print(f"  … {hidden} more lines; --html FILE has it all")
+            out.print(f"  … {hidden} more lines; --html FILE shows all")
     for note in found.notes:
         err.print(printable(note), style="yellow")

@@ -1,33 +1,29 @@
-"""`kaggleops data`: what a project reads and does not hold itself.
+"""`kaggleops data`: the data that a project reads and does not contain."""
 
-What the `kaggleops data` commands show.
-
-`kaggleops data add`, `rm`, `push` and `import`: what changes the manifest.
-"""
-
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from kaggleops.cli.options import json_option
+from kaggleops.cli.options import bucket_of, json_option, secrets_option
 from kaggleops.cli.output import err, out, print_json, print_table
 
 if TYPE_CHECKING:
     from kaggleops.resources.sync import Status
     from kaggleops.resources.transfer import Step
-import os
-from typing import Any
 
-from kaggleops.cli.options import bucket_of, secrets_option
+_SHOWN = 20  # names of files
+
+names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
 
 
 @contextmanager
 def bytes_going(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    """Show bytes that come or go; yield what to call with their total, and with each more."""
+    """Show a progress bar of bytes; yield what sets their total, and what adds some."""
     columns = (TextColumn(title), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(title, total=None)
@@ -38,12 +34,12 @@ def bytes_going(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[i
 
 
 def counted(files: int) -> str:
-    """Return how many files there are, in words."""
+    """Return "1 file" or "N files"."""
     return "1 file" if files == 1 else f"{files:,} files"
 
 
 def sized(size: int) -> str:
-    """Return a number of bytes as people write it; "?" where it is not known."""
+    """Return a number of bytes with its unit; "?" for a negative one: not known."""
     if size < 0:
         return "?"
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -52,14 +48,9 @@ def sized(size: int) -> str:
     return f"{size} bytes"
 
 
-_SHOWN = 20  # names of files
-
-names_argument = click.argument("names", metavar="[NAME]...", nargs=-1)
-
-
 @click.group("data")
 def data_command() -> None:
-    """Manage the data that config/data/resources.yaml declares.
+    """Manage the data declared in config/data/resources.yaml.
 
     \b
     Examples:
@@ -70,14 +61,18 @@ def data_command() -> None:
 
 @data_command.command("fetch")
 @names_argument
-@click.option("--force", is_flag=True, help="Replace also what was changed here.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
+@click.option("--force", is_flag=True, help="Also replace files that were changed here.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be fetched.")
 @json_option
 def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> None:
-    """Fetch data files, as resources.lock has them.
+    """Fetch declared data, in the locked versions.
 
-    NAME is a resource; all of them by default. A file that is right already is left alone, and what
-    is not locked yet is locked as it arrives.
+    NAME is a resource; all of them by default. Files that are already right are left alone, and a
+    resource that is not in resources.lock yet is added to it.
+
+    \b
+    Example:
+      kaggleops data fetch tweets
     """
     from kaggleops.resources.manifest import find_manifest
     from kaggleops.resources.sync import fetch
@@ -110,13 +105,13 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
         refuse_changed(done.steps)  # as the fetch would
     if not as_json:
         verb = "Would fetch" if dry_run else "Fetched"
-        right = f"; {done.right} were right already" if done.right else ""
+        right = f"; {done.right} were already right" if done.right else ""
         count = f"{counted(len(done.steps))} ({sized(done.size)})"
         out.print(f"{verb} {count}{right}.")
 
 
 def _print_steps(steps: Sequence["Step"], force: bool) -> None:
-    # What would end the fetch is not to be among those that are left out.
+    # The changed ones, which would end the fetch, must not be among those left out.
     for step in sorted(steps, key=lambda step: step.state != "changed")[:_SHOWN]:
         state = (
             "changed here; needs --force" if step.state == "changed" and not force else step.state
@@ -130,9 +125,13 @@ def _print_steps(steps: Sequence["Step"], force: bool) -> None:
 @names_argument
 @json_option
 def lock_command(names: tuple[str, ...], as_json: bool) -> None:
-    """Lock the versions and checksums of data files.
+    """Lock declared data to its current versions.
 
-    They are written to resources.lock, as they are at their source now.
+    The versions and checksums at the source are written to resources.lock.
+
+    \b
+    Example:
+      kaggleops data lock tweets
     """
     from kaggleops.resources.manifest import find_manifest
     from kaggleops.resources.sync import lock
@@ -158,18 +157,23 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
 @names_argument
 @json_option
 def status_command(names: tuple[str, ...], as_json: bool) -> None:
-    """Compare data files with resources.lock and the sources."""
+    """Compare declared data with its lock and source.
+
+    \b
+    Example:
+      kaggleops data status
+    """
     from kaggleops.resources.manifest import find_manifest
     from kaggleops.resources.sync import compare
 
     manifest = find_manifest(Path.cwd())
-    with err.status("Asking the sources"):
+    with err.status("Reading the sources"):
         found = compare(manifest, names)
     if as_json:
         print_json(**{each.resource.name: _plain(each) for each in found})
         return
     if not found:
-        out.print(f"{manifest.path} declares nothing yet.")
+        out.print(f"{manifest.path} declares no data yet.")
         return
     print_table(("name", "files", "size", "disk", "source"), [_row(each) for each in found])
     for each in found:
@@ -199,7 +203,7 @@ def _row(status: "Status") -> tuple[str, ...]:
     disk = ", ".join(f"{len(some)} {state}" for state, some in status.disk.items()) or "right"
     source = ", ".join(f"{len(some)} {state}" for state, some in status.source.items())
     if status.stale:
-        source = "the manifest has changed since: `kaggleops data lock`"
+        source = "declared differently: `kaggleops data lock`"
     return (
         name,
         str(len(locked.files)),
@@ -209,19 +213,19 @@ def _row(status: "Status") -> tuple[str, ...]:
     )
 
 
-@click.command("add")
+@data_command.command("add")
 @click.argument("name")
 @click.argument("source")
 @click.option("--file", "files", multiple=True, help="A name or glob below SOURCE. Default: all.")
 @click.option("--destination", metavar="DIR", help="Default: data/NAME.")
-@click.option("--description", metavar="TEXT", help="For people.")
-@click.option("--skip-if-exist", is_flag=True, help="Take what is there, whatever it holds.")
-@click.option("--checksum", metavar="sha256:…", help="Of a file on the web.")
+@click.option("--description", metavar="TEXT", help="What it is, for people.")
+@click.option("--skip-if-exist", is_flag=True, help="Keep existing files without checking them.")
+@click.option("--checksum", metavar="sha256:…", help="The checksum of a file on the web.")
 @click.option("--token", metavar="NAME", help="On the web: the variable with the token to send.")
-@click.option("--experiment", metavar="NAME", help="For runs:/best: among whose runs.")
-@click.option("--commit", metavar="SHA", help="For runs:/best: of this commit only.")
-@click.option("--metric", metavar="NAME", help="For runs:/best: by this metric.")
-@click.option("--lower-is-better", is_flag=True, help="For runs:/best: the lowest is the best.")
+@click.option("--experiment", metavar="NAME", help="For runs:/best: the experiment.")
+@click.option("--commit", metavar="SHA", help="For runs:/best: only runs of this commit.")
+@click.option("--metric", metavar="NAME", help="For runs:/best: the metric.")
+@click.option("--lower-is-better", is_flag=True, help="For runs:/best: lower is better.")
 @json_option
 def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     """Declare a data source in config/data/resources.yaml.
@@ -229,6 +233,10 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME,
     kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
     https://… with a checksum; ${NAME} in an address is an environment variable.
+
+    \b
+    Example:
+      kaggleops data add tweets kaggle://competitions/tweet-sentiment-extraction
     """
     from kaggleops.resources.edits import add_entries, manifest_here
 
@@ -241,11 +249,16 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
         out.print(f"Fetch it: kaggleops data fetch {name}")
 
 
-@click.command("rm")
+@data_command.command("rm")
 @click.argument("name")
 @json_option
 def rm_command(name: str, as_json: bool) -> None:
-    """Remove a data source and its lock; its files stay."""
+    """Remove a data source and its lock; keep its files.
+
+    \b
+    Example:
+      kaggleops data rm tweets
+    """
     from kaggleops.resources.edits import remove_entry
     from kaggleops.resources.manifest import find_manifest
 
@@ -255,14 +268,14 @@ def rm_command(name: str, as_json: bool) -> None:
     if as_json:
         print_json(name=name, manifest=str(before.path), files=folder)
     else:
-        out.print(f"{before.path} declares {name} no more; {folder} is as it was.")
+        out.print(f"Removed {name} from {before.path}; the files in {folder} are still there.")
 
 
-@click.command("push")
+@data_command.command("push")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("uri", metavar="[URI]", required=False)
-@click.option("--name", help="Default: the folder's name.")
-@click.option("--description", default="", metavar="TEXT", help="For people.")
+@click.option("--name", help="Default: the name of DIR.")
+@click.option("--description", default="", metavar="TEXT", help="What it is, for people.")
 @secrets_option
 @json_option
 def push_command(
@@ -273,9 +286,14 @@ def push_command(
     allow_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Upload a folder and declare it as data that others can fetch.
+    """Upload a folder as data that others can fetch.
 
-    URI is gs://BUCKET/PREFIX; by default data/NAME in the bucket of this project's runs.
+    It is declared under its name. URI is gs://BUCKET/PREFIX; by default data/NAME in the bucket of
+    this project's runs.
+
+    \b
+    Example:
+      kaggleops data push features --description 'TF-IDF of all tweets'
     """
     from kaggleops.resources.edits import manifest_here, push
 
@@ -296,14 +314,18 @@ def push_command(
         out.print(f"Commit both: git add {os.path.relpath(path)} {lock}")
 
 
-@click.command("import")
+@data_command.command("import")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @json_option
 def import_command(file: Path, as_json: bool) -> None:
-    """Declare the data sources that a Python file lists.
+    """Declare data from a list in a Python file.
 
-    FILE is in the form of the 2022 article. It is read, not run. A destination outside of the
-    project becomes data/NAME.
+    FILE is in the form of the 2022 article (docs/data.md). It is read, not run. A destination
+    outside the project becomes data/NAME.
+
+    \b
+    Example:
+      kaggleops data import resources.py
     """
     from kaggleops.resources.edits import add_entries, inside_project, manifest_here, read_list
 
@@ -321,9 +343,4 @@ def import_command(file: Path, as_json: bool) -> None:
         return
     out.print(f"{path} declares {', '.join(entries)}.")
     for name, old in moved.items():
-        text = f"{name} goes to data/{name}: {old} lies outside of the project."
-        out.print(text)
-
-
-for command in (add_command, rm_command, push_command, import_command):
-    data_command.add_command(command)
+        out.print(f"{name} goes to data/{name}: {old} is outside the project.")

@@ -2,13 +2,12 @@
 
 import shlex
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.progress import Progress
 
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_json
+from kaggleops.cli.output import err, out, print_json, progress_bar
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _SHOWN = 20  # runs
 @click.command("forget")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--user", metavar="NAME", help="All runs of this user: the tag mlflow.user.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @bucket_option
 @json_option
 def forget_command(
@@ -29,8 +28,8 @@ def forget_command(
 ) -> None:
     """Delete runs for good, with everything that belongs to them.
 
-    RUNs, or all runs of one person: with their models, traces, artifacts and logs. The runs are
-    shown, and you are asked first. What Cloud Storage keeps beyond that (old versions, soft-deleted
+    The RUNs, or all runs of one user, with their models, traces, artifacts and logs. The runs are
+    shown, and you are asked first. What Cloud Storage keeps after that (old versions, soft-deleted
     objects) is named, with the command that deletes it.
 
     \b
@@ -48,52 +47,51 @@ def forget_command(
     with err.status("Looking for what belongs to them"):
         chosen = runs_named(store, runs) if runs else runs_of(store, user or "")
         found = belongings(store, chosen, time.time_ns() // 1_000_000)
+    count = _count(found)
     if found.runs and not yes:
-        _show(found)
+        for run in found.runs[:_SHOWN]:
+            err.print(f"{run} of experiment {run.experiment_id}")
+        if len(found.runs) > _SHOWN:
+            err.print(f"… and {len(found.runs) - _SHOWN} more")
+        err.print(f"In all {count}.")
         click.confirm(f"Delete all this from {store_in.uri} for good?", abort=True, err=True)
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("Deleting", total=None)
-        forget(store, found, lambda done, total: bar.update(task, completed=done, total=total))
+    with progress_bar("Deleting") as progress:
+        forget(store, found, progress)
+    commands = _old_versions(store, found)
     if as_json:
-        print_json(**_as_json(store, found))
+        print_json(
+            runs=[each.name for each in found.runs],
+            models_and_traces=[each.name for each in found.others],
+            artifacts=len(found.artifacts),
+            artifact_bytes=sum(entry.size for entry in found.artifacts),
+            left_by_jobs=[entry.key for entry in found.left_by_jobs],
+            elsewhere=found.elsewhere,
+            registered=found.registered,
+            old_versions=commands,
+        )
         return
-    out.print(f"Deleted {_count(found)} from {store_in.uri}.")
-    for line in _left(store, found):
-        out.print(line)
-
-
-def _show(found: "Belongings") -> None:
-    for run in found.runs[:_SHOWN]:
-        err.print(f"{run} of experiment {run.experiment_id}")
-    if len(found.runs) > _SHOWN:
-        err.print(f"… and {len(found.runs) - _SHOWN} more")
-    err.print(f"In all {_count(found)}.")
+    out.print(f"Deleted {count} from {store_in.uri}.")
+    for place in found.elsewhere:
+        out.print(f"Not in the bucket, and not deleted: {place}")
+    for name in found.registered:
+        out.print(f"Model {name} is still registered, without its files. Delete it in the UI.")
+    if commands:
+        out.print("Cloud Storage may keep old versions; these commands delete them too:")
+        out.print(*(f"  {command}" for command in commands), sep="\n")
+        out.print("Soft-deleted objects disappear after the bucket's soft-delete period.")
 
 
 def _count(found: "Belongings") -> str:
     size = sum(entry.size for entry in found.artifacts) / 1e6
     return (
-        f"{len(found.runs)} runs, {len(found.others)} models and traces of theirs, "
+        f"{len(found.runs)} runs, {len(found.others)} of their models and traces, "
         f"{len(found.artifacts)} artifacts ({size:.1f} MB), "
         f"{len(found.left_by_jobs)} logs and executed notebooks"
     )
 
 
-def _left(store: "EntityStore", found: "Belongings") -> list[str]:
-    lines = [f"Not in the bucket, and not deleted: {place}" for place in found.elsewhere]
-    lines += [
-        f"Still registered, without its files: model {name}. Delete its versions in the UI."
-        for name in found.registered
-    ]
-    if commands := _old_versions(store, found):
-        lines.append("Cloud Storage may keep old versions; these commands delete them, too:")
-        lines += [f"  {command}" for command in commands]
-        lines.append("What was soft-deleted is gone when the bucket's soft-delete time is over.")
-    return lines
-
-
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
-    """Return the commands that delete what versioning keeps of them."""
+    """Return the commands that delete what object versioning keeps of them."""
     from kaggleops.bucket.location import is_remote
     from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
     from kaggleops.mlruns.locations import artifact_path
@@ -106,21 +104,6 @@ def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
         places = [f"{uri}/{owner.key}", f"{uri}/{ARTIFACTS}{artifact_path(owner)}/**"]
         if owner.kind is Kind.RUN:
             left = [place.format(owner.name) for place in LEFT_BY_JOBS]
-            places += [
-                f"{uri}/{each}**" if each.endswith("/") else f"{uri}/{each}" for each in left
-            ]
+            places += [f"{uri}/{each}{'**' if each.endswith('/') else ''}" for each in left]
         commands.append(shlex.join(["gcloud", "storage", "rm", "--all-versions", *places]))
     return commands
-
-
-def _as_json(store: "EntityStore", found: "Belongings") -> dict[str, Any]:
-    return {
-        "runs": [each.name for each in found.runs],
-        "models_and_traces": [each.name for each in found.others],
-        "artifacts": len(found.artifacts),
-        "artifact_bytes": sum(entry.size for entry in found.artifacts),
-        "left_by_jobs": [entry.key for entry in found.left_by_jobs],
-        "elsewhere": list(found.elsewhere),
-        "registered": list(found.registered),
-        "old_versions": _old_versions(store, found),
-    }

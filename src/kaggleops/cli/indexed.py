@@ -1,4 +1,4 @@
-"""The index that a command reads: the one that `kaggleops serve` keeps, or a copy of its own."""
+"""The index that a command reads: the one that `kaggleops serve` keeps, or one of its own."""
 
 import hashlib
 import importlib.util
@@ -9,30 +9,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.progress import Progress
-
 from kaggleops.cli.options import bucket_at
-from kaggleops.cli.output import err
+from kaggleops.cli.output import progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import private_file, private_folder
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from kaggleops.reports.history import History
 
-_FRESH_FOR = 10.0  # seconds: then the bucket is asked what has changed
+_FRESH_FOR = 10.0  # seconds; then the bucket is asked what has changed
 
 _Answer = TypeVar("_Answer")
 
 
-def asked(place: str, index: str | None, question: "Callable[[History], _Answer]") -> "_Answer":
-    """Return what an index answers; one that does not know is brought up to date and asked again.
+def ask_index(place: str, index: str | None, question: "Callable[[History], _Answer]") -> "_Answer":
+    """Return the answer of an index; if it has none, bring it up to date and ask again.
 
     Args:
         place: the bucket's address.
         index: the index's, as `index_option` gives it.
-        question: raises UsageError where it is about something that is not there.
+        question: raises UsageError if what it is about is not there.
     """
     with history_of(place, index) as history, suppress(UsageError):
         return question(history)
@@ -41,23 +37,23 @@ def asked(place: str, index: str | None, question: "Callable[[History], _Answer]
 
 
 def require_index() -> None:
-    """Raise UsageError where what an index is made with is not installed."""
+    """Raise UsageError where the packages that an index needs are not installed."""
     if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
-        raise UsageError("reading the index of runs", "what it is made with is not installed", hint)
+        raise UsageError("reading the index of runs", "SQLAlchemy is not installed", hint)
 
 
 @contextmanager
 def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator["History"]:
-    """Yield the runs of a bucket, as an index has them, brought up to date.
+    """Yield the runs of a bucket from an index that is up to date.
 
     Args:
         place: the bucket's address.
-        index: the index's, as `index_option` gives it; by default that on this machine.
-        anew: bring it up to date however fresh it is, with what nobody has announced, too.
+        index: the index's, as `index_option` gives it; by default the one on this machine.
+        anew: refresh it however fresh it is, with what was not announced too.
 
     Raises:
-        UsageError: no database can lie there, or it holds something else.
+        UsageError: no index can be there, or it holds something else.
         KaggleOpsError: the bucket or the database cannot be reached.
     """
     require_index()
@@ -84,46 +80,34 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
 
 
 def _fresh_at(url: str, place: str, marker: Path) -> float:
-    """Return when an index was last as its bucket is; 0 where it is no index of that bucket."""
+    """Return when an index was last up to date with its bucket; 0 if it is not of this bucket."""
     import sqlalchemy as sa
 
-    # What is wrong with it is told by who opens it to bring it up to date.
-    with suppress(sa.exc.SQLAlchemyError, ImportError):
+    found = 0.0
+    # What is wrong with it is said when it is opened to be refreshed.
+    with suppress(sa.exc.SQLAlchemyError, ImportError, ValueError):
         engine = sa.create_engine(url)
         try:
             with engine.connect() as connection:
-                bucket = connection.scalar(sa.text("SELECT bucket FROM kaggleops_index"))
-            return max(_touched_at(marker), _served_at(engine)) if bucket == place else 0.0
+                if connection.scalar(sa.text("SELECT bucket FROM kaggleops_index")) != place:
+                    return 0.0
+                with suppress(OSError):
+                    found = marker.stat().st_mtime
+                # When a server last refreshed it (server/health.py).
+                notice = connection.scalar(sa.text("SELECT notice FROM kaggleops_serving"))
+                return max(found, float(json.loads(notice or "{}").get("fresh", 0.0)))
         finally:
             engine.dispose()
-    return 0.0
-
-
-def _touched_at(marker: Path) -> float:
-    with suppress(OSError):
-        return marker.stat().st_mtime
-    return 0.0
-
-
-def _served_at(engine: "sa.Engine") -> float:
-    """Return when a server last refreshed the index (server/health.py); 0 for never."""
-    import sqlalchemy as sa
-
-    with suppress(sa.exc.SQLAlchemyError, ValueError), engine.connect() as connection:
-        notice = connection.scalar(sa.text("SELECT notice FROM kaggleops_serving"))
-        return float(json.loads(notice or "{}").get("fresh", 0.0))
-    return 0.0
+    return found
 
 
 def _refresh(url: str, place: str, *, full: bool) -> None:
     from kaggleops.index.refresh import Index
     from kaggleops.mlruns import EntityStore
 
-    # In a notebook rich would ask for ipywidgets.
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("Bringing the bucket into the index", total=None)
+    with progress_bar("Updating the index") as progress:
         index = Index(url, EntityStore(bucket_at(place)))
         try:
-            index.refresh(lambda done, due: bar.update(task, completed=done, total=due), full=full)
+            index.refresh(progress, full=full)
         finally:
             index.close()

@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,7 @@ from rich.text import Text
 
 from kaggleops.bucket.location import bucket_uri, is_remote, name_and_prefix
 from kaggleops.cli.options import bucket_at, json_option, repository_option
-from kaggleops.cli.output import err, out, print_json, stdout_for_the_result
+from kaggleops.cli.output import err, out, print_json, stdout_for_json
 from kaggleops.cli.platforms import PLATFORMS, create_command
 from kaggleops.cli.run import run_command
 from kaggleops.errors import UsageError
@@ -28,29 +26,19 @@ if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
     from kaggleops.platforms.cloud import Step
 
-_SMOKE = "config/experiment/smoke.yaml"
-"""Where a repository has an experiment that only shows that all works, as this project's has."""
-
-
-@dataclass(frozen=True)
-class _Cloud:
-    """How a bucket that is not there yet is to be made: `names` has the region's and its own."""
-
-    project: str | None
-    names: Mapping[str, str]
-    ask: bool
+_SMOKE = "config/experiment/smoke.yaml"  # a quick experiment for a test run, if there is one
 
 
 @click.command("init")
 @repository_option
-@click.option("--bucket", metavar="URI", help="gs://BUCKET, made if need be, or a folder.")
-@click.option("--script", metavar="PATH", help="What starts the training. Default: train.py, …")
-@click.option("--project", metavar="ID", help="The Google Cloud project of a new bucket.")
-@click.option("--region", metavar="REGION", help="Of a new bucket. Default: us-central1.")
-@click.option("--name", metavar="NAME", help="Of the accounts. Default: kaggleops.")
-@click.option("--platform", "platforms", type=PLATFORMS, multiple=True, help="Give it a key.")
-@click.option("--run", "test_run", is_flag=True, help="Make a test run in the end.")
-@click.option("--yes", is_flag=True, help="Ask nothing.")
+@click.option("--bucket", metavar="URI", help="gs://BUCKET, created if need be, or a folder.")
+@click.option("--script", metavar="PATH", help="The training script. Default: train.py, …")
+@click.option("--project", metavar="ID", help="The Google Cloud project for a new bucket.")
+@click.option("--region", metavar="REGION", help="A new bucket's region. Default: us-central1.")
+@click.option("--name", metavar="NAME", help="The name of new accounts. Default: kaggleops.")
+@click.option("--platform", "platforms", type=PLATFORMS, multiple=True, help="Create its key.")
+@click.option("--run", "test_run", is_flag=True, help="Make a test run at the end.")
+@click.option("--yes", is_flag=True, help="Do not ask anything.")
 @json_option
 @click.pass_context
 def init_command(
@@ -68,9 +56,8 @@ def init_command(
 ) -> None:
     """Set up this git repository as a project, and its bucket.
 
-    Files are added beside the code, none is changed, and every step can be repeated: what is there
-    already stays as it is. Without --yes the commands are shown, and you are asked before any is
-    started.
+    Files are added beside the code and none is changed, and every step can be repeated: what exists
+    stays as it is. Without --yes you see the commands for Google Cloud and confirm them first.
 
     \b
     Example:
@@ -83,14 +70,14 @@ def init_command(
     root = commit.repository
     check_settings(root)
     place = bucket_uri(bucket or _asked_bucket(root, ask))
-    # Before anything is made, so that what is wrong with the repository is said first.
+    # Before anything is created, so that problems with the repository come first.
     adopting = _Adopting(commit, place, script)
     settings = {"bucket": place}
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         if is_remote(place):
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
-            settings |= _cloud(place, _Cloud(project, named, not yes))
+            settings |= _cloud(place, project, named, ask=not yes)
         keep_settings(root, settings)
         files = adopting.write()
         for platform in platforms:
@@ -109,10 +96,10 @@ def init_command(
 def _asked_bucket(root: Path, ask: bool) -> str:
     known = default_bucket(root)
     if ask:
-        said = "Where do the runs go: gs://BUCKET (made if need be), or a folder?"
+        said = "Where should runs go: gs://BUCKET (created if need be), or a folder?"
         return str(click.prompt(said, default=known or str(root / "bucket"), err=True))
     if known is None:
-        hint = "Add --bucket gs://BUCKET, which is made if need be, or --bucket FOLDER."
+        hint = "Add --bucket gs://BUCKET, which is created if need be, or --bucket FOLDER."
         raise UsageError("choosing a bucket", "none is named", hint)
     return known
 
@@ -120,39 +107,42 @@ def _asked_bucket(root: Path, ask: bool) -> str:
 # -- the cloud ----------------------------------------------------------------------------------
 
 
-def _cloud(place: str, how: _Cloud) -> dict[str, str]:
-    """Make the bucket and the runner's account, unless the bucket is there and no project named."""
+def _cloud(
+    place: str, project: str | None, names: Mapping[str, str], *, ask: bool
+) -> dict[str, str]:
+    """Create the bucket and the runner's account, unless the bucket exists and no project is named.
+
+    Args:
+        place: the bucket's address.
+        project: the Google Cloud project.
+        names: the region and the name of the accounts, if they are given.
+        ask: whether to ask for what is missing.
+    """
     from kaggleops.bucket import BucketNotFoundError
     from kaggleops.platforms import detect
+    from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
 
     detect().sign_in(place)
-    if how.project is None:
+    if project is None:
         try:
             next(bucket_at(place).list(f"{MLRUNS}/", recursive=False), None)
         except BucketNotFoundError:
             pass
         else:
-            _said("✓", f"the bucket {place} is there; used as it is")
+            _said("✓", f"the bucket {place} exists; used as it is")
             return {}
-    return _make(place, how)
-
-
-def _make(place: str, how: _Cloud) -> dict[str, str]:
-    project = how.project
-    if project is None and how.ask and sys.stdin.isatty():
-        project = click.prompt("Id of the Google Cloud project (made if need be)", err=True)
+    if project is None and ask and sys.stdin.isatty():
+        project = click.prompt("Id of the Google Cloud project (created if need be)", err=True)
     if project is None:
-        hint = "Add --project ID, of one that exists or of a new one."
-        raise UsageError(f"making {place}", "no Google Cloud project is named", hint)
-    from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
-
+        hint = "Add --project ID, of an existing project or a new one."
+        raise UsageError(f"creating {place}", "no Google Cloud project is named", hint)
     bucket, prefix = name_and_prefix(place)
-    wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **how.names)
+    wanted = Place(project, bucket, prefix=f"{prefix}/" if prefix else "", **names)
     lacks = what_it_lacks(wanted)
     if lacks:
-        said = f"{wanted.uri} was there before, and keeps its settings. It lacks: "
+        said = f"{wanted.uri} existed before, and keeps its settings. It lacks: "
         _said("!", said + ", ".join(lacks))
-    _carry_out(gcloud_steps(wanted, foreign=lacks is not None), how.ask)
+    _carry_out(gcloud_steps(wanted, foreign=lacks is not None), ask)
     return {"runner": wanted.runner}
 
 
@@ -162,15 +152,15 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
     left = []
     for step in steps:
         if is_done(step):
-            _said("✓", f"{step.about} is there")
+            _said("✓", f"{step.about} exists")
         else:
             left.append(step)
     for step in left:
         err.print(Text(f"  {step.line}"))
     if ask:
-        click.confirm("Start these commands?", default=True, abort=True, err=True)
+        click.confirm("Run these commands?", default=True, abort=True, err=True)
     for step in left:
-        output_of(step.command, f"making {step.about}", step.hint)
+        output_of(step.command, f"creating {step.about}", step.hint)
         _said("✓", step.about)
 
 
@@ -178,7 +168,7 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
 
 
 class _Adopting:
-    """What a repository lacks for being a project, found out first and written later."""
+    """What a repository lacks to be a project: found first, written later."""
 
     def __init__(self, commit: "Commit", place: str, script: str | None) -> None:
         from kaggleops.cli.adopt import find_script, warnings_about
@@ -216,8 +206,8 @@ def _give_key(context: click.Context, platform: str, account: str | None) -> Non
         _said("✓", f"{platform} has a key")
         return
     if account is None:
-        hint = "Add --project ID, which makes one; or write `runner: EMAIL` into config/local.yaml."
-        raise UsageError(f"making a key for {platform}", "there is no runner's account", hint)
+        hint = "Add --project ID to create one, or write `runner: EMAIL` into config/local.yaml."
+        raise UsageError(f"creating a key for {platform}", "there is no runner account", hint)
     context.invoke(create_command, platform=platform, account=account, as_json=False)
 
 

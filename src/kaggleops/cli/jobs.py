@@ -1,19 +1,7 @@
-"""`kaggleops cancel`: stop runs, wherever they run.
-
-`kaggleops logs`.
-
-`kaggleops resume`.
-
-`kaggleops reap`: delete machines that cost money although their run is over.
-
-`kaggleops cleanup`.
-
-`kaggleops download`.
-"""
+"""Commands on runs that a backend runs: cancel, logs, resume, reap, cleanup, download."""
 
 import json
-import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +10,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_error, print_json, stdout_for_the_result
+from kaggleops.cli.output import err, exit_with, out, print_json, stdout_for_json
 from kaggleops.cli.submission import (
     announce,
     backend_config_option,
@@ -39,6 +27,19 @@ if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
 
 
+def _each(runs: Iterable[str], do: Callable[[str], object]) -> tuple[list[str], list[str]]:
+    """Return the runs for which something was done (not False), and the problems of others."""
+    done: list[str] = []
+    problems: list[str] = []
+    for run_id in runs:
+        try:
+            if do(run_id) is not False:
+                done.append(run_id)
+        except KaggleOpsError as error:
+            problems.append(str(error))
+    return done, problems
+
+
 @click.command("cancel")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @bucket_option
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
     """Cancel runs: set them to KILLED in the bucket.
 
-    Their machines see it within the flush interval (10 s at first, a minute in a long run), send
+    Their machines notice within the flush interval (10 s at first, a minute in a long run), send
     what they have, and stop.
 
     \b
@@ -56,32 +57,22 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     from kaggleops.tracking.store import cancel
 
     uri = tracking_uri(bucket_of(bucket))
-    cancelled: list[str] = []
-    problems: list[str] = []
-    for run_id in runs:
-        try:
-            cancel(uri, run_id)
-            cancelled.append(run_id)
-        except KaggleOpsError as error:
-            problems.append(str(error))
+    cancelled, problems = _each(runs, lambda run_id: cancel(uri, run_id))
     if as_json:
         print_json(cancelled=cancelled, problems=problems)
     else:
         for run_id in cancelled:
-            out.print(f"cancelled {run_id}: it stops when its machine next looks")
-    for problem in problems:
-        print_error(problem)
-    if problems:
-        sys.exit(1)
+            out.print(f"cancelled {run_id}: its machine stops at its next check")
+    exit_with(problems)
 
 
 @click.command("logs")
 @click.argument("run")
 @bucket_option
-@click.option("-f", "--follow", is_flag=True, help="Go on until it has ended.")
-@click.option("--json", "as_json", is_flag=True, help="Print each line as an object of JSON.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> None:
-    """Print what a submitted run's job has printed.
+    """Show the output of a submitted run.
 
     \b
     Example:
@@ -112,7 +103,7 @@ def resume_command(
 ) -> None:
     """Continue a run that failed, was cancelled or lost its machine.
 
-    Same commit, same run, where it was or with another --backend. A run that already waits for a
+    Same commit, same run, on the same backend or another one. A run that is already waiting for a
     machine is not submitted twice.
 
     \b
@@ -125,7 +116,7 @@ def resume_command(
     chosen = backend_named(backend or submitted_run(uri, run).backend.name)
     config = read_backend_config(chosen, backend_config, Path(), money(budget, keep))
     announce(chosen, config)
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         resumed = resume(chosen, uri, run, config)
     show_submitted(resumed, as_json)
 
@@ -133,14 +124,14 @@ def resume_command(
 @click.command("reap")
 @bucket_option
 @backend_option
-@click.option("--dry-run", is_flag=True, help="Only show them.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @json_option
 def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json: bool) -> None:
     """Delete machines that cost money after their run is over.
 
-    A machine deletes itself; this is for one that could not, and may be run at any time, from
-    anywhere. A backend that is not named and not set up here is skipped with a message; if no
-    backend could be asked, that is an error.
+    A machine deletes itself; this is for one that could not, and can be run at any time, from
+    anywhere. Without --backend, backends that are not set up here are skipped with a message; it
+    is an error if none could be checked.
 
     \b
     Example:
@@ -150,9 +141,9 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
 
     place = bucket_of(bucket)
     found: list[Reaped] = []
-    asked: list[str] = []
-    passed_over: list[dict[str, str]] = []
-    with err.status("Asking"):
+    checked: list[str] = []
+    skipped: list[dict[str, str]] = []
+    with err.status("Checking the platforms"):
         problems = _problems_of(place)
         for name in [backend] if backend else names():
             try:
@@ -160,52 +151,43 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
             except UsageError as error:
                 if backend:
                     raise
-                passed_over.append({"backend": name, "why": str(error)})
+                skipped.append({"backend": name, "why": str(error)})
             except KaggleOpsError as error:
                 problems.append(str(error))
             else:
                 found += there or []
-                asked += [] if there is None else [name]
+                checked += [] if there is None else [name]
     problems += [
         f"{_described(each)} was not deleted: {each.problem}" for each in found if each.problem
     ]
-    if passed_over and not asked and not problems:
-        problems.append("nobody could be asked, so nobody knows what costs money")
+    if skipped and not checked and not problems:
+        problems.append("no platform could be checked for machines that cost money")
     if as_json:
         machines = [asdict(each) for each in found]
-        print_json(
-            machines=machines, deleted=not dry_run, passed_over=passed_over, problems=problems
-        )
+        print_json(machines=machines, deleted=not dry_run, passed_over=skipped, problems=problems)
     else:
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
             if not each.problem:
                 out.print(f"{done}: {_described(each)}: {each.why}")
         if not found and not problems:
-            out.print(_all_clear(asked, [each["backend"] for each in passed_over]))
-    for skipped in passed_over:
-        err.print(f"passed over: {skipped['why']}", style="yellow")
-    for problem in problems:
-        print_error(problem)
-    if problems:
-        sys.exit(1)
+            out.print(_all_clear(checked, [each["backend"] for each in skipped]))
+    for backend_skipped in skipped:
+        err.print(f"skipped: {backend_skipped['why']}", style="yellow")
+    exit_with(problems)
 
 
 def _problems_of(place: str) -> list[str]:
-    """Return why the bucket cannot say which runs are over; what is over without it still is."""
+    """Return why the bucket cannot say which runs are over; machines past their time still go."""
     from kaggleops.mlruns import EntityStore
 
-    try:
-        EntityStore(bucket_at(place)).check()
-    except KaggleOpsError as error:
-        return [str(error)]
-    return []
+    return _each([""], lambda _: EntityStore(bucket_at(place)).check())[1]
 
 
-def _all_clear(asked: list[str], passed_over: list[str]) -> str:
-    if passed_over:
-        return f"Asked: {', '.join(asked)}. Nobody knows of {', '.join(passed_over)}."
-    return "Every machine that there is has its work." if asked else "No machine there costs money."
+def _all_clear(checked: list[str], skipped: list[str]) -> str:
+    if skipped:
+        return f"Checked: {', '.join(checked)}. Not checked: {', '.join(skipped)}."
+    return "Every machine belongs to a run that is not over." if checked else "Nothing to delete."
 
 
 def _described(machine: "Reaped") -> str:
@@ -220,7 +202,7 @@ def _described(machine: "Reaped") -> str:
 def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
     """Delete what ended runs left on their platform.
 
-    That is the notebook, its log and its files. The runs and their artifacts in the bucket stay.
+    That is the notebook, its log and its files. Runs and artifacts in the bucket stay.
 
     \b
     Example:
@@ -229,22 +211,12 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
     from kaggleops.backends.lookup import submitted_run
 
     uri = tracking_uri(bucket_of(bucket))
-    deleted: list[str] = []
-    problems: list[str] = []
-    for run_id in runs:
-        try:
-            if submitted_run(uri, run_id).clean_up():
-                deleted.append(run_id)
-        except KaggleOpsError as error:
-            problems.append(str(error))
+    deleted, problems = _each(runs, lambda run_id: submitted_run(uri, run_id).clean_up())
     if as_json:
         print_json(deleted=deleted, problems=problems)
     else:
         out.print(f"{len(deleted)} of {len(runs)} had something to delete.")
-    for problem in problems:
-        print_error(problem)
-    if problems:
-        sys.exit(1)
+    exit_with(problems)
 
 
 @click.command("download")
@@ -253,9 +225,9 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
 @bucket_option
 @json_option
 def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) -> None:
-    """Download a submitted run's artifacts and output into DIR.
+    """Download one run's artifacts and output.
 
-    Its artifacts go into DIR/artifacts, what it left on its platform into DIR/output.
+    The artifacts go into DIR/artifacts, what it left on its platform into DIR/output.
 
     \b
     Example:
@@ -265,16 +237,13 @@ def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) 
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)
     with err.status("Downloading"):
-        brought = found.download(folder)
+        fetched = found.download(folder)
     if as_json:
         print_json(
             folder=str(folder),
-            files=[str(file.relative_to(folder)) for file in brought.files],
-            problems=brought.problems,
+            files=[str(file.relative_to(folder)) for file in fetched.files],
+            problems=fetched.problems,
         )
     else:
-        out.print(f"{folder} holds {len(brought.files)} files of run {run}.")
-    for problem in brought.problems:
-        print_error(problem)
-    if brought.problems:
-        sys.exit(1)
+        out.print(f"{folder} holds {len(fetched.files)} files of run {run}.")
+    exit_with(fetched.problems)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kaggleops.cli.indexed import asked, require_index
+from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
@@ -21,22 +21,20 @@ from kaggleops.cli.options import (
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.printable import printable
+from kaggleops.tags import BACKEND, BRANCH
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History, Scored
     from kaggleops.reports.leaderboard import Entry
 
-PUBLIC = "public_score"
-
-_LISTED = 8  # names, where what is asked for is not there
-
+_LISTED = 8  # names in a message
 _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 @click.command("leaderboard")
 @bucket_option
 @index_option
-@click.option("--experiment", metavar="NAME", help="Default: the one that was used last.")
+@click.option("--experiment", metavar="NAME", help="Default: the most recently used one.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
 @direction_option
 @click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
@@ -62,11 +60,11 @@ def leaderboard_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Rank the commits of an experiment, the best first.
+    """Rank an experiment's commits, the best first.
 
-    A commit that is worse than the one before it, beyond chance, is marked as a regression, whether
-    or not --since, --branch and --backend show that one. The last line says how well Kaggle's
-    scores agree with the ranking (Spearman's correlation).
+    A commit that is significantly worse than the nearest scored commit before it is marked as a
+    regression, even if --since, --branch or --backend hide that one. The last line says how well
+    Kaggle's scores agree with the ranking (Spearman's correlation).
 
     \b
     Example:
@@ -75,48 +73,43 @@ def leaderboard_command(
     require_index()
     from kaggleops.git.commits import repository_around
     from kaggleops.git.history import nearest_before, subjects
-    from kaggleops.reports.leaderboard import leaderboard, main_metric
+    from kaggleops.reports.leaderboard import SUBMITTED, leaderboard, main_metric, read_runs
     from kaggleops.reports.selection import Selector
+    from kaggleops.reports.statistics import rank_correlation
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
     since_ms = _since_ms(since)
+    wanted = {BRANCH: branch, BACKEND: backend}
 
     def answer(history: "History") -> "tuple[dict[str, int], str, list[Scored], list[Scored]]":
-        number = (
-            Selector(history, None, experiment).experiment_id
-            if experiment
-            else history.last_experiment()
-        )
+        number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         counted = history.metric_names(number) if number else {}
         ranked_by = metric or main_metric(counted)
-        runs = history.scored(number, ranked_by) if number else []
-        return counted, ranked_by, runs, _chosen(runs, since_ms, branch=branch, backend=backend)
+        runs = read_runs(history, number, ranked_by) if number else []
+        return counted, ranked_by, runs, _chosen(runs, since_ms, wanted)
 
-    counted, metric, runs, shown = asked(place, index, answer)
-    shas = {run.sha for run in runs}
-    before = nearest_before(repository, shas) if repository else {}
+    counted, metric, runs, shown = ask_index(place, index, answer)
+    before = nearest_before(repository, {run.sha for run in runs}) if repository else {}
     entries = leaderboard(runs, metric, before, shown, lower_is_better=lower_is_better)
-    said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
-    correlations = _correlations(entries)
+    pairs = {name: _pairs(entries, name) for name in SUBMITTED}
+    correlations = {name: rank_correlation(list(each.values())) for name, each in pairs.items()}
     if plot:
-        _draw(entries, metric, plot)
+        _draw(pairs, metric, plot)
     if as_json:
-        print_json(
-            metric=metric,
-            rank_correlation={name: each for name, (each, _) in correlations.items()},
-            commits=[_plain(entry) for entry in entries],
-        )
+        known = {name: each for name, each in correlations.items() if each is not None}
+        print_json(metric=metric, rank_correlation=known, commits=[_plain(e) for e in entries])
     elif entries:
+        said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
         _show(entries, metric, said)
-        for name, (correlation, count) in correlations.items():
-            text = f"Rank correlation of {metric} and {name}: {correlation:+.2f}"
-            out.print(f"{text} over {count} commits.")
+        for name, each in correlations.items():
+            if each is not None:
+                text = f"Rank correlation of {metric} and {name}: {each:+.2f}"
+                out.print(f"{text} over {len(pairs[name])} commits.")
     elif runs:
-        asked_for = {"--since": since, "--branch": branch, "--backend": backend}
-        filters = " ".join(f"{option} {value}" for option, value in asked_for.items() if value)
-        text = f"{filters} leaves none of the {len(runs)} finished runs with a commit and {metric}."
-        out.print(text)
+        filters = {"--since": since, "--branch": branch, "--backend": backend}
+        named = " ".join(f"{option} {value}" for option, value in filters.items() if value)
+        out.print(f"{named} excludes all {len(runs)} finished runs with a commit and {metric}.")
     else:
         listed = ", ".join(sorted(counted)[:_LISTED]) or "none"
         out.print(printable(f"No finished run has a commit and {metric}. Metrics: {listed}."))
@@ -127,54 +120,47 @@ def _since_ms(age: str | None) -> int:
         return 0
     match = re.fullmatch(r"(\d+)([hdw])", age)
     if match is None:
-        raise UsageError("reading --since", f"{age!r} is no age", "Write 12h, 7d or 2w.")
+        raise UsageError("reading --since", f"{age!r} is not an age", "Write 12h, 7d or 2w.")
     return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
 
 
-def _chosen(runs: Sequence["Scored"], since_ms: int, **wanted: str | None) -> list["Scored"]:
-    """Return the runs that began since then and have what is wanted.
-
-    Raises:
-        UsageError: no run has it; with what there is.
-    """
-    for name, value in wanted.items():
-        there = sorted({getattr(run, name) for run in runs} - {""})
-        if value and runs and value not in there:
-            listed = ", ".join(there[:_LISTED]) + (" …" if len(there) > _LISTED else "")
-            hint = f"There are: {listed}." if there else f"None says its {name}."
-            raise UsageError(f"showing the {name} {value!r}", "no run on the board has it", hint)
+def _chosen(
+    runs: Sequence["Scored"], since_ms: int, wanted: dict[str, str | None]
+) -> list["Scored"]:
+    """Return the runs since then that have these tags; a value that no run has is an error."""
+    for tag, value in wanted.items():
+        known = sorted({run.tags.get(tag, "") for run in runs} - {""})
+        if value and runs and value not in known:
+            listed = ", ".join(known[:_LISTED]) + (" …" if len(known) > _LISTED else "")
+            name = "branch" if tag == BRANCH else tag
+            hint = f"Known: {listed}." if known else f"No run has a {name}."
+            raise UsageError(f"filtering by {name} {value!r}", "no run on the board has it", hint)
     return [
         run
         for run in runs
         if run.started_ms >= since_ms
-        and all(not value or getattr(run, name) == value for name, value in wanted.items())
+        and all(not value or run.tags.get(tag) == value for tag, value in wanted.items())
     ]
 
 
-def _correlations(entries: Sequence["Entry"]) -> dict[str, tuple[float, int]]:
-    """Return how far each of Kaggle's scores orders the commits as ours does, and over how many."""
-    from kaggleops.reports.history import SUBMITTED
-    from kaggleops.reports.leaderboard import submitted_pairs
-    from kaggleops.reports.statistics import rank_correlation
-
-    pairs = {name: submitted_pairs(entries, name) for name in SUBMITTED}
-    found = {name: (rank_correlation(some), len(some)) for name, some in pairs.items()}
-    return {name: (each, count) for name, (each, count) in found.items() if each is not None}
+def _pairs(entries: Sequence["Entry"], name: str) -> dict[str, tuple[float, float]]:
+    """Return each submitted commit's own score with one of Kaggle's, by its short hash."""
+    return {
+        entry.sha[:10]: (entry.score.mean, float(entry.cells[name]))
+        for entry in entries
+        if name in entry.cells and math.isfinite(entry.score.mean)
+    }
 
 
-def _draw(entries: Sequence["Entry"], metric: str, file: Path) -> None:
+def _draw(pairs: dict[str, dict[str, tuple[float, float]]], metric: str, file: Path) -> None:
     from kaggleops.reports.charts import scatter
 
-    name = "private_score" if any("private_score" in e.submitted for e in entries) else PUBLIC
-    points = {
-        entry.sha[:10]: (entry.score.mean, entry.submitted[name])
-        for entry in entries
-        if name in entry.submitted and math.isfinite(entry.score.mean)
-    }
-    if not points:
+    # The private score, which is named last, is the one that counts.
+    name = next((each for each in reversed(pairs) if pairs[each]), None)
+    if name is None:
         hint = "`kaggleops submit RUN` records Kaggle's score."
         raise UsageError(f"drawing {file}", "no commit on the board was submitted", hint)
-    file.write_bytes(scatter(points, "CV against LB", metric, name))
+    file.write_bytes(scatter(pairs[name], "CV against LB", metric, name))
 
 
 def _plain(entry: "Entry") -> dict[str, object]:
@@ -184,8 +170,7 @@ def _plain(entry: "Entry") -> dict[str, object]:
         "score": entry.score.mean,
         "spread": entry.score.spread,
         "runs": list(entry.runs),
-        "backend": entry.backend,
-        **entry.submitted,
+        **entry.cells,
         "parent": entry.parent,
         "change": change and change.mean,
         "interval": [change.low, change.high] if change and change.low is not None else None,
@@ -195,24 +180,20 @@ def _plain(entry: "Entry") -> dict[str, object]:
 
 def _show(entries: list["Entry"], metric: str, said: dict[str, str]) -> None:
     from kaggleops.reports.comparison_text import difference, summary
-    from kaggleops.reports.history import SUBMITTED
+    from kaggleops.reports.leaderboard import COLUMNS
 
-    submitted = [name for name in SUBMITTED if any(name in entry.submitted for entry in entries)]
+    names = [each.name for each in COLUMNS if any(entry.cells.get(each.name) for entry in entries)]
     rows = []
-
-    def on_kaggle(entry: "Entry", name: str) -> str:
-        return f"{entry.submitted[name]:.5f}" if name in entry.submitted else ""
-
     for place, entry in enumerate(entries, 1):
-        against = f"{difference(entry.change)} on {entry.parent[:10]}" if entry.parent else ""
+        change = f"{difference(entry.change)} vs {entry.parent[:10]}" if entry.parent else ""
+        cells = [entry.cells.get(name, "") for name in names]
         rows.append([
             str(place),
             entry.sha[:10],
             summary(entry.score),
-            f"{against} REGRESSION" if entry.regression else against,
-            *(on_kaggle(entry, name) for name in submitted),
-            entry.backend,
+            f"{change} REGRESSION" if entry.regression else change,
+            *(each if isinstance(each, str) else f"{each:.5f}" for each in cells),
             said.get(entry.sha, ""),
         ])  # fmt: skip
-    head = ["#", "commit", metric, "against the one before", *submitted, "backend", "message"]
+    head = ["#", "commit", metric, "vs the one before", *names, "message"]
     print_table(head, rows, {"REGRESSION": "bold red"})

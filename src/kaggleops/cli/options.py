@@ -14,7 +14,7 @@ from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
 from kaggleops.redaction import redacted
 
-_PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out of reach
+_PATIENCE = 30.0  # seconds that a command retries an unreachable bucket: somebody is waiting
 
 bucket_option = click.option(
     "--bucket",
@@ -28,22 +28,22 @@ repository_option = click.option(
     "--repository",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="A folder of the git repository. Default: this one.",
+    help="A folder in the git repository. Default: the current one.",
 )
 secrets_option = click.option(
-    "--allow-secrets", is_flag=True, help="Send it even if there are secrets in it."
+    "--allow-secrets", is_flag=True, help="Send it even if it seems to contain secrets."
 )
 direction_option = click.option(
     "--lower-is-better/--higher-is-better",
     "lower_is_better",
     default=None,
-    help="Whether less of --metric is better. Default: as its name tells.",
+    help="Whether a lower --metric is better. Default: guessed from the metric's name.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 class NumberRange(click.FloatRange):
-    """A range of numbers; what is none of them (nan) lies in no range."""
+    """A range of finite numbers: nan is in none."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -51,36 +51,32 @@ class NumberRange(click.FloatRange):
         """Return the number."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no number in the range {self._describe_range()}.", param, ctx)
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
 
 
 def in_a_folder(
     _context: click.Context, parameter: click.Parameter, file: Path | None
 ) -> Path | None:
-    """Return the file of an option that is written after all the work is done (a callback).
-
-    Raises:
-        UsageError: nothing can be written there.
-    """
+    """Check at once that a file can be written (a callback): it is written after all the work."""
     if file is not None:
         doing = f"reading {parameter.opts[0]}"
         if not file.parent.is_dir():
-            raise UsageError(doing, f"there is no folder {file.parent}", "Make it first.")
+            raise UsageError(doing, f"there is no folder {file.parent}", "Create it first.")
         if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise UsageError(doing, f"{file} cannot be written", "Name another file.")
     return file
 
 
 def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a folder)") -> str:
-    """Return the bucket to use: the one named, or the default.
+    """Return the address of the bucket to use: the one named, or the default.
 
     Args:
-        named: the one named, if one is.
-        how: what to say of how one is named.
+        named: the value of `--bucket`.
+        how: how to name one, for the error.
 
     Raises:
-        UsageError: there is none, or it is no bucket's address.
+        UsageError: there is none, or it is not a bucket's address.
     """
     found = named or default_bucket(Path())
     if found is None:
@@ -90,7 +86,7 @@ def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a fold
 
 
 def bucket_at(place: str) -> Bucket:
-    """Return the bucket at an address, for a command that somebody waits for."""
+    """Open the bucket at an address, for a command that somebody is waiting for."""
     return open_bucket(place, patience=_PATIENCE)
 
 
@@ -103,7 +99,7 @@ def _index_at(context: click.Context, parameter: click.Parameter, named: str | N
     if typed and redacted(named) != named:
         raise UsageError(
             "reading --index",
-            "everybody on this machine can see the password in a command line",
+            "everybody on this machine can see a password in a command line",
             "Put the address into the variable KAGGLEOPS_INDEX, or the password into ~/.pgpass.",
         )
     return index_at(named)
@@ -114,7 +110,7 @@ index_option = click.option(
     envvar="KAGGLEOPS_INDEX",
     metavar="URL",
     callback=_index_at,
-    help="sqlite:////FOLDER/index.db or postgresql://HOST/NAME. Default: a file of this user's. "
-    "One with a password belongs into the variable KAGGLEOPS_INDEX.",
+    help="sqlite:////FOLDER/index.db or postgresql://HOST/NAME. Default: a file in this user's "
+    "home. Put a URL with a password into the variable KAGGLEOPS_INDEX instead.",
 )
-"""Where the index of the bucket lies; the command gets its URL as the driver wants it, or None."""
+"""The database of the index. The command gets its URL as the driver takes it, or None."""

@@ -4,13 +4,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
+from rich.progress import Progress
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -19,11 +20,7 @@ from kaggleops.printable import printable
 
 
 class _Plain(Console):
-    """Shows every text as what it is: no markup, no emoji's names, nothing that a terminal obeys.
-
-    Args:
-        stderr: whether it writes there.
-    """
+    """Shows text as it is: no markup, no emoji names, nothing that a terminal obeys."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
@@ -31,7 +28,7 @@ class _Plain(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Return what rich makes of something; its own colours and movements stay."""
+        """Render with rich's own colours and cursor movements, and no others."""
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text, lines=True), style)
@@ -44,8 +41,11 @@ _ANY_WIDTH = 100_000  # columns
 
 
 @contextmanager
-def stdout_for_the_result() -> Iterator[None]:
-    """Let what is run here write to stderr, so that stdout is nothing but JSON."""
+def stdout_for_json(as_json: bool) -> Iterator[None]:
+    """With `--json`, send what the block prints to stderr: stdout holds nothing but JSON."""
+    if not as_json:
+        yield
+        return
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -57,9 +57,22 @@ def stdout_for_the_result() -> Iterator[None]:
         os.close(kept)
 
 
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """Show a progress bar; yield `update(done, total, title=…)`."""
+    # In a notebook rich would ask for ipywidgets.
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int | None, title: str = title) -> None:
+            bar.update(task, completed=done, total=total, description=title)
+
+        yield update
+
+
 def print_rows(*rows: tuple[str, str]) -> None:
-    """Print names with their values; what has no value is left out."""
-    # No table of rich's: it would break an address that people want to copy.
+    """Print names with their values, leaving out those without a value."""
+    # Not rich's table, which would break an address that people want to copy.
     shown = [row for row in rows if row[1]]
     width = max(len(name) for name, _ in shown)
     out.print()
@@ -75,7 +88,7 @@ def print_named(name: str, value: str, *, to: Console = err) -> None:
 def print_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None
 ) -> None:
-    """Print a table, its columns after the first to the right; nothing is cut: people copy it.
+    """Print a table with the columns between the first and the last right-aligned, none cut.
 
     Args:
         head: the columns' titles.
@@ -84,26 +97,24 @@ def print_table(
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(head):
-        middle = 0 < number < len(head) - 1
-        side: Literal["left", "right"] = "right" if middle else "left"
+        side: Literal["left", "right"] = "right" if 0 < number < len(head) - 1 else "left"
         table.add_column(printable(title), no_wrap=True, justify=side)
     for row in rows:
         shown = [printable(cell) for cell in row]
-        cells = [Text(cell, style=(styles or {}).get(cell.split(" ")[-1], "")) for cell in shown]
-        table.add_row(*cells)
+        table.add_row(*(Text(cell, (styles or {}).get(cell.split(" ")[-1], "")) for cell in shown))
     out.print()
     print_whole(table)
 
 
 def print_whole(table: Table) -> None:
-    """Print a table, however narrow the terminal: rich would leave out whole columns there."""
+    """Print a table in full: in a narrow terminal, rich would leave out whole columns."""
     wide = out.options.update(max_width=_ANY_WIDTH)
     table.width = Measurement.get(out, wide, table).maximum
     out.print(table)
 
 
 def print_json(**content: Any) -> None:
-    """Print an object to stdout; NaN and the infinities, which JSON does not have, as null."""
+    """Print a JSON object to stdout, with null for NaN and infinities, which JSON lacks."""
     click.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
 
 
@@ -118,3 +129,12 @@ def _finite(value: Any) -> Any:
 def print_error(message: object) -> None:
     """Print one line of error."""
     err.print(Text("error:", style="bold red"), printable(str(message)))
+
+
+def exit_with(problems: Iterable[object]) -> None:
+    """Print each problem, and exit with code 1 if there is one."""
+    found = list(problems)
+    for problem in found:
+        print_error(problem)
+    if found:
+        sys.exit(1)

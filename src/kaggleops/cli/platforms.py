@@ -1,9 +1,4 @@
-"""`kaggleops credentials`.
-
-`kaggleops doctor`.
-
-`kaggleops quota`.
-"""
+"""`kaggleops credentials`, `doctor` and `quota`."""
 
 import sys
 from collections.abc import Callable
@@ -16,22 +11,13 @@ import click
 from rich.text import Text
 
 from kaggleops.cli.options import bucket_option, json_option
-from kaggleops.cli.output import err, out, print_json, print_rows
-from kaggleops.errors import UsageError
-
-if TYPE_CHECKING:
-    from kaggleops.backends.interface import Finding
-from typing import TYPE_CHECKING
-
-from rich.table import Table
-
-from kaggleops.cli.output import print_whole
+from kaggleops.cli.output import err, out, print_json, print_rows, print_table
 from kaggleops.cli.submission import backend_option, read_backend_config
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms import WITH_KEYS
 
 if TYPE_CHECKING:
-    from kaggleops.backends.interface import Machines, Price, Quota, Units
+    from kaggleops.backends.interface import Finding, Machines, Price, Quota, Units
 
 
 PLATFORMS = click.Choice(list(WITH_KEYS))
@@ -47,10 +33,10 @@ def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group("credentials")
 def credentials_command() -> None:
-    """Manage the keys with which each platform reaches the bucket.
+    """Manage each platform's key for the bucket.
 
-    A key belongs to a service account that may use the bucket and nothing else. No command prints
-    one.
+    A key belongs to a service account that can use the bucket and nothing else. No command prints
+    a key.
 
     \b
     Example:
@@ -63,7 +49,12 @@ def credentials_command() -> None:
 @_account_option
 @json_option
 def create_command(platform: str, account: str | None, as_json: bool) -> None:
-    """Create a key and put it where a platform finds it."""
+    """Create a key and store it where a platform finds it.
+
+    \b
+    Example:
+      kaggleops credentials create kaggle
+    """
     from kaggleops.platforms.keys import made_keys
 
     if any(each.platform == platform for each in made_keys()):
@@ -77,7 +68,12 @@ def create_command(platform: str, account: str | None, as_json: bool) -> None:
 @_account_option
 @json_option
 def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
-    """Replace a platform's key, and delete the old one."""
+    """Replace a platform's key, and delete the old one.
+
+    \b
+    Example:
+      kaggleops credentials rotate kaggle
+    """
     from kaggleops.platforms.keys import delete_key, forget, made_keys
 
     old = [each for each in made_keys() if each.platform == platform]
@@ -92,7 +88,12 @@ def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
 @_account_option
 @json_option
 def list_command(account: str | None, as_json: bool) -> None:
-    """List the keys that Google has, and what each is for."""
+    """List the account's keys, and what each is for.
+
+    \b
+    Example:
+      kaggleops credentials list
+    """
     from kaggleops.platforms.keys import keys_of, made_keys
 
     owner = _account(account)
@@ -110,8 +111,7 @@ def list_command(account: str | None, as_json: bool) -> None:
         print_json(account=owner, keys=rows)
         return
     for row in rows:
-        line = f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}"
-        out.print(line)
+        out.print(f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}")
     if not rows:
         out.print(f"{owner} has no keys.")
 
@@ -123,14 +123,18 @@ def revoke_command(name: str, account: str | None) -> None:
     """Delete a platform's keys, or one key by its id.
 
     A platform's keys are also removed from where it finds them.
+
+    \b
+    Example:
+      kaggleops credentials revoke kaggle
     """
     from kaggleops.platforms.keys import delete_key, forget, keys_of, made_keys
 
     found = [each for each in made_keys() if name in (each.platform, each.id)]
     if name in WITH_KEYS and not found:
-        hint = "`kaggleops credentials list` shows all keys; name one by its id."
+        hint = "Name a key by its id: `kaggleops credentials list` shows all."
         raise UsageError(f"revoking {name}'s key", "none was made on this machine", hint)
-    # At Google first: from then on it opens nothing, wherever a copy lies.
+    # At Google first: then no copy of it works anywhere.
     ids = {each.id: each.account for each in found}
     if not ids:
         owner = _account(account)
@@ -154,7 +158,7 @@ def _put_new(platform: str, account: str, as_json: bool) -> None:
     try:
         where = place.put_key(content)
     except BaseException:
-        delete_key(account, key_id)  # nobody has it, and an account may have ten
+        delete_key(account, key_id)  # nobody has it, and an account can have ten
         raise
     note(Made(key_id, account, platform, where))
     if as_json:
@@ -182,25 +186,25 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "
 def doctor_command(bucket: str | None, as_json: bool) -> None:
     """Check that everything a run needs is set up.
 
-    One line each, with what to do. The exit code is 1 if something is wrong.
+    One line each, with how to fix it. The exit code is 1 if something is wrong.
 
     \b
     Example:
       kaggleops doctor --bucket gs://my-bucket
     """
     from kaggleops.reports.doctor import asked, examine, examine_platforms
-    from kaggleops.server.doctor import examine_server
+    from kaggleops.server.tunnel import examine_server
 
-    looks = chain(
+    checks = chain(
         examine(bucket, Path()),
         examine_platforms(Path()),
         asked("server", lambda: examine_server(Path())),
     )
     found: list[Finding] = []
-    with err.status("Looking"):
-        for finding in looks:
+    with err.status("Checking"):
+        for finding in checks:
             if finding.verdict == "error" and finding.said in [each.said for each in found]:
-                continue  # one cause, as settings that nobody can read
+                continue  # the same cause again, such as unreadable settings
             found.append(finding)
             if not as_json:
                 style = _STYLES[finding.verdict]
@@ -220,8 +224,8 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
 def quota_command(backend: str | None, as_json: bool) -> None:
     """Show the hours or compute units left on each platform.
 
-    And what the others cost. A backend that is not named and cannot be asked (no credentials) is
-    skipped with a message.
+    And prices where there is no quota. Without --backend, backends that cannot be asked (no
+    credentials) are skipped with a message.
 
     \b
     Example:
@@ -234,7 +238,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     machines: list[Machines] = []
     units: list[Units] = []
     problems: list[KaggleOpsError] = []
-    with err.status("Asking"):
+    with err.status("Asking the platforms"):
         for name in [backend] if backend else names():
             try:
                 asked = backend_named(name)
@@ -249,9 +253,8 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     if problems and not (quotas or prices or units):
         raise problems[0]
     if as_json:
-        rows = [_as_row(each) for each in quotas]
         print_json(
-            quotas=rows,
+            quotas=[_as_row(each) for each in quotas],
             prices=[asdict(each) for each in prices],
             machines=[asdict(each) for each in machines],
             units=[asdict(each) for each in units],
@@ -259,37 +262,31 @@ def quota_command(backend: str | None, as_json: bool) -> None:
         )
         return
     if quotas:
-        print_whole(_quota_table(quotas))
+        print_table(
+            ["Backend", "", "Left", "Of", "Resets"],
+            [
+                [
+                    each.backend,
+                    each.resource,
+                    f"{each.left_hours:.1f} h",
+                    f"{each.total_hours:.0f} h",
+                    f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else "",
+                ]
+                for each in quotas
+            ],
+        )
     if prices:
-        print_whole(_price_table(prices))
+        rows = [[p.backend, p.resource, f"${p.per_hour:.2f}", p.free or "none"] for p in prices]
+        print_table(["Backend", "", "An hour", "Free"], rows)
     lines = [f"{each.backend}: {each}" for each in units]
     for line in lines + [f"{each.backend}: {each}" for each in machines]:
         out.print(line)
     if backend and not (quotas or prices or units):
-        out.print(f"{backend}: nothing is counted here.")
+        out.print(f"{backend} has no quota.")
     for problem in problems:
-        err.print(f"passed over: {problem}", style="yellow")
+        err.print(f"skipped: {problem}", style="yellow")
 
 
 def _as_row(quota: "Quota") -> dict[str, Any]:
     refreshes = quota.refreshes.isoformat() if quota.refreshes else None
     return asdict(quota) | {"left_hours": quota.left_hours, "refreshes": refreshes}
-
-
-def _quota_table(quotas: "list[Quota]") -> Table:
-    table = Table("Backend", "", "Left", "Of", "Refreshed", box=None, pad_edge=False)
-    for each in quotas:
-        style = "" if each.left_hours else "red"
-        day = f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else ""
-        left, total = f"{each.left_hours:.1f} h", f"{each.total_hours:.0f} h"
-        table.add_row(each.backend, each.resource, left, total, day, style=style)
-    return table
-
-
-def _price_table(prices: "list[Price]") -> Table:
-    table = Table("Backend", "", "An hour", "Free", box=None, pad_edge=False)
-    for each in prices:
-        style = "" if each.free else "dim"
-        price = f"${each.per_hour:.2f}"
-        table.add_row(each.backend, each.resource, price, each.free or "none", style=style)
-    return table

@@ -2,14 +2,13 @@
 
 import shlex
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.indexed import asked, require_index
+from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
     NumberRange,
     bucket_of,
@@ -18,7 +17,7 @@ from kaggleops.cli.options import (
     index_option,
     json_option,
 )
-from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_the_result
+from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_json
 from kaggleops.cli.submission import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import printable
@@ -27,7 +26,7 @@ from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
-    from kaggleops.reports.agreement import Agreement
+    from kaggleops.reports.comparison import Agreement
     from kaggleops.reports.history import History, Run
 
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 @bucket_option
 @index_option
 @click.option("--run", "run_it", is_flag=True, help="Run it again here, and compare the two.")
-@click.option("--against", metavar="RUN", help="Compare with this run, which was made again.")
+@click.option("--against", metavar="RUN", help="Compare with this run, made earlier.")
 @click.option(
     "--tolerance",
     type=NumberRange(min=0),
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How far apart two values may be, relative to the larger one.",
 )
-@click.option("--metric", metavar="NAME", help="By which `best` is the best.")
+@click.option("--metric", metavar="NAME", help="The metric that decides which run is `best`.")
 @direction_option
 @backend_option
 @backend_config_option
@@ -62,10 +61,11 @@ def reproduce_command(
     backend_config: Path | None,
     as_json: bool,
 ) -> None:
-    """Run again what made a run, and tell if the results agree.
+    """Make a run again, and check whether the results agree.
 
-    RUN is a run's id or name, however it ended; or a commit, branch, tag or `best` (by --metric),
-    which stand for their newest finished run. The exit code is 1 if the results do not agree.
+    Without --run or --backend, show what made it. RUN is the id or name of a run, however it ended;
+    or a commit, branch, tag or `best` (by --metric): their newest finished run. The exit code is 1
+    if the results differ.
 
     \b
     Example:
@@ -90,7 +90,7 @@ def reproduce_command(
     _require_ended(first)
     from kaggleops.launch.launcher import launch
 
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         made = launch(commit, what)
     _compare(first, _run(place, index, made.info.run_id), tolerance, as_json)
 
@@ -109,10 +109,9 @@ def _run(
     repository = repository_around(Path.cwd())
 
     def answer(history: "History") -> "Run":
-        selector = Selector(history, repository, None, metric, lower_is_better)
-        return selector.run(name)
+        return Selector(history, repository, None, metric, lower_is_better).run(name)
 
-    return asked(place, index, answer)
+    return ask_index(place, index, answer)
 
 
 def _require_ended(*runs: "Run") -> None:
@@ -127,9 +126,9 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
     from kaggleops.launch.launcher import Launch
     from kaggleops.launch.overrides import Overrides
 
-    doing = f"making run {run.id} again"
+    doing = f"running {run.id} again"
     if not run.sha:
-        raise UsageError(doing, "it carries no commit", "Only a run of a commit can be made again.")
+        raise UsageError(doing, "it has no commit", "Only a run of a commit can be run again.")
     if UNCOMMITTED in run.tags:
         problem = "it ran uncommitted changes"
         raise UsageError(doing, problem, "Apply its artifact uncommitted.patch, commit, and run.")
@@ -145,7 +144,7 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
 
 
 def _show(run: "Run", place: str, as_json: bool) -> None:
-    from kaggleops.reports.agreement import environment
+    from kaggleops.reports.comparison import environment
 
     command = f"kaggleops reproduce {run.id} --run --bucket {shlex.quote(place)}"
     if as_json:
@@ -170,12 +169,12 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
         *((f"param {key}", value) for key, value in sorted(run.params.items())),
         *((f"data {key}", digest) for key, digest in sorted(run.data.items())),
         *sorted(environment(run).items()),
-        ("Again", command),
+        ("Run again", command),
     )
 
 
 def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> None:
-    from kaggleops.reports.agreement import agreement
+    from kaggleops.reports.comparison import agreement
 
     found = agreement(first, second, tolerance)
     if as_json:
@@ -199,12 +198,11 @@ def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
     if first.status != second.status:
         out.print(f"status: {first.status} and {second.status}")
     for key in found.metrics:
-        one, other = (run.metrics.get(key, "not there") for run in (first, second))
+        one, other = (run.metrics.get(key, "missing") for run in (first, second))
         out.print(printable(f"metrics: {key} is {one} and {other}"))
     for name in ("params", "data", "environment"):
         for key, (one, other) in getattr(found, name).items():
-            both = f"{one or 'not there'} and {other or 'not there'}"
-            out.print(printable(f"{name}: {key} is {both}"))
+            out.print(printable(f"{name}: {key} is {one or 'missing'} and {other or 'missing'}"))
     both = f"{first.id} and {second.id}"
     count = found.equal + len(found.metrics)
     if found.agree:
@@ -212,4 +210,4 @@ def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
     elif count:
         err.print(f"{both} differ in {len(found.metrics)} of {count} metrics.", style="bold red")
     else:
-        err.print(f"{both} have no metrics to tell whether they agree.", style="bold red")
+        err.print(f"{both} have no metrics to compare.", style="bold red")

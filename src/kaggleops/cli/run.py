@@ -3,7 +3,6 @@
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from kaggleops.cli.output import (
     print_json,
     print_named,
     print_rows,
-    stdout_for_the_result,
+    stdout_for_json,
 )
 from kaggleops.cli.submission import (
     backend_config_option,
@@ -43,11 +42,11 @@ if TYPE_CHECKING:
     from kaggleops.reports.selection import Requirement
 
 _GOOD, _BAD, _UNKNOWN, _STOP = 0, 1, 125, 128
-"""What `git bisect run` takes a command's exit code for: from 128 on it stops."""
+"""How `git bisect run` reads a command's exit code: from 128 on it stops."""
 
 
 class _Judging(click.Command):
-    """With --require, no mistake of a call and no bucket out of reach counts as a bad commit."""
+    """With --require, a usage error or an unreachable bucket does not make a commit bad."""
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
         judging = any(each.startswith("--require") for each in args)
@@ -76,17 +75,21 @@ class _Judging(click.Command):
 @click.argument("overrides", nargs=-1)
 @bucket_option
 @version_option
-@click.option("--experiment", metavar="NAME", help="Default: the task's name.")
+@click.option("--experiment", metavar="NAME", help="Default: the task's or the project's name.")
 @repository_option
-@click.option("--uncommitted", is_flag=True, help="Run what is not committed too.")
+@click.option("--uncommitted", is_flag=True, help="Run uncommitted changes too.")
 @secrets_option
 @click.option(
-    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
+    "-e",
+    "--entry-point",
+    default="main",
+    show_default=True,
+    help="Of the MLproject file.",
 )
 @click.option(
     "--require",
     metavar="'METRIC>=NUMBER'",
-    help="Exit with 1 where it is not so (>=, <=, >, <), with 125 where that cannot be told. "
+    help="Exit with 1 if it is not met (>=, <=, >, <), with 125 if that cannot be decided. "
     "A finished run of the commit with the same settings is used, if there is one.",
 )
 @backend_option
@@ -111,8 +114,8 @@ def run_command(
 ) -> None:
     """Run a commit here or, with --backend, on another machine.
 
-    OVERRIDES are KEY=VALUE: the entry point's parameters, and any key of the configuration. With
-    --backend the run is handed over and the command ends; `kaggleops status` and `logs` follow it.
+    OVERRIDES are KEY=VALUE: parameters of the entry point, and any key of the configuration. With
+    --backend the run is submitted and the command ends; `kaggleops status` and `logs` follow it.
 
     \b
     Examples:
@@ -126,7 +129,7 @@ def run_command(
 
     required = read_requirement(require) if require else None
     if required and backend:
-        problem = "a run that is handed over has no metrics yet"
+        problem = "a submitted run has no metrics yet"
         raise UsageError("reading --require", problem, "Run it here, or leave out --require.")
     place = bucket_of(bucket)
     commit = find_commit(repository, version)
@@ -134,7 +137,7 @@ def run_command(
     # What is checked out changes from step to step of a bisection; what lies beside it does not.
     _check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
     print_named("Bucket", place)
-    # Not before: importing MLflow takes seconds, and people wait for what is wrong.
+    # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
     from kaggleops.launch.launcher import Launch, launch
 
     what = Launch(
@@ -151,11 +154,11 @@ def run_command(
         submit(commit, what, backend, backend_config, as_json, money(budget, keep))
         return
     if money(budget, keep):
-        raise UsageError("running here", "--budget and --keep are for machines that cost money")
+        raise UsageError("running here", "--budget and --keep are for rented machines")
     patched = uncommitted and commit.uncommitted > 0
     if required:
         sys.exit(_judge(commit, what, required, place, patched, as_json))
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         run = launch(commit, what, uncommitted=patched)
     _show(run, commit, place, as_json)
 
@@ -168,7 +171,7 @@ def _judge(
     patched: bool,
     as_json: bool,
 ) -> int:
-    """Return the exit code that says how a commit's run meets a requirement."""
+    """Return the exit code for whether a commit's run meets a requirement."""
     from kaggleops.git.project_files import write_project_files
     from kaggleops.launch.launcher import RunFailedError, launch, prepared, temporary_folder
 
@@ -176,18 +179,18 @@ def _judge(
         with temporary_folder() as folder:
             files = write_project_files(commit, folder / "code")
             given, declared, _ = prepared(files, commit, what, None)
-    except UsageError as error:  # this commit has no such entry point, or it takes other parameters
+    except UsageError as error:  # this commit lacks the entry point, or it takes other parameters
         print_error(error)
         return _UNKNOWN
     params = {name: str(value) for name, value in {**declared, **given}.items()}
     run = None if patched else _finished(commit, what, params, required.metric, place)
     try:
         if run is None:
-            with stdout_for_the_result() if as_json else nullcontext():
+            with stdout_for_json(as_json):
                 run = launch(commit, what, uncommitted=patched)
     except RunFailedError as error:
         if error.status == "KILLED":
-            raise  # somebody wants no more of it
+            raise  # somebody cancelled it
         print_error(error)
         return _UNKNOWN
     value = run.data.metrics.get(required.metric)
@@ -204,7 +207,7 @@ def _judge(
 def _finished(
     commit: "Commit", what: "Launch", params: dict[str, str], metric: str, place: str
 ) -> "Run | None":
-    """Return a finished run of the same settings; None where there is none."""
+    """Return a finished run with the same settings, if there is one."""
     from mlflow import MlflowClient
 
     from kaggleops.cli.indexed import history_of
@@ -248,15 +251,15 @@ def _show(
 
 
 def _check_uncommitted(commit: "Commit", version: str | None, allowed: bool) -> None:
-    """Refuse to run with uncommitted changes unseen; say what becomes of them."""
+    """Refuse to ignore uncommitted changes silently; say what happens to them."""
     if not commit.uncommitted:
         if allowed and version:
-            problem = f"they are not changes of {version}"
+            problem = f"they do not belong to {version}"
             raise UsageError("running uncommitted changes", problem, "Leave out --version.")
         return
     files = "1 file is" if commit.uncommitted == 1 else f"{commit.uncommitted} files are"
     if allowed:
-        said = f"        {files} not in it: run too, as a patch that the run carries."
+        said = f"        {files} not in it, but run too, as a patch that is kept with the run."
     elif version:
         said = f"        {files} not in it, and not run."
     else:

@@ -1,7 +1,4 @@
-"""`kaggleops serve`.
-
-`kaggleops ui`.
-"""
+"""`kaggleops serve` and `kaggleops ui`."""
 
 import importlib.util
 import re
@@ -11,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import Progress
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
-from kaggleops.cli.output import err, out, print_json, print_rows
+from kaggleops.cli.output import err, out, print_json, print_rows, progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
 
@@ -28,7 +24,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     for name in names:
         if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
             hint = "Write it without scheme and port: ml.example.com"
-            raise UsageError(f"naming the server {name!r}", "that is no host name", hint)
+            raise UsageError(f"naming the server {name!r}", "not a host name", hint)
     return names
 
 
@@ -42,7 +38,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     multiple=True,
     metavar="NAME",
     callback=_host_names,
-    help="What the server is called in a browser's address, if not localhost. Repeatable.",
+    help="The server's name in a browser's address, if not localhost. Repeatable.",
 )
 @click.option(
     "--port",
@@ -56,14 +52,14 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Processes that serve, of some 200 MB each.",
+    help="How many processes serve, at some 200 MB each.",
 )
 @click.option("--auth", is_flag=True, help="Ask for a name and a password.")
 @click.option(
     "--anyone-may-read-and-write",
     "to_anyone",
     is_flag=True,
-    help="Listen on an address that others can reach, without a password.",
+    help="Let others reach it without a password.",
 )
 @json_option
 def serve_command(
@@ -79,9 +75,9 @@ def serve_command(
 ) -> None:
     """Serve the MLflow UI and API over the bucket, until Ctrl-C.
 
-    The server answers from an index of the bucket. It looks for changes every 5 s while somebody
-    is looking, every 5 minutes otherwise. Edits made in the UI are in the bucket at once; the index
-    can be deleted at any time.
+    The server answers from an index of the bucket, which it updates every 5 s while somebody is
+    looking, every 5 minutes otherwise. Edits in the UI go to the bucket first; the index can be
+    deleted at any time.
 
     \b
     Example:
@@ -113,32 +109,24 @@ def serve(
     open_browser: bool = False,
     as_json: bool,
 ) -> None:
-    """Serve a bucket until told to end.
-
-    Args:
-        place: the bucket's address.
-        port: see `listening_socket`.
-        index: the index's, as `index_option` gives it.
-        host: on which address.
-        host_names: what the server is called in a browser's address, if not localhost.
-        workers: how many processes serve.
-        auth: whether everybody has to say who they are.
-        to_anyone: whether others than this machine are let in all the same.
-        open_browser: whether to open the browser.
-        as_json: whether stdout is for JSON.
-
-    Raises:
-        KaggleOpsError: it cannot be served.
-    """
-    # Only what is light: this process stays, beside those that it starts.
+    """Serve a bucket until told to end; the arguments are the options of `kaggleops serve`."""
+    # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
-    from kaggleops.server.health import HEALTH_PATH, experiment_link
+    from kaggleops.server.health import experiment_link
     from kaggleops.server.processes import listening_socket, url_of
-    from kaggleops.server.settings import Settings, ask_for_passwords, default_index, server_folder
+    from kaggleops.server.settings import (
+        HEALTH_PATH,
+        Settings,
+        ask_for_passwords,
+        default_index,
+        server_folder,
+    )
     from kaggleops.server.supervisor import Supervisor
 
     folder = server_folder(place)
-    _require_server()
+    if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
+        hint = "Install it: pip install 'kaggleops[server]'."
+        raise UsageError("starting the server", "the MLflow server is not installed", hint)
     with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
         url = url_of(listening)
         access = ask_for_passwords(folder) if auth else ""
@@ -152,11 +140,8 @@ def serve(
         )
         supervisor = Supervisor(settings, workers, lambda line: err.print(line, style="yellow"))
         with supervisor.running():
-            with Progress(console=err, transient=True) as bar:
-                task = bar.add_task("Bringing the bucket into the index", total=None)
-                pulled = supervisor.pull(
-                    lambda done, total: bar.update(task, completed=done, total=total)
-                )
+            with progress_bar("Updating the index") as progress:
+                pulled = supervisor.pull(progress)
             if pulled.warning:
                 err.print(pulled.warning, style="yellow")
             found: dict[str, Any] = {
@@ -183,15 +168,9 @@ def _show(found: dict[str, Any], access: str) -> None:
     out.print(f"MLflow over {found['bucket']}, served from here\n\n    {found['link']}")
     rows = [("Index", found["index"]), ("Health", found["health"]), ("Access", access)]
     if found["problems"]:
-        rows.append(("Not shown", f"{found['problems']} objects; the health page says why"))
+        rows.append(("Not shown", f"{found['problems']} objects; see the health page"))
     print_rows(*rows)
-    out.print("\nCtrl-C ends it.")
-
-
-def _require_server() -> None:
-    if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
-        hint = "Install it: pip install 'kaggleops[server]'."
-        raise UsageError("starting the server", "the MLflow server is not installed", hint)
+    out.print("\nPress Ctrl-C to stop.")
 
 
 @click.command("ui")
@@ -205,7 +184,7 @@ def _require_server() -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="Default: 5000, or a free one where that is taken; 0 for any free one.",
+    help="Default: 5000, or a free one if that is in use; 0 for any free one.",
 )
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
 @json_option
@@ -219,9 +198,9 @@ def ui_command(
 ) -> None:
     """Open the MLflow UI over the bucket in a browser.
 
-    If a server on Google Cloud is configured and no bucket is named, it is opened through
-    Identity-Aware Proxy, which asks who you are. Otherwise the bucket is served from this machine,
-    as by `kaggleops serve`, until Ctrl-C.
+    If a server on Google Cloud is configured and no bucket is named, that server is opened through
+    Identity-Aware Proxy, which asks you to sign in. Otherwise the bucket is served from this
+    machine, as by `kaggleops serve`, until Ctrl-C.
 
     \b
     Example:
@@ -239,7 +218,7 @@ def ui_command(
 
 
 def _another_bucket() -> bool:
-    """Return whether MLFLOW_TRACKING_URI names another one than the settings that name a server."""
+    """Return whether MLFLOW_TRACKING_URI names another bucket than the settings do."""
     settings = local_setting(Path(), "bucket")
     return settings is not None and bucket_of(None) != bucket_uri(settings)
 
@@ -260,14 +239,14 @@ def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_js
             print_json(link=link, server=machine.path)
         else:
             where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
-            out.print(f"{where}\n\n    {link}\n\nCtrl-C ends it.")
+            out.print(f"{where}\n\n    {link}\n\nPress Ctrl-C to stop.")
         if open_browser:
             webbrowser.open(link)
         opened.wait()
 
 
 def _last_experiment(url: str, where: str) -> "Shown | None":
-    """Return the experiment of the run that was started last; None where nobody may be told."""
+    """Return the experiment of the latest run; None if the server asks for a password."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -283,7 +262,7 @@ def _last_experiment(url: str, where: str) -> "Shown | None":
         if "401" not in str(error):
             doing = f"asking the server on {where}"
             raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
-        return None  # it asks for a password, and the browser will
+        return None  # the browser will ask for the password
     if not runs:
         return None
     last = known[runs[0].info.experiment_id]

@@ -1,13 +1,11 @@
 """`kaggleops status`: which runs are running, and which have lost their machine."""
 
 import math
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.table import Table
@@ -15,7 +13,7 @@ from rich.text import Text
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, out, print_error, print_json, print_whole
+from kaggleops.cli.output import err, exit_with, out, print_json, print_whole
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import printable
 from kaggleops.tags import BACKEND, COMMIT, KEPT_UNTIL, PRICE, SHORT_COMMIT, SUBMITTED_TO
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
 _OPEN = ("SCHEDULED", "RUNNING", "LOST")
-_AT_ONCE = 8  # questions to platforms
+_AT_ONCE = 8  # requests to platforms
 
 
 @click.command("status")
@@ -43,9 +41,9 @@ _AT_ONCE = 8  # questions to platforms
 def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_json: bool) -> None:
     """Show runs: those named, or those active in the last days.
 
-    A LOST run's machine has been silent for longer than it said it would be. The platform is asked
-    about submitted runs that have not ended, and about ended ones that are named or whose machine
-    was kept.
+    A LOST run is RUNNING, but its machine has missed its heartbeat. The platforms are asked about
+    submitted runs that have not ended, and about ended ones that are named or whose machine was
+    kept.
 
     \b
     Example:
@@ -57,7 +55,7 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     now_ms = time.time_ns() // 1_000_000
-    with err.status("Asking the bucket"):
+    with err.status("Reading the bucket"):
         if runs:
             states = [run_state(store, _found(store, run), now_ms) for run in runs]
         else:
@@ -70,12 +68,8 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
     elif rows:
         print_whole(_table(rows))
     else:
-        out.print(f"No run of {place} was heard within {days:g} days.")
-    for state in states:
-        if state.problem:
-            print_error(state.problem)
-    if any(state.problem for state in states):
-        sys.exit(1)
+        out.print(f"No run in {place} was active in the last {days:g} days.")
+    exit_with(state.problem for state in states if state.problem)
 
 
 def _found(store: "EntityStore", run_id: str) -> Any:
@@ -84,17 +78,16 @@ def _found(store: "EntityStore", run_id: str) -> Any:
 
     found = store.find(Kind.RUN, run_id) if is_run_id(run_id) else None
     if found is None:
-        hint = "`kaggleops status` without a run lists the last ones."
-        raise UsageError(f"looking for run {run_id}", f"{store.bucket.uri} has none of it", hint)
+        hint = "`kaggleops status` without a run lists recent ones."
+        raise UsageError("showing its status", f"no run {run_id} in {store.bucket.uri}", hint)
     return found
 
 
-@dataclass(frozen=True)
-class _Platform:
-    """What a platform says of a run, and what that makes of it."""
+class _Platform(NamedTuple):
+    """What a platform says of a run, and the run's status if that follows from it."""
 
-    said: str
-    status: str
+    said: str = ""
+    status: str = ""
     price: float | None = None
     units: float | None = None
 
@@ -103,40 +96,31 @@ def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[s
     asked = [
         state
         for state in states
-        if _tag(state, SUBMITTED_TO) and (state.status in _OPEN or named or _is_kept(state))
+        if _tag(state, SUBMITTED_TO)
+        and (state.status in _OPEN or named or _number(state, KEPT_UNTIL) > time.time())
     ]
     if not asked:
         return {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = pool.map(lambda state: _ask(uri, state), asked)
-        names = [state.entity.id.name for state in asked]
-        return dict(zip(names, answers, strict=True))
-
-
-def _is_kept(state: "RunState") -> bool:
-
-    return _number(state, KEPT_UNTIL) > time.time()
+        return {state.entity.id.name: said for state, said in zip(asked, answers, strict=True)}
 
 
 def _ask(uri: str, of: "RunState") -> _Platform:
     from kaggleops.backends.lookup import backend_named
     from kaggleops.backends.remote_run import RemoteRun
 
+    is_open = of.status in _OPEN
     try:
         run = RemoteRun(backend_named(_tag(of, SUBMITTED_TO)), uri, of.entity.id.name)
         state = run.state()
-        if of.status not in _OPEN:
-            # How it ended is known. What is still there costs money.
-            if state is None or (state.ended and not state.units):
-                return _Platform("", "")
-            return _Platform(str(state), "", state.price, state.units)
-        # One whose job ended without a word would stay as it is for ever.
-        settled = run.settle(state) if state and state.ended else ""
+        # An open run whose job has ended would otherwise stay open for ever.
+        settled = run.settle(state) if is_open and state and state.ended else ""
     except KaggleOpsError as error:
-        told = of.status in _OPEN or _tag(of, PRICE)
-        return _Platform(f"unknown ({error.problem})" if told else "", "")
-    if state is None:
-        return _Platform("", "")
+        return _Platform(f"unknown ({error.problem})" if is_open or _tag(of, PRICE) else "")
+    # How an ended run ended is known; what is left of it may still cost money.
+    if state is None or (not is_open and state.ended and not state.units):
+        return _Platform()
     return _Platform(str(state), settled, state.price, state.units)
 
 
@@ -145,7 +129,7 @@ def _tag(state: "RunState", name: str) -> str:
 
 
 def _number(state: "RunState", name: str) -> float:
-    """Return the number that a tag holds, 0 where it holds none: anybody may have written it."""
+    """Return the number in a tag, or 0: anybody may have written it."""
     with suppress(ValueError):
         number = float(_tag(state, name))
         return number if math.isfinite(number) else 0.0
@@ -172,25 +156,18 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
     }
 
 
-def _cost(row: dict[str, Any]) -> str:
-    return f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
-
-
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    cells = [
-        (
+    for column in ("Run", "Name", "Commit", "Status", "Where", "Last update"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        cost = f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
+        table.add_row(
             row["run_id"],
             printable(row["name"] or ""),
             printable(row["commit"]),
             Text(row["status"], style=_STYLES.get(row["status"], "")),
-            printable(" ".join(filter(None, (row["backend"], row["platform"], _cost(row))))),
+            printable(" ".join(filter(None, (row["backend"], row["platform"], cost)))),
             f"{timedelta(seconds=row['silent_seconds'])} ago",
         )
-        for row in rows
-    ]
-    for column in ("Run", "Name", "Commit", "Status", "Where", "Heard"):
-        table.add_column(column, no_wrap=True)
-    for row in cells:
-        table.add_row(*row)
     return table

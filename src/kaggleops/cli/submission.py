@@ -1,85 +1,77 @@
-"""What `kaggleops run -b` and `kaggleops resume` share: reading a configuration, showing a run.
-
-`kaggleops submit`.
-"""
+"""Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do; and `kaggleops submit`."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggleops.cli.options import NumberRange
-from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_the_result
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.options import NumberRange, bucket_of, bucket_option, json_option
+from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_json
 from kaggleops.errors import UsageError
-from kaggleops.tags import COMMIT, PRICE
+from kaggleops.tags import COMMIT, PRICE, RUN_NAME
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
+    from kaggleops.backends.kaggle.submissions import Submission
     from kaggleops.backends.remote_run import RemoteRun
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
-from typing import TYPE_CHECKING
 
-from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
-
-if TYPE_CHECKING:
-    from kaggleops.backends.kaggle.submissions import Submission
-
-
-backend_option = click.option("-b", "--backend", metavar="NAME", help="kaggle, manual, …")
+backend_option = click.option(
+    "-b", "--backend", metavar="NAME", help="kaggle, colab, runpod, docker or manual."
+)
 backend_config_option = click.option(
     "--backend-config",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="YAML or JSON. Default: config/backend/NAME.yaml of the repository, if it is there.",
+    help="YAML or JSON. Default: the repository's config/backend/NAME.yaml, if there is one.",
 )
 
 
 def money_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of backends that cost money."""
+    """Add the options of backends that cost money (a decorator)."""
     budget = click.option(
         "--budget",
         metavar="DOLLARS",
         type=NumberRange(min=0, min_open=True),
-        help="What the machine may cost at most; else it is not taken. (runpod)",
+        help="The most that the machine may cost. (runpod)",
     )
     keep = click.option(
         "--keep",
         is_flag=True,
-        help="Keep the machine until its hours are over, to look in by SSH. (runpod)",
+        help="Keep the machine until its hours are over, to connect by SSH. (runpod)",
     )
     return budget(keep(command))
 
 
 def money(budget: float | None, keep: bool) -> dict[str, Any]:
-    """Return the fields of a backend's configuration that the options of `money_options` set."""
+    """Return the options of `money_options` as fields of a backend's configuration."""
     return ({} if budget is None else {"budget": budget}) | ({"keep": True} if keep else {})
 
 
 def read_backend_config(
     backend: "Backend[Any]", named: Path | None, repository: Path, options: Mapping[str, Any]
 ) -> Any:
-    """Return a backend's configuration, from the file that is named or from the repository's.
+    """Return a backend's configuration.
 
     Args:
-        backend: whose.
-        named: the file.
-        repository: where the default one is.
-        options: fields that count more than the file's.
+        backend: the backend.
+        named: its file; by default the repository's, if there is one.
+        repository: the repository's folder.
+        options: fields that override the file's.
 
     Raises:
-        UsageError: it cannot be read, or is not one of this backend's.
+        UsageError: it cannot be read, or does not fit this backend.
     """
     from kaggleops.backends.config import read_file
 
     known = {field.name for field in fields(backend.config_type)}
     for option in options:
         if option not in known:
-            raise UsageError(f"submitting to {backend.name}", f"it takes no --{option}")
+            raise UsageError(f"submitting to {backend.name}", f"it has no option --{option}")
     file = named or repository / "config/backend" / f"{backend.name}.yaml"
     if named is None and not file.is_file():
         return backend.read_config(options, "no configuration")
@@ -87,11 +79,7 @@ def read_backend_config(
 
 
 def announce(backend: "Backend[Any]", config: Any) -> None:
-    """Say what a submit costs, before it does.
-
-    Raises:
-        KaggleOpsError: more than it may.
-    """
+    """Print what a job will cost; KaggleOpsError if that is over its budget."""
     if said := backend.announce(config):
         print_named(backend.name.capitalize(), said)
     if there := backend.machines():
@@ -106,15 +94,15 @@ def submit(
     as_json: bool,
     options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Hand a commit to a backend, and show where it is.
+    """Submit a commit to a backend, and print where it is.
 
     Args:
-        commit: which.
+        commit: the commit.
         what: what to run of it.
-        backend_name: the backend's.
-        config_file: its configuration's; see `read_backend_config`.
-        as_json: whether stdout is for JSON.
-        options: fields that count more than the file's.
+        backend_name: the backend's name.
+        config_file: the file of its configuration.
+        as_json: whether to print JSON.
+        options: fields that override the file's.
 
     Raises:
         KaggleOpsError: it cannot be run there.
@@ -124,18 +112,13 @@ def submit(
     backend = backend_named(backend_name)
     config = read_backend_config(backend, config_file, commit.repository, options or {})
     announce(backend, config)
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         run = backend.submit(commit, what, config)
     show_submitted(run, as_json)
 
 
-def price_of(tags: Mapping[str, str]) -> float | None:
-    """Return what a run's machine costs in US dollars an hour, None where nobody pays."""
-    return float(tags[PRICE]) if tags.get(PRICE) else None
-
-
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
-    """Print what a submit came to."""
+    """Print a run that was submitted."""
     backend, tags = run.backend, run.tags
     if as_json:
         print_json(
@@ -144,12 +127,12 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
             backend=backend.name,
             commit=tags.get(COMMIT),
             page=run.page,
-            price_per_hour=price_of(tags),
+            price_per_hour=float(tags[PRICE]) if tags.get(PRICE) else None,
             steps=backend.steps(tags),
         )
         return
     print_rows(
-        ("Run", f"{run.run_id}  {tags.get('mlflow.runName', '')}"),
+        ("Run", f"{run.run_id}  {tags.get(RUN_NAME, '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),
         *(("", step) for step in backend.steps(tags)),
         ("Follow it", "" if backend.steps(tags) else f"kaggleops logs -f {run.run_id}"),
@@ -162,9 +145,9 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
 @bucket_option
 @click.option("--file", metavar="FILE", help="Default: the run's artifact submission.csv.")
 @click.option("--message", default="", help="Default: the run's name and its commit.")
-@click.option("--competition", metavar="NAME", default="", help="Default: the manifest's.")
-@click.option("--notebook", is_flag=True, help="Submit the run's notebook: a code competition.")
-@click.option("--scores", is_flag=True, help="Submit nothing; record what Kaggle shows by now.")
+@click.option("--competition", metavar="NAME", default="", help="Default: the declared data's.")
+@click.option("--notebook", is_flag=True, help="Submit the run's notebook, for a code competition.")
+@click.option("--scores", is_flag=True, help="Submit nothing; record the current score.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for the score.")
 @json_option
 def submit_command(
@@ -191,7 +174,7 @@ def submit_command(
 
     if notebook and scores:
         raise UsageError("submitting", "--notebook and --scores exclude each other")
-    with stdout_for_the_result() if as_json else nullcontext():
+    with stdout_for_json(as_json):
         submitter = Submitter(tracking_uri(bucket_of(bucket)), run, competition)
         if scores:
             done = submitter.submitted()

@@ -1,17 +1,9 @@
-"""`kaggleops push`.
+"""Commands on the whole bucket: push, import, export, bundle."""
 
-`kaggleops import`.
-
-`kaggleops export`.
-
-`kaggleops bundle`.
-"""
-
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
-from rich.progress import Progress
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.cli.data import sized
@@ -24,7 +16,7 @@ from kaggleops.cli.options import (
     secrets_option,
     version_option,
 )
-from kaggleops.cli.output import err, out, print_error, print_json, print_rows
+from kaggleops.cli.output import err, exit_with, out, print_json, print_rows, progress_bar
 from kaggleops.errors import UsageError
 
 
@@ -32,7 +24,7 @@ from kaggleops.errors import UsageError
 @bucket_option
 @json_option
 def push_command(bucket: str | None, as_json: bool) -> None:
-    """Send metrics and artifacts that ended runs could not send.
+    """Send what ended runs could not: metrics and artifacts.
 
     \b
     Example:
@@ -44,12 +36,8 @@ def push_command(bucket: str | None, as_json: bool) -> None:
     place = bucket_of(bucket)
     store_in = bucket_at(place)
     store_in.expect()
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("Sending", total=None)
-        sent = push(
-            EntityStore(store_in, ChangeLog(store_in)),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar("Sending") as progress:
+        sent = push(EntityStore(store_in, ChangeLog(store_in)), progress)
     if as_json:
         print_json(
             sent=[str(entity_id) for entity_id in sent.entities],
@@ -64,13 +52,10 @@ def push_command(bucket: str | None, as_json: bool) -> None:
         for renamed in sent.renamed:
             out.print(renamed)
         if sent.in_use:
-            err.print("Processes that still run send what is theirs.")
+            err.print(f"Processes that still run, and send for themselves: {len(sent.in_use)}.")
         if not (sent.entities or sent.artifacts or sent.problems):
-            out.print(f"Nothing was left behind: {place} has everything.")
-    for problem in sent.problems:
-        print_error(problem)
-    if sent.problems:
-        sys.exit(1)
+            out.print(f"Nothing to send: {place} has everything.")
+    exit_with(sent.problems)
 
 
 @click.command("import")
@@ -78,12 +63,12 @@ def push_command(bucket: str | None, as_json: bool) -> None:
 @bucket_option
 @json_option
 def import_command(source: str, bucket: str | None, as_json: bool) -> None:
-    """Import an mlruns folder with its artifacts into the bucket.
+    """Import runs from an mlruns folder, with their artifacts.
 
     SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object; the
     output of a notebook that logged without internet works too. Artifacts in another bucket are
-    copied; what has to stay elsewhere is named. Importing again adds what is new, and undoes
-    nothing that was changed in the bucket.
+    copied; what cannot be copied is named. Importing again adds what is new, and undoes no change
+    made in the bucket.
 
     \b
     Example:
@@ -95,21 +80,15 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
 
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
-    with Progress(console=err, transient=True) as bar:
-        reading = bar.add_task("Reading", total=None)
-        with opened(
-            source, lambda done, total: bar.update(reading, completed=done, total=total)
-        ) as found:
-            bar.remove_task(reading)
-            importing = bar.add_task("Importing", total=None)
+    with ExitStack() as stack:
+        with progress_bar("Reading") as reading:
+            found = stack.enter_context(opened(source, reading))
+        with progress_bar("Importing") as importing:
             imported = import_into(
                 store,
                 found,
-                lambda done, total, artifacts, size: bar.update(
-                    importing,
-                    completed=done,
-                    total=total,
-                    description=f"Importing ({artifacts} artifacts, {sized(size)})",
+                lambda done, total, artifacts, size: importing(
+                    done, total, f"Importing ({artifacts} artifacts, {sized(size)})"
                 ),
             )
     if as_json:
@@ -127,22 +106,19 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
             f"{imported.unchanged} there already; {imported.artifacts} artifacts copied "
             f"({sized(imported.artifacts_size)}).",
         )
-    for problem in imported.problems:
-        print_error(problem)
-    if imported.problems:
-        sys.exit(1)
+    exit_with(imported.problems)
 
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @bucket_option
-@click.option("--artifacts", is_flag=True, help="Bring models, plots and checkpoints, too.")
+@click.option("--artifacts", is_flag=True, help="Also the models, plots and checkpoints.")
 @json_option
 def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: bool) -> None:
-    """Export the bucket's runs to DIR as a plain mlruns.
+    """Export all runs as a plain mlruns folder.
 
-    For MLflow without KaggleOps. DIR has to be new or empty. For a copy that is a bucket itself,
-    copy the objects: gcloud storage rsync -r gs://BUCKET DIR
+    For MLflow without KaggleOps. DIR must be new or empty. For a copy that is itself a bucket, copy
+    the objects: gcloud storage rsync -r gs://BUCKET DIR
 
     \b
     Example:
@@ -154,14 +130,8 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     store.check()
-    with Progress(console=err, transient=True) as bar:
-        task = bar.add_task("Exporting", total=None)
-        done = export(
-            store,
-            folder,
-            artifacts=artifacts,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar("Exporting") as progress:
+        done = export(store, folder, artifacts=artifacts, progress=progress)
     show = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {folder}"
     if as_json:
         print_json(
@@ -177,10 +147,7 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
             f"{folder} holds {done.entities} experiments, runs and models{also} of {place}.\n"
             f"Show it: {show}",
         )
-    for problem in done.problems:
-        print_error(problem)
-    if done.problems:
-        sys.exit(1)
+    exit_with(done.problems)
 
 
 @click.command("bundle")
@@ -191,7 +158,7 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
     "--to",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write it into a folder instead, to upload it as a dataset.",
+    help="Write it into a folder instead, to upload as a dataset.",
 )
 @secrets_option
 @json_option
@@ -203,7 +170,7 @@ def bundle_command(
     allow_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Put a commit into the bucket for machines that cannot clone it.
+    """Put a commit into the bucket, for machines that cannot clone it.
 
     For private code, and for commits that are not pushed: a git bundle under the bucket's `code/`,
     where notebooks/run.ipynb finds it by the commit's hash.

@@ -284,7 +284,7 @@ def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
         MLFLOW_PROJECT_ENTRY_POINT: entry_point,
         MLFLOW_PROJECT_BACKEND: "local",
         MLFLOW_GIT_COMMIT: commit.sha,
-        **of_commit(commit.sha, commit.branch),
+        **of_commit(commit),
     }
     if commit.branch:
         tags[MLFLOW_GIT_BRANCH] = commit.branch
@@ -295,8 +295,7 @@ def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
 
 def _log_start(run: Run, parameters: Mapping[str, object]) -> None:
     """Log what a run is started with and where; one that goes on keeps the parameters it has."""
-    machine = detect()
-    tags = of_machine(machine.name, machine.accelerator)
+    tags = of_machine(detect())
     # As MLflow logs a project's parameters: those it was given, and the other defaults.
     new = {key: str(value) for key, value in parameters.items() if key not in run.data.params}
     mlflow.MlflowClient().log_batch(

@@ -1,1 +1,1 @@
-"""What a bucket says about itself: so far, what it costs."""
+"""What the runs of a bucket tell: comparisons, a leaderboard, charts; and a check of the setup."""

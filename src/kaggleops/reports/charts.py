@@ -1,21 +1,18 @@
-"""Metric curves as a picture, for a notebook or a file.
-
-The last runs of an experiment as a table of plain text, for a notebook, a log and a terminal.
-"""
+"""Metric curves as PNGs, and the last runs of an experiment as a plain-text table."""
 
 import datetime
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from rich.console import Console
 from rich.table import Table
 
 from kaggleops.printable import printable
-from kaggleops.tags import BACKEND
+from kaggleops.tags import BACKEND, COMMIT
 
 Points = Sequence[tuple[int, float]]
 """A metric's steps and values, in the order of the steps."""
@@ -27,7 +24,7 @@ def history(client: mlflow.MlflowClient, run_id: str, metric: str) -> Points:
     return sorted((point.step, point.value) for point in found)
 
 
-def losses(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, Points]:
+def losses(client: mlflow.MlflowClient, run: Run) -> dict[str, Points]:
     """Return a run's losses that were logged more than once, by the metric's name."""
     names = sorted(name for name in run.data.metrics if "loss" in name)
     curves = {name: history(client, run.info.run_id, name) for name in names}
@@ -35,16 +32,7 @@ def losses(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[str, P
 
 
 def chart(curves: Mapping[str, Points], title: str, ylabel: str = "") -> bytes:
-    """Return a PNG of curves over steps.
-
-    Args:
-        curves: what to draw, each under its name.
-        title: above it.
-        ylabel: beside it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Return a PNG of curves over steps; ImportError without matplotlib."""
     figure, axes = _axes(title, "step", ylabel)
     for name, points in curves.items():
         steps, values = zip(*points, strict=True)
@@ -56,17 +44,7 @@ def chart(curves: Mapping[str, Points], title: str, ylabel: str = "") -> bytes:
 def scatter(
     points: Mapping[str, tuple[float, float]], title: str, xlabel: str, ylabel: str
 ) -> bytes:
-    """Return a PNG of points, each with its name beside it.
-
-    Args:
-        points: where they are, by name.
-        title: above it.
-        xlabel: below it.
-        ylabel: beside it.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Return a PNG of points with their names; ImportError without matplotlib."""
     figure, axes = _axes(title, xlabel, ylabel)
     for name, place in points.items():
         axes.plot(*place, marker="o", color="tab:blue")
@@ -90,13 +68,13 @@ def _png(figure: Any) -> bytes:
     return content.getvalue()
 
 
-# What trainers log of themselves, step by step; it belongs into the UI.
+# What trainers log of themselves, step by step; it belongs in the UI.
 _BOOKKEEPING = ("train_", "eval_", "system", "loss", "grad_norm", "learning_rate", "total_flos")
 _METRICS = 3
 
 
 def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
-    """Return the metrics of a result, by name; the loss where there is nothing else."""
+    """Return the metrics that are results, by name; losses if there are no others."""
     final = [name for name in metrics if "/" not in name and name != "epoch"]
     results = [name for name in final if not name.startswith(_BOOKKEEPING)]
     return [(name, metrics[name]) for name in sorted(results or final)]
@@ -109,14 +87,9 @@ def last_runs(client: mlflow.MlflowClient, experiment_id: str, count: int = 10) 
 
 
 def table(runs: Sequence[Run], mark: str = "") -> str:
-    """Return a table of runs with their commits and results.
-
-    Args:
-        runs: which.
-        mark: the run id of one to mark.
-    """
-    found = {name for run in runs for name, _ in headline(run.data.metrics)}
-    names = sorted(found, key=lambda name: (-_common(runs, name), name))[:_METRICS]
+    """Return a table of runs with their commits and results, the one with the id `mark` marked."""
+    found = Counter(name for run in runs for name, _ in headline(run.data.metrics))
+    names = sorted(found, key=lambda name: (-found[name], name))[:_METRICS]
     heads = ["", "started (UTC)", "run", "commit", "status", "where", *map(printable, names)]
     shown = Table(*heads, box=None)
     for run in runs:
@@ -126,7 +99,7 @@ def table(runs: Sequence[Run], mark: str = "") -> str:
             ">" if run.info.run_id == mark else "",
             f"{started:%Y-%m-%d %H:%M}",
             printable(run.info.run_name),
-            printable(tags.get(MLFLOW_GIT_COMMIT, "")[:10]),
+            printable(tags.get(COMMIT, "")[:10]),
             run.info.status,
             printable(tags.get(BACKEND, "")),
             *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names),
@@ -138,7 +111,3 @@ def table(runs: Sequence[Run], mark: str = "") -> str:
     with console.capture() as captured:
         console.print(shown)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-def _common(runs: Sequence[Run], name: str) -> int:
-    return sum(name in run.data.metrics for run in runs)

@@ -1,11 +1,8 @@
-"""A comparison as one HTML page that needs nothing else: no network, no script.
-
-The charts on a comparison's page, as inline SVG: scores as dots, and curves over steps.
-"""
+"""A comparison as one HTML page without network or script, its charts as inline SVG."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from kaggleops.printable import as_html
 from kaggleops.reports.comparison import Comparison
@@ -13,8 +10,7 @@ from kaggleops.reports.comparison_text import difference, line_count, metric_tit
 from kaggleops.reports.history import History
 from kaggleops.reports.statistics import Summary, interval
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
-"""Of the sides, in their order."""
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")  # of the sides
 
 _WIDTH, _HEIGHT, _LEFT, _BELOW, _EDGE = 520, 240, 62, 28, 12
 _ROW = 24  # the height of a side's dots
@@ -27,47 +23,33 @@ _Curve = tuple[int, Sequence[tuple[int, float]]]
 """The place of its side, and its steps and values."""
 
 
-class _Score(NamedTuple):
-    """A side's values of a metric: by its runs' names, and together."""
-
-    values: Sequence[tuple[str, float]]
-    summary: Summary | None
+_Score = tuple[Sequence[tuple[str, float]], Summary | None]
+"""A side's values of a metric by its runs' names, and their summary."""
 
 
-def charts(comparison: Comparison, history: History) -> str:
-    """Return the charts of the metrics that have a value a run, then of those logged over steps.
-
-    Args:
-        comparison: whose metrics.
-        history: where their points are.
-    """
+def _charts(comparison: Comparison, history: History) -> str:
+    """Return charts of the metrics with a value a run, then of those logged over steps."""
     scores: dict[str, list[_Score]] = {}
     curves: dict[str, list[_Curve]] = {}
     for line in comparison.metrics:
-        values = [
-            [
-                (run.name, run.metrics[line.name])
-                for run in side.runs
-                if math.isfinite(run.metrics.get(line.name, math.nan))
-            ]
-            for side in comparison.sides
-        ]
-        found: list[_Curve] = [
-            (place, _thinned(points))
-            for place, side in enumerate(comparison.sides)
-            for run in side.runs
-            if line.name in run.metrics
-            and len(points := [
-                point for point in history.points(run.id, line.name) if math.isfinite(point[1])
-            ]) > 1
-        ]  # fmt: skip
+        found: list[_Curve] = []
+        values: list[list[tuple[str, float]]] = []
+        for place, side in enumerate(comparison.sides):
+            runs = [run for run in side.runs if line.name in run.metrics]
+            named = [(run.name, run.metrics[line.name]) for run in runs]
+            values.append([each for each in named if math.isfinite(each[1])])
+            for run in runs:
+                points = [p for p in history.points(run.id, line.name) if math.isfinite(p[1])]
+                if len(points) > 1:
+                    every = max(1, math.ceil(len(points) / _MOST_POINTS))
+                    found.append((place, [*points[:-1:every], points[-1]]))
         if found:
             curves[line.name] = found
         elif any(values):
-            scores[line.name] = list(map(_Score, values, line.sides))
-    said = "A dot is a run, the stroke their mean, the line its 95 % interval (Student's t)."
+            scores[line.name] = list(zip(values, line.sides, strict=True))
+    said = "Dot: run. Bar: mean. Whiskers: 95 % interval (Student's t)."
     return _figures("Scores", said, scores, _dots, _MOST_SCORES) + _figures(
-        "Curves", "A line is a run.", curves, _lines, _MOST_CURVES
+        "Curves", "Line: run.", curves, _lines, _MOST_CURVES
     )
 
 
@@ -90,7 +72,7 @@ def _svg(height: int, content: str) -> str:
 
 
 def _colour(side: int) -> str:
-    return COLOURS[side % len(COLOURS)]
+    return _COLOURS[side % len(_COLOURS)]
 
 
 def _across(low: float, high: float) -> Callable[[float], float]:
@@ -104,21 +86,21 @@ def _across(low: float, high: float) -> Callable[[float], float]:
 
 def _dots(sides: Sequence[_Score]) -> str:
     """Draw a row for each side: its runs, their mean as a stroke, and the mean's interval."""
-    intervals = [interval(side.summary) if side.summary else None for side in sides]
-    ends = [value for side in sides for _, value in side.values]
+    intervals = [interval(each) if each else None for _, each in sides]
+    ends = [value for values, _ in sides for _, value in values]
     ends += [end for found in intervals if found for end in found]
     low, high = min(ends), max(ends)
     x = _across(low, high)
     rows = []
-    for place, (side, found) in enumerate(zip(sides, intervals, strict=True)):
+    for place, ((values, all_runs), found) in enumerate(zip(sides, intervals, strict=True)):
         y = _EDGE + place * _ROW + _ROW // 2
         marks = "".join(
             f'<circle cx="{x(value):.1f}" cy="{y}" r="4" fill-opacity=".5">'
             f"<title>{as_html(name)}: {number(value)}</title></circle>"
-            for name, value in side.values
+            for name, value in values
         )
-        if side.summary and math.isfinite(side.summary.mean):
-            marks += f'<path d="M{x(side.summary.mean):.1f} {y - 9}v18" stroke-width="3"/>'
+        if all_runs and math.isfinite(all_runs.mean):
+            marks += f'<path d="M{x(all_runs.mean):.1f} {y - 9}v18" stroke-width="3"/>'
         if found:
             left, right = map(x, found)
             marks += f'<path class="interval" d="M{left:.1f} {y - 4}v8m0-4H{right:.1f}m0-4v8"/>'
@@ -134,11 +116,6 @@ def _dots(sides: Sequence[_Score]) -> str:
 
 
 # -- curves -----------------------------------------------------------------------------------
-
-
-def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    every = max(1, math.ceil(len(points) / _MOST_POINTS))
-    return [*points[:-1:every], points[-1]]
 
 
 def _lines(curves: Sequence[_Curve]) -> str:
@@ -189,36 +166,30 @@ def page(comparison: Comparison, history: History) -> str:
 
     Args:
         comparison: what it shows.
-        history: where the curves of the metrics are.
+        history: has the points of the metrics' curves.
     """
-    title = " and ".join(side.title for side in comparison.sides)
+    title = as_html(comparison.title)
     keys = "".join(
-        f'<span class="key" style="color:{COLOURS[place % len(COLOURS)]}">● '
+        f'<span class="key" style="color:{_colour(place)}">● '
         f"{as_html(side.title)}: {len(side.runs)} runs</span>"
         for place, side in enumerate(comparison.sides)
     )
-    parts = [f"<h1>{as_html(title)}</h1><p>{keys}</p>", _metrics(comparison)]
+    parts = [f"<h1>{title}</h1><p>{keys}</p>", _metrics(comparison)]
     parts += [f'<p class="note">{as_html(note)}</p>' for note in comparison.notes]
-    parts.append(charts(comparison, history))
-    for name, lines in (
-        ("Parameters that differ", comparison.params),
-        ("Data that differs", comparison.data),
-        ("Environment that differs", comparison.environment),
-    ):
-        if lines:
-            head = ["", *(side.title for side in comparison.sides)]
-            body = [[key, *(value or "-" for value in values)] for key, values in lines.items()]
-            parts.append(f"<h2>{name}</h2>{_table(head, body)}")
+    parts.append(_charts(comparison, history))
+    for name, head, body in comparison.tables:
+        parts.append(f"<h2>Different {name}</h2>{_table(['', *head], body)}")
     for side, code in zip(comparison.sides[1:], comparison.code, strict=True):
         if code is not None:
             commits = [[sha[:10], subject] for sha, subject in code.commits]
             parts.append(f"<h2>Commits to {as_html(side.title)}</h2>{_table((), commits)}")
             if code.files:
-                parts.append(_diffstat(code.files))
+                counted = [[name, *map(line_count, counts)] for name, *counts in code.files]
+                parts.append(_table(("file", "added", "removed"), counted))
             parts.append(f"<pre>{_diff(code.diff)}</pre>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{as_html(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{title}</title><style>{_STYLE}</style></head><body>"
         + "\n".join(parts)
         + "</body></html>\n"
     )
@@ -243,11 +214,6 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     lines = [f"<tr>{''.join(f'<th>{as_html(text)}</th>' for text in head)}</tr>"] if head else []
     lines += [f"<tr>{''.join(f'<td>{as_html(text)}</td>' for text in line)}</tr>" for line in body]
     return f"<table>{''.join(lines)}</table>"
-
-
-def _diffstat(files: Sequence[tuple[str, int, int]]) -> str:
-    body = [[name, line_count(added), line_count(removed)] for name, added, removed in files]
-    return _table(("file", "added", "removed"), body)
 
 
 def _diff(diff: str) -> str:

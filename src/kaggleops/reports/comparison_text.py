@@ -17,7 +17,7 @@ _MOST_OF_DIFFS = 50_000
 
 
 def number(value: float) -> str:
-    """Return a score for people to read: four digits that matter."""
+    """Return a score with four significant digits."""
     if not math.isfinite(value):
         return str(value)
     if value == int(value) and abs(value) < 1e15:
@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 
 def summary(found: Summary | None) -> str:
-    """Return a side's values of one metric: mean, spread, and of how many runs."""
+    """Return the mean of a side's values, their spread, and of how many runs."""
     if found is None:
         return "-"
     spread = f" ± {number(found.spread)}" if found.spread is not None else ""
@@ -34,7 +34,7 @@ def summary(found: Summary | None) -> str:
 
 
 def difference(found: Difference | None) -> str:
-    """Return a difference with its interval and how that was found."""
+    """Return a difference with its interval and the kind of that."""
     if found is None:
         return "-"
     if found.low is None or found.high is None:
@@ -61,9 +61,7 @@ def metric_rows(comparison: Comparison) -> list[list[str]]:
 def metric_titles(comparison: Comparison) -> list[str]:
     """Return the titles of those rows."""
     first, *others = [side.title for side in comparison.sides]
-    differences = (
-        ["difference"] if len(others) == 1 else [f"{each} against {first}" for each in others]
-    )
+    differences = [f"{each} vs {first}" for each in others] if others[1:] else ["difference"]
     return ["metric", first, *others, *differences]
 
 
@@ -105,9 +103,7 @@ def _metric_json(line: MetricLine) -> dict[str, Any]:
         "differences": [
             found
             and {
-                "mean": _plain(found.mean),
-                "low": _plain(found.low),
-                "high": _plain(found.high),
+                **{key: _plain(getattr(found, key)) for key in ("mean", "low", "high")},
                 "how": found.how,
                 "count": found.count,
                 "verdict": line.verdict(place),
@@ -122,23 +118,11 @@ def _plain(value: float | None) -> float | None:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return it for a pull request or a write-up."""
-    titles = " and ".join([side.title for side in comparison.sides])
-    rows = [[as_markdown(cell) for cell in row] for row in metric_rows(comparison)]
-    heads = [as_markdown(title) for title in metric_titles(comparison)]
-    parts = [f"### {as_markdown(titles)}", _table(heads, rows)]
-    for title, lines in (
-        ("Parameters that differ", comparison.params),
-        ("Data that differs", comparison.data),
-        ("Environment that differs", comparison.environment),
-    ):
-        if lines:
-            head = ["", *(as_markdown(side.title) for side in comparison.sides)]
-            body = [
-                [as_markdown(name), *(as_markdown(value or "-") for value in values)]
-                for name, values in lines.items()
-            ]
-            parts += [f"**{title}**", _table(head, body)]
+    """Return it as Markdown, short enough for a comment on GitHub."""
+    parts = [f"### {as_markdown(comparison.title)}"]
+    parts.append(_table(metric_titles(comparison), metric_rows(comparison)))
+    for title, head, body in comparison.tables:
+        parts += [f"**Different {title}**", _table(["", *head], body)]
     first, *others = comparison.sides
     diffs = []
     for side, code in zip(others, comparison.code, strict=True):
@@ -166,9 +150,7 @@ def _commits_and_files(
     yield f"**Commits to** {as_markdown(title)}"
     yield "\n".join(shown) or "none"
     if files:
-        counted = [
-            [as_code(name), *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]
-        ]
+        counted = [[name, *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]]
         if len(files) > _MOST_FILES:
             counted.append([f"… and {len(files) - _MOST_FILES} more", "", ""])
         yield _table(["file", "added", "removed"], counted)
@@ -187,5 +169,6 @@ def _diff(diff: str, most: int, command: str) -> str:
 
 
 def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    rows = [[as_markdown(cell) for cell in row] for row in (head, *body)]
+    lines = [rows[0], ["---", *["---:"] * (len(head) - 1)], *rows[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,8 @@
-"""Whether everything that a run needs is there: one line each, with a cause and a way out."""
+"""Checks that everything a run needs is set up: one line each, with a cause and a fix.
+
+Nobody needs all platforms: one that is not set up is skipped, with how to set it up; one that is
+set up and does not work is an error.
+"""
 
 import secrets
 import sys
@@ -24,11 +28,11 @@ _PROXY = "Is there a proxy between here and the bucket?"
 
 
 def examine(named: str | None, folder: Path) -> Iterator[Finding]:
-    """Yield what is found, the quick looks first.
+    """Check this machine and the bucket, the quick checks first.
 
     Args:
-        named: the bucket's address; None for the one that is meant where none is named.
-        folder: anywhere in the repository whose commits are to run.
+        named: the bucket's address; None for the default one.
+        folder: a folder in the repository whose commits are to run.
     """
     yield Finding("python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
     yield _versions()
@@ -48,7 +52,7 @@ def _bucket_meant(named: str | None, folder: Path) -> Iterator[Finding]:
 
 
 def asked(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Yield what a look finds; where it fails in a way that users understand, that."""
+    """Run a check, and make an error of it a finding."""
     try:
         yield from look()
     except KaggleOpsError as error:
@@ -63,7 +67,7 @@ def _versions() -> Finding:
     said = ", ".join(f"{name} {each}" for name, each in found.items())
     if found.get("mlflow", found.get("mlflow-skinny")) != found.get("mlflow-skinny"):
         hint = f"pip install mlflow-skinny=={found['mlflow']}"
-        return Finding("versions", "warning", f"{said}: the two of MLflow differ", hint)
+        return Finding("versions", "warning", f"{said}: MLflow's two packages differ", hint)
     return Finding("versions", "ok", said)
 
 
@@ -79,13 +83,13 @@ def _git(folder: Path) -> Iterator[Finding]:
     else:
         yield Finding("commit", "ok", said)
     if not commit.origin:
-        hint = "Runs elsewhere get the commit through the bucket."
+        hint = "Other machines get the commit through the bucket."
         yield Finding("remote", "warning", "the repository has no remote `origin`", hint)
     elif anybody_can_fetch(commit):
         yield Finding("remote", "ok", f"anybody can fetch the commit from {commit.origin}")
     else:
         problem = f"not everybody can fetch the commit from {commit.origin}"
-        hint = "Push it; a private one travels through the bucket."
+        hint = "Push it; private code goes through the bucket instead."
         yield Finding("remote", "warning", problem, hint)
 
 
@@ -97,29 +101,29 @@ def _bucket(place: str) -> Iterator[Finding]:
     bucket = open_bucket(place, patience=_PATIENCE)
     key, content = f"{DOCTOR}/{secrets.token_hex(8)}", b"Can this be written?"
     next(bucket.list(f"{MLRUNS}/", recursive=False), None)
-    yield Finding("bucket", "ok", f"{bucket.uri} is there and can be listed")
+    yield Finding("bucket", "ok", f"{bucket.uri} exists and can be listed")
     begun = time.time()
     made = bucket.write(key, content, expected=ABSENT)
     try:
         found = bucket.read(key)
         if found is None or found.data != content:
-            problem = "what was written comes back as something else"
+            problem = "an object that was written comes back different"
             yield Finding("reading", "error", problem, _PROXY)
         else:
-            yield Finding("reading", "ok", "what was written can be read")
+            yield Finding("reading", "ok", "an object that was written can be read")
         yield _conditional(bucket, key)
         yield _clock(bucket, key, begun)
     finally:
         bucket.delete(key, expected=made)
-    yield Finding("deleting", "ok", "what was written for this is deleted again")
+    yield Finding("deleting", "ok", "the test object is deleted again")
 
 
 def _conditional(bucket: Bucket, key: str) -> Finding:
     try:
         bucket.write(key, b"Twice?", expected=ABSENT)
     except ConflictError:
-        return Finding("writing", "ok", "what somebody else has written is not overwritten")
-    problem = "an object was overwritten although it was there: runs would lose what others wrote"
+        return Finding("writing", "ok", "an existing object is not overwritten")
+    problem = "an existing object was overwritten: runs would lose what others wrote"
     return Finding("writing", "error", problem, _PROXY)
 
 

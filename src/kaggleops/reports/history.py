@@ -3,61 +3,48 @@
 Importing those takes longer than reading ten thousand runs.
 """
 
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 
-from kaggleops.reports.metrics import as_logged
-from kaggleops.tags import BACKEND, BRANCH, COMMIT, PARENT
+from kaggleops.tags import COMMIT, PARENT
 
 REPEATED = ("fold", "seed")
-"""The params that tell the repetitions of one training from each other."""
+"""The params that distinguish the repetitions of one training."""
 
 HOUSEKEEPING = ("overrides", *REPEATED)
-"""The params that say nothing of what a training was set to."""
-
-SUBMITTED = ("public_score", "private_score")
-"""Metrics that a submission to Kaggle records on its run."""
+"""The params that are not settings of a training."""
 
 _CHUNK = 500  # ids in a query
 
-_RUNS = sa.table(
-    "runs",
-    *map(
-        sa.column,
-        ("run_uuid", "name", "experiment_id", "status", "start_time",
-         "lifecycle_stage", "artifact_uri"),
-    ),
-)  # fmt: skip
-_TAGS = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
-_PARAMS = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
-_METRICS = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
-_POINTS = sa.table(
-    "metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan", "step", "timestamp"))
-)
-_EXPERIMENTS = sa.table("experiments", *map(sa.column, ("experiment_id", "name")))
-_INPUTS = sa.table("inputs", *map(sa.column, ("source_id", "destination_id", "source_type")))
-_DATASETS = sa.table("datasets", *map(sa.column, ("dataset_uuid", "name", "digest")))
+
+def _table(name: str, columns: str) -> sa.TableClause:
+    return sa.table(name, *map(sa.column, columns.split()))
+
+
+_RUNS = _table("runs", "run_uuid name experiment_id status start_time lifecycle_stage artifact_uri")
+_TAGS = _table("tags", "run_uuid key value")
+_PARAMS = _table("params", "run_uuid key value")
+_METRICS = _table("latest_metrics", "run_uuid key value is_nan")
+_POINTS = _table("metrics", "run_uuid key value is_nan step timestamp")
+_EXPERIMENTS = _table("experiments", "experiment_id name")
+_INPUTS = _table("inputs", "source_id destination_id source_type")
+_DATASETS = _table("datasets", "dataset_uuid name digest")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run: its own values and its experiment's name and id, as MLflow has them.
 
     Args:
-        id: its id.
-        name: its name.
-        experiment: its experiment's name.
-        experiment_id: its experiment's id.
-        status: MLflow's.
-        started_ms: when it began, in milliseconds since the epoch; 0 where nobody knows.
-        artifacts: where its artifacts lie.
-        params: its params.
-        tags: its tags.
-        metrics: the latest value of each metric.
+        started_ms: in milliseconds since the epoch; 0 if not known.
+        artifacts: the URI of its artifacts.
+        metrics: the latest value of each.
         data: the digest of each dataset it was given, by name.
     """
 
@@ -80,83 +67,77 @@ class Run:
 
     @property
     def parent(self) -> str:
-        """The id of the run that it is a part of, or ""."""
+        """The id of its parent run, or ""."""
         return self.tags.get(PARENT, "")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a run counts for on a leaderboard.
+    """A run on a leaderboard.
 
     Args:
-        id: its id.
-        sha: its commit.
-        value: its value of the metric.
-        started_ms: when it began, in milliseconds since the epoch.
-        repetition: its fold and its seed, "" each where it has none.
+        value: its value of the metric that the board is ranked by.
+        started_ms: in milliseconds since the epoch; 0 if not known.
+        repetition: its fold and its seed, each "" if it has none.
         settings: all its other params, as one comparable text.
-        backend: where it ran, or "".
-        submitted: Kaggle's scores of it.
-        branch: its commit's, or "".
+        tags: those that were asked for, and its commit.
+        metrics: those that were asked for.
     """
 
     id: str
-    sha: str
     value: float
     started_ms: int
     repetition: tuple[str, ...]
     settings: str
-    backend: str
-    submitted: dict[str, float]
-    branch: str = ""
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def sha(self) -> str:
+        """Its commit's full hash."""
+        return self.tags[COMMIT]
 
 
 class History:
-    """The runs of an index that have not been deleted.
-
-    Args:
-        engine: of the index's database.
-    """
+    """The runs in an index's database that have not been deleted."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+
+    def _rows(self, query: sa.Select[Any]) -> Sequence[Any]:
+        with self._engine.connect() as connection:
+            return connection.execute(query).all()
 
     def commits(self) -> dict[str, list[str]]:
         """Return the ids of the runs of each commit, the newest run first."""
         return self._ids_by_tag(COMMIT)
 
     def children(self) -> dict[str, list[str]]:
-        """Return the ids of the runs that are parts of others, by those."""
+        """Return the ids of the child runs of each parent."""
         return self._ids_by_tag(PARENT)
 
     def _ids_by_tag(self, key: str) -> dict[str, list[str]]:
-        query = (
-            sa.select(_TAGS.c.value, _TAGS.c.run_uuid)
-            .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
-            .where(_TAGS.c.key == key, _RUNS.c.lifecycle_stage == "active")
-            .order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
-        )
+        query = sa.select(_TAGS.c.value, _TAGS.c.run_uuid)
+        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == key)
         found: defaultdict[str, list[str]] = defaultdict(list)
-        with self._engine.connect() as connection:
-            for value, run_id in connection.execute(query):
-                found[value].append(run_id)
+        for value, run_id in self._rows(_newest_first(query)):
+            found[value].append(run_id)
         return dict(found)
 
     def names(self) -> list[tuple[str, str]]:
         """Return the id and the name of every run, the newest first."""
-        query = (
-            sa.select(_RUNS.c.run_uuid, _RUNS.c.name)
-            .where(_RUNS.c.lifecycle_stage == "active")
-            .order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
-        )
-        with self._engine.connect() as connection:
-            return [(run_id, name or "") for run_id, name in connection.execute(query)]
+        query = _newest_first(sa.select(_RUNS.c.run_uuid, _RUNS.c.name))
+        return [(run_id, name or "") for run_id, name in self._rows(query)]
 
     def experiments(self) -> dict[str, str]:
         """Return the experiments' ids by their names."""
-        with self._engine.connect() as connection:
-            query = sa.select(_EXPERIMENTS.c.name, _EXPERIMENTS.c.experiment_id)
-            return {name: str(number) for name, number in connection.execute(query)}
+        query = sa.select(_EXPERIMENTS.c.name, _EXPERIMENTS.c.experiment_id)
+        return {name: str(number) for name, number in self._rows(query)}
+
+    def last_experiment(self) -> str | None:
+        """Return the id of the experiment of the run that began last."""
+        rows = self._rows(_newest_first(sa.select(_RUNS.c.experiment_id)).limit(1))
+        return str(rows[0][0]) if rows else None
 
     def best(self, metric: str, *, highest: bool, experiment_id: str | None = None) -> str | None:
         """Return the id of the run with the best finite value of a metric; None if none has it."""
@@ -169,9 +150,8 @@ class History:
             .order_by(order, _RUNS.c.start_time.desc())
             .limit(1)
         )
-        with self._engine.connect() as connection:
-            found: str | None = connection.scalar(query)
-        return found
+        rows = self._rows(query)
+        return str(rows[0][0]) if rows else None
 
     def metric_names(self, experiment_id: str) -> dict[str, int]:
         """Return how many finished runs of an experiment have each metric."""
@@ -181,15 +161,18 @@ class History:
             .where(*_finished(experiment_id))
             .group_by(_METRICS.c.key)
         )
-        with self._engine.connect() as connection:
-            return dict(connection.execute(query).tuples().all())
+        return {row[0]: row[1] for row in self._rows(query)}
 
-    def scored(self, experiment_id: str, metric: str) -> list[Scored]:
+    def scored(
+        self, experiment_id: str, metric: str, tags: Sequence[str], metrics: Sequence[str]
+    ) -> list[Scored]:
         """Return the finished runs of an experiment that have a metric and a commit.
 
         Args:
-            experiment_id: which experiment.
-            metric: which metric.
+            experiment_id: the experiment.
+            metric: the metric.
+            tags: the tags to read of each.
+            metrics: the other metrics to read of each.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
@@ -208,9 +191,9 @@ class History:
 
             started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
             runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
-            marks = ask(_TAGS, COMMIT, BACKEND, BRANCH)
+            marks = ask(_TAGS, COMMIT, *tags)
             repeated = ask(_PARAMS, *REPEATED)
-            values = ask(_METRICS, metric, *SUBMITTED)
+            values = ask(_METRICS, metric, *metrics)
             # A text for each run rather than forty rows: the database is faster at that.
             pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
             texts = (
@@ -223,41 +206,23 @@ class History:
         return [
             Scored(
                 id=run_id,
-                sha=marks[run_id][COMMIT],
                 value=as_logged(float(values[run_id][metric])),
                 started_ms=start or 0,
                 repetition=tuple(repeated[run_id].get(name, "") for name in REPEATED),
                 settings="\x1f".join(sorted(settings.get(run_id, "").split("\x1f"))),
-                backend=marks[run_id].get(BACKEND, ""),
-                submitted={
-                    name: float(values[run_id][name])
-                    for name in SUBMITTED
-                    if name in values[run_id]
-                },
-                branch=marks[run_id].get(BRANCH, ""),
+                tags=marks[run_id],
+                metrics={name: float(value) for name, value in values[run_id].items()},
             )
             for run_id, start in runs
             if COMMIT in marks[run_id]
         ]
 
-    def last_experiment(self) -> str | None:
-        """Return the id of the experiment of the run that began last."""
-        query = (
-            sa.select(_RUNS.c.experiment_id)
-            .where(_RUNS.c.lifecycle_stage == "active")
-            .order_by(_RUNS.c.start_time.desc())
-            .limit(1)
-        )
-        with self._engine.connect() as connection:
-            found = connection.scalar(query)
-        return None if found is None else str(found)
-
     def runs(self, run_ids: Sequence[str]) -> list[Run]:
         """Return runs in the order of their ids."""
         found: dict[str, Run] = {}
         with self._engine.connect() as connection:
-            for chunk in _chunks(run_ids):
-                found |= self._runs(connection, chunk)
+            for start in range(0, len(run_ids), _CHUNK):
+                found |= self._runs(connection, run_ids[start : start + _CHUNK])
         return [found[run_id] for run_id in run_ids if run_id in found]
 
     def _runs(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Run]:
@@ -299,8 +264,7 @@ class History:
             .where(_POINTS.c.run_uuid == run_id, _POINTS.c.key == metric, sa.not_(_POINTS.c.is_nan))
             .order_by(_POINTS.c.step, _POINTS.c.timestamp)
         )
-        with self._engine.connect() as connection:
-            return [(step, as_logged(value)) for step, value in connection.execute(query)]
+        return [(step, as_logged(value)) for step, value in self._rows(query)]
 
 
 def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
@@ -312,6 +276,20 @@ def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
-def _chunks(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(run_ids), _CHUNK):
-        yield run_ids[start : start + _CHUNK]
+def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:
+    """Restrict a query to runs that are not deleted, the newest first."""
+    query = query.where(_RUNS.c.lifecycle_stage == "active")
+    return query.order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
+
+
+def as_logged(value: float, is_nan: bool = False) -> float:
+    """Return a value as it was logged.
+
+    Args:
+        value: as MLflow's tables have it: the largest number for an infinity, 0 for NaN (its
+            `SqlAlchemyStore.sanitize_metric_value`).
+        is_nan: the column beside it.
+    """
+    if is_nan:
+        return math.nan
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value

@@ -1,4 +1,4 @@
-"""The commits of an experiment by their best score, and where one made it worse."""
+"""The commits of an experiment, ranked by their best score, and which made it worse."""
 
 import math
 from collections import defaultdict
@@ -6,9 +6,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kaggleops.errors import UsageError
-from kaggleops.reports.history import SUBMITTED, Scored
-from kaggleops.reports.metrics import higher_is_better
-from kaggleops.reports.statistics import Difference, Summary, difference, mean, summarize
+from kaggleops.reports.history import History, Scored
+from kaggleops.reports.statistics import (
+    Difference,
+    Summary,
+    difference,
+    higher_is_better,
+    mean,
+    summarize,
+)
+from kaggleops.tags import BACKEND, BRANCH
+
+SUBMITTED = ("public_score", "private_score")
+"""Metrics in which a submission records Kaggle's scores on its run."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the board, from a tag or a metric of the runs of a training.
+
+    Args:
+        name: its title, and its key in JSON.
+        tag: the tag; the runs' different values are listed.
+        metric: the metric, if it is not a tag; the best of the runs' values is shown.
+    """
+
+    name: str
+    tag: str = ""
+    metric: str = ""
+
+
+COLUMNS = (
+    *(Column(name, metric=name) for name in SUBMITTED),
+    Column("backend", tag=BACKEND),
+)
+"""The columns between the score and the commit's message: a new one is a line here."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +51,26 @@ class Entry:
         sha: the commit.
         runs: the ids of the runs of that training, one a fold and seed.
         score: their values of the metric.
-        backend: where they ran, "" where nobody knows.
-        submitted: Kaggle's scores of them, the best of each.
-        parent: the nearest commit before it that is on the board, or "".
-        change: against that one; None where there is none.
-        regression: whether it is worse than that one, beyond chance.
+        cells: the text or number in each of the `COLUMNS`, by its name; none where it is empty.
+        parent: the nearest commit before it that has a score, or "".
+        change: the difference from that one; None without one.
+        regression: whether it is significantly worse than that one.
     """
 
     sha: str
     runs: tuple[str, ...]
     score: Summary
-    backend: str
-    submitted: Mapping[str, float]
+    cells: Mapping[str, str | float]
     parent: str = ""
     change: Difference | None = None
     regression: bool = False
+
+
+def read_runs(history: History, experiment_id: str, metric: str) -> list[Scored]:
+    """Return the finished runs of an experiment that have a commit and the metric."""
+    tags = [BRANCH, *(column.tag for column in COLUMNS if column.tag)]
+    metrics = [column.metric for column in COLUMNS if column.metric]
+    return history.scored(experiment_id, metric, tags, metrics)
 
 
 def leaderboard(
@@ -50,9 +87,9 @@ def leaderboard(
         runs: its runs.
         metric: what they are ranked by.
         before: the nearest of these commits before each, where the repository knows it.
-        shown: those of the runs that the board is of; by default all. What a commit is held
-            against is the best of all the runs of the one before.
-        lower_is_better: whether less of the metric is better; None to tell it from its name.
+        shown: the runs on the board; all by default. A commit is compared with the best of all runs
+            of the one before, shown or not.
+        lower_is_better: None to guess it from the metric's name.
     """
     highest = higher_is_better(metric, lower_is_better)
     best = _best_by_commit(runs, highest)
@@ -65,28 +102,11 @@ def leaderboard(
     return sorted(entries, key=lambda entry: _rank(entry.score.mean, highest), reverse=True)
 
 
-def submitted_pairs(entries: Sequence[Entry], name: str) -> list[tuple[float, float]]:
-    """Return the mean score of each entry with Kaggle's, for those that were submitted.
-
-    Args:
-        entries: the board.
-        name: which of Kaggle's scores, of `SUBMITTED`.
-    """
-    return [
-        (entry.score.mean, entry.submitted[name])
-        for entry in entries
-        if name in entry.submitted and math.isfinite(entry.score.mean)
-    ]
-
-
 def main_metric(counted: Mapping[str, int]) -> str:
-    """Return the metric that most runs have and that is a score, as far as its name tells.
-
-    Args:
-        counted: how many runs have each.
+    """Return the metric that most runs have and that looks like a score, by how many have each.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no metric at all.
     """
     scores = {name: count for name, count in counted.items() if _is_score(name)} or counted
     if not scores:
@@ -123,7 +143,7 @@ def _best(runs: Sequence[Scored], highest: bool) -> list[Scored]:
 
 
 def _rank(score: float, highest: bool) -> tuple[bool, float]:
-    """Return what is larger for a better score; what is no number is never the best."""
+    """Return what is larger for a better score; NaN and infinities are never the best."""
     if not math.isfinite(score):
         return False, 0.0
     return True, score if highest else -score
@@ -136,14 +156,19 @@ def _entry(
     assert score is not None  # noqa: S101 - each training has a run
     change = difference(_by_fold(before), _by_fold(runs))  # None where nothing is before it
     regression = change is not None and change.significant and (change.mean < 0) == highest
-    submitted: dict[str, float] = {}
-    better = max if highest else min
-    for run in runs:
-        for name, value in run.submitted.items():
-            submitted[name] = better(value, submitted.get(name, value))
-    backends = sorted({run.backend for run in runs} - {""})
     ids = tuple(run.id for run in runs)
-    return Entry(sha, ids, score, ", ".join(backends), submitted, parent, change, regression)
+    return Entry(sha, ids, score, _cells(runs, highest), parent, change, regression)
+
+
+def _cells(runs: Sequence[Scored], highest: bool) -> dict[str, str | float]:
+    cells: dict[str, str | float] = {}
+    for column in COLUMNS:
+        if column.tag:
+            texts = sorted({run.tags.get(column.tag, "") for run in runs} - {""})
+            cells[column.name] = ", ".join(texts)
+        elif values := [run.metrics[column.metric] for run in runs if column.metric in run.metrics]:
+            cells[column.name] = (max if highest else min)(values)
+    return cells
 
 
 def _by_fold(runs: Sequence[Scored]) -> dict[tuple[str, ...], float]:

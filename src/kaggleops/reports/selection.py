@@ -1,6 +1,6 @@
-"""Which runs people mean: by a commit, a branch, a tag, a run's id or name, or "best".
+"""Runs by what people call them: a commit, branch, tag, run id, run name or "best".
 
-What `kaggleops run --require` asks of a run, and which finished run answers.
+And what `kaggleops run --require` requires of a run, and a finished run that can be used for it.
 """
 
 import difflib
@@ -9,22 +9,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kaggleops.errors import UsageError
 from kaggleops.git.commits import resolve
 from kaggleops.git.history import commits_around
 from kaggleops.reports.history import History, Run
-from kaggleops.reports.metrics import higher_is_better
+from kaggleops.reports.statistics import higher_is_better
 from kaggleops.tags import ENTRY_POINT, UNCOMMITTED
 
-if TYPE_CHECKING:
-    from kaggleops.reports.history import History, Run
-
-
-BEST = "best"
-
-_SHOWN = 5  # candidates
+_SHOWN = 5  # candidates in a message
 _HEX = re.compile(r"[0-9a-f]{4,40}")
 
 
@@ -33,9 +26,9 @@ class Side:
     """One side of a comparison.
 
     Args:
-        word: what was asked for.
-        sha: the full hash of its commit; "" where its runs carry none.
-        runs: its runs, parts of others included, the newest first.
+        word: its name in the command.
+        sha: the full hash of its commit; "" if its runs have none.
+        runs: its runs with their children, the newest first.
     """
 
     word: str
@@ -44,9 +37,10 @@ class Side:
 
     @property
     def title(self) -> str:
-        """What it is called."""
-        short = self.sha[:10]
-        return self.word if not short or short.startswith(self.word) else f"{self.word} ({short})"
+        """Its name, with its commit."""
+        if self.sha.startswith(self.word):
+            return self.word[:10]
+        return f"{self.word} ({self.sha[:10]})" if self.sha else self.word
 
 
 class Selector:
@@ -54,10 +48,10 @@ class Selector:
 
     Args:
         history: the runs.
-        repository: a folder of the repository that they were made from; None where there is none.
+        repository: a folder of the repository of their commits, if there is one.
         experiment: only this experiment's runs.
-        metric: by which "best" is found.
-        lower_is_better: whether less of that is better; None to tell it from its name.
+        metric: the one that decides which run is "best".
+        lower_is_better: None to guess it from the metric's name.
     """
 
     def __init__(
@@ -71,7 +65,6 @@ class Selector:
         self._history = history
         self._repository = repository
         self.experiment_id = self._id_of(experiment)
-        """Of the experiment, if one was named."""
         self._metric = metric
         self._lower_is_better = lower_is_better
         self._commits = history.commits()
@@ -80,35 +73,26 @@ class Selector:
     def _id_of(self, experiment: str | None) -> str | None:
         if experiment is None:
             return None
-        there = self._history.experiments()
-        if experiment not in there:
-            names = difflib.get_close_matches(experiment, there, n=_SHOWN, cutoff=0.3) or there
-            doing = f"looking for the experiment {experiment!r}"
-            hint = f"There are: {', '.join(sorted(names)[:_SHOWN])}."
-            raise UsageError(doing, "there is none of that name", hint)
-        return there[experiment]
+        known = self._history.experiments()
+        if experiment not in known:
+            names = difflib.get_close_matches(experiment, known, n=_SHOWN, cutoff=0.3) or known
+            hint = f"Known: {', '.join(sorted(names)[:_SHOWN])}."
+            raise UsageError(f"looking up experiment {experiment!r}", "there is none", hint)
+        return known[experiment]
 
     def find(self, word: str) -> Side:
-        """Return the runs that a word means.
-
-        Raises:
-            UsageError: it means none, or more than one thing; with what there is.
-        """
+        """Return the finished runs that a name stands for; UsageError if it is not clear."""
         return self._side(word, self._meant(word))
 
     def run(self, word: str) -> Run:
-        """Return the run that a word means, however it ended; of several, the newest that finished.
-
-        Raises:
-            UsageError: as for `find`.
-        """
+        """Return the run that a name stands for: of several, the newest, rather a finished one."""
         runs = self._meant(word)
         ids = {run.id for run in runs}
         whole = [run for run in runs if run.parent not in ids]
         return next((run for run in whole if run.status == "FINISHED"), whole[0])
 
     def _meant(self, word: str) -> list[Run]:
-        if word == BEST:
+        if word == "best":
             return self._best()
         called, shas = self._called(word), self._shas(word)
         of_commit = [run for sha in shas for run in self._of_commit(sha)]
@@ -118,32 +102,24 @@ class Selector:
         if not (called or shas):
             raise self._unknown(word)
         if not (called or of_commit):
-            raise UsageError(
-                f"looking for runs of {word!r}",
-                f"commit {shas[0][:10]} has none",
-                self._nearest(shas[0])
-                or "`kaggleops leaderboard` shows the commits that have some.",
-            )
+            problem = f"commit {shas[0][:10]} has none"
+            hint = self._nearest(shas[0]) or "`kaggleops leaderboard` lists commits with runs."
+            raise UsageError(f"looking for runs of {word!r}", problem, hint)
         return called or of_commit
 
     def before(self, side: Side) -> Side:
-        """Return the runs of the nearest commit before a side's that has some of its experiment.
-
-        Raises:
-            UsageError: there is none.
-        """
-        doing = f"looking for what to compare {side.title} with"
+        """Return the nearest commit before a side's that has finished runs of its experiment."""
+        doing = f"choosing what to compare {side.title} with"
         experiment_ids = {run.experiment_id for run in side.runs}
         if self._repository is None or not side.sha:
-            raise UsageError(doing, "there is no repository here to ask", "Name two of them.")
+            raise UsageError(doing, "there is no repository here", "Name two sides.")
         for sha, distance in commits_around(self._repository, side.sha):
             runs = self._of_commit(sha) if distance > 0 else []
             alike = [run for run in runs if run.experiment_id in experiment_ids]
             if any(run.status == "FINISHED" for run in alike):
                 return self._side(sha[:10], alike)
-        raise UsageError(
-            doing, "no commit before it has runs of its experiment", "Name two of them."
-        )
+        problem = "no commit before it has finished runs of its experiment"
+        raise UsageError(doing, problem, "Name two sides.")
 
     # -- by commit ----------------------------------------------------------------------------
 
@@ -161,9 +137,8 @@ class Selector:
         for other, distance in commits_around(self._repository, sha):
             if other in self._commits and self._of_commit(other):
                 where = "before" if distance > 0 else "after"
-                steps = abs(distance)
-                plural = "commit" if steps == 1 else "commits"
-                return f"The nearest that has some is {other[:10]}, {steps} {plural} {where} it."
+                count = "1 commit" if abs(distance) == 1 else f"{abs(distance)} commits"
+                return f"The nearest with runs is {other[:10]}, {count} {where} it."
         return ""
 
     # -- by run -------------------------------------------------------------------------------
@@ -189,17 +164,17 @@ class Selector:
     # -- together -----------------------------------------------------------------------------
 
     def _side(self, word: str, runs: Sequence[Run]) -> Side:
-        """Return a side with the parts of its runs, and without what did not finish."""
+        """Return a side with the finished ones of its runs and their children."""
         everything = self._history.runs(self._ids(runs))
         finished = [run for run in everything if run.status == "FINISHED"]
         if not finished:
             states = ", ".join(sorted({run.status for run in everything}))
-            hint = "Wait for it, or name another."
+            hint = "Wait for one, or name another."
             raise UsageError(f"comparing {word!r}", f"none of its runs finished ({states})", hint)
         return Side(word, finished[0].sha, tuple(finished))
 
     def _ids(self, runs: Sequence[Run]) -> list[str]:
-        """Return the ids of runs and then of those of their parts that are not among them."""
+        """Return the ids of runs, and of their children that are not among them."""
         parts = [part for run in runs for part in self._children.get(run.id, [])]
         return list(dict.fromkeys([*(run.id for run in runs), *parts]))
 
@@ -209,32 +184,27 @@ class Selector:
 
     def _ambiguous(self, word: str, runs: Sequence[Run], shas: Sequence[str]) -> UsageError:
         commits = ", ".join(sha[:10] for sha in shas[:_SHOWN])
-        if not runs:
-            return UsageError(
-                f"looking for {word!r}", f"it may be {commits}", "Add some characters."
-            )
         listed = "; ".join(f"{run.id} of {run.sha[:10] or 'no commit'}" for run in runs[:_SHOWN])
-        if not shas:
-            doing = f"looking for the run {word!r}"
-            return UsageError(doing, f"there are {len(runs)}: {listed}", "Name one by its id.")
-        problem = f"it may be the run {listed}; or the commit {commits}"
-        hint = "Name a run by its id, or a commit by its hash."
+        if not runs:
+            problem, hint = f"it matches {commits}", "Add some characters."
+        elif not shas:
+            problem, hint = f"it matches {len(runs)} runs: {listed}", "Name one by its id."
+        else:
+            problem = f"it matches the run {listed} and the commit {commits}"
+            hint = "Name a run by its id, or a commit by its hash."
         return UsageError(f"looking for {word!r}", problem, hint)
 
     def _unknown(self, word: str) -> UsageError:
         known = [name for _, name in self._history.names()] + [sha[:10] for sha in self._commits]
         close = difflib.get_close_matches(word, list(dict.fromkeys(known)), n=_SHOWN, cutoff=0.5)
-        hint = (
-            f"Did you mean {', '.join(close)}?"
-            if close
-            else (
-                "Name a commit, branch, tag, run id, run name or `best`; "
-                "`kaggleops leaderboard` shows the commits."
-            )
-        )
-        where = "" if self._repository else " (and there is no repository here to ask for it)"
-        return UsageError(f"looking for {word!r}", f"nothing is called so{where}", hint)
+        hint = f"Did you mean {', '.join(close)}?" if close else _NAMES
+        where = "" if self._repository else " (and there is no repository here to look in)"
+        return UsageError(f"looking for {word!r}", f"no commit or run has this name{where}", hint)
 
+
+_NAMES = (
+    "Name a commit, branch, tag, run id, run name or `best`; `kaggleops leaderboard` lists commits."
+)
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -247,7 +217,7 @@ _REQUIREMENT = re.compile(r"\s*([^<>=]*[^<>=\s])\s*(>=|<=|>|<)\s*([^<>=\s]+)\s*"
 
 @dataclass(frozen=True)
 class Requirement:
-    """A metric and what its last value has to be."""
+    """What the last value of a metric has to be."""
 
     metric: str
     comparison: str
@@ -257,16 +227,12 @@ class Requirement:
         return f"{self.metric}{self.comparison}{self.bound:g}"
 
     def is_met(self, value: float) -> bool:
-        """Tell whether a value is as required; NaN never is."""
+        """Return whether a value is as required; NaN never is."""
         return _COMPARISONS[self.comparison](value, self.bound)
 
 
 def read_requirement(text: str) -> Requirement:
-    """Return what METRIC OP NUMBER means.
-
-    Raises:
-        UsageError: it is something else.
-    """
+    """Parse METRIC OP NUMBER; UsageError if it is something else."""
     match = _REQUIREMENT.fullmatch(text)
     try:
         bound = float(match[3]) if match else float("nan")
@@ -274,23 +240,25 @@ def read_requirement(text: str) -> Requirement:
         bound = float("nan")
     if match is None or bound != bound:
         hint = "Write METRIC OP NUMBER with >=, <=, > or <, in quotes: --require 'jaccard>=0.71'."
-        raise UsageError(f"reading --require {text!r}", "it is no comparison with a number", hint)
+        raise UsageError(
+            f"reading --require {text!r}", "it is not a comparison with a number", hint
+        )
     return Requirement(match[1], match[2], bound)
 
 
 def finished_run(
-    history: "History", sha: str, entry_point: str, params: Mapping[str, str], metric: str
-) -> "Run | None":
+    history: History, sha: str, entry_point: str, params: Mapping[str, str], metric: str
+) -> Run | None:
     """Return a finished run of a commit that was started with the same settings.
 
-    What else such a run logged as params follows from the code, and is not compared.
+    Other params that it logged follow from the code, and are not compared.
 
     Args:
         history: the runs.
         sha: the commit's full hash.
-        entry_point: what started it.
+        entry_point: the entry point that started it.
         params: all that the entry point declares, `overrides` included.
-        metric: of several, the newest that has it is returned, or else the newest.
+        metric: of several runs, the newest that has it is returned, or else the newest.
     """
     found = [
         run

@@ -5,6 +5,7 @@ Intervals are at 95 %: of the mean difference of pairs (Student's t), of two ind
 """
 
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Summary:
-    """Some runs' values of one metric.
-
-    Args:
-        count: how many there are.
-        mean: their mean.
-        spread: their sample standard deviation; None for a single one.
-    """
+    """Count, mean and sample standard deviation (not of a single one) of some runs' values."""
 
     count: int
     mean: float
@@ -33,14 +28,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one side is above the other.
+    """A second side's mean minus the first's.
 
     Args:
-        mean: second minus first.
-        low: the lower end of the interval; None where nothing can be said of it.
+        mean: the difference.
+        low: the lower end of its interval; None without one.
         high: the upper end.
         how: "paired by fold", "unpaired", "bootstrap over rows", or "" without an interval.
-        count: how many pairs, runs or rows it is from.
+        count: the number of pairs, runs or rows.
     """
 
     mean: float
@@ -80,16 +75,14 @@ def interval(found: Summary) -> tuple[float, float] | None:
 
 
 def difference(first: Mapping[_Key, float], second: Mapping[_Key, float]) -> Difference | None:
-    """Return by how much the second side is above the first, as certain as it can be had.
+    """Return a second side's mean minus the first's; None where a side is empty.
+
+    With two or more keys in common it is that of the pairs; else that of the means, with Welch's
+    interval where both sides have at least two values.
 
     Args:
-        first: values by what tells one run of a side from another: its fold and seed, say. Those
-            with the same key on both sides are pairs.
+        first: values by what distinguishes the runs of a side: fold and seed, say.
         second: likewise.
-
-    Returns:
-        None where a side is empty. Paired where at least two pairs are all there is in common or
-        more; else from the means, with Welch's interval where both sides have at least two.
     """
     if not first or not second:
         return None
@@ -129,14 +122,7 @@ def _unpaired(first: Sequence[float], second: Sequence[float]) -> Difference:
 def bootstrap(
     first: Sequence[float], second: Sequence[float], repetitions: int = 2000, seed: int = 0
 ) -> Difference:
-    """Return the mean difference over rows that both sides have predicted.
-
-    Args:
-        first: a score for each row.
-        second: for the same rows, in the same order.
-        repetitions: how often the rows are drawn anew.
-        seed: of the generator that draws them: the same rows give the same interval.
-    """
+    """Return the mean difference of two scores for each row, always with the same interval."""
     import numpy as np
 
     with np.errstate(invalid="ignore"):  # two infinities
@@ -154,11 +140,7 @@ def bootstrap(
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Return Spearman's correlation of pairs: 1 where both sides order them alike, -1 where not.
-
-    Returns:
-        None where there are fewer than three, or one side is all the same.
-    """
+    """Return Spearman's correlation; None for fewer than three pairs or a side of equal values."""
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
     if len(pairs) < 3 or len(set(first)) < 2 or len(set(second)) < 2:
         return None
@@ -177,3 +159,33 @@ def _t(freedom: float) -> float:
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
+
+
+# -- what a metric's name tells -----------------------------------------------------------------
+
+_WORD = re.compile(r"[a-z0-9]+")
+_LOWER_IS_BETTER = re.compile(
+    # Whatever stands before these: logloss, mcrmse, rmsle, wrmsse, smape, crossentropy, merror.
+    r"([a-z]*(loss|losses|error|errors|mse|msle|mspe|msse|mae|mape|deviance|entropy|perplexity)"
+    r"|ppl|nll|nloglik|kl|kld|divergence|brier|crps|pinball|hinge|huber|logcosh|regret|cost"
+    r"|wape|mase|medae|mdape|rae|rse|rrse|rmsd|l[12]|aic|bic|ece|mce|bpc|bpb|fid|lpips"
+    r"|[wcmted]er|false|fpr|fnr|distance|hausdorff"
+    r"|time|runtime|duration|latency|elapsed)\d*"
+)
+
+
+def words(metric: str) -> list[str]:
+    """Return the words of a metric's name in lower case: "eval/RMSLE_fold-2" has four."""
+    return _WORD.findall(metric.lower())
+
+
+def higher_is_better(metric: str, lower_is_better: bool | None = None) -> bool:
+    """Return whether a higher value is better, guessed from the metric's name unless it is told."""
+    if lower_is_better is not None:
+        return not lower_is_better
+    named = words(metric)
+    if "likelihood" in named:
+        return not {"neg", "negative"} & set(named)
+    first = next((at for at, word in enumerate(named) if _LOWER_IS_BETTER.fullmatch(word)), None)
+    # scikit-learn's scorers negate what is better low (neg_log_loss); a skill score does so, too.
+    return first is None or "neg" in named[:first] or "skill" in named

@@ -1,4 +1,4 @@
-"""MLflow's stock web application, behind a door, with a health page over the index of a bucket."""
+"""MLflow's stock web application behind the door, with a health page."""
 
 import base64
 import importlib
@@ -16,16 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.door import Address, Door, not_offered
-from kaggleops.server.downloads import count_sent, produce_slowly
+from kaggleops.server.door import Address, Door, is_offered, keep_offered, not_offered
 from kaggleops.server.health import HEALTH_PATH, Health, NoticeBoard
-from kaggleops.server.mistakes import answer_mistakes
 from kaggleops.server.refresher import Refresher
-from kaggleops.server.routes import is_offered, keep_offered
 from kaggleops.server.settings import Settings, make_users_database, mlflow_environment
 
-_QUESTIONS_AT_ONCE = 4
-"""Each takes some 26 MB for a page of 1,000 runs, and Python answers no faster with more."""
+_AT_ONCE = 4  # API requests: a page of 1,000 runs takes 26 MB, and more at once are no faster
 
 _GATEWAY = "/ajax-api/2.0/mlflow/gateway-proxy"
 
@@ -33,14 +29,7 @@ _NOBODY_LOOKS = ("/health", "/version", HEALTH_PATH, f"{HEALTH_PATH}.json")
 
 
 def prepare(settings: Settings) -> None:
-    """Do what takes longest, and needs no index yet: import MLflow.
-
-    Args:
-        settings: what will be served.
-
-    Raises:
-        KaggleOpsError: there can be no such bucket.
-    """
+    """Import MLflow, which takes longest and needs no index; KaggleOpsError for a bad bucket."""
     root = EntityStore(open_bucket(settings.bucket)).artifact_root
     # MLflow reads these when it is imported.
     os.environ.update(mlflow_environment(f"kaggleops+{settings.index}", root))
@@ -50,39 +39,27 @@ def prepare(settings: Settings) -> None:
 def application(
     settings: Settings, board: NoticeBoard, refresher: Refresher, listens: Address
 ) -> ASGIApp:
-    """Return the application of a process that is prepared.
-
-    Args:
-        settings: what to serve.
-        board: of its index.
-        refresher: which is told of requests.
-        listens: the address on which it listens.
-
-    Raises:
-        KaggleOpsError: MLflow refuses to serve that.
-    """
+    """Return the application of a process, after `prepare`; KaggleOpsError if MLflow refuses."""
     if settings.auth:
         _ask_for_passwords()
 
-    from kaggleops.server.run_pages import write_quickly
+    from kaggleops.server.answers import write_quickly
 
     write_quickly()
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
     app, offers = offered_application(pages)
-    return Door(_noting(refresher, _few_at_once(app)), offers, listens, settings.host_names)
+    return Door(_limited(refresher, app), offers, listens, settings.host_names)
 
 
 def offered_application(
     pages: Mapping[str, Callable[[Request], Response]],
 ) -> tuple[ASGIApp, Callable[[str, str], bool]]:
-    """Return what this process offers of MLflow, and what tells whether it is asked for that.
-
-    Args:
-        pages: of our own, by their paths.
-    """
+    """Return MLflow's application with our own pages, and whether it offers a method and a path."""
     from mlflow.server import app as flask_app
     from mlflow.server.fastapi_app import app as fastapi_app
+
+    from kaggleops.server.answers import answer_mistakes, count_sent, produce_slowly
 
     keep_offered(flask_app)
     answer_mistakes(flask_app)
@@ -102,7 +79,7 @@ def offered_application(
 
 
 def _no_gateway(request: Request) -> Response:
-    """Tell MLflow's run table that there is no gateway: it would complain of any other answer."""
+    """Tell MLflow's run table that there is no gateway: it complains about any other answer."""
     if request.query_params.get("gateway_path") == "api/2.0/endpoints/":
         return JSONResponse({"endpoints": []})
     return not_offered(request.method, _GATEWAY).response(_GATEWAY)
@@ -121,14 +98,14 @@ def _ask_for_passwords() -> None:
 
 
 def _may_see_all(auth: bool) -> Callable[[Request], bool]:
-    """Return what tells whether a request may see names out of the bucket."""
+    """Return whether a request may see names from the bucket, as a function."""
     if not auth:
         return lambda _: True
     from mlflow.server.auth import store
 
     def known(request: Request) -> bool:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        with suppress(ValueError):  # it is not what it says it is
+        with suppress(ValueError):  # not base64
             name, _, password = base64.b64decode(credentials).decode().partition(":")
             return scheme.lower() == "basic" and bool(store.authenticate_user(name, password))
         return False
@@ -136,29 +113,21 @@ def _may_see_all(auth: bool) -> Callable[[Request], bool]:
     return known
 
 
-def _noting(refresher: Refresher, app: ASGIApp) -> ASGIApp:
-    """Return the application that lets the refresher know of requests."""
-
-    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _NOBODY_LOOKS:
-            refresher.somebody_looks()
-        await app(scope, receive, send)
-
-    return noting
-
-
-def _few_at_once(app: ASGIApp) -> ASGIApp:
-    """Return the application that answers few of the questions that take memory at a time."""
+def _limited(refresher: Refresher, app: ASGIApp) -> ASGIApp:
+    """Let the refresher know of requests, and answer few of those that take memory at a time."""
     room: anyio.CapacityLimiter | None = None
 
-    async def few(scope: Scope, receive: Receive, send: Send) -> None:
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal room
-        room = room or anyio.CapacityLimiter(_QUESTIONS_AT_ONCE)  # belongs to the event loop
+        room = room or anyio.CapacityLimiter(_AT_ONCE)  # belongs to the event loop
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path not in _NOBODY_LOOKS:
+            refresher.somebody_looks()
         # An artifact takes as long as its reader is slow, and hardly any memory.
-        if "api/" in scope.get("path", "") and "artifact" not in scope["path"]:
+        if "api/" in path and "artifact" not in path:
             async with room:
                 await app(scope, receive, send)
         else:
             await app(scope, receive, send)
 
-    return few
+    return limited

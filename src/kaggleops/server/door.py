@@ -1,29 +1,36 @@
-"""Who gets in: requests to a name of this server's, from its own pages, for what it offers.
+"""Which requests get in: to a name of this server, from its own pages, for a route that it offers.
 
-A web page of somebody else's can send requests to this machine through the browser of whoever looks
-at it: to another port of `localhost`, or to a name of its own that it lets point here. MLflow's own
-guard takes `10.evil.com` for an address and lets every page of this machine write, so that one is
-switched off, and this one stands before everything.
+Somebody else's web page can send requests to this machine through the browser of whoever reads it:
+to another port of `localhost`, or to a name of its own that points here. MLflow's own guard takes
+`10.evil.com` for an address and lets every page of this machine write, so it is switched off, and
+this one stands before everything.
+
+A route is a method and a path as MLflow's web application writes it (`<name>` is one part of it).
+A new MLflow can bring routes that start programs, call others or hand out files of the server's
+machine, and none of them is offered before somebody has put it into `_OFFERED`.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map, RequestRedirect
 
 from kaggleops.printable import printable
-from kaggleops.server.routes import reason_against
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 Address = IPv4Address | IPv6Address
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 _SHOWN_IN_A_NOTEBOOK = "/static-files/lib/notebook-trace-renderer/"
 _ASKED = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
-_APIS = ("/api/", "/ajax-api/", "/v1/")
 _CODES = {
     403: "PERMISSION_DENIED",
     404: "ENDPOINT_NOT_FOUND",
@@ -32,14 +39,9 @@ _CODES = {
     503: "TEMPORARILY_UNAVAILABLE",
 }
 
-_MOST = 32 << 20
-"""Bytes in a request: twice the largest field that MLflow takes, a dataset's profile."""
-
-_MOST_AT_ONCE = 128 << 20
-"""Bytes in all requests that are being answered: each lies in memory as a whole."""
-
-_SMALL = 1 << 20
-"""Bytes in a request that waits for no other: nobody keeps the others out by sending slowly."""
+_MOST = 32 << 20  # bytes in a request: twice the largest field MLflow takes, a dataset's profile
+_MOST_AT_ONCE = 128 << 20  # bytes in all requests being answered, each of which is held in memory
+_SMALL = 1 << 20  # bytes in a request that waits for no other: sending slowly keeps nobody out
 
 
 class Refusal(NamedTuple):
@@ -53,8 +55,8 @@ class Refusal(NamedTuple):
         line = printable(self.reason)
         headers = {"X-Content-Type-Options": "nosniff"}
         if self.status in (413, 503):
-            headers["Connection"] = "close"  # or else all that is sent would be read, and dropped
-        if path.startswith(_APIS):  # as MLflow's clients and its UI read an error
+            headers["Connection"] = "close"  # else all that is sent would be read, and dropped
+        if path.startswith((*_APIS, "/v1/")):  # as MLflow's clients and its UI read an error
             content = json.dumps({"error_code": _CODES[self.status], "message": line})
             return Response(content, self.status, headers, "application/json")
         return Response(f"{line}\n", self.status, headers, "text/plain")
@@ -68,14 +70,14 @@ def not_offered(method: str, path: str) -> Refusal:
 
 
 class Door:
-    """An application (ASGI) behind a door.
+    """An ASGI application that only gets requests that are let in.
 
     Args:
-        app: what is behind it.
-        offers: tells whether that answers a method and a path.
-        listens: the address of this machine on which it listens. Where that is all of them, any
-            address is this server's: to let a name point to it takes a name.
-        names: what else it is called; loopback is known.
+        app: the application.
+        offers: returns whether it answers a method and a path.
+        listens: the address of this machine on which it listens. If that is all of them, any
+            address is this server's: an attacker's page would need a name that points here.
+        names: other names of the server; loopback is known.
     """
 
     def __init__(
@@ -93,8 +95,8 @@ class Door:
         """Bytes of the requests that are being answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or have it answered."""
-        if scope["type"] == "websocket":  # nothing here talks that way
+        """Answer a request, or refuse it."""
+        if scope["type"] == "websocket":  # nothing here uses them
             return await send({"type": "websocket.close"})
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
@@ -122,7 +124,7 @@ class Door:
             if size > _MOST:
                 return Refusal(413, f"a request holds {_MOST >> 20} MiB at most")
             if size > _SMALL and self._held > _MOST_AT_ONCE:
-                return Refusal(503, "too much is sent here at once: try again later")
+                return Refusal(503, "too much is being sent here at once: try again later")
             more = message.get("more_body", False)
         return None
 
@@ -181,3 +183,167 @@ class Door:
 
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _NO_FRAMES = (b"x-frame-options", b"SAMEORIGIN")
+
+
+# -- routes -------------------------------------------------------------------------------------
+
+_OFFERED = """
+GET   / /health /version /static-files/<path:path>
+GET   /get-artifact /model-versions/get-artifact
+POST  /graphql
+
+# Below /api/…/mlflow and, for the UI, /ajax-api/…/mlflow
+GET   3.0 server-info
+
+GET   2.0 experiments/get experiments/get-by-name experiments/search
+POST  2.0 experiments/create experiments/delete experiments/restore experiments/search
+POST  2.0 experiments/update experiments/set-experiment-tag experiments/delete-experiment-tag
+POST  /ajax-api/2.0/mlflow/experiments/search-datasets
+
+GET   2.0 runs/get
+POST  2.0 runs/create runs/delete runs/restore runs/search runs/update
+POST  2.0 runs/log-batch runs/log-inputs runs/log-metric runs/log-model runs/log-parameter
+POST  2.0 runs/outputs runs/set-tag runs/delete-tag
+GET   2.0 metrics/get-history metrics/get-history-bulk-interval
+GET   /ajax-api/2.0/mlflow/metrics/get-history-bulk
+
+GET   2.0 artifacts/list
+POST  /ajax-api/2.0/mlflow/upload-artifact
+
+GET   2.0 logged-models/<model_id>
+POST  2.0 logged-models logged-models/search logged-models/<model_id>/params
+PATCH 2.0 logged-models/<model_id> logged-models/<model_id>/tags
+DELETE 2.0 logged-models/<model_id> logged-models/<model_id>/tags/<tag_key>
+GET   2.0 logged-models/<model_id>/artifacts/directories
+GET   /ajax-api/2.0/mlflow/logged-models/<model_id>/artifacts/files
+
+GET   2.0 registered-models/get registered-models/search registered-models/alias
+GET   2.0 registered-models/get-latest-versions
+POST  2.0 registered-models/create registered-models/rename registered-models/set-tag
+POST  2.0 registered-models/alias registered-models/get-latest-versions
+PATCH 2.0 registered-models/update
+DELETE 2.0 registered-models/delete registered-models/delete-tag registered-models/alias
+GET   2.0 model-versions/get model-versions/search model-versions/get-download-uri
+POST  2.0 model-versions/create model-versions/set-tag model-versions/transition-stage
+PATCH 2.0 model-versions/update
+DELETE 2.0 model-versions/delete model-versions/delete-tag
+
+GET   2.0 traces traces/<request_id>/info
+GET   /ajax-api/2.0/mlflow/get-trace-artifact /ajax-api/3.0/mlflow/get-trace-artifact
+POST  2.0 traces traces/delete-traces
+PATCH 2.0 traces/<request_id> traces/<request_id>/tags
+DELETE 2.0 traces/<request_id>/tags
+GET   3.0 traces/get traces/batchGet traces/<trace_id>
+POST  3.0 traces traces/search traces/batchGetInfos traces/delete-traces traces/metrics
+POST  3.0 traces/calculate-filter-correlation traces/<trace_id>/assessments
+PATCH 3.0 traces/<trace_id>/tags
+DELETE 3.0 traces/<trace_id>/tags
+GET   3.0 traces/<trace_id>/assessments/<assessment_id>
+PATCH 3.0 traces/<trace_id>/assessments/<assessment_id>
+DELETE 3.0 traces/<trace_id>/assessments/<assessment_id>
+
+# With --auth only: these routes are in no other application
+GET   /signup
+GET   2.0 users/get users/list users/current
+POST  2.0 users/create
+POST  /api/2.0/mlflow/users/create-ui
+PATCH 2.0 users/update-password users/update-admin
+DELETE 2.0 users/delete
+GET   3.0 users/current/permissions users/permissions/list users/permissions/get users/roles/list
+POST  3.0 users/permissions/grant users/permissions/revoke
+GET   3.0 roles/get roles/list roles/permissions/list roles/users/list
+POST  3.0 roles/create roles/assign roles/permissions/add
+PATCH 3.0 roles/update roles/permissions/update
+DELETE 3.0 roles/delete roles/unassign roles/permissions/remove
+"""
+
+REFUSED = {
+    "the assistant starts programs": "3.0/mlflow/assistant",
+    "jobs start programs": """
+        3.0/jobs 3.0/mlflow/jobs 3.0/mlflow/scorer/invoke 3.0/mlflow/issues/invoke
+        3.0/mlflow/genai/evaluate/invoke 3.0/mlflow/prompt-optimization
+    """,
+    "the gateway calls other services with keys that it keeps": """
+        /gateway 3.0/mlflow/gateway 2.0/mlflow/gateway-proxy 2.0/mlflow/runs/create-promptlab-run
+    """,
+    "webhooks call other servers": "2.0/mlflow/webhooks",
+    "demo data is not this bucket's": "3.0/mlflow/demo",
+    "MCP servers and skills are not kept in a bucket": "3.0/mlflow/mcp-servers 3.0/mlflow/skills",
+    "evaluation datasets are not kept in a bucket": "3.0/mlflow/datasets",
+    "scorers, issues, label schemas and review queues are not kept in a bucket": """
+        3.0/mlflow/scorers 3.0/mlflow/issues 3.0/mlflow/label-schemas 3.0/mlflow/review-queues
+    """,
+    "links from traces to runs and prompts are not kept in a bucket": """
+        2.0/mlflow/traces/link-to-run 2.0/mlflow/traces/link-prompts
+    """,
+    "REST OTLP span logging is not supported": "/v1/traces 2.0/mlflow/get-online-trace-details",
+    "artifacts go to the bucket, and not through here": """
+        2.0/mlflow-artifacts 2.0/mlflow/artifacts/presigned-download-url
+        2.0/mlflow/artifacts/presigned-upload-url
+    """,
+    "a bucket is one workspace": "3.0/mlflow/workspaces",
+    "no telemetry is sent": "3.0/mlflow/ui-telemetry",
+    "neither the UI nor MLflow's clients use it": """
+        /graphql /build 2.0mlflow/experiments/search-datasets 2.0/mlflow/unified-traces
+    """,
+}
+"""Why parts of MLflow are not offered: those paths, and all below them, whatever the method."""
+
+GRAPHQL = {
+    *("mlflowGetExperiment", "mlflowGetRun", "mlflowSearchRuns", "mlflowSearchDatasets"),
+    *("mlflowGetMetricHistoryBulkInterval", "mlflowListArtifacts", "mlflowSearchModelVersions"),
+}
+"""The queries that `POST /graphql` answers."""
+
+_APIS = ("/api/", "/ajax-api/")
+
+
+def _offered() -> Iterator[tuple[str, str]]:
+    for line in _OFFERED.splitlines():
+        method, *paths = line.partition("#")[0].split() or ("",)
+        if paths and paths[0].startswith("/"):
+            yield from ((method, path) for path in paths)
+        elif paths:
+            version, *paths = paths
+            for api in _APIS:
+                yield from ((method, f"{api}{version}/mlflow/{path}") for path in paths)
+
+
+OFFERED = frozenset(_offered())
+"""The routes that are offered, each as its method and its path."""
+
+
+def reason_against(path: str) -> str | None:
+    """Return why a path of MLflow's is not offered, if a reason is known."""
+    for api in _APIS:
+        path = path.removeprefix(api)
+    for reason, refused in REFUSED.items():
+        if any(path == each or path.startswith(f"{each}/") for each in refused.split()):
+            return reason
+    return None
+
+
+def keep_offered(app: "Flask") -> None:
+    """Take every route that is not offered out of MLflow's web application."""
+    offered = Map()
+    for rule in app.url_map.iter_rules():
+        methods = {each for each in rule.methods or () if (each, rule.rule) in OFFERED}
+        if methods:
+            offered.add(type(rule)(rule.rule, **{**rule.get_empty_kwargs(), "methods": methods}))
+    app.url_map = offered
+    from mlflow.server.graphql.graphql_schema_extensions import schema
+
+    for kind in (schema.graphql_schema.query_type, schema.graphql_schema.mutation_type):
+        for name in kind.fields.keys() - GRAPHQL:
+            del kind.fields[name]
+
+
+def is_offered(app: "Flask", method: str, path: str) -> bool:
+    """Return whether an application answers a request, after `keep_offered`."""
+    if path != "/" and not {"", ".", ".."}.isdisjoint(path.split("/")[1:]):
+        return False  # written in another way than a browser and MLflow's clients do
+    try:
+        app.url_map.bind("").match(path, method)
+    except (HTTPException, RequestRedirect):
+        return False
+    return True

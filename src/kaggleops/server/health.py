@@ -1,10 +1,6 @@
-"""The health page: when the index was last fresh, when the bucket was last heard, what failed.
+"""How a server is: the health page, and the table through which its processes tell each other.
 
-Where what is served can be found.
-
-What the processes that serve one index tell each other, in a table of that index.
-
-One of them refreshes it (leading.py) and posts how that goes; the others post that somebody looks.
+One process refreshes the index (refresher.py) and posts how that goes; the others post visits.
 """
 
 import json
@@ -28,27 +24,20 @@ from kaggleops.mlruns import ui
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.server.settings import Settings
+from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
-
-HEALTH_PATH = "/kaggleops/health"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An experiment to show.
-
-    Args:
-        experiment_id: which.
-        by_commit: whether its run table can be grouped by commit (mlruns/ui.py).
-    """
+    """An experiment to show, and whether its runs can be grouped by commit (mlruns/ui.py)."""
 
     experiment_id: str
     by_commit: bool = False
 
 
 def experiment_link(server_url: str, shown: Shown | None) -> str:
-    """Return the address of an experiment's run table; for None, of the list of experiments."""
+    """Return the address of an experiment's run table; without one, of the list of experiments."""
     if shown is None:
         return f"{server_url}/#/experiments?{ui.link_parameters(by_commit=False)}"
     page = f"{quote(shown.experiment_id)}/runs"
@@ -57,13 +46,13 @@ def experiment_link(server_url: str, shown: Shown | None) -> str:
 
 @dataclass(frozen=True)
 class Notice:
-    """How the refreshing goes. Times are in seconds since the epoch, 0 for never.
+    """How refreshing the index goes.
 
     Args:
-        fresh: when the index was last as the bucket is.
-        heard: when the bucket last answered.
-        trouble: what has kept the index from being fresh since then; "" for nothing.
-        pace: seconds from one look to the next.
+        fresh: when it was last up to date, in seconds since the epoch; 0 for never.
+        heard: when the bucket last answered, likewise.
+        trouble: what has kept it from being up to date since then, or "".
+        pace: seconds between two polls.
     """
 
     fresh: float = 0.0
@@ -73,43 +62,39 @@ class Notice:
 
 
 class NoticeBoard:
-    """The notices of one index, and what it holds. Safe to use from several threads.
-
-    Args:
-        url: the index's database.
-    """
+    """The notices in an index's database, and what it holds. Thread-safe."""
 
     def __init__(self, url: str) -> None:
-        # Not the index's engine, whose every transaction waits for who writes.
+        # Not the index's engine, each of whose transactions waits for the writer.
         waits = {"timeout": BUSY} if sa.make_url(url).get_backend_name() == "sqlite" else {}
         self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=waits)
 
     def post(self, notice: Notice) -> None:
-        """Say how the refreshing goes."""
+        """Post how refreshing goes."""
         with self._engine.begin() as connection:
             connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
 
     def read(self) -> Notice:
-        """Return how the refreshing goes."""
+        """Return how refreshing goes."""
         with self._engine.connect() as connection:
             return Notice(
                 **json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
             )
 
     def post_look(self) -> None:
-        """Say that somebody looks."""
+        """Post a visit."""
         with self._engine.begin() as connection:
             connection.execute(SERVING.update().values(looks=SERVING.c.looks + 1))
 
     def looks(self) -> int:
-        """Return a number that is another one whenever somebody has looked elsewhere."""
+        """Return a number that changes with each visit that is posted."""
         with self._engine.connect() as connection:
             return int(connection.execute(sa.select(SERVING.c.looks)).scalar_one())
 
     # -- what the index holds -------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """Return how many there are of what people ask for."""
+        """Return how many experiments, runs, models and traces there are."""
         names = ("experiments", "runs", "registered_models", "trace_info")
         count = sa.select(sa.func.count())
         with self._engine.connect() as connection:
@@ -118,10 +103,7 @@ class NoticeBoard:
             }
 
     def problems(self, at_most: int) -> list[str]:
-        """Return why some of what is in the bucket cannot be seen as it is there.
-
-        That of the change log comes first: it concerns everything.
-        """
+        """Return why parts of the bucket are not shown; first that of the change log, as of all."""
         query = (
             sa.select(ENTITIES.c.problem)
             .where(ENTITIES.c.problem != "")
@@ -132,7 +114,7 @@ class NoticeBoard:
             return list(connection.scalars(query))
 
     def last_experiment(self) -> Shown | None:
-        """Return the experiment of the run that was started last."""
+        """Return the experiment of the latest run."""
         runs = RUNS.table
         query = (
             sa.select(runs.c.experiment_id)
@@ -149,20 +131,18 @@ class NoticeBoard:
             return Shown(str(found), connection.scalar(view) is not None)
 
 
-_OLD_SECONDS = 3 * IDLE_LOOK
-"""An index that has not been fresh for so long is not what people think they look at."""
-
+_OLD_SECONDS = 3 * IDLE_LOOK  # then the index is not what people think they see
 _MOST_PROBLEMS = 100
 
 
 class Health:
-    """Answers how the server is.
+    """The health page.
 
     Args:
         settings: what is served.
         board: of its index.
-        notice: returns how the refreshing goes.
-        may_see_all: tells whether who asks may know more than whether all is well.
+        notice: returns how refreshing goes.
+        may_see_all: returns whether a request may see more than whether all is well.
     """
 
     def __init__(

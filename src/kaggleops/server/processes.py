@@ -1,13 +1,10 @@
-"""A process that `kaggleops serve` starts: what it says, how it ends, and that it does end.
+"""A process that `kaggleops serve` starts; and the socket that a server listens on.
 
-It talks to its parent in lines of JSON on its standard output. Its standard input is a pipe that
-closes when the parent is gone, however that happened, and the child ends, too. All that is ever
-written to it is that a child which has prepared itself shall begin.
-
-The socket that a server listens on, and who can reach it.
+A child talks to its parent in lines of JSON on its standard output. Its standard input is a pipe
+that closes when the parent is gone, however that happened, and the child ends too. The only thing
+ever written to it is that a child which has prepared itself shall begin.
 """
 
-import contextlib
 import ipaddress
 import json
 import os
@@ -18,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +41,10 @@ class Ended:
     """A child ended.
 
     Args:
-        child: which.
-        code: as `subprocess` has it: negative for a signal.
-        reason: how, with the last line that it wrote.
-        lived: for how many seconds.
+        child: the child.
+        code: its exit code, negative for a signal.
+        reason: how it ended, with the last line that it wrote.
+        lived: its seconds.
         error: what it could not do, if it said so.
     """
 
@@ -64,7 +62,7 @@ class Told:
 
 Event = Said | Ended | Told
 Events = queue.SimpleQueue[Event]
-"""A simple queue, because a signal handler may put something into it at any moment."""
+"""A simple queue, as a signal handler may put something into it at any moment."""
 
 
 class Child:
@@ -72,22 +70,25 @@ class Child:
 
     Args:
         module: its name.
-        settings: what it is to know.
-        events: where it is reported what it says, and that it ended.
+        settings: what it gets to know.
+        events: gets what it says, and that it ended.
+        arguments: of its command line.
     """
 
-    def __init__(self, module: str, settings: Settings, events: Events) -> None:
+    def __init__(
+        self, module: str, settings: Settings, events: Events, arguments: Sequence[str] = ()
+    ) -> None:
         self._events = events
         self._last_line = ""
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             env=settings.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=[settings.socket] if settings.socket >= 0 else [],
-            start_new_session=True,  # ended by us, in our order, not by the terminal's Ctrl-C
+            start_new_session=True,  # we end it, in our order, not the terminal's Ctrl-C
             text=True,
             errors="replace",
         )
@@ -96,30 +97,30 @@ class Child:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def tell_to_begin(self) -> None:
-        """Let it go on from `wait_to_begin`."""
+        """Let it return from `wait_to_begin`."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is an event of its own
+        with suppress(BrokenPipeError):  # it has ended, which is an event of its own
             self._process.stdin.write("begin\n")
             self._process.stdin.flush()
 
     def tell_to_end(self) -> None:
         """Ask it to end, without waiting."""
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             self._process.terminate()
 
     def end(self) -> None:
-        """Make it end, and return when it has."""
+        """End it, and wait until it has ended."""
         self.tell_to_end()
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _forward(self) -> None:
         assert self._process.stderr is not None  # noqa: S101 - it is a pipe
-        for line in map(redacted, self._process.stderr):  # a library's own may have the index's URL
+        for line in map(redacted, self._process.stderr):  # a library may print the index's URL
             self._last_line = line.strip() or self._last_line
             sys.stderr.write(log_line(line))
             sys.stderr.flush()
@@ -143,18 +144,18 @@ class Child:
 
 
 def begin_child(*, prepares: bool = False) -> Settings:
-    """Begin a process that a `Child` runs: return what it is to know; it ends with its parent.
+    """Set up a process that a `Child` runs, so that it ends with its parent; return its settings.
 
     SIGTERM ends it cleanly, and whatever else it prints goes to standard error.
 
     Args:
-        prepares: until it is told to begin it has done nothing that is to be ended cleanly.
+        prepares: whether SIGTERM may end it at once until it is told to begin.
     """
     global _to_parent
 
     def end(*_: object) -> None:
         if prepares and not _told_to_begin.is_set():
-            os._exit(0)  # an exception in the midst of an import would leave it with noise
+            os._exit(0)  # an exception in the middle of an import would be printed
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
@@ -173,7 +174,7 @@ def _watch_parent() -> None:
 
 
 def wait_to_begin() -> None:
-    """Wait until the process that started this one tells it to begin."""
+    """Wait until the parent tells this process to begin."""
     _told_to_begin.wait()
 
 
@@ -182,13 +183,13 @@ _told_to_begin = threading.Event()
 
 
 def say(**message: Any) -> None:
-    """Say something to the process that started this one."""
-    with contextlib.suppress(BrokenPipeError):  # it is gone, and this process is about to end
+    """Say something to the parent."""
+    with suppress(BrokenPipeError):  # the parent is gone, and this process is about to end
         os.write(_to_parent, json.dumps(message).encode() + b"\n")
 
 
 def say_error(error: KaggleOpsError) -> None:
-    """Say that this process cannot do what it was started for."""
+    """Tell the parent why this process cannot do its task."""
     usage = isinstance(error, UsageError)
     say(error={"doing": error.doing, "problem": error.problem, "hint": error.hint}, usage=usage)
 
@@ -200,16 +201,16 @@ DEFAULT_PORT = 5000
 def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.socket:
     """Return a socket bound to an address; it listens once a server process takes it.
 
-    Bound by the one process that stays, so that a port that is taken is known at once, and nobody
+    It is bound by the one process that stays, so that a port in use is an error at once, and nobody
     is refused while a server process that died is started again.
 
     Args:
         host: a name or an address of this machine.
-        port: the port; 0 for any free one, None for 5000 or, where that is taken, any free one.
-        to_anyone: whether others than this machine may be let in.
+        port: the port; 0 for any free one, None for 5000 or, if that is in use, any free one.
+        to_anyone: whether other machines may reach it.
 
     Raises:
-        UsageError: the address cannot be had, or is not this machine's own.
+        UsageError: the address is not available, or other machines could reach it.
     """
     if port is None:
         with suppress(UsageError):
@@ -219,14 +220,14 @@ def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, OverflowError, UnicodeError) as error:
-        raise UsageError(doing, f"that is no address ({error})", "Name another --host.") from error
+        raise UsageError(doing, f"unknown address ({error})", "Name another --host.") from error
     family, _, _, _, address = found[0]
     if not to_anyone and not ipaddress.ip_address(address[0]).is_loopback:
         raise UsageError(
             doing,
-            "whoever can reach that address could read and change everything",
-            "Add --auth to ask for a password, or --anyone-may-read-and-write if that is meant; "
-            "or leave --host out and come through an SSH tunnel.",
+            "anyone who can reach that address could read and change everything",
+            "Add --auth to ask for a password, or --anyone-may-read-and-write if you mean that; "
+            "or leave out --host and use an SSH tunnel.",
         )
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -234,7 +235,7 @@ def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.
         bound.bind(address)
     except (OSError, OverflowError) as error:
         bound.close()
-        raise UsageError(doing, f"it cannot be had ({error})", "Choose another --port.") from error
+        raise UsageError(doing, f"not available ({error})", "Choose another --port.") from error
     return bound
 
 

@@ -1,16 +1,11 @@
-"""Keeps an index fresh: often while somebody looks, seldom while nobody does.
+"""Keeps an index up to date: every 5 s while somebody is looking, every 5 minutes otherwise.
 
-1. A request that comes after a pause lets it look at once.
-2. A bucket or a database out of reach is said once, retried ever more slowly, and ends nothing.
-3. Anything else that goes wrong ends the process, so that it is started again: an index that
-   silently stays as it was is worse than a server that is away for seconds.
-
-When the index is next brought up to date: often while somebody looks, seldom otherwise.
-
-Which one of the processes that serve an index refreshes it.
-
-A lock that the operating system, or the database, takes back from whoever dies: on a file beside
-an index in SQLite, in the database itself where that is PostgreSQL.
+1. A request after a pause makes it poll at once.
+2. A bucket or a database out of reach is reported once, retried ever more slowly, and ends nothing.
+3. Any other failure ends the process, so that it is started again: an index that silently stays as
+   it was is worse than a server that is away for seconds.
+4. Of the processes that serve an index, the one that holds its lock refreshes it. The operating
+   system, or the database, takes that back from a process that dies.
 """
 
 import contextlib
@@ -36,17 +31,13 @@ from kaggleops.server.settings import Settings
 from kaggleops.tracking.live import IDLE_LOOK, WATCHED_LOOK
 
 WATCHED_FOR_SECONDS = 120.0
-"""For how long after a request somebody is taken to look; an open page of the UI asks each 30 s."""
+"""How long after a request somebody is looking; an open page of the UI asks every 30 s."""
 
 _LONGEST_RETRY = 60.0
 
 
 class Schedule:
-    """Says when to look at the bucket. `somebody_looks` may be called from any thread.
-
-    Args:
-        clock: seconds that never go back.
-    """
+    """When to poll the bucket, by a monotonic clock in seconds. `somebody_looks` is thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -56,72 +47,56 @@ class Schedule:
         self._retry = 0.0
 
     def somebody_looks(self) -> None:
-        """Take note of a request."""
+        """Note a request."""
         self._looked = self._clock()
 
     @property
     def watched(self) -> bool:
-        """Whether somebody looks."""
+        """Whether somebody is looking."""
         return self._clock() < self._looked + WATCHED_FOR_SECONDS
 
     @property
     def pace(self) -> float:
-        """Seconds from one look to the next."""
+        """Seconds between two polls."""
         return self._retry or (WATCHED_LOOK if self.watched else IDLE_LOOK)
 
     @property
     def due(self) -> bool:
-        """Whether it is time to look."""
+        """Whether it is time to poll."""
         return self._clock() >= self._last + self.pace
 
     @property
     def waiting_to_retry(self) -> bool:
-        """Whether the last look failed, and it is too early for another one."""
+        """Whether the last poll failed, and it is too early for another one."""
         return bool(self._retry) and not self.due
 
     @property
     def listing_due(self) -> bool:
-        """Whether it is time to list the bucket, for what was written and not announced."""
+        """Whether it is time to list the bucket, for what was not announced."""
         return self._clock() >= self._listed + LISTING_EVERY
 
     def succeeded(self, *, listed: bool) -> None:
-        """Take note of a look."""
+        """Note a poll."""
         self._last = self._clock()
         self._retry = 0.0
         if listed:
             self._listed = self._last
 
     def failed(self) -> None:
-        """Take note of a look that failed; the next ones come ever more slowly."""
+        """Note a failed poll; the next ones come ever more slowly."""
         self._last = self._clock()
         self._retry = min(max(2 * self._retry, WATCHED_LOOK), _LONGEST_RETRY)
 
 
-_LOCK = 0x6B6167676C656F70  # "kaggleop": the locks of a database are numbers
+_LOCK = 0x6B6167676C656F70  # "kaggleop": a database's advisory locks are numbers
 
 
-class Leadership:
-    """The right to refresh an index. Not thread-safe.
-
-    Args:
-        url: the index's database.
-    """
-
-    def __init__(self, url: str) -> None:
-        parsed = sa.make_url(url)
-        self._lock = (
-            _FileLock(Path(f"{parsed.database}.lock"))
-            if parsed.get_backend_name() == "sqlite"
-            else _DatabaseLock(parsed)
-        )
-
-    def held(self) -> bool:
-        """Return whether this process leads, taking the lead if nobody has it."""
-        return self._lock.held()
-
-    def release(self) -> None:
-        """Let another one lead."""
-        self._lock.release()
+def refresh_lock(url: str) -> "_FileLock | _DatabaseLock":
+    """Return the lock for refreshing an index: `held()` takes it if nobody has it."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _FileLock(Path(f"{parsed.database}.lock"))
+    return _DatabaseLock(parsed)
 
 
 class _FileLock:
@@ -148,7 +123,7 @@ class _FileLock:
 
 class _DatabaseLock:
     def __init__(self, url: sa.URL) -> None:
-        # A connection that is kept: the lock is its own.
+        # The lock belongs to a connection, which is kept.
         self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         self._connection: sa.Connection | None = None
 
@@ -174,18 +149,18 @@ class _DatabaseLock:
 
 
 _TICK = 1.0  # seconds
-_PATIENCE = 10.0  # seconds; then it is said that the bucket is out of reach
+_PATIENCE = 10.0  # seconds; then the bucket is out of reach
 
 _log = logging.getLogger("kaggleops")
 
 
 class Refresher:
-    """A thread that refreshes an index, while no other process does.
+    """A thread that refreshes an index while no other process does.
 
     Args:
-        settings: which index of which bucket.
-        board: where it is posted how that goes.
-        on_failure: called when the thread has died.
+        settings: the index and the bucket.
+        board: where to post how that goes.
+        on_failure: called if the thread dies.
     """
 
     def __init__(
@@ -194,7 +169,7 @@ class Refresher:
         self._settings = settings
         self._board = board
         self._on_failure = on_failure
-        self._leadership = Leadership(settings.index)
+        self._lock = refresh_lock(settings.index)
         self._index: Index | None = None
         self._schedule = Schedule()
         self._looks = board.looks()
@@ -206,17 +181,17 @@ class Refresher:
         """How it goes, as far as this process knows."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after what is being done right now unless that takes long."""
+        """End after the current poll, unless that takes long."""
         self._ending = True
         self._wake.set()
         self._thread.join(_PATIENCE)
 
     def somebody_looks(self) -> None:
-        """Take note of a request. Any thread may call this, and it returns at once."""
+        """Note a request, at once and from any thread."""
         was_idle = not self._schedule.watched
         self._schedule.somebody_looks()
         if was_idle:
@@ -231,7 +206,7 @@ class Refresher:
                     self._in_trouble(error)
                 self._wake.wait(_TICK)
                 self._wake.clear()
-            self._leadership.release()
+            self._lock.release()
         except BaseException:
             _log.exception("The thread that refreshes the index has died")
             self._on_failure()
@@ -240,7 +215,7 @@ class Refresher:
     def _turn(self) -> None:
         if self._schedule.waiting_to_retry:
             return
-        if not self._leadership.held():
+        if not self._lock.held():
             self._follow()
             return
         looks = self._board.looks()
@@ -251,7 +226,7 @@ class Refresher:
             self._refresh()
 
     def _follow(self) -> None:
-        """Tell whoever refreshes the index that somebody looks here, and hear how that goes."""
+        """Post visits to the process that refreshes the index, and read how that goes."""
         now = time.monotonic()
         if self._schedule.watched and now > self._told + WATCHED_FOR_SECONDS / 4:
             self._told = now
@@ -265,7 +240,7 @@ class Refresher:
         refreshed = self._index.refresh(self._heard, full=self._schedule.listing_due)
         self._schedule.succeeded(listed=refreshed.listed)
         if self.notice.trouble:
-            _log.warning("The index is fresh again.")
+            _log.warning("The index is up to date again.")
         pace = self._schedule.pace
         self.notice = replace(self.notice, fresh=time.time(), trouble="", pace=pace)
         self._board.post(self.notice)
@@ -275,9 +250,9 @@ class Refresher:
 
     def _in_trouble(self, error: Exception) -> None:
         if not self.notice.trouble:
-            _log.warning("The index stays as it is for now: %s", error)
+            _log.warning("The index cannot be updated for now: %s", error)
         self._schedule.failed()
-        # First here: the trouble may be the database itself.
+        # Kept here first: the trouble may be the database itself.
         self.notice = replace(self.notice, trouble=str(error), pace=self._schedule.pace)
         with contextlib.suppress(SQLAlchemyError):
             self._board.post(self.notice)

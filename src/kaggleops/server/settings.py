@@ -1,13 +1,12 @@
-"""What `kaggleops serve` tells the processes that it starts: through their environment.
+"""What `kaggleops serve` tells its processes, through their environment; and its passwords.
 
-An environment can be read by its owner only; a command line by everybody on the machine, and the
-address of a database may hold a password.
+An environment can only be read by its owner; a command line by everybody on the machine, and the
+URL of a database may hold a password.
 
-What MLflow's own basic auth needs, made once for a server: the first user and a secret key.
-
-MLflow ships no password. One that is not given is made here, and kept where only its owner reads.
-Each file gets its name when it is whole, and one process makes it: a first start can be killed, and
-two can start at once.
+MLflow's basic auth needs a first user and a secret key, made once for a server. MLflow ships no
+password: one that is not given is made here, and kept where only its owner can read it. Each file
+gets its name when it is complete, and one process makes it: a first start can be killed, and two
+can start at once.
 """
 
 import fcntl
@@ -25,13 +24,15 @@ from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import private_database, private_file, private_folder, state_folder
 from kaggleops.redaction import keep_login
 
+HEALTH_PATH = "/kaggleops/health"
+
 _VARIABLE = "KAGGLEOPS_SERVE"
 
 _LEAN = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # So that the C library gives back what it is given back: after eight pages of 1,000 runs all
-    # processes took 306 MB, and without the last two 355.
+    # Let the C library return freed memory: after eight pages of 1,000 runs all processes took
+    # 306 MB, and 355 without the last two.
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "MALLOC_TRIM_THRESHOLD_": "131072",
@@ -45,10 +46,10 @@ class Settings:
     Args:
         bucket: its address.
         index: the URL of the index's database.
-        scratch: a folder for what is on its way, of this server alone.
-        auth: whether everybody has to say who they are.
-        socket: the file descriptor on which to listen; -1 for who does not.
-        host_names: what the server is called in a browser's address, beside loopback.
+        scratch: the folder for this server's temporary files.
+        auth: whether to ask for a name and a password.
+        socket: the file descriptor to listen on; -1 for none.
+        host_names: the server's names in a browser's address, beside loopback.
     """
 
     bucket: str
@@ -59,62 +60,55 @@ class Settings:
     host_names: Sequence[str] = ()
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a process that is to know this."""
+        """Return the environment of a process that gets these settings."""
         return {**_LEAN, **os.environ, "TMPDIR": self.scratch, _VARIABLE: json.dumps(asdict(self))}
 
     @classmethod
     def from_environment(cls) -> "Settings":
-        """Return what the process that started this one has said."""
-        # Taken out: a process that this one starts has no business with it.
+        """Return the settings from the process that started this one."""
+        # Removed, so that processes started from here do not see it.
         return cls(**json.loads(os.environ.pop(_VARIABLE)))
 
 
 def mlflow_environment(store_uri: str, artifact_root: str) -> dict[str, str]:
     """Return what `mlflow server` tells its processes (mlflow/server/__init__.py, 3.17).
 
-    MLflow reads it when it is imported.
-
-    Args:
-        store_uri: of the runs and of the registry.
-        artifact_root: where the artifacts of a new experiment go.
+    MLflow reads it when it is imported: the store of runs and models, and where the artifacts of a
+    new experiment go.
     """
     return {
         "_MLFLOW_SERVER_FILE_STORE": store_uri,
         "_MLFLOW_SERVER_REGISTRY_STORE": store_uri,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": artifact_root,
-        "_MLFLOW_STATIC_PREFIX": "",  # whatever another server of this machine has
-        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # there is a door
-        # What the server says of itself is true, whatever this machine's environment says.
+        "_MLFLOW_STATIC_PREFIX": "",  # whatever another server on this machine sets
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",  # door.py does it
+        # What the server says about itself must be true, whatever the environment says.
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_WORKSPACES": "false",
     }
 
 
 def server_folder(bucket_uri: str) -> Path:
-    """Return the folder for the index of a bucket and what else its server keeps."""
+    """Return the folder for a bucket's index and the other files of its server."""
     readable = re.sub(r"[^a-zA-Z0-9]+", "-", bucket_uri.partition("://")[2])[-60:].strip("-")
     unique = hashlib.sha256(bucket_uri.encode()).hexdigest()[:8]
     return state_folder() / "serve" / f"{readable}-{unique}"
 
 
 def default_index(bucket_uri: str) -> str:
-    """Return the URL of a bucket's index where none is named: a file in the server's folder."""
+    """Return the URL of a bucket's default index, a file in the server's folder."""
     return f"sqlite:///{server_folder(bucket_uri) / 'index.db'}"
 
 
 def index_at(url: str) -> str:
-    """Return the URL of an index as the database's driver wants it.
-
-    Raises:
-        UsageError: no index is served from there.
-    """
+    """Return the URL of an index as the driver takes it; UsageError for an unsupported database."""
     scheme, separator, rest = keep_login(url).partition("://")
     if separator and scheme in _SCHEMES:
         # SQLAlchemy's own choice of a driver depends on its version.
         return f"{_SCHEMES[scheme]}://{rest}"
     raise UsageError(
         f"opening the index {url}",
-        "an index is served from SQLite or PostgreSQL",
+        "an index is kept in SQLite or PostgreSQL",
         "Name one as sqlite:////folder/index.db or postgresql://host/name.",
     )
 
@@ -133,13 +127,10 @@ _CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
 
 
 def ask_for_passwords(folder: Path) -> str:
-    """Set MLflow's settings for basic auth, where they are not set yet.
-
-    Args:
-        folder: the server's own.
+    """Set MLflow's settings for basic auth that are not set yet, with files in the server's folder.
 
     Returns:
-        Where the password of the first user comes from, for people to read.
+        Where the password of the first user is, for people to read.
     """
     private_folder(folder)
     # For a form that MLflow serves; the same in all processes of this server.
@@ -163,10 +154,7 @@ def ask_for_passwords(folder: Path) -> str:
 
 
 def make_users_database(url: str) -> None:
-    """Make the database of MLflow's basic auth, if it is a file that is not there.
-
-    MLflow would make it one table after the other.
-    """
+    """Make the file of MLflow's basic auth at once: MLflow makes one table after the other."""
     import sqlalchemy as sa
     from mlflow.server.auth.db.utils import migrate
 
@@ -179,7 +167,7 @@ def make_users_database(url: str) -> None:
             private_database(file)
             return
         new = file.with_name(f"{file.name}.new")
-        new.unlink(missing_ok=True)  # of one that was killed
+        new.unlink(missing_ok=True)  # left by a process that was killed
         new.touch(0o600)
         engine = sa.create_engine(f"sqlite:///{new}")
         migrate(engine, "head")
@@ -189,7 +177,7 @@ def make_users_database(url: str) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Run a block that one process at a time runs."""
+    """Run a block in one process at a time."""
     with private_file(folder / "passwords.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

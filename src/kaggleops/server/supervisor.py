@@ -1,7 +1,7 @@
-"""Keeps a server running: brings the bucket in, and starts what serves, again where that died.
+"""Keeps a server running: updates the index, starts the processes that serve, and restarts them.
 
-This is the process that people start and see. It imports nothing of MLflow's, so that it takes
-little memory. However it ends, even killed, nothing that it started stays.
+This is the process that people start and see. It imports nothing of MLflow, to take little memory.
+However it ends, even killed, nothing that it started stays.
 """
 
 import queue
@@ -20,32 +20,34 @@ from kaggleops.server.health import Shown
 from kaggleops.server.processes import Child, Ended, Event, Events, Said, Told
 from kaggleops.server.settings import Settings
 
-_WORKER = "kaggleops.server.worker"
 _STARTING = "starting the server"
 _FIRST_PAUSE = 1.0  # seconds before a process that died is started again
 _LONGEST_PAUSE = 60.0
-_STEADY = 60.0  # seconds after which a process is taken to have run well
+_STEADY = 60.0  # seconds after which a process has run well
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What the first pull found."""
+    """What the first pull found.
+
+    Args:
+        experiment: that of the latest run.
+        problems: how many objects cannot be shown.
+        warning: why the index is not up to date, or "".
+    """
 
     experiment: Shown | None
-    """The experiment of the run that was started last."""
     problems: int
-    """How much of the bucket cannot be shown as it is."""
     warning: str
-    """Why the index is not fresh, if it is not."""
 
 
 class Supervisor:
-    """Serves a bucket, in the order of its methods.
+    """Serves a bucket: call its methods in their order.
 
     Args:
-        settings: what, and how.
+        settings: what to serve, and how.
         workers: how many processes serve.
-        tell: called with a line about a process that was started again.
+        tell: called with a line when a process is started again.
     """
 
     def __init__(self, settings: Settings, workers: int, tell: Callable[[str], object]) -> None:
@@ -58,11 +60,11 @@ class Supervisor:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run a block that SIGTERM, SIGINT and SIGHUP end; nothing of this is left after it."""
+        """Run a block that SIGTERM, SIGINT and SIGHUP end, and clean up after it."""
         which = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         before = [signal.signal(each, lambda *_: self._events.put(Told())) for each in which]
         scratch = Path(self._settings.scratch)
-        shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
+        shutil.rmtree(scratch, ignore_errors=True)  # left by one that was killed
         private_folder(scratch)
         try:
             yield
@@ -78,17 +80,10 @@ class Supervisor:
                 signal.signal(each, handler)
 
     def pull(self, progress: Callable[[int, int], object]) -> Pulled:
-        """Bring the bucket into the index.
-
-        Args:
-            progress: called with how many entities were looked at, and how many there are.
-
-        Raises:
-            KaggleOpsError: it cannot be.
-        """
-        pulling = self._start("kaggleops.server.first_pull")
-        # What it imports takes seconds, which pass meanwhile.
-        self._prepared = self._start(_WORKER)
+        """Update the index, reporting entities done and in total; KaggleOpsError if it fails."""
+        pulling = self._start("pull")
+        # It needs seconds for its imports meanwhile.
+        self._prepared = self._start("serve")
         found: dict[str, Any] = {}
         while True:
             event = self._next()
@@ -99,19 +94,16 @@ class Supervisor:
             elif isinstance(event, Ended) and event.child is not pulling:
                 raise event.error or KaggleOpsError(_STARTING, event.reason)
             elif isinstance(event, Ended):
-                self._require_success(event, f"bringing {self._settings.bucket} into the index")
+                self._require_success(event, f"indexing {self._settings.bucket}")
                 last = found["experiment"]
                 shown = Shown(**last) if last else None
                 return Pulled(shown, found["problems"], found.get("warning", ""))
 
     def serve(self, on_ready: Callable[[], object]) -> NoReturn:
-        """Serve until told to end, what has been pulled.
+        """Serve until told to end; KaggleOpsError if no process could be started at all.
 
         Args:
             on_ready: called when the first process listens.
-
-        Raises:
-            KaggleOpsError: no process could be started at all.
         """
         assert self._prepared is not None  # noqa: S101 - by `pull`
         self._prepared.tell_to_begin()
@@ -122,7 +114,7 @@ class Supervisor:
             event = self._next(min(due)[0] if due else None)
             if isinstance(event, Said) and "ready" in event.message and not was_ready:
                 was_ready = True
-                # Only now the others: the first one makes the tables that they all need.
+                # Only now the others: the first one makes the tables that all need.
                 pauses |= {self._start_serving(): _FIRST_PAUSE for _ in range(self._workers - 1)}
                 on_ready()
             elif isinstance(event, Ended):
@@ -138,12 +130,12 @@ class Supervisor:
                 pauses[self._start_serving()] = each[1]
 
     def _start_serving(self) -> Child:
-        worker = self._start(_WORKER)
+        worker = self._start("serve")
         worker.tell_to_begin()
         return worker
 
-    def _start(self, module: str) -> Child:
-        child = Child(module, self._settings, self._events)
+    def _start(self, task: str) -> Child:
+        child = Child("kaggleops.server.worker", self._settings, self._events, [task])
         self._children.add(child)
         return child
 
@@ -167,5 +159,5 @@ class Supervisor:
             raise KaggleOpsError(doing, ended.reason)
 
 
-class _ToldToEnd(Exception):  # noqa: N818 - it is none
+class _ToldToEnd(Exception):  # noqa: N818 - not an error
     pass

@@ -1,4 +1,4 @@
-"""The way to a server on Google Cloud that nobody reaches but through Identity-Aware Proxy.
+"""The way to a server on Google Cloud that can only be reached through Identity-Aware Proxy.
 
 Google's own client makes it, as the user who is signed in there: `gcloud compute start-iap-tunnel`.
 """
@@ -11,18 +11,20 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
+from kaggleops.backends.interface import Finding
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
 from kaggleops.server.processes import LOOPBACK, listening_socket
+from kaggleops.server.settings import HEALTH_PATH
 
-SERVER_PORT = 5000
-"""Where it listens on its machine."""
+_SERVER_PORT = 5000  # on its machine
 
 _SECONDS_TO_OPEN = 120.0
 _SECONDS_TO_END = 15.0
@@ -30,7 +32,7 @@ _SECONDS_TO_END = 15.0
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine of Compute Engine's."""
+    """A machine on Compute Engine."""
 
     project: str
     zone: str
@@ -38,29 +40,18 @@ class Machine:
 
     @classmethod
     def named(cls, path: str) -> "Machine":
-        """Return the machine of a resource's name, `projects/…/zones/…/instances/…`.
-
-        Raises:
-            UsageError: it is none.
-        """
+        """Return the machine with a resource name; UsageError if it is not one."""
         # No part may begin like an option of gcloud's.
         part = r"([a-z0-9][a-z0-9.:-]*)"
         match = re.fullmatch(f"projects/{part}/zones/{part}/instances/{part}", path.strip())
         if match is None:
-            raise UsageError(
-                f"finding the server {path}",
-                "that is no machine's name",
-                "Write it as projects/PROJECT/zones/ZONE/instances/NAME.",
-            )
+            hint = "Write it as projects/PROJECT/zones/ZONE/instances/NAME."
+            raise UsageError(f"finding the server {path}", "not the name of a machine", hint)
         return cls(*match.groups())
 
     @classmethod
     def of_settings(cls, folder: Path) -> "Machine | None":
-        """Return what `server:` in the folder's config/local.yaml names; None if it names none.
-
-        Raises:
-            UsageError: that is no machine.
-        """
+        """Return the machine that `server:` in the folder's config/local.yaml names, if any."""
         path = local_setting(folder, "server")
         return cls.named(path) if path else None
 
@@ -69,48 +60,39 @@ class Machine:
 
     @property
     def path(self) -> str:
-        """The resource's name."""
+        """Its resource name."""
         return f"projects/{self.project}/zones/{self.zone}/instances/{self.name}"
 
     @property
     def options(self) -> list[str]:
-        """What tells gcloud where it is."""
+        """Its place, as options of gcloud."""
         return [f"--zone={self.zone}", f"--project={self.project}"]
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """An open one.
-
-    Args:
-        url: where the server answers on this machine.
-        process: gcloud's.
-    """
+    """An open tunnel: the URL of the server on this machine, and gcloud's process."""
 
     url: str
     process: "subprocess.Popen[bytes]"
 
     def wait(self) -> NoReturn:
-        """Wait until it ends by itself.
-
-        Raises:
-            KaggleOpsError: it has.
-        """
+        """Wait until gcloud ends, which is an error (KaggleOpsError)."""
         code = self.process.wait()
         raise KaggleOpsError(f"bringing the server to {self.url}", f"gcloud ended with code {code}")
 
 
 @contextmanager
 def tunnel(machine: Machine, port: int | None = None) -> Iterator[Tunnel]:
-    """Bring a machine's server to a port of this one, answering before the block begins.
+    """Make a machine's server answer at a port of this machine while the block runs.
 
     Args:
-        machine: where it is.
-        port: this machine's port; 5000 by default, or a free one where that is taken.
+        machine: the server's machine.
+        port: the port here; by default 5000, or a free one if that is taken.
 
     Raises:
         UsageError: gcloud is not installed, or the port is taken.
-        KaggleOpsError: there is no way, with what gcloud says.
+        KaggleOpsError: the tunnel does not open, with what gcloud says.
     """
     doing = f"opening a tunnel to {machine}"
     gcloud = shutil.which("gcloud")
@@ -120,10 +102,10 @@ def tunnel(machine: Machine, port: int | None = None) -> Iterator[Tunnel]:
     with listening_socket(LOOPBACK, port, to_anyone=False) as free:
         port = free.getsockname()[1]
     command = [
-        *(gcloud, "compute", "start-iap-tunnel", machine.name, str(SERVER_PORT)),
+        *(gcloud, "compute", "start-iap-tunnel", machine.name, str(_SERVER_PORT)),
         f"--local-host-port={LOOPBACK}:{port}",
         *machine.options,
-        "--quiet",  # it has nobody to ask
+        "--quiet",  # nobody is there to answer
     ]
     start = f"gcloud compute instances start {machine.name} {' '.join(machine.options)}"
     hint = f"If it is off: {start}. To serve the bucket here: kaggleops ui --local"
@@ -167,3 +149,53 @@ def _await(opened: Tunnel, log: IO[bytes], doing: str, hint: str) -> None:
             return
         time.sleep(0.1)
     raise KaggleOpsError(doing, f"it did not answer within {_SECONDS_TO_OPEN:.0f} s", hint)
+
+
+# -- the check of `kaggleops doctor` ------------------------------------------------------------
+
+
+def examine_server(folder: Path) -> Iterator[Finding]:
+    """Check the server that the folder's settings name; KaggleOpsError if it cannot be reached."""
+    machine = Machine.of_settings(folder)
+    if machine is None:
+        hint = "`kaggleops ui` serves the bucket here; infra/terraform makes a server."
+        yield Finding("server", "skipped", "none is named", hint)
+        return
+    health = _health(machine)
+    said = f"{machine} answers, its index is {health['status']}"
+    if health["status"] == "fresh":
+        yield Finding("server", "ok", said)
+    else:
+        hint = f"Look at {HEALTH_PATH}: kaggleops ui."
+        yield Finding("server", "warning", f"{said}: {health.get('trouble') or 'see there'}", hint)
+    # A server that asks for a password tells its versions only with it.
+    if theirs := health.get("versions"):
+        yield _compared(theirs)
+
+
+def _health(machine: Machine) -> Mapping[str, Any]:
+    import requests
+
+    doing = f"checking {machine}"
+    with tunnel(machine) as server:
+        try:
+            # 503 where all is not well, with the same content.
+            found = requests.get(f"{server.url}{HEALTH_PATH}.json", timeout=30).json()
+        except (requests.RequestException, ValueError) as error:
+            hint = "Does `kaggleops serve` listen there?"
+            raise KaggleOpsError(doing, f"no health page ({type(error).__name__})", hint) from error
+    if not isinstance(found, dict) or "status" not in found:
+        raise KaggleOpsError(doing, "the server there has no health page")
+    return found
+
+
+def _compared(theirs: Mapping[str, str]) -> Finding:
+    differing = [
+        f"{name} {theirs[name]} there and {version(package)} here"
+        for name, package in (("kaggleops", "kaggleops"), ("mlflow", "mlflow-skinny"))
+        if theirs.get(name, version(package)) != version(package)
+    ]
+    if differing:
+        said = f"the versions differ: {', '.join(differing)}"
+        return Finding("server", "warning", said, "Update the older one (docs/server.md).")
+    return Finding("server", "ok", f"both ends have kaggleops {theirs['kaggleops']}")

@@ -1,39 +1,92 @@
-"""A process that serves the MLflow application, with a thread that refreshes its index."""
+"""The processes that `kaggleops serve` starts: `pull` makes the index first, `serve` serves.
+
+The first pull is a process of its own because the memory that a large import takes is then freed.
+"""
 
 import gc
 import logging
 import socket
 import sys
+import time
 import warnings
+from dataclasses import asdict
 from ipaddress import ip_address
-
-import uvicorn
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.server.processes import begin_child, say, say_error, wait_to_begin
+from kaggleops.server.settings import Settings
 
-_SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is to end
+_SECONDS_BETWEEN_REPORTS = 0.1
+_PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out of reach
+_SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is told to end
 _NEW_OBJECTS = 50_000
 """After how many Python looks for cycles: a page of 100 runs is made of more, without any."""
 
 
-class _Server(uvicorn.Server):
-    """Says when it listens."""
+def main(task: str) -> int:
+    """Run a task, and return the exit code."""
+    settings = begin_child(prepares=task == "serve")
+    try:
+        return _pull(settings) if task == "pull" else _serve(settings)
+    except KaggleOpsError as error:
+        say_error(error)
+        return 1
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        say(ready=True)
+
+def _pull(settings: Settings) -> int:
+    from kaggleops.bucket import BucketUnavailableError, open_bucket
+    from kaggleops.mlruns import EntityStore
+
+    store = EntityStore(open_bucket(settings.bucket, patience=_PATIENCE))
+    out_of_reach: BucketUnavailableError | None = None
+    try:
+        store.check()  # a mistyped address is an error before anything is made for it
+    except BucketUnavailableError as error:
+        out_of_reach = error
+
+    from kaggleops.index.refresh import Index
+    from kaggleops.server.health import Notice, NoticeBoard
+
+    index = Index(settings.index, store)
+    board = NoticeBoard(settings.index)
+    next_report = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal next_report
+        if time.monotonic() >= next_report or done == total:
+            next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+            say(done=done, total=total)
+
+    try:
+        if out_of_reach:
+            raise out_of_reach
+        # Whoever starts a server sees everything, announced or not.
+        index.refresh(report, full=True)
+        board.post(Notice(fresh=time.time(), heard=time.time()))
+    except BucketUnavailableError as error:
+        if not board.read().fresh:
+            raise
+        say(warning=f"{error} The index is served as it was before.")
+    last = board.last_experiment()
+    say(problems=len(index.problems()), experiment=last and asdict(last))
+    index.close()
+    return 0
 
 
-def main() -> int:
-    """Serve until told to end; return the exit code."""
-    settings = begin_child(prepares=True)
+def _serve(settings: Settings) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can mend
+    warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can fix
+
+    import uvicorn
 
     from kaggleops.server.application import application, prepare
     from kaggleops.server.health import NoticeBoard
     from kaggleops.server.refresher import Refresher
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            say(ready=True)
 
     failed = False
 
@@ -41,25 +94,20 @@ def main() -> int:
         nonlocal failed
         failed = server.should_exit = True
 
-    try:
-        prepare(settings)
-        wait_to_begin()
-        board = NoticeBoard(settings.index)
-        refresher = Refresher(settings, board, give_up)
-        listening = socket.socket(fileno=settings.socket)
-        listens = ip_address(listening.getsockname()[0])
-        app = application(settings, board, refresher, listens)
-    except KaggleOpsError as error:
-        say_error(error)
-        return 1
+    prepare(settings)
+    wait_to_begin()
+    board = NoticeBoard(settings.index)
+    refresher = Refresher(settings, board, give_up)
+    listening = socket.socket(fileno=settings.socket)
+    listens = ip_address(listening.getsockname()[0])
     config = uvicorn.Config(
-        app,
+        application(settings, board, refresher, listens),
         log_level="warning",
         access_log=False,
-        lifespan="off",  # MLflow's would look after what its assistant has left behind
+        lifespan="off",  # MLflow's would clean up after its assistant
         timeout_graceful_shutdown=_SECONDS_FOR_REQUESTS,
     )
-    server = _Server(config)
+    server = Server(config)
     gc.freeze()  # what is imported by now stays, and need not be looked through again
     gc.set_threshold(_NEW_OBJECTS)
     refresher.start()
@@ -71,4 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -30,8 +30,7 @@ class BucketContext(RunContextProvider):
         from kaggleops.platforms import detect
         from kaggleops.tags import of_machine
 
-        machine = detect()
-        return of_machine(machine.name, machine.accelerator) | _tags_of_commit()
+        return of_machine(detect()) | _tags_of_commit()
 
 
 def _tags_of_commit() -> dict[str, str]:
@@ -44,4 +43,4 @@ def _tags_of_commit() -> dict[str, str]:
         commit = find_commit(Path(main).parent if main else Path.cwd())
     except (KaggleOpsError, OSError):
         return {}  # no repository, or no git
-    return of_commit(commit.sha, commit.branch)
+    return of_commit(commit)
