@@ -85,8 +85,7 @@ def measure(
     from transformers import PrinterCallback, set_seed
 
     from competitions.inference import trainer_arguments
-    from competitions.sampling import EpochSampler
-    from competitions.training import RecipeTrainer
+    from competitions.training import EpochSampler, RecipeTrainer
 
     config, examples, loaded = prepared()
     config = replace(config, max_steps=steps)
@@ -124,10 +123,10 @@ def prepared() -> Any:
     if not _prepared:
         from competitions.config import compose
         from competitions.models import make_model
-        from competitions.tasks import data_folder, load_task, task_config
+        from competitions.tasks import data_folder, load_task
 
         data = ["data=folder", f'data.dir="{TWEETS}"'] if TWEETS else []
-        settings = compose(data, task_config)
+        settings = compose(data)
         task = load_task(settings.config.task)
         with data_folder(task, settings.config.data) as place:
             rows = task.read_train(place)

@@ -9,110 +9,30 @@ is told by the sizes, and the next one in the index is used.
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import torch
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from safetensors import safe_open
-from transformers import (
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.optim.swa_utils import AveragedModel
+from transformers import PreTrainedModel, TrainerCallback
 
-from competitions.console import say, warn
+from competitions.console import say, store_explained, warn
 from kaggleops.errors import KaggleOpsError
 
 FOLDER = "checkpoints"
 INDEX = "index.json"
 WEIGHTS = "model.safetensors"
+AVERAGE = "average.pt"
+# When this process began, nearly: what a platform's limit is counted from.
+STARTED = time.monotonic()
 
 # Name of a checkpoint -> path in it -> bytes; the last one first.
 Index = dict[str, dict[str, int]]
-
-
-class CheckpointUpload(TrainerCallback):
-    """Sends each checkpoint that the Trainer saves to the active run.
-
-    Args:
-        index: what the run holds already.
-    """
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Send it, then name it, then remove what is neither the best nor the last any more."""
-        if not state.is_world_process_zero:
-            return
-        name = f"checkpoint-{state.global_step}"
-        try:
-            self._send(Path(str(args.output_dir)) / name, f"checkpoint-{state.best_global_step}")
-        except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
-            # The training is worth more than one checkpoint: the next one may get through.
-            warn(f"{name} is not stored: {type(error).__name__}: {error}")
-
-    def _send(self, folder: Path, best: str) -> None:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-        mlflow.log_artifacts(str(folder), f"{FOLDER}/{folder.name}")
-        earlier = {name: files for name, files in self.index.items() if name != folder.name}
-        gone = [name for name in earlier if name != best]
-        kept = {best: earlier[best]} if best in earlier else {}
-        self.index = {folder.name: sizes} | kept
-        mlflow.log_text(json.dumps(self.index, indent=1), f"{FOLDER}/{INDEX}")
-        repository = get_artifact_repository(mlflow.get_artifact_uri())
-        for name in gone:
-            repository.delete_artifacts(f"{FOLDER}/{name}")
-
-
-class EpochEnds(TrainerCallback):
-    """What `checkpoints=steps` does at the ends of epochs, where the evaluation is.
-
-    The best epoch so far is saved, at whatever step it ends. A checkpoint that is due at that very
-    step waits until the evaluation is over: it draws from torch's random state, so a training that
-    went on from before it without it would become another one.
-
-    Args:
-        score: what the best one is told by, as `compute_metrics` names it.
-    """
-
-    def __init__(self, score: str) -> None:
-        self.score = f"eval_{score}"
-        self.due = False
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Put off a checkpoint at an epoch's last step."""
-        if control.should_save and not (state.epoch or 0) % 1:
-            self.due, control.should_save = True, False
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Make up for it: the Trainer saves after it has evaluated."""
-        control.should_save = control.should_save or self.due
-        self.due = False
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Save what is better than all before."""
-        value = (metrics or {}).get(self.score)
-        if value is not None and (state.best_metric is None or value > state.best_metric):
-            control.should_save = True
 
 
 def read_index(run_id: str) -> Index:
@@ -121,24 +41,15 @@ def read_index(run_id: str) -> Index:
     Raises:
         KaggleOpsError: where its artifacts cannot be read.
     """
-    doing = f"looking for checkpoints of run {run_id}"
-    try:
+    with store_explained(f"looking for checkpoints of run {run_id}"):
         found = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id, FOLDER)]
         if f"{FOLDER}/{INDEX}" not in found:
             return {}
-        text = mlflow.artifacts.load_text(f"runs:/{run_id}/{FOLDER}/{INDEX}")
-        return dict(json.loads(text))
-    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
-        raise KaggleOpsError(doing, str(error).splitlines()[0]) from None
+        return dict(json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/{FOLDER}/{INDEX}")))
 
 
 def fetch_last(run_id: str, index: Index, folder: Path) -> Path | None:
-    """Download the last whole checkpoint of a run into `folder`.
-
-    Args:
-        run_id: the run.
-        index: what `read_index` says.
-        folder: an existing one.
+    """Download the last whole checkpoint of a run into `folder`, an existing one.
 
     Returns:
         The checkpoint's own folder, or None where there is none that is whole.
@@ -159,11 +70,7 @@ def fetch_last(run_id: str, index: Index, folder: Path) -> Path | None:
 
 
 def check_fits(checkpoint: Path, model: PreTrainedModel) -> None:
-    """Make sure that a checkpoint's weights are this model's.
-
-    Raises:
-        KaggleOpsError: where they are of another architecture.
-    """
+    """Raise `KaggleOpsError` where a checkpoint's weights are of another architecture."""
     wanted = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
     with safe_open(checkpoint / WEIGHTS, "pt") as saved:
         shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118 - no mapping
@@ -173,3 +80,118 @@ def check_fits(checkpoint: Path, model: PreTrainedModel) -> None:
             problem = f"it is of another architecture: its {name} has {shape}, this model {there}"
             hint = "Continue with the model of that run's config.yaml, or start a new run"
             raise KaggleOpsError(f"continuing from {checkpoint.name}", problem, hint)
+
+
+class CheckpointUpload(TrainerCallback):
+    """Sends each checkpoint that the Trainer saves to the active run, which holds `index`."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Send it, then name it, then remove what is neither the best nor the last any more."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        try:
+            self._send(folder, f"checkpoint-{state.best_global_step}")
+        except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+            # The training is worth more than one checkpoint: the next one may get through.
+            warn(f"{folder.name} is not stored: {type(error).__name__}: {error}")
+
+    def _send(self, folder: Path, best: str) -> None:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+        mlflow.log_artifacts(str(folder), f"{FOLDER}/{folder.name}")
+        earlier = {name: files for name, files in self.index.items() if name != folder.name}
+        kept = {best: earlier.pop(best)} if best in earlier else {}
+        self.index = {folder.name: sizes} | kept
+        mlflow.log_text(json.dumps(self.index, indent=1), f"{FOLDER}/{INDEX}")
+        repository = get_artifact_repository(mlflow.get_artifact_uri())
+        for name in earlier:
+            repository.delete_artifacts(f"{FOLDER}/{name}")
+
+
+class CheckpointSchedule(TrainerCallback):
+    """When a checkpoint is due that the Trainer's own schedule does not know of.
+
+    Once the process has run for so long, a checkpoint ends the training. With `checkpoints=steps`,
+    the best epoch so far is saved, at whatever step it ends, and a checkpoint that is due at an
+    epoch's last step waits until the evaluation is over: it draws from torch's random state, so a
+    training that went on from before it without it would become another one.
+
+    Args:
+        seconds: the limit.
+        score: what the best epoch is told by, as `compute_metrics` names it; None: it is not saved.
+    """
+
+    def __init__(self, seconds: float, score: str | None = None) -> None:
+        self.seconds = seconds
+        self.score = score
+        self.due = self.reached = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End it, but for an epoch's last step: the evaluation then comes first, as always."""
+        if (state.epoch or 0) % 1:
+            self._end_if_late(state, control)
+        elif control.should_save:
+            self.due, control.should_save = True, False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End it, or make up for what is due; after an end within an epoch nothing is evaluated."""
+        if self.reached:
+            control.should_evaluate = control.should_save = False
+            return
+        control.should_save = control.should_save or self.due
+        self.due = False
+        self._end_if_late(state, control)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Save what is better than all before."""
+        value = metrics.get(f"eval_{self.score}")
+        if value is not None and (state.best_metric is None or value > state.best_metric):
+            control.should_save = True
+
+    def _end_if_late(self, state: Any, control: Any) -> None:
+        late = time.monotonic() - STARTED >= self.seconds
+        if late and state.global_step < state.max_steps:
+            self.reached = control.should_save = control.should_training_stop = True
+
+
+class WeightAverage(TrainerCallback):
+    """Averages the weights of all steps after a share of the training (torch's own SWA).
+
+    The mean lies in every checkpoint, too, so a resumed training ends with the same one.
+    """
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.average: AveragedModel | None = None
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: PreTrainedModel, **kwargs: Any
+    ) -> None:
+        if state.global_step > self.start * state.max_steps:
+            self.average = self.average or AveragedModel(model)
+            self.average.update_parameters(model)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.average is not None and args.should_save:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            torch.save(self.average.state_dict(), folder / AVERAGE)
+
+    def load(self, checkpoint: Path, model: PreTrainedModel) -> None:
+        """Go on from the mean that a checkpoint holds, if it holds one."""
+        if (checkpoint / AVERAGE).is_file():
+            self.average = AveragedModel(model)
+            saved = torch.load(checkpoint / AVERAGE, map_location=model.device)
+            self.average.load_state_dict(saved)
+
+    def apply(self, model: PreTrainedModel) -> bool:
+        """Give the model the mean weights; False where there is none."""
+        if self.average is None:
+            return False
+        model.load_state_dict(self.average.module.state_dict())
+        return True

@@ -7,7 +7,7 @@ a value of a wrong type are each one `UsageError` that says what may be written 
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,13 +25,13 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from competitions.schema import RunConfig
+from competitions.schema import READING, RunConfig
+from competitions.tasks import task_class
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.redaction import names_a_secret
 from kaggleops.resources.manifest import MANIFEST
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "config"
-READING = "reading the configuration"
 # Where a run keeps its model and its configuration, among its artifacts.
 MODEL_FOLDER = "model"
 CONFIG_FILE = "config.yaml"
@@ -55,22 +55,23 @@ class Settings:
     def flat(self) -> dict[str, str]:
         """Dotted keys with their values as text, and the name of each choice (`task`, `model`)."""
         container = cast(dict[str, Any], OmegaConf.to_container(self.resolved, enum_to_str=True))
-        groups = {name: str(node["name"]) for name, node in container.items() if _is_group(node)}
+        groups = {
+            name: str(node["name"])
+            for name, node in container.items()
+            if isinstance(node, Mapping) and "name" in node
+        }
         chosen = {"experiment": self.experiment} if self.experiment else {}
         values = {key: str(value) for key, value in _flatten(container)}
         return groups | chosen | values
 
 
 def compose(
-    overrides: Iterable[str],
-    task_config: Callable[[str], type],
-    base: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Iterable[str], base: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Settings:
     """The configuration that these overrides make.
 
     Args:
         overrides: in Hydra's grammar ("model=minilm", "trainer.epochs=3").
-        task_config: gives the dataclass of a task's keys for the task's name.
         base: the values of some groups (of an earlier run, say) to start from instead of those in
             config/; a group that `overrides` choose anew is left out.
 
@@ -79,10 +80,7 @@ def compose(
             type or out of range, and a required key that is missing.
     """
     overrides = list(overrides)
-    parsed = [_parse(override) for override in overrides]
-    _check_unique(parsed)
-    _check_choices(parsed)
-    given = [str(override.key_or_group) for override in parsed]
+    given = _check(overrides)
     base = {group: node for group, node in (base or {}).items() if group not in given}
     names = [f"{group}={node['name']}" for group, node in base.items()]
     composed, experiment = _compose([*names, *overrides])
@@ -97,14 +95,23 @@ def compose(
             raise _missing_key(missing[0])
         config = cast(RunConfig, OmegaConf.to_object(general))
         config.check()
-        keys = OmegaConf.structured(task_config(config.task["name"]))
-        schema = OmegaConf.merge(OmegaConf.structured(RunConfig), {"task": keys})
-        resolved = cast(DictConfig, OmegaConf.merge(schema, composed))
+        resolved = cast(DictConfig, OmegaConf.merge(_schema(config.task["name"]), composed))
         config = cast(RunConfig, OmegaConf.to_object(resolved))
     except OmegaConfBaseException as error:
         raise _config_error(error) from None
     config.task.check()
     return Settings(config, _without_secrets(resolved), experiment)
+
+
+def read_saved(path: Path) -> RunConfig:
+    """The configuration that a run has kept as `CONFIG_FILE`; config/ itself is not needed."""
+    saved = OmegaConf.load(path)
+    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(_schema(saved.task.name), saved)))
+
+
+def _schema(task: str) -> Any:
+    keys = OmegaConf.structured(task_class(task).config_class)
+    return OmegaConf.merge(OmegaConf.structured(RunConfig), {"task": keys})
 
 
 def _without_secrets(config: DictConfig) -> DictConfig:
@@ -117,19 +124,6 @@ def _without_secrets(config: DictConfig) -> DictConfig:
         if any(secret and secret in str(value) for secret in secrets):
             OmegaConf.update(config, key, as_written[key])
     return config
-
-
-def read_saved(path: Path, task_config: Callable[[str], type]) -> RunConfig:
-    """The configuration that a run has kept, as objects; config/ itself is not needed.
-
-    Args:
-        path: the file, as `Settings.yaml` gives it.
-        task_config: gives the dataclass of a task's keys for the task's name.
-    """
-    saved = OmegaConf.load(path)
-    keys = OmegaConf.structured(task_config(saved.task.name))
-    schema = OmegaConf.merge(OmegaConf.structured(RunConfig), {"task": keys})
-    return cast(RunConfig, OmegaConf.to_object(OmegaConf.merge(schema, saved)))
 
 
 def choices(group: str) -> list[str]:
@@ -152,15 +146,30 @@ def overridden_choices(overrides: Iterable[str]) -> list[str]:
     together, name = _compose(overrides)
     notes = []
     for key in PARAMETERS:
-        chosen, wanted = (_choice(composed, key) for composed in (together, alone))
+        nodes = (together[key], alone[key])
+        chosen, wanted = (n.get("name") if isinstance(n, DictConfig) else n for n in nodes)
         if chosen != wanted:
             notes.append(f"{key}={chosen} was given and beats {key}={wanted} of experiment={name}")
     return notes
 
 
-def _choice(composed: DictConfig, key: str) -> Any:
-    node = composed[key]
-    return node.get("name") if isinstance(node, DictConfig) else node
+def _check(overrides: list[str]) -> list[str]:
+    """The keys of overrides, each of which is one, given once, and a choice that there is."""
+    given: dict[str, str] = {}
+    parsed = [_parse(text) for text in overrides]
+    for override in parsed:
+        key, text = str(override.key_or_group), str(override.input_line)
+        if given.setdefault(key, text) != text:
+            hint = f"Leave one out: {key} is a parameter of its own" if key in PARAMETERS else ""
+            problem = f"{key} is given twice, as {given[key]} and as {text}"
+            raise UsageError(READING, problem, hint)
+    for override in parsed:
+        key, name = str(override.key_or_group), override.value()
+        if not (CONFIG_DIR / key).is_dir() or override.is_delete() or name is None:
+            continue
+        if name not in choices(key):
+            raise _unknown_choice(key, str(name), choices(key))
+    return list(given)
 
 
 def _parse(override: str) -> Override:
@@ -170,25 +179,6 @@ def _parse(override: str) -> Override:
         problem = f"{override!r} is not an override"
         hint = "Write key=value, and quote a value with special characters: key='a, b'"
         raise UsageError(READING, problem, hint) from None
-
-
-def _check_unique(overrides: list[Override]) -> None:
-    given: dict[str, str] = {}
-    for override in overrides:
-        key, text = str(override.key_or_group), str(override.input_line)
-        if given.setdefault(key, text) != text:
-            hint = f"Leave one out: {key} is a parameter of its own" if key in PARAMETERS else ""
-            problem = f"{key} is given twice, as {given[key]} and as {text}"
-            raise UsageError(READING, problem, hint)
-
-
-def _check_choices(overrides: list[Override]) -> None:
-    for override in overrides:
-        group, name = str(override.key_or_group), override.value()
-        if not (CONFIG_DIR / group).is_dir() or override.is_delete() or name is None:
-            continue
-        if name not in choices(group):
-            raise _unknown_choice(group, str(name), choices(group))
 
 
 def _compose(overrides: list[str]) -> tuple[DictConfig, str | None]:
@@ -245,10 +235,6 @@ def _unknown_key(key: str) -> UsageError:
     listed = " or ".join(dict.fromkeys(near))
     hint = f"Did you mean {listed}?" if near else f"There are: {', '.join(beside or composed)}"
     return UsageError(READING, f"there is no key {key}", hint)
-
-
-def _is_group(node: Any) -> bool:
-    return isinstance(node, Mapping) and "name" in node
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

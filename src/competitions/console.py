@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,6 +47,14 @@ def split_overrides(text: str) -> list[str]:
         raise UsageError("reading --overrides", str(error), hint) from None
 
 
+def split_runs(text: str, hint: str) -> list[str]:
+    """What --runs names, separated by commas; raises `UsageError` with `hint` where it is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError("reading --runs", "no run is given", hint)
+    return names
+
+
 def check_one_process() -> None:
     """Raise `UsageError` in one of several processes that `torchrun` has started.
 
@@ -61,11 +69,7 @@ def check_one_process() -> None:
 
 @contextmanager
 def writing_explained(path: Path) -> Iterator[None]:
-    """Say in a line that `path` cannot be written: a file where a folder should be, no right to it.
-
-    Raises:
-        UsageError: instead of the system's own error.
-    """
+    """Turn what the system says of a `path` that cannot be written into one `UsageError`."""
     try:
         yield
     except OSError as error:
@@ -73,19 +77,44 @@ def writing_explained(path: Path) -> Iterator[None]:
         raise UsageError(f"making {path}", problem, "Name another place with --output") from None
 
 
-def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> None:
+@contextmanager
+def store_explained(doing: str, hint: str = "") -> Iterator[None]:
+    """Turn whatever a store of runs or of models raises into one `KaggleOpsError`."""
+    try:
+        yield
+    except KaggleOpsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
+        raise KaggleOpsError(doing, first_line(error), hint) from None
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without what follows its first line; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def run_command(command: click.Command) -> None:
     """Run one entry point and leave the process with its exit code."""
-    set_environment()
+    _set_environment()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    sys.exit(_exit_code(lambda: command.main(arguments, standalone_mode=False)))
+    try:
+        command.main(standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except KaggleOpsError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except Stopped as stopped:
+        say(str(stopped))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        sys.exit(130)
 
 
-def set_environment() -> None:
-    """Set what libraries read when they are imported; what the user has set is left.
-
-    They are kept from printing bars and chatter between our lines; errors come through.
-    """
+def _set_environment() -> None:
+    """Set what libraries read when they are imported, so that none chatters between our lines."""
     # Torch's threads wait for each other asleep instead of spinning. Where anything else runs, that
     # is the difference between 333 rows a second and 16 (`tiny`, beside another training, 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -99,23 +128,3 @@ def set_environment() -> None:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-
-
-def _exit_code(main: Callable[[], object]) -> int:
-    try:
-        main()
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        return 2
-    except UsageError as error:
-        click.echo(f"error: {error}", err=True)
-        return 2
-    except KaggleOpsError as error:
-        click.echo(f"error: {error}", err=True)
-        return 1
-    except Stopped as stopped:
-        say(str(stopped))
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
-        return 130
-    return 0

@@ -17,14 +17,13 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
-from competitions import records, runs
+from competitions import runs
 from competitions.config import CONFIG_FILE, read_saved
-from competitions.console import run_command, say, warn
-from competitions.runs import MAY_CHANGE
-from competitions.tasks import Task, load_task, task_config
-from kaggleops.errors import KaggleOpsError, UsageError
+from competitions.console import run_command, say, split_runs, store_explained, warn
+from competitions.runs import MAY_CHANGE, OOF_FILE
+from competitions.tasks import Task, load_task
+from kaggleops.errors import UsageError
 
-OOF_FILE = "oof.csv"
 # What may differ between two folds of one training.
 OWN = ("fold", "overrides", *MAY_CHANGE)
 _FINISH = "Finish it first: start its training again with MLFLOW_RUN_ID set to the run"
@@ -39,9 +38,7 @@ _FINISH = "Finish it first: start its training again with MLFLOW_RUN_ID set to t
 )
 def main(names: str, any_commit: bool) -> None:
     """Gather the folds of one training into one out-of-fold table."""
-    run_ids = [name.strip() for name in names.split(",") if name.strip()]
-    if not run_ids:
-        raise UsageError("reading --runs", "no run is given", "Give one run id, or all of them")
+    run_ids = split_runs(names, "Give one run id, or all of them")
     if len(run_ids) == 1:
         run_ids = find_folds(run_ids[0])
     parts = check_folds(run_ids, any_commit)
@@ -75,11 +72,7 @@ def find_folds(run_id: str) -> list[str]:
 
 
 def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
-    """The runs of the folds of one training, by fold.
-
-    Args:
-        run_ids: a finished run for each fold, in any order.
-        any_commit: whether they may be of different code.
+    """The runs of the folds of one training, by fold; with `any_commit` even of different code.
 
     Raises:
         UsageError: where a fold is missing, there twice, not finished, or of another training.
@@ -107,28 +100,20 @@ def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
         listed = ", ".join(map(str, missing))
         hint = f"Train it with the same configuration: fold={missing[0]}"
         raise UsageError(doing, f"there is no finished run of fold {listed}", hint)
-    _check_commits(parts, any_commit)
-    return parts
-
-
-def _check_commits(parts: Sequence[Run], any_commit: bool) -> None:
     of_commits: dict[str, list[str]] = {}
     for run in parts:
         of_commits.setdefault(_commit(run) or "an unknown commit", []).append(str(_fold(run)))
-    if len(of_commits) == 1:
-        return
-    listed = "; ".join(f"{name}: fold {', '.join(folds)}" for name, folds in of_commits.items())
-    problem = f"the folds are of different code ({listed})"
-    if not any_commit:
-        raise UsageError("gathering folds", problem, "To mix them all the same: --any-commit true")
-    warn(problem)
+    if len(of_commits) > 1:
+        listed = "; ".join(f"{name}: fold {', '.join(folds)}" for name, folds in of_commits.items())
+        problem = f"the folds are of different code ({listed})"
+        if not any_commit:
+            raise UsageError(doing, problem, "To mix them all the same: --any-commit true")
+        warn(problem)
+    return parts
 
 
 def gather(parts: Sequence[Run]) -> dict[str, float]:
-    """Log to the active run what the folds bring together.
-
-    Args:
-        parts: the runs of all folds, as `check_folds` gives them.
+    """Log to the active run what the folds bring together, as `check_folds` gives them.
 
     Returns:
         Mean and spread of the folds' scores, then the scores of all rows together.
@@ -137,9 +122,10 @@ def gather(parts: Sequence[Run]) -> dict[str, float]:
         KaggleOpsError: where the artifacts of a run cannot be read.
     """
     with TemporaryDirectory(prefix="gathering-") as scratch:
-        task, tables = _read_parts(parts, Path(scratch))
-        table = pd.concat(tables, ignore_index=True)
-        of_folds = pd.Series([task.scores(part)[task.score_name] for part in tables])
+        read = [_read_part(run, Path(scratch)) for run in parts]
+        task = read[0][0]
+        table = pd.concat([part for _, part in read], ignore_index=True)
+        of_folds = pd.Series([task.scores(part)[task.score_name] for _, part in read])
         scores = {
             f"{task.score_name}_mean": float(of_folds.mean()),
             f"{task.score_name}_std": float(of_folds.std(ddof=0)),
@@ -151,41 +137,29 @@ def gather(parts: Sequence[Run]) -> dict[str, float]:
         table.to_csv(folder / OOF_FILE, index=False)
         for name, figure in task.plots(table).items():
             figure.savefig(folder / name)
-        records.log_worst(task, table)
+        runs.log_worst(task, table)
         runs.log_outputs(folder)
-    listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    say(f"{len(parts)} folds, {len(table):,} rows: {listed}")
+    say(f"{len(parts)} folds, {len(table):,} rows: {runs.listed(scores)}")
     return scores
 
 
-def _read_parts(parts: Sequence[Run], folder: Path) -> tuple[Task, list[pd.DataFrame]]:
-    tables = []
-    for run in parts:
-        run_id = run.info.run_id
-        place = folder / run_id
-        place.mkdir()
-        try:
-            for name in (OOF_FILE, CONFIG_FILE):
-                mlflow.artifacts.download_artifacts(
-                    run_id=run_id, artifact_path=name, dst_path=str(place)
-                )
-        except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
-            problem = str(error).splitlines()[0]
-            raise KaggleOpsError(f"reading the results of run {run_id}", problem) from None
-        task = load_task(read_saved(place / CONFIG_FILE, task_config).task)
-        table = pd.read_csv(place / OOF_FILE, dtype=str, keep_default_na=False)
-        types = {"prediction": task.answer_type, task.row_score: float}
-        tables.append(table.astype(types))
-    return task, tables
+def _read_part(run: Run, folder: Path) -> tuple[Task, pd.DataFrame]:
+    run_id = run.info.run_id
+    place = folder / run_id
+    place.mkdir()
+    with store_explained(f"reading the results of run {run_id}"):
+        for name in (OOF_FILE, CONFIG_FILE):
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=name, dst_path=str(place)
+            )
+    task = load_task(read_saved(place / CONFIG_FILE).task)
+    table = pd.read_csv(place / OOF_FILE, dtype=str, keep_default_na=False)
+    return task, table.astype({"prediction": task.answer_type, task.row_score: float})
 
 
 def _get_run(run_id: str) -> Run:
-    try:
+    with store_explained(f"reading run {run_id}", "Check the run id and MLFLOW_TRACKING_URI"):
         return mlflow.get_run(run_id)
-    except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
-        problem = str(error).splitlines()[0]
-        hint = "Check the run id and MLFLOW_TRACKING_URI"
-        raise KaggleOpsError(f"reading run {run_id}", problem, hint) from None
 
 
 def _fold(run: Run) -> int:

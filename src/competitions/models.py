@@ -1,28 +1,37 @@
 """A task's model and its tokenizer: from the hub, a folder, an installed package, or built anew.
 
 Without `model.pretrained` a small BERT is built from `model.build` and its tokenizer learns from
-the texts.
+the texts. Where `model.head_layers` names layers, the encoder gets the head of the 2020 recipe, a
+linear layer over dropout over these layers' hidden states side by side; else its architecture's.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import transformers
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
+from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoTokenizer,
     BertConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.modeling_outputs import (
+    ModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+)
 
-from competitions.console import say
-from competitions.heads import LayersModel, add_head, from_encoder
-from competitions.schema import BuildConfig, ModelConfig
+from competitions.console import first_line, say
+from competitions.schema import ModelConfig
 from competitions.tasks import Task
 from competitions.weights import FROM_THE_HUB, find_weights
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -57,34 +66,39 @@ def make_model(
         max_length: tokens that one input may have, special ones included.
 
     Raises:
-        UsageError: where the folder holds no model, or the tokenizer gives no offsets.
-        KaggleOpsError: where the hub cannot be reached or knows no such model.
+        KaggleOpsError: as `load_model`.
     """
-    if config.pretrained is None:
-        assert config.build is not None  # noqa: S101 - ModelConfig.check has seen to it
-        tokenizer = learn_tokenizer(texts, config.build.vocab_size)
-        encoder = _encoder_config(config.build, tokenizer, max_length)
-        encoder.num_labels = task.num_labels
-        if config.head_layers:
-            add_head(encoder, list(config.head_layers), config.head_dropout, task.model_class)
-            model: PreTrainedModel = LayersModel(encoder)
-        else:
-            model = getattr(transformers, task.model_class).from_config(encoder)
-        return LoadedModel(model, tokenizer, "built from its configuration")
-    place, source = find_weights(config.pretrained, config.packages)
-    if source == FROM_THE_HUB:
-        say(f"loading {place} {source}")
-    return load_model(place, task, source, config)
+    if config.pretrained is not None:
+        place, source = find_weights(config.pretrained, config.packages)
+        if source == FROM_THE_HUB:
+            say(f"loading {place} {source}")
+        return load_model(place, task, source, config)
+    build = config.build
+    assert build is not None  # noqa: S101 - ModelConfig.check has seen to it
+    tokenizer = learn_tokenizer(texts, build.vocab_size)
+    encoder = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=build.hidden_size,
+        num_hidden_layers=build.layers,
+        num_attention_heads=build.heads,
+        intermediate_size=2 * build.hidden_size,
+        max_position_embeddings=max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        num_labels=task.num_labels,
+    )
+    if config.head_layers:
+        _describe_head(encoder, config, task)
+        model: PreTrainedModel = LayersModel(encoder)
+    else:
+        model = getattr(transformers, task.model_class).from_config(encoder)
+    return LoadedModel(model, tokenizer, "built from its configuration")
 
 
 def load_model(place: str, task: Task, source: str, head: ModelConfig | None = None) -> LoadedModel:
-    """Load a model with the head that `task` needs.
+    """Load a model with the head that `task` needs from a local folder or, by its name, the hub.
 
-    Args:
-        place: a local folder, or a name on the hub.
-        task: what it is for.
-        source: where it comes from, in words.
-        head: says whether the encoder gets a new head; None: the saved model as it is.
+    `source` is where it comes from, in words. `head` says whether the encoder gets a new head; None
+    is the saved model as it is.
 
     Raises:
         UsageError: where the folder holds no model, or the tokenizer gives no offsets.
@@ -99,11 +113,10 @@ def load_model(place: str, task: Task, source: str, head: ModelConfig | None = N
         if not tokenizer.is_fast:
             problem = f"its tokenizer ({type(tokenizer).__name__}) gives no character offsets"
             raise UsageError(doing, problem, "Use a model with a fast tokenizer (tokenizer.json)")
-        model = _with_head(place, task, head)
+        return LoadedModel(_with_head(place, task, head), tokenizer, source)
     except (OSError, ValueError) as error:
         hint = "Load it once with transformers to see more"
-        raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
-    return LoadedModel(model, tokenizer, source)
+        raise KaggleOpsError(doing, first_line(error), hint) from None
 
 
 def _with_head(place: str, task: Task, head: ModelConfig | None) -> PreTrainedModel:
@@ -111,8 +124,11 @@ def _with_head(place: str, task: Task, head: ModelConfig | None) -> PreTrainedMo
     if head is not None:
         config.num_labels = task.num_labels
         if head.head_layers:
-            add_head(config, list(head.head_layers), head.head_dropout, task.model_class)
-            return from_encoder(place, config)
+            _describe_head(config, head, task)
+            model = LayersModel(config)
+            model.encoder = AutoModel.from_pretrained(place, config=config)
+            model.drop_pooler()
+            return model
     elif getattr(config, "head_layers", None):
         if config.head_task != task.model_class:
             problem = f"it was trained with {config.head_task}, the task needs {task.model_class}"
@@ -139,27 +155,70 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    pad, unk, cls, sep, mask = SPECIAL_TOKENS
+    names = [f"{token.strip('[]').lower()}_token" for token in SPECIAL_TOKENS]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token=pad,
-        unk_token=unk,
-        cls_token=cls,
-        sep_token=sep,
-        mask_token=mask,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **dict(zip(names, SPECIAL_TOKENS, strict=True)),
     )
 
 
-def _encoder_config(
-    build: BuildConfig, tokenizer: PreTrainedTokenizerFast, max_length: int
-) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=build.hidden_size,
-        num_hidden_layers=build.layers,
-        num_attention_heads=build.heads,
-        intermediate_size=2 * build.hidden_size,
-        max_position_embeddings=max_length,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+def _describe_head(encoder: PretrainedConfig, config: ModelConfig, task: Task) -> None:
+    layers, deepest = list(config.head_layers or []), int(encoder.num_hidden_layers)
+    if any(not -deepest - 1 <= layer <= deepest for layer in layers):
+        problem = f"model.head_layers={layers}, and the encoder has {deepest} layers"
+        hint = f"Choose from -{deepest + 1} (the embeddings) to -1 (the last layer)"
+        raise UsageError("putting a head on the model", problem, hint)
+    encoder.head_layers, encoder.head_dropout = layers, config.head_dropout
+    encoder.head_task = task.model_class
+
+
+class LayersModel(PreTrainedModel):
+    """Logits from the hidden states of chosen layers.
+
+    Args:
+        config: an encoder's, with the further attributes `head_layers` (which layers, as indices),
+            `head_dropout` and `head_task` (a transformers class: `AutoModelForQuestionAnswering`
+            for a first and a last token, else one answer for the whole text).
+    """
+
+    config_class = PretrainedConfig
+    base_model_prefix = "encoder"
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config)
+        self.drop_pooler()
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.spans = config.head_task == "AutoModelForQuestionAnswering"
+        outputs = 2 if self.spans else config.num_labels
+        self.head = nn.Linear(config.hidden_size * len(config.head_layers), outputs)
+        self.post_init()
+
+    def drop_pooler(self) -> None:
+        """Leave out what BERT has behind its last layer; weights nobody uses upset multi-GPU."""
+        if hasattr(self.encoder, "pooler"):
+            self.encoder.pooler = None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self.head:
+            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> ModelOutput:
+        """Logits of shape (rows, tokens) for spans, else (rows, labels)."""
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        encoded = self.encoder(
+            input_ids, attention_mask=attention_mask, output_hidden_states=True, **types
+        )
+        layers = [encoded.hidden_states[layer] for layer in self.config.head_layers]
+        states = torch.cat(layers, dim=-1)
+        if not self.spans:
+            return SequenceClassifierOutput(logits=self.head(self.dropout(states[:, 0])))
+        start, end = self.head(self.dropout(states)).unbind(dim=-1)
+        return QuestionAnsweringModelOutput(start_logits=start, end_logits=end)

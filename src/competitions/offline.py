@@ -9,7 +9,6 @@ artifact of the run.
 """
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,9 @@ from tempfile import TemporaryDirectory
 import click
 
 from competitions.config import CONFIG_FILE, read_saved
-from competitions.console import run_command, say, writing_explained
-from competitions.predict import model_folders
-from competitions.tasks import task_class, task_config
+from competitions.console import run_command, say, split_runs, writing_explained
+from competitions.predict import GIVE, keep_output, model_folders
+from competitions.tasks import load_task
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
 from kaggleops.git.commits import find_commit
@@ -40,29 +39,20 @@ PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime")
 @click.option("--wheels/--no-wheels", default=True, help="Whether to take along packages, too.")
 def main(runs: str, output: Path, version: str, wheels: bool) -> None:
     """Make a folder that predicts without the internet."""
-    names = [name.strip() for name in runs.split(",") if name.strip()]
-    if not names:
-        raise UsageError("reading --runs", "no run is given", "Give run ids or model folders")
+    names = split_runs(runs, GIVE)
     with writing_explained(output):
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()):
             raise UsageError(f"making {output}", "it is not empty", "Name a new folder")
     lines = make_folder(names, output, version, wheels)
-    if os.environ.get("MLFLOW_RUN_ID"):
-        _log_folder(output)
+    keep_output(output)
     say("\n".join(lines))
 
 
 def make_folder(
     names: list[str], output: Path, version: str = "HEAD", wheels: bool = False
 ) -> list[str]:
-    """Fill `output` with models and code.
-
-    Args:
-        names: run ids or model folders.
-        output: a folder that is new or empty.
-        version: the commit of this repository whose code is taken along.
-        wheels: whether to take along packages, too.
+    """Fill `output`, a new or empty folder, with models and the code of a commit.
 
     Returns:
         What to do with it, line by line.
@@ -83,23 +73,13 @@ def make_folder(
     return lines
 
 
-def _log_folder(folder: Path) -> None:
-    import mlflow
-
-    from competitions import runs
-
-    with runs.active_run():
-        mlflow.log_artifacts(str(folder), folder.resolve().name)
-
-
 def _copy_code(version: str, folder: Path) -> str:
     commit = find_commit(Path(__file__).parent, version)
     with TemporaryDirectory(prefix="code-") as scratch:
         source = clone(commit, Path(scratch) / "clone")
-        for part in ("src", "config", "LICENSE"):
-            copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            copy(source / part, folder / part)
+        for part in ("src", "config"):
+            shutil.copytree(source / part, folder / part)
+        shutil.copy2(source / "LICENSE", folder)
     (folder / COMMIT).write_text(f"{commit.sha}\n", encoding="utf-8")
     return commit.sha
 
@@ -114,8 +94,7 @@ def _make_wheels(folder: Path) -> None:
 
 
 def _instructions(models: Path, output: Path, commit: str, wheels: bool) -> list[str]:
-    config = read_saved(models / "0" / CONFIG_FILE, task_config)
-    competition = task_class(config.task.name).competition
+    competition = load_task(read_saved(models / "0" / CONFIG_FILE).task).competition
     runs = ",".join(f"$HERE/models/{folder.name}" for folder in sorted(models.iterdir()))
     install = f'pip install --no-index --no-deps "$HERE"/wheels/*.whl  # {", ".join(PACKAGES)}'
     return [

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from competitions.console import say
 from kaggleops.printable import printable
@@ -31,32 +31,25 @@ class ProgressReport(TrainerCallback):
 
     def __init__(self, score: str) -> None:
         self.score = score
-        self.terminal = sys.stdout.isatty()
         self.bar: Progress | None = None
-        self.task = TaskID(0)
         self.started = self.last_line = 0.0
         self.loss = math.nan
         self.first_step = 0  # that of the checkpoint, where a run is continued
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Start the clock, and the bar on a terminal."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = self.last_line = time.monotonic()
         self.first_step = state.global_step
-        if self.terminal:
+        if sys.stdout.isatty():
             columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=Console(), transient=True)
-            self.task = self.bar.add_task("starting", total=state.max_steps)
+            self.bar.add_task("starting", total=state.max_steps)
             self.bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar, or print a line when it is time."""
         if self.bar:
-            description = self._line(args, state)
-            self.bar.update(self.task, completed=state.global_step, description=description)
+            line = self._line(args, state)
+            self.bar.update(TaskID(0), completed=state.global_step, description=line)
             return
         now = time.monotonic()
         interval = max(LINE_INTERVAL, LINE_SHARE * (now - self.started))
@@ -65,33 +58,17 @@ class ProgressReport(TrainerCallback):
             say(self._line(args, state))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
     ) -> None:
-        """Remember the training loss."""
-        self.loss = (logs or {}).get("loss", self.loss)
+        self.loss = logs.get("loss", self.loss)
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
     ) -> None:
         """Print what the epoch has brought."""
-        found = (metrics or {}).items()
-        (kind, value), *_ = [
-            (key.removesuffix(f"_{self.score}"), value)
-            for key, value in found
-            if key.endswith(f"_{self.score}")
-        ]
-        kind = "validation" if kind == "eval" else kind
-        line = f"{self._line(args, state)} · {kind} {self.score} {value:.4f}"
+        key = next(key for key in metrics if key.endswith(f"_{self.score}"))
+        kind = key.removesuffix(f"_{self.score}").replace("eval", "validation")
+        line = f"{self._line(args, state)} · {kind} {self.score} {metrics[key]:.4f}"
         self.last_line = time.monotonic()
         if self.bar:
             self.bar.console.print(Text(printable(line)))
@@ -104,7 +81,7 @@ class ProgressReport(TrainerCallback):
             self.bar.stop()
             self.bar = None
 
-    def _line(self, args: TrainingArguments, state: TrainerState) -> str:
+    def _line(self, args: Any, state: Any) -> str:
         passed = max(time.monotonic() - self.started, 1e-9)
         step, steps = state.global_step, state.max_steps
         done = step - self.first_step

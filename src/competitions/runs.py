@@ -1,4 +1,4 @@
-"""The MLflow run of a training: started or resumed, its configuration, its artifacts, its end.
+"""The MLflow run of a training: started or resumed, and what it keeps.
 
 `mlflow run` has made the run before this process starts and logged the entry point's parameters to
 it; started by hand, a new run is made in whatever tracking URI is configured. Step metrics are
@@ -8,14 +8,18 @@ written by the Trainer's own MLflow callback into the run that is active.
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model, infer_signature
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import (
     MAX_ENTITY_KEY_LENGTH,
@@ -24,11 +28,47 @@ from mlflow.utils.validation import (
 )
 
 from competitions.config import CONFIG_FILE
-from competitions.console import Stopped, warn
+from competitions.console import Stopped, first_line, warn
+from competitions.schema import RESOURCE
+from competitions.tasks import Task
 from kaggleops.errors import KaggleOpsError, UsageError
 
 # What another machine may have other values for when it continues a run.
 MAY_CHANGE = ("data.dir", "trainer.stop_after", "trainer.eval_batch_size")
+OOF_FILE = "oof.csv"
+LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "pandas")
+WORST_ROWS = 50
+
+
+@contextmanager
+def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The run to log to, by its id; FINISHED at the end, FAILED by an error.
+
+    KILLED by Ctrl-C and by `Stopped`, from which a run may be continued.
+
+    Args:
+        flat: the configuration that `log_config` is going to log. A run that is there already and
+            was started with another one is not opened, and stays as it is.
+
+    Raises:
+        UsageError: for such a run.
+        KaggleOpsError: where the run cannot be opened.
+    """
+    # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
+    os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
+    wanted = os.environ.get("MLFLOW_RUN_ID")
+    try:
+        if wanted and flat:
+            _check_same(mlflow.get_run(wanted), flat)
+        run_id = str(mlflow.start_run(log_system_metrics=_has_psutil()).info.run_id)
+    except (MlflowException, ImportError) as error:
+        doing = f"resuming run {wanted}" if wanted else "starting a run"
+        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
+        raise KaggleOpsError(doing, first_line(error), hint) from None
+    # The Trainer's callback would start a second run beside the active one.
+    os.environ.pop("MLFLOW_RUN_ID", None)
+    with _ended():
+        yield run_id
 
 
 @contextmanager
@@ -39,6 +79,26 @@ def fold_run(parent: str, fold: int) -> Iterator[str]:
     run = mlflow.start_run(nested=True, log_system_metrics=_has_psutil(), **known)
     with _ended():
         yield str(run.info.run_id)
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """End the active run with the status that fits."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        mlflow.end_run("KILLED")
+        raise
+    except BaseException:
+        mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run()
+
+
+def _has_psutil() -> bool:
+    """Whether MLflow can measure this machine; it says at every start that it does, unless told."""
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    return find_spec("psutil") is not None
 
 
 def fold_runs(parent: str) -> dict[int, Run]:
@@ -69,57 +129,6 @@ def single_runs(run_id: str) -> list[str]:
         listed = ", ".join(str(fold) for fold, _ in finished)
         warn(f"only fold {listed} of the {folds} of run {run_id} are finished")
     return [each for _, each in finished]
-
-
-@contextmanager
-def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The run to log to, by its id; FINISHED at the end, FAILED by an error.
-
-    KILLED by Ctrl-C and by `Stopped`, from which a run may be continued.
-
-    Args:
-        flat: the configuration that `log_config` is going to log. A run that is there already and
-            was started with another one is not opened, and stays as it is.
-
-    Raises:
-        UsageError: for such a run.
-        KaggleOpsError: where the run cannot be opened.
-    """
-    # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
-    os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
-    wanted = os.environ.get("MLFLOW_RUN_ID")
-    try:
-        if wanted and flat:
-            _check_same(mlflow.get_run(wanted), flat)
-        run_id = str(mlflow.start_run(log_system_metrics=_has_psutil()).info.run_id)
-    except (MlflowException, ImportError) as error:
-        doing = f"resuming run {wanted}" if wanted else "starting a run"
-        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
-        raise KaggleOpsError(doing, str(error).strip().splitlines()[0], hint) from None
-    # The Trainer's callback would start a second run beside the active one.
-    os.environ.pop("MLFLOW_RUN_ID", None)
-    with _ended():
-        yield run_id
-
-
-@contextmanager
-def _ended() -> Iterator[None]:
-    """Ends the active run with the status that fits."""
-    try:
-        yield
-    except (KeyboardInterrupt, Stopped):
-        mlflow.end_run("KILLED")
-        raise
-    except BaseException:
-        mlflow.end_run("FAILED")
-        raise
-    mlflow.end_run()
-
-
-def _has_psutil() -> bool:
-    """Whether MLflow can measure this machine; it says at every start that it does, unless told."""
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
-    return find_spec("psutil") is not None
 
 
 def log_config(flat: Mapping[str, str], yaml: str) -> None:
@@ -170,6 +179,60 @@ def _number(value: str) -> str:
     return str(int(value)) if value.isdecimal() else value
 
 
+def digest(rows: pd.DataFrame) -> str:
+    """Eight hexadecimal digits that change with any row, any value and the order."""
+    values = pd.util.hash_pandas_object(rows.reset_index(drop=True))
+    return f"{pd.util.hash_array(values.to_numpy()).sum():016x}"[:8]
+
+
+def log_dataset(task: Task, rows: pd.DataFrame, folder: str | None, context: str) -> None:
+    """Log rows as an input of the active run.
+
+    Args:
+        task: gives the name and the target.
+        rows: what is learnt from or validated on.
+        folder: where they were read; None: the sample, which comes from the code.
+        context: "training" or "validation".
+    """
+    if folder and folder.startswith(RESOURCE):
+        folder = None  # it is an input of its own, with its source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a path is a local file in two ways
+        dataset = mlflow.data.from_pandas(
+            rows,
+            source=folder and f"{folder.rstrip('/')}/train.csv",
+            targets=task.target_column,
+            name=task.competition,
+            digest=digest(rows),
+        )
+    mlflow.log_input(dataset, context=context)
+
+
+def log_versions() -> None:
+    """Tag the active run with the versions of the libraries that a score may depend on."""
+    mlflow.set_tags({f"version.{name}": version(name) for name in LIBRARIES})
+
+
+def log_worst(task: Task, predicted: pd.DataFrame) -> None:
+    """Log the rows that were answered worst as a table that the UI shows."""
+    worst = predicted.sort_values(task.row_score, kind="stable").head(WORST_ROWS)
+    mlflow.log_table(worst.astype(object).where(worst.notna(), None), "worst_answers.json")
+
+
+def add_mlmodel(folder: Path, task: Task, validation: pd.DataFrame, answers: pd.DataFrame) -> None:
+    """Make a saved model one that `mlflow.pyfunc.load_model` opens, with a signature.
+
+    It opens where this project can be imported: its commit is the run's own. The labelled rows of
+    `validation` without their label are an example of the input, and `answers` of the output.
+    """
+    asked = validation.drop(columns=task.target_column)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that whole numbers have no way to be missing
+        model = Model(signature=infer_signature(asked, answers))
+    mlflow.pyfunc.add_to_model(model, loader_module="competitions.inference")
+    model.save(folder / "MLmodel")
+
+
 def log_outputs(folder: Path) -> None:
     """Copy all of `folder` to the active run's artifacts.
 
@@ -187,3 +250,8 @@ def log_outputs(folder: Path) -> None:
             f"mlflow artifacts log-artifacts --run-id {run_id} --local-dir {folder}"
         )
         raise KaggleOpsError(f"storing the artifacts of run {run_id}", problem, hint) from None
+
+
+def listed(scores: Mapping[str, float]) -> str:
+    """Scores in one line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

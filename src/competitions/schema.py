@@ -14,18 +14,18 @@ from omegaconf import MISSING
 
 from kaggleops.errors import UsageError
 
+READING = "reading the configuration"
+# What `data.dir` begins with where it names a resource.
+RESOURCE = "resource:"
+
 
 def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
     """Raise the `UsageError` of a value that has the right type but makes no sense.
 
-    Args:
-        key: dotted key, as one would override it ("trainer.batch_size").
-        value: what it holds.
-        valid: whether that is allowed.
-        wanted: what is allowed, in words that follow "must be".
+    `key` is dotted ("trainer.batch_size"); `wanted` says what is allowed, after "must be".
     """
     if not valid:
-        raise UsageError("reading the configuration", f"{key}={value}, but it must be {wanted}")
+        raise UsageError(READING, f"{key}={value}, but it must be {wanted}")
 
 
 def duration(text: str) -> float | None:
@@ -38,6 +38,13 @@ def _check_positive(group: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         check_range(f"{group}.{name}", value, value is None or value > 0, "more than 0")
+
+
+def _check_shares(group: str, config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        valid = value is None or 0 <= value < 1
+        check_range(f"{group}.{name}", value, valid, "from 0 to below 1")
 
 
 class Precision(Enum):
@@ -75,7 +82,6 @@ class BuildConfig:
     heads: int = MISSING
 
     def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
         _check_positive("model.build", self, "vocab_size", "hidden_size", "layers", "heads")
         fits = self.hidden_size % self.heads == 0
         wanted = f"a multiple of model.build.heads={self.heads}"
@@ -96,20 +102,16 @@ class ModelConfig:
     learning_rate: float = MISSING
 
     def check(self) -> None:
-        """Raise `UsageError` where the keys contradict each other."""
         _check_positive("model", self, "epochs", "learning_rate")
         if self.build is not None:
             self.build.check()
-        valid = 0 <= self.head_dropout < 1
-        check_range("model.head_dropout", self.head_dropout, valid, "from 0 to below 1")
+        _check_shares("model", self, "head_dropout")
         some = self.head_layers is None or len(self.head_layers) > 0
         check_range("model.head_layers", self.head_layers, some, "null or some layers")
         if not self.pretrained and self.build is None:
-            raise UsageError(
-                "reading the configuration",
-                "model.pretrained and model.build are both empty",
-                "Name a hub model or a local folder: model.pretrained=<name>",
-            )
+            problem = "model.pretrained and model.build are both empty"
+            hint = "Name a hub model or a local folder: model.pretrained=<name>"
+            raise UsageError(READING, problem, hint)
 
 
 @dataclass
@@ -139,23 +141,13 @@ class TrainerConfig:
     stop_after: str | None = MISSING
 
     def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
         _check_positive("trainer", self, "epochs", "max_steps", "batch_size", "eval_batch_size")
         _check_positive("trainer", self, "gradient_accumulation", "learning_rate", "max_grad_norm")
-        _check_positive("trainer", self, "log_every", "head_learning_rate")
-        check_range("trainer.warmup", self.warmup, 0 <= self.warmup < 1, "from 0 to below 1")
+        _check_positive("trainer", self, "log_every", "head_learning_rate", "checkpoint_steps")
+        _check_shares("trainer", self, "warmup", "label_smoothing", "average_from")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        _check_positive("trainer", self, "checkpoint_steps")
         valid = self.stop_after is None or duration(self.stop_after) is not None
         check_range("trainer.stop_after", self.stop_after, valid, "a time such as 11h, 90m or 30s")
-        for name in ("label_smoothing", "average_from"):
-            value = getattr(self, name)
-            valid = value is None or 0 <= value < 1
-            check_range(f"trainer.{name}", value, valid, "from 0 to below 1")
-
-
-RESOURCE = "resource:"
-"""What `data.dir` begins with where it names a resource."""
 
 
 @dataclass
@@ -168,20 +160,16 @@ class DataConfig:
     resource: str | None = None
 
     def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
         _check_positive("data", self, "rows")
         if self.name == "resource" and not self.resource:
             hint = "Give it: data.resource=<a name in config/data/resources.yaml>"
-            raise UsageError("reading the configuration", "data.resource is missing", hint)
+            raise UsageError(READING, "data.resource is missing", hint)
         follows = f"{RESOURCE}{self.resource}" if self.name == "resource" else None
         for choice, key in (("folder", "dir"), ("resource", "resource")):
             value = getattr(self, key)
             if self.name != choice and value not in (None, follows):
-                raise UsageError(
-                    "reading the configuration",
-                    f"data.{key}={value} is not read with data={self.name}",
-                    f"Add data={choice}",
-                )
+                problem = f"data.{key}={value} is not read with data={self.name}"
+                raise UsageError(READING, problem, f"Add data={choice}")
 
 
 @dataclass

@@ -18,6 +18,11 @@ from competitions.console import say
 from kaggleops.errors import KaggleOpsError, UsageError
 
 
+def reading(folder: str, name: str) -> str:
+    """What is being done, for a complaint about the file `name` of `folder`."""
+    return f"reading {folder.rstrip('/')}/{name}"
+
+
 def read_table(folder: str, name: str, columns: Sequence[str], download: str = "") -> pd.DataFrame:
     """Read the CSV file `name` of `folder`.
 
@@ -35,9 +40,8 @@ def read_table(folder: str, name: str, columns: Sequence[str], download: str = "
             empty, not UTF-8, or not CSV; the message names file and line.
         KaggleOpsError: where a remote folder cannot be read.
     """
-    path = f"{folder.rstrip('/')}/{name}"
-    doing = f"reading {path}"
-    text = _decode(doing, _read_bytes(doing, folder, path, download))
+    doing = reading(folder, name)
+    text = _decode(doing, _read_bytes(doing, folder, name, download))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines, records = [], []
     line = 1
@@ -102,9 +106,9 @@ def has_file(folder: str, name: str) -> bool:
         return bool(filesystem.exists(inside))
 
 
-def _read_bytes(doing: str, folder: str, path: str, download: str) -> bytes:
+def _read_bytes(doing: str, folder: str, name: str, download: str) -> bytes:
     with _one_line(doing):
-        filesystem, inside = fsspec.url_to_fs(path)
+        filesystem, inside = fsspec.url_to_fs(f"{folder.rstrip('/')}/{name}")
         try:
             return bytes(filesystem.cat_file(inside))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -126,7 +130,6 @@ def _decode(doing: str, content: bytes) -> str:
 
 @contextlib.contextmanager
 def _one_line(doing: str) -> Iterator[None]:
-    """Turn what a file system raises into one line."""
     try:
         yield
     except (ValueError, ImportError) as error:  # no such protocol, or the package for it is missing

@@ -8,7 +8,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ import pandas as pd
 
 import kaggleops
 from competitions.schema import RESOURCE, DataConfig
+from competitions.tables import check_unique, read_table, reading
 from kaggleops.errors import KaggleOpsError
 
 if TYPE_CHECKING:  # they take seconds to import, and a mistake in the files is told before that
@@ -35,13 +36,13 @@ class Examples:
     Attributes:
         rows: the rows they were made of, in the same order.
         features: for each row its inputs (`input_ids`, …) and, where it is known, its label.
-        offsets: for each row, for each of its tokens, the half-open range of characters it stands
-            for in the row's text; (0, 0) for tokens that are not of the text.
+        offsets: where the answer is a piece of the text, for each row, for each of its tokens, the
+            half-open range of characters it stands for; (0, 0) for tokens that are not of the text.
     """
 
     rows: pd.DataFrame
     features: list[dict[str, Any]]
-    offsets: list[list[tuple[int, int]]]
+    offsets: list[list[tuple[int, int]]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -60,7 +61,8 @@ class Examples:
     def take(self, positions: np.ndarray) -> "Examples":
         """The rows at `positions`, in that order."""
         features = [self.features[i] for i in positions]
-        return Examples(self.rows.iloc[positions], features, [self.offsets[i] for i in positions])
+        offsets = [self.offsets[i] for i in positions] if self.offsets else []
+        return Examples(self.rows.iloc[positions], features, offsets)
 
 
 class Task(ABC):
@@ -101,8 +103,8 @@ class Task(ABC):
         """The rows to predict, every one of the file; indexed by line number."""
 
     @abstractmethod
-    def write_sample(self, folder: Path) -> None:
-        """Write train.csv, test.csv and sample_submission.csv of an own small data set."""
+    def sample(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Labelled rows of an own small data set, to learn from and to predict."""
 
     @abstractmethod
     def texts(self, rows: pd.DataFrame) -> list[str]:
@@ -145,6 +147,29 @@ class Task(ABC):
     def plots(self, predicted: pd.DataFrame) -> dict[str, "Figure"]:
         """Pictures of what `decode` gave, by their file names."""
 
+    def read(self, folder: str, name: str, *columns: str) -> pd.DataFrame:
+        """Columns of the file `name` of `folder`, the ids among them and each once.
+
+        Raises:
+            UsageError: see `competitions.tables`.
+        """
+        rows = read_table(folder, name, columns, self.download_hint())
+        check_unique(reading(folder, name), rows[self.id_column])
+        return rows
+
+    def submission(self, predicted: pd.DataFrame) -> pd.DataFrame:
+        """The two columns that are handed in, of what `decode` gives."""
+        columns = [self.id_column, self.target_column]
+        return predicted[[self.id_column, "prediction"]].set_axis(columns, axis=1)
+
+    def write_sample(self, folder: Path) -> None:
+        """Write train.csv, test.csv and sample_submission.csv of `sample`, as Kaggle's would be."""
+        train, test = self.sample()
+        blank = test[[self.id_column]].assign(**{self.target_column: self.answer_type()})
+        train.to_csv(folder / "train.csv", index=False)
+        test.drop(columns=self.target_column).to_csv(folder / "test.csv", index=False)
+        blank.to_csv(folder / "sample_submission.csv", index=False)
+
     def download_hint(self) -> str:
         """How to get the competition's files."""
         return (
@@ -156,16 +181,10 @@ class Task(ABC):
 def task_class(name: str) -> type[Task]:
     """The `Task` of the module competitions.NAME."""
     try:
-        module = importlib.import_module(f"competitions.{name}")
-        return module.TASK
+        return importlib.import_module(f"competitions.{name}").TASK
     except (ModuleNotFoundError, AttributeError) as error:
         problem = f"competitions/{name} has no TASK ({error})"
         raise KaggleOpsError(f"loading the task {name}", problem) from None
-
-
-def task_config(name: str) -> type:
-    """The dataclass of the keys of config/task/NAME.yaml."""
-    return task_class(name).config_class
 
 
 def load_task(config: Any) -> Task:
@@ -180,12 +199,40 @@ def data_folder(task: Task, config: DataConfig) -> Iterator[str]:
     Raises:
         KaggleOpsError: a resource is not what its lock says, or cannot be fetched.
     """
-    if config.dir is not None and config.dir.startswith(RESOURCE):
+    if config.dir is None:
+        with TemporaryDirectory(prefix="sample-") as folder:
+            task.write_sample(Path(folder))
+            yield folder
+    elif config.dir.startswith(RESOURCE):
         yield str(kaggleops.resources(config.dir.removeprefix(RESOURCE)).folder)
-        return
-    if config.dir is not None:
+    else:
         yield config.dir
-        return
-    with TemporaryDirectory(prefix="sample-") as folder:
-        task.write_sample(Path(folder))
-        yield folder
+
+
+def describe_data(config: DataConfig) -> str:
+    """Where the rows come from, in words."""
+    return "the sample" if config.dir is None else config.dir
+
+
+def encode_pairs(
+    tokenizer: "PreTrainedTokenizerBase", first: list[str], second: list[str], max_length: int
+) -> tuple[list[dict[str, Any]], list[list[tuple[int, int]]]]:
+    """Pairs of texts as a model's inputs; what is over `max_length` tokens is cut off the second.
+
+    Returns:
+        For each pair its features, and its offsets in the second text: see `Examples`.
+    """
+    if not first:
+        return [], []
+    encoded = tokenizer(
+        first, second, truncation="only_second", max_length=max_length, return_offsets_mapping=True
+    )
+    names = [name for name in tokenizer.model_input_names if name in encoded]
+    features = [{name: encoded[name][i] for name in names} for i in range(len(first))]
+    offsets = [
+        [span if part == 1 else (0, 0) for span, part in zip(spans, parts, strict=True)]
+        for spans, parts in (
+            (encoded["offset_mapping"][i], encoded.sequence_ids(i)) for i in range(len(first))
+        )
+    ]
+    return features, offsets

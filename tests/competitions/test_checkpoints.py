@@ -12,12 +12,11 @@ from competitions import runs
 from competitions.checkpoints import check_fits, fetch_last, read_index
 from competitions.config import Settings, compose
 from competitions.console import Stopped
-from competitions.inference import predict
-from competitions.limits import check_loss, out_of_memory_explained
+from competitions.inference import out_of_memory_explained, predict
 from competitions.models import make_model
-from competitions.tasks import load_task, task_config
+from competitions.tasks import load_task
 from competitions.train import train_fold
-from competitions.training import train
+from competitions.training import check_loss, train
 from kaggleops.errors import KaggleOpsError
 from tests.competitions.launching import artifacts, client, only_run
 
@@ -35,7 +34,7 @@ OVERRIDES = [
 
 
 def settings(*more: str) -> Settings:
-    return compose([*OVERRIDES, *more], task_config)
+    return compose([*OVERRIDES, *more])
 
 
 def test_interrupted_after_each_step_equals_uninterrupted(
@@ -81,7 +80,7 @@ def test_checkpoints_by_steps_keep_the_best_and_the_last_one(tracking: Path) -> 
     """An epoch has two steps. Nothing is learnt, so no epoch is better than the first."""
     steps = ["trainer.checkpoints=steps", "trainer.checkpoint_steps=6"]
     overrides = [each for each in OVERRIDES if not each.startswith("trainer.checkpoints")]
-    train_fold(compose([*overrides, *steps, "trainer.learning_rate=1e-30"], task_config))
+    train_fold(compose([*overrides, *steps, "trainer.learning_rate=1e-30"]))
     run_id = only_run(tracking)
     assert list(read_index(run_id)) == ["checkpoint-6", "checkpoint-2"]
     # Both are from after the evaluation, which draws from the random state that goes on from there.
@@ -133,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(trackin
     kept = ["trainer.checkpoints=steps", "trainer.checkpoint_steps=1"]
     overrides = [each for each in OVERRIDES if not each.startswith("trainer.checkpoints")]
     with pytest.raises(KaggleOpsError, match=r"training step \d: the loss is .* Lower trainer\.le"):
-        train_fold(compose([*overrides, *more, *kept], task_config))
+        train_fold(compose([*overrides, *more, *kept]))
     run_id = only_run(tracking)
     assert client(tracking).get_run(run_id).info.status == "FAILED"
     assert "checkpoint-1" in read_index(run_id)
@@ -172,9 +171,7 @@ def need_more_memory_than_there_is(model: torch.nn.Module, inputs: Any) -> None:
 
 
 def test_too_little_memory_without_learning_names_the_other_batch(tracking: Path) -> None:
-    config = compose(
-        ["trainer=fast", "trainer.max_steps=1", "trainer.epochs=1"], task_config
-    ).config
+    config = compose(["trainer=fast", "trainer.max_steps=1", "trainer.epochs=1"]).config
     task, trainer = load_task(config.task), config.trainer
     task.write_sample(tracking)
     rows = task.read_train(str(tracking)).head(20)
@@ -183,6 +180,9 @@ def test_too_little_memory_without_learning_names_the_other_batch(tracking: Path
     examples = task.encode(rows, loaded.tokenizer)
     lower = r"out of memory with trainer\.eval_batch_size=128\. Try trainer\.eval_batch_size=64, "
     with pytest.raises(KaggleOpsError, match=f"^predicting: {lower}"):
-        predict(loaded, examples, trainer, str(tracking))
-    with runs.active_run(), pytest.raises(KaggleOpsError, match=f"^evaluating: {lower}"):
-        train(loaded, task, examples, rows, trainer, 1, str(tracking), {})
+        predict(loaded, examples, trainer)
+    with (
+        runs.active_run() as run_id,
+        pytest.raises(KaggleOpsError, match=f"^evaluating: {lower}"),
+    ):
+        train(loaded, task, examples, rows, trainer, 1, str(tracking), run_id)

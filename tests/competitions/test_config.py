@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from competitions.config import CONFIG_DIR, choices, compose, overridden_choices, read_saved
 from competitions.console import split_overrides
 from competitions.schema import DataConfig, ModelConfig, Precision, TrainerConfig
-from competitions.tasks import task_config
 from kaggleops.errors import UsageError
 from tests import secrets_of
 from tests.canaries import marks_in
@@ -23,7 +22,7 @@ GROUPS = ("task", "model", "trainer", "data", "experiment")
 
 
 def test_the_defaults() -> None:
-    settings = compose([], task_config)
+    settings = compose([])
     config = settings.config
     assert (config.task.name, config.model.name, config.data.name) == (
         "tweet_sentiment",
@@ -35,7 +34,7 @@ def test_the_defaults() -> None:
 
 
 def test_flat_keys_hold_the_whole_configuration_and_the_choices() -> None:
-    settings = compose(["model=minilm", "trainer.epochs=3", "experiment=smoke"], task_config)
+    settings = compose(["model=minilm", "trainer.epochs=3", "experiment=smoke"])
     flat = settings.flat()
     assert flat["model"] == flat["model.name"] == "minilm"
     assert flat["trainer.epochs"] == "3.0"
@@ -53,14 +52,14 @@ def test_a_secret_of_the_environment_is_used_and_not_recorded(
     monkeypatch.setenv("HF_TOKEN", secrets_of.HUGGING_FACE_TOKEN)
     monkeypatch.setenv("DATA", str(tmp_path))
     named = ["data=folder", "data.dir=${oc.env:DATA}", "model.pretrained=${oc.env:HF_TOKEN}"]
-    settings = compose([*named, "+model.packages.x=${model.pretrained}"], task_config)
+    settings = compose([*named, "+model.packages.x=${model.pretrained}"])
     assert settings.config.model.pretrained == secrets_of.HUGGING_FACE_TOKEN
     recorded = settings.flat()
     assert recorded["data.dir"] == str(tmp_path)
     assert recorded["model.pretrained"] == "${oc.env:HF_TOKEN}"
     assert marks_in(settings.yaml() + str(recorded)) == set()
     (tmp_path / "config.yaml").write_text(settings.yaml())
-    assert read_saved(tmp_path / "config.yaml", task_config).model == settings.config.model
+    assert read_saved(tmp_path / "config.yaml").model == settings.config.model
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.rglob("*.yaml")), ids=lambda path: path.name)
@@ -86,7 +85,7 @@ def test_every_choice_of_a_group_has_all_its_keys(group: str, schema: Any) -> No
     assert is_dataclass(schema)
     for name in choices(group):
         extra = {"folder": ["data.dir=x"], "resource": ["data.resource=x"]}.get(name, [])
-        resolved = compose([f"{group}={name}", *extra], task_config).resolved
+        resolved = compose([f"{group}={name}", *extra]).resolved
         assert set(resolved[group]) == {field.name for field in fields(schema)}
         assert resolved[group].name == name
 
@@ -110,7 +109,7 @@ def test_overrides_survive_mlflows_quoting(overrides: list[str]) -> None:
 def test_any_folder_can_be_named(folder: str) -> None:
     quoted = '"' + folder.replace('"', '\\"') + '"'
     (override,) = split_overrides(shlex.join([f"data.dir={quoted}"]))
-    assert compose(["data=folder", override], task_config).config.data.dir == folder
+    assert compose(["data=folder", override]).config.data.dir == folder
 
 
 @pytest.mark.parametrize(
@@ -157,7 +156,7 @@ def test_any_folder_can_be_named(folder: str) -> None:
 )
 def test_a_wrong_override_is_one_line(overrides: list[str], said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        compose(overrides, task_config)
+        compose(overrides)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -183,7 +182,7 @@ def test_an_earlier_configuration_to_start_from() -> None:
         "task": {"name": "tweet_sentiment", "max_length": 64, "neutral_whole_text": False},
         "data": {"name": "folder", "dir": 'a "strange" folder = x', "rows": None},
     }
-    config = compose(["task.neutral_whole_text=true"], task_config, base).config
+    config = compose(["task.neutral_whole_text=true"], base).config
     assert (config.task.max_length, config.task.neutral_whole_text) == (64, True)
     assert config.data.dir == base["data"]["dir"]
-    assert compose(["data=sample"], task_config, base).config.data.dir is None
+    assert compose(["data=sample"], base).config.data.dir is None

@@ -9,20 +9,19 @@ import pandas as pd
 import pytest
 
 from competitions.config import compose
-from competitions.disaster_tweets.sample import TEST_ROWS, TRAIN_ROWS, write_sample
 from competitions.predict import predict_file
-from competitions.records import digest
-from competitions.tasks import Examples, load_task, task_config
+from competitions.runs import digest
+from competitions.tasks import Examples, load_task
 from competitions.train import train_fold
 from kaggleops.errors import UsageError
 from tests.competitions.launching import artifacts, client, only_run
 
-TASK = load_task(compose(["task=disaster_tweets"], task_config).config.task)
+TASK = load_task(compose(["task=disaster_tweets"]).config.task)
 
 
 def test_a_run_of_it(tracking: Path) -> None:
     overrides = ["task=disaster_tweets", "trainer.epochs=3"]
-    settings = compose(overrides, task_config)
+    settings = compose(overrides)
     scores = train_fold(settings)
     assert scores["f1"] > scores["baseline_f1"] + 0.1
     run_id = only_run(tracking)
@@ -41,24 +40,24 @@ def test_a_run_of_it(tracking: Path) -> None:
     worst = mlflow.load_table("worst_answers.json", run_ids=[run_id])
     assert worst["agreement"].is_monotonic_increasing
 
-    write_sample(tracking)
+    TASK.write_sample(tracking)
     asked = pd.read_csv(tracking / "test.csv", dtype=str, keep_default_na=False)
     model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
     assert [column.name for column in model.metadata.signature.inputs] == ["id", "keyword", "text"]
     answered = model.predict(asked)
 
-    config = compose([*overrides, "data=folder", f"data.dir={tracking}"], task_config).config
+    config = compose([*overrides, "data=folder", f"data.dir={tracking}"]).config
     predict_file(config, [artifacts(tracking, run_id) / "model"], tracking / "submission.csv")
     submission = pd.read_csv(tracking / "submission.csv", dtype={"id": str})
     assert submission.columns.tolist() == ["id", "target"]
-    assert len(submission) == TEST_ROWS
+    assert len(submission) == 100
     assert answered.to_dict("list") == submission.to_dict("list")
 
 
 def test_the_sample_holds_both_answers_for_every_keyword(tmp_path: Path) -> None:
-    write_sample(tmp_path)
+    TASK.write_sample(tmp_path)
     rows = TASK.read_train(str(tmp_path))
-    assert len(rows) == TRAIN_ROWS
+    assert len(rows) == 600
     assert set(rows.groupby("keyword")["target"].nunique()) == {2}
     assert rows["text"].is_unique
 

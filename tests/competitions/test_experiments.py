@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from competitions.config import choices, compose
-from competitions.tasks import task_class, task_config
+from competitions.tasks import task_class
 from competitions.train import train_fold
 from competitions.weights import local_weights
 
@@ -14,7 +14,7 @@ SMALL = ["trainer=fast", "data=sample", "data.rows=60"]
 
 @pytest.mark.parametrize("name", choices("task"))
 def test_a_task_trains_on_its_own_sample(name: str, tracking: Path) -> None:
-    scores = train_fold(compose([f"task={name}", *SMALL], task_config))
+    scores = train_fold(compose([f"task={name}", *SMALL]))
     first, *_, baseline = scores
     assert first == task_class(name).score_name
     assert baseline == f"baseline_{first}"
@@ -24,8 +24,8 @@ def test_a_task_trains_on_its_own_sample(name: str, tracking: Path) -> None:
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_an_experiment_runs_in_fast_mode(name: str, tracking: Path) -> None:
     overrides = [f"experiment={name}", *SMALL]
-    model = compose(overrides, task_config).config.model
+    model = compose(overrides).config.model
     if model.pretrained and not local_weights(model.pretrained, model.packages):
         # What it changes is still run, on the model that needs no download.
         overrides.append("model=tiny")
-    train_fold(compose(overrides, task_config))
+    train_fold(compose(overrides))

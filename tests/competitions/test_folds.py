@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from competitions.folds import split_fold, take_rows
+from competitions.train import split_fold, take_rows
 from kaggleops.errors import UsageError
 
 LABELS = pd.Series(["a"] * 50 + ["b"] * 30 + ["c"] * 20, name="sentiment")

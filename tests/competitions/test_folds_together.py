@@ -10,11 +10,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from competitions import runs
 from competitions.config import compose
 from competitions.console import Stopped
-from competitions.disaster_tweets.sample import TEST_ROWS
 from competitions.gather import check_folds, find_folds, gather
 from competitions.gather import main as gather_command
 from competitions.predict import main as predict_command
-from competitions.tasks import task_config
 from competitions.train import train_all_folds, train_fold
 from kaggleops.errors import UsageError
 from tests.competitions.launching import artifacts, client
@@ -31,7 +29,7 @@ OVERRIDES = [
 
 def train_together(*more: str) -> dict[str, float]:
     given = [*OVERRIDES, "fold=all", *more]
-    return train_all_folds(compose(given, task_config), given)
+    return train_all_folds(compose(given), given)
 
 
 def newest(tracking: Path) -> str:
@@ -73,7 +71,7 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     # Its models are those of its folds.
     predict_command.main(["--runs", parent], standalone_mode=False)
     assert "with 3 models for disaster_tweets" in capsys.readouterr().out
-    assert len(pd.read_csv("submission.csv")) == TEST_ROWS
+    assert len(pd.read_csv("submission.csv")) == 100
 
     # Started again, nothing is trained a second time.
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
@@ -81,14 +79,14 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     assert capsys.readouterr().out.count("is finished already") == 3
 
     for fold in (2, 0):
-        train_fold(compose([*OVERRIDES, f"fold={fold}"], task_config))
+        train_fold(compose([*OVERRIDES, f"fold={fold}"]))
     one = newest(tracking)
     with pytest.raises(
         UsageError, match=r"there is no finished run of fold 1\. Train it .* fold=1"
     ):
         check_folds(find_folds(one))
-    train_fold(compose([*OVERRIDES, "fold=1"], task_config))
-    train_fold(compose([*OVERRIDES, "fold=1", "seed=3"], task_config))
+    train_fold(compose([*OVERRIDES, "fold=1"]))
+    train_fold(compose([*OVERRIDES, "fold=1", "seed=3"]))
     other = newest(tracking)
     with pytest.raises(UsageError, match=r"data\.digest is .* in run "):
         check_folds([*find_folds(one), other])

@@ -8,8 +8,7 @@ from transformers import CanineConfig, CanineTokenizer
 
 from competitions.config import compose
 from competitions.models import LoadedModel, learn_tokenizer, make_model
-from competitions.tasks import load_task, task_config
-from competitions.tweet_sentiment.sample import write_sample
+from competitions.tasks import load_task
 from competitions.weights import local_weights
 from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
@@ -18,14 +17,14 @@ HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def make(*overrides: str) -> LoadedModel:
-    config = compose(overrides, task_config).config
+    config = compose(overrides).config
     return make_model(config.model, load_task(config.task), ["so happy"], config.task.max_length)
 
 
 def test_another_process_learns_the_same_vocabulary(trained: Training, tmp_path: Path) -> None:
-    config = compose([], task_config).config
+    config = compose([]).config
     task = load_task(config.task)
-    write_sample(tmp_path)
+    task.write_sample(tmp_path)
     assert config.model.build is not None
     texts = task.texts(task.read_train(str(tmp_path)))
     learnt = learn_tokenizer(texts, config.model.build.vocab_size)
@@ -34,9 +33,9 @@ def test_another_process_learns_the_same_vocabulary(trained: Training, tmp_path:
 
 
 def test_the_questions_are_words_of_the_vocabulary(tmp_path: Path) -> None:
-    config = compose([], task_config).config
+    config = compose([]).config
     task = load_task(config.task)
-    write_sample(tmp_path)
+    task.write_sample(tmp_path)
     tokenizer = learn_tokenizer(task.texts(task.read_train(str(tmp_path))), 4000)
     assert len(tokenizer("positive negative neutral")["input_ids"]) == 3 + 2  # [CLS] and [SEP]
 

@@ -12,11 +12,11 @@ import pytest
 from competitions import offline
 from competitions.config import compose
 from competitions.offline import make_folder
-from competitions.predict import main, predict_file
-from competitions.submission import make_submission
-from competitions.tasks import load_task, task_config
+from competitions.predict import main, make_submission, predict_file
+from competitions.tasks import load_task
 from competitions.train import train_fold
-from competitions.tweet_sentiment.sample import TEST_ROWS, write_sample
+from competitions.tweet_sentiment import TweetSentiment
+from competitions.tweet_sentiment.sample import TEST_ROWS
 from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
 from tests.competitions.launching import (
@@ -33,7 +33,7 @@ from tests.competitions.launching import (
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the competition's, with test.csv and sample_submission.csv."""
     folder = tmp_path_factory.mktemp("competition")
-    write_sample(folder)
+    TweetSentiment(None).write_sample(folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_a_run_makes_a_valid_submission(
 def test_predictions_are_those_of_the_training(trained: Training, tracking: Path) -> None:
     validated = read(trained.artifacts / "oof.csv")
     validated[["textID", "text", "sentiment"]].to_csv(tracking / "test.csv", index=False)
-    config = compose(["data=folder", f"data.dir={tracking}"], task_config).config
+    config = compose(["data=folder", f"data.dir={tracking}"]).config
     predict_file(config, [trained.artifacts / "model"], tracking / "submission.csv")
     submission = read(tracking / "submission.csv")
     assert submission["textID"].tolist() == validated["textID"].tolist()
@@ -86,11 +86,11 @@ def test_launched_by_mlflow_the_submission_becomes_an_artifact(
 def test_folds_are_averaged(tracking: Path, competition: Path) -> None:
     folders = []
     for fold in range(2):
-        settings = compose(["trainer=fast", f"fold={fold}"], task_config)
+        settings = compose(["trainer=fast", f"fold={fold}"])
         train_fold(settings)
         newest, *_ = client(tracking).search_runs(["0"], order_by=["attributes.start_time DESC"])
         folders.append(artifacts(tracking, newest.info.run_id) / "model")
-    config = compose(["data=folder", f"data.dir={competition}"], task_config).config
+    config = compose(["data=folder", f"data.dir={competition}"]).config
     tables = []
     for models in ([folders[0]], [folders[1]], folders, folders[::-1], [folders[0]] * 2):
         predict_file(config, models, tracking / "submission.csv")
@@ -104,9 +104,9 @@ def test_folds_are_averaged(tracking: Path, competition: Path) -> None:
 def test_models_with_other_tokens_are_not_averaged(
     trained: Training, tracking: Path, competition: Path
 ) -> None:
-    train_fold(compose(["trainer=fast", "model.build.vocab_size=80"], task_config))
+    train_fold(compose(["trainer=fast", "model.build.vocab_size=80"]))
     other = artifacts(tracking, only_run(tracking)) / "model"
-    config = compose(["data=folder", f"data.dir={competition}"], task_config).config
+    config = compose(["data=folder", f"data.dir={competition}"]).config
     with pytest.raises(UsageError, match="splits the texts into other tokens"):
         predict_file(config, [trained.artifacts / "model", other], tracking / "submission.csv")
     assert not (tracking / "submission.csv").exists()
@@ -212,13 +212,13 @@ def predictions(ids: list[str]) -> pd.DataFrame:
 )
 def test_a_submission_that_would_be_refused(tmp_path: Path, sample: str, said: str) -> None:
     (tmp_path / "sample_submission.csv").write_text(sample)
-    task = load_task(compose([], task_config).config.task)
+    task = load_task(compose([]).config.task)
     with pytest.raises(UsageError, match=said):
         make_submission(task, predictions(["a", "b"]), str(tmp_path))
 
 
 def test_a_submission_takes_the_order_of_the_sample(tmp_path: Path) -> None:
     (tmp_path / "sample_submission.csv").write_text("textID,selected_text\nb,\na,\n")
-    task = load_task(compose([], task_config).config.task)
+    task = load_task(compose([]).config.task)
     made = make_submission(task, predictions(["a", "b"]), str(tmp_path))
     assert made.to_dict("list") == {"textID": ["b", "a"], "selected_text": ["text b", "text a"]}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from competitions.config import compose
-from competitions.tasks import load_task, task_config
+from competitions.tasks import load_task
 from competitions.train import train_fold
 from competitions.tweet_sentiment.spans import (
     find_selected_words,
@@ -16,7 +16,7 @@ from competitions.tweet_sentiment.spans import (
 
 
 def test_the_real_file_is_read(tweets: str, capsys: pytest.CaptureFixture[str]) -> None:
-    task = load_task(compose([], task_config).config.task)
+    task = load_task(compose([]).config.task)
     rows = task.read_train(tweets)
     assert len(rows) == 27480
     assert "left out 1 with an empty text (line 316)" in capsys.readouterr().out
@@ -26,11 +26,11 @@ def test_the_real_file_is_read(tweets: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_real_tweets_train(tweets: str, tracking: Path) -> None:
     overrides = ["data=folder", f'data.dir="{tweets}"', "data.rows=200", "trainer=fast"]
-    assert train_fold(compose(overrides, task_config))["jaccard_neutral"] > 0.9
+    assert train_fold(compose(overrides))["jaccard_neutral"] > 0.9
 
 
 def test_most_selections_are_whole_words_moved_by_runs_of_blanks(tweets: str) -> None:
-    rows = load_task(compose([], task_config).config.task).read_train(tweets)
+    rows = load_task(compose([]).config.task).read_train(tweets)
     rows = rows[rows["sentiment"] != "neutral"]
     scores = {"as they stand": 0.0, "moved": 0.0}
     for text, selected in zip(rows["text"], rows["selected_text"], strict=True):

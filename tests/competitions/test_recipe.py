@@ -8,14 +8,13 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from competitions.averaging import WeightAverage
+from competitions.checkpoints import WeightAverage
 from competitions.config import compose
-from competitions.heads import LayersModel
-from competitions.models import load_model, make_model
-from competitions.sampling import EpochSampler
+from competitions.models import LayersModel, load_model, make_model
 from competitions.schema import duration
-from competitions.tasks import load_task, task_config
+from competitions.tasks import load_task
 from competitions.train import train_fold
+from competitions.training import EpochSampler
 from tests.competitions.launching import artifacts, client, only_run
 
 LABELS = pd.Series(["a"] * 90 + ["b"] * 10)
@@ -58,7 +57,7 @@ def test_labels_are_drawn_equally_often() -> None:
 @pytest.mark.parametrize("task_name", ["tweet_sentiment", "disaster_tweets"])
 def test_a_head_reads_the_layers_it_is_told(task_name: str, tmp_path: Path) -> None:
     overrides = [f"task={task_name}", *TINY, "model.head_layers=[-1,0]"]
-    config = compose(overrides, task_config).config
+    config = compose(overrides).config
     task = load_task(config.task)
     loaded = make_model(config.model, task, ["so happy"], config.task.max_length)
     model = loaded.model.eval()
@@ -89,7 +88,7 @@ def test_a_head_reads_the_layers_it_is_told(task_name: str, tmp_path: Path) -> N
     encoder = AutoModel.from_pretrained(tmp_path / "model")
     encoder.save_pretrained(tmp_path / "encoder")
     loaded.tokenizer.save_pretrained(tmp_path / "encoder")
-    fresh = compose([*overrides, f"model.pretrained={tmp_path}/encoder"], task_config).config.model
+    fresh = compose([*overrides, f"model.pretrained={tmp_path}/encoder"]).config.model
     new = make_model(fresh, task, [], config.task.max_length).model
     assert isinstance(new, LayersModel)
     for name, weights in new.encoder.embeddings.named_parameters():
@@ -118,13 +117,13 @@ def test_the_recipe_is_followed(tracking: Path) -> None:
         "trainer.max_steps=3",
         "model.head_layers=[-1,-2]",
     ]
-    train_fold(compose([*TINY, *recipe, "trainer.learning_rate=1e-30"], task_config))
+    train_fold(compose([*TINY, *recipe, "trainer.learning_rate=1e-30"]))
     run_id = only_run(tracking)
     metrics = client(tracking).get_run(run_id).data.metrics
     # The body all but stands still; what has moved is the head.
     assert "averaged_jaccard" in metrics
     trained = artifacts(tracking, run_id) / "model"
-    config = compose([*TINY, *recipe], task_config).config
+    config = compose([*TINY, *recipe]).config
     task = load_task(config.task)
     head = load_model(str(trained), task, "").model
     assert isinstance(head, LayersModel)

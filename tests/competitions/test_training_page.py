@@ -12,7 +12,6 @@ from mlflow.projects.utils import load_project
 
 from competitions.config import compose
 from competitions.console import split_overrides
-from competitions.tasks import task_config
 from kaggleops.cli import main as kaggleops
 from kaggleops.launch.overrides import Overrides
 from tests.competitions.launching import ROOT
@@ -29,7 +28,7 @@ def check_python(words: Sequence[str]) -> None:
     entry_point: click.Command = importlib.import_module(module).main
     given = entry_point.make_context(module, arguments).params
     overrides = [*given.get("parameters", ()), *split_overrides(given.get("overrides", ""))]
-    compose(overrides, task_config)
+    compose(overrides)
 
 
 def check_run(given: dict[str, object]) -> None:

@@ -9,7 +9,6 @@ https://www.kaggle.com/competitions/tweet-sentiment-extraction
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -17,9 +16,9 @@ import pandas as pd
 from omegaconf import MISSING
 
 from competitions.schema import check_range
-from competitions.tables import check_unique, check_values, leave_out_blank, read_table
-from competitions.tasks import Examples, Logits, Task
-from competitions.tweet_sentiment.sample import write_sample
+from competitions.tables import check_values, leave_out_blank, reading
+from competitions.tasks import Examples, Logits, Task, encode_pairs
+from competitions.tweet_sentiment.sample import sample
 from competitions.tweet_sentiment.spans import (
     Offsets,
     best_span,
@@ -52,7 +51,6 @@ class TweetSentimentConfig:
     repair_blanks: bool = MISSING
 
     def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
         check_range("task.max_length", self.max_length, self.max_length >= 16, "16 or more")
         valid = self.max_span is None or self.max_span > 0
         check_range("task.max_span", self.max_span, valid, "more than 0")
@@ -73,7 +71,7 @@ class TweetSentiment(Task):
 
     def read_train(self, folder: str) -> pd.DataFrame:
         """The labelled tweets; those without text (one in the competition) are left out."""
-        doing, rows = self._read(folder, "train.csv", ["textID", "text", "selected_text"])
+        rows = self._read(folder, "train.csv", "textID", "text", "selected_text")
         rows = leave_out_blank(rows, "text", f"{folder}/train.csv")
         pairs = zip(rows["text"], rows["selected_text"], strict=True)
         lost = rows.index[[find_selection(text, selected) is None for text, selected in pairs]]
@@ -83,47 +81,29 @@ class TweetSentiment(Task):
             problem = (
                 f"{len(lost)} selected texts are not in their text, the first on line {lost[0]}"
             )
-            raise UsageError(doing, problem, "Correct or remove these rows")
+            hint = "Correct or remove these rows"
+            raise UsageError(reading(folder, "train.csv"), problem, hint)
         return rows
 
     def read_test(self, folder: str) -> pd.DataFrame:
-        """The tweets to predict."""
-        return self._read(folder, "test.csv", ["textID", "text"])[1]
+        return self._read(folder, "test.csv", "textID", "text")
 
-    def write_sample(self, folder: Path) -> None:
-        """Tweets that this project wrote itself."""
-        write_sample(folder)
+    def sample(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        return sample()
 
     def texts(self, rows: pd.DataFrame) -> list[str]:
         """The tweets and the three questions."""
         return [*SENTIMENTS, *rows["text"]]
 
     def labels(self, rows: pd.DataFrame) -> pd.Series:
-        """The sentiments."""
         return rows["sentiment"]
 
     def encode(self, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> Examples:
         """Pairs of sentiment and tweet, with the first and last token as `labels`."""
         if self.config.neutral_whole_text:
             rows = rows[rows["sentiment"] != "neutral"]
-        if rows.empty:
-            return Examples(rows, [], [])
-        encoded = tokenizer(
-            rows["sentiment"].tolist(),
-            rows["text"].tolist(),
-            truncation="only_second",
-            max_length=self.config.max_length,
-            return_offsets_mapping=True,
-        )
-        offsets = [
-            [span if part == 1 else (0, 0) for span, part in zip(spans, parts, strict=True)]
-            for spans, parts in (
-                (encoded["offset_mapping"][i], encoded.sequence_ids(i)) for i in range(len(rows))
-            )
-        ]
-        names = [name for name in tokenizer.model_input_names if name in encoded]
-        columns = zip(*(encoded[name] for name in names), strict=True)
-        features = [dict(zip(names, values, strict=True)) for values in columns]
+        questions, texts = rows["sentiment"].tolist(), rows["text"].tolist()
+        features, offsets = encode_pairs(tokenizer, questions, texts, self.config.max_length)
         if "selected_text" in rows:
             labelled = zip(features, offsets, rows["text"], rows["selected_text"], strict=True)
             for feature, spans, text, selected in labelled:
@@ -187,12 +167,10 @@ class TweetSentiment(Task):
         figure = scores_by_label(values, baselines, "Jaccard by sentiment", "whole text")
         return {"score_by_sentiment.png": figure}
 
-    def _read(self, folder: str, name: str, columns: list[str]) -> tuple[str, pd.DataFrame]:
-        doing = f"reading {folder.rstrip('/')}/{name}"
-        rows = read_table(folder, name, [*columns, "sentiment"], self.download_hint())
-        check_unique(doing, rows["textID"])
-        check_values(doing, rows["sentiment"], SENTIMENTS)
-        return doing, rows
+    def _read(self, folder: str, name: str, *columns: str) -> pd.DataFrame:
+        rows = self.read(folder, name, *columns, "sentiment")
+        check_values(reading(folder, name), rows["sentiment"], SENTIMENTS)
+        return rows
 
 
 def _probability(logits: np.ndarray, token: int) -> float:

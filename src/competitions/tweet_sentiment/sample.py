@@ -6,10 +6,9 @@ everything; many tweets hold a phrase of the other sentiment too, so that a mode
 one is asked for. The rows are the same on every machine.
 """
 
-import csv
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+
+import pandas as pd
 
 # Small enough to train on in seconds, large enough that 160 rows are left to validate on.
 TRAIN_ROWS = 800
@@ -65,28 +64,18 @@ LINKS = ["but", "and yet", "although", "...", "-", "then again,"]
 ENDS = ["", "", ".", "!", "!!", "...", " lol", " :)", " haha", " #today", " anyway"]
 
 
-def write_sample(folder: Path) -> None:
-    """Write train.csv, test.csv and sample_submission.csv into `folder`."""
-    rows = _rows()
-    train = [next(rows) for _ in range(TRAIN_ROWS)]
-    test = [next(rows) for _ in range(TEST_ROWS)]
-    _write(folder / "train.csv", ["textID", "text", "selected_text", "sentiment"], train)
-    _write(folder / "test.csv", ["textID", "text", "sentiment"], [(i, t, s) for i, t, _, s in test])
-    blank = [(row[0], "") for row in test]
-    _write(folder / "sample_submission.csv", ["textID", "selected_text"], blank)
-
-
-def _rows() -> Iterator[tuple[str, str, str, str]]:
-    """Endless rows (textID, text, selected_text, sentiment), no text twice."""
+def sample() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows to learn from and rows to predict, no text twice."""
     draw = random.Random(2020)  # noqa: S311 - no secret
-    seen: set[str] = set()
-    while True:
+    rows: dict[str, tuple[str, ...]] = {}
+    while len(rows) < TRAIN_ROWS + TEST_ROWS:
         # The competition's own proportions, roughly: 40 % neutral, 31 % positive, 28 % negative.
         sentiment = draw.choices(["neutral", "positive", "negative"], [40, 31, 29])[0]
         text, selected = _tweet(draw, sentiment)
-        if text not in seen:
-            seen.add(text)
-            yield f"{draw.getrandbits(40):010x}", text, selected, sentiment
+        if text not in rows:
+            rows[text] = (f"{draw.getrandbits(40):010x}", text, selected, sentiment)
+    table = pd.DataFrame(rows.values(), columns=["textID", "text", "selected_text", "sentiment"])
+    return table[:TRAIN_ROWS], table[TRAIN_ROWS:]
 
 
 def _tweet(draw: random.Random, sentiment: str) -> tuple[str, str]:
@@ -109,8 +98,3 @@ def _tweet(draw: random.Random, sentiment: str) -> tuple[str, str]:
     )
     # The competition's tweets begin with a blank where a name was cut off.
     return draw.choice(["", " "]) + text + draw.choice(ENDS), phrase
-
-
-def _write(path: Path, header: list[str], rows: Iterable[Sequence[str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])

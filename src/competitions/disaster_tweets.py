@@ -6,8 +6,8 @@ model chooses between two answers. Score: F1 of "a disaster".
 https://www.kaggle.com/competitions/nlp-getting-started
 """
 
+import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote
 
@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
-from competitions.disaster_tweets.sample import write_sample
 from competitions.schema import check_range
-from competitions.tables import check_unique, check_values, leave_out_blank, read_table
-from competitions.tasks import Examples, Logits, Task
+from competitions.tables import check_values, leave_out_blank, reading
+from competitions.tasks import Examples, Logits, Task, encode_pairs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +35,6 @@ class DisasterTweetsConfig:
     threshold: float = MISSING
 
     def check(self) -> None:
-        """Raise `UsageError` for a value out of range."""
         check_range("task.max_length", self.max_length, self.max_length >= 16, "16 or more")
         valid = 0 < self.threshold < 1
         check_range("task.threshold", self.threshold, valid, "between 0 and 1")
@@ -57,44 +55,27 @@ class DisasterTweets(Task):
     config: DisasterTweetsConfig
 
     def read_train(self, folder: str) -> pd.DataFrame:
-        """The labelled tweets."""
-        doing, rows = self._read(folder, "train.csv", ["target"])
-        check_values(doing, rows["target"], list(ANSWERS))
+        rows = self.read(folder, "train.csv", "id", "keyword", "text", "target")
+        check_values(reading(folder, "train.csv"), rows["target"], list(ANSWERS))
         return leave_out_blank(rows, "text", f"{folder}/train.csv")
 
     def read_test(self, folder: str) -> pd.DataFrame:
-        """The tweets to predict."""
-        return self._read(folder, "test.csv", [])[1]
-
-    def write_sample(self, folder: Path) -> None:
-        """Tweets that this project wrote itself."""
-        write_sample(folder)
+        return self.read(folder, "test.csv", "id", "keyword", "text")
 
     def texts(self, rows: pd.DataFrame) -> list[str]:
-        """The keywords and the tweets."""
         return [*self._keywords(rows), *rows["text"]]
 
     def labels(self, rows: pd.DataFrame) -> pd.Series:
-        """0 or 1, as text."""
         return rows["target"]
 
     def encode(self, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase") -> Examples:
         """Pairs of keyword and tweet, with the target as `labels`."""
-        if rows.empty:
-            return Examples(rows, [], [])
-        encoded = tokenizer(
-            self._keywords(rows),
-            rows["text"].tolist(),
-            truncation="only_second",
-            max_length=self.config.max_length,
-        )
-        names = [name for name in tokenizer.model_input_names if name in encoded]
-        columns = zip(*(encoded[name] for name in names), strict=True)
-        features = [dict(zip(names, values, strict=True)) for values in columns]
+        texts = rows["text"].tolist()
+        features, _ = encode_pairs(tokenizer, self._keywords(rows), texts, self.config.max_length)
         if "target" in rows:
             for feature, target in zip(features, rows["target"], strict=True):
                 feature["labels"] = int(target)
-        return Examples(rows, features, [[] for _ in features])  # no answer lies in the text
+        return Examples(rows, features)
 
     def decode(self, rows: pd.DataFrame, examples: Examples, logits: Logits) -> pd.DataFrame:
         """0 or 1 for each tweet, how probable 1 is, and how probable what was right is."""
@@ -126,7 +107,6 @@ class DisasterTweets(Task):
         return {"baseline_f1": 2 * share / (1 + share)}
 
     def plots(self, predicted: pd.DataFrame) -> dict[str, "Figure"]:
-        """The confusion matrix."""
         from competitions.plots import confusion_matrix
 
         right = predicted["target"].map(ANSWERS)
@@ -136,12 +116,60 @@ class DisasterTweets(Task):
     def _keywords(self, rows: pd.DataFrame) -> list[str]:
         return [unquote(keyword) for keyword in rows["keyword"]]
 
-    def _read(self, folder: str, name: str, more: list[str]) -> tuple[str, pd.DataFrame]:
-        columns = ["id", "keyword", "text", *more]
-        rows = read_table(folder, name, columns, self.download_hint())
-        doing = f"reading {folder.rstrip('/')}/{name}"
-        check_unique(doing, rows["id"])
-        return doing, rows
+    def sample(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Tweets put together from phrases written for this purpose; none is anybody's.
 
+        Both kinds use the same keywords: what tells them apart is whether something happened to
+        somebody. As in the competition, some have no keyword, and 43 % tell of a disaster. The rows
+        are the same on every machine.
+        """
+        draw = random.Random(2019)  # noqa: S311 - no secret
+        rows: dict[str, tuple[str, ...]] = {}
+        while len(rows) < 700:
+            target = draw.choices(["1", "0"], [43, 57])[0]
+            keyword, real, other = draw.choice(TOPICS)
+            phrase = draw.choice((real if target == "1" else other).split(" | "))
+            opener, place, end = (draw.choice(each) for each in (OPENERS, PLACES, ENDS))
+            text = f"{opener} {phrase.format(p=place)} {end}"
+            if text not in rows:
+                named = draw.random() < 0.95
+                place = draw.choice(["", draw.choice(PLACES)])
+                number = str(len(rows) + 1)
+                rows[text] = (number, keyword if named else "", place, text.strip(), target)
+        table = pd.DataFrame(rows.values(), columns=["id", "keyword", "location", "text", "target"])
+        return table[:600], table[600:]
+
+
+# Three lines each: a keyword, what is said of a real one, what is said of none. {p} is a place.
+_TOPICS = """
+fire
+fire crews are at a warehouse in {p} | a fire in {p} has left ten families homeless
+this new song is fire | my neighbour is on fire at darts tonight
+flood
+the flood has cut off the road to {p} | people in {p} wait on roofs as the flood rises
+a flood of mail this morning | i got a flood of birthday wishes
+earthquake
+a strong earthquake shook {p} an hour ago | earthquake damage reported at {p} station
+my phone on this desk is an earthquake | the bass tonight was an earthquake
+crash
+two hurt in a crash on the bridge near {p} | a crash has closed the motorway at {p}
+i will crash on the sofa now | this app loves to crash when i save
+storm%20damage
+storm damage in {p}: no power for the second day | roofs gone, storm damage all over {p}
+my hair shows storm damage again | storm damage is what my desk looks like
+explosion
+an explosion at the {p} plant, workers missing | windows broken by the explosion in {p}
+an explosion of colour at the show | this cake is an explosion of taste
+evacuate
+police evacuate the market in {p} | they evacuate the hospital of {p} because of smoke
+evacuate the kitchen, dad is cooking | time to evacuate this boring party
+collapse
+a wall came down in {p}, three under the collapse | bridge collapse near {p} confirmed
+about to collapse after leg day | my exam plan is close to collapse
+""".strip().splitlines()
+TOPICS = list(zip(_TOPICS[::3], _TOPICS[1::3], _TOPICS[2::3], strict=True))
+PLACES = ["Northport", "Elm Valley", "Kesten", "the old town", "Harrow Bay", "Lindau", "Rivermouth"]
+OPENERS = ["just in:", "wow,", "update:", "so", "hearing that", "ok", "@friend", "morning all,"]
+ENDS = ["", "!", "...", "#news", "http://t.co/x1y2z3", "right now", "today", "please share", "lol"]
 
 TASK = DisasterTweets
