@@ -37,7 +37,7 @@ from typing import IO, Any
 LONGEST_PAUSE = 60.0  # seconds between two attempts to delete the pod
 AGAIN = 300.0  # seconds after which a pod that should be deleted is deleted again
 TIME_IS_UP = 124  # the exit code of a job that did not end by its deadline, as of `timeout`
-BEGUN_BEFORE = 3  # that of src/kaggleops/backends/runpod/claim.py where the job was begun before
+BEGUN_BEFORE = 3  # that of src/kaggleops/backends/runpod/report.py where the job was begun before
 
 KEY = "KAGGLEOPS_KEY"
 OURS = ("KAGGLEOPS_BEGIN", "KAGGLEOPS_START", "KAGGLEOPS_JOB", "RUNPOD_API_KEY")
@@ -193,7 +193,7 @@ def begun_before(job: dict[str, Any], python: str, pod: Path) -> bool:
     if job["mount"]:
         return False
     claim = [job["bucket"], job["run_id"], os.environ["RUNPOD_POD_ID"]]
-    command = [python, "-m", "kaggleops.backends.runpod.claim", *claim]
+    command = [python, "-m", "kaggleops.backends.runpod.report", "claim", *claim]
     code = execute(command, job, job["deadline"], surroundings(pod), pod / "work/log.txt")
     if code not in (0, BEGUN_BEFORE):
         raise subprocess.CalledProcessError(code, command[0])

@@ -41,8 +41,7 @@ from kaggleops.launch.launcher import Launch, launch_in, temporary_folder
 from kaggleops.launch.overrides import Overrides
 from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import Platform, detect
-from kaggleops.platforms.machine import has_internet, how_to_switch_on
-from kaggleops.platforms.sign_in import sign_in
+from kaggleops.platforms.machine import has_internet
 from kaggleops.printable import printable
 from kaggleops.reports.charts import Points, chart, headline, history, last_runs, losses, table
 from kaggleops.tracking.session import session
@@ -201,7 +200,7 @@ class Notebook:
                 "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
             )
         self.bucket = self._reachable(bucket_uri(bucket))
-        used = sign_in(self.platform, self.bucket)
+        used = self.platform.sign_in(self.bucket)
         _require_bucket(self.bucket)
         echo(f"Bucket   {self.bucket}")
         echo(f"Sign-in  {used}")
@@ -212,7 +211,7 @@ class Notebook:
         if not is_remote(bucket) or not self.offline:
             return bucket
         if not mounted_bundles(self.platform.inputs):
-            hint = how_to_switch_on(self.platform)
+            hint = self.platform.network_hint
             raise KaggleOpsError(f"reaching {bucket}", "this machine has no internet", hint)
         here = self.platform.folder / "bucket"
         echo("Offline  the runs stay in this notebook's output. Download it, and bring them home:")

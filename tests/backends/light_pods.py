@@ -12,8 +12,7 @@ from typing import Any
 
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.config import RunPodConfig
-from kaggleops.backends.runpod.offers import Offer
+from kaggleops.backends.runpod.offers import Offer, RunPodConfig
 from kaggleops.backends.runpod.pod import pod_body
 from tests.fakes.runpod.pod import Pod
 from tests.fakes.runpod_server import RunPodServer
@@ -56,6 +55,12 @@ time.sleep(600)
 _REPORT = """
 import json, os, sys, time
 from pathlib import Path
+if sys.argv[1] == "claim":
+    try:
+        Path(os.environ["WORD"], "claimed").touch(exist_ok=False)
+    except FileExistsError:
+        sys.exit(3)
+    sys.exit()
 said = json.loads(sys.argv[1])
 said["log"] = Path(said["log"]).read_text()
 said["pod"] = os.environ["RUNPOD_POD_ID"]
@@ -63,15 +68,6 @@ with Path(os.environ["WORD"], "reports").open("a") as file:
     print(json.dumps(said), file=file)
 if os.environ["TOY"] == "has no bucket":
     time.sleep(600)
-"""
-
-_CLAIM = """
-import os, sys
-from pathlib import Path
-try:
-    Path(os.environ["WORD"], "claimed").touch(exist_ok=False)
-except FileExistsError:
-    sys.exit(3)
 """
 
 
@@ -131,7 +127,6 @@ def light_pods(folder: Path, server: RunPodServer, *, told: bool = False) -> Lig
         for package in (room, room.parent, room.parent.parent):
             (package / "__init__.py").touch()  # else the real ones would be found first
         (room / "report.py").write_text(_REPORT)
-        (room / "claim.py").write_text(_CLAIM)
     word = folder / "word"
     word.mkdir()
     volume = RunPod().create_volume("kaggleops", "EU-RO-1", 10)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from kaggleops.backends.colab.job import Job
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch

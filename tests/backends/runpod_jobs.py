@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch

@@ -15,10 +15,10 @@ from mlflow.entities import RunTag
 
 from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.supervisor import finish, outcome_of, release_abandoned
-from kaggleops.backends.jobs import JobState
+from kaggleops.backends.interface import JobState
+from kaggleops.backends.lookup import resume
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import experiment_id_of
 from kaggleops.tracking.store import BucketTrackingStore

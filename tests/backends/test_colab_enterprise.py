@@ -9,11 +9,11 @@ from typing import Any
 import nbformat
 import pytest
 
-from kaggleops.backends.base import RefusedError
 from kaggleops.backends.colab import enterprise
 from kaggleops.backends.colab.backend import ColabBackend
+from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.lookup import resume
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch

@@ -10,7 +10,7 @@ import pytest
 
 from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.colab.job import Job
-from kaggleops.backends.jobs import JobState
+from kaggleops.backends.interface import JobState
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from tests.conftest import unavailable

@@ -10,9 +10,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from kaggleops.backends.finding import submitted_run
+from kaggleops.backends.lookup import resume, submitted_run
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from tests import secrets_of
 from tests.canaries import CommandLines, found_below, found_in_bucket, marks_in

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from kaggleops.backends.base import RefusedError
+from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.lookup import resume
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
@@ -145,7 +145,7 @@ def test_what_cannot_run_is_refused_before_anything_is_made(
 
 
 def test_a_folder_is_no_bucket_that_a_container_reaches(place: InDocker, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="it cannot reach bucket"):
+    with pytest.raises(UsageError, match="its machines cannot reach bucket"):
         place.backend.check(f"bucket+file://{tmp_path}/mlruns", config(place))
 
 

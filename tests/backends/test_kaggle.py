@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from kaggleops.backends.base import RefusedError
-from kaggleops.backends.finding import backend_named, submitted_run
+from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.lookup import backend_named, resume, submitted_run
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.lookup import backend_named
 from tests.fakes.kaggle_uses import kernel_folder
 
 from .world import World

@@ -15,21 +15,20 @@ from kagglesdk.competitions.types import competition_api_service as competitions
 from kagglesdk.kaggle_object import DateTimeSerializer, KaggleObject, ListSerializer
 from kagglesdk.kernels.types import kernels_api_service as kernels
 
-from kaggleops.backends.base import RefusedError
 from kaggleops.backends.colab import enterprise
 from kaggleops.backends.colab.backend import ColabBackend
 from kaggleops.backends.colab.cli import ColabCli, Session, Usage
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.kaggle import outputs
+from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
-from kaggleops.platforms.kaggle.answers import Word, read
+from kaggleops.platforms.kaggle import Kaggle
+from kaggleops.platforms.kaggle.client import Word, read
 from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
-from kaggleops.platforms.keys import KaggleDataset
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.colab.vertex import VertexServer
 from tests.fakes.odd_answers import all_odd, odd, whole
@@ -194,17 +193,17 @@ def test_a_push_that_kaggle_does_not_speak_of_is_found(outside: World) -> None:
     "op", ["ListDatasets", "StartBlobUpload", "CreateDataset", "CreateDatasetVersion", "upload"]
 )
 def test_where_kaggle_keeps_the_key_it_may_answer_anything(outside: World, op: str) -> None:
-    http, place = outside.kaggle._http, KaggleDataset()
+    http, place = outside.kaggle._http, Kaggle
     assert http
     for _, answer in whole(b'{"ref": "ada/kaggleops-credentials"}'):
         with changed(http, lambda request: request.op == op, answer):
-            for step in (lambda: place.put({"type": "fake"}), place.remove):
+            for step in (lambda: place.put_key({"type": "fake"}), place.delete_key):
                 with suppress(KaggleOpsError):
                     step()
-        place.put({"type": "fake"})
+        place.put_key({"type": "fake"})
         with changed(http, lambda request: request.op == op, answer), suppress(KaggleOpsError):
-            place.put({"type": "fake"})
-        place.remove()
+            place.put_key({"type": "fake"})
+        place.delete_key()
 
 
 def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> None:
@@ -216,7 +215,7 @@ def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> Non
         changed(http, lambda request: request.op == "StartBlobUpload", page),
         pytest.raises(KaggleOpsError, match="uploading the key to Kaggle: no answer from Kaggle"),
     ):
-        KaggleDataset().put({"type": "fake"})
+        Kaggle.put_key({"type": "fake"})
     assert outside.kaggle.count("StartBlobUpload") == 1
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from kaggleops.backends.base import RefusedError
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.resuming import resume
 from kaggleops.errors import KaggleOpsError, UsageError
 from tests import secrets_of
 from tests.fakes.runpod.contract import document, violations

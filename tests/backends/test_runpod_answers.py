@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.runpod import answers
 from kaggleops.reports.doctor import examine_platforms

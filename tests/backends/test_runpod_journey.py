@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.backends.finding import backend_named, submitted_run
+from kaggleops.backends.lookup import backend_named, submitted_run
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from kaggleops.launch.overrides import Overrides

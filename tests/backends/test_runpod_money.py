@@ -7,10 +7,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from kaggleops.backends.base import RefusedError
-from kaggleops.backends.colab.config import ColabConfig
+from kaggleops.backends.colab.cli import ColabConfig
 from kaggleops.backends.colab.job import Job
-from kaggleops.backends.finding import backend_named
+from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.runpod_server import RunPodServer

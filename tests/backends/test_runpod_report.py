@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from kaggleops.backends.runpod import claim, log, report
+from kaggleops.backends.runpod import log, report
 from kaggleops.backends.runpod.client import RunPod, RunPodError
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import tracking_uri
@@ -94,9 +94,9 @@ def test_a_bucket_that_refuses(
 
 def test_a_job_is_begun_once(bucket: Bucket) -> None:
     run_id = a_run(bucket)
-    assert claim.main([bucket.uri, run_id, "pod1"]) == 0
-    assert claim.main([bucket.uri, run_id, "pod1"]) == 3
-    assert claim.main([bucket.uri, run_id, "pod2"]) == 0
+    assert report.main(["claim", bucket.uri, run_id, "pod1"]) == 0
+    assert report.main(["claim", bucket.uri, run_id, "pod1"]) == 3
+    assert report.main(["claim", bucket.uri, run_id, "pod2"]) == 0
 
 
 def test_a_log_that_breaks_off_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

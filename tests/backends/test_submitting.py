@@ -7,8 +7,7 @@ import mlflow
 import pytest
 import yaml
 
-from kaggleops.backends.kaggle.submissions import check_against
-from kaggleops.backends.kaggle.submitter import Submitter
+from kaggleops.backends.kaggle.submissions import Submitter, check_against
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.kaggle.http import NoAnswerError

@@ -17,7 +17,7 @@ import yaml
 from docker.utils.build import exclude_paths
 from hatchling.builders.wheel import WheelBuilder
 
-from kaggleops.backends.docker.backend import DockerConfig
+from kaggleops.backends.docker import DockerConfig
 from tests.conftest import unavailable
 from tests.packages import write_wheel
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.platforms.kaggle.quiet import _lock as quiet_lock
-from kaggleops.platforms.kaggle.quiet import quiet
+from kaggleops.platforms.kaggle.http import _lock as quiet_lock
+from kaggleops.platforms.kaggle.http import quiet
 
 FAILED_ONCE = """
 import os, sys

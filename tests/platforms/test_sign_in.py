@@ -18,9 +18,8 @@ SCRIPT = """
 import os, sys
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms import detect
-from kaggleops.platforms.sign_in import sign_in
 try:
-    print(sign_in(detect(), sys.argv[1]))
+    print(detect().sign_in(sys.argv[1]))
 except KaggleOpsError as error:
     print("error:", error)
 print(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kaggleops.backends.interface import Finding
 from kaggleops.cli import main
-from kaggleops.reports.doctor import Finding, asked, examine, examine_platforms
+from kaggleops.reports.doctor import asked, examine, examine_platforms
 from kaggleops.server.doctor import examine_server
 from tests.command import kaggleops
 from tests.fakes import iap_tunnel
@@ -97,7 +98,7 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
     assert list(dict.fromkeys(each["about"] for each in findings)) == [
         *("python", "versions", "commit", "remote", "credentials"),
         *("bucket", "reading", "writing", "clock", "deleting"),
-        *("kaggle", "colab", "runpod", "docker", "server"),
+        *("colab", "docker", "kaggle", "runpod", "server"),
     ]
     said = [each["said"] for each in findings]
     assert any("signed in as ada, 30.0 of 30 h GPU are left" in each for each in said)
@@ -115,6 +116,17 @@ def test_nobody_needs_every_platform(capsys: pytest.CaptureFixture[str]) -> None
     assert "uv tool install google-colab-cli" in found["colab"].hint
     assert "RUNPOD_API_KEY" in found["runpod"].hint
     assert "Start Docker" in found["docker"].hint
+
+
+def test_a_backends_file_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("config/backend").mkdir(parents=True)
+    Path("config/backend/docker.yaml").write_text("gpu: all\n")
+    found = {each.about: each for each in examine_platforms(Path())}["docker"]
+    assert (found.verdict, found.hint) == ("error", "Is 'gpus' meant?")
+    assert "there is no field 'gpu'" in found.said
 
 
 def test_what_is_set_up_and_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What every backend is: MLflow's project backend, and what only its platform can tell.
+"""What every backend does alike: hands runs over, as MLflow's project backend does.
 
 A submit never waits for the training. It makes sure that another machine can fetch the commit,
 creates the run in the bucket as SCHEDULED with tags that say where its job will be, and hands the
@@ -6,10 +6,11 @@ platform notebooks/run.ipynb with its parameter cell filled in. The notebook log
 run. Everybody who can read the bucket finds the job by the run's tags alone.
 """
 
-from abc import ABC, abstractmethod
+import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any
 
 import mlflow
 from mlflow.entities import Param, Run, RunTag
@@ -19,13 +20,13 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, Config, read_config
-from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.jobs import JobState, Machines, Price, Quota, Reaped, Units
+from kaggleops.backends.interface import Host, RefusedError
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.bucket.location import bucket_uri
-from kaggleops.errors import KaggleOpsError
-from kaggleops.git.commits import Commit
+from kaggleops.bucket.location import bucket_uri, is_bucket
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.checkouts import fetch
+from kaggleops.git.commits import Commit, find_commit
 from kaggleops.git.project_files import write_project_files
 from kaggleops.launch.launcher import (
     Launch,
@@ -34,6 +35,7 @@ from kaggleops.launch.launcher import (
     tags_of,
     temporary_folder,
 )
+from kaggleops.launch.overrides import OVERRIDES, Overrides
 from kaggleops.launch.presentation import present
 from kaggleops.platforms.machine import user_name
 from kaggleops.tags import BACKEND, JOB_ENDED, SUBMITTED_TO
@@ -41,125 +43,11 @@ from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
 
 
-class RefusedError(KaggleOpsError):
-    """The platform said no: nothing runs there."""
-
-
-class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
-    """One platform that runs commits."""
-
-    name: ClassVar[str]
-    config_type: type[AnyConfig]
-
-    # -- what a platform has to say -----------------------------------------------------------
-
-    @abstractmethod
-    def check(self, tracking_uri: str, config: AnyConfig) -> None:
-        """Make sure, before anything is made, that a submit has a chance.
-
-        Raises:
-            KaggleOpsError: it has none: no credentials, no quota, a bucket out of its reach.
-        """
-
-    @abstractmethod
-    def place(self, run_id: str, config: AnyConfig) -> dict[str, str]:
-        """Return the tags by which a run's job is found, before it is there."""
-
-    @abstractmethod
-    def send(
-        self, tags: Mapping[str, str], notebook: str, config: AnyConfig
-    ) -> Mapping[str, str] | None:
-        """Hand a notebook to the platform, unless it has it.
-
-        Args:
-            tags: the run's.
-            notebook: its JSON.
-            config: how to run it.
-
-        Returns:
-            Tags for what is known of the job only now, if there are any.
-
-        Raises:
-            RefusedError: the platform does not take it.
-            KaggleOpsError: the platform does not answer.
-        """
-
-    @abstractmethod
-    def state(self, tags: Mapping[str, str]) -> JobState | None:
-        """Return how far the job of a run with these tags is, None where nobody can be asked."""
-
-    @abstractmethod
-    def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        """Yield the lines that the job printed, each once."""
-
-    @abstractmethod
-    def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
-        """Bring the files that the job left on the platform."""
-
-    def remove(self, tags: Mapping[str, str]) -> bool:
-        """Delete the job from the platform, and tell whether there was anything to delete."""
-        return False
-
-    @abstractmethod
-    def page(self, tags: Mapping[str, str]) -> str:
-        """Return where the job can be seen in a browser, or ""."""
-
-    def steps(self, tags: Mapping[str, str]) -> list[str]:
-        """Return what somebody has to do for the job to start, one line for each step."""
-        return []
-
-    def announce(self, config: AnyConfig) -> str:
-        """Return what a submit would cost and whom, "" where it costs no money.
-
-        Raises:
-            KaggleOpsError: more than it may, or the platform does not answer.
-        """
-        return ""
-
-    def quota(self) -> list[Quota]:
-        """Return what may still be used, nothing where nothing is counted."""
-        return []
-
-    def units(self, config: AnyConfig) -> Units | None:
-        """Return the compute units that there are, None where none are counted.
-
-        Raises:
-            KaggleOpsError: the platform does not tell.
-        """
-        return None
-
-    def prices(self) -> list[Price]:
-        """Return what accelerators cost, nothing where nobody pays."""
-        return []
-
-    def machines(self) -> Machines | None:
-        """Return what is billed now, None where nobody pays or nothing is there."""
-        return None
-
-    def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
-        """Delete the machines that cost money although their run is over.
-
-        Args:
-            tracking_uri: whose runs.
-            delete: whether to; else they are only looked for.
-
-        Returns:
-            What there was; None where nobody was asked, as nothing that it knows of costs money.
-
-        Raises:
-            UsageError: this machine cannot ask.
-            KaggleOpsError: the platform does not answer.
-        """
-        return None
-
-    # -- what is the same everywhere ----------------------------------------------------------
+class Backend(Host[AnyConfig], AbstractBackend):
+    """A platform that runs commits: what it shares with all others."""
 
     def read_config(self, given: Mapping[str, Any], source: str) -> AnyConfig:
-        """Return this backend's configuration from its fields.
-
-        Raises:
-            UsageError: a field does not exist, or has a value that it cannot have.
-        """
+        """Return this backend's configuration from its fields; see `config.read_config`."""
         return read_config(self.config_type, given, source)
 
     def submit(self, commit: Commit, what: Launch, config: AnyConfig) -> RemoteRun:
@@ -184,8 +72,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         mlflow.set_tracking_uri(what.tracking_uri)
         name = what.experiment or parameters.get("task") or declared.get("task") or project
         tags = {**tags_of(commit, what.entry_point), MLFLOW_PROJECT_BACKEND: self.name}
-        store = BucketTrackingStore(what.tracking_uri)
-        run = store.schedule_run(
+        run = BucketTrackingStore(what.tracking_uri).schedule_run(
             experiment_id_of(str(name or "Default")),
             user_name(),
             # "backend" is what the machine turns out to be, once there is one.
@@ -230,7 +117,7 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
             store.flush()
         return RemoteRun(self, tracking_uri, run_id)
 
-    def run(  # noqa: D102 - MLflow's
+    def run(
         self,
         project_uri: str,
         entry_point: str,
@@ -240,12 +127,11 @@ class Backend(AbstractBackend, ABC, Generic[AnyConfig]):
         tracking_uri: str,
         experiment_id: str,
     ) -> RemoteRun:
-        from kaggleops.backends.from_mlflow import launch_of, project
-
+        """Run what `mlflow run -b` names; MLflow documents it."""
         try:
             config = self.read_config(backend_config, "the backend's configuration")
-            with project(project_uri, version) as commit:
-                what = launch_of(tracking_uri, entry_point, params, experiment_id)
+            with _project(project_uri, version) as commit:
+                what = _launch(tracking_uri, entry_point, params, experiment_id)
                 return self.submit(commit, what, config)
         except KaggleOpsError as error:
             # What MLflow's command shows as one line.
@@ -261,3 +147,30 @@ def _parameters(run: Run, address: str, tracking_uri: str, config: Config) -> di
         "run_id": run.info.run_id,
     }
     return parameters | ({"install_from": config.install_from} if config.install_from else {})
+
+
+@contextmanager
+def _project(uri: str, version: str | None) -> Iterator[Commit]:
+    """Yield the commit of a project, in a repository that is on this machine meanwhile."""
+    if "#" in uri:
+        raise UsageError(f"running {uri}", "a project has to be its repository's top folder")
+    if Path(uri).is_dir():
+        yield find_commit(Path(uri), version)
+        return
+    with temporary_folder() as folder:
+        yield fetch(uri, version or "HEAD", folder / "project")
+
+
+def _launch(
+    tracking_uri: str, entry_point: str, params: Mapping[str, str], experiment_id: str
+) -> Launch:
+    if not is_bucket(tracking_uri):
+        hint = "Set MLFLOW_TRACKING_URI to gs://BUCKET/mlruns."
+        raise UsageError("choosing the bucket", f"{tracking_uri} is none", hint)
+    items = [f"{key}={value}" for key, value in params.items() if key != OVERRIDES]
+    try:
+        items += shlex.split(params.get(OVERRIDES, ""))
+    except ValueError as error:
+        raise UsageError(f"reading the parameter {OVERRIDES}", str(error)) from None
+    name = mlflow.MlflowClient(tracking_uri).get_experiment(experiment_id).name
+    return Launch(tracking_uri, Overrides(items, None), entry_point, experiment=name)

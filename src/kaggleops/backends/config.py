@@ -32,14 +32,7 @@ class Config:
     install_from: str = ""
 
     def check(self, doing: str) -> None:
-        """Check what types cannot say.
-
-        Args:
-            doing: what is being done, for the error.
-
-        Raises:
-            UsageError: a field has a value that cannot be meant.
-        """
+        """Check what types cannot say; raise UsageError with `doing` for what cannot be meant."""
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -84,6 +77,11 @@ def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) ->
     assert isinstance(config, kind)  # noqa: S101 - what was merged is one
     config.check(doing)
     return config
+
+
+def named_file(named: str) -> Path | None:
+    """Return the file that a field names, None for an empty one."""
+    return Path(named).expanduser().absolute() if named else None
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -10,21 +10,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.projects.submitted_run import SubmittedRun
 
 from kaggleops.backends.downloads import Downloaded, inside
-from kaggleops.backends.jobs import JobState, is_ended
+from kaggleops.backends.interface import Host, JobState, is_ended
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.tags import JOB_ENDED
 from kaggleops.tracking.store import cancel
-
-if TYPE_CHECKING:
-    from kaggleops.backends.base import Backend
 
 _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 
@@ -36,13 +33,15 @@ them."""
 class RemoteRun(SubmittedRun):
     """MLflow's handle of a submitted run, with its log and its files.
 
+    Whatever asks the platform or the bucket raises KaggleOpsError where that does not answer.
+
     Args:
         backend: which platform has it.
         tracking_uri: the bucket's.
         run_id: which run.
     """
 
-    def __init__(self, backend: "Backend", tracking_uri: str, run_id: str) -> None:
+    def __init__(self, backend: Host[Any], tracking_uri: str, run_id: str) -> None:
         super().__init__()
         self.backend = backend
         self.tracking_uri = tracking_uri
@@ -78,11 +77,7 @@ class RemoteRun(SubmittedRun):
         return self._client.get_run(self.run_id)
 
     def state(self) -> JobState | None:
-        """Return how far its job is, None where there is nobody to ask.
-
-        Raises:
-            KaggleOpsError: the platform does not answer.
-        """
+        """Return how far its job is, None where there is nobody to ask."""
         run = self._run()
         with self._told_by_tags():
             state = self.backend.state(run.data.tags)
@@ -91,11 +86,7 @@ class RemoteRun(SubmittedRun):
         return state
 
     def get_status(self) -> str:
-        """Return the run's status, and settle it if its job ended without a word.
-
-        Raises:
-            KaggleOpsError: the platform does not answer.
-        """
+        """Return the run's status, and settle it if its job ended without a word."""
         status: str = self._run().info.status
         return status if is_ended(status) else self.settle(self.state())
 
@@ -121,34 +112,16 @@ class RemoteRun(SubmittedRun):
         return status == "FINISHED"
 
     def cancel(self) -> None:
-        """Set the run to KILLED in the bucket: it stops at its next look, or never starts.
-
-        Raises:
-            UsageError: it has ended already.
-        """
+        """Set the run to KILLED in the bucket, unless it has ended: it stops at its next look."""
         cancel(self.tracking_uri, self.run_id)
 
     def logs(self, follow: bool = False) -> Iterator[str]:
-        """Yield the lines that its job printed.
-
-        Args:
-            follow: go on until the job has ended.
-
-        Raises:
-            KaggleOpsError: the platform has none, or does not answer.
-        """
+        """Yield the lines that its job printed; with `follow`, until it has ended."""
         with self._told_by_tags():
             yield from self.backend.logs(self._tags_within(), follow)
 
     def download(self, directory: Path) -> Downloaded:
-        """Bring what came of it: artifacts into `artifacts/`, the platform's files into `output/`.
-
-        Args:
-            directory: made if need be.
-
-        Raises:
-            KaggleOpsError: the bucket or the platform does not answer.
-        """
+        """Bring the artifacts into `artifacts/`, and the platform's files into `output/`."""
         directory.mkdir(parents=True, exist_ok=True)
         artifacts = self._artifacts(directory / "artifacts")
         with self._told_by_tags():
@@ -162,7 +135,6 @@ class RemoteRun(SubmittedRun):
 
         Raises:
             UsageError: it has not ended.
-            KaggleOpsError: the platform does not do it.
         """
         if not is_ended(self.get_status()):
             hint = f"First `kaggleops cancel {self.run_id}`."

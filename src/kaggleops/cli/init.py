@@ -123,9 +123,8 @@ def _cloud(place: str, how: _Cloud) -> dict[str, str]:
     """Make the bucket and the runner's account, unless the bucket is there and no project named."""
     from kaggleops.bucket import BucketNotFoundError
     from kaggleops.platforms import detect
-    from kaggleops.platforms.sign_in import sign_in
 
-    sign_in(detect(), place)
+    detect().sign_in(place)
     if how.project is None:
         try:
             next(bucket_at(place).list("mlruns/", recursive=False), None)

@@ -36,7 +36,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import log_line
 
 if TYPE_CHECKING:
-    from kaggleops.backends.jobs import Reaped
+    from kaggleops.backends.interface import Reaped
 
 
 @click.command("cancel")
@@ -87,7 +87,7 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
     Example:
       kaggleops logs -f RUN
     """
-    from kaggleops.backends.finding import submitted_run
+    from kaggleops.backends.lookup import submitted_run
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)
     for line in found.logs(follow):
@@ -119,11 +119,10 @@ def resume_command(
     Example:
       kaggleops resume RUN -b runpod
     """
-    from kaggleops.backends.finding import backend_named, submitted_run
-    from kaggleops.backends.resuming import resume
+    from kaggleops.backends.lookup import backend_named, resume, submitted_run
 
     uri = tracking_uri(bucket_of(bucket))
-    chosen = backend_named(backend) if backend else submitted_run(uri, run).backend
+    chosen = backend_named(backend or submitted_run(uri, run).backend.name)
     config = read_backend_config(chosen, backend_config, Path(), money(budget, keep))
     announce(chosen, config)
     with stdout_for_the_result() if as_json else nullcontext():
@@ -147,7 +146,7 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
     Example:
       kaggleops reap --dry-run
     """
-    from kaggleops.backends.finding import backend_named, names
+    from kaggleops.backends.lookup import backend_named, names
 
     place = bucket_of(bucket)
     found: list[Reaped] = []
@@ -227,7 +226,7 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
     Example:
       kaggleops cleanup RUN
     """
-    from kaggleops.backends.finding import submitted_run
+    from kaggleops.backends.lookup import submitted_run
 
     uri = tracking_uri(bucket_of(bucket))
     deleted: list[str] = []
@@ -262,7 +261,7 @@ def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) 
     Example:
       kaggleops download RUN results
     """
-    from kaggleops.backends.finding import submitted_run
+    from kaggleops.backends.lookup import submitted_run
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)
     with err.status("Downloading"):

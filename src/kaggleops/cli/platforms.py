@@ -20,7 +20,7 @@ from kaggleops.cli.output import err, out, print_json, print_rows
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
-    from kaggleops.reports.doctor import Finding
+    from kaggleops.backends.interface import Finding
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -28,12 +28,13 @@ from rich.table import Table
 from kaggleops.cli.output import print_whole
 from kaggleops.cli.submission import backend_option, read_backend_config
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms import WITH_KEYS
 
 if TYPE_CHECKING:
-    from kaggleops.backends.jobs import Machines, Price, Quota, Units
+    from kaggleops.backends.interface import Machines, Price, Quota, Units
 
 
-PLATFORMS = click.Choice(["kaggle", "runpod", "docker", "colab"])
+PLATFORMS = click.Choice(list(WITH_KEYS))
 
 
 def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,10 +124,10 @@ def revoke_command(name: str, account: str | None) -> None:
 
     A platform's keys are also removed from where it finds them.
     """
-    from kaggleops.platforms.keys import PLACES, delete_key, forget, keys_of, made_keys
+    from kaggleops.platforms.keys import delete_key, forget, keys_of, made_keys
 
     found = [each for each in made_keys() if name in (each.platform, each.id)]
-    if name in PLACES and not found:
+    if name in WITH_KEYS and not found:
         hint = "`kaggleops credentials list` shows all keys; name one by its id."
         raise UsageError(f"revoking {name}'s key", "none was made on this machine", hint)
     # At Google first: from then on it opens nothing, wherever a copy lies.
@@ -142,16 +143,16 @@ def revoke_command(name: str, account: str | None) -> None:
         out.print(f"Deleted key {key_id} of {owner}.")
     for platform in {each.platform for each in found}:
         if not any(each.platform == platform for each in made_keys()):
-            PLACES[platform]().remove()
+            WITH_KEYS[platform].delete_key()
 
 
 def _put_new(platform: str, account: str, as_json: bool) -> None:
-    from kaggleops.platforms.keys import PLACES, Made, create_key, delete_key, note
+    from kaggleops.platforms.keys import Made, create_key, delete_key, note
 
-    place = PLACES[platform]()
+    place = WITH_KEYS[platform]
     key_id, content = create_key(account)
     try:
-        where = place.put(content)
+        where = place.put_key(content)
     except BaseException:
         delete_key(account, key_id)  # nobody has it, and an account may have ten
         raise
@@ -226,7 +227,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     Example:
       kaggleops quota -b kaggle
     """
-    from kaggleops.backends.finding import backend_named, names
+    from kaggleops.backends.lookup import backend_named, names
 
     quotas: list[Quota] = []
     prices: list[Price] = []

@@ -119,7 +119,7 @@ def _is_kept(state: "RunState") -> bool:
 
 
 def _ask(uri: str, of: "RunState") -> _Platform:
-    from kaggleops.backends.finding import backend_named
+    from kaggleops.backends.lookup import backend_named
     from kaggleops.backends.remote_run import RemoteRun
 
     try:

@@ -119,7 +119,7 @@ def submit(
     Raises:
         KaggleOpsError: it cannot be run there.
     """
-    from kaggleops.backends.finding import backend_named
+    from kaggleops.backends.lookup import backend_named
 
     backend = backend_named(backend_name)
     config = read_backend_config(backend, config_file, commit.repository, options or {})
@@ -187,7 +187,7 @@ def submit_command(
     Example:
       kaggleops submit RUN --competition tweet-sentiment-extraction
     """
-    from kaggleops.backends.kaggle.submitter import Submitter
+    from kaggleops.backends.kaggle.submissions import Submitter
 
     if notebook and scores:
         raise UsageError("submitting", "--notebook and --scores exclude each other")

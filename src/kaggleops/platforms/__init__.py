@@ -3,6 +3,32 @@
 Light: a tracking process asks this at its start.
 """
 
-from kaggleops.platforms.machine import Platform, detect
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
-__all__ = ["Platform", "detect"]
+from kaggleops.platforms.colab import Colab
+from kaggleops.platforms.kaggle import Kaggle
+from kaggleops.platforms.local import KaggleImage, Local
+from kaggleops.platforms.platform import ROOT, Platform
+from kaggleops.platforms.runpod import RunPod
+
+__all__ = ["PLATFORMS", "WITH_KEYS", "Platform", "detect"]
+
+# Kaggle's image is built on Colab's, so Kaggle's signs count before Colab's.
+PLATFORMS: tuple[type[Platform], ...] = (Kaggle, RunPod, KaggleImage, Colab, Local)
+"""All that are known, in the order in which their signs count."""
+
+WITH_KEYS: Mapping[str, type[Platform]] = {each.backend: each for each in PLATFORMS if each.backend}
+"""Those that a key of the bucket can be made for, by the name of their backend."""
+
+
+def detect(environ: Mapping[str, str] | None = None) -> Platform:
+    """Return the platform that this process runs on.
+
+    Args:
+        environ: the environment to tell it by; this process's own by default.
+    """
+    environ = os.environ if environ is None else environ
+    root = Path(environ.get(ROOT, "/"))
+    return next(each for each in PLATFORMS if each.is_here(environ, root))(environ)

@@ -1,8 +1,6 @@
-"""A Google Cloud project with a bucket and the runner's account, made by `gcloud`.
+"""A Google Cloud project with a bucket and the runner's account, made by `gcloud` in steps.
 
-What `gcloud` is started for in the user's place, one step after the other.
-
-Each step can be repeated: it first looks whether it was done, or does no harm when done twice.
+Each step can be repeated: it first checks whether it was done, or does no harm when done twice.
 """
 
 import json
@@ -25,14 +23,10 @@ class CommandFailedError(KaggleOpsError):
 
 @dataclass(frozen=True)
 class Step:
-    """A command, and how to see that it is not needed any more.
+    """A command, what it makes, and what to do where it fails.
 
-    Args:
-        about: what it makes.
-        command: its words.
-        done: the words of a command that prints something where that is there already; empty for
-            a step that may be done twice.
-        hint: what to do where it fails.
+    `done` is a command that prints something where that is there already; empty for a step that may
+    be done twice.
     """
 
     about: str
@@ -52,11 +46,7 @@ def is_done(step: Step) -> bool:
 
 
 def answer_of(command: Sequence[str]) -> str | None:
-    """Return what a command prints, None where it fails.
-
-    Raises:
-        UsageError: the program is not installed.
-    """
+    """Return what a command prints, None where it fails; UsageError if it is not installed."""
     done = _run(command)
     return None if done.returncode else done.stdout
 
@@ -82,7 +72,10 @@ def output_of(command: Sequence[str], doing: str, hint: str = "") -> str:
 
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    _require(command[0])
+    if shutil.which(command[0]) is None:
+        where = "https://cloud.google.com/sdk/docs/install"
+        hint = f"Install it ({where}), or use a folder: --bucket FOLDER."
+        raise UsageError(f"starting {command[0]}", "it is not on this machine", hint)
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -96,20 +89,10 @@ def _message(stderr: str) -> str:
         return next((line for line in reversed(lines) if line), "it said nothing")
     said = []
     for line in lines[begin:]:
-        if not line or _NO_MESSAGE.match(line):
+        if not line or re.match(r"Please run:|Usage:|Help Token:|- ", line):
             break
         said.append(line)
     return re.sub(r"(?i)^error:\s*(\(gcloud[\w.-]*\)\s*)?", "", " ".join(said))
-
-
-_NO_MESSAGE = re.compile(r"Please run:|Usage:|Help Token:|- ")
-
-
-def _require(program: str) -> None:
-    if shutil.which(program) is None:
-        where = "https://cloud.google.com/sdk/docs/install"
-        hint = f"Install it ({where}), or use a folder: --bucket FOLDER."
-        raise UsageError(f"starting {program}", "it is not on this machine", hint)
 
 
 _KEEP_CODE_DAYS = 180

@@ -23,23 +23,14 @@ class _Retry(Retry):
         return None if after is None else min(after, _LONGEST_WAIT)
 
 
-_BUSY = [429]  # such a request was not looked at
-ASK_AGAIN = _Retry(
-    total=_TRIES,
-    allowed_methods=None,
-    status_forcelist=[*_BUSY, 500, 502, 503, 504],
-    backoff_factor=0.5,
-    raise_on_status=False,
-)
-ASK_ONCE = _Retry(
-    total=_TRIES,
-    read=0,
-    other=0,
-    allowed_methods=None,
-    status_forcelist=_BUSY,
-    backoff_factor=0.5,
-    raise_on_status=False,
-)
+_ANY: dict[str, Any] = {
+    "total": _TRIES,
+    "allowed_methods": None,
+    "backoff_factor": 0.5,
+    "raise_on_status": False,
+}
+ASK_AGAIN = _Retry(**_ANY, status_forcelist=[429, 500, 502, 503, 504])
+ASK_ONCE = _Retry(**_ANY, status_forcelist=[429], read=0, other=0)  # a 429 was not looked at
 
 
 class _Adapter(HTTPAdapter):

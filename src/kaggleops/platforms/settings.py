@@ -31,26 +31,21 @@ def local_setting(directory: Path, name: str) -> str | None:
         UsageError: the file is not readable YAML, or no mapping.
     """
     for folder in (directory.absolute(), *directory.absolute().parents):
-        file = folder / LOCAL
-        if file.is_file():
-            found = _read(file).get(name)
+        if (folder / LOCAL).is_file():
+            found = _read(folder / LOCAL).get(name)
             return str(found) if found else None
     return None
 
 
 def check_settings(directory: Path) -> None:
-    """Make sure that the folder's own `config/local.yaml`, if there is one, can be added to.
-
-    Raises:
-        UsageError: it is not readable YAML, or no mapping.
-    """
-    file = directory / LOCAL
-    if file.is_file():
-        _read(file)
+    """Raise UsageError where the folder's own `config/local.yaml` is not readable YAML."""
+    _read(directory / LOCAL)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
     doing = f"reading {file}"
+    if not file.is_file():
+        return {}
     try:
         found = yaml.safe_load(file.read_text())
     except yaml.MarkedYAMLError as error:
@@ -77,7 +72,7 @@ def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
         UsageError: it is not readable YAML, or not written line by line.
     """
     file = directory / LOCAL
-    before = _read(file) if file.is_file() else {}
+    before = _read(file)
     head = "# What belongs to this machine; git ignores it."
     lines = file.read_text().splitlines() if file.is_file() else [head]
     for name, value in settings.items():

@@ -1,57 +1,25 @@
-"""Whether everything that a run needs is there: one line each, with a cause and a way out.
-
-Which platforms this machine may send runs to: nobody needs all of them.
-
-One that is not set up is passed over, with what sets it up; one that is set up and does not work is
-an error.
-"""
+"""Whether everything that a run needs is there: one line each, with a cause and a way out."""
 
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
+from kaggleops.backends.interface import Finding
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms import detect
-from kaggleops.platforms.folders import state_folder
 from kaggleops.platforms.settings import default_bucket
-from kaggleops.platforms.sign_in import sign_in
-
-if TYPE_CHECKING:
-    from kaggleops.backends.colab.config import ColabConfig
-
-
-Verdict = Literal["ok", "warning", "error", "skipped"]
 
 _PACKAGES = ("kaggleops", "mlflow", "mlflow-skinny", "google-cloud-storage", "torch", "kaggle")
 _WRONG_CLOCK = 60.0  # seconds; sign-ins are refused from some minutes on
 _PATIENCE = 30.0
 _PROXY = "Is there a proxy between here and the bucket?"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one look found.
-
-    Args:
-        about: what was looked at.
-        verdict: how it is.
-        said: what was found, or what is wrong.
-        hint: what to do about it.
-    """
-
-    about: str
-    verdict: Verdict
-    said: str
-    hint: str = ""
 
 
 def examine(named: str | None, folder: Path) -> Iterator[Finding]:
@@ -121,7 +89,7 @@ def _git(folder: Path) -> Iterator[Finding]:
 
 
 def _credentials(place: str) -> Iterator[Finding]:
-    yield Finding("credentials", "ok", sign_in(detect(), place))
+    yield Finding("credentials", "ok", detect().sign_in(place))
 
 
 def _bucket(place: str) -> Iterator[Finding]:
@@ -167,99 +135,29 @@ def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
 
 
 def examine_platforms(folder: Path) -> Iterator[Finding]:
-    """Yield what is found about each platform.
+    """Yield what is found about each backend: nobody needs all of them.
+
+    One that is not set up is skipped, with what sets it up; one that is set up and does not work is
+    an error.
 
     Args:
         folder: anywhere in the repository that says how its runs run there.
     """
-    yield from asked("kaggle", _kaggle)
-    yield from asked("colab", lambda: _colab(folder))
-    yield from asked("runpod", _runpod)
-    yield from asked("docker", _docker)
-
-
-def _kaggle() -> Iterator[Finding]:
-    from kaggleops.backends.finding import backend_named
-    from kaggleops.platforms.kaggle import sign_in
-
-    try:
-        user = sign_in().user
-    except UsageError as error:
-        yield _not_set_up("kaggle", error)
-        return
-    quotas = list(backend_named("kaggle").quota())
-    if not quotas:
-        yield Finding("kaggle", "ok", f"signed in as {user}; Kaggle tells no quota")
-    for quota in quotas:
-        left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
-        when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""
-        verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"
-        yield Finding("kaggle", verdict, f"signed in as {user}, {left}{when}")
-
-
-def _colab(folder: Path) -> Iterator[Finding]:
-    from kaggleops.backends.colab import enterprise
-    from kaggleops.backends.colab.cli import ColabCli
-
-    config = _colab_config(folder)
-    if config.enterprise.project:
-        enterprise.check(config)
-        template = f"the template {config.enterprise.template} of {config.enterprise.project}"
-        yield Finding("colab", "ok", f"Colab Enterprise has {template}")
-        return
-    program = shutil.which(config.cli)
-    if program is None:
-        hint = "To run on Colab from here: uv tool install google-colab-cli."
-        yield Finding("colab", "skipped", "its command line is not installed", hint)
-        return
-    state = state_folder() / "colab"
-    cli = ColabCli(program, config.auth, state / "home", state / "sessions.json")
-    if cli.rate() is None:
-        yield Finding("colab", "warning", f"{program} is not signed in", f"Once: {cli.sign_in}")
-    else:
-        yield Finding("colab", "ok", f"{program} is signed in")
-
-
-def _colab_config(folder: Path) -> "ColabConfig":
-    """Return the configuration that `kaggleops run -b colab` would take."""
-    from kaggleops.backends.colab.config import ColabConfig
-    from kaggleops.backends.config import read_config, read_file
+    from kaggleops.backends.lookup import names
     from kaggleops.git.commits import find_commit
 
     with suppress(UsageError):  # no repository: said elsewhere
         folder = find_commit(folder).repository
-    file = folder / "config/backend/colab.yaml"
-    return read_config(ColabConfig, read_file(file) if file.is_file() else {}, str(file))
+    for name in names():
+        yield from asked(name, partial(_backend, name, folder))
 
 
-def _runpod() -> Iterator[Finding]:
-    from kaggleops.backends.runpod.client import RunPod
+def _backend(name: str, folder: Path) -> Iterator[Finding]:
+    """Examine a backend with the configuration that `kaggleops run -b` would take."""
+    from kaggleops.backends.config import read_file
+    from kaggleops.backends.lookup import backend_named
 
-    try:
-        client = RunPod()
-    except UsageError as error:
-        yield _not_set_up("runpod", error)
-        return
-    pods = len(client.pods())
-    # Each costs money for as long as it is there.
-    verdict: Verdict = "warning" if pods else "ok"
-    yield Finding(
-        "runpod", verdict, f"the API key is good; {pods} pods are there", "kaggleops reap"
-    )
-
-
-def _docker() -> Iterator[Finding]:
-    from kaggleops.backends.docker.backend import connect, explained
-
-    try:
-        engine = connect()
-    except KaggleOpsError as error:
-        yield _not_set_up("docker", error)
-        return
-    with explained("asking the container engine"):
-        version = engine.version().get("Version", "unknown")
-    yield Finding("docker", "ok", f"an engine answers, version {version}")
-
-
-def _not_set_up(about: str, error: KaggleOpsError) -> Finding:
-    return Finding(about, "skipped", error.problem, error.hint)
+    backend = backend_named(name)
+    file = folder / "config/backend" / f"{name}.yaml"
+    config = backend.read_config(read_file(file) if file.is_file() else {}, str(file))
+    yield from backend.examine(config)

@@ -20,8 +20,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
-from kaggleops.platforms import detect
-from kaggleops.platforms.machine import Platform
+from kaggleops.platforms import Platform, detect
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import File, Placed, state_of
 from kaggleops.resources.lock import Locked

@@ -7,8 +7,8 @@ from typing import Any
 
 import requests
 
+from kaggleops.backends.interface import Finding
 from kaggleops.errors import KaggleOpsError
-from kaggleops.reports.doctor import Finding
 from kaggleops.server.health import HEALTH_PATH
 from kaggleops.server.tunnel import Machine, tunnel
 

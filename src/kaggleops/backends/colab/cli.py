@@ -4,15 +4,18 @@ Read in google-colab-cli 0.7.5: its exit codes say little, and its debug log kee
 its requests. So what counts is what it prints and lists, and its files lie in a private folder.
 """
 
+import difflib
 import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kaggleops.backends.answers import number
+from kaggleops.backends.config import Config, named_file
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.colab import Colab
 from kaggleops.platforms.folders import write_private
 
 _SECONDS = 1200.0  # for one answer: an allocation is tried four times, minutes each
@@ -43,12 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the account has of compute units.
-
-    Args:
-        left: how many, None if it is not told.
-        rate: how many it uses up in an hour now.
-    """
+    """How many compute units the account has left (None if not told), and uses up in an hour."""
 
     left: float | None
     rate: float
@@ -88,11 +86,7 @@ class ColabCli:
         self._lock = lock
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start it; it cannot ask anybody anything.
-
-        Raises:
-            UsageError: it is not installed.
-        """
+        """Start it, unless it is not installed; it cannot ask anybody anything."""
         settings = self.home / ".config/colab-cli/settings.json"
         if not settings.exists():
             # Else it looks for a newer version, and prints about that.
@@ -166,11 +160,6 @@ class ColabCli:
             return None
         return Usage(left, rate)
 
-    def rate(self) -> float | None:
-        """Return how many compute units an hour the account uses up now, None if it is not told."""
-        usage = self.usage()
-        return usage.rate if usage else None
-
     @property
     def sign_in(self) -> str:
         """The command with which a person signs in, once."""
@@ -183,3 +172,56 @@ class ColabCli:
             ]
             return f"gcloud auth application-default login --scopes={','.join(scopes)}"
         return f"HOME={self.home} {self._command[0]} --auth {auth} usage"
+
+
+GPUS = ("T4", "L4", "G4", "A100", "H100")
+TPUS = ("v5e1", "v6e1")
+
+LONGEST_HOURS = 24
+"""What a session may last at most, with Colab Pro+ (secondary sources, 2026); 12 without."""
+
+
+@dataclass  # not frozen: OmegaConf fills in a nested one in place
+class EnterpriseConfig:
+    """The fields under `enterprise` in config/backend/colab.yaml."""
+
+    project: str = ""
+    location: str = "us-central1"
+    template: str = ""
+    service_account: str = ""
+
+
+@dataclass(frozen=True)
+class ColabConfig(Config):
+    """The fields of config/backend/colab.yaml, where each is explained."""
+
+    accelerator: str = "T4"
+    high_mem: bool = False
+    session_hours: float = 12
+    credentials: str = ""
+    auth: str = "oauth2"
+    cli: str = "colab"
+    enterprise: EnterpriseConfig = field(default_factory=EnterpriseConfig)
+
+    @property
+    def key_file(self) -> Path:
+        """The key of the bucket."""
+        return named_file(self.credentials) or Colab.key_file()
+
+    def check(self, doing: str) -> None:
+        known = (*GPUS, *TPUS)
+        if self.accelerator and self.accelerator not in known:
+            # The CLI would take any other for an A100, the dearest but one.
+            folded = {each.lower(): each for each in known}
+            close = difflib.get_close_matches(self.accelerator.lower(), folded, n=1)
+            hint = f"Is {folded[close[0]]} meant? " if close else ""
+            hint += f"There are: {', '.join(known)}, and '' for none."
+            raise UsageError(doing, f"accelerator: there is no {self.accelerator!r}", hint)
+        if not 0 < self.session_hours <= LONGEST_HOURS:
+            problem = f"session_hours: {self.session_hours:g} is not between 0 and {LONGEST_HOURS}"
+            raise UsageError(doing, problem)
+        if self.auth not in ("oauth2", "adc"):
+            raise UsageError(doing, f"auth: {self.auth!r} is unknown", "It is oauth2 or adc.")
+        for name in ("location", "template", "service_account"):
+            if self.enterprise.project and not getattr(self.enterprise, name):
+                raise UsageError(doing, f"enterprise.{name}: it has to be named")

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.backends.answers import objects, text
-from kaggleops.backends.base import RefusedError
-from kaggleops.backends.colab.config import ColabConfig
+from kaggleops.backends.colab.cli import ColabConfig
 from kaggleops.backends.colab.job import JOB
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.jobs import UNKNOWN, JobState
+from kaggleops.backends.interface import UNKNOWN, JobState, RefusedError
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -54,7 +53,7 @@ class _NotThereError(KaggleOpsError):
 
 
 def check(config: ColabConfig) -> None:
-    """Make sure that there is the runtime template, and that its user may ask for it."""
+    """Make sure that there is the runtime template, and that the user may ask for it."""
     doing = "submitting to Colab Enterprise"
     try:
         _ask(doing, "GET", f"{_location(config)}/{_template(config)}")
@@ -73,9 +72,9 @@ def announce(config: ColabConfig) -> str:
     )
 
 
-def place(run_id: str, config: ColabConfig) -> dict[str, str]:
-    """Return the tag that names the execution of a run."""
-    return {JOB: f"{_location(config)}/notebookExecutionJobs/kaggleops-{run_id}"}
+def name_of(run_id: str, config: ColabConfig) -> str:
+    """Return what the execution of a run is called."""
+    return f"{_location(config)}/notebookExecutionJobs/kaggleops-{run_id}"
 
 
 def send(tags: Mapping[str, str], notebook: str, config: ColabConfig) -> dict[str, str]:
@@ -84,7 +83,7 @@ def send(tags: Mapping[str, str], notebook: str, config: ColabConfig) -> dict[st
     values = parameters_of(notebook)
     output = f"{values['bucket']}/colab/{values['run_id']}"
     try:
-        before = _state(name)
+        before = state(name)
         if not before.ended:
             return {OUTPUT: output}
         _delete(name)
@@ -104,22 +103,18 @@ def send(tags: Mapping[str, str], notebook: str, config: ColabConfig) -> dict[st
     return {OUTPUT: output}
 
 
-def state(tags: Mapping[str, str]) -> JobState:
-    """Return how far the execution is."""
-    return _state(tags[JOB])
-
-
-def _state(name: str) -> JobState:
+def state(name: str) -> JobState:
+    """Return how far an execution is."""
     found = _ask(f"asking Colab Enterprise about {name.rpartition('/')[2]}", "GET", name)
     said = text(found, "jobState")
     shown = said.removeprefix("JOB_STATE_") or "no state"
     return JobState(_STATES.get(said, UNKNOWN), shown, text(found, "status", "message"))
 
 
-def remove(tags: Mapping[str, str]) -> bool:
-    """Delete the execution; what it left in the bucket stays."""
+def remove(name: str) -> bool:
+    """Delete an execution, and tell whether there was one; what it left in the bucket stays."""
     try:
-        _delete(tags[JOB])
+        _delete(name)
     except _NotThereError:
         return False
     return True
@@ -131,7 +126,9 @@ def _delete(name: str) -> None:
     deadline = time.monotonic() + _DELETING
     while not operation.get("done"):
         if time.monotonic() > deadline:
-            raise KaggleOpsError(doing, "Google does not come to an end with it", "Try again.")
+            raise KaggleOpsError(
+                doing, f"the deletion did not finish in {_DELETING} s", "Try again."
+            )
         time.sleep(1)
         name = text(operation, "name") or name
         try:
@@ -139,7 +136,7 @@ def _delete(name: str) -> None:
         except _NotThereError:
             return  # what was being deleted
     if operation.get("error"):
-        raise KaggleOpsError(doing, text(operation, "error", "message") or "Google does not do it")
+        raise KaggleOpsError(doing, text(operation, "error", "message") or "Google refuses it")
 
 
 def page(tags: Mapping[str, str]) -> str:
@@ -150,7 +147,7 @@ def page(tags: Mapping[str, str]) -> str:
 
 def logs(tags: Mapping[str, str], follow: bool) -> Iterator[str]:
     """Yield what the executed notebook shows; it is in the bucket once the execution has ended."""
-    while not state(tags).ended:
+    while not state(tags[JOB]).ended:
         if not follow:
             hint = "Its metrics are there now: `kaggleops ui`."
             problem = "Colab Enterprise shows it when the execution has ended"
@@ -212,7 +209,7 @@ def _ask(doing: str, method: str, path: str, **request: Any) -> Mapping[str, Any
         answer = _session().request(method, url, timeout=_TIMEOUT, **request)
     except (exceptions.DefaultCredentialsError, exceptions.RefreshError):
         hint = "Run `gcloud auth application-default login`, and try again."
-        raise UsageError(doing, "Google does not know you", hint) from None
+        raise UsageError(doing, "you are not signed in to Google Cloud", hint) from None
     except (exceptions.TransportError, OSError) as error:
         raise KaggleOpsError(doing, f"Vertex AI cannot be reached ({error})") from None
     said = _said(answer)

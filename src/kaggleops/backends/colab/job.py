@@ -20,10 +20,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from kaggleops.backends.colab.cli import ColabCli
-from kaggleops.backends.colab.config import ColabConfig
+from kaggleops.backends.colab.cli import ColabCli, ColabConfig
 from kaggleops.backends.config import read_config
-from kaggleops.backends.jobs import JobState, is_ended
+from kaggleops.backends.interface import JobState, is_ended
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
@@ -62,7 +61,6 @@ class Progress:
 
     @property
     def state(self) -> JobState:
-        """The same, as every backend says it."""
         units = self.rate if self.rate and not self.over else None
         state = JobState(self.status, self.said, self.reason, units=units)
         if state.ended and not self.over:
@@ -77,11 +75,7 @@ class Progress:
 
 
 class Job:
-    """The job of one run.
-
-    Args:
-        folder: its folder.
-    """
+    """The job of one run, which is a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,7 +90,6 @@ class Job:
 
     @classmethod
     def all(cls) -> "list[Job]":
-        """Return the jobs of this machine."""
         return [cls(each.parent) for each in state_folder().glob("colab/jobs/*/progress.json")]
 
     # -- what is to be done -------------------------------------------------------------------
@@ -112,7 +105,6 @@ class Job:
 
     @property
     def exists(self) -> bool:
-        """Whether there is one."""
         return self._progress.is_file()
 
     @property
@@ -122,22 +114,18 @@ class Job:
 
     @property
     def nonce(self) -> str:
-        """What only this job's own last line contains."""
         return str(self._plan["nonce"])
 
     @property
     def config(self) -> ColabConfig:
-        """How it is to be run."""
         return read_config(ColabConfig, self._plan["config"], str(self.folder))
 
     @property
     def run_id(self) -> str:
-        """Whose it is."""
         return parameters_of(self.notebook.read_text())["run_id"]
 
     @property
     def tracking_uri(self) -> str:
-        """Where its run is."""
         return tracking_uri(parameters_of(self.notebook.read_text())["bucket"])
 
     @property
@@ -146,27 +134,22 @@ class Job:
 
     @property
     def address(self) -> str:
-        """Where it is, for other machines to know."""
         return f"{socket.gethostname()}:{self.folder}"
 
     @property
     def session(self) -> str:
-        """What the CLI calls its session."""
         return f"kaggleops-{self.folder.name}"
 
     def remove(self) -> None:
-        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # -- how far it is ------------------------------------------------------------------------
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
         return Progress(**json.loads(self._progress.read_text()))
 
     def note(self, **changes: Any) -> None:
-        """Write down how far it is: what changed."""
         before = self.progress if self.exists else Progress()
         new = self._progress.with_suffix(".new")
         new.write_text(json.dumps(asdict(replace(before, **changes))))
@@ -175,11 +158,7 @@ class Job:
     # -- who is at work -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start its supervisor, a process that outlives this one and its terminal.
-
-        Raises:
-            KaggleOpsError: another process does that.
-        """
+        """Start its supervisor, unless it has one: it outlives this process and its terminal."""
         with self._lock_file("supervisor").open("w") as lock:
             _lock_soon(lock)
             self.note()  # not before: it would be taken for one whose supervisor died
@@ -206,12 +185,10 @@ class Job:
 
     @property
     def supervised(self) -> bool:
-        """Whether its supervisor is alive."""
         with self.unsupervised() as free:
             return not free
 
     def wait(self) -> None:
-        """Return when no supervisor is alive."""
         with self._locked("supervisor", fcntl.LOCK_SH):
             pass
 

@@ -5,6 +5,7 @@ This process needs no terminal. If it dies, the next command that looks at the j
 runtime in its place.
 """
 
+import json
 import re
 import signal
 import threading
@@ -16,10 +17,36 @@ from typing import NoReturn
 
 from kaggleops.backends.colab.cli import ColabCli
 from kaggleops.backends.colab.job import JOB, Job
-from kaggleops.backends.colab.script import KEY, script_of
-from kaggleops.backends.jobs import JobState
+from kaggleops.backends.interface import JobState
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms.platform import KEY_FILE
 from kaggleops.redaction import redacted
+
+_KEY = f"content/{KEY_FILE}"  # where it is uploaded to, below the runtime's root
+
+_SCRIPT = """
+import json, os
+from pathlib import Path
+
+key = Path(os.environ.get("KAGGLEOPS_ROOT", "/"), {key!r})
+key.chmod(0o600)
+os.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+outcome = "done"
+for source in json.loads({cells!r}):
+    if not get_ipython().run_cell(source).success:
+        outcome = "failed"
+        break
+print({nonce!r}, outcome, flush=True)
+"""
+
+
+def _script_of(notebook: str, nonce: str) -> str:
+    """Return the Python that executes a notebook and says in its last line how that ended."""
+    # The CLI goes on behind a cell that failed, and its exit code does not tell.
+    cells = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
+    sources = json.dumps(["".join(cell["source"]) for cell in cells])
+    return _SCRIPT.format(key=_KEY, cells=sources, nonce=nonce)
+
 
 UNITS = "colab_units"
 """The tag of a run with the compute units that its runtime used up."""
@@ -83,12 +110,11 @@ def _carried_out(job: Job) -> JobState:
     deadline = time.time() + config.session_hours * 3600
     with job.cli() as cli:
         _refuse_if_not_wanted(job)
-        idle = cli.rate()
+        idle = cli.usage()
         _allocate(job, cli)
-        rate = cli.rate()
-        if idle is not None and rate is not None:
-            job.note(rate=max(0.0, rate - idle))
-        uploaded = cli.ask("upload", "-s", job.session, str(config.key_file), KEY)
+        if idle and (usage := cli.usage()):
+            job.note(rate=max(0.0, usage.rate - idle.rate))
+        uploaded = cli.ask("upload", "-s", job.session, str(config.key_file), _KEY)
         if uploaded.code:
             raise KaggleOpsError("uploading the key", uploaded.last_line)
         job.note(status="RUNNING", said="running")
@@ -134,7 +160,7 @@ def _allocate(job: Job, cli: ColabCli) -> None:
 def _executed(job: Job, cli: ColabCli, deadline: float) -> str:
     """Execute the notebook, and return what its last line says: done, failed, or "" for nothing."""
     script = job.folder / "script.py"
-    script.write_text(script_of(job.notebook.read_text(), job.nonce))
+    script.write_text(_script_of(job.notebook.read_text(), job.nonce))
     left = max(1.0, deadline - time.time())
     command = ("exec", "-s", job.session, "-f", str(script), "--timeout", f"{left:.0f}")
     last_line = re.compile(rf"(.*?){job.nonce} (done|failed)\s*")

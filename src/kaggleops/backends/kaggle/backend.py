@@ -3,8 +3,6 @@
 A run's notebook is called after the run, so whoever submits it again finds it there, and whoever
 reads the run's tags finds the notebook. It is pushed by Kaggle's own client, which reports success
 whatever Kaggle answers; here a refusal is an error, and an answer that was lost is looked for.
-
-What can be said about a notebook on Kaggle, besides the code.
 """
 
 import functools
@@ -14,25 +12,30 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from kaggleops.backends.base import Backend, RefusedError
+from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.jobs import UNKNOWN, JobState, Quota
+from kaggleops.backends.interface import (
+    UNKNOWN,
+    Finding,
+    JobState,
+    Quota,
+    RefusedError,
+    Verdict,
+)
 from kaggleops.backends.kaggle import outputs
-from kaggleops.bucket.location import is_remote
 from kaggleops.errors import UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import session
-from kaggleops.platforms.kaggle import sign_in
+from kaggleops.platforms.kaggle import DATASET, sign_in
 from kaggleops.platforms.kaggle.http import (
     NoAnswerError,
     NotTakenError,
     NotThereError,
     explained,
 )
-from kaggleops.platforms.keys import DATASET
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
@@ -79,11 +82,6 @@ class KaggleConfig(Config):
         return "TPU" if self.machine_shape.lower().startswith("tpu") else "GPU"
 
     def check(self, doing: str) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            UsageError: a field has a value that Kaggle would not take.
-        """
         for name, shape in _SHAPES.items():
             value = getattr(self, name)
             for each in [value] if isinstance(value, str) else value:
@@ -119,7 +117,7 @@ _PAGE = 100  # files in one answer
 class KaggleBackend(Backend[KaggleConfig]):
     """Runs commits on Kaggle, as the user whose credentials this machine has."""
 
-    name: ClassVar[str] = "kaggle"
+    name = "kaggle"
     config_type = KaggleConfig
 
     @functools.cached_property
@@ -129,12 +127,10 @@ class KaggleBackend(Backend[KaggleConfig]):
     # -- submitting ---------------------------------------------------------------------------
 
     def check(self, tracking_uri: str, config: KaggleConfig) -> None:
-        """Make sure that the notebook will reach the bucket, and that there is quota left."""
         doing = "submitting to Kaggle"
-        if not is_remote(tracking_uri):
-            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
-            raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
-        if not config.credentials and not self._has_own_credentials():
+        self._require_cloud(doing, tracking_uri)
+        looking = f"looking for {self._own_credentials} on Kaggle"
+        if not config.credentials and not self._client.has_dataset(looking, DATASET):
             # Secrets cannot be attached through the API: kaggle-api, issue 582.
             problem = f"there is no dataset {self._own_credentials} with the bucket's key"
             raise UsageError(doing, problem, "Make it: `kaggleops credentials create kaggle`.")
@@ -149,15 +145,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def _own_credentials(self) -> str:
         return f"{self._client.user}/{DATASET}"
 
-    def _has_own_credentials(self) -> bool:
-        doing = f"looking for {self._own_credentials} on Kaggle"
-        found = self._client.quietly(
-            doing, lambda: self._client.dataset_list(mine=True, search=DATASET)
-        )
-        return any(each.ref == self._own_credentials for each in found or ())
-
     def place(self, run_id: str, config: KaggleConfig) -> dict[str, str]:
-        """Return the tag that names the notebook of a run."""
         return {NOTEBOOK: f"{self._client.user}/kaggleops-{run_id}"}
 
     def send(self, tags: Mapping[str, str], notebook: str, config: KaggleConfig) -> None:
@@ -230,7 +218,6 @@ class KaggleBackend(Backend[KaggleConfig]):
     # -- watching -----------------------------------------------------------------------------
 
     def state(self, tags: Mapping[str, str]) -> JobState:
-        """Return how far the notebook is."""
         return self._state(tags[NOTEBOOK])
 
     def _state(self, ref: str) -> JobState:
@@ -243,11 +230,9 @@ class KaggleBackend(Backend[KaggleConfig]):
         return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message or "")
 
     def page(self, tags: Mapping[str, str]) -> str:
-        """Return the notebook's address."""
         return f"https://www.kaggle.com/code/{tags[NOTEBOOK]}"
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        """Yield the lines of the notebook's log."""
         ref = tags[NOTEBOOK]
 
         def ended() -> bool:
@@ -263,7 +248,6 @@ class KaggleBackend(Backend[KaggleConfig]):
         return outputs.until_silent(_live(sign_in(silence=_SILENCE), ref))
 
     def quota(self) -> list[Quota]:
-        """Return the hours of GPU and TPU."""
         answer = self._client.ask(
             "reading Kaggle's quota", "get_accelerator_quota_statistics", None
         )
@@ -279,6 +263,21 @@ class KaggleBackend(Backend[KaggleConfig]):
             for resource, counted in both.items()
             if counted is not None and counted.total_time_allowed
         ]
+
+    def examine(self, config: KaggleConfig) -> Iterator[Finding]:
+        try:
+            user = self._client.user
+        except UsageError as error:
+            yield self._not_set_up(error)
+            return
+        quotas = self.quota()
+        if not quotas:
+            yield self._found("ok", f"signed in as {user}; Kaggle tells no quota")
+        for quota in quotas:
+            left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
+            when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""
+            verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"
+            yield self._found(verdict, f"signed in as {user}, {left}{when}")
 
     # -- bringing home ------------------------------------------------------------------------
 

@@ -1,45 +1,44 @@
-"""What was submitted to a competition: sending it, finding it again, and its score.
+"""What a run predicted, submitted to its competition; its score goes to the runs behind it.
 
 Kaggle's own list of submissions is the truth. Each one that is sent says in its description which
 run it is of and what it holds, so what was sent and whose answer was lost is found there, and so is
-what somebody sent before, from whatever machine.
+what somebody sent before, from whatever machine. A file is compared with the competition's
+sample_submission.csv first.
 
-Whether a competition would take a file: it is compared with its sample_submission.csv.
+A run that predicts names the runs whose models it used, in its param `runs`: the score is theirs,
+too, and so it stands beside their cross-validation on the leaderboard.
 """
 
 import csv
-import re
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from kaggleops.errors import UsageError
-from kaggleops.resources.addresses import OnKaggle
-from kaggleops.resources.kaggle import KaggleOrigin
-
-if TYPE_CHECKING:
-    from kaggleops.platforms.kaggle.client import Client
 import hashlib
 import itertools
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from kaggleops.errors import KaggleOpsError
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from kaggleops.backends.kaggle.backend import NOTEBOOK
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import NoAnswerError, NotTakenError, NotThereError
+from kaggleops.resources.addresses import OnKaggle
+from kaggleops.resources.kaggle import KaggleOrigin
+from kaggleops.resources.manifest import MANIFEST, find_manifest
+from kaggleops.tags import RUN_NAME, SHORT_COMMIT
 
 _SAMPLE = re.compile(r"(?:.*/)?sample_?submission[^/]*\.csv", re.IGNORECASE)
 
 
-def sample_of(competition: str, folder: Path, client: "Client") -> Path | None:
-    """Download a competition's sample into a folder; None where it has none.
-
-    Raises:
-        KaggleOpsError: it cannot be had; where the rules are not accepted, with the page to do so.
-    """
+def _sample_of(competition: str, folder: Path, client: Any) -> Path | None:
+    """Download a competition's sample into a folder; None where it has none."""
     origin = KaggleOrigin(OnKaggle("competitions", competition), client)
     found = [file for file in origin.list(()) if _SAMPLE.fullmatch(file.name)]
     if not found:
@@ -144,26 +143,17 @@ class Competition:
     def check(self, file: Path, folder: Path) -> bool:
         """Make sure that the competition would take a file; False where it has no sample.
 
-        Args:
-            file: which.
-            folder: where the sample is kept.
-
         Raises:
             UsageError: it would not.
-            KaggleOpsError: the sample cannot be had.
+            KaggleOpsError: the sample cannot be had; with the page of rules that are not accepted.
         """
-        sample = sample_of(self.name, folder, self._client)
+        sample = _sample_of(self.name, folder, self._client)
         if sample is not None:
             check_against(sample, file)
         return sample is not None
 
     def submit_file(self, file: Path, run_id: str, message: str) -> Submission:
-        """Submit a file.
-
-        Raises:
-            UsageError: it was submitted before.
-            KaggleOpsError: Kaggle does not take it, or no more today.
-        """
+        """Submit a file; see `Submitter.submit`."""
         with file.open("rb") as opened:
             content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
@@ -173,18 +163,7 @@ class Competition:
         return self._submit(send, run_id, message, content, file.name)
 
     def submit_notebook(self, ref: str, file: str, run_id: str, message: str) -> Submission:
-        """Submit the latest version of a notebook, to a code competition.
-
-        Args:
-            ref: the notebook, owner/slug.
-            file: its output file that is scored.
-            run_id: whose notebook it is.
-            message: for people.
-
-        Raises:
-            UsageError: it was submitted before.
-            KaggleOpsError: Kaggle does not take it, or no more today.
-        """
+        """Submit an output file of the latest version of a notebook, owner/slug."""
         version = self._version(ref)
         content = hashlib.sha256(f"{ref} {version} {file}".encode()).hexdigest()[:16]
 
@@ -202,12 +181,7 @@ class Competition:
     # -- sending ------------------------------------------------------------------------------
 
     def _submit(
-        self,
-        send: Callable[[Any, str], Any],
-        run_id: str,
-        message: str,
-        content: str,
-        what: str,
+        self, send: Callable[[Any, str], Any], run_id: str, message: str, content: str, what: str
     ) -> Submission:
         doing = f"submitting {what} to {self.name}"
         if before := self._holding(content):
@@ -307,3 +281,170 @@ def _score(shown: str | None) -> float | None:
         return float(shown or "")
     except ValueError:
         return None
+
+
+FILE = "submission.csv"
+"""The artifact, or the notebook's output file, that is submitted if none is named."""
+
+_COMPETITION = "submission_competition"
+_REF = "submission_ref"
+_TIME = "submission_time"
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a score
+
+
+class Submitter:
+    """Submits for one run.
+
+    Args:
+        tracking_uri: where the run is.
+        run_id: which run.
+        competition: to which competition; "" for the one that the run was submitted to before, or
+            the only one that the manifest around the working directory has.
+
+    Raises:
+        UsageError: there is no such run, or nobody knows which competition.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
+        self._mlflow = mlflow.MlflowClient(tracking_uri)
+        self._doing = f"submitting run {run_id}"
+        try:
+            self._run = self._mlflow.get_run(run_id)
+        except MlflowException as error:
+            hint = "`kaggleops status` lists the last runs."
+            raise UsageError(self._doing, error.message, hint) from error
+        self.run_id = str(self._run.info.run_id)
+        self.competition = Competition(competition or self._known_competition())
+
+    def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
+        """Submit a file: the run's artifact submission.csv unless another is named.
+
+        Returns:
+            The submission, and whether the file could be compared with the competition's sample.
+
+        Raises:
+            KaggleOpsError: there is no such file, it is not one that the competition would take, it
+                was submitted before, or there are no more today.
+        """
+        with temporary_folder() as folder:
+            found = file or self._artifact(folder)
+            if not found.is_file():
+                raise UsageError(self._doing, f"there is no file {found}")
+            checked = self.competition.check(found, folder)
+            made = self.competition.submit_file(found, self.run_id, message or self._message)
+        self._record(made)
+        return made, checked
+
+    def submit_notebook(self, file: str, message: str) -> Submission:
+        """Submit the notebook that the run ran as on Kaggle, to a code competition.
+
+        Raises:
+            KaggleOpsError: it was not run on Kaggle, was submitted before, or there are no more
+                today.
+        """
+        ref = self._run.data.tags.get(NOTEBOOK)
+        if ref is None:
+            hint = "Run it there: `kaggleops run -b kaggle`."
+            raise UsageError(self._doing, "it was not run on Kaggle, so it has no notebook", hint)
+        made = self.competition.submit_notebook(
+            ref, file or FILE, self.run_id, message or self._message
+        )
+        self._record(made)
+        return made
+
+    def submitted(self) -> Submission:
+        """Return what was submitted last for the run, as it is now, and record its scores.
+
+        Raises:
+            UsageError: nothing was.
+        """
+        ref = self._run.data.tags.get(_REF)
+        found = self.competition.find(int(ref)) if ref and ref.isdecimal() else None
+        if found is None:
+            raise UsageError(self._doing, "nothing was submitted for it yet")
+        self._record(found)
+        return found
+
+    def wait(
+        self, submission: Submission, pause: Callable[[float], object] = time.sleep
+    ) -> Submission:
+        """Return a submission once it is scored, its scores recorded.
+
+        Raises:
+            KaggleOpsError: Kaggle could not score it.
+        """
+        seconds = _FIRST_PAUSE
+        while submission.status not in ("COMPLETE", "ERROR"):
+            pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            submission = self.competition.find(submission.ref) or submission
+        if submission.status == "ERROR":
+            problem = submission.error or "Kaggle does not say why"
+            raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
+        self._record(submission)
+        return submission
+
+    # -- what the run knows -------------------------------------------------------------------
+
+    @property
+    def _message(self) -> str:
+        tags = self._run.data.tags
+        return " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
+
+    def _known_competition(self) -> str:
+        if known := self._run.data.tags.get(_COMPETITION):
+            return str(known)
+        try:
+            declared = find_manifest(Path.cwd()).resources.values()
+        except UsageError:
+            declared = {}.values()
+        addresses = [each.address for each in declared]
+        named = {
+            each.ref
+            for each in addresses
+            if isinstance(each, OnKaggle) and each.kind == "competitions"
+        }
+        if len(named) != 1:
+            listed = f"{MANIFEST} has {', '.join(sorted(named)) or 'none'}"
+            hint = "Add --competition NAME, as it stands in its address."
+            raise UsageError(self._doing, f"nobody says to which competition; {listed}", hint)
+        return named.pop()
+
+    def _artifact(self, folder: Path) -> Path:
+        names = {each.path for each in self._mlflow.list_artifacts(self.run_id)}
+        if FILE not in names:
+            problem = f"it has no artifact {FILE}"
+            make = f"kaggleops run --entry-point predict runs={self.run_id}"
+            hint = f"Make it: `{make}`; or name a --file."
+            raise UsageError(self._doing, problem, hint)
+        return Path(self._mlflow.download_artifacts(self.run_id, FILE, str(folder)))
+
+    def _record(self, submission: Submission) -> None:
+        """Write what is known of a submission on the run, and on those whose models it used."""
+        tags = {_COMPETITION: submission.competition, _REF: str(submission.ref)}
+        if when := submission.submitted:
+            moment = when.replace(tzinfo=when.tzinfo or UTC)
+            tags[_TIME] = moment.isoformat(timespec="seconds")
+        scores = {
+            "public_score": submission.public_score,
+            "private_score": submission.private_score,
+        }
+        for run in (self._run, *self._models()):
+            for key, value in tags.items():
+                self._mlflow.set_tag(run.info.run_id, key, value)
+            for name, score in scores.items():
+                if score is not None and run.data.metrics.get(name) != score:
+                    self._mlflow.log_metric(run.info.run_id, name, score)
+
+    def _models(self) -> list[Any]:
+        named = re.split(r"[,\s]+", self._run.data.params.get("runs", ""))
+        found = []
+        for run_id in named:
+            if _RUN_ID.fullmatch(run_id):
+                try:
+                    found.append(self._mlflow.get_run(run_id))
+                except MlflowException:
+                    continue  # of another bucket
+        return found

@@ -1,7 +1,4 @@
-"""RunPod's answers as types: of each what is known, and nothing that another one could hide.
-
-How long a pod and its parts may take, at the most.
-"""
+"""RunPod's answers as types, each with what is known of it, and how long a pod may take at most."""
 
 import json
 import re
@@ -44,13 +41,9 @@ _ENDED = ("EXITED", "ERROR", "TERMINATED")
 
 @dataclass(frozen=True)
 class Job:
-    """What one of our pods was made to do.
+    """What one of our pods was made to do, until when (seconds since the epoch).
 
-    Args:
-        run_id: for which run.
-        bucket: whose.
-        deadline: when it is over, in seconds since the epoch.
-        keep: whether the pod is kept until then, however the run ended.
+    With `keep`, the pod is kept until then, however the run ended.
     """
 
     run_id: str
@@ -61,17 +54,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, as RunPod shows it.
+    """A pod, as RunPod shows it; what is not told, or cannot be read, is "" or None.
 
     Args:
-        id: "" where it is not told.
-        name: likewise.
-        status: RunPod's word, "" where none is told.
-        cost: in US dollars an hour, None where it is not told.
-        created: when, in seconds since the epoch, None where it is not told.
-        created_at: the same in RunPod's words, "" if they are none of a time.
-        access: the command that leads into it, "" for none.
-        job: what it was made to do, None where that cannot be read.
+        id: RunPod's.
+        name: ours.
+        status: RunPod's word.
+        cost: in US dollars an hour.
+        created: when, in seconds since the epoch.
+        created_at: the same in RunPod's words.
+        access: the command that leads into it.
+        job: what it was made to do.
     """
 
     id: str

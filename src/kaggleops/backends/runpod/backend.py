@@ -10,15 +10,27 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from kaggleops.backends.base import Backend, RefusedError
-from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.jobs import UNKNOWN, JobState, Machines, Price, Reaped
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from kaggleops.backends.answers import number
+from kaggleops.backends.base import Backend
+from kaggleops.backends.interface import (
+    UNKNOWN,
+    Finding,
+    JobState,
+    Machines,
+    Price,
+    Reaped,
+    RefusedError,
+    Verdict,
+    is_ended,
+)
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod import log
-from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, PREFIX, Pod
+from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, LONGEST_HOURS, PREFIX, Pod
 from kaggleops.backends.runpod.client import (
     BUSY,
     INVALID,
@@ -27,19 +39,16 @@ from kaggleops.backends.runpod.client import (
     RunPod,
     RunPodError,
 )
-from kaggleops.backends.runpod.config import RunPodConfig
-from kaggleops.backends.runpod.offers import Offer, offers
+from kaggleops.backends.runpod.offers import Offer, RunPodConfig, Volumes, offers
 from kaggleops.backends.runpod.pod import (
     LOG_IN,
     NAME,
     POD,
     pod_body,
 )
-from kaggleops.backends.runpod.reaping import reap
-from kaggleops.backends.runpod.volumes import Volumes
 from kaggleops.bucket import open_bucket
-from kaggleops.bucket.location import is_remote
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.platforms.http import READ
 from kaggleops.tags import KEPT_UNTIL, PRICE
 
@@ -61,7 +70,7 @@ _PATIENCE = 30.0  # seconds that somebody waits for the bucket
 class RunPodBackend(Backend[RunPodConfig]):
     """Runs commits on RunPod, on the account whose API key this machine has."""
 
-    name: ClassVar[str] = "runpod"
+    name = "runpod"
     config_type = RunPodConfig
 
     @functools.cached_property
@@ -71,11 +80,8 @@ class RunPodBackend(Backend[RunPodConfig]):
     # -- submitting ---------------------------------------------------------------------------
 
     def check(self, tracking_uri: str, config: RunPodConfig) -> None:
-        """Make sure that the pod will reach the bucket, and that there is one to be had."""
         doing = "submitting to RunPod"
-        if not is_remote(tracking_uri):
-            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET."
-            raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
+        self._require_cloud(doing, tracking_uri)
         self._offers(config)
         if config.keep and not self._runpod.ssh_keys():
             problem = "there is no public SSH key on your account, so nobody could look in"
@@ -83,7 +89,6 @@ class RunPodBackend(Backend[RunPodConfig]):
             raise UsageError(doing, problem, hint)
 
     def announce(self, config: RunPodConfig) -> str:
-        """Return what the best offer costs."""
         offer = self._offers(config)[0]
         kept = ", kept until then" if config.keep else ""
         volume = Volumes(self._runpod, config).bill(offer.data_center)
@@ -121,7 +126,6 @@ class RunPodBackend(Backend[RunPodConfig]):
         return affordable
 
     def place(self, run_id: str, config: RunPodConfig) -> dict[str, str]:
-        """Return the tags that name the pod of a run."""
         return {NAME: f"{PREFIX}{run_id}", POD: ""}
 
     def send(
@@ -206,7 +210,6 @@ class RunPodBackend(Backend[RunPodConfig]):
         return next(iter(self._named(tags[NAME])), None)
 
     def state(self, tags: Mapping[str, str]) -> JobState:
-        """Return how far the pod is, what it costs, and how to look in."""
         pod = self._pod(tags)
         if pod is None:
             # Without an id it may be on its way: somebody is creating it, or has to do it again.
@@ -222,11 +225,9 @@ class RunPodBackend(Backend[RunPodConfig]):
         )
 
     def page(self, tags: Mapping[str, str]) -> str:
-        """Return the pod's page."""
         return f"https://console.runpod.io/pods?id={tags[POD]}" if tags.get(POD) else ""
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        """Yield the lines of the pod's log: from RunPod, and when the pod is gone the bucket's."""
         shown: Counter[str] = Counter()
         if (pod := self._pod(tags)) and (pod_id := pod.id):
             silence = READ if follow else _SILENCE
@@ -258,14 +259,22 @@ class RunPodBackend(Backend[RunPodConfig]):
             raise KaggleOpsError(f"reading the log of run {run_id}", problem)
         return lines
 
-    def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
-        """Bring nothing: a pod leaves what is no artifact on its volume."""
-        return Downloaded()
+    # What is no artifact, a pod leaves on its volume: there is nothing to download.
 
-    # -- money --------------------------------------------------------------------------------
+    # -- the account, and money ---------------------------------------------------------------
+
+    def examine(self, config: RunPodConfig) -> Iterator[Finding]:
+        try:
+            client = self._runpod
+        except UsageError as error:
+            yield self._not_set_up(error)
+            return
+        pods = len(client.pods())
+        # Each costs money for as long as it is there.
+        verdict: Verdict = "warning" if pods else "ok"
+        yield self._found(verdict, f"the API key is good; {pods} pods are there", "kaggleops reap")
 
     def prices(self) -> list[Price]:
-        """Return the GPUs' prices in the secure cloud, the cheapest first."""
         catalogue = self._runpod.gpus("SECURE", 1, "")
         found = [
             Price(
@@ -280,7 +289,6 @@ class RunPodBackend(Backend[RunPodConfig]):
         return sorted(found, key=lambda price: price.per_hour)
 
     def machines(self) -> Machines | None:
-        """Return what our pods cost, whoever made them."""
         ours = [pod for pod in self._runpod.pods() if pod.run_id]
         # One whose cost is not told counts, too.
         costs = [
@@ -289,9 +297,65 @@ class RunPodBackend(Backend[RunPodConfig]):
         return Machines(self.name, len(costs), sum(costs)) if costs else None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
-        """Delete the pods whose run is over, or whose time is."""
-        return reap(self._runpod, self.name, tracking_uri, delete=delete)
+        """Delete the pods whose run is over, or whose time is.
+
+        A pod deletes itself. This is for those that could not: RunPod's key was revoked, their
+        start script never ran or hung, somebody stopped them. Any machine may do it, at any time,
+        again and again; pods of other buckets are over when their time is.
+        """
+        found = []
+        for pod in self._runpod.pods():
+            if not (pod.run_id or (not pod.id and not pod.name)):
+                continue
+            problem = ""
+            try:
+                if not pod.id:
+                    raise KaggleOpsError("reaping", "RunPod lists a pod whose id it does not tell")
+                why = _why_over(pod, tracking_uri, self._runpod.now())
+                if why and delete:
+                    self._runpod.delete_pod(pod.id)
+            except KaggleOpsError as error:
+                why, problem = "unknown", str(error)
+            if why:
+                run_id, cost = pod.run_id or "unknown", pod.cost or 0.0
+                found.append(Reaped(self.name, pod.id or "unknown", run_id, why, cost, problem))
+        return found
 
 
 def _within(config: RunPodConfig, offer: Offer) -> bool:
     return config.budget is None or offer.most(config.hours) <= config.budget
+
+
+def _why_over(pod: Pod, tracking_uri: str, now: float) -> str:
+    """Return why nothing will come of a pod any more, "" if something may.
+
+    Raises:
+        KaggleOpsError: the bucket does not answer.
+    """
+    job = pod.job
+    # What a job that is not told was given is a week at the most.
+    week = None if pod.created is None else pod.created + LONGEST_HOURS * 3600
+    deadline = job.deadline if job else week
+    if deadline is not None and now > deadline + LATE:
+        return "its time is up"
+    if job and job.bucket != bucket_uri(tracking_uri):
+        return ""
+    try:
+        run = mlflow.MlflowClient(tracking_uri).get_run(pod.run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            # Where its bucket is not told, it may be in another.
+            return "its run is not in the bucket" if job else ""
+        doing = f"looking for run {pod.run_id}"
+        raise explained(error) or KaggleOpsError(doing, error.message) from error
+    status = run.info.status
+    if job:
+        kept_until = job.deadline if job.keep else 0.0
+    else:
+        kept_until = number(run.data.tags, KEPT_UNTIL) or 0.0
+    if is_ended(status) and now >= kept_until:
+        return f"its run is {status}"
+    # Its image may be one that cannot be pulled or started: RunPod tries for ever, and bills it.
+    if status == "SCHEDULED" and pod.created is not None and now - pod.created > BEGINS_WITHIN:
+        return f"it did not begin within {BEGINS_WITHIN / 60:.0f} minutes"
+    return ""

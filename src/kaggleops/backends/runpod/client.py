@@ -58,7 +58,7 @@ class SilenceError(RunPodError):
 
 
 class RunPod:
-    """The account whose key this machine has.
+    """The account whose key this machine has; every method may raise RunPodError.
 
     Raises:
         UsageError: it has none.
@@ -70,10 +70,7 @@ class RunPod:
         self._ahead = 0.0
 
     def now(self) -> float:
-        """Return the time by RunPod's clock, as its last answer had it, in seconds since the epoch.
-
-        What is compared with a pod's times is by that clock: this machine's may be hours off.
-        """
+        """Return the time by RunPod's clock, in seconds since the epoch: ours may be hours off."""
         return time.time() + self._ahead
 
     def gpus(self, cloud: str, count: int, min_cuda: str) -> list[Gpu]:
@@ -95,11 +92,7 @@ class RunPod:
         return None if found is None else answers.pod(found, pod_id)
 
     def create_pod(self, body: Mapping[str, Any]) -> Pod:
-        """Make a pod; see `CreatePodRequest` of RunPod's OpenAPI document.
-
-        Raises:
-            RunPodError: it was not made; with NO_ANSWER it may have been.
-        """
+        """Make a pod (`CreatePodRequest` in RunPod's document); with NO_ANSWER it may be there."""
         doing = f"creating the pod {body['name']}"
         made = answers.pod(self._ask(doing, "POST", "/v2/pods", body=body))
         if not made.id:
@@ -118,11 +111,7 @@ class RunPod:
         return [volume for each in found if (volume := answers.volume(each)).id]
 
     def create_volume(self, name: str, data_center: str, size_gb: int) -> str:
-        """Make a network volume, and return its id.
-
-        Raises:
-            RunPodError: it was not made; with NO_ANSWER it may have been.
-        """
+        """Make a network volume, and return its id; with NO_ANSWER it may be there."""
         body = {"name": name, "dataCenter": data_center, "size": size_gb}
         doing = f"creating the network volume {name} in {data_center}"
         made = answers.volume(self._ask(doing, "POST", "/v2/network-volumes", body=body))
@@ -152,7 +141,6 @@ class RunPod:
 
         Raises:
             SilenceError: nothing came for so long.
-            RunPodError: the pod is gone, or the stream broke off.
         """
         doing = f"reading the log of pod {pod_id}"
         with (

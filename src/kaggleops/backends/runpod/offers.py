@@ -1,15 +1,80 @@
-"""Which GPU to take, where, and what it costs: read off RunPod's catalogue.
+"""What a run on RunPod may take: its configuration, the GPUs that fit it, and the network volume.
 
-The catalogue is an order in which to ask, no reservation: what it calls free may be gone.
+RunPod's catalogue is an order in which to ask, no reservation: what it calls free may be gone.
 """
 
+import functools
+import logging
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu
-from kaggleops.backends.runpod.config import RunPodConfig
+from kaggleops.backends.config import Config
+from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu, Volume
+from kaggleops.backends.runpod.client import NO_ANSWER, RunPod, RunPodError
 from kaggleops.errors import UsageError
+
+_CUDA = re.compile(r"\d+\.\d+")
+_LEAST_VOLUME_GB, _LARGEST_VOLUME_GB = 10, 4096  # RunPod's limits
+
+
+@dataclass(frozen=True)
+class RunPodConfig(Config):
+    """The fields of config/backend/runpod.yaml, where each is explained."""
+
+    gpus: list[str] = field(
+        default_factory=lambda: ["NVIDIA L4", "NVIDIA RTX A5000", "NVIDIA GeForce RTX 4090"]
+    )
+    gpu_count: int = 1
+    cloud: str = "SECURE"
+    data_centers: list[str] = field(default_factory=list)
+    image: str = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
+    template: str = ""
+    registry: str = ""
+    min_cuda: str = "12.8"
+    disk_gb: int = 50
+    volume: str = "kaggleops"
+    volume_gb: int = 50
+    hours: float = 6.0
+    budget: float | None = None
+    keep: bool = False
+    secret: str = "kaggleops_key"  # noqa: S105 - its name
+    packages: list[str] = field(
+        default_factory=lambda: [
+            "transformers>=5.0",
+            "accelerate>=1.3",
+            "scikit-learn>=1.5",
+            "pandas>=2.2",
+            "matplotlib>=3.8",
+            "nvidia-ml-py>=12.535",
+        ]
+    )
+
+    def check(self, doing: str) -> None:
+        wrong = {
+            "gpus": not self.gpus and "name one at least",
+            "gpu_count": self.gpu_count < 1 and "it is 1 or more",
+            "cloud": self.cloud not in ("SECURE", "COMMUNITY") and "it is SECURE or COMMUNITY",
+            "image": not (self.image or self.template) and "name it, or a template",
+            "min_cuda": bool(self.min_cuda)
+            and not _CUDA.fullmatch(self.min_cuda)
+            and "it is of the form 12.8",
+            "disk_gb": self.disk_gb < 1 and "it is 1 or more",
+            "volume": bool(self.volume)
+            and self.cloud == "COMMUNITY"
+            and "the community cloud has no network volumes: leave it empty",
+            "volume_gb": not _LEAST_VOLUME_GB <= self.volume_gb <= _LARGEST_VOLUME_GB
+            and f"it is between {_LEAST_VOLUME_GB} and {_LARGEST_VOLUME_GB}",
+            "hours": not 0 < self.hours <= LONGEST_HOURS
+            and f"it is more than 0 and {LONGEST_HOURS:g} at most",
+            "budget": self.budget is not None and not self.budget > 0 and "it is more than 0",
+            "secret": not re.fullmatch(r"\w+", self.secret) and "letters, digits and _",
+        }
+        for name, problem in wrong.items():
+            if problem:
+                raise UsageError(doing, f"{name}: {getattr(self, name)!r}: {problem}")
+
 
 _STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be there, too
 
@@ -89,3 +154,80 @@ def _places(gpu: Gpu, config: RunPodConfig) -> Iterator[str]:
         return _STOCK.index(level) if level in _STOCK else len(_STOCK)
 
     yield from sorted(gpu.places, key=rank)
+
+
+_log = logging.getLogger("kaggleops")
+
+# US dollars for a GB and month, as of https://www.runpod.io/pricing (2026-10); the API tells none.
+_PRICE, _PRICE_ABOVE, _ABOVE_GB = 0.07, 0.05, 1000
+
+
+class Volumes:
+    """The volumes of the name that is wanted, by data center.
+
+    Args:
+        runpod: the account.
+        config: what is wanted.
+    """
+
+    def __init__(self, runpod: RunPod, config: RunPodConfig) -> None:
+        self._runpod = runpod
+        self._config = config
+        self._made = ""
+
+    @functools.cached_property
+    def _there(self) -> Mapping[str, Volume]:
+        if not self._config.volume:
+            return {}
+        found = [each for each in self._runpod.volumes() if each.name == self._config.volume]
+        return {each.data_center: each for each in found if each.data_center}
+
+    @property
+    def data_centers(self) -> list[str]:
+        """Where there is one."""
+        return sorted(self._there)
+
+    def bill(self, data_center: str) -> str:
+        """Return what the one in a data center costs, made or to be made; "" for none."""
+        if not self._config.volume:
+            return ""
+        there = self._there.get(data_center)
+        size = (there and there.size) or self._config.volume_gb
+        return f"the volume {self._config.volume} ({size} GB), {_monthly(size)}"
+
+    def take(self, data_center: str) -> str:
+        """Return the id of the one in a data center, which is made if need be; "" for none.
+
+        Raises:
+            RunPodError: RunPod makes none there, or does not answer.
+        """
+        if not self._config.volume:
+            return ""
+        if data_center not in self._there:
+            name, size = self._config.volume, self._config.volume_gb
+            self._made = self._create(name, data_center, size)
+            where = f"the network volume {name} ({size} GB) in {data_center}"
+            _log.warning("Made %s: %s, until you delete it.", where, _monthly(size))
+            return self._made
+        return self._there[data_center].id
+
+    def _create(self, name: str, data_center: str, size: int) -> str:
+        try:
+            return self._runpod.create_volume(name, data_center, size)
+        except RunPodError as error:
+            # It may have been made all the same.
+            for each in self._runpod.volumes() if error.status == NO_ANSWER else ():
+                if (each.name, each.data_center) == (name, data_center):
+                    return each.id
+            raise
+
+    def give_back(self) -> None:
+        """Delete the one that was made for a pod that there is not."""
+        if self._made:
+            self._runpod.delete_volume(self._made)
+            self._made = ""
+
+
+def _monthly(size_gb: int) -> str:
+    dollars = min(size_gb, _ABOVE_GB) * _PRICE + max(0, size_gb - _ABOVE_GB) * _PRICE_ABOVE
+    return f"about ${dollars:.2f} a month"

@@ -12,9 +12,8 @@ from typing import Any
 
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod.answers import GRACE, JOB_VARIABLE, PATIENCE, PREFIX
-from kaggleops.backends.runpod.config import RunPodConfig
-from kaggleops.backends.runpod.offers import Offer
-from kaggleops.platforms.sign_in import SECRET
+from kaggleops.backends.runpod.offers import Offer, RunPodConfig
+from kaggleops.platforms.platform import SECRET
 
 NAME = "runpod_name"
 """The tag of a run that names its pod. It is there before the pod is."""

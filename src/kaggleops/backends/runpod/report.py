@@ -1,8 +1,13 @@
-"""What a pod tells the bucket when its job has ended: the exit code, the cost, and the log.
+"""What a pod tells the bucket, for infra/runpod/start.py: that it begins a job, and how that ended.
+
+    python -m kaggleops.backends.runpod.report claim BUCKET RUN POD
+
+for pods whose disk nothing outlives: it ends with 0 for the first start of the container, from then
+on with 3, and with 1 where the bucket cannot be asked.
 
     python -m kaggleops.backends.runpod.report JSON
 
-It is started by infra/runpod/start.py, and ends with 0 only if nothing is left on the pod that the
+for the exit code, the cost, and the log: it ends with 0 only if nothing is left on the pod that the
 bucket lacks.
 """
 
@@ -17,7 +22,7 @@ import mlflow
 from click import echo
 from mlflow.entities import RunTag
 
-from kaggleops.backends.jobs import is_ended
+from kaggleops.backends.interface import is_ended
 from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.pod import LOG_IN, POD
 from kaggleops.bucket import open_bucket
@@ -25,10 +30,12 @@ from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import explained
 from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
-from kaggleops.platforms.sign_in import sign_in
 from kaggleops.tags import JOB_ENDED
 from kaggleops.tracking.outbox import send_kept_artifacts, send_left_behind
 from kaggleops.tracking.store import BucketTrackingStore
+
+BEGAN = "runpod_began"
+"""The tag of a run with the id of the pod that began its job."""
 
 COST = "cost_usd"
 """The tag of a run that says what its machine cost in US dollars, as of its price and its time."""
@@ -37,7 +44,7 @@ EXIT_CODE = "exit_code"
 """The tag of a run that says what its job ended with."""
 
 _PATIENCE = 60.0  # seconds that one request may take with all its retries
-_TIME_IS_UP = 124  # as in infra/runpod/start.py
+_TIME_IS_UP, _BEGUN_BEFORE = 124, 3  # as in infra/runpod/start.py
 
 
 def report(said: dict[str, Any]) -> list[str]:
@@ -52,7 +59,7 @@ def report(said: dict[str, Any]) -> list[str]:
         KaggleOpsError: the bucket does not take it.
     """
     place = bucket_uri(said["bucket"])
-    sign_in(detect(), place)
+    detect().sign_in(place)
     bucket = open_bucket(place, patience=_PATIENCE)
     # First what the job itself logged and could not send: its last words may be that it ended.
     left = send_left_behind(EntityStore(bucket, ChangeLog(bucket))).problems
@@ -82,9 +89,28 @@ def _how(code: int | None) -> str:
     return "its time was up" if code == _TIME_IS_UP else f"exit code {code}"
 
 
+def claim(bucket: str, run_id: str, pod_id: str) -> bool:
+    """Note in the bucket that a pod begins a run's job; tell whether it had not.
+
+    Raises:
+        KaggleOpsError: the bucket cannot be asked.
+    """
+    place = bucket_uri(bucket)
+    detect().sign_in(place)
+    uri = tracking_uri(place)
+    client = mlflow.MlflowClient(uri)
+    if client.get_run(run_id).data.tags.get(BEGAN) == pod_id:
+        return False
+    client.set_tag(run_id, BEGAN, pod_id)
+    BucketTrackingStore(uri).flush()
+    return True
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do it; see the module."""
     try:
+        if arguments[0] == "claim":
+            return 0 if claim(*arguments[1:]) else _BEGUN_BEFORE
         left = report(json.loads(arguments[0]))
     except Exception as raised:
         error = explained(raised)

@@ -1,16 +1,125 @@
-"""Kaggle's own client as this project uses it: signed in, with time-outs, and quiet."""
+"""Kaggle: where a process may run, and its own client, with which this machine asks it."""
 
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggleops.errors import UsageError
-from kaggleops.platforms.kaggle.quiet import quiet
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.folders import write_private
+from kaggleops.platforms.platform import (
+    KEY_FILE,
+    SECRET,
+    NotThisWayError,
+    Platform,
+    first_line,
+    module,
+)
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
 
+DATASET = "kaggleops-credentials"
+"""The private dataset on Kaggle with the bucket's key, of whoever signs in there."""
+
+
+class Kaggle(Platform):
+    """Kaggle, whose notebooks find a key among their secrets, or in a private dataset."""
+
+    name = "kaggle"
+    title = "Kaggle"
+    backend = "kaggle"
+    network_hint = (
+        "Switch it on in the editor: Session options > Internet (pushed: enable_internet: true)."
+    )
+    _output = "kaggle/working"
+    _mounts = "kaggle/input"
+    _sign_in_hint = (
+        f"Attach one in the editor (Add-ons > Secrets, called {SECRET}; or Add-ons > Google Cloud "
+        "SDK), or for pushed notebooks add the dataset that `kaggleops credentials create kaggle` "
+        "makes."
+    )
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(environ)
+        # What users report of 2026.
+        self.session_hours = 9 if self.accelerator.startswith("TPU") else 12
+
+    @classmethod
+    def is_here(cls, environ: Mapping[str, str], root: Path) -> bool:
+        return bool(environ.get("KAGGLE_KERNEL_RUN_TYPE"))
+
+    def _ways(self) -> tuple[Callable[[], str], ...]:
+        return (self._secret, self._cloud_sdk)
+
+    def _secret(self) -> str:
+        return self._from_secret(SECRET, SECRET, f"the Kaggle secret {SECRET}")
+
+    def _cloud_sdk(self) -> str:
+        # Kaggle keeps what its Cloud SDK add-on signed in with as a secret of this name.
+        name = "__gcloud_sdk_auth__"
+        return self._from_secret(name, "Kaggle's add-on", "Kaggle's Cloud SDK add-on")
+
+    def _from_secret(self, name: str, source: str, found: str) -> str:
+        secrets = module("kaggle_secrets")
+        try:
+            secret = str(secrets.UserSecretsClient().get_secret(name))
+        except secrets.BackendError:
+            return ""  # how Kaggle says that no such secret is attached to this notebook
+        except Exception as error:  # noqa: BLE001 - a missing token, no internet, …
+            problem = f"Kaggle's secrets cannot be asked ({first_line(error)})"
+            raise NotThisWayError(problem) from None
+        if not secret:
+            return ""
+        self._use_key(secret, source)
+        return found
+
+    @classmethod
+    def put_key(cls, key: Mapping[str, Any]) -> str:
+        client = sign_in()
+        reference = f"{client.user}/{DATASET}"
+        metadata = {"id": reference, "title": DATASET, "licenses": [{"name": "other"}]}
+        doing = "uploading the key to Kaggle"
+        options = {"quiet": True, "convert_to_csv": False}
+        try:
+            with tempfile.TemporaryDirectory(prefix="kaggleops-key-") as folder:
+                write_private(Path(folder, KEY_FILE), json.dumps(key))
+                Path(folder, "dataset-metadata.json").write_text(json.dumps(metadata))
+                if client.has_dataset(doing, DATASET):
+                    old = {"delete_old_versions": True}
+                    made = client.quietly(
+                        doing,
+                        lambda: client.dataset_create_version(
+                            folder, "A new key", **options, **old
+                        ),
+                    )
+                else:
+                    made = client.quietly(
+                        doing, lambda: client.dataset_create_new(folder, public=False, **options)
+                    )
+        except OSError as error:
+            raise KaggleOpsError(doing, str(error)) from None
+        if getattr(made, "error", ""):  # a refusal comes as an answer like any other
+            raise KaggleOpsError(doing, made.error)
+        return f"the private dataset {reference}"
+
+    @classmethod
+    def delete_key(cls) -> None:
+        client = sign_in()
+        doing = "deleting the key's dataset at Kaggle"
+        if client.has_dataset(doing, DATASET):
+            client.quietly(
+                doing, lambda: client.dataset_delete(client.user, DATASET, no_confirm=True)
+            )
+
+    @classmethod
+    def next_step(cls) -> str:
+        return f"Add {DATASET} to a notebook's data; pushed ones name it in `dataset_sources`."
+
 
 def sign_in(**how: Any) -> "Client":
-    """Return the client, signed in as the user of this machine.
+    """Return Kaggle's client, signed in as the user of this machine.
 
     Args:
         how: as for `kaggleops.platforms.kaggle.client.Client`.
@@ -19,6 +128,8 @@ def sign_in(**how: Any) -> "Client":
         UsageError: Kaggle's package is not installed, cannot make its folder, or there are no
             credentials.
     """
+    from kaggleops.platforms.kaggle.http import quiet
+
     try:
         # Where nobody is signed in, importing it prints a page.
         with quiet():

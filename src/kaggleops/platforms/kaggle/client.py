@@ -1,18 +1,33 @@
-"""Kaggle's own client, with time-outs and patience, and quiet."""
+"""Kaggle's own client: with time-outs, patient, quiet, and lenient with what it reads.
 
+The message types of Kaggle's client end with a trace at the first word that they do not know, and
+so one odd item hides the whole list. Here what is missing or odd counts as not there.
+"""
+
+import contextlib
+import enum
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import requests
 from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
+from kagglesdk.kaggle_object import KaggleObject, ListSerializer, PredefinedSerializer
 
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import ASK_AGAIN, ASK_ONCE, READ, mount, session
-from kaggleops.platforms.kaggle.answers import read_leniently
-from kaggleops.platforms.kaggle.http import explained
-from kaggleops.platforms.kaggle.quiet import quiet
+from kaggleops.platforms.kaggle.http import explained, quiet
 
 _Answer = TypeVar("_Answer")
+_LONGEST = 100  # characters of a word
+
+
+@dataclass(frozen=True)
+class Word:
+    """One of Kaggle's words that its client does not know; it has a name as those that it does."""
+
+    name: str
 
 
 class Client(KaggleApi):
@@ -47,12 +62,12 @@ class Client(KaggleApi):
         return str(self.config_values[self.CONFIG_NAME_USER])
 
     def build_kaggle_client(self) -> Any:
-        """Return a connection; all of the client's calls make theirs here."""
+        """Return a connection that reads leniently; all of the client's calls make theirs here."""
         made = super().build_kaggle_client()
         http = made.http_client()
         http._init_session()
         mount(http._session, self._retry, self._silence)
-        read_leniently(http)
+        _read_leniently(http)
         return made
 
     def with_retry(
@@ -99,3 +114,78 @@ class Client(KaggleApi):
         """
         with quiet(), explained(doing):
             return call()
+
+    def has_dataset(self, doing: str, slug: str) -> bool:
+        """Tell whether the user has a dataset of that name."""
+        found = self.quietly(doing, lambda: self.dataset_list(mine=True, search=slug))
+        return any(each and each.ref == f"{self.user}/{slug}" for each in found or ())
+
+
+def _read_leniently(http: Any) -> None:
+    """Let a `KaggleHttpClient` read what can be read of each answer."""
+    strict = http._prepare_response
+
+    def prepare(kind: Any, answer: requests.Response) -> Any:
+        file = kind is not None and (
+            kind.prepare_from.__func__ is not KaggleObject.prepare_from.__func__
+        )
+        if "text/html" in answer.headers.get("Content-Type", "") and not (file and answer.ok):
+            raise requests.ConnectionError("a page came from whoever stands between")
+        try:
+            strict(None, answer)  # raises what the answer says is wrong
+        except TypeError:  # it says so in no way that the client knows
+            answer.raise_for_status()
+        if kind is None:
+            return None
+        if file:
+            return kind.prepare_from(answer)
+        return read(kind, answer.json() if answer.content or kind._fields else {})
+
+    http._prepare_response = prepare
+
+
+def read(kind: Any, content: Any) -> Any:
+    """Return a message of that type with all that can be read of a JSON value."""
+    made = kind()
+    for field in kind._fields:
+        value = content.get(field.json_name) if isinstance(content, dict) else None
+        if value is not None:
+            # Whatever it is, it is not what the field should be.
+            with contextlib.suppress(Exception):
+                setattr(made, field.private_field_name, _value(field, value))
+    return made
+
+
+def _value(field: Any, value: Any) -> Any:
+    if not isinstance(field.serializer, ListSerializer):
+        return _one(field, field.serializer, value)
+    found = []
+    for each in list(value):
+        # The serializer of a list's items is known to the list's alone.
+        with contextlib.suppress(Exception):
+            found.append(_one(field, None, each))
+    return found
+
+
+def _one(field: Any, serializer: Any, value: Any) -> Any:
+    kind = field.field_type
+    if isinstance(kind, type) and issubclass(kind, KaggleObject):
+        return read(kind, value)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        try:
+            return field.serializer.from_dict_value(kind, value)
+        except KeyError:
+            return Word(str(value)[:_LONGEST])
+    if isinstance(serializer, PredefinedSerializer) or kind in (str, int, float, bool):
+        return _plain(kind, value)
+    return serializer.from_dict_value(kind, value)
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    if isinstance(value, bool) is not (kind is bool):
+        raise TypeError(value)
+    if kind in (int, float):
+        return kind(value)  # long ones come as texts
+    if not isinstance(value, kind):
+        raise TypeError(value)
+    return value

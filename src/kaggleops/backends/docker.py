@@ -3,10 +3,6 @@
 A run's container is called after the run, so whoever submits it again finds it there. The engine
 keeps its state and its log until `kaggleops cleanup`; /kaggle/working is a folder of the host, and
 everything else that the container wrote goes with it.
-
-What can be said about a container, besides the code.
-
-Docker's own client, and what goes wrong with it in one line.
 """
 
 import codecs
@@ -20,17 +16,16 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from kaggleops.backends.answers import number, text
-from kaggleops.backends.base import Backend, RefusedError
-from kaggleops.backends.config import Config
+from kaggleops.backends.base import Backend
+from kaggleops.backends.config import Config, named_file
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.jobs import UNKNOWN, JobState
-from kaggleops.bucket.location import is_remote
+from kaggleops.backends.interface import UNKNOWN, Finding, JobState, RefusedError
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms.keys import File
-from kaggleops.platforms.sign_in import KEY_FILE
+from kaggleops.platforms.local import KaggleImage
+from kaggleops.platforms.platform import ADC, KEY_FILE
 
 VERSION = "v170"
 """The version of Kaggle's images (June 2026), the same as in infra/kaggle-image/compose.yaml."""
@@ -68,8 +63,7 @@ class DockerConfig(Config):
     @property
     def key_file(self) -> Path:
         """The key of the bucket."""
-        named = Path(self.credentials).expanduser().absolute() if self.credentials else None
-        return named or File("docker").path
+        return named_file(self.credentials) or KaggleImage.key_file()
 
     @property
     def gpu_count(self) -> int:
@@ -77,11 +71,6 @@ class DockerConfig(Config):
         return -1 if self.gpus == "all" else int(self.gpus or 0)
 
     def check(self, doing: str) -> None:
-        """Check what types cannot say.
-
-        Raises:
-            UsageError: a field has a value that the engine would not take.
-        """
         if self.gpus not in ("", "all") and not re.fullmatch(r"[1-9]\d*", self.gpus):
             problem = f"gpus: {self.gpus!r} is no number of GPUs"
             raise UsageError(doing, problem, "It is all, a number, or '' for none.")
@@ -179,7 +168,7 @@ _STATUSES = {
 class DockerBackend(Backend[DockerConfig]):
     """Runs commits in Kaggle's image."""
 
-    name: ClassVar[str] = "docker"
+    name = "docker"
     config_type = DockerConfig
 
     @cached_property
@@ -189,14 +178,9 @@ class DockerBackend(Backend[DockerConfig]):
     # -- submitting ---------------------------------------------------------------------------
 
     def check(self, tracking_uri: str, config: DockerConfig) -> None:
-        """Make sure that there are an engine, the image and the bucket's key."""
         doing = "submitting to a container"
-        if not is_remote(tracking_uri):
-            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET; or run without -b."
-            raise UsageError(doing, f"it cannot reach {tracking_uri}", hint)
-        if not config.key_file.is_file():
-            problem = f"there is no key of the bucket, {config.key_file}"
-            raise UsageError(doing, problem, "Make it: `kaggleops credentials create docker`.")
+        self._require_cloud(doing, tracking_uri)
+        self._require_key(doing, config.key_file)
         engine = self._engine
         try:
             with explained(doing):
@@ -207,7 +191,6 @@ class DockerBackend(Backend[DockerConfig]):
             raise UsageError(doing, problem, f"docker pull {config.image_name}") from None
 
     def place(self, run_id: str, config: DockerConfig) -> dict[str, str]:
-        """Return the tags that name the container, and the engine that has it."""
         return {CONTAINER: f"kaggleops-{run_id}", ENGINE: self._engine_id()}
 
     def _engine_id(self) -> str:
@@ -265,7 +248,7 @@ class DockerBackend(Backend[DockerConfig]):
                 name=name,
                 entrypoint=["/usr/bin/env"],
                 working_dir=WORKING,
-                environment={"GOOGLE_APPLICATION_CREDENTIALS": _KEY},
+                environment={ADC: _KEY},
                 mounts=mounts,
                 shm_size=config.shm_size,
                 device_requests=gpus if config.gpu_count else None,
@@ -296,7 +279,6 @@ class DockerBackend(Backend[DockerConfig]):
     # -- watching -----------------------------------------------------------------------------
 
     def state(self, tags: Mapping[str, str]) -> JobState | None:
-        """Return how far the container is, None on another machine than the engine's."""
         if tags.get(ENGINE) != self._engine_id():
             return None
         container = self._container(tags)
@@ -312,15 +294,20 @@ class DockerBackend(Backend[DockerConfig]):
             reason = "the machine's memory was full"
         return JobState("FAILED", status, text(said, "Error") or reason)
 
-    def page(self, tags: Mapping[str, str]) -> str:
-        """Return "": an engine has no page."""
-        return ""
-
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        """Yield the lines that the container printed."""
         container = self._container(tags)
         with explained(f"reading the log of {tags[CONTAINER]}"):
             yield from _lines(container.logs(stream=True, follow=follow))
+
+    def examine(self, config: DockerConfig) -> Iterator[Finding]:
+        try:
+            engine = self._engine
+        except KaggleOpsError as error:
+            yield self._not_set_up(error)
+            return
+        with explained("asking the container engine"):
+            version = engine.version().get("Version", "unknown")
+        yield self._found("ok", f"an engine answers, version {version}")
 
     # -- bringing home ------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""A run that ended before its time goes on: another job, the same run."""
+"""Which backends there are, which of them has a run, and how a run that ended goes on."""
 
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_BRANCH, MLFLOW_GIT_COMMIT, MLFLO
 from kaggleops.backends.base import Backend
 from kaggleops.backends.code import address_of_known
 from kaggleops.backends.config import AnyConfig
-from kaggleops.backends.finding import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
@@ -22,6 +22,41 @@ from kaggleops.mlruns.liveness import LOST, run_state
 from kaggleops.tags import JOB_ENDED, SUBMITTED_TO
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
+
+_GROUP = "mlflow.project_backend"  # where MLflow looks for them, too
+
+
+def names() -> list[str]:
+    """Return the names of all backends."""
+    return sorted(each.name for each in entry_points(group=_GROUP))
+
+
+def backend_named(name: str) -> Backend[Any]:
+    """Return a backend.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    found = entry_points(group=_GROUP, name=name)
+    backend = next(iter(found)).load()() if found else None
+    if not isinstance(backend, Backend):
+        hint = f"There are: {', '.join(names())}."
+        raise UsageError(f"choosing the backend {name!r}", "there is none of that name", hint)
+    return backend
+
+
+def submitted_run(tracking_uri: str, run_id: str) -> RemoteRun:
+    """Return a run that somebody submitted, here or on another machine.
+
+    Raises:
+        UsageError: there is no such run, or it was not submitted to a backend.
+    """
+    doing = f"looking for run {run_id}"
+    tags = _run(tracking_uri, run_id, doing).data.tags
+    if SUBMITTED_TO not in tags:
+        problem = "it was not submitted to a backend, so no platform has a log or files of it"
+        raise UsageError(doing, problem, "Its artifacts are in the bucket: `kaggleops ui`.")
+    return RemoteRun(backend_named(tags[SUBMITTED_TO]), tracking_uri, run_id)
 
 
 def resume(
@@ -44,27 +79,12 @@ def resume(
         KaggleOpsError: the platform does not answer.
     """
     doing = f"resuming run {run_id}"
-    try:
-        run = mlflow.MlflowClient(tracking_uri).get_run(run_id)
-    except MlflowException as error:
-        raise UsageError(doing, error.message, "`kaggleops status` lists the last runs.") from error
-    commit = _commit(run, doing)
-    _refuse_unless_it_stands_still(backend, tracking_uri, run, doing)
-    address = address_of_known(commit, bucket_uri(tracking_uri))
-    backend.check(tracking_uri, config)
-    if run.info.status != "SCHEDULED":
-        store = BucketTrackingStore(tracking_uri)
-        store.update_run_info(run_id, RunStatus.SCHEDULED, None, None)
-        if JOB_ENDED in run.data.tags:
-            store.delete_tag(run_id, JOB_ENDED)
-    return backend.hand_over(run, address, tracking_uri, config)
-
-
-def _commit(run: Run, doing: str) -> Commit:
+    run = _run(tracking_uri, run_id, doing)
     tags = run.data.tags
     if MLFLOW_GIT_COMMIT not in tags:
         raise UsageError(doing, "it is pinned to no commit")
-    return Commit(
+    _refuse_unless_it_stands_still(backend, tracking_uri, run, doing)
+    commit = Commit(
         repository=Path(),
         sha=tags[MLFLOW_GIT_COMMIT],
         subject="",
@@ -72,6 +92,21 @@ def _commit(run: Run, doing: str) -> Commit:
         origin=tags.get(MLFLOW_GIT_REPO_URL, ""),
         uncommitted=0,
     )
+    address = address_of_known(commit, bucket_uri(tracking_uri))
+    backend.check(tracking_uri, config)
+    if run.info.status != "SCHEDULED":
+        store = BucketTrackingStore(tracking_uri)
+        store.update_run_info(run_id, RunStatus.SCHEDULED, None, None)
+        if JOB_ENDED in tags:
+            store.delete_tag(run_id, JOB_ENDED)
+    return backend.hand_over(run, address, tracking_uri, config)
+
+
+def _run(tracking_uri: str, run_id: str, doing: str) -> Run:
+    try:
+        return mlflow.MlflowClient(tracking_uri).get_run(run_id)
+    except MlflowException as error:
+        raise UsageError(doing, error.message, "`kaggleops status` lists the last runs.") from error
 
 
 def _refuse_unless_it_stands_still(
