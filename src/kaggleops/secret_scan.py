@@ -264,7 +264,7 @@ def _text(data: bytes) -> str:
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_HUNK = re.compile(rb" -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? ")
+_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 
 
 def _files(patch: bytes) -> Iterator[tuple[str, list[int], list[bytes]]]:

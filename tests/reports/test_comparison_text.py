@@ -30,7 +30,7 @@ def compared(*diffs: str, params: int = 0, files: int = 1) -> Comparison:
 
 
 def added(lines: int, text: str = "value = 1") -> str:
-    return " -0,0 \n" + "\n".join(f"+{text}" for _ in range(lines))
+    return "@@ -0,0 @@\n" + "\n".join(f"+{text}" for _ in range(lines))
 
 
 @pytest.mark.parametrize(
