@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,13 @@ def steps(numbers: range) -> bytes:
 def test_the_names_of_a_runs_statuses_are_mlflows() -> None:
     known = {status: RunStatus.to_string(status) for status in RunStatus.all_status()}
     assert dict(enumerate(RUN_STATUSES[1:], 1)) == known
+
+
+def test_the_process_that_unpacks_starts_light() -> None:
+    """MLflow and SQLAlchemy would take it four seconds and 170 MB."""
+    command = "import sys, kaggleops.index.preparation; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
+    assert not {b"mlflow", b"sqlalchemy"} & set(done.stdout.split())
 
 
 def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path) -> None:
