@@ -131,7 +131,7 @@ def test_what_is_over_is_reaped(outside: World, runpod: RunPodServer) -> None:
     assert {pod.id for pod in runpod.alive}.isdisjoint(gone)
     assert len(runpod.alive) == 3
     assert late.get_status() == "FAILED"
-    assert "has its work" in here("reap", *BUCKET_OPTION).output
+    assert "belongs to a run" in here("reap", *BUCKET_OPTION).output
     # Nobody must believe that nothing costs money only because RunPod did not say so.
     runpod.fail(403, op="listPods")
     assert here("reap", *BUCKET_OPTION).code == 1

@@ -124,10 +124,10 @@ def test_a_name_of_runs_and_of_a_commit_is_not_guessed_at(lab: Lab, asking: Read
     only = lab.log(lab.merged, "release", {}, 0.1)
     lab.repository.git("tag", "release", lab.merged)
     selector = asking.selector(experiment="tweets")
-    message = f"the run {run_id} of {lab.base[:10]}; or the commit {lab.worse[:10]}"
+    message = f"the run {run_id} of {lab.base[:10]} and the commit {lab.worse[:10]}"
     with pytest.raises(UsageError, match=message):
         selector.find("main")
-    with pytest.raises(UsageError, match=f"; {run_id} of .*or the commit"):
+    with pytest.raises(UsageError, match=f"; {run_id} of .*and the commit"):
         asking.selector().find("main")
     with pytest.raises(UsageError, match="by its id, or a commit by its hash"):
         selector.find("v1")  # one of that commit's runs, and the others too

@@ -203,11 +203,11 @@ def test_a_commit_that_cannot_be_run_cannot_be_told(past: Past) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("--require", "f1=>0.7"), "no comparison"),
+        (("--require", "f1=>0.7"), "not a comparison"),
         (("--require", "f1"), "in quotes"),
-        (("--require", "f1>=high"), "no comparison"),
-        (("--require", "f1>=nan"), "no comparison"),
-        (("--require", ">=0.7"), "no comparison"),
+        (("--require", "f1>=high"), "not a comparison"),
+        (("--require", "f1>=nan"), "not a comparison"),
+        (("--require", ">=0.7"), "not a comparison"),
         (("--require", "f1>0.7", "-b", "manual"), "has no metrics yet"),
         (("--require", "f1>0.7", "--version", "nonsense"), "no commit 'nonsense'"),
     ],
@@ -226,5 +226,5 @@ def test_a_mistake_is_one_line_and_no_answer(
 def test_names_of_metrics_have_spaces_and_slashes() -> None:
     found = read_requirement(" val/f1 macro >= 7e-1 ")
     assert (found.metric, found.comparison, found.bound) == ("val/f1 macro", ">=", 0.7)
-    with pytest.raises(UsageError, match="no comparison"):
+    with pytest.raises(UsageError, match="not a comparison"):
         read_requirement("1 < f1 < 2")

@@ -170,7 +170,7 @@ def test_status_of_what_is_not_there_and_of_what_is_broken(bucket: Bucket, tmp_p
     assert nothing.code == 2
     assert "no run" in nothing.error
     empty = kaggleops("status", "--bucket", bucket.uri, cwd=tmp_path)
-    assert (empty.code, "No run of" in empty.output) == (0, True)
+    assert (empty.code, "No run in" in empty.output) == (0, True)
 
     bucket.write(EntityId(Kind.EXPERIMENT, "1").key, b"", expected="0")
     bucket.write(RUN.key, b"no archive", expected="0")
