@@ -108,7 +108,7 @@ def _newest(side: Side, notes: list[str]) -> list[Run]:
     newest = max(groups.values(), key=lambda runs: max(run.started_ms for run in runs))
     if len(groups) > 1:
         notes.append(
-            f"{side.title} has runs with {len(groups)} different settings; the newest are compared."
+            f"{side.title} has runs with {len(groups)} settings; the newest are compared."
             " Name a run to choose another."
         )
     kept: dict[tuple[str, ...], Run] = {}
