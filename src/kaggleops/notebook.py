@@ -133,7 +133,7 @@ class Lines:
                 self._line += piece
 
     def end(self) -> None:
-        """Take note that nothing follows."""
+        """Show what is left, as nothing follows."""
         if self._line or self._redrawn:
             self._end_line()
 
@@ -376,7 +376,7 @@ def _split(overrides: str) -> list[str]:
 
 def _commit_of(tracking: str, run_id: str, version: str) -> str:
     """Return the commit that a run is pinned to."""
-    doing = f"going on with run {run_id}"
+    doing = f"continuing run {run_id}"
     try:
         run = mlflow.MlflowClient(tracking).get_run(run_id)
     except MlflowException as error:

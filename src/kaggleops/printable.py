@@ -10,13 +10,8 @@ import re
 import unicodedata
 from html import escape
 
-_UNSEEN = {
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # control, format, surrogate, line and paragraph separators
+# Control, format, surrogate, line and paragraph separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # within words of some languages, and within emoji
 
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")

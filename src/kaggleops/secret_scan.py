@@ -3,7 +3,7 @@
 Known by their shape: the detectors of Yelp's detect-secrets, what people of Kaggle, Google Cloud,
 RunPod, GitHub and Hugging Face have, addresses with a password, headers, and values that a name
 calls a secret. Not by their entropy alone: hashes, ids and checksums are no secrets. A line with
-`pragma: allowlist secret` (detect-secrets' own mark) is passed over.
+`pragma: allowlist secret` (detect-secrets' own mark) is skipped.
 """
 
 import math

@@ -36,7 +36,7 @@ AS_COMMITTED = {
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _FROM_A_COMMIT = {"GIT_PROTOCOL_FROM_USER": "0"}
-"""For addresses that a commit tells: git then refuses those that would read or run what is here."""
+"""For addresses that a commit names: git then refuses those that read or run local things."""
 _ONE = ("fetch", "--quiet", "--depth", "1", "--no-tags")
 
 

@@ -8,7 +8,7 @@ proxies, certificates, credentials, SSH.
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -57,7 +57,7 @@ _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" '
     '"$KAGGLEOPS_GIT_USER" "$KAGGLEOPS_GIT_PASSWORD"; }; f'
 )
-"""A credential helper that knows what this one git process was told."""
+"""A credential helper that answers from the environment of this one git process."""
 
 
 class GitError(KaggleOpsError):
@@ -174,13 +174,9 @@ def _login(url: str) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _way_through(folder: Path, url: str) -> dict[str, str]:
-    """Return this person's settings without which nobody reaches an address from here."""
+    """Return the person's settings (a proxy, say) that an address cannot be reached without."""
     asked = ("config", "--null", "--get-urlmatch", "http", without_credentials(url))
-    return dict(_settings_of_the_way(git(folder, *asked, check=False)))
-
-
-def _settings_of_the_way(listed: str) -> Iterator[tuple[str, str]]:
-    for each in listed.split("\0"):
-        key, _, value = each.partition("\n")
-        if re.fullmatch(r"http\.(proxy|sslcainfo|sslcapath|sslverify|sslbackend)", key):
-            yield key, value
+    listed = git(folder, *asked, check=False).split("\0")
+    found = (each.partition("\n") for each in listed)
+    wanted = re.compile(r"http\.(proxy|sslcainfo|sslcapath|sslverify|sslbackend)")
+    return {key: value for key, _, value in found if wanted.fullmatch(key)}

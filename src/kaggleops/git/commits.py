@@ -1,6 +1,6 @@
 """The commit that a run is pinned to: which it is, and what the working tree has besides."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,16 +124,25 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
     The address may be relative to the repository's own; it is "" where the commit gives none, or
     tells git not to fetch it.
     """
-    listed = git(repository, "ls-tree", "-r", "-z", "--full-tree", sha).split("\0")
-    links = [line.split("\t", 1) for line in listed if line.startswith("160000 ")]
-    told = _modules(repository, sha) if links else {}
-    for head, path in links:
+    found = links(repository, sha)
+    told = _modules(repository, sha) if found else {}
+    for path, inner in found.items():
         module = told.get(path, {})
         address = "" if module.get("update") == "none" else module.get("url", "")
         own = f"submodule.{module['name']}.url" if module else ""
         if own and address:  # a person may have it from somewhere else
             address = git(repository, "config", "--local", own, check=False) or address
-        yield path, head.split()[2], address
+        yield path, inner, address
+
+
+def links(
+    repository: Path, tree: str, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the commits of the submodules of a commit or tree, by their paths."""
+    asked = ("ls-tree", "-r", "-z", "--full-tree", tree)
+    listed = git(repository, *asked, environment=environment).split("\0")
+    entries = (line.split("\t", 1) for line in listed if line.startswith("160000 "))
+    return {path: head.split()[2] for head, path in entries}
 
 
 def _modules(repository: Path, sha: str) -> dict[str, dict[str, str]]:

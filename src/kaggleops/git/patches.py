@@ -8,7 +8,7 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import AS_COMMITTED
 from kaggleops.git.command import git
-from kaggleops.git.commits import Commit, has_commit
+from kaggleops.git.commits import Commit, has_commit, links
 from kaggleops.secret_scan import in_patch, refuse
 
 
@@ -69,8 +69,7 @@ def _write(
         all_of_it.write((scratch / "patch").read_bytes())
     listed = git(repository, *diff, "--name-only", "-z", base, after, environment=apart)
     names = [f"{prefix}{name}" for name in listed.split("\0") if name]
-    recorded = _links(git(repository, "ls-tree", "-r", "-z", "--full-tree", base))
-    staged = _links(git(repository, "ls-tree", "-r", "-z", "--full-tree", after, environment=apart))
+    recorded, staged = links(repository, base), links(repository, after, apart)
     for path in recorded.keys() - staged.keys():
         hint = "Commit that, or restore it: git submodule update --init."
         raise UsageError(doing, f"the submodule {prefix}{path} was removed", hint)
@@ -89,9 +88,3 @@ def _write(
 
 def _inside(repository: Path, name: str) -> Path:
     return repository / git(repository, "rev-parse", "--git-path", name)
-
-
-def _links(listed: str) -> dict[str, str]:
-    """Return the commits of the submodules of a tree that git lists, by their paths."""
-    entries = (line.split("\t", 1) for line in listed.split("\0") if line.startswith("160000 "))
-    return {path: head.split()[2] for head, path in entries}

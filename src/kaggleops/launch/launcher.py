@@ -68,7 +68,7 @@ class Launch:
         overrides: what the user set.
         entry_point: which entry point of the MLproject file.
         experiment: the experiment's name; the task's by default, or else the project's.
-        run_id: a run to go on with, its parameters included, rather than a new one.
+        run_id: a run to continue, its parameters included, rather than a new one.
         like: the parameters of another run, to begin with.
         allow_secrets: whether a patch or a bundle may leave with secrets in it.
     """
@@ -113,7 +113,7 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
 
     `patch` is what was changed there since, for the run to carry. Raises what `launch` does.
     """
-    # `python` in an entry point's command is this interpreter, and is heard at once.
+    # `python` in an entry point's command is this interpreter, and its output is not buffered.
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     changed = {
         "PATH": here,
@@ -145,7 +145,7 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
         present(run, commit, runner.working.store)
         # Before the code logs what it takes for its own: what it was started with comes first.
         runner.send()
-        # The project's own process is its runner: that one beats, and stops when the run is killed.
+        # The project's own process is its runner: that one sends heartbeats, and stops when killed.
         runner.hand_over(entity_of(run.info.experiment_id, run.info.run_id))
         return _finish(commit, what, folder, run, parameters)
 
@@ -221,7 +221,7 @@ def prepared(
         folder: the commit's files; `write_project_files` writes all that are needed.
         commit: which.
         what: what to run of it.
-        before: the run that is gone on with, if any.
+        before: the run that is continued, if any.
 
     Raises:
         UsageError: as for `launch`.

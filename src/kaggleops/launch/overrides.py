@@ -124,11 +124,12 @@ def check_config_keys(
 
     given = [*placed, *free]
     chosen = [each for each in given if (place.parent / each.partition("=")[0]).is_dir()]
+    groups = [each.name for each in sorted(place.parent.iterdir()) if each.is_dir()]
     known: list[str] = []
     try:
         for tried in ([], chosen, given):
             composed = _compose(place, tried)
-            known = list(dict.fromkeys([*_flat(composed), *_groups(place.parent)]))
+            known = list(dict.fromkeys([*_flat(composed), *groups]))
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = list(error.options or [])
@@ -209,10 +210,6 @@ def _keys(overrides: list[str]) -> Iterator[str]:
         key = each.partition("=")[0].removeprefix("~")
         if not key.startswith(("+", "hydra.", "hydra/")) and "@" not in key:
             yield key
-
-
-def _groups(config: Path) -> Iterator[str]:
-    return (each.name for each in sorted(config.iterdir()) if each.is_dir())
 
 
 def _beside(key: str, known: list[str]) -> list[str]:

@@ -29,12 +29,7 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "BucketTr
 
 
 def registry_store(store_uri: str, tracking_uri: str | None = None) -> "BucketRegistryStore":
-    """Return the model registry of a bucket (plugin group `mlflow.model_registry_store`).
-
-    Args:
-        store_uri: the same address as the tracking URI.
-        tracking_uri: ignored: registry and runs share one bucket.
-    """
+    """Return the model registry of a bucket (`mlflow.model_registry_store`)."""
     from kaggleops.tracking.registry import BucketRegistryStore
 
     return BucketRegistryStore(store_uri)
@@ -43,13 +38,7 @@ def registry_store(store_uri: str, tracking_uri: str | None = None) -> "BucketRe
 def artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> "ArtifactRepository":
-    """Return the repository of artifacts in a bucket (plugin group `mlflow.artifact_repository`).
-
-    Args:
-        artifact_uri: where they lie, `gs://BUCKET/…` or `file:///FOLDER/…`.
-        tracking_uri: where runs are tracked, if that is not MLflow's current tracking URI.
-        registry_uri: as MLflow has it.
-    """
+    """Return the repository of artifacts in a bucket (group `mlflow.artifact_repository`)."""
     from kaggleops.tracking.artifacts import repository
 
     return repository(artifact_uri, tracking_uri, registry_uri)
@@ -60,14 +49,9 @@ def refuse_location(
 ) -> NoReturn:
     """Refuse a location that is outside of the bucket in which it is written (same plugin group).
 
-    Args:
-        artifact_uri: `outside-the-bucket://…`, as `mlruns.rebasing` writes it.
-        tracking_uri: as MLflow has it.
-        registry_uri: as MLflow has it.
-
     Raises:
         MlflowException: always; it names the entity and the location. It is of the class for which
-            MlflowClient passes over a trace when it lists traces.
+            MlflowClient skips a trace when it lists traces.
     """
     from mlflow.exceptions import MlflowException, MlflowTraceDataException
     from mlflow.protos.databricks_pb2 import PERMISSION_DENIED

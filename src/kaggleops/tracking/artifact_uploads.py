@@ -63,14 +63,10 @@ def uploads(bucket_uri: str) -> "Uploads":
 def write_artifact(
     bucket: Bucket, key: str, file: Path, replaces: Version, kept: Kept | None = None
 ) -> Version:
-    """Write an artifact; one request if what is there is at version `replaces`.
+    """Write an artifact; one request if what is there is at the version `replaces`.
 
-    Args:
-        bucket: where to.
-        key: where in it.
-        file: what.
-        replaces: the version that is expected there; whatever is there is replaced,
-        kept: unless this, of which the file is the copy, was logged before it was written.
+    Whatever is there is replaced, unless `kept`, of which the file is the copy, was logged before
+    that was written.
 
     Raises:
         BucketError: it cannot be written, or should not.
@@ -128,12 +124,7 @@ class Uploads:
             ]
 
     def upload(self, file: Path, place: Place, later: bool) -> None:
-        """Upload a file, or keep it to be sent later.
-
-        Args:
-            file: which.
-            place: where to.
-            later: whether it may be kept.
+        """Upload a file, or keep it to be sent later if that is allowed.
 
         Raises:
             OSError: the file cannot be read.

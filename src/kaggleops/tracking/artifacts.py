@@ -3,9 +3,9 @@
 MLflow's own repositories raise in the training process what goes wrong with an upload, that for
 Cloud Storage after two minutes a file (MLflow issues #3478, #4543).
 
-1. What the bucket cannot take now (it is full, away, read-only, or somebody else's by now) is kept
-   on this machine and sent later.
-2. In a server who uploads hears that it did not work.
+1. What the bucket cannot take now (it is full, away, read-only, or no longer yours) is kept on this
+   machine and sent later.
+2. In a server, the client is told that its upload failed.
 3. A file of a folder that cannot be logged does not hold back the others.
 4. What still waits to be sent is listed and read as if it were there.
 5. A trace whose spans cannot be read hides no other one.
@@ -214,8 +214,8 @@ class BucketArtifactRepository(ArtifactRepository):
         """Return a trace's spans.
 
         Raises:
-            MlflowTraceDataException: they are missing or unreadable. MLflow passes over the traces
-                for which it gets this, and ends a search with any other error.
+            MlflowTraceDataException: they are missing or unreadable. MLflow skips the traces for
+                which it gets this, and ends a search with any other error.
         """
         try:
             data: dict[str, Any] = super().download_trace_data()

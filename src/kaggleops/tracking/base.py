@@ -1,6 +1,7 @@
 """What every part of the tracking store stands on: MLflow's file store over a working copy."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,11 +33,7 @@ from kaggleops.tracking.working_copy import WorkingCopy
 
 
 class StoreBase(FileStore):
-    """A file store whose folder is a working copy of a bucket.
-
-    Args:
-        store_uri: the tracking URI, or the session to log in.
-    """
+    """A file store whose folder is a working copy of a bucket, named by tracking URI or session."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -71,11 +68,7 @@ class StoreBase(FileStore):
         return self._working.store.artifact_root
 
     def flush(self) -> None:
-        """Send what changed now.
-
-        Raises:
-            KaggleOpsError: not all of it could be sent; it is kept.
-        """
+        """Send what changed now; KaggleOpsError if not all of it could be sent (it is kept)."""
         self._session.flush()
 
     @contextmanager
@@ -87,17 +80,44 @@ class StoreBase(FileStore):
             self._session.changed()
 
     def _send_now(self, *entity_ids: EntityId) -> None:
-        """Send a change that others wait for.
-
-        A bucket that is not there or may not be written is an error now, while there is somebody
-        to read it; one that cannot be reached for a while is not.
-        """
+        """Send a change that others wait for; a bucket that is missing or refuses is an error."""
         with mlflow_errors():
             self._session.send(entity_ids, fatal=(AccessDeniedError, BucketNotFoundError))
 
     def _found(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
         with mlflow_errors():
             return self._working.locate(kind, name, refresh=refresh)
+
+    def _required(self, kind: Kind, name: str, called: str, *, refresh: bool = False) -> EntityId:
+        entity_id = self._found(kind, name, refresh=refresh)
+        if entity_id is None:
+            raise MlflowException(f"{called} not found", RESOURCE_DOES_NOT_EXIST)
+        return entity_id
+
+
+def changing(method: Any, find: Callable[..., EntityId]) -> Any:
+    """Return a method of the file store as one that changes the entity of its first argument."""
+    first = list(inspect.signature(method).parameters)[1]
+
+    @functools.wraps(method)
+    def change(store: StoreBase, *args: Any, **kwargs: Any) -> Any:
+        with store._changing(find(store, args[0] if args else kwargs[first])):
+            return method(store, *args, **kwargs)
+
+    return change
+
+
+def reading(method: Any, find: Callable[..., object]) -> Any:
+    """Return a method of the file store as one that reads its first argument's entity, fresh."""
+    first = list(inspect.signature(method).parameters)[1]
+
+    @functools.wraps(method)
+    def read(store: Any, *args: Any, **kwargs: Any) -> Any:
+        find(store, args[0] if args else kwargs[first], refresh=True)
+        with store._working.still():
+            return method(store, *args, **kwargs)
+
+    return read
 
 
 def session_of(store_uri: str | Session) -> Session:

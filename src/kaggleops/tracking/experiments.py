@@ -1,10 +1,12 @@
 """Experiments in the bucket."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow.entities import Experiment, ExperimentTag, LifecycleStage, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.store.tracking.file_store import FileStore
 from mlflow.utils.validation import (
     _validate_experiment_artifact_location_length,
     _validate_experiment_name,
@@ -14,7 +16,7 @@ from mlflow.utils.validation import (
 from kaggleops.layout import is_experiment_id
 from kaggleops.mlruns import EntityId, Kind, experiment
 from kaggleops.mlruns.locations import is_inside
-from kaggleops.tracking.base import StoreBase, mlflow_errors
+from kaggleops.tracking.base import StoreBase, changing, mlflow_errors
 from kaggleops.tracking.names import (
     DEFAULT_ID,
     DEFAULT_NAME,
@@ -31,7 +33,7 @@ class ExperimentStore(StoreBase):
     def __init__(self, store_uri: str | Session) -> None:
         super().__init__(store_uri)
         self._not_found: set[str] = set()
-        """Names that somebody here was told to be free, and has not created since."""
+        """Names that were looked up here, were free, and have not been created since."""
 
     # -- finding (hooks of the file store) ----------------------------------------------------
 
@@ -63,10 +65,24 @@ class ExperimentStore(StoreBase):
             self._working.adopt(experiment(DEFAULT_ID))
         return True
 
+    def _bring_all(self, experiment_ids: Iterable[Any], *kinds: Kind) -> None:
+        with mlflow_errors():
+            for experiment_id in map(str, experiment_ids):
+                for kind in kinds if self._bring_experiment(experiment_id) else ():
+                    self._working.bring_all(kind, experiment_id)
+
     def _bring_experiments(self) -> None:
         with mlflow_errors():
             self._working.bring_all(Kind.EXPERIMENT)
         self._bring_experiment(DEFAULT_ID)
+
+    def _experiment(self, experiment_id: str) -> EntityId:
+        experiment_id = str(experiment_id)
+        if not self._bring_experiment(experiment_id, refresh=True):
+            raise MlflowException(
+                f"Could not find experiment with ID {experiment_id}", RESOURCE_DOES_NOT_EXIST
+            )
+        return experiment(experiment_id)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -128,8 +144,8 @@ class ExperimentStore(StoreBase):
                 break
             found = super().get_experiment(experiment_id)
             if found.name == name:
-                # Somebody else was faster. Who asked first, as `mlflow.set_experiment` does, gets
-                # what it wants: refused, it would go on in Default without a word.
+                # Somebody else was faster. A caller that looked first, as `mlflow.set_experiment`
+                # does, gets what it wants: refused, it would silently go on in Default.
                 if was_free and found.lifecycle_stage == LifecycleStage.ACTIVE:
                     return experiment_id
                 self._validate_experiment_does_not_exist(name)
@@ -147,37 +163,24 @@ class ExperimentStore(StoreBase):
         self._send_now(entity_id)
 
     def delete_experiment(self, experiment_id: str) -> None:
-        # The file store deletes its runs with it.
-        affected = self._with_runs(experiment_id)
-        with self._changing(*affected):
-            super().delete_experiment(experiment_id)
-        self._send_now(*affected)
+        self._with_runs(experiment_id, super().delete_experiment)
 
     def restore_experiment(self, experiment_id: str) -> None:
-        affected = self._with_runs(experiment_id)
-        with self._changing(*affected):
-            super().restore_experiment(experiment_id)
-        self._send_now(*affected)
+        self._with_runs(experiment_id, super().restore_experiment)
 
     def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
         check_text(tag.value, "value")
         with self._changing(self._experiment(experiment_id)):
             super().set_experiment_tag(experiment_id, tag)
 
-    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
-        with self._changing(self._experiment(experiment_id)):
-            super().delete_experiment_tag(experiment_id, key)
+    delete_experiment_tag = changing(FileStore.delete_experiment_tag, _experiment)
 
-    def _experiment(self, experiment_id: str) -> EntityId:
-        experiment_id = str(experiment_id)
-        if not self._bring_experiment(experiment_id, refresh=True):
-            raise MlflowException(
-                f"Could not find experiment with ID {experiment_id}", RESOURCE_DOES_NOT_EXIST
-            )
-        return experiment(experiment_id)
-
-    def _with_runs(self, experiment_id: str) -> list[EntityId]:
-        entity_id = self._experiment(experiment_id)
+    def _with_runs(self, experiment_id: str, change: Callable[[str], None]) -> None:
+        # The file store deletes and restores its runs with it.
+        affected = [self._experiment(experiment_id)]
         with mlflow_errors():
             self._working.bring_all(Kind.RUN, experiment_id)
-        return [entity_id, *self._working.held(Kind.RUN, experiment_id)]
+        affected += self._working.held(Kind.RUN, experiment_id)
+        with self._changing(*affected):
+            change(experiment_id)
+        self._send_now(*affected)

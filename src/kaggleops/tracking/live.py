@@ -1,13 +1,12 @@
-"""The runs that this process is the runner of: it beats for them, and stops when they are killed.
+"""The runs that this process is the runner of, and when it contacts the bucket about each.
 
 A process is a run's runner from when it creates or resumes it, or logs a metric to it while it
-runs, until it ends it.
+runs, until it ends it. It sends heartbeats for the run, and stops when the run is killed.
 
-When a process talks to its bucket about a run: functions of the run's age. All in seconds.
-
-Each request costs money, or a share of a free allowance: a write 20 times as much as a look. So
+Each request costs money, or a share of a free allowance: a write 20 times as much as a read. So
 what changes often is sent often while a run is young, when people watch it, and less often later;
-and a run that logs nothing for an hour still beats and still notices that it was cancelled.
+and a run that logs nothing for an hour still sends heartbeats and still notices that it was
+cancelled. All times are in seconds.
 """
 
 import os
@@ -37,7 +36,7 @@ def flush_interval(age: float) -> float:
 
 
 def watch_interval(age: float) -> float:
-    """After how long without any write to look whether somebody else changed the run.
+    """After how long without any write to check whether somebody else changed the run.
 
     A write that meets no conflict says the same, so a run that logs all the time never looks; one
     that logs nothing looks at each flush, to be stopped within the flush interval if it was killed.
@@ -81,7 +80,7 @@ class _Live:
 
 
 class LiveRuns:
-    """Which runs are live here, and when each is due for a word with the bucket.
+    """Which runs are live here, and when each is due for a write or a check.
 
     Args:
         clock: the time in seconds, never set back.
@@ -102,24 +101,24 @@ class LiveRuns:
             return list(self._runs)
 
     def begin(self, run: EntityId) -> None:
-        """Take note that this process is the run's runner now."""
+        """Record that this process is the run's runner now."""
         with self._lock:
             now = self._clock()
             self._runs.setdefault(run, _Live(now, now, now))
 
     def end(self, run: EntityId) -> None:
-        """Take note that it is no more."""
+        """Record that it is not the run's runner any more."""
         with self._lock:
             self._runs.pop(run, None)
 
     def written(self, run: EntityId) -> None:
-        """Take note that the run was written just now."""
+        """Record that the run was written just now."""
         with self._lock:
             if live := self._runs.get(run):
                 live.beat = live.seen = self._clock()
 
     def looked_at(self, run: EntityId) -> None:
-        """Take note that the bucket's version of the run was looked at just now."""
+        """Record that the bucket's version of the run was checked just now."""
         with self._lock:
             if live := self._runs.get(run):
                 live.seen = self._clock()
@@ -132,20 +131,15 @@ class LiveRuns:
 
     def to_beat(self) -> list[EntityId]:
         """The runs that have to be written by now, although nothing was logged."""
-        with self._lock:
-            now = self._clock()
-            return [
-                run
-                for run, live in self._runs.items()
-                if now - live.beat >= beat_interval(now - live.since)
-            ]
+        return self._due(lambda live: live.beat, beat_interval)
 
     def to_look_at(self) -> list[EntityId]:
         """The runs that somebody else may have changed meanwhile."""
+        return self._due(lambda live: live.seen, watch_interval)
+
+    def _due(
+        self, last: Callable[[_Live], float], interval: Callable[[float], float]
+    ) -> list[EntityId]:
         with self._lock:
-            now = self._clock()
-            return [
-                run
-                for run, live in self._runs.items()
-                if now - live.seen >= watch_interval(now - live.since)
-            ]
+            now, runs = self._clock(), self._runs.items()
+            return [run for run, each in runs if now - last(each) >= interval(now - each.since)]

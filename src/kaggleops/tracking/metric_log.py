@@ -28,7 +28,7 @@ class MetricLog:
 
     Args:
         entity_id: the run.
-        path_of: tells the file of a metric.
+        path_of: returns the file of a metric.
     """
 
     def __init__(self, entity_id: EntityId, path_of: Callable[[str], Path]) -> None:

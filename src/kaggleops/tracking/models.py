@@ -12,12 +12,11 @@ from mlflow.entities import (
     LoggedModelTag,
     Metric,
 )
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.tracking.file_store import FileStore
 from mlflow.utils.validation import _validate_tag_name
 
 from kaggleops.mlruns import EntityId, Kind
-from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.base import changing, mlflow_errors, reading
 from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.runs import RunStore
 
@@ -44,23 +43,15 @@ class LoggedModelStore(RunStore):
         return str(self._working.file_for(self._model(model_id), path))
 
     def _model(self, model_id: str, *, refresh: bool = False) -> EntityId:
-        entity_id = self._found(Kind.LOGGED_MODEL, model_id, refresh=refresh)
-        if entity_id is None:
-            raise MlflowException(f"Model '{model_id}' not found", RESOURCE_DOES_NOT_EXIST)
-        return entity_id
+        called = f"Model '{model_id}'"
+        return self._required(Kind.LOGGED_MODEL, model_id, called, refresh=refresh)
 
     # -- reading ------------------------------------------------------------------------------
 
-    def get_logged_model(self, model_id: str, allow_deleted: bool = False) -> LoggedModel:
-        self._model(model_id, refresh=True)
-        with self._working.still():
-            return super().get_logged_model(model_id, allow_deleted)
+    get_logged_model = reading(FileStore.get_logged_model, _model)
 
     def search_logged_models(self, experiment_ids: Sequence[str], *args: Any, **kwargs: Any) -> Any:
-        with mlflow_errors():
-            for experiment_id in experiment_ids:
-                if self._bring_experiment(str(experiment_id)):
-                    self._working.bring_all(Kind.LOGGED_MODEL, str(experiment_id))
+        self._bring_all(experiment_ids, Kind.LOGGED_MODEL)
         with self._working.still():
             return super().search_logged_models(experiment_ids, *args, **kwargs)
 
@@ -118,9 +109,7 @@ class LoggedModelStore(RunStore):
             named.append(type(each)(file.relative_to(root).as_posix(), each.value))
         return named
 
-    def delete_logged_model_tag(self, model_id: str, key: str) -> None:
-        with self._changing(self._model(model_id)):
-            super().delete_logged_model_tag(model_id, key)
+    delete_logged_model_tag = changing(FileStore.delete_logged_model_tag, _model)
 
     def delete_logged_model(self, model_id: str) -> None:
         entity_id = self._model(model_id, refresh=True)

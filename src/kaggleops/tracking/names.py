@@ -1,11 +1,10 @@
 """Names and texts that MLflow takes, and that could not be read again: refused at the call.
 
-MLflow's own checks let a line end pass at the end of a name, and know nothing of the 255 bytes that
-a file's name may have; an archive with such a name is refused by every other machine.
+MLflow's own checks allow a line end at the end of a name, and do not know of the 255 bytes that a
+file's name may have; an archive with such a name is refused by every other machine.
 
-An experiment's id is made from its name, so that nobody has to be asked for one.
-
-Two notebooks that create the same experiment at the same moment make the same one.
+An experiment's id is made from its name: two notebooks that create the same experiment at the same
+moment create one, without a request.
 """
 
 import hashlib
@@ -27,9 +26,7 @@ LONGEST_PART = 250
 def check_name(name: str, path: str = "name") -> None:
     """Refuse the name of a metric, param, tag or alias that no other machine could read.
 
-    Args:
-        name: one that MLflow's own check has let through.
-        path: what MLflow calls it in its error.
+    `name` has passed MLflow's own check; `path` is what MLflow calls it in its error.
 
     Raises:
         MlflowException: INVALID_PARAMETER_VALUE.

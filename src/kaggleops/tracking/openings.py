@@ -1,4 +1,4 @@
-"""Who is told of the runs that open in this process: rooms that this one cannot import."""
+"""Listeners to the runs that open in this process, in rooms that this one cannot import."""
 
 from collections.abc import Callable
 

@@ -86,12 +86,9 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def left_behind(bucket_uri: str, in_use: list[Path], held: ExitStack) -> Iterator[Path]:
-    """Yield the folders that no process owns, each owned by this one from now on.
+    """Yield a bucket's folders that no process owns, each locked as long as `held` is open.
 
-    Args:
-        bucket_uri: which bucket they are for.
-        in_use: gets those that a process owns.
-        held: holds the locks.
+    Those that a process owns are added to `in_use`.
     """
     homes = outboxes(bucket_uri)
     for home in (*homes, *(each.parents[1] / "artifacts" / each.name for each in homes)):

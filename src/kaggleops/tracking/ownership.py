@@ -1,10 +1,10 @@
 """Which process of this machine a run belongs to: that one alone ends it.
 
-A training has helpers: pools, data loaders, ranks, subprocesses. Some begin its run once more, by
-its id, and MLflow ends it with each of them, whatever ends them. So whoever begins a run first
-locks a file for it, and the kernel unlocks that however the process dies. What others want the run
-to end as meanwhile is left in the file: it counts once it is clear that the owner is not training
-in the run itself, as a script is not that creates runs for other processes.
+A training has helpers: pools, data loaders, ranks, subprocesses. Some start its run again, by its
+id, and MLflow ends it with each of them, whatever ends them. So the first process to start a run
+locks a file for it, and the kernel unlocks that however the process dies. The status that others
+want to give the run meanwhile is written to the file: it counts once it is clear that the owner is
+not training in the run itself, as a script is not that creates runs for other processes.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ def claim(bucket_uri: str, run_id: str) -> None:
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), path.stat()):
                     break
-            os.close(handle)  # it was let go of, and removed, since it was opened
+            os.close(handle)  # it was released, and removed, since it was opened
         os.ftruncate(handle, 0)
         _held[path] = handle
 
@@ -56,7 +56,7 @@ def _lock(handle: int) -> bool:
 
 
 def release(bucket_uri: str, run_id: str) -> None:
-    """Let go of a run, if it is this process's."""
+    """Release a run, if it is this process's."""
     path = _path(bucket_uri, run_id)
     handle = _held.pop(path, None)
     if handle is not None:
@@ -65,7 +65,7 @@ def release(bucket_uri: str, run_id: str) -> None:
 
 
 def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) -> bool:
-    """Leave word of how a run ended to the living process that owns it; False if there is none."""
+    """Leave a run's last status to the living process that owns it; False if there is none."""
     path = _path(bucket_uri, run_id)
     if path in _held:
         return False
@@ -82,7 +82,7 @@ def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) 
 
 
 def word_left(bucket_uri: str, run_id: str) -> tuple[int, int | None] | None:
-    """Return what another process left word of, if this one owns the run."""
+    """Return the last status that another process left, if this one owns the run."""
     handle = _held.get(_path(bucket_uri, run_id))
     if handle is None:
         return None

@@ -5,35 +5,44 @@ the newest state and sent at once; if somebody else was faster, it is made again
 If the bucket refuses, nothing has changed and the caller gets the error.
 """
 
+import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities.model_registry import (
-    ModelVersion,
-    ModelVersionTag,
-    RegisteredModel,
-    RegisteredModelTag,
-)
+from mlflow.entities.model_registry import RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
 from mlflow.utils.validation import _validate_length_limit
 
+from kaggleops.bucket import BucketUnavailableError, ConflictError
 from kaggleops.layout import SUFFIX, parse_key
-from kaggleops.mlruns import EntityId, Kind
-from kaggleops.tracking.base import mlflow_errors, session_of
+from kaggleops.mlruns import Entity, EntityId, Kind
+from kaggleops.mlruns.folder import read_folder, write_folder
+from kaggleops.tracking.base import mlflow_errors, reading, session_of
 from kaggleops.tracking.names import check_name, check_text
-from kaggleops.tracking.sender import transact
 from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working_copy import WorkingCopy
+from kaggleops.tracking.working_folder import Known
 
 _LONGEST_NAME = 256  # characters, in MLflow's SQL schema
+_LONGEST = 240  # bytes of an object's name, which is a file's in a bucket that is a folder
+_ATTEMPTS = 10
 
 _T = TypeVar("_T")
 
-_LONGEST = 240  # bytes of an object's name, which is a file's in a bucket that is a folder
+
+def _transaction(method: Any) -> Any:
+    """Return a method of the file registry as one that changes the bucket, or nothing."""
+
+    @functools.wraps(method)
+    def change(store: "BucketRegistryStore", name: str, *args: Any, **kwargs: Any) -> Any:
+        return store._change(name, lambda: method(store, name, *args, **kwargs))
+
+    return change
 
 
 class BucketRegistryStore(UnsupportedRegistry, FileStore):
@@ -84,12 +93,12 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
         if self._working.inside:
             return change()  # a part of a change that is under way
         with mlflow_errors():
-            return transact(self._working, [_model(each) for each in (name, *others)], change)
+            return _transact(self._working, [_model(each) for each in (name, *others)], change)
 
-    def _fresh(self, name: str) -> None:
+    def _bring(self, name: str, *, refresh: bool = False) -> None:
         _validate_model_name(name)
         with mlflow_errors():
-            self._working.bring(_model(name), refresh=True)
+            self._working.bring(_model(name), refresh=refresh)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -101,31 +110,11 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
             paths: list[str] = super()._get_all_registered_model_paths()
             return paths
 
-    def get_registered_model(self, name: str) -> RegisteredModel:
-        self._fresh(name)
-        with self._working.still():
-            return super().get_registered_model(name)
-
-    def get_latest_versions(self, name: str, stages: list[str] | None = None) -> list[ModelVersion]:
-        self._fresh(name)
-        with self._working.still():
-            return super().get_latest_versions(name, stages)
-
-    def get_model_version(self, name: str, version: int | str) -> ModelVersion:
-        self._fresh(name)
-        with self._working.still():
-            return super().get_model_version(name, version)
-
-    def get_model_version_download_uri(self, name: str, version: int | str) -> str:
-        self._fresh(name)
-        with self._working.still():
-            uri: str = super().get_model_version_download_uri(name, version)
-            return uri
-
-    def get_model_version_by_alias(self, name: str, alias: str) -> ModelVersion:
-        self._fresh(name)
-        with self._working.still():
-            return super().get_model_version_by_alias(name, alias)
+    get_registered_model = reading(FileStore.get_registered_model, _bring)
+    get_latest_versions = reading(FileStore.get_latest_versions, _bring)
+    get_model_version = reading(FileStore.get_model_version, _bring)
+    get_model_version_download_uri = reading(FileStore.get_model_version_download_uri, _bring)
+    get_model_version_by_alias = reading(FileStore.get_model_version_by_alias, _bring)
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -136,66 +125,27 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
         create = super().create_registered_model
         return self._change(name, lambda: create(name, tags, *args, **kwargs))
 
-    def update_registered_model(self, name: str, *args: Any, **kwargs: Any) -> RegisteredModel:
-        update = super().update_registered_model
-        return self._change(name, lambda: update(name, *args, **kwargs))
-
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         _check_new_name(new_name)
         rename = super().rename_registered_model
         return self._change(name, lambda: rename(name, new_name), new_name)
 
-    def delete_registered_model(self, name: str) -> None:
-        delete = super().delete_registered_model
-        self._change(name, lambda: delete(name))
-
-    def set_registered_model_tag(self, name: str, tag: RegisteredModelTag) -> None:
-        set_tag = super().set_registered_model_tag
-        self._change(name, lambda: set_tag(name, tag))
-
-    def delete_registered_model_tag(self, name: str, key: str) -> None:
-        delete_tag = super().delete_registered_model_tag
-        self._change(name, lambda: delete_tag(name, key))
-
-    def set_registered_model_alias(self, name: str, alias: str, version: int | str) -> None:
-        set_alias = super().set_registered_model_alias
-        self._change(name, lambda: set_alias(name, alias, version))
-
-    def delete_registered_model_alias(self, name: str, alias: str) -> None:
-        delete_alias = super().delete_registered_model_alias
-        self._change(name, lambda: delete_alias(name, alias))
-
-    def create_model_version(self, name: str, *args: Any, **kwargs: Any) -> ModelVersion:
-        create = super().create_model_version
-        return self._change(name, lambda: create(name, *args, **kwargs))
-
-    def update_model_version(self, name: str, *args: Any, **kwargs: Any) -> ModelVersion:
-        update = super().update_model_version
-        return self._change(name, lambda: update(name, *args, **kwargs))
-
-    def transition_model_version_stage(self, name: str, *args: Any, **kwargs: Any) -> ModelVersion:
-        transition = super().transition_model_version_stage
-        return self._change(name, lambda: transition(name, *args, **kwargs))
-
-    def delete_model_version(self, name: str, version: int | str) -> None:
-        delete = super().delete_model_version
-        self._change(name, lambda: delete(name, version))
-
-    def set_model_version_tag(self, name: str, version: int | str, tag: ModelVersionTag) -> None:
-        set_tag = super().set_model_version_tag
-        self._change(name, lambda: set_tag(name, version, tag))
-
-    def delete_model_version_tag(self, name: str, version: int | str, key: str) -> None:
-        delete_tag = super().delete_model_version_tag
-        self._change(name, lambda: delete_tag(name, version, key))
+    update_registered_model = _transaction(FileStore.update_registered_model)
+    delete_registered_model = _transaction(FileStore.delete_registered_model)
+    set_registered_model_tag = _transaction(FileStore.set_registered_model_tag)
+    delete_registered_model_tag = _transaction(FileStore.delete_registered_model_tag)
+    set_registered_model_alias = _transaction(FileStore.set_registered_model_alias)
+    delete_registered_model_alias = _transaction(FileStore.delete_registered_model_alias)
+    create_model_version = _transaction(FileStore.create_model_version)
+    update_model_version = _transaction(FileStore.update_model_version)
+    transition_model_version_stage = _transaction(FileStore.transition_model_version_stage)
+    delete_model_version = _transaction(FileStore.delete_model_version)
+    set_model_version_tag = _transaction(FileStore.set_model_version_tag)
+    delete_model_version_tag = _transaction(FileStore.delete_model_version_tag)
 
 
 def _check_new_name(name: str) -> None:
-    """Refuse a model's name that cannot be that of a file, here or in a copy of the bucket.
-
-    Raises:
-        MlflowException: INVALID_PARAMETER_VALUE.
-    """
+    """Refuse a model's name that cannot be that of a file, here or in a copy of the bucket."""
     _validate_model_name(name)
     check_text(name, "name")
     key = _model(name).key
@@ -209,3 +159,53 @@ def _check_new_name(name: str) -> None:
 
 def _model(name: str) -> EntityId:
     return EntityId(Kind.REGISTERED_MODEL, "", name)
+
+
+def _transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable[[], _T]) -> _T:
+    """Make a change of these entities on their newest state and send it, all or nothing.
+
+    If somebody else was faster, the change is made again on what they left. Raises KaggleOpsError
+    if the bucket refused; then nothing has changed.
+    """
+    for _ in range(_ATTEMPTS):
+        for entity_id in entity_ids:
+            working.bring(entity_id, refresh=True)
+        with working.still():
+            before = {entity_id: _content(working, entity_id) for entity_id in entity_ids}
+            try:
+                result = change()
+                for entity_id in entity_ids:
+                    _commit(working, entity_id, before[entity_id])
+            except ConflictError:
+                _roll_back(working, before)
+            except BaseException:
+                _roll_back(working, before)
+                raise
+            else:
+                return result
+    raise BucketUnavailableError(
+        f"changing {entity_ids[0]}", "others kept changing it at the same time", "Try again."
+    )
+
+
+def _content(working: WorkingCopy, entity_id: EntityId) -> Entity | None:
+    folder = working.path(entity_id)
+    return read_folder(entity_id, folder) if folder.is_dir() else None
+
+
+def _commit(working: WorkingCopy, entity_id: EntityId, before: Entity | None) -> None:
+    after = _content(working, entity_id)
+    version = working.known.get(entity_id, Known()).version
+    if after is None and before is not None:
+        working.store.delete(entity_id, expected=version)
+        working.known.pop(entity_id, None)
+    elif after is not None and after != before:
+        working.adopt(entity_id, Known(working.store.write(after, expected=version)))
+
+
+def _roll_back(working: WorkingCopy, before: dict[EntityId, Entity | None]) -> None:
+    for entity_id, entity in before.items():
+        if entity is None:
+            shutil.rmtree(working.path(entity_id), ignore_errors=True)
+        else:
+            write_folder(entity, working.path(entity_id), notes=False)

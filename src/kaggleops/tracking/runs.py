@@ -8,7 +8,6 @@ from typing import Any
 from mlflow.entities import (
     DatasetInput,
     LoggedModelInput,
-    LoggedModelOutput,
     Metric,
     Param,
     Run,
@@ -18,8 +17,8 @@ from mlflow.entities import (
 )
 from mlflow.entities.run_info import check_run_is_active
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
+from mlflow.store.tracking.file_store import FileStore
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_TYPE
 from mlflow.utils.search_utils import SearchUtils
 from mlflow.utils.validation import (
@@ -41,7 +40,7 @@ from kaggleops.mlruns.merge_rules import free_name, kept_beside, same_value
 from kaggleops.mlruns.ui import commit_tags, with_note
 from kaggleops.tags import NOTE
 from kaggleops.tracking import openings
-from kaggleops.tracking.base import as_mlflow_error, mlflow_errors
+from kaggleops.tracking.base import as_mlflow_error, changing, mlflow_errors, reading
 from kaggleops.tracking.experiments import ExperimentStore
 from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
 from kaggleops.tracking.names import DEFAULT_ID, check_name, check_text
@@ -77,10 +76,7 @@ class RunStore(ExperimentStore):
 
     def _run(self, run_id: str, *, refresh: bool = False) -> EntityId:
         _validate_run_id(run_id)
-        entity_id = self._found(Kind.RUN, run_id, refresh=refresh)
-        if entity_id is None:
-            raise MlflowException(f"Run '{run_id}' not found", RESOURCE_DOES_NOT_EXIST)
-        return entity_id
+        return self._required(Kind.RUN, run_id, f"Run '{run_id}'", refresh=refresh)
 
     def _get_all_inputs(self, run_info: RunInfo) -> Any:
         # A run's folder only names its datasets; they are entities of the experiment.
@@ -100,10 +96,7 @@ class RunStore(ExperimentStore):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def get_run(self, run_id: str) -> Run:
-        self._run(run_id, refresh=True)
-        with self._working.still():
-            return super().get_run(run_id)
+    get_run = reading(FileStore.get_run, _run)
 
     def get_metric_history(
         self,
@@ -144,21 +137,14 @@ class RunStore(ExperimentStore):
         return str(self._working.file_for(run(experiment_id, run_id), f"{folder}/{name}"))
 
     def _search_runs(self, experiment_ids: Sequence[str], *args: Any, **kwargs: Any) -> Any:
-        self._bring_runs(experiment_ids)
+        self._bring_all(experiment_ids, Kind.RUN, Kind.DATASET)
         with self._working.still():
             return super()._search_runs(experiment_ids, *args, **kwargs)
 
     def _search_datasets(self, experiment_ids: Sequence[str]) -> Any:
-        self._bring_runs(experiment_ids)
+        self._bring_all(experiment_ids, Kind.RUN, Kind.DATASET)
         with self._working.still():
             return super()._search_datasets(experiment_ids)
-
-    def _bring_runs(self, experiment_ids: Sequence[str]) -> None:
-        with mlflow_errors():
-            for experiment_id in experiment_ids:
-                if self._bring_experiment(str(experiment_id)):
-                    self._working.bring_all(Kind.RUN, str(experiment_id))
-                    self._working.bring_all(Kind.DATASET, str(experiment_id))
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -392,23 +378,16 @@ class RunStore(ExperimentStore):
         folder = self._working.path(run(run_info.experiment_id, run_info.run_id))
         replace_file(Path(file), value.encode(), folder)
 
-    def log_param(self, run_id: str, param: Param) -> None:
-        with self._changing(self._run(run_id)):
-            super().log_param(run_id, param)
+    log_param = changing(FileStore.log_param, _run)
+    delete_tag = changing(FileStore.delete_tag, _run)
+    record_logged_model = changing(FileStore.record_logged_model, _run)
+    log_outputs = changing(FileStore.log_outputs, _run)
 
     def set_tag(self, run_id: str, tag: RunTag) -> None:
         # What MLflow's SQL store refuses or cuts; its file store does not in every method.
         tag = _validate_tag(tag.key, tag.value)
         with self._changing(self._run(run_id)):
             super().set_tag(run_id, tag)
-
-    def delete_tag(self, run_id: str, key: str) -> None:
-        with self._changing(self._run(run_id)):
-            super().delete_tag(run_id, key)
-
-    def record_logged_model(self, run_id: str, mlflow_model: Any) -> None:
-        with self._changing(self._run(run_id)):
-            super().record_logged_model(run_id, mlflow_model)
 
     def log_inputs(
         self,
@@ -437,17 +416,9 @@ class RunStore(ExperimentStore):
             for dataset in new:
                 self._working.adopt(dataset)
 
-    def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
-        with self._changing(self._run(run_id)):
-            super().log_outputs(run_id, models)
-
 
 def _check_metric(metric: Metric) -> None:
-    """Refuse a point that no store could read again.
-
-    Raises:
-        MlflowException: INVALID_PARAMETER_VALUE.
-    """
+    """Refuse a point that no store could read again."""
     check_name(metric.key)
     try:
         line_of(metric)

@@ -5,7 +5,7 @@ on SIGTERM and on SIGINT. Sending never stops the training: while the bucket can
 warning is given, everything stays on the disk, and sending is tried again with growing pauses. At
 exit it is said what could not be sent, where it lies and which command sends it.
 
-The same thread beats for the runs that are live here, and looks whether somebody has set one to
+The same thread sends heartbeats for live runs, and checks whether somebody has set one to
 KILLED in the bucket: then the process ends, as it does when its own machine stops it.
 """
 
@@ -31,7 +31,6 @@ from kaggleops.tracking import ownership, signals
 from kaggleops.tracking.live import flush_interval
 from kaggleops.tracking.outbox import disk_is_full, new_folder, outboxes, remove
 from kaggleops.tracking.push import push
-from kaggleops.tracking.sender import Sender
 from kaggleops.tracking.working_copy import WorkingCopy
 
 _log = logging.getLogger("kaggleops")
@@ -64,7 +63,6 @@ class _Open:
     """What a session holds from its first use to its end."""
 
     working: WorkingCopy
-    sender: Sender
     owned: dict[Path, TextIO]
     """This process's folders, with the files that mark them as its own."""
     started: float = field(default_factory=time.monotonic)
@@ -75,7 +73,7 @@ class Session:
 
     Args:
         bucket_uri: the bucket's address (of its root, not of its `mlruns`).
-        serving: what is logged here comes from clients, who are told what became of it.
+        serving: what is logged here comes from clients, who wait for the result.
     """
 
     def __init__(self, bucket_uri: str, *, serving: bool = False) -> None:
@@ -115,7 +113,7 @@ class Session:
                 if multiprocessing.parent_process() is not None:
                     # A child of multiprocessing ends without the interpreter's exit handlers.
                     multiprocessing.util.Finalize(None, self.close, exitpriority=1)
-                self._open = _Open(working, Sender(working), {working.folder: owner})
+                self._open = _Open(working, {working.folder: owner})
             return self._open
 
     def _new_working_copy(self, store: EntityStore) -> tuple[WorkingCopy, TextIO]:
@@ -146,7 +144,7 @@ class Session:
         return self._serving or _IN_SERVER in os.environ
 
     def run_begins(self, run: EntityId) -> None:
-        """Take note that this process runs it: it beats from now on, and stops when killed."""
+        """Record that this process runs it: it sends heartbeats, and stops when killed."""
         if not self.in_server:
             self._killed.discard(run.name)
             self.working.live.begin(run)
@@ -154,9 +152,7 @@ class Session:
     def claim(self, run: EntityId, update: UpdateRunInfo) -> None:
         """Make it this process's to end, unless another one on this machine has it.
 
-        Args:
-            run: which.
-            update: the store's method, for a run that another process began once more and ended.
+        `update` is the store's method, for a run that another process started again and ended.
         """
         if not self.in_server:
             ownership.claim(self.bucket_uri, run.name)
@@ -169,16 +165,14 @@ class Session:
         )
 
     def hand_over(self, run: EntityId) -> None:
-        """Take note that another process is going to run it."""
+        """Record that another process is going to run it."""
         self.working.live.end(run)
         self._release(run)
 
     def run_ends(self, run: EntityId, *, for_all: bool) -> None:
-        """Take note that this process does not run it any more, and send what it has of it.
+        """Send what this process has of a run that it does not run any more.
 
-        Args:
-            run: which.
-            for_all: whether it has ended, and is not only left by this process.
+        `for_all`: the run has ended, and is not only left by this process.
         """
         self.working.live.end(run)
         self._to_end.discard(run.name)
@@ -191,7 +185,7 @@ class Session:
         ownership.release(self.bucket_uri, run.name)
         self._claimed.pop(run, None)
 
-    def _heed_words(self, *, at_end: bool) -> None:
+    def _end_claimed(self, *, at_end: bool) -> None:
         """End the claimed runs that other processes ran and ended."""
         for run, update in list(self._claimed.items()):
             word = ownership.word_left(self.bucket_uri, run.name)
@@ -201,7 +195,7 @@ class Session:
                     update(run.name, *word, None)
 
     def close_run(self, run: EntityId | None = None) -> None:
-        """Tell who polls the bucket that a run, or all of them, will not change any more."""
+        """Tell readers that poll the bucket that a run, or all, will not change any more."""
         with suppress(KaggleOpsError):  # then readers look at it some hours longer
             self.working.store.close(run)
 
@@ -220,13 +214,10 @@ class Session:
     # -- sending ------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Take note that there is something to send: it will be, within the flush interval.
+        """Have what changed sent within the flush interval.
 
-        In an MLflow server it is sent at once: its users wait for it, and it is ended by a signal
-        that leaves no time for more.
-
-        Raises:
-            KaggleOpsError: in a server, it could not be sent.
+        In an MLflow server it is sent at once, or KaggleOpsError is raised: its users wait for it,
+        and it is ended by a signal that leaves no time for more.
         """
         if self._closing:
             self.close()
@@ -239,22 +230,18 @@ class Session:
             self._thread.start()
 
     def flush(self, entity_ids: Iterable[EntityId] | None = None) -> None:
-        """Send what changed now.
-
-        Raises:
-            KaggleOpsError: not all of it could be sent.
-        """
+        """Send what changed now; KaggleOpsError if not all of it could be sent."""
         opened = self._open or self._opened()
         if self._failed:
             # A bucket that went away and was made anew lacks what was sent to the old one.
             for experiment_id in opened.working.experiments_in_use:
                 opened.working.bring(experiment(experiment_id), refresh=True)
         try:
-            opened.sender.send(entity_ids)
+            opened.working.send(entity_ids)
         except OSError as error:
             if not self.escape_full_disk(error):
                 raise KaggleOpsError(f"sending to {self.bucket_uri}", str(error)) from error
-            opened.sender.send(entity_ids)
+            opened.working.send(entity_ids)
         if self._failed and not opened.working.unsent:
             self._failed = False
             opened.working.warn_again("sending")
@@ -306,7 +293,7 @@ class Session:
 
     def _tick(self) -> bool:
         working = self.working
-        self._heed_words(at_end=False)
+        self._end_claimed(at_end=False)
         for run in working.live.to_beat():
             working.changed(run)
         sent = self.send()
@@ -355,7 +342,7 @@ class Session:
         if self._open is None:
             return
         working, owned = self._open.working, self._open.owned
-        self._heed_words(at_end=True)
+        self._end_claimed(at_end=True)
         for run in list(self._claimed):
             self._release(run)
         if self.send() and not working.unsent:

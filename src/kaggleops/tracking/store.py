@@ -1,10 +1,8 @@
 """The tracking store: MLflow's own file store over a working copy of the bucket.
 
-Reads look for a newer version in the bucket first, with one cheap request for each entity.
+Reads check for a newer version in the bucket first, with one cheap request for each entity.
 Writes go to the working copy, and from there to the bucket within the flush interval; what others
 wait for (a new experiment or run, a final status, a deletion) goes at once.
-
-Cancelling a run: a message in the bucket.
 """
 
 import time
@@ -18,20 +16,11 @@ from kaggleops.tracking.unsupported import UnsupportedTracking
 
 
 class BucketTrackingStore(UnsupportedTracking, TraceStore):
-    """MLflow's tracking API over a bucket: experiments, runs, logged models, traces.
-
-    Args:
-        store_uri: the tracking URI, `gs://BUCKET[/PREFIX]/mlruns` or
-            `bucket+file:///FOLDER/mlruns`; or the session to log in.
-    """
+    """MLflow's tracking API over a bucket: experiments, runs, logged models, traces."""
 
 
 def cancel(tracking_uri: str, run_id: str) -> None:
     """Set a run to KILLED in the bucket; the process that runs it sees that, and ends.
-
-    Args:
-        tracking_uri: the bucket's.
-        run_id: which run.
 
     Raises:
         UsageError: there is no such run, or it has ended already.

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlflow.entities import Assessment, TraceInfo
 from mlflow.exceptions import MissingConfigException, MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.tracking.file_store import FileStore
 from mlflow.utils.validation import (
     _resolve_experiment_ids_and_locations,
     _validate_tag_name,
@@ -17,7 +17,7 @@ from kaggleops.layout import parse_key
 from kaggleops.mlruns import EntityId, Kind
 from kaggleops.mlruns.folder import replace_file
 from kaggleops.mlruns.validation import TRACE_INFO
-from kaggleops.tracking.base import mlflow_errors
+from kaggleops.tracking.base import changing, mlflow_errors, reading
 from kaggleops.tracking.models import LoggedModelStore
 from kaggleops.tracking.names import LONGEST_PART, check_name, check_text
 
@@ -28,24 +28,18 @@ class TraceStore(LoggedModelStore):
     # -- finding (hooks of the file store) ----------------------------------------------------
 
     def _find_trace_dir(self, trace_id: str, assert_exists: bool = False) -> str | None:
-        entity_id = self._found(Kind.TRACE, trace_id)
-        if entity_id is not None:
-            return str(self._working.path(entity_id))
-        if assert_exists:
-            raise MlflowException(f"Trace with ID '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST)
-        return None
+        entity_id = self._trace(trace_id) if assert_exists else self._found(Kind.TRACE, trace_id)
+        return str(self._working.path(entity_id)) if entity_id else None
 
     def _trace(self, trace_id: str, *, refresh: bool = False) -> EntityId:
-        entity_id = self._found(Kind.TRACE, trace_id, refresh=refresh)
-        if entity_id is None:
-            raise MlflowException(f"Trace with ID '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST)
-        return entity_id
+        called = f"Trace with ID '{trace_id}'"
+        return self._required(Kind.TRACE, trace_id, called, refresh=refresh)
 
     def _get_trace_info_from_dir(self, trace_dir: str) -> TraceInfo | None:
         try:
             return super()._get_trace_info_from_dir(trace_dir)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
-            # The only one that MLflow passes over, with a warning, where it lists traces.
+            # The only one that MLflow skips, with a warning, where it lists traces.
             name = Path(trace_dir).name
             raise MissingConfigException(f"Trace {name} cannot be read: {error}") from error
 
@@ -66,24 +60,14 @@ class TraceStore(LoggedModelStore):
 
     # -- reading ------------------------------------------------------------------------------
 
-    def get_trace_info(self, trace_id: str) -> TraceInfo:
-        self._trace(trace_id, refresh=True)
-        with self._working.still():
-            return super().get_trace_info(trace_id)
-
-    def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
-        self._trace(trace_id, refresh=True)
-        with self._working.still():
-            return super().get_assessment(trace_id, assessment_id)
+    get_trace_info = reading(FileStore.get_trace_info, _trace)
+    get_assessment = reading(FileStore.get_assessment, _trace)
 
     def search_traces(
         self, experiment_ids: list[str] | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         locations = _resolve_experiment_ids_and_locations(experiment_ids, kwargs.get("locations"))
-        with mlflow_errors():
-            for experiment_id in locations:
-                if self._bring_experiment(str(experiment_id)):
-                    self._working.bring_all(Kind.TRACE, str(experiment_id))
+        self._bring_all(locations, Kind.TRACE)
         with self._working.still():
             return super().search_traces(experiment_ids, *args, **kwargs)
 
@@ -111,7 +95,7 @@ class TraceStore(LoggedModelStore):
             check_name(key, "key")
         begun = self._found(Kind.TRACE, trace_info.trace_id)
         with self._changing(*([begun] if begun else [])):
-            if begun:  # a client that has heard no answer sends it again
+            if begun:  # a client that got no answer sends it again
                 (self._working.path(begun) / TRACE_INFO).unlink(missing_ok=True)
             started: TraceInfo = super().start_trace(trace_info)
             self._note_trace(started.experiment_id, started.trace_id)
@@ -129,30 +113,19 @@ class TraceStore(LoggedModelStore):
         self._working.changed(entity_id)
         self._with_home(entity_id)
 
-    def deprecated_end_trace_v2(self, request_id: str, *args: Any, **kwargs: Any) -> Any:
-        with self._changing(self._trace(request_id)):
-            return super().deprecated_end_trace_v2(request_id, *args, **kwargs)
+    deprecated_end_trace_v2 = changing(FileStore.deprecated_end_trace_v2, _trace)
+    delete_trace_tag = changing(FileStore.delete_trace_tag, _trace)
+    update_assessment = changing(FileStore.update_assessment, _trace)
+    delete_assessment = changing(FileStore.delete_assessment, _trace)
 
     def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
         _validate_trace_tag(key, value)
         with self._changing(self._trace(trace_id)):
             super().set_trace_tag(trace_id, key, value)
 
-    def delete_trace_tag(self, trace_id: str, key: str) -> None:
-        with self._changing(self._trace(trace_id)):
-            super().delete_trace_tag(trace_id, key)
-
     def create_assessment(self, assessment: Assessment) -> Assessment:
         with self._changing(self._trace(assessment.trace_id)):
             return super().create_assessment(assessment)
-
-    def update_assessment(self, trace_id: str, *args: Any, **kwargs: Any) -> Assessment:
-        with self._changing(self._trace(trace_id)):
-            return super().update_assessment(trace_id, *args, **kwargs)
-
-    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
-        with self._changing(self._trace(trace_id)):
-            super().delete_assessment(trace_id, assessment_id)
 
     def _delete_traces(self, experiment_id: str, *args: Any, **kwargs: Any) -> int:
         with mlflow_errors():

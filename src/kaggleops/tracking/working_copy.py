@@ -2,11 +2,12 @@
 
 Every process has its own folder, so nobody waits for anybody's locks; processes and machines meet
 in the bucket, where versions merge. What is logged goes to the disk at once (a kill loses none of
-it there) and from the disk to the bucket when it is sent (see sending.py).
+it there) and from the disk to the bucket when it is sent.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     Version,
 )
+from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import is_experiment_id
 from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
 from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
 from kaggleops.mlruns.merge_rules import ENDED, merge_onto, status_rank
+from kaggleops.tracking.outbox import disk_is_full
 from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
 
 _WORKERS = 16
@@ -40,6 +43,7 @@ class WorkingCopy(WorkingFolder):
     def __init__(self, store: EntityStore, folder: Path) -> None:
         super().__init__(folder)
         self.store = store
+        self._sending = threading.Lock()
         self.killed: Callable[[EntityId], None] = lambda run: None
         """Called when a live run comes back from the bucket as KILLED."""
         self.home_of: Callable[[Kind, str], str | None] = lambda *_: None
@@ -48,13 +52,7 @@ class WorkingCopy(WorkingFolder):
         """Whether `bring` always looks for a newer version."""
 
     def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
-        """Find an entity by its id, here or in the bucket, and bring it here.
-
-        Args:
-            kind: what it is.
-            name: its id.
-            refresh: as for `bring`.
-        """
+        """Find an entity by its id, here or in the bucket, and `bring` it here."""
         home = self.experiment_of.get((kind, name))
         if home is not None:
             entity_id = EntityId(kind, home, name)
@@ -85,10 +83,8 @@ class WorkingCopy(WorkingFolder):
     def bring(self, entity_id: EntityId, *, refresh: bool = False) -> bool:
         """Make sure that the entity is here; return False if there is none.
 
-        Args:
-            entity_id: which.
-            refresh: look for a newer version even if it is here. If the bucket cannot be
-                reached, what is here has to do.
+        With `refresh`, a newer version is fetched even if it is here; if the bucket cannot be
+        reached, what is here has to do.
         """
         while True:
             known = self.known.get(entity_id)
@@ -159,10 +155,7 @@ class WorkingCopy(WorkingFolder):
                 self.bring_readable(entity_id)
 
     def bring_readable(self, entity_id: EntityId) -> None:
-        """Bring the entity here in its newest version, or warn that it is broken.
-
-        One broken object must not hide the others.
-        """
+        """Bring the newest version here; a broken one is a warning, so that it hides no other."""
         try:
             self.bring(entity_id, refresh=True)
         except BrokenEntityError as error:
@@ -213,11 +206,47 @@ class WorkingCopy(WorkingFolder):
         self.store.delete(entity_id)
         self.forget(entity_id)
 
-    def begin_sending(self, entity_id: EntityId) -> tuple[Entity, Version] | None:
-        """Return an entity as it is now and the version it is based on; None if it is sent."""
+    # -- to the bucket ------------------------------------------------------------------------
+
+    def send(self, entity_ids: Iterable[EntityId] | None = None) -> None:
+        """Send what changed, merged with what others wrote.
+
+        Args:
+            entity_ids: which entities; all that changed by default.
+
+        Raises:
+            KaggleOpsError: the first that could not be sent; every other one was tried, unless
+                the bucket cannot be reached.
+            OSError: this folder's disk is full.
+        """
+        failure: KaggleOpsError | None = None
+        with self._sending:
+            unsent = self.unsent
+            if entity_ids is not None:
+                wanted = set(entity_ids)
+                unsent = [entity_id for entity_id in unsent if entity_id in wanted]
+            if len(unsent) > 1:
+                self.store.announce(unsent)
+            for entity_id in unsent:
+                try:
+                    self._send(entity_id)
+                except BucketUnavailableError as error:
+                    failure = failure or error
+                    break  # the others would wait as long, and fail as well
+                except KaggleOpsError as error:
+                    failure = failure or error
+                except OSError as error:
+                    if disk_is_full(error):
+                        raise  # for whoever knows of another disk
+                    problem = f"its folder cannot be read ({error})"
+                    failure = failure or BrokenEntityError(f"sending {entity_id}", problem)
+        if failure is not None:
+            raise failure
+
+    def _send(self, entity_id: EntityId) -> None:
         with self.lock:
             if entity_id not in self._dirty:
-                return None
+                return
             entity = self.read(entity_id)
             known = self.known[entity_id]
             if entity_id in self.live:
@@ -227,23 +256,23 @@ class WorkingCopy(WorkingFolder):
             write_base(entity, self.path(entity_id))
             self._dirty.discard(entity_id)
             self._being_sent.add(entity_id)
-            return entity, known.version
-
-    def sending_failed(self, entity_id: EntityId) -> None:
-        """Take note that an entity is still to be sent."""
+            version = known.version
+        try:
+            stored = self.store.merge_in(entity, known=version)
+        except BaseException:
+            with self.lock:
+                self._being_sent.discard(entity_id)
+                self._dirty.add(entity_id)
+            raise
+        for renamed in stored.renamed:
+            self.warn_once(renamed, renamed)
         with self.lock:
             self._being_sent.discard(entity_id)
-            self._dirty.add(entity_id)
-
-    def end_sending(self, entity: Entity, stored: Stored) -> None:
-        """Take note of what the bucket holds after an entity was sent."""
-        with self.lock:
-            self._being_sent.discard(entity.id)
-            self.live.written(entity.id)
-            known = self.known.get(entity.id)
-            if known is None:
+            self.live.written(entity_id)
+            latest = self.known.get(entity_id)
+            if latest is None:
                 return  # forgotten meanwhile
             if stored.entity is entity:
-                known.version = stored.version
+                latest.version = stored.version
             else:
-                self._put(self._merged(self.read(entity.id), stored.entity), stored.version)
+                self._put(self._merged(self.read(entity_id), stored.entity), stored.version)

@@ -38,11 +38,7 @@ def base_of(entity: Entity) -> Base:
 
 
 class WorkingFolder:
-    """This process's own folder. Everything in it may be lost but what is unsent.
-
-    Args:
-        folder: where; this process's already, and empty.
-    """
+    """This process's own folder. Everything in it may be lost but what is unsent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -132,7 +128,7 @@ class WorkingFolder:
     # -- what is here -------------------------------------------------------------------------
 
     def adopt(self, entity_id: EntityId, known: Known | None = None) -> None:
-        """Take note of an entity that is now in the folder."""
+        """Record an entity that is now in the folder."""
         self.known[entity_id] = known or Known()
         self.experiment_of[entity_id.kind, entity_id.name] = entity_id.experiment_id
 
@@ -208,5 +204,5 @@ class WorkingFolder:
             _log.warning("%s", message)
 
     def warn_again(self, about: str) -> None:
-        """Let the next warning about this be heard: what it was about had passed."""
+        """Let the next warning about this be logged: the problem was gone meanwhile."""
         self._warned.discard(about)
