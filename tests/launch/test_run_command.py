@@ -147,7 +147,7 @@ def test_the_bucket_of_this_machine(toy: Repository, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["--bucket", "s3://x"], 2, r"no buckets behind s3://"),
+        (["--bucket", "s3://x"], 2, r"unsupported bucket scheme s3://"),
         ([], 2, "none is named"),
         (["--bucket", "{tmp}/b", "--version", "nonsense"], 2, "no commit 'nonsense'"),
         (["--bucket", "{tmp}/b", "--repository", "{tmp}"], 2, "not in a git repository"),

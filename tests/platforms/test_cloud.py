@@ -82,7 +82,7 @@ def test_by_gcloud_with_every_step_repeatable(
 
     done = init(*new, answer="y\n")
     assert done.exit_code == 0, done.stderr
-    assert "the bucket gs://adas-bucket is there" in done.stderr
+    assert "the bucket gs://adas-bucket exists" in done.stderr
     state = programs.state("gcloud")
     assert state["projects"] == ["adas-runs"]
     assert state["accounts"] == [RUNNER]

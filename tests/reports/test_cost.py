@@ -104,7 +104,7 @@ def test_an_empty_bucket_costs_its_idle_server(bucket: Bucket) -> None:
     ("arguments", "problem"),
     [
         (["--region", "mars-north1"], "unknown region"),
-        (["--bucket", "s3://x"], "there are no buckets behind s3://"),
+        (["--bucket", "s3://x"], "unsupported bucket scheme s3://"),
     ],
 )
 def test_what_is_called_wrongly(tmp_path: Path, arguments: list[str], problem: str) -> None:
