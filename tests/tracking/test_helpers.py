@@ -149,7 +149,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # Each imports MLflow anew in several processes.
-SLOW = ("a pool, spawned", "a pool of a fork server", "joblib", "a data loader")
+SLOW = ("a pool of a fork server", "joblib", "a data loader")
 
 
 @ON_GCS_ALONE
@@ -264,6 +264,59 @@ def test_a_signal_that_comes_once_is_heard(
 ) -> None:
     ended = train(COMES_ONCE.replace("{how}", how), tracking_uri, state_folder)
     assert ended.code == 128 + signal.Signals[how], ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
+
+
+# Where the end that a signal asks for gets no further.
+SWALLOWED = {
+    # Importing a module calls such ones.
+    "in a callback of a weak reference": """
+class Gone:
+    pass
+gone = Gone()
+reference = weakref.ref(gone, lambda _: end())
+del gone
+""",
+    "by who catches everything": """
+try:
+    end()
+except BaseException:
+    pass
+""",
+    # Python 3.11 makes a RuntimeError of what a class raises while it is made.
+    "as another error": """
+class Named:
+    def __set_name__(self, owner, name):
+        end()
+try:
+    class Owner:
+        named = Named()
+except Exception:
+    pass
+""",
+}
+
+
+@ON_GCS_ALONE
+@pytest.mark.parametrize("how", SWALLOWED)
+def test_an_end_that_was_swallowed_is_asked_for_again(
+    how: str, tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    script = f"""
+import weakref
+from kaggleops.tracking import signals
+signal.alarm(60)
+signals.AGAIN = 0.1
+run = mlflow.start_run()
+mlflow.log_metric("loss", 1.0)
+def end():
+    os.kill(os.getpid(), signal.SIGTERM)
+{SWALLOWED[how]}
+wait()
+"""
+    ended = train(script, tracking_uri, state_folder)
+    assert ended.code == 128 + signal.SIGTERM, ended.errors
     run = only_run(machines())
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
 

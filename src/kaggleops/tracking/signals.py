@@ -2,8 +2,10 @@
 
 SIGTERM and SIGHUP raise SystemExit, so that what was logged is sent. Python does that between two
 instructions of the main thread, and one that is just about to wait, for the lock of a pool say,
-would not hear a signal that comes once. So a thread sends it again until it is heard. A forked
-process is ended by the system, as any is, until it has something to send itself.
+would not hear a signal that comes once. So a thread sends it again until it is heard, and again
+where what it raised is swallowed: in a `__del__`, in the callback of a weak reference (importing a
+module calls them), or by a library that catches everything. A forked process is ended by the
+system, as any is, until it has something to send itself.
 """
 
 import logging
@@ -22,6 +24,9 @@ GRACE = 60.0
 """Seconds that a process has to end by itself once its run was killed."""
 
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds until a signal that is not heard comes again
+
+AGAIN = 3.0
+"""Seconds for whoever caught what a signal raised to come to an end."""
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a session closes
 
@@ -68,7 +73,6 @@ def heed_signals() -> None:
         others = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
         if others != -1:  # an event loop, which wakes up by it
             signal.set_wakeup_fd(others)
-            return
         threading.Thread(
             target=_repeat, args=_pipe[:1], name="kaggleops-signals", daemon=True
         ).start()
@@ -81,13 +85,25 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
     if _undisturbed:
         return
     _signalled = True
-    sys.exit(128 + signum)
+    raise _End(128 + signum)
+
+
+class _End(SystemExit):
+    """What a signal raises. If it is gone and this process is not at its end, it was swallowed."""
+
+    def __del__(self) -> None:
+        global _heard
+        # The interpreter itself takes it at its end, or a process of multiprocessing.
+        frame = sys._getframe().f_back
+        if frame and frame.f_code.co_name != "_bootstrap" and _pipe:
+            _heard = False
+            os.write(_pipe[1], bytes([int(self.code or 0) - 128]))
 
 
 def _repeat(came: int) -> None:
     while numbers := os.read(came, 100):
         for number in _ENDING:
-            pause = _PAUSE
+            pause = AGAIN if _signalled else _PAUSE
             while number in numbers and not _heard and signal.getsignal(number) is _on_signal:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
