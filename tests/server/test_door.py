@@ -1,12 +1,15 @@
 """The door of `kaggleops serve`: what is offered, to whom, and what every other request is told."""
 
+import asyncio
 import json
 import re
+import select
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +17,11 @@ from typing import NamedTuple
 import mlflow
 import pytest
 import requests
+from starlette.types import Message, Receive, Scope, Send
 
-from kaggleops.server.door import GRAPHQL, OFFERED, reason_against
+from kaggleops.server.door import GRAPHQL, OFFERED, Door, reason_against
 from kaggleops.server.settings import mlflow_environment
-from tests.server.serving import Serving, serving
+from tests.server.serving import Serving, eventually, serving
 
 _WALK = Path(__file__).with_name("mlflow_routes.py")
 
@@ -285,6 +289,53 @@ def test_a_request_is_not_read_beyond_what_one_can_hold(server: Serving) -> None
         assert answer.status_code == 413
     assert sent[0] < 100
     assert stranger.get(f"{server.url}/health", timeout=60).ok
+
+
+def test_all_requests_together_hold_no_more_than_the_server_has_room_for(server: Serving) -> None:
+    name, _, port = host(server).rpartition(":")
+    page = "/api/2.0/mlflow/runs/search"
+    head = f"POST {page} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {32 << 20}\r\n\r\n"
+    # Together one byte too much, so that whoever sends that is refused, and all is read by then.
+    sizes = [127 << 18] * 4 + [(1 << 20) + 1]
+    with ExitStack() as stack:
+        senders = []
+        for size in sizes:
+            sender = socket.create_connection((name, int(port)), timeout=60)
+            senders.append(stack.enter_context(sender))
+            sender.sendall(head.encode() + bytes(size))
+        [answered], *_ = select.select(senders, [], [], 60)
+        assert answered.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+        assert requests.get(f"{server.url}/health", timeout=60).ok
+
+    def read_again() -> bool:
+        return (
+            requests.post(f"{server.url}{page}", data=bytes(2 << 20), timeout=60).status_code == 401
+        )
+
+    assert eventually(read_again)
+
+
+def test_a_request_that_breaks_off_reaches_nobody() -> None:
+    reached: list[Message] = []
+    messages: list[Message] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b"half a file", "more_body": True},
+    ]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        reached.append(await receive())
+
+    async def receive() -> Message:
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        """Nobody is there to be told."""
+
+    door = Door(app, lambda *_: True, ip_address("127.0.0.1"))
+    headers = [(b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/upload", "headers": headers}
+    asyncio.run(door(scope, receive, send))
+    assert reached == []
 
 
 def test_only_its_own_pages_write(server: Serving) -> None:

@@ -32,6 +32,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 _SHOWN_IN_A_NOTEBOOK = "/static-files/lib/notebook-trace-renderer/"
 _ASKED = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
 _CODES = {
+    400: "BAD_REQUEST",
     403: "PERMISSION_DENIED",
     404: "ENDPOINT_NOT_FOUND",
     413: "REQUEST_LIMIT_EXCEEDED",
@@ -117,6 +118,8 @@ class Door:
         size, more = 0, True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":  # half of a file is not to be kept as one
+                return Refusal(400, "the request broke off")
             part = message.get("body", b"")
             content.append(part)
             size += len(part)
