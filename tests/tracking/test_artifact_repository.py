@@ -1,10 +1,11 @@
 """Artifacts in buckets of every kind: what goes in, what is listed, what comes out."""
 
+import os
 from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, MlflowTraceDataCorrupted
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
@@ -153,6 +154,20 @@ def test_what_is_not_there(repository: ArtifactRepository, tmp_path: Path) -> No
     with pytest.raises(MlflowException, match="No such artifact: 'nothing'") as raised:
         repository.download_artifacts("nothing", str(tmp_path))
     assert raised.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_archived_spans_that_would_fill_the_memory_are_not_read(tmp_path: Path) -> None:
+    bucket = open_bucket(str(tmp_path / "a bucket"))
+    repository = repository_of(bucket)
+    archive = tmp_path / f"a bucket/artifacts/1/{'a' * 32}/artifacts/traces.pb"
+    archive.parent.mkdir(parents=True)
+    archive.touch()
+    os.truncate(archive, 32 << 20)
+    with pytest.raises(MlflowTraceDataCorrupted):
+        repository.download_archived_trace_data()
+    os.truncate(archive, (32 << 20) + 1)
+    with pytest.raises(MlflowException, match=r"33,554,433 bytes, 33,554,432 are the most"):
+        repository.download_archived_trace_data()
 
 
 def test_an_artifact_in_a_folder_is_there_already(tmp_path: Path) -> None:

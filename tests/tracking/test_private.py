@@ -31,6 +31,15 @@ with mlflow.start_run():
     mlflow.log_artifact(file("model.bin", "weights"))
 """)
 
+# Killed before it sent anything.
+LEFT = """
+import os
+os.umask(0)
+mlflow.start_run()
+mlflow.log_metric("loss", 1.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
 
 @pytest.fixture
 def everybody_may() -> Iterator[None]:
@@ -44,6 +53,7 @@ def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> No
     server.fail(503, times=None, where=is_upload)
     assert train(TRAINING, URI, state).code == 0
     server.heal()
+    train(LEFT, URI, state)
     place = bucket_uri(URI)
     assert kaggleops("leaderboard", "--metric", "loss", "--bucket", place, cwd=state).code == 0
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_AUTH_ADMIN_PASSWORD"):
@@ -68,6 +78,7 @@ def test_what_is_kept_is_its_owners_alone(
     kept = {path.relative_to(state_folder).parts[0] for path in state_folder.rglob("*")}
     assert {"outbox", "serve", "resources", "credentials"} <= kept
     assert len(list(state_folder.glob("serve/*/index.db"))) == 1
+    assert {"owner.lock", "bucket.json"} <= {path.name for path in state_folder.rglob("*")}
     assert open_to_others(state_folder) == set()
     # As an earlier release left it.
     for path in state_folder.rglob("*"):
