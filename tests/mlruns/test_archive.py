@@ -8,11 +8,13 @@ import random
 import signal
 import tarfile
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 
-from kaggleops.mlruns import BrokenEntityError, Entity, pack, unpack
+from kaggleops.bucket import ABSENT, open_bucket
+from kaggleops.mlruns import BrokenEntityError, Entity, EntityStore, pack, unpack
 from kaggleops.mlruns import archive as archive_module
 from kaggleops.mlruns.entity import META, NOTES, dump_yaml
 
@@ -33,6 +35,19 @@ def test_equal_entities_give_equal_bytes() -> None:
 def test_empty_folders_are_kept() -> None:
     entity = Entity(RUN, main_file(RUN), frozenset({"metrics", "params", "artifacts"}))
     assert unpack(pack(entity), RUN, "x").folders == {"metrics", "params", "artifacts"}
+
+
+def test_what_nobody_could_read_again_is_not_written(tmp_path: Path) -> None:
+    store = EntityStore(open_bucket(str(tmp_path)))
+    written = store.write(Entity(RUN, main_file(RUN)), expected=ABSENT)
+    large = Entity(RUN, {**main_file(RUN), "params/x": bytes(archive_module.MAX_BYTES)})
+    with pytest.raises(BrokenEntityError, match=r"it is larger than 512 MiB"):
+        store.write(large, expected=written)
+    with pytest.raises(BrokenEntityError, match=r"it is larger than 512 MiB"):
+        store.merge_in(large, known=written)
+    found = store.read(RUN)
+    assert found
+    assert found.version == written
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:

@@ -148,16 +148,25 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
     return entity
 
 
+def check_size(entity: Entity, doing: str) -> None:
+    """Refuse an entity that is larger than what `unpack` reads.
+
+    Raises:
+        BrokenEntityError: it is.
+    """
+    # A header and padding for each, as the archive has them.
+    size = sum(len(data) + 1024 for data in entity.files.values())
+    if size + 512 * len(entity.folders) > MAX_BYTES:
+        raise BrokenEntityError(doing, f"it is larger than {MAX_BYTES >> 20} MiB")
+
+
 def check_packable(entity: Entity, doing: str) -> None:
     """Raise `BrokenEntityError` for an entity whose archive `unpack` would refuse."""
     for path in entity.files.keys() | entity.folders:
         check_path(path, doing)
     if len(entity.files) + len(entity.folders) >= MAX_ENTRIES:
         raise BrokenEntityError(doing, f"it has more than {MAX_ENTRIES} entries")
-    # A header and padding for each, as the archive has them.
-    size = sum(len(data) + 1024 for data in entity.files.values())
-    if size + 512 * len(entity.folders) > MAX_BYTES:
-        raise BrokenEntityError(doing, f"it is larger than {MAX_BYTES >> 20} MiB")
+    check_size(entity, doing)
     _check_tree_size(entity.files.keys() | entity.folders, doing)
     check_tree(entity, doing)
     check_entity(entity, doing)

@@ -26,7 +26,7 @@ from kaggleops.layout import (
     parse_key,
     prefix_of,
 )
-from kaggleops.mlruns.archive import pack, unpack
+from kaggleops.mlruns.archive import check_size, pack, unpack
 from kaggleops.mlruns.change_log import ATTEMPTS, ChangeLog, pause
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.locations import rebase
@@ -112,6 +112,7 @@ class EntityStore:
         return self._write(entity, expected)
 
     def _write(self, entity: Entity, expected: Version) -> Version:
+        check_size(entity, f"writing {entity.id}")  # nobody could read it again
         self.before_write(entity)
         self.on_write(entity.id, None)
         key, packed = entity.id.key, pack(entity)
