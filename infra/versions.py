@@ -39,6 +39,9 @@ KAGGLE = ("3.12", 35)
 # Hydra's parser comes as source only.
 NO_WHEEL = "antlr4-python3-runtime"
 
+# The first that knows --build-constraint.
+PIP = "pip>=25.3"
+
 HEAD = "# Written by `make lock`; not by hand.\n"
 
 
@@ -62,7 +65,7 @@ def lowest(torch: str, file: Path) -> None:
 
 def _constrain(file: Path, torch: str, options: list[str]) -> None:
     everywhere = ["--all-extras", "--universal", "--python-version", "3.11"]
-    _compile(file, [*everywhere, *options], f"pip\n{torch}")
+    _compile(file, [*everywhere, *options], f"{PIP}\n{torch}")
     kept = [
         line
         for line in file.read_text().splitlines(keepends=True)

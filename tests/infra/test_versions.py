@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tomllib
 import venv
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,14 @@ def test_the_weekly_workflow_runs_the_newest_and_the_lowest() -> None:
     assert "infra/versions.py blame" in text
     assert 'CONSTRAINTS: ""' in text
     assert json.dumps("torch") in text
+
+
+def test_each_requirement_has_a_lower_bound() -> None:
+    """Without one, the lowest is whatever was published first: pip 0.2, say."""
+    asked = [*PROJECT["dependencies"], *chain(*EXTRAS.values())]
+    for each in map(Requirement, [*asked, runpy.run_path(str(SCRIPT))["PIP"]]):
+        bounds = {specifier.operator for specifier in each.specifier}
+        assert each.name == PROJECT["name"] or bounds & {">=", "==", "~="}, each
 
 
 def test_a_list_is_data() -> None:
