@@ -45,10 +45,10 @@ class MetricLog:
         return (
             metric.key in self._files
             and type(metric.value) is float
-            and type(metric.timestamp) is int
-            and 0 <= metric.timestamp < _LARGEST
-            and type(metric.step) is int
-            and -_LARGEST <= metric.step < _LARGEST
+            and type(timestamp := metric.timestamp) is int
+            and 0 <= timestamp < _LARGEST
+            and type(step := metric.step) is int
+            and -_LARGEST <= step < _LARGEST
         )
 
     def append(self, metric: Metric) -> None:
@@ -57,18 +57,19 @@ class MetricLog:
         Raises:
             OSError: it could not be written, and nothing of it was.
         """
-        handle = self._files.get(metric.key)
+        key = metric.key  # a property, as all of a point: each look is a call
+        handle = self._files.get(key)
         if handle is None:
-            handle = self._open(metric.key)
+            handle = self._open(key)
         data = line_of(metric)
-        if data == self._last.get(metric.key):
+        if data == self._last.get(key):
             return
         written = os.write(handle, data)
         if written < len(data):
             # The disk is full: half a point is none, and would spoil the next.
             os.ftruncate(handle, os.fstat(handle).st_size - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), metric.key)
-        self._last[metric.key] = data
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), key)
+        self._last[key] = data
 
     def lacking(self, metrics: Iterable[Metric]) -> Iterator[Metric]:
         """Yield those points that are not here.
