@@ -1,6 +1,8 @@
 """`kaggleops serve` called wrongly: one clear line, and nothing was made or started."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,17 @@ def test_a_database_that_cannot_be_served(place: Path, tmp_path: Path) -> None:
     )
     assert done.code == 2
     assert "postgresql://" in done.error
+
+
+def test_what_starts_the_servers_imports_nothing_heavy() -> None:
+    script = """
+import sys
+import kaggleops.cli
+print("a bucket's objects", "kaggleops.mlruns" in sys.modules)
+import kaggleops.server.processes, kaggleops.server.supervisor
+from kaggleops.server.links import Shown, experiment_link
+experiment_link("http://localhost", Shown("1", by_commit=True))
+print({"mlflow", "pandas", "sqlalchemy"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["a bucket's objects False", "set()"], done.stderr

@@ -16,7 +16,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
 
 if TYPE_CHECKING:
-    from kaggleops.server.health import Shown
+    from kaggleops.server.links import Shown
     from kaggleops.server.tunnel import Machine
 
 
@@ -112,7 +112,7 @@ def serve(
     """Serve a bucket until told to end; the arguments are the options of `kaggleops serve`."""
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
-    from kaggleops.server.health import experiment_link
+    from kaggleops.server.links import experiment_link
     from kaggleops.server.processes import listening_socket, url_of
     from kaggleops.server.settings import (
         HEALTH_PATH,
@@ -225,7 +225,7 @@ def _another_bucket() -> bool:
 
 def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_json: bool) -> None:
     """Open a remote server's UI, until Ctrl-C."""
-    from kaggleops.server.health import experiment_link
+    from kaggleops.server.links import experiment_link
     from kaggleops.server.tunnel import tunnel
 
     with (
@@ -251,7 +251,7 @@ def _last_experiment(url: str, where: str) -> "Shown | None":
     from mlflow.exceptions import MlflowException
 
     from kaggleops.mlruns import ui
-    from kaggleops.server.health import Shown
+    from kaggleops.server.links import Shown
 
     client = MlflowClient(url)
     order = ["attributes.start_time DESC"]

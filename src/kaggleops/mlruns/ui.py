@@ -14,13 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_BRANCH,
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_GIT_REPO_URL,
-    MLFLOW_SOURCE_NAME,
-)
-
 from kaggleops.bucket.location import console_url
 from kaggleops.git.addresses import web_address, without_credentials
 from kaggleops.printable import as_code
@@ -82,6 +75,14 @@ def commit_tags(tags: Mapping[str, str]) -> dict[str, str]:
     MLflow's UI hides `mlflow.*` from its columns and from grouping. The repository's address loses
     its user and password, which older MLflow took from git with it.
     """
+    # Not above: what starts the servers makes links, and stays small without MLflow.
+    from mlflow.utils.mlflow_tags import (
+        MLFLOW_GIT_BRANCH,
+        MLFLOW_GIT_COMMIT,
+        MLFLOW_GIT_REPO_URL,
+        MLFLOW_SOURCE_NAME,
+    )
+
     found = {}
     for name in (MLFLOW_GIT_REPO_URL, MLFLOW_SOURCE_NAME):
         address = tags.get(name, "")

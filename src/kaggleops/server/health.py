@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,24 +23,9 @@ from kaggleops.mlruns import ui
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
+from kaggleops.server.links import Shown
 from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
-
-
-@dataclass(frozen=True)
-class Shown:
-    """An experiment to show, and whether its runs can be grouped by commit (mlruns/ui.py)."""
-
-    experiment_id: str
-    by_commit: bool = False
-
-
-def experiment_link(server_url: str, shown: Shown | None) -> str:
-    """Return the address of an experiment's run table; without one, of the list of experiments."""
-    if shown is None:
-        return f"{server_url}/#/experiments?{ui.link_parameters(by_commit=False)}"
-    page = f"{quote(shown.experiment_id)}/runs"
-    return f"{server_url}/#/experiments/{page}?{ui.link_parameters(by_commit=shown.by_commit)}"
 
 
 @dataclass(frozen=True)

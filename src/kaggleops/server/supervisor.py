@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.folders import private_folder
-from kaggleops.server.health import Shown
+from kaggleops.server.links import Shown
 from kaggleops.server.processes import Child, Ended, Event, Events, Said, Told
 from kaggleops.server.settings import Settings
 

@@ -14,9 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kaggleops.errors import UsageError
-from kaggleops.mlruns import EntityId
+
+if TYPE_CHECKING:  # `kaggleops cost` wants the intervals alone, and each command imports that one
+    from kaggleops.mlruns import EntityId
 
 MINUTE = 60.0
 
@@ -91,55 +94,55 @@ class LiveRuns:
         self._lock = threading.Lock()
         self._runs: dict[EntityId, _Live] = {}
 
-    def __contains__(self, run: EntityId) -> bool:
+    def __contains__(self, run: "EntityId") -> bool:
         return run in self._runs
 
     @property
-    def runs(self) -> list[EntityId]:
+    def runs(self) -> "list[EntityId]":
         """All of them."""
         with self._lock:
             return list(self._runs)
 
-    def begin(self, run: EntityId) -> None:
+    def begin(self, run: "EntityId") -> None:
         """Record that this process is the run's runner now."""
         with self._lock:
             now = self._clock()
             self._runs.setdefault(run, _Live(now, now, now))
 
-    def end(self, run: EntityId) -> None:
+    def end(self, run: "EntityId") -> None:
         """Record that it is not the run's runner any more."""
         with self._lock:
             self._runs.pop(run, None)
 
-    def written(self, run: EntityId) -> None:
+    def written(self, run: "EntityId") -> None:
         """Record that the run was written just now."""
         with self._lock:
             if live := self._runs.get(run):
                 live.beat = live.seen = self._clock()
 
-    def looked_at(self, run: EntityId) -> None:
+    def looked_at(self, run: "EntityId") -> None:
         """Record that the bucket's version of the run was checked just now."""
         with self._lock:
             if live := self._runs.get(run):
                 live.seen = self._clock()
 
-    def promise(self, run: EntityId) -> float:
+    def promise(self, run: "EntityId") -> float:
         """Within how many seconds a live run is going to be written again, come what may."""
         with self._lock:
             live = self._runs.get(run)
             return beat_interval(self._clock() - live.since) if live else 0.0
 
-    def to_beat(self) -> list[EntityId]:
+    def to_beat(self) -> "list[EntityId]":
         """The runs that have to be written by now, although nothing was logged."""
         return self._due(lambda live: live.beat, beat_interval)
 
-    def to_look_at(self) -> list[EntityId]:
+    def to_look_at(self) -> "list[EntityId]":
         """The runs that somebody else may have changed meanwhile."""
         return self._due(lambda live: live.seen, watch_interval)
 
     def _due(
         self, last: Callable[[_Live], float], interval: Callable[[float], float]
-    ) -> list[EntityId]:
+    ) -> "list[EntityId]":
         with self._lock:
             now, runs = self._clock(), self._runs.items()
             return [run for run, each in runs if now - last(each) >= interval(now - each.since)]
