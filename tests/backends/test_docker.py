@@ -129,9 +129,9 @@ def test_a_submit_is_shown_with_what_follows_it(
     [
         ({"image": "another/image"}, "is not on this machine. docker pull another/image"),
         ({"credentials": "/nowhere/key.json"}, "no key of the bucket, /nowhere/key.json"),
-        ({"gpus": "many"}, "'many' is no number of GPUs"),
-        ({"gpus": "0"}, "'0' is no number of GPUs"),
-        ({"shm_size": "large"}, "'large' is no size"),
+        ({"gpus": "many"}, "'many' is not a number of GPUs"),
+        ({"gpus": "0"}, "'0' is not a number of GPUs"),
+        ({"shm_size": "large"}, "'large' is not a size"),
         ({"input": ""}, "input: a folder has to be named"),
     ],
 )

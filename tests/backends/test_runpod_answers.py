@@ -162,7 +162,7 @@ def test_one_odd_pod_is_live_and_hides_no_other(
         reaped = [each["run_id"] for each in done.json["machines"] if not each["problem"]]
         assert reaped == [over.run_id]
         assert not runpod.pod(f"kaggleops-{over.run_id}").alive
-    assert (done.code, "whose id it does not tell" in done.errors) == (1, True)
+    assert (done.code, "a pod without an id" in done.errors) == (1, True)
     assert runpod.count("createPod") == 6
     assert list(examine_platforms(tmp_path))
 

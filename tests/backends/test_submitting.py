@@ -232,7 +232,7 @@ def test_a_code_competition_takes_the_notebooks_version(
         ("id,target\nA,1\n\nX,1\n", r"line 4 has the id 'X', which the sample has not"),
         ("id,target\nA,1\nB,1\nA,1\n", r"lines 2 and 4 both have the id 'A'"),
         ("id,target\nC,1\n", r"2 of 3 rows are missing, 'A' say"),
-        ('id,target\n"A,1\n', r"it is no CSV"),
+        ('id,target\n"A,1\n', r"it is not CSV"),
     ],
 )
 def test_a_file_that_does_not_match_the_sample(text: str, said: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 WALKS = Path(__file__).with_name("walks")
 
 JUDGES = {
+    "backend": (5, ("tests/backends/test_conformance.py", "-k", "scheduled and folder")),
     "bucket-kind": (6, ("tests/bucket/test_conformance.py", "-k", "memory")),
 }
 """By example: how many files it may touch, and what pytest is asked."""
@@ -28,9 +30,10 @@ def test_an_example_touches_few_files_and_passes_its_suite(walk: str, tmp_path: 
     touched = [line for line in patch.read_text().splitlines() if line.startswith("diff --git ")]
     assert len(touched) <= most
 
-    for part in ("src", "tests", "config", "pyproject.toml"):
+    for part in ("src", "tests", "config", "notebooks", "pyproject.toml"):
         _copy(ROOT / part, tmp_path / part)
     subprocess.run(["git", "apply", str(patch)], cwd=tmp_path, check=True)
+    _install(tmp_path)
     # A process of its own: this one has imported the code without the example.
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *judge],
@@ -49,6 +52,20 @@ def test_every_example_is_walked_and_explained() -> None:
     assert found == set(JUDGES)
     for walk in found:
         assert f"tests/repository/walks/{walk}.patch" in text
+
+
+def _install(checkout: Path) -> None:
+    """Let the plugins that a checkout names be found, as pip does."""
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    lines = [f"Name: {project['name']}", f"Version: {project['version']}"]
+    info = checkout / f"src/{project['name']}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
+    points = [
+        "\n".join([f"[{group}]", *(f"{name} = {value}" for name, value in some.items()), ""])
+        for group, some in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(points))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -99,5 +99,5 @@ def read_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
         raise UsageError(doing, str(error)) from None
     if found is not None and not isinstance(found, dict):
-        raise UsageError(doing, "it is no mapping of fields to values")
+        raise UsageError(doing, "it is not a mapping of fields to values")
     return found or {}

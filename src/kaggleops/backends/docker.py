@@ -72,10 +72,11 @@ class DockerConfig(Config):
 
     def check(self, doing: str) -> None:
         if self.gpus not in ("", "all") and not re.fullmatch(r"[1-9]\d*", self.gpus):
-            problem = f"gpus: {self.gpus!r} is no number of GPUs"
+            problem = f"gpus: {self.gpus!r} is not a number of GPUs"
             raise UsageError(doing, problem, "It is all, a number, or '' for none.")
         if not _SIZE.fullmatch(self.shm_size):
-            raise UsageError(doing, f"shm_size: {self.shm_size!r} is no size", "Write 8g, or 512m.")
+            problem = f"shm_size: {self.shm_size!r} is not a size"
+            raise UsageError(doing, problem, "Write 8g, or 512m.")
         for name in ("input", "output"):
             if not getattr(self, name):
                 raise UsageError(doing, f"{name}: a folder has to be named")

@@ -15,7 +15,7 @@ from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
 
 UNKNOWN = "UNKNOWN"
-"""The status of a job whose platform says what nobody here has heard of."""
+"""The status of a job whose platform uses a word that is unknown here."""
 
 
 class RefusedError(KaggleOpsError):

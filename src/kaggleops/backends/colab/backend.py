@@ -108,7 +108,7 @@ class ColabBackend(Backend[ColabConfig]):
         program = shutil.which(config.cli)
         if program is None:
             hint = "To run on Colab from here: uv tool install google-colab-cli."
-            yield self._found("skipped", "its command line is not installed", hint)
+            yield self._found("skipped", "the Colab CLI is not installed", hint)
             return
         cli = _cli(config, program)
         if cli.usage() is None:

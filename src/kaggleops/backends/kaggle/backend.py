@@ -272,7 +272,7 @@ class KaggleBackend(Backend[KaggleConfig]):
             return
         quotas = self.quota()
         if not quotas:
-            yield self._found("ok", f"signed in as {user}; Kaggle tells no quota")
+            yield self._found("ok", f"signed in as {user}; Kaggle reports no quota")
         for quota in quotas:
             left = f"{quota.left_hours:.1f} of {quota.total_hours:.0f} h {quota.resource} are left"
             when = f" until {quota.refreshes:%Y-%m-%d %H:%M} UTC" if quota.refreshes else ""

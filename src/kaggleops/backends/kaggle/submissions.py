@@ -88,7 +88,7 @@ def _rows(path: Path, doing: str) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(doing, f"it is no CSV in UTF-8 ({error})") from error
+        raise UsageError(doing, f"it is not CSV in UTF-8 ({error})") from error
 
 
 _PAGE = 100  # submissions in one answer
@@ -103,7 +103,7 @@ class Submission:
     Args:
         ref: Kaggle's number of it.
         competition: which competition it is for.
-        status: `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that nobody here has heard of.
+        status: `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that is unknown here.
         submitted: when it was sent, None where that is not told.
         public_score: None where there is none yet.
         private_score: None until the competition has ended.
@@ -409,7 +409,7 @@ class Submitter:
         if len(named) != 1:
             listed = f"{MANIFEST} has {', '.join(sorted(named)) or 'none'}"
             hint = "Add --competition NAME, as it stands in its address."
-            raise UsageError(self._doing, f"nobody says to which competition; {listed}", hint)
+            raise UsageError(self._doing, f"no competition is named; {listed}", hint)
         return named.pop()
 
     def _artifact(self, folder: Path) -> Path:

@@ -310,7 +310,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             problem = ""
             try:
                 if not pod.id:
-                    raise KaggleOpsError("reaping", "RunPod lists a pod whose id it does not tell")
+                    raise KaggleOpsError("reaping", "RunPod lists a pod without an id")
                 why = _why_over(pod, tracking_uri, self._runpod.now())
                 if why and delete:
                     self._runpod.delete_pod(pod.id)

@@ -197,9 +197,9 @@ class RunPod:
             try:
                 found = answer.json()
             except ValueError as error:
-                raise RunPodError(doing, "RunPod's answer is no JSON", "Try again.") from error
+                raise RunPodError(doing, "RunPod's answer is not JSON", "Try again.") from error
         if not isinstance(found, dict):
-            raise RunPodError(doing, "RunPod's answer is no object", "Try again.")
+            raise RunPodError(doing, "RunPod's answer is not a JSON object", "Try again.")
         return found
 
     def _send(
@@ -242,7 +242,7 @@ def _of_status(doing: str, answer: requests.Response) -> KaggleOpsError:
         return RunPodError(doing, _said(problem, status), _HINTS.get(status, ""), status)
     if status == NOT_THERE:  # a page of whoever stands between: RunPod knows nothing of this
         hint = _HINTS[NO_ANSWER]
-        return RunPodError(doing, f"something else than RunPod answered ({status})", hint)
+        return RunPodError(doing, f"something other than RunPod answered ({status})", hint)
     return RunPodError(doing, f"RunPod refused it ({status})", _HINTS.get(status, ""), status)
 
 

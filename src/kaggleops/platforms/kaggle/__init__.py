@@ -68,7 +68,7 @@ class Kaggle(Platform):
         except secrets.BackendError:
             return ""  # how Kaggle says that no such secret is attached to this notebook
         except Exception as error:  # noqa: BLE001 - a missing token, no internet, …
-            problem = f"Kaggle's secrets cannot be asked ({first_line(error)})"
+            problem = f"Kaggle's secrets cannot be read ({first_line(error)})"
             raise NotThisWayError(problem) from None
         if not secret:
             return ""
