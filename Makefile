@@ -22,10 +22,10 @@ CONSTRAINTS ?= infra/constraints.txt
 TORCH   ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run ui test lint audit bench docs lock clean
+.PHONY: help run ui test test-slow lint audit bench docs lock clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Train a commit and log its run: make run [BUCKET=gs://…] [DATA=folder] [MODEL=…]
 	@$(BIN)/kaggleops run --bucket '$(BUCKET)' task=$(TASK) model=$(MODEL) trainer=$(TRAINER) \
@@ -36,6 +36,9 @@ ui: $(VENV)/.run ## Open the MLflow UI over the bucket
 
 test: $(VENV)/.dev ## Set up and pass every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+
+test-slow: $(VENV)/.dev ## Pass every test, and those that repeat a thing hundreds of times: an hour and more
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m '' $(PYTEST)
 
 lint: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

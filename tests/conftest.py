@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
+from tests import warm
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
@@ -27,6 +28,9 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
+
+# A process that a test starts is forked from one that has imported MLflow.
+os.environ.update(warm.stand_in())
 
 # How fast a machine is, and what else it does, is no property of the code.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -45,6 +49,12 @@ def environment() -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update({name: each for name, each in before.items() if os.environ.get(name) != each})
+
+
+@pytest.fixture
+def cold_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that this test starts begin as anybody's do: it says why."""
+    monkeypatch.delenv(warm.VARIABLE)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,7 +1,10 @@
-"""Wheels of a few bytes, for tests that install something."""
+"""Wheels of a few bytes and environments with pip, for tests that install something."""
 
+import shutil
+import venv
 import zipfile
 from collections.abc import Mapping, Sequence
+from importlib.metadata import distribution
 from pathlib import Path
 
 
@@ -39,3 +42,21 @@ def write_wheel(
         for each, text in content.items():
             opened.writestr(each, text)
     return wheel
+
+
+def make_environment(folder: Path) -> Path:
+    """Make a virtual environment with pip, and return its Python.
+
+    pip is copied from where the tests run, compiled as it is: `venv` would unpack and compile it in
+    five seconds.
+
+    Args:
+        folder: where to.
+    """
+    venv.create(folder, with_pip=False)
+    (there,) = folder.glob("lib/python*/site-packages")
+    found = distribution("pip")
+    here = Path(str(found.locate_file("")))
+    for name in ("pip", f"pip-{found.version}.dist-info"):
+        shutil.copytree(here / name, there / name)
+    return folder / "bin/python"

@@ -163,8 +163,9 @@ def test_a_release_that_fails_is_tried_again_and_by_the_next_command(place: OnCo
 
 
 def test_a_supervisor_needs_no_terminal_and_its_death_leaves_no_runtime(
-    place: OnColab, tmp_path: Path
+    place: OnColab, tmp_path: Path, cold_python: None
 ) -> None:
+    """It is a process of its own: its session, its children and its command line are looked at."""
     gate = Gate(tmp_path / "gate")
     place.colab.behave(exec=str(gate.path))
     run = place.submit()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from tests.warm import stand_in
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(tracking: Path) -> dict[str, str]:
     """The environment of a process that logs to the folder `tracking`, from this clone's code."""
     return os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
+        **stand_in("training"),
         "MLFLOW_TRACKING_URI": tracking.as_uri(),
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",

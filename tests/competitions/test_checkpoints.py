@@ -37,21 +37,28 @@ def settings(*more: str) -> Settings:
     return compose([*OVERRIDES, *more])
 
 
+# In an epoch, at its end, and in the next one; an epoch has two steps.
+@pytest.mark.parametrize(
+    "steps", [[1, 2, 3], pytest.param([1, 2, 3, 4, 5], marks=pytest.mark.slow)]
+)
 def test_interrupted_after_each_step_equals_uninterrupted(
-    tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    steps: list[int],
+    tracking: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole_scores = train_fold(settings())
     whole = only_run(tracking)
 
     part = client(tracking).create_run("0").info.run_id
-    for step in range(1, 6):
+    for step in steps:
         monkeypatch.setenv("MLFLOW_RUN_ID", part)
         with pytest.raises(Stopped, match=f"at step {step} of 6, with a checkpoint in run {part}"):
             train_fold(settings("trainer.stop_after=0.001s"))
         assert client(tracking).get_run(part).info.status == "KILLED"
     monkeypatch.setenv("MLFLOW_RUN_ID", part)
     assert train_fold(settings()) == whole_scores
-    assert capsys.readouterr().out.count(f"continuing run {part} from checkpoint-") == 5
+    assert capsys.readouterr().out.count(f"continuing run {part} from checkpoint-") == len(steps)
 
     for name in ("model/model.safetensors", "oof.csv"):
         first, second = (artifacts(tracking, run) / name for run in (whole, part))

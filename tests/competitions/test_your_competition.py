@@ -18,6 +18,7 @@ COPIED = (
     "pyproject.toml",
     "tests/competitions/conftest.py",
     "tests/competitions/launching.py",
+    "tests/warm/__init__.py",
 )
 # One process for all of it: importing torch takes most of the time.
 FOLLOW = """

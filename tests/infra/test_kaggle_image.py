@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import tomllib
-import venv
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 from kaggleops.backends.docker import DockerConfig
 from tests.conftest import unavailable
-from tests.packages import write_wheel
+from tests.packages import make_environment, write_wheel
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "infra/kaggle-image"
@@ -122,8 +121,7 @@ def test_only_what_is_missing_is_installed_and_nothing_but_what_was_locked(tmp_p
     (folder / "requirements.txt").write_text(
         f"# written\nthere==2.0 --hash=sha256:{'0' * 64}\nwanted==1.0 --hash=sha256:{digest}\n"
     )
-    venv.create(tmp_path / "image", with_pip=True)
-    python = tmp_path / "image/bin/python"
+    python = make_environment(tmp_path / "image")
     environment = {"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages)}
 
     def run(*command: str | Path) -> "subprocess.CompletedProcess[str]":

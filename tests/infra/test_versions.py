@@ -6,7 +6,6 @@ import runpy
 import shutil
 import subprocess
 import tomllib
-import venv
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.packages import write_wheel
+from tests.packages import make_environment, write_wheel
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "infra/versions.py"
@@ -86,10 +85,10 @@ def test_make_installs_what_the_constraints_say() -> None:
 
 
 def test_the_package_that_broke_something_is_named(tmp_path: Path) -> None:
-    """Five packages have new versions, and two tests fail with one of them."""
+    """Three packages have new versions, and one test fails with one of them."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    newer = ["anna", "berta", "clara", "dora", "emil"]
+    newer = ["anna", "berta", "clara"]
     for name in newer:
         write_wheel(packages, name, "1.0", files={f"{name}.py": "VALUE = 1\n"})
         write_wheel(packages, name, "2.0", files={f"{name}.py": "VALUE = 2\n"})
@@ -99,11 +98,10 @@ def test_the_package_that_broke_something_is_named(tmp_path: Path) -> None:
     lines = "".join(f"{name}==1.0\n" for name in newer)
     (project / "infra/constraints.txt").write_text(f"# tested\n{lines}absent==1.0\n")
     (project / "test_it.py").write_text(
-        "import clara, emil\ndef test_clara():\n    assert clara.VALUE == 1\n"
-        "def test_emil():\n    assert emil.VALUE\n"
+        "import anna, clara\ndef test_clara():\n    assert clara.VALUE == 1\n"
+        "def test_anna():\n    assert anna.VALUE\n"
     )
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv/bin/python"
+    python = make_environment(tmp_path / "venv")
     # What the tests run with, seen after the environment's own packages.
     (site,) = (tmp_path / "venv/lib").glob("python*/site-packages")
     (site / "further.pth").write_text(str(Path(pytest.__file__).parents[1]))
@@ -122,7 +120,7 @@ def test_the_package_that_broke_something_is_named(tmp_path: Path) -> None:
     blamed = run("infra/versions.py", "blame", "test_it.py")
     assert blamed == "clara 2.0: the tests pass with 1.0."
     # What it has put back is still back: nothing differs but nothing fails either.
-    run(*install, "emil==2.0")
+    run(*install, "anna==2.0")
     assert run("infra/versions.py", "blame", "test_it.py") == "The tests pass as it is."
     (project / "test_it.py").write_text("def test_never():\n    assert False\n")
     assert "the cause is elsewhere" in run("infra/versions.py", "blame", "test_it.py")

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import psutil
 import requests
 
+from tests.warm import children
+
 Found = TypeVar("Found")
 
 
@@ -57,7 +59,7 @@ class Serving:
     @property
     def children(self) -> list[psutil.Process]:
         """The processes that it has started."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return children(self.process.pid)
 
     def health(self) -> dict[str, Any]:
         """Return the content of its health page."""

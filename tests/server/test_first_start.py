@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from kaggleops.server.settings import make_users_database
 from tests.server.serving import eventually, serving
+from tests.warm import children
 
 FILES = ("index.db", "index.db-wal", "users.db.new", "users.db")
 
@@ -32,7 +33,7 @@ def test_it_is_killed_and_two_go_on(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     eventually(lambda: list(state.glob(f"serve/*/{moment}")))
-    started = psutil.Process(process.pid).children(recursive=True)
+    started = children(process.pid)
     for each in (process, *started):
         each.kill()
     process.wait()

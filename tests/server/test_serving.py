@@ -14,6 +14,7 @@ import requests
 from tests.fakes.gcs_server import GcsServer
 from tests.server.serving import Serving, eventually, serving
 from tests.tracking.processes import train
+from tests.warm import children, forked
 
 BIG = 60 << 20  # bytes
 
@@ -175,10 +176,14 @@ def test_it_prepares_itself_while_the_bucket_comes_in_and_can_be_ended(tmp_path:
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
         )
-        serving = psutil.Process(process.pid)
         both = {"pull", "serve"}
-        eventually(lambda: both <= {each.cmdline()[-1] for each in serving.children()})
-        started = serving.children(recursive=True)
+
+        def doing() -> set[str]:
+            serving = psutil.Process(forked(process.pid))
+            return {each.cmdline()[-1] for each in serving.children()}
+
+        eventually(lambda: both <= doing())
+        started = children(process.pid)
         process.terminate()
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors

@@ -22,6 +22,7 @@ from tests.command import kaggleops
 from tests.fakes import iap_tunnel
 from tests.server.serving import eventually, serving
 from tests.server.test_ui import opened
+from tests.warm import children
 
 __all__ = ["opened"]
 
@@ -68,7 +69,7 @@ def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened
     shown = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
     assert shown["server"] == MACHINE
     link = shown["link"]
-    started = psutil.Process(process.pid).children(recursive=True)
+    started = children(process.pid)
     assert started
     url = link.partition("/#/")[0]
     found = requests.get(

@@ -18,6 +18,7 @@ from kaggleops.server.processes import listening_socket
 from kaggleops.server.settings import default_index
 from tests.command import kaggleops
 from tests.server.serving import eventually
+from tests.warm import children
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_it_serves_opens_the_last_experiment_and_ends_everything_it_started(
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", link.partition("/#/")[0])
     assert link.endswith(f"/#/experiments/{home}/runs?{page}")
     assert eventually(lambda: opened.exists() and opened.read_text().strip()) == link
-    started = psutil.Process(process.pid).children(recursive=True)
+    started = children(process.pid)
     assert started
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0

@@ -1,20 +1,17 @@
 """A training process of its own: started, watched, ended in whatever way a test wants."""
 
 import contextlib
-import functools
-import json
 import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from tests.warm import ask
 
 PREAMBLE = """
 import os, sys, signal, threading
@@ -43,20 +40,6 @@ class Ended:
     errors: str
 
 
-@functools.cache
-def _forking() -> socket.socket:
-    """The socket of the process that trainings are forked from, one for all of these tests."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.tracking.forking", str(theirs.fileno())],
-            cwd=Path(__file__).parents[2],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-    return ours
-
-
 class Training:
     """A Python process that logs to a bucket; what a failed test leaves of it is killed.
 
@@ -67,9 +50,9 @@ class Training:
     """
 
     def __init__(self, script: str, tracking_uri: str, home: Path, **environment: str) -> None:
+        (stdin, to), (of, stdout), (errors_of, stderr) = (os.pipe() for _ in range(3))
         asked = {
-            "script": PREAMBLE + textwrap.dedent(script),
-            "folder": str(Path.cwd()),
+            "arguments": ["-c", PREAMBLE + textwrap.dedent(script)],
             "environment": {
                 **os.environ,
                 "MLFLOW_TRACKING_URI": tracking_uri,
@@ -77,17 +60,14 @@ class Training:
                 **environment,
             },
         }
-        (stdin, to), (of, stdout), (errors_of, stderr), (told, tells) = (
-            os.pipe() for _ in range(4)
-        )
-        socket.send_fds(_forking(), [json.dumps(asked).encode()], [stdin, stdout, stderr, tells])
-        for file in (stdin, stdout, stderr, tells):
+        self._fork = ask(asked, [stdin, stdout, stderr])
+        for file in (stdin, stdout, stderr):
             os.close(file)
-        self._stdin, self._told = os.fdopen(to, "w"), os.fdopen(told)
+        self._stdin = os.fdopen(to, "w")
         self._stdout, self._stderr = os.fdopen(of), os.fdopen(errors_of)
-        self._pid = int(self._told.readline())
+        self._pid = int(self._fork.recv(100))
         self._said: list[str] = []
-        self._left = weakref.finalize(self, _kill, self._pid, self._told)
+        self._left = weakref.finalize(self, _kill, self._pid, self._fork)
 
     def line(self) -> str:
         """Return the next line it writes, waiting for it."""
@@ -98,7 +78,7 @@ class Training:
     def until(self, text: str) -> None:
         """Wait until it writes this line."""
         while (line := self.line()) != text:
-            assert line or not _has_ended(self._told), self.end().errors
+            assert line or not _has_ended(self._fork), self.end().errors
 
     def tell(self, line: str) -> None:
         """Write a line to its standard input."""
@@ -117,17 +97,18 @@ class Training:
         reading.start()
         output = self._stdout.read()
         reading.join()
-        code = int(self._told.readline())
+        code = int(self._fork.recv(100))
+        self._fork.close()
         self._left.detach()  # what it started may live on, in its process group
         return Ended(code, "\n".join([*self._said, output]), *errors)
 
 
-def _has_ended(told: IO[str]) -> bool:
+def _has_ended(told: socket.socket) -> bool:
     # How it ended can be read, or has been, and then there is nothing more to come.
     return bool(select.select([told], [], [], 0)[0])
 
 
-def _kill(process: int, told: IO[str]) -> None:
+def _kill(process: int, told: socket.socket) -> None:
     if not _has_ended(told):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)

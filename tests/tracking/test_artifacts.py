@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
         "plots/plot.svg": b"<svg/>",
     }
     while artifacts(server) != expected:
-        pass  # the test's own time limit ends this if they never come
+        time.sleep(0.01)  # the test's own time limit ends this if they never come
     training.tell("end")
     ended = training.end()
     assert ended.code == 0, ended.errors
@@ -91,6 +92,7 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
 
 
 ON_A_DISK = """
+import time
 from contextlib import suppress
 
 mlflow.start_run()
@@ -102,7 +104,7 @@ def arrived(name):
 
 def until(name):
     while not list(bucket.glob(f"artifacts/*/*/artifacts/{name}")):
-        pass  # the test's own time limit ends this if it never comes
+        time.sleep(0.01)  # the test's own time limit ends this if it never comes
 
 filler = (bucket / "filler").open("wb", buffering=0)
 with suppress(OSError):
@@ -187,7 +189,7 @@ def test_a_folder_whose_permission_is_taken_ends_no_training(tmp_path: Path) -> 
         for folder, mode in modes.items():
             folder.chmod(mode | 0o777)
         while not list(root.glob("artifacts/*/*/artifacts/second.txt")):
-            pass  # the test's own time limit ends this if it never comes
+            time.sleep(0.01)  # the test's own time limit ends this if it never comes
         training.tell("end")
         ended = training.end()
         assert ended.code == 0, ended.errors

@@ -254,7 +254,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(
     training = Training(second, tracking_uri, state_folder, **OFTEN)
     store = machines()
     while "loss" not in store.get_run(run_id).data.metrics:
-        pass  # the test's own time limit ends this if it never comes
+        time.sleep(0.01)  # the test's own time limit ends this if it never comes
     training.tell("enough")
     ended = training.end()
     assert "an earlier process had left behind" in ended.errors

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.buckets import ON_GCS
 from tests.fakes.gcs_server import GcsServer
+from tests.warm import stand_in
 
 CHECKOUT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "flavors"
@@ -20,6 +21,7 @@ def play(script: str, tracking_uri: str, folder: Path) -> None:
         machine.mkdir()
         environment = {
             **os.environ,
+            **(stand_in("training") if script == "models" else {}),
             "MLFLOW_TRACKING_URI": tracking_uri,
             "KAGGLEOPS_HOME": str(machine / "home"),
             "HF_HUB_OFFLINE": "1",

@@ -1,0 +1,183 @@
+"""The process that has imported what takes long, and is forked for each that asks.
+
+    python -m tests.warm.process KIND LISTENING LIFE
+
+Who connects to the inherited socket LISTENING sends what to run, as JSON, and its files. The answer
+is the fork's process id, and then how it ended. It is killed when the connection is closed; this
+process ends when LIFE can be read.
+"""
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import resource
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import types
+import warnings
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, NoReturn
+
+_IMPORTED = {
+    "mlflow": [
+        "mlflow",
+        "mlflow.server.fastapi_app",
+        "mlflow.server.auth",
+        "mlflow.projects",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "mlflow.store.db_migrations",
+        "IPython",
+        "IPython.core.interactiveshell",
+        "git",
+        "gcsfs",
+        "google.cloud.storage",
+        "rich.table",
+        "uvicorn",
+        "uvicorn.protocols.http.auto",
+        "uvicorn.loops.auto",
+        "uvicorn.lifespan.on",
+        "kaggleops.cli",
+        "kaggleops.tracking.store",
+    ]
+}
+_IMPORTED["training"] = [
+    *_IMPORTED["mlflow"],
+    "transformers.trainer",
+    "transformers.models.bert.modeling_bert",
+    "accelerate",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg",
+    "hydra",
+    "competitions.train",
+    "competitions.predict",
+]
+# They look at the environment as they are imported.
+_ANEW = ("mlflow.server",)
+
+
+def next_asked(listening: socket.socket, life: int) -> dict[str, Any]:
+    """Fork for each that asks; return, in the forked process only, what it is to run."""
+    while True:
+        if life in select.select([listening, life], [], [])[0]:
+            sys.exit()
+        connection, _ = listening.accept()
+        with contextlib.suppress(ChildProcessError):  # there is none
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):  # those who watched, and have ended
+                pass
+        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 250)
+        if message and os.fork() == 0:
+            listening.close()
+            os.close(life)
+            asked: dict[str, Any] = json.loads(message)
+            _fork(connection, asked, files)
+            return asked
+        connection.close()
+        for file in files:
+            os.close(file)
+
+
+def _fork(connection: socket.socket, asked: dict[str, Any], files: list[int]) -> None:
+    if process := os.fork():
+        for file in files:
+            os.close(file)
+        _watch(process, connection)
+    connection.close()
+    os.setsid()
+    # Out of the way of the numbers that they are to have.
+    beyond = max(asked["files"]) + 1
+    moved = [fcntl.fcntl(file, fcntl.F_DUPFD, beyond) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(moved, asked["files"], strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in asked["ignores"]:
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(asked["umask"])
+    if largest := asked.get("largest"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, largest)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    if noted := asked.get("noted"):
+        Path(noted).write_text(str(os.getpid()))
+
+
+def _watch(process: int, connection: socket.socket) -> NoReturn:
+    ending = os.pidfd_open(process)
+    with contextlib.suppress(OSError):
+        connection.send(b"%d" % process)
+    if ending not in select.select([ending, connection], [], [])[0]:
+        os.kill(process, signal.SIGKILL)  # what stands for it was killed
+    _, ended = os.waitpid(process, 0)
+    with contextlib.suppress(OSError):
+        connection.send(b"%d" % os.waitstatus_to_exitcode(ended))
+    os._exit(0)
+
+
+def _run(asked: dict[str, Any]) -> None:
+    """Be the interpreter with that command line."""
+    if "PYTHONUNBUFFERED" in os.environ or asked["arguments"][:1] == ["-u"]:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+    tempfile.tempdir = None  # TMPDIR may be another
+    sys.orig_argv = [sys.executable, *asked["arguments"]]
+    how, *arguments = [each for each in asked["arguments"] if each != "-u"]
+    sys.modules["__main__"] = main = types.ModuleType("__main__")
+    folder = {"-m": str(Path.cwd()), "-c": ""}.get(how, str(Path(how).resolve().parent))
+    sys.path[:] = [folder, *asked["paths"]]
+    _forget_other_code()
+    if how == "-m":
+        sys.argv = arguments
+        sys.modules.pop(arguments[0], None)  # else it is warned that there are two of it
+        runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined]
+    elif how == "-c":
+        sys.argv = ["-c", *arguments[1:]]
+        exec(compile(arguments[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv = [how, *arguments]
+        main.__file__ = how
+        exec(compile(Path(how).read_bytes(), how, "exec"), main.__dict__)
+
+
+def _forget_other_code() -> None:
+    # A clone's own comes before what was imported from here.
+    for package in ("kaggleops", "competitions"):
+        if package in sys.modules:
+            found = PathFinder.find_spec(package, sys.path)
+            if found is None or found.origin != sys.modules[package].__file__:
+                _forget(package)
+
+
+def _forget(package: str) -> None:
+    for name in list(sys.modules):
+        if f"{name}.".startswith(f"{package}."):
+            del sys.modules[name]
+    above, _, last = package.rpartition(".")
+    if above:
+        vars(sys.modules[above]).pop(last, None)
+
+
+if __name__ == "__main__":
+    _kind, _listening, _life = sys.argv[1:]
+    # Ctrl-C is meant for the tests, and this process ends with them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with warnings.catch_warnings(action="ignore"):
+        for _name in _IMPORTED[_kind]:
+            importlib.import_module(_name)
+    for _name in _ANEW:
+        _forget(_name)
+    gc.collect()
+    gc.freeze()  # else each fork's first collection copies all of it
+    _asked = next_asked(socket.socket(fileno=int(_listening)), int(_life))
+    _run(_asked)
