@@ -164,7 +164,7 @@ def test_a_cancelled_run_goes_on_by_hand(outside: World, configured: Path, tmp_p
 
 def test_quota(outside: World) -> None:
     outside.kaggle.use_gpu("ada", 12.5)
-    rows = [line.split() for line in here("quota").output.splitlines()[1:]]
+    rows = [line.split() for line in here("quota").output.splitlines()[2:]]
     assert [row[:6] for row in rows] == [
         ["kaggle", "GPU", "17.5", "h", "30", "h"],
         ["kaggle", "TPU", "20.0", "h", "20", "h"],

@@ -70,7 +70,7 @@ def test_the_commands_say_what_it_costs(
         "has no option --budget"
         in here("run", "-b", "kaggle", "--budget", "1", *BUCKET_OPTION).error
     )
-    assert "for machines that cost money" in here("run", "--keep", *BUCKET_OPTION).error
+    assert "for rented machines" in here("run", "--keep", *BUCKET_OPTION).error
 
     runpod.ssh_keys.append("ssh-ed25519 AAAA ada")
     done = here("run", "-b", "runpod", "--budget", "3", "--keep", *BUCKET_OPTION, "--json")

@@ -271,7 +271,7 @@ def test_the_commands(project: Project, bucket: Bucket) -> None:
 
     assert "declares tweets" in data("add", "tweets", "gs://b-1/tweets", "--file", "a.csv")
     assert f"to {bucket.uri}/data/words" in data("push", "words", "--description", "Words")
-    assert "the files in data/words are still there" in data("rm", "words")
+    assert "the files in words are still there" in data("rm", "words")
     assert list(find_manifest(project.folder).resources) == ["tweets"]
     done = CliRunner().invoke(main, ["data", "add", "tweets", "gs://b-1/x"])
     assert done.exit_code == 2

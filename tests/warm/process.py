@@ -139,7 +139,8 @@ def _run(asked: dict[str, Any]) -> None:
     _forget_other_code()
     if how == "-m":
         sys.argv = arguments
-        sys.modules.pop(arguments[0], None)  # else it is warned that there are two of it
+        if not hasattr(sys.modules.get(arguments[0]), "__path__"):
+            sys.modules.pop(arguments[0], None)  # else it is warned that there are two of it
         runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined]
     elif how == "-c":
         sys.argv = ["-c", *arguments[1:]]
