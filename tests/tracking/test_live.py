@@ -242,8 +242,8 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
     script = """
-    from kaggleops.tracking import ending
-    ending.GRACE = 1
+    from kaggleops.tracking import signals
+    signals.GRACE = 1
     signal.signal(signal.SIGTERM, lambda *_: mlflow.log_metric("late", 1.0))
     with mlflow.start_run() as run:
         say(run.info.run_id)
@@ -263,8 +263,8 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     script = """
-    from kaggleops.tracking import ending
-    ending.GRACE = 2
+    from kaggleops.tracking import signals
+    signals.GRACE = 2
     try:
         with mlflow.start_run() as run:
             say(run.info.run_id)

@@ -296,6 +296,30 @@ def test_half_a_character_in_a_dataset_or_model_leaves_nothing_that_no_machine_c
     assert there.search_logged_models([home]) == []
 
 
+def test_half_a_character_in_the_registry_changes_nothing(machines: Machines) -> None:
+    registry = BucketRegistryStore(machines()._session)
+    registry.create_registered_model("m")
+    version = registry.create_model_version("m", "gs://our-bucket/x").version
+    before = registry.get_registered_model("m"), registry.get_model_version("m", version)
+    changes: list[Callable[[], object]] = [
+        lambda: registry.create_registered_model("n", description=HALF),
+        lambda: registry.update_registered_model("m", HALF),
+        lambda: registry.set_registered_model_tag("m", RegisteredModelTag("a", HALF)),
+        lambda: registry.set_registered_model_alias("m", HALF, version),
+        lambda: registry.create_model_version("m", "gs://our-bucket/x", description=HALF),
+        lambda: registry.update_model_version("m", version, HALF),
+        lambda: registry.set_model_version_tag("m", version, ModelVersionTag("a", HALF)),
+    ]
+    for change in changes:
+        with pytest.raises(MlflowException) as refused:
+            change()
+        assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+    there = BucketRegistryStore(machines()._session)
+    assert [each.name for each in there.search_registered_models(max_results=9)] == ["m"]
+    after = there.get_registered_model("m"), there.get_model_version("m", version)
+    assert [dict(each) for each in after] == [dict(each) for each in before]
+
+
 def test_push_sends_what_lies_there_under_a_name_that_is_a_folder_by_now(
     machines: Machines, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

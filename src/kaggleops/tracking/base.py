@@ -136,8 +136,6 @@ def _surviving_a_full_disk(method: Callable[..., Any]) -> Callable[..., Any]:
     def surviving(store: StoreBase, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(store, *args, **kwargs)
-        except UnicodeEncodeError as error:  # half a character, which no file can hold
-            raise MlflowException.invalid_parameter_value(f"Not Unicode: {error}") from error
         except Exception as error:
             if not disk_is_full(error):
                 raise
@@ -159,6 +157,8 @@ def mlflow_errors() -> Iterator[None]:
     except KaggleOpsError as error:
         # Not `from error`: the message says it all, and a user's mistake needs no second trace.
         raise as_mlflow_error(error) from None
+    except UnicodeEncodeError as error:  # half a character, which no file can hold
+        raise MlflowException.invalid_parameter_value(f"Not Unicode: {error}") from error
 
 
 def as_mlflow_error(error: KaggleOpsError) -> MlflowException:

@@ -136,7 +136,15 @@ class BucketRegistryStore(UnsupportedRegistry, FileStore):
     delete_registered_model_tag = _transaction(FileStore.delete_registered_model_tag)
     set_registered_model_alias = _transaction(FileStore.set_registered_model_alias)
     delete_registered_model_alias = _transaction(FileStore.delete_registered_model_alias)
-    create_model_version = _transaction(FileStore.create_model_version)
+
+    def create_model_version(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        # MLflow's own would try again, and name another reason.
+        for each in (*args, *kwargs.values()):
+            for text in each if isinstance(each, list) else [each]:
+                check_text(getattr(text, "value", text), "value")
+        create = super().create_model_version
+        return self._change(name, lambda: create(name, *args, **kwargs))
+
     update_model_version = _transaction(FileStore.update_model_version)
     transition_model_version_stage = _transaction(FileStore.transition_model_version_stage)
     delete_model_version = _transaction(FileStore.delete_model_version)
