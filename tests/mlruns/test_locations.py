@@ -1,5 +1,6 @@
 """Artifacts of an imported or copied bucket are found, wherever they were logged."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,11 @@ def test_the_artifacts_of_the_2020_recipe_come_out_of_their_bucket(
         for name in ("model/a.bin", "b.txt"):
             key = f"artifacts/{info.run_id}/artifacts/{name}"
             old.write(key, f"{number} {name}".encode(), expected=ABSENT)
+    beside = mlruns / home / runs[0].run_id / "artifacts"  # some of a run's lie here
+    beside.mkdir(exist_ok=True)
+    (beside / "c.txt").write_text("c")
+    (beside / "b.txt").write_text("an earlier one")
+    os.utime(beside / "b.txt", (0, 0))
     by_hand = source.create_run(home, "ada", 1, [], "x").info.run_id
     meta = mlruns / home / by_hand / "meta.yaml"
     fields = parse_yaml(meta.read_bytes(), "")
@@ -172,7 +178,7 @@ def test_the_artifacts_of_the_2020_recipe_come_out_of_their_bucket(
     registry.create_model_version("m", f"{runs[0].artifact_uri}/model", runs[0].run_id)
 
     done = kaggleops("import", str(mlruns), "--bucket", "gs://ours", "--json", cwd=tmp_path)
-    assert (done.json["artifacts"], done.json["artifacts_size"]) == (4, 2 * (13 + 7))
+    assert (done.json["artifacts"], done.json["artifacts_size"]) == (5, 2 * (13 + 7) + 1)
     (left,) = done.json["problems"]
     assert f"{by_hand}: they stay under gs://old/private, which is no place that MLflow" in left
     told = []
@@ -190,7 +196,7 @@ def test_the_artifacts_of_the_2020_recipe_come_out_of_their_bucket(
     assert client.get_experiment(home).artifact_location == f"gs://ours/artifacts/{home}"
     assert [each.path for each in client.list_artifacts(runs[1].run_id)] == ["b.txt", "model"]
     ours = {entry.key for entry in open_bucket("gs://ours").list("artifacts/")}
-    assert len(ours) == 4
+    assert len(ours) == 5
     assert not any("private" in key or "key" in key for key in ours)
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("titanic")

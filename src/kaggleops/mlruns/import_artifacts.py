@@ -71,36 +71,39 @@ class Carrier:
         if is_inside(location, self._root):
             return entity
         if entity.id.kind is not Kind.EXPERIMENT:
-            place, files = self._find(entity.id, folder, location)
-            for path, file in files.items():
+            for path, (place, file) in self._find(entity.id, folder, location).items():
                 self._copy(place, file, f"{ARTIFACTS}{target}/{path}")
         return relocate(entity, self._root + target)
 
     def _find(
         self, entity_id: EntityId, folder: Path, location: str
-    ) -> tuple[Place, dict[str, File]]:
+    ) -> dict[str, tuple[Place, File]]:
+        """Return what lies in its folder and where its location leads; the later written of two."""
         root = _root_of(location, entity_id)
+        found: dict[str, tuple[Place, File]] = {}
+        there: Place | None = None
         try:
             place, files = self._source.artifacts_in(folder)
-            if files:
-                self._found_inside.add(root)
-                return place, files
+            found = {path: (place, file) for path, file in files.items()}
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
-                there: Place = LocalPlace(Path(named))
-                files = {file.path: file for file in there.files()}
-                if files or Path(named).is_dir():
-                    return there, files
+                there = LocalPlace(Path(named)) if Path(named).is_dir() else None
             elif named is not None and not (reason := self._why_not(root, named)):
                 there = bucket_place(named)
-                return there, {file.path: file for file in there.files()}
+            if there is not None and not (found and f"{there.uri}/".startswith(f"{place.uri}/")):
+                for file in there.files():
+                    if file.path not in found or found[file.path][1].modified_ms < file.modified_ms:
+                        found[file.path] = there, file
         except KaggleOpsError as error:
             self._say(f"importing the artifacts of {entity_id}: {error}")
-            return LocalPlace(folder), {}
-        with self._lock:
-            self._left.setdefault((root, reason), []).append(entity_id)
-        return place, {}
+            return found
+        if files:
+            self._found_inside.add(root)
+        if there is None and not found:
+            with self._lock:
+                self._left.setdefault((root, reason), []).append(entity_id)
+        return found
 
     def _why_not(self, root: str, location: str) -> str:
         """Return why a root in another bucket cannot be read; "" where it can."""
