@@ -195,7 +195,9 @@ def test_who_does_not_say_what_or_where(
         lab.submitter().submit(None, "")
     with pytest.raises(UsageError, match="there is no file /nowhere"):
         lab.submitter().submit(Path("/nowhere"), "")
-    with pytest.raises(UsageError, match=r"no competition is named; .* has none. Add --competition"):
+    with pytest.raises(
+        UsageError, match=r"no competition is named; .* has none. Add --competition"
+    ):
         lab.submitter("")
     with pytest.raises(UsageError, match="nothing was submitted for it yet"):
         lab.submitter().submitted()

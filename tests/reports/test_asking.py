@@ -116,7 +116,7 @@ def test_what_cannot_be_is_refused_before_the_work_is_done(
     bucket = ("--bucket", str(tmp_path / "bucket"))  # there is none: nobody asks it
     for command in (("compare", "a", "b", "--html"), ("leaderboard", "--plot")):
         for file, problem in (
-            ("nowhere/page", "there is no folder nowhere. Make it first."),
+            ("nowhere/page", "there is no folder nowhere. Create it first."),
             (".", ". cannot be written."),
         ):
             line = refused(CliRunner().invoke(main, [*command, file, *bucket]))

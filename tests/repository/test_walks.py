@@ -19,6 +19,8 @@ WALKS = Path(__file__).with_name("walks")
 JUDGES = {
     "backend": (5, ("tests/backends/test_conformance.py", "-k", "scheduled and folder")),
     "bucket-kind": (6, ("tests/bucket/test_conformance.py", "-k", "memory")),
+    "leaderboard-column": (2, ("tests/reports/test_leaderboard.py", "-k", "best_commit_stands")),
+    "run-tag": (2, ("tests/tracking/test_by_commit.py", "-k", "own_run_carries")),
 }
 """By example: how many files it may touch, and what pytest is asked."""
 
