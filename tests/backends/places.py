@@ -42,6 +42,8 @@ class Place(ABC):
     def __init__(self, world: World) -> None:
         self.world = world
         self.backend = backend_named(self.name)
+        self.own: dict[str, Any] = {}
+        """The fields that name a person's own credentials, where those are a service account's."""
 
     @property
     @abstractmethod
@@ -60,10 +62,10 @@ class Place(ABC):
     def close(self) -> None:
         """Leave nothing running."""
 
-    def submit(self, *overrides: str, entry_point: str = "main") -> RemoteRun:
-        """Submit the toy."""
+    def submit(self, *overrides: str, entry_point: str = "main", **fields: Any) -> RemoteRun:
+        """Submit the toy, with these fields of the configuration instead."""
         what = Launch(TRACKING, Overrides(overrides, None), entry_point)
-        config = self.backend.read_config(self.fields, "a test")
+        config = self.backend.read_config(self.fields | fields, "a test")
         return self.backend.submit(find_commit(self.world.repository.folder), what, config)
 
 
@@ -136,6 +138,7 @@ class OnColab(Place):
     name = "colab"
     stores = (
         "colab-account/key.json",
+        "colab-account/own.json",
         "colab-account/machines/*/content/kaggleops-key.json",
     )
     machine = "colab"
@@ -148,14 +151,16 @@ class OnColab(Place):
         self.colab.behave(hold=True)
         self.key = self.colab.folder / "key.json"
         self.key.write_text(secrets_of.SERVICE_ACCOUNT)
+        (own := self.colab.folder / "own.json").write_text(secrets_of.AUTHORIZED_USER)
+        self.own = {"credentials": str(own)}
         self._jobs: list[Job] = []
 
     @property
     def fields(self) -> dict[str, Any]:
         return {"cli": str(self.colab.program), "credentials": str(self.key), "accelerator": ""}
 
-    def submit(self, *overrides: str, entry_point: str = "main") -> RemoteRun:
-        run = super().submit(*overrides, entry_point=entry_point)
+    def submit(self, *overrides: str, entry_point: str = "main", **fields: Any) -> RemoteRun:
+        run = super().submit(*overrides, entry_point=entry_point, **fields)
         self._jobs.append(self.job(run))
         return run
 
@@ -245,6 +250,8 @@ class OnRunPod(Place):
         self.server.__enter__()
         self.server.held = True
         self.server.secrets["kaggleops_key"] = secrets_of.SERVICE_ACCOUNT
+        self.server.secrets["own_key"] = secrets_of.AUTHORIZED_USER
+        self.own = {"secret": "own_key"}
         self._patch = pytest.MonkeyPatch()
         for name, value in self.server.environment().items():
             self._patch.setenv(name, value)

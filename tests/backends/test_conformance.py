@@ -40,7 +40,7 @@ def jobs(place: Place) -> Jobs:
     folder.mkdir()
     gate, cancel_gate = Gate(folder / "good"), Gate(folder / "cancelled")
     return Jobs(
-        good=place.submit("alpha=0.5", f"gate={gate.path}", "note=two words").run_id,
+        good=place.submit("alpha=0.5", f"gate={gate.path}", "note=two words", **place.own).run_id,
         failing=place.submit(entry_point="fail").run_id,
         cancelled=place.submit(f"gate={cancel_gate.path}").run_id,
         cancelled_early=place.submit().run_id,

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_a_bucket_that_is_mistyped(tmp_path: Path) -> None:
 
 
 def test_without_a_port_of_somebodys_choice_there_is_always_one() -> None:
-    with listening_socket("127.0.0.1", None, to_anyone=False) as one:
-        one.listen()
-        with listening_socket("127.0.0.1", None, to_anyone=False) as other:
-            assert one.getsockname()[1] != other.getsockname()[1]
+    def any_port() -> socket.socket:
+        return listening_socket("127.0.0.1", None, to_anyone=False)
+
+    with any_port() as one, any_port() as other:
+        assert one.getsockname()[1] != other.getsockname()[1]

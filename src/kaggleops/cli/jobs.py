@@ -1,6 +1,7 @@
 """Commands on runs that a backend runs: cancel, logs, resume, reap, cleanup, download."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -236,6 +237,7 @@ def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) 
     from kaggleops.backends.lookup import submitted_run
 
     found = submitted_run(tracking_uri(bucket_of(bucket)), run)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line says it
     with err.status("Downloading"):
         fetched = found.download(folder)
     if as_json:

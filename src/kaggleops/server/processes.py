@@ -199,7 +199,7 @@ DEFAULT_PORT = 5000
 
 
 def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.socket:
-    """Return a socket bound to an address; it listens once a server process takes it.
+    """Return a socket that listens at an address; a server process takes it later.
 
     It is bound by the one process that stays, so that a port in use is an error at once, and nobody
     is refused while a server process that died is started again.
@@ -233,6 +233,7 @@ def listening_socket(host: str, port: int | None, *, to_anyone: bool) -> socket.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
+        bound.listen()  # two may bind one port as long as neither of them listens
     except (OSError, OverflowError) as error:
         bound.close()
         raise UsageError(doing, f"not available ({error})", "Choose another --port.") from error
