@@ -99,7 +99,7 @@ def test_a_name_that_points_elsewhere_is_left_there(
     outside.kaggle.behaviour.output_name = lambda own: name if "model" in own else own
     brought = download(script, tmp_path / "home")
     (said,) = brought.problems
-    assert "points out of the folder" in said
+    assert "leads out of the folder" in said
     assert not [path for path in tmp_path.rglob("*") if "model" in path.name]
     assert len(brought.files) == 3
 

@@ -363,7 +363,7 @@ def test_a_folder_of_somebody_elses(open_folder: Path) -> None:
     for line, name in zip(said[2:4], ("write", "delete"), strict=True):
         assert line.startswith(f"{name} AccessDeniedError")
         assert "Permission denied" in line
-        assert f"You need to own {open_folder}, or to be let write there by who does." in line
+        assert f"You need to own {open_folder}, or to be given write access to it." in line
 
 
 def test_a_closed_folder(open_folder: Path) -> None:

@@ -79,7 +79,7 @@ def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
         ("words", {"source": "gs://b-1/x"}, "both declare words"),
         ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "one destination"),
         ("new", {"source": "gs://b-1/x", "destination": "../x"}, "outside the project"),
-        ("new", {"source": "what"}, "'what' is no source"),
+        ("new", {"source": "what"}, "'what' is not a source"),
     ],
 )
 def test_what_is_not_right_is_not_written(
@@ -103,7 +103,7 @@ def test_removing_takes_an_entry_with_its_comment_and_nothing_else(
 ) -> None:
     remove_entry(path, name)
     assert path.read_text() == TEXT[: TEXT.index(begin)] + TEXT[TEXT.index(end) :]
-    with pytest.raises(UsageError, match="declares no such"):
+    with pytest.raises(UsageError, match="no resource named"):
         remove_entry(path, name)
 
 
@@ -157,7 +157,7 @@ def test_nothing_goes_before_its_entry_is_right(bucket: Bucket, project: Project
         (project.folder / folder).mkdir(parents=True)
         (project.folder / folder / "a").write_text("a")
     for folder, name, said in (
-        ("my data", "my data", "'my data' is no name"),
+        ("my data", "my data", "'my data' is not a name"),
         ("data/words/deep", "deep", "lies in words's"),
         ("data/words", "words-2", "have one destination"),
     ):

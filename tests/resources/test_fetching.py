@@ -298,7 +298,7 @@ def test_what_cannot_fit_is_not_begun(gcs_server: GcsServer, project: Project) -
     text = project.lock.read_text().replace('"size": 7', f'"size": {10**18}')
     project.lock.write_text(text)
     gcs_server.reset_counts()
-    with pytest.raises(KaggleOpsError, match=r"1000000000.0 GB are to come, and .* GB are free"):
+    with pytest.raises(KaggleOpsError, match=r"1000000000.0 GB to fetch, and only .* GB free"):
         fetch(manifest)
     assert gcs_server.requests == []
 
@@ -334,8 +334,8 @@ def test_a_broken_lock_is_named(project: Project) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (("oof.csv", "../../../evil"), r"'../../../evil' names no file"),
-        (("oof.csv", "/nowhere/x"), r"'/nowhere/x' names no file"),
+        (("oof.csv", "../../../evil"), r"'../../../evil' does not name a file"),
+        (("oof.csv", "/nowhere/x"), r"'/nowhere/x' does not name a file"),
         (("crc32c:", "crc64:"), r"csv has no size, or no checksum"),
         (('"size": 4', '"size": -1'), r"csv has no size, or no checksum"),
     ],

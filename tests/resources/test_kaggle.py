@@ -146,7 +146,7 @@ def test_a_beginning_of_something_else_is_forgotten(
 
 def test_what_points_out_of_the_folder(kaggle: KaggleServer, project: Project) -> None:
     kaggle.add_dataset("ada/evil", {"../evil.txt": b"x"})
-    with pytest.raises(KaggleOpsError, match="points out of the folder"):
+    with pytest.raises(KaggleOpsError, match="leads out of the folder"):
         fetch(project.declare(x={"source": "kaggle://datasets/ada/evil"}))
 
 

@@ -48,20 +48,20 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("- a", r"it is no mapping"),
         ("a: {files: [x]}", r"line 1: a has no source"),
         ("\na: gs://b-1", r"line 2: a has no source"),
-        ("a b: {source: gs://b-1}", r"'a b' is no name"),
+        ("a b: {source: gs://b-1}", r"'a b' is not a name"),
         ("yes: {source: gs://b-1}", r"True is of the type bool, and no name. Put it in quotes"),
         ("0123: {source: gs://b-1}", r"83 is of the type int, and no name. Put it in quotes"),
         ("a: {source: gs://b-1, sauce: x}", r"'sauce' is unknown. Did you mean source\?"),
         ("a: {source: gs://b-1, skip_if_exist: 1}", r"skip_if_exist is true or false, not 1"),
         ("a: {source: gs://b-1, files: x}", r"files is a list, not 'x'"),
         ("a: {source: gs://b-1, description: 3}", r"description is text, not 3. Put it in quotes"),
-        ("a: {source: gs://b-1, files: [../x]}", r"'../x' names no file"),
+        ("a: {source: gs://b-1, files: [../x]}", r"'../x' does not name a file"),
         ("a: {source: gs://b-1, destination: ../x}", r"../x lies outside the project"),
         ("a: {source: gs://b-1, destination: x/../../y}", r"lies outside the project"),
         ("a: {source: gs://b-1, destination: /x}", r"/x lies outside the project"),
         ("a: {source: gs://b-1, destination: .}", r"is not for data"),
         ("a: {source: gs://b-1, destination: x}\nb: {source: gs://b-1, destination: ./x/}",
-         r"a and b have one destination, x"),
+         r"a and b have the same destination, x"),
         ("a: {source: gs://b-1, destination: a/n}\nb: {source: gs://b-1, destination: a/n/x/y}\n"
          "c: {source: gs://b-1, destination: a/n-2}", r"b's destination a/n/x/y lies in a's"),
         ("a: {source: gs://b-1, destination: ~/in}", r"~/in lies outside the project"),
@@ -73,20 +73,20 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("? [a, b]\n: {source: gs://b-1}", r"line 1: an entry's name is text"),
         ("<<: {a: {source: gs://b-1}}", r"line 1: an entry's name is text"),
         ("a: " + "[" * 3000, r"nested too deep"),
-        ("a: {source: gs://b-1, files: [{x: y}]}", r"a: .* names no file"),
-        ("a: {source: s3://b/x}", r"'s3://b/x' is no source. Use gs://"),
-        ("a: {source: kaggle://tweets}", r"names nothing on Kaggle"),
-        ("a: {source: kaggle://models/ada/net/pyTorch/base}", r"names nothing on Kaggle"),
+        ("a: {source: gs://b-1, files: [{x: y}]}", r"a: .* does not name a file"),
+        ("a: {source: s3://b/x}", r"'s3://b/x' is not a source. Use gs://"),
+        ("a: {source: kaggle://tweets}", r"is not an address on Kaggle"),
+        ("a: {source: kaggle://models/ada/net/pyTorch/base}", r"is not an address on Kaggle"),
         ("a: {source: https://www.kaggle.com/competitions/titanic}",
          r"Did you mean kaggle://competitions/titanic\?"),
         ("a: {source: https://www.kaggle.com/c/titanic/}", r"mean kaggle://competitions/titanic\?"),
-        ("a: {source: 'runs:/'}", r"names no run's artifacts"),
+        ("a: {source: 'runs:/'}", r"is not the address of a run's artifacts"),
         ("a: {source: runs:/best/x, metric: loss}", r"does not say which run is the best"),
         ("a: {source: https://example.org/x}", r"a has no checksum"),
-        ("a: {source: https://example.org/x, checksum: abc}", r"'abc' is no checksum"),
-        ("a: {source: https://example.org}", r"names no file"),
-        ("a: {source: https://example.org/.., checksum: x}", r"names no file"),
-        ("a: {source: 'https://[example.org/x'}", r"names no file"),
+        ("a: {source: https://example.org/x, checksum: abc}", r"'abc' is not a checksum"),
+        ("a: {source: https://example.org}", r"does not name a file"),
+        ("a: {source: https://example.org/.., checksum: x}", r"does not name a file"),
+        ("a: {source: 'https://[example.org/x'}", r"does not name a file"),
     ],
 )  # fmt: skip
 def test_a_wrong_manifest(text: str, said: str) -> None:
@@ -103,7 +103,7 @@ def test_entries_may_share_what_they_say() -> None:
 def test_an_empty_one_and_an_unknown_name(tmp_path: Path) -> None:
     assert parse_manifest("# nothing yet\n", PATH).resources == {}
     manifest = parse_manifest("tweets: {source: gs://b-1}", PATH)
-    with pytest.raises(UsageError, match=r"looking for 'tweet' .*Did you mean tweets\?"):
+    with pytest.raises(UsageError, match=r"no resource named 'tweet'.*Did you mean tweets\?"):
         manifest.named(["tweet"])
     with pytest.raises(UsageError, match="It declares: tweets"):
         manifest.named(["zzz"])

@@ -302,7 +302,7 @@ class DirectoryBucket(Bucket):
         reason = f"{error.strerror}: {place}" if place else str(error.strerror)
         match error.errno:
             case errno.EACCES | errno.EPERM | errno.EROFS:
-                hint = f"You need to own {self._root}, or to be let write there by who does."
+                hint = f"You need to own {self._root}, or to be given write access to it."
                 return AccessDeniedError(doing, reason, hint)
             case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
                 return BucketUnavailableError(doing, reason, f"Free some space at {self._root}.")

@@ -139,7 +139,7 @@ def _folder_of_uri(rest: str, doing: str) -> Path:
     host, slash, path = rest.partition("/")
     if host:
         meant = Path(rest).expanduser().as_uri() if host == "~" else f"file:///{rest}"
-        problem = f"{host!r} stands where a host would, and a folder has none"
+        problem = f"{host!r} looks like a host, and a folder has none"
         raise UsageError(doing, problem, f"Did you mean bucket+{meant}? {_KNOWN}")
     if not slash:
         raise UsageError(doing, "the folder is missing", _KNOWN)

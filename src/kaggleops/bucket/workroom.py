@@ -100,7 +100,7 @@ class Workroom:
         while not _try_lock(descriptor):
             if time.monotonic() > deadline:
                 problem = f"another process has been writing for {self._patience:g} s"
-                raise BucketUnavailableError(doing, problem, "Look for one that hangs.")
+                raise BucketUnavailableError(doing, problem, "Check for one that hangs.")
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
 

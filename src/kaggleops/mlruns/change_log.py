@@ -148,7 +148,7 @@ class Log:
                 raise ValueError("its numbers are out of order")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problem = f"it is not a change log ({type(error).__name__}: {str(error)[:100]})"
-            hint = "It is passed over; the next one that writes to the bucket begins another."
+            hint = "It is skipped; the next writer begins a new one."
             raise BrokenLogError(f"reading {LOG_KEY}", problem, hint) from error
         return log
 

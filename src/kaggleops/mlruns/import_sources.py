@@ -180,17 +180,17 @@ def _torn(folder: Path) -> Iterator[str]:
         if home.name == "models":
             continue
         if not (home / META).is_file() and inside:
-            yield f"importing {home}: it has no {META}, so no experiment. It was passed over."
+            yield f"importing {home}: it has no {META}, so it is not an experiment. It was skipped."
             continue
         for run in inside:
             looks_like_one = any((run / name).is_dir() for name in _RUN_FOLDERS)
             if is_run_id(run.name) and looks_like_one and not (run / META).is_file():
-                yield f"importing {run}: it has no {META}, so no run. It was passed over."
+                yield f"importing {run}: it has no {META}, so it is not a run. It was skipped."
 
 
 def linked(path: str | Path) -> str:
     """Say that a link was passed over."""
-    return f"importing {path}: it is a symbolic link out of its folder. It was passed over."
+    return f"importing {path}: it is a symbolic link out of its folder. It was skipped."
 
 
 def _folders(folder: Path) -> list[Path]:

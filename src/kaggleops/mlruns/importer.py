@@ -303,7 +303,7 @@ class _Import:
         doing = f"importing {folder.relative_to(self._source.folder)} of {self._source.name}"
         try:
             if entity_id.kind is Kind.REGISTERED_MODEL and not is_model_name(entity_id.name):
-                raise BrokenEntityError(doing, "MLflow allows no such name")
+                raise BrokenEntityError(doing, "MLflow does not allow that name")
             entity = with_commit(modernized(read_folder(entity_id, folder)))
             self._source.problems += map(linked, links_in(entity_id, folder))
             # A bucket of one object per file has no empty folders.
@@ -312,7 +312,7 @@ class _Import:
             check_packable(entity, doing)
         except (BrokenEntityError, OSError) as error:
             also = " So was all that is in it." if entity_id.kind is Kind.EXPERIMENT else ""
-            self._result.problems.append(f"{error} It was passed over.{also}")
+            self._result.problems.append(f"{error} It was skipped.{also}")
             return None
         return entity
 

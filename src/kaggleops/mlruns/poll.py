@@ -218,7 +218,7 @@ class Poll:
             # Without a log nothing was announced, so nothing was written, since it was missing.
             version, self.problem = ABSENT, ""
         except ObjectTooLargeError as error:
-            version, self.problem = error.version, f"{error} It is passed over."
+            version, self.problem = error.version, f"{error} It is skipped."
         else:
             if found is None:
                 return

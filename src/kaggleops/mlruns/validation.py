@@ -246,7 +246,7 @@ def _check_text(name: str, data: bytes, doing: str) -> None:
 
 def _check_name(name: str, doing: str) -> None:
     if not _is_allowed(name):
-        raise BrokenEntityError(doing, "MLflow allows no such name")
+        raise BrokenEntityError(doing, "MLflow does not allow that name")
 
 
 @lru_cache(4096)  # the runs of a project have the same names, thousands of times

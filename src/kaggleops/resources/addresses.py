@@ -102,7 +102,7 @@ def parse_address(text: str, doing: str) -> Address:
             return _of_run(text, doing)
         case "http" | "https":
             return _on_the_web(text, doing)
-    raise UsageError(doing, f"{text!r} is no source", KNOWN)
+    raise UsageError(doing, f"{text!r} is not a source", KNOWN)
 
 
 def _in_bucket(text: str, doing: str) -> InBucket:
@@ -119,7 +119,7 @@ def _on_the_web(text: str, doing: str) -> OnTheWeb:
     except ValueError:  # a bracket that nothing closes
         valid = False
     if not valid:
-        raise UsageError(doing, f"{text} names no file", KNOWN)
+        raise UsageError(doing, f"{text} does not name a file", KNOWN)
     return found
 
 
@@ -127,7 +127,7 @@ def _on_kaggle(text: str, doing: str) -> OnKaggle:
     kind, _, ref = text.partition("://")[2].strip("/").partition("/")
     pattern = _KAGGLE.get(kind)
     if pattern is None or not pattern.fullmatch(ref):
-        raise UsageError(doing, f"{text!r} names nothing on Kaggle", KNOWN)
+        raise UsageError(doing, f"{text!r} is not an address on Kaggle", KNOWN)
     ref, _, version = ref.partition("/versions/")
     return OnKaggle(cast("KaggleKind", kind), ref, int(version or 0))
 
@@ -135,5 +135,5 @@ def _on_kaggle(text: str, doing: str) -> OnKaggle:
 def _of_run(text: str, doing: str) -> OfRun:
     run, _, path = text.partition(":")[2].strip("/").partition("/")
     if not run or ".." in path.split("/"):
-        raise UsageError(doing, f"{text!r} names no run's artifacts", KNOWN)
+        raise UsageError(doing, f"{text!r} is not the address of a run's artifacts", KNOWN)
     return OfRun(run, path)

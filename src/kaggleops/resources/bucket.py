@@ -88,11 +88,11 @@ class BucketOrigin(Origin):
         there = self._files(file.name, doing)
         found = next((each for each in there if each.name == file.name), None)
         if found is None:
-            hint = "Whoever keeps the bucket may know where it is; or `kaggleops data lock`."
+            hint = "Ask the bucket's owner, or lock what is there now: `kaggleops data lock`."
             raise GoneError(doing, "it is gone at the source", hint)
         if not found.same_content(file):
             problem = "it has changed at the source since it was locked"
-            hint = "`kaggleops data status` compares; `kaggleops data lock` takes what is there."
+            hint = "`kaggleops data status` shows what changed; `kaggleops data lock` accepts it."
             raise ChangedError(doing, problem, hint)
         return found
 

@@ -107,7 +107,7 @@ def check_checksum(text: str, doing: str) -> str:
     length = {"sha256": 64, "md5": 32}.get(kind)
     if length is None or len(digits) != length or set(digits) - set("0123456789abcdef"):
         hint = "Write sha256:… or md5:… with the digits that `sha256sum FILE` prints."
-        raise UsageError(doing, f"{text!r} is no checksum", hint)
+        raise UsageError(doing, f"{text!r} is not a checksum", hint)
     return f"{kind}:{digits}"
 
 
@@ -343,7 +343,7 @@ def full_disk_leaves_nothing(staging: Staging) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             staging.clear()
-            hint = "Make room, or let the destination be on another disk, and fetch again."
+            hint = "Free some space, or move the destination to another disk, and fetch again."
             raise KaggleOpsError(doing, f"the disk is full ({error.strerror})", hint) from error
         name = f" ({error.filename})" if error.filename else ""
         raise KaggleOpsError(doing, f"{error.strerror or error}{name}") from error

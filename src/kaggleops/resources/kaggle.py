@@ -58,7 +58,7 @@ class KaggleOrigin(Origin):
         files = []
         for file in list_files(doing):
             if not is_key(file.name):
-                raise KaggleOpsError(doing, f"{file.name!r} points out of the folder")
+                raise KaggleOpsError(doing, f"{file.name!r} leads out of the folder")
             files.append(file)
         return chosen(files, patterns, doing)
 

@@ -69,7 +69,7 @@ def read_lock(manifest: Manifest) -> dict[str, Locked]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         hint = "Take it from git, or delete it and run `kaggleops data lock`."
-        raise UsageError(f"reading {path}", f"it is no lock ({error})", hint) from error
+        raise UsageError(f"reading {path}", f"it is not a lock file ({error})", hint) from error
 
 
 def write_lock(manifest: Manifest, locked: Mapping[str, Locked]) -> None:
@@ -115,7 +115,7 @@ def _file(name: str, fields: Mapping[str, Any]) -> File:
     """
     file = File(name, int(fields["size"]), str(fields["version"]), str(fields["checksum"]))
     if not is_key(name):
-        raise ValueError(f"{name!r} names no file below a destination")
+        raise ValueError(f"{name!r} does not name a file below a destination")
     if file.size < 0 or kind_of(file.checksum) not in KINDS:
         raise ValueError(f"{name} has no size, or no checksum of a known kind")
     return file

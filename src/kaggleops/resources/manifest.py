@@ -119,7 +119,7 @@ class Manifest:
             close = difflib.get_close_matches(name, self.resources, n=3)
             there = ", ".join(close or self.resources) or "none yet"
             hint = f"Did you mean {there}?" if close else f"It declares: {there}."
-            raise UsageError(f"looking for {name!r} in {self.path}", "it declares no such", hint)
+            raise UsageError(f"reading {self.path}", f"no resource named {name!r}", hint)
         return self.resources[name]
 
 
@@ -172,7 +172,7 @@ def parse_manifest(text: str, path: Path) -> Manifest:
         there = f"{doing}, line {line}"
         name = value_of(key, there)
         if not isinstance(name, str):  # 2020, or yes
-            problem = f"{name!r} is of the type {type(name).__name__}, and no name"
+            problem = f"{name!r} is of the type {type(name).__name__}, not a name"
             raise UsageError(there, problem, "Put it in quotes.")
         resources[name] = _resource(name, value_of(node, there), there)
     _refuse_shared_destinations(resources.values(), doing)
@@ -181,14 +181,14 @@ def parse_manifest(text: str, path: Path) -> Manifest:
 
 def _resource(name: str, fields: Any, doing: str) -> Resource:
     if not _NAME.fullmatch(name):
-        raise UsageError(doing, f"{name!r} is no name", "Use letters, digits, dots and dashes.")
+        raise UsageError(doing, f"{name!r} is not a name", "Use letters, digits, dots and dashes.")
     if not isinstance(fields, dict) or "source" not in fields:
         raise UsageError(doing, f"{name} has no source", "Add `source: gs://BUCKET/PREFIX`.")
     _check_fields(name, fields, doing)
     files = tuple(map(str, fields.get("files") or ()))
     for each, said in zip(files, fields.get("files") or (), strict=True):
         if not isinstance(said, str | int | float) or not is_key(each):
-            raise UsageError(doing, f"{name}: {each!r} names no file below its source")
+            raise UsageError(doing, f"{name}: {each!r} does not name a file below its source")
     made = Resource(
         **{
             **fields,
@@ -219,7 +219,7 @@ def _checked(resource: Resource, doing: str) -> Resource:
     """Return it where what it says goes together."""
     if isinstance(resource.address, OnTheWeb):
         if not resource.checksum:
-            problem = f"{resource.name} has no checksum, and nothing else tells what its file is"
+            problem = f"{resource.name} has no checksum, so its file could not be verified"
             raise UsageError(doing, problem, "Add `checksum: sha256:…` (`sha256sum FILE`).")
         resource = replace(resource, checksum=check_checksum(resource.checksum, doing))
     elif resource.token:
@@ -248,13 +248,15 @@ def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> No
     """Refuse resources that could overwrite each other's files.
 
     Raises:
-        UsageError: two have one destination, or one's lies in the other's.
+        UsageError: two have the same destination, or one's lies in the other's.
     """
     # In this order, what lies in a folder follows right behind it.
     ordered = sorted(resources, key=lambda each: each.destination.split("/"))
     for outer, inner in pairwise(ordered):
         if outer.destination == inner.destination:
-            problem = f"{outer.name} and {inner.name} have one destination, {inner.destination}"
+            problem = (
+                f"{outer.name} and {inner.name} have the same destination, {inner.destination}"
+            )
             raise UsageError(doing, problem, "Give each a folder of its own.")
         if inner.destination.startswith(f"{outer.destination}/"):
             problem = f"{inner.name}'s destination {inner.destination} lies in {outer.name}'s"
@@ -276,14 +278,16 @@ def entries_of(text: str, doing: str) -> list[tuple[int, yaml.ScalarNode, yaml.N
         raise _no_yaml(doing, error) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        problem = f"line {line}: {chr(error.character)!r} is no character that YAML allows"
+        problem = f"line {line}: {chr(error.character)!r} is not allowed in YAML"
         raise UsageError(doing, problem, "Take it out.") from error
     except RecursionError as error:
         raise UsageError(doing, "its brackets are nested too deep") from error
     if node is None:
         return []
     if not isinstance(node, yaml.MappingNode):
-        raise UsageError(doing, "it is no mapping of names to entries", "Write NAME:, and below it")
+        raise UsageError(
+            doing, "it is not a mapping of names to entries", "Write NAME:, and its fields below"
+        )
     entries: dict[str, tuple[int, yaml.ScalarNode, yaml.Node]] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1

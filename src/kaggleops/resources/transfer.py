@@ -100,7 +100,7 @@ def refuse_changed(steps: Sequence[Step]) -> None:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise UsageError(
             f"fetching {', '.join(dict.fromkeys(step.resource.name for step in steps))}",
-            f"{changed[0]} holds something else than the lock says{more}",
+            f"{changed[0]} differs from the lock{more}",
             "`--force` replaces it; `kaggleops data status` compares.",
         )
 
@@ -262,8 +262,8 @@ def _refuse_full_disk(steps: Sequence[Step]) -> None:
         free = shutil.disk_usage(there).free
         if needed[disk] > free:
             total = sum(each.file.size for each in steps)
-            problem = f"{total / 1e9:.1f} GB are to come, and {free / 1e9:.1f} GB are free"
-            hint = "Make room, or fetch less: `kaggleops data fetch NAME`."
+            problem = f"{total / 1e9:.1f} GB to fetch, and only {free / 1e9:.1f} GB free"
+            hint = "Free some space, or fetch less: `kaggleops data fetch NAME`."
             raise KaggleOpsError(f"fetching into {there}", problem, hint)
 
 

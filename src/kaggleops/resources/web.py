@@ -76,7 +76,7 @@ class Download:
                 self._tell(there)
                 return
             self.forget()
-            raise DamagedError(self._doing, "what had come of it was of something else")
+            raise DamagedError(self._doing, "what had been fetched belongs to another file")
         answer.raise_for_status()
         begin = there if answer.status_code == requests.codes.partial_content else 0
         with self._into.open("ab") as content:
