@@ -127,16 +127,16 @@ def _lock(
     progress: Progress,
 ) -> dict[str, Locked]:
     locked = read_lock(manifest)
-    try:
-        for resource in resources:
-            origin = origin_of(resource, manifest.project)
-            before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
-            taking = _Taking(origin, Staging(folder_for(resource, manifest)), placed, progress)
+    for resource in resources:
+        origin = origin_of(resource, manifest.project)
+        before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
+        taking = _Taking(origin, Staging(folder_for(resource, manifest)), placed, progress)
+        try:
             files = taking.known(origin.list(resource.files), before)
-            locked[resource.name] = Locked(resource.asked, origin.name, files)
-    finally:  # what one's failure must not undo
-        placed.save()
-        write_lock(manifest, locked)
+        finally:
+            placed.save()
+        locked[resource.name] = Locked(resource.asked, origin.name, files)
+        write_lock(manifest, locked)  # after each: what the next one's failure must not undo
     return locked
 
 
