@@ -42,7 +42,7 @@ def test_a_project_from_nothing_to_status(tmp_path: Path, project: Project, data
     assert "exp1: source: new: new.txt" in table
     refused = data("fetch")
     assert refused.code == 2
-    assert "holds something else" in refused.error
+    assert "differs from the lock" in refused.error
     assert "3 files, 9 bytes" in data("lock").output
     assert data("fetch", "--force").code == 0
     assert project.files()["exp1/log.txt"] == b"54321"

@@ -77,7 +77,7 @@ def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
     ("name", "fields", "said"),
     [
         ("words", {"source": "gs://b-1/x"}, "both declare words"),
-        ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "one destination"),
+        ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "same destination"),
         ("new", {"source": "gs://b-1/x", "destination": "../x"}, "outside the project"),
         ("new", {"source": "what"}, "'what' is not a source"),
     ],
@@ -159,7 +159,7 @@ def test_nothing_goes_before_its_entry_is_right(bucket: Bucket, project: Project
     for folder, name, said in (
         ("my data", "my data", "'my data' is not a name"),
         ("data/words/deep", "deep", "lies in words's"),
-        ("data/words", "words-2", "have one destination"),
+        ("data/words", "words-2", "have the same destination"),
     ):
         with pytest.raises(UsageError, match=said):
             push(path, project.folder / folder, f"{bucket.uri}/new", name)

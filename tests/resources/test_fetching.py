@@ -80,7 +80,7 @@ def test_what_somebody_changed_is_replaced_only_by_force(
     before = mine.stat()
     mine.write_bytes(b"b,a\n")  # the same size, and a time to deceive with
     os.utime(mine, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(UsageError, match=r"oof.csv holds something else.*--force"):
+    with pytest.raises(UsageError, match=r"oof.csv differs from the lock.*--force"):
         fetch(manifest)
     assert mine.read_bytes() == b"b,a\n"
     assert names(fetch(manifest, force=True)) == ["oof.csv"]
@@ -105,7 +105,7 @@ def test_a_dry_run_says_what_the_fetch_would(project: Project) -> None:
     assert refused.exit_code == 2
     assert "changed here; needs --force  " in refused.stdout.splitlines()[0]
     assert "missing  " in refused.stdout.splitlines()[1]
-    assert "many/29 holds something else" in refused.stderr
+    assert "many/29 differs from the lock" in refused.stderr
     assert "Would fetch 2 files" in dry("--force").stdout
     refused = dry("--json")
     assert refused.exit_code == 2
@@ -282,7 +282,7 @@ def test_a_full_disk_leaves_nothing_half_written(gcs_server: GcsServer, project:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
-        with pytest.raises(KaggleOpsError, match=r"the disk is full .*Make room"):
+        with pytest.raises(KaggleOpsError, match=r"the disk is full .*Free some space"):
             fetch(manifest)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -305,7 +305,7 @@ def test_what_cannot_fit_is_not_begun(gcs_server: GcsServer, project: Project) -
 
 def test_a_folder_in_a_files_place(bucket: Bucket, project: Project, manifest: Manifest) -> None:
     (project.folder / "data/exp1/oof.csv").mkdir(parents=True)
-    with pytest.raises(UsageError, match="holds something else than the lock"):
+    with pytest.raises(UsageError, match="differs from the lock"):
         fetch(manifest)
     with pytest.raises(KaggleOpsError, match="a folder is in its place"):
         fetch(manifest, force=True)
@@ -327,7 +327,9 @@ def test_two_processes_at_once_fetch_it_once(gcs_server: GcsServer, project: Pro
 def test_a_broken_lock_is_named(project: Project) -> None:
     manifest = project.declare(p={"source": "gs://b-1/p"})
     project.lock.write_text("<<<<<<< HEAD\n")
-    with pytest.raises(UsageError, match=r"resources.lock: it is no lock .*Take it from git"):
+    with pytest.raises(
+        UsageError, match=r"resources.lock: it is not a lock file .*Take it from git"
+    ):
         fetch(manifest)
 
 
