@@ -265,6 +265,7 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
     script = """
     from kaggleops.tracking import signals
     signals.GRACE = 2
+    signals.AGAIN = 0.1  # so soon is a signal sent again that was swallowed; this one was not
     try:
         with mlflow.start_run() as run:
             say(run.info.run_id)

@@ -33,6 +33,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a se
 _signalled = False
 _heard = False
 _undisturbed = 0
+_ended_by_us = False
 _pipe: tuple[int, int] | None = None
 """Where the interpreter writes the number of each signal that comes, as it comes."""
 
@@ -95,7 +96,8 @@ class _End(SystemExit):
         global _heard
         # The interpreter itself takes it at its end, or a process of multiprocessing.
         frame = sys._getframe().f_back
-        if frame and frame.f_code.co_name != "_bootstrap" and _pipe:
+        # Where the run was killed, that is followed up below: a kernel whose cell ended lives on.
+        if frame and frame.f_code.co_name != "_bootstrap" and _pipe and not _ended_by_us:
             _heard = False
             os.write(_pipe[1], bytes([int(self.code or 0) - 128]))
 
@@ -116,8 +118,8 @@ def _main() -> int:
 
 
 def _after_fork_in_child() -> None:
-    global _signalled, _heard, _pipe
-    _signalled = _heard = False
+    global _signalled, _heard, _ended_by_us, _pipe
+    _signalled = _heard = _ended_by_us = False
     if _pipe is not None:
         before = signal.set_wakeup_fd(-1)
         if before not in (-1, _pipe[1]):
@@ -142,6 +144,8 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
     """
 
     def end() -> None:
+        global _ended_by_us
+        _ended_by_us = True
         os.killpg(os.getpgrp(), signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline:
