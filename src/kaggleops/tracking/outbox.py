@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from kaggleops.bucket import Version
+from kaggleops.bucket.location import CLOUD_STORAGE
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 _OWNER = "owner.lock"
@@ -181,6 +182,9 @@ def kept_in(folder: Path) -> list[Kept]:
         with suppress(FileNotFoundError, NotADirectoryError):  # its process has just sent it
             if not each.name.startswith("."):
                 manifest = json.loads((each / _MANIFEST).read_text())
-                place = Place(manifest["bucket"], manifest["key"])
+                bucket = manifest["bucket"]  # of Cloud Storage, until 2026-11 its name alone
+                place = Place(
+                    bucket if "://" in bucket else CLOUD_STORAGE + bucket, manifest["key"]
+                )
                 kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
     return sorted(kept, key=lambda each: each.logged_ms)
