@@ -13,17 +13,13 @@
    object, why it failed and what to do.
 6. A file that is fetched gets its name only once it is whole and has the object's checksum.
 
-Keys are relative, "/"-separated, without empty, "." or ".." parts (keys.py has all the rules). A
+Keys are relative, "/"-separated, without empty, "." or ".." parts (`check_key` has all the rules). A
 folder cannot hold both `a` and `a/b` as a bucket of Google's can, so nobody should write both.
-
-What a key may be, and which keys a glob means: the same for every kind of bucket.
 
 A key that one kind takes and another refuses would surface only when somebody moves a bucket, so
 the rules are those that all kinds can keep: Cloud Storage's 1,024 bytes for the bucket's own prefix
 and the key and its ban on line ends, a file system's 255 bytes a part and its ban on NUL, and no
 part to climb out of the bucket with.
-
-Contents that are streamed: of a write, bytes or a file; of a fetch, a file that is made.
 """
 
 import base64

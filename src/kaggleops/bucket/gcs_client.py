@@ -1,15 +1,11 @@
-"""The connections to Cloud Storage.
-
-What can go wrong with Cloud Storage: what passes by itself, and what to tell the user.
+"""The connections to Cloud Storage, and what can go wrong with them.
 
 Google's client raises errors of five libraries (its own, api_core, auth, requests, urllib3). Only
-this file knows them.
+this file knows them: which pass by themselves, and what to tell the user of the others.
 
-What answers is Cloud Storage, or the request has failed in passing.
-
-A proxy or a hotel's network answers in its place: its login page with status 200, a redirect to
-that, an error page. Google's client takes the page for an object's content, and half of a JSON for
-a mistake of the program.
+A proxy or a hotel's network may answer in Cloud Storage's place: its login page with status 200, a
+redirect to that, an error page. Google's client takes the page for an object's content, and half of
+a JSON for a mistake of the program; here such an answer is a fault that passes.
 """
 
 import functools

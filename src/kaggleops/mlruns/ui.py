@@ -1,9 +1,7 @@
-"""What a run's page says at its top: its commit, what changed since the run before, and where.
+"""What MLflow's UI shows of a commit: the top of a run's page, and the run table grouped by commit.
 
 MLflow shows the tag `mlflow.note.content` there, as Markdown. It is also where people write, so
 what they write is kept below ours, whoever writes first.
-
-Pages of the UI: an experiment's run table grouped by commit, runs side by side, an artifact.
 
 MLflow's UI keeps views to share as tags of the experiment, and a link names one by its key.
 """

@@ -1,10 +1,9 @@
-"""The files that a notebook left, each checked before it is kept: its name, the answer, its size.
+"""What a notebook leaves: its files, and its log.
 
-The real client keeps an error's page as the file, and writes wherever a file's name points to.
+Each file is checked before it is kept: its name, the answer, its size. The real client keeps an
+error's page as the file, and writes wherever a file's name points to.
 
-A notebook's log as a stream of lines, each once.
-
-The service drops a live log after some idle minutes and replays it from its start; an entry may
+The log is a stream of lines, each once. The service drops a live log after some idle minutes and replays it from its start; an entry may
 also come late, in the log that is kept when the session has ended. So what counts is how often an
 entry came within one reading: the n-th time is new if no reading before it had n of them.
 """
