@@ -1,4 +1,4 @@
-"""What MLflow's UI shows of a commit: the top of a run's page, and the run table grouped by commit.
+"""What MLflow's UI shows of a commit: the top of a run's page, and the table grouped by commit.
 
 MLflow shows the tag `mlflow.note.content` there, as Markdown. It is also where people write, so
 what they write is kept below ours, whoever writes first.

@@ -3,9 +3,10 @@
 Each file is checked before it is kept: its name, the answer, its size. The real client keeps an
 error's page as the file, and writes wherever a file's name points to.
 
-The log is a stream of lines, each once. The service drops a live log after some idle minutes and replays it from its start; an entry may
-also come late, in the log that is kept when the session has ended. So what counts is how often an
-entry came within one reading: the n-th time is new if no reading before it had n of them.
+The log is a stream of lines, each once. The service drops a live log after some idle minutes and
+replays it from its start; an entry may also come late, in the log that is kept when the session has
+ended. So what counts is how often an entry came within one reading: the n-th time is new if no
+reading before it had n of them.
 """
 
 import json
