@@ -13,7 +13,7 @@
    object, why it failed and what to do.
 6. A file that is fetched gets its name only once it is whole and has the object's checksum.
 
-Keys are relative, "/"-separated, without empty, "." or ".." parts (`check_key` has all the rules). A
+Keys are relative, "/"-separated, without empty, "." or ".." parts (`check_key` knows all). A
 folder cannot hold both `a` and `a/b` as a bucket of Google's can, so nobody should write both.
 
 A key that one kind takes and another refuses would surface only when somebody moves a bucket, so
