@@ -55,8 +55,9 @@ audit: $(VENV)/.dev ## Look for known vulnerabilities in all that is installed (
 bench: $(VENV)/.dev ## Measure against the peers and print the tables
 	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
-docs: $(VENV)/.dev ## Write docs/commands.md, the commands' own help
+docs: $(VENV)/.dev ## Write docs/commands.md, the commands' own help, and schema.sql, MLflow's tables
 	PYTHONPATH=src $(BIN)/python infra/commands.py >docs/commands.md
+	PYTHONHASHSEED=0 $(BIN)/python infra/schema.py >src/kaggleops/index/schema.sql
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew: what make run, make test, the server and the container install
 	$(PYTHON) -m venv $(VENV)/uv

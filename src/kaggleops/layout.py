@@ -36,6 +36,8 @@ BESIDE_RUNS = (ARTIFACTS, CODE, COLAB, DOCTOR, LOGS, SERVER)
 LEFT_BY_JOBS = (f"{LOGS}/{{}}.txt", f"{COLAB}/{{}}/")
 """Where jobs leave something beside a run, by its id."""
 SUFFIX = ".tar.gz"
+DEFAULT_ID, DEFAULT_NAME = "0", "Default"
+"""The experiment that MLflow takes for granted."""
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
 _ENTITY_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)

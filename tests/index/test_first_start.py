@@ -22,7 +22,7 @@ from tests.mlruns.entities import main_file
 
 FIFTHS = [random.Random(20 + each).uniform(each / 5, (each + 1) / 5) for each in range(5)]
 MOMENTS = [*FIFTHS, 0.99]
-"""Parts of all statements of a first start: in each fifth, and when all tables are there."""
+"""Parts of the statements that make an index: in each fifth, and when all tables are there."""
 
 Content = dict[str, list[Row]]
 
@@ -96,10 +96,8 @@ def test_killed_at_any_moment(
     def counted() -> None:
         # One kind of database takes more statements than another.
         count = at_statement(0, lambda: None)
-        index = Index(url, store)
-        index.refresh(full=True)
+        Index(url, store).close()
         total.write_text(str(count[0]))
-        index.close()
         engine = sa.create_engine(url)
         if url.startswith("sqlite"):
             shutil.rmtree(Path(str(engine.url.database)).parent)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from mlflow.entities import ViewType
+from mlflow.store.db.base_sql_model import Base
 from mlflow.store.tracking import file_store
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -153,7 +154,8 @@ def test_every_column_of_every_table_takes_what_was_cut_for_it(
     engine = sa.create_engine(database)
     owner = EntityId(Kind.REGISTERED_MODEL, "", "nobody")
     for owned in {each for of_kind in TABLES.values() for each in of_kind}:
-        kinds = [owned.table.c[name].type.python_type for name in owned.columns]
+        theirs = Base.metadata.tables[owned.name].c
+        kinds = [theirs[name].type.python_type for name in owned.columns]
         monsters = {str: "ü\0\ud800" * 99_999, int: -(2**99), float: 0.5, bool: True}
         row = tuple(monsters[kind] for kind in kinds)
         with engine.begin() as connection:

@@ -1,8 +1,10 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Five tables are ours: which version of each object
-the rows were made of, how far a long run's points are in, how far the bucket's change log has been
-read, which bucket this is, and what its servers tell each other.
+MLflow's migrations make and upgrade the schema. Four tables are ours: which version of each object
+the rows were made of, how far the bucket's change log has been read, which bucket this is, and what
+its servers tell each other.
+
+Metric points, nine tenths of what a tracking server keeps, are not here: points.py.
 
 1. All of it is made, or upgraded, in one transaction: whoever is killed meanwhile leaves what was
    there before, and of several that start at once one makes it while the others wait.
@@ -10,17 +12,15 @@ read, which bucket this is, and what its servers tell each other.
    tracking database is ever imported into.
 """
 
+import re
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from mlflow.store.db import utils as mlflow_db
-from mlflow.store.db.base_sql_model import Base
-from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -55,14 +55,6 @@ INDEX = sa.Table(
 """The bucket that this is an index of, and how many entities there were when the database last
 took its statistics."""
 
-POINTS = sa.Table(
-    "kaggleops_points",
-    _OURS,
-    sa.Column("run_uuid", sa.String(32), primary_key=True),
-    sa.Column("digests", sa.Text, nullable=False),
-)
-"""Of each long run, up to where its metric points are in the index (preparation.py)."""
-
 MARK = sa.Table(
     "kaggleops_mark",
     _OURS,
@@ -84,6 +76,11 @@ SERVING = sa.Table(
 """What servers tell each other (server/health.py). One row: `looks` grows while somebody looks at
 a server that does not refresh the index."""
 
+SCHEMA = Path(__file__).with_name("schema.sql")
+"""What MLflow's migrations make in SQLite, of the release that its first line names."""
+
+_POINTS = "kaggleops_points"  # a table of earlier releases
+
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
 _REPAIR = {
     True: "An index holds nothing that the bucket does not: delete it, and it is made anew.",
@@ -102,12 +99,16 @@ class DatabaseError(KaggleOpsError):
     """The index's database cannot be reached, read or written."""
 
 
-def open_database(url: str, bucket_uri: str) -> sa.Engine:
+def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.Engine:
     """Return the database that holds the index of a bucket, made if it is not there.
+
+    A new one in SQLite is a copy of MLflow's schema as some release has it (schema.sql), so that
+    who only brings it up to date and reads it does not have to import MLflow.
 
     Args:
         url: as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://host/name`.
         bucket_uri: the address of the bucket.
+        for_mlflow: whether MLflow's own stores are to read it; then its migrations run.
 
     Raises:
         UsageError: that is no such address, or the database holds something else.
@@ -127,11 +128,13 @@ def open_database(url: str, bucket_uri: str) -> sa.Engine:
         raise UsageError("opening the index", problem, _NAME_ONE) from error
     try:
         with engine.begin() as connection:
-            _make(connection, bucket_uri, doing)
+            shrunk = _make(connection, bucket_uri, doing, for_mlflow=for_mlflow)
     except KaggleOpsError:
         raise
     except Exception as error:  # MLflow's migrations raise anything
         raise DatabaseError(doing, str(error).splitlines()[0], _REPAIR[in_a_file]) from error
+    if shrunk:
+        _give_back_room(engine)
     return engine
 
 
@@ -180,9 +183,10 @@ def _engine(url: URL) -> sa.Engine:
     return engine
 
 
-def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
-    """Make a database this bucket's index, as this version has it, if it is not."""
-    if connection.dialect.name != "sqlite":  # whose transactions are alone from their beginning
+def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow: bool) -> bool:
+    """Make a database this bucket's index, as this version has it; tell whether it has shrunk."""
+    in_a_file = connection.dialect.name == "sqlite"
+    if not in_a_file:  # else its transactions are alone from their beginning
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
     tables = set(sa.inspect(connection).get_table_names())
     if INDEX.name in tables:
@@ -192,28 +196,51 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str) -> None:
     elif tables:
         problem = "the database holds something else than an index"
         raise UsageError(doing, problem, "Name a new or an empty one.")
-    _migrate(connection)
+    copied = in_a_file and not tables and _copy_schema(connection)
+    if for_mlflow or not (tables or copied):
+        from kaggleops.index.migrations import migrate
+
+        migrate(connection)
     _OURS.create_all(connection)
     if connection.scalar(sa.select(INDEX.c.bucket)) is None:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
     if connection.scalar(sa.select(SERVING.c.id)) is None:
         connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
+    if _POINTS not in tables:
+        return False
+    # An earlier release kept every metric point, and here how far it had come.
+    connection.exec_driver_sql(f"{'DELETE FROM' if in_a_file else 'TRUNCATE'} metrics")
+    connection.exec_driver_sql(f"DROP TABLE {_POINTS}")
+    return in_a_file
 
 
-def _migrate(connection: sa.Connection) -> None:
-    """Bring MLflow's tables to where its newest migration has them."""
-    # Not MLflow's own function, which opens connections, and so transactions, of its own.
-    config = mlflow_db._get_alembic_config("")
-    script = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_heads()
-    if set(current) == set(script.get_heads()):
-        return
-    if not current:
-        InitialBase.metadata.create_all(connection)
-    with EnvironmentContext(
-        config, script, fn=lambda revision, _: script._upgrade_revs("heads", revision)
-    ) as environment:
-        environment.configure(
-            connection=connection, target_metadata=Base.metadata, render_as_batch=True
-        )
-        environment.run_migrations()
+def _copy_schema(connection: sa.Connection) -> bool:
+    """Make MLflow's tables from a copy of them, unless the MLflow here is older than that."""
+    release, *statements = SCHEMA.read_text().split("\n\n")
+    if _release(_mlflow_here()) < _release(release):
+        return False
+    for statement in statements:
+        connection.exec_driver_sql(statement)
+    return True
+
+
+def _mlflow_here() -> str:
+    """Return the version of MLflow that is installed, which is not imported for that."""
+    for package in ("mlflow", "mlflow-skinny"):
+        with suppress(PackageNotFoundError):
+            return version_of(package)
+    return ""
+
+
+def _release(version: str) -> list[int]:
+    return [int(each) for each in re.findall(r"\d+", version)[:3]]
+
+
+def _give_back_room(engine: sa.Engine) -> None:
+    connection = engine.raw_connection()
+    try:
+        # It needs room for a second copy; without that, new rows take the room that is free.
+        with suppress(sqlite3.Error):
+            connection.cursor().execute("VACUUM")
+    finally:
+        connection.close()

@@ -3,22 +3,16 @@
 This needs neither the database nor the bucket, MLflow nor SQLAlchemy: so a second process, of some
 50 MB, unpacks the runs of a large import while the first one writes rows. It is asked and answers
 through its standard input and output, and ends when nobody is there to ask.
-
-A live run comes anew with every flush, and hardly anything of it is new. Metric files grow at their
-end. Where each still begins with what is in the index already, told by a digest, what follows is
-all that has to be written; where one does not, all of the run's points are compared.
 """
 
 import gc
-import hashlib
-import json
 import marshal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any
 
 from kaggleops.bucket import Version
@@ -31,7 +25,6 @@ from kaggleops.mlruns.poll import unpacked
 from kaggleops.platforms.machine import memory
 
 _RUN_TABLES = TABLES[Kind.RUN]
-_LONG = 64 << 10  # bytes of points, which are compared faster than their digests are kept
 _MEMORY_OF_POINT = 1024  # bytes of this machine's; a row takes some 250
 
 
@@ -46,8 +39,6 @@ class Prepared:
         problem: why there are no rows, or "".
         heartbeat: when its run said that it is alive, in ms since the epoch; 0 if it never did.
         may_be_silent: after how many seconds of silence its run is lost; None if it does not run.
-        digests: what to keep of its points, or "".
-        grown: whether the rows of its points are to be added to those that are there.
     """
 
     id: EntityId
@@ -56,26 +47,18 @@ class Prepared:
     problem: str = ""
     heartbeat: int = 0
     may_be_silent: int | None = None
-    digests: str = ""
-    grown: bool = False
 
 
-def prepare(change: Change, known: str = "") -> Prepared:
-    """Return what a change, not packed, comes to.
-
-    `known` are the digests of its points that are in the index already, if it is a long run.
-    """
+def prepare(change: Change) -> Prepared:
+    """Return what a change, not packed, comes to."""
     entity = change.entity
     if entity is None:
         return Prepared(change.id, change.version, problem=str(change.problem or ""))
-    added = _new_points(entity, known) if known else None
     rows, problem = None, ""
-    files = _point_files(added or entity).values()
-    points, most = sum(data.count(b"\n") for data in files), memory() // _MEMORY_OF_POINT
     try:
-        if points > most:
-            raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")
-        rows = rows_of(added or entity)
+        if change.id.kind is Kind.LOGGED_MODEL:
+            _check_room(entity)
+        rows = rows_of(entity)
     except Exception as error:  # noqa: BLE001
         # Whatever stands in an object: MLflow's code for it was not made for that.
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
@@ -88,37 +71,15 @@ def prepare(change: Change, known: str = "") -> Prepared:
         problem,
         entity.notes.heartbeat,
         silence_allowed(entity) if is_run else None,
-        _digests_of(entity) if is_run else "",
-        added is not None,
     )
 
 
-def _point_files(entity: Entity) -> dict[str, bytes]:
-    return {path: data for path, data in entity.files.items() if path.startswith("metrics/")}
-
-
-def _digests_of(run: Entity) -> str:
-    """Return what to keep of a run so that `_new_points` knows it again; "" where it is short."""
-    files = _point_files(run)
-    if sum(map(len, files.values())) < _LONG:
-        return ""
-    return json.dumps({path: [len(data), _digest(data)] for path, data in files.items()})
-
-
-def _new_points(run: Entity, digests: str) -> Entity | None:
-    """Return the run with only the points that were added; None where others have changed."""
-    files = dict(run.files)
-    for path, (size, digest) in json.loads(digests).items():
-        data = files.pop(path, b"")
-        if _digest(data[:size]) != digest:
-            return None
-        if added := data[size:]:
-            files[path] = added
-    return replace(run, files=files)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+def _check_room(model: Entity) -> None:
+    """Refuse a logged model with more metric points, a row each, than this machine has room for."""
+    files = [data for path, data in model.files.items() if path.startswith("metrics/")]
+    points, most = sum(data.count(b"\n") for data in files), memory() // _MEMORY_OF_POINT
+    if points > most:
+        raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")
 
 
 class Worker:
@@ -189,7 +150,7 @@ def _answer(key: str, version: str, packed: bytes, where: str, root: str) -> tup
     assert entity_id is not None  # noqa: S101 - it was made of one
     made = prepare(unpacked(Change(entity_id, version, packed=packed), where, root))
     rows = None if made.rows is None else [made.rows[table] for table in _RUN_TABLES]
-    return rows, made.problem, made.heartbeat, made.may_be_silent, made.digests
+    return rows, made.problem, made.heartbeat, made.may_be_silent
 
 
 def main() -> None:

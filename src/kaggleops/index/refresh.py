@@ -41,7 +41,7 @@ from kaggleops.index.transaction import (
     mark_lost,
     record_log,
 )
-from kaggleops.index.writes import make_indexes, set_indexes_aside, take_statistics
+from kaggleops.index.writes import take_statistics
 from kaggleops.layout import parse_key
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
 from kaggleops.mlruns.poll import unpacked
@@ -196,8 +196,6 @@ class Index:
             self._poll.is_known(self._look_again(self._poll.due))
         done = 0
         progress(done, changes.due)
-        if touched is None and not self._known and changes.due >= _WORTH_A_WORKER:
-            set_indexes_aside(self._engine)
         with closing(self._ready(changes)) as batches:
             for batch in batches:
                 self._import(batch, result)
@@ -211,8 +209,6 @@ class Index:
                 self._import([self._unpacked(change) for change in batch], result)
         self._poll.again(self._overtaken)
         self._overtaken = []
-        if touched is None:
-            make_indexes(self._engine)
         with writing(self._engine) as connection:
             result.lost = mark_lost(connection, self._now_ms())
             self._marks.keep(connection, self._poll.mark, looked if result.listed else None)

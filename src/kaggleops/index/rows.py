@@ -3,7 +3,8 @@
 That command (mlflow/store/fs2db) is the oracle for every column. We differ where it would fail or
 lose something:
 
-- A metric point that was logged twice is one row; the command fails on it.
+- Metric points stay in the bucket (points.py); a metric's last one is here. The command fails on
+  a point that was logged twice.
 - Values keep their line ends; the command turns CR LF into LF.
 - A creation time that nobody wrote down stays unknown; the command puts the present there.
 - Ids that the command draws at random are derived from the entity (tables.py).
@@ -14,9 +15,8 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import repeat
 from typing import Any
 
 from kaggleops.index import tables as t
@@ -78,28 +78,12 @@ def _dataset(entity: Entity) -> Rows:
 RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 """The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
 
-_Points = tuple[Sequence[float], Sequence[int], Sequence[int], Sequence[int]]
-"""As MLflow's tables have them: values, times in ms, steps, and 1 where the value is no number.
-
-Python's SQLite module binds a row that holds a bool more slowly.
-"""
-
 _PLAIN_POINTS = re.compile(rb"(?:[^ \n]+ [^ \n]+ [^ \n]+\n)*+")
+_CHUNK = 1 << 16  # bytes of points that are looked at together: a long file takes no memory
 
 
 def _run(entity: Entity) -> Rows:
     run_id, folders = entity.id.name, _by_folder(entity)
-    points: list[Row] = []
-    latest: list[Row] = []
-    for key, data in folders["metrics"].items():
-        values, times, steps, no_numbers = _points(data)
-        rows = list(zip(repeat(run_id), repeat(key), values, times, steps, no_numbers))
-        last = max(steps)
-        # As a rule each step has one point, and nothing has to be compared point by point.
-        newest = rows[steps.index(last)] if steps.count(last) == 1 else max(rows, key=age)
-        latest.append(newest)
-        # A point that was logged twice is one row; the database would refuse the second.
-        points += rows if len(set(times)) == len(times) else dict.fromkeys(rows)
     links = [
         *_inputs(entity.id, folders["inputs"]),
         *_outputs(entity.id, folders["outputs"]),
@@ -123,26 +107,44 @@ def _run(entity: Entity) -> Rows:
         t.RUNS: [row],
         t.PARAMS: _texts(run_id, files=folders["params"]),
         t.TAGS: _texts(run_id, files=folders["tags"]),
-        t.METRICS: points,
-        t.LATEST_METRICS: latest,
+        t.LATEST_METRICS: [
+            (run_id, key, *_last_point(data)) for key, data in folders["metrics"].items()
+        ],
         t.INPUTS: [link for link, _ in links],
         t.INPUT_TAGS: [(link[0], *tag) for link, tags in links for tag in tags],
     }
 
 
-def _points(data: bytes) -> _Points:
-    if _PLAIN_POINTS.fullmatch(data):
-        fields = data.split()
-    else:
-        # Old MLflow wrote no step; a dataset's name and digest may follow it.
-        lines = [(*line.split(), b"0") for line in data.splitlines()]
-        fields = [field for line in lines for field in line[:3]]
-    values = list(map(float, fields[1::3]))
-    times, steps = list(map(int, fields[::3])), list(map(int, fields[2::3]))
-    if all(map(math.isfinite, values)):
-        return values, times, steps, [0] * len(values)
-    no_numbers = list(map(int, map(math.isnan, values)))
-    return list(map(_storable, values)), times, steps, no_numbers
+def _last_point(data: bytes) -> tuple[float, int, int, int]:
+    """Return the value that MLflow shows for a metric, its time in ms, its step, and 1 for NaN.
+
+    Python's SQLite module binds a row that holds a bool more slowly.
+    """
+    last: tuple[float, int, int, int] | None = None
+    begin = 0
+    while begin < len(data):
+        end = data.rfind(b"\n", begin, begin + _CHUNK) + 1 or len(data)
+        chunk, begin = data[begin:end], end
+        if _PLAIN_POINTS.fullmatch(chunk):
+            fields = chunk.split()
+        else:
+            # Old MLflow wrote no step; a dataset's name and digest may follow it.
+            lines = [(*line.split(), b"0") for line in chunk.splitlines()]
+            fields = [field for line in lines for field in line[:3]]
+        steps = list(map(int, fields[2::3]))
+        step = max(steps)
+        # As a rule each step has one point, and no other has to be looked at.
+        places = [steps.index(step)]
+        if steps.count(step) > 1:
+            places = [place for place, each in enumerate(steps) if each == step]
+        for place in places:
+            logged = float(fields[3 * place + 1])
+            point = (_storable(logged), int(fields[3 * place]), step, int(math.isnan(logged)))
+            if last is None or _age(point) > _age(last):
+                last = point
+    if last is None:
+        raise ValueError("a metric without a point")
+    return last
 
 
 def _storable(value: float) -> float:
@@ -152,9 +154,9 @@ def _storable(value: float) -> float:
     return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
-def age(point: Row) -> tuple[int, int, float]:
-    """Return what is larger for the later one of two rows of `METRICS` or `LATEST_METRICS`."""
-    _, _, value, time, step, _ = point
+def _age(point: tuple[float, int, int, int]) -> tuple[int, int, float]:
+    """Return what is larger for the later one of two points."""
+    value, time, step, _ = point
     return step, time, value
 
 

@@ -1,9 +1,9 @@
 """MLflow's tables, as the index fills them: which rows belong to which entity.
 
 The tables are MLflow's own (mlflow.store.tracking.dbmodels, mlflow.store.model_registry.dbmodels).
-Columns that are not named here keep the schema's defaults: the workspace, above all. The process
-that makes rows (worker.py) imports this module, and neither MLflow nor SQLAlchemy: they would take
-it four seconds and 200 MB.
+Columns that are not named here keep the schema's defaults: the workspace, above all. Nothing here
+imports MLflow, which takes four seconds and 200 MB; the process that makes rows (preparation.py)
+does without SQLAlchemy, too.
 """
 
 import hashlib
@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from kaggleops.mlruns import EntityId, Kind
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy import ColumnElement, TableClause
 
 Row = tuple[Any, ...]
+
+_BOOLEANS = ("is_nan", "valid", "is_numeric_value")
+"""The columns that PostgreSQL does not take a number for."""
 
 
 class Owned:
@@ -25,7 +28,8 @@ class Owned:
 
     Args:
         name: the table's name.
-        columns: those that are filled, in the order in which a row has its values.
+        columns: those that are filled, in the order in which a row has its values. Those that
+            distinguish one of its rows from another have a star behind their names.
         of: the condition under which a row of the table belongs to an entity; by default, the
             first column is the entity's name.
     """
@@ -34,26 +38,22 @@ class Owned:
         self,
         name: str,
         columns: str,
-        of: "Callable[[Table, EntityId], ColumnElement[bool]] | None" = None,
+        of: "Callable[[TableClause, EntityId], ColumnElement[bool]] | None" = None,
     ) -> None:
         self.name = name
-        self.columns = tuple(columns.split())
+        self.columns = tuple(columns.replace("*", "").split())
+        self.key = tuple(each[:-1] for each in columns.split() if each.endswith("*"))
         self.of = of or (lambda table, entity_id: table.c[self.columns[0]] == entity_id.name)
 
     @cached_property
-    def table(self) -> "Table":
-        """MLflow's table."""
-        from mlflow.store.db.base_sql_model import Base
-        from mlflow.store.model_registry.dbmodels import models as _registry  # noqa: F401
-        from mlflow.store.tracking.dbmodels import models as _tracking  # noqa: F401
+    def table(self) -> "TableClause":
+        """The table, as far as it is filled."""
+        import sqlalchemy as sa
 
-        return Base.metadata.tables[self.name]
-
-    @cached_property
-    def key(self) -> tuple[str, ...]:
-        """The columns that tell one of its rows from another."""
-        primary = self.table.primary_key.columns.keys()
-        return tuple(name for name in self.columns if name in primary)
+        columns = [
+            sa.column(name, sa.Boolean() if name in _BOOLEANS else None) for name in self.columns
+        ]
+        return sa.table(self.name, *columns)
 
     def row(self, meta: Mapping[str, Any], **values: Any) -> Row:
         """Return a row: the values that are given, the others as `meta` calls them, or NULL."""
@@ -68,11 +68,11 @@ Rows = Mapping[Owned, list[Row]]
 """The rows of an entity, or of several."""
 
 
-def _of_experiment(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
+def _of_experiment(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
     return table.c.experiment_id == int(entity_id.experiment_id)
 
 
-def _linked(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
+def _linked(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
     from sqlalchemy import or_
 
     run = entity_id.name
@@ -82,7 +82,7 @@ def _linked(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
     )
 
 
-def _tagged(table: "Table", entity_id: EntityId) -> "ColumnElement[bool]":
+def _tagged(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
     from sqlalchemy import select
 
     inputs = INPUTS.table
@@ -111,47 +111,47 @@ def assessment_id(trace_id: str, taken: str) -> str:
     return f"a-{uuid.uuid5(uuid.NAMESPACE_OID, f'{trace_id}/{taken}').hex}"
 
 
-_POINT = "key value timestamp step is_nan"
-_OF_MODEL = "model_id experiment_id"
+_OF_MODEL = "model_id* experiment_id"
 
 EXPERIMENTS = Owned(
     "experiments",
-    "experiment_id name artifact_location lifecycle_stage creation_time last_update_time",
+    "experiment_id* name artifact_location lifecycle_stage creation_time last_update_time",
     _of_experiment,
 )
-EXPERIMENT_TAGS = Owned("experiment_tags", "experiment_id key value", _of_experiment)
+EXPERIMENT_TAGS = Owned("experiment_tags", "experiment_id* key* value", _of_experiment)
 
 DATASETS = Owned(
     "datasets",
-    "dataset_uuid experiment_id name digest "
+    "dataset_uuid experiment_id* name* digest* "
     "dataset_source_type dataset_source dataset_schema dataset_profile",
     lambda table, id_: table.c.dataset_uuid == dataset_uuid(id_.experiment_id, id_.name),
 )
 
 RUNS = Owned(
     "runs",
-    "run_uuid name source_type source_name entry_point_name user_id status start_time end_time "
+    "run_uuid* name source_type source_name entry_point_name user_id status start_time end_time "
     "deleted_time source_version lifecycle_stage artifact_uri experiment_id",
 )
-PARAMS = Owned("params", "run_uuid key value")
-TAGS = Owned("tags", "run_uuid key value")
-METRICS = Owned("metrics", f"run_uuid {_POINT}")
-LATEST_METRICS = Owned("latest_metrics", f"run_uuid {_POINT}")
+PARAMS = Owned("params", "run_uuid* key* value")
+TAGS = Owned("tags", "run_uuid* key* value")
+LATEST_METRICS = Owned("latest_metrics", "run_uuid* key* value timestamp step is_nan")
 INPUTS = Owned(
-    "inputs", "input_uuid source_type source_id destination_type destination_id step", _linked
+    "inputs",
+    "input_uuid source_type* source_id* destination_type* destination_id* step",
+    _linked,
 )
-INPUT_TAGS = Owned("input_tags", "input_uuid name value", _tagged)
+INPUT_TAGS = Owned("input_tags", "input_uuid* name* value", _tagged)
 
 LOGGED_MODELS = Owned(
     "logged_models",
     f"{_OF_MODEL} name artifact_location creation_timestamp_ms last_updated_timestamp_ms status "
     "lifecycle_stage model_type source_run_id status_message",
 )
-LOGGED_MODEL_PARAMS = Owned("logged_model_params", f"{_OF_MODEL} param_key param_value")
-LOGGED_MODEL_TAGS = Owned("logged_model_tags", f"{_OF_MODEL} tag_key tag_value")
+LOGGED_MODEL_PARAMS = Owned("logged_model_params", f"{_OF_MODEL} param_key* param_value")
+LOGGED_MODEL_TAGS = Owned("logged_model_tags", f"{_OF_MODEL} tag_key* tag_value")
 LOGGED_MODEL_METRICS = Owned(
     "logged_model_metrics",
-    f"{_OF_MODEL} metric_name metric_timestamp_ms metric_step metric_value run_id "
+    f"{_OF_MODEL} metric_name* metric_timestamp_ms* metric_step* metric_value run_id* "
     "dataset_name dataset_digest",
 )
 
@@ -162,34 +162,34 @@ TRACE_ANALYTICS = (
 )
 TRACES = Owned(
     "trace_info",
-    "request_id experiment_id timestamp_ms execution_time_ms status client_request_id "
+    "request_id* experiment_id timestamp_ms execution_time_ms status client_request_id "
     f"request_preview response_preview trace_name {TRACE_ANALYTICS}",
 )
-TRACE_TAGS = Owned("trace_tags", "request_id key value")
-TRACE_METADATA = Owned("trace_request_metadata", "request_id key value")
+TRACE_TAGS = Owned("trace_tags", "request_id* key* value")
+TRACE_METADATA = Owned("trace_request_metadata", "request_id* key* value")
 ASSESSMENTS = Owned(
     "assessments",
-    "assessment_id trace_id experiment_id trace_timestamp_ms name assessment_type value error "
+    "assessment_id* trace_id experiment_id trace_timestamp_ms name assessment_type value error "
     "created_timestamp last_updated_timestamp source_type source_id run_id span_id rationale "
     "overrides valid assessment_metadata aggregate_value is_numeric_value",
     lambda table, entity_id: table.c.trace_id == entity_id.name,
 )
 
 _TIMES = "creation_time last_updated_time description"
-REGISTERED_MODELS = Owned("registered_models", f"name {_TIMES}")
-REGISTERED_MODEL_TAGS = Owned("registered_model_tags", "name key value")
+REGISTERED_MODELS = Owned("registered_models", f"name* {_TIMES}")
+REGISTERED_MODEL_TAGS = Owned("registered_model_tags", "name* key* value")
 MODEL_VERSIONS = Owned(
     "model_versions",
-    f"name version {_TIMES} user_id current_stage source storage_location run_id run_link "
+    f"name* version* {_TIMES} user_id current_stage source storage_location run_id run_link "
     "status status_message",
 )
-MODEL_VERSION_TAGS = Owned("model_version_tags", "name version key value")
-ALIASES = Owned("registered_model_aliases", "name alias version")
+MODEL_VERSION_TAGS = Owned("model_version_tags", "name* version* key* value")
+ALIASES = Owned("registered_model_aliases", "name* alias* version")
 
 TABLES: Mapping[Kind, tuple[Owned, ...]] = {
     Kind.EXPERIMENT: (EXPERIMENTS, EXPERIMENT_TAGS),
     Kind.DATASET: (DATASETS,),
-    Kind.RUN: (RUNS, PARAMS, TAGS, METRICS, LATEST_METRICS, INPUTS, INPUT_TAGS),
+    Kind.RUN: (RUNS, PARAMS, TAGS, LATEST_METRICS, INPUTS, INPUT_TAGS),
     Kind.LOGGED_MODEL: (
         LOGGED_MODELS,
         LOGGED_MODEL_PARAMS,

@@ -37,16 +37,15 @@ from sqlalchemy.exc import (
 
 from kaggleops.bucket import ABSENT
 from kaggleops.index import tables as t
-from kaggleops.index.database import ENTITIES, POINTS
+from kaggleops.index.database import ENTITIES
 from kaggleops.index.preparation import Prepared, prepare
 from kaggleops.index.tables import Row, Rows
 from kaggleops.index.writes import add, fit, remove, replace
-from kaggleops.layout import MLRUNS, parse_key
+from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, MLRUNS, parse_key
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import quoted
 from kaggleops.tags import LOST
-from kaggleops.tracking.names import DEFAULT_ID, DEFAULT_NAME
 
 _LONGEST_NAME = 256  # characters, in MLflow's schema
 _LONGEST_DIGEST = 36
@@ -199,12 +198,6 @@ def _drop_empty_default(connection: sa.Connection) -> None:
         remove(connection, _DEFAULT)
 
 
-def _forget_points(connection: sa.Connection, runs: Sequence[EntityId]) -> None:
-    if runs:
-        same_run = POINTS.c.run_uuid == sa.bindparam("run")
-        connection.execute(POINTS.delete().where(same_run), [{"run": each.name} for each in runs])
-
-
 def _shown(digest: str, uuid: str) -> str:
     suffix = f" ({uuid[:8]})"
     return digest[: _LONGEST_DIGEST - len(suffix)] + suffix
@@ -232,26 +225,15 @@ class _Import:
         self._assessed: dict[str, EntityId] = {}
 
     def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
-        outcomes = [self._take(self._prepared(change)) for change in changes]
+        outcomes = [
+            self._take(each if isinstance(each, Prepared) else prepare(each)) for each in changes
+        ]
         written = self._written.values()
         old = [(change, rows) for change, rows in written if not self._is_new(change.id)]
         add(self._connection, [rows for change, rows in written if self._is_new(change.id)])
         for change, rows in old:
-            replace(self._connection, change.id, rows, grown=change.grown)
-        _forget_points(self._connection, [each.id for each, _ in old if each.id.kind is Kind.RUN])
-        if long := [each for each, _ in written if each.digests]:
-            kept = [{"run_uuid": each.id.name, "digests": each.digests} for each in long]
-            self._connection.execute(POINTS.insert(), kept)
+            replace(self._connection, change.id, rows)
         return outcomes
-
-    def _prepared(self, change: Change | Prepared) -> Prepared:
-        if isinstance(change, Prepared):
-            return change
-        if change.id.kind is not Kind.RUN or self._is_new(change.id):
-            return prepare(change)
-        # In this transaction: what is kept of a run's points is true of its rows.
-        mine = sa.select(POINTS.c.digests).where(POINTS.c.run_uuid == change.id.name)
-        return prepare(change, self._connection.scalar(mine) or "")
 
     def _take(self, change: Prepared) -> Outcome:
         if change.problem:
@@ -398,7 +380,6 @@ class _Import:
             self._experiments.discard(home)
         if entity_id.kind is Kind.RUN:
             self._remove_points_of(entity_id)
-            _forget_points(self._connection, [entity_id])
         remove(self._connection, entity_id)
 
     def _remove_what_belongs_to(self, home: EntityId) -> None:

@@ -86,12 +86,12 @@ def _row(connection: sa.Connection, entity_id: EntityId) -> "sa.Row[Any, Any] | 
     return connection.execute(columns.where(ENTITIES.c.key == entity_id.key)).one_or_none()
 
 
-_NAMES = {
-    Kind.RUN: RUNS.table.c.run_uuid,
-    Kind.LOGGED_MODEL: LOGGED_MODELS.table.c.model_id,
-    Kind.TRACE: TRACES.table.c.request_id,
+_HOMES = {
+    Kind.RUN: RUNS,
+    Kind.LOGGED_MODEL: LOGGED_MODELS,
+    Kind.TRACE: TRACES,
 }
-"""Where the index has the names of what lies in experiments."""
+"""Where the index has what lies in experiments; the first column is the name."""
 
 _MISTAKES = (TypeError, ValueError, OverflowError, AttributeError, LookupError, RecursionError)
 """What a value comes to that nobody expected: it would so again, however often it is sent."""
@@ -131,7 +131,7 @@ class WriteThrough:
         self._working.store.on_write = self._written.__setitem__
         self._working.home_of = self._home_of
         self._working.store.before_write = _refuse_unreadable
-        self._engine = open_database(url, bucket_uri)
+        self._engine = open_database(url, bucket_uri, for_mlflow=True)
         self._lock = threading.Lock()
 
     @property
@@ -180,10 +180,11 @@ class WriteThrough:
 
     def _home_of(self, kind: Kind, name: str) -> str | None:
         """Return the experiment that the index has an entity in."""
-        if kind not in _NAMES:
+        if kind not in _HOMES:
             return None
-        column = _NAMES[kind]
-        home = sa.select(column.table.c.experiment_id).where(column == name)
+        owned = _HOMES[kind]
+        columns = owned.table.c
+        home = sa.select(columns.experiment_id).where(columns[owned.columns[0]] == name)
         with self._engine.begin() as connection:
             found = connection.scalar(home)
         return None if found is None else str(found)

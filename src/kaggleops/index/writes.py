@@ -4,21 +4,15 @@ Replacing writes only what differs, so that it may be repeated, and so that what
 to stays where it is. What is too long or too large for a column is cut, after the database has
 refused it: MLflow's SQL store refuses or cuts such values when they are logged, a bucket may hold
 them all the same.
-
-MLflow's own indexes on metric points are dropped during the first import of a large bucket: made
-anew at its end, they take a third of the time. A first import that dies leaves them missing, which
-only makes reading slower, until the next process that refreshes the index makes them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from kaggleops.index.database import ENTITIES, INDEX, writing
-from kaggleops.index.rows import age
-from kaggleops.index.tables import LATEST_METRICS, METRICS, TABLES, Owned, Row, Rows
+from kaggleops.index.tables import TABLES, Owned, Row, Rows
 from kaggleops.mlruns import EntityId
 
 
@@ -29,17 +23,12 @@ def add(connection: sa.Connection, several: Sequence[Rows]) -> None:
             _insert(connection, owned, [row for rows in several for row in rows.get(owned, ())])
 
 
-def replace(
-    connection: sa.Connection, entity_id: EntityId, rows: Rows, *, grown: bool = False
-) -> None:
-    """Make exactly these the rows of an entity.
-
-    `grown`: its metric points that are there stay, and `rows` has only the others.
-    """
-    tables = [table for table in TABLES[entity_id.kind] if not (grown and table is METRICS)]
-    if grown:
-        rows = {**rows, LATEST_METRICS: _newest(connection, entity_id, rows[LATEST_METRICS])}
-    found = [(each, *_compare(connection, each, entity_id, rows.get(each, ()))) for each in tables]
+def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
+    """Make exactly these the rows of an entity."""
+    found = [
+        (each, *_compare(connection, each, entity_id, rows.get(each, ())))
+        for each in TABLES[entity_id.kind]
+    ]
     # What refers to other rows goes before them, and comes after them.
     for owned, gone, _, _ in reversed(found):
         if gone:
@@ -52,8 +41,6 @@ def replace(
                 owned.table.update().where(_same_key(owned)).values(**values), changed
             )
         _insert(connection, owned, new)
-    if grown:
-        _insert(connection, METRICS, rows[METRICS], unless_there=True)
 
 
 def remove(connection: sa.Connection, entity_id: EntityId) -> None:
@@ -66,34 +53,23 @@ def remove(connection: sa.Connection, entity_id: EntityId) -> None:
         replace(connection, entity_id, {})
 
 
-def _newest(connection: sa.Connection, run: EntityId, added: Iterable[Row]) -> list[Row]:
-    """Return the newest point of each of a run's metrics, of what is there and what is added."""
-    there = _found(connection, LATEST_METRICS, run)
-    return list({row[1]: row for row in sorted((*added, *there), key=age)}.values())
-
-
 def _found(connection: sa.Connection, owned: Owned, entity_id: EntityId) -> Iterator[Row]:
     table = owned.table
     query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
     return map(tuple, connection.execute(query))
 
 
-def _insert(
-    connection: sa.Connection, owned: Owned, rows: Sequence[Row], *, unless_there: bool = False
-) -> None:
+def _insert(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
     if not rows:
         return
-    conflict = " ON CONFLICT DO NOTHING" if unless_there else ""
     if connection.dialect.name == "sqlite":
         # Past SQLAlchemy, which would take longer than the database.
         columns = ", ".join(f'"{name}"' for name in owned.columns)
         places = ", ".join("?" * len(owned.columns))
-        statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places}){conflict}'  # noqa: S608
+        statement = f'INSERT INTO "{owned.name}" ({columns}) VALUES ({places})'  # noqa: S608
         connection.exec_driver_sql(statement, list(rows))
     else:
-        values = [owned.named(row) for row in rows]
-        new = insert(owned.table)
-        connection.execute(new.on_conflict_do_nothing() if unless_there else new, values)
+        connection.execute(sa.insert(owned.table), [owned.named(row) for row in rows])
 
 
 def _compare(
@@ -101,11 +77,9 @@ def _compare(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Row]]:
     """Return which of a table's rows are gone, which have changed, and which are new."""
     places = [owned.columns.index(name) for name in owned.key]
-    # A long run has a hundred thousand metric points, and each is its own key.
-    whole = owned.key == owned.columns
 
     def by_key(several: Iterable[Row]) -> dict[Row, Row]:
-        return {row if whole else tuple(row[place] for place in places): row for row in several}
+        return {tuple(row[place] for place in places): row for row in several}
 
     def old(key: Row) -> dict[str, Any]:
         return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
@@ -175,20 +149,6 @@ def _held(value: Any, of_type: sa.types.TypeEngine[Any], exact: bool) -> Any:
 
 
 _WORTH_STATISTICS = 100  # entities
-
-
-def set_indexes_aside(engine: sa.Engine) -> None:
-    """Drop MLflow's secondary indexes on metric points."""
-    with writing(engine) as connection:
-        for index in METRICS.table.indexes:
-            index.drop(connection, checkfirst=True)
-
-
-def make_indexes(engine: sa.Engine) -> None:
-    """Make those that are not there."""
-    with writing(engine) as connection:
-        for index in METRICS.table.indexes:
-            index.create(connection, checkfirst=True)
 
 
 def take_statistics(engine: sa.Engine) -> None:

@@ -13,13 +13,11 @@ from mlflow.utils.validation import (
     _validate_experiment_tag,
 )
 
-from kaggleops.layout import is_experiment_id
+from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, is_experiment_id
 from kaggleops.mlruns import EntityId, Kind, experiment
 from kaggleops.mlruns.locations import is_inside
 from kaggleops.tracking.base import StoreBase, changing, mlflow_errors
 from kaggleops.tracking.names import (
-    DEFAULT_ID,
-    DEFAULT_NAME,
     check_name,
     check_text,
     experiment_ids,

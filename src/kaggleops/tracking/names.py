@@ -19,6 +19,8 @@ from mlflow.utils.validation import (
     invalid_value,
 )
 
+from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME
+
 LONGEST_PART = 250
 """Bytes between two slashes of a name; a few of the 255 are for what it may be renamed to."""
 
@@ -58,9 +60,6 @@ def check_text(text: object, path: str) -> None:
             invalid_value(path, ascii(text), problem)
         ) from None
 
-
-DEFAULT_ID = "0"
-DEFAULT_NAME = "Default"
 
 _LARGEST = 2**31 - 1  # experiments.experiment_id is a 32-bit INTEGER in MLflow's SQL schema
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from kaggleops.bucket import BucketUnavailableError, ObjectNotFoundError, open_bucket
 from kaggleops.errors import KaggleOpsError
+from kaggleops.layout import DEFAULT_ID
 from kaggleops.mlruns import EntityId, EntityStore, experiment
 from kaggleops.mlruns.folder import entities_in, read_base, read_folder
 from kaggleops.mlruns.merge_rules import merge_onto
 from kaggleops.tracking.artifact_uploads import PATIENCE, write_artifact
-from kaggleops.tracking.names import DEFAULT_ID
 from kaggleops.tracking.outbox import Kept, Place, kept_in, left_behind, remove
 
 _DEFAULT = experiment(DEFAULT_ID)

@@ -34,6 +34,7 @@ from mlflow.utils.validation import (
 )
 
 from kaggleops.errors import KaggleOpsError
+from kaggleops.layout import DEFAULT_ID
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.mlruns.merge_rules import free_name, kept_beside, same_value
@@ -43,7 +44,7 @@ from kaggleops.tracking import openings
 from kaggleops.tracking.base import as_mlflow_error, changing, mlflow_errors, reading
 from kaggleops.tracking.experiments import ExperimentStore
 from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
-from kaggleops.tracking.names import DEFAULT_ID, check_name, check_text
+from kaggleops.tracking.names import check_name, check_text
 
 _PROJECT = "PROJECT"  # mlflow.entities.SourceType's name of what mlflow.projects begins
 
