@@ -45,23 +45,37 @@ def read_plain_tar(content: bytes, most: int) -> list[tuple[str, bytes | None]] 
     while len(entries) <= most:
         header = content[at : at + _BLOCK]
         at += _BLOCK
-        numbers = _NUMBERS.fullmatch(header, 100, 156)
-        if numbers is None:
+        entry = _plain_header(header)
+        if entry is None:
             ended = len(header) == _BLOCK and not header.strip(b"\0")
             return entries if ended and not content[at:].strip(b"\0") else None
-        name, kind, size = header[:100].rstrip(b"\0"), header[156:157], int(numbers[1], 8)
-        # As if its own eight characters were spaces; what is always the same is added up once.
-        checksum = sum(name) + sum(header[100:148]) + 8 * ord(" ") + sum(kind) + _SUM_AFTER_TYPE
-        doubtful = b"\0" in name or not name.isascii() or header[157:] != _AFTER_TYPE
-        if doubtful or not name or checksum != int(numbers[2], 8) or at + size > len(content):
+        name, size = entry
+        if size is None:
+            entries.append((name, None))
+        elif at + size > len(content):
             return None
-        if kind == _FILE:
-            entries.append((name.decode(), content[at : at + size]))
-            at += -(-size // _BLOCK) * _BLOCK
-        elif kind == _FOLDER and not size:
-            entries.append((name.decode().rstrip("/"), None))
         else:
-            return None
+            entries.append((name, content[at : at + size]))
+            at += -(-size // _BLOCK) * _BLOCK
+    return None
+
+
+@lru_cache(8192)  # the runs of a project have the same headers, thousands of times
+def _plain_header(header: bytes) -> tuple[str, int | None] | None:
+    """Return an entry's name, and its size unless it is a folder; None for any other header."""
+    numbers = _NUMBERS.fullmatch(header, 100, 156)
+    if numbers is None:
+        return None
+    name, kind, size = header[:100].rstrip(b"\0"), header[156:157], int(numbers[1], 8)
+    # As if its own eight characters were spaces; what is always the same is added up once.
+    checksum = sum(name) + sum(header[100:148]) + 8 * ord(" ") + sum(kind) + _SUM_AFTER_TYPE
+    doubtful = b"\0" in name or not name.isascii() or header[157:] != _AFTER_TYPE
+    if doubtful or not name or checksum != int(numbers[2], 8):
+        return None
+    if kind == _FILE:
+        return name.decode(), size
+    if kind == _FOLDER and not size:
+        return name.decode().rstrip("/"), None
     return None
 
 

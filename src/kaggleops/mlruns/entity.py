@@ -6,6 +6,7 @@ when the runner was last heard), lies in the notes.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
@@ -188,6 +189,9 @@ class Entity:
 _MAX_YAML_DEPTH = 32
 _MAX_YAML_BYTES = 32 << 20  # MLflow lets a dataset's profile have 16 MB
 _MAX_YAML_EVENTS = 100_000
+_SHORT = 10_000  # characters
+_FLAT_YAML = re.compile(r"(?:\w{1,99}+: (?:\[\]|\{\}|(?:[\w./']|-\d)[^\n]*+)\n)*+", re.ASCII)
+"""A field a line, each with a text or a number: there is no place in it for anything strange."""
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -210,6 +214,8 @@ def parse_yaml(data: bytes, doing: str) -> dict[str, Any]:
 def _refuse_strange_yaml(text: str, doing: str) -> None:
     # MLflow writes none of this. Tags build objects; nesting deep enough crashes libyaml's loader,
     # and the whole process with it; aliases of aliases become gigabytes when they are written out.
+    if len(text) < _SHORT and _FLAT_YAML.fullmatch(text):
+        return
     if len(text) > _MAX_YAML_BYTES:
         raise BrokenEntityError(doing, f"it is larger than {_MAX_YAML_BYTES >> 20} MiB")
     depth = 0

@@ -116,7 +116,10 @@ def check_entity(entity: Entity, doing: str) -> None:
     for path, data in entity.files.items():
         folder, _, name = path.partition("/")
         if check := folders.get("version-" if folder.startswith("version-") else folder):
-            check(name, data, f"{doing}: {_short(path)}")
+            try:
+                check(name, data, doing)
+            except BrokenEntityError as error:
+                raise BrokenEntityError(f"{doing}: {_short(path)}", error.problem) from error
 
 
 def _check_main_file(entity: Entity, doing: str) -> None:
