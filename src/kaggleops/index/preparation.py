@@ -9,6 +9,7 @@ import gc
 import marshal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -90,10 +91,19 @@ class Worker:
         self._process = process
         # A single thread: so the answers come in the order of the questions.
         self._talk = ThreadPoolExecutor(1)
+        self._asked: deque[Future[list[Prepared]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are not answered yet."""
+        while self._asked and self._asked[0].done():
+            self._asked.popleft()
+        return len(self._asked)
 
     def prepare(self, runs: Sequence[Change]) -> Future[list[Prepared]]:
         """Begin to unpack runs, and to make their rows."""
-        return self._talk.submit(self._prepare, runs)
+        self._asked.append(self._talk.submit(self._prepare, runs))
+        return self._asked[-1]
 
     def _prepare(self, runs: Sequence[Change]) -> list[Prepared]:
         uri, root = self._store.bucket.object_uri, self._store.artifact_root

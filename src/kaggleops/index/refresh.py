@@ -32,7 +32,7 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.preparation import Prepared, worker
+from kaggleops.index.preparation import Prepared, prepare, worker
 from kaggleops.index.transaction import (
     REFUSED,
     Outcome,
@@ -236,7 +236,7 @@ class Index:
     # -- unpacking ----------------------------------------------------------------------------
 
     def _ready(self, changes: Changes) -> Generator[Batch]:
-        """Yield what changed in batches, unpacked; many new runs by another process."""
+        """Yield what changed in batches, unpacked; many new runs by another process, too."""
         with ExitStack() as stack:
             helper = None
             if changes.due >= _WORTH_A_WORKER:
@@ -244,7 +244,11 @@ class Index:
             ahead: deque[Callable[[], Batch]] = deque()
             for batch in _batches(changes):
                 if helper and all(self._is_new_run(change) for change in batch):
-                    ahead.append(helper.prepare(batch).result)
+                    if helper.waiting < _AHEAD:
+                        ahead.append(helper.prepare(batch).result)
+                    else:  # it takes longer than what is left to do here
+                        made: Batch = [prepare(self._unpacked(change)) for change in batch]
+                        ahead.append(partial(list, made))
                 else:
                     ahead.append(partial(list, map(self._unpacked, batch)))
                 large = sum(map(_weight, batch)) > _LARGE_BYTES
