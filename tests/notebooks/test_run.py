@@ -143,6 +143,8 @@ def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path)
     assert "Machine  Kaggle" in session.log
     assert "session 12 h" in session.log
     assert "Sign-in  the Kaggle secret KAGGLEOPS_KEY" in session.log
+    # papermill itself, which is Kaggle's, and neither the kernel nor the training.
+    assert all("papermill" in line for line in (kaggle / "hooked").read_text().splitlines())
     assert "training from step 0" in session.log
     assert "Machine  Colab" in shown
     assert "Sign-in  Colab's sign-in" in shown

@@ -104,6 +104,42 @@ def test_kaggles_cloud_sdk_add_on(tmp_path: Path, key: str) -> None:
     assert_kept_privately(signed, key, tmp_path)
 
 
+CONNECT = """
+from kaggleops.bucket.gcs_client import connect
+from kaggleops.platforms import detect
+print(detect().sign_in("gs://our-bucket"))
+ours = connect()
+from google.cloud import storage
+theirs = storage.Client(project="theirs")
+print(type(ours._credentials).__name__)
+print(type(theirs._credentials).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("add_on", "own", "said", "ours", "theirs", "waits"),
+    [
+        ("", True, "the Kaggle secret KAGGLEOPS_KEY", "Credentials", "Credentials", False),
+        ("BIGQUERY:CLOUDAI", True, "the Kaggle secret", "Credentials", "Credentials", False),
+        # Where the add-on is on, a person's own clients count on it.
+        ("BIGQUERY:GCS", True, "the Kaggle secret", "Credentials", "KaggleKernel", True),
+        ("GCS", False, "Kaggle's Cloud Storage add-on", "KaggleKernel", "KaggleKernel", True),
+    ],
+)
+def test_the_hook_of_kaggles_image_is_passed_where_it_hands_out_nothing(
+    tmp_path: Path, add_on: str, own: bool, said: str, ours: str, theirs: str, waits: bool
+) -> None:
+    secrets = {"KAGGLEOPS_KEY": secrets_of.AUTHORIZED_USER} if own else {}
+    environment = platforms.kaggle(tmp_path, secrets, KAGGLE_KERNEL_INTEGRATIONS=add_on)
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for line, expected in zip(done.stdout.splitlines(), (said, ours, theirs), strict=True):
+        assert line.startswith(expected)
+    assert (tmp_path / "hooked").exists() == waits
+
+
 @pytest.mark.parametrize("mount", ["my-credentials", "datasets/ada/my-credentials"])
 def test_a_dataset_wherever_kaggle_mounts_it(tmp_path: Path, key: str, mount: str) -> None:
     file = tmp_path / "kaggle/input" / mount / "kaggleops-key.json"

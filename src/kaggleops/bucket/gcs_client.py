@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
+import google.auth
 import requests
 import urllib3
 from google.api_core import exceptions as answers
@@ -26,6 +27,7 @@ from google.auth import exceptions as auth
 from requests.adapters import HTTPAdapter
 
 from kaggleops.bucket.base import AccessDeniedError, BucketError, BucketUnavailableError
+from kaggleops.bucket.kaggle_hook import add_on_is_on, storage_library
 from kaggleops.errors import KaggleOpsError
 
 _T = TypeVar("_T")
@@ -262,11 +264,14 @@ def connect() -> Any:
     # that nobody collects: one request more, and a 403 for whoever may only use the objects.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     # Half a second, which whoever only opens a bucket need not wait for.
-    from google.cloud import storage
-
+    storage = storage_library()
+    credentials = None
+    if add_on_is_on() and os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        # Else the add-on's would come before those that the sign-in has named.
+        credentials, _ = google.auth.default(scopes=storage.Client.SCOPE)
     # Without a project, which only creating buckets needs: a Colab login has none, and the client
     # would refuse it.
-    client = storage.Client(project=None)
+    client = storage.Client(project=None, credentials=credentials)
     session = client._http
     # More connections than requests keeps by itself: a thread more would open and close its own.
     # (With client certificates, the session has an adapter of its own that must stay.)

@@ -45,6 +45,7 @@ def kaggle(
         COLAB_RELEASE_TAG="release-colab_20260819",  # its image is built on Colab's
         PYTHONPATH=str(_MODULES / "kaggle"),
         FAKE_KAGGLE_SECRETS=str(root / "secrets.json"),
+        FAKE_KAGGLE_HOOK=str(root / "hooked"),  # the command lines that the image's hook makes wait
         **more,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaggleops.bucket.kaggle_hook import add_on_is_on
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import write_private
 from kaggleops.platforms.platform import (
@@ -36,9 +37,9 @@ class Kaggle(Platform):
     _output = "kaggle/working"
     _mounts = "kaggle/input"
     _sign_in_hint = (
-        f"Attach one in the editor (Add-ons > Secrets, called {SECRET}; or Add-ons > Google Cloud "
-        "SDK), or for pushed notebooks add the dataset that `kaggleops credentials create kaggle` "
-        "makes."
+        f"Attach one in the editor (Add-ons > Secrets, called {SECRET}; Add-ons > Google Cloud "
+        "SDK; or Add-ons > Google Cloud Services > Cloud Storage), or for pushed notebooks add the "
+        "dataset that `kaggleops credentials create kaggle` makes."
     )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -51,7 +52,7 @@ class Kaggle(Platform):
         return bool(environ.get("KAGGLE_KERNEL_RUN_TYPE"))
 
     def _ways(self) -> tuple[Callable[[], str], ...]:
-        return (self._secret, self._cloud_sdk)
+        return (self._secret, self._cloud_sdk, _add_on)
 
     def _secret(self) -> str:
         return self._from_secret(SECRET, SECRET, f"the Kaggle secret {SECRET}")
@@ -116,6 +117,11 @@ class Kaggle(Platform):
     @classmethod
     def next_step(cls) -> str:
         return f"Add {DATASET} to a notebook's data; pushed ones name it in `dataset_sources`."
+
+
+def _add_on() -> str:
+    # Its image hands this sign-in to every client of Cloud Storage's that is told of no other.
+    return "Kaggle's Cloud Storage add-on" if add_on_is_on() else ""
 
 
 def sign_in(**how: Any) -> "Client":

@@ -7,6 +7,8 @@ notebook's token not even the client can be made.
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 
 
@@ -20,6 +22,12 @@ class BackendError(Exception):
 
 class ValidationError(Exception):
     pass
+
+
+class GcpTarget(Enum):
+    BIGQUERY = 1
+    GCS = 2
+    CLOUDAI = 5
 
 
 class UserSecretsClient:
@@ -38,3 +46,7 @@ class UserSecretsClient:
             answer = {"errors": ["No user secrets exist for kernel"], "wasSuccessful": False}
             raise BackendError(f"Unexpected response from the service. Response: {answer}.")
         return str(secrets[label])
+
+    def _get_gcs_access_token(self) -> tuple[str, datetime]:
+        expiry = datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=1)
+        return self.get_secret("the add-on's token"), expiry
