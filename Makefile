@@ -60,9 +60,7 @@ docs: $(VENV)/.dev ## Write docs/commands.md, the commands' own help, and schema
 	PYTHONHASHSEED=0 $(BIN)/python infra/schema.py >src/kaggleops/index/schema.sql
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew: what make run, make test, the server and the container install
-	$(PYTHON) -m venv $(VENV)/uv
-	$(VENV)/uv/bin/python -m pip install --quiet uv
-	PATH="$(CURDIR)/$(VENV)/uv/bin:$$PATH" $(BIN)/python infra/versions.py lock '$(TORCH)'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python infra/versions.py lock '$(TORCH)'
 
 clean: ## Remove what was built and installed; the bucket stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.packages import write_wheel
+from tests.packages import make_environment, write_wheel
 
 from .execution import NOTEBOOKS
 
@@ -88,3 +89,39 @@ def test_without_internet_it_installs_from_a_dataset_of_wheels(
         (project / "conda.yaml").write_text(f"name: toy\n{pip}")
         done = run(install)
         assert (done.stdout, done.returncode) == (said, 0), done.stderr
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_what_is_there_stays_as_it_is(installer: str, tmp_path: Path) -> None:
+    python = make_environment(tmp_path / "venv")
+    (site,) = tmp_path.glob("venv/lib/python*/site-packages")
+    (site / "more.pth").write_text(f"{tmp_path}/more\n")
+    # The second is found second, and so never imported.
+    for folder, name, version in ((site, "toy", "1.0"), (tmp_path / "more", "Toy", "0.5")):
+        zipfile.ZipFile(write_wheel(tmp_path, name, version)).extractall(folder)
+    (site / "broken-1.0.dist-info").mkdir()  # as an installation that broke off leaves it
+    wheels = tmp_path / "kaggle/input/wheels"
+    wheels.mkdir(parents=True)
+    write_wheel(wheels, "toy", "2.0")
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, "KAGGLEOPS_ROOT": str(tmp_path)}
+    if installer == "uv":  # where its own installer puts it, which is not always on the PATH
+        (tmp_path / ".local/bin").mkdir(parents=True)
+        (tmp_path / ".local/bin/uv").symlink_to(Path(sys.executable).with_name("uv"))
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-c", install_cell()]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    newer = write_wheel(wheels, "kaggleops", "0.1", requires=["toy>=2"])
+    failed = run()
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: installing {newer}: ERROR: ")
+    assert failed.stderr.count("\n") == 1
+    assert sorted(each.name for each in site.glob("toy-*")) == ["toy-1.0.dist-info"]
+
+    write_wheel(wheels, "kaggleops", "0.1", requires=["toy"], files={"kaggleops.py": ""})
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Install  1 packages added in ")
+    assert sorted(each.name for each in site.glob("toy-*")) == ["toy-1.0.dist-info"]
+    assert (site / "kaggleops-0.1.dist-info/INSTALLER").read_text().strip() == installer
