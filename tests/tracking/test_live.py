@@ -12,7 +12,7 @@ from mlflow.entities import RunStatus
 from kaggleops.bucket import Bucket
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, run
 from kaggleops.mlruns.entity import META, Notes, dump_yaml
-from kaggleops.mlruns.liveness import LOST, status_of
+from kaggleops.mlruns.liveness import LOST, state_of
 from kaggleops.tracking.live import LiveRuns, beat_interval, flush_interval, watch_interval
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_GCS
@@ -107,7 +107,11 @@ def pack(status: int, promise: int = 0) -> Entity:
 def test_a_run_is_lost_when_it_was_silent_for_twice_what_it_promised(
     status: int, promise: int, silent: int, expected: str
 ) -> None:
-    assert status_of(pack(status, promise), 10**12, 10**12 + silent * 1000) == expected
+    state = state_of(pack(status, promise), "7", 10**12, 10**12 + silent * 1000)
+    assert (state.status, state.promise) == (
+        expected,
+        promise if status == RunStatus.RUNNING else 0,
+    )
 
 
 def test_what_a_live_run_sends_says_when_it_will_be_heard_again(

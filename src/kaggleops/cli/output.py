@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -57,17 +58,28 @@ def stdout_for_json(as_json: bool) -> Iterator[None]:
         os.close(kept)
 
 
+_WORTH_SHOWING = 1.0  # seconds: what takes less would only flicker
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar; yield `update(done, total, title=…)`."""
+    """Show a progress bar if it takes a while; yield `update(done, total, title=…)`."""
     # In a notebook rich would ask for ipywidgets.
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
+    bar = Progress(console=err, transient=True, disable=not err.is_terminal)
+    task = bar.add_task(title, total=None)
+    shown = threading.Timer(_WORTH_SHOWING, bar.start)
+    shown.daemon = True
 
-        def update(done: int, total: int | None, title: str = title) -> None:
-            bar.update(task, completed=done, total=total, description=title)
+    def update(done: int, total: int | None, title: str = title) -> None:
+        bar.update(task, completed=done, total=total, description=title)
 
+    shown.start()
+    try:
         yield update
+    finally:
+        shown.cancel()
+        shown.join()
+        bar.stop()
 
 
 def print_rows(*rows: tuple[str, str]) -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.indexed import can_index, history_of
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, exit_with, out, print_json, print_whole
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import printable
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
 
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
 _OPEN = ("SCHEDULED", "RUNNING", "LOST")
+_COST = "cost_usd"
+_TAGS = (BACKEND, SHORT_COMMIT, COMMIT, SUBMITTED_TO, KEPT_UNTIL, PRICE, _COST)
 _AT_ONCE = 8  # requests to platforms
 
 
 @click.command("status")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @bucket_option
+@index_option
 @click.option(
     "--days",
     type=click.FloatRange(min=0),
@@ -38,8 +43,10 @@ _AT_ONCE = 8  # requests to platforms
     help="Show runs that were active in this many days.",
 )
 @json_option
-def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_json: bool) -> None:
-    """Show runs: those named, or those active in the last days.
+def status_command(
+    runs: tuple[str, ...], bucket: str | None, index: str | None, days: float, as_json: bool
+) -> None:
+    """Show runs: those named, or those that are open or were active in the last days.
 
     A LOST run is RUNNING, but its machine has missed its heartbeat. The platforms are asked about
     submitted runs that have not ended, and about ended ones that are named or whose machine was
@@ -50,26 +57,54 @@ def status_command(runs: tuple[str, ...], bucket: str | None, days: float, as_js
       kaggleops status --days 7
     """
     from kaggleops.mlruns import EntityStore
-    from kaggleops.mlruns.liveness import recent_runs, run_state
+    from kaggleops.mlruns.liveness import run_state
 
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     now_ms = time.time_ns() // 1_000_000
-    with err.status("Reading the bucket"):
-        if runs:
+    if runs:
+        with err.status("Reading the bucket"):
             states = [run_state(store, _found(store, run), now_ms) for run in runs]
-        else:
-            store.check()
-            states = recent_runs(store, now_ms - int(days * 86_400_000), now_ms)
-        platforms = _ask_platforms(states, tracking_uri(place), named=bool(runs))
-    rows = [_row(state, platforms.get(state.entity.id.name), now_ms) for state in states]
+    else:
+        states = _recent(store, index, now_ms - int(days * 86_400_000), now_ms)
+    platforms = _ask_platforms(states, tracking_uri(place), named=bool(runs))
+    rows = [_row(state, platforms.get(state.id.name), now_ms) for state in states]
     if as_json:
         print_json(runs=rows)
     elif rows:
         print_whole(_table(rows))
     else:
-        out.print(f"No run in {place} was active in the last {days:g} days.")
+        out.print(f"No run in {place} is open or was active in the last {days:g} days.")
     exit_with(state.problem for state in states if state.problem)
+
+
+def _recent(
+    store: "EntityStore", index: str | None, since_ms: int, now_ms: int
+) -> "list[RunState]":
+    """Return the runs to show, the latest first.
+
+    Which those are is told by the index, and so is all of those that have ended; what is open is
+    looked at in the bucket.
+    """
+    from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
+
+    if can_index():
+        with history_of(store.bucket.uri, index, fresh_for=0) as history:
+            ended, unsure = history.recent(since_ms, _TAGS)
+        # A time that a run has logged may be any.
+        ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
+        states = [*ended, *look_at(store, unsure, now_ms)]
+    else:
+        store.check()
+        states = recent_runs(store, since_ms, now_ms)
+    shown = [
+        state
+        for state in states
+        if state.status in OPEN
+        or state.heard_ms >= since_ms
+        or _number(state, KEPT_UNTIL) > now_ms / 1000
+    ]
+    return sorted(shown, key=lambda state: -state.heard_ms)
 
 
 def _found(store: "EntityStore", run_id: str) -> Any:
@@ -101,9 +136,9 @@ def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[s
     ]
     if not asked:
         return {}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with err.status("Asking the platforms"), ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = pool.map(lambda state: _ask(uri, state), asked)
-        return {state.entity.id.name: said for state, said in zip(asked, answers, strict=True)}
+        return {state.id.name: said for state, said in zip(asked, answers, strict=True)}
 
 
 def _ask(uri: str, of: "RunState") -> _Platform:
@@ -112,7 +147,7 @@ def _ask(uri: str, of: "RunState") -> _Platform:
 
     is_open = of.status in _OPEN
     try:
-        run = RemoteRun(backend_named(_tag(of, SUBMITTED_TO)), uri, of.entity.id.name)
+        run = RemoteRun(backend_named(_tag(of, SUBMITTED_TO)), uri, of.id.name)
         state = run.state()
         # An open run whose job has ended would otherwise stay open for ever.
         settled = run.settle(state) if is_open and state and state.ended else ""
@@ -125,7 +160,7 @@ def _ask(uri: str, of: "RunState") -> _Platform:
 
 
 def _tag(state: "RunState", name: str) -> str:
-    return state.entity.files.get(f"tags/{name}", b"").decode(errors="replace")
+    return state.tags.get(name, "")
 
 
 def _number(state: "RunState", name: str) -> float:
@@ -137,22 +172,20 @@ def _number(state: "RunState", name: str) -> float:
 
 
 def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str, Any]:
-    files = state.entity.files
-    meta = state.entity.meta if files else {}
     return {
-        "run_id": state.entity.id.name,
-        "name": meta.get("run_name"),
-        "experiment_id": state.entity.id.experiment_id,
+        "run_id": state.id.name,
+        "name": state.name or None,
+        "experiment_id": state.id.experiment_id,
         "status": (platform and platform.status) or state.status,
         "backend": _tag(state, BACKEND),
         "platform": platform.said if platform else "",
         "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
         "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
-        "promised_seconds": state.entity.notes.promise,
+        "promised_seconds": state.promise,
         "commit": _tag(state, SHORT_COMMIT) or _tag(state, COMMIT)[:10],
         "price_per_hour": platform.price if platform else None,
         "units_per_hour": platform.units if platform else None,
-        "cost_usd": _number(state, "cost_usd") or None,
+        "cost_usd": _number(state, _COST) or None,
     }
 
 

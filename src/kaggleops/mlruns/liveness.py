@@ -6,22 +6,34 @@ are compared with each other: when a run was last heard is when its object was l
 the bucket knows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from kaggleops.bucket import Entry, ObjectNotFoundError
+from kaggleops.bucket import ABSENT, Entry, ObjectNotFoundError, Version
 from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.store import EntityStore
 
+RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+"""The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
+
 LOST = "LOST"
 """Shown beside MLflow's own statuses: its runner has not been heard for too long."""
 
-_RUNNING = 1  # mlflow.entities.RunStatus
+UNREADABLE = "UNREADABLE"
+"""Shown in place of a status: its object cannot be read."""
+
+OPEN = ("SCHEDULED", "RUNNING")
+"""The statuses of runs that have not ended."""
+
 _BEATS = 2  # so many have to be missing: one may be late
 _UNPROMISED = 24 * 3600  # seconds; for runs by tools that promise nothing
 _WORKERS = 16
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -29,69 +41,119 @@ class RunState:
     """What is known of one run.
 
     Args:
-        entity: the run.
-        status: MLflow's status, or LOST.
+        id: the run's.
+        status: MLflow's status, LOST or UNREADABLE.
         heard_ms: when it was last heard, in milliseconds since the epoch.
+        name: the run's.
+        tags: those that are known.
+        may_be_silent: the seconds without a write after which it is lost; None if it does not run.
+        version: the object's that all this was told from.
         problem: why its object cannot be read, or "".
     """
 
-    entity: Entity
+    id: EntityId
     status: str
     heard_ms: int
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    may_be_silent: int | None = None
+    version: Version = ABSENT
     problem: str = ""
+
+    @property
+    def promise(self) -> int:
+        """Within how many seconds it is to be heard again; 0 where nobody has promised that."""
+        allowed = self.may_be_silent or 0
+        return 0 if allowed == _UNPROMISED else allowed // _BEATS
 
 
 def silence_allowed(entity: Entity) -> int | None:
     """Return after how many seconds without a write a run is lost; None if it does not run."""
-    if entity.meta.get("status") != _RUNNING:
+    if entity.meta.get("status") != RUN_STATUSES.index("RUNNING"):
         return None
     return _BEATS * entity.notes.promise or _UNPROMISED
 
 
-def status_of(entity: Entity, heard_ms: int, now_ms: int) -> str:
-    """Return a run's status: one of MLflow's, or LOST.
+def state_of(entity: Entity, version: Version, heard_ms: int, now_ms: int) -> RunState:
+    """Return what a run's object says of it.
 
-    `heard_ms` is when its object was last written, `now_ms` the time by a clock that agrees with
-    the bucket's, both in milliseconds since the epoch.
+    Args:
+        entity: the run.
+        version: the object's.
+        heard_ms: when it was last written, in milliseconds since the epoch.
+        now_ms: the time by a clock that agrees with the bucket's, likewise.
     """
-    # Seconds, which a process that only asks how long a run may be silent need not wait for.
-    from mlflow.entities import RunStatus
-
-    status = entity.meta.get("status")
-    if status not in RunStatus.all_status():
-        return "UNKNOWN"
-    allowed = silence_allowed(entity)
-    if allowed is not None and (now_ms - heard_ms) / 1000 > allowed:
-        return LOST
-    return str(RunStatus.to_string(status))
+    number: Any = entity.meta.get("status")
+    known: Mapping[Any, str | None] = dict(enumerate(RUN_STATUSES[1:], 1))
+    told = RunState(
+        entity.id,
+        str(known.get(number, "UNKNOWN")),
+        heard_ms,
+        str(entity.meta.get("run_name") or ""),
+        {
+            path.removeprefix("tags/"): value.decode(errors="replace")
+            for path, value in entity.files.items()
+            if path.startswith("tags/")
+        },
+        silence_allowed(entity),
+        version,
+    )
+    return _heard(told, heard_ms, now_ms)
 
 
 def run_state(store: EntityStore, run: EntityId, now_ms: int) -> RunState:
     """Return what is known of one run, or raise `ObjectNotFoundError`."""
-    entry = store.bucket.stat(run.key)
-    if entry is None:
+    if (state := _looked_at(store, RunState(run, "", 0), now_ms)) is None:
         raise ObjectNotFoundError(f"looking for {run}", "the bucket has none of that id")
-    return _state(store, run, entry, now_ms)
+    return state
+
+
+def look_at(store: EntityStore, known: Iterable[RunState], now_ms: int) -> list[RunState]:
+    """Return runs as the bucket has them now, without those that are gone.
+
+    Costs two requests of class B for each, and one where the object is at the version that is
+    known.
+    """
+    looked = _at_once(lambda state: _looked_at(store, state, now_ms), known)
+    return [state for state in looked if state is not None]
 
 
 def recent_runs(store: EntityStore, since_ms: int, now_ms: int) -> list[RunState]:
-    """Return the runs written since then (ms), latest first: one listing, and a read each."""
-    recent = [(run, entry) for run, entry in _runs(store) if entry.updated_ms >= since_ms]
+    """Return the runs written since then (ms): one listing, and a read each."""
+    recent = [
+        (run, entry)
+        for home, _ in store.list(Kind.EXPERIMENT)
+        for run, entry in store.list(Kind.RUN, home.experiment_id)
+        if entry.updated_ms >= since_ms
+    ]
+    return _at_once(lambda found: _read(store, *found, now_ms), recent)
+
+
+def _at_once(do: Callable[[_T], _R], those: Iterable[_T]) -> list[_R]:
     with ThreadPoolExecutor(_WORKERS) as pool:
-        states = list(pool.map(lambda found: _state(store, found[0], found[1], now_ms), recent))
-    return sorted(states, key=lambda state: -state.heard_ms)
+        return list(pool.map(do, those))
 
 
-def _runs(store: EntityStore) -> Iterator[tuple[EntityId, Entry]]:
-    for experiment_id, _ in store.list(Kind.EXPERIMENT):
-        yield from store.list(Kind.RUN, experiment_id.experiment_id)
+def _looked_at(store: EntityStore, known: RunState, now_ms: int) -> RunState | None:
+    entry = store.bucket.stat(known.id.key)
+    if entry is None:
+        return None
+    if entry.version == known.version:
+        return _heard(known, entry.updated_ms, now_ms)
+    return _read(store, known.id, entry, now_ms)
 
 
-def _state(store: EntityStore, run: EntityId, entry: Entry, now_ms: int) -> RunState:
+def _read(store: EntityStore, run: EntityId, entry: Entry, now_ms: int) -> RunState:
     try:
         stored = store.read(run)
         assert stored is not None  # noqa: S101 - it was read unconditionally
-        status = status_of(stored.entity, entry.updated_ms, now_ms)
-        return RunState(stored.entity, status, entry.updated_ms)
+        return state_of(stored.entity, stored.version, entry.updated_ms, now_ms)
     except (BrokenEntityError, ObjectNotFoundError) as error:
-        return RunState(Entity(run, {}), "UNREADABLE", entry.updated_ms, str(error))
+        return RunState(run, UNREADABLE, entry.updated_ms, problem=str(error))
+
+
+def _heard(told: RunState, heard_ms: int, now_ms: int) -> RunState:
+    """Return a run's state with when its object was written, and so whether it is lost."""
+    allowed = told.may_be_silent
+    lost = allowed is not None and (now_ms - heard_ms) / 1000 > allowed
+    return replace(told, heard_ms=heard_ms, status=LOST if lost else told.status)
