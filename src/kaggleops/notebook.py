@@ -293,7 +293,9 @@ class Notebook:
         client = mlflow.MlflowClient(tracking_uri(self.bucket))
         name = client.get_experiment(run.info.experiment_id).name
         echo(f"The last runs of {name!r}:")
-        echo(table(last_runs(client, run.info.experiment_id), mark=run.info.run_id))
+        store = EntityStore(open_bucket(self.bucket, patience=_PATIENCE))
+        runs = last_runs(client, store, run.info.experiment_id)
+        echo(table(runs, mark=run.info.run_id))
 
     @_one_line_errors
     def runs(self, experiment: str = "") -> "pd.DataFrame":

@@ -1,7 +1,10 @@
 """Which index the reports read, and when it is brought up to date first."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +128,38 @@ def test_an_index_is_fresh_for_itself_only(lab: Lab, tmp_path: Path, empty_index
     assert lab.empty not in board(lab.bucket)
     (home / "index.db").unlink()
     assert lab.empty in board(lab.bucket)
+
+
+ONE_AFTER_THE_OTHER = """
+import json, sys
+from click.testing import CliRunner
+from kaggleops.cli import main
+for command in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, command, catch_exceptions=False)
+    print(command[0], done.exit_code, done.output)
+    heavy = {"mlflow", "pandas", "alembic", "pydantic"} & set(sys.modules)
+    if done.exit_code or heavy:
+        sys.exit(f"{command}: {heavy}")
+"""
+
+
+def test_what_only_reads_imports_no_mlflow(lab: Lab, cold_python: None) -> None:
+    """It would take a process four seconds, and this one has imported it."""
+    mine, other = lab.runs[lab.base][0], lab.runs[lab.better][0]
+    commands = [
+        ["status", "--days", "99999"],
+        ["status", mine],
+        ["leaderboard", "--metric", "jaccard"],
+        ["compare", lab.base, lab.better],
+        ["reproduce", mine],
+        ["reproduce", mine, "--against", mine],
+        ["cost"],
+        ["forget", "--user", "nobody", "--yes"],
+        ["forget", other, "--yes"],
+    ]
+    Path(default_index(bucket_uri(str(lab.bucket))).removeprefix("sqlite:///")).unlink()
+    script = [sys.executable, "-c", ONE_AFTER_THE_OTHER]
+    asked = json.dumps([[*each, "--bucket", str(lab.bucket)] for each in commands])
+    folder = lab.repository.folder
+    done = subprocess.run([*script, asked], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -142,7 +142,7 @@ def test_it_shows_what_the_bucket_says(world: World) -> None:
 
 
 def test_it_asks_for_what_is_open_alone(world: World) -> None:
-    world.bucket.delete(world.ids.pop("without a home").key)  # it waits, and is asked for again
+    world.bucket.delete(world.ids["without a home"].key)  # it waits, and is asked for again
     for number in range(30):
         world.add(f"old {number}", "FINISHED", hours=90 * DAY)
     status()
@@ -187,3 +187,17 @@ def test_without_what_an_index_needs_the_bucket_is_read(
     # A listing goes from the experiments to their runs.
     assert rows.keys() == indexed.keys() - hidden - {"without a home"}
     assert all(rows[name]["status"] == SHOWN[name] for name in rows)
+
+
+def test_whose_runs_are_to_be_forgotten_is_told_by_the_index(world: World) -> None:
+    mine = {"mlflow.user": "ann"}
+    world.add("hers", "FINISHED", tags=mine)
+    world.add("hers, too, in a broken home", "FINISHED", home="2", tags=mine)
+    status()
+    world.server.reset_counts()
+    done = kaggleops_here("forget", "--user", "ann", "--yes", "--bucket", BUCKET, "--json")
+    assert done.code == 0, done.errors
+    hers = {name for name in world.ids if name.startswith("hers")}
+    assert set(done.json["runs"]) == {world.ids[name].name for name in hers}
+    read = {each for each in world.asked() if each in world.ids}
+    assert read == hers | {"torn", "torn long ago", "without a home"}

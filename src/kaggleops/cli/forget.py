@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kaggleops.cli.indexed import can_index, history_of
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, progress_bar
 from kaggleops.errors import UsageError
+from kaggleops.tags import USER
 
 if TYPE_CHECKING:
-    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns import EntityId, EntityStore
     from kaggleops.mlruns.deletion import Belongings
 
 _SHOWN = 20  # runs
@@ -44,8 +46,9 @@ def forget_command(
     store_in = bucket_at(bucket_of(bucket))
     store = EntityStore(store_in, ChangeLog(store_in))
     store.check()
+    among = _with_tag(store, USER, user) if user and can_index() else None
     with err.status("Looking for what belongs to them"):
-        chosen = runs_named(store, runs) if runs else runs_of(store, user or "")
+        chosen = runs_named(store, runs) if runs else runs_of(store, user or "", among)
         found = belongings(store, chosen, time.time_ns() // 1_000_000)
     count = _count(found)
     if found.runs and not yes:
@@ -79,6 +82,12 @@ def forget_command(
         out.print("Cloud Storage may keep old versions; these commands delete them too:")
         out.print(*(f"  {command}" for command in commands), sep="\n")
         out.print("Soft-deleted objects disappear after the bucket's soft-delete period.")
+
+
+def _with_tag(store: "EntityStore", tag: str, value: str) -> "list[EntityId]":
+    """Return the runs that may have a tag: which those are is told by the index."""
+    with history_of(store.bucket.uri, None, anew=True) as history:
+        return history.with_tag(tag, value)
 
 
 def _count(found: "Belongings") -> str:

@@ -9,21 +9,19 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import can_index, history_of
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
-from kaggleops.cli.output import err, exit_with, out, print_json, print_whole
+from kaggleops.cli.output import err, exit_with, out, print_json, print_table
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.printable import printable
 from kaggleops.tags import BACKEND, COMMIT, KEPT_UNTIL, PRICE, SHORT_COMMIT, SUBMITTED_TO
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import RunState
 
+_HEAD = ("Run", "Name", "Commit", "Status", "Where", "Last update")
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
 _OPEN = ("SCHEDULED", "RUNNING", "LOST")
 _COST = "cost_usd"
@@ -72,7 +70,7 @@ def status_command(
     if as_json:
         print_json(runs=rows)
     elif rows:
-        print_whole(_table(rows))
+        print_table(_HEAD, [_cells(row) for row in rows], _STYLES, left=True)
     else:
         out.print(f"No run in {place} is open or was active in the last {days:g} days.")
     exit_with(state.problem for state in states if state.problem)
@@ -189,18 +187,13 @@ def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Run", "Name", "Commit", "Status", "Where", "Last update"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        cost = f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
-        table.add_row(
-            row["run_id"],
-            printable(row["name"] or ""),
-            printable(row["commit"]),
-            Text(row["status"], style=_STYLES.get(row["status"], "")),
-            printable(" ".join(filter(None, (row["backend"], row["platform"], cost)))),
-            f"{timedelta(seconds=row['silent_seconds'])} ago",
-        )
-    return table
+def _cells(row: dict[str, Any]) -> list[str]:
+    cost = f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
+    return [
+        row["run_id"],
+        row["name"] or "",
+        row["commit"],
+        row["status"],
+        " ".join(filter(None, (row["backend"], row["platform"], cost))),
+        f"{timedelta(seconds=row['silent_seconds'])} ago",
+    ]

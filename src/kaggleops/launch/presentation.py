@@ -9,7 +9,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import Commit
-from kaggleops.mlruns import EntityStore, Kind, ui
+from kaggleops.mlruns import EntityStore, ui
+from kaggleops.mlruns.liveness import last_written
 from kaggleops.mlruns.ui import END, Origins
 from kaggleops.tags import NOTE
 
@@ -55,10 +56,8 @@ def present(run: Run, commit: Commit, store: EntityStore, notebook: str = "") ->
 def _previous(run: Run, store: EntityStore) -> tuple[str, str]:
     """Return the id and the commit of the experiment's run before; "" each where there is none."""
     with suppress(KaggleOpsError):  # it is only a help to the reader
-        listed = sorted(
-            store.list(Kind.RUN, run.info.experiment_id), key=lambda found: -found[1].updated_ms
-        )
-        others = [run_id for run_id, _ in listed if run_id.name != run.info.run_id]
+        listed = last_written(store, run.info.experiment_id)
+        others = [each for each in listed if each.name != run.info.run_id]
         for other in others[:_LOOKED_AT]:
             stored = store.read(other)
             sha = stored.entity.files.get(f"tags/{MLFLOW_GIT_COMMIT}") if stored else None

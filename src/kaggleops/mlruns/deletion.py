@@ -57,9 +57,16 @@ def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
     return runs
 
 
-def runs_of(store: EntityStore, user: str) -> list[Entity]:
-    """Return all runs of a user, as MLflow calls them (the tag `mlflow.user`): reads every run."""
-    return [run for run in _all(store, Kind.RUN) if _text(run, f"tags/{USER}") == user]
+def runs_of(store: EntityStore, user: str, among: Iterable[EntityId] | None = None) -> list[Entity]:
+    """Return all runs of a user, as MLflow calls them (the tag `mlflow.user`).
+
+    Args:
+        store: the bucket's entities.
+        user: the user.
+        among: those that may be theirs; by default all, each of which is read.
+    """
+    runs = _all(store, Kind.RUN) if among is None else _readable(store, among)
+    return [run for run in runs if _text(run, f"tags/{USER}") == user]
 
 
 def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belongings:
@@ -125,7 +132,10 @@ def _all(store: EntityStore, kind: Kind, homes: Iterable[str] | None = None) -> 
     """Return the readable entities of a kind, in these experiments or in all."""
     if homes is None:
         homes = [each.experiment_id for each, _ in store.list(Kind.EXPERIMENT)]
-    ids = [entity_id for home in homes for entity_id, _ in store.list(kind, home)]
+    return _readable(store, (each for home in homes for each, _ in store.list(kind, home)))
+
+
+def _readable(store: EntityStore, ids: Iterable[EntityId]) -> list[Entity]:
     with ThreadPoolExecutor(WORKERS) as pool:
         return [entity for entity in pool.map(store.readable, ids) if entity is not None]
 

@@ -129,6 +129,12 @@ def recent_runs(store: EntityStore, since_ms: int, now_ms: int) -> list[RunState
     return _at_once(lambda found: _read(store, *found, now_ms), recent)
 
 
+def last_written(store: EntityStore, experiment_id: str) -> list[EntityId]:
+    """Return an experiment's runs, the one that was written last first: one listing."""
+    listed = sorted(store.list(Kind.RUN, experiment_id), key=lambda each: -each[1].updated_ms)
+    return [run for run, _ in listed]
+
+
 def _at_once(do: Callable[[_T], _R], those: Iterable[_T]) -> list[_R]:
     with ThreadPoolExecutor(_WORKERS) as pool:
         return list(pool.map(do, those))

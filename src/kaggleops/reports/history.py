@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from kaggleops.layout import Kind, parse_key
+from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.layout import run as run_of
 from kaggleops.mlruns.liveness import OPEN, UNREADABLE, RunState
 from kaggleops.tags import COMMIT, KEPT_UNTIL, LOST, PARENT
@@ -185,6 +185,17 @@ class History:
             if entity_id and entity_id.kind is Kind.RUN:
                 asked.append(RunState(entity_id, UNREADABLE, row.heard_ms))
         return list(found.values()), asked
+
+    def with_tag(self, key: str, value: str) -> list[EntityId]:
+        """Return the runs that have a tag, deleted ones included, and those that may have it."""
+        runs = sa.select(_RUNS.c.experiment_id, _RUNS.c.run_uuid)
+        runs = runs.join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
+        rows = self._rows(runs.where(_TAGS.c.key == key, _TAGS.c.value == value))
+        found = {run_of(str(home), run_id) for home, run_id in rows}
+        # The index does not hold these as they are in the bucket.
+        broken = self._rows(sa.select(_ENTITIES.c.key).where(_ENTITIES.c.problem != ""))
+        others = filter(None, (parse_key(key) for (key,) in broken))
+        return sorted(found.union(each for each in others if each.kind is Kind.RUN))
 
     def names(self) -> list[tuple[str, str]]:
         """Return the id and the name of every run, the newest first."""
