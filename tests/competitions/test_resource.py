@@ -10,7 +10,7 @@ from competitions.config import compose
 from competitions.tasks import load_task
 from competitions.train import read_rows
 from kaggleops.errors import KaggleOpsError
-from kaggleops.resources.edits import add_entries
+from kaggleops.resources.edits import add_entry
 from kaggleops.resources.manifest import MANIFEST
 from kaggleops.resources.sync import lock
 
@@ -22,7 +22,7 @@ def test_rows_are_read_by_the_name_of_a_resource(
     (tracking / "bucket").mkdir()
     load_task(settings.config.task).write_sample(tracking / "bucket")
     source = {"source": f"bucket+file://{tracking}/bucket"}
-    lock(add_entries(tracking / MANIFEST, {"tweets": source}))
+    lock(add_entry(tracking / MANIFEST, "tweets", source))
     run_id = mlflow.MlflowClient().create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
 

@@ -1,4 +1,4 @@
-"""`kaggleops data add`, `rm`, `push` and `import` leave the rest of the manifest as it was."""
+"""`kaggleops data add` and `push` leave the rest of the manifest as it was."""
 
 from pathlib import Path
 
@@ -10,12 +10,9 @@ from kaggleops.bucket import Bucket, ConflictError
 from kaggleops.cli import main
 from kaggleops.errors import UsageError
 from kaggleops.resources.edits import (
-    add_entries,
-    inside_project,
+    add_entry,
     manifest_here,
     push,
-    read_list,
-    remove_entry,
 )
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.resources.sync import fetch
@@ -53,7 +50,7 @@ def path(project: Project) -> Path:
 
 def test_adding_only_adds(path: Path) -> None:
     fields = {"source": "gs://b-1/é", "files": ["a", "*.csv"], "skip_if_exist": True, "commit": ""}
-    manifest = add_entries(path, {"new": fields})
+    manifest = add_entry(path, "new", fields)
     assert path.read_text().startswith(TEXT.rstrip() + "\n\nnew:\n  source: gs://b-1/é\n")
     new = find_manifest(path.parent)["new"]
     assert new == manifest["new"]
@@ -65,12 +62,10 @@ def test_adding_only_adds(path: Path) -> None:
 def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
     before = (TEXT.rstrip().encode() + last).replace(b"\n", end)
     path.write_bytes(before)
-    add_entries(path, {"new": {"source": "gs://b-1/new"}})
+    add_entry(path, "new", {"source": "gs://b-1/new"})
     after = path.read_bytes()
     assert after.startswith(before)
     assert after.count(b"\n") == after.count(end)
-    remove_entry(path, "new")
-    assert path.read_bytes().rstrip() == before.rstrip()
 
 
 @pytest.mark.parametrize(
@@ -86,31 +81,8 @@ def test_what_is_not_right_is_not_written(
     name: str, fields: dict[str, object], said: str, path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        add_entries(path, {"good": {"source": "gs://b-1/good"}, name: fields})
+        add_entry(path, name, fields)
     assert path.read_text() == TEXT
-
-
-@pytest.mark.parametrize(
-    ("name", "begin", "end"),
-    [
-        ("tweets", "# The tweets", "# Words"),
-        ("words", "# Words", "# the last"),
-        ("last", "# the last", "# Nothing"),
-    ],
-)
-def test_removing_takes_an_entry_with_its_comment_and_nothing_else(
-    name: str, begin: str, end: str, path: Path
-) -> None:
-    remove_entry(path, name)
-    assert path.read_text() == TEXT[: TEXT.index(begin)] + TEXT[TEXT.index(end) :]
-    with pytest.raises(UsageError, match="no resource named"):
-        remove_entry(path, name)
-
-
-def test_removing_takes_an_entry_whose_brackets_end_at_the_margin(path: Path) -> None:
-    path.write_text("a: {\n source: gs://b-1/a, files: [\n x\n]\n}\nb: {source: gs://b-1/b}\n")
-    remove_entry(path, "a")
-    assert path.read_text() == "b: {source: gs://b-1/b}\n"
 
 
 def test_a_manifest_is_made_where_the_project_is(tmp_path: Path) -> None:
@@ -118,7 +90,7 @@ def test_a_manifest_is_made_where_the_project_is(tmp_path: Path) -> None:
     (tmp_path / "project/src").mkdir()
     made = manifest_here(tmp_path / "project/src")
     assert made == tmp_path / "project" / MANIFEST
-    remove_entry(add_entries(made, {"a": {"source": "gs://b-1/a"}}).path, "a")
+    add_entry(made, "a", {"source": "gs://b-1/a"})
     assert made.read_text().startswith("# Every file from outside")
 
 
@@ -141,7 +113,7 @@ def test_what_is_pushed_is_declared_and_is_what_comes(bucket: Bucket, project: P
     assert (folder / "deep/a.csv").read_bytes() == b"a\n"
     with pytest.raises(UsageError, match="declares exp7 already"):
         push(path, folder, f"{bucket.uri}/data/exp7", "exp7")
-    remove_entry(path, "exp7")
+    path.write_text("")
     (folder / "b.bin").write_bytes(b"else")
     with pytest.raises(ConflictError, match="another file is there already"):
         push(path, folder, f"{bucket.uri}/data/exp7", "exp8")
@@ -199,66 +171,6 @@ def test_what_has_secrets_in_it_is_pushed_only_if_told_to(
     }
 
 
-ARTICLE = """
-import os
-RESOURCES = [
-    {"bucket": "my-bucket", "blob": "experiments", "subblob": "experiment1",
-     "files": ["oof.parquet", "config.yaml"], "destination": "../input/experiment1",
-     "skil_if_exist": True, "description": "The first one"},
-    {"bucket": "my-bucket", "blob": "words/", "subblob": None, "files": "list.txt",
-     "destination": "input/words", "skip_if_exist": False, "description": ""},
-    {"bucket": "other-bucket", "blob": "words"},
-]
-raise SystemExit("this is not run")
-"""
-
-
-def test_the_articles_list_becomes_entries(project: Project) -> None:
-    file = project.folder / "resources.py"
-    file.write_text(ARTICLE)
-    done: Result = CliRunner().invoke(main, ["data", "import", str(file)], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    manifest = find_manifest(project.folder)
-    first, second, third = manifest.resources.values()
-    assert (first.name, first.source) == ("experiment1", "gs://my-bucket/experiments/experiment1")
-    assert (first.files, first.skip_if_exist) == (("oof.parquet", "config.yaml"), True)
-    assert (first.destination, first.description) == ("data/experiment1", "The first one")
-    assert (second.name, second.source) == ("words", "gs://my-bucket/words")
-    assert (second.files, second.destination) == (("list.txt",), "input/words")
-    assert (third.name, third.source) == ("words-2", "gs://other-bucket/words")
-    assert third.destination == "data/words-2"
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("x = 1", "it holds no list of dictionaries with a 'bucket'"),
-        ("x = [{'bucket': os.environ['B']}]", "line 1: a value there is computed"),
-        ("\nx = [{'bucket': 'b', 'blobb': 'x'}]", "line 2: 'blobb' is unknown. There are: bucket"),
-        ("x = [", "was never closed"),
-        ("x = " + "[" * 5000, "nested|nesting"),
-        ("\nx = [{'bucket': 'b', 'files': 5}]", "line 2: 'files' is a list of names, not 5"),
-        ("x = [{'bucket': 'b', 'files': {'a': 1}}]", "'files' is a list of names, not {'a': 1}"),
-        ("x = [{'bucket': 'b', [1]: 2}]", "line 1: a value there is computed"),
-        ("x = [{'bucket': 'b', 'skip_if_exist': 'False'}]", "is True or False, not 'False'"),
-        ("x = [{'bucket': 'b', 'blob': 5}]", "'blob' is text, not 5"),
-        (None, "No such file"),
-    ],
-)
-def test_a_list_that_cannot_be_imported(text: str | None, said: str, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "r.py").write_text(text)
-    with pytest.raises(UsageError, match=said):
-        read_list(tmp_path / "r.py")
-
-
-def test_only_destinations_outside_are_moved() -> None:
-    assert inside_project("x", {"destination": "/kaggle/input/x"})["destination"] == "data/x"
-    assert inside_project("x", {"destination": "~/in"})["destination"] == "data/x"
-    assert inside_project("x", {"destination": "a/b"})["destination"] == "a/b"
-    assert inside_project("x", {"destination": ""})["destination"] == ""
-
-
 def test_the_commands(project: Project, bucket: Bucket) -> None:
     (project.folder / "words").mkdir()
     (project.folder / "words/a.txt").write_text("a")
@@ -271,8 +183,7 @@ def test_the_commands(project: Project, bucket: Bucket) -> None:
 
     assert "declares tweets" in data("add", "tweets", "gs://b-1/tweets", "--file", "a.csv")
     assert f"to {bucket.uri}/data/words" in data("push", "words", "--description", "Words")
-    assert "the files in words are still there" in data("rm", "words")
-    assert list(find_manifest(project.folder).resources) == ["tweets"]
+    assert list(find_manifest(project.folder).resources) == ["tweets", "words"]
     done = CliRunner().invoke(main, ["data", "add", "tweets", "gs://b-1/x"])
     assert done.exit_code == 2
     assert "both declare tweets" in done.stderr

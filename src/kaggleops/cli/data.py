@@ -238,37 +238,15 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     Example:
       kaggleops data add tweets kaggle://competitions/tweet-sentiment-extraction
     """
-    from kaggleops.resources.edits import add_entries, manifest_here
+    from kaggleops.resources.edits import add_entry, manifest_here
 
     given = {**fields, "source": source, "files": list(fields["files"])}
-    manifest = add_entries(manifest_here(Path.cwd()), {name: given})
+    manifest = add_entry(manifest_here(Path.cwd()), name, given)
     if as_json:
         print_json(name=name, manifest=str(manifest.path))
     else:
         out.print(f"{manifest.path} declares {name}.")
         out.print(f"Fetch it: kaggleops data fetch {name}")
-
-
-@data_command.command("rm")
-@click.argument("name")
-@json_option
-def rm_command(name: str, as_json: bool) -> None:
-    """Remove a data source and its lock; keep its files.
-
-    \b
-    Example:
-      kaggleops data rm tweets
-    """
-    from kaggleops.resources.edits import remove_entry
-    from kaggleops.resources.manifest import find_manifest
-
-    before = find_manifest(Path.cwd())
-    folder = before[name].destination
-    remove_entry(before.path, name)
-    if as_json:
-        print_json(name=name, manifest=str(before.path), files=folder)
-    else:
-        out.print(f"Removed {name} from {before.path}; the files in {folder} are still there.")
 
 
 @data_command.command("push")
@@ -312,35 +290,3 @@ def push_command(
         out.print(f"Pushed {what} to {target}; {path} declares {name}.")
         lock = os.path.relpath(path.with_name("resources.lock"))
         out.print(f"Commit both: git add {os.path.relpath(path)} {lock}")
-
-
-@data_command.command("import")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@json_option
-def import_command(file: Path, as_json: bool) -> None:
-    """Declare data from a list in a Python file.
-
-    FILE is in the form of the 2022 article (docs/data.md). It is read, not run. A destination
-    outside the project becomes data/NAME.
-
-    \b
-    Example:
-      kaggleops data import resources.py
-    """
-    from kaggleops.resources.edits import add_entries, inside_project, manifest_here, read_list
-
-    path = manifest_here(Path.cwd())
-    entries = read_list(file)
-    added = {name: inside_project(name, fields) for name, fields in entries.items()}
-    add_entries(path, added)
-    moved = {
-        name: fields["destination"]
-        for name, fields in entries.items()
-        if added[name]["destination"] != fields["destination"]
-    }
-    if as_json:
-        print_json(manifest=str(path), names=list(entries), moved=moved)
-        return
-    out.print(f"{path} declares {', '.join(entries)}.")
-    for name, old in moved.items():
-        out.print(f"{name} goes to data/{name}: {old} is outside the project.")

@@ -168,13 +168,13 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     """
     doing = f"reading {path}"
     resources = {}
-    for line, key, node in entries_of(text, doing):
+    for line, key, node in _entries_of(text, doing):
         there = f"{doing}, line {line}"
-        name = value_of(key, there)
+        name = _value_of(key, there)
         if not isinstance(name, str):  # 2020, or yes
             problem = f"{name!r} is of the type {type(name).__name__}, not a name"
             raise UsageError(there, problem, "Put it in quotes.")
-        resources[name] = _resource(name, value_of(node, there), there)
+        resources[name] = _resource(name, _value_of(node, there), there)
     _refuse_shared_destinations(resources.values(), doing)
     return Manifest(path, resources)
 
@@ -266,7 +266,7 @@ def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> No
 # -- the YAML, entry by entry ---------------------------------------------------------------------
 
 
-def entries_of(text: str, doing: str) -> list[tuple[int, yaml.ScalarNode, yaml.Node]]:
+def _entries_of(text: str, doing: str) -> list[tuple[int, yaml.ScalarNode, yaml.Node]]:
     """Return each entry's line, from 1, its name and what it says.
 
     Raises:
@@ -300,16 +300,7 @@ def entries_of(text: str, doing: str) -> list[tuple[int, yaml.ScalarNode, yaml.N
     return list(entries.values())
 
 
-def entry_lines(text: str, doing: str) -> dict[str, int]:
-    """Return on which line each entry begins, from 1.
-
-    Raises:
-        UsageError: as for `entries_of`.
-    """
-    return {key.value: line for line, key, _ in entries_of(text, doing)}
-
-
-def value_of(node: yaml.Node, doing: str) -> Any:
+def _value_of(node: yaml.Node, doing: str) -> Any:
     """Return what a part of the manifest says.
 
     Raises:
