@@ -1,6 +1,5 @@
 """What only Colab does: its CLI misleads, its runtimes cost units, and somebody holds them."""
 
-import json
 import os
 import signal
 import socket
@@ -218,15 +217,7 @@ def test_units_are_what_is_counted(
     assert units == {"backend": "colab", "left": 87.5, "per_hour": 0.0}
     place.colab.behave(signed_out=True)
     assert "you are not signed in" in here("quota", "-b", "colab").error
-
-    enterprise = {"project": "p", "template": "t4", "service_account": "a"}
-    file.write_text(json.dumps({"enterprise": enterprise}))
-    assert here("quota", "-b", "colab").output == "colab has no quota.\n"
     assert here("quota", "-b", "docker").output == "docker has no quota.\n"
-    config = place.backend.read_config({"enterprise": enterprise}, "a test")
-    assert "bills the project p for the machine of the template t4, for 12 h at most" in (
-        place.backend.announce(config)
-    )
 
 
 def test_another_machine_asks_nobody(place: OnColab) -> None:
@@ -248,8 +239,6 @@ def test_another_machine_asks_nobody(place: OnColab) -> None:
         ),
         ({"session_hours": 25}, "25 is not between 0 and 24"),
         ({"auth": "password"}, "It is oauth2 or adc."),
-        ({"enterprise": {"project": "p"}}, "enterprise.template: it has to be named"),
-        ({"enterprise": {"projekt": "p"}}, "enterprise.projekt"),
         ({"credentials": "/nowhere/key.json"}, "there is no key of the bucket, /nowhere/key.json"),
         ({"cli": "/nowhere/colab"}, "uv tool install google-colab-cli"),
     ],

@@ -15,11 +15,9 @@ from kagglesdk.competitions.types import competition_api_service as competitions
 from kagglesdk.kaggle_object import DateTimeSerializer, KaggleObject, ListSerializer
 from kagglesdk.kernels.types import kernels_api_service as kernels
 
-from kaggleops.backends.colab import enterprise
-from kaggleops.backends.colab.backend import ColabBackend
-from kaggleops.backends.colab.cli import ColabCli, Session, Usage
+from kaggleops.backends.colab.cli import ColabCli, Session
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.interface import RefusedError
+from kaggleops.backends.interface import RefusedError, Units
 from kaggleops.backends.kaggle import outputs
 from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.remote_run import RemoteRun
@@ -30,7 +28,6 @@ from kaggleops.platforms.kaggle import Kaggle
 from kaggleops.platforms.kaggle.client import Word, read
 from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.colab.vertex import VertexServer
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.wire import HttpServer, Request, Response
 
@@ -286,7 +283,7 @@ def test_what_the_command_line_of_colab_prints(tmp_path: Path) -> None:
         program.chmod(0o755)
 
     prints("Current balance: 1.2.3\nUsage rate: 1.76/hr")
-    assert cli.usage() == Usage(None, 1.76)
+    assert cli.usage() == Units("colab", None, 1.76)
     for text in ("", "Usage rate: ./hr", "Usage rate: -1/hr", "<html>", "Usage rate: 1..2/hr"):
         prints(text)
         assert cli.usage() is None
@@ -303,43 +300,6 @@ def test_what_the_command_line_of_colab_prints(tmp_path: Path) -> None:
     assert cli.sessions() == []
     prints("Traceback", 1)
     assert cli.sessions() is None
-
-
-def test_an_answer_of_vertex_ais_that_is_none(
-    outside: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "vertex").mkdir()
-    with VertexServer(tmp_path / "vertex", outside.gcs) as vertex:
-        for name, value in vertex.environment(tmp_path / "vertex").items():
-            monkeypatch.setenv(name, value)
-        enterprise._session.cache_clear()
-        where = {"project": "our-project", "template": "t4", "service_account": "r@p.example"}
-        backend = ColabBackend()
-        config = backend.read_config({"session_hours": 2, "enterprise": where}, "a test")
-        run = backend.submit(find_commit(outside.repository.folder), Launch(TRACKING), config)
-        (name,) = vertex.executions
-        good = {"name": name, "jobState": "JOB_STATE_NEW", "status": {"message": "m"}}
-        answers = [answer for _, answer in whole(json.dumps(good).encode())]
-        for content in [*all_odd(good), good]:
-            answers.append(Response(200, answers[0].headers, json.dumps(content).encode()))
-        for answer in answers:
-            path = name.rpartition("/")[2]
-            with changed(
-                vertex._http,
-                lambda request, path=path: request.path.endswith(path),  # type: ignore[misc]
-                answer,
-            ):
-                check("status", run.run_id, *BUCKET_OPTION)
-                check("logs", run.run_id, *BUCKET_OPTION)
-                assert not refuses(backend, run, config)
-        assert list(vertex.executions) == [name]
-        vertex.end(
-            name, "SUCCEEDED", executed=b'{"cells": [7, {"outputs": [null, {"text": "a"}]}]}'
-        )
-        assert here("logs", run.run_id, *BUCKET_OPTION).output == "a\n"
-        outside.gcs.put("our-bucket", f"colab/{run.run_id}/{path}.ipynb", b"{half")
-        check("logs", run.run_id, *BUCKET_OPTION)
-    enterprise._session.cache_clear()
 
 
 # -- disks ---------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from kaggleops.tracking.store import cancel
 
 _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 
-PLACES = {"colab_output", "runpod_log_in"}
+PLACES = {"runpod_log_in"}
 """The tags that say where in the run's bucket its job left something: anybody may have written
 them."""
 

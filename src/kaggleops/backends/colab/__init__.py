@@ -1,4 +1,4 @@
-"""Commits on Colab: a session that this machine holds, or an execution of Colab Enterprise's."""
+"""Commits on Colab, in a session that this machine holds."""
 
 from kaggleops.backends.colab.backend import ColabBackend
 

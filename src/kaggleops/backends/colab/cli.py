@@ -9,11 +9,12 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.backends.answers import number
 from kaggleops.backends.config import Config, named_file
+from kaggleops.backends.interface import Units
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.colab import Colab
 from kaggleops.platforms.folders import write_private
@@ -42,14 +43,6 @@ class Answer:
         """The last line that says something."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         return lines[-1].removeprefix("[colab] ") if lines else "it said nothing"
-
-
-@dataclass(frozen=True)
-class Usage:
-    """How many compute units the account has left (None if not told), and uses up in an hour."""
-
-    left: float | None
-    rate: float
 
 
 @dataclass(frozen=True)
@@ -146,7 +139,7 @@ class ColabCli:
             return None
         return listed
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> Units | None:
         """Return the account's compute units, None if they are not told.
 
         The first question of every job: who is not signed in, is not told.
@@ -158,7 +151,7 @@ class ColabCli:
         )
         if answer.code or rate is None:
             return None
-        return Usage(left, rate)
+        return Units("colab", left, rate)
 
     @property
     def sign_in(self) -> str:
@@ -182,16 +175,6 @@ LONGEST_HOURS = 24
 
 
 @dataclass(frozen=True)
-class EnterpriseConfig:
-    """The fields under `enterprise` in config/backend/colab.yaml."""
-
-    project: str = ""
-    location: str = "us-central1"
-    template: str = ""
-    service_account: str = ""
-
-
-@dataclass(frozen=True)
 class ColabConfig(Config):
     """The fields of config/backend/colab.yaml, where each is explained."""
 
@@ -201,7 +184,6 @@ class ColabConfig(Config):
     credentials: str = ""
     auth: str = "oauth2"
     cli: str = "colab"
-    enterprise: EnterpriseConfig = field(default_factory=EnterpriseConfig)
 
     @property
     def key_file(self) -> Path:
@@ -222,6 +204,3 @@ class ColabConfig(Config):
             raise UsageError(doing, problem)
         if self.auth not in ("oauth2", "adc"):
             raise UsageError(doing, f"auth: {self.auth!r} is unknown", "It is oauth2 or adc.")
-        for name in ("location", "template", "service_account"):
-            if self.enterprise.project and not getattr(self.enterprise, name):
-                raise UsageError(doing, f"enterprise.{name}: it has to be named")

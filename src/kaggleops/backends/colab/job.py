@@ -29,8 +29,7 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.folders import state_folder, write_private
 
 JOB = "colab_job"
-"""The tag of a run that says where its job is: `host:folder` of its supervisor, or the name of an
-execution of Colab Enterprise's, `projects/…`."""
+"""The tag of a run that says where its job is: `host:folder` of its supervisor."""
 
 _TRIES = 50
 

@@ -113,7 +113,7 @@ def _carried_out(job: Job) -> JobState:
         idle = cli.usage()
         _allocate(job, cli)
         if idle and (usage := cli.usage()):
-            job.note(rate=max(0.0, usage.rate - idle.rate))
+            job.note(rate=max(0.0, usage.per_hour - idle.per_hour))
         uploaded = cli.ask("upload", "-s", job.session, str(config.key_file), _KEY)
         if uploaded.code:
             raise KaggleOpsError("uploading the key", uploaded.last_line)
