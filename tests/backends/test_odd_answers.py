@@ -18,15 +18,16 @@ from kagglesdk.kernels.types import kernels_api_service as kernels
 from kaggleops.backends.colab.cli import ColabCli, Session
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import RefusedError, Units
+from kaggleops.backends.job_log import until_silent
 from kaggleops.backends.kaggle import outputs
 from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
+from kaggleops.platforms.http import NoAnswerError, SilenceError
 from kaggleops.platforms.kaggle import Kaggle
 from kaggleops.platforms.kaggle.client import Word, read
-from kaggleops.platforms.kaggle.http import NoAnswerError, SilenceError
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.wire import HttpServer, Request, Response
@@ -217,22 +218,22 @@ def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> Non
 
 
 def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
-    def entries(*parts: object) -> Callable[[], Iterator[dict[str, Any]]]:
-        readings = iter(parts)
+    def entries(*parts: object) -> Callable[[], Iterator[str]]:
+        readings, log = iter(parts), outputs.Log()
 
-        def opened() -> Iterator[dict[str, Any]]:
+        def opened() -> Iterator[str]:
             texts, error = next(readings)  # type: ignore[misc]
-            yield from ({"data": text} for text in texts)
+            yield from log.new({"data": text} for text in texts)
             if error:
                 raise error("reading", "no")
 
         return opened
 
-    assert list(outputs.until_silent(entries(("ab", SilenceError)))) == ["a", "b"]
+    assert list(until_silent(entries(("ab", SilenceError)))) == ["a", "b"]
     # One that broke off is read on.
-    assert list(outputs.until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
+    assert list(until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
     with pytest.raises(NoAnswerError):
-        list(outputs.until_silent(entries(("", NoAnswerError))))
+        list(until_silent(entries(("", NoAnswerError))))
     assert [each["data"] for each in outputs.parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
     assert [each["data"] for each in outputs.parsed('{"a": 1}')] == ['{"a": 1}']
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from kaggleops.backends import job_log
 from kaggleops.backends.runpod import log, report
-from kaggleops.backends.runpod.client import RunPod, RunPodError
+from kaggleops.backends.runpod.client import RunPod
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.mlruns import EntityStore, Kind
+from kaggleops.platforms.http import NoAnswerError
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.runpod_server import RunPodServer
 
@@ -109,7 +111,7 @@ def test_a_log_that_breaks_off_is_read_on(tmp_path: Path, monkeypatch: pytest.Mo
         server.drop_streams += [0, 2, 5, 7]
         reading = log.Reading(partial(RunPod().log, pod.id), pod.created)
         lines = []
-        for line in log.follow(reading, lambda: pod.status == "TERMINATED"):
+        for line in job_log.follow(reading.on, lambda: pod.status == "TERMINATED"):
             lines.append(line)
             if line == "the kernel waits":
                 pod.delete()
@@ -128,12 +130,12 @@ def test_a_stream_is_taken_up_from_its_last_event() -> None:
             yield f"id: {event[0]}"
             yield f'data: {{"line": "{event[2]}"}}'
             yield ""
-        raise RunPodError("reading", "it broke off")
+        raise NoAnswerError("reading", "it broke off")
 
     reading = log.Reading(opened, "0")
     lines: list[str] = []
     for _ in range(3):
-        with pytest.raises(RunPodError):
+        with pytest.raises(NoAnswerError):
             lines.extend(reading.on())
     assert asked == ["0", "2", "3"]
     assert lines == ["a", "b", "b", "c", "b"]

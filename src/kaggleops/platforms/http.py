@@ -10,6 +10,25 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from kaggleops.errors import KaggleOpsError
+
+
+class NotThereError(KaggleOpsError):
+    """The platform has no such thing, or does not show it to this user: it answers the same."""
+
+
+class NoAnswerError(KaggleOpsError):
+    """Nobody knows whether a request arrived."""
+
+
+class SilenceError(NoAnswerError):
+    """Nothing came for as long as somebody waits for it."""
+
+
+class NotTakenError(KaggleOpsError):
+    """The platform looked at it and does not take it."""
+
+
 CONNECT, READ = 10.0, 60.0
 """Seconds until a connection, and between two bytes of an answer, after which it is given up."""
 

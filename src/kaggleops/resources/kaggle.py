@@ -16,9 +16,9 @@ import requests
 
 from kaggleops.bucket.base import is_key
 from kaggleops.errors import KaggleOpsError
-from kaggleops.platforms.http import session
+from kaggleops.platforms.http import NoAnswerError, NotThereError, session
 from kaggleops.platforms.kaggle import sign_in
-from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, explained
+from kaggleops.platforms.kaggle.http import explained
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen

@@ -9,11 +9,13 @@ import functools
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
 from kaggleops.backends.downloads import Downloaded
@@ -28,14 +30,9 @@ from kaggleops.backends.interface import (
 from kaggleops.backends.kaggle import outputs
 from kaggleops.errors import UsageError
 from kaggleops.launch.launcher import temporary_folder
-from kaggleops.platforms.http import session
+from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError, session
 from kaggleops.platforms.kaggle import DATASET, sign_in
-from kaggleops.platforms.kaggle.http import (
-    NoAnswerError,
-    NotTakenError,
-    NotThereError,
-    explained,
-)
+from kaggleops.platforms.kaggle.http import explained
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
@@ -111,6 +108,7 @@ _STATUSES = {
     "CANCEL_ACKNOWLEDGED": "KILLED",
 }
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
+_LATE = 5  # times to ask for a kept log
 _PAGE = 100  # files in one answer
 
 
@@ -233,19 +231,29 @@ class KaggleBackend(Backend[KaggleConfig]):
         return f"https://www.kaggle.com/code/{tags[NOTEBOOK]}"
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        ref = tags[NOTEBOOK]
+        ref, log, over = tags[NOTEBOOK], outputs.Log(), False
+        client = self._client if follow else sign_in(silence=_SILENCE)
 
         def ended() -> bool:
-            return self._state(ref).ended
+            nonlocal over
+            over = self._state(ref).ended
+            return over
 
-        def kept() -> outputs.Entries:
-            return outputs.parsed(self._output(ref).log or "")
+        def live() -> Iterator[str]:
+            if not over:
+                with explained(f"reading the log of {ref}"):
+                    yield from log.new(client.kernels_logs_stream(ref))
 
         if follow:
-            return outputs.follow(_live(self._client, ref), kept, ended)
-        if ended():
-            return outputs.Log().new(kept())
-        return outputs.until_silent(_live(sign_in(silence=_SILENCE), ref))
+            yield from job_log.follow(live, ended)
+        elif not ended():
+            yield from job_log.until_silent(live)
+            return
+        for number in range(_LATE if follow else 1):  # the kept one may come a little after the end
+            time.sleep(min(1.0, number))
+            if kept := outputs.parsed(self._output(ref).log or ""):
+                yield from log.new(kept)
+                return
 
     def quota(self) -> list[Quota]:
         answer = self._client.ask(
@@ -322,14 +330,6 @@ def _about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
         request.page_size = _PAGE
         request.page_token = token or None
     return request
-
-
-def _live(client: "Client", ref: str) -> Callable[[], outputs.Entries]:
-    def opened() -> outputs.Entries:
-        with explained(f"reading the log of {ref}"):
-            yield from client.kernels_logs_stream(ref)
-
-    return opened
 
 
 def _push(ref: str, notebook: str, config: KaggleConfig, credentials: str) -> Any:

@@ -10,9 +10,8 @@ reading before it had n of them.
 """
 
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +20,7 @@ import requests
 
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.errors import KaggleOpsError
-from kaggleops.platforms.kaggle.http import NoAnswerError, NotThereError, SilenceError, explained
-
-_PAUSE = 1.0  # seconds before a dropped log is opened again
-_FAILURES = 5  # in a row and without anything new, after which it is given up
-
-_LATE = 5  # times to ask for the kept log: it may come a little after the end
+from kaggleops.platforms.kaggle.http import explained
 
 Entry = Mapping[str, Any]
 Entries = Iterable[Entry]
@@ -48,62 +42,6 @@ class Log:
             if here[key] > self._shown[key]:
                 self._shown[key] += 1
                 yield text.removesuffix("\n")
-
-
-def follow(
-    live: Callable[[], Entries], kept: Callable[[], Entries], ended: Callable[[], bool]
-) -> Iterator[str]:
-    """Yield a log until its session has ended, and then what only the kept log has.
-
-    Args:
-        live: opens it anew.
-        kept: the log as it was kept at the session's end.
-        ended: whether the session has ended.
-
-    Raises:
-        KaggleOpsError: the log cannot be read any more.
-    """
-    log = Log()
-    failures = 0
-    while not ended():
-        try:
-            for text in log.new(live()):
-                failures = 0
-                yield text
-        except NotThereError:
-            pass  # it waits for a machine
-        except NoAnswerError:
-            failures += 1
-            if failures == _FAILURES:
-                raise
-        time.sleep(_PAUSE)
-    for _ in range(_LATE):
-        if reading := list(kept()):
-            yield from log.new(reading)
-            return
-        time.sleep(_PAUSE)
-
-
-def until_silent(entries: Callable[[], Entries]) -> Iterator[str]:
-    """Yield what a live log has by now.
-
-    Raises:
-        KaggleOpsError: it cannot be read.
-    """
-    log = Log()
-    while True:
-        came = False
-        try:
-            for text in log.new(entries()):
-                came = True
-                yield text
-        except (SilenceError, NotThereError):
-            return  # it has said all for now, or nothing yet
-        except NoAnswerError:
-            if not came:
-                raise
-        else:
-            return
 
 
 def parsed(kept: str) -> Entries:

@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from kaggleops.backends import job_log
 from kaggleops.backends.answers import number
 from kaggleops.backends.base import Backend
 from kaggleops.backends.interface import (
@@ -34,7 +35,6 @@ from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, LONGEST_HOURS
 from kaggleops.backends.runpod.client import (
     BUSY,
     INVALID,
-    NO_ANSWER,
     NO_MONEY,
     RunPod,
     RunPodError,
@@ -49,7 +49,7 @@ from kaggleops.backends.runpod.pod import (
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
-from kaggleops.platforms.http import READ
+from kaggleops.platforms.http import READ, NoAnswerError, NotThereError
 from kaggleops.tags import KEPT_UNTIL, PRICE
 
 _log = logging.getLogger("kaggleops")
@@ -151,7 +151,7 @@ class RunPodBackend(Backend[RunPodConfig]):
 
         Raises:
             RefusedError: it keeps none.
-            RunPodError: it does not answer.
+            NoAnswerError: it does not answer.
         """
         volumes = Volumes(self._runpod, config)
         said = ""
@@ -161,11 +161,12 @@ class RunPodBackend(Backend[RunPodConfig]):
                 now = self._runpod.now()
                 body = pod_body(name.removeprefix(PREFIX), notebook, config, offer, volume, now)
                 pod = self._create(name, body)
-            except RunPodError as error:
-                if error.status in (NO_ANSWER, BUSY):
+            except (RunPodError, NotThereError) as error:
+                status = error.status if isinstance(error, RunPodError) else 0
+                if status == BUSY:
                     raise
                 volumes.give_back()
-                if error.status in (NO_MONEY, INVALID):
+                if status in (NO_MONEY, INVALID):
                     raise RefusedError(error.doing, error.problem, error.hint) from error
                 said = f"{offer}: {error.problem}"
                 continue
@@ -183,9 +184,9 @@ class RunPodBackend(Backend[RunPodConfig]):
     def _create(self, name: str, body: Mapping[str, Any]) -> Pod:
         try:
             return self._runpod.create_pod(body)
-        except RunPodError as error:
+        except NoAnswerError:
             # It may have arrived all the same.
-            if error.status == NO_ANSWER and (found := self._named(name)):
+            if found := self._named(name):
                 return found[0]
             raise
 
@@ -233,8 +234,8 @@ class RunPodBackend(Backend[RunPodConfig]):
             silence = READ if follow else _SILENCE
             stream = functools.partial(self._runpod.log, pod_id, silence=silence)
             reading = log.Reading(stream, pod.created_at)
-            following = log.follow(reading, lambda: self._over(pod_id))
-            for line in following if follow else log.until_silent(reading):
+            following = job_log.follow(reading.on, lambda: self._over(pod_id))
+            for line in following if follow else job_log.until_silent(reading.on):
                 yield line
                 shown[line] += 1
             if self._runpod.pod(pod_id):

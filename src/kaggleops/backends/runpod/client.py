@@ -19,7 +19,14 @@ from kaggleops.backends.answers import objects, text
 from kaggleops.backends.runpod import answers
 from kaggleops.backends.runpod.answers import Gpu, Pod, Volume
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms.http import READ, session
+from kaggleops.platforms.http import (
+    READ,
+    NoAnswerError,
+    NotTakenError,
+    NotThereError,
+    SilenceError,
+    session,
+)
 from kaggleops.redaction import keep
 
 _API = "https://api.runpod.io"
@@ -30,35 +37,32 @@ _KEY_FILE = Path(".runpod/config.toml")
 _SAME_TIME = 60.0  # seconds by which two clocks may differ: an answer says whole ones, and is late
 _LONGEST = 1_000  # characters of what RunPod says is wrong
 
-NO_ANSWER = 0
-NO_MONEY, FORBIDDEN, NOT_THERE, INVALID, BUSY = 402, 403, 404, 422, 429
+NO_MONEY, FORBIDDEN, INVALID, BUSY = 402, 403, 422, 429
 
+_NETWORK = "Check this machine's network; https://uptime.runpod.io says how RunPod is."
 _HINTS = {
-    NO_ANSWER: "Check this machine's network; https://uptime.runpod.io says how RunPod is.",
     NO_MONEY: "Add funds: https://console.runpod.io/user/billing.",
     FORBIDDEN: "Give the key more permissions: https://console.runpod.io/user/settings.",
     BUSY: "Try again later.",
 }
 
 
-class RunPodError(KaggleOpsError):
-    """RunPod refused something, or nobody knows whether a request arrived.
+class RunPodError(NotTakenError):
+    """RunPod refused something.
 
     Args:
-        status: the HTTP status, or NO_ANSWER where nobody knows: no answer came, or a 5xx.
+        status: the HTTP status.
     """
 
-    def __init__(self, doing: str, problem: str, hint: str = "", status: int = NO_ANSWER) -> None:
+    def __init__(self, doing: str, problem: str, hint: str = "", status: int = 0) -> None:
         super().__init__(doing, problem, hint)
         self.status = status
 
 
-class SilenceError(RunPodError):
-    """Nothing came for so long that a stream was given up."""
-
-
 class RunPod:
-    """The account whose key this machine has; every method may raise RunPodError.
+    """The account whose key this machine has.
+
+    Every method may raise RunPodError, or NoAnswerError: then what was asked for may be done.
 
     Raises:
         UsageError: it has none.
@@ -92,11 +96,11 @@ class RunPod:
         return None if found is None else answers.pod(found, pod_id)
 
     def create_pod(self, body: Mapping[str, Any]) -> Pod:
-        """Make a pod (`CreatePodRequest` in RunPod's document); with NO_ANSWER it may be there."""
+        """Make a pod (`CreatePodRequest` in RunPod's document)."""
         doing = f"creating the pod {body['name']}"
         made = answers.pod(self._ask(doing, "POST", "/v2/pods", body=body))
         if not made.id:
-            raise RunPodError(doing, "RunPod does not say which pod it made")
+            raise NoAnswerError(doing, "RunPod does not say which pod it made")
         return made
 
     def delete_pod(self, pod_id: str) -> bool:
@@ -111,12 +115,12 @@ class RunPod:
         return [volume for each in found if (volume := answers.volume(each)).id]
 
     def create_volume(self, name: str, data_center: str, size_gb: int) -> str:
-        """Make a network volume, and return its id; with NO_ANSWER it may be there."""
+        """Make a network volume, and return its id."""
         body = {"name": name, "dataCenter": data_center, "size": size_gb}
         doing = f"creating the network volume {name} in {data_center}"
         made = answers.volume(self._ask(doing, "POST", "/v2/network-volumes", body=body))
         if not made.id:
-            raise RunPodError(doing, "RunPod does not say which volume it made")
+            raise NoAnswerError(doing, "RunPod does not say which volume it made")
         return made.id
 
     def delete_volume(self, volume_id: str) -> None:
@@ -162,7 +166,7 @@ class RunPod:
                     yield line.decode(errors="replace")
             except requests.RequestException as error:
                 silent = any(isinstance(each, ReadTimeoutError) for each in error.args)
-                kind = SilenceError if silent else RunPodError
+                kind = SilenceError if silent else NoAnswerError
                 raise kind(doing, f"it broke off ({type(error).__name__})") from error
 
     def _list(
@@ -170,16 +174,14 @@ class RunPod:
     ) -> list[Mapping[str, Any]]:
         found = objects(self._ask(doing, "GET", path, query=query), name)
         if found is None:  # that is not the same as none
-            raise RunPodError(doing, f"RunPod's answer has no {name}", "Try again.")
+            raise NoAnswerError(doing, f"RunPod's answer has no {name}", "Try again.")
         return found
 
     def _unless_gone(self, doing: str, method: str, path: str) -> dict[str, Any] | None:
         try:
             return self._ask(doing, method, path)
-        except RunPodError as error:
-            if error.status == NOT_THERE:
-                return None
-            raise
+        except NotThereError:
+            return None
 
     def _ask(
         self,
@@ -197,9 +199,9 @@ class RunPod:
             try:
                 found = answer.json()
             except ValueError as error:
-                raise RunPodError(doing, "RunPod's answer is not JSON", "Try again.") from error
+                raise NoAnswerError(doing, "RunPod's answer is not JSON", "Try again.") from error
         if not isinstance(found, dict):
-            raise RunPodError(doing, "RunPod's answer is not a JSON object", "Try again.")
+            raise NoAnswerError(doing, "RunPod's answer is not a JSON object", "Try again.")
         return found
 
     def _send(
@@ -217,7 +219,7 @@ class RunPod:
             answer = asking.request(method, self._url + path, headers=headers, **how)
         except requests.RequestException as error:
             problem = f"no answer from RunPod ({type(error).__name__})"
-            raise RunPodError(doing, problem, _HINTS[NO_ANSWER]) from error
+            raise NoAnswerError(doing, problem, _NETWORK) from error
         with suppress(ValueError, TypeError, KeyError, OverflowError):
             ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
             self._ahead = ahead if abs(ahead) > _SAME_TIME else 0.0
@@ -233,16 +235,17 @@ def _of_status(doing: str, answer: requests.Response) -> KaggleOpsError:
         hint = f"Make a new one (https://console.runpod.io/user/settings), and set {_KEY} to it."
         return RunPodError(doing, "RunPod does not accept the API key", hint, status)
     if status >= 500:
-        return RunPodError(doing, f"RunPod has a fault ({status})", "Try again later.")
+        return NoAnswerError(doing, f"RunPod has a fault ({status})", "Try again later.")
     try:
         problem = answer.json()
     except ValueError:
         problem = None
     if isinstance(problem, dict):
+        if status == 404:
+            return NotThereError(doing, _said(problem, status))
         return RunPodError(doing, _said(problem, status), _HINTS.get(status, ""), status)
-    if status == NOT_THERE:  # a page of whoever stands between: RunPod knows nothing of this
-        hint = _HINTS[NO_ANSWER]
-        return RunPodError(doing, f"something other than RunPod answered ({status})", hint)
+    if status == 404:  # a page of whoever stands between: RunPod knows nothing of this
+        return NoAnswerError(doing, f"something other than RunPod answered ({status})", _NETWORK)
     return RunPodError(doing, f"RunPod refused it ({status})", _HINTS.get(status, ""), status)
 
 

@@ -6,18 +6,14 @@ A pod that is deleted takes its log along, so it puts it into the bucket before.
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kaggleops.backends.runpod.client import NO_ANSWER, NOT_THERE, RunPodError, SilenceError
 from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
 from kaggleops.layout import LEFT_BY_JOBS
 
-_PAUSE = 1.0  # seconds before a stream that ended is opened again
-_FAILURES = 5  # in a row and without a line, after which it is given up
 _LONGEST = 20_000_000  # bytes at the end of a log that are kept
 
 
@@ -38,7 +34,7 @@ class Reading:
         """Yield the log's lines from where the last reading ended until the stream does.
 
         Raises:
-            RunPodError: it broke off.
+            KaggleOpsError: it broke off.
         """
         again = self._of_last.copy()
         for event_id, line in events(self._opened(self._last)):
@@ -75,53 +71,6 @@ def _line(data: str) -> str:
     except (ValueError, TypeError, KeyError, RecursionError):
         return data
     return line if isinstance(line, str) else data
-
-
-def follow(reading: Reading, ended: Callable[[], bool]) -> Iterator[str]:
-    """Yield a log until its pod has ended.
-
-    Raises:
-        RunPodError: the log cannot be read any more, and the pod has not ended.
-    """
-    failures = 0
-    while True:
-        over = ended()  # asked before it is read: what it says last is read then
-        try:
-            for line in reading.on():
-                failures = 0
-                yield line
-        except RunPodError as error:
-            if error.status not in (NO_ANSWER, NOT_THERE):
-                raise
-            failures += 1
-            if failures == _FAILURES and not over:
-                raise
-        if over:
-            return
-        time.sleep(_PAUSE)
-
-
-def until_silent(reading: Reading) -> Iterator[str]:
-    """Yield what a log has by now: its stream has no end, but falls silent.
-
-    Raises:
-        RunPodError: it cannot be read.
-    """
-    while True:
-        came = False
-        try:
-            for line in reading.on():
-                came = True
-                yield line
-        except SilenceError:
-            return
-        except RunPodError as error:
-            if error.status == NOT_THERE:  # the pod is gone: what it left is in the bucket
-                return
-            if error.status != NO_ANSWER or not came:
-                raise
-        else:
-            return
 
 
 def key_of(run_id: str) -> str:

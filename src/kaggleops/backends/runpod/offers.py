@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from kaggleops.backends.config import Config
 from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu, Volume
-from kaggleops.backends.runpod.client import NO_ANSWER, RunPod, RunPodError
+from kaggleops.backends.runpod.client import RunPod
 from kaggleops.errors import UsageError
+from kaggleops.platforms.http import NoAnswerError
 
 _CUDA = re.compile(r"\d+\.\d+")
 _LEAST_VOLUME_GB, _LARGEST_VOLUME_GB = 10, 4096  # RunPod's limits
@@ -200,7 +201,7 @@ class Volumes:
         """Return the id of the one in a data center, which is made if need be; "" for none.
 
         Raises:
-            RunPodError: RunPod makes none there, or does not answer.
+            KaggleOpsError: RunPod makes none there, or does not answer.
         """
         if not self._config.volume:
             return ""
@@ -215,9 +216,9 @@ class Volumes:
     def _create(self, name: str, data_center: str, size: int) -> str:
         try:
             return self._runpod.create_volume(name, data_center, size)
-        except RunPodError as error:
+        except NoAnswerError:
             # It may have been made all the same.
-            for each in self._runpod.volumes() if error.status == NO_ANSWER else ():
+            for each in self._runpod.volumes():
                 if (each.name, each.data_center) == (name, data_center):
                     return each.id
             raise

@@ -12,22 +12,7 @@ import requests
 from urllib3.exceptions import ReadTimeoutError
 
 from kaggleops.errors import KaggleOpsError, UsageError
-
-
-class NotThereError(KaggleOpsError):
-    """Kaggle has no such thing, or does not show it to this user: it answers the same."""
-
-
-class NoAnswerError(KaggleOpsError):
-    """Nobody knows whether a request arrived."""
-
-
-class SilenceError(NoAnswerError):
-    """Nothing came for as long as somebody waits for it."""
-
-
-class NotTakenError(KaggleOpsError):
-    """Kaggle looked at it and does not take it."""
+from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError, SilenceError
 
 
 @contextmanager
