@@ -10,7 +10,7 @@ import yaml
 from kaggleops.backends.kaggle.submissions import Submitter, check_against
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms.kaggle.http import NoAnswerError
+from kaggleops.platforms.http import NoAnswerError
 from kaggleops.resources.manifest import MANIFEST
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.kaggle.store import Competition
@@ -208,7 +208,7 @@ def test_who_does_not_say_what_or_where(
     (tmp_path / MANIFEST).parent.mkdir(parents=True)
     declared = {"t": {"source": "kaggle://competitions/tweets"}, "d": {"source": "gs://b-1/x"}}
     (tmp_path / MANIFEST).write_text(yaml.safe_dump(declared))
-    assert lab.submitter("").competition.name == "tweets"
+    assert lab.submitter("").competition == "tweets"
 
 
 def test_a_code_competition_takes_the_notebooks_version(

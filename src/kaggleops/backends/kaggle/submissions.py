@@ -27,8 +27,8 @@ from mlflow.exceptions import MlflowException
 from kaggleops.backends.kaggle.backend import NOTEBOOK
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
+from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError
 from kaggleops.platforms.kaggle import sign_in
-from kaggleops.platforms.kaggle.http import NoAnswerError, NotTakenError, NotThereError
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.kaggle import KaggleOrigin
 from kaggleops.resources.manifest import MANIFEST, find_manifest
@@ -126,64 +126,136 @@ class Submission:
         return f"https://www.kaggle.com/competitions/{self.competition}/submissions"
 
 
-class Competition:
-    """One competition, as the user of this machine may submit to it.
+FILE = "submission.csv"
+"""The artifact, or the notebook's output file, that is submitted if none is named."""
+
+_COMPETITION = "submission_competition"
+_REF = "submission_ref"
+_TIME = "submission_time"
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a score
+
+
+class Submitter:
+    """Submits for one run.
 
     Args:
-        name: its name in its address.
+        tracking_uri: where the run is.
+        run_id: which run.
+        competition: to which competition; "" for the one that the run was submitted to before, or
+            the only one that the manifest around the working directory has.
 
     Raises:
-        UsageError: nobody is signed in to Kaggle.
+        UsageError: there is no such run, nobody knows which competition, or nobody is signed in to
+            Kaggle.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
+        self._mlflow = mlflow.MlflowClient(tracking_uri)
+        self._doing = f"submitting run {run_id}"
+        try:
+            self._run = self._mlflow.get_run(run_id)
+        except MlflowException as error:
+            hint = "`kaggleops status` lists the last runs."
+            raise UsageError(self._doing, error.message, hint) from error
+        self.run_id = str(self._run.info.run_id)
+        self.competition = competition or self._known_competition()
         self._client = sign_in()
 
-    def check(self, file: Path, folder: Path) -> bool:
-        """Make sure that the competition would take a file; False where it has no sample.
+    def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
+        """Submit a file: the run's artifact submission.csv unless another is named.
+
+        Returns:
+            The submission, and whether the file could be compared with the competition's sample.
 
         Raises:
-            UsageError: it would not.
-            KaggleOpsError: the sample cannot be had; with the page of rules that are not accepted.
+            KaggleOpsError: there is no such file, it is not one that the competition would take
+                (with the page of rules that are not accepted), it was submitted before, or there
+                are no more today.
         """
-        sample = _sample_of(self.name, folder, self._client)
-        if sample is not None:
-            check_against(sample, file)
-        return sample is not None
+        with temporary_folder() as folder:
+            found = file or self._artifact(folder)
+            if not found.is_file():
+                raise UsageError(self._doing, f"there is no file {found}")
+            sample = _sample_of(self.competition, folder, self._client)
+            if sample is not None:
+                check_against(sample, found)
+            with found.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
-    def submit_file(self, file: Path, run_id: str, message: str) -> Submission:
-        """Submit a file; see `Submitter.submit`."""
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+            def send(client: Any, said: str) -> Any:
+                return client.competition_submit(str(found), said, self.competition, quiet=True)
 
-        def send(client: Any, said: str) -> Any:
-            return client.competition_submit(str(file), said, self.name, quiet=True)
+            return self._send(send, message, content, found.name), sample is not None
 
-        return self._submit(send, run_id, message, content, file.name)
+    def submit_notebook(self, file: str, message: str) -> Submission:
+        """Submit the notebook that the run ran as on Kaggle, to a code competition.
 
-    def submit_notebook(self, ref: str, file: str, run_id: str, message: str) -> Submission:
-        """Submit an output file of the latest version of a notebook, owner/slug."""
+        Raises:
+            KaggleOpsError: it was not run on Kaggle, was submitted before, or there are no more
+                today.
+        """
+        ref, file = self._run.data.tags.get(NOTEBOOK), file or FILE
+        if ref is None:
+            hint = "Run it there: `kaggleops run -b kaggle`."
+            raise UsageError(self._doing, "it was not run on Kaggle, so it has no notebook", hint)
         version = self._version(ref)
         content = hashlib.sha256(f"{ref} {version} {file}".encode()).hexdigest()[:16]
 
         def send(client: Any, said: str) -> Any:
             return client.competition_submit_code(
-                file, said, self.name, kernel=ref, kernel_version=version, quiet=True
+                file, said, self.competition, kernel=ref, kernel_version=version, quiet=True
             )
 
-        return self._submit(send, run_id, message, content, f"{file} of {ref}, version {version}")
+        return self._send(send, message, content, f"{file} of {ref}, version {version}")
 
-    def find(self, ref: int) -> Submission | None:
-        """Return a submission as it is now; None where Kaggle does not list it (yet)."""
-        return next((each for each in self._list() if each.ref == ref), None)
+    def submitted(self) -> Submission:
+        """Return what was submitted last for the run, as it is now, and record its scores.
+
+        Raises:
+            UsageError: nothing was.
+        """
+        ref = self._run.data.tags.get(_REF)
+        found = self._find(int(ref)) if ref and ref.isdecimal() else None
+        if found is None:
+            raise UsageError(self._doing, "nothing was submitted for it yet")
+        self._record(found)
+        return found
+
+    def wait(
+        self, submission: Submission, pause: Callable[[float], object] = time.sleep
+    ) -> Submission:
+        """Return a submission once it is scored, its scores recorded.
+
+        Raises:
+            KaggleOpsError: Kaggle could not score it.
+        """
+        seconds = _FIRST_PAUSE
+        while submission.status not in ("COMPLETE", "ERROR"):
+            pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            submission = self._find(submission.ref) or submission
+        if submission.status == "ERROR":
+            problem = submission.error or "Kaggle does not say why"
+            raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
+        self._record(submission)
+        return submission
 
     # -- sending ------------------------------------------------------------------------------
 
-    def _submit(
-        self, send: Callable[[Any, str], Any], run_id: str, message: str, content: str, what: str
+    def _send(
+        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
     ) -> Submission:
-        doing = f"submitting {what} to {self.name}"
+        """Send something, and record it on the run."""
+        made = self._sent(send, message or self._message, content, what)
+        self._record(made)
+        return made
+
+    def _sent(
+        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
+    ) -> Submission:
+        doing = f"submitting {what} to {self.competition}"
         if before := self._holding(content):
             score = f", {before.public_score:g}" if before.public_score is not None else ""
             when = f" on {before.submitted:%d %B %H:%M} UTC" if before.submitted else ""
@@ -191,7 +263,7 @@ class Competition:
             hint = "`kaggleops submit RUN --scores` records its score on a run."
             raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
         self._refuse_over_limit(doing)
-        said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {run_id} {content}]".strip()
+        said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {self.run_id} {content}]".strip()
         try:
             # Not to be repeated: each that arrives is one of the day's.
             client = sign_in(again=False)
@@ -201,7 +273,7 @@ class Competition:
                 return arrived
             raise
         except (NotTakenError, NotThereError) as error:
-            rules = f"https://www.kaggle.com/competitions/{self.name}/rules"
+            rules = f"https://www.kaggle.com/competitions/{self.competition}/rules"
             raise KaggleOpsError(
                 doing, error.problem, f"Are its rules accepted? {rules}"
             ) from error
@@ -210,7 +282,9 @@ class Competition:
                 return arrived
             raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
         now = datetime.now(UTC)
-        return Submission(int(answer.ref), self.name, "PENDING", now, None, None, "", content)
+        return Submission(
+            int(answer.ref), self.competition, "PENDING", now, None, None, "", content
+        )
 
     def _refuse_over_limit(self, doing: str) -> None:
         from kagglesdk.competitions.types.competition_api_service import (
@@ -218,7 +292,7 @@ class Competition:
         )
 
         request = ApiGetSubmissionLimitsRequest()
-        request.competition_name = self.name
+        request.competition_name = self.competition
         limits = self._client.ask(doing, "get_submission_limits", request, of="competition")
         # Who never submitted is in no team yet, and has all of them at zero.
         if limits.num_allowed_now or not (limits.num_today or limits.num_total):
@@ -242,6 +316,10 @@ class Competition:
 
     # -- finding ------------------------------------------------------------------------------
 
+    def _find(self, ref: int) -> Submission | None:
+        """Return a submission as it is now; None where Kaggle does not list it (yet)."""
+        return next((each for each in self._list() if each.ref == ref), None)
+
     def _holding(self, content: str) -> Submission | None:
         """Return the submission that holds this and did not fail, if there is one."""
         found = (each for each in self._list() if each.content == content)
@@ -249,11 +327,11 @@ class Competition:
 
     def _list(self) -> Iterator[Submission]:
         """Yield all submissions, the newest first."""
-        doing = f"listing the submissions to {self.name}"
+        doing = f"listing the submissions to {self.competition}"
         for number in itertools.count(1):
             ask = partial(
                 self._client.competition_submissions,
-                self.name,
+                self.competition,
                 page_number=number,
                 page_size=_PAGE,
             )
@@ -266,7 +344,7 @@ class Competition:
         mark = _MARK.search(listed.description or "")
         return Submission(
             ref=int(listed.ref or 0),
-            competition=self.name,
+            competition=self.competition,
             status=listed.status.name,
             submitted=listed.date,
             public_score=_score(listed.public_score),
@@ -274,117 +352,6 @@ class Competition:
             error=listed.error_description or "",
             content=mark["content"] if mark else "",
         )
-
-
-def _score(shown: str | None) -> float | None:
-    try:
-        return float(shown or "")
-    except ValueError:
-        return None
-
-
-FILE = "submission.csv"
-"""The artifact, or the notebook's output file, that is submitted if none is named."""
-
-_COMPETITION = "submission_competition"
-_REF = "submission_ref"
-_TIME = "submission_time"
-
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a score
-
-
-class Submitter:
-    """Submits for one run.
-
-    Args:
-        tracking_uri: where the run is.
-        run_id: which run.
-        competition: to which competition; "" for the one that the run was submitted to before, or
-            the only one that the manifest around the working directory has.
-
-    Raises:
-        UsageError: there is no such run, or nobody knows which competition.
-    """
-
-    def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
-        self._mlflow = mlflow.MlflowClient(tracking_uri)
-        self._doing = f"submitting run {run_id}"
-        try:
-            self._run = self._mlflow.get_run(run_id)
-        except MlflowException as error:
-            hint = "`kaggleops status` lists the last runs."
-            raise UsageError(self._doing, error.message, hint) from error
-        self.run_id = str(self._run.info.run_id)
-        self.competition = Competition(competition or self._known_competition())
-
-    def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
-        """Submit a file: the run's artifact submission.csv unless another is named.
-
-        Returns:
-            The submission, and whether the file could be compared with the competition's sample.
-
-        Raises:
-            KaggleOpsError: there is no such file, it is not one that the competition would take, it
-                was submitted before, or there are no more today.
-        """
-        with temporary_folder() as folder:
-            found = file or self._artifact(folder)
-            if not found.is_file():
-                raise UsageError(self._doing, f"there is no file {found}")
-            checked = self.competition.check(found, folder)
-            made = self.competition.submit_file(found, self.run_id, message or self._message)
-        self._record(made)
-        return made, checked
-
-    def submit_notebook(self, file: str, message: str) -> Submission:
-        """Submit the notebook that the run ran as on Kaggle, to a code competition.
-
-        Raises:
-            KaggleOpsError: it was not run on Kaggle, was submitted before, or there are no more
-                today.
-        """
-        ref = self._run.data.tags.get(NOTEBOOK)
-        if ref is None:
-            hint = "Run it there: `kaggleops run -b kaggle`."
-            raise UsageError(self._doing, "it was not run on Kaggle, so it has no notebook", hint)
-        made = self.competition.submit_notebook(
-            ref, file or FILE, self.run_id, message or self._message
-        )
-        self._record(made)
-        return made
-
-    def submitted(self) -> Submission:
-        """Return what was submitted last for the run, as it is now, and record its scores.
-
-        Raises:
-            UsageError: nothing was.
-        """
-        ref = self._run.data.tags.get(_REF)
-        found = self.competition.find(int(ref)) if ref and ref.isdecimal() else None
-        if found is None:
-            raise UsageError(self._doing, "nothing was submitted for it yet")
-        self._record(found)
-        return found
-
-    def wait(
-        self, submission: Submission, pause: Callable[[float], object] = time.sleep
-    ) -> Submission:
-        """Return a submission once it is scored, its scores recorded.
-
-        Raises:
-            KaggleOpsError: Kaggle could not score it.
-        """
-        seconds = _FIRST_PAUSE
-        while submission.status not in ("COMPLETE", "ERROR"):
-            pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
-            submission = self.competition.find(submission.ref) or submission
-        if submission.status == "ERROR":
-            problem = submission.error or "Kaggle does not say why"
-            raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
-        self._record(submission)
-        return submission
 
     # -- what the run knows -------------------------------------------------------------------
 
@@ -448,3 +415,10 @@ class Submitter:
                 except MlflowException:
                     continue  # of another bucket
         return found
+
+
+def _score(shown: str | None) -> float | None:
+    try:
+        return float(shown or "")
+    except ValueError:
+        return None
