@@ -26,7 +26,7 @@ from kaggleops.mlruns.poll import unpacked
 from kaggleops.platforms.machine import memory
 
 _RUN_TABLES = TABLES[Kind.RUN]
-_MEMORY_OF_POINT = 1024  # bytes of this machine's; a row takes some 250
+_MEMORY_OF_POINT = 1024  # bytes of this machine's; a row, or sorting one, takes some 250
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def prepare(change: Change) -> Prepared:
     rows, problem = None, ""
     try:
         if change.id.kind is Kind.LOGGED_MODEL:
-            _check_room(entity)
+            check_room(entity)
         rows = rows_of(entity)
     except Exception as error:  # noqa: BLE001
         # Whatever stands in an object: MLflow's code for it was not made for that.
@@ -75,9 +75,9 @@ def prepare(change: Change) -> Prepared:
     )
 
 
-def _check_room(model: Entity) -> None:
-    """Refuse a logged model with more metric points, a row each, than this machine has room for."""
-    files = [data for path, data in model.files.items() if path.startswith("metrics/")]
+def check_room(entity: Entity) -> None:
+    """Raise ValueError where an entity has more metric points than this machine has room for."""
+    files = [data for path, data in entity.files.items() if path.startswith("metrics/")]
     points, most = sum(data.count(b"\n") for data in files), memory() // _MEMORY_OF_POINT
     if points > most:
         raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")

@@ -23,7 +23,6 @@ from kaggleops.index import tables as t
 from kaggleops.index.tables import Row, Rows, dataset_uuid, input_uuid
 from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META, parse_yaml
-from kaggleops.mlruns.liveness import RUN_STATUSES
 from kaggleops.mlruns.validation import TRACE_INFO
 
 Files = Mapping[str, bytes]
@@ -76,6 +75,9 @@ def _dataset(entity: Entity) -> Rows:
     return {t.DATASETS: [row]}
 
 
+RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+"""The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
+
 _PLAIN_POINTS = re.compile(rb"(?:[^ \n]+ [^ \n]+ [^ \n]+\n)*+")
 _CHUNK = 1 << 16  # bytes of points that are looked at together: a long file takes no memory
 
@@ -113,22 +115,27 @@ def _run(entity: Entity) -> Rows:
     }
 
 
+def point_fields(data: bytes) -> Iterator[list[bytes]]:
+    """Yield the times, values and steps, in turn, of a metric's points, some points at a time."""
+    begin = 0
+    while begin < len(data):
+        end = data.rfind(b"\n", begin, begin + _CHUNK) + 1 or len(data)
+        chunk, begin = data[begin:end], end
+        if _PLAIN_POINTS.fullmatch(chunk):
+            yield chunk.split()
+        else:
+            # Old MLflow wrote no step; a dataset's name and digest may follow it.
+            lines = [(*line.split(), b"0") for line in chunk.splitlines()]
+            yield [field for line in lines for field in line[:3]]
+
+
 def _last_point(data: bytes) -> tuple[float, int, int, int]:
     """Return the value that MLflow shows for a metric, its time in ms, its step, and 1 for NaN.
 
     Python's SQLite module binds a row that holds a bool more slowly.
     """
     last: tuple[float, int, int, int] | None = None
-    begin = 0
-    while begin < len(data):
-        end = data.rfind(b"\n", begin, begin + _CHUNK) + 1 or len(data)
-        chunk, begin = data[begin:end], end
-        if _PLAIN_POINTS.fullmatch(chunk):
-            fields = chunk.split()
-        else:
-            # Old MLflow wrote no step; a dataset's name and digest may follow it.
-            lines = [(*line.split(), b"0") for line in chunk.splitlines()]
-            fields = [field for line in lines for field in line[:3]]
+    for fields in point_fields(data):
         steps = list(map(int, fields[2::3]))
         step = max(steps)
         # As a rule each step has one point, and no other has to be looked at.
@@ -137,7 +144,7 @@ def _last_point(data: bytes) -> tuple[float, int, int, int]:
             places = [place for place, each in enumerate(steps) if each == step]
         for place in places:
             logged = float(fields[3 * place + 1])
-            point = (_storable(logged), int(fields[3 * place]), step, int(math.isnan(logged)))
+            point = (storable(logged), int(fields[3 * place]), step, int(math.isnan(logged)))
             if last is None or _age(point) > _age(last):
                 last = point
     if last is None:
@@ -145,7 +152,7 @@ def _last_point(data: bytes) -> tuple[float, int, int, int]:
     return last
 
 
-def _storable(value: float) -> float:
+def storable(value: float) -> float:
     """Return a number for what not every database's numbers include, as MLflow does."""
     if math.isnan(value):
         return 0.0

@@ -8,13 +8,14 @@ So a search leaves out what its runs have logged, and reads it afterwards.
 import functools
 import inspect
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
-from mlflow.entities import Experiment, LifecycleStage, Run, RunData
+from mlflow.entities import Experiment, LifecycleStage, Metric, Run, RunData
+from mlflow.entities.metric import MetricWithRunId
 from mlflow.entities.trace_metrics import MetricViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -22,19 +23,25 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_ALREADY_EXISTS,
     ErrorCode,
 )
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlAlchemyRegistry
 from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracing.constant import TraceTagKey
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
-from mlflow.utils.search_utils import SearchTraceUtils
+from mlflow.utils.search_utils import SearchTraceUtils, SearchUtils
 from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
+from kaggleops.bucket import open_bucket
+from kaggleops.index.points import Curve, PointReader, sampled
 from kaggleops.index.write_through import WriteThrough, index_url, replica_of, write_through
+from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.unsupported import UnsupportedRegistry, UnsupportedTracking
 
 _searching: ContextVar[bool] = ContextVar("searching", default=False)
+
+_PATIENCE = 5.0  # seconds that a chart waits for a bucket out of reach: few requests run at once
 
 _DATA = (SqlRun.latest_metrics, SqlRun.params, SqlRun.tags)
 _MODELS = (SqlLatestMetric, SqlParam, SqlTag)
@@ -115,6 +122,17 @@ def _answerable(search: Callable[..., Any]) -> Any:
     return searching
 
 
+def _metrics(name: str, curve: Curve, places: Iterable[int]) -> Iterator[Metric]:
+    """Yield some of a metric's points as MLflow has them."""
+    for place in places:
+        yield Metric(name, curve.values[place], curve.times[place], curve.steps[place])
+
+
+def _with_run(run_id: str, metrics: Iterable[Metric]) -> Iterator[MetricWithRunId]:
+    for metric in metrics:
+        yield MetricWithRunId(metric, run_id)
+
+
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
 class ReplicaTrackingStore(SqlAlchemyStore):
     """MLflow's tracking API over an index."""
@@ -123,6 +141,8 @@ class ReplicaTrackingStore(SqlAlchemyStore):
         with mlflow_errors():
             self.through: WriteThrough = write_through(index_url(store_uri))
         super().__init__(index_url(store_uri), self.through.artifact_root)
+        bucket = open_bucket(self.through.bucket_uri, patience=_PATIENCE)
+        self._points = PointReader(self.engine, EntityStore(bucket))
 
         self._free: deque[str] = deque(maxlen=1000)
         """Names of experiments that were found free, one for each caller who was told so.
@@ -170,6 +190,64 @@ class ReplicaTrackingStore(SqlAlchemyStore):
                 INVALID_PARAMETER_VALUE,
             )
         return super().query_trace_metrics(experiment_ids, view_type, *args, **kwargs)
+
+    def get_metric_history(
+        self,
+        run_id: str,
+        metric_key: str,
+        max_results: int | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Metric]:
+        begin = max(0, SearchUtils.parse_start_offset_from_page_token(page_token))
+        with mlflow_errors():
+            curve = self._points.of(run_id, metric_key)
+        end = len(curve.times) if max_results is None else begin + max_results
+        token = SearchUtils.create_page_token(end) if end < len(curve.times) else None
+        places = range(len(curve.times))[begin:end]
+        return PagedList(list(_metrics(metric_key, curve, places)), token)
+
+    def get_metric_history_bulk(
+        self, run_ids: list[str], metric_key: str, max_results: int
+    ) -> list[MetricWithRunId]:
+        found: list[MetricWithRunId] = []
+        with mlflow_errors():
+            for run_id, curve in self._points.read(sorted(set(run_ids)), metric_key):
+                places = range(len(curve.times))[: max_results - len(found)]
+                found += _with_run(run_id, _metrics(metric_key, curve, places))
+                if len(found) >= max_results:
+                    break
+        return found
+
+    def get_max_step_for_metric(self, run_id: str, metric_key: str) -> int:
+        with mlflow_errors():
+            return max(self._points.of(run_id, metric_key).steps, default=0)
+
+    def get_metric_history_bulk_interval_from_steps(
+        self, run_id: str, metric_key: str, steps: list[int], max_results: int
+    ) -> list[MetricWithRunId]:
+        with mlflow_errors():
+            curve = self._points.of(run_id, metric_key)
+        wanted = set(steps)
+        places = [place for place in curve.by_step() if curve.steps[place] in wanted]
+        return list(_with_run(run_id, _metrics(metric_key, curve, places[:max_results])))
+
+    def get_metric_history_bulk_interval(
+        self,
+        run_ids: list[str],
+        metric_key: str,
+        max_results: int,
+        start_step: int | None,
+        end_step: int | None,
+    ) -> list[MetricWithRunId]:
+        if (start_step is None) != (end_step is None):
+            problem = "start_step and end_step are given together, or neither is"
+            raise MlflowException.invalid_parameter_value(f"sampling {metric_key}: {problem}.")
+        found: list[MetricWithRunId] = []
+        with mlflow_errors():
+            for run_id, curve in self._points.read(run_ids, metric_key):
+                places = sampled(curve.by_step(start_step, end_step), max(1, max_results))
+                found += _with_run(run_id, _metrics(metric_key, curve, places))
+        return found
 
     def _initialize_store_state(self) -> None:
         """Not what MLflow does here: it would make a default experiment that is in no bucket."""

@@ -121,7 +121,7 @@ class WriteThrough:
     """
 
     def __init__(self, url: str) -> None:
-        bucket_uri = _bucket_of(url)
+        self.bucket_uri = bucket_uri = _bucket_of(url)
         self._session = serving_session(bucket_uri)
         self.tracking = BucketTrackingStore(self._session)
         self.registry = BucketRegistryStore(self._session)
