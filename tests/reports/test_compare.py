@@ -44,7 +44,9 @@ class Reader:
         database = folder / "compare.db"
         database.write_bytes(empty_index.read_bytes())
         self._url = f"sqlite:///{database}"
-        self.history = History(sa.create_engine(self._url))
+        self.history = History(
+            sa.create_engine(self._url), lambda: EntityStore(open_bucket(str(lab.bucket)))
+        )
 
     def selector(self, *, repository: bool = True, **options: str) -> Selector:
         store = EntityStore(open_bucket(str(self._lab.bucket)))

@@ -36,28 +36,20 @@ def ask_index(place: str, index: str | None, question: "Callable[[History], _Ans
         return question(history)
 
 
-def can_index() -> bool:
-    """Return whether the packages that an index needs are installed: mlflow-skinny has none."""
-    return importlib.util.find_spec("sqlalchemy") is not None
-
-
 def require_index() -> None:
     """Raise UsageError where the packages that an index needs are not installed."""
-    if not can_index():
+    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
         raise UsageError("reading the index of runs", "SQLAlchemy is not installed", hint)
 
 
 @contextmanager
-def history_of(
-    place: str, index: str | None, *, fresh_for: float = _FRESH_FOR, anew: bool = False
-) -> Iterator["History"]:
+def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator["History"]:
     """Yield the runs of a bucket from an index that is up to date.
 
     Args:
         place: the bucket's address.
         index: the index's, as `index_option` gives it; by default the one on this machine.
-        fresh_for: seconds for which it needs no refreshing.
         anew: refresh it however fresh it is, with what was not announced too.
 
     Raises:
@@ -67,19 +59,20 @@ def history_of(
     require_index()
     import sqlalchemy as sa
 
+    from kaggleops.mlruns import EntityStore
     from kaggleops.reports.history import History
     from kaggleops.server.settings import default_index, server_folder
 
     url = index or default_index(place)
     # Of this index: another one of the same bucket may be days old.
     marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    if anew or time.time() - _fresh_at(url, place, marker) > fresh_for:
+    if anew or time.time() - _fresh_at(url, place, marker) > _FRESH_FOR:
         _refresh(url, place, full=anew)
         private_folder(marker.parent)
         private_file(marker).touch()
     engine = sa.create_engine(url)
     try:
-        yield History(engine)
+        yield History(engine, lambda: EntityStore(bucket_at(place)))
     except sa.exc.SQLAlchemyError as error:
         doing = f"reading the index {url}"
         raise KaggleOpsError(doing, str(error).splitlines()[0], "Name another --index.") from error

@@ -34,12 +34,15 @@ def _charts(comparison: Comparison, history: History) -> str:
     for line in comparison.metrics:
         found: list[_Curve] = []
         values: list[list[tuple[str, float]]] = []
-        for place, side in enumerate(comparison.sides):
-            runs = [run for run in side.runs if line.name in run.metrics]
+        having = [
+            [run for run in side.runs if line.name in run.metrics] for side in comparison.sides
+        ]
+        logged = history.points([run.id for runs in having for run in runs], line.name)
+        for place, runs in enumerate(having):
             named = [(run.name, run.metrics[line.name]) for run in runs]
             values.append([each for each in named if math.isfinite(each[1])])
             for run in runs:
-                points = [p for p in history.points(run.id, line.name) if math.isfinite(p[1])]
+                points = [each for each in logged.get(run.id, ()) if math.isfinite(each[1])]
                 if len(points) > 1:
                     every = max(1, math.ceil(len(points) / _MOST_POINTS))
                     found.append((place, [*points[:-1:every], points[-1]]))
