@@ -1,4 +1,4 @@
-"""A page of runs is the JSON that MLflow itself writes."""
+"""A page of runs, and a chart, are the JSON that MLflow itself writes."""
 
 import json
 import math
@@ -18,7 +18,13 @@ from mlflow.entities import (
     RunInputs,
     RunTag,
 )
-from mlflow.protos.service_pb2 import GetRun, SearchRuns
+from mlflow.entities.metric import MetricWithRunId
+from mlflow.protos.service_pb2 import (
+    GetMetricHistory,
+    GetMetricHistoryBulkInterval,
+    GetRun,
+    SearchRuns,
+)
 from mlflow.utils.proto_json_utils import message_to_json
 
 from kaggleops.server.answers import to_json
@@ -58,6 +64,19 @@ def test_every_page_is_what_mlflow_writes(found: list[Run], token: str | None) -
         page.next_page_token = token
     expected = message_to_json(page)
     assert json.loads(to_json(page)) == json.loads(expected)
+
+
+@given(points=st.lists(metrics, max_size=4), token=st.none() | texts)
+def test_every_chart_is_what_mlflow_writes(points: list[Metric], token: str | None) -> None:
+    history = GetMetricHistory.Response()
+    history.metrics.extend([point.to_proto() for point in points])
+    if token is not None:
+        history.next_page_token = token
+    several = GetMetricHistoryBulkInterval.Response()
+    several.metrics.extend([MetricWithRunId(point, INFO.run_id).to_proto() for point in points])
+    for answer in (history, several):
+        expected = message_to_json(answer)
+        assert json.loads(to_json(answer)) == json.loads(expected)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
