@@ -114,12 +114,17 @@ class _Server(GcsServer):
         for key in keys:
             self.put(BUCKET, key, data)
 
+    def fill_from(self, folder: str) -> None:
+        for path in Path(folder).glob("mlruns/**/*.gz"):
+            self.put(BUCKET, path.relative_to(folder).as_posix(), path.read_bytes())
+
 
 class _Manager(BaseManager):
     """Runs the server where it does not share our interpreter's lock."""
 
 
-_Manager.register("server", _Server, exposed=("begin", "taken", "slow_down", "fill", "stop"))
+_VERBS = ("begin", "taken", "slow_down", "fill", "fill_from", "stop")
+_Manager.register("server", _Server, exposed=_VERBS)
 
 
 class CloudStorage:
@@ -139,6 +144,10 @@ class CloudStorage:
     def fill(self, keys: list[str], data: bytes) -> None:
         """Put an object at every key, past all counters."""
         self._server.fill(keys, data)
+
+    def fill_from(self, folder: str) -> None:
+        """Put the runs of a bucket that is a folder, past all counters."""
+        self._server.fill_from(folder)
 
 
 @contextmanager

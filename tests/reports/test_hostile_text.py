@@ -14,6 +14,8 @@ import pytest
 from markdown_it import MarkdownIt
 from mlflow.entities import Dataset, DatasetInput
 
+from kaggleops.bucket import open_bucket
+from kaggleops.mlruns import EntityStore
 from kaggleops.printable import printable
 from kaggleops.reports.charts import last_runs, table
 from tests.command import Done, kaggleops_here
@@ -106,8 +108,8 @@ def test_no_command_prints_anything_that_a_terminal_obeys(lab: HostileLab, tmp_p
     assert f"{printable(HOSTILE)} subject" in shown
 
 
-def test_nor_does_it_on_a_terminal(lab: HostileLab) -> None:
-    """Colours and what moves the cursor back over a progress bar are ours."""
+def test_nor_does_it_on_a_terminal(lab: HostileLab, cold_python: None) -> None:
+    """Colours are ours, which a process chooses when it begins: here, cold."""
     master, slave = pty.openpty()
     command = [
         sys.executable,
@@ -171,7 +173,8 @@ def test_the_comment_is_text(lab: HostileLab) -> None:
 
 def test_the_table_of_a_notebook_is_text(lab: HostileLab) -> None:
     client = mlflow.MlflowClient(lab.tracking_uri)
-    text = table(last_runs(client, lab.experiment))
+    store = EntityStore(open_bucket(str(lab.bucket)))
+    text = table(last_runs(client, store, lab.experiment))
     assert not unseen(text)
     assert r"\x1b[2J" in text
 

@@ -36,20 +36,28 @@ def ask_index(place: str, index: str | None, question: "Callable[[History], _Ans
         return question(history)
 
 
+def can_index() -> bool:
+    """Return whether the packages that an index needs are installed: mlflow-skinny has none."""
+    return importlib.util.find_spec("sqlalchemy") is not None
+
+
 def require_index() -> None:
     """Raise UsageError where the packages that an index needs are not installed."""
-    if importlib.util.find_spec("sqlalchemy") is None:  # mlflow-skinny has none
+    if not can_index():
         hint = "Install it: pip install 'kaggleops[server]'."
         raise UsageError("reading the index of runs", "SQLAlchemy is not installed", hint)
 
 
 @contextmanager
-def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator["History"]:
+def history_of(
+    place: str, index: str | None, *, fresh_for: float = _FRESH_FOR, anew: bool = False
+) -> Iterator["History"]:
     """Yield the runs of a bucket from an index that is up to date.
 
     Args:
         place: the bucket's address.
         index: the index's, as `index_option` gives it; by default the one on this machine.
+        fresh_for: seconds for which it needs no refreshing.
         anew: refresh it however fresh it is, with what was not announced too.
 
     Raises:
@@ -66,7 +74,7 @@ def history_of(place: str, index: str | None, *, anew: bool = False) -> Iterator
     url = index or default_index(place)
     # Of this index: another one of the same bucket may be days old.
     marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    if anew or time.time() - _fresh_at(url, place, marker) > _FRESH_FOR:
+    if anew or time.time() - _fresh_at(url, place, marker) > fresh_for:
         _refresh(url, place, full=anew)
         private_folder(marker.parent)
         private_file(marker).touch()

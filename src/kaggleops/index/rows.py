@@ -23,6 +23,7 @@ from kaggleops.index import tables as t
 from kaggleops.index.tables import Row, Rows, dataset_uuid, input_uuid
 from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META, parse_yaml
+from kaggleops.mlruns.liveness import RUN_STATUSES
 from kaggleops.mlruns.validation import TRACE_INFO
 
 Files = Mapping[str, bytes]
@@ -74,9 +75,6 @@ def _dataset(entity: Entity) -> Rows:
     )
     return {t.DATASETS: [row]}
 
-
-RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
-"""The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
 
 _PLAIN_POINTS = re.compile(rb"(?:[^ \n]+ [^ \n]+ [^ \n]+\n)*+")
 _CHUNK = 1 << 16  # bytes of points that are looked at together: a long file takes no memory

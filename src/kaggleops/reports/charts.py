@@ -4,13 +4,17 @@ import datetime
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from rich.console import Console
 from rich.table import Table
 
+from kaggleops.mlruns import EntityStore
+from kaggleops.mlruns.liveness import last_written
 from kaggleops.printable import printable
 from kaggleops.tags import BACKEND, COMMIT
 
@@ -80,10 +84,19 @@ def headline(metrics: dict[str, float]) -> list[tuple[str, float]]:
     return [(name, metrics[name]) for name in sorted(results or final)]
 
 
-def last_runs(client: mlflow.MlflowClient, experiment_id: str, count: int = 10) -> list[Run]:
-    """Return an experiment's runs, the latest first."""
-    order = ["attributes.start_time DESC"]
-    return list(client.search_runs([experiment_id], max_results=count, order_by=order))
+def last_runs(
+    client: mlflow.MlflowClient, store: EntityStore, experiment_id: str, count: int = 10
+) -> list[Run]:
+    """Return the runs of an experiment that were written last, the latest first.
+
+    Costs a listing and a few requests for each; a search would bring every run of the experiment.
+    """
+    runs = []
+    for each in last_written(store, experiment_id)[:count]:
+        with suppress(MlflowException):  # it cannot be read
+            runs.append(client.get_run(each.name))
+    shown = [run for run in runs if run.info.lifecycle_stage == "active"]
+    return sorted(shown, key=lambda run: -run.info.start_time)
 
 
 def table(runs: Sequence[Run], mark: str = "") -> str:

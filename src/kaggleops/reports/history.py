@@ -8,13 +8,16 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from kaggleops.tags import COMMIT, PARENT
+from kaggleops.layout import EntityId, Kind, parse_key
+from kaggleops.layout import run as run_of
+from kaggleops.mlruns.liveness import OPEN, UNREADABLE, RunState
+from kaggleops.tags import COMMIT, KEPT_UNTIL, LOST, PARENT
 
 if TYPE_CHECKING:
     from kaggleops.index.points import PointReader
@@ -33,13 +36,17 @@ def _table(name: str, columns: str) -> sa.TableClause:
     return sa.table(name, *map(sa.column, columns.split()))
 
 
-_RUNS = _table("runs", "run_uuid name experiment_id status start_time lifecycle_stage artifact_uri")
+_RUNS = _table(
+    "runs",
+    "run_uuid name experiment_id status start_time end_time lifecycle_stage artifact_uri",
+)
 _TAGS = _table("tags", "run_uuid key value")
 _PARAMS = _table("params", "run_uuid key value")
 _METRICS = _table("latest_metrics", "run_uuid key value is_nan")
 _EXPERIMENTS = _table("experiments", "experiment_id name")
 _INPUTS = _table("inputs", "source_id destination_id source_type")
 _DATASETS = _table("datasets", "dataset_uuid name digest")
+_ENTITIES = _table("kaggleops_entities", "key version problem heard_ms may_be_silent")
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,72 @@ class History:
         for value, run_id in self._rows(_newest_first(query)):
             found[value].append(run_id)
         return dict(found)
+
+    def recent(self, since_ms: int, tags: Sequence[str]) -> tuple[list[RunState], list[RunState]]:
+        """Return the runs that `kaggleops status` may show, deleted ones included.
+
+        Which runs have ended since then is told by the times that they logged.
+
+        Args:
+            since_ms: in milliseconds since the epoch.
+            tags: the tags to read of each.
+
+        Returns:
+            Those that ended since then or whose machine is kept; and those of which only the bucket
+            can tell: what is open, and what was lost or could not be read since then.
+        """
+        last_ms = sa.func.coalesce(_RUNS.c.end_time, _RUNS.c.start_time, 0)
+        marked = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.key.in_((LOST, KEPT_UNTIL)))
+        chosen = _RUNS.c.status.in_(OPEN) | (last_ms >= since_ms) | _RUNS.c.run_uuid.in_(marked)
+        runs = sa.select(
+            _RUNS.c.run_uuid, _RUNS.c.experiment_id, _RUNS.c.status, last_ms, _RUNS.c.name
+        ).where(chosen)
+        pairs = sa.select(_TAGS.c.run_uuid, _TAGS.c.key, _TAGS.c.value).where(
+            _TAGS.c.key.in_((LOST, KEPT_UNTIL, *tags)),
+            _TAGS.c.run_uuid.in_(sa.select(_RUNS.c.run_uuid).where(chosen)),
+        )
+        objects = sa.select(*_ENTITIES.c)
+        with self._engine.connect() as connection:
+            marks: defaultdict[str, dict[str, str]] = defaultdict(dict)
+            for run_id, tag, value in connection.execute(pairs):
+                marks[run_id][tag] = value
+            found: dict[str, RunState] = {}
+            for run_id, home, status, ms, name in connection.execute(runs):
+                state = RunState(run_of(str(home), run_id), status, ms, name or "", marks[run_id])
+                found[state.id.key] = state
+            unsure = [
+                key for key, state in found.items() if state.status in OPEN or LOST in state.tags
+            ]
+            broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
+            rows = {row.key: row for row in connection.execute(objects.where(broken))}
+            for start in range(0, len(unsure), _CHUNK):
+                these = _ENTITIES.c.key.in_(unsure[start : start + _CHUNK])
+                rows |= {row.key: row for row in connection.execute(objects.where(these))}
+        asked = []
+        for key, row in rows.items():
+            known = found.pop(key, None)
+            may_be_silent = row.may_be_silent
+            if known and not row.problem and (may_be_silent or known.status == "SCHEDULED"):
+                version = row.version
+                asked.append(replace(known, version=version, may_be_silent=may_be_silent))
+                continue
+            # What is shown as lost, or cut, is not as its object has it: that has to be read.
+            counts = known and (known.status in OPEN or KEPT_UNTIL in known.tags)
+            entity_id = parse_key(key) if counts or row.heard_ms >= since_ms else None
+            if entity_id and entity_id.kind is Kind.RUN:
+                asked.append(RunState(entity_id, UNREADABLE, row.heard_ms))
+        return list(found.values()), asked
+
+    def with_tag(self, key: str, value: str) -> list[EntityId]:
+        """Return the runs that have a tag, deleted ones included, and those that may have it."""
+        runs = sa.select(_RUNS.c.experiment_id, _RUNS.c.run_uuid)
+        runs = runs.join(_TAGS, _TAGS.c.run_uuid == _RUNS.c.run_uuid)
+        rows = self._rows(runs.where(_TAGS.c.key == key, _TAGS.c.value == value))
+        found = {run_of(str(home), run_id) for home, run_id in rows}
+        # The index does not hold these as they are in the bucket.
+        broken = self._rows(sa.select(_ENTITIES.c.key).where(_ENTITIES.c.problem != ""))
+        others = filter(None, (parse_key(key) for (key,) in broken))
+        return sorted(found.union(each for each in others if each.kind is Kind.RUN))
 
     def names(self) -> list[tuple[str, str]]:
         """Return the id and the name of every run, the newest first."""
