@@ -21,6 +21,8 @@ from urllib.parse import quote, unquote
 MLRUNS = "mlruns"
 LOG_KEY = f"{MLRUNS}/changes.json"
 """The change log (mlruns/change_log.py)."""
+INDEX_KEY = f"{MLRUNS}/index.jsonl.gz"
+"""The rows of an index of the bucket, for machines that have none (index/snapshot.py)."""
 ARTIFACTS = "artifacts"
 CODE = "code"
 """Commits that runners cannot clone, as bundles."""

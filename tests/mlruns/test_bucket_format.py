@@ -1,8 +1,11 @@
 """A reader and a writer made from docs/bucket-format.md alone agree with ours."""
 
+import hashlib
+import io
 import json
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +124,83 @@ def test_keys_and_the_change_log(entity: Entity) -> None:
     ours = Log("6f0c", 7, 0, (Announcement(KEY, "a1", 43200.0, 7),))
     assert Log.from_bytes(text) == ours
     assert ours.to_bytes() == text
+
+
+SNAPSHOT_COLUMNS = {
+    "experiment": {
+        "experiments": [
+            *["name", "artifact_location", "lifecycle_stage", "creation_time", "last_update_time"]
+        ],
+        "experiment_tags": ["key", "value"],
+    },
+    "run": {
+        "runs": [
+            *["name", "source_type", "source_name", "entry_point_name", "user_id", "status"],
+            *["start_time", "end_time", "deleted_time", "source_version", "lifecycle_stage"],
+            "artifact_uri",
+        ],
+        "params": ["key", "value"],
+        "tags": ["key", "value"],
+        "latest_metrics": ["key", "value", "timestamp", "step", "is_nan"],
+        "inputs": [
+            *["input_uuid", "source_type", "source_id", "destination_type", "destination_id"],
+            "step",
+        ],
+        "input_tags": ["input_uuid", "name", "value"],
+    },
+}
+
+
+def test_the_snapshot_of_an_index(tmp_path: Path) -> None:
+    from kaggleops.index import snapshot
+    from kaggleops.index.database import MARK, open_database, reading, writing
+
+    home = [[1], ["owls"], ["artifacts/12"], ["active"], [1], [None]]
+    place = f"artifacts/12/{RUN_ID}/artifacts"
+    row = ["owl", "LOCAL", "", "", "ada", "FINISHED", 1, 2, None, "", "active", place]
+    metric = ["val/f1", 0.75, 1700000000002, 2, 0]
+    tables = [
+        [[1], *([cell] for cell in row)],
+        [[2], ["trainer.lr", "größe"], ["3e-5", 'groß"\n']],
+        [[0], [], []],
+        [[1], *([cell] for cell in metric)],
+        [[0], *([] for _ in range(6))],
+        [[0], *([] for _ in range(3))],
+    ]
+    log = {"id": "6f0c", "sequence": 7, "open": {KEY: {"a1": 41000.5}}}
+    head = {
+        "format": 1,
+        "bucket": hashlib.blake2b(b"gs://b", digest_size=16).hexdigest(),
+        "log": log,
+        "listed": 1795000000.0,
+        "entities": 2,
+        "default": False,
+        "columns": SNAPSHOT_COLUMNS,
+    }
+    blocks = [
+        ["experiment", ["mlruns/12.tar.gz"], ["v1"], [home, [[0], [], []]]],
+        ["run", [KEY], ["v2"], tables],
+    ]
+    end = {"entities": 2, "unsettled": []}
+
+    def lines(*content: object) -> bytes:
+        text = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in content)
+        return "".join(f"{line}\n" for line in text).encode()
+
+    engine = open_database(f"sqlite:///{tmp_path}/index.db", "gs://b")
+    root, ours = "gs://b/artifacts", io.BytesIO()
+    # Those of the other kinds are named there, too; nothing of them is in this one.
+    every = snapshot.Head("", None, 0.0, 0, default=False).content["columns"]
+    assert {kind: every[kind] for kind in SNAPSHOT_COLUMNS} == SNAPSHOT_COLUMNS
+    head["columns"] = every
+    theirs = lines(head, *blocks, end)
+    with writing(engine) as connection:
+        found = snapshot.load(connection, io.BytesIO(compressed(theirs)), "gs://b", root, 0)
+        assert found.mark is not None
+        assert (found.entities, found.mark.sequence, found.head.listed) == (2, 7, head["listed"])
+        mark = {"log_id": "6f0c", "sequence": 7, "open": json.dumps(log["open"])}
+        connection.execute(MARK.insert().values(listed=found.head.listed, **mark))
+    with reading(engine) as connection:
+        snapshot.save(connection, ours, "gs://b", root)
+    engine.dispose()
+    assert zlib.decompress(ours.getvalue(), wbits=31) == theirs

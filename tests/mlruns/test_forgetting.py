@@ -104,8 +104,10 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     left = [f"logs/{world.runs['ann']}.txt", f"colab/{world.runs['ann']}/run.ipynb"]
     assert done["left_by_jobs"] == left
     assert done["registered"] == ["registered-by-ann"]
-    assert len(done["old_versions"]) == (3 if on_cloud_storage else 0)
+    assert len(done["old_versions"]) == (4 if on_cloud_storage else 0)
     assert all(each.startswith("gcloud storage rm --all-v") for each in done["old_versions"])
+    if on_cloud_storage:
+        assert done["old_versions"][-1].endswith(f"{world.bucket.uri}/mlruns/index.jsonl.gz")
     for place in (left[0], left[1].replace("run.ipynb", "**")) if on_cloud_storage else ():
         assert f"{world.bucket.uri}/{place}" in done["old_versions"][0]
     assert world.objects_of("ann") == ["mlruns/models/registered-by-ann.tar.gz"]

@@ -102,7 +102,7 @@ def _count(found: "Belongings") -> str:
 def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
     """Return the commands that delete what object versioning keeps of them."""
     from kaggleops.bucket.location import is_remote
-    from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, Kind
+    from kaggleops.layout import ARTIFACTS, INDEX_KEY, LEFT_BY_JOBS, Kind
     from kaggleops.mlruns.locations import artifact_path
 
     uri = store.bucket.uri
@@ -114,5 +114,7 @@ def _old_versions(store: "EntityStore", found: "Belongings") -> list[str]:
         if owner.kind is Kind.RUN:
             left = [place.format(owner.name) for place in LEFT_BY_JOBS]
             places += [f"{uri}/{each}{'**' if each.endswith('/') else ''}" for each in left]
-        commands.append(shlex.join(["gcloud", "storage", "rm", "--all-versions", *places]))
-    return commands
+        commands.append(places)
+    if commands:
+        commands.append([f"{uri}/{INDEX_KEY}"])  # it held rows of them
+    return [shlex.join(["gcloud", "storage", "rm", "--all-versions", *each]) for each in commands]

@@ -66,6 +66,18 @@ MARK = sa.Table(
 """Up to where the change log's announcements are in the index (refresh.py), and when the bucket was
 last listed (seconds since the epoch). At most one row."""
 
+SNAPSHOT = sa.Table(
+    "kaggleops_snapshot",
+    _OURS,
+    sa.Column("version", sa.String(255), primary_key=True),
+    sa.Column("log_id", sa.String(255), nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("entities", sa.BigInteger, nullable=False),
+    sa.Column("looked", sa.Float, nullable=False),
+)
+"""The bucket's snapshot (snapshot.py) when it was last read, written or looked at (seconds since
+the epoch): its version, how far it is, and how many objects its writer knew. At most one row."""
+
 SERVING = sa.Table(
     "kaggleops_serving",
     _OURS,
@@ -92,6 +104,7 @@ BUSY = 120
 writes nearly all the time."""
 
 _CACHE = 32  # MiB
+_READS = "kaggleops_reads"
 _MAKING = 0x6B6167676C656F6D  # "kaggleom": the locks of a database are numbers
 
 
@@ -139,6 +152,15 @@ def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.
 
 
 @contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Run a block that sees one state of the database, and keeps nobody from writing to it."""
+    in_a_file = engine.dialect.name == "sqlite"
+    options = {_READS: True} if in_a_file else {"isolation_level": "REPEATABLE READ"}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Run a block in a transaction that no other one that writes to the index runs beside."""
     with engine.begin() as connection:
@@ -178,7 +200,8 @@ def _engine(url: URL) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         # Two that have read the same must not both write what follows from it.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        only_reads = connection.get_execution_options().get(_READS)
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -10,6 +10,8 @@
 6. The index keeps how far it has read the change log: the next process goes on there, without a
    listing. That is written only when all that it claims is in the index: an old mark, or none,
    costs requests and misses nothing.
+7. An empty index is filled from the bucket's snapshot, where there is one, and goes on from where
+   that had come to (sharing.py).
 """
 
 import json
@@ -33,16 +35,18 @@ from kaggleops.index.database import (
     writing,
 )
 from kaggleops.index.preparation import Prepared, prepare, worker
+from kaggleops.index.sharing import Sharing
+from kaggleops.index.snapshot import Loaded
 from kaggleops.index.transaction import (
     REFUSED,
     Outcome,
     import_alone,
     import_changes,
     mark_lost,
-    record_log,
+    record_problem,
 )
 from kaggleops.index.writes import take_statistics
-from kaggleops.layout import parse_key
+from kaggleops.layout import LOG_KEY, parse_key
 from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
 from kaggleops.mlruns.poll import unpacked
 
@@ -63,17 +67,20 @@ class _Marks:
         self._kept: Mark | None = None
         self._listed = 0.0
 
-    def begin(self, entities: int, now: float) -> Mark | None:
+    def begin(self, entities: int, now: float, loaded: Loaded | None) -> Mark | None:
         """Return from where to go on without listing the bucket; None where it is to be listed."""
-        with self._engine.begin() as connection:
-            row = connection.execute(sa.select(MARK)).first()
-        if row is None:
-            return None
-        self._kept = Mark(row.log_id, row.sequence, json.loads(row.open))
-        self._listed = row.listed
+        if loaded:
+            mark, self._listed = loaded.mark, loaded.head.listed
+        else:
+            with self._engine.begin() as connection:
+                row = connection.execute(sa.select(MARK)).first()
+            if row is None:
+                return None
+            mark, self._listed = Mark(row.log_id, row.sequence, json.loads(row.open)), row.listed
+            self._kept = mark
         # A clock that was set back is no reason to wait for longer.
-        recently = 0 <= now - row.listed < LISTING_EVERY
-        return self._kept if recently and entities > self._few else None
+        recently = 0 <= now - self._listed < LISTING_EVERY
+        return mark if recently and entities > self._few else None
 
     def keep(self, connection: sa.Connection, mark: Mark | None, listed: float | None) -> None:
         """Keep a mark where it says something new; `listed` is when the bucket was, if just now."""
@@ -140,6 +147,7 @@ class Index:
         self._clock = clock
         self._engine = open_database(url, store.bucket.uri)
         self._marks = _Marks(self._engine, few)
+        self._sharing = Sharing(self._engine, store)
         self._poll: Poll | None = None
         self._known: dict[EntityId, Version] = {}  # what was last seen of the database
         self._overtaken: list[EntityId] = []
@@ -162,7 +170,11 @@ class Index:
             DatabaseError: the database cannot be written; likewise.
         """
         try:
-            return self._refresh(progress, full)
+            goes_on = self._poll is not None
+            result = self._refresh(progress, full)
+            again = partial(self._refresh, result=result)
+            self._sharing.give(again, self._clock(), lasting=goes_on)
+            return result
         except BaseException as error:
             # It may have delivered what was not written: begin with what the database has.
             self._poll = None
@@ -178,20 +190,31 @@ class Index:
             found = connection.execute(query).all()
         return {entity_id: text for key, text in found if (entity_id := parse_key(key))}
 
-    def _refresh(self, progress: Progress, full: bool) -> Refreshed:
-        result = Refreshed()
+    def _refresh(
+        self,
+        progress: Progress = lambda *_: None,
+        full: bool = False,
+        result: Refreshed | None = None,
+    ) -> Refreshed:
+        result = result or Refreshed()
         touched: set[str] | None = set()
         looked = self._clock()
         if self._poll is None:
             with self._engine.begin() as connection:
                 versions = versions_of(connection)
+            loaded = None if versions else self._sharing.take(looked, progress)
+            if loaded:
+                result.changed += loaded.entities
+                with self._engine.begin() as connection:
+                    versions = versions_of(connection)
             self._known = dict(versions)
-            self._poll = Poll(
-                self._store, versions, mark=self._marks.begin(len(versions), looked), packed=True
-            )
+            mark = self._marks.begin(len(versions), looked, loaded)
+            self._poll = Poll(self._store, versions, mark=mark, packed=True)
+            if loaded and mark:
+                self._poll.again(loaded.unsettled)
             touched = None  # an earlier process may have ended before what waited was seen to
         changes = self._poll.changed(full=full)
-        result.listed = changes.listed
+        result.listed |= changes.listed
         if touched is not None:
             self._poll.is_known(self._look_again(self._poll.due))
         done = 0
@@ -210,9 +233,9 @@ class Index:
         self._poll.again(self._overtaken)
         self._overtaken = []
         with writing(self._engine) as connection:
-            result.lost = mark_lost(connection, self._now_ms())
-            self._marks.keep(connection, self._poll.mark, looked if result.listed else None)
-            record_log(connection, self._poll.problem)
+            result.lost += mark_lost(connection, self._now_ms())
+            self._marks.keep(connection, self._poll.mark, looked if changes.listed else None)
+            record_problem(connection, LOG_KEY, self._poll.problem)
         if result.changed:
             take_statistics(self._engine)
         progress(changes.due, changes.due)

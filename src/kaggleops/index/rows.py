@@ -316,7 +316,6 @@ def _time_ms(meta: Mapping[str, Any]) -> int:
 
 
 def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iterator[Row]:
-    from mlflow.store.tracking.dbmodels.models import SqlAssessments
     from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
 
     for path, data in files.items():
@@ -354,9 +353,16 @@ def _assessments(entity: Entity, home: int, trace_at: int, files: Files) -> Iter
             aggregate_value=aggregate,
             is_numeric_value=is_number,
         )
-        # What MLflow could not show would end every search that finds the trace.
-        SqlAssessments(**t.ASSESSMENTS.named(row)).to_mlflow_entity().to_proto()
+        check_assessment(row)
         yield row
+
+
+def check_assessment(row: Row) -> None:
+    """Raise whatever MLflow raises over an assessment that it cannot show."""
+    from mlflow.store.tracking.dbmodels.models import SqlAssessments
+
+    # It would end every search that finds the trace.
+    SqlAssessments(**t.ASSESSMENTS.named(row)).to_mlflow_entity().to_proto()
 
 
 _ROWS_OF: Mapping[Kind, Callable[[Entity], Rows]] = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-_BOOLEANS = ("is_nan", "valid", "is_numeric_value")
+BOOLEANS = ("is_nan", "valid", "is_numeric_value")
 """The columns that PostgreSQL does not take a number for."""
 
 
@@ -51,7 +51,7 @@ class Owned:
         import sqlalchemy as sa
 
         columns = [
-            sa.column(name, sa.Boolean() if name in _BOOLEANS else None) for name in self.columns
+            sa.column(name, sa.Boolean() if name in BOOLEANS else None) for name in self.columns
         ]
         return sa.table(self.name, *columns)
 

@@ -43,7 +43,6 @@ from kaggleops.index.tables import Row, Rows
 from kaggleops.index.writes import add, fit, remove, replace
 from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, MLRUNS, parse_key
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
-from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import quoted
 from kaggleops.tags import LOST
 
@@ -151,14 +150,14 @@ def record(connection: sa.Connection, outcomes: Iterable[Outcome], now_ms: int) 
         connection.execute(ENTITIES.insert(), there)
 
 
-def record_log(connection: sa.Connection, problem: str) -> None:
-    """Keep why the change log, which is no entity, cannot be read; "" where it can."""
-    mine = ENTITIES.c.key == LOG_KEY
+def record_problem(connection: sa.Connection, key: str, problem: str) -> None:
+    """Keep why an object that is no entity cannot be read; "" where it can."""
+    mine = ENTITIES.c.key == key
     if connection.scalar(sa.select(ENTITIES.c.problem).where(mine)) == (problem or None):
         return
     connection.execute(ENTITIES.delete().where(mine))
     if problem:
-        row = {"key": LOG_KEY, "version": ABSENT, "problem": problem, "waits_for": ""}
+        row = {"key": key, "version": ABSENT, "problem": problem, "waits_for": ""}
         connection.execute(ENTITIES.insert(), {**row, "heard_ms": 0, "may_be_silent": None})
 
 
@@ -196,6 +195,21 @@ def _drop_empty_default(connection: sa.Connection) -> None:
     left = sa.select(sa.literal(1)).where(inside | (ENTITIES.c.key == _DEFAULT.key)).limit(1)
     if not connection.scalar(left):
         remove(connection, _DEFAULT)
+
+
+def default_rows(artifact_root: str) -> Rows:
+    """Return the rows of the Default experiment where it has no object."""
+    row = t.EXPERIMENTS.row(
+        {"name": DEFAULT_NAME, "lifecycle_stage": "active"},
+        experiment_id=int(DEFAULT_ID),
+        artifact_location=f"{artifact_root}/{DEFAULT_ID}",
+    )
+    return {t.EXPERIMENTS: [row], t.EXPERIMENT_TAGS: []}
+
+
+def is_number(experiment_id: str) -> bool:
+    """Tell whether MLflow's SQL schema can have an experiment of that id."""
+    return experiment_id.isdecimal() and str(int(experiment_id)) == experiment_id
 
 
 def _shown(digest: str, uuid: str) -> str:
@@ -274,19 +288,14 @@ class _Import:
         number = entity_id.experiment_id
         if entity_id.kind is not Kind.EXPERIMENT:
             return ""
-        if not number.isdecimal() or str(int(number)) != number:
+        if not is_number(number):
             return "MLflow's SQL schema knows experiments by numbers only"
         if int(number) > self._largest_id:
             return "its number is too large for this database (SQLite has room for it)"
         return ""
 
     def _make_default(self) -> None:
-        row = t.EXPERIMENTS.row(
-            {"name": DEFAULT_NAME, "lifecycle_stage": "active"},
-            experiment_id=int(DEFAULT_ID),
-            artifact_location=f"{self._artifact_root}/{DEFAULT_ID}",
-        )
-        rows: Rows = {t.EXPERIMENTS: [row], t.EXPERIMENT_TAGS: []}
+        rows = default_rows(self._artifact_root)
         self._take_experiment(Prepared(_DEFAULT, ABSENT, rows), rows)
 
     # -- what needs others --------------------------------------------------------------------

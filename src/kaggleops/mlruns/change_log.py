@@ -48,9 +48,9 @@ _LONG = 12 * 3600.0
 _SHORT = 600.0
 _LONGEST = 7 * 24 * 3600.0
 _LAST = 2**53  # of the announcements: what every JSON and every database can count to
-_MOST = 10 * CAPACITY  # announcements: each costs its readers a request
+MOST = 10 * CAPACITY  # announcements: each costs its readers a request
 MAX_BYTES = 8 << 20
-_MAX_KEY = 1024  # characters
+MAX_KEY = 1024  # characters
 _MAX_ID = 255
 ATTEMPTS = 30
 _LONGEST_PAUSE = 2.0  # seconds
@@ -126,21 +126,21 @@ class Log:
             content = json.loads(data)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
-            if len(content["entries"]) > _MOST:
-                raise ValueError(f"it has more than {_MOST} entries")
+            if len(content["entries"]) > MOST:
+                raise ValueError(f"it has more than {MOST} entries")
             entries = tuple(
                 Announcement(
-                    _text(each["key"], _MAX_KEY),
-                    _text(each["writer"], _MAX_ID),
-                    _seconds(each["open_for"]),
-                    _number(each["sequence"]),
+                    a_text(each["key"], MAX_KEY),
+                    a_text(each["writer"]),
+                    some_seconds(each["open_for"]),
+                    a_number(each["sequence"]),
                 )
                 for each in content["entries"]
             )
             log = cls(
-                _text(content["id"], _MAX_ID),
-                _number(content["sequence"]),
-                _number(content["dropped"]),
+                a_text(content["id"]),
+                a_number(content["sequence"]),
+                a_number(content["dropped"]),
                 entries,
             )
             numbers = [log.dropped, *(each.sequence for each in entries)]
@@ -157,20 +157,23 @@ class BrokenLogError(KaggleOpsError):
     """A change log that is damaged: readers list the bucket, and writers begin another."""
 
 
-def _text(value: object, longest: int) -> str:
+def a_text(value: object, longest: int = _MAX_ID) -> str:
+    """Return a text of so many characters at most; raise ValueError for anything else."""
     # No halves of characters and no NUL, which neither JSON nor a database would take back.
     if not isinstance(value, str) or len(value) > longest or not value.isprintable():
         raise ValueError(f"{str(value)[:40]!r} stands for a name")
     return value
 
 
-def _number(value: object) -> int:
+def a_number(value: object) -> int:
+    """Return a number that every JSON and every database can hold, or raise ValueError."""
     if type(value) is not int or not 0 <= value <= _LAST:
         raise ValueError(f"{str(value)[:40]} stands for a number")
     return value
 
 
-def _seconds(value: object) -> float:
+def some_seconds(value: object) -> float:
+    """Return for how many seconds an object may change, or raise ValueError."""
     if not isinstance(value, int | float) or value is True or not 0 <= value < math.inf:
         raise ValueError(f"{str(value)[:40]} stands for seconds")
     return float(min(value, _LONGEST))

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from kaggleops.bucket import Entry
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry
 from kaggleops.errors import UsageError
-from kaggleops.layout import ARTIFACTS, LEFT_BY_JOBS, EntityId, Kind, is_run_id
+from kaggleops.layout import ARTIFACTS, INDEX_KEY, LEFT_BY_JOBS, EntityId, Kind, is_run_id
+from kaggleops.mlruns.change_log import ATTEMPTS, pause
 from kaggleops.mlruns.entity import META, Entity, parse_yaml
 from kaggleops.mlruns.export import WORKERS, Progress
 from kaggleops.mlruns.liveness import run_state
@@ -120,12 +121,31 @@ def forget(store: EntityStore, found: Belongings, progress: Progress = lambda *_
         (store.delete, found.others),
         (store.delete, found.runs),
     )
+    _empty_snapshot(store.bucket)  # now, as a deletion that breaks off may never be repeated
     with ThreadPoolExecutor(WORKERS) as pool:
         for delete, those in steps:
             for _ in pool.map(delete, those):
                 done += 1
                 progress(done, total)
+    _empty_snapshot(store.bucket)  # and once more, as others may have written it meanwhile
     store.close()
+
+
+def _empty_snapshot(bucket: Bucket) -> None:
+    """Leave no rows of what was deleted in the snapshot of the index (index/sharing.py).
+
+    Not deleted: whoever is about to write one that was not there, of rows that it has read before,
+    sees that it is another now.
+    """
+    for attempt in range(ATTEMPTS):
+        there = bucket.stat(INDEX_KEY)
+        try:
+            bucket.write(INDEX_KEY, b"", expected=there.version if there else ABSENT)
+            return
+        except ConflictError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            pause(attempt)
 
 
 def _all(store: EntityStore, kind: Kind, homes: Iterable[str] | None = None) -> list[Entity]:

@@ -31,10 +31,11 @@ _FIELDS: Mapping[Kind, str] = {
     Kind.RUN: "artifact_uri",
     Kind.LOGGED_MODEL: "artifact_location",
 }
-_TRACE_LOCATION = "tags/mlflow.artifactLocation"
-_TRACE_ARCHIVE = "tags/mlflow.trace.archiveLocation"
+TRACE_LOCATIONS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
+"""The tags of a trace that say where its files lie."""
+_TRACE_LOCATION, _TRACE_ARCHIVE = (f"tags/{name}" for name in TRACE_LOCATIONS)
 # It sends MLflow to a database for the spans; those of a bucket are artifacts, whatever it says.
-_TRACE_SPANS = "tags/mlflow.trace.spansLocation"
+TRACE_SPANS = "mlflow.trace.spansLocation"
 # What a model version was made from: a run's artifacts or a logged model's, or something in them.
 _OF_ANY = r"/[\w-]+/(?:[0-9a-f]{32}|models/m-[\w-]+)/artifacts(?:/.*)?"
 _IN_A_RUN = re.compile(r"runs:/[0-9a-f]{32}(/[^?#]*)?")
@@ -130,8 +131,8 @@ def rebase(entity: Entity, artifact_root: str) -> Entity:
         if not is_inside(location, artifact_root):
             location = _refuse(location, entity.id)
         entity = _with_file(entity, _TRACE_ARCHIVE, location.encode())
-    if kind is Kind.TRACE and _TRACE_SPANS in entity.files:
-        files = {path: data for path, data in entity.files.items() if path != _TRACE_SPANS}
+    if kind is Kind.TRACE and (spans := f"tags/{TRACE_SPANS}") in entity.files:
+        files = {path: data for path, data in entity.files.items() if path != spans}
         entity = replace(entity, files=files)
     written = artifact_location(entity)
     if written is None and kind not in _FIELDS:
@@ -143,6 +144,33 @@ def rebase(entity: Entity, artifact_root: str) -> Entity:
     if not is_inside(location, artifact_root):
         location = place if kind is Kind.EXPERIMENT else _refuse(location, entity.id)
     return relocate(entity, location)
+
+
+def portable(location: str | None, artifact_root: str) -> str | None:
+    """Return a location as it is true of every copy of its bucket."""
+    if location is not None and is_inside(location, artifact_root):
+        return ARTIFACTS + location[len(artifact_root) :]
+    return location
+
+
+def located(location: str, artifact_root: str) -> str:
+    """Return where in this bucket a location is that `portable` has made.
+
+    Raises:
+        ValueError: it leads out of the bucket.
+    """
+    here = artifact_root + location.removeprefix(ARTIFACTS)
+    if location.startswith(f"{ARTIFACTS}/") and is_inside(here, artifact_root):
+        return here
+    if refused(location) is None:
+        raise ValueError(f"{location[:80]!r} leads out of the bucket")
+    return location
+
+
+def leads_out(source: str | None, stored: str | None, artifact_root: str) -> bool:
+    """Tell whether a model version would be read from outside of the bucket."""
+    location = stored or source or ""
+    return not (is_inside(location, artifact_root) or _is_in_a_run(location))
 
 
 def is_elsewhere(location: str) -> bool:
@@ -176,9 +204,8 @@ def _rebase_versions(entity: Entity, root: str) -> Entity:
         meta = parse_yaml(data, f"reading {path} of {entity.id}")
         new = {field: _rebased_version(meta, field, root) for field in ("source", _STORED)}
         # MLflow reads from the one, and shows the other.
-        location = new[_STORED] or new["source"] or ""
-        if not (is_inside(location, root) or _is_in_a_run(location)):
-            new[_STORED] = _refuse(location, entity.id)
+        if leads_out(new["source"], new[_STORED], root):
+            new[_STORED] = _refuse(new[_STORED] or new["source"] or "", entity.id)
         changed = {field: value for field, value in new.items() if meta.get(field) != value}
         if changed:
             entity = _with_file(entity, path, dump_yaml({**meta, **changed}))

@@ -15,11 +15,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
 from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.mlruns.archive import unpack
-from kaggleops.mlruns.change_log import LOG_KEY, MAX_BYTES, Announcement, BrokenLogError, Log
+from kaggleops.mlruns.change_log import (
+    LOG_KEY,
+    MAX_BYTES,
+    MAX_KEY,
+    MOST,
+    Announcement,
+    BrokenLogError,
+    Log,
+    a_number,
+    a_text,
+    some_seconds,
+)
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
@@ -112,6 +124,20 @@ class Mark:
             return False
         mine, theirs = ({key: {*w} for key, w in mark.open.items()} for mark in (self, other))
         return mine == theirs
+
+    @classmethod
+    def checked(cls, log_id: object, sequence: object, opened: Any) -> "Mark":
+        """Return the mark that somebody else has kept; raise ValueError or so where it is none."""
+        if len(opened) > MOST:
+            raise ValueError(f"more than {MOST} objects are open")
+        return cls(
+            a_text(log_id),
+            a_number(sequence),
+            {
+                a_text(key, MAX_KEY): {a_text(each): some_seconds(w[each]) for each in w}
+                for key, w in opened.items()
+            },
+        )
 
 
 class Poll:
@@ -227,10 +253,12 @@ class Poll:
                 log = Log.from_bytes(found.data)
             except BrokenLogError as error:
                 self.problem = str(error)
-        if log is None or log.id != self._log_id or log.dropped > self._sequence:
+        # One that knows less than before was restored from a copy, with whatever else was.
+        goes_on = log if log and log.id == self._log_id and log.sequence >= self._sequence else None
+        if goes_on is None or goes_on.dropped > self._sequence:
             self._must_list = True
         if log is not None:
-            seen = self._sequence if log.id == self._log_id else 0
+            seen = self._sequence if goes_on else 0
             self._take(each for each in log.entries if each.sequence > seen)
             self._log_id, self._sequence = log.id, log.sequence
         self._log_version = version

@@ -31,7 +31,7 @@ _POINTS = re.compile(rb"(?:%b %b(?: %b%b)?\n)*+" % (_TIME, _VALUE, _STEP, _DATAS
 _MODEL_POINTS = re.compile(rb"(?:%b %b %b [\w-]{1,256}+%b\n)*+" % (_TIME, _VALUE, _STEP, _DATASET))
 
 # What everybody who shows a time can show: ms of the years 1 to 9999.
-_TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
+TIMES = range(-62_135_596_800_000, 253_402_300_800_000)
 _TIME_FIELDS = re.compile(r".*(?:time|timestamp|_ms)")
 
 _Fields = Mapping[str, tuple[type, ...]]
@@ -89,11 +89,11 @@ _OPTIONAL_OF_VERSION = _fields(
     null=True,
 )
 _REQUIRED_OF_LINK: _Fields = {**_fields("source_id destination_id"), "tags": (dict,)}
-_VERSION_STATUSES = (None, "READY", "PENDING_REGISTRATION", "FAILED_REGISTRATION")
-_VERSIONS = range(1, 2**31)  # SQL's
+VERSION_STATUSES = (None, "READY", "PENDING_REGISTRATION", "FAILED_REGISTRATION")
+VERSIONS = range(1, 2**31)  # SQL's
 _INPUT_TYPES = ("RUN", "DATASET", "MODEL")
 _OUTPUT_TYPES = ("RUN_OUTPUT", "MODEL_OUTPUT")
-_LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
+LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
 _STATUSES: Mapping[Kind, range] = {Kind.RUN: range(1, 6), Kind.LOGGED_MODEL: range(4)}
 
 
@@ -179,7 +179,7 @@ def _check_fields(
         # Not isinstance: Python takes `true` for a number.
         known = type(value) in types
         if not known or (
-            type(value) is int and value not in _TIMES and _TIME_FIELDS.fullmatch(field)
+            type(value) is int and value not in TIMES and _TIME_FIELDS.fullmatch(field)
         ):
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(value))}")
 
@@ -192,9 +192,9 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
     _check_fields(meta, _REQUIRED_OF_VERSION, doing)
     _check_fields(meta, _OPTIONAL_OF_VERSION, doing, optional=True)
     number = str(meta["version"])
-    if not (re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) and int(number) in _VERSIONS):
+    if not (re.fullmatch(r"[1-9]\d{0,9}", number, re.ASCII) and int(number) in VERSIONS):
         raise BrokenEntityError(doing, f"its version is {_short(repr(meta['version']))}")
-    if meta.get("status") not in _VERSION_STATUSES:
+    if meta.get("status") not in VERSION_STATUSES:
         raise BrokenEntityError(doing, f"there is no status {_short(repr(meta['status']))}")
 
 
@@ -215,7 +215,7 @@ def _check_link(
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta.get(field)))}")
     # What it names is looked for by that name, here and in the bucket.
     for field in ("source_id", "destination_id"):
-        if not _LINK_ID.fullmatch(meta[field]):
+        if not LINK_ID.fullmatch(meta[field]):
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta[field]))}")
     return meta
 
@@ -248,12 +248,13 @@ def _check_text(name: str, data: bytes, doing: str) -> None:
 
 
 def _check_name(name: str, doing: str) -> None:
-    if not _is_allowed(name):
+    if not is_allowed_name(name):
         raise BrokenEntityError(doing, "MLflow does not allow that name")
 
 
 @lru_cache(4096)  # the runs of a project have the same names, thousands of times
-def _is_allowed(name: str) -> bool:
+def is_allowed_name(name: str) -> bool:
+    """Tell whether MLflow allows a metric, param or tag of that name."""
     return bool(_NAME.fullmatch(name)) and posixpath.normpath(name) == name
 
 

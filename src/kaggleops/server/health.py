@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from kaggleops.index.database import BUSY, ENTITIES, SERVING
 from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
+from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns import ui
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
@@ -87,11 +88,11 @@ class NoticeBoard:
             }
 
     def problems(self, at_most: int) -> list[str]:
-        """Return why parts of the bucket are not shown; first that of the change log, as of all."""
+        """Return why parts of the bucket are not shown; first what is of all of them."""
         query = (
             sa.select(ENTITIES.c.problem)
             .where(ENTITIES.c.problem != "")
-            .order_by(sa.case((ENTITIES.c.key == LOG_KEY, 0), else_=1))
+            .order_by(sa.case((ENTITIES.c.key.in_((LOG_KEY, INDEX_KEY)), 0), else_=1))
             .limit(at_most)
         )
         with self._engine.connect() as connection:
