@@ -16,12 +16,14 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
@@ -32,6 +34,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+from packaging.utils import canonicalize_name
 
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, is_remote, tracking_uri
@@ -334,7 +337,7 @@ def install_hydra(project: Path, inputs: Path | None) -> None:
         inputs: where datasets are attached, one with Hydra's wheel perhaps; None for nowhere.
 
     Raises:
-        KaggleOpsError: pip cannot.
+        KaggleOpsError: it cannot be installed.
     """
     try:
         environment = load_project(str(project)).env_config_path
@@ -344,14 +347,40 @@ def install_hydra(project: Path, inputs: Path | None) -> None:
     if named is None or find_spec("hydra"):
         return
     wheels = [*inputs.glob("*/hydra_core-*"), *inputs.glob("*/*/*/hydra_core-*")] if inputs else []
-    offline = ["--no-index", "--find-links", str(wheels[0].parent)] if wheels else []
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *offline, named[0]], capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-        raise KaggleOpsError(f"installing {named[0]}", reason, "Is the internet switched on?")
+    _install(named[0], wheels[0].parent if wheels else None)
     importlib.invalidate_caches()
     echo(f"Install  {named[0]}, which the project's {Path(environment).name} names")
+
+
+def _install(requirement: str, wheels: Path | None) -> None:
+    """Install a package and what it needs, as the notebook's first cell does: nothing else changes.
+
+    Args:
+        requirement: which.
+        wheels: the folder that it comes from; None for the package registry.
+
+    Raises:
+        KaggleOpsError: pip cannot.
+    """
+    there = {
+        canonicalize_name(each.metadata["Name"]): each.version
+        for each in reversed(list(distributions()))  # of two of a name the first is imported
+        if "Name" in each.metadata and "Version" in each.metadata
+    }
+    offline = ["--no-index", "--find-links", str(wheels)] if wheels else []
+    tools = [[sys.executable, "-m", "pip", "install", "--no-compile", "--no-warn-conflicts"]]
+    if uv := shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local/bin")):
+        tools.insert(0, [uv, "pip", "install", "--python", sys.executable])
+    with temporary_folder() as folder:
+        kept = folder / "kept.txt"
+        kept.write_text("\n".join(f"{name}=={version}" for name, version in there.items()))
+        for tool in tools:
+            command = [*tool, "--quiet", "--constraint", str(kept), *offline, requirement]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if not done.returncode:
+                return
+    reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+    raise KaggleOpsError(f"installing {requirement}", reason, "Is the internet switched on?")
 
 
 def _show_chart(curves: Mapping[str, Points], title: str, ylabel: str) -> None:

@@ -78,6 +78,9 @@ def test_without_internet_it_installs_from_a_dataset_of_wheels(
     (project / "MLproject").write_text("name: toy\nconda_env: conda.yaml\n")
     hydra = {"hydra/__init__.py": ""}
     write_wheel(wheels, "hydra_core", "1.3.2", files=hydra)
+    # It would replace what is there.
+    write_wheel(wheels, "hydra_core", "1.4", files=hydra, requires=["click>=999"])
+    write_wheel(wheels, "click", "999.0", files={"click.py": ""})
     install = "import sys, pathlib as p; from kaggleops.notebook import install_hydra as install\n"
     install += f"install(p.Path({str(project)!r}), p.Path({str(tmp_path / 'kaggle/input')!r}))\n"
     for named, said in (
@@ -89,6 +92,7 @@ def test_without_internet_it_installs_from_a_dataset_of_wheels(
         (project / "conda.yaml").write_text(f"name: toy\n{pip}")
         done = run(install)
         assert (done.stdout, done.returncode) == (said, 0), done.stderr
+    assert list((tmp_path / "venv").glob("lib/*/site-packages/hydra_core-1.3.2.dist-info"))
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
