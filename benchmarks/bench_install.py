@@ -73,10 +73,10 @@ STEPS = {
 
 # What pip's log says as a step ends.
 PIP = {
-    "listed": r"Collecting (kaggleops|mlflow)",
+    "listed": r"Collecting (?:kaggleops|mlflow)(?!-)",
     "fetched": r"Installing build dependencies: started",
     "tools": r"Installing build dependencies: finished",
-    "resolved": r"(Building wheels for|Installing) collected",
+    "resolved": r"Building wheels for collected",
     "built": r"Installing collected",
 }
 UV = {"resolved": "Resolved", "built": "Prepared"}
@@ -236,10 +236,10 @@ def installing(log: Path, ended: float) -> dict[str, float]:
         return {"fetched": resolved - seconds["resolved"], "resolved": resolved, "built": built}
     at = {}
     for step, words in PIP.items():
-        if found := re.search(rf"^(\S+),(\d+) +{words}", said, re.MULTILINE):
-            at[step] = time.mktime(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S")) + (
-                int(found[2]) / 1000
-            )
+        # The last time: what builds a wheel is installed by a pip of its own.
+        for second, fraction in re.findall(rf"^(\S+),(\d+) +{words}", said, re.MULTILINE)[-1:]:
+            whole = time.mktime(time.strptime(second, "%Y-%m-%dT%H:%M:%S"))
+            at[step] = whole + int(fraction) / 1000
     return at
 
 
