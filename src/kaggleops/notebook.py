@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -307,13 +307,28 @@ class Notebook:
         Raises:
             SystemExit: there are none; with one line.
         """
-        mlflow.set_tracking_uri(tracking_uri(self.bucket))
+        mlflow.set_tracking_uri(self._indexed())
         names = [experiment] if experiment else None
         found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
         if found.empty:
             problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
             raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
         return found
+
+    def _indexed(self) -> str:
+        """Return where many runs are read: an index of the bucket, which is brought up to date."""
+        try:
+            import kaggleops.index.stores  # noqa: F401
+            from kaggleops.index.refresh import Index
+        except ImportError:  # mlflow-skinny brings no SQLAlchemy
+            return tracking_uri(self.bucket)
+        from kaggleops.server.settings import default_index
+
+        url = default_index(self.bucket)
+        index = Index(url, EntityStore(open_bucket(self.bucket, patience=_PATIENCE)))
+        with closing(index):
+            index.refresh()
+        return f"kaggleops+{url}"
 
     @_one_line_errors
     def curves(self, runs: "pd.DataFrame", metric: str) -> None:
