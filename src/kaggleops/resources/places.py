@@ -6,21 +6,20 @@
 - Elsewhere they go to their destination below the project, or below the folder that
   `kaggleops run` names: a run is made in a fresh clone, and its data need not be fetched again.
 
-Kaggle's mounts are
+Kaggle's mounts, below /kaggle/input, are
 
     tweets                     or  competitions/tweets
     embeddings                 or  datasets/ada/embeddings
     gemma/transformers/2b/1    or  models/google/gemma/transformers/2b/1
 
-It has changed that more than once, so a mount is looked for: by the end of its path, unless what
-stands before that names another owner, or another kind.
+and what somebody has put into a dataset called as the resource is mounted as that dataset.
 """
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from kaggleops.platforms import Platform, detect
+from kaggleops.platforms import detect
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import File, Placed, state_of
 from kaggleops.resources.lock import Locked
@@ -29,28 +28,21 @@ from kaggleops.resources.manifest import Manifest, Resource
 DATA_ROOT = "KAGGLEOPS_DATA"
 """The environment variable for the folder below which destinations lie, if not the project's."""
 
-_DEPTH = 6  # of the folders below /kaggle/input: models/owner/model/framework/variation/version
 
-
-def data_root(project: Path, platform: Platform | None = None) -> Path:
-    """Return the folder below which destinations lie.
-
-    Args:
-        project: the project's folder.
-        platform: this machine's by default.
-    """
-    platform = platform or detect()
+def data_root(project: Path) -> Path:
+    """Return the folder below which the destinations of a project in a folder lie."""
     if named := os.environ.get(DATA_ROOT):
         return Path(named)
+    platform = detect()
     return platform.folder / "kaggleops" if platform.name == "runpod" else project
 
 
-def folder_for(resource: Resource, manifest: Manifest, platform: Platform | None = None) -> Path:
+def folder_for(resource: Resource, manifest: Manifest) -> Path:
     """Return the folder that a resource's files are fetched to; no other's are."""
-    platform = platform or detect()
+    platform = detect()
     if platform.name == "kaggle-image" and platform.inputs:
         return platform.inputs / folder_of(resource, manifest.resources.values())
-    return data_root(manifest.project, platform) / resource.destination
+    return data_root(manifest.project) / resource.destination
 
 
 def mounted_at(
@@ -58,7 +50,6 @@ def mounted_at(
     locked: Locked,
     manifest: Manifest,
     placed: Placed,
-    platform: Platform | None = None,
 ) -> Path | None:
     """Return the folder where the platform has mounted a resource; None if it has not.
 
@@ -70,14 +61,19 @@ def mounted_at(
         locked: what it came to.
         manifest: the manifest that declares it.
         placed: what is known of this disk.
-        platform: this machine's by default.
     """
-    platform = platform or detect()
+    platform = detect()
     if platform.name != "kaggle" or platform.inputs is None:
         return None
-    for folder in mounts_of(resource, platform.inputs):
+    others = {
+        folder
+        for other in manifest.resources.values()
+        if other.address != resource.address
+        for folder in _mounts_of(other, platform.inputs)
+    }
+    for folder in _mounts_of(resource, platform.inputs):
         if all(_is_there(folder, file) for file in locked.files) and (
-            not _may_be_anothers(folder.relative_to(platform.inputs), resource, manifest)
+            folder not in others
             or all(state_of(folder / file.name, file, placed) == "right" for file in locked.files)
         ):
             return folder
@@ -87,14 +83,6 @@ def mounted_at(
 def _is_there(folder: Path, file: File) -> bool:
     path = folder / file.name
     return path.is_file() and path.stat().st_size == file.size
-
-
-def _may_be_anothers(folder: Path, resource: Resource, manifest: Manifest) -> bool:
-    return any(
-        is_called(folder, other)
-        for other in manifest.resources.values()
-        if other.address != resource.address
-    )
 
 
 # -- Kaggle's mounts ------------------------------------------------------------------------------
@@ -119,41 +107,12 @@ def folder_of(resource: Resource, resources: Iterable[Resource]) -> PurePosixPat
     return PurePosixPath(resource.name)
 
 
-def mounts_of(resource: Resource, inputs: Path) -> Iterator[Path]:
-    """Yield the folders that may be a resource's, the likely ones first.
-
-    Args:
-        resource: which.
-        inputs: the folder that everything is mounted below.
-    """
+def _mounts_of(resource: Resource, inputs: Path) -> Iterator[Path]:
+    """Yield the folders below `inputs` that may be a resource's, the likely ones first."""
     for usual in (*reversed(_usual(resource)), PurePosixPath(resource.name)):
         if (inputs / usual).is_dir():
             yield inputs / usual
-    for folder in _folders(inputs):
-        if is_called(folder.relative_to(inputs), resource):
-            yield folder
-
-
-def is_called(folder: PurePath, resource: Resource) -> bool:
-    """Tell whether a folder is called as a resource, or as its source on Kaggle.
-
-    Args:
-        folder: relative to the one that everything is mounted below.
-        resource: which.
-    """
-    if folder.name == resource.name:
-        return True
-    if not isinstance(resource.address, OnKaggle):
-        return False
-    # Kaggle writes a framework in small letters, its pages do not.
-    parts = [part.lower() for part in folder.parts]
-    short, full = (path.as_posix().lower().split("/") for path in _usual(resource))
-    if parts[-len(short) :] != short:
-        return False
-    before = parts[: -len(short)]
-    if before[-1:] == ["competitions"] or before[-2:-1] in (["datasets"], ["models"]):
-        return parts[-len(full) :] == full
-    return True
+    yield from sorted(inputs.glob(f"datasets/*/{resource.name}"))
 
 
 def _usual(resource: Resource) -> tuple[PurePosixPath, ...]:
@@ -167,15 +126,3 @@ def _usual(resource: Resource) -> tuple[PurePosixPath, ...]:
         path = PurePosixPath(owner, model, framework.lower(), *version)
     short = path if address.kind == "competitions" else path.relative_to(path.parts[0])
     return short, address.kind / path
-
-
-def _folders(top: Path, depth: int = _DEPTH) -> Iterator[Path]:
-    """Yield the folders below one, the nearer first."""
-    try:
-        below = sorted(each for each in top.iterdir() if each.is_dir())
-    except OSError:
-        return
-    yield from below
-    if depth > 1:
-        for each in below:
-            yield from _folders(each, depth - 1)

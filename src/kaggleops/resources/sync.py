@@ -5,9 +5,10 @@ yet; `compare` asks both. Of two processes that fetch in one project, the second
 everything there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 from kaggleops.errors import KaggleOpsError
@@ -27,7 +28,14 @@ from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress
 from kaggleops.resources.places import data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of
-from kaggleops.resources.transfer import WORKERS, Step, all_of, refuse_changed, run_steps, steps_for
+from kaggleops.resources.transfer import (
+    WORKERS,
+    Step,
+    all_of,
+    fetch_from,
+    refuse_changed,
+    refuse_full_disk,
+)
 
 
 @dataclass(frozen=True)
@@ -105,15 +113,29 @@ def fetch(
         }
         mounted = {name: path for name, path in found.items() if path}
         wanted = [each for each in resources if each.name not in mounted]
-        steps = steps_for(wanted, locked, placed, lambda each: folder_for(each, manifest))
+        steps = [step for each in wanted for step in _steps(each, locked, manifest, placed)]
         total = sum(len(locked[each.name].files) for each in wanted)
         if not (force or dry_run):
             refuse_changed(steps)
         begin(sum(max(0, step.file.size) for step in steps))
         if steps and not dry_run:
-            run_steps(steps, locked, placed, manifest.project, progress)
+            refuse_full_disk(steps)
+            for name, some in groupby(steps, key=lambda step: step.resource.name):
+                origin = origin_of(manifest[name], manifest.project, locked[name].origin)
+                fetch_from(origin, list(some), placed, progress)
         placed.save()
     return Fetched(steps, total - len(steps), mounted)
+
+
+def _steps(
+    resource: Resource, locked: Mapping[str, Locked], manifest: Manifest, placed: Placed
+) -> Iterator[Step]:
+    """Yield what is to be fetched of a resource, and what is in the way."""
+    folder = folder_for(resource, manifest)
+    for file in locked[resource.name].files:
+        state = state_of(folder / file.name, file, placed, any_content=resource.skip_if_exist)
+        if state != "right":
+            yield Step(resource, file, folder / file.name, state)
 
 
 def _is_locked(resource: Resource, locked: dict[str, Locked]) -> bool:

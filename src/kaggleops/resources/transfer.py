@@ -10,7 +10,7 @@ machine itself have gone down between a write and the disk, the checksum of the 
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,13 +27,10 @@ from kaggleops.resources.files import (
     State,
     finished_slices,
     full_disk_leaves_nothing,
-    state_of,
     verify,
 )
-from kaggleops.resources.lock import Locked
 from kaggleops.resources.manifest import Resource
 from kaggleops.resources.origins import Origin, Progress
-from kaggleops.resources.sources import origin_of
 
 _T = TypeVar("_T")
 
@@ -64,31 +61,6 @@ class Step:
         return self.path.parents[self.file.name.count("/")]
 
 
-def steps_for(
-    resources: Sequence[Resource],
-    locked: Mapping[str, Locked],
-    placed: Placed,
-    folder_of: Callable[[Resource], Path],
-) -> list[Step]:
-    """Return what is to be fetched, and what is in the way.
-
-    Args:
-        resources: which.
-        locked: what each came to.
-        placed: what was put on this disk.
-        folder_of: where its files go.
-    """
-    steps = []
-    for resource in resources:
-        folder = folder_of(resource)
-        for file in locked[resource.name].files:
-            path = folder / file.name
-            state = state_of(path, file, placed, any_content=resource.skip_if_exist)
-            if state != "right":
-                steps.append(Step(resource, file, path, state))
-    return steps
-
-
 def refuse_changed(steps: Sequence[Step]) -> None:
     """Refuse to replace what somebody changed here.
 
@@ -105,34 +77,6 @@ def refuse_changed(steps: Sequence[Step]) -> None:
         )
 
 
-def run_steps(
-    steps: Sequence[Step],
-    locked: Mapping[str, Locked],
-    placed: Placed,
-    project: Path,
-    progress: Progress = lambda size: None,
-) -> None:
-    """Fetch, verify and place files.
-
-    Args:
-        steps: which.
-        locked: what each resource came to.
-        placed: what was put on this disk; it is kept up to date and saved.
-        project: the project's folder.
-        progress: is called with the bytes that have come.
-
-    Raises:
-        KaggleOpsError: a file cannot be fetched as the lock has it, or cannot be written.
-    """
-    _refuse_full_disk(steps)
-    of_resource: dict[str, list[Step]] = {}
-    for step in steps:
-        of_resource.setdefault(step.resource.name, []).append(step)
-    for name, some in of_resource.items():
-        origin = origin_of(some[0].resource, project, locked[name].origin)
-        fetch_from(origin, some, placed, progress)
-
-
 def fetch_from(
     origin: Origin,
     steps: Sequence[Step],
@@ -144,13 +88,13 @@ def fetch_from(
     Args:
         origin: where they come from.
         steps: which; at least one.
-        placed: as for `run_steps`.
-        progress: likewise.
+        placed: what was put on this disk; it is kept up to date and saved.
+        progress: is called with the bytes that have come.
 
     Raises:
-        KaggleOpsError: as `run_steps` does.
+        KaggleOpsError: a file cannot be fetched as the lock has it, or cannot be written.
     """
-    _refuse_full_disk(steps)
+    refuse_full_disk(steps)
     staging = Staging(steps[0].folder)
     try:
         with (
@@ -247,7 +191,7 @@ def _undamaged(file: File, staging: Staging, read: Callable[[File, Path], None])
             return
 
 
-def _refuse_full_disk(steps: Sequence[Step]) -> None:
+def refuse_full_disk(steps: Sequence[Step]) -> None:
     """Refuse to begin what cannot end.
 
     Raises:
