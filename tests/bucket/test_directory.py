@@ -195,6 +195,18 @@ def test_links_are_followed_within_the_bucket_but_not_in_circles(
     assert [entry.key for entry in bucket.list()] == ["artifacts/model", "elsewhere/model"]
 
 
+def test_a_listing_tells_what_it_leaves_out(bucket: Bucket, root: Path, tmp_path: Path) -> None:
+    bucket.write("a", b"1", expected=ABSENT)
+    (root / "two\nlines").write_text("2")
+    (root / "gone").symlink_to(root / "nothing")
+    (root / "out").symlink_to(tmp_path)
+    told: dict[str, str] = {}
+    assert [entry.key for entry in bucket.list(left_out=told.__setitem__)] == ["a"]
+    assert {Path(where).name: why.partition(" ")[0] for where, why in told.items()} == {
+        "two\nlines": "no", "gone": "it", "out": "it",
+    }  # fmt: skip
+
+
 def test_no_link_leads_out_of_the_bucket(bucket: Bucket, root: Path, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir()

@@ -42,6 +42,14 @@ def bucket(server: GcsServer) -> Bucket:
     return open_bucket("gs://ours", patience=5)
 
 
+def test_a_listing_tells_what_it_leaves_out(server: GcsServer, bucket: Bucket) -> None:
+    server.put("ours", "a//b", b"1")
+    server.put("ours", "a/", b"")  # a console's folder
+    told: dict[str, str] = {}
+    assert [entry.key for entry in bucket.list(left_out=told.__setitem__)] == ["k"]
+    assert told == {"gs://ours/a//b": "no object can have that name"}
+
+
 def test_what_each_verb_costs(server: GcsServer, bucket: Bucket) -> None:
     def cost(use: Callable[[], object]) -> tuple[int, int, int]:
         server.reset_counts()

@@ -105,6 +105,11 @@ def _problem_with(key: str) -> str | None:
     return None
 
 
+LeftOut = Callable[[str, str], object]
+
+NO_KEY = "no object can have that name"
+"""Why a listing leaves an object out."""
+
 Version = str
 """Changes with every write of an object. Opaque: compare for equality only."""
 
@@ -327,6 +332,7 @@ class Bucket(ABC):
         recursive: bool = True,
         glob: str | None = None,
         checksums: bool = False,
+        left_out: LeftOut = lambda where, why: None,
     ) -> Iterator[Entry]:
         """Yield the objects whose keys start with `prefix`, in the order of their keys.
 
@@ -335,6 +341,8 @@ class Bucket(ABC):
             recursive: False leaves out keys that have a "/" after the prefix.
             glob: only keys that match as a whole; `*` and `?` stop at "/", `**` does not.
             checksums: whether to say `crc32c`; a folder reads every file for it.
+            left_out: called with the address of each object that lies there and is not listed,
+                and with the reason.
         """
 
     @contextmanager

@@ -36,6 +36,7 @@ from kaggleops.bucket.base import (
     ABSENT,
     AT_MOST,
     HIDDEN_FOLDER,
+    NO_KEY,
     AccessDeniedError,
     Bucket,
     BucketError,
@@ -43,6 +44,7 @@ from kaggleops.bucket.base import (
     BucketUnavailableError,
     ConflictError,
     Entry,
+    LeftOut,
     ObjectNotFoundError,
     ObjectTooLargeError,
     StoredObject,
@@ -221,24 +223,32 @@ class DirectoryBucket(Bucket):
         recursive: bool = True,
         glob: str | None = None,
         checksums: bool = False,
+        left_out: LeftOut = lambda where, why: None,
     ) -> Iterator[Entry]:
         """Walk the folders; what is there all along is sure to be found."""
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        found = self._list(prefix, recursive, pattern, doing)
+        found = self._list(prefix, recursive, pattern, doing, left_out)
         return self._with_checksums(found, doing) if checksums else found
 
     def _list(
-        self, prefix: str, recursive: bool, pattern: re.Pattern[str] | None, doing: str
+        self,
+        prefix: str,
+        recursive: bool,
+        pattern: re.Pattern[str] | None,
+        doing: str,
+        left_out: LeftOut,
     ) -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")
         with self._explained(doing):
             self._require_root(doing)
             if folder and not _is_within(self._root / folder, self._root):
                 return
-            for key, found in _walk(self._root, folder, start, recursive, frozenset()):
-                if is_key(key) and (pattern is None or pattern.fullmatch(key)):
+            for key, found in _walk(self._root, folder, start, recursive, frozenset(), left_out):
+                if not is_key(key):
+                    left_out(str(self._root / key), NO_KEY)
+                elif pattern is None or pattern.fullmatch(key):
                     yield _entry(key, found)
 
     def _with_checksums(self, listed: Iterator[Entry], doing: str) -> Iterator[Entry]:
@@ -384,7 +394,12 @@ def _same_content(new: BinaryIO, path: Path) -> bool:
 
 
 def _walk(
-    root: Path, folder: str, start: str, recursive: bool, above: frozenset[tuple[int, int]]
+    root: Path,
+    folder: str,
+    start: str,
+    recursive: bool,
+    above: frozenset[tuple[int, int]],
+    left_out: LeftOut,
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the files in `folder` whose names start with `start`, in the order of their keys.
 
@@ -403,10 +418,10 @@ def _walk(
     names = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
     for name, entry in names:
         key = f"{folder}/{name}" if folder else name
-        if entry.is_symlink() and not _is_within(entry.path, root):
-            continue
-        if name.endswith("/"):
+        if entry.is_symlink() and not (_is_within(entry.path, root) and Path(entry.path).exists()):
+            left_out(entry.path, "it is a symbolic link out of its folder")
+        elif name.endswith("/"):
             if recursive and key != f"{HIDDEN_FOLDER}/":
-                yield from _walk(root, key[:-1], "", True, above | {identity})
+                yield from _walk(root, key[:-1], "", True, above | {identity}, left_out)
         elif (details := _stat(Path(entry.path))) is not None:
             yield key, details

@@ -29,11 +29,13 @@ from google.auth.exceptions import GoogleAuthError
 from kaggleops.bucket.base import (
     ABSENT,
     AT_MOST,
+    NO_KEY,
     Bucket,
     BucketNotFoundError,
     BucketUnavailableError,
     ConflictError,
     Entry,
+    LeftOut,
     ObjectNotFoundError,
     ObjectTooLargeError,
     StoredObject,
@@ -62,8 +64,6 @@ _ONE_REQUEST = 8 * 1024 * 1024
 
 _CHUNK = 16 * 1024 * 1024
 """Bytes held in memory and sent again after a fault; the client's own default is 100 MiB."""
-
-_CHECKED = ",crc32c"  # what a listing with checksums asks for besides
 
 _NEVER = 1
 """A generation that no object has (they are microseconds since 1970)."""
@@ -224,12 +224,14 @@ class GcsBucket(Bucket):
         recursive: bool = True,
         glob: str | None = None,
         checksums: bool = False,
+        left_out: LeftOut = lambda where, why: None,
     ) -> Iterator[Entry]:
         """Ask once, class A, for every 1,000 objects."""
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        return self._list(prefix, recursive, glob, pattern, doing, _CHECKED if checksums else "")
+        besides = ",crc32c" if checksums else ""
+        return self._list(prefix, recursive, glob, pattern, doing, besides, left_out)
 
     def _list(
         self,
@@ -239,33 +241,18 @@ class GcsBucket(Bucket):
         pattern: re.Pattern[str] | None,
         doing: str,
         besides: str = "",
+        left_out: LeftOut = lambda where, why: None,
     ) -> Iterator[Entry]:
         # The glob spares us what does not match, but what matches is decided here, so that all
         # kinds of bucket agree. It cannot be sent where the bucket's own prefix would be taken for
         # a part of it, and beside a delimiter it means something else.
         usable = glob is not None and not re.search(r"[*?\[\]{}\\]", self._root)
-        delimiter = None if recursive or usable else "/"
-        match_glob = f"{self._root}{glob}" if usable else None
-        for key, blob in self.every(prefix, doing, delimiter, match_glob, besides):
-            deeper = not recursive and "/" in key[len(prefix) :]
-            if is_key(key) and not deeper and (pattern is None or pattern.fullmatch(key)):
-                yield entry_of(key, blob)
-
-    def every(
-        self,
-        prefix: str,
-        doing: str,
-        delimiter: str | None = None,
-        match_glob: str | None = None,
-        besides: str = _CHECKED,
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield names and blobs as Cloud Storage lists them, also what is no key of ours."""
         pages = self._do(
             lambda: self._client().list_blobs(
                 self._name,
                 prefix=self._root + prefix or None,
-                delimiter=delimiter,
-                match_glob=match_glob,
+                delimiter=None if recursive or usable else "/",
+                match_glob=f"{self._root}{glob}" if usable else None,
                 fields=f"kind,items(name,generation,size,updated{besides}),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
@@ -275,7 +262,13 @@ class GcsBucket(Bucket):
         )
         blobs = iter(pages)
         while (blob := self._next(blobs, doing)) is not None:
-            yield self._key_of(blob), blob
+            key = self._key_of(blob)
+            deeper = not recursive and "/" in key[len(prefix) :]
+            if not is_key(key):
+                if not key.endswith("/"):  # a console's placeholder for a folder
+                    left_out(self.object_uri(key), NO_KEY)
+            elif not deeper and (pattern is None or pattern.fullmatch(key)):
+                yield entry_of(key, blob)
 
     def _next(self, blobs: Iterator[Any], doing: str) -> Any | None:
         try:

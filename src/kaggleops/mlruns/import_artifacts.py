@@ -25,7 +25,7 @@ from kaggleops.mlruns.locations import (
     is_inside,
     relocate,
 )
-from kaggleops.mlruns.places import File, LocalPlace, Place, bucket_place, local_path
+from kaggleops.mlruns.places import Place, local_path
 from kaggleops.redaction import redacted
 
 _BUCKETS = re.compile(r"(?:gs|gcs|s3|s3a|abfss?|az|adl|wasbs?|hdfs|oci)://", re.IGNORECASE)
@@ -71,30 +71,31 @@ class Carrier:
         if is_inside(location, self._root):
             return entity
         if entity.id.kind is not Kind.EXPERIMENT:
-            for path, (place, file) in self._find(entity.id, folder, location).items():
-                self._copy(place, file, f"{ARTIFACTS}{target}/{path}")
+            for path, (place, entry) in self._find(entity.id, folder, location).items():
+                self._copy(place, entry, f"{ARTIFACTS}{target}/{path}")
         return relocate(entity, self._root + target)
 
     def _find(
         self, entity_id: EntityId, folder: Path, location: str
-    ) -> dict[str, tuple[Place, File]]:
+    ) -> dict[str, tuple[Place, Entry]]:
         """Return what lies in its folder and where its location leads; the later written of two."""
         root = _root_of(location, entity_id)
-        found: dict[str, tuple[Place, File]] = {}
+        found: dict[str, tuple[Place, Entry]] = {}
         there: Place | None = None
         try:
             place, files = self._source.artifacts_in(folder)
-            found = {path: (place, file) for path, file in files.items()}
+            found = {path: (place, entry) for path, entry in files.items()}
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
-                there = LocalPlace(Path(named)) if Path(named).is_dir() else None
+                there = Place(Path(named)) if Path(named).is_dir() else None
             elif named is not None and not (reason := self._why_not(root, named)):
-                there = bucket_place(named)
+                there = Place(named)
             if there is not None and not (found and f"{there.uri}/".startswith(f"{place.uri}/")):
-                for file in there.files():
-                    if file.path not in found or found[file.path][1].modified_ms < file.modified_ms:
-                        found[file.path] = there, file
+                for path, entry in there.files():
+                    if path not in found or found[path][1].updated_ms < entry.updated_ms:
+                        found[path] = there, entry
+                self.problems += there.problems
         except KaggleOpsError as error:
             self._say(f"importing the artifacts of {entity_id}: {error}")
             return found
@@ -110,7 +111,7 @@ class Carrier:
         with self._asking:  # once for each: it may take a minute to find out
             if root not in self._reached:
                 try:
-                    next(bucket_place(location).files(), None)
+                    next(Place(location).files(), None)
                     self._reached[root] = ""
                 except KaggleOpsError as error:
                     self._reached[root] = f"which cannot be read ({error.problem})"
@@ -129,19 +130,19 @@ class Carrier:
             return None
         return str(path) if path.parts[-2:] == (entity_id.name, ARTIFACTS) else None
 
-    def _copy(self, place: Place, file: File, key: str) -> None:
+    def _copy(self, place: Place, entry: Entry, key: str) -> None:
         if not is_key(key):
-            where = f"{place.uri}/{file.path}"
+            where = place.bucket.object_uri(entry.key)
             self._say(f"importing {where}: no object can have the name {key[:200]!r}.")
             return
         there = self._there.get(key)
         # Written into the bucket after the source's was written here: the same, or an edit.
-        if there is not None and there.updated_ms >= file.modified_ms:
+        if there is not None and there.updated_ms >= entry.updated_ms:
             return
         expected: Version = ABSENT if there is None else there.version
         with ExitStack() as stack:
             try:
-                content = stack.enter_context(place.on_disk(file.path))
+                content = stack.enter_context(place.bucket.on_disk(entry))
             except KaggleOpsError as error:
                 self._say(str(error))
                 return
@@ -152,7 +153,7 @@ class Carrier:
                 return
         with self._lock:
             self.carried += 1
-            self.size += max(file.size, 0)
+            self.size += entry.size
         self._progress()
 
     def _say(self, problem: str) -> None:

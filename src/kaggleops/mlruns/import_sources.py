@@ -22,10 +22,11 @@ from typing import Any
 
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
 
-from kaggleops.bucket.base import is_key
+from kaggleops.bucket import Entry
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.errors import UsageError
 from kaggleops.layout import (
+    ARTIFACTS,
     MLRUNS,
     Kind,
     artifact_owner,
@@ -38,7 +39,7 @@ from kaggleops.mlruns.entity import META, BrokenEntityError, Entity, dump_yaml
 from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.locations import artifact_path
-from kaggleops.mlruns.places import BucketPlace, File, LocalPlace, Place, bucket_place, local_path
+from kaggleops.mlruns.places import Place, local_path
 from kaggleops.mlruns.store import EntityStore
 from kaggleops.mlruns.ui import END, Origins, commit_tags, with_note
 from kaggleops.mlruns.validation import holds_points
@@ -58,25 +59,24 @@ class Source:
         folder: where its entities lie.
         problems: what in it cannot be an entity, each with its name and the reason.
         remote: where its artifacts lie, if that is not in the folder.
-        remote_artifacts: these, by the folder of their entity.
+        remote_artifacts: these, by the folder of their entity and their path in it.
     """
 
     name: str
     folder: Path
     problems: list[str] = field(default_factory=list)
-    remote: BucketPlace | None = None
-    remote_artifacts: dict[str, list[File]] = field(default_factory=dict)
+    remote: Place | None = None
+    remote_artifacts: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
-    def artifacts_in(self, folder: Path) -> tuple[Place, dict[str, File]]:
+    def artifacts_in(self, folder: Path) -> tuple[Place, Mapping[str, Entry]]:
         """Return the artifacts in an entity's folder, by their path below its `artifacts`."""
         if self.remote is None:
-            place = LocalPlace(folder / "artifacts")
-            found = {file.path: file for file in place.files()}
-            self.problems += map(linked, place.links)
+            place = Place(folder / ARTIFACTS)
+            found = dict(place.files()) if (folder / ARTIFACTS).is_dir() else {}
+            self.problems += place.problems
             return place, found
         inside = folder.relative_to(self.folder).as_posix()
-        files = self.remote_artifacts.get(inside, [])
-        return self.remote, {file.path.removeprefix(f"{inside}/artifacts/"): file for file in files}
+        return self.remote, self.remote_artifacts.get(inside, {})
 
 
 @contextmanager
@@ -123,31 +123,26 @@ def _local(text: str, path: Path, doing: str) -> Source:
 
 
 def _fetched(text: str, folder: Path, doing: str, progress: Callable[[int, int], None]) -> Source:
-    place = bucket_place(text)
-    files = list(place.files())
+    place = Place(text)
+    files = dict(place.files())
     if not files:
         raise UsageError(doing, "nothing lies there", "Check the address.")
-    if not any(_is_main_file(file.path) for file in files):
-        below = [file for file in files if file.path.startswith(f"{MLRUNS}/")]
-        if below:
-            return _fetched(f"{text.rstrip('/')}/{MLRUNS}", folder, doing, progress)
-    source = Source(text, folder, remote=place)
+    if not any(map(_is_main_file, files)) and any(path.startswith(f"{MLRUNS}/") for path in files):
+        return _fetched(f"{text.rstrip('/')}/{MLRUNS}", folder, doing, progress)
+    source = Source(text, folder, place.problems, remote=place)
     wanted = []
-    for file in files:
-        owner = artifact_owner(file.path.removeprefix(f"{TRASH}/"))
-        if owner is not None:
-            inside = file.path[: file.path.index("/artifacts/")]
-            source.remote_artifacts.setdefault(inside, []).append(file)
-        elif not is_key(file.path):
-            source.problems.append(f"{doing}: no file can have the name {file.path[:200]!r}.")
-        elif file.path.count("/") and parse_key(f"{MLRUNS}/{file.path}") is None:
-            wanted.append(file.path)
+    for path, entry in files.items():
+        if artifact_owner(path.removeprefix(f"{TRASH}/")) is not None:
+            owner, _, inside = path.partition(f"/{ARTIFACTS}/")
+            source.remote_artifacts.setdefault(owner, {})[inside] = entry
+        elif path.count("/") and parse_key(f"{MLRUNS}/{path}") is None:
+            wanted.append(entry)
     for start in range(0, len(wanted), _AT_ONCE):
-        for path, data in place.read(wanted[start : start + _AT_ONCE]).items():
+        for path, data in place.read(wanted[start : start + _AT_ONCE]):
             _put(source, path, data, doing)
         progress(min(start + _AT_ONCE, len(wanted)), len(wanted))
     source.problems += _torn(folder)
-    _require_entities(source, [file.path for file in files], doing)
+    _require_entities(source, list(files), doing)
     return source
 
 
