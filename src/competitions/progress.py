@@ -1,21 +1,16 @@
-"""Progress of a training: a bar on a terminal, plain short lines everywhere else.
+"""Progress of a training: plain short lines, one each epoch.
 
-A notebook or a log on Kaggle keeps every line, so without a terminal there is one each epoch and
-between them one only after some seconds, at ever longer intervals.
+A notebook or a log on Kaggle keeps every line, so between them one comes only after some seconds,
+at ever longer intervals.
 """
 
 import math
-import sys
 import time
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 from transformers import TrainerCallback
 
 from competitions.console import say
-from kaggleops.printable import printable
 
 # Seconds between two plain lines: at first, and as a share of the time that has passed.
 LINE_INTERVAL = 10.0
@@ -31,7 +26,6 @@ class ProgressReport(TrainerCallback):
 
     def __init__(self, score: str) -> None:
         self.score = score
-        self.bar: Progress | None = None
         self.started = self.last_line = 0.0
         self.loss = math.nan
         self.first_step = 0  # that of the checkpoint, where a run is continued
@@ -39,18 +33,9 @@ class ProgressReport(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = self.last_line = time.monotonic()
         self.first_step = state.global_step
-        if sys.stdout.isatty():
-            columns = (BarColumn(bar_width=30), TextColumn("{task.description}"))
-            self.bar = Progress(*columns, console=Console(), transient=True)
-            self.bar.add_task("starting", total=state.max_steps)
-            self.bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar, or print a line when it is time."""
-        if self.bar:
-            line = self._line(args, state)
-            self.bar.update(TaskID(0), completed=state.global_step, description=line)
-            return
+        """Print a line when it is time."""
         now = time.monotonic()
         interval = max(LINE_INTERVAL, LINE_SHARE * (now - self.started))
         if now - self.last_line >= interval and state.global_step < state.max_steps:
@@ -68,18 +53,8 @@ class ProgressReport(TrainerCallback):
         """Print what the epoch has brought."""
         key = next(key for key in metrics if key.endswith(f"_{self.score}"))
         kind = key.removesuffix(f"_{self.score}").replace("eval", "validation")
-        line = f"{self._line(args, state)} · {kind} {self.score} {metrics[key]:.4f}"
         self.last_line = time.monotonic()
-        if self.bar:
-            self.bar.console.print(Text(printable(line)))
-        else:
-            say(line)
-
-    def close(self) -> None:
-        """Take the bar away, also after a failure."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
+        say(f"{self._line(args, state)} · {kind} {self.score} {metrics[key]:.4f}")
 
     def _line(self, args: Any, state: Any) -> str:
         passed = max(time.monotonic() - self.started, 1e-9)

@@ -182,7 +182,6 @@ def train(
     by_steps = config.checkpoints is Checkpoints.steps
     limit = duration(config.stop_after or "") or math.inf
     schedule = CheckpointSchedule(limit, task.score_name if by_steps else None)
-    progress = ProgressReport(task.score_name)
     sampler = EpochSampler(
         len(training),
         seed,
@@ -211,20 +210,22 @@ def train(
         processing_class=loaded.tokenizer,
         data_collator=DataCollatorWithPadding(loaded.tokenizer),
         compute_metrics=compute_metrics,
-        callbacks=[progress, *filter(None, [average]), schedule, CheckpointUpload(index)],
+        callbacks=[
+            ProgressReport(task.score_name),
+            *filter(None, [average]),
+            schedule,
+            CheckpointUpload(index),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
-    try:
-        with out_of_memory_explained(config):
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-        if schedule.reached:
-            raise Stopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
-        if not latest:  # all steps had been made before the run was continued
-            trainer.evaluate()
-        if average and average.apply(loaded.model):
-            trainer.evaluate(metric_key_prefix="averaged")
-    finally:
-        progress.close()
+    with out_of_memory_explained(config):
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if schedule.reached:
+        raise Stopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
+    if not latest:  # all steps had been made before the run was continued
+        trainer.evaluate()
+    if average and average.apply(loaded.model):
+        trainer.evaluate(metric_key_prefix="averaged")
     return latest[0], trainer.state
 
 

@@ -80,6 +80,8 @@ def compare(
     metrics: Sequence[str] = (),
     lower_is_better: bool | None = None,
     paths: Sequence[str] = (),
+    index: str | None = None,
+    page: bool = True,
 ) -> Compared:
     """Compare the runs of a commit with those of others: what changed, and did it help?
 
@@ -91,6 +93,8 @@ def compare(
         metrics: only these.
         lower_is_better: whether lower values are better; None to guess it from each metric's name.
         paths: only the code there; by default all that the runs can use.
+        index: the address of the index; by default what KAGGLEOPS_INDEX names.
+        page: whether to make the page that a notebook shows.
 
     Raises:
         UsageError: a name is unknown or ambiguous, or the runs cannot be compared.
@@ -99,34 +103,18 @@ def compare(
     if not names:
         raise UsageError("comparing", "nothing is named", "Name commits, branches or runs.")
     require_index()
-    from kaggleops.server.settings import index_at
-
-    index = os.environ.get("KAGGLEOPS_INDEX")
-    place, url = bucket_of(bucket), index_at(index) if index else None
-    return _compared(names, place, url, experiment, metrics, lower_is_better, paths, page=True)
-
-
-def _compared(
-    names: Sequence[str],
-    place: str,
-    index: str | None,
-    experiment: str | None,
-    metrics: Sequence[str],
-    lower_is_better: bool | None,
-    paths: Sequence[str],
-    *,
-    page: bool,
-) -> Compared:
     from kaggleops.git.commits import repository_around
-    from kaggleops.reports.comparison import compare
+    from kaggleops.reports import comparison
     from kaggleops.reports.comparison_page import page as page_of
     from kaggleops.reports.evidence import reader
     from kaggleops.reports.selection import Selector
+    from kaggleops.server.settings import index_at
 
     if lower_is_better is not None and not metrics:
         option = "--lower-is-better" if lower_is_better else "--higher-is-better"
         raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
     repository = repository_around(Path.cwd())
+    place, index = bucket_of(bucket), index or os.environ.get("KAGGLEOPS_INDEX")
     rows = reader(bucket_at(place))
     # Relative to here, as git takes them; but it runs at the repository's top.
     shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
@@ -137,7 +125,7 @@ def _compared(
         sides = [selector.find(name) for name in names]
         if len(sides) == 1:
             sides.insert(0, selector.before(sides[0]))
-        found = compare(
+        found = comparison.compare(
             sides,
             repository,
             metrics=metrics,
@@ -147,7 +135,7 @@ def _compared(
         )
         return Compared(found, page_of(found, history) if page else "")
 
-    return ask_index(place, index, answer)
+    return ask_index(place, index_at(index) if index else None, answer)
 
 
 @click.command("compare")
@@ -203,15 +191,20 @@ def compare_command(
     """
     from kaggleops.reports.comparison_text import to_markdown
 
-    place = bucket_of(bucket)
-    page = bool(html or to_run)
-    done = _compared(
-        names, place, index, experiment, metrics, lower_is_better, paths, page=page
-    )  # fmt: skip
+    done = compare(
+        *names,
+        bucket=bucket,
+        experiment=experiment,
+        metrics=metrics,
+        lower_is_better=lower_is_better,
+        paths=paths,
+        index=index,
+        page=bool(html or to_run),
+    )
     if html is not None:
         html.write_text(done.page, encoding="utf-8")
     if to_run:
-        _log_page(done, place)
+        _log_page(done, bucket_of(bucket))
     if as_json:
         print_json(**done.to_dict())
     elif markdown:

@@ -23,6 +23,7 @@ from kaggleops.platforms.settings import (
 )
 
 if TYPE_CHECKING:
+    from kaggleops.cli.adopt import Script
     from kaggleops.git.commits import Commit
     from kaggleops.platforms.cloud import Step
 
@@ -71,7 +72,7 @@ def init_command(
     check_settings(root)
     place = bucket_uri(bucket or _asked_bucket(root, ask))
     # Before anything is created, so that problems with the repository come first.
-    adopting = _Adopting(commit, place, script)
+    found, warnings = _script_to_adopt(commit, script)
     settings = {"bucket": place}
     with stdout_for_json(as_json):
         if is_remote(place):
@@ -79,14 +80,16 @@ def init_command(
             named = {key: value for key, value in names.items() if value}
             settings |= _cloud(place, project, named, ask=not yes)
         keep_settings(root, settings)
-        files = adopting.write()
+        files = _write_files(commit, place, found)
+        for warning in warnings:
+            _said("!", warning)
         for platform in platforms:
             _give_key(context, platform, settings.get("runner") or local_setting(root, "runner"))
         if test_run or (ask and click.confirm("Make a test run now?", default=True, err=True)):
             _test_run(context, root, place)
     next_steps = _next_steps(files, bool(settings.get("runner")))
     if as_json:
-        print_json(settings=settings, files=files, warnings=adopting.warnings, next=next_steps)
+        print_json(settings=settings, files=files, warnings=warnings, next=next_steps)
         return
     out.print("\nNext:")
     for step in next_steps:
@@ -167,36 +170,29 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
 # -- the repository -----------------------------------------------------------------------------
 
 
-class _Adopting:
-    """What a repository lacks to be a project: found first, written later."""
+def _script_to_adopt(commit: "Commit", named: str | None) -> "tuple[Script | None, list[str]]":
+    """Return the training script of a repository that is no project yet, and what to warn of."""
+    from kaggleops.cli.adopt import find_script, warnings_about
 
-    def __init__(self, commit: "Commit", place: str, script: str | None) -> None:
-        from kaggleops.cli.adopt import find_script, warnings_about
+    if (commit.repository / "MLproject").is_file():
+        return None, []
+    script = find_script(commit.repository, named)
+    return script, warnings_about(commit.repository, script)
 
-        self._commit = commit
-        self._place = place
-        self._script = None
-        self.warnings: list[str] = []
-        if not (commit.repository / "MLproject").is_file():
-            self._script = find_script(commit.repository, script)
-            self.warnings = warnings_about(commit.repository, self._script)
 
-    def write(self) -> list[str]:
-        """Write what is missing, and return the files that are new or changed."""
-        from kaggleops.bucket import open_bucket
-        from kaggleops.cli.adopt import adopt, ignore
-        from kaggleops.mlruns.places import local_path
+def _write_files(commit: "Commit", place: str, script: "Script | None") -> list[str]:
+    """Write what the repository lacks, and return the files that are new or changed."""
+    from kaggleops.bucket import open_bucket
+    from kaggleops.cli.adopt import adopt, ignore
+    from kaggleops.mlruns.places import local_path
 
-        root, written = self._commit.repository, []
-        if self._script is not None:
-            written = adopt(root, self._script, self._commit.origin, self._place)
-        if ignore(root, local_path(open_bucket(self._place).artifact_uri)):
-            written.append(".gitignore")
-        for file in written:
-            _said("✓", f"wrote {file}")
-        for warning in self.warnings:
-            _said("!", warning)
-        return written
+    root = commit.repository
+    written = adopt(root, script, commit.origin, place) if script else []
+    if ignore(root, local_path(open_bucket(place).artifact_uri)):
+        written.append(".gitignore")
+    for file in written:
+        _said("✓", f"wrote {file}")
+    return written
 
 
 def _give_key(context: click.Context, platform: str, account: str | None) -> None:

@@ -61,16 +61,18 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     is_flag=True,
     help="Let others reach it without a password.",
 )
+@click.option("--open", "open_browser", is_flag=True, hidden=True)  # `kaggleops ui`
 @json_option
 def serve_command(
     bucket: str | None,
     index: str | None,
     host: str,
     host_names: tuple[str, ...],
-    port: int,
+    port: int | None,
     workers: int,
     auth: bool,
     to_anyone: bool,
+    open_browser: bool,
     as_json: bool,
 ) -> None:
     """Serve the MLflow UI and API over the bucket, until Ctrl-C.
@@ -83,33 +85,6 @@ def serve_command(
     Example:
       kaggleops serve --bucket gs://my-bucket --auth
     """
-    serve(
-        bucket_of(bucket),
-        port,
-        index=index,
-        host=host,
-        host_names=host_names,
-        workers=workers,
-        auth=auth,
-        to_anyone=to_anyone,
-        as_json=as_json,
-    )
-
-
-def serve(
-    place: str,
-    port: int | None,
-    *,
-    index: str | None = None,
-    host: str = "127.0.0.1",
-    host_names: tuple[str, ...] = (),
-    workers: int = 1,
-    auth: bool = False,
-    to_anyone: bool = False,
-    open_browser: bool = False,
-    as_json: bool,
-) -> None:
-    """Serve a bucket until told to end; the arguments are the options of `kaggleops serve`."""
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
     from kaggleops.server.links import experiment_link
@@ -123,6 +98,7 @@ def serve(
     )
     from kaggleops.server.supervisor import Supervisor
 
+    place = bucket_of(bucket)
     folder = server_folder(place)
     if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
@@ -188,7 +164,9 @@ def _show(found: dict[str, Any], access: str) -> None:
 )
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
 @json_option
+@click.pass_context
 def ui_command(
+    context: click.Context,
     bucket: str | None,
     server: str | None,
     local: bool,
@@ -214,7 +192,8 @@ def ui_command(
     if machine:
         _show_remote(machine, port, open_browser, as_json)
     else:
-        serve(bucket_of(bucket), port, open_browser=open_browser, as_json=as_json)
+        given = {"bucket": bucket, "port": port, "open_browser": open_browser, "as_json": as_json}
+        context.invoke(serve_command, **given)
 
 
 def _another_bucket() -> bool:
