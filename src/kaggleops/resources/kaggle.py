@@ -18,7 +18,7 @@ from kaggleops.bucket.base import is_key
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.http import NoAnswerError, NotThereError, session
 from kaggleops.platforms.kaggle import sign_in
-from kaggleops.platforms.kaggle.http import explained
+from kaggleops.platforms.kaggle.http import explained, quiet
 from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
@@ -69,7 +69,7 @@ class KaggleOrigin(Origin):
 
         def attempt() -> None:
             try:
-                self._ask(doing, lambda kaggle: self._download(kaggle, file, into, download))
+                self._ask(doing, lambda: self._download(file, into, download))
             except DamagedError:
                 download.forget()
                 raise
@@ -79,75 +79,45 @@ class KaggleOrigin(Origin):
     # -- listing ------------------------------------------------------------------------------
 
     def _of_competition(self, doing: str) -> Iterator[File]:
-        from kagglesdk.competitions.types import competition_api_service as types
-
-        def page(token: str, kaggle: Any) -> Any:
-            request = types.ApiListDataFilesRequest()
-            request.competition_name = self._address.ref
-            return kaggle.competitions.competition_api_client.list_data_files(_page(request, token))
-
-        for answer in self._pages(doing, page):
-            for each in answer.files or ():
-                made = each.creation_date
-                yield File(each.name, each.total_bytes, made.isoformat() if made else "")
+        for each in self._listed(doing, self._client.competition_list_files, self._address.ref):
+            made = each.creation_date
+            yield File(each.name, each.total_bytes, made.isoformat() if made else "")
 
     def _of_dataset(self, doing: str) -> Iterator[File]:
-        from kagglesdk.datasets.types import dataset_api_service as types
+        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
-        owner, slug = self._address.ref.split("/")
-
-        def newest(kaggle: Any) -> int:
-            request = types.ApiGetDatasetRequest()
-            request.owner_slug, request.dataset_slug = owner, slug
-            found = kaggle.datasets.dataset_api_client.get_dataset(request)
+        def newest() -> int:
+            request = ApiGetDatasetRequest()
+            request.owner_slug, request.dataset_slug = self._address.ref.split("/")
+            with self._client.build_kaggle_client() as kaggle:
+                found = kaggle.datasets.dataset_api_client.get_dataset(request)
             return int(found.current_version_number)
 
         version = self._address.version or self._ask(doing, newest)
-
-        def page(token: str, kaggle: Any) -> Any:
-            request = types.ApiListDatasetFilesRequest()
-            request.owner_slug, request.dataset_slug = owner, slug
-            request.dataset_version_number = version
-            return kaggle.datasets.dataset_api_client.list_dataset_files(_page(request, token))
-
-        for answer in self._pages(doing, page):
-            for each in answer.dataset_files or ():
-                yield File(each.name, each.total_bytes, str(version))
+        ref = f"{self._address.ref}/{version}"
+        for each in self._listed(doing, self._client.dataset_list_files, ref):
+            yield File(each.name, each.total_bytes, str(version))
 
     def _of_model(self, doing: str) -> Iterator[File]:
-        from kagglesdk.models.types import model_api_service as types
+        ref = self._address.ref
+        for each in self._listed(doing, self._client.model_instance_version_files, ref):
+            yield File(each.name, each.size, ref.rpartition("/")[2])
 
-        def page(token: str, kaggle: Any) -> Any:
-            request = self._about_model(types.ApiListModelInstanceVersionFilesRequest())
-            api = kaggle.models.model_api_client
-            return api.list_model_instance_version_files(_page(request, token))
-
-        for answer in self._pages(doing, page):
-            for each in answer.files or ():
-                yield File(each.name, each.size, self._address.ref.rpartition("/")[2])
-
-    def _about_model(self, request: Any) -> Any:
-        from kagglesdk.models.types.model_enums import ModelFramework
-
-        owner, model, framework, variation, version = self._address.ref.split("/")
-        request.owner_slug, request.model_slug = owner, model
-        request.framework = self._client.lookup_enum(ModelFramework, None, framework)
-        request.instance_slug, request.version_number = variation, int(version)
-        return request
-
-    def _pages(self, doing: str, page: Callable[[str, Any], Any]) -> Iterator[Any]:
-        token = ""
+    def _listed(self, doing: str, page: Callable[..., Any], ref: str) -> Iterator[Any]:
+        """Yield the files of all pages."""
+        token = None
         while True:
-            answer = self._ask(doing, partial(page, token))
-            yield answer
-            token = answer.next_page_token
-            if not token:
+            with quiet():
+                answer = self._ask(doing, partial(page, ref, token, _PAGE))
+            files = answer.dataset_files if self._address.kind == "datasets" else answer.files
+            yield from files or ()
+            if not (token := answer.next_page_token):
                 return
 
     # -- downloading --------------------------------------------------------------------------
 
-    def _download(self, kaggle: Any, file: File, into: Path, download: Download) -> None:
-        with self._opened(kaggle, file) as answer:
+    def _download(self, file: File, into: Path, download: Download) -> None:
+        with self._client.build_kaggle_client() as kaggle, self._opened(kaggle, file) as answer:
             # Only where what has come can be told from something else is it gone on with.
             if download.there and CRC32C in _hashes(answer):
                 with (
@@ -179,16 +149,20 @@ class KaggleOrigin(Origin):
             request.file_name = file.name
             return kaggle.datasets.dataset_api_client.download_dataset(request)
         from kagglesdk.models.types import model_api_service as models
+        from kagglesdk.models.types.model_enums import ModelFramework
 
-        about = self._about_model(models.ApiDownloadModelInstanceVersionRequest())
+        about = models.ApiDownloadModelInstanceVersionRequest()
+        owner, model, framework, variation, version = self._address.ref.split("/")
+        about.owner_slug, about.model_slug = owner, model
+        about.framework = self._client.lookup_enum(ModelFramework, None, framework)
+        about.instance_slug, about.version_number = variation, int(version)
         about.path = file.name
         return kaggle.models.model_api_client.download_model_instance_version(about)
 
-    def _ask(self, doing: str, call: Callable[[Any], _T]) -> _T:
+    def _ask(self, doing: str, call: Callable[[], _T]) -> _T:
         try:
-            # Not `quietly`, which takes the whole process's output away: these calls print nothing.
-            with explained(doing), self._client.build_kaggle_client() as kaggle:
-                return call(kaggle)
+            with explained(doing):
+                return call()
         except NotThereError as error:
             raise GoneError(doing, error.problem, self._hint()) from error
 
@@ -201,12 +175,6 @@ class KaggleOrigin(Origin):
                 return f"If it is private, its owner has to share it with you: {page}"
         page = page.rpartition("/")[0]  # without the version
         return f"It may ask for your consent: {page}"
-
-
-def _page(request: Any, token: str) -> Any:
-    request.page_size = _PAGE
-    request.page_token = token or None
-    return request
 
 
 def _hashes(answer: requests.Response) -> dict[str, str]:
