@@ -14,7 +14,7 @@ import kaggleops
 from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.resources.edits import add_entries, manifest_here
+from kaggleops.resources.edits import add_entry, manifest_here
 from kaggleops.resources.files import FOLDER as STAGING
 from kaggleops.resources.files import DamagedError, Staging
 from kaggleops.resources.lock import read_lock
@@ -401,11 +401,11 @@ def test_ways_to_give_a_token_that_is_no_address(
 def test_no_secret_is_declared(source: str, project: Project) -> None:
     path = manifest_here(project.folder)
     with pytest.raises(UsageError, match=r"source: .* holds a secret") as refused:
-        add_entries(path, {"x": {"source": source, "checksum": sha256(b"")}})
+        add_entry(path, "x", {"source": source, "checksum": sha256(b"")})
     assert secrets_beside(project, str(refused.value)) == []
     token = "gh" + "p_" + "a1B2c3D4e5" * 4
     with pytest.raises(UsageError, match=r"token: .* holds a secret"):
-        add_entries(path, {"x": {"source": "https://host/x", "token": token}})
+        add_entry(path, "x", {"source": "https://host/x", "token": token})
     kept = {"x": "https://ada:${PW}@host/x", "y": "https://host/y?token=${TOKEN}"}
     for name, address in kept.items():
-        add_entries(path, {name: {"source": address, "checksum": sha256(b"")}})
+        add_entry(path, name, {"source": address, "checksum": sha256(b"")})

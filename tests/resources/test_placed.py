@@ -1,5 +1,6 @@
 """The record of what was put on this disk: short to write, and of use to several processes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def the_record(state: Path) -> Path:
-    (found,) = state.glob("resources/*.db")
+    (found,) = state.glob("resources/*.json")
     return found
 
 
@@ -28,11 +29,14 @@ def put(placed: Placed, *files: Path) -> None:
 
 def test_what_is_new_is_added(tmp_path: Path, files: list[Path], state_folder: Path) -> None:
     placed = Placed(tmp_path)
-    put(placed, *files[:2])
-    content = the_record(state_folder).read_bytes()
+    put(placed, files[0])
+    first = the_record(state_folder).read_text()
+    put(placed, files[0], files[1])
+    second = the_record(state_folder).read_text()
+    assert second.startswith(first)
+    assert list(json.loads(second.removeprefix(first))) == [str(files[1])]
     put(placed, files[1])
-    assert the_record(state_folder).read_bytes() == content
-    assert the_record(state_folder).stat().st_mode & 0o777 == 0o600
+    assert the_record(state_folder).read_text() == second
 
 
 def test_two_processes_undo_nothing_of_each_others(
@@ -48,25 +52,42 @@ def test_two_processes_undo_nothing_of_each_others(
         assert one.is_ours(files[1])
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"SQLite format 3\0" + bytes(500)])
-def test_what_is_no_record_is_replaced(
-    content: bytes, tmp_path: Path, files: list[Path], state_folder: Path
-) -> None:
+def test_half_a_line_spoils_no_other(tmp_path: Path, files: list[Path], state_folder: Path) -> None:
     put(Placed(tmp_path), files[0])
-    the_record(state_folder).write_bytes(content)
-    put(Placed(tmp_path), *files[1:])
-    assert [Placed(tmp_path).is_ours(file) for file in files] == [False, True, True]
+    with the_record(state_folder).open("a") as record:
+        record.write('{"/half')  # its process was killed
+    put(Placed(tmp_path), files[1])
+    with the_record(state_folder).open("a") as record:
+        record.write('[1]\nnonsense\n{"x": 3}\n')
+    put(Placed(tmp_path), files[2])
+    assert all(Placed(tmp_path).is_ours(file) for file in files)
 
 
-def test_a_file_that_was_put_again_is_known_by_the_last_time(
-    tmp_path: Path, files: list[Path]
+def test_an_earlier_versions_record_counts(
+    tmp_path: Path, files: list[Path], state_folder: Path
+) -> None:
+    put(Placed(tmp_path), *files[:2])
+    record = the_record(state_folder)
+    earlier = {}
+    for line in record.read_text().splitlines():
+        earlier |= json.loads(line or "{}")
+    record.write_text(json.dumps(earlier))
+    put(Placed(tmp_path), files[2])
+    assert all(Placed(tmp_path).is_ours(file) for file in files)
+
+
+def test_what_counts_no_more_is_left_out_in_time(
+    tmp_path: Path, files: list[Path], state_folder: Path
 ) -> None:
     placed, other = Placed(tmp_path), Placed(tmp_path)
+    put(placed, *files)
+    for number in range(1100):
+        placed.right(files[0], f"md5:{number}")
+        placed.save()
     put(placed, files[0])
+    size = the_record(state_folder).stat().st_size
+    with placed.alone():
+        assert the_record(state_folder).stat().st_size < size / 100
+    put(placed, files[1])
     with other.alone():
-        assert other.is_ours(files[0])
-    files[0].write_text("another")
-    assert not other.is_ours(files[0])
-    put(placed, files[0])
-    with other.alone():
-        assert other.is_ours(files[0])
+        assert all(each.is_ours(file) for file in files for each in (placed, other))

@@ -120,13 +120,7 @@ class GcsBucket(Bucket):
                 return fetching.version
 
             try:
-                while True:
-                    come = part.tell()
-                    try:
-                        return self._do(self._patience(attempt), doing)
-                    except BucketUnavailableError:
-                        if part.tell() <= come:  # as long as some comes, it is not in vain
-                            raise
+                return self._as_long_as_some_comes(attempt, part, doing)
             except answers.NotFound as error:
                 self._refuse_missing_bucket(error, doing)
                 raise ObjectNotFoundError(doing, "there is no such object") from error
@@ -134,27 +128,35 @@ class GcsBucket(Bucket):
     def read_span(
         self, entry: Entry, into: BinaryIO, start: int = 0, end: int | None = None
     ) -> None:
-        """Ask once, class B."""
+        """Ask once, class B, and again for what has not come whenever the connection breaks."""
         doing = f"fetching {self.object_uri(entry.key)}"
         check_key(entry.key, doing)
         begin = into.tell()
-        whole = not start and end is None
 
         def attempt() -> None:
-            into.seek(begin)
-            if whole:
-                into.truncate()
+            at = start + into.tell() - begin
+            if at and at >= (entry.size if end is None else end):
+                return
             download(
                 *(self._client(), self._name, self._root + entry.key, into),
                 timeout=self._timeout,
                 generation=generation_of(entry.version),
-                span=None if whole else (start, None if end is None else end - 1),
+                span=(at, None if end is None else end - 1) if at or end is not None else None,
             )
 
         try:
-            self._do(self._patience(attempt), doing)
+            self._as_long_as_some_comes(attempt, into, doing)
         except answers.NotFound as error:
             raise ObjectNotFoundError(doing, "it is not at that version any more") from error
+
+    def _as_long_as_some_comes(self, attempt: Callable[[], _T], into: BinaryIO, doing: str) -> _T:
+        while True:
+            come = into.tell()
+            try:
+                return self._do(self._patience(attempt), doing)
+            except BucketUnavailableError:
+                if into.tell() <= come:
+                    raise
 
     def read_many(self, entries: Sequence[Entry], take: Callable[[Entry, bytes], None]) -> None:
         """Ask once, class B, for each; after a fault that stays, all that have not come are out."""

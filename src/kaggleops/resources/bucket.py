@@ -1,14 +1,15 @@
 """Objects of a bucket as a source.
 
-On Cloud Storage every request names the object's generation, so all of a file's parts are of one
-state, whenever they come: what was overwritten meanwhile is not mixed in but missing (404). An
-object that was written anew with the same content is taken, whatever its generation.
+On Cloud Storage every request names the object's generation, so all of a file is of one state,
+whenever it comes: what was overwritten meanwhile is not mixed in but missing (404). An object that
+was written anew with the same content is taken, whatever its generation.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from kaggleops.bucket import Bucket, BucketNotFoundError, Entry, ObjectNotFoundError, open_bucket
 from kaggleops.resources.files import CRC32C, File, checksum_of
@@ -24,6 +25,20 @@ from kaggleops.resources.origins import (
 _PATIENCE = 60.0  # seconds that a passing fault is retried
 
 
+class _Part(io.FileIO):
+    """A file that grows, and tells by how much, what was there included."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path, "ab")
+        self._progress = progress
+        progress(self.tell())
+
+    def write(self, content: Any) -> int:
+        written = super().write(content)
+        self._progress(written)
+        return written
+
+
 class BucketOrigin(Origin):
     """The objects below a folder of a bucket.
 
@@ -37,7 +52,7 @@ class BucketOrigin(Origin):
         self._bucket: Bucket = open_bucket(address, patience=_PATIENCE)
         self._folder = f"{folder}/" if folder else ""
         # The versions of a folder are those of this machine, so a lock does not name them.
-        self._pinned = self.slices = self.hands_out_many = self._bucket.lists_checksums
+        self._pinned = self.resumes = self.hands_out_many = self._bucket.lists_checksums
 
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Ask once, class A, for every 1,000 objects that begin as one of the patterns does.
@@ -50,35 +65,26 @@ class BucketOrigin(Origin):
         return wanted if self._pinned else [self._read_through(file) for file in wanted]
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
-        """Ask once, class B."""
-        if self._pinned:
-            with into.open("wb") as content:
-                self._read(file, content, 0, None)
-        else:
+        """Ask once, class B, for what is missing of it."""
+        if not self._pinned:
             try:
                 self._bucket.fetch(self._folder + file.name, into)
             except ObjectNotFoundError as error:
                 raise GoneError(error.doing, "it is gone at the source") from error
-        progress(file.size)
+            progress(file.size)
+            return
+        with _Part(into, progress) as part:
+            # The checksum is verified when all of it is there.
+            try:
+                self._bucket.read_span(self._entry(file), part, part.tell())
+            except ObjectNotFoundError as error:
+                same = self._same_now(file, error.doing)
+                self._bucket.read_span(self._entry(same), part, part.tell())
 
     def read_many(self, files: Sequence[File], take: Callable[[File, bytes], None]) -> None:
         """Ask once, class B, for each."""
         listed = {self._entry(file): file for file in files}
         self._bucket.read_many(list(listed), lambda entry, content: take(listed[entry], content))
-
-    def read_slice(self, file: File, into: Path, start: int, end: int) -> None:
-        """Ask once, class B."""
-        with into.open("r+b") as content:
-            content.seek(start)
-            self._read(file, content, start, end)
-
-    def _read(self, file: File, content: BinaryIO, start: int, end: int | None) -> None:
-        # The checksum is verified when all parts are there.
-        try:
-            self._bucket.read_span(self._entry(file), content, start, end)
-        except ObjectNotFoundError as error:
-            same = self._same_now(file, error.doing)
-            self._bucket.read_span(self._entry(same), content, start, end)
 
     def _entry(self, file: File) -> Entry:
         return Entry(self._folder + file.name, file.version, file.size)

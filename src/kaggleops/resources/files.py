@@ -3,7 +3,9 @@
 What was put on this disk is remembered, so that what somebody changed is told from what is merely
 old. For each path: the last content that was right there, and the file's times and size then. While
 those are the same, so is the content, and nobody reads it again: a file's change time cannot be set
-by whoever edits it. It is a database in SQLite that the processes of a project share.
+by whoever edits it. On the disk it is a file of JSON objects, one a line, of which later ones
+count. What is new is added to its end, so that it costs as much as it says, and that no process
+undoes another's.
 
 A file on its way waits in a hidden folder beside where it will be, until it has its whole content,
 verified; the last step is a rename. What a killed process left of a large file is gone on with; of
@@ -17,21 +19,15 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms.folders import (
-    private_database,
-    private_file,
-    private_folder,
-    state_folder,
-)
+from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 CRC32C = "crc32c"
 """What Cloud Storage knows of every object, and what is computed where a source knows nothing."""
@@ -40,6 +36,8 @@ State = Literal["right", "missing", "old", "changed"]
 """A file on this disk against the lock; "changed": by somebody here, "old": by an older lock."""
 
 _Stamp = list[int]
+
+_FEW = 1000  # entries that nobody need tidy up
 
 FOLDER = ".kaggleops-fetching"
 """Beside what is being fetched; gone when that is there."""
@@ -156,11 +154,13 @@ class Placed:
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-        self._file = state_folder() / "resources" / f"{digest}.db"
+        self._file = state_folder() / "resources" / f"{digest}.json"
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, _Stamp]] = {}
         self._new: dict[str, tuple[str, _Stamp]] = {}
-        self._last = 0  # of the rows that were read: one that is written anew comes last again
+        self._inode = 0
+        self._end = 0  # of the lines that were read
+        self._entries = 0  # that they held
         self._learn()
 
     @contextmanager
@@ -170,6 +170,7 @@ class Placed:
         with private_file(self._file.with_suffix(".lock")).open("w") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             self._learn()
+            self._tidy_up()
             yield
 
     def checksum(self, path: Path, kind: str) -> str:
@@ -196,33 +197,51 @@ class Placed:
     def save(self) -> None:
         """Write down what is new."""
         with self._lock:
-            if self._new:
-                private_folder(self._file.parent)
-                private_database(self._file)
-                rows = [(path, *said[:1], json.dumps(said[1])) for path, said in self._new.items()]
-                try:
-                    self._write(rows)
-                except sqlite3.DatabaseError:  # it spares time, and what is no record spares none
-                    self._file.unlink()
-                    self._write(rows)
-                self._new = {}
-
-    def _write(self, rows: Sequence[tuple[str, str, str]]) -> None:
-        with closing(sqlite3.connect(self._file)) as database, database:
-            database.execute(_TABLE)
-            database.executemany("INSERT OR REPLACE INTO placed VALUES (?, ?, ?)", rows)
+            if not self._new:
+                return
+            private_folder(self._file.parent)
+            # A process that was killed may have left half a line.
+            line = f"\n{json.dumps(self._new)}\n".encode()
+            with private_file(self._file).open("ab", buffering=0) as opened:
+                opened.write(line)
+                if opened.tell() - len(line) == self._end:
+                    self._inode, self._end = os.fstat(opened.fileno()).st_ino, opened.tell()
+            self._entries += len(self._new)
+            self._new = {}
 
     def _learn(self) -> None:
         """Read what others have written down since."""
-        wanted = "SELECT rowid, * FROM placed WHERE rowid > ? ORDER BY rowid"
-        with self._lock, suppress(sqlite3.Error, ValueError):
-            if self._file.is_file():
-                with closing(sqlite3.connect(self._file)) as database:
-                    for row, path, checksum, stamp in database.execute(wanted, [self._last]):
-                        self._known[path], self._last = (checksum, json.loads(stamp)), row
+        with self._lock, suppress(OSError):
+            there = self._file.stat()
+            if there.st_ino != self._inode:
+                self._inode, self._end, self._entries = there.st_ino, 0, 0
+            if there.st_size == self._end:
+                return
+            with self._file.open("rb") as opened:
+                opened.seek(self._end)
+                for line in opened:
+                    # It spares time, and what is no line of ours spares none.
+                    with suppress(ValueError, TypeError, AttributeError):
+                        said = {
+                            path: (checksum, stamp)
+                            for path, (checksum, stamp) in json.loads(line).items()
+                        }
+                        self._known |= said
+                        self._entries += len(said)
+                    if line.endswith(b"\n"):
+                        self._end += len(line)
 
-
-_TABLE = "CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, checksum TEXT, stamp TEXT)"
+    def _tidy_up(self) -> None:
+        """Write the record anew, if most of it does not count any more."""
+        with self._lock:
+            if self._entries < 2 * len(self._known) + _FEW:
+                return
+            temporary = self._file.with_suffix(f".{os.getpid()}")
+            private_file(temporary).write_text(f"{json.dumps(self._known)}\n")
+            temporary.replace(self._file)
+            there = self._file.stat()
+            self._inode, self._end = there.st_ino, there.st_size
+            self._entries, self._new = len(self._known), {}
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -272,7 +291,7 @@ class Staging:
     def come(self, file: File) -> int:
         """Return how many bytes of a file wait on the disk already."""
         try:
-            return self._part(file).stat().st_blocks * 512
+            return self._part(file).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return 0
 
@@ -285,16 +304,12 @@ class Staging:
         """Give a file that is whole its name, and return its path."""
         path = self.folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.part(file)
-        part.replace(path)
-        finished_slices(part).unlink(missing_ok=True)
+        self.part(file).replace(path)
         return path
 
     def drop(self, file: File) -> None:
         """Forget what has come of a file."""
-        part = self.part(file)
-        part.unlink(missing_ok=True)
-        finished_slices(part).unlink(missing_ok=True)
+        self.part(file).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget everything that is on its way."""
@@ -304,11 +319,6 @@ class Staging:
         """Leave the hidden folder only where something waits in it."""
         with suppress(OSError):
             self._hidden.rmdir()
-
-
-def finished_slices(part: Path) -> Path:
-    """Return the file that lists which slices of a part have come, one number a line."""
-    return part.with_suffix(".slices")
 
 
 @contextmanager

@@ -27,9 +27,6 @@ class Origin(ABC):
     name = ""
     """What to write into the lock where the manifest's source does not say it all."""
 
-    slices = False
-    """Whether it hands out any part of a file, so that a large one can be gone on with."""
-
     hands_out_many = False
     """Whether `read_many` is faster than `read` for each."""
 
@@ -72,14 +69,6 @@ class Origin(ABC):
             files: which.
             take: called with each and its content, unverified, by one thread; what it raises ends
                 this.
-        """
-        raise NotImplementedError
-
-    def read_slice(self, file: File, into: Path, start: int, end: int) -> None:
-        """Write the bytes from `start` up to `end` to their place in a file that is there.
-
-        Raises:
-            As `read`.
         """
         raise NotImplementedError
 

@@ -112,7 +112,8 @@ def _mounts_of(resource: Resource, inputs: Path) -> Iterator[Path]:
     for usual in (*reversed(_usual(resource)), PurePosixPath(resource.name)):
         if (inputs / usual).is_dir():
             yield inputs / usual
-    yield from sorted(inputs.glob(f"datasets/*/{resource.name}"))
+    for above in ("*", "*/*"):  # competitions, datasets/OWNER
+        yield from sorted(inputs.glob(f"{above}/{resource.name}"))
 
 
 def _usual(resource: Resource) -> tuple[PurePosixPath, ...]:

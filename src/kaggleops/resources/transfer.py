@@ -2,19 +2,13 @@
 
 What somebody changed on this disk is never replaced unless that is asked for, and nothing gets its
 name before its checksum is that of the lock.
-
-A large file comes in slices: several at once, and after a kill only those that had not come. A
-slice is written to its place in the part, and then its number to a file beside it. Should the
-machine itself have gone down between a write and the disk, the checksum of the whole tells.
 """
 
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +19,6 @@ from kaggleops.resources.files import (
     Placed,
     Staging,
     State,
-    finished_slices,
     full_disk_leaves_nothing,
     verify,
 )
@@ -33,9 +26,6 @@ from kaggleops.resources.manifest import Resource
 from kaggleops.resources.origins import Origin, Progress
 
 _T = TypeVar("_T")
-
-SLICE = 16 << 20
-"""Bytes of one request. On loopback with 30 ms a request, larger ones were no faster."""
 
 WORKERS = 16
 """Requests at once. Each waits for the network most of its time."""
@@ -96,54 +86,28 @@ def fetch_from(
     """
     refuse_full_disk(steps)
     staging = Staging(steps[0].folder)
-    try:
-        with (
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool,
-            full_disk_leaves_nothing(staging),
-        ):
-            _fetch(origin, steps, staging, placed, pool, progress)
-            staging.clear()
-    finally:
-        staging.leave()
-        placed.save()
-
-
-def _fetch(
-    origin: Origin,
-    steps: Sequence[Step],
-    staging: Staging,
-    placed: Placed,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> None:
-    def fetch(step: Step, read: Callable[[File, Path], None]) -> None:
-        _undamaged(step.file, staging, read)
-        place(step)
 
     def place(step: Step) -> None:
         if step.path.is_dir():
             raise KaggleOpsError(f"fetching {step.path}", "a folder is in its place", "Move it.")
         placed.right(staging.place(step.file), step.file.checksum)
 
-    def in_slices(file: File, part: Path) -> None:
-        fetch_in_slices(origin, file, part, pool, progress)
+    def fetch(step: Step) -> None:
+        _read(origin, step.file, staging, progress)
+        place(step)
 
-    def whole(file: File, part: Path) -> None:
-        try:
-            origin.read(file, part, progress)
-        except BaseException:
-            if not origin.resumes:
-                staging.drop(file)  # nothing could go on with it
-            raise
-
-    if origin.hands_out_many:
-        steps = _fetch_many(origin, steps, staging, place, progress)
-    large = [step for step in steps if origin.slices and step.file.size > SLICE]
-    # The workers are the slices' while there are some: a worker that waits for others could have
-    # to wait for itself.
-    for step in large:
-        fetch(step, in_slices)
-    all_of(pool.submit(partial(fetch, step, whole)) for step in steps if step not in large)
+    try:
+        with (
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool,
+            full_disk_leaves_nothing(staging),
+        ):
+            if origin.hands_out_many:
+                steps = _fetch_many(origin, steps, staging, place, progress)
+            all_of(pool.submit(fetch, step) for step in steps)
+            staging.clear()
+    finally:
+        staging.leave()
+        placed.save()
 
 
 def _fetch_many(
@@ -171,24 +135,23 @@ def _fetch_many(
     return list(left.values())
 
 
-def _undamaged(file: File, staging: Staging, read: Callable[[File, Path], None]) -> None:
-    """Read a file into its part until that is what the lock says.
-
-    Raises:
-        DamagedError: it never is.
-    """
+def _read(origin: Origin, file: File, staging: Staging, progress: Progress) -> None:
+    """Read a file into its part until that is what the lock says; DamagedError if it never is."""
     for attempt in range(1, _ATTEMPTS + 1):
         part = staging.part(file)
-        read(file, part)
         try:
+            origin.read(file, part, progress)
             verify(part, file, f"fetching {staging.folder / file.name}")
+            return
         except DamagedError as error:
             staging.drop(file)
             if attempt == _ATTEMPTS:
                 hint = "Nothing was kept of it. Fetch again; `kaggleops data status` compares."
                 raise DamagedError(error.doing, error.problem, hint) from error
-        else:
-            return
+        except BaseException:
+            if not origin.resumes:
+                staging.drop(file)  # nothing could go on with it
+            raise
 
 
 def refuse_full_disk(steps: Sequence[Step]) -> None:
@@ -209,51 +172,6 @@ def refuse_full_disk(steps: Sequence[Step]) -> None:
             problem = f"{total / 1e9:.1f} GB to fetch, and only {free / 1e9:.1f} GB free"
             hint = "Free some space, or fetch less: `kaggleops data fetch NAME`."
             raise KaggleOpsError(f"fetching into {there}", problem, hint)
-
-
-def fetch_in_slices(
-    origin: Origin, file: File, part: Path, pool: Executor, progress: Progress
-) -> None:
-    """Write a file's content to a path, going on with what is there.
-
-    Args:
-        origin: where it comes from.
-        file: which; its size is known.
-        part: where to.
-        pool: what runs the requests.
-        progress: is told of what was there, too.
-
-    Raises:
-        KaggleOpsError: as `Origin.read_slice` does.
-    """
-    journal = finished_slices(part)
-    finished = _finished(journal) if part.exists() and part.stat().st_size == file.size else set()
-    if not finished:
-        journal.unlink(missing_ok=True)
-        with part.open("wb") as content:
-            content.truncate(file.size)
-    writing = threading.Lock()
-
-    def fetch(number: int) -> None:
-        start = number * SLICE
-        end = min(start + SLICE, file.size)
-        if number not in finished:
-            origin.read_slice(file, part, start, end)
-            with writing, journal.open("a") as lines:
-                lines.write(f"{number}\n")
-        progress(end - start)
-
-    count = -(-file.size // SLICE)
-    all_of(pool.submit(fetch, number) for number in range(count))
-
-
-def _finished(journal: Path) -> set[int]:
-    try:
-        # The last line may be cut off: without its end it may be another number.
-        lines = journal.read_text().splitlines(keepends=True)
-    except OSError:
-        return set()
-    return {int(line) for line in lines if line.endswith("\n")}
 
 
 def all_of(futures: Iterable["Future[_T]"]) -> list[_T]:
