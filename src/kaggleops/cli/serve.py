@@ -61,7 +61,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     is_flag=True,
     help="Let others reach it without a password.",
 )
-@click.option("--open", "open_browser", is_flag=True, hidden=True)  # `kaggleops ui`
+@click.option("--open", "open_browser", is_flag=True, help="Open the browser.")
 @json_option
 def serve_command(
     bucket: str | None,

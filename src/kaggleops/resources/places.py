@@ -112,7 +112,7 @@ def _mounts_of(resource: Resource, inputs: Path) -> Iterator[Path]:
     for usual in (*reversed(_usual(resource)), PurePosixPath(resource.name)):
         if (inputs / usual).is_dir():
             yield inputs / usual
-    for above in ("*", "*/*"):  # competitions, datasets/OWNER
+    for above in ("*", "*/*"):  # competitions, datasets/USER
         yield from sorted(inputs.glob(f"{above}/{resource.name}"))
 
 
