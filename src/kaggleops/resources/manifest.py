@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,6 @@ MANIFEST = Path("config/data/resources.yaml")
 """Where it lies below the project's folder."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-_TYPES: Mapping[str, type] = {
-    "source": str,
-    "files": list,
-    "destination": str,
-    "description": str,
-    "skip_if_exist": bool,
-    "checksum": str,
-    "token": str,
-    "experiment": str,
-    "commit": str,
-    "metric": str,
-    "lower_is_better": bool,
-}
-FIELDS = tuple(_TYPES)
-"""What an entry may say, in the order in which it is written."""
-
 _OF_THE_BEST = ("experiment", "commit", "metric", "lower_is_better")
 
 
@@ -87,6 +71,15 @@ class Resource:
         fields["checksum"] = self.checksum
         fields |= {name: getattr(self, name) for name in _OF_THE_BEST}
         return {name: value for name, value in fields.items() if value}
+
+
+_TYPES: Mapping[str, type] = {
+    each.name: bool if each.type is bool else str if each.type is str else list
+    for each in fields(Resource)
+    if each.name not in ("name", "address")
+}
+FIELDS = tuple(_TYPES)
+"""What an entry may say, in the order in which it is written."""
 
 
 @dataclass(frozen=True)

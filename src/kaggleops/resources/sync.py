@@ -152,12 +152,18 @@ def _lock(
     for resource in resources:
         origin = origin_of(resource, manifest.project)
         before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
-        taking = _Taking(origin, Staging(folder_for(resource, manifest)), placed, progress)
+        staging = Staging(folder_for(resource, manifest))
+        listed = origin.list(resource.files)
         try:
-            files = taking.known(origin.list(resource.files), before)
+            with full_disk_leaves_nothing(staging), ThreadPoolExecutor(WORKERS) as pool:
+                how = (origin, staging, placed, progress)
+                files = all_of(
+                    pool.submit(_known, each, before.get(each.name), *how) for each in listed
+                )
+                staging.clear()
         finally:
             placed.save()
-        locked[resource.name] = Locked(resource.asked, origin.name, files)
+        locked[resource.name] = Locked(resource.asked, origin.name, tuple(files))
         write_lock(manifest, locked)  # after each: what the next one's failure must not undo
     return locked
 
@@ -171,57 +177,47 @@ def _listed(manifest: Manifest, resources: Sequence[Resource]) -> dict[str, Lock
     return locked
 
 
-@dataclass(frozen=True)
-class _Taking:
-    """Fetches what a source does not describe: only its bytes tell what it is."""
+def _known(
+    file: File,
+    before: File | None,
+    origin: Origin,
+    staging: Staging,
+    placed: Placed,
+    progress: Progress,
+) -> File:
+    """Return a file with its size and checksum; if only its bytes tell them, put it in its place.
 
-    origin: Origin
-    staging: Staging
-    placed: Placed
-    progress: Progress
-
-    def known(self, files: Sequence[File], before: Mapping[str, File]) -> tuple[File, ...]:
-        """Return files with their sizes and checksums, and put them where they belong.
-
-        Args:
-            files: as the source lists them.
-            before: what the lock says of them, by their names.
-        """
-        with full_disk_leaves_nothing(self.staging), ThreadPoolExecutor(WORKERS) as pool:
-            found = all_of(pool.submit(self._known, file, before.get(file.name)) for file in files)
-            self.staging.clear()
-        return tuple(found)
-
-    def _known(self, file: File, before: File | None) -> File:
-        if file.known:
-            return file
-        if before and (
-            (file.version and file.version == before.version)
-            or (file.checksum and file.checksum == before.checksum)
-        ):
-            return before
-        path = self.staging.folder / file.name
-        if file.checksum and path.is_file():
-            checksum = self.placed.checksum(path, kind_of(file.checksum))
-            if checksum == file.checksum:
-                self.placed.right(path, checksum)
-                return replace(file, size=path.stat().st_size)
-        part = self.staging.part(file)
-        try:
-            self.origin.read(file, part, self.progress)
-            checksum = file.checksum or checksum_of(part)
-            known = replace(file, size=part.stat().st_size, checksum=checksum)
-            verify(part, known, f"fetching {self.staging.folder / file.name}")
-        except BaseException as error:
-            if isinstance(error, DamagedError) or not self.origin.resumes:
-                self.staging.drop(file)  # nothing could go on with it
-            raise
-        if not path.exists() or self.placed.is_ours(path):
-            part.replace(self.staging.part(known))
-            self.placed.right(self.staging.place(known), checksum)
-        else:
-            self.staging.drop(file)
-        return known
+    `before` is what the lock says of it.
+    """
+    if file.known:
+        return file
+    if before and (
+        (file.version and file.version == before.version)
+        or (file.checksum and file.checksum == before.checksum)
+    ):
+        return before
+    path = staging.folder / file.name
+    if file.checksum and path.is_file():
+        checksum = placed.checksum(path, kind_of(file.checksum))
+        if checksum == file.checksum:
+            placed.right(path, checksum)
+            return replace(file, size=path.stat().st_size)
+    part = staging.part(file)
+    try:
+        origin.read(file, part, progress)
+        checksum = file.checksum or checksum_of(part)
+        known = replace(file, size=part.stat().st_size, checksum=checksum)
+        verify(part, known, f"fetching {path}")
+    except BaseException as error:
+        if isinstance(error, DamagedError) or not origin.resumes:
+            staging.drop(file)  # nothing could go on with it
+        raise
+    if not path.exists() or placed.is_ours(path):
+        part.replace(staging.part(known))
+        placed.right(staging.place(known), checksum)
+    else:
+        staging.drop(file)
+    return known
 
 
 @dataclass(frozen=True)
