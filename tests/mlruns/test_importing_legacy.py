@@ -19,13 +19,8 @@ from tests.mlruns.corpus import bring
 from tests.mlruns.importing import ended
 
 POINTS = ("1700000000000 0.5 1", "1700000000001 -1e-05 2", "1700000000002 nan 3", "1 inf 4")
-OLD_POINTS = (
-    "1700000000000 0.25",
-    "1700000000000 1_0.5 1_0",
-    "+1700000000000 .5 +2",
-    "5 Infinity 0",
-)
-ENDS = ("\n", "\r\n", "\n\n", " \n", "\u2028")
+OLD_POINTS = ("1700000000000 0.25", "1700000000000 .5 2", "5 Infinity 0")
+ENDS = ("\n", "\r\n", "\n\n", " \n")
 META_WRITERS = (
     lambda text: text.encode(),
     lambda text: text.replace("\n", "\r\n").encode(),

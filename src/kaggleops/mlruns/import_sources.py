@@ -5,10 +5,10 @@
   as there are files; artifacts stay where they are until they are copied.
 - A bucket of packed runs in a folder, as a notebook without internet leaves it in its output, is
   exported first.
-- MLflow's file store reads more than it writes: other line ends and spellings of numbers, a
-  `meta.yaml` without fields that came later. A file that was copied through an editor or another
-  system, or written by MLflow 0.x, has that: it is brought as MLflow writes it today. What the file
-  store would not read stays as it is, and is refused by validation.py.
+- MLflow's file store reads more than it writes: other line ends, a `meta.yaml` without fields that
+  came later. A file that was copied through an editor or another system, or written by MLflow 0.x,
+  has that: it is brought as MLflow writes it today. Whatever else is not as MLflow writes it stays
+  as it is, and is refused by validation.py.
 - A run of stock MLflow has its commit in a tag that MLflow's UI can neither group by nor link: it
   gets the plain tags and the description of a run that was made here.
 """
@@ -211,18 +211,13 @@ def _packed_bucket(path: Path) -> Path | None:
     return None
 
 
-_METRICS = "metrics/"
-_FIELDS = {Kind.RUN: (2, 3, 5), Kind.LOGGED_MODEL: (4, 6)}
-"""How many fields a line of a metric has, by what it is a metric of."""
-
-
 def modernized(entity: Entity) -> Entity:
     """Return an entity as MLflow would write it now: itself, where it is that already."""
     changed: dict[str, bytes] = {}
-    if entity.id.kind in _FIELDS:
+    if entity.id.kind in (Kind.RUN, Kind.LOGGED_MODEL):
         for path, data in entity.files.items():
-            if path.startswith(_METRICS) and not holds_points(entity.id.kind, data):
-                changed[path] = _points(data, _FIELDS[entity.id.kind])
+            if path.startswith("metrics/") and not holds_points(entity.id.kind, data):
+                changed[path] = _points(data)
     if META in entity.files:
         changed[META] = _meta(entity)
     changed = {path: data for path, data in changed.items() if data != entity.files[path]}
@@ -256,31 +251,9 @@ def with_commit(run: Entity) -> Entity:
     return replace(run, files={**run.files, **files})
 
 
-def _points(data: bytes, fields: tuple[int, ...]) -> bytes:
-    """Return a metric's file with each point as MLflow writes it; unchanged, if one is none."""
-    try:
-        lines = data.decode().splitlines()
-        return "".join(_point(line, fields) for line in lines if line.strip()).encode()
-    except ValueError:
-        return data
-
-
-def _point(line: str, fields: tuple[int, ...]) -> str:
-    parts = line.strip().split(" ")
-    if len(parts) not in fields:
-        raise ValueError(line)
-    # In the spelling that is there, unless only Python understands it (as 1_000).
-    parts[0] = _number(parts[0], int)
-    parts[1] = _number(parts[1], float)
-    if len(parts) > 2:
-        parts[2] = _number(parts[2], int)
-    return " ".join(parts) + "\n"
-
-
-def _number(text: str, kind: type) -> str:
-    value = kind(text)
-    plain = text.isascii() and "_" not in text and not (kind is int and text.startswith("+"))
-    return text if plain else str(value)
+def _points(data: bytes) -> bytes:
+    """Return a metric's file with the line ends that MLflow writes, and no other blanks."""
+    return b"".join(line.strip() + b"\n" for line in data.splitlines() if line.strip())
 
 
 def _meta(entity: Entity) -> bytes:
