@@ -695,7 +695,7 @@ def changed(sample: list[Any], table: str, column: str, value: Any) -> bytes:
             block = next(each for each in content[1:-1] if each[0] == kind)
             cells = block[3][[*tables_of].index(table)][1 + tables_of[table].index(column)]
             assert cells
-            cells[0] = value
+            cells[-1] = value
     return gzipped(content)
 
 
@@ -716,9 +716,10 @@ def changed(sample: list[Any], table: str, column: str, value: Any) -> bytes:
         ("latest_metrics", "value", "0.5"),
         ("latest_metrics", "step", 2**63),
         ("latest_metrics", "is_nan", True),
-        ("inputs", "destination_id", OTHER.name),
+        ("inputs", "source_id", OTHER.name),
         ("inputs", "source_type", "RUN"),
         ("input_tags", "input_uuid", "0" * 36),
+        ("input_tags", "input_uuid", "00000000-0000-0000-0000-000000000000"),
         ("logged_models", "artifact_location", "gs://theirs/artifacts/7/models/m/artifacts"),
         ("logged_models", "status", 9),
         ("logged_model_metrics", "run_id", "0" * 32),
@@ -758,13 +759,27 @@ def test_what_is_no_snapshot(sample: Any, content: bytes, empty_index: Path) -> 
     assert not check(sample, content, empty_index)
 
 
-def test_a_bomb_of_many_lines(sample: Any, empty_index: Path) -> None:
-    first, *rest = lines(gzipped(sample[1]))
-    text = json.dumps(first).encode() + b"\n" + b"[]\n" * 10
-    padding = b"[" + b" " * 1_000_000 + b"]\n"
-    assert not check(sample, gzip.compress(text + padding * 64), empty_index)
-    assert not check(sample, gzipped([first, *rest, *rest[-1:]]), empty_index)
-    assert not check(sample, gzipped([first, *rest[:-1]]), empty_index)
+def test_one_that_grows_too_much_or_has_another_end(sample: Any, empty_index: Path) -> None:
+    first, *blocks, end = lines(gzipped(sample[1]))
+    at = next(place for place, block in enumerate(blocks) if block[0] == "run")
+    tags = [*first["columns"]["run"]].index("tags")
+    more = json.loads(json.dumps(blocks))
+    for number in range(12):
+        block = json.loads(json.dumps(blocks[at]))
+        counts = [[0] * len(table[0]) for table in block[3][1:]]
+        block[3][1:] = [
+            [of, *([] for _ in table[1:])] for of, table in zip(counts, block[3][1:], strict=True)
+        ]
+        block[1] = [f"mlruns/7/{number:030x}{each:02}.tar.gz" for each in range(len(block[1]))]
+        block[3][tags] = [[1] + [0] * (len(block[1]) - 1), ["a"], ["x" * (1 << 20)]]
+        more.insert(at, block)
+    whole = {**end, "entities": sum(len(block[1]) for block in more)}
+    for content in ([first, *more, whole], [first, *blocks, end, end], [first, *blocks]):
+        assert not check(sample, gzipped(content), empty_index)
+    # It is the growth: with as many, and less in them, it would be taken.
+    for block in more[at : at + 12]:
+        block[3][tags][2] = ["x"]
+    assert check(sample, gzipped([first, *more, whole]), empty_index)
 
 
 def test_its_key_names_no_entity() -> None:

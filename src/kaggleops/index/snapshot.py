@@ -799,13 +799,7 @@ def _lines(content: BinaryIO) -> Iterator[bytes]:
 
 def _parsed(line: bytes) -> Any:
     """Return what stands in a line; raise ValueError where it is no JSON of ours."""
-    content = json.loads(line.decode(), parse_constant=_refuse)
-    if _HALF.search(line):
-        json.dumps(content, ensure_ascii=False).encode()
-    return content
-
-
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+    return json.loads(line.decode(), parse_constant=_refuse)
 
 
 def _refuse(constant: str) -> None:
