@@ -782,6 +782,42 @@ def test_one_that_grows_too_much_or_has_another_end(sample: Any, empty_index: Pa
     assert check(sample, gzipped([first, *more, whole]), empty_index)
 
 
+def test_what_others_need_is_there_and_theirs_alone(sample: Any, empty_index: Path) -> None:
+    first, *blocks, end = lines(gzipped(sample[1]))
+    without = [block for block in blocks if block[0] != "experiment"]
+    fewer = {**end, "entities": end["entities"] - 1}
+    assert not check(sample, gzipped([first, *without, fewer]), empty_index)
+    # Another run whose inputs have the ids of the first one's.
+    at = next(place for place, block in enumerate(blocks) if block[0] == "run")
+    text = json.dumps(blocks[at]).replace(RUN.name, OTHER.name).replace("1" * 32, "3" * 32)
+    copy = json.loads(text)
+    copy[3][-1] = [[0] * len(copy[1]), [], [], []]  # without tags, which would be there twice
+    text = json.dumps(copy)
+    blocks.insert(at, copy)
+    more = {**end, "entities": end["entities"] + len(blocks[at][1])}
+    assert not check(sample, gzipped([first, *blocks, more]), empty_index)
+    for number, link in enumerate(blocks[at][3][[*first["columns"]["run"]].index("inputs")][1]):
+        text = text.replace(link, f"{number:08}-0000-0000-0000-000000000000")
+    blocks[at] = json.loads(text)
+    assert check(sample, gzipped([first, *blocks, more]), empty_index)
+
+
+def test_a_run_that_one_machine_shows_as_lost(world: World, anew: Callable[..., Index]) -> None:
+    world.put(HOME)
+    world.put(RUN)
+    for now in (NOW, NOW + 2 * 24 * 3600):
+        index = Index(world.url, world.store, lambda: now, few=0)  # noqa: B023
+        index.refresh(full=True)
+        index.close()
+    assert world.query("SELECT status FROM runs") == [("FAILED",)]
+    content = packed(world.url, world.store)
+    assert lines(content)[-1]["unsettled"] == [RUN.key]
+    put(world.store, content)
+    index = anew()
+    index.refresh()
+    assert [dict(row)["status"] for row in everything(url_of(index))["runs"]] == ["RUNNING"]
+
+
 def test_its_key_names_no_entity() -> None:
     assert parse_key(INDEX_KEY) is None
     assert experiment("index").key != INDEX_KEY
