@@ -116,7 +116,13 @@ class Measured:
 def main() -> None:
     from tests.fakes.git_server import Repository
 
-    chosen = sys.argv[1:] or list(COLUMNS)
+    # A shallow clone has no commit of before.
+    known = ["git", "-C", str(ROOT), "cat-file", "-e"]
+    chosen = sys.argv[1:] or [
+        name
+        for name, column in COLUMNS.items()
+        if not subprocess.run([*known, column.commit or "HEAD"], capture_output=True).returncode
+    ]
     with scratch() as folder, cloud_storage():
         base = borrowed(folder / "base")
         project = Repository(folder / "toy")
