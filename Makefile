@@ -57,7 +57,7 @@ bench: $(VENV)/.dev ## Measure against the peers and print the tables
 
 docs: $(VENV)/.dev ## Write docs/commands.md, the commands' own help, and schema.sql, MLflow's tables
 	PYTHONPATH=src $(BIN)/python infra/commands.py >docs/commands.md
-	PYTHONHASHSEED=0 $(BIN)/python infra/schema.py >src/kaggleops/index/schema.sql
+	$(BIN)/python infra/schema.py >src/kaggleops/index/schema.sql
 
 lock: $(VENV)/.dev ## Resolve the dependencies anew: what make run, make test, the server and the container install
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python infra/versions.py lock '$(TORCH)'

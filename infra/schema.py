@@ -1,10 +1,9 @@
 """Print src/kaggleops/index/schema.sql: MLflow's tables, as its migrations make them in SQLite.
 
-PYTHONHASHSEED=0 python infra/schema.py >src/kaggleops/index/schema.sql
-
-Without that seed, indexes and constraints come in another order each time.
+python infra/schema.py >src/kaggleops/index/schema.sql
 """
 
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -21,8 +20,20 @@ def schema() -> str:
         database: Any = connection.connection.dbapi_connection
         statements = database.iterdump()
     kept = [each for each in statements if each not in ("BEGIN TRANSACTION;", "COMMIT;")]
-    lines = "\n\n".join([f"-- MLflow {version('mlflow')}", *kept]).split("\n")
-    return "\n".join([*(line.rstrip() for line in lines), ""])
+    # MLflow makes a table's indexes, and its constraints, in whatever order.
+    kept.sort(key=lambda each: each if re.match(r"CREATE (UNIQUE )?INDEX", each) else "")
+    return "\n\n".join([f"-- MLflow {version('mlflow')}", *map(_in_order, kept)]) + "\n"
+
+
+def _in_order(statement: str) -> str:
+    lines = [line.rstrip() for line in statement.split("\n")]
+    places = [place for place, line in enumerate(lines) if line.startswith("\tCONSTRAINT")]
+    if not places:
+        return "\n".join(lines)
+    ordered = sorted(lines[place].rstrip(",") for place in places)
+    for place, constraint in zip(places, ordered, strict=True):
+        lines[place] = constraint + ("," if lines[place].endswith(",") else "")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

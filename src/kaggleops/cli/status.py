@@ -44,7 +44,7 @@ _AT_ONCE = 8  # requests to platforms
 def status_command(
     runs: tuple[str, ...], bucket: str | None, index: str | None, days: float, as_json: bool
 ) -> None:
-    """Show runs: those named, or those that are open or were active in the last days.
+    """Show runs: those named, or the open and the latest ones.
 
     A LOST run is RUNNING, but its machine has missed its heartbeat. The platforms are asked about
     submitted runs that have not ended, and about ended ones that are named or whose machine was
