@@ -199,7 +199,8 @@ def test_every_door_answers_as_mlflows_own(both: Both) -> None:
     first, second, deleted = both.begin(), both.begin(), both.begin()
     # Growing, in order and not; equal steps; points that were logged twice.
     for begin, end in ((0, 3), (3, 30)):
-        points = [(1000 + at, 1 / (1 + at), at) for at in range(begin, end)]
+        values = [math.inf, -math.inf, *(1 / (1 + at) for at in range(2, 30))]
+        points = [(1000 + at, values[at], at) for at in range(begin, end)]
         both.log(first, "loss", points)
         both.log(second, "loss", points[::-1] + points[:2])
         both.compare([second, first], "loss")
@@ -337,10 +338,13 @@ def test_what_is_kept_is_bounded_in_bytes(
     ):
         assert list(small.steps(*runs)) == [each.name for each in runs]
         assert [key for key, _ in sorted(small.asked)] == [each.key for each in asked]
-    tiny = Shelf(cloud, gcs_server, room=2000)
-    for each in (RUN, OTHER, RUN):
-        tiny.steps(each)
-        assert tiny.asked == [(each.key, 200)]
+    # What was used least recently makes room.
+    cloud.put(KEYS[1], points(1))
+    cloud.refresh()
+    small = Shelf(cloud, gcs_server, room=4000)
+    for each, asks in ((RUN, 1), (OTHER, 1), (RUN, 0), (KEYS[1], 1), (RUN, 0), (OTHER, 1)):
+        small.steps(each)
+        assert small.asked == [(each.key, 200)] * asks
 
 
 def test_a_bucket_out_of_reach(
