@@ -29,6 +29,11 @@ def test_a_search_finds_what_mlflows_own_finds(replicated: Replicated, tmp_path:
         ("params.lines != 'x'", ViewType.ALL, 100, ["tags.long"]),
         ("", ViewType.ALL, 1, None),
         ("tags.nobody = 'has this'", ViewType.ALL, 100, None),
+        ("", ViewType.DELETED_ONLY, 100, ["params.lines", "attributes.end_time ASC"]),
+        ("attributes.run_name LIKE '%' AND attributes.status = 'FINISHED'", ViewType.ALL, 2, None),
+        ("params.lines IS NULL", ViewType.ALL, 100, None),
+        ("dataset.name LIKE '%'", ViewType.ALL, 100, None),
+        ("dataset.context LIKE '%'", ViewType.ALL, 100, ["tags.long DESC"]),
     ]
     for search in searches:
         expected, found = (each.search_runs(homes, *search) for each in (stock, ours))

@@ -11,12 +11,10 @@ from mlflow.entities import (
     DatasetInput,
     InputTag,
     Metric,
-    Param,
     Run,
     RunData,
     RunInfo,
     RunInputs,
-    RunTag,
 )
 from mlflow.entities.metric import MetricWithRunId
 from mlflow.protos.service_pb2 import (
@@ -27,6 +25,7 @@ from mlflow.protos.service_pb2 import (
 )
 from mlflow.utils.proto_json_utils import message_to_json
 
+from kaggleops.index.search import PAGE, Logged, entities
 from kaggleops.server.answers import to_json
 
 INPUTS = RunInputs([DatasetInput(Dataset("tweets", "d1", "local", "{}"), [InputTag("a", "b")])])
@@ -46,24 +45,37 @@ numbers = st.floats() | st.integers(-(2**53), 2**53).map(float)
 metrics = st.builds(Metric, texts, numbers, longs, longs) | st.builds(
     Metric, texts, numbers, longs, longs, st.none() | texts, texts, texts
 )
-logged = st.builds(
-    RunData,
-    st.lists(metrics, max_size=3),
-    st.lists(st.builds(Param, texts, texts), max_size=3),
-    st.lists(st.builds(RunTag, texts, texts), max_size=3),
+logged = st.fixed_dictionaries(
+    {
+        "metrics": st.lists(st.tuples(texts, numbers, longs, longs, st.booleans()), max_size=3),
+        "params": st.lists(st.tuples(texts, texts), max_size=3, unique_by=lambda row: row[0]),
+        "tags": st.lists(st.tuples(texts, texts), max_size=3, unique_by=lambda row: row[0]),
+    }
 )
-runs = st.builds(Run, st.just(INFO), logged, st.none() | st.just(INPUTS))
+
+
+def pages(runs: list[Logged], token: str | None = None) -> tuple[str, str]:
+    """Return a page of these runs as it is written here, and as MLflow writes it."""
+    ours, theirs = SearchRuns.Response(), SearchRuns.Response()
+    infos = [RunInfo(**{**dict(INFO), "run_id": f"{number:032}"}) for number in range(len(runs))]
+    for info, of_run in zip(infos, runs, strict=True):
+        ours.runs.append(Run(info, RunData(), INPUTS).to_proto())
+        theirs.runs.append(Run(info, entities(of_run), INPUTS).to_proto())
+    for page in (ours, theirs):
+        if token is not None:
+            page.next_page_token = token
+    kept = PAGE.set({info.run_id: of_run for info, of_run in zip(infos, runs, strict=True)})
+    try:
+        return to_json(ours), message_to_json(theirs)
+    finally:
+        PAGE.reset(kept)
 
 
 @settings(max_examples=200)
-@given(found=st.lists(runs, max_size=4), token=st.none() | texts)
-def test_every_page_is_what_mlflow_writes(found: list[Run], token: str | None) -> None:
-    page = SearchRuns.Response()
-    page.runs.extend([run.to_proto() for run in found])
-    if token is not None:
-        page.next_page_token = token
-    expected = message_to_json(page)
-    assert json.loads(to_json(page)) == json.loads(expected)
+@given(found=st.lists(logged, max_size=4), token=st.none() | texts)
+def test_every_page_is_what_mlflow_writes(found: list[Logged], token: str | None) -> None:
+    ours, theirs = pages(found, token)
+    assert json.loads(ours) == json.loads(theirs)
 
 
 @given(points=st.lists(metrics, max_size=4), token=st.none() | texts)
@@ -81,13 +93,11 @@ def test_every_chart_is_what_mlflow_writes(points: list[Metric], token: str | No
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_to_json(value: float) -> None:
-    run = Run(INFO, RunData([Metric("loss", value, 1, 2)]))
-    page = SearchRuns.Response()
-    page.runs.append(run.to_proto())
-    written = message_to_json(page)
-    assert json.loads(to_json(page)) == json.loads(written)
+    row = ("loss", value, 1, 2, math.isnan(value))
+    ours, theirs = pages([{"metrics": [row], "params": [], "tags": []}])
+    assert json.loads(ours) == json.loads(theirs)
     # The interface reads strict JSON, where a bare NaN would break the whole table.
-    assert "NaN" not in written.replace('"NaN"', "")
+    assert "NaN" not in ours.replace('"NaN"', "")
 
 
 def test_other_answers_are_mlflows_own() -> None:

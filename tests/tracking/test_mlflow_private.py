@@ -63,14 +63,20 @@ mlflow.store.tracking.file_store.FileStore
     _write_dict_to_trace_sub_folder(self, trace_dir, sub_folder, dictionary)
     _writeable_value(self, tag_value)
 mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore
-    _get_eager_run_query_options()
+    _get_model_outputs_bulk(self, run_ids, session)
+    _get_run_inputs(self, session, run_uuids)
     _initialize_store_state(self)
     _search_runs(
         self, experiment_ids, filter_string, run_view_type, max_results, order_by, page_token
     )
+    _validate_max_results_param(self, max_results, allow_null)
+mlflow.store.tracking.sqlalchemy_store
+    _get_orderby_clauses(order_by_list, session)
+    _get_sqlalchemy_filter_clauses(parsed, session, dialect)
 mlflow.store.model_registry.file_store
     _validate_model_name(name)
 mlflow.utils.validation
+    _parse_experiment_ids(experiment_ids)
     _resolve_experiment_ids_and_locations(experiment_ids, locations)
     _validate_batch_log_data(metrics, params, tags)
     _validate_batch_log_limits(metrics, params, tags)

@@ -1,20 +1,13 @@
-"""MLflow's own SQL stores over an index, whose writes go to the bucket first.
-
-A page of 100 runs is some 6,000 rows. Made into objects of SQLAlchemy's, watched, expired and
-forgotten again, they take three quarters of the time of a search; read as plain rows, a twentieth.
-So a search leaves out what its runs have logged, and reads it afterwards.
-"""
+"""MLflow's own SQL stores over an index, whose writes go to the bucket first."""
 
 import functools
 import inspect
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
-import sqlalchemy as sa
-from mlflow.entities import Experiment, LifecycleStage, Metric, Run, RunData
+from mlflow.entities import Experiment, LifecycleStage, Metric
 from mlflow.entities.metric import MetricWithRunId
 from mlflow.entities.trace_metrics import MetricViewType
 from mlflow.exceptions import MlflowException
@@ -25,26 +18,20 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as SqlAlchemyRegistry
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracing.constant import TraceTagKey
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from mlflow.utils.search_utils import SearchTraceUtils, SearchUtils
 from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
 from kaggleops.bucket import open_bucket
 from kaggleops.index.points import Curve, PointReader, sampled
+from kaggleops.index.search import RunSearch
 from kaggleops.index.write_through import WriteThrough, index_url, replica_of, write_through
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.unsupported import UnsupportedRegistry, UnsupportedTracking
 
-_searching: ContextVar[bool] = ContextVar("searching", default=False)
-
 _PATIENCE = 5.0  # seconds that a chart waits for a bucket out of reach: few requests run at once
-
-_DATA = (SqlRun.latest_metrics, SqlRun.params, SqlRun.tags)
-_MODELS = (SqlLatestMetric, SqlParam, SqlTag)
 
 
 _WRITES = """
@@ -134,7 +121,7 @@ def _with_run(run_id: str, metrics: Iterable[Metric]) -> Iterator[MetricWithRunI
 
 
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
-class ReplicaTrackingStore(SqlAlchemyStore):
+class ReplicaTrackingStore(RunSearch):
     """MLflow's tracking API over an index."""
 
     def __init__(self, store_uri: str) -> None:
@@ -251,40 +238,6 @@ class ReplicaTrackingStore(SqlAlchemyStore):
 
     def _initialize_store_state(self) -> None:
         """Not what MLflow does here: it would make a default experiment that is in no bucket."""
-
-    def _get_eager_run_query_options(self) -> list[Any]:
-        if _searching.get():
-            # Empty, and not to be looked for when it is asked for.
-            return [sa.orm.selectinload(data.and_(sa.false())) for data in _DATA]
-        return SqlAlchemyStore._get_eager_run_query_options()
-
-    def _search_runs(self, *args: Any, **kwargs: Any) -> tuple[list[Run], str | None]:
-        token = _searching.set(True)
-        try:
-            runs, next_page = super()._search_runs(*args, **kwargs)
-        finally:
-            _searching.reset(token)
-        return self._with_data(runs), next_page
-
-    def _with_data(self, runs: list[Run]) -> list[Run]:
-        run_ids = [run.info.run_id for run in runs]
-        with self.engine.connect() as connection:
-            found: list[defaultdict[str, list[Any]]] = [defaultdict(list) for _ in _MODELS]
-            for model, of_run in zip(_MODELS, found, strict=True):
-                mine = sa.select(model.__table__).where(model.run_uuid.in_(run_ids))
-                for row in connection.execute(mine):
-                    of_run[row.run_uuid].append(row)
-        metrics, params, tags = found
-        for run in runs:
-            run_id = run.info.run_id
-            run._data = RunData(
-                [SqlLatestMetric.to_mlflow_entity(row) for row in metrics[run_id]],
-                [SqlParam.to_mlflow_entity(row) for row in params[run_id]],
-                [SqlTag.to_mlflow_entity(row) for row in tags[run_id]],
-            )
-            if not run.info.run_name:  # as MLflow does it
-                run.info._set_run_name(run.data.tags.get(MLFLOW_RUN_NAME))
-        return runs
 
 
 _REGISTRY_WRITES = """

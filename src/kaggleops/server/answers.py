@@ -1,7 +1,6 @@
 """How MLflow's answers are changed: mistakes get a reason, downloads little memory, pages speed."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from mlflow.utils.proto_json_utils import message_to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 from werkzeug.exceptions import HTTPException
+
+from kaggleops.index.search import PAGE, as_json, plain
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -154,14 +155,13 @@ def count_sent(app: ASGIApp) -> ASGIApp:
 
 
 # -- pages of runs, and charts ----------------------------------------------------------------
-# Half of the time of a search was spent on JSON. A page of 100 runs holds some 6,000 params, tags
-# and metrics, and MLflow goes through each three times: protobuf's own conversion, which puts
-# integers into strings, a second one which brings them back, and Python's slow way to JSON, for the
-# sake of line breaks (`mlflow/utils/proto_json_utils.py`, 3.17). They hold nothing but texts and
-# numbers, so one pass is enough, in two fifths of the time; the rest is left to MLflow. The points
-# of a chart are such, too.
+# Half of the time of a search was spent on protobuf messages and JSON: MLflow makes one for each of
+# some 6,000 params, tags and metrics of a page of 100 runs, and goes through them three more times
+# to write them: protobuf's own conversion, which puts integers into strings, a second one which
+# brings them back, and Python's slow way to JSON, for the sake of line breaks
+# (`mlflow/utils/proto_json_utils.py`, 3.17). What runs have logged never becomes messages here
+# (search.py). The points of a chart do, and hold nothing but texts and numbers: one pass is enough.
 
-_LOGGED = ("metrics", "params", "tags")
 _HISTORIES = (
     service_pb2.GetMetricHistory.Response,
     service_pb2.GetMetricHistoryBulkInterval.Response,
@@ -169,14 +169,29 @@ _HISTORIES = (
 _PLAIN = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_DOUBLE)
 
 
-def write_quickly() -> None:
-    """Let this process's MLflow application answer searches for runs and charts this way."""
+def write_quickly(app: "Flask") -> None:
+    """Let MLflow's application answer searches for runs and charts this way."""
     from mlflow.server import handlers
 
+    def quickly(view: Callable[..., Any]) -> Callable[..., Any]:
+        def search(*args: Any, **kwargs: Any) -> Any:
+            token = PAGE.set({})
+            try:
+                return view(*args, **kwargs)
+            finally:
+                PAGE.reset(token)
+
+        return search
+
     points = (service_pb2.Metric, service_pb2.MetricWithRunId)
-    logged = (*points, service_pb2.Param, service_pb2.RunTag)
-    if all(_is_plain(each.DESCRIPTOR) for each in logged):
+    if all(_is_plain(each.DESCRIPTOR) for each in points):
         handlers.message_to_json = to_json
+        for name in {each.endpoint for each in app.url_map.iter_rules() if _searches(each.rule)}:
+            app.view_functions[name] = quickly(app.view_functions[name])
+
+
+def _searches(path: str) -> bool:
+    return path.endswith("/mlflow/runs/search")
 
 
 def to_json(message: Message, **options: Any) -> str:
@@ -186,18 +201,13 @@ def to_json(message: Message, **options: Any) -> str:
         message.ClearField("metrics")
         history = json.loads(message_to_json(message, **options))
         return _compact(history | ({"metrics": points} if points else {}))
-    if not isinstance(message, service_pb2.SearchRuns.Response):
-        return str(message_to_json(message, **options))
-    logged = [
-        {name: [_plain(each) for each in getattr(run.data, name)] for name in _LOGGED}
-        for run in message.runs
-    ]
-    for run in message.runs:
-        for name in _LOGGED:
-            run.data.ClearField(name)
-    page = json.loads(message_to_json(message, **options))
-    for run, of_run in zip(page.get("runs", ()), logged, strict=True):
-        run["data"] |= {name: values for name, values in of_run.items() if values}
+    written = str(message_to_json(message, **options))
+    logged = PAGE.get()
+    if not logged or not isinstance(message, service_pb2.SearchRuns.Response):
+        return written
+    page = json.loads(written)
+    for run in page["runs"]:
+        run["data"] = plain(logged[run["info"]["run_id"]])
     return _compact(page)
 
 
@@ -208,9 +218,8 @@ def _compact(content: object) -> str:
 def _plain(message: Message) -> dict[str, Any]:
     values = {field.name: value for field, value in message.ListFields()}
     value = values.get("value")
-    if type(value) is float and not math.isfinite(value):
-        # JSON has no such numbers; this is how protobuf writes them.
-        values["value"] = "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if type(value) is float:
+        values["value"] = as_json(value)
     return values
 
 

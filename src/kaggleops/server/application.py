@@ -43,9 +43,6 @@ def application(
     if settings.auth:
         _ask_for_passwords()
 
-    from kaggleops.server.answers import write_quickly
-
-    write_quickly()
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
     app, offers = offered_application(pages)
@@ -59,9 +56,15 @@ def offered_application(
     from mlflow.server import app as flask_app
     from mlflow.server.fastapi_app import app as fastapi_app
 
-    from kaggleops.server.answers import answer_mistakes, count_sent, produce_slowly
+    from kaggleops.server.answers import (
+        answer_mistakes,
+        count_sent,
+        produce_slowly,
+        write_quickly,
+    )
 
     keep_offered(flask_app)
+    write_quickly(flask_app)
     answer_mistakes(flask_app)
     flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     # Of MLflow's outer application only the way to the inner one is used: around it are parts that
