@@ -1,7 +1,9 @@
-"""The first start of a server is killed, and then two start at once on what it has left."""
+"""The first start of a server: it answers before all is there, and whatever is killed meanwhile."""
 
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +11,16 @@ from pathlib import Path
 
 import mlflow
 import psutil
+import pytest
 import sqlalchemy as sa
 
-from kaggleops.server.settings import make_users_database
+from kaggleops.mlruns import Entity, experiment, run
+from kaggleops.mlruns.archive import pack
+from kaggleops.server.settings import Settings, make_users_database
+from tests.fakes.gcs_server import GcsServer
+from tests.mlruns.entities import main_file
 from tests.server.serving import eventually, serving
-from tests.warm import children
+from tests.warm import children, forked
 
 FILES = ("index.db", "index.db-wal", "users.db.new", "users.db")
 
@@ -59,3 +66,67 @@ def test_the_database_of_users_gets_its_name_when_it_is_whole(tmp_path: Path) ->
     engine.dispose()
     assert file.stat().st_mode & 0o077 == 0
     assert not (tmp_path / "users.db.new").exists()
+
+
+HOME = experiment("7")
+MANY = [run("7", f"{number:032x}") for number in range(1050)]  # more than a link waits for
+
+
+def test_it_answers_with_what_is_there_and_goes_on_if_the_first_pull_is_killed(
+    tmp_path: Path,
+) -> None:
+    with GcsServer() as gcs:
+        gcs.create_bucket("large")
+        for each in (HOME, *MANY):
+            gcs.put("large", each.key, pack(Entity(each, main_file(each))))
+        gcs.fail("hang", times=None, key=MANY[-1].key)
+        home, uri = tmp_path / "home", "gs://large"
+        with serving("--bucket", uri, home=home, STORAGE_EMULATOR_HOST=gcs.url) as server:
+            assert server.found["complete"] is False
+            assert server.found["link"].startswith(f"{server.url}/#/experiments/7/runs")
+            eventually(lambda: "of 1,051 runs, experiments and models are in" in server.errors)
+            # All but the last batches, which wait for one run that does not come.
+            eventually(lambda: 700 < len(server.runs("7", max_results=2000)) < len(MANY))
+            health = server.health()
+            assert health["status"] == "incomplete"
+            assert "of 1,051 runs, experiments and models are in; the rest" in health["coming_in"]
+            mlflow.MlflowClient(server.url).set_tag(MANY[0].name, "colour", "red")
+            assert server.runs("7", filter="tags.colour = 'red'")
+            started = psutil.Process(forked(server.process.pid)).children()
+            [pull] = [each for each in started if each.cmdline()[-1] == "pull"]
+            psutil.Process(forked(pull.pid)).send_signal(signal.SIGKILL)
+            eventually(lambda: "SIGKILL" in server.errors)
+            gcs.heal()
+            eventually(lambda: len(server.runs("7", max_results=2000)) == len(MANY))
+            eventually(lambda: server.health()["status"] == "fresh")
+            assert server.health()["coming_in"] == ""
+        # A restart is a poll: what is there is not asked for again.
+        gcs.reset_counts()
+        with serving("--bucket", uri, home=home, STORAGE_EMULATOR_HOST=gcs.url) as server:
+            assert server.found["complete"] is True
+            assert len(server.runs("7", max_results=2000)) == len(MANY)
+        assert len(gcs.requests) < 20
+
+
+@pytest.mark.usefixtures("cold_python")
+def test_a_server_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    settings = Settings(str(tmp_path / "bucket"), f"sqlite:///{tmp_path}/index.db", str(tmp_path))
+    script = """
+import importlib, json, sys
+from kaggleops.server.application import application, prepare
+from kaggleops.server.settings import Settings
+settings = Settings.from_environment()
+prepare(settings)
+application(settings, None, None, None)
+print(json.dumps(sorted({"mlflow", "numpy", "pandas", "pyarrow", "scipy"} & set(sys.modules))))
+importlib.import_module("pandas")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env=settings.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["mlflow"]

@@ -3,7 +3,7 @@
 import importlib.util
 import re
 import webbrowser
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def serve_command(
     """
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
-    from kaggleops.server.links import experiment_link
+    from kaggleops.server.links import experiment_link, progress_line
     from kaggleops.server.processes import listening_socket, url_of
     from kaggleops.server.settings import (
         HEALTH_PATH,
@@ -96,7 +96,7 @@ def serve_command(
         default_index,
         server_folder,
     )
-    from kaggleops.server.supervisor import Supervisor
+    from kaggleops.server.supervisor import Pulled, Supervisor
 
     place = bucket_of(bucket)
     folder = server_folder(place)
@@ -115,29 +115,44 @@ def serve_command(
             host_names=(host, *host_names),
         )
         supervisor = Supervisor(settings, workers, lambda line: err.print(line, style="yellow"))
-        with supervisor.running():
-            with progress_bar("Updating the index") as progress:
-                pulled = supervisor.pull(progress)
-            if pulled.warning:
-                err.print(pulled.warning, style="yellow")
-            found: dict[str, Any] = {
-                "link": experiment_link(url, pulled.experiment),
-                "health": f"{url}{HEALTH_PATH}",
-                "bucket": place,
-                "index": redacted(settings.index),
-                "problems": pulled.problems,
-                "warning": pulled.warning,
-            }
+        with supervisor.running(), ExitStack() as bars:
+            update = bars.enter_context(progress_bar("Updating the index"))
+            shown: list[Pulled] = []
 
-            def show() -> None:
+            def show(pulled: Pulled) -> None:
+                nonlocal update
+                bars.close()
+                shown.append(pulled)
+                if pulled.warning:
+                    err.print(pulled.warning, style="yellow")
+                link = experiment_link(url, pulled.experiment)
+                found = {
+                    "link": link,
+                    "health": f"{url}{HEALTH_PATH}",
+                    "bucket": place,
+                    "index": redacted(settings.index),
+                    "problems": pulled.problems,
+                    "warning": pulled.warning,
+                    "complete": pulled.ended and not pulled.warning,
+                }
                 if as_json:
                     print_json(**found)
                 else:
                     _show(found, access)
                 if open_browser:
-                    webbrowser.open(found["link"])
+                    webbrowser.open(link)
+                if not pulled.ended:
+                    err.print(progress_line(pulled.done, pulled.total))
+                    update = bars.enter_context(progress_bar("The rest"))
 
-            supervisor.serve(show)
+            def all_in(pulled: Pulled) -> None:
+                bars.close()
+                line = pulled.warning or progress_line(pulled.total, pulled.total)
+                err.print(line, style="yellow" if pulled.warning else None)
+                if pulled.experiment != shown[0].experiment and not as_json:
+                    out.print(f"\n    {experiment_link(url, pulled.experiment)}")
+
+            supervisor.serve(lambda done, total: update(done, total), show, all_in)
 
 
 def _show(found: dict[str, Any], access: str) -> None:

@@ -94,7 +94,7 @@ class RunSearch(SqlAlchemyStore):
             if max_results is not None and len(run_ids) > max_results:
                 run_ids = run_ids[:max_results]
                 token = SearchUtils.create_page_token(offset + max_results)
-            runs = []
+            runs: list[Run] = []
             for start in range(0, len(run_ids), _AT_ONCE):
                 runs += self._runs(session, run_ids[start : start + _AT_ONCE])
             return runs, token
@@ -119,7 +119,7 @@ class RunSearch(SqlAlchemyStore):
             # MLflow makes a run of whatever has a row's attributes.
             run = SqlRun.to_mlflow_entity(SimpleNamespace(**rows[run_id]._mapping, **nothing))
             if not run.info.run_name:  # as MLflow does it
-                tags = dict(logged[run_id]["tags"])
+                tags = {key: value for key, value in logged[run_id]["tags"]}  # noqa: C416
                 run.info._set_run_name(tags.get(MLFLOW_RUN_NAME))
             if page is None:
                 run._data = entities(logged[run_id])

@@ -3,8 +3,9 @@
 import base64
 import importlib
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import anyio
 from starlette.applications import Starlette
@@ -28,12 +29,33 @@ _GATEWAY = "/ajax-api/2.0/mlflow/gateway-proxy"
 _NOBODY_LOOKS = ("/health", "/version", HEALTH_PATH, f"{HEALTH_PATH}.json")
 
 
+_UNUSED = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy", "sklearn")
+"""What MLflow imports where it is installed, and its server has no use for: a third of its time and
+100 MB of memory. `mlflow-skinny` comes without them, so each is looked for and may be missing."""
+
+
 def prepare(settings: Settings) -> None:
     """Import MLflow, which takes longest and needs no index; KaggleOpsError for a bad bucket."""
     root = EntityStore(open_bucket(settings.bucket)).artifact_root
     # MLflow reads these when it is imported.
     os.environ.update(mlflow_environment(f"kaggleops+{settings.index}", root))
-    importlib.import_module("mlflow.server.fastapi_app")
+    try:
+        with _missing(_UNUSED):
+            importlib.import_module("mlflow.server")
+    except ImportError:  # of an MLflow that needs one of them after all
+        importlib.import_module("mlflow.server")
+
+
+@contextmanager
+def _missing(names: Iterable[str]) -> Iterator[None]:
+    """Run a block in which modules count as not installed, unless they are imported already."""
+    blocked = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(blocked))  # type: ignore[arg-type]  # so does importlib's page
+    try:
+        yield
+    finally:
+        for name in blocked:
+            del sys.modules[name]
 
 
 def application(
@@ -42,6 +64,10 @@ def application(
     """Return the application of a process, after `prepare`; KaggleOpsError if MLflow refuses."""
     if settings.auth:
         _ask_for_passwords()
+    else:
+        # A search imports it otherwise, with all that `prepare` leaves out, to find out that nobody
+        # is asked for a password.
+        sys.modules.setdefault("mlflow.server.auth", None)  # type: ignore[arg-type]
 
     health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
@@ -54,7 +80,7 @@ def offered_application(
 ) -> tuple[ASGIApp, Callable[[str, str], bool]]:
     """Return MLflow's application with our own pages, and whether it offers a method and a path."""
     from mlflow.server import app as flask_app
-    from mlflow.server.fastapi_app import app as fastapi_app
+    from starlette.middleware.wsgi import WSGIMiddleware
 
     from kaggleops.server.answers import (
         answer_mistakes,
@@ -67,11 +93,11 @@ def offered_application(
     write_quickly(flask_app)
     answer_mistakes(flask_app)
     flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
-    # Of MLflow's outer application only the way to the inner one is used: around it are parts that
-    # are not offered (the assistant, the gateway, jobs).
-    (to_flask,) = (each.app for each in fastapi_app.routes if isinstance(each, Mount))
     pages = {**pages, _GATEWAY: _no_gateway}
-    app = Starlette(routes=[*map(Route, pages, pages.values()), Mount("/", to_flask)])
+    # Of MLflow's outer application, in FastAPI, nothing is used: it adds to the inner one what is
+    # not offered (the assistant, the gateway, jobs), and takes a second to import.
+    to_flask = Mount("/", WSGIMiddleware(flask_app))
+    app = Starlette(routes=[*map(Route, pages, pages.values()), to_flask])
 
     def offers(method: str, path: str) -> bool:
         if path in pages:

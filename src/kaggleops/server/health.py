@@ -7,7 +7,8 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -17,14 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from kaggleops.index.database import BUSY, ENTITIES, SERVING
+from kaggleops.index.database import BUSY, ENTITIES, SERVING, in_turn
 from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
 from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns import ui
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.server.links import Shown
+from kaggleops.server.links import Shown, progress_line
 from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
 
@@ -38,12 +39,22 @@ class Notice:
         heard: when the bucket last answered, likewise.
         trouble: what has kept it from being up to date since then, or "".
         pace: seconds between two polls.
+        done: while it is being brought up to date, how many runs, experiments and models were
+            looked at since that began.
+        total: … of how many; 0 when it is up to date.
     """
 
     fresh: float = 0.0
     heard: float = 0.0
     trouble: str = ""
     pace: float = 0.0
+    done: int = 0
+    total: int = 0
+
+    @property
+    def progress(self) -> str:
+        """What is there and what is still to come, as a sentence; "" when all is there."""
+        return progress_line(self.done, self.total) if self.total else ""
 
 
 class NoticeBoard:
@@ -56,19 +67,33 @@ class NoticeBoard:
 
     def post(self, notice: Notice) -> None:
         """Post how refreshing goes."""
-        with self._engine.begin() as connection:
+        with in_turn(self._engine.url), self._engine.begin() as connection:
             connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
+
+    def post_at_once(self, notice: Notice) -> None:
+        """Post how refreshing goes, unless that has to wait: the caller itself may be writing."""
+        with suppress(SQLAlchemyError, BlockingIOError), self._engine.connect() as connection:
+            is_file = connection.dialect.name == "sqlite"
+            if is_file:
+                connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+            try:
+                with in_turn(self._engine.url, wait=False), connection.begin():
+                    connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
+            finally:
+                if is_file:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY}")
 
     def read(self) -> Notice:
         """Return how refreshing goes."""
         with self._engine.connect() as connection:
-            return Notice(
-                **json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
-            )
+            found = json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
+        # A server of another release may say more.
+        known = {each.name for each in fields(Notice)}
+        return Notice(**{name: value for name, value in found.items() if name in known})
 
     def post_look(self) -> None:
         """Post a visit."""
-        with self._engine.begin() as connection:
+        with in_turn(self._engine.url), self._engine.begin() as connection:
             connection.execute(SERVING.update().values(looks=SERVING.c.looks + 1))
 
     def looks(self) -> int:
@@ -167,7 +192,7 @@ class Health:
             trouble = redacted(f"reading the index: {str(error).splitlines()[0]}")
         old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
         content: dict[str, Any] = {
-            "status": "old" if old else "fresh",
+            "status": ("incomplete" if notice.total else "old") if old else "fresh",
             "index_fresh": _time(notice.fresh),
             "index_fresh_seconds_ago": _ago(notice.fresh, now),
             "bucket_heard": _time(notice.heard),
@@ -176,6 +201,7 @@ class Health:
         }
         if everything:
             content |= {
+                "coming_in": notice.progress,
                 "trouble": trouble,
                 "bucket": self._bucket,
                 "index": self._index,

@@ -1,4 +1,4 @@
-"""Where what is served can be found.
+"""Where what is served can be found, and how much of it is there.
 
 Apart from the health page, which imports MLflow: the process that only starts the others needs it.
 """
@@ -23,3 +23,11 @@ def experiment_link(server_url: str, shown: Shown | None) -> str:
         return f"{server_url}/#/experiments?{ui.link_parameters(by_commit=False)}"
     page = f"{quote(shown.experiment_id)}/runs"
     return f"{server_url}/#/experiments/{page}?{ui.link_parameters(by_commit=shown.by_commit)}"
+
+
+def progress_line(done: int, total: int) -> str:
+    """Return how much of a bucket is in the index, as a sentence."""
+    what = "runs, experiments and models"
+    if done >= total:
+        return f"All {total:,} {what} are in."
+    return f"{done:,} of {total:,} {what} are in; the rest follows."

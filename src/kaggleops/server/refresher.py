@@ -174,6 +174,7 @@ class Refresher:
         self._schedule = Schedule()
         self._looks = board.looks()
         self._told = -WATCHED_FOR_SECONDS
+        self._posted = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
         self._ending = False
         self._wake = threading.Event()
@@ -222,8 +223,16 @@ class Refresher:
         if looks != self._looks:
             self._looks = looks
             self._schedule.somebody_looks()
-        if self._schedule.due:
+        if self._schedule.due or (self._index is None and self._left_behind()):
             self._refresh()
+
+    def _left_behind(self) -> bool:
+        """Return whether whoever refreshed the index before was not done with it."""
+        left = self._board.read()
+        if left.fresh and not (left.total or left.trouble):
+            return False
+        self.notice = left
+        return True
 
     def _follow(self) -> None:
         """Post visits to the process that refreshes the index, and read how that goes."""
@@ -242,11 +251,15 @@ class Refresher:
         if self.notice.trouble:
             _log.warning("The index is up to date again.")
         pace = self._schedule.pace
-        self.notice = replace(self.notice, fresh=time.time(), trouble="", pace=pace)
+        self.notice = replace(self.notice, fresh=time.time(), trouble="", pace=pace, total=0)
         self._board.post(self.notice)
 
-    def _heard(self, *_: int) -> None:
-        self.notice = replace(self.notice, heard=time.time())
+    def _heard(self, done: int, total: int) -> None:
+        left = total if done < total else 0
+        self.notice = replace(self.notice, heard=time.time(), done=done, total=left)
+        if left and time.monotonic() > self._posted + _TICK:
+            self._posted = time.monotonic()
+            self._board.post_at_once(self.notice)
 
     def _in_trouble(self, error: Exception) -> None:
         if not self.notice.trouble:

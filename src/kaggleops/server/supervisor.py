@@ -1,4 +1,6 @@
-"""Keeps a server running: updates the index, starts the processes that serve, and restarts them.
+"""Keeps a server running: brings the bucket in, starts the processes that serve, and restarts them.
+
+The server answers with what the index has as soon as there is one, and the rest comes in meanwhile.
 
 This is the process that people start and see. It imports nothing of MLflow, to take little memory.
 However it ends, even killed, nothing that it started stays.
@@ -26,23 +28,34 @@ _LONGEST_PAUSE = 60.0
 _STEADY = 60.0  # seconds after which a process has run well
 
 
+_SOON = 1000
+"""So many runs, experiments and models come in faster than anybody opens a link: it is shown when
+they are in, and leads to the experiment of the latest run. Of more, the first runs will do."""
+
+
 @dataclass(frozen=True)
 class Pulled:
-    """What the first pull found.
+    """What the first pull has found by now.
 
     Args:
         experiment: that of the latest run.
         problems: how many objects cannot be shown.
         warning: why the index is not up to date, or "".
+        done: how many runs, experiments and models were looked at.
+        total: … of how many.
+        ended: whether that was all.
     """
 
     experiment: Shown | None
     problems: int
     warning: str
+    done: int
+    total: int
+    ended: bool
 
 
 class Supervisor:
-    """Serves a bucket: call its methods in their order.
+    """Serves a bucket.
 
     Args:
         settings: what to serve, and how.
@@ -56,7 +69,6 @@ class Supervisor:
         self._tell = tell
         self._events: Events = queue.SimpleQueue()
         self._children: set[Child] = set()
-        self._prepared: Child | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -79,52 +91,60 @@ class Supervisor:
             for each, handler in zip(which, before, strict=True):
                 signal.signal(each, handler)
 
-    def pull(self, progress: Callable[[int, int], object]) -> Pulled:
-        """Update the index, reporting entities done and in total; KaggleOpsError if it fails."""
-        pulling = self._start("pull")
-        # It needs seconds for its imports meanwhile.
-        self._prepared = self._start("serve")
-        found: dict[str, Any] = {}
-        while True:
-            event = self._next()
-            if isinstance(event, Said):
-                found |= event.message
-                if "total" in event.message:
-                    progress(event.message["done"], event.message["total"])
-            elif isinstance(event, Ended) and event.child is not pulling:
-                raise event.error or KaggleOpsError(_STARTING, event.reason)
-            elif isinstance(event, Ended):
-                self._require_success(event, f"indexing {self._settings.bucket}")
-                last = found["experiment"]
-                shown = Shown(**last) if last else None
-                return Pulled(shown, found["problems"], found.get("warning", ""))
-
-    def serve(self, on_ready: Callable[[], object]) -> NoReturn:
-        """Serve until told to end; KaggleOpsError if no process could be started at all.
+    def serve(
+        self,
+        progress: Callable[[int, int], object],
+        on_ready: Callable[[Pulled], object],
+        on_pulled: Callable[[Pulled], object],
+    ) -> NoReturn:
+        """Serve until told to end; KaggleOpsError if nothing can be served.
 
         Args:
-            on_ready: called when the first process listens.
+            progress: called with how many entities are in the index, and how many there are to be.
+            on_ready: called when the first process listens and all is in, or, if there is much to
+                come, some of it.
+            on_pulled: called when all is in, or is not to be had for now, if that is later.
         """
-        assert self._prepared is not None  # noqa: S101 - by `pull`
-        self._prepared.tell_to_begin()
-        pauses = {self._prepared: _FIRST_PAUSE}
+        pulling = self._start("pull")
+        # It needs seconds for its imports meanwhile.
+        prepared = self._start("serve")
+        pauses = {prepared: _FIRST_PAUSE}
         due: list[tuple[float, float]] = []
-        was_ready = False
+        found: dict[str, Any] = {}
+        has_begun = listens = was_shown = has_ended = False
         while True:
             event = self._next(min(due)[0] if due else None)
-            if isinstance(event, Said) and "ready" in event.message and not was_ready:
-                was_ready = True
+            if isinstance(event, Said) and event.child is pulling:
+                found |= event.message
+                if "opened" in event.message:
+                    has_begun = True
+                    prepared.tell_to_begin()
+                elif "total" in event.message:
+                    progress(found["done"], found["total"])
+            elif isinstance(event, Said) and not listens:
+                listens = True
                 # Only now the others: the first one makes the tables that all need.
                 pauses |= {self._start_serving(): _FIRST_PAUSE for _ in range(self._workers - 1)}
-                on_ready()
+            elif isinstance(event, Ended) and event.child is pulling:
+                if event.error or not has_begun:
+                    self._require_success(event, f"indexing {self._settings.bucket}")
+                elif event.code:
+                    found["warning"] = f"Updating the index broke off: {event.reason}. It goes on."
+                has_ended = True
+                if was_shown:
+                    on_pulled(_pulled(found, ended=True))
             elif isinstance(event, Ended):
-                if not was_ready:
+                if not listens:
                     self._require_success(event, _STARTING)
                 pause = pauses.pop(event.child)
                 if event.lived > _STEADY:
                     pause = _FIRST_PAUSE
                 self._tell(f"A server process died: {event.reason}. Another starts in {pause:g} s.")
                 due.append((time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)))
+            enough = found.get("experiment") and found.get("total", 0) > _SOON
+            if listens and not was_shown and (has_ended or enough):
+                was_shown = True
+                on_ready(_pulled(found, ended=has_ended))
             for each in [each for each in due if each[0] <= time.monotonic()]:
                 due.remove(each)
                 pauses[self._start_serving()] = each[1]
@@ -157,6 +177,18 @@ class Supervisor:
             raise ended.error
         if ended.code:
             raise KaggleOpsError(doing, ended.reason)
+
+
+def _pulled(found: dict[str, Any], *, ended: bool) -> Pulled:
+    last = found.get("experiment")
+    return Pulled(
+        Shown(**last) if last else None,
+        found.get("problems", 0),
+        found.get("warning", ""),
+        found.get("done", 0),
+        found.get("total", 0),
+        ended,
+    )
 
 
 class _ToldToEnd(Exception):  # noqa: N818 - not an error

@@ -1,22 +1,27 @@
-"""The processes that `kaggleops serve` starts: `pull` makes the index first, `serve` serves.
+"""The processes that `kaggleops serve` starts: `pull` brings the bucket in once, `serve` serves.
 
-The first pull is a process of its own because the memory that a large import takes is then freed.
+The first pull is a process of its own because the memory that a large import takes is then freed,
+and because it goes on beside the server, which answers with what is there.
 """
 
 import gc
 import logging
+import os
 import socket
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from ipaddress import ip_address
+from typing import Any
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.server.processes import begin_child, say, say_error, wait_to_begin
 from kaggleops.server.settings import Settings
 
-_SECONDS_BETWEEN_REPORTS = 0.1
+_SECONDS_BETWEEN_REPORTS = 0.25
+_PATIENT = 5  # of the 19 steps by which a process can let others go first
 _PATIENCE = 30.0  # seconds that somebody waits at a terminal for a bucket out of reach
 _SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is told to end
 _NEW_OBJECTS = 50_000
@@ -34,11 +39,12 @@ def main(task: str) -> int:
 
 
 def _pull(settings: Settings) -> int:
+    os.nice(_PATIENT)  # the server begins meanwhile, and then answers
     from kaggleops.bucket import BucketUnavailableError, open_bucket
     from kaggleops.mlruns import EntityStore
 
     store = EntityStore(open_bucket(settings.bucket, patience=_PATIENCE))
-    out_of_reach: BucketUnavailableError | None = None
+    out_of_reach: KaggleOpsError | None = None
     try:
         store.check()  # a mistyped address is an error before anything is made for it
     except BucketUnavailableError as error:
@@ -46,27 +52,46 @@ def _pull(settings: Settings) -> int:
 
     from kaggleops.index.refresh import Index
     from kaggleops.server.health import Notice, NoticeBoard
+    from kaggleops.server.refresher import refresh_lock
 
     index = Index(settings.index, store)
     board = NoticeBoard(settings.index)
+    last = board.last_experiment()
+    before = board.read()
+    if out_of_reach and not (before.fresh or last):
+        raise out_of_reach
+    say(opened=True, experiment=last and asdict(last))
+    lock = refresh_lock(settings.index)
+    leads = lock.held()  # as long as this process lives; the server next to it follows meanwhile
+    notice = before
     next_report = 0.0
 
+    def post(tell: Callable[[Notice], object] = board.post, **news: Any) -> None:
+        nonlocal notice
+        notice = replace(notice, **news)
+        if leads:
+            tell(notice)
+
     def report(done: int, total: int) -> None:
-        nonlocal next_report
-        if time.monotonic() >= next_report or done == total:
-            next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-            say(done=done, total=total)
+        nonlocal last, next_report
+        now = time.monotonic()
+        if now < next_report and done < total:
+            return
+        next_report = now + _SECONDS_BETWEEN_REPORTS
+        post(board.post_at_once, heard=time.time(), done=done, total=total)
+        last = last or (board.last_experiment() if done else None)
+        say(done=done, total=total, experiment=last and asdict(last))
 
     try:
         if out_of_reach:
             raise out_of_reach
-        # Whoever starts a server sees everything, announced or not.
-        index.refresh(report, full=True)
-        board.post(Notice(fresh=time.time(), heard=time.time()))
-    except BucketUnavailableError as error:
-        if not board.read().fresh:
-            raise
-        say(warning=f"{error} The index is served as it was before.")
+        index.refresh(report)
+        post(fresh=time.time(), heard=time.time(), trouble="", total=0)
+    except KaggleOpsError as error:
+        if not (notice.total or before.fresh or last):
+            raise  # nothing can be served, now or before
+        post(trouble=str(error))
+        say(warning=f"{error} What the index has is served, and the bucket is asked again.")
     last = board.last_experiment()
     say(problems=len(index.problems()), experiment=last and asdict(last))
     index.close()
