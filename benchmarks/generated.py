@@ -5,7 +5,14 @@ and the same ones wherever it is made.
 """
 
 import random
+import sqlite3
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kaggleops.mlruns import Entity
 
 HOME = "1"
 NAME = "generated"
@@ -56,10 +63,8 @@ def files_of(number: int, artifact_root: str) -> dict[str, bytes]:
     return files
 
 
-def objects(runs: int, artifact_root: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the objects of a bucket with so many runs: their keys and contents."""
-    from kaggleops.mlruns import Entity, experiment, run
-    from kaggleops.mlruns.archive import pack
+def _home(artifact_root: str) -> "Entity":
+    from kaggleops.mlruns import Entity, experiment
     from kaggleops.mlruns.entity import dump_yaml
 
     meta = {
@@ -70,9 +75,85 @@ def objects(runs: int, artifact_root: str) -> Iterator[tuple[str, bytes]]:
         "lifecycle_stage": "active",
         "name": NAME,
     }
-    home = Entity(experiment(HOME), {"meta.yaml": dump_yaml(meta)})
+    return Entity(experiment(HOME), {"meta.yaml": dump_yaml(meta)})
+
+
+def objects(runs: int, artifact_root: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the objects of a bucket with so many runs: their keys and contents."""
+    from kaggleops.mlruns import Entity, run
+    from kaggleops.mlruns.archive import pack
+
+    home = _home(artifact_root)
     yield home.id.key, pack(home)
     for number in range(runs):
         files = files_of(number, artifact_root)
         entity = Entity(run(HOME, run_id(number)), files, frozenset({"artifacts"}))
         yield entity.id.key, pack(entity)
+
+
+_ROWS = {
+    "runs": "run_uuid, name, source_type, user_id, status, start_time, end_time, lifecycle_stage, "
+    "artifact_uri, experiment_id",
+    "params": "run_uuid, key, value",
+    "tags": "run_uuid, key, value",
+    "latest_metrics": "run_uuid, key, value, timestamp, step, is_nan",
+    "kaggleops_entities": "key, version, problem, waits_for, heard_ms",
+}
+_AT_ONCE = 1000  # runs in a transaction
+
+
+def make_index(runs: int, file: Path, bucket: Path) -> None:
+    """Make an index of so many runs from rows, without their objects, which would take an hour.
+
+    It has read the change log of a bucket in which only the experiment is, so that a server over
+    both takes it for complete until it lists the bucket, a day later.
+    """
+    from kaggleops.bucket import ABSENT, open_bucket
+    from kaggleops.index.refresh import Index
+    from kaggleops.mlruns import ChangeLog, EntityStore, run
+
+    bucket.mkdir(parents=True)
+    opened = open_bucket(str(bucket))
+    store = EntityStore(opened, ChangeLog(opened))
+    store.write(_home(store.artifact_root), expected=ABSENT)
+    index = Index(f"sqlite:///{file}", store)
+    index.refresh()
+    index.close()
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA synchronous = OFF")
+    for begun in range(0, runs, _AT_ONCE):
+        rows: dict[str, list[tuple[object, ...]]] = {table: [] for table in _ROWS}
+        for number in range(begun, min(runs, begun + _AT_ONCE)):
+            dice, name = random.Random(number), run_id(number)
+            start = _BEGUN + number * _APART
+            place = f"{store.artifact_root}/{HOME}/{name}/artifacts"
+            rows["runs"].append(
+                (
+                    *(name, f"run {number}", "LOCAL", "ada", "FINISHED", start, start + 500_000),
+                    *("active", place, int(HOME)),
+                )
+            )
+            rows["params"] += [(name, f"param_{at}", f"{dice.random():.3f}") for at in range(40)]
+            commit = f"{number // 20:010x}"
+            tags = {f"tag_{at}": f"value {dice.randrange(100)}" for at in range(8)} | {
+                "backend": dice.choice(_BACKENDS),
+                "git_commit": commit,
+                "mlflow.source.git.commit": commit + "0" * 30,
+                "mlflow.runName": f"run {number}",
+            }
+            rows["tags"] += [(name, *tag) for tag in tags.items()]
+            last = start + 490_000, 49, 0
+            rows["latest_metrics"] += [
+                (name, f"metric_{at}", dice.random(), *last) for at in range(8)
+            ]
+            key = run(HOME, name).key
+            rows["kaggleops_entities"].append((key, f"{number}", "", "", int(1000 * time.time())))
+        for table, columns in _ROWS.items():
+            places = ", ".join("?" * len(columns.split(", ")))
+            insert = f"INSERT INTO {table} ({columns}) VALUES ({places})"
+            connection.executemany(insert, rows[table])
+        connection.commit()
+    connection.execute("ANALYZE")
+    connection.execute("UPDATE kaggleops_index SET analyzed = ?", (runs,))
+    connection.commit()
+    connection.close()
