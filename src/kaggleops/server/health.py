@@ -77,9 +77,11 @@ class NoticeBoard:
             if is_file:
                 connection.exec_driver_sql("PRAGMA busy_timeout = 0")
             try:
-                with in_turn(self._engine.url, wait=False), connection.begin():
+                with in_turn(self._engine.url, wait=False):
                     connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
+                    connection.commit()
             finally:
+                connection.rollback()
                 if is_file:
                     connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY}")
 
