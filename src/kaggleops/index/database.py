@@ -101,12 +101,15 @@ _REPAIR = {
 }
 
 _SEARCHED = (
+    "kaggleops_silent ON kaggleops_entities (may_be_silent) WHERE may_be_silent IS NOT NULL",
+    "kaggleops_waiting ON kaggleops_entities (waits_for) WHERE waits_for != ''",
     "kaggleops_runs ON runs (run_uuid, experiment_id, lifecycle_stage, start_time)",
     'kaggleops_latest_metrics ON latest_metrics ("key", run_uuid, is_nan, value)',
     'kaggleops_tags ON tags ("key", value, run_uuid)',
 )
-"""Indexes that hold all that a search sorts and filters by (search.py): 13 MB for 10,000 runs. The
-last one is for SQLite only: PostgreSQL refuses an index of values as long as a tag may be."""
+"""Indexes of what each poll looks for, whatever the number of runs, and of all that a search sorts
+and filters by (search.py): 13 MB for 10,000 runs. The last one is for SQLite only: PostgreSQL
+refuses an index of values as long as a tag may be."""
 
 BUSY = 120
 """Seconds for which one waits while another writes to SQLite."""
@@ -148,10 +151,11 @@ def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.
         problem = f"no database can lie there ({error})"
         raise UsageError("opening the index", problem, _NAME_ONE) from error
     try:
-        # Whoever finds it made does not wait for who writes to it: an import may, for long.
-        with reading(engine) as connection:
-            is_made = _is_made(connection, bucket_uri, for_mlflow=for_mlflow)
-        shrunk = False
+        # Whoever finds it made does not wait for who writes to it: in SQLite that may take long.
+        is_made = shrunk = False
+        if in_a_file:
+            with reading(engine) as connection:
+                is_made = _is_made(connection, bucket_uri, for_mlflow=for_mlflow)
         if not is_made:
             with engine.begin() as connection:
                 shrunk = _make(connection, bucket_uri, doing, for_mlflow=for_mlflow)

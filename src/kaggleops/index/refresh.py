@@ -342,7 +342,8 @@ class Index:
 
     def _waiting(self, touched: set[str] | None) -> list[EntityId]:
         """Return what waits for one of these objects, or for any."""
-        query = sa.select(ENTITIES.c.key, ENTITIES.c.waits_for).where(ENTITIES.c.waits_for != "")
+        waits = ENTITIES.c.waits_for != sa.literal_column("''")  # as the index of them has it
+        query = sa.select(ENTITIES.c.key, ENTITIES.c.waits_for).where(waits)
         with self._engine.begin() as connection:
             found = connection.execute(query).all()
         ids = [parse_key(key) for key, other in found if touched is None or other in touched]

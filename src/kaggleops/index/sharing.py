@@ -157,17 +157,17 @@ class Sharing:
 
     def _is_due(self, now: float, lasting: bool) -> bool:
         with reading(self._engine) as connection:
-            count = sa.select(sa.func.count()).where(ENTITIES.c.version != ABSENT)
-            entities = connection.scalar(count) or 0
             mark = connection.execute(sa.select(MARK)).first()
             known = connection.execute(sa.select(SNAPSHOT)).first()
-        if not self._may_write or entities < FEW:
+            since = now - known.looked if known else -1.0
+            if not self._may_write or 0 <= since < _HOUR:
+                return False  # before they are counted: every poll comes here
+            count = sa.select(sa.func.count()).where(ENTITIES.c.version != ABSENT)
+            entities = connection.scalar(count) or 0
+        if entities < FEW:
             return False
         if known is None:
             return True
-        since = now - known.looked
-        if 0 <= since < _HOUR:
-            return False
         if known.log_id != (mark.log_id if mark else ""):
             return True
         # As a rule a change is announced twice: that it may come, and that it is over.

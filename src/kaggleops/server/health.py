@@ -194,7 +194,7 @@ class Health:
             trouble = redacted(f"reading the index: {str(error).splitlines()[0]}")
         old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
         content: dict[str, Any] = {
-            "status": ("incomplete" if notice.total else "old") if old else "fresh",
+            "status": "fresh" if not old else "old" if notice.fresh else "incomplete",
             "index_fresh": _time(notice.fresh),
             "index_fresh_seconds_ago": _ago(notice.fresh, now),
             "bucket_heard": _time(notice.heard),
