@@ -108,5 +108,6 @@ def children(process: int) -> list[psutil.Process]:
     """Return all that a process has started, the forks in place of what stands for them."""
     found = []
     for each in psutil.Process(forked(process)).children():
-        found += [psutil.Process(forked(each.pid)), *children(each.pid)]
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            found += [psutil.Process(forked(each.pid)), *children(each.pid)]
     return found
