@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,9 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
+
+# Under nohup a hang-up is ignored, and so it would be by all that tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # A process that a test starts is forked from one that has imported MLflow.
 os.environ.update(warm.stand_in())
