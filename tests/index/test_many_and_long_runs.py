@@ -13,6 +13,7 @@ from mlflow.entities import RunStatus
 from kaggleops.bucket import ABSENT
 from kaggleops.index.refresh import Index
 from kaggleops.index.rows import RUN_STATUSES
+from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns import run
 from tests.index.worlds import HOME, POINTS, RUN, World, cloud, world
 
@@ -23,7 +24,8 @@ KEPT = "SELECT key, version, problem, may_be_silent FROM kaggleops_entities ORDE
 
 
 def another(world: World, empty_index: Path) -> World:
-    """Return the same bucket with a new index."""
+    """Return the same bucket with a new index, which no snapshot fills."""
+    world.bucket.delete(INDEX_KEY)
     folder = world.database.parent / "another"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -70,7 +72,9 @@ def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path)
     assert other.refresh().changed == 222
     same(other)
     other = another(world, empty_index)
-    assert other.refresh(progress=lambda *_: kill_children()).changed == 222
+    killed: list[int] = []
+    assert other.refresh(progress=lambda *_: killed.extend(kill_children())).changed == 222
+    assert killed
     same(other)
     other = another(world, empty_index)
 
@@ -93,16 +97,19 @@ def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path)
 def children() -> list[int]:
     """Return the processes that unpack; other tests' servers may be this one's children too."""
     tasks = Path("/proc/self/task").glob("*/children")
-    every = [int(child) for task in tasks for child in task.read_text().split()]
-    return [child for child in every if b"index.preparation" in _command(child)]
+    every = [int(child) for task in tasks for child in _content(task).split()]
+    places = {child: Path(f"/proc/{child}/cmdline") for child in every}
+    return [child for child, place in places.items() if b"index.preparation" in _content(place)]
 
 
-def _command(process: int) -> bytes:
-    with contextlib.suppress(OSError):  # it has ended
-        return Path(f"/proc/{process}/cmdline").read_bytes()
+def _content(file: Path) -> bytes:
+    with contextlib.suppress(OSError):  # what it is about has ended
+        return file.read_bytes()
     return b""
 
 
-def kill_children() -> None:
-    for child in children():
+def kill_children() -> list[int]:
+    found = children()
+    for child in found:
         os.kill(child, signal.SIGKILL)
+    return found
