@@ -30,8 +30,11 @@ os.environ["KAGGLE_API_ENVIRONMENT"] = "LOCALHOST"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
 
-# Under nohup a hang-up is ignored, and so it would be by all that tests start.
+# Under nohup a hang-up is ignored, in the background Ctrl-C, and so they would be by all that tests
+# start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A process that a test starts is forked from one that has imported MLflow.
 os.environ.update(warm.stand_in())

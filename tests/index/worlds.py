@@ -67,6 +67,6 @@ def world(bucket: Bucket, tmp_path: Path, empty_index: Path) -> Iterator[World]:
 def cloud(gcs_server: GcsServer, tmp_path: Path, empty_index: Path) -> Iterator[World]:
     """On Cloud Storage only."""
     gcs_server.create_bucket("our-bucket")
-    made = World(open_bucket("gs://our-bucket", patience=0.1), tmp_path, empty_index)
+    made = World(open_bucket("gs://our-bucket", patience=5), tmp_path, empty_index)
     yield made
     made.index.close()
