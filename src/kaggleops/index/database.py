@@ -249,9 +249,7 @@ def _is_made(connection: sa.Connection, bucket_uri: str, *, for_mlflow: bool) ->
     tables = set(found.get_table_names())
     if not _OURS.tables.keys() <= tables or _POINTS in tables:
         return False
-    wanted = {each.split()[0]: each.split()[2] for each in _searched(connection)}
-    there = {index["name"] for table in wanted.values() for index in found.get_indexes(table)}
-    if not wanted.keys() <= there or connection.scalar(sa.select(SERVING.c.id)) is None:
+    if _missing(connection) or connection.scalar(sa.select(SERVING.c.id)) is None:
         return False
     if connection.scalar(sa.select(INDEX.c.bucket)) != bucket_uri:
         return False
@@ -262,8 +260,15 @@ def _is_made(connection: sa.Connection, bucket_uri: str, *, for_mlflow: bool) ->
     return are_over(connection)
 
 
-def _searched(connection: sa.Connection) -> tuple[str, ...]:
-    return _SEARCHED[: None if connection.dialect.name == "sqlite" else -1]
+def _missing(connection: sa.Connection) -> list[str]:
+    """Return what of our own indexes on MLflow's tables is not there.
+
+    Making one that is there is no harm, but waits for all who write to its table, and they for it.
+    """
+    wanted = _SEARCHED[: None if connection.dialect.name == "sqlite" else -1]
+    found, tables = sa.inspect(connection), {each.split()[2] for each in wanted}
+    there = {index["name"] for table in tables for index in found.get_indexes(table)}
+    return [each for each in wanted if each.split()[0] not in there]
 
 
 def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow: bool) -> bool:
@@ -285,7 +290,7 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow:
 
         migrate(connection)
     _OURS.create_all(connection)
-    for each in _searched(connection):
+    for each in _missing(connection):
         connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {each}")
     if connection.scalar(sa.select(INDEX.c.bucket)) is None:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
