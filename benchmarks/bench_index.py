@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 
-from common import BUCKET, cloud_storage, median, print_caption, print_table, scratch
+from common import BUCKET, median, print_caption, print_table, scratch, storage
 
 RUNS = 1000
 CHANGES = 20
@@ -29,7 +29,7 @@ def main() -> None:
     from kaggleops.mlruns.entity import dump_yaml
     from kaggleops.mlruns.export import export
 
-    with scratch() as folder, cloud_storage():
+    with scratch() as folder, storage():
         bucket = open_bucket(f"gs://{BUCKET}/ours")
         store = EntityStore(bucket)
         meta = {

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from common import BUCKET, ROOT, cloud_storage, print_caption, print_table, scratch
+from common import BUCKET, ROOT, print_caption, print_table, scratch, storage
 from packaging.utils import canonicalize_name
 from tests.fakes import platforms
 
@@ -123,7 +123,7 @@ def main() -> None:
         for name, column in COLUMNS.items()
         if not subprocess.run([*known, column.commit or "HEAD"], capture_output=True).returncode
     ]
-    with scratch() as folder, cloud_storage():
+    with scratch() as folder, storage():
         base = borrowed(folder / "base")
         project = Repository(folder / "toy")
         project.write(MLproject="name: toy\nentry_points: {main: {command: python train.py}}")

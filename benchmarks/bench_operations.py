@@ -1,22 +1,24 @@
 """What a run and an idle server ask of a bucket in operations, which is what costs money there.
 
-The real store on a loopback Cloud Storage, nine hours long: only the clock is simulated, and the
-flushing thread's work is done step by step at the moments of its schedule.
+    python benchmarks/bench_operations.py [gs] [s3]
+
+The real store on a loopback service, nine hours long: only the clock is simulated, and the flushing
+thread's work is done step by step at the moments of its schedule.
 """
 
 import os
 import threading
 import time
-from pathlib import Path
 
 from common import (
-    BUCKET,
-    CloudStorage,
+    NAMES,
     Requests,
-    cloud_storage,
+    Storage,
+    chosen,
     print_caption,
     print_table,
     scratch,
+    storage,
 )
 
 HOUR = 3600.0
@@ -27,12 +29,45 @@ METRICS = ("loss", "learning_rate", "grad_norm")
 
 
 def main() -> None:
-    from kaggleops.cli.cost import FREE_A, FREE_B, READ, Operations, charges, of_idle_server, of_run
+    from kaggleops.cli.cost import Operations, charges, prices_at
     from kaggleops.tracking.live import IDLE_LOOK
 
-    rows, runs = [], {}
-    with scratch() as folder, cloud_storage() as server:
-        steps = [LOG_EVERY * number for number in range(1, int(RUN / LOG_EVERY))]
+    [kinds] = chosen(("gs", "s3"))
+    rows = []
+    for kind in kinds:
+        runs, month, said = asked_of(kind)
+        rows += [[f"{NAMES[kind]}: {name}", *cells] for name, cells in said.items()]
+    columns = ["operations", "class A", "class B", "`kaggleops cost` says: A", "B"]
+    print_table("What is asked of the bucket", columns, rows)
+
+    prices = prices_at()
+    free_a, free_b = (each * 1e6 for each in prices.free[1:])
+    months = []
+    looks = RUNS_A_MONTH * RUN / IDLE_LOOK
+    for name, asked in runs.items():
+        class_a = RUNS_A_MONTH * asked.class_a + month.class_a
+        class_b = RUNS_A_MONTH * asked.class_b + month.class_b + looks
+        bill = charges(0, Operations(class_a, class_b), prices)
+        dollars = sum(charge.cost for charge in bill)
+        months.append([name, f"{class_a:,.0f}", f"{class_b:,.0f}", f"{dollars:.2f}"])
+    columns = [f"{RUNS_A_MONTH} such runs and the server", "class A", "class B", "US dollars"]
+    print_table(f"A month, at the prices of {prices.service}", columns, months)
+    print_caption(
+        f"Free are {free_a:,.0f} A and {free_b:,.0f} B a month (prices read on {prices.read}). "
+        f"Three metrics logged every {LOG_EVERY:.0f} s; no artifacts (each file is one of class A)."
+        f" The server looks every {IDLE_LOOK:.0f} s, at the change log and at each live run, and "
+        "lists the bucket once a day."
+    )
+
+
+def asked_of(kind: str) -> tuple[dict[str, Requests], Requests, dict[str, list[str]]]:
+    """Return what runs ask for, what a server does in a month, and both as rows of a table."""
+    from kaggleops.cli.cost import of_idle_server, of_run
+    from kaggleops.tracking.live import IDLE_LOOK
+
+    runs, said = {}, {}
+    steps = [LOG_EVERY * number for number in range(1, int(RUN / LOG_EVERY))]
+    with scratch(), storage(kind) as server:
         for name, seconds, logged in (
             ("9-hour run, logs every 10 s", "", steps),
             ("… with KAGGLEOPS_FLUSH_SECONDS=600", "600", steps),
@@ -40,34 +75,13 @@ def main() -> None:
             ("9-hour run that logs nothing", "", []),
         ):
             os.environ["KAGGLEOPS_FLUSH_SECONDS"] = seconds
-            asked = nine_hours(server, folder, logged)
-            estimate = of_run(RUN, logged)
-            runs[name] = asked
-            rows.append([name, *row_of(asked, estimate)])
+            runs[name] = nine_hours(server, logged)
+            said[name] = row_of(runs[name], of_run(RUN, logged))
         os.environ["KAGGLEOPS_FLUSH_SECONDS"] = ""
         idle = a_day_of_a_server(server, IDLE_LOOK)
-        estimate = of_idle_server()
     month = Requests(idle.class_a * 30, idle.class_b * 30, 0)
-    rows.append(["idle server, a month", *row_of(month, estimate)])
-    columns = ["operations", "class A", "class B", "`kaggleops cost` says: A", "B"]
-    print_table("What is asked of the bucket", columns, rows)
-
-    months = []
-    looks = RUNS_A_MONTH * RUN / IDLE_LOOK
-    for name, asked in runs.items():
-        class_a = RUNS_A_MONTH * asked.class_a + month.class_a
-        class_b = RUNS_A_MONTH * asked.class_b + month.class_b + looks
-        bill = charges(0, Operations(class_a, class_b), "us-central1")
-        dollars = sum(charge.cost for charge in bill)
-        months.append([name, f"{class_a:,.0f}", f"{class_b:,.0f}", f"{dollars:.2f}"])
-    columns = [f"{RUNS_A_MONTH} such runs and the server", "class A", "class B", "US dollars"]
-    print_table("A month", columns, months)
-    print_caption(
-        f"Free are {FREE_A:,} A and {FREE_B:,} B a month (prices read on {READ}). Three metrics "
-        f"logged every {LOG_EVERY:.0f} s; no artifacts (each file is one of class A). The server "
-        f"looks every {IDLE_LOOK:.0f} s, at the change log and at each live run, and lists the "
-        "bucket once a day."
-    )
+    said["idle server, a month"] = row_of(month, of_idle_server())
+    return runs, month, said
 
 
 def row_of(asked: Requests, estimate: object) -> list[str]:
@@ -75,7 +89,7 @@ def row_of(asked: Requests, estimate: object) -> list[str]:
     return [f"{asked.class_a:,}", f"{asked.class_b:,}", *said]
 
 
-def nine_hours(server: CloudStorage, folder: Path, logged: list[float]) -> Requests:
+def nine_hours(server: Storage, logged: list[float]) -> Requests:
     from mlflow.entities import Metric, RunStatus
 
     from kaggleops.tracking import session as sessions
@@ -84,7 +98,7 @@ def nine_hours(server: CloudStorage, folder: Path, logged: list[float]) -> Reque
 
     sessions._sessions.clear()
     now = 0.0
-    store = BucketTrackingStore(f"gs://{BUCKET}/mlruns")
+    store = BucketTrackingStore(f"{server.address}/mlruns")
     session = store._session
     session._thread = threading.current_thread()  # its work is done here
     session.working.live = LiveRuns(lambda: now)
@@ -107,12 +121,12 @@ def nine_hours(server: CloudStorage, folder: Path, logged: list[float]) -> Reque
     return server.requests()
 
 
-def a_day_of_a_server(server: CloudStorage, interval: float) -> Requests:
+def a_day_of_a_server(server: Storage, interval: float) -> Requests:
     from kaggleops.bucket import open_bucket
     from kaggleops.mlruns import EntityStore, Poll
 
     now = 0.0
-    poll = Poll(EntityStore(open_bucket(f"gs://{BUCKET}")), clock=lambda: now)
+    poll = Poll(EntityStore(open_bucket(server.address)), clock=lambda: now)
     list(poll.changed())
     now = 24 * HOUR  # whatever is open has long been let go of
     list(poll.changed())

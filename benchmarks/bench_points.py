@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import generated
-from common import BUCKET, cloud_storage, median, print_caption, print_table, scratch
+from common import BUCKET, median, print_caption, print_table, scratch, storage
 
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # for its migration
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=int, nargs="?", default=100)
     runs = parser.parse_args().runs
-    with scratch() as folder, cloud_storage() as cloud:
+    with scratch() as folder, storage() as cloud:
         ours, stock = stores(folder, runs)
         cloud.slow_down(LATENCY)
         rows = []

@@ -1,4 +1,4 @@
-"""What the benchmarks share: their table, its caption, and a Cloud Storage in another process."""
+"""What the benchmarks share: their table, its caption, and a bucket of each kind."""
 
 import datetime
 import os
@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the fake services of the tests
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 # Else Google's client asks for buckets' metadata in a thread of its own, and spoils the counts.
 os.environ["DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"] = "true"
 
 from tests.fakes.gcs_server import GcsServer  # noqa: E402
+from tests.fakes.object_server import ObjectServer  # noqa: E402
+from tests.fakes.s3_server import S3Server  # noqa: E402
 
 BUCKET = "a-bucket"
+CLIENTS = ("google-cloud-storage", "boto3")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -39,9 +44,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 def print_caption(*remarks: str) -> None:
     """Print how the tables above were measured: commit, machine, versions, and what to know."""
-    made_by = f"`python benchmarks/{Path(sys.argv[0]).name}`"
+    command = " ".join((Path(sys.argv[0]).name, *sys.argv[1:]))
+    made_by = f"`python benchmarks/{command}`"
     today = datetime.datetime.now(datetime.UTC).date()
-    versions = ", ".join(f"{name} {version(name)}" for name in ("mlflow", "google-cloud-storage"))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("mlflow", *CLIENTS))
     print(
         f"\n{made_by}, commit {_commit()}, {today}, {_processor()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}. {' '.join(remarks)}",
@@ -77,16 +83,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-# -- a Cloud Storage in another process --------------------------------------------------------
+# -- a bucket of each kind ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Requests:
     """How many requests there were, by price class."""
 
-    class_a: int
-    class_b: int
-    free: int
+    class_a: int = 0
+    class_b: int = 0
+    free: int = 0
 
     @property
     def all(self) -> int:
@@ -94,12 +100,12 @@ class Requests:
         return self.class_a + self.class_b + self.free
 
 
-class _Server(GcsServer):
+class _Verbs(ObjectServer):
     """With methods only, as it is used from another process."""
 
     def begin(self) -> str:
         self.start()
-        self.create_bucket(BUCKET)
+        self.create_bucket(BUCKET)  # type: ignore[attr-defined]
         return self.url
 
     def taken(self) -> tuple[int, int, int]:
@@ -112,26 +118,49 @@ class _Server(GcsServer):
 
     def fill(self, keys: list[str], data: bytes) -> None:
         for key in keys:
-            self.put(BUCKET, key, data)
+            self.put(BUCKET, key, data)  # type: ignore[attr-defined]
+
+    def fill_numbered(self, prefix: str, count: int, size: int) -> None:
+        block = os.urandom(1 << 20)
+        data = (block * (size // len(block) + 1))[:size]  # need not travel
+        self.fill([f"{prefix}/{number:05}.bin" for number in range(count)], data)
 
     def fill_from(self, folder: str) -> None:
         for path in Path(folder).glob("mlruns/**/*.gz"):
-            self.put(BUCKET, path.relative_to(folder).as_posix(), path.read_bytes())
+            self.fill([path.relative_to(folder).as_posix()], path.read_bytes())
+
+
+class _CloudStorage(_Verbs, GcsServer):
+    pass
+
+
+class _S3(_Verbs, S3Server):
+    pass
 
 
 class _Manager(BaseManager):
-    """Runs the server where it does not share our interpreter's lock."""
+    """Runs a server where it does not share our interpreter's lock."""
 
 
-_VERBS = ("begin", "taken", "slow_down", "fill", "fill_from", "stop")
-_Manager.register("server", _Server, exposed=_VERBS)
+_VERBS = ("begin", "taken", "slow_down", "fill", "fill_numbered", "fill_from", "stop")
+_Manager.register("gs", _CloudStorage, exposed=_VERBS)
+_Manager.register("s3", _S3, exposed=_VERBS)
+
+KINDS = ("gs", "s3", "folder")
+NAMES = {"gs": "Cloud Storage", "s3": "S3", "folder": "a folder"}
 
 
-class CloudStorage:
-    """A loopback Cloud Storage with one bucket, `BUCKET`, in a process of its own."""
+class Storage:
+    """A loopback service with one bucket, `BUCKET`, in a process of its own.
 
-    def __init__(self, server: Any) -> None:
+    Args:
+        server: the service.
+        address: the bucket's.
+    """
+
+    def __init__(self, server: Any, address: str) -> None:
         self._server = server
+        self.address = address
 
     def requests(self) -> Requests:
         """Return what was asked of it since the last call."""
@@ -145,22 +174,91 @@ class CloudStorage:
         """Put an object at every key, past all counters."""
         self._server.fill(keys, data)
 
+    def fill_numbered(self, prefix: str, count: int, size: int) -> None:
+        """Put so many objects below a prefix, past all counters."""
+        self._server.fill_numbered(prefix, count, size)
+
     def fill_from(self, folder: str) -> None:
         """Put the runs of a bucket that is a folder, past all counters."""
         self._server.fill_from(folder)
 
 
+class _Folder:
+    """A folder in a service's place: nobody counts what is asked of it."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def taken(self) -> tuple[int, int, int]:
+        return 0, 0, 0
+
+    def slow_down(self, latency: float) -> None:
+        pass
+
+    def put(self, _: str, key: str, data: bytes) -> None:
+        path = self._folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    fill, fill_numbered, fill_from = _Verbs.fill, _Verbs.fill_numbered, _Verbs.fill_from
+
+
 @contextmanager
-def cloud_storage(latency: float = 0.0) -> Iterator[CloudStorage]:
-    """Run one; every client in this process and its children goes there."""
+def storage(kind: str = "gs", latency: float = 0.0) -> Iterator[Storage]:
+    """Run a service; every client in this process and its children goes there."""
+    if kind == "folder":
+        with tempfile.TemporaryDirectory(prefix="kaggleops-bench-") as folder:
+            yield Storage(_Folder(folder), f"bucket+file://{folder}")
+        return
     with _Manager() as manager:
-        server = manager.server(latency)  # type: ignore[attr-defined]
-        os.environ["STORAGE_EMULATOR_HOST"] = server.begin()
+        server = getattr(manager, kind)(latency)
+        url = server.begin()
+        own = {
+            "gs": {"STORAGE_EMULATOR_HOST": url},
+            "s3": {
+                "AWS_ENDPOINT_URL": url,
+                "AWS_ACCESS_KEY_ID": "anybody",
+                "AWS_SECRET_ACCESS_KEY": "anything",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            },
+        }[kind]
+        os.environ.update(own)
+        address = {"gs": f"gs://{BUCKET}", "s3": f"s3+http://{BUCKET}@{url.partition('://')[2]}"}
         try:
-            yield CloudStorage(server)
+            yield Storage(server, address[kind])
         finally:
             server.stop()
-            del os.environ["STORAGE_EMULATOR_HOST"]
+            for name in own:
+                del os.environ[name]
+
+
+def chosen(*groups: Sequence[str]) -> list[Sequence[str]]:
+    """Return what the command line names of each group; all of one of which it names nothing."""
+    named = sys.argv[1:]
+    if unknown := set(named).difference(*groups):
+        known = ", ".join(each for group in groups for each in group)
+        sys.exit(f"unknown: {', '.join(unknown)}; there are {known}")
+    return [[each for each in group if each in named] or group for group in groups]
+
+
+@contextmanager
+def measured(server: Storage) -> Iterator["Took"]:
+    """Measure a block."""
+    took = Took()
+    server.requests()
+    begun, used = time.perf_counter(), time.process_time()
+    yield took
+    took.seconds, took.processor = time.perf_counter() - begun, time.process_time() - used
+    took.requests = server.requests()
+
+
+@dataclass
+class Took:
+    """What a block took: seconds, those for which it kept a processor busy, requests."""
+
+    seconds: float = 0.0
+    processor: float = 0.0
+    requests: Requests = Requests()
 
 
 @contextmanager

@@ -50,7 +50,10 @@ def lock(torch: str) -> None:
     _constrain(CONSTRAINTS, torch, [])
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder) / "wanted.txt"
-        server = ["--extra", "server", "--extra", "postgresql", "--constraints", str(CONSTRAINTS)]
+        # What `kaggleops watch` needs beside it: sweeps, notices, and Kaggle's client.
+        extras = ("server", "postgresql", "s3", "sweep", "notify", "kaggle")
+        server = [word for extra in extras for word in ("--extra", extra)]
+        server += ["--constraints", str(CONSTRAINTS)]
         _compile(wanted, [*server, *_for(DEBIAN)], "pip")
         SERVER.write_text(HEAD + "".join(_hashed(wanted, DEBIAN)))
         container = ["--constraints", str(COLAB), *_for(KAGGLE)]

@@ -1,14 +1,47 @@
 """On which kinds of bucket a test runs."""
 
+import os
+
 import pytest
 
-ON_GCS = pytest.mark.parametrize(
-    "bucket", ["gcs", pytest.param("directory", marks=pytest.mark.slow)], indirect=True
+from kaggleops.bucket import Bucket
+from tests.fakes.object_server import ObjectServer
+
+NAMED = os.environ.get("KAGGLEOPS_TEST_BUCKET", "")
+"""A bucket on a service that somebody has started, or pays for: a second opinion on ours."""
+
+ON_SERVICES = pytest.mark.parametrize(
+    "bucket", ["gcs", "s3", pytest.param("directory", marks=pytest.mark.slow)], indirect=True
 )
 """For a test that starts processes, and takes seconds: a folder's turn is among the slow ones."""
 
-EVERY_DIALECT = pytest.mark.parametrize("bucket", ["directory", "gcs", "testbench"], indirect=True)
+EVERY_DIALECT = pytest.mark.parametrize(
+    "bucket",
+    ["directory", "gcs", "testbench", "s3", "s3-versioned", *(["named"] if NAMED else [])],
+    indirect=True,
+)
+
+EACH_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", "s3"], indirect=True)
+
+ON_TWO_KINDS = pytest.mark.parametrize("bucket", ["directory", "gcs"], indirect=True)
+"""For what a bucket has no part in but to keep bytes: a folder and a service will do."""
 
 BOTH_DIALECTS = pytest.mark.parametrize("gcs_server", ["service", "testbench"], indirect=True)
 """For a flow from end to end: once more where refusals are worded and timed as Google's own
 storage-testbench does it, in buckets that keep old generations."""
+
+ON_EACH_SERVICE = pytest.mark.parametrize("service", ["gcs", "s3"], indirect=True)
+"""For what a folder cannot do: fail, refuse, count, answer late."""
+
+ON_EACH_SERVICE_AND_DIALECT = pytest.mark.parametrize(
+    "service", ["gcs", "testbench", "s3"], indirect=True
+)
+
+
+def server_of(bucket: Bucket, request: pytest.FixtureRequest) -> ObjectServer | None:
+    """Return the service that a test's bucket lies on; none for a folder."""
+    if bucket.uri.startswith("bucket+file:"):
+        return None
+    kind = "gcs" if bucket.uri.startswith("gs:") else "s3"
+    server: ObjectServer = request.getfixturevalue(f"{kind}_server")
+    return server

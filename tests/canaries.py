@@ -16,15 +16,19 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tests import secrets_of
-from tests.fakes.gcs_server import GcsServer
+
+if TYPE_CHECKING:
+    from tests.fakes.object_server import ObjectServer
 
 MARKS = {
     "service-account key": "CANARYa1B2c3D4",
     "authorized user": "0gCANARYCANARY",
     "Kaggle key": secrets_of.HEX,
     "RunPod key": secrets_of.RUNPOD_KEY,
+    "S3 access key": secrets_of.S3_SECRET,
     "GitHub token": secrets_of.GITHUB_TOKEN,
     "Hugging Face token": secrets_of.HUGGING_FACE_TOKEN,
     "bearer header": "cAnArY.42x",
@@ -100,7 +104,7 @@ def open_to_others(state: Path) -> set[str]:
     return found
 
 
-def found_in_bucket(server: GcsServer, bucket: str) -> dict[str, set[str]]:
+def found_in_bucket(server: "ObjectServer", bucket: str) -> dict[str, set[str]]:
     """Return the objects of a bucket that hold secrets, with their kinds."""
     objects = server.objects(bucket)
     found = {key: marks_in(key) | marks_in(stored.data) for key, stored in objects.items()}

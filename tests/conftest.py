@@ -1,6 +1,7 @@
 """Fixtures that all tests share."""
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,18 @@ from hypothesis import HealthCheck, settings
 from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
 from tests import warm
+from tests.buckets import NAMED
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 __all__ = ["empty_index", "postgresql", "postgresql_database"]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+    from tests.fakes.s3_server import S3Server
 
 # Before anything imports MLflow or gcsfs, which read these once.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -38,6 +43,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A process that a test starts is forked from one that has imported MLflow.
 os.environ.update(warm.stand_in())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The processes that run tests are forked, too: each would import all that tests do."""
+    os.environ.update(warm.stand_in("training"))
+
 
 # How fast a machine is, and what else it does, is no property of the code.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -93,6 +105,9 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     yield tmp_path / "home"
     _end_sessions()
     _set_tracking_uri(before)
+    if fluent := sys.modules.get("mlflow.tracking.fluent"):
+        fluent._active_experiment_id = None  # what `mlflow.set_experiment` leaves, and in here:
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     if tracking := sys.modules.get("mlflow.tracking._tracking_service.utils"):
         tracking._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
     models = sys.modules.get("mlflow.tracking._model_registry.utils")
@@ -133,17 +148,63 @@ def _forget_file_systems() -> None:
         gcsfs.GCSFileSystem.clear_instance_cache()
 
 
-@pytest.fixture(params=["directory", "gcs"])
+@pytest.fixture
+def s3_server(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[S3Server]":
+    """An S3 without buckets, and the settings with which every client gets along there."""
+    # Half a second, and most tests need none.
+    from tests.fakes.s3_server import S3Server
+    from tests.warm import models
+
+    models.read_once()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("aws")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        file = folder / name.lower()
+        file.touch()
+        monkeypatch.setenv(name, str(file))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-word")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with S3Server() as server:
+        yield server
+        server.heal()
+        _end_sessions()
+
+
+@pytest.fixture
+def service(request: pytest.FixtureRequest) -> ObjectServer:
+    """A service of object storage without buckets: Cloud Storage, or as `tests.buckets` has it."""
+    kind = getattr(request, "param", "gcs")
+    if kind == "s3":
+        s3: S3Server = request.getfixturevalue("s3_server")
+        s3.proven = [""]  # else each test's first write makes 25: tests/bucket is there for that
+        return s3
+    gcs: GcsServer = request.getfixturevalue("gcs_server")
+    gcs.testbench = kind == "testbench"
+    return gcs
+
+
+@pytest.fixture(params=["directory", "gcs", "s3"])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """An empty bucket of each kind (and of "testbench", for who asks for it)."""
+    """An empty bucket of each kind (and of other kinds, for who asks for them: `tests.buckets`)."""
     if request.param == "directory":
         folder = request.getfixturevalue("tmp_path") / "a bucket"
         folder.mkdir()
         return open_bucket(str(folder), patience=5)
-    server: GcsServer = request.getfixturevalue("gcs_server")
-    server.testbench = request.param == "testbench"
-    server.create_bucket("our-bucket")
-    return open_bucket("gs://our-bucket/some/prefix", patience=5)
+    if request.param == "named":
+        return open_bucket(f"{NAMED}/{secrets.token_hex(8)}", patience=5)
+    if request.param in ("s3", "s3-versioned"):
+        s3: S3Server = request.getfixturevalue("s3_server")
+        s3.proven = ["some/prefix/"]
+        server: ObjectServer = s3
+    else:
+        server = gcs = request.getfixturevalue("gcs_server")
+        gcs.testbench = request.param == "testbench"
+    server.create_bucket("our-bucket", versioned=request.param == "s3-versioned")
+    return open_bucket(server.address("our-bucket", "some/prefix"), patience=5)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -24,17 +24,17 @@ def write_wheel(
         name: the package's, without a hyphen.
         version: the package's.
         requires: what it needs, as requirements.
-        files: what it installs: text by path.
+        files: what it installs: text by path, its own METADATA perhaps.
         commands: its console scripts: "module:function" by name.
     """
     info = f"{name}-{version}.dist-info"
     needs = "".join(f"Requires-Dist: {each}\n" for each in requires)
     scripts = "".join(f"{each} = {target}\n" for each, target in (commands or {}).items())
     content = {
-        **(files or {}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{scripts}",
+        **(files or {}),
     }
     content[f"{info}/RECORD"] = "".join(f"{each},,\n" for each in [*content, f"{info}/RECORD"])
     wheel = folder / f"{name}-{version}-py3-none-any.whl"

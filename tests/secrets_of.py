@@ -27,6 +27,11 @@ AUTHORIZED_USER = json.dumps(
 KAGGLE_KEY = json.dumps({"username": "ada", "key": HEX})
 KAGGLE_TOKEN = "KGAT_" + HEX
 RUNPOD_KEY = "rpa_" + "CANARY1234" * 4
+S3_KEY_ID = "CANARYk3y1d" + "0A1B2C3D4"
+S3_SECRET = "cAnArYs3" + "/a1B2+c3D4" * 3 + "e5"
+S3_KEY = json.dumps(
+    {"type": "s3", "access_key_id": S3_KEY_ID, "secret_access_key": S3_SECRET, "region": "auto"}
+)
 GITHUB_TOKEN = "gh" + "p_" + "cAnArY123" * 4
 HUGGING_FACE_TOKEN = "hf_" + "cAnArYtOkEnS" * 2 + "cAnArYtOkE"
 BEARER = "Authorization: Bearer " + "cAnArY.42x" * 4

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 from kaggleops.bucket import Bucket
-from tests.buckets import ON_GCS
+from tests.buckets import ON_SERVICES
 from tests.fakes import platforms
 from tests.fakes.git_server import Repository, git_daemon
 from tests.notebooks.execution import execute, parametrised, until
+from tests.warm import stand_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,7 +48,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         yield f"{address}/kaggleops", sha
 
 
-@ON_GCS
+@ON_SERVICES
 def test_mlflow_run_of_a_commit_logs_to_the_bucket(
     served: tuple[str, str], bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -61,6 +62,7 @@ def test_mlflow_run_of_a_commit_logs_to_the_bucket(
         cwd=tmp_path,
         # As `mlflow run` finds `python` on a machine whose environment is activated.
         env=os.environ
+        | stand_in("training")
         | {
             "MLFLOW_TRACKING_URI": f"{bucket.uri}/mlruns",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

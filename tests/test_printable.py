@@ -6,8 +6,9 @@ import unicodedata
 import pytest
 from markdown_it import MarkdownIt
 
+from kaggleops import tags
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.ui import END, Origins
+from kaggleops.mlruns.ui import END, Before, Pages, described, since
 from kaggleops.printable import as_code, as_html, as_markdown, log_line, printable
 from tests.hostile import HOSTILE, Page, unseen
 
@@ -119,23 +120,27 @@ def test_markdown_shows_it_wherever_it_stands(text: str, write: object) -> None:
 
 
 def test_the_note_on_a_runs_page_is_of_text_and_our_links() -> None:
-    origins = Origins(
-        sha="a" * 40,
-        branch="x`<img/src=x>|[l](https://evil.example)@octocat",
-        origin="https://github.com/o/r)[l](https:evil.example",
-        previous_sha="`![i](https://evil.example/i.png)" + HOSTILE,
-        side_by_side="#/compare-runs?x=[1](2)",
+    evil = "`![i](https://evil.example/i.png)" + HOSTILE
+    told = {
+        tags.COMMIT: "a" * 40,
+        tags.REPOSITORY: "https://github.com/o/r)[l](https:evil.example",
+        tags.BRANCH: "x`<img/src=x>|[l](https://evil.example)@octocat",
+        **dict.fromkeys((tags.SUBJECT, tags.SETTINGS, tags.BACKEND, tags.ACCELERATOR), evil),
+    }
+    before = Before("[1](2)", {tags.COMMIT: evil, tags.SUBJECT: evil, tags.SETTINGS: "x](y)"})
+    note = described(
+        told,
+        since(told, Pages("1](2)", "b" * 32), before),
         notebook="javascript:alert(1)",
-        artifacts="gs://b/a) ![x](y)/artifacts",
+        place="gs://b/a) ![x](y)/artifacts",
     )
-    note = origins.describe()
     assert not unseen(note)
     assert note.count(END) == 1
     tokens = MarkdownIt("commonmark", {"html": True}).parse(note)
     inline = [each for token in tokens for each in token.children or ()]
     links = [str(each.attrs["href"]) for each in inline if each.type == "link_open"]
     assert [each.type for each in inline if each.type == "image"] == []
-    own = ("https://github.com/o/r", "#/compare-runs", "https://console.cloud.google.com/")
+    own = ("https://github.com/o/r", "#/", "https://console.cloud.google.com/")
     assert links
     assert all(link.startswith(own) for link in links), links
     assert {each.content for each in inline if each.type == "html_inline"} <= {"<code>", "</code>"}

@@ -30,6 +30,12 @@ FOUND = {
         "named",
     ),
     "token": (secrets_of.KAGGLE_TOKEN, "Kaggle token"),
+    "credentials": (f"aws_secret_access_key = {secrets_of.S3_SECRET}", "S3 secret access key"),
+    "minio.sh": (f"export AWS_SECRET_ACCESS_KEY='{'aB3d' * 10}'", "S3 secret access key"),
+    "r2.py": ("client(secret_access_key='" + "0f" * 32 + "')", "S3 secret access key"),
+    "key.yaml": (f"x: {secrets_of.S3_KEY}", "S3 secret access key"),
+    "b2.sh": ("b2 account authorize 0012 K00" + "5" + "aB3" * 9, "Backblaze B2 key"),
+    "wrangler.sh": ("CLOUDFLARE_API_TOKEN=" + "aB3-_" * 8, "Cloudflare token"),
     "aws": ("AK" + "IA" + "Z1" * 8, "AWS Access Key"),
     "slack.py": ("xo" + "xb-123456789012-123456789012-" + "aB3d" * 6, "Slack Token"),
     "api.py": ("AIza" + "Sy" + "a1B2" * 8 + "c", "Google API key"),
@@ -64,6 +70,8 @@ NOT_FOUND = {
     ".env.example": "DB_PASSWORD=something-long",
     ".env": "DEBUG=1\nDB_PASSWORD=\nAPI_KEY=${OTHER}\nPORT_KEY=8080808080",
     "data.csv": "id,text\n1,my password is strong said Bearer of the Ring @home http://t.co/a1b2c3d4e5",
+    "policy.md": "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+    "AWS_SECRET_ACCESS_KEY=$SECRET, secret_access_key: <the secret>, R2_TOKEN=…",
     "poetry.txt": "secret: the quick brown fox",
 }
 

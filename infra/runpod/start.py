@@ -85,6 +85,7 @@ def live(job: dict[str, Any]) -> None:
     try:
         if code is None and not again:
             let_people_in(job)
+            set_up(job, pod)
             python = prepare(job, kept, pod)
             again = begun_before(job, python, pod)
             if not again:
@@ -119,9 +120,44 @@ def room(kept: Path) -> tuple[Path, bool]:
     return pod, again
 
 
+def set_up(job: dict[str, Any], pod: Path) -> None:
+    """Execute the user's own script. What it leaves running stays until the pod is deleted.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, and said why.
+    """
+    log = pod / "work/log.txt"
+    if not job["setup"]:
+        return
+    process = subprocess.Popen(
+        ["bash", "-c", job["setup"]],
+        env=surroundings(pod),
+        cwd=pod / "work",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    copying = threading.Thread(target=copy, args=(process.stdout, log), daemon=True)
+    copying.start()
+    try:
+        code = process.wait(max(0.0, job["deadline"] - time.time()))
+    except subprocess.TimeoutExpired:
+        say("Its time is up.", log)
+        code = TIME_IS_UP
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    copying.join(1)  # what it left running holds its end open
+    if code:
+        say(f"The set-up script ended with {code}.", log)
+        raise subprocess.CalledProcessError(code, "setup")
+
+
 def environment_folder(job: dict[str, Any], kept: Path) -> Path:
     """Return where the job's environment lies: one for each image and list of packages."""
-    wanted = [sys.version, job["image"], job["install_from"], *job["packages"]]
+    source = job["install_from"] + job["extra"]
+    wanted = [sys.version, job["image"], source, *job["packages"]]
     return kept / "environments" / hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
 
 
@@ -158,7 +194,8 @@ def make(folder: Path, job: dict[str, Any], packages: list[str], until: float, l
 
     def checked(command: list[str]) -> None:
         # What builds a package needs no key.
-        variables = {name: each for name, each in os.environ.items() if name not in (*OURS, KEY)}
+        secret = (*OURS, KEY, *job["secrets"])
+        variables = {name: each for name, each in os.environ.items() if name not in secret}
         if code := execute(command, job, until, variables, log):
             raise subprocess.CalledProcessError(code, command[0])
 
@@ -167,16 +204,19 @@ def make(folder: Path, job: dict[str, Any], packages: list[str], until: float, l
     venv = ["-m", "venv", "--without-pip", "--system-site-packages", str(folder)]
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     checked([sys.executable, *venv])
-    if not knows_kaggleops(python):
-        checked([*pip, f"kaggleops @ {job['install_from']}"])
+    if not knows_kaggleops(python, job):
+        checked([*pip, f"kaggleops{job['extra']} @ {job['install_from']}"])
     if packages:
         checked([*pip, *packages])
 
 
-def knows_kaggleops(python: str) -> bool:
+def knows_kaggleops(python: str, job: dict[str, Any]) -> bool:
     """Tell whether an interpreter is there and can tell the bucket anything."""
+    # Importing Kaggle's client would sign in.
+    kaggle = "assert importlib.util.find_spec('kaggle')" if "kaggle" in job["extra"] else ""
+    needed = f"import importlib.util, kaggleops{', boto3' * ('s3' in job['extra'])}; {kaggle}"
     try:
-        done = subprocess.run([python, "-c", "import kaggleops"], capture_output=True)
+        done = subprocess.run([python, "-c", needed], capture_output=True)
     except OSError:
         return False
     return done.returncode == 0
@@ -207,7 +247,8 @@ def train(job: dict[str, Any], python: str, pod: Path) -> int:
     streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
     notebook = [str(work / "run.ipynb"), str(work / "executed.ipynb"), "--no-progress-bar"]
     command = [python, "-m", "papermill", *notebook, *streams]
-    return execute(command, job, job["deadline"], surroundings(pod), work / "log.txt")
+    variables = surroundings(pod) | {"KAGGLEOPS_SESSION_ENDS": str(job["deadline"])}
+    return execute(command, job, job["deadline"], variables, work / "log.txt")
 
 
 def surroundings(pod: Path) -> dict[str, str]:
@@ -241,7 +282,8 @@ def report(job: dict[str, Any], kept: Path, pod: Path, code: int | None, *, agai
         "run_id": job["run_id"],
         "code": code,
         "again": again,
-        "cost": (time.time() - began) / 3600 * job["price"],
+        # Since RunPod was asked for it: it may bill the pulling of an image, too.
+        "cost": (time.time() - min(began, job["asked"])) / 3600 * job["price"],
         "log": str(log),
     }
     command = [python, "-m", "kaggleops.backends.runpod.report", json.dumps(said)]
@@ -258,7 +300,7 @@ def reporter(job: dict[str, Any], kept: Path, pod: Path, log: Path) -> str:
     spare = pod / "work/reporting"  # the container ended while the job's was made
     for folder in (environment_folder(job, kept), pod / "work/environment", spare):
         python = str(folder / "bin/python")
-        if knows_kaggleops(python):
+        if knows_kaggleops(python, job):
             return python
     make(spare, job, [], min(job["deadline"], time.time() + job["patience"]), log)
     return python
@@ -353,8 +395,8 @@ def marked(mark: bytes) -> Iterator[int]:
 def let_people_in(job: dict[str, Any]) -> None:
     """Start what the image starts by itself (sshd), if somebody wants to look in."""
     image = ROOT / "start.sh"
-    if job["keep"] and image.is_file():
-        secret = (KEY, "KAGGLEOPS_START", "KAGGLEOPS_JOB")
+    if job["ssh"] and image.is_file():
+        secret = (KEY, "KAGGLEOPS_START", "KAGGLEOPS_JOB", *job["secrets"])
         variables = {name: value for name, value in os.environ.items() if name not in secret}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         subprocess.Popen(["bash", str(image)], env=variables, **quiet)

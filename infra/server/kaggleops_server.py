@@ -1,20 +1,25 @@
 #!/usr/bin/python3
-"""Puts `kaggleops serve` on a machine of Google's, and changes its version. As root:
+"""Puts `kaggleops serve` on a machine, and changes its version. As root:
 
-    kaggleops-server boot              what the machine does when it starts
+    kaggleops-server boot              what a machine of Google's does when it starts
+    kaggleops-server setup FILE.zip    the first release of any other machine: asks for the bucket
     kaggleops-server update [RELEASE]  install a release (default: the pinned one) and go over to it
     kaggleops-server rollback          go back to the one before
     kaggleops-server check             start the server again if it answers no more
 
-A release is one object of the bucket, `server/RELEASE.zip`, which publish.py has put there:
-packages, unit files and this file. So the machine needs no way to the internet.
+A release is packages, unit files and this file, as publish.py packs them. Google's machine takes it
+from the bucket, `server/RELEASE.zip`, so it needs no way to the internet. Any other machine takes a
+file that its owner has copied there: a key of another service often may write the whole bucket, and
+whoever holds one must not change what the machine runs as root.
 
-The whole file is the machine's start-up script, too (without arguments: boot), so it needs nothing
-but Python's standard library. A release is a virtual environment of its own, and a symbolic link
-says which one counts; one that does not answer is left again for the one before.
+The whole file is the start-up script of Google's machine, too (without arguments: boot), so it
+needs nothing but Python's standard library. A release is a virtual environment of its own, and a
+symbolic link says which one counts; one that does not answer is left again for the one before.
 """
 
 import argparse
+import getpass
+import hashlib
 import http.client
 import json
 import os
@@ -27,7 +32,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,7 @@ HEALTH = os.environ.get("KAGGLEOPS_HEALTH", "http://127.0.0.1:5000/kaggleops/hea
 
 _UNIT = "kaggleops.service"
 _TIMER = "kaggleops-check.timer"
+_WATCH = "kaggleops-watch.service"
 _MOST_RESTARTS = 5
 SECONDS_TO_ANSWER = 900.0
 """An e2-micro brings 10,000 runs in within that; nobody waits for it but a person who looks."""
@@ -47,8 +53,8 @@ class ServerError(Exception):
     """Something that the person at the machine can understand."""
 
 
-PROBLEMS = (ServerError, OSError, http.client.HTTPException, ValueError)
-"""What the network, the disk and Google's answers can be to blame for."""
+PROBLEMS = (ServerError, OSError, EOFError, http.client.HTTPException, ValueError)
+"""What the network, the disk, people and Google's answers can be to blame for."""
 
 
 class Machine:
@@ -68,8 +74,13 @@ class Machine:
         path = self.home / link
         return path.readlink().name if path.is_symlink() else None
 
-    def install(self, release: str, bucket: str) -> None:
-        """Make a release ready beside those that are there, if it is not yet."""
+    def install(self, release: str, fetch: Callable[[Path], object]) -> None:
+        """Make a release ready beside those that are there, if it is not yet.
+
+        Args:
+            release: its name.
+            fetch: puts its archive into a file.
+        """
         folder = self.home / "releases" / release
         if (folder / "ready").exists():
             return
@@ -79,7 +90,7 @@ class Machine:
         unpacked.mkdir(parents=True)
         try:
             archive = unpacked / "release.zip"
-            fetch(bucket, f"server/{release}.zip", archive)
+            fetch(archive)
             with zipfile.ZipFile(archive) as opened:
                 opened.extractall(unpacked)
             archive.unlink()
@@ -134,8 +145,8 @@ class Machine:
         replacement.replace(command)
         self._link("current", release)
         systemctl("daemon-reload")
-        systemctl("enable", _UNIT, _TIMER)
-        systemctl("restart", "systemd-journald.service", _TIMER, _UNIT)
+        systemctl("enable", _UNIT, _TIMER, _WATCH)
+        systemctl("restart", "systemd-journald.service", _TIMER, _UNIT, _WATCH)
 
     def _link(self, link: str, release: str) -> None:
         new = self.home / f"{link}.new"
@@ -143,20 +154,14 @@ class Machine:
         new.symlink_to(Path("releases") / release)
         new.replace(self.home / link)
 
-    def write_settings(self) -> bool:
-        """Write what the unit reads, from the machine's metadata; return whether it has changed."""
-        found = {
-            "KAGGLEOPS_BUCKET": attribute("kaggleops-bucket"),
-            "KAGGLEOPS_OPTIONS": attribute("kaggleops-options"),
-        }
-        if secret := attribute("kaggleops-index-secret"):
-            found["KAGGLEOPS_INDEX"] = read_secret(secret)
+    def write_settings(self, found: Mapping[str, str]) -> bool:
+        """Write what the unit reads; return whether it has changed."""
         text = "".join(f'{name}="{_escaped(value)}"\n' for name, value in found.items())
         if self.settings.exists() and self.settings.read_text() == text:
             return False
         self.settings.parent.mkdir(parents=True, exist_ok=True)
         new = self.settings.with_suffix(".new")
-        new.touch(0o600)  # the index's address may hold a password
+        new.touch(0o600)  # the bucket's key, or an index's address with a password
         new.write_text(text)
         new.replace(self.settings)
         return True
@@ -171,18 +176,32 @@ def _escaped(value: str) -> str:
 
 def boot(machine: Machine) -> None:
     """Install the pinned release, however long it takes until it is there; later only look."""
-    changed = keep_trying(machine.write_settings)
+    changed = keep_trying(lambda: machine.write_settings(of_metadata()))
     if machine.release("current") is None:
         keep_trying(lambda: update(machine, None))
     elif changed:
-        systemctl("restart", _UNIT)
+        systemctl("restart", _UNIT, _WATCH)
+
+
+def setup(machine: Machine, file: str) -> None:
+    """Install a release from a file on a machine of anybody's; ask for the bucket, and its key."""
+    machine.write_settings(asked())
+    update(machine, file)
 
 
 def update(machine: Machine, release: str | None) -> None:
-    """Go over to a release of the bucket."""
-    bucket = attribute("kaggleops-bucket")
-    release = release or read(bucket, "server/pinned").decode().strip()
-    machine.install(release, bucket)
+    """Go over to a release of the bucket, or in a file."""
+    if release and release.endswith(".zip"):
+        file = Path(release)
+        with file.open("rb") as opened:  # the next one may be called the same
+            content = hashlib.file_digest(opened, "sha256").hexdigest()
+        release = f"{file.stem}-{content[:10]}"
+        machine.install(release, lambda archive: shutil.copyfile(file, archive))
+    else:
+        bucket = attribute("kaggleops-bucket")
+        release = release or read(bucket, "server/pinned").decode().strip()
+        key = f"server/{release}.zip"
+        machine.install(release, lambda archive: fetch(bucket, key, archive))
     machine.go_to(release)
     print(f"Running {release}.")
 
@@ -251,6 +270,34 @@ def systemctl(*arguments: str) -> str:
 def run(*command: object) -> None:
     """Run a command whose output belongs to this one's."""
     subprocess.run([str(each) for each in command], check=True, stdin=subprocess.DEVNULL)
+
+
+# -- what it serves -----------------------------------------------------------------------------
+
+
+def asked() -> dict[str, str]:
+    """Ask whoever installs it. What is typed for the key is not shown, and on no command line."""
+    found = {
+        "KAGGLEOPS_BUCKET": input("Bucket (s3://BUCKET@HOST/PREFIX): ").strip(),
+        "AWS_ACCESS_KEY_ID": input("Access key ID: ").strip(),
+        "AWS_SECRET_ACCESS_KEY": getpass.getpass("Secret access key (not shown): ").strip(),
+        # The port is this machine's own: people come through SSH, which asks who they are.
+        "KAGGLEOPS_OPTIONS": "--host 127.0.0.1",
+    }
+    if missing := [name for name, value in found.items() if not value]:
+        raise ServerError(f"setting up: no {' and no '.join(missing)} was given")
+    return found
+
+
+def of_metadata() -> dict[str, str]:
+    """Return what Terraform has set for a machine of Google's."""
+    found = {
+        "KAGGLEOPS_BUCKET": attribute("kaggleops-bucket"),
+        "KAGGLEOPS_OPTIONS": attribute("kaggleops-options"),
+    }
+    if secret := attribute("kaggleops-index-secret"):
+        found["KAGGLEOPS_INDEX"] = read_secret(secret)
+    return found
 
 
 # -- Google's -----------------------------------------------------------------------------------
@@ -327,12 +374,17 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command")
     for each in (boot, rollback, check):
         commands.add_parser(each.__name__, help=each.__doc__)
+    one = commands.add_parser("setup", help=setup.__doc__)
+    one.add_argument("file", help="A release, as publish.py --file writes it.")
     one = commands.add_parser("update", help=update.__doc__)
-    one.add_argument("release", nargs="?", help="As in the bucket's server/. Default: the pinned.")
+    named = "As in the bucket's server/, or a file. Default: the pinned."
+    one.add_argument("release", nargs="?", help=named)
     given = parser.parse_args()
     machine = Machine(given.root)
     try:
-        if given.command == "update":
+        if given.command == "setup":
+            setup(machine, given.file)
+        elif given.command == "update":
             update(machine, given.release)
         else:
             globals()[given.command or "boot"](machine)

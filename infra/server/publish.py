@@ -1,12 +1,13 @@
-"""Puts a release of the server into the bucket, for the machine to install.
+"""Puts a release of the server into the bucket, for the machine to install, or into a file.
 
-    python infra/server/publish.py [--bucket gs://BUCKET] [--version COMMIT]
+    python infra/server/publish.py [--bucket gs://BUCKET | --file FILE.zip] [--version COMMIT]
 
 It is made of a commit, never of a dirty tree, and holds everything that the machine needs: this
 project and what it depends on, as wheels for the machine's Python, its unit files, its installer.
 What was published last is pinned: a new machine installs it.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 import click
 
 from kaggleops.bucket import ABSENT, Bucket
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, version_option
+from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, in_a_folder, version_option
 from kaggleops.cli.output import print_error
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
@@ -31,6 +32,10 @@ PLATFORMS = [
     *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)),
     "manylinux2014_x86_64",
 ]
+
+# Hydra's parser comes as source only (infra/versions.py): its wheel is made here, of the source
+# whose hash the commit names, so that the machine still gets nothing but wheels.
+NO_WHEEL = "antlr4-python3-runtime"
 
 
 def key_of(release: str) -> str:
@@ -55,8 +60,13 @@ def download(source: Path, wheels: Path) -> None:
     for platform in PLATFORMS:
         target += ["--platform", platform]
     checked = ["--no-deps", "--require-hashes", "--requirement"]
-    listed = str(source / "infra/server/requirements.txt")
-    _pip("download", "--dest", str(wheels), *target, *checked, listed)
+    listed = (source / "infra/server/requirements.txt").read_text().splitlines(keepends=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ready, built = Path(folder) / "ready.txt", Path(folder) / "built.txt"
+        ready.write_text("".join(each for each in listed if not each.startswith(NO_WHEEL)))
+        built.write_text("".join(each for each in listed if each.startswith(NO_WHEEL)))
+        _pip("download", "--dest", str(wheels), *target, *checked, str(ready))
+        _pip("wheel", "--wheel-dir", str(wheels), *checked, str(built))
     _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(source))
 
 
@@ -106,12 +116,23 @@ def _pip(*arguments: str) -> None:
 
 @click.command()
 @bucket_option
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_a_folder,
+    help="Write it there, for a machine that is not Google's.",
+)
 @version_option
-def main(bucket: str | None, version: str | None) -> None:
+def main(bucket: str | None, file: Path | None, version: str | None) -> None:
     """Put a release of the server into the bucket, and pin it."""
-    place = bucket_of(bucket)
-    if not place.startswith("gs://"):
-        raise UsageError(f"publishing to {place}", "the machine reads from Cloud Storage only")
+    place = "" if file else bucket_of(bucket)
+    if not file and not place.startswith("gs://"):
+        hint = "Add --file FILE.zip, and copy that to the machine (docs/server.md)."
+        raise UsageError(
+            f"publishing to {place}", "the machine reads from Cloud Storage only", hint
+        )
+    if file and file.suffix != ".zip":
+        raise UsageError(f"publishing to {file}", "the file's name does not end in .zip")
     commit = find_commit(Path(__file__).parent, version)
     with tempfile.TemporaryDirectory() as folder:
         source = clone(commit, Path(folder) / "source")
@@ -119,6 +140,10 @@ def main(bucket: str | None, version: str | None) -> None:
         download(source, wheels)
         archive = Path(folder) / "release.zip"
         release = f"{pack(source / 'infra/server', wheels, archive)}-{commit.sha[:10]}"
+        if file:
+            shutil.move(archive, file)
+            click.echo(f"Wrote {release} to {file}.")
+            return
         click.echo(f"Uploading {release} ({archive.stat().st_size / 2**20:.0f} MiB)", err=True)
         send(archive, release, bucket_at(place))
     click.echo(

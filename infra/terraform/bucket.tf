@@ -45,7 +45,7 @@ resource "google_storage_bucket" "runs" {
 
   lifecycle_rule {
     condition {
-      matches_prefix             = ["artifacts/", "code/", "colab/", "doctor/", "logs/", "server/"]
+      matches_prefix             = ["artifacts/", "code/", "colab/", "doctor/", "logs/", "page/", "server/"]
       days_since_noncurrent_time = 1
     }
     action {

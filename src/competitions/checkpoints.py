@@ -10,6 +10,7 @@ is told by the sizes, and the next one in the index is used.
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,26 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from competitions.console import say, store_explained, warn
 from kaggleops.errors import KaggleOpsError
+from kaggleops.session_end import time_left
 
 FOLDER = "checkpoints"
 INDEX = "index.json"
 WEIGHTS = "model.safetensors"
 AVERAGE = "average.pt"
-# When this process began, nearly: what a platform's limit is counted from.
-STARTED = time.monotonic()
+
+Clock = Callable[[], float]  # seconds since whenever
+
+# Seconds in which a process ends and sends what it logged, once its checkpoint is stored.
+TO_END = 60.0
+# How fast a checkpoint is stored, as long as none was: the weights and two moments, at 10 MB/s.
+BYTES_A_PARAMETER, BYTES_A_SECOND = 3 * 4, 10e6
 
 # Name of a checkpoint -> path in it -> bytes; the last one first.
 Index = dict[str, dict[str, int]]
 
 
 def read_index(run_id: str) -> Index:
-    """Which checkpoints a run holds; none where it has no index.
-
-    Raises:
-        KaggleOpsError: where its artifacts cannot be read.
-    """
+    """Which checkpoints a run holds; none where it has no index."""
     with store_explained(f"looking for checkpoints of run {run_id}"):
         found = [file.path for file in mlflow.MlflowClient().list_artifacts(run_id, FOLDER)]
         if f"{FOLDER}/{INDEX}" not in found:
@@ -49,11 +52,7 @@ def read_index(run_id: str) -> Index:
 
 
 def fetch_last(run_id: str, index: Index, folder: Path) -> Path | None:
-    """Download the last whole checkpoint of a run into `folder`, an existing one.
-
-    Returns:
-        The checkpoint's own folder, or None where there is none that is whole.
-    """
+    """Download the last whole checkpoint of a run into an existing folder; None without one."""
     for name, sizes in index.items():
         try:
             place = mlflow.artifacts.download_artifacts(
@@ -83,10 +82,29 @@ def check_fits(checkpoint: Path, model: PreTrainedModel) -> None:
 
 
 class CheckpointUpload(TrainerCallback):
-    """Sends each checkpoint that the Trainer saves to the active run, which holds `index`."""
+    """Sends each checkpoint that the Trainer saves to the active run, which holds `index`.
 
-    def __init__(self, index: Index) -> None:
+    Args:
+        index: what the run holds.
+        parameters: of the model.
+        clock: the time.
+
+    Attributes:
+        seconds: how long the last one took from the first byte on the disk to the last one sent;
+            before there is one, a guess.
+    """
+
+    def __init__(self, index: Index, parameters: int, clock: Clock = time.monotonic) -> None:
         self.index = index
+        self.seconds = parameters * BYTES_A_PARAMETER / BYTES_A_SECOND
+        self.clock = clock
+        self._begun = clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the time: what the Trainer does next may be to save."""
+        self._begun = self.clock()
+
+    on_epoch_end = on_evaluate = on_step_end
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send it, then name it, then remove what is neither the best nor the last any more."""
@@ -98,6 +116,7 @@ class CheckpointUpload(TrainerCallback):
         except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
             # The training is worth more than one checkpoint: the next one may get through.
             warn(f"{folder.name} is not stored: {type(error).__name__}: {error}")
+        self.seconds = self.clock() - self._begun
 
     def _send(self, folder: Path, best: str) -> None:
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -115,23 +134,42 @@ class CheckpointUpload(TrainerCallback):
 class CheckpointSchedule(TrainerCallback):
     """When a checkpoint is due that the Trainer's own schedule does not know of.
 
-    Once the process has run for so long, a checkpoint ends the training. With `checkpoints=steps`,
-    the best epoch so far is saved, at whatever step it ends, and a checkpoint that is due at an
-    epoch's last step waits until the evaluation is over: it draws from torch's random state, so a
-    training that went on from before it without it would become another one.
+    Before the session ends (`kaggleops.time_left`), a checkpoint ends the training: as late as one
+    more step, an evaluation and the checkpoint, which may take minutes to send, fit in. With
+    `checkpoints=steps`, the best epoch so far is saved, at whatever step it ends, and a checkpoint
+    that is due at an epoch's last step waits until the evaluation is over: it draws from torch's
+    random state, so a training that went on from before it without it would become another one.
 
     Args:
-        seconds: the limit.
+        upload: what stores the checkpoints.
+        evaluation: how long an evaluation may take, in steps, as long as there was none.
         score: what the best epoch is told by, as `compute_metrics` names it; None: it is not saved.
     """
 
-    def __init__(self, seconds: float, score: str | None = None) -> None:
-        self.seconds = seconds
+    def __init__(
+        self, upload: CheckpointUpload, evaluation: float, score: str | None = None
+    ) -> None:
+        self.upload = upload
         self.score = score
         self.due = self.reached = False
+        self._in_steps = evaluation
+        self._step = self._evaluation = 0.0  # the seconds of the longest one
+        self._begun = upload.clock()
+
+    @property
+    def reserve(self) -> float:
+        """How many seconds before the session's end the training has to end."""
+        evaluation = self._evaluation or self._in_steps * self._step
+        return TO_END + self._step + evaluation + 1.5 * self.upload.seconds
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note when it begins."""
+        self._begun = self.upload.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End it, but for an epoch's last step: the evaluation then comes first, as always."""
+        now = self.upload.clock()
+        self._step, self._begun = max(self._step, now - self._begun), now
         if (state.epoch or 0) % 1:
             self._end_if_late(state, control)
         elif control.should_save:
@@ -150,13 +188,14 @@ class CheckpointSchedule(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
     ) -> None:
         """Save what is better than all before."""
+        self._evaluation = max(self._evaluation, self.upload.clock() - self._begun)
         value = metrics.get(f"eval_{self.score}")
         if value is not None and (state.best_metric is None or value > state.best_metric):
             control.should_save = True
 
     def _end_if_late(self, state: Any, control: Any) -> None:
-        late = time.monotonic() - STARTED >= self.seconds
-        if late and state.global_step < state.max_steps:
+        left = time_left()
+        if left is not None and left <= self.reserve and state.global_step < state.max_steps:
             self.reached = control.should_save = control.should_training_stop = True
 
 

@@ -27,7 +27,7 @@ from omegaconf.errors import (
 
 from competitions.schema import READING, RunConfig
 from competitions.tasks import task_class
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.redaction import names_a_secret
 from kaggleops.resources.manifest import MANIFEST
 
@@ -68,16 +68,12 @@ class Settings:
 def compose(
     overrides: Iterable[str], base: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Settings:
-    """The configuration that these overrides make.
+    """The configuration that these overrides ("model=minilm", "trainer.epochs=3") make.
 
-    Args:
-        overrides: in Hydra's grammar ("model=minilm", "trainer.epochs=3").
-        base: the values of some groups (of an earlier run, say) to start from instead of those in
-            config/; a group that `overrides` choose anew is left out.
-
-    Raises:
-        UsageError: for a choice or key that does not exist, a key given twice, a value of a wrong
-            type or out of range, and a required key that is missing.
+    `base` holds the values of some groups (of an earlier run, say) to start from instead of those
+    in config/; a group that `overrides` choose anew is left out. Raises UsageError for a choice or
+    key that does not exist, a key given twice, a value of a wrong type or out of range, and a
+    required key that is missing.
     """
     overrides = list(overrides)
     given = _check(overrides)
@@ -196,7 +192,7 @@ def _compose(overrides: list[str]) -> tuple[DictConfig, str | None]:
     except (HydraException, ValueError) as error:
         if isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
             raise _config_error(error.__cause__) from None
-        raise UsageError(READING, str(error).splitlines()[0]) from None
+        raise UsageError(READING, first_line(error)) from None
     experiment = composed.hydra.runtime.choices.get("experiment")
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
@@ -216,16 +212,12 @@ def _missing_key(key: str) -> UsageError:
 def _config_error(error: OmegaConfBaseException) -> UsageError:
     """What omegaconf objects to, as one line about one key."""
     key = str(error.full_key)
-    problem = str(error.msg or error).splitlines()[0]
-    if isinstance(error, ConfigAttributeError | ConfigKeyError):
-        return _unknown_key(key)
     if isinstance(error, MissingMandatoryValue):
         return _missing_key(key)
-    return UsageError(READING, f"{key}: {problem[0].lower()}{problem[1:]}")
-
-
-def _unknown_key(key: str) -> UsageError:
-    """`key` does not exist: the nearest that do, else all that stand beside it."""
+    if not isinstance(error, ConfigAttributeError | ConfigKeyError):
+        problem = str(error.msg or error).splitlines()[0]
+        return UsageError(READING, f"{key}: {problem[0].lower()}{problem[1:]}")
+    # It does not exist: the nearest that do are named, else all that stand beside it.
     composed, _ = _compose([])
     known = [name for name, _ in _flatten(OmegaConf.to_container(composed))]
     group, _, last = key.rpartition(".")

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import click
 
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.printable import printable
+from kaggleops.session_end import TO_BE_CONTINUED
 
 
-class Stopped(Exception):  # noqa: N818 - no error: exit code 0
-    """The work has ended early, as it was told to; its message says how to go on."""
+class Stopped(Exception):  # noqa: N818 - no error: exit code 42
+    """The work ends before its session does, and is to be continued; its message says how."""
 
 
 def say(line: str) -> None:
@@ -35,11 +36,7 @@ def warn(line: str) -> None:
 
 
 def split_overrides(text: str) -> list[str]:
-    """The Hydra overrides in one shell-quoted text, the form in which `mlflow run` passes them.
-
-    Raises:
-        UsageError: where a quote is not closed.
-    """
+    """The Hydra overrides in one shell-quoted text, the form in which `mlflow run` passes them."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -88,11 +85,6 @@ def store_explained(doing: str, hint: str = "") -> Iterator[None]:
         raise KaggleOpsError(doing, first_line(error), hint) from None
 
 
-def first_line(error: BaseException) -> str:
-    """An error's message without what follows its first line; its kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def run_command(command: click.Command) -> None:
     """Run one entry point and leave the process with its exit code."""
     _set_environment()
@@ -108,6 +100,7 @@ def run_command(command: click.Command) -> None:
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except Stopped as stopped:
         say(str(stopped))
+        sys.exit(TO_BE_CONTINUED)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)
@@ -119,8 +112,8 @@ def _set_environment() -> None:
     # is the difference between 333 rows a second and 16 (`tiny`, beside another training, 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in ("HF_HUB_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Git and other children are forked after the tokenizer has run, which it would warn about.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -47,13 +47,9 @@ def main(names: str, any_commit: bool) -> None:
 
 
 def find_folds(run_id: str) -> list[str]:
-    """The finished runs that differ from a run in nothing but the fold.
+    """The finished runs that differ from a run in nothing but the fold; UsageError for none.
 
     Of each fold the newest; one of the run's own commit rather than one of another.
-
-    Raises:
-        UsageError: where there is none.
-        KaggleOpsError: where the run cannot be read.
     """
     one = _get_run(run_id)
     wanted = _comparable(one)
@@ -74,9 +70,7 @@ def find_folds(run_id: str) -> list[str]:
 def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
     """The runs of the folds of one training, by fold; with `any_commit` even of different code.
 
-    Raises:
-        UsageError: where a fold is missing, there twice, not finished, or of another training.
-        KaggleOpsError: where a run cannot be read.
+    Raises UsageError where a fold is missing, there twice, not finished, or of another training.
     """
     doing = "gathering folds"
     parts = sorted((_get_run(run_id) for run_id in run_ids), key=_fold)
@@ -115,11 +109,7 @@ def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
 def gather(parts: Sequence[Run]) -> dict[str, float]:
     """Log to the active run what the folds bring together, as `check_folds` gives them.
 
-    Returns:
-        Mean and spread of the folds' scores, then the scores of all rows together.
-
-    Raises:
-        KaggleOpsError: where the artifacts of a run cannot be read.
+    Returns mean and spread of the folds' scores, then the scores of all rows together.
     """
     with TemporaryDirectory(prefix="gathering-") as scratch:
         read = [_read_part(run, Path(scratch)) for run in parts]
@@ -128,7 +118,7 @@ def gather(parts: Sequence[Run]) -> dict[str, float]:
         of_folds = pd.Series([task.scores(part)[task.score_name] for _, part in read])
         scores = {
             f"{task.score_name}_mean": float(of_folds.mean()),
-            f"{task.score_name}_std": float(of_folds.std(ddof=0)),
+            f"{task.score_name}_std": float(of_folds.std()),
             **{f"oof_{name}": value for name, value in task.scores(table).items()},
         }
         mlflow.log_metrics(scores)
@@ -171,8 +161,7 @@ def _fold(run: Run) -> int:
 
 
 def _commit(run: Run) -> str:
-    tags = run.data.tags
-    return (tags.get(MLFLOW_GIT_COMMIT) or tags.get("git_commit") or "")[:10]
+    return (run.data.tags.get(MLFLOW_GIT_COMMIT) or run.data.tags.get("git_commit") or "")[:10]
 
 
 def _comparable(run: Run) -> dict[str, str]:

@@ -26,11 +26,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 
 
 def predict(loaded: LoadedModel, examples: Examples, config: TrainerConfig) -> Logits:
-    """What the model puts out for `examples`, in their order; see `competitions.tasks.Logits`.
-
-    Raises:
-        KaggleOpsError: where there is not enough memory for a batch.
-    """
+    """What the model puts out for `examples`, in their order; see `competitions.tasks.Logits`."""
     if not len(examples):
         return ()
     order = examples.order_by_length()
@@ -91,14 +87,12 @@ def out_of_memory_explained(config: TrainerConfig, doing: str = "training") -> I
             raise
         key = "batch_size" if doing == "training" else "eval_batch_size"
         size: int = getattr(config, key)
-        half = size // 2
-        if not half:
-            hint = "Use a smaller model, or fewer tokens: task.max_length"
-        elif doing == "training":
+        half, hint = size // 2, "Use a smaller model, or fewer tokens: task.max_length"
+        if half and doing == "training":
             steps = config.gradient_accumulation * math.ceil(size / half)
             hint = f"Try trainer.batch_size={half} trainer.gradient_accumulation={steps}"
             hint += ", which learns the same"
-        else:
+        elif half:
             hint = f"Try trainer.{key}={half}, which predicts the same"
         raise KaggleOpsError(doing, f"out of memory with trainer.{key}={size}", hint) from None
 
@@ -125,8 +119,7 @@ def use_all_cores() -> None:
 def pick_precision(wanted: Precision) -> Precision:
     """The number format to use: what is wanted, or for `auto` what the GPU has tensor cores for.
 
-    Raises:
-        UsageError: where fp16 or bf16 is wanted and there is no GPU.
+    Raises UsageError where fp16 or bf16 is wanted and there is no GPU.
     """
     if not torch.cuda.is_available():
         if wanted in (Precision.fp16, Precision.bf16):

@@ -24,17 +24,13 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.modeling_outputs import (
-    ModelOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-)
+from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
-from competitions.console import first_line, say
+from competitions.console import say
 from competitions.schema import ModelConfig
 from competitions.tasks import Task
 from competitions.weights import FROM_THE_HUB, find_weights
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -58,15 +54,8 @@ def make_model(
     """The model that `config` describes, with the head that `task` needs.
 
     The weights of a new head, or of a new model, come from torch's random state: seed it first.
-
-    Args:
-        config: the choice of a model.
-        task: what it is for.
-        texts: what the tokenizer of a model that is built anew learns from.
-        max_length: tokens that one input may have, special ones included.
-
-    Raises:
-        KaggleOpsError: as `load_model`.
+    The tokenizer of a new model learns from `texts`; `max_length` counts the special tokens of an
+    input, too. Raises what `load_model` does.
     """
     if config.pretrained is not None:
         place, source = find_weights(config.pretrained, config.packages)
@@ -98,11 +87,8 @@ def load_model(place: str, task: Task, source: str, head: ModelConfig | None = N
     """Load a model with the head that `task` needs from a local folder or, by its name, the hub.
 
     `source` is where it comes from, in words. `head` says whether the encoder gets a new head; None
-    is the saved model as it is.
-
-    Raises:
-        UsageError: where the folder holds no model, or the tokenizer gives no offsets.
-        KaggleOpsError: where the hub cannot be reached or knows no such model.
+    is the saved model as it is. Raises UsageError where the folder holds no model, or the tokenizer
+    gives no offsets; KaggleOpsError where the hub cannot be reached or knows no such model.
     """
     doing = f"loading {place}"
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
@@ -176,10 +162,9 @@ def _describe_head(encoder: PretrainedConfig, config: ModelConfig, task: Task) -
 class LayersModel(PreTrainedModel):
     """Logits from the hidden states of chosen layers.
 
-    Args:
-        config: an encoder's, with the further attributes `head_layers` (which layers, as indices),
-            `head_dropout` and `head_task` (a transformers class: `AutoModelForQuestionAnswering`
-            for a first and a last token, else one answer for the whole text).
+    An encoder's `config` says which: `head_layers` (indices), `head_dropout` and `head_task` (a
+    transformers class: `AutoModelForQuestionAnswering` for a first and a last token, else one
+    answer for the whole text).
     """
 
     config_class = PretrainedConfig
@@ -210,7 +195,7 @@ class LayersModel(PreTrainedModel):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
-    ) -> ModelOutput:
+    ) -> SequenceClassifierOutput | QuestionAnsweringModelOutput:
         """Logits of shape (rows, tokens) for spans, else (rows, labels)."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         encoded = self.encoder(

@@ -52,22 +52,20 @@ def main(runs: str, output: Path, version: str, wheels: bool) -> None:
 def make_folder(
     names: list[str], output: Path, version: str = "HEAD", wheels: bool = False
 ) -> list[str]:
-    """Fill `output`, a new or empty folder, with models and the code of a commit.
-
-    Returns:
-        What to do with it, line by line.
-
-    Raises:
-        UsageError: for runs of different tasks.
-        KaggleOpsError: where a model, the commit or a package cannot be had.
-    """
+    """Fill a new or empty folder with models and the code of a commit; return how to use it."""
     models = output / "models"
     with TemporaryDirectory(prefix="models-") as downloads:
         for place, folder in enumerate(model_folders(names, Path(downloads))):
             shutil.copytree(folder, models / str(place))
     commit = _copy_code(version, output / "code")
     if wheels:
-        _make_wheels(output / "wheels")
+        wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w"]
+        command += [str(output / "wheels"), *wanted]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            problem = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise KaggleOpsError(f"making wheels of {', '.join(wanted)}", problem)
     lines = _instructions(models, output, commit, wheels)
     (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return lines
@@ -82,15 +80,6 @@ def _copy_code(version: str, folder: Path) -> str:
         shutil.copy2(source / "LICENSE", folder)
     (folder / COMMIT).write_text(f"{commit.sha}\n", encoding="utf-8")
     return commit.sha
-
-
-def _make_wheels(folder: Path) -> None:
-    wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
-    done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
-    if done.returncode:
-        problem = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise KaggleOpsError(f"making wheels of {', '.join(wanted)}", problem)
 
 
 def _instructions(models: Path, output: Path, commit: str, wheels: bool) -> list[str]:

@@ -15,14 +15,7 @@ LOSS_COLOUR = "#b5651d"
 def scores_by_label(
     scores: Mapping[str, pd.Series], baselines: Mapping[str, float], title: str, baseline: str
 ) -> Figure:
-    """Bars of mean scores, all rows first and then each label, beside what no model would score.
-
-    Args:
-        scores: for each label the scores of its rows, from 0 to 1.
-        baselines: for each label the mean score of the baseline.
-        title: what is shown ("Jaccard by sentiment").
-        baseline: the baseline's name.
-    """
+    """Bars of mean scores (0 to 1), all rows first and then each label, beside a baseline's."""
     counts = {label: len(values) for label, values in scores.items()}
     everything = pd.concat(scores.values())
     total = sum(baselines[label] * count for label, count in counts.items()) / len(everything)
@@ -64,12 +57,7 @@ def confusion_matrix(right: pd.Series, answered: pd.Series, names: Sequence[str]
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], score: str) -> Figure:
-    """The training loss and the validation score over the steps.
-
-    Args:
-        history: the Trainer's `log_history`.
-        score: the name of the score.
-    """
+    """The training loss and the validation score over the steps of the Trainer's `log_history`."""
     figure, axes = _new_figure()
     losses = [(point["step"], point["loss"]) for point in history if "loss" in point]
     key = f"eval_{score}"

@@ -6,13 +6,18 @@ Several models are averaged: the mean of what they put out, token by token. The 
 stands for the runs of its folds. Task and data are those that the first model was trained with
 unless they are overridden (data=folder data.dir=<folder>). Local model folders need no tracking
 server and no network. Launched by `mlflow run`, the file becomes an artifact of the run too.
+
+Many rows: with `--shards 4 --shard 2` it is the third quarter of them, for as many machines or
+GPUs. A launched run keeps what it has predicted part by part, below `parts/`, and goes on behind
+that when it is started again.
 """
 
 import csv
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
@@ -34,18 +39,38 @@ from competitions.tables import check_unique, has_file, read_table
 from competitions.tasks import Task, data_folder, describe_data, load_task
 from kaggleops.errors import UsageError
 
+if TYPE_CHECKING:
+    from competitions.models import LoadedModel
+
 SAMPLE = "sample_submission.csv"
 GIVE = "Give run ids or model folders"
+PARTS = "parts"
+PART = 20_000
+"""Rows that are predicted, and kept, at a time."""
 
 
 @click.command()
 @click.argument("parameters", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--runs", required=True, help="Run ids or model folders, separated by commas.")
 @click.option("--output", default="submission.csv", help="The file to write.")
+@click.option("--shard", default=0, help="Which of the shards, from 0.")
+@click.option("--shards", default=1, help="Into how many the rows are divided.")
+@click.option("--part", default=PART, help="Rows that a launched run keeps at a time.")
 @click.option("--overrides", default="", help="More KEY=VALUE, as one shell-quoted text.")
-def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) -> None:
+def main(
+    parameters: tuple[str, ...],
+    runs: str,
+    output: str,
+    shard: int,
+    shards: int,
+    part: int,
+    overrides: str,
+) -> None:
     """Predict the test rows with trained models. KEY=VALUE overrides a key of config/."""
     check_one_process()
+    if not 0 <= shard < shards or part < 1:
+        problem = f"shard {shard} of {shards} by {part} rows is none"
+        raise UsageError("predicting", problem, f"Shards are 0 to {max(0, shards - 1)}.")
     names = split_runs(runs, GIVE)
     given = [*parameters, *split_overrides(overrides)]
     with TemporaryDirectory(prefix="models-") as downloads:
@@ -55,52 +80,119 @@ def main(parameters: tuple[str, ...], runs: str, output: str, overrides: str) ->
         path = path / "submission.csv" if path.is_dir() else path
         with writing_explained(path):  # before anything is predicted
             path.parent.mkdir(parents=True, exist_ok=True)
-        predict_file(config, folders, path)
+        with launched_run() as run_id:
+            predict_file(config, folders, path, (shard, shards), part, run_id)
+            if run_id:
+                _log(path)
 
 
-def predict_file(config: RunConfig, folders: list[Path], path: Path) -> None:
+def launched_run() -> AbstractContextManager[str]:
+    """The run that `mlflow run` has made for this process, by its id; "" if it has none."""
+    if not os.environ.get("MLFLOW_RUN_ID"):
+        return nullcontext("")
+    from competitions import runs
+
+    return runs.active_run()
+
+
+def predict_file(
+    config: RunConfig,
+    folders: list[Path],
+    path: Path,
+    shard: tuple[int, int] = (0, 1),
+    part: int = PART,
+    run_id: str = "",
+) -> None:
     """Predict the test file of `config.data` with the models in `folders`, and write `path`.
 
-    All of its text is in quotes, as the competition asks.
+    All of its text is in quotes, as the competition asks. `shard` is which of how many; a run keeps
+    each `part` of the rows.
     """
     from competitions.inference import describe_device, use_all_cores
 
     use_all_cores()
     task = load_task(config.task)
     with data_folder(task, config.data) as folder:
-        rows = task.read_test(folder)
+        every = task.read_test(folder)
+        first, behind = (len(every) * each // shard[1] for each in (shard[0], shard[0] + 1))
+        rows = every.iloc[first:behind]
         models = f"{len(folders)} model{'s' if len(folders) > 1 else ''}"
         say(
             f"predicting {len(rows):,} rows of {describe_data(config.data)} with {models} for "
             f"{config.task.name}, on {describe_device(config.trainer.precision)}"
         )
-        submission = make_submission(task, _predict_rows(config, task, rows, folders), folder)
+        submission = _predict_parts(config, task, rows, folders, part, run_id)
+        if shard[1] == 1:
+            submission = make_submission(task, submission, folder)
     submission.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
-    keep_output(path)
     say(f"wrote {len(submission):,} predictions to {path}")
 
 
 def keep_output(path: Path) -> None:
     """Log a file or a folder to the run that `mlflow run` has made for this process, if it has."""
-    if os.environ.get("MLFLOW_RUN_ID"):
-        import mlflow
+    with launched_run() as run_id:
+        if run_id:
+            _log(path)
 
-        from competitions import runs
 
-        with runs.active_run():
-            mlflow.log_artifact(str(path.resolve()))
+def _log(path: Path, below: str | None = None) -> None:
+    import mlflow
+
+    mlflow.log_artifact(str(path.resolve()), below)
+
+
+def _predict_parts(
+    config: RunConfig, task: Task, rows: pd.DataFrame, folders: list[Path], part: int, run_id: str
+) -> pd.DataFrame:
+    """The submission's rows, of which a run keeps each part; what it has kept is not done again."""
+    from competitions.models import load_model
+
+    several = run_id and len(rows) > part
+    with TemporaryDirectory(prefix="parts-") as scratch:
+        kept = _kept_parts(run_id, Path(scratch)) if several else {}
+        if kept:
+            say(f"going on behind {len(kept)} parts that are predicted")
+        loaded: list[LoadedModel] = []
+        tables = []
+        for start in range(0, max(1, len(rows)), part):
+            some = rows.iloc[start : start + part]
+            name = f"{start:09}-{start + len(some):09}.csv"
+            if name not in kept:
+                loaded = loaded or [
+                    load_model(str(folder), task, f"from {folder}") for folder in folders
+                ]
+                table = task.submission(_predict_rows(config, task, some, folders, loaded))
+                kept[name] = Path(scratch, name)
+                table.to_csv(kept[name], index=False)
+                if several:
+                    _log(kept[name], PARTS)
+                    say(f"predicted {start + len(some):,} of {len(rows):,} rows")
+            tables.append(pd.read_csv(kept[name], dtype=str, keep_default_na=False))
+    return pd.concat(tables, ignore_index=True).astype({task.target_column: task.answer_type})
+
+
+def _kept_parts(run_id: str, folder: Path) -> dict[str, Path]:
+    import mlflow
+
+    with store_explained(f"reading what run {run_id} has predicted"):
+        if not mlflow.MlflowClient().list_artifacts(run_id, PARTS):
+            return {}
+        there = mlflow.MlflowClient().download_artifacts(run_id, PARTS, str(folder))
+    return {each.name: each for each in Path(there).iterdir()}
 
 
 def _predict_rows(
-    config: RunConfig, task: Task, rows: pd.DataFrame, folders: list[Path]
+    config: RunConfig,
+    task: Task,
+    rows: pd.DataFrame,
+    folders: list[Path],
+    models: "list[LoadedModel]",
 ) -> pd.DataFrame:
     """What the mean of the models' outputs says of the rows."""
     from competitions.inference import predict
-    from competitions.models import load_model
 
     encoded, logits = [], []
-    for folder in folders:
-        loaded = load_model(str(folder), task, f"from {folder}")
+    for folder, loaded in zip(folders, models, strict=True):
         encoded.append(task.encode(rows, loaded.tokenizer))
         if encoded[-1].offsets != encoded[0].offsets:
             problem = f"its model splits the texts into other tokens than the model of {folders[0]}"
@@ -111,15 +203,12 @@ def _predict_rows(
     return task.decode(rows, encoded[0], mean)
 
 
-def make_submission(task: Task, predicted: pd.DataFrame, folder: str) -> pd.DataFrame:
-    """What `Task.decode` gave for the test file as a submission.
+def make_submission(task: Task, submission: pd.DataFrame, folder: str) -> pd.DataFrame:
+    """What `Task.submission` gave for the test file, as it is handed in.
 
-    Where `folder` holds the competition's sample_submission.csv, it is in that one's order.
-
-    Raises:
-        UsageError: where the sample has other columns or other ids than the test file.
+    Where `folder` holds the competition's sample_submission.csv, it is in that one's order. Raises
+    UsageError where the sample has other columns or other ids than the test file.
     """
-    submission = task.submission(predicted)
     if empty := int((submission[task.target_column] == "").sum()):
         warn(f"{empty} predictions are empty, which Kaggle may refuse")
     if not has_file(folder, SAMPLE):
@@ -145,11 +234,8 @@ def model_folders(names: list[str], downloads: Path) -> list[Path]:
     """The local folders of models of one task; `downloads` is a folder for those that are fetched.
 
     Each name is a folder, or one with a part `model`, or a run id; the run of all folds stands for
-    those of its folds that are finished.
-
-    Raises:
-        UsageError: where one is no model, or they are of several tasks.
-        KaggleOpsError: where a run or its artifacts cannot be read.
+    those of its folds that are finished. Raises UsageError where one is no model, or they are of
+    several tasks.
     """
     found: list[tuple[str, Path]] = []
     for name in names:

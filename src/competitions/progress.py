@@ -18,11 +18,7 @@ LINE_SHARE = 0.05
 
 
 class ProgressReport(TrainerCallback):
-    """Shows epoch, step, loss, validation score, samples a second and the time left.
-
-    Args:
-        score: the validation score to show, as `compute_metrics` names it.
-    """
+    """Shows epoch, step, loss, validation score, samples a second and the time left."""
 
     def __init__(self, score: str) -> None:
         self.score = score

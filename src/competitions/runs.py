@@ -28,13 +28,14 @@ from mlflow.utils.validation import (
 )
 
 from competitions.config import CONFIG_FILE
-from competitions.console import Stopped, first_line, warn
+from competitions.console import Stopped, warn
 from competitions.schema import RESOURCE
 from competitions.tasks import Task
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
+from kaggleops.launch.legs import last_step
 
 # What another machine may have other values for when it continues a run.
-MAY_CHANGE = ("data.dir", "trainer.stop_after", "trainer.eval_batch_size")
+MAY_CHANGE = ("data.dir", "trainer.eval_batch_size")
 OOF_FILE = "oof.csv"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "pandas")
 WORST_ROWS = 50
@@ -44,15 +45,9 @@ WORST_ROWS = 50
 def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
     """The run to log to, by its id; FINISHED at the end, FAILED by an error.
 
-    KILLED by Ctrl-C and by `Stopped`, from which a run may be continued.
-
-    Args:
-        flat: the configuration that `log_config` is going to log. A run that is there already and
-            was started with another one is not opened, and stays as it is.
-
-    Raises:
-        UsageError: for such a run.
-        KaggleOpsError: where the run cannot be opened.
+    KILLED by Ctrl-C, and SCHEDULED by `Stopped`: it is to be continued. A run that was started with
+    another configuration than `flat`, which `log_config` is going to log, is a UsageError, and
+    stays as it is.
     """
     # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
     os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
@@ -67,7 +62,7 @@ def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
         raise KaggleOpsError(doing, first_line(error), hint) from None
     # The Trainer's callback would start a second run beside the active one.
     os.environ.pop("MLFLOW_RUN_ID", None)
-    with _ended():
+    with _ended(stopped="SCHEDULED"):
         yield run_id
 
 
@@ -82,11 +77,14 @@ def fold_run(parent: str, fold: int) -> Iterator[str]:
 
 
 @contextmanager
-def _ended() -> Iterator[None]:
-    """End the active run with the status that fits."""
+def _ended(stopped: str = "KILLED") -> Iterator[None]:
+    """End the active run with the status that fits; `stopped` is that of one to be continued."""
     try:
         yield
-    except (KeyboardInterrupt, Stopped):
+    except Stopped:
+        mlflow.end_run(stopped)
+        raise
+    except KeyboardInterrupt:
         mlflow.end_run("KILLED")
         raise
     except BaseException:
@@ -111,12 +109,15 @@ def fold_runs(parent: str) -> dict[int, Run]:
     return {int(fold): run for fold, run in of_folds if fold.isdecimal()}
 
 
-def single_runs(run_id: str) -> list[str]:
-    """The run itself, or the finished runs of its folds where it is the run of all folds.
+def log_steps(parent: str) -> None:
+    """Log how many steps the folds below the active run have made: it comes further with them."""
+    below = fold_runs(parent).values()
+    steps = sum(last_step(run) or 0 for run in below)
+    mlflow.log_metric("steps", steps, step=steps)
 
-    Raises:
-        UsageError: where none of them is finished.
-    """
+
+def single_runs(run_id: str) -> list[str]:
+    """The run itself, or the finished runs of its folds where it is the run of all folds."""
     run = mlflow.get_run(run_id)
     if run.data.params.get("fold") != "all":
         return [run_id]
@@ -136,10 +137,8 @@ def log_config(flat: Mapping[str, str], yaml: str) -> None:
 
     Keys and values longer than MLflow takes are cut at their ends; characters that it does not take
     in a key become `_`. What the run holds already, the entry point's own parameters that
-    `mlflow run` logged before this process began among it, is left as it is.
-
-    Raises:
-        UsageError: where the run holds another configuration already (params never change).
+    `mlflow run` logged before this process began among it, is left as it is; another configuration
+    than that is a UsageError (params never change).
     """
     active = mlflow.active_run()
     assert active is not None  # noqa: S101 - `active_run` and `fold_run` have opened it
@@ -186,13 +185,9 @@ def digest(rows: pd.DataFrame) -> str:
 
 
 def log_dataset(task: Task, rows: pd.DataFrame, folder: str | None, context: str) -> None:
-    """Log rows as an input of the active run.
+    """Log rows as an input of the active run; `context` is "training" or "validation".
 
-    Args:
-        task: gives the name and the target.
-        rows: what is learnt from or validated on.
-        folder: where they were read; None: the sample, which comes from the code.
-        context: "training" or "validation".
+    `folder` is where they were read; None: the sample, which comes from the code.
     """
     if folder and folder.startswith(RESOURCE):
         folder = None  # it is an input of its own, with its source
@@ -234,21 +229,15 @@ def add_mlmodel(folder: Path, task: Task, validation: pd.DataFrame, answers: pd.
 
 
 def log_outputs(folder: Path) -> None:
-    """Copy all of `folder` to the active run's artifacts.
-
-    Raises:
-        KaggleOpsError: where that fails; the folder keeps everything.
-    """
+    """Copy all of `folder` to the active run's artifacts; where that fails, it keeps everything."""
     run = mlflow.active_run()
     run_id = run.info.run_id if run else ""
     try:
         mlflow.log_artifacts(str(folder))
     except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own
         problem = f"{type(error).__name__}: {error}"
-        hint = (
-            f"The training is done and kept in {folder}. Send it: "
-            f"mlflow artifacts log-artifacts --run-id {run_id} --local-dir {folder}"
-        )
+        command = f"mlflow artifacts log-artifacts --run-id {run_id} --local-dir {folder}"
+        hint = f"The training is done and kept in {folder}. Send it: {command}"
         raise KaggleOpsError(f"storing the artifacts of run {run_id}", problem, hint) from None
 
 

@@ -5,7 +5,6 @@ key, a missing one and a value of a wrong type are errors before anything is rea
 keys of a task are a class of its own module (`competitions.tasks.Task.config_class`).
 """
 
-import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -26,12 +25,6 @@ def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
     """
     if not valid:
         raise UsageError(READING, f"{key}={value}, but it must be {wanted}")
-
-
-def duration(text: str) -> float | None:
-    """The seconds in a text such as "11h", "1.5h", "90m" or "30s"; None where it is no time."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([hms])", text.strip())
-    return float(found[1]) * {"h": 3600, "m": 60, "s": 1}[found[2]] if found else None
 
 
 def _check_positive(group: str, config: Any, *names: str) -> None:
@@ -138,7 +131,6 @@ class TrainerConfig:
     log_every: int = MISSING
     checkpoints: Checkpoints = MISSING
     checkpoint_steps: int = MISSING
-    stop_after: str | None = MISSING
 
     def check(self) -> None:
         _check_positive("trainer", self, "epochs", "max_steps", "batch_size", "eval_batch_size")
@@ -146,8 +138,6 @@ class TrainerConfig:
         _check_positive("trainer", self, "log_every", "head_learning_rate", "checkpoint_steps")
         _check_shares("trainer", self, "warmup", "label_smoothing", "average_from")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        valid = self.stop_after is None or duration(self.stop_after) is not None
-        check_range("trainer.stop_after", self.stop_after, valid, "a time such as 11h, 90m or 30s")
 
 
 @dataclass

@@ -24,24 +24,20 @@ def reading(folder: str, name: str) -> str:
 
 
 def read_table(folder: str, name: str, columns: Sequence[str], download: str = "") -> pd.DataFrame:
-    """Read the CSV file `name` of `folder`.
+    """Read a CSV file of a folder (local, or any URL that fsspec opens): the columns it must have.
 
-    Args:
-        folder: a local folder or any URL that fsspec opens ("gs://bucket/folder").
-        name: the file in it.
-        columns: columns that it must have; others are left out.
-        download: how to get the file, said where it is missing.
-
-    Returns:
-        One row a record, one column of str for each of `columns`, indexed by line number.
-
-    Raises:
-        UsageError: where the folder, the file, a column or a field is missing, or where the file is
-            empty, not UTF-8, or not CSV; the message names file and line.
-        KaggleOpsError: where a remote folder cannot be read.
+    `download` says how to get the file, where it is missing. Returns one row a record, one column
+    of str for each of `columns`, indexed by line number. Raises UsageError, naming file and line,
+    for what is missing, empty, not UTF-8 or not CSV; KaggleOpsError for an unreadable remote.
     """
     doing = reading(folder, name)
-    text = _decode(doing, _read_bytes(doing, folder, name, download))
+    content = _read_bytes(doing, folder, name, download)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line} is not UTF-8 (byte 0x{content[error.start]:02x})"
+        raise UsageError(doing, problem, "Save the file as UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines, records = [], []
     line = 1
@@ -117,15 +113,6 @@ def _read_bytes(doing: str, folder: str, name: str, download: str) -> bytes:
     if "://" not in folder and not place.is_dir():
         raise UsageError(doing, f"there is no folder {place}", download)
     raise UsageError(doing, "there is no such file", download)
-
-
-def _decode(doing: str, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = f"line {line} is not UTF-8 (byte 0x{content[error.start]:02x})"
-        raise UsageError(doing, problem, "Save the file as UTF-8") from None
 
 
 @contextlib.contextmanager

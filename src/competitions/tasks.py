@@ -92,11 +92,7 @@ class Task(ABC):
 
     @abstractmethod
     def read_train(self, folder: str) -> pd.DataFrame:
-        """The labelled rows of `folder`, checked; indexed by line number.
-
-        Raises:
-            UsageError: for anything in the files that cannot be trained on, with file and line.
-        """
+        """The labelled rows of `folder`, indexed by line number; UsageError if they are bad."""
 
     @abstractmethod
     def read_test(self, folder: str) -> pd.DataFrame:
@@ -123,16 +119,10 @@ class Task(ABC):
 
     @abstractmethod
     def decode(self, rows: pd.DataFrame, examples: Examples, logits: Logits) -> pd.DataFrame:
-        """The answer for each of `rows`.
+        """`rows` with their answers, made of what the model put out for their `examples`.
 
-        Args:
-            rows: any rows.
-            examples: what `encode` made of them, in any order.
-            logits: what the model put out for `examples`; no arrays where there are none.
-
-        Returns:
-            `rows` with the columns `prediction` and whatever says how sure it is; where the rows
-            are labelled, with each row's own score too.
+        The columns are `prediction` and whatever says how sure it is; where the rows are labelled,
+        each row's own score too. There may be no arrays in `logits`.
         """
 
     @abstractmethod
@@ -148,11 +138,7 @@ class Task(ABC):
         """Pictures of what `decode` gave, by their file names."""
 
     def read(self, folder: str, name: str, *columns: str) -> pd.DataFrame:
-        """Columns of the file `name` of `folder`, the ids among them and each once.
-
-        Raises:
-            UsageError: see `competitions.tables`.
-        """
+        """Columns of the file `name` of `folder`, the ids among them and each once."""
         rows = read_table(folder, name, columns, self.download_hint())
         check_unique(reading(folder, name), rows[self.id_column])
         return rows
@@ -194,11 +180,7 @@ def load_task(config: Any) -> Task:
 
 @contextmanager
 def data_folder(task: Task, config: DataConfig) -> Iterator[str]:
-    """The folder to read: the one that was given, or the sample, written for the time being.
-
-    Raises:
-        KaggleOpsError: a resource is not what its lock says, or cannot be fetched.
-    """
+    """The folder to read: the one that was given, or the sample, written for the time being."""
     if config.dir is None:
         with TemporaryDirectory(prefix="sample-") as folder:
             task.write_sample(Path(folder))
@@ -219,8 +201,7 @@ def encode_pairs(
 ) -> tuple[list[dict[str, Any]], list[list[tuple[int, int]]]]:
     """Pairs of texts as a model's inputs; what is over `max_length` tokens is cut off the second.
 
-    Returns:
-        For each pair its features, and its offsets in the second text: see `Examples`.
+    Returns for each pair its features, and its offsets in the second text: see `Examples`.
     """
     if not first:
         return [], []

@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 
 from competitions.config import Settings, compose, overridden_choices
-from competitions.console import check_one_process, run_command, say, split_overrides, warn
+from competitions.console import (
+    Stopped,
+    check_one_process,
+    run_command,
+    say,
+    split_overrides,
+    warn,
+)
 from competitions.tasks import Task, data_folder, load_task
 from competitions.weights import find_weights
 from kaggleops.errors import UsageError
@@ -61,19 +68,18 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
             if earlier and earlier.info.status == "FINISHED":
                 say(f"fold {number} is finished already (run {earlier.info.run_id})")
             else:
-                train_fold(fold, parent)
+                try:
+                    train_fold(fold, parent)
+                except Stopped:
+                    runs.log_steps(parent)
+                    raise
         finished = runs.fold_runs(parent)
         # Who continues a run with other code has seen to that: it is a warning here.
         return gather(check_folds([run.info.run_id for run in finished.values()], any_commit=True))
 
 
 def train_fold(settings: Settings, parent: str | None = None) -> dict[str, float]:
-    """Read the files, split them and train the fold that `settings` name; returns the scores.
-
-    Raises:
-        UsageError: for files that cannot be trained on.
-        KaggleOpsError: where the model, the run or its artifacts cannot be reached.
-    """
+    """Read the files, split them and train the fold that `settings` name; returns the scores."""
     task, training, validation = read_rows(settings)
     _check_weights(settings)
 
@@ -117,10 +123,8 @@ def split_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The positions of the training rows and of the validation rows of one fold, both ascending.
 
-    Every fold holds the labels, one a row, in proportion. `fold` counts from 0 to `folds` - 1.
-
-    Raises:
-        UsageError: where there are fewer rows than folds, in all or of one label.
+    Every fold (from 0 to `folds` - 1) holds the labels in proportion. Raises UsageError where there
+    are fewer rows than folds, in all or of one label.
     """
     from sklearn.model_selection import StratifiedKFold
 

@@ -4,7 +4,6 @@ The order in which training rows come is decided by the seed and the epoch, and 
 a resumed training goes on with the very rows that were still to come.
 """
 
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,9 +45,10 @@ from competitions.inference import (
 from competitions.models import LoadedModel, make_model
 from competitions.plots import learning_curves
 from competitions.progress import ProgressReport
-from competitions.schema import Checkpoints, TrainerConfig, duration
+from competitions.schema import Checkpoints, TrainerConfig
 from competitions.tasks import Examples, Task, describe_data
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.tags import SCORE
 
 
 def fit_fold(
@@ -60,21 +60,9 @@ def fit_fold(
 ) -> dict[str, float]:
     """Train on some rows, evaluate on others, and log all of it to an MLflow run.
 
-    A run that holds a checkpoint is continued from its last one.
-
-    Args:
-        settings: the configuration, logged as it stands.
-        task: what the rows are for.
-        training: labelled rows to learn from.
-        validation: labelled rows to score; their predictions are the run's out-of-fold table.
-        parent: the run of all folds, where this is one of them.
-
-    Returns:
-        The scores that the run is compared by.
-
-    Raises:
-        KaggleOpsError: where the model, the run or its artifacts cannot be reached.
-        Stopped: at the time limit.
+    A run that holds a checkpoint is continued from its last one; `parent` is the run of all folds.
+    The predictions of the validation rows are the run's out-of-fold table. Returns the scores that
+    the run is compared by. Raises `Stopped` before the session ends.
     """
     config = settings.config
     use_all_cores()
@@ -98,6 +86,7 @@ def fit_fold(
     opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run(flat)
     with opened as run_id, TemporaryDirectory(prefix="training-") as scratch:
         runs.log_config(flat, settings.yaml())
+        mlflow.set_tag(SCORE, task.score_name)  # not eval_…, which has no value for each row
         runs.log_versions()
         runs.log_dataset(task, training, config.data.dir, "training")
         runs.log_dataset(task, validation, config.data.dir, "validation")
@@ -107,8 +96,8 @@ def fit_fold(
             )
         except Stopped as stopped:
             raise Stopped(
-                f"stopped after {config.trainer.stop_after} at {stopped}, with a checkpoint in run "
-                f"{run_id}. To go on, start the same again with MLFLOW_RUN_ID={parent or run_id}"
+                f"the session ends: stopped at {stopped}, with a checkpoint in run {run_id}. "
+                f"To go on, start the same again with MLFLOW_RUN_ID={parent or run_id}"
             ) from None
         scores = task.scores(predicted) | task.baseline(validation)
         mlflow.log_metrics(scores, step=state.global_step)
@@ -145,15 +134,8 @@ def train(
 ) -> tuple[pd.DataFrame, TrainerState]:
     """Train the model in place, evaluate it after each epoch, log to the active MLflow run.
 
-    Args:
-        loaded: the model and its tokenizer.
-        task: gives predictions and scores for the evaluation.
-        training: what to learn from.
-        validation: the rows to evaluate on.
-        config: how to train.
-        seed: of the order of the rows and of dropout.
-        output_dir: an existing folder for what the Trainer writes.
-        run_id: the active run; where it holds a checkpoint, the training goes on from there.
+    Where that run holds a checkpoint, the training goes on from there. `seed` is that of the rows'
+    order and of dropout; the Trainer writes to the existing folder `output_dir`.
 
     Returns:
         What the last evaluation predicted for the validation rows, in their order, and the state
@@ -162,7 +144,7 @@ def train(
     Raises:
         KaggleOpsError: for a loss that is no number, too little memory, or a checkpoint of another
             architecture.
-        Stopped: at the time limit, with a checkpoint saved.
+        Stopped: before the session ends, with a checkpoint saved.
     """
     index = read_index(run_id)
     checkpoint = fetch_last(run_id, index, Path(output_dir))
@@ -180,13 +162,15 @@ def train(
         return task.scores(latest[0])
 
     by_steps = config.checkpoints is Checkpoints.steps
-    limit = duration(config.stop_after or "") or math.inf
-    schedule = CheckpointSchedule(limit, task.score_name if by_steps else None)
+    batch = config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count())
+    upload = CheckpointUpload(index, loaded.model.num_parameters())
+    score = task.score_name if by_steps else None
+    schedule = CheckpointSchedule(upload, len(asked) / batch, score)
     sampler = EpochSampler(
         len(training),
         seed,
         training.lengths() if config.group_by_length else None,
-        config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count()),
+        batch,
         task.labels(training.rows) if config.balance_labels else None,
     )
     trainer = RecipeTrainer(
@@ -214,7 +198,7 @@ def train(
             ProgressReport(task.score_name),
             *filter(None, [average]),
             schedule,
-            CheckpointUpload(index),
+            upload,
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -235,10 +219,6 @@ class RecipeTrainer(Trainer):
     That is: one loss for all tasks (with label smoothing in training only), a learning rate of its
     own for the head, and batches of like length in training but not in evaluation. Its own switch
     for those (`train_sampling_strategy`) reorders the evaluation too.
-
-    Args:
-        config: how to train.
-        sampler: the order of the training rows.
     """
 
     optimizer: Any
@@ -305,23 +285,16 @@ class RecipeTrainer(Trainer):
 def check_loss(loss: torch.Tensor, step: int) -> None:
     """Raise `KaggleOpsError` where the loss of an optimizer step is no number: nothing follows."""
     if not bool(torch.isfinite(loss)):
-        hint = (
-            "Lower trainer.learning_rate, raise trainer.warmup, or train in fp32. The last "
-            "checkpoint is from before that"
-        )
+        hint = "Lower trainer.learning_rate, raise trainer.warmup, or train in fp32."
+        hint += " The last checkpoint is from before that"
         raise KaggleOpsError(f"training step {step}", f"the loss is {loss.item()}", hint)
 
 
 class EpochSampler(Sampler[int]):
-    """Draws the rows of each epoch anew.
+    """Draws the rows of each epoch anew, by the seed and the epoch.
 
-    Args:
-        size: how many rows there are; as many are drawn.
-        seed: of the order, together with the epoch.
-        lengths: tokens of each row, to put rows of like length into one batch; None: at random.
-        batch_size: rows of one optimizer step, for that.
-        labels: each row's label, to draw all labels equally often (some rows then come more than
-            once, others not at all); None: every row once.
+    With `lengths` (tokens of each row), rows of like length come into one batch of `batch_size`
+    rows. With `labels`, all labels are drawn equally often: some rows come more than once.
     """
 
     def __init__(

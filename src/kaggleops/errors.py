@@ -44,3 +44,8 @@ def explained(raised: BaseException | None) -> KaggleOpsError | None:
     while raised is not None and not isinstance(raised, KaggleOpsError):
         raised = raised.__cause__ or raised.__context__
     return raised
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's message without what follows its first line; its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

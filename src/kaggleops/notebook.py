@@ -4,29 +4,26 @@ An error that a user can understand is one line that fails the notebook: Kaggle 
 and by then everything that was logged has been sent.
 
 What child processes write to the file descriptors of this process is shown in some kernels and
-lost in others. Here it is read and written on, to a notebook's cell or to Kaggle's log, as lines
-with the time that has passed. Of a progress bar, which redraws its line, a state is shown now and
-then, and the last one: a log keeps every state as a line of its own.
+lost in others. So what a training prints is written on, to a notebook's cell or to Kaggle's log, as
+lines with the time that has passed. Of a progress bar, which redraws its line, a state is shown now
+and then, and the last one: a log keeps every state as a line of its own.
 """
 
-import codecs
 import functools
 import importlib
-import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 import mlflow
@@ -36,124 +33,46 @@ from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from packaging.utils import canonicalize_name
 
+from kaggleops import tags
 from kaggleops.bucket import open_bucket
-from kaggleops.bucket.location import bucket_uri, is_remote, tracking_uri
+from kaggleops.bucket.location import bucket_uri, is_remote, service_url, tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.git.bundles import fetch_or_unbundle, mounted_bundle, mounted_bundles
 from kaggleops.git.checkouts import fetch_bundle
 from kaggleops.git.commits import Commit
-from kaggleops.launch.launcher import Launch, launch_in, temporary_folder
+from kaggleops.launch.launcher import (
+    Launch,
+    is_to_be_continued,
+    launch_in,
+    temporary_folder,
+)
 from kaggleops.launch.overrides import Overrides
 from kaggleops.mlruns import EntityStore
 from kaggleops.platforms import detect
-from kaggleops.platforms.machine import has_internet
+from kaggleops.platforms.machine import process_began, reaches
 from kaggleops.printable import printable
 from kaggleops.reports.charts import Points, chart, headline, history, last_runs, losses, table
+from kaggleops.reports.outcome import tell_outcome
+from kaggleops.session_end import SESSION_ENDS, TO_BE_CONTINUED
 from kaggleops.tracking.session import session
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-BAR_INTERVAL = 10.0
-"""Seconds between two states of a progress bar."""
+    from kaggleops.reports.score import Score
 
 
-@contextmanager
-def child_output_shown() -> Iterator[None]:
-    """Show what this process and its children write to descriptors 1 and 2 as timed lines."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    target = _target(kept[0])
-    reading, writing = os.pipe()
-    reader = threading.Thread(target=_show, args=(reading, target), daemon=True)
-    reader.start()
-    for descriptor in (1, 2):
-        os.dup2(writing, descriptor)
-    os.close(writing)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, before in zip((1, 2), kept, strict=True):
-            os.dup2(before, descriptor)
-        # A process that the training left behind holds its end open: it is not waited for.
-        reader.join(timeout=5)
-        for before in kept:
-            os.close(before)
-
-
-def _target(descriptor: int) -> TextIO:
-    # A kernel's own stream leads to the notebook; a plain one leads to descriptor 1, our pipe.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        return os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors="replace")
-    return sys.stdout
-
-
-def _show(reading: int, target: TextIO) -> None:
-    started = time.monotonic()
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+def _timed(started: float) -> Callable[[str], None]:
+    """Return what prints a line with the time that has passed since a moment (monotonic)."""
+    # A kernel's own stream: where a thread prints, it leads to the cell that runs.
+    target = sys.stdout
 
     def show(line: str) -> None:
         passed = int(time.monotonic() - started)
         target.write(f"{passed // 60:3d}:{passed % 60:02d}  {line}\n")
         target.flush()
 
-    lines = Lines(show)
-    with os.fdopen(reading, "rb", buffering=0) as stream:
-        while data := stream.read(1 << 16):
-            lines.feed(decoder.decode(data))
-    lines.end()
-
-
-class Lines:
-    """Cuts text into lines, and thins out those that are redrawn.
-
-    Args:
-        show: called with each line to show, without its end.
-        clock: the time in seconds.
-    """
-
-    def __init__(
-        self, show: Callable[[str], object], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._show = show
-        self._clock = clock
-        self._line = ""
-        self._redrawn = ""
-        self._shown = clock()
-
-    def feed(self, text: str) -> None:
-        """Take in what was printed next."""
-        for piece in re.findall(r"[^\r\n]+|\r|\n", text):
-            if piece == "\n":
-                self._end_line()
-            elif piece == "\r":
-                self._redraw()
-            else:
-                self._line += piece
-
-    def end(self) -> None:
-        """Show what is left, as nothing follows."""
-        if self._line or self._redrawn:
-            self._end_line()
-
-    def _end_line(self) -> None:
-        # A bar's last state may stand before its carriage return; "\r\n" ends a line as "\n" does.
-        self._show((self._line or self._redrawn).rstrip())
-        self._line = self._redrawn = ""
-
-    def _redraw(self) -> None:
-        if not self._line.strip():
-            return
-        self._redrawn, self._line = self._line, ""
-        now = self._clock()
-        if now - self._shown >= BAR_INTERVAL:
-            self._shown = now
-            self._show(self._redrawn.rstrip())
-            self._redrawn = ""
+    return show
 
 
 LEAST_DISK = 1.0
@@ -185,6 +104,11 @@ def _one_line_errors(method: _Method) -> _Method:
             raise SystemExit(f"error: {error}") from None
 
     return cast("_Method", checked)
+
+
+def exit_code(run: Run) -> int:
+    """Return what a program ends with that has run a commit: 0, or "to be continued"."""
+    return TO_BE_CONTINUED if is_to_be_continued(run) else 0
 
 
 class Notebook:
@@ -219,7 +143,7 @@ class Notebook:
 
     def _reachable(self, bucket: str) -> str:
         """Return the bucket or, without a network but with the code at hand, one in a folder."""
-        self.offline = not has_internet()
+        self.offline = not reaches(service_url(bucket))
         if not is_remote(bucket) or not self.offline:
             return bucket
         if not mounted_bundles(self.platform.inputs):
@@ -238,8 +162,9 @@ class Notebook:
         experiment: str = "",
         overrides: str = "",
         run_id: str = "",
+        session_hours: str = "",
     ) -> Run:
-        """Fetch a commit, run it here with `mlflow.projects.run`, and return its finished run.
+        """Fetch a commit, run it here with MLflow, and return its run: finished or to be continued.
 
         Args:
             repository: a git repository with an MLproject file.
@@ -247,6 +172,8 @@ class Notebook:
             experiment: the experiment's name; the task's if empty.
             overrides: `key=value`, quoted as for a shell.
             run_id: a run to continue, from its own commit; a new one if empty.
+            session_hours: after how many hours this session ends; the platform's own limit if
+                empty.
 
         Raises:
             SystemExit: something is wrong with these, or the training failed; with one line.
@@ -256,6 +183,7 @@ class Notebook:
             overrides=Overrides(_split(overrides)),
             experiment=experiment or None,
             run_id=run_id or None,
+            session_ends=self._session_ends(session_hours),
         )
         with temporary_folder() as folder:
             if run_id:
@@ -265,11 +193,28 @@ class Notebook:
             echo(f"         {commit.link or commit.origin}")
             install_hydra(commit.repository, self.platform.inputs)
             try:
-                with child_output_shown():
-                    return launch_in(commit.repository, commit, what)
+                shown = _timed(time.monotonic())
+                run = launch_in(commit.repository, commit, what, show=shown)
+                tell_outcome(what.tracking_uri, run)
             finally:
                 # What cannot be sent now is kept, and a warning has said so: the run's end counts.
                 session(self.bucket).send()
+        if is_to_be_continued(run):
+            echo(f"To be continued {run.data.tags[tags.TO_BE_CONTINUED]}")
+            echo(f"         kaggleops resume {run.info.run_id}")
+        return run
+
+    def _session_ends(self, hours: str) -> float | None:
+        """Return when this session ends, if whoever started the machine does not say so."""
+        if os.environ.get(SESSION_ENDS):
+            return None
+        try:
+            longest = float(hours) if hours else self.platform.session_hours
+        except ValueError:
+            hint = "Write 12, or leave it empty."
+            raise UsageError("reading `session_hours`", f"{hours!r} is no number", hint) from None
+        # The kernel begins with the session, and what is installed before this takes its time.
+        return process_began() + longest * 3600 if longest else None
 
     def _fetch(self, repository: str, version: str, folder: Path) -> Commit:
         # With a network an empty version is the repository's newest commit, whatever is mounted.
@@ -314,6 +259,28 @@ class Notebook:
             problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
             raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
         return found
+
+    @_one_line_errors
+    def score(self, runs: "pd.DataFrame", metric: str = "") -> "Score":
+        """Return the metric by which runs are compared: the one that is named, else their score.
+
+        Raises:
+            SystemExit: none has it, or nothing looks like a score; with one line.
+        """
+        from kaggleops.reports.score import declared, named, require_score
+        from kaggleops.tags import SCORE
+
+        counts = runs.filter(regex=r"^metrics\.").count()
+        counted = {str(name).removeprefix("metrics."): int(count) for name, count in counts.items()}
+        if not metric:
+            told = runs[f"tags.{SCORE}"].dropna().tolist() if f"tags.{SCORE}" in runs else []
+            return require_score(counted, declared({SCORE: told[0]} if told else {}), "comparing")
+        if metric not in counted:
+            listed = ", ".join(sorted(counted)[:8])
+            hint = "Name one of them, or leave `metric` empty for the score."
+            problem = f"no run has it; there are: {listed}"
+            raise UsageError(f"comparing by {metric!r}", problem, hint)
+        return named(metric)
 
     def _indexed(self) -> str:
         """Return where many runs are read: an index of the bucket, which is brought up to date."""

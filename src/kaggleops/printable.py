@@ -23,11 +23,9 @@ _LINKED = re.compile(r"[@#|`]|://|www\.|\bGH-\d|:[\w+-]+:", re.IGNORECASE)
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Return a text with each character that is none to look at written as Python writes it.
+    """Return a text with each character that is none to look at written as Python writes it.
 
-    Args:
-        text: from anywhere.
-        lines: whether it may have several, and tabs; else they are written as `\n` and `\t`.
+    So are line ends and tabs, unless it may have several `lines`.
     """
     if text.isprintable():
         return text
@@ -76,3 +74,8 @@ def as_code(text: str) -> str:
     # An entity is never taken for markup, nor a bar for the end of a cell.
     plain = re.sub(r"[^\w ]|_", lambda found: f"&#{ord(found[0])};", text)
     return f"<code>{plain}</code>"
+
+
+def counted(count: int, one: str = "file") -> str:
+    """Return "1 file" or "N files", or as many of another word."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"

@@ -30,13 +30,18 @@ _NAMES = (
     r"|api[_-]?key|access[_-]?key(?:id)?|private[_-]?key)"
     r"|key|sig|auth|authorization|code|jwt|upload_id"
 )
-_WEB = re.compile(r"(?i)\b((?:git\+|ssh\+)?https?|wss?|ftps?)(://)[^\s/?#'\"<>`]*@")
+# What stands before the @ in an address of S3 is the bucket's name.
+_WEB = re.compile(r"(?i)\b(?<!s3\+)((?:(?:git\+|ssh\+)?https?|wss?|ftps?)://)[^\s/?#'\"<>`]*@")
 # The driver takes what lies between the first colon and the last @, whatever it is.
 _DATABASE = re.compile(
     r"(?i)\b([\w+]*(?:postgres|mysql|mariadb|mssql|oracle|mongodb|redis|amqp)[\w+]*:/{1,3}[^\s:/@'\"]*:)"
     r"[^\s'\"<>`]*@"
 )
 _OTHER = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/?#@'\"<>`]*:)[^\s/?#'\"<>`]*@")
+# Amazon's secret keys hold slashes; what follows the host of a service is its port.
+_BUCKET = re.compile(
+    r"(?i)\b((?:gs|s3(?:a|n|\+http)?)://(?:[^\s/@]*@)?[^\s:/@]*:)(?!\d+(?:/|$))[^\s'\"<>`]*@"
+)
 _PARAMETER = re.compile(rf"(?i)((?:[?&;#]|%3f|%26)(?:{_NAMES})(?:=|%3d))[^&\s'\"<>`#;)]+")
 _CONNECTION = re.compile(r"(?i)(\b(?:ssl)?passw(?:or)?d\s?=\s?)(?:'[^']*'|[^\s&;,)'\"]+)")
 _HEADER = re.compile(
@@ -77,14 +82,10 @@ def redacted(text: str) -> str:
     """Return a text, or an address, with `***` for each secret that can be told from it."""
     for secret in sorted(_kept, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    if ":/" in text:
-        text = _WEB.sub(rf"\1\2{HIDDEN}@", text)
-        text = _DATABASE.sub(rf"\1{HIDDEN}@", text)
-        text = _OTHER.sub(rf"\1{HIDDEN}@", text)
-    text = _PARAMETER.sub(rf"\1{HIDDEN}", text)
-    text = _CONNECTION.sub(rf"\1{HIDDEN}", text)
-    text = _HEADER.sub(rf"\1{HIDDEN}", text)
-    text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}", text)
+    for pattern in (_WEB, _DATABASE, _BUCKET, _OTHER) if ":/" in text else ():
+        text = pattern.sub(rf"\1{HIDDEN}@", text)
+    for pattern in (_PARAMETER, _CONNECTION, _HEADER, _PRIVATE_KEY):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
     return _TOKEN.sub(HIDDEN, text)
 
 

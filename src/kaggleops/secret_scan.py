@@ -1,9 +1,9 @@
 """Secrets in what is about to leave this machine: a patch, all files of a commit, or data.
 
 Known by their shape: the detectors of Yelp's detect-secrets, what people of Kaggle, Google Cloud,
-RunPod, GitHub and Hugging Face have, addresses with a password, headers, and values that a name
-calls a secret. Not by their entropy alone: hashes, ids and checksums are no secrets. A line with
-`pragma: allowlist secret` (detect-secrets' own mark) is skipped.
+services like S3, RunPod, GitHub and Hugging Face have, addresses with a password, headers, and
+values that a name calls a secret. Not by their entropy alone: hashes, ids and checksums are no
+secrets. A line with `pragma: allowlist secret` (detect-secrets' own mark) is skipped.
 """
 
 import math
@@ -40,24 +40,31 @@ _BY_ENTROPY_OR_NAME = {
 }
 
 _QUOTE = r"\\?['\"]"
+_SAID = r"[\w'\"\]\\ ]{0,20}[:=][ \t]{0,20}\\?['\"]?"
 _IS = r"[ \t]{0,20}:[ \t]{0,20}"
 _OURS = {
     **TOKENS,
     "Kaggle key": rf"{_QUOTE}key{_QUOTE}{_IS}{_QUOTE}[0-9a-f]{{32}}\b",
+    "S3 secret access key": rf"(?i:secret_?access_?key){_SAID}"
+    r"(?![\w/+]*EXAMPLE)[A-Za-z0-9/+]{31,128}(?![\w/+])",
+    "Backblaze B2 key": r"(?<![\w/+])K00\d[A-Za-z0-9/+]{27}(?![\w/+])",
+    "Cloudflare token": rf"(?i:(?:cloudflare|cf|r2)_(?:api_)?token){_SAID}[\w-]{{40,80}}(?![\w-])",
     "Google refresh token": rf"{_QUOTE}refresh_token{_QUOTE}{_IS}{_QUOTE}[^'\"\\\s]{{20,}}"
     rf"|\b{TOKENS['Google refresh token']}",
-    "Weights & Biases key": r"WANDB_API_KEY[\w'\"\]\\ ]{0,20}[:=][ \t]{0,20}"
-    r"\\?['\"]?[0-9a-f]{40}\b",
+    "Weights & Biases key": rf"WANDB_API_KEY{_SAID}[0-9a-f]{{40}}\b",
 }
 _WORDS = ("key", "pass", "pw", "token", "secret")
 _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "AWS Access Key": ("a3t", "abia", "acca", "akia", "asia", "aws"),
+    "Backblaze B2 key": ("k00",),
     "Cloudant Credentials": (*_WORDS, "cloudant"),
+    "Cloudflare token": ("token",),
     "Google refresh token": ("refresh_token", "1//0"),
     "IBM COS HMAC Credentials": ("secret",),
     "IBM Cloud IAM Key": _WORDS,
     "Kaggle key": ("key",),
     "Mailchimp Access Key": ("-us",),
+    "S3 secret access key": ("secret",),
     "Slack Token": ("xox", "slack"),
     "SoftLayer Credentials": (*_WORDS, "softlayer"),
     "Stripe Access Key": ("k_live_",),
@@ -85,7 +92,7 @@ _NETRC = re.compile(r"\bpassword\s+(\S{4,})")
 _SETTINGS = re.compile(r"\.env(?!.*(?:example|sample|template|dist)).*|.*\.env|\.envrc")
 _PLACEHOLDER = re.compile(
     r"(?i)^(?:[$%{<\[(]|\*|x{3,}|\.{3})|[{}<>…]|\*\*\*|example|sample|placeholder|dummy|change.?me|"
-    r"redacted|your|fake|s3cr3t|^(?:my|the)?_?(?:pass(?:word)?|secret|token|user|pw|none|true|false)$"
+    r"redacted|your|fake|nobody-knows|s3cr3t|^(?:my|the)?_?(?:pass(?:word)?|secret|token|user|pw|none|true|false)$"
 )
 _HASH = re.compile(
     r"(?i)(?:sha\d+|md5)?[:=-]?(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f-]{36})"
@@ -97,17 +104,11 @@ _HERE = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """A secret, without its value.
+    """A secret, without its value."""
 
-    Args:
-        file: in which file.
-        line: on which line, from 1.
-        kind: what kind it is.
-    """
-
-    file: str
-    line: int
-    kind: str
+    file: str  # in which file
+    line: int  # on which line, from 1
+    kind: str  # what kind it is
 
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}: {self.kind}"
@@ -115,25 +116,25 @@ class Finding:
 
 def in_file(name: str, data: bytes) -> list[Finding]:
     """Return the secrets in a file of that name, one for each line and kind."""
-    text = _text(data[:_LOOKED_AT])
+    encoding = "utf-16" if data[:2] in _UTF_16 else "utf-8"  # the former as PowerShell writes it
+    text = data[:_LOOKED_AT].decode(encoding, errors="replace")
     lines: dict[int, set[str]] = {}
     basename = PurePosixPath(name).name
-    for at, kind in (
-        (at + of, kind) for of, each in _pieces(text) for at, kind in _found(basename, each)
-    ):
-        start, end = text.rfind("\n", 0, at) + 1, text.find("\n", at)
-        if _ALLOWED not in text[start : None if end < 0 else end]:
-            lines.setdefault(text.count("\n", 0, at) + 1, set()).add(kind)
+    for of, each in _pieces(text):
+        for found, kind in _found(basename, each):
+            at = of + found
+            if _ALLOWED not in text[text.rfind("\n", 0, at) + 1 : _line_end(text, at)]:
+                lines.setdefault(text.count("\n", 0, at) + 1, set()).add(kind)
     return [Finding(name, line, " and ".join(sorted(lines[line]))) for line in sorted(lines)]
 
 
 def in_patch(patch: bytes) -> list[Finding]:
     """Return the secrets in a patch of `git diff --text`, also in removed lines: they leave."""
-    found = set()
-    for name, numbers, lines in _files(patch):
-        for each in in_file(name, b"\n".join(lines)):
-            found.add(Finding(name, numbers[each.line - 1], each.kind))
-    return sorted(found)
+    return sorted({
+        Finding(name, numbers[each.line - 1], each.kind)
+        for name, numbers, lines in _files(patch)
+        for each in in_file(name, b"\n".join(lines))
+    })  # fmt: skip
 
 
 def in_data(name: str, path: Path) -> list[Finding]:
@@ -170,10 +171,12 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Yield where each secret begins, and its kind."""
+    from detect_secrets.plugins.jwt import JwtTokenDetector
+
     lines = cache(partial(_lines_with, text.replace("İ", "I").lower()))  # each of one length
     for kind, pattern in _shapes():
         for match in _matches(pattern, text, lines(_NEEDLES.get(kind, ()))):
-            if _is_formally_valid(kind, match.group()):
+            if kind != "JSON Web Token" or JwtTokenDetector.is_formally_valid(match.group()):
                 yield match.start(), kind
     for match in _matches(_ADDRESS, text, lines(("://",))):
         if not _HERE.match(match[2]) and not _PLACEHOLDER.search(match[1]):
@@ -237,30 +240,14 @@ def _shapes() -> list[tuple[str, re.Pattern[str]]]:
     return [*theirs, *((kind, re.compile(pattern)) for kind, pattern in _OURS.items())]
 
 
-def _is_formally_valid(kind: str, found: str) -> bool:
-    if kind != "JSON Web Token":
-        return True
-    from detect_secrets.plugins.jwt import JwtTokenDetector
-
-    return JwtTokenDetector.is_formally_valid(found)
-
-
 def _looks_random(value: str) -> bool:
     """Tell a generated value from a word, a name, a placeholder, and a checksum."""
-    if _PLACEHOLDER.search(value) or not (
-        re.search(r"\d", value) and re.search(r"[a-zA-Z]", value)
-    ):
-        return False
-    if _HASH.fullmatch(value) and not re.fullmatch(r"[0-9a-f]{32}", value):
+    mixed = re.search(r"\d", value) and re.search(r"[a-zA-Z]", value)
+    checksum = _HASH.fullmatch(value) and not re.fullmatch(r"[0-9a-f]{32}", value)
+    if _PLACEHOLDER.search(value) or not mixed or checksum:
         return False
     shares = [value.count(each) / len(value) for each in set(value)]
     return -sum(share * math.log2(share) for share in shares) > 2.5
-
-
-def _text(data: bytes) -> str:
-    if data[:2] in _UTF_16:  # as PowerShell writes it
-        return data.decode("utf-16", errors="replace")
-    return data.decode(errors="replace")
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")

@@ -92,7 +92,7 @@ class LightPods:
         """
         config = RunPodConfig(packages=[], keep=bool(job.get("keep")))
         offer = Offer("NVIDIA L4", "EU-RO-1", 0.40)
-        notebook = ready_notebook({"bucket": "gs://b"})
+        notebook = ready_notebook({"bucket": job.get("bucket", "gs://b")})
         mounted = self.volume if volume is True else volume or ""
         body = pod_body(RUN, notebook, config, offer, mounted, time.time())
         given = json.loads(body["env"]["KAGGLEOPS_JOB"]) | {"packages": []} | job

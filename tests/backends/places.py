@@ -1,27 +1,32 @@
 """The platforms of the conformance suite: how a test lets what was submitted there happen."""
 
+import fcntl
+import os
 import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import IO, Any
 
 import psutil
 import pytest
 
+from kaggleops.backends import local
 from kaggleops.backends.colab.job import Job
 from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from kaggleops.launch.overrides import Overrides
-from tests import secrets_of
+from tests import secrets_of, warm
+from tests.canaries import found_below
 from tests.fakes import platforms
 from tests.fakes.colab.account import FakeColab
 from tests.fakes.docker_engine import DockerEngine
 from tests.fakes.runpod_server import RunPodServer
+from tests.fakes.skypilot import SkyPilot
 
 from .world import TRACKING, World
 
@@ -38,6 +43,8 @@ class Place(ABC):
     stores: tuple[str, ...] = ()
     """Where its keys lie below the world's folder, while a run goes on: in what the platform keeps
     them in, and in the private files that are made of it."""
+    home = ""
+    """Below the world's folder, the state of the machine that the platform is, if it is one."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -67,6 +74,13 @@ class Place(ABC):
         what = Launch(TRACKING, Overrides(overrides, None), entry_point)
         config = self.backend.read_config(self.fields | fields, "a test")
         return self.backend.submit(find_commit(self.world.repository.folder), what, config)
+
+    def kept_elsewhere(self) -> set[str]:
+        """Return the files of all machines that hold a secret, but for the platforms' stores."""
+        folder = self.world.folder
+        kept = {PurePath(name).relative_to(folder) for name in found_below(folder)}
+        stores = {store for each in Place.__subclasses__() for store in each.stores}
+        return {str(each) for each in kept if not any(map(each.match, stores))}
 
 
 class OnKaggle(Place):
@@ -246,6 +260,9 @@ class OnRunPod(Place):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
+        self.wheels = world.folder / "wheels"
+        """All that its pods can install."""
+        outside |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)}
         self.server = RunPodServer(world.folder / "runpod", outside)
         self.server.__enter__()
         self.server.held = True
@@ -271,10 +288,109 @@ class OnRunPod(Place):
         self.server.__exit__()
 
 
+_SLOTS = 6  # more than are started at once
+
+
+def open_slot(number: int) -> IO[str]:
+    """Hold a slot of this machine until what is returned is closed."""
+    path = local._slot(number)
+    path.touch()
+    held = path.open("r+")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    return held
+
+
+def job_of(run: RemoteRun) -> local.Job:
+    """Return a run's job on this machine."""
+    return local.Job(Path(run.tags[local.JOB].partition(":")[2]))
+
+
+def end_job(job: local.Job) -> None:
+    """End a job's process without a word, and all that it has started."""
+    while job.exists and job.alive:  # what stands for it may not have said yet which process it is
+        for each in psutil.process_iter():
+            with suppress(psutil.Error):
+                if str(job.folder) in each.cmdline() and (own := warm.forked(each.pid)) != each.pid:
+                    for one in [*psutil.Process(own).children(recursive=True), psutil.Process(own)]:
+                        one.kill()
+                    each.wait()
+
+
+class Here(Place):
+    """This machine, whose slots are all taken until a job is started."""
+
+    name = "local"
+    machine = "local"
+    home = "home"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._held = [open_slot(number) for number in range(_SLOTS)]
+        self._submitted: list[RemoteRun] = []
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"jobs": _SLOTS}
+
+    def submit(self, *overrides: str, entry_point: str = "main", **fields: Any) -> RemoteRun:
+        run = super().submit(*overrides, entry_point=entry_point, **fields)
+        self._submitted.append(run)
+        return run
+
+    def start(self, run: RemoteRun) -> None:
+        while self._held:
+            self._held.pop().close()
+
+    def wait(self, run: RemoteRun) -> None:
+        job_of(run).wait()
+
+    def close(self) -> None:
+        for run in self._submitted:
+            end_job(job_of(run))
+
+
+class OnSkyPilot(Place):
+    """SkyPilot, whose managed jobs wait for a machine until they are started."""
+
+    name = "skypilot"
+    stores = (
+        "skypilot/key.json",
+        "skypilot/jobs/*/secrets.json",
+        "skypilot/machines/*/*/.local/state/kaggleops/credentials/kaggleops-key.json",
+    )
+    machine = "skypilot"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        outside = {"STORAGE_EMULATOR_HOST": world.gcs.url, "KAGGLEOPS_FLUSH_SECONDS": "1"}
+        self.sky = SkyPilot(world.folder / "skypilot", outside)
+        self.key = self.sky.folder / "key.json"
+        self.key.write_text(secrets_of.AUTHORIZED_USER)
+        self._patch = pytest.MonkeyPatch()
+        before = os.environ["PATH"]  # another machine's `sky` is on its PATH, too
+        self._patch.setenv("PATH", f"{self.sky.folder}{os.pathsep}{before}")
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"credentials": str(self.key), "resources": {"accelerators": "L4:1"}}
+
+    def start(self, run: RemoteRun) -> None:
+        self.sky.start(run.tags["skypilot_name"])
+
+    def wait(self, run: RemoteRun) -> None:
+        self.sky.wait(run.tags["skypilot_name"])
+
+    def close(self) -> None:
+        self._patch.undo()
+        self.sky.close()
+
+
 PLACES: dict[str, Callable[[World], Place]] = {
     "colab": OnColab,
     "docker": InDocker,
     "kaggle": OnKaggle,
+    "local": Here,
     "manual": ByHand,
     "runpod": OnRunPod,
+    "skypilot": OnSkyPilot,
 }

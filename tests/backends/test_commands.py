@@ -1,9 +1,11 @@
 """The whole road by commands: a commit on a laptop, Kaggle, the bucket, another machine, the UI."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -96,17 +98,20 @@ def test_from_a_commit_on_a_laptop_to_the_ui(
     assert (row["status"], row["platform"]) == ("FINISHED", "")
 
     brought = here("download", run_id, tmp_path / "home", "--json", *BUCKET_OPTION)
-    assert brought.json["files"] == ["artifacts/overrides.txt", "output/predictions.csv"]
+    files = ["output.txt", "overrides.txt", "output/predictions.csv"]
+    assert brought.json["files"] == files
     assert "artifacts:" not in brought.errors  # no bars of MLflow's
     # A path is of the machine that runs it.
-    assert (tmp_path / "home/artifacts/overrides.txt").read_text() == "data.dir=./here"
+    assert (tmp_path / "home/overrides.txt").read_text() == "data.dir=./here"
     assert "has finished" in here("resume", run_id, *BUCKET_OPTION).error
     assert here("cancel", run_id, *BUCKET_OPTION).code == 1
 
     cleaned = here("cleanup", run_id, *BUCKET_OPTION, "--json")
     assert cleaned.json == {"deleted": [run_id], "problems": []}
     assert here("cleanup", run_id, *BUCKET_OPTION, "--json").json["deleted"] == []
-    assert "no such thing" in here("logs", run_id, *BUCKET_OPTION).error
+    logs = here("logs", run_id, *BUCKET_OPTION)
+    assert "no such thing" in logs.error
+    assert "the training goes on" in logs.output  # kept with the run
 
     run = outside.run(run_id)
     with serving(*BUCKET_OPTION, home=tmp_path / "server", **environment) as server:
@@ -116,6 +121,66 @@ def test_from_a_commit_on_a_laptop_to_the_ui(
     assert tags["mlflow.source.git.commit"] == outside.sha
     assert (tags["git_commit"], tags["backend"]) == (outside.sha[:10], "kaggle")
     assert f"https://www.kaggle.com/code/ada/kaggleops-{run_id}" in tags["mlflow.note.content"]
+
+
+RUN = ("run", "-b", "kaggle", "--follow", "--backend-config")
+
+
+@contextmanager
+def following(outside: World, *words: object) -> Iterator["subprocess.Popen[str]"]:
+    """Yield a command that follows a run in a process, when it says that the run waits."""
+    environment = outside.laptop("laptop home")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kaggleops", *map(str, words), *BUCKET_OPTION],
+        cwd=outside.repository.folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert any("waiting in Kaggle's queue (0:" in line for line in process.stderr)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_that_is_followed_ends_as_it_does_and_says_why(
+    outside: World, configured: Path
+) -> None:
+    before = set(outside.kaggle.kernels)
+    with following(outside, *RUN, configured, "-e", "fail") as process:
+        (ref,) = set(outside.kaggle.kernels) - before
+        outside.kaggle.session(ref).start()
+        output, errors = process.communicate(timeout=240)
+    run_id = ref.removeprefix("ada/kaggleops-")
+    why = "no luck (exit code 1)"
+    assert process.returncode == 1, errors
+    assert "no luck" in output
+    assert errors.splitlines()[-1] == f"{run_id} failed: {why}"
+
+    # Everybody is told so: here, where the run is called by the first digits of its id.
+    row = the_row(run_id[:8])
+    assert (row["status"], row["failure"]) == ("FAILED", why)
+    logs = here("logs", run_id[:8], *BUCKET_OPTION)
+    assert logs.errors.splitlines()[-1].endswith(f"failed: {why}")
+    assert outside.run(run_id).data.tags["failure"] == why
+
+
+def test_ctrl_c_leaves_a_followed_run_where_it_is(outside: World, configured: Path) -> None:
+    before = set(outside.kaggle.kernels)
+    with following(outside, *RUN, configured) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    (ref,) = set(outside.kaggle.kernels) - before
+    run_id = ref.removeprefix("ada/kaggleops-")
+    assert process.returncode == 130, errors
+    assert f"See it:  kaggleops logs -f {run_id}" in errors
+    with following(outside, "logs", "-f", run_id[:8]):
+        pass  # it waits, and says so
+    assert outside.run(run_id).info.status == "SCHEDULED"
 
 
 def test_mlflow_run_submits_too(outside: World, tmp_path: Path) -> None:
@@ -165,7 +230,7 @@ def test_a_cancelled_run_goes_on_by_hand(outside: World, configured: Path, tmp_p
 
 def test_quota(outside: World) -> None:
     outside.kaggle.use_gpu("ada", 12.5)
-    rows = [line.split() for line in here("quota").output.splitlines()[2:]]
+    rows = [line.split() for line in here("quota").output.splitlines()[2:4]]
     assert [row[:6] for row in rows] == [
         ["kaggle", "GPU", "17.5", "h", "30", "h"],
         ["kaggle", "TPU", "20.0", "h", "20", "h"],
@@ -184,13 +249,13 @@ def test_status_does_without_a_platform_that_does_not_answer(
     assert row["status"] == "SCHEDULED"
     assert "does not accept" in row["platform"]
     table = here("status", *BUCKET_OPTION)
-    assert done.json["run_id"] in table.output
+    assert row["name"] in table.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["run", "-b", "nonsense"], 2, "kaggle, manual"),
+        (["run", "-b", "nonsense"], 2, "kaggle, local, manual"),
         (["run", "-b", "kaggle", "--backend-config", "none.yaml"], 2, "No such file"),
         (["run", "-b", "kaggle", "--uncommitted"], 2, "only gets the commit"),
         (["run", "-b", "manual", "beta=1", "--entry-point", "fail"], 2, "does not take"),
@@ -213,6 +278,23 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     done = here("quota", "-b", "kaggle", "--json")
     assert "there are no credentials on this machine" in done.error
     assert (done.code, done.output) == (2, "")
+
+
+def test_quota_says_what_is_not_set_up_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("KAGGLE_KEY", "RUNPOD_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Colab CLI
+    done = here("quota")
+    said = done.output.split("\n")
+    assert [line.split("  ")[0] for line in said if "not set up: " in line][:1] == ["kaggle"]
+    assert (done.code, done.errors) == (0, "")
+    for each in ("no credentials on this machine", "kaggle auth login", "google-colab-cli"):
+        assert each in done.output
+    assert {each["backend"] for each in here("quota", "--json").json["not_set_up"]} >= {
+        *("kaggle", "colab", "runpod"),
+    }
 
 
 def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

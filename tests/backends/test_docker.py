@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kaggleops.backends.docker import _lines
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import resume
+from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
+from kaggleops.platforms.keys import key_in
+from kaggleops.platforms.s3 import S3Keys
 from tests import secrets_of
 from tests.canaries import marks_in
 from tests.command import Done
@@ -24,6 +29,9 @@ from .places import InDocker
 from .world import BUCKET, TRACKING, World
 
 CANARY = secrets_of.SERVICE_ACCOUNT
+LINES = (
+    f"aws_access_key_id = {secrets_of.S3_KEY_ID}\naws_secret_access_key = {secrets_of.S3_SECRET}\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,7 @@ def test_what_a_container_is_created_with(place: InDocker) -> None:
         "/kaggle/working": (str(kept / "working"), False),
         "/kaggle/src": (str(kept / "notebook"), False),
         "/kaggle/input": (str(place.folder / "input"), True),
+        "/kaggle/input-rw": (str(place.folder / "input"), False),
         "/kaggleops-key.json": (str(place.folder / "key.json"), True),
     }
     assert host["ShmSize"] == 512 << 20
@@ -97,6 +106,46 @@ def test_what_a_container_is_created_with(place: InDocker) -> None:
     for text in (json.dumps(body), (kept / "notebook/run.ipynb").read_text(), str(run.tags)):
         assert marks_in(text) == set()
     assert run.state().status == "RUNNING"
+
+
+def test_the_key_of_another_services_bucket(place: InDocker) -> None:
+    config = place.backend.read_config(place.fields, "a test")
+    tags = place.backend.place("1" * 32, config)
+    place.backend.send(tags, ready_notebook({"bucket": "s3://runs@s3.lab.test"}), config)
+    container = place.engine.named(f"kaggleops-{'1' * 32}")
+    assert container.body["Env"] == ["AWS_SHARED_CREDENTIALS_FILE=/kaggleops-key.json"]
+    # The file is Google's, and is not handed to what would take it for its own.
+    with pytest.raises(UsageError, match="key of another service, and no S3 access key"):
+        place.backend.check("s3://runs@s3.lab.test/mlruns", config)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "text", "taken"),
+    [
+        ("s3://runs", S3Keys.for_clients(key_in(secrets_of.S3_KEY) or {}), True),
+        ("s3://runs", f"[lab]\nregion = auto\n\n[default]\n{LINES}", True),
+        ("s3://runs", secrets_of.S3_KEY, False),
+        ("s3://runs", b64encode(secrets_of.S3_KEY.encode()).decode(), False),
+        ("s3://runs", LINES, False),
+        ("s3://runs", f"[lab]\n{LINES}", False),
+        ("s3://runs", "[default]\nregion = auto\n", False),
+        ("gs://runs", secrets_of.AUTHORIZED_USER, True),
+        ("gs://runs", b64encode(secrets_of.SERVICE_ACCOUNT.encode()).decode(), False),
+        ("gs://runs", "a password", False),
+    ],
+)
+def test_a_file_of_the_key_is_as_clients_read_it_or_nothing_is_submitted(
+    place: InDocker, tmp_path: Path, bucket: str, text: str, taken: bool
+) -> None:
+    (tmp_path / "a key").write_text(text)
+    given = config(place, credentials=str(tmp_path / "a key"))
+    if taken:
+        place.backend.check(f"{bucket}/mlruns", given)
+        return
+    with pytest.raises(UsageError, match=r"/a key holds no .* as its clients read one\.") as caught:
+        place.backend.check(f"{bucket}/mlruns", given)
+    assert "kaggleops credentials create docker writes it so" in str(caught.value)
+    assert marks_in(str(caught.value)) == set()
 
 
 def test_without_an_engine_it_is_one_clear_line(
@@ -208,7 +257,7 @@ def test_what_it_left_is_copied_but_no_link_is_followed(place: InDocker, tmp_pat
     (working / "models/weights.bin").write_bytes(b"\0" * 1000)
     (working / "passwords").symlink_to("/etc/passwd")
     brought = run.download(tmp_path / "home")
-    assert brought.files == [tmp_path / "home/output/models/weights.bin"]
+    assert brought.files == [tmp_path / "home/models/weights.bin"]
     assert brought.files[0].read_bytes() == b"\0" * 1000
     assert ["'passwords': it is a link" in each for each in brought.problems] == [True]
 
@@ -224,3 +273,10 @@ def test_without_the_client(place: InDocker, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "docker", None)
     with pytest.raises(UsageError, match=r"pip install 'kaggleops\[docker\]'"):
         submit(place)
+
+
+def test_a_line_without_an_end_is_shown_in_pieces() -> None:
+    shown = list(_lines([b"one\n", *[b"x" * 30_000] * 30, b"\ntwo"]))
+    assert (shown[0], shown[-1]) == ("one", "two")
+    assert sum(map(len, shown[1:-1])) == 900_000
+    assert max(map(len, shown)) < 100_000

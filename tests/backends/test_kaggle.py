@@ -102,6 +102,7 @@ def test_what_is_pushed(outside: World) -> None:
         ({"session_hours": 13}, "13 is not between 0 and 12"),
         ({"session_hours": "long"}, "session_hours: "),
         ({"internet": "perhaps"}, "internet: "),
+        ({"internet": False}, "internet: false, and its notebook has to reach gs://our-bucket"),
     ],
 )
 def test_a_configuration_that_kaggle_would_not_take(

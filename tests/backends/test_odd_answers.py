@@ -337,7 +337,7 @@ def test_an_artifact_for_which_there_is_no_room_is_named(outside: World, tmp_pat
     BucketTrackingStore(TRACKING).flush()
     with a_full_disk(at=2_000_000):
         done = here("download", run.run_id, tmp_path, *BUCKET_OPTION, "--json")
-    assert (done.code, done.json["files"]) == (1, ["artifacts/small.txt"])
+    assert (done.code, done.json["files"]) == (1, ["small.txt"])
     (problem,) = done.json["problems"]
     assert problem.startswith("downloading 'models/large.txt': ")
     outside.kaggle.session(f"ada/kaggleops-{run.run_id}").cancel()

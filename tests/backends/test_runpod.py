@@ -9,7 +9,10 @@ import pytest
 
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import backend_named, resume
+from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
+from kaggleops.backends.runpod.offers import Offer, RunPodConfig
+from kaggleops.backends.runpod.pod import pod_body
 from kaggleops.errors import KaggleOpsError, UsageError
 from tests import secrets_of
 from tests.fakes.runpod.contract import document, violations
@@ -56,7 +59,7 @@ def test_what_is_created(outside: World, runpod: RunPodServer) -> None:
     }
     assert before + 5400 <= job["deadline"] <= time.time() + 5400
     assert (job["run_id"], job["bucket"], job["price"]) == (run.run_id, BUCKET, 0.8)
-    assert job["install_from"] == "a.whl"
+    assert (job["install_from"], job["extra"]) == ("a.whl", "")
     tags = run.tags
     assert (tags["runpod_pod"], tags["price_per_hour"]) == (pod.id, "0.8")
     assert run.page == f"https://console.runpod.io/pods?id={pod.id}"
@@ -67,6 +70,35 @@ def test_what_is_created(outside: World, runpod: RunPodServer) -> None:
     other = submit(outside, gpus=["rtx a5000"])
     assert runpod.pod(f"kaggleops-{other.run_id}").data_center == "EU-RO-1"
     assert len(runpod.volumes) == 1
+
+
+def test_variables_ports_and_a_script_of_ones_own(
+    outside: World, runpod: RunPodServer, tmp_path: Path
+) -> None:
+    runpod.ssh_keys.append("ssh-ed25519 AAAA ada")
+    (tmp_path / "setup.sh").write_text("apt-get install -y ffmpeg")
+    env = {"KAGGLE_USERNAME": "ada", "KAGGLE_KEY": "{{ RUNPOD_SECRET_kaggle_key }}"}
+    fields = {"env": env, "ports": ["6006/http", "22/tcp"], "setup": str(tmp_path / "setup.sh")}
+    run = submit(outside, **fields)
+    pod = runpod.pod(f"kaggleops-{run.run_id}")
+    assert env.items() <= pod.body["env"].items()
+    assert (pod.body["ports"], pod.body["startSsh"]) == (["6006/http", "22/tcp"], True)
+    job = json.loads(pod.body["env"]["KAGGLEOPS_JOB"])
+    assert job["setup"] == "apt-get install -y ffmpeg"
+    assert (job["extra"], job["secrets"], job["ssh"]) == ("[kaggle]", ["KAGGLE_KEY"], True)
+    assert run.state().access.endswith(f"https://{pod.id}-6006.proxy.runpod.net")
+
+    (tmp_path / "setup.sh").write_text(f"export X={secrets_of.RUNPOD_KEY}")
+    with pytest.raises(UsageError, match=r"holds a secret .* Let it read a variable of `env`"):
+        submit(outside, **fields)
+
+
+def test_the_client_of_another_services_bucket_comes_with_it() -> None:
+    notebook = ready_notebook({"bucket": "s3://b@h.test"})
+    offer = Offer("NVIDIA L4", "EU-RO-1", 0.40)
+    body = pod_body("0" * 32, notebook, RunPodConfig(), offer, "", time.time())
+    assert json.loads(body["env"]["KAGGLEOPS_JOB"])["extra"] == "[s3]"
+    assert body["env"]["KAGGLEOPS_KEY"] == "{{ RUNPOD_SECRET_kaggleops_key }}"
 
 
 def test_without_a_volume_runpod_chooses_where(outside: World, runpod: RunPodServer) -> None:
@@ -210,6 +242,16 @@ def test_a_pod_that_vanished_has_failed(outside: World, runpod: RunPodServer) ->
         ({"min_cuda": "12"}, "of the form 12.8"),
         ({"image": ""}, "name it, or a template"),
         ({"keep": True}, "there is no public SSH key"),
+        ({"ports": ["22/tcp"]}, "there is no public SSH key"),
+        ({"ports": ["6006"]}, "'6006' is not of the form 6006/http"),
+        ({"env": {"WANDB_API_KEY": "in plain text"}}, "WANDB_API_KEY is called like a secret"),
+        (
+            {"env": {"KAGGLE_JSON": secrets_of.KAGGLE_KEY}},
+            r"KAGGLE_JSON holds a secret \(Kaggle key",
+        ),
+        ({"env": {"KAGGLEOPS_KEY": "x"}}, "'KAGGLEOPS_KEY' cannot be a variable of yours"),
+        ({"env": {f"A{n}": "x" for n in range(47)}}, "46 are the most"),
+        ({"setup": "/nowhere.sh"}, "there is no such file"),
     ],
 )
 def test_a_configuration_that_cannot_be_meant(

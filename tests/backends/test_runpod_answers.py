@@ -81,8 +81,21 @@ def commands(run_id: str, folder: Path) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize(
     ("schema", "read", "told_by"),
     [
-        ("Pod", answers.pod, {"createdAt": ("created", "created_at"), "env": ("job",)}),
-        ("GpuType", answers.gpu, {"maxCount": ("most",), "dataCenters": ("places",)}),
+        (
+            "Pod",
+            answers.pod,
+            {
+                "createdAt": ("created", "created_at"),
+                "env": ("job",),
+                "ports": ("access",),
+                "id": ("id", "access"),
+            },
+        ),
+        (
+            "GpuType",
+            answers.gpu,
+            {"maxCount": ("most",), "memory": ("memory_gb",), "dataCenters": ("places",)},
+        ),
         ("NetworkVolume", answers.volume, {"dataCenter": ("data_center",)}),
     ],
 )

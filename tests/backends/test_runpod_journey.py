@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.backends.lookup import backend_named, submitted_run
+from kaggleops.backends.lookup import backend_named, download, submitted_run
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from kaggleops.launch.overrides import Overrides
@@ -82,7 +82,7 @@ def test_a_training_whose_submitter_died(
     assert (data.tags["exit_code"], data.tags["runpod_pod"]) == ("0", pod.id)
     assert 0 < float(data.tags["cost_usd"]) < 0.40
     assert list(run.logs()) == pod.text.split("\n")
-    brought = {file.name for file in run.download(tmp_path / "home").files}
+    brought = {file.name for file in download(TRACKING, run_id, tmp_path / "home")[1].files}
     assert {"oof.csv", "model.safetensors"} <= brought
     (row,) = here("status", run_id, "--bucket", BUCKET, "--json").json["runs"]
     assert (row["status"], row["cost_usd"]) == ("FINISHED", float(data.tags["cost_usd"]))

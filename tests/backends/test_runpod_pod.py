@@ -1,7 +1,9 @@
 """What the start script of a pod promises: the job runs once, and no pod outlives it."""
 
+import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +12,14 @@ import pytest
 from kaggleops.backends.runpod.client import RunPod
 from tests.conftest import unavailable
 from tests.fakes.runpod_server import RunPodServer
+from tests.warm import passed_on
 
 from .light_pods import LightPods, light_pods, soon
 
 
 @pytest.fixture
 def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LightPods]:
-    toys = {"PYTHONPATH": str(tmp_path / "toys")}
+    toys = passed_on(str(tmp_path / "toys"))
     with RunPodServer(tmp_path / "runpod", toys) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
@@ -40,12 +43,33 @@ def test_a_job_is_reported_and_its_pod_deleted(pods: LightPods) -> None:
     mark = first.volume / "kaggleops/pods" / first.id
     assert {each.name for each in mark.iterdir()} == {"begun", "told"}
 
-    second = pods.create("fails")
+    # It costs from when it was asked for, however long its image was pulled.
+    second = pods.create("fails", asked=time.time() - 1800)
     second.wait()
+    assert 0.20 < pods.reports[1]["cost"] < 0.40
     assert pods.reports[1]["code"] == 3
     assert ("made in" in first.text, "made in" in second.text) == (True, False)
     assert "kept on the volume" in second.text
     assert pods.jobs == [first.id, second.id]
+
+
+def test_a_script_of_ones_own_comes_first_and_what_it_leaves_runs_on(pods: LightPods) -> None:
+    setup = "echo prepared; sleep 600 & echo $! > $WORD/server"
+    pod = pods.create("waits", setup=setup)
+    pod.wait_for_log("the kernel waits")
+    assert pod.text.index("prepared") < pod.text.index("Environment") < pod.text.index("the job")
+    os.kill(int((pods.word / "server").read_text()), 0)
+    pod.delete()
+    pod.wait()
+
+
+def test_where_it_fails_the_run_does(pods: LightPods) -> None:
+    pod = pods.create("ends", setup="echo no such package; exit 7", secrets=["KAGGLE_KEY"])
+    pod.wait()
+    (report,) = pods.reports
+    assert report["code"] == 7
+    assert "no such package\nThe set-up script ended with 7." in report["log"]
+    assert pods.jobs == []
 
 
 @pytest.mark.parametrize("volume", [True, False])

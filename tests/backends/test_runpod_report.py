@@ -17,6 +17,7 @@ from kaggleops.mlruns import EntityStore, Kind
 from kaggleops.platforms.http import NoAnswerError
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.runpod_server import RunPodServer
+from tests.warm import passed_on
 
 from .light_pods import light_pods
 
@@ -102,7 +103,7 @@ def test_a_job_is_begun_once(bucket: Bucket) -> None:
 
 
 def test_a_log_that_breaks_off_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RunPodServer(tmp_path, {"PYTHONPATH": str(tmp_path / "toys")}) as server:
+    with RunPodServer(tmp_path, passed_on(str(tmp_path / "toys"))) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         pod = light_pods(tmp_path, server).create("talks")

@@ -4,7 +4,6 @@ Only the training is a toy: the start script, the claim, the sign-in and the rep
 ones, and the key that they get is looked for on the volume.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,26 +15,39 @@ from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.client import RunPod
 from kaggleops.bucket import open_bucket
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests import secrets_of
+from tests.buckets import ON_EACH_SERVICE
+from tests.canaries import found_below, found_in_bucket
+from tests.fakes.object_server import ObjectServer
 from tests.fakes.runpod.pod import Pod
 from tests.fakes.runpod_server import RunPodServer
+from tests.fakes.s3_server import S3Server
 from tests.fakes.wire import Request
+from tests.warm import passed_on
 
 from .light_pods import LightPods, light_pods
 
-BUCKET = "gs://our-bucket"
-TRACKING = f"{BUCKET}/mlruns"
-CANARY = "canary-in-the-key"
+pytestmark = ON_EACH_SERVICE
+
+
+@pytest.fixture
+def bucket_uri(service: ObjectServer) -> str:
+    service.create_bucket("our-bucket")
+    if isinstance(service, S3Server):
+        service.add_key("a-key", "a-word")
+        service.add_key(secrets_of.S3_KEY_ID, secrets_of.S3_SECRET, "our-bucket")
+    return service.address("our-bucket")
 
 
 @pytest.fixture
 def pods(
-    gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: ObjectServer, bucket_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LightPods]:
-    gcs_server.create_bucket("our-bucket")
-    around = {"PYTHONPATH": str(tmp_path / "toys"), "STORAGE_EMULATOR_HOST": gcs_server.url}
+    toys = passed_on(str(tmp_path / "toys"))
+    around = {**toys, "STORAGE_EMULATOR_HOST": service.url}
     with RunPodServer(tmp_path / "runpod", around) as server:
-        server.secrets["kaggleops_key"] = json.dumps({"type": "fake", "mark": CANARY})
+        s3 = isinstance(service, S3Server)
+        server.secrets["kaggleops_key"] = secrets_of.S3_KEY if s3 else secrets_of.SERVICE_ACCOUNT
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         yield light_pods(tmp_path, server, told=True)
@@ -45,19 +57,22 @@ def pods(
 class Case:
     """A pod of a run of its own."""
 
-    def __init__(self, pods: LightPods, toy: str, *, volume: bool | str, **job: object) -> None:
-        mlflow.set_tracking_uri(TRACKING)
+    def __init__(
+        self, pods: LightPods, bucket: str, toy: str, *, volume: bool | str, **job: object
+    ) -> None:
+        self.bucket, tracking = bucket, f"{bucket}/mlruns"
+        mlflow.set_tracking_uri(tracking)
         client = mlflow.MlflowClient()
         experiment = client.get_experiment_by_name("pods")
         number = experiment.experiment_id if experiment else client.create_experiment("pods")
         self.run_id = str(client.create_run(number).info.run_id)
-        BucketTrackingStore(TRACKING).flush()
-        self.pod: Pod = pods.create(toy, volume=volume, run_id=self.run_id, bucket=BUCKET, **job)
+        BucketTrackingStore(tracking).flush()
+        self.pod: Pod = pods.create(toy, volume=volume, run_id=self.run_id, bucket=bucket, **job)
 
     def told(self) -> tuple[str, str, str]:
         """Return what the bucket has: status, how it ended, and the log."""
         run = mlflow.MlflowClient().get_run(self.run_id)
-        lines = log.kept(open_bucket(BUCKET), self.run_id)
+        lines = log.kept(open_bucket(self.bucket), self.run_id)
         return run.info.status, run.data.tags.get("job_ended", ""), "\n".join(lines or [])
 
 
@@ -66,22 +81,13 @@ def each_log_once() -> Callable[[Request], bool]:
     known: set[bytes] = set()
 
     def chosen(request: Request) -> bool:
-        named = re.search(rb"logs/[0-9a-f]{32}", request.body)
-        if not named or named[0] in known:
+        named = re.search(rb"logs/[0-9a-f]{32}", request.path.encode() + request.body)
+        if request.method == "HEAD" or not named or named[0] in known:
             return False
         known.add(named[0])
         return True
 
     return chosen
-
-
-def keys_on(folder: Path) -> list[Path]:
-    """Return the files that hold the key."""
-    found = []
-    for file in folder.rglob("*"):
-        if file.is_file() and CANARY.encode() in file.read_bytes():
-            found.append(file)
-    return found
 
 
 def other_volume(change: Callable[[Path], object], pods: LightPods, folder: Path) -> str:
@@ -92,19 +98,19 @@ def other_volume(change: Callable[[Path], object], pods: LightPods, folder: Path
 
 @pytest.mark.parametrize("volume", [True, False])
 def test_whatever_becomes_of_a_pod_is_told(
-    pods: LightPods, gcs_server: GcsServer, tmp_path: Path, volume: bool
+    pods: LightPods, service: ObjectServer, bucket_uri: str, tmp_path: Path, volume: bool
 ) -> None:
-    looks: list[list[Path]] = []
+    looks: list[dict[str, set[str]]] = []
     # While the bucket is told: once for each log.
-    gcs_server.fail(
+    service.fail(
         times=None,
         where=each_log_once(),
-        then=lambda: looks.append(keys_on(tmp_path / "runpod/volumes")),
+        then=lambda: looks.append(found_below(tmp_path / "runpod/volumes")),
     )
-    crashed = Case(pods, "waits", volume=volume)
-    fails = Case(pods, "fails", volume=volume)
-    unmade = Case(pods, "ends", volume=volume, packages=["./nowhere"])
-    odd = Case(pods, "ends", volume=volume, notebook="nonsense")
+    crashed = Case(pods, bucket_uri, "waits", volume=volume)
+    fails = Case(pods, bucket_uri, "fails", volume=volume)
+    unmade = Case(pods, bucket_uri, "ends", volume=volume, packages=["./nowhere"])
+    odd = Case(pods, bucket_uri, "ends", volume=volume, notebook="nonsense")
     crashed.pod.wait_for_log("the kernel waits")
     crashed.pod.crash()
     for each in (crashed, fails, unmade, odd):
@@ -122,16 +128,17 @@ def test_whatever_becomes_of_a_pod_is_told(
     status, how, said = odd.told()
     assert (status, how, "Traceback" in said) == ("FAILED", "exit code 1", True)
     assert sorted(pods.jobs) == sorted([crashed.pod.id, fails.pod.id])
-    assert looks == [[], [], [], []]
-    assert keys_on(tmp_path / "runpod/volumes") == []
+    assert looks == [{}, {}, {}, {}]
+    assert found_below(tmp_path / "runpod/volumes") == {}
+    assert found_in_bucket(service, "our-bucket") == {}
 
 
-def test_a_start_that_finds_only_rubble(pods: LightPods, tmp_path: Path) -> None:
+def test_a_start_that_finds_only_rubble(pods: LightPods, bucket_uri: str, tmp_path: Path) -> None:
     """The container ended while the environment was made, or the volume takes nothing."""
     full = other_volume(lambda place: (place / "kaggleops").touch(), pods, tmp_path)
-    cannot = Case(pods, "ends", volume=full)
+    cannot = Case(pods, bucket_uri, "ends", volume=full)
     pods.server.held = True
-    ended = Case(pods, "ends", volume=True)
+    ended = Case(pods, bucket_uri, "ends", volume=True)
     assert ended.pod.volume
     (ended.pod.volume / "kaggleops/pods" / ended.pod.id / "work/environment").mkdir(parents=True)
     ended.pod.start()
@@ -145,14 +152,14 @@ def test_a_start_that_finds_only_rubble(pods: LightPods, tmp_path: Path) -> None
 
 
 def test_a_bucket_that_refuses_leaves_the_log_and_no_key(
-    pods: LightPods, gcs_server: GcsServer, tmp_path: Path
+    pods: LightPods, service: ObjectServer, bucket_uri: str, tmp_path: Path
 ) -> None:
-    gcs_server.deny("our-bucket", read=True, write=True)
-    fails = pods.create("fails", bucket=BUCKET)
-    unmade = pods.create("ends", bucket=BUCKET, packages=["./nowhere"])
+    service.deny("our-bucket", read=True, write=True)
+    fails = pods.create("fails", bucket=bucket_uri)
+    unmade = pods.create("ends", bucket=bucket_uri, packages=["./nowhere"])
     for pod in (fails, unmade):
         pod.wait()
         assert pod.volume
         assert (pod.volume / "kaggleops/pods" / pod.id / "work/log.txt").read_text()
-    gcs_server.allow("our-bucket")
-    assert keys_on(tmp_path / "runpod/volumes") == []
+    service.allow("our-bucket")
+    assert found_below(tmp_path / "runpod/volumes") == {}

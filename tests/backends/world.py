@@ -17,6 +17,7 @@ from tests.fakes.kaggle_server import KaggleServer
 
 MLPROJECT = """
 name: toy
+score: jaccard
 entry_points:
   main:
     parameters:
@@ -32,10 +33,11 @@ entry_points:
 TRAIN = """
 import os, shlex, sys
 from pathlib import Path
-import mlflow
+import kaggleops, mlflow
 from mlflow.tracking._tracking_service.utils import _get_store
 alpha, gate = float(sys.argv[1]), sys.argv[2]
 with mlflow.start_run():
+    mlflow.set_tag("hours_left", (kaggleops.time_left() or 0) / 3600)
     print("the training begins")
     mlflow.log_metric("alpha", alpha, step=0)
     if gate != "none":

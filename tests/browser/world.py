@@ -8,7 +8,16 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-COMMITS = ("1f0c2d7a", "9b3e5a41")
+from kaggleops.bucket import open_bucket
+from kaggleops.bucket.location import bucket_uri
+from kaggleops.campaign.parents import keep
+from kaggleops.campaign.state import SweepState
+from kaggleops.campaign.sweep import Job, Sweep, Trial
+from kaggleops.mlruns import ui
+from kaggleops.reports.outcome import tell_outcome
+from kaggleops.tags import BRANCH, COMMIT, FOLD, NOTE, PARENT, PREVIOUS, SUBJECT
+
+COMMITS = {"1f0c2d7a": "Learn faster", "9b3e5a41": "Clean the tweets"}
 BACKENDS = ("local", "kaggle", "colab")
 _STEPS = 20
 _START_MS = 1_790_000_000_000
@@ -24,7 +33,13 @@ class World:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.client = MlflowClient(uri)
-        self.experiment = self.client.create_experiment("tweet_sentiment")
+        self.folds = self.client.create_experiment("folds")
+        self._fold_set()
+        self.other = self.client.create_experiment("other")
+        tags = {"backend": "local", "accelerator": "none", "git_commit": "5d2e"}
+        tags["commit"] = "5d2e First"
+        self._of_other = self.client.create_run(self.other, tags=tags).info.run_id
+        self.experiment = self.client.create_experiment("tweet_sentiment")  # the one used last
         self._scores = {
             f"{backend}-{commit[:4]}": 0.55 + 0.05 * at + 0.02 * version
             for version, commit in enumerate(COMMITS)
@@ -37,16 +52,49 @@ class World:
         }
         for run_id in self.runs.values():
             self.client.set_terminated(run_id)
-        self.live = self._run("live", "kaggle", COMMITS[1], steps=3)
+        self._describe("kaggle-9b3e", "kaggle-1f0c")
+        self.live = self._run("live", "kaggle", list(COMMITS)[1], steps=3)
+
+    def _fold_set(self) -> None:
+        """Add the parent of a sweep over two folds, as their watcher leaves it."""
+        parent = self.client.create_run(self.folds, run_name="fold set").info.run_id
+        scores = (0.5, 0.75)
+        jobs = []
+        for fold, score in enumerate(scores):
+            tags = {PARENT: parent, FOLD: str(fold)}
+            run_id = self.client.create_run(self.folds, run_name=f"fold {fold}", tags=tags)
+            jobs.append(Job(run_id.info.run_id, 0, {}, str(fold), "FINISHED", {}, {"acc": score}))
+            self.client.log_metric(jobs[-1].run_id, "acc", score)
+            self.client.log_text(jobs[-1].run_id, f"id,acc\n{fold},{score}\n", "oof.csv")
+            self.client.set_terminated(jobs[-1].run_id)
+        sweep = Sweep(["fold=0,1"], fold_axis="fold", folds=["0", "1"])
+        trials = [Trial(0, parent, {}, jobs, status="FINISHED")]
+        state = SweepState(parent, self.folds, "fold set", sweep, trials)
+        assert keep(state, self.client, open_bucket(bucket_uri(self.uri))) == [parent]
+
+    def _describe(self, name: str, before: str) -> None:
+        """Describe a run as `kaggleops run` does, since another one, and what it came to."""
+        run, other = (self.client.get_run(self.runs[each]) for each in (name, before))
+        there = ui.Before(other.info.run_id, other.data.tags)
+        pages = ui.Pages(self.experiment, run.info.run_id)
+        note = ui.described(run.data.tags, ui.since(run.data.tags, pages, there))
+        self.client.set_tag(run.info.run_id, NOTE, note)
+        self.client.set_tag(run.info.run_id, PREVIOUS, other.info.run_id)
+        tell_outcome(self.uri, self.client.get_run(run.info.run_id))
 
     def score(self, name: str) -> float:
         """Return what a run's metric comes to."""
         return self._scores.get(name, 0.6)
 
     def _run(self, name: str, backend: str, commit: str, steps: int = _STEPS) -> str:
-        tags = {"backend": backend, "git_commit": commit}
+        title = f"{commit} {COMMITS[commit]}"
+        tags = {"backend": backend, "git_commit": commit, "commit": title, "accelerator": "none"}
+        tags |= {COMMIT: commit * 5, BRANCH: "main", SUBJECT: COMMITS[commit]}
         run_id = self.client.create_run(self.experiment, run_name=name, tags=tags).info.run_id
-        params = [Param("model", "tiny"), Param("lr", str(0.003 * (1 + COMMITS.index(commit))))]
+        params = [
+            Param("model", "tiny"),
+            Param("lr", str(0.003 * (1 + list(COMMITS).index(commit)))),
+        ]
         self.client.log_batch(run_id, points(range(steps), self.score(name)), params, [])
         self.client.log_text(run_id, "precision of what the model says", "report.txt")
         self.client.log_text(run_id, "tweet,label\nso good,positive\n", "tweets.csv")
@@ -54,6 +102,10 @@ class World:
             Path(folder, "confusion.png").write_bytes(picture())
             self.client.log_artifacts(run_id, folder)
         return run_id
+
+    def log_other(self, metric: str) -> None:
+        """Log a metric that no run of the other experiment had."""
+        self.client.log_metric(self._of_other, metric, 0.5)
 
     def goes_on(self, steps: range) -> None:
         """Let the live run log more."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from kaggleops.bucket import ABSENT, ConflictError, open_bucket
 
+_SETTINGS = ("STORAGE_EMULATOR_HOST", "AWS_")
+
 # Forked from a process that has all imports and no threads: quick, and nothing is inherited.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.bucket.processes", "google.cloud.storage"])
@@ -18,7 +20,8 @@ def together(task: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list
     arguments = list(tasks)
     barrier = _context.Barrier(len(arguments))
     results: Any = _context.Queue()
-    environment = {name: os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST",)}
+    # The server of forks has the environment of the test that was first to need it.
+    environment = {name: value for name, value in os.environ.items() if name.startswith(_SETTINGS)}
     workers = [
         _context.Process(target=_work, args=(task, environment, barrier, results, number, each))
         for number, each in enumerate(arguments)
@@ -33,13 +36,15 @@ def together(task: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list
 
 def _work(
     task: Callable[..., Any],
-    environment: dict[str, str | None],
+    environment: dict[str, str],
     barrier: Barrier,
     results: Any,
     number: int,
     arguments: tuple[Any, ...],
 ) -> None:
-    os.environ.update({name: value for name, value in environment.items() if value})
+    for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
+        del os.environ[name]
+    os.environ.update(environment)
     try:
         result = task(barrier, *arguments)
     except Exception as error:  # noqa: BLE001 - the test shows it

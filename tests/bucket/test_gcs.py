@@ -22,8 +22,9 @@ from kaggleops.bucket import (
     ObjectNotFoundError,
     open_bucket,
 )
-from kaggleops.bucket.gcs_client import Patience, connect
-from tests.bucket.gcs_uses import LARGE, USES
+from kaggleops.bucket.gcs_client import connect, is_passing
+from kaggleops.bucket.patience import Patience
+from tests.bucket.uses import USES, large
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.wire import HttpServer, Response
 
@@ -65,7 +66,7 @@ def test_what_each_verb_costs(server: GcsServer, bucket: Bucket) -> None:
     assert cost(lambda: bucket.stat("k")) == (0, 1, 0)
     assert cost(lambda: bucket.stat("absent")) == (0, 1, 0)
     assert cost(lambda: bucket.write("a", b"x", expected=ABSENT)) == (1, 0, 0)
-    assert cost(lambda: bucket.write("b", bytes(LARGE), expected=ABSENT)) == (1, 0, 1)
+    assert cost(lambda: bucket.write("b", bytes(large(bucket.uri)), expected=ABSENT)) == (1, 0, 1)
     assert cost(lambda: bucket.delete("a")) == (0, 0, 1)
     with pytest.raises(ConflictError):
         assert cost(lambda: bucket.write("k", b"x", expected=ABSENT))
@@ -191,7 +192,7 @@ def test_a_page_in_a_tokens_place_is_asked_again(
         sign_in_at(f"{server.url}/token", monkeypatch, tmp_path)
         client = connect()
         refresh = partial(client._credentials.refresh, client._http._auth_request)
-        Patience(5)(refresh)()
+        Patience(5, is_passing)(refresh)()
         assert client._credentials.token == "t"
         assert next(told, None) is None
     finally:

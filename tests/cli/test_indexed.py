@@ -147,7 +147,7 @@ def test_what_only_reads_imports_no_mlflow(lab: Lab, cold_python: None) -> None:
     """It would take a process four seconds, and this one has imported it."""
     mine, other = lab.runs[lab.base][0], lab.runs[lab.better][0]
     commands = [
-        ["status", "--days", "99999"],
+        ["status", "--since", "99999d"],
         ["status", mine],
         ["leaderboard", "--metric", "jaccard"],
         ["compare", lab.base, lab.better],

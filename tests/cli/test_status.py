@@ -1,6 +1,7 @@
 """`kaggleops status` without a run: the index says which runs, the bucket how they are."""
 
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -10,13 +11,25 @@ from typing import Any
 import pytest
 
 from kaggleops.bucket import ABSENT, open_bucket
+from kaggleops.campaign.sweep import Sweep
 from kaggleops.cli.indexed import history_of
 from kaggleops.mlruns import ChangeLog, Entity, EntityId, EntityStore, Notes, experiment, run
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.mlruns.entity import META, dump_yaml
 from kaggleops.mlruns.liveness import RUN_STATUSES, look_at
 from kaggleops.server.settings import default_index
-from kaggleops.tags import BACKEND, KEPT_UNTIL, PRICE, SHORT_COMMIT
+from kaggleops.tags import (
+    BACKEND,
+    BRANCH,
+    FAILURE,
+    KEPT_UNTIL,
+    PARENT,
+    PRICE,
+    SHORT_COMMIT,
+    SWEEP,
+    TO_BE_CONTINUED,
+    TRIAL,
+)
 from tests.command import Done, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.entities import run_meta
@@ -41,7 +54,7 @@ class World:
         self.add("silent", hours=1, promise=300)
         self.add("lost", hours=5 * DAY, promise=300)
         self.add("lost long ago", hours=90 * DAY, promise=300)
-        self.add("waiting", "SCHEDULED", hours=10 * DAY)
+        self.add("waiting", "SCHEDULED", hours=10 * DAY, tags={TO_BE_CONTINUED: "from step 5"})
         self.add("ended", "FINISHED", hours=1, tags={SHORT_COMMIT: "3f2a91c0", BACKEND: "kaggle"})
         self.add("ended long ago", "FINISHED", hours=90 * DAY)
         until = f"{time.time() + 3600}"
@@ -84,6 +97,16 @@ class World:
         if ended:
             self.store.close()
         self.server.age("our-bucket", new.key, hours)
+
+    def set_tag(self, name: str, tag: str, value: str) -> None:
+        """Set a tag of a run, and leave its object as old as it is."""
+        hours = (time.time() - self.bucket.stat(self.ids[name].key).updated_ms / 1000) / 3600
+        stored = self.store.read(self.ids[name])
+        files = {**stored.entity.files, f"tags/{tag}": value.encode()}
+        entity = Entity(stored.entity.id, files, notes=stored.entity.notes)
+        self.store.announce([entity.id])
+        self.store.write(entity, expected=stored.version)
+        self.server.age("our-bucket", entity.id.key, hours)
 
     def named(self, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """The rows by what their runs are."""
@@ -131,13 +154,14 @@ def test_it_shows_what_the_bucket_says(world: World) -> None:
     exact = world.named(status(*(world.ids[name].name for name in SHOWN)).json["runs"])
     for name, row in rows.items():
         differing = {key for key, value in row.items() if value != exact[name][key]}
-        assert differing <= {"silent_seconds", "heard"}, name
+        assert differing <= {"silent_seconds", "heard", "seconds"}, (name, differing)
     assert (rows["ended"]["commit"], rows["ended"]["backend"]) == ("3f2a91c0", "kaggle")
     assert rows["live"]["promised_seconds"] == 300
+    assert rows["waiting"]["to_be_continued"] == "from step 5"
 
-    week = world.named(status("--days", 7).json["runs"])
+    week = world.named(status("--since", "7d").json["runs"])
     assert {name: row["status"] for name, row in week.items()} == {**SHOWN, "lost": "LOST"}
-    everything = world.named(status("--days", 99_999).json["runs"])
+    everything = world.named(status("--since", "99999d").json["runs"])
     assert everything.keys() == world.ids.keys()
 
 
@@ -187,6 +211,64 @@ def test_without_what_an_index_needs_the_bucket_is_read(
     # A listing goes from the experiments to their runs.
     assert rows.keys() == indexed.keys() - hidden - {"without a home"}
     assert all(rows[name]["status"] == SHOWN[name] for name in rows)
+
+
+def test_it_is_kept_up_to_date_until_nothing_runs(world: World) -> None:
+    words = ["status", world.ids["live"].name, "--watch", "--bucket", BUCKET]
+    with subprocess.Popen(
+        [sys.executable, "-m", "kaggleops", *words], stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert any("RUNNING" in line for line in watching.stdout)
+        stored = world.store.read(world.ids["live"])
+        assert stored is not None
+        ended = {"status": RUN_STATUSES.index("FINISHED"), "end_time": int(time.time() * 1000)}
+        files = {**stored.entity.files, META: dump_yaml({**stored.entity.meta, **ended})}
+        world.store.write(Entity(stored.entity.id, files), expected=stored.version)
+        assert "FINISHED" in watching.stdout.read()
+    assert watching.returncode == 0
+    assert "exclude each other" in status("--watch").error
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["--running"], {"live", "silent", "waiting", "without a home"}),
+        (["--failed"], {"silent", "kept", "torn"}),
+        (
+            ["--failed", "--running"],
+            {"live", "silent", "waiting", "without a home", "kept", "torn"},
+        ),
+        (["-b", "kaggle"], {"ended"}),
+        (["--branch", "idea"], {"silent"}),
+        (["--since", "30m", "--failed"], {"kept", "torn"}),
+        (["--since", "30m", "-b", "kaggle"], set()),
+    ],
+)
+def test_it_shows_what_is_asked_for(world: World, options: list[str], shown: set[str]) -> None:
+    world.set_tag("silent", BRANCH, "idea")
+    assert world.named(status(*options).json["runs"]).keys() == shown
+
+
+def test_runs_of_a_sweep_are_shown_where_they_are_asked_for(world: World) -> None:
+    told = Sweep(axes=("lr=1,2",), backends=("kaggle",), trials=2).to_tag()
+    world.add("a sweep", "SCHEDULED", tags={SWEEP: told})
+    parent = world.ids["a sweep"].name
+    world.add("trial 0", "FINISHED", hours=90 * DAY, tags={PARENT: parent, TRIAL: "0"})
+    world.add("trial 1", "FAILED", tags={PARENT: parent, TRIAL: "1", FAILURE: "no luck"})
+    trials = {"trial 0", "trial 1"}
+    assert world.named(status("--sweep", "a sweep").json["runs"]).keys() == trials
+    assert "trial 1" in world.named(status().json["runs"])
+    listed = kaggleops_here("status", "--bucket", BUCKET, COLUMNS="200").output
+    assert "sweep, 1 of 2 trials" in listed
+    assert "And 1 run of sweeps: kaggleops status --sweep RUN" in listed
+    assert "no luck" in kaggleops_here("status", "--failed", "--bucket", BUCKET).output
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    for wrong in ("soon", "7", "2026-13-01", "-1d", f"{'9' * 400}d"):
+        done = kaggleops_here("status", f"--since={wrong}", "--bucket", BUCKET)
+        assert (done.code, "is no time. Write 30m, 12h" in done.errors) == (2, True)
 
 
 def test_whose_runs_are_to_be_forgotten_is_told_by_the_index(world: World) -> None:

@@ -1,15 +1,24 @@
 """A training that is interrupted goes on where it was, on whatever machine."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import CallbackHandler
 
 from competitions import runs
-from competitions.checkpoints import check_fits, fetch_last, read_index
+from competitions.checkpoints import (
+    CheckpointSchedule,
+    CheckpointUpload,
+    check_fits,
+    fetch_last,
+    read_index,
+)
 from competitions.config import Settings, compose
 from competitions.console import Stopped
 from competitions.inference import out_of_memory_explained, predict
@@ -18,6 +27,7 @@ from competitions.tasks import load_task
 from competitions.train import train_fold
 from competitions.training import check_loss, train
 from kaggleops.errors import KaggleOpsError
+from kaggleops.session_end import SESSION_ENDS
 from tests.competitions.launching import artifacts, client, only_run
 
 # Everything that has a state: dropout, drawn rows, two batches a step, averaged weights.
@@ -53,10 +63,12 @@ def test_interrupted_after_each_step_equals_uninterrupted(
     part = client(tracking).create_run("0").info.run_id
     for step in steps:
         monkeypatch.setenv("MLFLOW_RUN_ID", part)
+        monkeypatch.setenv(SESSION_ENDS, "0")
         with pytest.raises(Stopped, match=f"at step {step} of 6, with a checkpoint in run {part}"):
-            train_fold(settings("trainer.stop_after=0.001s"))
-        assert client(tracking).get_run(part).info.status == "KILLED"
+            train_fold(settings())
+        assert client(tracking).get_run(part).info.status == "SCHEDULED"
     monkeypatch.setenv("MLFLOW_RUN_ID", part)
+    monkeypatch.delenv(SESSION_ENDS)
     assert train_fold(settings()) == whole_scores
     assert capsys.readouterr().out.count(f"continuing run {part} from checkpoint-") == len(steps)
 
@@ -81,6 +93,47 @@ def test_interrupted_after_each_step_equals_uninterrupted(
     # A run that has made all its steps only evaluates again.
     monkeypatch.setenv("MLFLOW_RUN_ID", part)
     assert train_fold(settings()) == whole_scores
+
+
+def test_a_leg_ends_in_time_though_a_checkpoint_takes_minutes(
+    tracking: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes a minute, an evaluation ten, and a checkpoint twenty."""
+    now = 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        monkeypatch.setenv(SESSION_ENDS, str(time.time() + ends - now))
+
+    args = TrainingArguments(str(tracking), report_to=[])
+    state, ends = TrainerState(max_steps=1000), 12 * 3600.0
+    with runs.active_run():
+        upload = CheckpointUpload({}, 1_000_000, lambda: now)
+        schedule = CheckpointSchedule(upload, 5)
+        handler = CallbackHandler([schedule, upload], None, None, None, None)
+        while not (control := TrainerControl()).should_training_stop and not schedule.reached:
+            handler.on_step_begin(args, state, control)
+            passes(60)
+            state.global_step += 1
+            state.epoch = state.global_step / 100
+            handler.on_step_end(args, state, control)
+            if not state.global_step % 100:
+                passes(600)
+                handler.on_evaluate(args, state, control, metrics={})
+                handler.on_epoch_end(args, state, control)
+                control.should_save = True
+            if control.should_save:
+                folder = tracking / f"checkpoint-{state.global_step}"
+                folder.mkdir()
+                (folder / "weights").write_bytes(b"12345")
+                passes(1200)  # most of it to send it
+                handler.on_save(args, state, control)
+                assert schedule.upload.seconds == 1200
+    assert now < ends
+    # The time that is left would have been enough for a few steps, and not for an evaluation.
+    assert ends - now < 60 + 60 + 600 + 0.5 * 1200 + 60
+    assert state.global_step > 500
 
 
 def test_checkpoints_by_steps_keep_the_best_and_the_last_one(tracking: Path) -> None:

@@ -14,6 +14,7 @@ from competitions.runs import digest
 from competitions.tasks import Examples, load_task
 from competitions.train import train_fold
 from kaggleops.errors import UsageError
+from kaggleops.reports.score import Score, score_of
 from tests.competitions.launching import artifacts, client, only_run
 
 TASK = load_task(compose(["task=disaster_tweets"]).config.task)
@@ -34,6 +35,7 @@ def test_a_run_of_it(tracking: Path) -> None:
     assert inputs["training"].name == TASK.competition
     assert inputs["training"].digest != inputs["validation"].digest
     assert run.data.tags["version.torch"]
+    assert score_of(run.data.tags, run.data.metrics) == (Score("f1", lower=False), scores["f1"])
     points = client(tracking).get_metric_history(run_id, "eval_f1")
     assert len(points) == 3
 

@@ -15,6 +15,7 @@ from competitions.gather import main as gather_command
 from competitions.predict import main as predict_command
 from competitions.train import train_all_folds, train_fold
 from kaggleops.errors import UsageError
+from kaggleops.session_end import SESSION_ENDS
 from tests.competitions.launching import artifacts, client
 
 OVERRIDES = [
@@ -43,9 +44,12 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     # Interrupted after its first step, continued, and interrupted never again.
     parent = client(tracking).create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    monkeypatch.setenv(SESSION_ENDS, "0")
     with pytest.raises(Stopped, match=f"start the same again with MLFLOW_RUN_ID={parent}$"):
-        train_together("trainer.stop_after=0.001s", "trainer.checkpoints=epoch")
-    assert client(tracking).get_run(parent).info.status == "KILLED"
+        train_together("trainer.checkpoints=epoch")
+    monkeypatch.delenv(SESSION_ENDS)
+    left = client(tracking).get_run(parent)
+    assert (left.info.status, left.data.metrics["steps"]) == ("SCHEDULED", 1)
     stopped = runs.fold_runs(parent)[0].info.run_id
     for names in (stopped, f"{stopped},{stopped}"):
         with pytest.raises(UsageError, match=r"is KILLED.*\. Finish it first"):

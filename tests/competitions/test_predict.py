@@ -83,6 +83,46 @@ def test_launched_by_mlflow_the_submission_becomes_an_artifact(
     assert client(tracking).get_run(run_id).info.status == "FINISHED"
 
 
+def test_shards_by_parts_make_the_same_and_one_that_was_killed_goes_on(
+    trained: Training, tracking: Path, competition: Path
+) -> None:
+    overrides = f"data=folder data.dir={competition}"
+    given = ["--runs", str(trained.artifacts), "--part", "2", "--overrides", overrides]
+    whole = launch("predict", *given, "--output", "whole.csv", cwd=tracking)
+    assert whole.returncode == 0, whole.stderr
+    made = []
+    for shard in ("0", "1"):
+        run_id = client(tracking).create_run("0").info.run_id
+        arguments = [*given, "--shard", shard, "--shards", "2", "--output", f"{shard}.csv"]
+        again: list[str] = []
+        with subprocess.Popen(
+            [sys.executable, "-m", "competitions.predict", *arguments],
+            cwd=tracking,
+            env=environment(tracking / "mlruns") | {"MLFLOW_RUN_ID": run_id},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as first:
+            for line in first.stdout or ():
+                again.append(line)
+                if "predicted 4 of" in line:
+                    first.kill()
+        assert first.returncode not in (0, 1), again
+        parts = artifacts(tracking, run_id) / "parts"
+        there = {each.name: each.stat().st_mtime_ns for each in parts.iterdir()}
+        assert "000000002-000000004.csv" in there
+        done = launch("predict", *arguments, cwd=tracking, MLFLOW_RUN_ID=run_id)
+        assert done.returncode == 0, done.stderr
+        assert f"going on behind {len(there)} parts" in done.stdout + done.stderr
+        assert (
+            there.items()
+            <= {each.name: each.stat().st_mtime_ns for each in parts.iterdir()}.items()
+        )
+        made.append(read(artifacts(tracking, run_id) / f"{shard}.csv"))
+    assert pd.concat(made, ignore_index=True).equals(read(tracking / "whole.csv"))
+    assert len(made[0]) == len(made[1]) == TEST_ROWS // 2
+
+
 def test_folds_are_averaged(tracking: Path, competition: Path) -> None:
     folders = []
     for fold in range(2):
@@ -199,7 +239,7 @@ def test_a_submission_that_cannot_be_written(trained: Training, tmp_path: Path) 
 
 
 def predictions(ids: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"textID": ids, "prediction": [f"text {i}" for i in ids]})
+    return pd.DataFrame({"textID": ids, "selected_text": [f"text {i}" for i in ids]})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from transformers import AutoModel
 from competitions.checkpoints import WeightAverage
 from competitions.config import compose
 from competitions.models import LayersModel, load_model, make_model
-from competitions.schema import duration
 from competitions.tasks import load_task
 from competitions.train import train_fold
 from competitions.training import EpochSampler
@@ -130,11 +129,3 @@ def test_the_recipe_is_followed(tracking: Path) -> None:
     assert head.head.bias.abs().max() > 1e-3
     norms = [w for n, w in head.encoder.named_parameters() if "LayerNorm.weight" in n]
     assert all(torch.equal(weights, torch.ones_like(weights)) for weights in norms)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("11h", 39600), ("90m", 5400), ("1.5h", 5400), ("30s", 30), ("11", None), ("h", None)],
-)
-def test_a_time_limit(text: str, seconds: float | None) -> None:
-    assert duration(text) == seconds

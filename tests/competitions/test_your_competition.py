@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from tests.competitions.launching import ROOT, environment
+from tests.warm import PYTHON
 
 PAGE = ROOT / "docs" / "your-competition.md"
 COPIED = (
@@ -20,7 +21,7 @@ COPIED = (
     "tests/competitions/launching.py",
     "tests/warm/__init__.py",
 )
-# One process for all of it: importing torch takes most of the time.
+# One process for all of it.
 FOLLOW = """
 import glob, pytest
 from competitions.predict import main
@@ -45,10 +46,12 @@ def test_the_page_is_true(tmp_path: Path) -> None:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text(content)
 
+    (clone / "follow.py").write_text(FOLLOW)
     done = subprocess.run(
-        [sys.executable, "-c", FOLLOW],
+        [sys.executable, "follow.py"],
         cwd=clone,
-        env=environment(tmp_path / "mlruns") | {"PYTHONPATH": f"{clone}/src{os.pathsep}{clone}"},
+        env=environment(tmp_path / "mlruns")
+        | {"PYTHONPATH": os.pathsep.join([PYTHON, f"{clone}/src", str(clone)])},
         capture_output=True,
         text=True,
         check=False,

@@ -155,7 +155,7 @@ class DockerEngine:
         return _json({"ApiVersion": _VERSION, "MinAPIVersion": "1.24", "Version": "27.5.1"})
 
     def _info(self, _: Request) -> Response:
-        return _json({"ID": self.id})
+        return _json({"ID": self.id, "MemTotal": 16_000_000_000})
 
     def _image(self, _: Request, name: str) -> Response:
         if name not in self.images:

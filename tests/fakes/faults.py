@@ -9,7 +9,7 @@ from tests.fakes.wire import Request
 
 KINDS = (
     *("reset", "truncate", "lost-response", "corrupt", "partial", "hang", "late"),
-    *("page", "redirect", "garbled", "stall"),
+    *("page", "redirect", "garbled", "stall", "error-in-200"),
 )
 
 

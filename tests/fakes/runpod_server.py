@@ -11,6 +11,7 @@ a folder shaped like its container, and started again when it exits.
 import itertools
 import re
 import secrets
+import site
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -84,6 +85,8 @@ class RunPodServer:
         """After how many events the next live logs break off."""
         self.image: dict[str, Path] | None = None
         """The programs that new pods' image has, by name; None for those of this machine."""
+        self.packages = site.getsitepackages()
+        """The folders of the Python packages that it has, beside KaggleOps."""
         self._scratch = scratch
         self._outside = dict(outside or {})
         self._ids = itertools.count(1)
@@ -283,6 +286,7 @@ class RunPodServer:
             {**self._outside, **own},
             self.secrets,
             self.image,
+            self.packages,
             held=self.held,
         )
         self.pods[pod_id] = pod

@@ -45,20 +45,21 @@ class Unit:
         self.file = root / "etc/systemd/system" / name
         lines = [line.strip() for line in self.file.read_text().splitlines()]
         pairs = [line.split("=", 1) for line in lines if "=" in line and line[0] not in "#;"]
-        self.settings: dict[str, str] = {}
-        for key, value in pairs:
-            self.settings[key] = value
+        self.settings = dict(pairs)
+        files = [value for key, value in pairs if key == "EnvironmentFile"]
+        self.environment_files = [root / each.lstrip("/") for each in files]
         self.state = root / "run" / f"{name}.json"
 
     def environment(self) -> dict[str, str]:
         """Return what it is started with, beside the tests' own."""
         state = str(self.root / "var/lib")
         words = shlex.split(self.settings.get("Environment", "").replace("%S", state))
-        file = self.root / self.settings["EnvironmentFile"].lstrip("/")
-        # Its quoting is the shell's, says systemd.exec(5).
-        reading = ["env", "-i", "sh", "-ac", '. "$1" && env -0', "sh", str(file)]
-        read = subprocess.run(reading, capture_output=True, text=True, check=True).stdout
-        words += [word for word in read.split("\0") if word and word.split("=")[0] not in _OF_SH]
+        for file in self.environment_files:
+            # Its quoting is the shell's, says systemd.exec(5).
+            reading = ["env", "-i", "sh", "-ac", '. "$1" && env -0', "sh", str(file)]
+            read = subprocess.run(reading, capture_output=True, text=True, check=True).stdout
+            found = [word for word in read.split("\0") if word]
+            words += [word for word in found if word.split("=")[0] not in _OF_SH]
         return dict(word.split("=", 1) for word in words)
 
     def command(self) -> list[str]:
@@ -136,7 +137,10 @@ class Unit:
                 pass
 
     def start(self) -> None:
-        """Begin to keep it."""
+        """Begin to keep it, if it is wanted."""
+        wanted = self.settings.get("ConditionPathExists", "/")
+        if not (self.root / wanted.lstrip("/")).exists():
+            return
         self.state.parent.mkdir(parents=True, exist_ok=True)
         log = (self.root / "run/journal").open("ab")
         command = [sys.executable, __file__, str(self.root), str(self.port), "KEEP", self.file.name]
@@ -163,10 +167,11 @@ def main(root: Path, port: int, verb: str, *arguments: str) -> None:
             if "[Install]" not in (root / "etc/systemd/system" / name).read_text():
                 sys.exit(f"The unit file {name} has no installation config.")
     elif verb == "restart" and not options:
-        if "kaggleops.service" in names:
-            unit = Unit(root, "kaggleops.service", port)
-            unit.stop()
-            unit.start()
+        for name in ("kaggleops.service", "kaggleops-watch.service"):
+            if name in names:
+                unit = Unit(root, name, port)
+                unit.stop()
+                unit.start()
     elif verb == "show" and options[1:] == ["--value"] and options[0].startswith("--property="):
         value = Unit(root, names[0], port).read()[options[0].removeprefix("--property=")]
         sys.stdout.write(f"{value}\n")

@@ -147,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         if response.stream is not None:
             self._send_stream(response.stream)
             return
-        if response.status not in (204, 304):
+        told = any(name.lower() == "content-length" for name, _ in response.headers)
+        if response.status not in (204, 304) and not told:  # of what a HEAD leaves out
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if delivery == "half":
@@ -158,6 +159,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
+
+    def handle_expect_100(self) -> bool:
+        asked = super().handle_expect_100()
+        self.wfile.flush()  # else the client waits a second for it
+        return asked
 
     def _send_stream(self, stream: Iterator[bytes]) -> None:
         self.send_header("Transfer-Encoding", "chunked")

@@ -20,7 +20,7 @@ def test_what_is_checked_out_is_meant_by_default(toy: Repository) -> None:
         toy.folder,
         "Second version",
         "main",
-        0,
+        (),
     )
 
 
@@ -41,11 +41,11 @@ def test_a_branch_that_only_the_remote_has(toy: Repository, tmp_path: Path) -> N
     assert (commit.sha, commit.branch) == (toy.git("rev-parse", "HEAD~1"), "theirs")
 
 
-def test_changed_and_new_files_are_counted(toy: Repository) -> None:
+def test_changed_and_new_files_are_named(toy: Repository) -> None:
     (toy.folder / "version.txt").write_text("third")
     (toy.folder / "new.py").write_text("")
-    assert find_commit(toy.folder).uncommitted == 2
-    assert find_commit(toy.folder, "HEAD~1").uncommitted == 0
+    assert find_commit(toy.folder).uncommitted == ("version.txt", "new.py")
+    assert find_commit(toy.folder, "HEAD~1").uncommitted == ()
 
 
 def test_a_clone_is_of_the_commit_and_changes_nothing_here(toy: Repository, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.errors import UsageError
-from kaggleops.git.history import between
+from kaggleops.git.commits import between
 from kaggleops.git.project_files import require_code, used_code
 from tests.fakes.git_server import Repository
 

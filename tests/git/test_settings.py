@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from kaggleops.cli.adopt import Parameter, Script, ignore, warnings_about
+from kaggleops.cli.adopt import ignore, look
 from kaggleops.git.checkouts import bundle, can_fetch, clone, fetch, fetch_bundle
-from kaggleops.git.commits import find_commit, repository_around, resolve
-from kaggleops.git.history import (
+from kaggleops.git.commits import (
     between,
     commits_around,
+    find_commit,
     nearest_before,
+    repository_around,
+    resolve,
     subjects,
 )
 from kaggleops.git.patches import apply_patch, write_patch
@@ -229,8 +231,7 @@ def _everything(repository: Path, address: str, scratch: Path) -> dict[str, Any]
         done["patch"] = (scratch / "patch").read_bytes()
         apply_patch(scratch / "patch", copy)
         done["patched"] = _files(copy)
-        about = Script("train.py", (Parameter("x", "--x", "b.txt"),), False, "", frozenset(), 0)
-        done["warnings"] = warnings_about(repository, about)
+        done["data"] = look(repository, "train.py").data
         done["ignored"] = ignore(repository)
     return done
 
@@ -330,7 +331,7 @@ def test_line_ends_of_a_person_who_works_with_others(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "crlf"))
     origin.git("clone", "--quiet", str(origin.folder), str(tmp_path / "mine"))
     assert (tmp_path / "mine/a.py").read_bytes() == b"one\r\n \r\ntwo\r\n"
-    assert find_commit(tmp_path / "mine").uncommitted == 0
+    assert find_commit(tmp_path / "mine").uncommitted == ()
     (tmp_path / "mine/a.py").write_bytes(b"one\r\n \r\nthree\r\n")
     commit = find_commit(tmp_path / "mine")
     copy = clone(commit, tmp_path / "copy")

@@ -184,7 +184,7 @@ def test_submodules_go_where_the_commit_goes(
     with_library: Repository, bucket: Bucket, tmp_path: Path
 ) -> None:
     commit = find_commit(with_library.folder)
-    assert commit.uncommitted == 0
+    assert commit.uncommitted == ()
     assert WHOLE.items() <= _files(clone(commit, tmp_path / "clone")).items()
     with_library.git("worktree", "add", "--quiet", str(tmp_path / "tree"))
     in_tree = clone(find_commit(tmp_path / "tree"), tmp_path / "of the worktree")
@@ -250,7 +250,7 @@ def test_a_repository_inside_that_is_no_submodule_is_taken_along(
     inner.write(tool_py="tool")
     inner.commit("A repository of its own")
     commit = find_commit(toy.folder)
-    assert commit.uncommitted == 1
+    assert commit.uncommitted == ("vendored/",)
     assert write_patch(commit, tmp_path / "patch") == ["vendored/tool.py"]
     copy = clone(commit, tmp_path / "copy")
     apply_patch(tmp_path / "patch", copy)
@@ -301,4 +301,4 @@ def test_no_line_break_of_unicodes_ends_a_line_of_gits(
     copy = clone(find_commit(tmp_path / "mine"), tmp_path / "copy")
     assert _files(copy) == _files(toy.folder)
     toy.write(**{f"new{end}file": ""})
-    assert find_commit(toy.folder).uncommitted == 1
+    assert find_commit(toy.folder).uncommitted == (f"new{end}file",)

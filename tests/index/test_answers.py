@@ -12,7 +12,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Stoc
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTracking
 
 from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 from tests.index.conftest import Replicated
 
 POST, GET, PATCH, DELETE = "POST", "GET", "PATCH", "DELETE"
@@ -87,9 +87,8 @@ def ours(replicated: Replicated, serve: Callable[[Any, Any], Server]) -> Server:
 
 
 @pytest.fixture
-def stock(tmp_path: Path, serve: Callable[[Any, Any], Server]) -> Server:
-    url = f"sqlite:///{tmp_path}/stock.db"
-    return serve(StockTracking(url, str(tmp_path / "artifacts")), StockRegistry(url))
+def stock(stock_url: str, tmp_path: Path, serve: Callable[[Any, Any], Server]) -> Server:
+    return serve(StockTracking(stock_url, str(tmp_path / "artifacts")), StockRegistry(stock_url))
 
 
 def trace(trace_id: str = "tr-1", home: str = "$e", **more: Any) -> dict[str, Any]:
@@ -341,11 +340,11 @@ def test_no_call_takes_a_run_away_from_everybody(
 
 
 def test_a_bucket_that_may_not_be_written_or_is_out_of_reach(
-    in_cloud: Replicated, gcs_server: GcsServer, serve: Callable[[Any, Any], Server]
+    in_cloud: Replicated, service: ObjectServer, serve: Callable[[Any, Any], Server]
 ) -> None:
     tracking = ReplicaTrackingStore(in_cloud.uri)
     server = serve(tracking, ReplicaRegistryStore(in_cloud.uri))
-    gcs_server.deny("our-bucket", write=True)
+    service.deny("our-bucket", write=True)
     denied = server.ask(POST, "experiments/create", name="e")
     assert denied[:2] == (403, "PERMISSION_DENIED")
     assert "may not" in denied.reason

@@ -15,7 +15,7 @@ from kaggleops.index.database import DatabaseError
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.archive import pack
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN, World, cloud, world
 from tests.mlruns.entities import main_file
 
@@ -241,7 +241,7 @@ def test_an_experiment_that_has_no_place_in_mlflows_schema_is_named(
     assert world.index.problems() == {}
 
 
-def test_an_import_that_dies_half_way_is_continued(cloud: World, gcs_server: GcsServer) -> None:
+def test_an_import_that_dies_half_way_is_continued(cloud: World, service: ObjectServer) -> None:
     world = cloud
     world.put(HOME)
     runs = [run("7", f"{number:032x}") for number in range(250)]
@@ -263,17 +263,19 @@ def test_an_import_that_dies_half_way_is_continued(cloud: World, gcs_server: Gcs
     assert world.query("SELECT count(*) FROM latest_metrics") == [(half,)]
     assert world.refresh().changed == 250 - half
     assert world.query("SELECT count(*) FROM latest_metrics") == [(250,)]
-    gcs_server.deny("our-bucket", read=True)
+    service.deny("our-bucket", read=True)
     with pytest.raises(BucketError):
         world.refresh()
-    gcs_server.allow("our-bucket")
+    service.allow("our-bucket")
     assert world.refresh().changed == 0
 
 
-def test_another_database_is_never_imported_into(world: World, tmp_path: Path) -> None:
-    SqlAlchemyStore(f"sqlite:///{tmp_path}/theirs.db", "unused")
+def test_another_database_is_never_imported_into(
+    world: World, stock_url: str, tmp_path: Path
+) -> None:
+    SqlAlchemyStore(stock_url, "unused")
     with pytest.raises(UsageError, match="something else"):
-        Index(f"sqlite:///{tmp_path}/theirs.db", world.store)
+        Index(stock_url, world.store)
     (tmp_path / "another bucket").mkdir()
     another = EntityStore(open_bucket(str(tmp_path / "another bucket")))
     with pytest.raises(UsageError, match="it is the index of"):

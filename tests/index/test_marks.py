@@ -8,7 +8,8 @@ from kaggleops.bucket import BucketError
 from kaggleops.index.refresh import LISTING_EVERY, ONE_LISTING, Index
 from kaggleops.mlruns import ChangeLog, Entity, EntityId, EntityStore
 from kaggleops.mlruns.change_log import LOG_KEY
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE
+from tests.fakes.object_server import ObjectServer
 from tests.index.worlds import HOME, OTHER, RUN, World, cloud, world
 from tests.mlruns.entities import main_file
 
@@ -101,7 +102,8 @@ def test_a_log_that_was_lost_means_a_listing(
     assert process().refresh().changed == 1
 
 
-def test_a_refresh_that_dies_half_way_does_not_move_it(cloud: World, gcs_server: GcsServer) -> None:
+@ON_EACH_SERVICE
+def test_a_refresh_that_dies_half_way_does_not_move_it(cloud: World, service: ObjectServer) -> None:
     store = EntityStore(cloud.bucket, ChangeLog(cloud.bucket))
     store.write(Entity(HOME, main_file(HOME)), expected="0")
     first = Index(cloud.url, cloud.store, few=0)
@@ -109,12 +111,12 @@ def test_a_refresh_that_dies_half_way_does_not_move_it(cloud: World, gcs_server:
     for entity_id in (RUN, OTHER):
         write(store, entity_id, "red")
     store.close()  # from now on only the log tells of them, and it is read once
-    gcs_server.fail(503, key=OTHER.key, times=None)
+    service.fail(503, key=OTHER.key, times=None)
     for index in (first, Index(cloud.url, cloud.store, few=0)):
         with pytest.raises(BucketError):
             index.refresh()
         index.close()
-    gcs_server.heal()
+    service.heal()
     last = Index(cloud.url, cloud.store, few=0)
     assert not last.refresh().listed
     assert colours(cloud) == ["red", "red"]

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from kaggleops.index.points import PointReader
 from kaggleops.index.refresh import Index
 from kaggleops.index.stores import ReplicaTrackingStore
 from kaggleops.mlruns import BrokenEntityError, EntityId, EntityStore, run
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 from tests.index.worlds import HOME, OTHER, RUN, World, cloud, world
 
 __all__ = ["cloud", "world"]
@@ -164,10 +165,11 @@ def on(world: World, request: pytest.FixtureRequest) -> World:
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> SqlAlchemyStore:
-    """MLflow's own store: one for all, as its migrations take seconds."""
+def stock(stock_database: Path, tmp_path_factory: pytest.TempPathFactory) -> SqlAlchemyStore:
+    """MLflow's own store: one for all."""
     folder = tmp_path_factory.mktemp("stock")
-    return SqlAlchemyStore(f"sqlite:///{folder}/stock.db", str(folder / "artifacts"))
+    database = shutil.copyfile(stock_database, folder / "stock.db")
+    return SqlAlchemyStore(f"sqlite:///{database}", str(folder / "artifacts"))
 
 
 @pytest.fixture
@@ -260,10 +262,10 @@ def points(number: int, count: int = 3) -> dict[str, bytes]:
 class Shelf:
     """A reader of points, and what it asks the bucket for."""
 
-    def __init__(self, world: World, server: GcsServer, **options: Any) -> None:
+    def __init__(self, world: World, server: ObjectServer, **options: Any) -> None:
         self.now = 0.0
         self._server = server
-        bucket = open_bucket("gs://our-bucket", patience=0.1)
+        bucket = open_bucket(world.bucket.uri, patience=0.1)
         clock = {"clock": lambda: self.now}
         engine = sa.create_engine(world.url)
         self.reader = PointReader(engine, EntityStore(bucket), **clock, **options)
@@ -281,22 +283,22 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(cloud: World, gcs_server: GcsServer) -> Shelf:
+def shelf(cloud: World, service: ObjectServer) -> Shelf:
     cloud.put(HOME)
     for each in (RUN, OTHER):
         cloud.put(each, points(1))
     cloud.refresh()
-    return Shelf(cloud, gcs_server)
+    return Shelf(cloud, service)
 
 
-def test_a_chart_of_many_runs_asks_once_for_each(cloud: World, gcs_server: GcsServer) -> None:
+def test_a_chart_of_many_runs_asks_once_for_each(cloud: World, service: ObjectServer) -> None:
     cloud.put(HOME)
     for number, each in enumerate(KEYS):
         cloud.put(each, points(number))
     cloud.refresh()
-    shelf = Shelf(cloud, gcs_server)
+    shelf = Shelf(cloud, service)
     names = [each.name for each in KEYS]
-    gcs_server.reset_counts()
+    service.reset_counts()
     # A page with eight charts asks for all of them at once.
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(lambda: dict(shelf.reader.read(names, "loss"))) for _ in range(8)]
@@ -323,12 +325,12 @@ def test_the_index_is_believed_about_a_version(shelf: Shelf, cloud: World) -> No
 
 
 def test_what_is_kept_is_bounded_in_bytes(
-    shelf: Shelf, cloud: World, gcs_server: GcsServer
+    shelf: Shelf, cloud: World, service: ObjectServer
 ) -> None:
     long = KEYS[0]
     cloud.put(long, points(1, 1000))
     cloud.refresh()
-    small = Shelf(cloud, gcs_server, room=4000)
+    small = Shelf(cloud, service, room=4000)
     for runs, asked in (
         ([RUN, OTHER], [RUN, OTHER]),
         ([RUN], []),
@@ -341,19 +343,19 @@ def test_what_is_kept_is_bounded_in_bytes(
     # What was used least recently makes room.
     cloud.put(KEYS[1], points(1))
     cloud.refresh()
-    small = Shelf(cloud, gcs_server, room=4000)
+    small = Shelf(cloud, service, room=4000)
     for each, asks in ((RUN, 1), (OTHER, 1), (RUN, 0), (KEYS[1], 1), (RUN, 0), (OTHER, 1)):
         small.steps(each)
         assert small.asked == [(each.key, 200)] * asks
 
 
 def test_a_bucket_out_of_reach(
-    shelf: Shelf, cloud: World, gcs_server: GcsServer, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, cloud: World, service: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.steps(RUN)
     cloud.put(RUN, points(1, 5))
     cloud.refresh()
-    gcs_server.fail(503, times=None)
+    service.fail(503, times=None)
     assert shelf.steps(RUN)[RUN.name] == [0, 1, 2]
     assert shelf.asked
     # For a while it is not asked again: what is here is served at once, and so is the reason.
@@ -362,7 +364,7 @@ def test_a_bucket_out_of_reach(
         with pytest.raises(BucketUnavailableError, match=f"{OTHER.key}|{RUN.key}"):
             shelf.steps(*runs)
         assert shelf.asked == []
-    gcs_server.heal()
+    service.heal()
     shelf.now += 60
     assert shelf.steps(RUN, OTHER) == {RUN.name: [0, 1, 2, 3, 4], OTHER.name: [0, 1, 2]}
 
@@ -410,10 +412,10 @@ def test_one_that_was_deleted_meanwhile_has_no_points(shelf: Shelf, cloud: World
 
 
 def test_what_does_not_come_is_one_line_in_mlflows_words(
-    shelf: Shelf, cloud: World, gcs_server: GcsServer
+    shelf: Shelf, cloud: World, service: ObjectServer
 ) -> None:
     store = ReplicaTrackingStore(f"kaggleops+{cloud.url}")
-    gcs_server.deny("our-bucket", read=True)
+    service.deny("our-bucket", read=True)
     with pytest.raises(MlflowException, match=RUN.key) as raised:
         store.get_metric_history(RUN.name, "loss")
     assert raised.value.error_code == "PERMISSION_DENIED"

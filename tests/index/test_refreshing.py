@@ -13,7 +13,8 @@ from kaggleops.index.refresh import Index
 from kaggleops.index.tables import TABLES
 from kaggleops.index.write_through import take
 from kaggleops.mlruns import EntityId, Kind, experiment, run
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE
+from tests.fakes.object_server import ObjectServer
 from tests.index.corpus import fill
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN, World, cloud, world
 from tests.mlruns.corpus import allowed
@@ -40,7 +41,8 @@ def test_a_second_import_changes_nothing(world: World, tmp_path: Path) -> None:
     assert world.tables() == before
 
 
-def test_only_what_changed_is_read(cloud: World, gcs_server: GcsServer) -> None:
+@ON_EACH_SERVICE
+def test_only_what_changed_is_read(cloud: World, service: ObjectServer) -> None:
     world = cloud
     world.put(HOME)
     world.put(RUN, POINTS)
@@ -49,10 +51,10 @@ def test_only_what_changed_is_read(cloud: World, gcs_server: GcsServer) -> None:
     world.put(OTHER, {**POINTS, "tags/colour": b"blue"})
     world.index.close()
     world.index = Index(world.url, world.store)
-    gcs_server.reset_counts()
+    service.reset_counts()
     refreshed = world.index.refresh()
     # The log that is not there, a listing, and the one object.
-    assert (gcs_server.count("A"), gcs_server.count("B")) == (1, 2)
+    assert (service.count("A"), service.count("B")) == (1, 2)
     assert refreshed.changed == 1
     assert sorted(world.query("SELECT run_uuid, value FROM tags")) == [
         (RUN.name, "red"),
@@ -241,13 +243,13 @@ def test_an_empty_bucket_that_the_server_began_with_gets_its_default_experiment(
 
 
 def test_what_somebody_else_was_faster_with_is_not_overwritten_with_what_is_older(
-    cloud: World, gcs_server: GcsServer
+    cloud: World, service: ObjectServer
 ) -> None:
     cloud.put(HOME)
     cloud.put(RUN, {"tags/colour": b"red"})
     cloud.refresh()
     cloud.put(RUN, {"tags/colour": b"green"})
-    late = gcs_server.fail("late", op="objects.get_media", key=RUN.key)
+    late = service.fail("late", op="read", key=RUN.key)
     with ThreadPoolExecutor(1) as pool:
         refreshing = pool.submit(cloud.refresh)
         assert late.struck.wait(30)  # green is on its way to the index

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as StockRegistry
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTracking
 
@@ -15,10 +16,9 @@ from tests.tracking import scenario, test_registry
 
 
 @pytest.fixture
-def stock(tmp_path: Path) -> tuple[StockTracking, StockRegistry]:
+def stock(stock_url: str, tmp_path: Path) -> tuple[StockTracking, StockRegistry]:
     """MLflow's own stores over a database of their own."""
-    url = f"sqlite:///{tmp_path}/stock.db"
-    return StockTracking(url, str(tmp_path / "artifacts")), StockRegistry(url)
+    return StockTracking(stock_url, str(tmp_path / "artifacts")), StockRegistry(stock_url)
 
 
 @pytest.fixture
@@ -60,6 +60,21 @@ def test_on_postgresql(
     on_postgresql: Replicated, stock: tuple[StockTracking, StockRegistry]
 ) -> None:
     judge(on_postgresql, stock)
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_artifacts_lie_at_the_service_that_the_index_knows(
+    replicated: Replicated, tmp_path: Path
+) -> None:
+    """So for any stock `mlflow server` over an index: an artifact's location names no host."""
+    runs = ReplicaTrackingStore(replicated.uri)
+    run = runs.create_run(runs.create_experiment("e"), "ada", 1, [], "r")
+    assert run.info.artifact_uri.startswith("s3://our-bucket/some/prefix/artifacts/")
+    (tmp_path / "report.txt").write_text("what it says")
+    place = get_artifact_repository(run.info.artifact_uri, tracking_uri=replicated.uri)
+    place.log_artifact(str(tmp_path / "report.txt"))
+    (there,) = replicated.bucket.list("artifacts/")
+    assert there.key.endswith(f"/{run.info.run_id}/artifacts/report.txt")
 
 
 _WRITING = (

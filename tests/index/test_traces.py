@@ -141,9 +141,9 @@ def judged(store: Any) -> tuple[dict[str, list[str]], dict[str, object]]:
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_what_people_say_of_a_trace_is_read_and_found_as_in_mlflows_sql_store(
-    replicated: Replicated, tmp_path: Path
+    replicated: Replicated, stock_url: str, tmp_path: Path
 ) -> None:
-    stock = judged(SqlAlchemyStore(f"sqlite:///{tmp_path}/stock.db", str(tmp_path)))
+    stock = judged(SqlAlchemyStore(stock_url, str(tmp_path)))
     assert judged(ReplicaTrackingStore(replicated.uri)) == stock
     assert stock[0]["Feedback whole"] == ["5", "5"]
     assert stock[1]["feedback.whole = '5'"] == 1

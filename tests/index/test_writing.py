@@ -15,7 +15,8 @@ from kaggleops.index.stores import ReplicaTrackingStore
 from kaggleops.mlruns import Entity, EntityStore, experiment, run
 from kaggleops.mlruns.entity import Notes
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE
+from tests.fakes.object_server import ObjectServer
 from tests.index.conftest import Replicated
 from tests.index.corpus import tables
 from tests.mlruns.entities import main_file
@@ -74,19 +75,20 @@ def test_of_many_that_create_an_experiment_at_once_none_stays_in_default(
         server.create_experiment("ours")
 
 
+@ON_EACH_SERVICE
 def test_if_the_bucket_refuses_nothing_changes_then_or_later(
-    in_cloud: Replicated, gcs_server: GcsServer
+    in_cloud: Replicated, service: ObjectServer
 ) -> None:
     server = ReplicaTrackingStore(in_cloud.uri)
     run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "before").info.run_id
     before = tables(in_cloud.index_url)
-    gcs_server.deny("our-bucket", write=True)
-    with pytest.raises(MlflowException, match="may not"):
+    service.deny("our-bucket", write=True)
+    with pytest.raises(MlflowException, match=r"that may|may not"):
         server.update_run_info(run_id, None, None, "refused")
-    with pytest.raises(MlflowException, match="may not"):
+    with pytest.raises(MlflowException, match=r"that may|may not"):
         server.create_experiment("refused too")
     assert tables(in_cloud.index_url) == before
-    gcs_server.allow("our-bucket")
+    service.allow("our-bucket")
     server.set_tag(run_id, RunTag("colour", "red"))
     seen = BucketTrackingStore(in_cloud.tracking_uri).get_run(run_id)
     assert (seen.info.run_name, seen.data.tags["colour"]) == ("before", "red")
@@ -133,21 +135,23 @@ def test_where_there_is_no_index_it_says_who_makes_one(url: str) -> None:
         ReplicaTrackingStore(f"kaggleops+{url}")
 
 
+@ON_EACH_SERVICE
 def test_an_edit_costs_three_writes_and_leaves_nothing_to_look_at(
-    in_cloud: Replicated, gcs_server: GcsServer
+    in_cloud: Replicated, service: ObjectServer
 ) -> None:
     """Class A: it is announced, made, and said to be over."""
     server = ReplicaTrackingStore(in_cloud.uri)
     run_id = server.create_run(server.create_experiment("e"), "ada", 0, [], "r").info.run_id
     server.update_run_info(run_id, RunStatus.FINISHED, 1, None)
     server.set_tag(run_id, RunTag("a", "1"))
-    gcs_server.reset_counts()
+    service.reset_counts()
     server.set_tag(run_id, RunTag("a", "2"))
-    assert gcs_server.count("A") == 3
+    assert service.count("A") == 3
 
 
+@ON_EACH_SERVICE
 def test_the_first_edit_of_a_run_costs_no_more_and_nothing_comes_twice(
-    in_cloud: Replicated, gcs_server: GcsServer
+    in_cloud: Replicated, service: ObjectServer
 ) -> None:
     notebook = BucketTrackingStore(in_cloud.tracking_uri)
     run_id = notebook.create_run(notebook.create_experiment("e"), "ada", 0, [], "r").info.run_id
@@ -157,17 +161,17 @@ def test_the_first_edit_of_a_run_costs_no_more_and_nothing_comes_twice(
     index.refresh()
     server = ReplicaTrackingStore(in_cloud.uri)
 
-    gcs_server.reset_counts()
+    service.reset_counts()
     server.set_tag(run_id, RunTag("a", "1"))
     # The run, as it is, and the change log; nothing is looked for, nor read after it was written.
-    assert (gcs_server.count("A"), gcs_server.count("B")) == (3, 2)
+    assert (service.count("A"), service.count("B")) == (3, 2)
     assert server.get_run(run_id).data.tags["a"] == "1"
 
-    gcs_server.reset_counts()
+    service.reset_counts()
     index.refresh()
-    came = [each for each in gcs_server.requests if each.key and run_id in each.key]
+    came = [each for each in service.requests if each.key and run_id in each.key]
     assert [each.status for each in came] == [304]
-    assert gcs_server.count("A") == 0
+    assert service.count("A") == 0
 
     notebook.set_tag(run_id, RunTag("a", "2"))  # elsewhere: it has to come
     notebook.flush()
@@ -177,7 +181,7 @@ def test_the_first_edit_of_a_run_costs_no_more_and_nothing_comes_twice(
 
 
 def test_what_another_has_written_meanwhile_is_shown_with_the_edit(
-    in_cloud: Replicated, gcs_server: GcsServer
+    in_cloud: Replicated, service: ObjectServer
 ) -> None:
     notebook = BucketTrackingStore(in_cloud.tracking_uri)
     run_id = notebook.create_run(notebook.create_experiment("e"), "ada", 0, [], "r").info.run_id

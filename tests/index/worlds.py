@@ -11,7 +11,7 @@ import pytest
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.index.refresh import Index, Refreshed
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 from tests.index.corpus import Row, tables
 from tests.mlruns.entities import main_file
 
@@ -64,9 +64,9 @@ def world(bucket: Bucket, tmp_path: Path, empty_index: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def cloud(gcs_server: GcsServer, tmp_path: Path, empty_index: Path) -> Iterator[World]:
-    """On Cloud Storage only."""
-    gcs_server.create_bucket("our-bucket")
-    made = World(open_bucket("gs://our-bucket", patience=5), tmp_path, empty_index)
+def cloud(service: ObjectServer, tmp_path: Path, empty_index: Path) -> Iterator[World]:
+    """On a service: Cloud Storage's, unless the test says otherwise."""
+    service.create_bucket("our-bucket")
+    made = World(open_bucket(service.address("our-bucket"), patience=5), tmp_path, empty_index)
     yield made
     made.index.close()

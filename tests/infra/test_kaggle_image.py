@@ -15,8 +15,10 @@ import pytest
 import yaml
 from docker.utils.build import exclude_paths
 from hatchling.builders.wheel import WheelBuilder
+from traitlets.config import Config
 
 from kaggleops.backends.docker import DockerConfig
+from kaggleops.cli.container import write_container
 from tests.conftest import unavailable
 from tests.packages import make_environment, write_wheel
 
@@ -58,17 +60,29 @@ def test_a_real_compose_mounts_as_kaggle_does(tmp_path: Path) -> None:
         assert {target: each["source"] for target, each in mounts.items()} == {
             "/kaggle/working": str(ROOT),
             "/kaggle/input": f"{tmp_path}/kaggle/input",
+            "/kaggle/input-rw": f"{tmp_path}/kaggle/input",
+            "/etc/jupyter/jupyter_lab_config.py": f"{FOLDER}/jupyter_lab_config.py",
             "/kaggleops-key.json": "/a/key.json",
         }
         read_only = {target for target, each in mounts.items() if each.get("read_only")}
-        assert read_only == {"/kaggle/input", "/kaggleops-key.json"}
+        assert read_only == mounts.keys() - {"/kaggle/working", "/kaggle/input-rw"}
         assert service["working_dir"] == "/kaggle/working"
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_nobody_else_reaches_jupyter(name: str) -> None:
     assert COMPOSE["services"][name]["ports"] == ["127.0.0.1:8888:8888"]
-    assert "--port=8888" in COMPOSE["services"][name]["command"]
+    assert COMPOSE["services"][name]["command"] == ["jupyter", "lab"]
+    said = (FOLDER / "jupyter_lab_config.py").read_text()
+    config = Config()
+    exec(said, {"get_config": lambda: config})
+    assert dict(config.ServerApp) == {
+        "root_dir": "/kaggle/working",
+        "open_browser": False,
+        "allow_root": True,
+        "ip": "0.0.0.0",
+        "port": 8888,
+    }
 
 
 def test_only_one_service_asks_for_gpus() -> None:
@@ -99,10 +113,35 @@ def test_the_image_is_that_of_the_backend_and_everything_is_installed_by_one_pro
     text = (FOLDER / "Dockerfile").read_text()
     lines = text.replace("\\\n", "").splitlines()
     instructions = [line.split()[0] for line in lines if line and line[0] not in "# "]
-    assert instructions == ["ARG", "FROM", "COPY", "RUN", "WORKDIR"]
+    assert instructions == ["ARG", "FROM", "ARG", "COPY", "RUN", "WORKDIR"]
     assert "pip" not in text
-    assert "RUN python3 /tmp/kaggleops/infra/kaggle-image/install.py /tmp/kaggleops" in text
+    assert 'RUN python3 /tmp/kaggleops/infra/kaggle-image/install.py "${SOURCE}"' in text
     assert f"ARG IMAGE={DockerConfig().image_name}\n" in text
+    assert "ARG SOURCE=/tmp/kaggleops\n" in text
+
+
+def test_a_repository_of_ones_own_gets_the_same_container(tmp_path: Path) -> None:
+    (tmp_path / "infra/kaggle-image").mkdir(parents=True)
+    (tmp_path / "infra/kaggle-image/jupyter_lab_config.py").write_text("mine")
+    written = write_container(tmp_path, "git+https://h.test/kaggleops")
+    assert sorted(written) == sorted(
+        str(each.relative_to(tmp_path))
+        for each in tmp_path.rglob("*")
+        if each.is_file() and each.name != "jupyter_lab_config.py"
+    )
+    assert write_container(tmp_path, "x") == []
+    for name in ("infra/kaggle-image/compose.yaml", ".devcontainer/devcontainer.json"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+    lines = (tmp_path / "infra/kaggle-image/Dockerfile").read_text().splitlines()
+    assert 'ARG SOURCE="kaggleops @ git+https://h.test/kaggleops"' in lines
+    theirs = (FOLDER / "Dockerfile").read_text().splitlines()
+    assert sum(one != other for one, other in zip(lines, theirs, strict=True)) == 1
+    patterns = (tmp_path / "infra/kaggle-image/Dockerfile.dockerignore").read_text().split()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/big.bin").touch()
+    sent = {name for name in exclude_paths(str(tmp_path), patterns) if (tmp_path / name).is_file()}
+    assert {"infra/kaggle-image/install.py", "infra/kaggle-image/requirements.txt"} <= sent
+    assert "data/big.bin" not in sent
 
 
 def test_only_what_is_missing_is_installed_and_nothing_but_what_was_locked(tmp_path: Path) -> None:
@@ -159,7 +198,9 @@ def test_the_package_is_built_from_what_the_engine_is_sent(tmp_path: Path) -> No
     (wheel,) = WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"))
     packed = zipfile.ZipFile(wheel).namelist()
     forced = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert {*forced.values(), "kaggleops/notebook.py"} <= set(packed)
+    files = {*forced.values(), "kaggleops/notebook.py"} - {"kaggleops/cli/container"}
+    assert files <= set(packed)
+    assert "kaggleops/cli/container/requirements.txt" in packed
     assert not any("__pycache__" in name for name in sent)
 
 

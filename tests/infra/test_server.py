@@ -10,13 +10,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.systemd import Unit
-from tests.infra.world import BUCKET, SERVER, World, machine
+from tests.infra.world import BUCKET, SERVER, World, free_port, machine
 from tests.server.serving import eventually
 
 DIES = "import sys; sys.exit('--version' not in sys.argv and 'it cannot start')"
@@ -54,8 +55,7 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
         str(world.port),
     ]
     assert said["arguments"] == [*arguments, "--some-option"]
-    settings = world.root / "etc/kaggleops/server.env"
-    assert stat.S_IMODE(settings.stat().st_mode) == 0o600
+    assert stat.S_IMODE(world.settings.stat().st_mode) == 0o600
     index = Unit(world.root, "kaggleops.service").environment()["KAGGLEOPS_INDEX"]
     assert index == f"postgresql://me:{password}@host/runs"
 
@@ -116,6 +116,59 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     }
 
 
+def test_a_machine_of_anybodys_is_told_its_bucket_and_key(world: World) -> None:
+    """It has no metadata; a release comes as a file, and the key of the bucket is typed."""
+    world.environment |= {"GCE_METADATA_HOST": f"127.0.0.1:{free_port()}"}
+    bucket = "s3://runs@storage.example.com/kaggle"
+    secret = "+".join(("""s3"cr\\et$`s""", "wi/th a blank"))
+    first = str(world.pack("1.0"))
+    nobody = world.command("setup", first)
+    assert nobody.returncode == 1
+    assert "Traceback" not in nobody.stderr
+    half = world.command("setup", first, typed=f"{bucket}\n\n{secret}\n")
+    assert "error: setting up: no AWS_ACCESS_KEY_ID was given" in half.stderr
+    assert not world.settings.exists()
+
+    done = world.command("setup", first, typed=f"{bucket}\nan-id\n{secret}\n")
+    assert done.returncode == 0, done.stderr
+    assert secret not in done.stdout + done.stderr
+    assert stat.S_IMODE(world.settings.stat().st_mode) == 0o600
+    said = world.said()
+    assert said["key"] == sha256(secret.encode()).hexdigest()
+    arguments = said["arguments"]
+    assert isinstance(arguments, list)
+    assert arguments[arguments.index("--bucket") + 1] == bucket
+    # The last of two counts: who is to reach the port comes through SSH.
+    assert arguments[-2:] == ["--host", "127.0.0.1"]
+    assert not [each for each in arguments if secret in each or "an-id" in each]
+
+    # Nobody has asked for the watcher; then somebody does, and the server does not get its keys.
+    watch = Unit(world.root, "kaggleops-watch.service", world.port)
+    assert watch.read()["ActiveState"] == "inactive"
+    wanted = world.settings.with_name("watch.env")
+    wanted.touch(0o600)
+    platforms = "_".join(("rpa", "0123456789"))
+    wanted.write_text(f"RUNPOD_API_KEY={platforms}\n")
+    watch.start()  # as `systemctl restart kaggleops-watch` does
+    watching = eventually(world.watching)
+    assert watching["arguments"] == ["watch", "--bucket", bucket]
+    assert (watching["key"], watching["platform"]) == (said["key"], platforms)
+    assert "RUNPOD_API_KEY" not in Unit(world.root, "kaggleops.service").environment()
+
+    updated = world.command("update", str(world.pack("2.0")))  # in a file of the same name
+    assert updated.returncode == 0, updated.stderr
+    assert (world.said()["version"], world.said()["key"]) == ("2.0", said["key"])
+    assert eventually(lambda: world.watching()["version"] == "2.0")
+    assert stat.S_IMODE(wanted.stat().st_mode) == 0o600
+    wanted.unlink()
+    assert world.command("rollback").returncode == 0
+    assert "keeper" not in watch.read()
+    missing = world.command("update", "nowhere.zip")
+    assert missing.returncode == 1
+    assert "nowhere.zip" in missing.stderr
+    assert world.said()["version"] == "1.0"
+
+
 def with_another_package(archive: bytes) -> bytes:
     """Return a release in which this project's package is another one than it was made of."""
     changed = io.BytesIO()
@@ -136,6 +189,9 @@ def with_another_package(archive: bytes) -> bytes:
 def test_a_release_of_the_newest_commit(world: World, tmp_path: Path) -> None:
     """The whole way: publish.py, its real wheels, the installation, the real server."""
     world.google.attributes["kaggleops-options"] = "--anyone-may-read-and-write"
+    wanted = world.root / "etc/kaggleops/watch.env"
+    wanted.parent.mkdir(parents=True)
+    wanted.touch(0o600)
     command = [sys.executable, str(SERVER / "publish.py"), "--bucket", f"gs://{BUCKET}"]
     published = subprocess.run(command, env=world.environment, capture_output=True, text=True)
     assert published.returncode == 0, published.stderr
@@ -148,11 +204,16 @@ def test_a_release_of_the_newest_commit(world: World, tmp_path: Path) -> None:
     assert said["status"] == "fresh"
     assert said["bucket"] == f"gs://{BUCKET}"
     python = world.root / "opt/kaggleops/current/bin/python"
-    where = "import kaggleops, mlflow, psycopg2; print(kaggleops.__file__)"
+    where = "import kaggleops, mlflow, psycopg2, hydra, optuna, apprise; print(kaggleops.__file__)"
     found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     installed = Path(found.stdout.strip()).resolve()  # `current` is a link to the release
     assert f"/releases/{release}/" in installed.as_posix()
+    # The watcher looks at a bucket without a sweep, in which the server has its index.
+    watch = Unit(world.root, "kaggleops-watch.service", world.port)
+    journal = world.root / "run/journal"
+    assert eventually(lambda: "no sweep" in journal.read_text(), 120), journal.read_text()
+    assert watch.read()["NRestarts"] == 0
 
 
 def test_there_is_nothing_to_go_back_to(world: World) -> None:

@@ -32,9 +32,10 @@ def test_systemd_understands_them(units: list[str]) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_server_can_do_little(units: list[str]) -> None:
+@pytest.mark.parametrize("name", ["kaggleops.service", "kaggleops-watch.service"])
+def test_the_server_can_do_little(units: list[str], name: str) -> None:
     """1.5 of 10, where lower is better; what is left is the network and what all services see."""
-    (server,) = (each for each in units if each.endswith("/kaggleops.service"))
+    (server,) = (each for each in units if each.endswith(f"/{name}"))
     command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=16"]
     done = subprocess.run([*command, server], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
@@ -45,6 +46,7 @@ def test_what_is_installed_is_small_and_complete() -> None:
         "kaggleops-check.service",
         "kaggleops-check.timer",
         "kaggleops-swap.service",
+        "kaggleops-watch.service",
         "kaggleops.service",
     ]
     journal = (FILES / "etc/systemd/journald.conf.d/kaggleops.conf").read_text()

@@ -2,6 +2,7 @@
 
 import base64
 import ensurepip
+import json
 import os
 import runpy
 import shutil
@@ -30,15 +31,23 @@ PYTHON = "/usr/bin/python3.11" if Path("/usr/bin/python3.11").exists() else sys.
 PIP = Path(ensurepip.__file__).parent / "_bundled"
 
 STAND_IN = """
-import http.server, json, os, pathlib, sys, time
+import hashlib, http.server, json, os, pathlib, sys, time
 if "--version" in sys.argv: sys.exit()
 hangs = pathlib.Path(os.environ["KAGGLEOPS_HOME"], "hangs")
 if hangs.exists():
     hangs.write_text("yes")
     time.sleep(600)
+key = hashlib.sha256(os.environ.get("AWS_SECRET_ACCESS_KEY", "").encode()).hexdigest()
+said = {"status": "fresh", "version": %r, "arguments": sys.argv[1:], "key": key}
+if "watch" in sys.argv:
+    said["platform"] = os.environ.get("RUNPOD_API_KEY")
+    file = pathlib.Path(os.environ["KAGGLEOPS_HOME"], "watching")
+    file.with_suffix(".new").write_text(json.dumps(said))
+    file.with_suffix(".new").replace(file)
+    time.sleep(600)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"status": "fresh", "version": %r, "arguments": sys.argv[1:]}).encode()
+        body = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -47,8 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 port = int(sys.argv[sys.argv.index("--port") + 1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
-"""A server that starts at once and says which release it is, or hangs if a file says so: what is
-tested is its installation."""
+"""A server that starts at once and says which release it is and what key it has, or hangs if a file
+says so, and a watcher that does nothing: what is tested is their installation."""
 
 
 @dataclass
@@ -96,11 +105,19 @@ class World:
     port: int
     environment: dict[str, str]
 
-    def command(self, *arguments: str, patience: float = 580) -> "subprocess.CompletedProcess[str]":
+    @property
+    def settings(self) -> Path:
+        """Where the unit reads what it serves."""
+        return self.root / "etc/kaggleops/server.env"
+
+    def command(
+        self, *arguments: str, patience: float = 580, typed: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
         """Run `kaggleops-server` as the machine has it, or as its start-up script."""
         return subprocess.run(
             self._line(*arguments),
             env=self.environment,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=patience,
@@ -119,6 +136,10 @@ class World:
 
     def publish(self, release: str, code: str | None = None) -> None:
         """Put a release into the bucket, pinned; its server runs `code`."""
+        PUBLISH["send"](self.pack(release, code), release, open_bucket(f"gs://{BUCKET}"))
+
+    def pack(self, release: str, code: str | None = None) -> Path:
+        """Write a release into a file; its server runs `code`."""
         folder = self.root.parent / f"publishing-{release}"
         wheels = folder / "wheels"
         wheels.mkdir(parents=True)
@@ -133,13 +154,19 @@ class World:
         shutil.copy(next(PIP.glob("pip-*.whl")), wheels)
         archive = folder / "release.zip"
         PUBLISH["pack"](SERVER, wheels, archive)
-        PUBLISH["send"](archive, release, open_bucket(f"gs://{BUCKET}"))
+        return archive
 
     def said(self) -> dict[str, object]:
         """Return what the server that runs says of itself."""
         found: dict[str, object] = requests.get(
             self.environment["KAGGLEOPS_HEALTH"], timeout=30
         ).json()
+        return found
+
+    def watching(self) -> dict[str, object]:
+        """Return what the watcher that runs says of itself; {} before it does."""
+        file = self.root / "var/lib/kaggleops/watching"
+        found: dict[str, object] = json.loads(file.read_text()) if file.exists() else {}
         return found
 
 
@@ -163,8 +190,9 @@ def machine(folder: Path, gcs: GcsServer) -> Iterator[World]:
     try:
         yield World(root, gcs, google, port, environment)
     finally:
-        if (root / "etc/systemd/system/kaggleops.service").exists():
-            systemd.Unit(root, "kaggleops.service", port).stop()
+        for name in ("kaggleops.service", "kaggleops-watch.service"):
+            if (root / "etc/systemd/system" / name).exists():
+                systemd.Unit(root, name, port).stop()
         http.stop()
 
 

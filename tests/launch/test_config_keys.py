@@ -131,4 +131,6 @@ def test_a_parameter_of_an_mlproject(toy: Repository, tmp_path: Path) -> None:
     options = ("run", "--bucket", tmp_path / "bucket", "--entry-point", "needs", "btea=2")
     done = kaggleops_here(*options, cwd=toy.folder)
     assert "it does not take 'btea=2'. Did you mean beta?" in done.error
+    done = kaggleops_here(*options[:-1], "beta", cwd=toy.folder)
+    assert "'beta' has no value. Write beta=VALUE." in done.error
     assert not (tmp_path / "bucket").exists()

@@ -1,35 +1,56 @@
 """A run's page and its experiment's run table, as `kaggleops run` leaves them."""
 
-import json
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.entities import Run
 
-from kaggleops.mlruns import ui
-from kaggleops.tags import NOTE
+from kaggleops.tags import NOTE, PREVIOUS
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
 
+WEB = "https://github.com/ada/toy"
 
-def test_a_run_is_described_by_its_commit_and_what_changed_since_the_run_before(
+
+def test_a_run_says_what_it_is_what_changed_on_its_branch_and_what_it_came_to(
     toy: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy.git("remote", "add", "origin", "https://github.com/ada/toy")
+    toy.git("remote", "add", "origin", WEB)
+    main = toy.git("branch", "--show-current")
     before, sha = toy.git("rev-parse", "HEAD~"), toy.git("rev-parse", "HEAD")
     bucket = tmp_path / "bucket"
     monkeypatch.setenv("KAGGLEOPS_NOTEBOOK_URL", "https://www.kaggle.com/code/ada/toy")
-    for version in (before, sha):
-        done = kaggleops("run", "--version", version, "--bucket", bucket, "--json", cwd=toy.folder)
+
+    def run(*overrides: str) -> Run:
+        done = kaggleops("run", *overrides, "--bucket", bucket, "--json", cwd=toy.folder)
         assert done.code == 0, done.errors
+        return client.get_run(done.json["run_id"])
+
     client = mlflow.MlflowClient(f"bucket+file://{bucket}/mlruns")
-    run = client.get_run(done.json["run_id"])
-    note = run.data.tags[NOTE]
-    web = "https://github.com/ada/toy"
-    assert f"[Commit `{sha[:10]}`]({web}/commit/{sha})" in note
-    assert f"({web}/compare/{before}...{sha})" in note
-    assert f"%22{run.info.run_id}%22" in note.partition("#/compare-runs?runs=")[2]
-    assert "[notebook](https://www.kaggle.com/code/ada/toy)" in note
-    experiment = client.get_experiment(run.info.experiment_id)
-    view = json.loads(experiment.tags[ui.TAG])
-    assert view["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "git_commit"}]
+    toy.git("reset", "-q", "--hard", before)
+    first = run("alpha=0.3")
+    run("alpha=0.2")  # other settings
+    toy.git("checkout", "-q", "-b", "idea")
+    run("alpha=0.3")  # another branch
+    toy.git("checkout", "-q", main)
+    toy.git("reset", "-q", "--hard", sha)
+    second = run("alpha=0.3")
+
+    note = second.data.tags[NOTE]
+    assert second.data.tags[PREVIOUS] == first.info.run_id
+    said, since = note.partition("\n\n")[0].split("\n")
+    assert said == (
+        f"Commit [`{sha[:10]}`]({WEB}/commit/{sha}) “Second version” on `{main}`, "
+        "with `alpha=0.3`, on a machine of your own."
+    )
+    home = second.info.experiment_id
+    page = f"#/experiments/{home}/runs/{first.info.run_id}?workflowType=machine_learning"
+    assert since.startswith(
+        f"**alpha 0.3000**, the same as [the run before on `{main}`]({page}), of `{before[:10]}` "
+        f"“First version” (one run each: no telling): "
+        f"[what changed]({WEB}/compare/{before}%2E%2E%2E{sha}) · [side by side](#/compare-runs?"
+    )
+    assert since.endswith(" · [notebook](https://www.kaggle.com/code/ada/toy)")
+    assert "the run before" not in first.data.tags[NOTE]
+    assert "\n**alpha 0.3000** · [notebook]" in first.data.tags[NOTE]

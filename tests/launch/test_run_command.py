@@ -17,13 +17,13 @@ from kaggleops.launch.launcher import tags_of
 from kaggleops.platforms.folders import provide_home, state_folder
 from kaggleops.platforms.machine import user_name
 from tests import secrets_of
-from tests.buckets import ON_GCS
+from tests.buckets import ON_SERVICES
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_commit_becomes_a_run_with_its_metrics_artifacts_and_tags(
     toy: Repository, bucket: Bucket
 ) -> None:
@@ -52,26 +52,38 @@ def test_a_commit_becomes_a_run_with_its_metrics_artifacts_and_tags(
         "mlflow.project.entryPoint": "main",
         "git_commit": sha[:10],
         "git_branch": "main",
+        "git_subject": "Second version",
+        "settings": "alpha=0.5 'x=[1, 2]'",
         "backend": "local",
     }
     assert expected.items() <= run.data.tags.items()
-    arguments = mlflow.artifacts.load_dict(f"{done.json['artifacts']}/arguments.json")
-    assert arguments == {"arguments": ["x=[1, 2]"]}
+    logs = kaggleops_here("logs", run.info.run_id, "--bucket", bucket.uri)
+    assert (logs.code, logs.output) == (0, "training\n")
+    arguments = Path(client.download_artifacts(run.info.run_id, "arguments.json"))
+    assert json.loads(arguments.read_text()) == {"arguments": ["x=[1, 2]"]}
 
 
 def test_the_table_for_people(toy: Repository, tmp_path: Path) -> None:
     toy.git("remote", "add", "origin", "https://github.com/ada/toy")
+    train = (toy.folder / "train.py").read_text()
+    many = "    mlflow.log_metrics({f'norm_{each:02}': each for each in range(19)})\n"
+    toy.write(MLproject="score: the_score\n" + (toy.folder / "MLproject").read_text())
+    toy.write(train_py=f"{train}{many}    mlflow.log_metric('the_score', 0.75)\n")
+    toy.commit("Log many metrics")
     done = kaggleops("run", "--bucket", tmp_path / "a bucket", "alpha=0.5", cwd=toy.folder)
     assert done.code == 0, done.errors
     sha = toy.git("rev-parse", "HEAD")
-    assert f"{sha[:10]}  Second version" in done.errors
+    assert f"{sha[:10]}  Log many metrics" in done.errors
     assert "not in it" not in done.errors
     lines = {line.split()[0]: line for line in done.output.splitlines() if line.strip()}
     assert lines["Commit"].split()[1] == sha
     assert f"https://github.com/ada/toy/commit/{sha}" in done.output.split()
     assert lines["alpha"].split()[1] == "0.5000"
+    assert lines["the_score"].split()[1] == "0.7500"
+    assert len([name for name in lines if name.startswith("norm_")]) == 8  # ten metrics in all
+    assert "and 11 more metrics" in done.output
     assert lines["Artifacts"].split()[1].startswith(f"file://{tmp_path}/a%20bucket/artifacts/")
-    assert f"kaggleops ui --bucket bucket+file://{tmp_path}/a%20bucket" in lines["Show"]
+    assert lines["Show"].split()[2:] == ["kaggleops", "ui"]
 
 
 def test_uncommitted_changes_are_refused_unless_they_are_allowed(
@@ -81,7 +93,7 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     options = ("run", "--bucket", tmp_path / "bucket", "--json")
     refused = kaggleops(*options, cwd=toy.folder)
     assert refused.code == 2
-    assert "1 file is changed and not committed. Commit" in refused.error
+    assert "version.txt is new or changed, and not committed. Commit" in refused.error
 
     (toy.folder / "kaggle.json").write_text(f"\n{secrets_of.KAGGLE_KEY}\n")
     refused = kaggleops(*options, "--uncommitted", cwd=toy.folder)
@@ -111,7 +123,7 @@ def test_a_version_runs_without_touching_the_working_tree(
         "run", "--bucket", tmp_path / "bucket", "--version", version, "--json", cwd=toy.folder
     )
     assert mlflow.artifacts.load_text(f"{done.json['artifacts']}/version.txt") == content
-    assert ("1 file is not in it, and not run" in done.errors) == (version == "HEAD")
+    assert ("version.txt is not in it, and not run" in done.errors) == (version == "HEAD")
     client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
     assert "uncommitted" not in client.get_run(done.json["run_id"]).data.tags
     assert (toy.folder / "version.txt").read_text() == "third, not committed"
@@ -125,7 +137,7 @@ def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None
     assert not list((tmp_path / "home").rglob("meta.yaml"))
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucket: Bucket) -> None:
     done = kaggleops("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
     assert done.code == 1
@@ -147,7 +159,7 @@ def test_the_bucket_of_this_machine(toy: Repository, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
-        (["--bucket", "s3://x"], 2, r"unsupported bucket scheme s3://"),
+        (["--bucket", "azure://x"], 2, r"unsupported bucket scheme azure://"),
         ([], 2, "none is named"),
         (["--bucket", "{tmp}/b", "--version", "nonsense"], 2, "no commit 'nonsense'"),
         (["--bucket", "{tmp}/b", "--repository", "{tmp}"], 2, "not in a git repository"),

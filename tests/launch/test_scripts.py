@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.cli.adopt import Parameter, find_script
+from kaggleops.cli.scripts import Parameter, find_script
 from kaggleops.errors import UsageError
 
 ARGPARSE = """

@@ -125,7 +125,9 @@ def artifacts_through_mlflow(tracking_uri: str, into: Path) -> dict[EntityId, by
         target = into / kind / name
         target.mkdir(parents=True)
         path = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{uri}/model/weights.bin", dst_path=str(target)
+            artifact_uri=f"{uri}/model/weights.bin",
+            dst_path=str(target),
+            tracking_uri=tracking_uri,
         )
         found[entity_id] = Path(path).read_bytes()
 

@@ -16,7 +16,7 @@ from kaggleops.layout import parse_key
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll, experiment
 from kaggleops.mlruns.change_log import LOG_KEY, BrokenLogError, Log
 from tests.bucket.processes import together
-from tests.buckets import ON_GCS
+from tests.buckets import ON_SERVICES
 from tests.mlruns.announcing import RUNS, Clock, log_of, versions, write
 
 
@@ -263,7 +263,7 @@ def announce_and_write(barrier: Barrier, uri: str, number: int) -> int:
     return number
 
 
-@ON_GCS
+@ON_SERVICES
 def test_eight_processes_that_announce_at_once_lose_nothing(bucket: Bucket) -> None:
     poll = Poll(EntityStore(bucket))
     versions(poll)

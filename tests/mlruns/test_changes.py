@@ -2,11 +2,19 @@
 
 import pytest
 
-from kaggleops.bucket import ABSENT, Bucket, BucketUnavailableError, open_bucket
+from kaggleops.bucket import (
+    ABSENT,
+    Bucket,
+    BucketUnavailableError,
+    ConflictError,
+    open_bucket,
+)
 from kaggleops.mlruns import ChangeLog, EntityStore, Kind, Poll
 from kaggleops.mlruns.change_log import seconds_open
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE
+from tests.fakes.object_server import ObjectServer
 from tests.mlruns.announcing import RUNS, versions, write
+from tests.mlruns.entities import entity
 
 # -- what is seen ------------------------------------------------------------------------------
 
@@ -27,6 +35,20 @@ def test_what_was_announced_is_seen_and_read(bucket: Bucket) -> None:
     second = write(bucket, RUNS[0], b"two", first)
     assert versions(poll) == {RUNS[0]: second}
     assert versions(poll) == {}
+
+
+def test_what_two_have_made_alike_only_one_has_made(bucket: Bucket) -> None:
+    first, second = EntityStore(bucket), EntityStore(bucket)
+    made = entity()
+    version = first.write(made, expected=ABSENT, distinct=True)
+    with pytest.raises(ConflictError):
+        second.write(made, expected=ABSENT, distinct=True)
+    entry = bucket.stat(made.id.key)
+    assert entry is not None
+    assert entry.version == version
+    # What is only repeated does not conflict with itself.
+    again = first.write(made, expected=version)
+    assert first.write(made, expected=version) == again
 
 
 def test_the_last_write_before_a_close_is_seen(bucket: Bucket) -> None:
@@ -102,35 +124,36 @@ def test_what_was_not_delivered_comes_again(bucket: Bucket) -> None:
     assert versions(poll) == {each: written[each] for each in RUNS[1:3]}
 
 
-def test_a_look_that_fails_half_way_is_made_good(gcs_server: GcsServer) -> None:
-    gcs_server.create_bucket("our-bucket")
-    bucket = open_bucket("gs://our-bucket", patience=0)
+@ON_EACH_SERVICE
+def test_a_look_that_fails_half_way_is_made_good(service: ObjectServer) -> None:
+    service.create_bucket("our-bucket")
+    bucket = open_bucket(service.address("our-bucket"), patience=0)
     log, poll = ChangeLog(bucket), Poll(EntityStore(bucket))
     versions(poll)
     log.announce(RUNS[:2])
     written = {each: write(bucket, each, b"x") for each in RUNS[:2]}
     log.close(RUNS[:2])
 
-    gcs_server.fail(503, key=RUNS[1].key, times=None)
+    service.fail(503, key=RUNS[1].key, times=None)
     with pytest.raises(BucketUnavailableError):
         versions(poll)
-    gcs_server.heal()
+    service.heal()
 
     again = versions(poll)
     assert again[RUNS[1]] == written[RUNS[1]]
 
 
-def test_a_listing_that_fails_is_made_good(gcs_server: GcsServer) -> None:
-    gcs_server.create_bucket("our-bucket")
-    bucket = open_bucket("gs://our-bucket", patience=0)
+def test_a_listing_that_fails_is_made_good(service: ObjectServer) -> None:
+    service.create_bucket("our-bucket")
+    bucket = open_bucket(service.address("our-bucket"), patience=0)
     version = write(bucket, RUNS[0], b"x")
     ChangeLog(bucket).announce(RUNS[1:2])
     poll = Poll(EntityStore(bucket))
 
-    gcs_server.fail(503, op="objects.list", times=None)
+    service.fail(503, op="list", times=None)
     with pytest.raises(BucketUnavailableError):
         versions(poll)
-    gcs_server.heal()
+    service.heal()
 
     assert versions(poll) == {RUNS[0]: version}
 
@@ -148,13 +171,13 @@ def test_a_full_look_finds_what_nobody_announced(bucket: Bucket) -> None:
 
 
 @pytest.fixture
-def counted(gcs_server: GcsServer) -> GcsServer:
+def counted(service: ObjectServer) -> ObjectServer:
     """A bucket with 20 runs of which 19 are done, polled until nothing is new."""
-    gcs_server.create_bucket("our-bucket")
-    return gcs_server
+    service.create_bucket("our-bucket")
+    return service
 
 
-def spent(server: GcsServer) -> tuple[int, int]:
+def spent(server: ObjectServer) -> tuple[int, int]:
     """Return the requests of class A and B since the last call."""
     counts = server.count("A"), server.count("B")
     assert sum(counts) == len(server.requests)
@@ -162,8 +185,9 @@ def spent(server: GcsServer) -> tuple[int, int]:
     return counts
 
 
-def test_the_requests_of_a_reader(counted: GcsServer) -> None:
-    bucket = open_bucket("gs://our-bucket")
+@ON_EACH_SERVICE
+def test_the_requests_of_a_reader(counted: ObjectServer) -> None:
+    bucket = open_bucket(counted.address("our-bucket"))
     writer, poll = ChangeLog(bucket), Poll(EntityStore(bucket))
     writer.announce(RUNS)
     known = {each: write(bucket, each, b"x") for each in RUNS}
@@ -192,9 +216,12 @@ def test_the_requests_of_a_reader(counted: GcsServer) -> None:
     assert spent(counted) == (0, 1 + 3)  # three live runs
 
 
-def test_the_requests_of_a_writer(counted: GcsServer) -> None:
-    bucket = open_bucket("gs://our-bucket")
+@ON_EACH_SERVICE
+def test_the_requests_of_a_writer(counted: ObjectServer) -> None:
+    bucket = open_bucket(counted.address("our-bucket"))
     writer, other = ChangeLog(bucket), ChangeLog(bucket)
+    bucket.write("a process's first", b"", expected=ABSENT)  # which learns what the service is
+    spent(counted)
 
     writer.announce(RUNS[:1])
     assert spent(counted) == (1, 1)  # the first time, it does not know the log

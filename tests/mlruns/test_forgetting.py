@@ -1,9 +1,11 @@
 """`kaggleops forget`: one person's runs, or some runs, are gone for good, and nothing else is."""
 
 import json
+import subprocess
 from dataclasses import dataclass
 from typing import Any
 
+import boto3
 import mlflow
 import pytest
 from click.testing import CliRunner, Result
@@ -12,9 +14,13 @@ from mlflow.entities import TraceInfo, TraceLocation, TraceState
 from kaggleops.backends.runpod import log
 from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli import main
+from kaggleops.layout import INDEX_KEY
+from kaggleops.mlruns import EntityStore
+from kaggleops.mlruns.deletion import Belongings, forget
 from kaggleops.tracking import session
-from tests.buckets import EVERY_DIALECT
+from tests.buckets import EACH_KIND, EVERY_DIALECT
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.s3_server import S3Server
 
 
 @dataclass
@@ -89,6 +95,7 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     assert world.objects_of("ann") + world.objects_of("bob") == everything
 
     on_cloud_storage = world.bucket.uri.startswith("gs:")
+    keeps_versions = "s3-versioned" in request.node.name
     if on_cloud_storage:
         server: GcsServer = request.getfixturevalue("gcs_server")
         # What belongs to a run goes first; else nobody would know of it any more.
@@ -104,22 +111,52 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     left = [f"logs/{world.runs['ann']}.txt", f"colab/{world.runs['ann']}/run.ipynb"]
     assert done["left_by_jobs"] == left
     assert done["registered"] == ["registered-by-ann"]
-    assert len(done["old_versions"]) == (4 if on_cloud_storage else 0)
-    assert all(each.startswith("gcloud storage rm --all-v") for each in done["old_versions"])
-    if on_cloud_storage:
-        assert done["old_versions"][-1].endswith(f"{world.bucket.uri}/mlruns/index.jsonl.gz")
-    for place in (left[0], left[1].replace("run.ipynb", "**")) if on_cloud_storage else ():
-        assert f"{world.bucket.uri}/{place}" in done["old_versions"][0]
+    command = " ".join(done["old_versions"])
+    assert command.startswith("gcloud storage rm --all-versions gs://") == on_cloud_storage
+    assert bool(command) == (keeps_versions or on_cloud_storage)
+    places = left[0], left[1].replace("run.ipynb", ""), "mlruns/index.jsonl.gz"
+    assert all((place in command) == bool(command) for place in places)
+    if keeps_versions:
+        bobs_versions = _versions(request, world.runs["bob"])
+        assert _versions(request, world.runs["ann"])
+        subprocess.run(command, shell=True, check=True)
+        assert _versions(request, world.runs["ann"]) == 0
+        assert _versions(request, world.runs["bob"]) == bobs_versions
     assert world.objects_of("ann") == ["mlruns/models/registered-by-ann.tar.gz"]
     assert world.objects_of("bob") == bobs
     assert world.forgotten("--user", "ann")["runs"] == []
+    none = world.forget("--user", "ann")
+    assert (none.exit_code, none.stdout.count("\n")) == (0, 1)
+    assert "has no run of the user ann" in none.stdout
 
     by_id = world.forget(world.runs["bob"], answer="y\n")
-    assert "Deleted 1 runs, 2 of their models and traces, 1 artifacts" in by_id.stdout
-    assert "2 logs and executed notebooks" in by_id.stdout
+    assert "Deleted 1 run, 2 of their models and traces, 1 artifact (" in by_id.stdout
+    assert "2 of their logs and executed notebooks" in by_id.stdout
     assert "Model registered-by-bob is still registered" in by_id.stdout
     assert world.objects_of("bob") == ["mlruns/models/registered-by-bob.tar.gz"]
 
 
 def _deletes_no_entity(op: str, key: str | None) -> bool:
     return op == "objects.delete" and "/mlruns/" not in (key or "")
+
+
+def _versions(request: pytest.FixtureRequest, run_id: str) -> int:
+    """Return how many versions there are of objects that are called after a run."""
+    server: S3Server = request.getfixturevalue("s3_server")
+    client = boto3.client("s3", endpoint_url=server.url)
+    answer = client.list_object_versions(Bucket="our-bucket")
+    found = [*answer.get("Versions", ()), *answer.get("DeleteMarkers", ())]
+    return sum(run_id in each["Key"] for each in found)
+
+
+@EACH_KIND
+def test_a_snapshot_that_is_emptied_once_more_is_another(bucket: Bucket) -> None:
+    """Whoever read it between the two deletions is about to write what it has read."""
+    bucket.prepare()
+    versions = set()
+    for _ in range(2):
+        forget(EntityStore(bucket), Belongings(()))
+        emptied = bucket.stat(INDEX_KEY)
+        assert emptied is not None
+        versions.add(emptied.version)
+    assert len(versions) == 2

@@ -14,13 +14,15 @@ from mlflow.store.tracking.file_store import FileStore
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
-from kaggleops.mlruns import EntityStore, experiment, run
+from kaggleops.mlruns import EntityStore, experiment, import_artifacts, run
 from kaggleops.mlruns.export import export
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import close_all
 from kaggleops.tracking.store import BucketTrackingStore
+from tests.buckets import ON_EACH_SERVICE
 from tests.command import kaggleops
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
+from tests.fakes.s3_server import S3Server
 from tests.mlruns.corpus import (
     allowed,
     bring,
@@ -102,29 +104,32 @@ def test_edits_made_in_the_bucket_are_not_undone(store: EntityStore, mlruns: Pat
     assert versions(store) == before
 
 
-def test_a_bucket_that_does_not_change_is_only_read(gcs_server: GcsServer, mlruns: Path) -> None:
-    gcs_server.create_bucket("ours")
-    store = EntityStore(open_bucket("gs://ours"))
+@ON_EACH_SERVICE
+def test_a_bucket_that_does_not_change_is_only_read(service: ObjectServer, mlruns: Path) -> None:
+    service.create_bucket("ours")
+    store = EntityStore(open_bucket(service.address("ours")))
     bring(store, mlruns)
-    gcs_server.reset_counts()
+    service.reset_counts()
     bring(store, mlruns)
-    assert {each.op for each in gcs_server.requests} == {"objects.list", "objects.get_media"}
-    assert gcs_server.count("A") == 2
+    looks = {*service.verbs["list"], *service.verbs["read"]}
+    assert {each.op for each in service.requests} == looks
+    assert service.count("A") == 2
 
 
+@ON_EACH_SERVICE
 def test_a_bucket_laid_out_one_object_per_file(
-    gcs_server: GcsServer, mlruns: Path, tmp_path: Path
+    service: ObjectServer, mlruns: Path, tmp_path: Path
 ) -> None:
-    gcs_server.create_bucket("recipe")
+    service.create_bucket("recipe")
     for path in mlruns.rglob("*"):
         if path.is_file():  # and no empty folder: a bucket has none
             key = f"mlruns/{path.relative_to(mlruns).as_posix()}"
-            gcs_server.put("recipe", key, path.read_bytes())
-            gcs_server.age("recipe", key, 1)
-    gcs_server.put("recipe", "mlruns/", b"")  # a console's placeholder
-    gcs_server.create_bucket("ours")
-    store = EntityStore(open_bucket("gs://ours"))
-    first = bring(store, "gs://recipe/mlruns")
+            service.put("recipe", key, path.read_bytes())
+            service.age("recipe", key, 1)
+    service.put("recipe", "mlruns/", b"")  # a console's placeholder
+    service.create_bucket("ours")
+    store = EntityStore(open_bucket(service.address("ours")))
+    first = bring(store, service.address("recipe", "mlruns"))
     assert (len(first.new), first.problems) == (16, [])
     export(store, tmp_path / "a", artifacts=True)
     straight = EntityStore(DirectoryBucket(tmp_path / "straight"))
@@ -137,21 +142,44 @@ def test_a_bucket_laid_out_one_object_per_file(
     for path in got.keys() & expected.keys():
         assert (got[path] or b"").replace(a, b) == (expected[path] or b""), path
     before = versions(store)
-    again = bring(store, "gs://recipe")  # the folder above will do
+    again = bring(store, service.address("recipe"))  # the folder above will do
     assert (again.new, again.changed, again.unchanged, again.artifacts) == ([], [], 16, 0)
     assert versions(store) == before
 
 
-def test_a_bucket_of_loose_files_is_packed_in_place(gcs_server: GcsServer, mlruns: Path) -> None:
-    gcs_server.create_bucket("ours")
+def test_artifacts_whose_service_the_export_does_not_name(
+    s3_server: S3Server, mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody gets to Amazon
+    monkeypatch.setattr(import_artifacts, "_PATIENCE", 0.2)
+    s3_server.proven = [""]
+    theirs, ours = (
+        EntityStore(open_bucket(s3_server.address(each))) for each in ("theirs", "ours")
+    )
+    for each in ("theirs", "ours"):
+        s3_server.create_bucket(each)
+    artifacts = bring(theirs, mlruns).artifacts
+    export(theirs, tmp_path / "out", artifacts=False)
+    (problem,) = bring(ours, tmp_path / "out").problems
+    assert "they stay under s3://theirs/artifacts, which cannot be read (" in problem
+    assert "name its service in AWS_ENDPOINT_URL_S3" in problem
+    assert "export again with --artifacts" in problem
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
+    again = bring(ours, tmp_path / "out")
+    assert (again.artifacts, again.problems) == (artifacts, [])
+
+
+@ON_EACH_SERVICE
+def test_a_bucket_of_loose_files_is_packed_in_place(service: ObjectServer, mlruns: Path) -> None:
+    service.create_bucket("ours")
     for path in mlruns.rglob("*"):
         if path.is_file():
             key = f"mlruns/{path.relative_to(mlruns).as_posix()}"
-            gcs_server.put("ours", key, path.read_bytes())
-            gcs_server.age("ours", key, 1)
-    store = EntityStore(open_bucket("gs://ours"))
-    assert len(bring(store, "gs://ours/mlruns").new) == 16
-    again = bring(store, "gs://ours/mlruns")
+            service.put("ours", key, path.read_bytes())
+            service.age("ours", key, 1)
+    store = EntityStore(open_bucket(service.address("ours")))
+    assert len(bring(store, service.address("ours", "mlruns")).new) == 16
+    again = bring(store, service.address("ours", "mlruns"))
     assert (again.unchanged, again.artifacts, again.problems) == (16, 0, [])
 
 
@@ -189,6 +217,9 @@ def test_a_notebooks_output_comes_home_with_its_artifacts(
     client.log_text(run.info.run_id, "a model", "model/weights.txt")
     client.set_terminated(run.info.run_id)
     close_all()
+    (artifact,) = here.rglob("weights.txt")
+    # S3 tells times in whole seconds: what is as old as its copy is copied once more.
+    os.utime(artifact, (time.time(), time.time() - 2))
 
     store = EntityStore(bucket)
     first = bring(store, tmp_path / named)
@@ -196,7 +227,8 @@ def test_a_notebooks_output_comes_home_with_its_artifacts(
     home = mlflow.MlflowClient(f"{bucket.uri}/mlruns")
     there = home.get_run(run.info.run_id)
     assert (there.info.status, there.data.metrics) == ("FINISHED", {"loss": 0.5})
-    stored = mlflow.artifacts.load_text(f"{there.info.artifact_uri}/model/weights.txt")
+    fetched = home.download_artifacts(there.info.run_id, "model/weights.txt")
+    stored = Path(fetched).read_text()
     assert stored == "a model"
     again = bring(store, tmp_path / named)
     assert (again.new, again.changed, again.artifacts) == ([], [], 0)

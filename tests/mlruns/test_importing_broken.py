@@ -79,7 +79,7 @@ def test_bad_sources_are_one_clear_line(tmp_path: Path, gcs_server: GcsServer) -
         text = source if "://" in source else str(tmp_path / source)
         with pytest.raises(UsageError, match=reason), opened(text):
             pass
-    for unreadable in ("gs://no-such-bucket/mlruns", "s3://x/mlruns"):
+    for unreadable in ("gs://no-such-bucket/mlruns", "hdfs://x/mlruns"):
         with pytest.raises(KaggleOpsError) as caught, opened(unreadable):
             pass
         assert "\n" not in str(caught.value)

@@ -150,7 +150,7 @@ def test_a_run_of_stock_mlflow_says_its_commit(
     page = store.search_runs([home], "tags.git_commit = '0123456789'", ViewType.ALL)
     assert {run.info.run_id for run in page} == {new.info.run_id, old}
     tags = store.get_run(new.info.run_id).data.tags
-    link = f"[Commit `0123456789`](https://github.com/ada/toy/commit/{SHA}) on `main`"
+    link = f"Commit [`0123456789`](https://github.com/ada/toy/commit/{SHA}) on `main`"
     assert tags["mlflow.note.content"].startswith(link)
     assert tags["mlflow.note.content"].endswith("\n\nmy note")
     assert tags["git_branch"] == "main"

@@ -15,8 +15,10 @@ from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
 from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.importer import import_into
+from tests.buckets import ON_EACH_SERVICE
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 from tests.mlruns.corpus import (
     WITH_ARTIFACTS,
     add_artifacts,
@@ -148,61 +150,69 @@ def test_another_bucket_that_cannot_be_read_is_asked_once_and_named(
     assert len({(each.op, each.key) for each in asked}) == len(asked)
 
 
+@ON_EACH_SERVICE
 def test_the_artifacts_of_the_2020_recipe_come_out_of_their_bucket(
-    gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gcs_server.create_bucket("ours")
-    gcs_server.create_bucket("old")
+    service.create_bucket("ours")
+    service.create_bucket("old")
+    # S3's own addresses name no host.
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", service.url)
+    old, ours = open_bucket(service.address("old")), open_bucket(service.address("ours"))
     mlruns = tmp_path / "mlruns"
-    source = FileStore(str(mlruns), "gs://old/artifacts")
-    home = source.create_experiment("titanic", "gs://old/artifacts", [])
+    source = FileStore(str(mlruns), f"{old.artifact_uri}/artifacts")
+    home = source.create_experiment("titanic", f"{old.artifact_uri}/artifacts", [])
     runs = [source.create_run(home, "ada", 1, [], "x").info for _ in range(3)]
-    assert runs[0].artifact_uri == f"gs://old/artifacts/{runs[0].run_id}/artifacts"
-    old = open_bucket("gs://old")
+    assert runs[0].artifact_uri == f"{old.artifact_uri}/artifacts/{runs[0].run_id}/artifacts"
     for number, info in enumerate(runs[:2]):
         for name in ("model/a.bin", "b.txt"):
             key = f"artifacts/{info.run_id}/artifacts/{name}"
             old.write(key, f"{number} {name}".encode(), expected=ABSENT)
+            service.age("old", key, 1)  # what is as old as its copy, by S3's seconds, comes again
     beside = mlruns / home / runs[0].run_id / "artifacts"  # some of a run's lie here
     beside.mkdir(exist_ok=True)
     (beside / "c.txt").write_text("c")
     (beside / "b.txt").write_text("an earlier one")
-    os.utime(beside / "b.txt", (0, 0))
+    for name in ("b.txt", "c.txt"):
+        os.utime(beside / name, (0, 0))
     by_hand = source.create_run(home, "ada", 1, [], "x").info.run_id
     meta = mlruns / home / by_hand / "meta.yaml"
     fields = parse_yaml(meta.read_bytes(), "")
-    meta.write_bytes(dump_yaml({**fields, "artifact_uri": "gs://old/private"}))
+    meta.write_bytes(dump_yaml({**fields, "artifact_uri": f"{old.artifact_uri}/private"}))
     old.write("private/key", b"secret", expected=ABSENT)
     registry = FileRegistry(str(mlruns))
     registry.create_registered_model("m")
     registry.create_model_version("m", f"{runs[0].artifact_uri}/model", runs[0].run_id)
 
-    done = kaggleops("import", str(mlruns), "--bucket", "gs://ours", "--json", cwd=tmp_path)
+    done = kaggleops("import", str(mlruns), "--bucket", ours.uri, "--json", cwd=tmp_path)
     assert (done.json["artifacts"], done.json["artifacts_size"]) == (5, 2 * (13 + 7) + 1)
     (left,) = done.json["problems"]
-    assert f"{by_hand}: they stay under gs://old/private, which is no place that MLflow" in left
+    assert (
+        f"{by_hand}: they stay under {old.artifact_uri}/private, which is no place that MLflow"
+        in left
+    )
     told = []
     with opened(str(mlruns)) as found:
-        again = import_into(
-            EntityStore(open_bucket("gs://ours")), found, lambda *at: told.append(at)
-        )
+        again = import_into(EntityStore(ours), found, lambda *at: told.append(at))
     assert (again.artifacts, again.new, again.changed, told[-1][:3]) == (0, [], [], (7, 7, 0))
 
-    uri = "gs://ours/mlruns"
+    uri = f"{ours.uri}/mlruns"
     client = MlflowClient(uri, uri)
-    place = f"gs://ours/artifacts/{home}/{runs[0].run_id}/artifacts"
+    place = f"{ours.artifact_uri}/artifacts/{home}/{runs[0].run_id}/artifacts"
     assert client.get_run(runs[0].run_id).info.artifact_uri == place
     assert client.get_model_version_download_uri("m", "1") == f"{place}/model"
-    assert client.get_experiment(home).artifact_location == f"gs://ours/artifacts/{home}"
+    assert client.get_experiment(home).artifact_location == f"{ours.artifact_uri}/artifacts/{home}"
     assert [each.path for each in client.list_artifacts(runs[1].run_id)] == ["b.txt", "model"]
-    ours = {entry.key for entry in open_bucket("gs://ours").list("artifacts/")}
-    assert len(ours) == 5
-    assert not any("private" in key or "key" in key for key in ours)
+    keys = {entry.key for entry in ours.list("artifacts/")}
+    assert len(keys) == 5
+    assert not any("private" in key or "key" in key for key in keys)
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("titanic")
     with mlflow.start_run() as new:
         mlflow.log_text("hello", "hello.txt")
-    assert new.info.artifact_uri == f"gs://ours/artifacts/{home}/{new.info.run_id}/artifacts"
+    assert (
+        new.info.artifact_uri == f"{ours.artifact_uri}/artifacts/{home}/{new.info.run_id}/artifacts"
+    )
 
 
 def test_no_file_of_this_machine_is_taken_for_an_artifact(

@@ -14,6 +14,8 @@ import nbformat
 import psutil
 from nbclient import NotebookClient
 
+from tests.warm import forked
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
@@ -139,5 +141,11 @@ class Papermill:
         self._process.wait()
 
     def _processes(self) -> list[psutil.Process]:
-        own = psutil.Process(self._process.pid)
-        return [own, *own.children(recursive=True)]
+        # What stands for a fork, too: it has the command line.
+        found = [psutil.Process(self._process.pid)]
+        for each in found:
+            with suppress(psutil.Error):
+                if (fork := forked(each.pid)) != each.pid:
+                    found.append(psutil.Process(fork))
+                found += each.children()
+        return found

@@ -19,9 +19,10 @@ from .execution import NOTEBOOKS
 ROOT = NOTEBOOKS.parent
 
 
-def install_cell() -> str:
+def install_cell(bucket: str = "") -> str:
     cells = json.loads((NOTEBOOKS / "run.ipynb").read_text())["cells"]
-    return "".join(next(cell["source"] for cell in cells if cell["id"] == "install"))
+    cell = "".join(next(cell["source"] for cell in cells if cell["id"] == "install"))
+    return f"bucket = {bucket!r}\n{cell}"
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ def test_what_is_there_stays_as_it_is(installer: str, tmp_path: Path) -> None:
         (tmp_path / ".local/bin").mkdir(parents=True)
         (tmp_path / ".local/bin/uv").symlink_to(Path(sys.executable).with_name("uv"))
 
-    def run() -> subprocess.CompletedProcess[str]:
-        command = [str(python), "-c", install_cell()]
+    def run(bucket: str = "") -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-c", install_cell(bucket)]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     newer = write_wheel(wheels, "kaggleops", "0.1", requires=["toy>=2"])
@@ -123,9 +124,20 @@ def test_what_is_there_stays_as_it_is(installer: str, tmp_path: Path) -> None:
     assert failed.stderr.count("\n") == 1
     assert sorted(each.name for each in site.glob("toy-*")) == ["toy-1.0.dist-info"]
 
-    write_wheel(wheels, "kaggleops", "0.1", requires=["toy"], files={"kaggleops.py": ""})
+    extra = ['boto3; extra == "s3"\nProvides-Extra: s3']
+    write_wheel(wheels, "kaggleops", "0.1", requires=["toy", *extra], files={"kaggleops.py": ""})
     done = run()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Install  1 packages added in ")
     assert sorted(each.name for each in site.glob("toy-*")) == ["toy-1.0.dist-info"]
     assert (site / "kaggleops-0.1.dist-info/INSTALLER").read_text().strip() == installer
+
+    # A bucket of another service brings its client, and nobody else's does.
+    assert run("gs://our-bucket").stdout == "Install  KaggleOps is there already\n"
+    assert run("s3://b@h.test").returncode == 0  # a dataset without it, for a run without internet
+    assert list(site.glob("boto3*")) == []
+    write_wheel(wheels, "boto3", "1.36", files={"boto3.py": ""})
+    done = run("s3://b@h.test")
+    assert done.stdout.startswith("Install  1 packages added in "), done.stderr
+    assert [each.name for each in site.glob("boto3-*")] == ["boto3-1.36.dist-info"]
+    assert run("s3+http://b@h.test").stdout == "Install  KaggleOps is there already\n"

@@ -18,11 +18,14 @@ from kaggleops.bucket import open_bucket
 from kaggleops.git.bundles import send
 from kaggleops.git.checkouts import bundle
 from kaggleops.git.commits import find_commit
+from kaggleops.launch.legs import legs_of
 from notebooks import addresses
 from tests import secrets_of
 from tests.canaries import found_below, found_in_bucket, marks_in
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.fakes import platforms
+from tests.fakes.gcs_server import GcsServer
+from tests.fakes.s3_server import S3Server
 
 from .execution import NOTEBOOKS, Papermill, execute, joined, parametrised, pictures, until
 from .world import World, world
@@ -47,7 +50,11 @@ def leads_there(outside: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_canary_only_in(
-    stores: set[str], folder: Path, outside: World, said: Iterable[str]
+    stores: set[str],
+    folder: Path,
+    outside: World,
+    said: Iterable[str],
+    server: GcsServer | S3Server | None = None,
 ) -> None:
     """The marked key is in the platform's own store and in the private file made of it alone.
 
@@ -56,13 +63,14 @@ def assert_canary_only_in(
         folder: everything that the platform's disk holds: notebooks, logs, outputs, clones.
         outside: where its bucket lies.
         said: what it showed, and the command lines of its processes.
+        server: what has the bucket, if not Cloud Storage.
     """
     assert marks_in("\n".join(said)) == set()
     holding = [Path(name) for name in found_below(folder)]
     assert {file.name for file in holding} == stores
     for file in holding:
         assert not {"working", "content", "workspace"} & set(file.relative_to(folder).parts)
-    assert found_in_bucket(outside.server, "our-bucket") == {}
+    assert found_in_bucket(server or outside.server, "our-bucket") == {}
     # The objects of a bundle are compressed one by one.
     assert marks_in(outside.repository.git("log", "--patch", "main")) == set()
 
@@ -162,6 +170,31 @@ def test_two_platforms_at_once_on_one_experiment(outside: World, tmp_path: Path)
     assert_canary_only_in({*stores, "kaggleops-key.json"}, tmp_path, outside, said)
 
 
+def test_two_platforms_at_once_on_a_bucket_of_another_service(
+    outside: World, s3_server: S3Server, tmp_path: Path
+) -> None:
+    kaggle, colab = tmp_path / "on kaggle", tmp_path / "on colab"
+    s3_server.create_bucket("our-bucket")
+    s3_server.add_key(secrets_of.S3_KEY_ID, secrets_of.S3_SECRET, "our-bucket", "runs/")
+    bucket = s3_server.address("our-bucket", "runs")
+    filled = {"bucket": bucket, "experiment": "both", "repository": outside.address}
+    secret = {"KAGGLEOPS_KEY": secrets_of.S3_KEY}
+    working = kaggle / "kaggle/working"
+    session = Papermill("run.ipynb", working, platforms.kaggle(kaggle, secret), **filled)
+    notebook = parametrised("run.ipynb", **filled)
+    environment = platforms.colab(colab, secrets=secret)
+    shown = "".join(execute(notebook, colab / "content", environment))
+    assert session.wait() == 0, session.log
+    assert "Sign-in  the Kaggle secret KAGGLEOPS_KEY" in session.log
+    assert "Sign-in  the Colab secret KAGGLEOPS_KEY" in shown
+    assert bucket in shown
+    said = (shown, session.log, nbformat.writes(notebook))
+    stores = {"secrets.json", "kaggleops-key.json"}
+    assert_canary_only_in(stores, tmp_path, outside, said, s3_server)
+    kept = [key for key in s3_server.objects("our-bucket") if "/artifacts/" in key]
+    assert sorted(key.rpartition("/")[2] for key in kept) == ["note.txt"] * 2 + ["output.txt"] * 2
+
+
 def test_a_failed_training_fails_the_notebook_after_all_is_sent(
     outside: World, tmp_path: Path
 ) -> None:
@@ -224,6 +257,35 @@ def test_a_session_killed_on_kaggle_goes_on_at_runpod(outside: World, tmp_path: 
     assert [point.step for point in points] == [0, 1, 2, 3, 4]
 
 
+def test_a_session_that_ends_in_time_goes_on_elsewhere(outside: World, tmp_path: Path) -> None:
+    kaggle, colab = tmp_path / "first", tmp_path / "second"
+    filled = {"repository": outside.address, "bucket": "gs://our-bucket", "experiment": "legs"}
+    notebook = parametrised("run.ipynb", **filled, session_hours="0.000001")
+    environment = platforms.kaggle(kaggle, {"KAGGLEOPS_KEY": CANARY}, **outside.variables)
+    shown = "".join(execute(notebook, kaggle / "kaggle/working", environment))
+    (run,) = runs(outside, "legs")
+    assert run.info.status == "SCHEDULED"
+    told = run.data.tags["to_be_continued"]
+    assert told.endswith("at step 2")
+    assert f"To be continued {told}" in shown
+    assert f"kaggleops resume {run.info.run_id}" in shown
+    done = kaggleops_here("status", run.info.run_id, "--bucket", "gs://our-bucket")
+    assert "to be continued" in " ".join(done.output.split()), done.output
+
+    notebook = parametrised("run.ipynb", **filled, run_id=run.info.run_id)
+    environment = platforms.colab(colab, key=CANARY, **outside.variables)
+    shown = "".join(execute(notebook, colab / "content", environment))
+    assert "training from step 3" in shown
+    (run,) = runs(outside, "legs")
+    assert run.info.status == "FINISHED"
+    assert [(leg.backend, leg.how) for leg in legs_of(run.data.tags)] == [
+        ("kaggle", "continued"),
+        ("colab", "finished"),
+    ]
+    points = outside.client("our-bucket").get_metric_history(run.info.run_id, "loss")
+    assert [point.step for point in points] == [0, 1, 2, 3, 4]
+
+
 def test_without_internet_on_kaggle(outside: World, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -247,7 +309,7 @@ def test_without_internet_on_kaggle(outside: World, tmp_path: Path) -> None:
     shutil.copytree(working, output)
     done = kaggleops("import", output, "--bucket", "gs://our-bucket", "--json", cwd=tmp_path)
     assert done.code == 0, done.errors
-    assert done.json["artifacts"] == 1
+    assert done.json["artifacts"] == 2  # with what it printed
     (run,) = runs(outside, "offline")
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.source.git.commit"] == outside.sha
@@ -255,8 +317,9 @@ def test_without_internet_on_kaggle(outside: World, tmp_path: Path) -> None:
 
 
 def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) -> None:
-    notebook = parametrised("compare.ipynb", bucket="gs://our-bucket", metric="score")
+    notebook = parametrised("compare.ipynb", bucket="gs://our-bucket")
     wrong = parametrised("compare.ipynb", bucket="gs://our-bucket", experiment="nobody's")
+    lacking = parametrised("compare.ipynb", bucket="gs://our-bucket", metric="jaccard")
     environment = platforms.plain(tmp_path, **outside.variables)
     client = outside.client("our-bucket")
     run = client.create_run(client.create_experiment("compared"), tags={COMMIT: outside.sha})
@@ -267,9 +330,11 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
     other = client.create_run(run.info.experiment_id, tags={COMMIT: "f" * 40})
     client.log_metric(other.info.run_id, "score", 0.5)
     client.set_terminated(other.info.run_id)
-    whole = joined(notebook, until("read", wrong))
+    whole = joined(notebook, until("read", lacking), until("read", wrong))
     shown = execute(whole, tmp_path, environment, go_on=True)
     assert 'error: reading gs://our-bucket: experiment "nobody\'s" has no runs' in shown[-1]
+    line = "error: comparing by 'jaccard': no run has it; there are: loss, score. Name one of them"
+    assert any(line in each for each in shown)
     assert pictures(whole) == 1
     tables = [
         output["data"]["text/plain"]

@@ -20,11 +20,12 @@ entry_points:
     command: "python train.py {steps} --overrides {overrides}"
 """
 
-# Goes on where the run stands; fails at `steps=-1`; with `wait=FIFO` it waits in the middle until
-# it is killed, having sent what it logged and said so through the FIFO.
+# Goes on where the run stands; leaves off before its session ends; fails at `steps=-1`; with
+# `wait=FIFO` it waits in the middle until it is killed, having sent what it logged and said so
+# through the FIFO.
 TRAIN = """
 import shlex, sys
-import mlflow
+import kaggleops, mlflow
 from mlflow.tracking._tracking_service.utils import _get_store
 steps = int(float(sys.argv[1]))
 options = dict(each.split("=", 1) for each in shlex.split(sys.argv[3]))
@@ -44,6 +45,8 @@ with mlflow.start_run() as run:
             _get_store().flush()
             open(options["wait"], "w").close()
             open(options["wait"] + ".never").read()
+        if kaggleops.time_left() == 0 and step == 2:
+            sys.exit(kaggleops.TO_BE_CONTINUED)
     mlflow.log_metric("score", 0.75)
     mlflow.log_text(options.get("note", ""), "note.txt")
 """

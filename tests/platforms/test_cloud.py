@@ -199,6 +199,7 @@ def test_a_bucket_that_is_there_is_used_as_it_is(code: Repository, gcs_server: G
     assert run.info.artifact_uri.startswith("gs://our-bucket/artifacts/")
     assert run.data.tags["uncommitted"]  # the files that were just written are not committed
     assert "used as it is" in done.stderr
+    assert "named old until now: runs go to gs://our-bucket instead" in done.stderr
     assert local_settings() == {"bucket": "gs://our-bucket", "server": "x"}
     assert Path("config/local.yaml").read_text().startswith("# mine\n")
 

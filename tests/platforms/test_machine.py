@@ -1,4 +1,4 @@
-"""Which platform a process finds itself on."""
+"""Which platform a process finds itself on, and what a machine's settings say."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.platforms import Platform, detect
+from kaggleops.platforms.settings import default_bucket
 
 
 def at(root: Path, *folders: str, **environ: str) -> Platform:
@@ -92,3 +93,22 @@ def test_it_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        ("bucket: s3://runs", "s3://runs"),
+        ("bucket: s3://runs\nendpoint: http://nas:9000", "s3+http://runs@nas:9000"),
+        ("bucket: s3://runs/p\nregion: eu-west-3", "s3://runs@s3.eu-west-3.amazonaws.com/p"),
+        ("bucket: gs://runs\nregion: us-central1", "gs://runs"),
+    ],
+)
+def test_the_bucket_of_a_machines_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str, address: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/local.yaml").write_text(lines)
+    (tmp_path / "below").mkdir()
+    assert default_bucket(tmp_path / "below") == address

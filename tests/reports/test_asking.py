@@ -74,13 +74,14 @@ def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) 
     board = plain(ask("leaderboard", "--json"))["commits"]
     assert [each["commit"] for each in board] == [lab.better, lab.base, lab.worse, lab.merged]
     assert board[-1]["score"] is None
-    assert "nan (2)" in ask("leaderboard").output
+    assert "nan (2 folds)" in ask("leaderboard").output
     assert plain(ask("leaderboard", "--metric", "loss", "--json"))["commits"]
     found = plain(ask("compare", "idea", "HEAD~1", "--metric", "jaccard", "--json"))
-    assert found["metrics"][0]["sides"][1] == {"mean": None, "spread": None, "runs": 2}
+    none = {"mean": None, "spread": None, "runs": 2, "folds": 2, "seeds": 1}
+    assert found["metrics"][0]["sides"][1] == none
     shown = ask("compare", "idea", "HEAD~1", "--metric", "loss", "--metric", "jaccard")
     assert shown.exit_code == 0, shown.output
-    assert "nan (2)" in shown.output
+    assert "nan (2 folds)" in shown.output
     odd = ask("compare", "v1", "diverged-0", "--metric", "jaccard")
     assert "inf" in odd.output
     best = plain(ask("compare", "v1", "best", "--metric", "jaccard", "--json"))
@@ -114,7 +115,7 @@ def test_what_cannot_be_is_refused_before_the_work_is_done(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bucket = ("--bucket", str(tmp_path / "bucket"))  # there is none: nobody asks it
-    for command in (("compare", "a", "b", "--html"), ("leaderboard", "--plot")):
+    for command in (("compare", "a", "b", "--html"), ("leaderboard", "--html")):
         for file, problem in (
             ("nowhere/page", "there is no folder nowhere. Create it first."),
             (".", ". cannot be written."),

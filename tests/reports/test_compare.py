@@ -1,5 +1,6 @@
 """`kaggleops compare`: what changed between two commits, and did it help?"""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_runs_are_found_by_whatever_people_call_them(lab: Lab, asking: Reader) -
     lowest = asking.selector(metric="loss").find("best")
     assert lowest.runs[0].metrics["loss"] == pytest.approx(1 / 3)
     before = selector.before(selector.find("HEAD"))
-    assert before.sha in (lab.base, lab.better)
+    assert before.sha == lab.better  # as on the leaderboard: through the merge
 
 
 def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
@@ -105,17 +106,19 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
         ("twice", f"it matches 2 runs: .* of {lab.better[:10]}"),
         (lab.empty, f"commit {lab.empty[:10]} has none. The nearest with runs is"),
         ("unfinished", "none of its runs finished .FAILED."),
-        ("best", "no metric is named"),
     ):
         with pytest.raises(UsageError, match=message):
             selector.find(word)
+    # Without a metric, by the score of the experiment used last, or of the one that is named.
+    assert selector.find("best").runs[0].name == "digits"
+    assert asking.selector(experiment="tweets").find("best").sha == lab.better
     with pytest.raises(UsageError, match=r"Known: "):
         asking.selector(experiment="twets")
     sides = [selector.find(lab.runs[lab.base][0]), selector.find("digits")]
     with pytest.raises(UsageError, match=r"different tasks: .* has tweets; digits .* has digits"):
         compare(sides, None)
     sides = [selector.find("v1"), selector.find("idea")]
-    with pytest.raises(UsageError, match="no metric is on every side"):
+    with pytest.raises(UsageError, match="accuracy is not on every side"):
         compare(sides, None, metrics=["accuracy"])
 
 
@@ -145,7 +148,7 @@ def test_folds_are_paired_and_the_verdict_says_whether_it_helped(lab: Lab, askin
     assert [round(side.mean, 4) for side in line.sides if side] == [0.62, 0.6667, 0.4233]
     better = line.differences[0]
     assert better is not None
-    assert (better.how, better.count) == ("paired by fold", 3)
+    assert (better.how, better.folds, better.seeds) == ("by fold", 3, (1, 1))
     assert better.mean == pytest.approx(0.14 / 3)
     assert [line.verdict(0), line.verdict(1)] == ["better", "worse"]
     assert found.params == {"lr": ("0.1", "0.2", "9")}
@@ -161,7 +164,7 @@ def test_folds_are_paired_and_the_verdict_says_whether_it_helped(lab: Lab, askin
     assert ("old_name.py → new_name.py", 0, 0) in second.files
 
 
-def test_rows_that_both_have_predicted_tell_more_than_the_folds(lab: Lab, asking: Reader) -> None:
+def test_folds_say_more_than_the_rows_that_both_have_predicted(lab: Lab, asking: Reader) -> None:
     for commit, shift in ((lab.base, 0.0), (lab.better, 0.01)):
         for fold, run_id in enumerate(lab.runs[commit]):
             scores = {f"{fold}-{row}": 0.5 + shift + 0.01 * (row % 3) for row in range(20)}
@@ -169,8 +172,8 @@ def test_rows_that_both_have_predicted_tell_more_than_the_folds(lab: Lab, asking
     [line] = asking.compare("v1", "idea").metrics
     [found] = line.differences
     assert found is not None
-    assert (found.how, found.count) == ("bootstrap over rows", 60)
-    assert found.mean == pytest.approx(0.01)
+    assert (found.how, line.verdict(0)) == ("by fold", "better")
+    assert found.mean == pytest.approx(0.14 / 3)
 
 
 def test_the_newest_run_of_a_fold_counts_and_other_settings_are_named(
@@ -186,7 +189,14 @@ def test_the_newest_run_of_a_fold_counts_and_other_settings_are_named(
     assert len(first.runs) == 3
     assert [run.name for run in second.runs] == ["other settings"]
     assert found.environment == {"accelerator": ("Tesla T4", "")}
-    assert any("2 settings" in note for note in found.notes)
+    assert found.notes[0] == (
+        f"The sides have no settings in common: {first.title} has lr=0.1; "
+        f"{second.title} has lr=0.3."
+        " Run one with the settings of the other."
+    )
+    assert found.notes[2].endswith(
+        "jaccard of " + second.title + " with other settings: lr=0.2 (0.6667)."
+    )
     assert any("There is no repository here" in note for note in found.notes)
     assert "nan" in to_markdown(found)
 
@@ -197,16 +207,16 @@ def test_the_command_in_all_its_forms(lab: Lab, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = kaggleops("compare", "v1", "idea", *bucket, "--html", page, "--log", **here)
     assert done.code == 0, done.errors
-    assert "paired by fold ▲" in done.output
+    assert "over 3 folds ▲" in done.output
     assert "Learn faster" in done.output
     text = page.read_text()
-    assert "<polyline" in text
     assert "+lr = 0.2" in text
-    assert "http" not in text  # nothing is asked of a network
+    assert "default-src 'none'" in text  # nothing is asked of a network
     client = mlflow.MlflowClient(lab.tracking_uri)
     newest = client.get_run(lab.runs[lab.better][-1])
     home = newest.info.experiment_id
     link = f"#/experiments/{home}/runs/{newest.info.run_id}/artifacts/comparison.html"
+    link += "?workflowType=machine_learning"
     assert f"[comparison]({link})" in newest.data.tags["mlflow.note.content"]
     assert mlflow.artifacts.load_text(f"{newest.info.artifact_uri}/comparison.html") == text
     below = {**here, "cwd": lab.repository.folder / "src"}
@@ -238,10 +248,10 @@ def test_one_cell_of_a_notebook_shows_it_all(
     shell.run_cell(f"import kaggleops; bucket = {str(lab.bucket)!r}")
     found = shell.run_cell("kaggleops.compare('v1', 'idea', bucket=bucket)").result
     assert repr(found) == to_markdown(found.comparison)
-    assert found.table.loc["jaccard", "difference"].endswith("paired by fold ▲")
+    assert found.table.loc["jaccard", "difference"].endswith("over 3 folds ▲")
     assert found.to_dict()["params"] == {"lr": ["0.1", "0.2"]}
     shown = shell.display_formatter.format(found)[0]["text/html"]
-    [page] = re.findall('<iframe sandbox srcdoc="([^"]*)"', shown)
+    [page] = re.findall('<iframe sandbox="allow-scripts"[^>]* srcdoc="([^"]*)"', shown)
     assert unescape(page) == found.page
     assert "+lr = 0.2" in found.page
     capsys.readouterr()
@@ -255,6 +265,8 @@ def test_one_cell_of_a_notebook_shows_it_all(
 def test_the_page_shows_its_curves_and_asks_nobody_for_anything(
     lab: Lab, asking: Reader, tmp_path: Path, page: "Page"
 ) -> None:
+    from playwright.sync_api import expect
+
     odd = lab.log(lab.better, "odd", {"lr": "<b>`x`|</b>", "fold": "0"}, 0.1)
     selector = asking.selector()
     found = compare([selector.find("v1"), selector.find(odd)], lab.repository.folder)
@@ -263,15 +275,22 @@ def test_the_page_shows_its_curves_and_asks_nobody_for_anything(
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
-    score, loss = page.locator("figure").all()
-    assert score.locator("circle").count() == 4  # three folds, and one of the odd run's
-    assert score.locator(".interval").count() == 1  # one run alone has none
-    assert loss.locator("polyline").count() == 4
-    assert page.locator("tr", has_text="src/train.py").inner_text().split() == [
-        "src/train.py", "1", "1",
-    ]  # fmt: skip
-    edges = "all => all.every(e => e.getBBox().x >= 0 && e.getBBox().x + e.getBBox().width <= 520)"
-    assert page.locator("svg *:not(title)").evaluate_all(edges)
+    score, loss = page.locator("[data-chart]").all()
+    for chart, named in ((score, "odd · fold 0 · seed 1 · 0.1"), (loss, "step 1 · 0.5")):
+        expect(chart.locator("canvas")).to_be_visible()
+        chart.scroll_into_view_if_needed()
+        box = chart.locator(".u-over").bounding_box()
+        assert box
+        places = itertools.product(
+            range(2, int(box["width"]), 10), range(4, int(box["height"]), 14)
+        )
+        for across, down in places:
+            page.mouse.move(box["x"] + across, box["y"] + down)
+            if (told := chart.locator(".readout").inner_text()).endswith(named):
+                break
+        assert told.endswith(named)
+    lines = page.locator("tr", has_text="src/train.py").inner_text().split()
+    assert lines == ["src/train.py", "1", "1"]
     assert page.get_by_text("<b>`x`|</b>").is_visible()
     assert asked == [file.as_uri()]
     assert "&#60;b&#62;&#96;x&#96;&#124;" in to_markdown(found)
@@ -283,5 +302,5 @@ def test_charts_beyond_what_a_page_can_show_are_named(lab: Lab, asking: Reader) 
     for run in (run for side in found.sides for run in side.runs):
         run.metrics.update(dict.fromkeys(names, 0.5))
     text = to_page(compare(found.sides, None, metrics=names), asking.history)
-    assert text.count("<figure>") == 24
-    assert "… 3 more, without a chart: score-24, score-25, score-26" in text
+    assert text.count('data-chart="scores ') == 24
+    assert "3 more, without a chart: score-24, score-25, score-26" in text

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from kaggleops.git.history import Between
+from kaggleops.git.commits import Between
 from kaggleops.reports.comparison import Comparison
 from kaggleops.reports.comparison_text import to_markdown
 from kaggleops.reports.selection import Side

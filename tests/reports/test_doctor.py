@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,8 @@ from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository, git_daemon
 from tests.fakes.kaggle_server import KaggleServer
 from tests.fakes.runpod_server import RunPodServer
+from tests.fakes.s3_server import S3Server
+from tests.fakes.skypilot import SkyPilot
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
 
 MACHINE = "projects/adas-runs/zones/us-east1-b/instances/kaggleops"
@@ -84,12 +87,14 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
     ):
         code.git("remote", "add", "origin", f"{address}/code")
         kaggle.add_user("ada", gpu_hours=30)
+        programs = [gcloud, colab.folder, SkyPilot(tmp_path / "skypilot").folder]
         environment = {
             **kaggle.environment("ada"),
             **runpod.environment(),
             **storage,
             "DOCKER_HOST": docker.url,
-            "PATH": os.pathsep.join([str(gcloud), str(colab.folder), os.environ["PATH"]]),
+            "KAGGLEOPS_NOTIFY": "json://127.0.0.1",
+            "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
         }
         done = kaggleops("doctor", "--json", cwd=code.folder, **environment)
     assert done.code == 0, done.errors
@@ -98,7 +103,7 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
     assert list(dict.fromkeys(each["about"] for each in findings)) == [
         *("python", "versions", "commit", "remote", "credentials"),
         *("bucket", "reading", "writing", "clock", "deleting"),
-        *("colab", "docker", "kaggle", "runpod", "server"),
+        *("colab", "docker", "kaggle", "local", "runpod", "skypilot", "server", "notices"),
     ]
     said = [each["said"] for each in findings]
     assert any("signed in as ada, 30.0 of 30 h GPU are left" in each for each in said)
@@ -109,13 +114,15 @@ def test_a_healthy_machine(code: Repository, gcs_server: GcsServer, tmp_path: Pa
 def test_nobody_needs_every_platform(capsys: pytest.CaptureFixture[str]) -> None:
     found = {each.about: each for each in examine_platforms(Path())}
     assert capsys.readouterr().out == ""
+    assert found.pop("local").verdict == "ok"
     assert {name: each.verdict for name, each in found.items()} == dict.fromkeys(
-        ["kaggle", "colab", "runpod", "docker"], "skipped"
+        ["kaggle", "colab", "runpod", "docker", "skypilot"], "skipped"
     )
     assert "kaggle auth login" in found["kaggle"].hint
     assert "uv tool install google-colab-cli" in found["colab"].hint
     assert "RUNPOD_API_KEY" in found["runpod"].hint
     assert "Start Docker" in found["docker"].hint
+    assert "uv tool install 'skypilot" in found["skypilot"].hint
 
 
 def test_a_backends_file_that_cannot_be_used(
@@ -174,7 +181,9 @@ def test_what_is_wrong_is_said_with_a_way_out(code: Repository, gcs_server: GcsS
     assert done.code == 1
     assert "Traceback" not in done.errors
     lines = done.output.splitlines()
-    assert any(line.startswith("! commit") and "1 files changed" in line for line in lines)
+    assert any(
+        line.startswith("! commit") and "train.py is not committed" in line for line in lines
+    )
     assert any(line.startswith("! remote") for line in lines)
     assert any(line.startswith("✗ bucket") and "gs://our-bucket" in line for line in lines)
 
@@ -192,7 +201,8 @@ def test_settings_that_nobody_can_read(code: Repository, monkeypatch: pytest.Mon
     for text, problem in (
         ("bucket: x\n[1,2", "line 2: "),
         ("- bucket: x", "it has no lines `name: value`"),
-        ("bucket: s3://x", "unsupported bucket scheme s3://"),
+        ("bucket: ftp://x", "unsupported bucket scheme ftp://"),
+        ("bucket: s3://runs\nendpoint: a/path", "'a/path' is no URL of a service"),
     ):
         Path("config/local.yaml").write_text(text)
         done = CliRunner().invoke(main, ["doctor", "--json"])
@@ -202,6 +212,75 @@ def test_settings_that_nobody_can_read(code: Repository, monkeypatch: pytest.Mon
         (broken,) = (each for each in findings if each["verdict"] == "error")
         assert broken["about"] == "settings"
         assert problem in broken["said"]
+
+
+def found_at(place: str, folder: Path) -> dict[str, Finding]:
+    return {each.about: each for each in examine(place, folder)}
+
+
+def rules(server: S3Server, bucket: str, *named: str) -> None:
+    rule = {name: {"DaysAfterInitiation": 7} for name in named}
+    rule |= {"NoncurrentVersionExpiration": {"NoncurrentDays": 7}} if len(named) > 1 else {}
+    client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1")
+    every = {"ID": "all", "Status": "Enabled", "Filter": {"Prefix": ""}, **rule}
+    lifecycle = {"Rules": [every]}
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=lifecycle)
+
+
+def test_a_bucket_of_another_service(code: Repository, s3_server: S3Server) -> None:
+    s3_server.create_bucket("our-bucket", versioned=True)
+    place = s3_server.address("our-bucket", "runs")
+    found = found_at(place, code.folder)
+    for about in ("credentials", "bucket", "reading", "writing", "conditions", "clock", "deleting"):
+        assert found[about].verdict == "ok", found[about]
+    assert "honours conditional writes" in found["conditions"].said
+    assert found["leftovers"].verdict == "warning"
+    assert "an upload that breaks off is kept" in found["leftovers"].said
+    assert "every old version of an object is kept" in found["leftovers"].said
+    rules(s3_server, "our-bucket", "AbortIncompleteMultipartUpload")
+    (left,) = found_at(place, code.folder)["leftovers"].said.split("; ")
+    assert left == "every old version of an object is kept and paid for"
+    rules(
+        s3_server, "our-bucket", *("AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration")
+    )
+    assert found_at(place, code.folder)["leftovers"].verdict == "ok"
+    assert [key.rpartition("/")[2] for key in s3_server.objects("our-bucket")] == [
+        "conditions.json"
+    ]
+
+
+def test_a_service_that_has_begun_to_ignore_conditions(
+    code: Repository, s3_server: S3Server
+) -> None:
+    s3_server.create_bucket("our-bucket")
+    place = s3_server.address("our-bucket")
+    assert found_at(place, code.folder)["conditions"].verdict == "ok"
+    s3_server.ignores_conditions = ("multipart", "delete")
+    found = found_at(place, code.folder)["conditions"]
+    assert found.verdict == "warning"
+    assert "but not in parts: " in found.said
+    assert "but not conditional deletes: " in found.said
+    s3_server.ignores_conditions = ("write",)
+    found = found_at(place, code.folder)["conditions"]
+    assert found.verdict == "error"
+    assert s3_server.url.removeprefix("http://") in found.said
+    assert "so that runs would overwrite each other" in found.said
+
+
+def test_an_access_key_that_is_wrong_or_not_there(
+    code: Repository, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.create_bucket("our-bucket")
+    s3_server.add_key("another-key", "of somebody else")
+    place = s3_server.address("our-bucket")
+    found = found_at(place, code.folder)
+    assert found["credentials"].verdict == "ok"
+    assert "the access key was refused" in found["bucket"].said
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    found = found_at(place, code.folder)
+    assert found["credentials"].verdict == "error"
+    assert "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in found["credentials"].hint
 
 
 def test_a_clock_that_is_wrong(code: Repository, gcs_server: GcsServer) -> None:

@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kaggleops.cli import main
-from kaggleops.git.history import nearest_before
+from kaggleops.git.commits import nearest_before
 from kaggleops.reports.history import Scored
-from kaggleops.reports.leaderboard import leaderboard, main_metric
+from kaggleops.reports.html import data_in
+from kaggleops.reports.leaderboard import leaderboard
+from kaggleops.reports.score import named
 from kaggleops.tags import COMMIT
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops, kaggleops_here
@@ -36,12 +38,20 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     ):
         client.log_metric(run_id, "public_score", score)
     BucketTrackingStore(lab.tracking_uri).flush()
-    plot = tmp_path / "plot.png"
-    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", "--plot", plot, **here)
+    page = tmp_path / "page.html"
+    done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", "--html", page, **here)
     assert done.code == 0, done.errors
     assert done.json["metric"] == "jaccard"
     assert done.json["rank_correlation"] == {"public_score": pytest.approx(0.5)}
-    assert plot.read_bytes().startswith(b"\x89PNG")
+    shown = data_in(page.read_bytes())
+    assert [each["label"].split(" ", 1)[1] for each in shown["groups"]] == [
+        "Merge idea",
+        "Learn faster",
+        "Train",
+        "Learn much faster",
+    ]
+    assert [len(each["points"]) for each in shown["groups"]] == [1, 3, 3, 3]
+    assert [each["y"] for each in shown["submitted"]] == [0.70, 0.72, 0.50]
     commits = {each["commit"]: each for each in done.json["commits"]}
     assert list(commits) == [lab.merged, lab.better, lab.base, lab.worse]
     assert commits[lab.worse]["parent"] == lab.merged
@@ -57,7 +67,7 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
     done = kaggleops_here("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
     assert done.code == 2
-    assert "'soon' is not an age" in done.error
+    assert "'soon' is no time" in done.errors
 
 
 def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
@@ -93,41 +103,36 @@ def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
 
 def scored(sha: str, value: float, fold: int, **changes: object) -> Scored:
     content = {
-        "id": f"{sha}{fold}", "value": value, "started_ms": 1, "repetition": (str(fold), "1"),
-        "settings": "lr=1", "tags": {COMMIT: sha}, "metrics": {}, **changes,
+        "id": f"{sha}{fold}", "started_ms": 1, "repetition": (str(fold), "1"),
+        "settings": ("lr=1",), "tags": {COMMIT: sha}, **changes,
+        "metrics": {"jaccard": value, "loss": value, **changes.get("metrics", {})},
     }  # fmt: skip
     return Scored(**content)  # type: ignore[arg-type]
 
 
 def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None:
     runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
-    runs += [scored("b", 0.5 + fold / 100, fold) for fold in range(3)]
-    runs += [scored("b", 0.1, 0, settings="lr=2")]  # not its best training
+    runs += [scored("b", 0.5 + fold / 90, fold) for fold in range(3)]
+    runs += [scored("b", 0.1, 0, settings=("lr=2",))]  # not its best training
     runs += [scored("b", 0.2, 0, started_ms=0)]  # not its newest of that fold
     runs[0] = scored("a", 0.6, 0, metrics={"public_score": 0.71})
-    first, second = leaderboard(runs, "jaccard", {"b": "a"})
+    first, second = leaderboard(runs, named("jaccard"), {"b": "a"})
     assert (first.sha, second.sha) == ("a", "b")
     assert second.regression
-    assert second.score.mean == pytest.approx(0.51)
+    assert second.score.mean == pytest.approx(0.5 + 1 / 90)
     assert first.cells["public_score"] == 0.71
-    assert [entry.sha for entry in leaderboard(runs, "loss", {})] == ["b", "a"]
-    assert not any(entry.regression for entry in leaderboard(runs, "loss", {"b": "a"}))
+    assert [entry.sha for entry in leaderboard(runs, named("loss"), {})] == ["b", "a"]
+    assert not any(entry.regression for entry in leaderboard(runs, named("loss"), {"b": "a"}))
 
 
 def test_what_a_commit_is_held_against_need_not_be_shown() -> None:
     runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
-    idea = [scored("b", 0.5 + fold / 100, fold) for fold in range(3)]
-    [entry] = leaderboard([*runs, *idea], "jaccard", {"b": "a"}, idea)
+    idea = [scored("b", 0.5 + fold / 90, fold) for fold in range(3)]
+    [entry] = leaderboard([*runs, *idea], named("jaccard"), {"b": "a"}, idea)
     assert (entry.sha, entry.parent, entry.regression) == ("b", "a", True)
     # A commit's own row is of what is shown, whatever else was better.
-    [entry] = leaderboard([*runs, *idea], "jaccard", {}, runs[:1])
+    [entry] = leaderboard([*runs, *idea], named("jaccard"), {}, runs[:1])
     assert entry.score.mean == pytest.approx(0.6)
-
-
-def test_the_score_is_told_from_what_is_none() -> None:
-    counted = {"loss": 9, "jaccard": 8, "jaccard_neutral": 8, "system/gpu": 9, "epoch": 9}
-    assert main_metric(counted) == "jaccard"
-    assert main_metric({"loss": 1}) == "loss"
 
 
 def test_the_commit_before_is_found_through_a_merge(lab: Lab) -> None:

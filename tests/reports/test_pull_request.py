@@ -29,7 +29,7 @@ match sys.argv[1:]:
 @pytest.fixture
 def steps() -> list[dict[str, Any]]:
     """The action's steps, without the installation."""
-    [block] = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    [block] = re.findall(r"```yaml\n(# .github.*?)```", PAGE.read_text(), re.DOTALL)
     action = yaml.safe_load(block)
     assert action["permissions"] == {
         "contents": "read",

@@ -1,31 +1,43 @@
-"""Held against SciPy on known data."""
+"""Held against SciPy on known data, and against differences that are none."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from kaggleops.reports.statistics import (
+    Scores,
     bootstrap,
     difference,
+    holm,
     interval,
+    needed,
     rank_correlation,
     summarize,
+    summarize_scores,
 )
 
-A = {0: 0.61, 1: 0.64, 2: 0.60, 3: 0.66, 4: 0.63}
-B = {0: 0.63, 1: 0.65, 2: 0.64, 3: 0.66, 4: 0.66}
-OTHER = {7: 0.80, 8: 0.84, 9: 0.78}
+FIRST = [0.61, 0.64, 0.60, 0.66, 0.63]
+SECOND = [0.63, 0.65, 0.64, 0.66, 0.66]
+
+
+def folds(values: Sequence[float], seed: str = "1", start: int = 0) -> dict[tuple[str, str], float]:
+    return {(str(fold), seed): value for fold, value in enumerate(values, start)}
+
+
+def seeds(values: Sequence[float], fold: str = "") -> dict[tuple[str, str], float]:
+    return {(fold, str(seed)): value for seed, value in enumerate(values)}
 
 
 def test_a_summary_is_mean_and_sample_standard_deviation() -> None:
-    found = summarize(list(A.values()))
+    found = summarize(FIRST)
     assert found is not None
-    assert found.mean == pytest.approx(np.mean(list(A.values())))
-    assert found.spread == pytest.approx(np.std(list(A.values()), ddof=1))
+    assert found.mean == pytest.approx(np.mean(FIRST))
+    assert found.spread == pytest.approx(np.std(FIRST, ddof=1))
     assert summarize([]) is None
-    expected = stats.ttest_1samp(list(A.values()), 0).confidence_interval(0.95)
+    expected = stats.ttest_1samp(FIRST, 0).confidence_interval(0.95)
     assert interval(found) == pytest.approx((expected.low, expected.high))
     single = summarize([0.5])
     assert single is not None
@@ -36,39 +48,128 @@ def test_a_summary_is_mean_and_sample_standard_deviation() -> None:
     assert math.isnan(broken.mean)
 
 
-def test_folds_that_match_are_paired() -> None:
-    found = difference(A, B)
+def test_folds_of_one_seed_are_paired_and_widened_for_what_their_training_sets_share() -> None:
+    found = difference(folds(FIRST), folds(SECOND))
     assert found is not None
-    expected = stats.ttest_rel(list(B.values()), list(A.values())).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.how == "paired by fold"
-    assert found.count == 5
-    # Only the folds that both have count.
-    assert difference({**A, 9: 0.1}, B) == found
+    plain = stats.ttest_rel(SECOND, FIRST).confidence_interval(0.95)
+    wider = math.sqrt(1 + 5 / 4)  # Nadeau and Bengio: 1/5 + (1/5)/(4/5) instead of 1/5
+    assert found.mean == pytest.approx(0.02)
+    assert found.high is not None
+    assert found.high - found.mean == pytest.approx((plain.high - 0.02) * wider)
+    assert (found.how, found.folds, found.seeds) == ("by fold", 5, (1, 1))
+    # Only the folds that both have count; and a seed of another name is the same fold.
+    assert difference({**folds(FIRST), ("9", "1"): 0.1}, folds(SECOND)) == found
+    assert difference(folds(FIRST), folds(SECOND, seed="7")) == found
 
 
-def test_runs_that_do_not_match_are_two_groups() -> None:
-    found = difference(A, OTHER)
+def test_seeds_are_averaged_within_a_fold_and_are_no_further_pairs() -> None:
+    first = folds(FIRST) | folds([0.60, 0.63, 0.61, 0.64, 0.63], "2")
+    second = folds(SECOND, "3") | folds([0.64, 0.66, 0.64, 0.65, 0.67], "4")
+    found = difference(first, second)
     assert found is not None
-    test = stats.ttest_ind(list(OTHER.values()), list(A.values()), equal_var=False)
+    assert (found.folds, found.seeds) == (5, (2, 2))
+    ones, twos = (np.array([*side.values()]).reshape(2, 5).mean(0) for side in (first, second))
+    averaged = difference(folds([*ones]), folds([*twos]))
+    assert averaged is not None
+    assert (found.low, found.high) == pytest.approx((averaged.low, averaged.high))
+    # Of a model without chance in it, three seeds say what one does.
+    thrice = [
+        {key: value for seed in "123" for key, value in folds(side, seed).items()}
+        for side in (FIRST, SECOND)
+    ]
+    again, once = difference(*thrice), difference(folds(FIRST), folds(SECOND))
+    assert again is not None
+    assert once is not None
+    assert again.p == pytest.approx(once.p)
+    # A fold that lacks a seed is the mean of those that it has.
+    del first["0", "1"]
+    without = difference(first, second)
+    assert without is not None
+    assert without.mean == pytest.approx(found.mean + (0.60 - 0.605) * -1 / 5)
+
+
+def test_how_much_would_settle_it_is_what_does() -> None:
+    second = [0.62, 0.645, 0.62, 0.665, 0.645]
+    once = difference(folds(FIRST), folds(second))
+    assert once is not None
+    words = "it takes at least 3 seeds of 5 folds per side to detect a difference of 0.011"
+    assert needed(once) == words
+    # If all of the spread is the seeds' chance, three of them find it more often than not.
+    changes = np.random.default_rng(0).normal(0.011, once.fold_spread / math.sqrt(3), (4000, 5))
+    error = changes.std(1, ddof=1) * math.sqrt(1 / 5 + 1 / 4)
+    assert 0.8 < np.mean(changes.mean(1) / error > stats.t.ppf(0.975, 4)) < 0.95
+    # Two seeds a side say how much of it is.
+    first = folds([0.60, 0.65, 0.61, 0.65, 0.625], "2")
+    more = difference(folds(FIRST) | first, folds(second) | folds(FIRST, "2"))
+    assert more is not None
+    assert (
+        needed(more)
+        == "it takes about 10 seeds of 5 folds per side to detect a difference of 0.006"
+    )
+    # More seeds do not help where the folds themselves differ.
+    rows = [0.62, 0.62, 0.62, 0.63, 0.66]
+    same = difference(folds(FIRST) | folds(FIRST, "2"), folds(rows) | folds(rows, "2"))
+    assert same is not None
+    assert "but hardly one of 0.002" in needed(same)
+
+
+def test_how_much_would_settle_it_where_there_are_no_folds() -> None:
+    single = difference(seeds([0.5]), seeds([0.52]))
+    known = difference(seeds([0.5]), seeds([0.52]), spread=0.01)
+    assert single is not None
+    assert known is not None
+    assert needed(single) == "5 folds per side would be a start"
+    assert (
+        needed(known)
+        == "it takes at least 4 seeds of 5 folds per side to detect a difference of 0.02"
+    )
+    told, none = difference(folds(FIRST), folds([0.7] * 5)), difference(seeds([1]), seeds([1]))
+    assert told is not None
+    assert none is not None
+    assert needed(told) == needed(none) == ""
+
+
+def test_seeds_without_folds_are_two_groups() -> None:
+    found = difference(seeds(FIRST), seeds(SECOND[:3]))
+    assert found is not None
+    test = stats.ttest_ind(SECOND[:3], FIRST, equal_var=False)
     expected = test.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.how == "unpaired"
-    assert found.significant
+    assert found.p == pytest.approx(test.pvalue)
+    assert (found.how, found.seeds) == ("by seed", (5, 3))
+    # They tell that there is no difference, but one may be due to the few rows of them all.
+    assert found.verdict(lower=False) == "no difference"
+    better = difference(seeds(FIRST), seeds([each + 0.2 for each in SECOND]))
+    assert better is not None
+    assert better.p is not None
+    assert better.p < 0.001
+    assert (better.verdict(lower=False), better.why) == ("", "one set of rows, without folds")
+    # Those of a single fold, too, and only of that which both have.
+    other = {**seeds(SECOND[:3], "2"), ("3", "0"): 0.9}
+    assert difference(seeds(FIRST, "2"), other) == difference(
+        seeds(FIRST, "2"), seeds(SECOND[:3], "2")
+    )
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "mean"),
-    [({0: 0.5}, {0: 0.75}, 0.25), ({0: 0.5}, {1: 0.75, 2: 0.25}, 0.0)],
+    ("first", "second", "why"),
+    [
+        (seeds([0.5]), seeds([0.75]), "one run per side; seeds alone change a score by ± 0.02"),
+        (seeds([0.5]), seeds([0.75, 0.8]), "one side has only one run; seeds"),
+        (folds([0.5, 0.6]), folds([0.7, 0.8], start=5), "no fold in common"),
+        (seeds([0.5, 0.6]), folds([0.7, 0.8]), "no fold in common"),
+        (folds([0.50, 0.60]), folds([0.51, 0.61]), "the same in all 2 folds"),
+        (folds([0.5, 0.6, math.nan]), folds([0.7, 0.8, 0.9]), "infinite or not a number"),
+        (seeds([0.5, math.inf]), seeds([0.7, 0.8]), "infinite or not a number"),
+        (seeds([0.5, 0.5]), seeds([0.7, 0.7]), "all seeds of each side have the same value"),
+    ],
 )
-def test_of_single_runs_no_more_than_the_difference_is_said(
-    first: dict[int, float], second: dict[int, float], mean: float
-) -> None:
-    found = difference(first, second)
+def test_where_nothing_can_be_told_it_says_why(first: Scores, second: Scores, why: str) -> None:
+    found = difference(first, second, spread=0.0201)
     assert found is not None
-    assert found.mean == mean
-    assert found.low is None
-    assert not found.significant
+    assert (found.low, found.high, found.p) == (None, None, None)
+    assert found.verdict(lower=False) == ""
+    assert why in found.why
 
 
 @pytest.mark.parametrize(
@@ -87,36 +188,128 @@ def test_values_that_are_no_numbers_make_the_mean_none(
     found = summarize(values)
     assert found is not None
     assert found.mean == pytest.approx(mean, nan_ok=True)
-    for first in (dict(enumerate(values)), dict(enumerate(values, 9))):  # in pairs, and not
-        changed = difference(first, {0: 0.5, 1: 0.25})
+    for first in (folds(values), folds(values, start=9), seeds(values)):
+        changed = difference(first, folds([0.5, 0.25]))
         assert changed is not None
-        assert not changed.significant or math.isfinite(mean)
-    if not math.isfinite(mean):
-        assert bootstrap(values, [0.5] * len(values)).low is None
+        assert not changed.verdict(lower=False)
 
 
-def test_large_values_are_no_overflow() -> None:
-    large = {key: value * 1e200 for key, value in OTHER.items()}
-    found, plain = difference({0: 0.0, 1: 1e200}, large), difference({0: 0.0, 1: 1.0}, OTHER)
-    assert found is not None
+def test_large_and_small_values_neither_overflow_nor_vanish() -> None:
+    plain = difference(folds(FIRST), folds(SECOND))
     assert plain is not None
-    assert found.low == pytest.approx((plain.low or 0) * 1e200)
+    for factor in (1e200, 1e300, 1e-200):
+        found = difference(
+            folds([factor * each for each in FIRST]), folds([factor * each for each in SECOND])
+        )
+        assert found is not None
+        assert (found.p, found.low) == pytest.approx((plain.p, (plain.low or 0) * factor))
+    far = [-1.7e308, 1.7e308, 1.0]
+    for first, second in (
+        (folds([1e308, 1e308, -1e308]), folds(far)),
+        (folds(far), folds(far[::-1])),
+        (seeds(far), seeds([1e200, 2e200, 3e200])),
+    ):
+        summary = summarize_scores(first)
+        assert summary
+        assert interval(summary) is None  # pages have no infinite number
+        found = difference(first, second)
+        assert found
+        assert not found.verdict(lower=True).startswith(("better", "worse"))
+        needed(found)
+    apart = difference(folds([0.0, 1e200, 0.0]), folds([1e200, 0.0, 3e200]))
+    assert apart
+    assert "hardly one of 1e+200" in needed(apart)
 
 
 def test_where_one_side_has_nothing_there_is_no_difference() -> None:
-    assert difference(A, {}) is None
+    assert difference(folds(FIRST), {}) is None
+
+
+def test_rounding_is_no_difference() -> None:
+    # The columns in another order: each sum rounds otherwise.
+    found = difference(folds(FIRST), folds([each + 1.1e-16 for each in FIRST]))
+    assert found is not None
+    assert (found.mean, found.verdict(lower=False)) == (0.0, "no difference")
+    single = difference(seeds([1234567.0]), seeds([1234567.0001]))
+    assert single is not None
+    assert single.verdict(lower=True) == "no difference"
+    larger = difference(seeds([1.0]), seeds([1.0 + 1e-8]))
+    assert larger is not None
+    assert larger.verdict(lower=True) == ""
+
+
+def test_rows_give_an_interval_where_there_is_no_other_and_never_a_mark() -> None:
+    rows = [0.5] * 50 + [0.7] * 50, [0.9] * 50 + [0.8] * 50
+    found = difference(seeds([0.6]), seeds([0.85]), rows)
+    assert found is not None
+    assert found.low is not None
+    assert 0 < found.low < 0.25
+    assert (found.how, found.rows, found.verdict(lower=False)) == ("rows only", 100, "")
+    assert "one run per side" in found.why
+    assert difference(folds(FIRST), folds(SECOND), rows) == difference(folds(FIRST), folds(SECOND))
 
 
 def test_the_bootstrap_agrees_with_scipys_and_is_the_same_each_time() -> None:
     generator = np.random.default_rng(1)
     first = generator.random(500)
     second = first + generator.normal(0.02, 0.1, 500)
-    found = bootstrap(list(first), list(second))
+    changes = second - first
     expected = stats.bootstrap(
-        (second - first,), np.mean, method="percentile", n_resamples=4000, rng=2
+        (changes,), np.mean, method="percentile", n_resamples=4000, rng=2
     ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=2e-3)
-    assert bootstrap(list(first), list(second)) == found
+    ends = expected.low - changes.mean(), expected.high - changes.mean()
+    assert bootstrap([0.5, math.inf], [0.5, math.inf]) is None
+    assert bootstrap([0.5], [0.6]) is None
+    assert bootstrap(list(first), list(second)) == pytest.approx(ends, abs=2e-3)
+    assert bootstrap(list(first), list(second)) == bootstrap(list(first), list(second))
+
+
+def test_what_is_marked_together_holds_together() -> None:
+    changes = [0.02, 0.03, 0.01, 0.02, 0.024]
+    found = [
+        difference(folds(FIRST), folds([a + b - c for a, b in zip(FIRST, changes, strict=True)]))
+        for c in (-0.02, 0.003, 0.012, 0.025)
+    ]
+    same = difference(folds(FIRST), folds(FIRST))
+    alone = [each.p for each in found if each and each.p is not None]
+    together = holm([*found, None, same])
+    assert together[4:] == [None, same]
+    ranked = sorted(alone)
+    for before, after in zip(alone, together, strict=False):
+        assert after is not None
+        rank = ranked.index(before)
+        worst = max(p * (4 - place) for place, p in enumerate(ranked[: rank + 1]))
+        assert after.p == pytest.approx(min(1, worst))
+        # The interval says the same as the mark.
+        assert after.low is not None
+        assert after.high is not None
+        assert (after.low > 0 or after.high < 0) == bool(after.verdict(False) != "no difference")
+    verdicts = [each.verdict(lower=False) for each in together if each]
+    assert verdicts[0] == "better"
+    assert "no difference" in verdicts
+
+
+@pytest.mark.parametrize("together", [1, 10])
+@pytest.mark.parametrize("count", [1, 3])
+def test_of_changes_that_change_nothing_one_in_twenty_is_marked_at_most(
+    count: int, together: int
+) -> None:
+    # A fold's rows suit one side or the other, whatever the seed; and each run has its own chance.
+    generator = np.random.default_rng([count, together])
+    shape = (1000 // together, together, 2, 5)
+    by_rows = generator.normal(0, 0.01, shape)
+    marked = 0
+    for table in by_rows:
+        runs = 0.8 + table[..., None] + generator.normal(0, 0.004, (*table.shape, count))
+        found = [
+            difference(*(
+                {(str(fold), str(seed)): value for (fold, seed), value in np.ndenumerate(side)}
+                for side in sides
+            ))
+            for sides in runs
+        ]  # fmt: skip
+        marked += any(each and each.verdict(False) in ("better", "worse") for each in holm(found))
+    assert marked <= 0.05 * len(by_rows)
 
 
 def test_ranks_are_compared_where_there_is_something_to_rank() -> None:

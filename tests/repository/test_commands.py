@@ -1,6 +1,7 @@
 """Every command and option is explained, in its help and in docs/commands.md."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +50,35 @@ def test_every_command_has_an_example() -> None:
     for name, command in main.commands.items():
         help_ = command.help or ""
         assert f"  kaggleops {name} " in help_.partition("Example")[2], name
+
+
+def shown(text: str) -> Iterator[list[str]]:
+    """Yield the words of each `kaggleops …` that a page shows, in a line of code or a block."""
+    blocks = re.findall(r"^```.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    for line in [part for each in lines for part in re.split("&&|;", each)]:
+        command = re.search(r"(?:^|[ $/])kaggleops ([a-z].*)", line.partition(" #")[0])
+        if command and not line.lstrip().startswith(("#", "import", "from", "pip")):
+            yield re.split(r"\s+", command[1].replace("|", " "))
+
+
+def test_what_the_pages_show_is_there() -> None:
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")]
+    unknown = []
+    for page in pages:
+        if page.name in ("CHANGELOG.md", "lab-notes.md", "commands.md"):
+            continue
+        for words in shown(page.read_text()):
+            command: click.Command = main
+            while isinstance(command, click.Group) and words and words[0] in command.commands:
+                command = command.commands[words.pop(0)]
+            known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            options = {
+                option for word in words if (option := re.match(r"\[?(--?[a-z][a-z-]*)", word))
+            }
+            wrong = {each[1] for each in options} - known - {"--help", "-h"}
+            if isinstance(command, click.Group) and words and not wrong:
+                wrong = {words[0]}
+            unknown += [f"{page.name}: {command.name} {each}" for each in wrong]
+    assert sorted(unknown) == []

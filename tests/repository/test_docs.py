@@ -1,5 +1,6 @@
 """The docs lead to what is there."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -33,3 +34,38 @@ def test_a_file_that_is_named_in_a_page_exists() -> None:
         if not (ROOT / name).exists()
     ]
     assert gone == []
+
+
+def spoken() -> str:
+    """Return all texts that the program has, one a line, `…` where a value stands in one."""
+    found = []
+    for file in (ROOT / "src/kaggleops").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(
+                        part.value if isinstance(part, ast.Constant) else "…"
+                        for part in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+def test_an_error_on_its_page_is_one_that_the_program_says() -> None:
+    page = (ROOT / "docs/errors.md").read_text()
+    quoted = [
+        text
+        for line in re.findall("^### (.*)$", page, re.MULTILINE)
+        for text in re.findall("`([^`]+)`", line)
+    ]
+    assert len(quoted) > 20
+    known = spoken()
+    unknown = [
+        text
+        for text in quoted
+        for part in re.split("…|: ", text)
+        if len(part.strip()) > 3 and part.strip() not in known
+    ]
+    assert unknown == []

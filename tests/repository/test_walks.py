@@ -36,7 +36,7 @@ def test_an_example_touches_few_files_and_passes_its_suite(walk: str, tmp_path: 
         _copy(ROOT / part, tmp_path / part)
     subprocess.run(["git", "apply", str(patch)], cwd=tmp_path, check=True)
     _install(tmp_path)
-    # A process of its own: this one has imported the code without the example.
+    # A process of its own: MLflow finds the plugins of a checkout as it is imported.
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *judge],
         cwd=tmp_path,

@@ -22,8 +22,11 @@ def test_a_project_from_nothing_to_status(tmp_path: Path, project: Project, data
     (tmp_path / "bucket").mkdir()
     bucket = open_bucket(str(tmp_path / "bucket"))
     fill(bucket, exp1__oof_csv=b"a,b\n", exp1__log_txt=b"12345")
-    project.declare(exp1={"source": f"{bucket.uri}/exp1"})
-    assert "not locked yet" in data("status").output
+    project.declare(exp1={"source": f"{bucket.uri}/exp1", "description": "The first blend"})
+    shown = data("status").output
+    assert "not locked yet" in shown
+    assert "exp1: The first blend" in shown
+    assert data("status", "--json").json["exp1"]["description"] == "The first blend"
     would = data("fetch", "--dry-run")
     assert "Would fetch 2 files (9 bytes)" in would.output
     done = data("fetch")

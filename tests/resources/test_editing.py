@@ -17,6 +17,7 @@ from kaggleops.resources.edits import (
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.resources.sync import fetch
 from tests import secrets_of
+from tests.buckets import EACH_KIND
 from tests.canaries import marks_in
 
 from .conftest import Project, fill
@@ -71,7 +72,7 @@ def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("words", {"source": "gs://b-1/x"}, "both declare words"),
+        ("words", {"source": "gs://b-1/x"}, "declaring words in .*: there is one already"),
         ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "same destination"),
         ("new", {"source": "gs://b-1/x", "destination": "../x"}, "outside the project"),
         ("new", {"source": "what"}, "'what' is not a source"),
@@ -94,6 +95,7 @@ def test_a_manifest_is_made_where_the_project_is(tmp_path: Path) -> None:
     assert made.read_text().startswith("# Every file from outside")
 
 
+@EACH_KIND
 def test_what_is_pushed_is_declared_and_is_what_comes(bucket: Bucket, project: Project) -> None:
     folder = project.folder / "out/exp7"
     (folder / "deep").mkdir(parents=True)
@@ -186,6 +188,6 @@ def test_the_commands(project: Project, bucket: Bucket) -> None:
     assert list(find_manifest(project.folder).resources) == ["tweets", "words"]
     done = CliRunner().invoke(main, ["data", "add", "tweets", "gs://b-1/x"])
     assert done.exit_code == 2
-    assert "both declare tweets" in done.stderr
+    assert "there is one already. Delete the lines" in done.stderr
     done = CliRunner(env={"MLFLOW_TRACKING_URI": None}).invoke(main, ["data", "push", "words"])
     assert "Say where: kaggleops data push words gs://BUCKET/data/words" in done.stderr

@@ -74,7 +74,7 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("<<: {a: {source: gs://b-1}}", r"line 1: an entry's name is text"),
         ("a: " + "[" * 3000, r"nested too deep"),
         ("a: {source: gs://b-1, files: [{x: y}]}", r"a: .* does not name a file"),
-        ("a: {source: s3://b/x}", r"'s3://b/x' is not a source. Use gs://"),
+        ("a: {source: ftp://b/x}", r"'ftp://b/x' is not a source. Use gs://"),
         ("a: {source: kaggle://tweets}", r"is not an address on Kaggle"),
         ("a: {source: kaggle://models/ada/net/pyTorch/base}", r"is not an address on Kaggle"),
         ("a: {source: https://www.kaggle.com/competitions/titanic}",

@@ -21,6 +21,7 @@ from kaggleops.resources.lock import read_lock
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import GoneError
 from kaggleops.resources.sync import compare, fetch, lock
+from tests.buckets import EACH_KIND
 from tests.fakes.faults import Fault, Faults
 from tests.fakes.wire import Delivery, HttpServer, Request, Response, ranged
 
@@ -50,6 +51,7 @@ def lab(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(bucket)
 
 
+@EACH_KIND
 def test_the_artifacts_of_a_run(lab: Lab, project: Project) -> None:
     run_id = lab.run(0.6, "a" * 40)
     manifest = project.declare(

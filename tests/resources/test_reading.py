@@ -190,6 +190,15 @@ def test_on_other_platforms(
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE")
     (tmp_path / "root/kaggle/working").mkdir()  # Kaggle's image
     assert kaggleops.resources("experiment1")["a.csv"] == inputs / "experiment1/a.csv"
+    # Read-only, as -b docker mounts it: what is fetched arrives by another way to the same folder.
+    inputs.rename(arrive := inputs.with_name("input-rw"))
+    shutil.rmtree(arrive / "experiment1")
+    with pytest.raises(FileNotFoundError):
+        kaggleops.resources("experiment1")["a.csv"].read_text()
+    inputs.symlink_to(arrive)
+    assert kaggleops.resources("experiment1")["a.csv"] == inputs / "experiment1/a.csv"
+    assert kaggleops.resources("experiment1").folder == inputs / "experiment1"
+    assert (arrive / "experiment1/a.csv").read_bytes() == b"x,y\n1,2\n"
 
     shutil.rmtree(tmp_path / "root/kaggle")
     monkeypatch.setenv("RUNPOD_POD_ID", "abc")
@@ -208,6 +217,35 @@ with mlflow.start_run():
     table = kaggleops.resources("tweets").read_csv()
     mlflow.log_metric("rows", len(table))
 """
+
+
+@pytest.mark.parametrize("way", ["in a script", "as a value", "declared anew", "of no interest"])
+def test_a_commit_that_reads_what_is_not_locked_is_refused_before_there_is_a_run(
+    way: str, tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path / "code")
+    script = "kaggleops.resources(\n    'tweets').folder" if way == "in a script" else ""
+    parameters = "parameters: {data: {type: string, default: none}}\n    command: 'echo {data}'"
+    mlproject = f"name: t\nentry_points:\n  main:\n    {parameters}\n"
+    repository.write(MLproject=mlproject, train_py=script)
+    project = Project(repository.folder)
+    manifest = project.declare(tweets={"source": f"bucket+file://{tmp_path}/w"})
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/a.csv").touch()
+    if way == "declared anew":
+        lock(manifest)
+        project.declare(tweets={"source": f"bucket+file://{tmp_path}/v"})
+    repository.commit("Train")
+    place = ("--bucket", tmp_path / "bucket")
+    given = ("data=tweets",) if way in ("as a value", "declared anew") else ()
+    for backend in ((), ("-b", "local")):
+        done = command.kaggleops_here("run", *backend, *place, *given, cwd=repository.folder)
+        if way == "of no interest":
+            assert done.code == 0, done.errors
+            return
+        assert "it reads tweets, and its resources.lock does not say which" in done.error
+        assert "kaggleops data lock tweets, and commit config/data/resources.lock." in done.error
+    assert not list((tmp_path / "bucket").glob("mlruns/*/*"))
 
 
 def test_a_run_reads_the_data_of_its_repository(gcs_server: GcsServer, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
@@ -19,6 +20,10 @@ import pytest
 import requests
 from starlette.types import Message, Receive, Scope, Send
 
+from kaggleops.bucket import ABSENT, open_bucket
+from kaggleops.campaign.page import page as page_of
+from kaggleops.campaign.view import View
+from kaggleops.layout import PAGE_KEY
 from kaggleops.server.door import GRAPHQL, OFFERED, Door, reason_against
 from kaggleops.server.settings import mlflow_environment
 from tests.server.serving import Serving, eventually, serving
@@ -50,6 +55,11 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> str:
     uri = f"bucket+file://{tmp_path_factory.mktemp('bucket')}/mlruns"
     client = mlflow.MlflowClient(uri)
     client.create_run(client.create_experiment("tweets"), run_name="first")
+    # The server takes from the watcher's page what the platforms told, and nothing else.
+    offer = {"backend": "kaggle", "accelerator": "GPU", "problem": "", "sessions": 2}
+    told = {"offers": [offer], "sweeps": [{"name": "forged"}]}
+    left = page_of(View(told, datetime.now(UTC)))
+    open_bucket(uri).write(PAGE_KEY, left, expected=ABSENT)
     return uri
 
 
@@ -143,8 +153,42 @@ def test_methods_that_nobody_needs(server: Serving) -> None:
         override = {"X-HTTP-Method-Override": "POST", "X-Method-Override": "POST"}
         assert ask(server, method, search, **override).status_code == 404
     assert ask(server, "HEAD", "/").status_code == 200
-    assert ask(server, "HEAD", "/kaggleops/health").status_code == 200
+    assert ask(server, "HEAD", "/kaggleops/health").status_code in (200, 503)  # if not fresh yet
     assert ask(server, "POST", "/kaggleops/health").status_code == 404
+    assert ask(server, "HEAD", "/kaggleops/").status_code == 200
+    assert ask(server, "POST", "/kaggleops/").status_code == 404
+
+
+def test_the_campaigns_page_is_for_whoever_may_read_all_experiments(server: Serving) -> None:
+    page = f"{server.url}/kaggleops/"
+    stranger = requests.get(page, timeout=60)
+    assert stranger.status_code == 401
+    assert stranger.headers["WWW-Authenticate"].startswith("Basic ")
+    assert "first" not in stranger.text
+    assert requests.get(page, auth=("admin", "password1234"), timeout=60).status_code == 401
+    shown = server.session.get(page, timeout=60)
+    assert shown.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert shown.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert '"name":"first"' in shown.text
+    assert '"backend":"kaggle"' in shown.text
+    assert "forged" not in shown.text
+    ada = ("ada", "horse-battery-42")
+    made = {"username": ada[0], "password": ada[1]}
+    users = f"{server.url}/api/2.0/mlflow/users/create"
+    server.session.post(users, json=made, timeout=60).raise_for_status()
+    assert '"name":"first"' in requests.get(page, auth=ada, timeout=60).text
+    found = ask(server, "GET", "/api/2.0/mlflow/experiments/get-by-name?experiment_name=tweets")
+    denied = {
+        "username": ada[0],
+        "resource_type": "experiment",
+        "resource_id": found.json()["experiment"]["experiment_id"],
+        "permission": "DENY",
+    }
+    grants = f"{server.url}/api/3.0/mlflow/users/permissions/grant"
+    server.session.post(grants, json=denied, timeout=60).raise_for_status()
+    refused = requests.get(page, auth=ada, timeout=60)
+    assert refused.status_code == 403
+    assert "first" not in refused.text
 
 
 def test_the_run_table_is_told_that_there_is_no_gateway(server: Serving) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import kaggleops, kaggleops_here
+from tests.fakes.s3_server import S3Server
 
 
 @pytest.fixture
@@ -68,6 +69,21 @@ def test_a_bucket_that_is_mistyped(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("index.db"))
 
 
+def test_a_key_of_s3_that_is_wrong(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.create_bucket("our-bucket")
+    s3_server.add_key("a-key", "a-word")
+    wrong = "another" + "word" * 5
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", wrong)
+    place = s3_server.address("our-bucket")
+    done = kaggleops("serve", "--bucket", place, "--port", 0, cwd=tmp_path)
+    assert done.code == 1
+    assert place in done.error
+    assert wrong not in done.output + done.errors
+    assert not list(tmp_path.rglob("index.db"))
+
+
 def test_a_database_that_cannot_be_served(place: Path, tmp_path: Path) -> None:
     done = kaggleops(
         "serve", "--bucket", place, "--index", "mysql://h/n", "--port", 0, cwd=tmp_path
@@ -82,8 +98,8 @@ import sys
 import kaggleops.cli
 print("a bucket's objects", "kaggleops.mlruns" in sys.modules)
 import kaggleops.server.processes, kaggleops.server.supervisor
-from kaggleops.server.links import Shown, experiment_link
-experiment_link("http://localhost", Shown("1", by_commit=True))
+from kaggleops.server.links import experiment_link
+experiment_link("http://localhost", "1")
 print({"mlflow", "pandas", "sqlalchemy"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -37,7 +37,7 @@ def test_it_serves_opens_the_last_experiment_and_ends_everything_it_started(
 ) -> None:
     uri = f"bucket+file://{tmp_path}/bucket/mlruns"
     client = mlflow.MlflowClient(uri)
-    home = client.create_experiment("tweets", tags={ui.TAG: ui.GROUPED_BY_COMMIT})
+    home = client.create_experiment("tweets")
     client.create_run(home)
     index = Path(default_index(bucket_uri(uri)).removeprefix("sqlite:///"))
     index.parent.mkdir(parents=True)
@@ -53,9 +53,8 @@ def test_it_serves_opens_the_last_experiment_and_ends_everything_it_started(
     assert process.stdout is not None
     assert "served from here" in process.stdout.readline()
     link = next(line for line in process.stdout if "http://" in line).strip()
-    page = ui.link_parameters(by_commit=True)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", link.partition("/#/")[0])
-    assert link.endswith(f"/#/experiments/{home}/runs?{page}")
+    assert link.endswith(f"/{ui.run_table(home)}")
     assert eventually(lambda: opened.exists() and opened.read_text().strip()) == link
     started = children(process.pid)
     assert started

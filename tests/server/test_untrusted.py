@@ -289,7 +289,7 @@ def test_no_command_fails_over_it_or_learns_what_lies_beside_the_bucket(
 ) -> None:
     located = [each.name for each, _ in hostile.located if each.kind is Kind.RUN]
     commands: list[tuple[object, ...]] = [
-        ("status", "--days", "100000"),
+        ("status", "--since", "100000d"),
         ("leaderboard", "--experiment", "experiment 7"),
         ("leaderboard", "--experiment", "experiment 7", "--metric", "loss", "--json"),
         ("compare", HEALTHY.name, located[0]),

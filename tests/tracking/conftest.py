@@ -9,7 +9,7 @@ import pytest
 from kaggleops.bucket import Bucket
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def fluent(tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-def server(gcs_server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GcsServer:
-    """A Cloud Storage with our bucket; whoever trains does so in a folder of its own."""
-    gcs_server.create_bucket("our-bucket")
+def server(service: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectServer:
+    """A service with our bucket; whoever trains does so in a folder of its own."""
+    service.create_bucket("our-bucket")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return gcs_server
+    return service

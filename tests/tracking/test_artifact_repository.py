@@ -15,6 +15,7 @@ from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.tracking.artifacts import BucketArtifactRepository
 from tests.buckets import EVERY_DIALECT
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.s3_server import S3Server
 from tests.tracking.scenario import tree
 
 NAMES = [
@@ -195,7 +196,7 @@ def test_in_a_server_over_an_index_it_is_the_bucket_that_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = (tmp_path / "bucket" / "artifacts").as_uri()
-    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", root)
+    monkeypatch.setenv("_KAGGLEOPS_SERVED_BUCKET", f"bucket+{(tmp_path / 'bucket').as_uri()}")
     index = f"kaggleops+sqlite:///{tmp_path}/index.db"
     found = get_artifact_repository(f"{root}/1/{'a' * 32}/artifacts", tracking_uri=index)
     assert isinstance(found, BucketArtifactRepository)
@@ -214,3 +215,11 @@ def test_a_run_in_a_folder_is_read_by_mlflow_without_us(fluent: str, tmp_path: P
     uri = run.info.artifact_uri
     assert uri.startswith("file:///")
     assert [each.path for each in LocalArtifactRepository(uri).list_artifacts("a")] == ["a/b.txt"]
+
+
+def test_another_place_in_the_bucket_is_at_the_same_service(s3_server: S3Server) -> None:
+    s3_server.create_bucket("ours")
+    s3_server.put("ours", "elsewhere/file", b"")
+    tracked_in = f"{s3_server.address('ours', 'some/prefix')}/mlruns"
+    found = get_artifact_repository("s3://ours/elsewhere", tracking_uri=tracked_in)
+    assert [each.path for each in found.list_artifacts()] == ["file"]

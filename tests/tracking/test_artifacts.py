@@ -19,14 +19,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
+from tests.buckets import ON_EACH_SERVICE
 from tests.conftest import unavailable
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 from .processes import PREAMBLE as TRAINING
 from .processes import Training, train
 from .uploading import (
     LARGE,
-    URI,
     artifacts,
     away_429,
     away_503,
@@ -39,10 +39,12 @@ from .uploading import (
     left,
     push,
     retrying,
+    uri,
     waiting,
 )
 
 
+@ON_EACH_SERVICE
 @pytest.mark.parametrize(
     "away",
     [
@@ -56,7 +58,7 @@ from .uploading import (
     ],
 )
 def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
-    away: Callable[[GcsServer], Callable[[], object]], server: GcsServer, state_folder: Path
+    away: Callable[[ObjectServer], Callable[[], object]], server: ObjectServer, state_folder: Path
 ) -> None:
     script = retrying("""
     mlflow.start_run()
@@ -70,7 +72,7 @@ def test_what_cannot_be_uploaded_arrives_while_the_training_goes_on(
     say("logged")
     hear()
     """)
-    training = Training(script, URI, state_folder)
+    training = Training(script, uri(server), state_folder)
     training.until("started")
     back = away(server)
     training.tell("log")
@@ -197,13 +199,13 @@ def test_a_folder_whose_permission_is_taken_ends_no_training(tmp_path: Path) -> 
         assert not left(home)
 
 
-def test_an_upload_is_one_request(server: GcsServer, state_folder: Path) -> None:
+def test_an_upload_is_one_request(server: ObjectServer, state_folder: Path) -> None:
     script = waiting("""
     mlflow.start_run()
     for epoch in "1", "2":
         mlflow.log_artifact(file("last.txt", epoch))
     """)
-    ended = train(script, URI, state_folder)
+    ended = train(script, uri(server), state_folder)
     assert ended.code == 0, ended.errors
     asked = [each for each in server.requests if (each.key or "").startswith("artifacts/")]
     assert [each.op for each in asked] == ["objects.insert"] * 2
@@ -211,7 +213,7 @@ def test_an_upload_is_one_request(server: GcsServer, state_folder: Path) -> None
 
 
 def test_the_training_does_not_wait_for_every_file_of_an_outage(
-    server: GcsServer, state_folder: Path
+    server: ObjectServer, state_folder: Path
 ) -> None:
     script = waiting("""
     mlflow.start_run()
@@ -223,7 +225,7 @@ def test_the_training_does_not_wait_for_every_file_of_an_outage(
     wait()
     """)
     server.fail(503, times=None, where=is_upload)
-    training = Training(script, URI, state_folder)
+    training = Training(script, uri(server), state_folder)
     training.until("first")
     server.reset_counts()
     training.tell("go on")
@@ -235,7 +237,7 @@ def test_the_training_does_not_wait_for_every_file_of_an_outage(
 
 
 def test_a_file_that_is_not_there_is_an_error_whatever_the_bucket_does(
-    server: GcsServer, state_folder: Path
+    server: ObjectServer, state_folder: Path
 ) -> None:
     script = waiting("""
     mlflow.start_run()
@@ -247,24 +249,26 @@ def test_a_file_that_is_not_there_is_an_error_whatever_the_bucket_does(
         mlflow.log_artifact(file("a.txt", "a"))  # from now on the bucket is known to be away
     """)
     server.fail(503, times=None, where=is_upload)
-    ended = train(script, URI, state_folder)
+    ended = train(script, uri(server), state_folder)
     assert ended.output.count("told no such file") == 2, ended.errors
 
 
-def test_what_the_bucket_will_never_take_is_one_line(server: GcsServer, state_folder: Path) -> None:
+def test_what_the_bucket_will_never_take_is_one_line(
+    server: ObjectServer, state_folder: Path
+) -> None:
     server.fail(400, times=None, where=is_upload, message="Invalid argument.")
     script = waiting("""
     mlflow.start_run()
     mlflow.log_artifact(file("a.txt", "a"))
     """)
-    ended = train(script, URI, state_folder)
+    ended = train(script, uri(server), state_folder)
     assert ended.code == 1
     assert "a.txt: Cloud Storage answers 400: Invalid argument." in ended.errors
     assert not left(state_folder)
 
 
 def test_where_nothing_can_be_kept_the_training_goes_on(
-    server: GcsServer, state_folder: Path
+    server: ObjectServer, state_folder: Path
 ) -> None:
     script = waiting("""
     import resource
@@ -275,7 +279,7 @@ def test_where_nothing_can_be_kept_the_training_goes_on(
     mlflow.log_artifact(small)
     """)
     fault = server.fail(503, times=None, where=is_upload)
-    ended = train(script, URI, state_folder)
+    ended = train(script, uri(server), state_folder)
     assert ended.code == 0, ended.errors
     (line,) = [line for line in ended.errors.splitlines() if ".bin is lost" in line]
     assert "large.bin is lost" in line
@@ -283,11 +287,11 @@ def test_where_nothing_can_be_kept_the_training_goes_on(
     assert "File too large" in line
     assert fault.hits
     server.heal()
-    push(state_folder)
+    push(server, state_folder)
     assert artifacts(server) == {"small.bin": b"small"}
 
 
-def test_what_waits_can_be_listed_and_read(server: GcsServer, state_folder: Path) -> None:
+def test_what_waits_can_be_listed_and_read(server: ObjectServer, state_folder: Path) -> None:
     script = waiting("""
     with mlflow.start_run() as run:
         Path("folder/sub").mkdir(parents=True)
@@ -304,14 +308,14 @@ def test_what_waits_can_be_listed_and_read(server: GcsServer, state_folder: Path
         say(str(sorted(p.name for p in Path(mlflow.artifacts.download_artifacts(uri)).rglob("*"))))
     """)
     server.fail(503, times=None, where=is_upload)
-    ended = train(script, URI, state_folder)
+    ended = train(script, uri(server), state_folder)
     assert ended.code == 0, ended.errors
     assert "artifacts/folder:None artifacts/table.json:39" in ended.output
     assert "folder/b.txt:11 folder/sub:None" in ended.output
     assert "in a sub-folder" in ended.output
     assert "['a.txt', 'b.txt', 'folder', 'sub', 'table.json']" in ended.output
     server.heal()
-    push(state_folder)
+    push(server, state_folder)
     assert b'"data":[[0],[1]]' in artifacts(server)["table.json"]
 
 
@@ -324,8 +328,8 @@ def test_what_waits_can_be_listed_and_read(server: GcsServer, state_folder: Path
     ],
 )
 def test_a_model_whose_files_could_not_be_uploaded_arrives_whole(
-    away: Callable[[GcsServer], Callable[[], object]],
-    server: GcsServer,
+    away: Callable[[ObjectServer], Callable[[], object]],
+    server: ObjectServer,
     state_folder: Path,
     fluent_uri: str,
 ) -> None:
@@ -343,7 +347,7 @@ def test_a_model_whose_files_could_not_be_uploaded_arrives_whole(
     say(logged.model_uri)
     say(repr(model(torch.ones(1, 8)).item()))
     """)
-    training = Training(script, URI, state_folder)
+    training = Training(script, uri(server), state_folder)
     training.until("started")
     back = away(server)
     training.tell("log")
@@ -353,13 +357,13 @@ def test_a_model_whose_files_could_not_be_uploaded_arrives_whole(
     assert len(kept) >= 4  # MLmodel, the weights, two lists of requirements …
     back()
     assert artifacts(server) == {}
-    push(state_folder)
+    push(server, state_folder)
     assert _hashes(artifacts(server).values()) == kept
     assert not left(state_folder)
     import torch
 
-    uri, value = [line for line in ended.output.splitlines() if line][-2:]
-    loaded = mlflow.pytorch.load_model(uri)
+    model_uri, value = [line for line in ended.output.splitlines() if line][-2:]
+    loaded = mlflow.pytorch.load_model(model_uri)
     assert repr(loaded(torch.ones(1, 8)).item()) == value
 
 
@@ -368,17 +372,17 @@ def _hashes(contents: Iterable[bytes]) -> list[str]:
 
 
 @pytest.fixture
-def fluent_uri(monkeypatch: pytest.MonkeyPatch) -> str:
+def fluent_uri(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """Our bucket as this process's tracking URI."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(server))
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
-    return URI
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(server))
+    return uri(server)
 
 
 def test_where_runs_are_not_tracked_in_a_bucket_mlflow_is_left_as_it_is(
-    server: GcsServer, tmp_path: Path
+    server: ObjectServer, tmp_path: Path
 ) -> None:
     other = get_artifact_repository("gs://our-bucket/x", tracking_uri=f"sqlite:///{tmp_path}/db")
     assert type(other) is GCSArtifactRepository
@@ -389,10 +393,10 @@ def test_where_runs_are_not_tracked_in_a_bucket_mlflow_is_left_as_it_is(
 
 
 def test_in_a_server_an_upload_that_fails_is_an_error(
-    server: GcsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", URI)
-    repository = get_artifact_repository("gs://our-bucket/x", tracking_uri=URI)
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", uri(server))
+    repository = get_artifact_repository("gs://our-bucket/x", tracking_uri=uri(server))
     (tmp_path / "a.txt").write_text("a")
     server.deny("our-bucket", write=True)
     with pytest.raises(MlflowException, match=r"writing gs://our-bucket/x/a\.txt") as raised:

@@ -8,8 +8,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from kaggleops.mlruns.ui import Origins
-from kaggleops.tags import NOTE
+from kaggleops.mlruns.ui import described
+from kaggleops.tags import COMMIT, NOTE
 
 SCRIPT = """
 import mlflow
@@ -23,6 +23,7 @@ def test_a_scripts_own_run_carries_its_commit_and_its_machine(fluent: str, tmp_p
     repository = tmp_path / "mine"
     repository.mkdir()
     (repository / "train.py").write_text(SCRIPT)
+    (repository / "MLproject").write_text("score: {metric: gap, better: lower}")
 
     def git(*words: str) -> str:
         config = ["-c", "user.name=Ada", "-c", "user.email=a@b.c"]
@@ -39,7 +40,9 @@ def test_a_scripts_own_run_carries_its_commit_and_its_machine(fluent: str, tmp_p
     ).stdout.strip()
     tags = MlflowClient().get_run(run_id).data.tags
     assert tags["git_commit"] == git("rev-parse", "HEAD")[:10]
-    assert tags["git_branch"] == "work"
+    assert (tags["git_branch"], tags["git_subject"]) == ("work", "first")
+    assert tags["commit"] == f"{tags['git_commit']} first"
+    assert tags["kaggleops.score"] == "gap lower"
     assert tags["backend"] == "local"
     assert tags["accelerator"]
 
@@ -54,7 +57,7 @@ def test_runs_elsewhere_get_no_tags_of_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
 def test_a_note_set_by_the_training_stands_below_the_description(fluent: str) -> None:
-    ours = Origins("a" * 40).describe()
+    ours = described({COMMIT: "a" * 40})
     with mlflow.start_run() as run:
         mlflow.set_tag(NOTE, ours)
         mlflow.set_tag(NOTE, "learning rate too high")

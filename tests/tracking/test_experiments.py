@@ -8,8 +8,9 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from kaggleops.bucket import Bucket
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import server_of
 
 from .processes import train
 
@@ -48,11 +49,13 @@ def test_six_processes_begin_a_run_in_one_new_experiment(
     assert not store.search_runs(["0"], "", 1, 100)
 
 
-@pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
+@pytest.mark.parametrize("bucket", ["gcs", "s3"], indirect=True)
 def test_set_experiment_while_somebody_else_creates_it(
-    fluent: str, gcs_server: GcsServer, machines: Machines
+    fluent: str, bucket: Bucket, machines: Machines, request: pytest.FixtureRequest
 ) -> None:
-    answer = gcs_server.fail("late", op="objects.list")
+    server = server_of(bucket, request)
+    assert server
+    answer = server.fail("late", op="list")
     with ThreadPoolExecutor() as pool:
         setting = pool.submit(mlflow.set_experiment, "tweets")
         assert answer.struck.wait(30)

@@ -16,17 +16,15 @@ from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_GCS
+from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
 from tests.command import kaggleops
 from tests.conftest import unavailable
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 from .processes import PREAMBLE, Training, train
 from .test_process import OFTEN, only_run
 
 Machines = Callable[[], BucketTrackingStore]
-URI = "gs://our-bucket/mlruns"
-
 # Logs while the bucket is as the test made it, and goes on until it was all sent.
 THROUGH_TROUBLE = """
 import time
@@ -34,7 +32,7 @@ from kaggleops.tracking import session
 session.PATIENCE = 0.2
 mlflow.set_experiment("e")
 run = mlflow.start_run()
-live = session.session("gs://our-bucket")
+(live,) = session._sessions.values()
 mlflow.log_metric("loss", -1, step=0)
 live.flush()
 say("started")
@@ -52,21 +50,22 @@ say("sent")
 """
 
 
-def delete(server: GcsServer) -> None:
+def delete(server: ObjectServer) -> None:
     server.delete_bucket("our-bucket")
 
 
-def make_anew(server: GcsServer) -> None:
+def make_anew(server: ObjectServer) -> None:
     server.create_bucket("our-bucket")
 
 
 slow = pytest.mark.slow  # each of them is a variant of one that stays
 
 
-def heal(server: GcsServer) -> None:
+def heal(server: ObjectServer) -> None:
     server.heal()
 
 
+@ON_EACH_SERVICE
 @pytest.mark.parametrize(
     ("trouble", "mend"),
     [
@@ -87,18 +86,19 @@ def heal(server: GcsServer) -> None:
     ids=["503", "429", "reset", "truncated", "lost", "corrupt", "expired", "denied", "deleted"],
 )
 def test_a_training_outlives_trouble_and_everything_arrives_by_itself(
-    trouble: Callable[[GcsServer], object],
-    mend: Callable[[GcsServer], object],
-    gcs_server: GcsServer,
+    trouble: Callable[[ObjectServer], object],
+    mend: Callable[[ObjectServer], object],
+    service: ObjectServer,
     state_folder: Path,
 ) -> None:
-    gcs_server.create_bucket("our-bucket")
-    training = Training(THROUGH_TROUBLE, URI, state_folder, **OFTEN)
+    service.create_bucket("our-bucket")
+    uri = f"{service.address('our-bucket')}/mlruns"
+    training = Training(THROUGH_TROUBLE, uri, state_folder, **OFTEN)
     training.until("started")
-    trouble(gcs_server)
+    trouble(service)
     training.tell("go on")
     training.until("warned")
-    mend(gcs_server)
+    mend(service)
     training.tell("go on")
     training.until("sent")
     ended = training.end()
@@ -108,7 +108,7 @@ def test_a_training_outlives_trouble_and_everything_arrives_by_itself(
     assert "Traceback" not in ended.errors
     assert "not sent to" not in ended.errors
 
-    store = BucketTrackingStore(URI)
+    store = BucketTrackingStore(uri)
     run = only_run(store)
     assert (run.info.status, run.data.params) == ("FINISHED", {"lr": "0.1"})
     history = [point.value for point in store.get_metric_history(run.info.run_id, "loss")]
@@ -207,7 +207,7 @@ def tmpfs(script: str, folder: Path, home: Path, tracking_uri: str) -> "subproce
     )
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_full_disk_stops_nothing_and_loses_nothing(
     tracking_uri: str, tmp_path: Path, state_folder: Path, machines: Machines
 ) -> None:
@@ -228,7 +228,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(
     assert sorted(history) == list(range(3000))
 
 
-@ON_GCS
+@ON_SERVICES
 def test_what_a_killed_process_left_is_sent_by_the_next_one(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -262,7 +262,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(
     assert not list((state_folder / "outbox").iterdir())
 
 
-@ON_GCS
+@ON_SERVICES
 @pytest.mark.parametrize(
     "torn",
     [lambda lines: "", lambda lines: "".join(lines[:3]), lambda lines: "".join(lines)[:-2]],
@@ -296,7 +296,7 @@ def test_half_a_file_on_this_machine_is_not_what_is_sent(
     assert run.info.user_id
 
 
-@ON_GCS
+@ON_SERVICES
 @pytest.mark.parametrize("call", ["mlflow.log_param('lr', 0.1)", "mlflow.set_tag('tag', 'new')"])
 def test_a_kill_in_the_middle_of_a_write_leaves_no_empty_value(
     call: str, tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket

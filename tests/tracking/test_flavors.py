@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.buckets import ON_GCS
+from tests.buckets import ON_SERVICES
 from tests.fakes.gcs_server import GcsServer
 from tests.warm import stand_in
 
@@ -40,7 +40,7 @@ def play(script: str, tracking_uri: str, folder: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-@ON_GCS
+@ON_SERVICES
 def test_runs_metrics_files_datasets_and_traces(tracking_uri: str, tmp_path: Path) -> None:
     play("fluent", tracking_uri, tmp_path)
 

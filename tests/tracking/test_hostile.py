@@ -17,7 +17,7 @@ from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, Notes, experim
 from kaggleops.mlruns.archive import MAX_ENTRIES
 from kaggleops.mlruns.entity import META, NOTES
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_GCS
+from tests.buckets import ON_SERVICES
 from tests.mlruns.entities import main_file
 
 GOOD = [run("1", letter * 32) for letter in "ab"]
@@ -147,7 +147,7 @@ def fill(bucket: Bucket) -> None:
         store.merge_in(Entity(entity_id, main_file(entity_id), frozenset({"tags"})))
 
 
-@ON_GCS
+@ON_SERVICES
 def test_hostile_runs_are_named_and_the_others_are_served(
     bucket: Bucket, tracking_uri: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -15,9 +15,9 @@ from kaggleops.mlruns.entity import META, Notes, dump_yaml
 from kaggleops.mlruns.liveness import LOST, state_of
 from kaggleops.tracking.live import LiveRuns, beat_interval, flush_interval, watch_interval
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_GCS
+from tests.buckets import ON_EACH_SERVICE, ON_SERVICES, server_of
 from tests.command import kaggleops
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 from .processes import Training, train
 from .test_process import OFTEN, only_run
@@ -135,7 +135,7 @@ def test_what_a_live_run_sends_says_when_it_will_be_heard_again(
     assert stored.entity.notes.heartbeat > first
 
 
-@ON_GCS
+@ON_SERVICES
 def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     tracking_uri: str,
     state_folder: Path,
@@ -157,8 +157,8 @@ def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     training.end()
 
     key = run(row["experiment_id"], row["run_id"]).key
-    if bucket.uri.startswith("gs://"):
-        request.getfixturevalue("gcs_server").age("our-bucket", f"some/prefix/{key}", hours=1)
+    if server := server_of(bucket, request):
+        server.age("our-bucket", f"some/prefix/{key}", hours=1)
     else:
         file = tmp_path / "a bucket" / key
         os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 3600))
@@ -196,7 +196,7 @@ with mlflow.start_run() as run:
 """
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -225,7 +225,7 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     assert "kaggleops status" in unknown.error
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_run_that_logs_nothing_sees_it_too(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_run_that_logs_nothing_sees_it_too(
     assert only_run(machines()).info.status == "KILLED"
 
 
-@ON_GCS
+@ON_SERVICES
 def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path, machines: Machines
 ) -> None:
@@ -262,7 +262,7 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     assert (run.info.status, run.data.metrics) == ("KILLED", {"late": 1.0})
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_kernel_whose_cell_ended_the_run_lives_on(
     tracking_uri: str, state_folder: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -289,7 +289,7 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
     assert training.end().code == 0
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_killed_run_that_is_resumed_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -309,7 +309,7 @@ def test_a_killed_run_that_is_resumed_runs(
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"after": 1.0})
 
 
-@ON_GCS
+@ON_SERVICES
 def test_sigterm_leaves_a_run_killed_however_it_was_started(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -325,15 +325,16 @@ def test_sigterm_leaves_a_run_killed_however_it_was_started(
     assert only_run(machines()).info.status == "KILLED"
 
 
+@ON_EACH_SERVICE
 def test_a_live_run_whose_bucket_was_emptied_goes_there_again(
-    gcs_server: GcsServer, state_folder: Path
+    service: ObjectServer, state_folder: Path
 ) -> None:
-    gcs_server.create_bucket("our-bucket")
-    store = BucketTrackingStore("gs://our-bucket/mlruns")
+    service.create_bucket("our-bucket")
+    store = BucketTrackingStore(f"{service.address('our-bucket')}/mlruns")
     home = store.create_experiment("e")
     run_id = store.create_run(home, "ada", 1, [], "x").info.run_id
     key = run(home, run_id).key
-    gcs_server.remove("our-bucket", key)
+    service.remove("our-bucket", key)
     assert store.get_run(run_id).info.status == "RUNNING"
     store.flush()
-    assert key in gcs_server.objects("our-bucket")
+    assert key in service.objects("our-bucket")

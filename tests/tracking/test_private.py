@@ -18,10 +18,10 @@ from kaggleops.server.settings import (
 )
 from tests.canaries import open_to_others
 from tests.command import kaggleops
-from tests.fakes.gcs_server import GcsServer
+from tests.fakes.object_server import ObjectServer
 
 from .processes import train
-from .uploading import URI, is_upload, waiting
+from .uploading import is_upload, uri, waiting
 
 TRAINING = waiting("""
 import os
@@ -48,13 +48,13 @@ def everybody_may() -> Iterator[None]:
     os.umask(before)
 
 
-def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def flows(server: ObjectServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything that keeps something on this machine do so."""
     server.fail(503, times=None, where=is_upload)
-    assert train(TRAINING, URI, state).code == 0
+    assert train(TRAINING, uri(server), state).code == 0
     server.heal()
-    train(LEFT, URI, state)
-    place = bucket_uri(URI)
+    train(LEFT, uri(server), state)
+    place = bucket_uri(uri(server))
     assert kaggleops("leaderboard", "--metric", "loss", "--bucket", place, cwd=state).code == 0
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
@@ -72,7 +72,7 @@ def flows(server: GcsServer, state: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_is_kept_is_its_owners_alone(
-    server: GcsServer, state_folder: Path, everybody_may: None, monkeypatch: pytest.MonkeyPatch
+    server: ObjectServer, state_folder: Path, everybody_may: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flows(server, state_folder, monkeypatch)
     kept = {path.relative_to(state_folder).parts[0] for path in state_folder.rglob("*")}

@@ -13,8 +13,8 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_GCS
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
+from tests.fakes.object_server import ObjectServer
 
 from .processes import Training, train
 
@@ -39,7 +39,7 @@ mlflow.log_param("lr", 0.1)
 """
 
 
-@ON_GCS
+@ON_SERVICES
 def test_a_normal_end_sends_everything(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -53,13 +53,13 @@ def test_a_normal_end_sends_everything(
     )
 
 
-@ON_GCS
+@ON_SERVICES
 def test_nothing_is_left_on_the_machine(tracking_uri: str, state_folder: Path) -> None:
     train(LOG_100, tracking_uri, state_folder)
     assert not list((state_folder / "outbox").iterdir())
 
 
-@ON_GCS
+@ON_SERVICES
 def test_an_exception_sends_everything(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -74,7 +74,7 @@ def test_an_exception_sends_everything(
     assert (run.info.status, run.data.metrics["loss"]) == ("FAILED", 1.5)
 
 
-@ON_GCS
+@ON_SERVICES
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_sends_everything(
     which: signal.Signals, tracking_uri: str, state_folder: Path, machines: Machines
@@ -88,7 +88,7 @@ def test_a_signal_sends_everything(
     assert run.info.status != "RUNNING"
 
 
-@ON_GCS
+@ON_SERVICES
 def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
     tracking_uri: str, state_folder: Path, machines: Machines, bucket: Bucket
 ) -> None:
@@ -118,7 +118,7 @@ def test_after_a_kill_the_bucket_has_the_last_flush_and_push_sends_the_rest(
     assert not push(EntityStore(bucket)).entities
 
 
-@ON_GCS
+@ON_SERVICES
 def test_push_leaves_a_running_process_alone(
     tracking_uri: str, state_folder: Path, bucket: Bucket
 ) -> None:
@@ -131,7 +131,7 @@ def test_push_leaves_a_running_process_alone(
     training.end()
 
 
-@ON_GCS
+@ON_SERVICES
 def test_what_is_logged_is_sent_while_the_process_runs(
     tracking_uri: str, state_folder: Path, machines: Machines
 ) -> None:
@@ -145,7 +145,7 @@ def test_what_is_logged_is_sent_while_the_process_runs(
     training.end()
 
 
-@ON_GCS
+@ON_SERVICES
 @pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
 def test_a_forked_child_logs_to_the_same_run(
     how: str, tracking_uri: str, state_folder: Path, machines: Machines
@@ -192,10 +192,12 @@ def test_a_run_that_begins_after_the_end_is_sent_whole(
     assert only_run(machines()).info.experiment_id == "0"
 
 
+@ON_EACH_SERVICE
 def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
-    gcs_server: GcsServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+    service: ObjectServer, state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gcs_server.create_bucket("our-bucket")
+    service.create_bucket("our-bucket")
+    address = service.address("our-bucket")
     script = """
     session.PATIENCE = 0.2
     mlflow.set_experiment("e")
@@ -206,39 +208,41 @@ def test_a_bucket_that_goes_away_stops_nothing_and_loses_nothing(
         mlflow.log_metric("loss", step, step=step)
     mlflow.log_param("lr", 0.1)
     """
-    training = Training(script, "gs://our-bucket/mlruns", state_folder, **OFTEN)
+    training = Training(script, f"{address}/mlruns", state_folder, **OFTEN)
     training.until("started")
-    gcs_server.fail(503, times=None)
+    service.fail(503, times=None)
     training.tell("go on")
     ended = training.end()
     assert ended.code == 0, ended.errors
     assert ended.errors.count("Nothing is lost") == 1
     (line,) = [line for line in ended.errors.splitlines() if "not sent to" in line]
-    assert "kaggleops push --bucket gs://our-bucket" in line
+    assert f"kaggleops push --bucket {address}" in line
     folder = Path(line.split("It lies in ")[1].split(". Send it")[0])
     assert folder.is_dir()
 
-    gcs_server.heal()
-    sent = push(EntityStore(open_bucket("gs://our-bucket")))
+    service.heal()
+    sent = push(EntityStore(open_bucket(address)))
     assert sent.entities
     session_module._sessions.clear()
-    run = only_run(BucketTrackingStore("gs://our-bucket/mlruns"))
+    run = only_run(BucketTrackingStore(f"{address}/mlruns"))
     assert (run.data.metrics["loss"], run.data.params["lr"]) == (49, "0.1")
     assert run.info.status == "FINISHED"
 
 
+@ON_EACH_SERVICE
 def test_a_bucket_that_may_not_be_written_is_an_error_before_anything_runs(
-    gcs_server: GcsServer, store: BucketTrackingStore
+    service: ObjectServer, state_folder: Path
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    gcs_server.create_bucket("locked")
-    gcs_server.deny("locked", write=True)
-    locked = BucketTrackingStore("gs://locked/mlruns")
+    service.create_bucket("locked")
+    service.deny("locked", write=True)
+    address = service.address("locked")
+    locked = BucketTrackingStore(f"{address}/mlruns")
     with pytest.raises(MlflowException) as caught:
         locked.create_experiment("e")
-    assert "gs://locked" in str(caught.value)
-    missing = BucketTrackingStore("gs://no-such-bucket/mlruns")
+    assert address in str(caught.value)
+    missing = BucketTrackingStore(f"{service.address('no-such-bucket')}/mlruns")
     with pytest.raises(MlflowException, match="no-such-bucket"):
         missing.create_experiment("e")
 

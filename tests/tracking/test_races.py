@@ -12,23 +12,23 @@ from kaggleops.bucket import open_bucket
 from kaggleops.mlruns import EntityId, EntityStore, run
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE
+from tests.fakes.object_server import ObjectServer
 
 Machines = Callable[[], BucketTrackingStore]
 
-TRACKING_URI = "gs://our-bucket/mlruns"
-
 
 @pytest.fixture
-def tracking_uri(gcs_server: GcsServer) -> str:
-    """The tracking URI of an empty bucket of Cloud Storage."""
-    gcs_server.create_bucket("our-bucket")
-    return TRACKING_URI
+def tracking_uri(service: ObjectServer) -> str:
+    """The tracking URI of an empty bucket of a service."""
+    service.create_bucket("our-bucket")
+    return f"{service.address('our-bucket')}/mlruns"
 
 
+@ON_EACH_SERVICE
 @pytest.mark.parametrize("sending", ["is on its way", "is done"])
 def test_an_answer_that_comes_late_undoes_nothing(
-    machines: Machines, gcs_server: GcsServer, sending: str
+    machines: Machines, service: ObjectServer, sending: str
 ) -> None:
     here, elsewhere = machines(), machines()
     experiment_id = here.create_experiment("e")
@@ -38,13 +38,13 @@ def test_an_answer_that_comes_late_undoes_nothing(
     elsewhere.set_tag(run_id, RunTag("of", "another"))
     elsewhere.flush()
     with ThreadPoolExecutor() as pool:
-        late_read = gcs_server.fail("late", key=key, op="objects.get_media")
+        late_read = service.fail("late", key=key, op="read")
         reading = pool.submit(here.get_run, run_id)
         assert late_read.struck.wait(30)
         here.get_run(run_id)
         here.log_param(run_id, Param("p", "1"))
         if sending == "is on its way":
-            write = gcs_server.fail("hang", key=key, op="objects.insert")
+            write = service.fail("hang", key=key, op="write")
             flushing = pool.submit(here.flush)
             assert write.struck.wait(30)
             late_read.release()
@@ -61,7 +61,9 @@ def test_an_answer_that_comes_late_undoes_nothing(
     assert elsewhere.get_run(run_id).data.params == {"p": "1", "q": "2"}
 
 
-def test_nobody_takes_a_folder_that_is_just_being_made(machines: Machines) -> None:
+def test_nobody_takes_a_folder_that_is_just_being_made(
+    machines: Machines, tracking_uri: str
+) -> None:
     here = machines()
     run_id = here.create_run(here.create_experiment("e"), "me", 0, [], "r").info.run_id
     enough = threading.Event()
@@ -69,7 +71,7 @@ def test_nobody_takes_a_folder_that_is_just_being_made(machines: Machines) -> No
     def send_what_is_left() -> list[EntityId]:
         sent = []
         while not enough.is_set():
-            sent += push(EntityStore(open_bucket("gs://our-bucket"))).entities
+            sent += push(EntityStore(open_bucket(tracking_uri.removesuffix("/mlruns")))).entities
         return sent
 
     with ThreadPoolExecutor() as pool:

@@ -15,8 +15,8 @@ from mlflow.store.model_registry.file_store import FileStore
 from kaggleops.bucket import Bucket
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.registry import BucketRegistryStore
-from tests.buckets import ON_GCS
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
+from tests.fakes.object_server import ObjectServer
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_it_answers_as_the_file_registry_does_on_every_machine(
     assert picture(machines()) == picture(stock)
 
 
-@ON_GCS
+@ON_SERVICES
 def test_registering_at_the_same_moment_gives_every_version_once(tracking_uri: str) -> None:
     registries = []
     for _ in range(4):
@@ -118,19 +118,20 @@ def test_registering_at_the_same_moment_gives_every_version_once(tracking_uri: s
     assert versions == list(range(1, 13))
 
 
-def test_if_the_bucket_refuses_nothing_has_changed(gcs_server: GcsServer) -> None:
-    gcs_server.create_bucket("our-bucket")
+@ON_EACH_SERVICE
+def test_if_the_bucket_refuses_nothing_has_changed(service: ObjectServer) -> None:
+    service.create_bucket("our-bucket")
     session_module._sessions.clear()
-    registry = BucketRegistryStore("gs://our-bucket/mlruns")
+    registry = BucketRegistryStore(f"{service.address('our-bucket')}/mlruns")
     registry.create_registered_model("tweets", description="before")
-    gcs_server.deny("our-bucket", write=True)
+    service.deny("our-bucket", write=True)
     with pytest.raises(MlflowException, match="our-bucket"):
         registry.update_registered_model("tweets", "after")
     with pytest.raises(MlflowException, match="our-bucket"):
         registry.create_registered_model("another")
     assert registry.get_registered_model("tweets").description == "before"
     assert [m.name for m in registry.search_registered_models(max_results=9)] == ["tweets"]
-    gcs_server.allow("our-bucket")
+    service.allow("our-bucket")
     registry.update_registered_model("tweets", "after")
     assert registry.get_registered_model("tweets").description == "after"
     registry._session.close()

@@ -9,7 +9,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.file_store import FileStore
 
-from kaggleops.bucket import Bucket
+from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore, Kind, run
 from kaggleops.mlruns.folder import write_folder
 from kaggleops.tracking.store import BucketTrackingStore
@@ -246,9 +246,8 @@ def test_mlflows_own_interface(fluent: str, tmp_path: Path) -> None:
     assert mlflow.get_run(parent.info.run_id).info.status == "FINISHED"
     text = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/notes/note.txt")
     assert text == "hello"
-    assert parent.info.artifact_uri.startswith(
-        fluent.removesuffix("/mlruns").removeprefix("bucket+")
-    )
+    root = open_bucket(fluent.removesuffix("/mlruns")).artifact_uri
+    assert parent.info.artifact_uri.startswith(root.removeprefix("bucket+"))
 
 
 def test_without_an_experiment_the_default_one_is_used(fluent: str, machines: Machines) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
-from tests.fakes.gcs_server import GcsServer
+from tests.buckets import server_of
 
 from .processes import train
 from .test_process import Machines, only_run
+
+slow = pytest.mark.slow
+SELDOM = ["directory", "s3-versioned"]
 
 WRITERS = 8
 POINTS = 1000
@@ -42,22 +45,20 @@ client.log_param(run_id, f"param {rank}", rank)
 @pytest.fixture
 def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
     """Let a fifth of all requests fail, in every way, where the bucket can misbehave."""
-    if not bucket.uri.startswith("gs://"):
-        return
-    server: GcsServer = request.getfixturevalue("gcs_server")
-    if server.testbench:
+    server = server_of(bucket, request)
+    if server is None or getattr(server, "testbench", False):
         return  # there it is about refusals; waiting for what has failed takes most of a minute
     seed = int(os.environ.get("KAGGLEOPS_TEST_SEED", random.randrange(10**6)))
     print(f"KAGGLEOPS_TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
     # Each is asked in turn, so together they strike one request in five.
-    kinds = [503, 429, "reset", "lost-response", "truncate", "page", "redirect", "garbled"]
+    kinds = ["reset", "lost-response", "truncate", "page", "redirect", "garbled", *server.passing]
     for number, kind in enumerate(kinds):
-        server.fail(kind, times=None, probability=0.0275, seed=seed + number)
+        server.fail(kind, times=None, probability=0.22 / len(kinds), seed=seed + number)
 
 
 @pytest.mark.parametrize(
     "bucket",
-    ["gcs", "testbench", pytest.param("directory", marks=pytest.mark.slow)],
+    ["gcs", "testbench", "s3", *(pytest.param(kind, marks=slow) for kind in SELDOM)],
     indirect=True,
 )
 def test_eight_processes_log_a_thousand_points_each(

@@ -6,10 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.command import kaggleops
-from tests.fakes.gcs.wire import Request
-from tests.fakes.gcs_server import GcsServer
-
-URI = "gs://our-bucket/mlruns"
+from tests.fakes.object_server import ObjectServer, Request
 
 PREAMBLE = """
 from pathlib import Path
@@ -42,11 +39,11 @@ def waiting(script: str) -> str:
 
 def is_upload(request: Request) -> bool:
     """Tell whether a request uploads (a part of) an artifact."""
-    uploading = request.op in ("objects.insert", "uploads.chunk", "uploads.status")
-    return uploading and (request.key or "").startswith("artifacts/")
+    is_write = request.method in ("POST", "PUT")
+    return is_write and (request.key or "").startswith("artifacts/")
 
 
-def artifacts(server: GcsServer) -> dict[str, bytes]:
+def artifacts(server: ObjectServer) -> dict[str, bytes]:
     """Return the artifacts in the bucket, by their path in their run or model."""
     return {
         key.partition("/artifacts/")[2]: found.data
@@ -55,9 +52,14 @@ def artifacts(server: GcsServer) -> dict[str, bytes]:
     }
 
 
-def push(state_folder: Path) -> list[str]:
+def uri(server: ObjectServer) -> str:
+    """Return the tracking URI of our bucket."""
+    return f"{server.address('our-bucket')}/mlruns"
+
+
+def push(server: ObjectServer, state_folder: Path) -> list[str]:
     """Run `kaggleops push`; return where it has sent artifacts."""
-    done = kaggleops("push", "--bucket", URI, "--json", cwd=state_folder)
+    done = kaggleops("push", "--bucket", uri(server), "--json", cwd=state_folder)
     assert done.code == 0, done.errors
     sent: list[str] = done.json["artifacts"]
     return sent
@@ -74,39 +76,42 @@ def left(state_folder: Path) -> list[Path]:
     ]
 
 
-def away_503(server: GcsServer) -> Callable[[], object]:
+def away_503(server: ObjectServer) -> Callable[[], object]:
     server.fail(503, times=None, where=is_upload)
     return server.heal
 
 
-def away_altogether(server: GcsServer) -> Callable[[], object]:
+def away_altogether(server: ObjectServer) -> Callable[[], object]:
     server.fail(503, times=None)
     return server.heal
 
 
-def away_429(server: GcsServer) -> Callable[[], object]:
+def away_429(server: ObjectServer) -> Callable[[], object]:
     server.fail(429, times=None, where=is_upload, retry_after=1)
     return server.heal
 
 
-def away_reset(server: GcsServer) -> Callable[[], object]:
+def away_reset(server: ObjectServer) -> Callable[[], object]:
     server.fail("reset", times=None, where=is_upload)
     return server.heal
 
 
-def away_reset_inside(server: GcsServer) -> Callable[[], object]:
+def away_reset_inside(server: ObjectServer) -> Callable[[], object]:
     def second_chunk(request: Request) -> bool:
-        return is_upload(request) and " 0-" not in request.headers.get("Content-Range", " 0-")
+        placed = request.headers.get("Content-Range", " 0-")
+        return is_upload(request) and (
+            " 0-" not in placed or request.query.get("partNumber", "1") != "1"
+        )
 
     server.fail("reset", times=None, where=second_chunk)
     return server.heal
 
 
-def away_login(server: GcsServer) -> Callable[[], object]:
+def away_login(server: ObjectServer) -> Callable[[], object]:
     server.deny("our-bucket", write=True, status=401)
     return lambda: server.allow("our-bucket")
 
 
-def away_bucket(server: GcsServer) -> Callable[[], object]:
+def away_bucket(server: ObjectServer) -> Callable[[], object]:
     server.delete_bucket("our-bucket")
     return lambda: server.create_bucket("our-bucket")

@@ -3,8 +3,9 @@
 Importing MLflow takes a process four seconds of processor time, its server ten. What `stand_in`
 adds to an environment makes each `python` that is started there such a fork: the interpreter finds
 `python/sitecustomize.py`, hands its command line, folder, environment, umask and files over, and
-then stands for the fork: it passes signals on and ends as that does. All tests begin so; one of how
-a process itself begins has the fixture `cold_python`.
+then stands for the fork: it passes signals on and ends as that does. All tests begin so, the
+processes that run them and the machines of the platforms' fakes too; one of how a process itself
+begins has the fixture `cold_python`. A fork and all that it starts are in one process group.
 """
 
 import atexit
@@ -19,6 +20,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
+from sysconfig import get_path
 from typing import Any
 
 import psutil
@@ -26,6 +28,8 @@ import psutil
 CHECKOUT = Path(__file__).parents[2]
 VARIABLE = "KAGGLEOPS_TESTS_WARM"
 KINDS = ("mlflow", "training")
+PYTHON = str(Path(__file__).parent / "python")
+"""What an environment's PYTHONPATH has to begin with."""
 
 
 @functools.cache
@@ -50,7 +54,14 @@ def _start(kind: str, listening: socket.socket) -> None:
     subprocess.Popen(
         [sys.executable, "-m", "tests.warm.process", kind, f"{listening.fileno()}", f"{ours}"],
         cwd=CHECKOUT,
-        env={name: each for name, each in os.environ.items() if name != VARIABLE},
+        env={
+            **{
+                name: os.environ[name]
+                for name in os.environ.keys() - {VARIABLE, "PYTHONUNBUFFERED"}
+            },
+            # PyTorch reads it as it is imported, and not in a fork.
+            "OMP_NUM_THREADS": "1",
+        },
         pass_fds=[listening.fileno(), ours],
         stdin=subprocess.DEVNULL,
     )
@@ -64,13 +75,23 @@ def stand_in(kind: str = "mlflow") -> dict[str, str]:
     Args:
         kind: what they have imported: "mlflow", or "training", which is PyTorch and more, too.
     """
-    folder = str(Path(__file__).parent / "python")
-    paths = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    seen = (sys.prefix, str(Path("/proc/self/ns/mnt").stat().st_ino), str(os.geteuid()))
+    seen = (get_path("purelib"), str(Path("/proc/self/ns/mnt").stat().st_ino), str(os.geteuid()))
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
         VARIABLE: os.pathsep.join((f"{_place()}/{kind}", *seen)),
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys([PYTHON, *filter(None, given)])),
     }
+
+
+def passed_on(*paths: str) -> dict[str, str]:
+    """Return the same for an environment that a test makes anew, if its own has it.
+
+    Args:
+        paths: the environment's PYTHONPATH.
+    """
+    if VARIABLE not in os.environ:
+        return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+    return {VARIABLE: os.environ[VARIABLE], "PYTHONPATH": os.pathsep.join([PYTHON, *paths])}
 
 
 def ask(asked: dict[str, Any], files: list[int]) -> socket.socket:
@@ -99,7 +120,7 @@ def ask(asked: dict[str, Any], files: list[int]) -> socket.socket:
 def forked(process: int) -> int:
     """Return the id of the process that one with this id stands for: its own if it does not."""
     for kind in KINDS:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ValueError):  # or it is being written
             return int(Path(f"{_place()}/{kind}.{process}").read_text())
     return process
 

@@ -7,10 +7,12 @@ is the fork's process id, and then how it ended. It is killed when the connectio
 process ends when LIFE can be read.
 """
 
+import atexit
 import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import resource
@@ -20,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import types
 import warnings
 from importlib.machinery import PathFinder
@@ -40,12 +43,21 @@ _IMPORTED = {
         "git",
         "gcsfs",
         "google.cloud.storage",
+        "boto3",
+        "kaggleops.bucket.s3",
         "rich.table",
         "uvicorn",
         "uvicorn.protocols.http.auto",
         "uvicorn.loops.auto",
         "uvicorn.lifespan.on",
+        "papermill",
+        "papermill.cli",
+        "ipykernel.kernelapp",
+        "ipykernel.ipkernel",
+        "matplotlib.pyplot",
+        "matplotlib.backends.backend_agg",
         "kaggleops.cli",
+        "kaggleops.notebook",
         "kaggleops.tracking.store",
     ]
 }
@@ -54,14 +66,14 @@ _IMPORTED["training"] = [
     "transformers.trainer",
     "transformers.models.bert.modeling_bert",
     "accelerate",
-    "matplotlib.pyplot",
-    "matplotlib.backends.backend_agg",
     "hydra",
     "competitions.train",
     "competitions.predict",
 ]
 # They look at the environment as they are imported.
 _ANEW = ("mlflow.server",)
+# What Kaggle's image stands before, and what has imported it.
+_HOOKED = ("google.cloud.storage", "gcsfs", "papermill", "kaggleops")
 
 
 def next_asked(listening: socket.socket, life: int) -> dict[str, Any]:
@@ -91,7 +103,8 @@ def _fork(connection: socket.socket, asked: dict[str, Any], files: list[int]) ->
             os.close(file)
         _watch(process, connection)
     connection.close()
-    os.setsid()
+    # What a fork starts is in that one's process group; all else has one of its own.
+    os.setpgid(0, asked.get("group", 0))
     # Out of the way of the numbers that they are to have.
     beyond = max(asked["files"]) + 1
     moved = [fcntl.fcntl(file, fcntl.F_DUPFD, beyond) for file in files]
@@ -108,6 +121,10 @@ def _fork(connection: socket.socket, asked: dict[str, Any], files: list[int]) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, largest)
     os.environ.clear()
     os.environ.update(asked["environment"])
+    if not asked.get("tests"):
+        os.environ["KAGGLEOPS_TESTS_GROUP"] = str(os.getpgrp())
+    if "JPY_PARENT_PID" in os.environ:  # a kernel ends when its parent is another
+        os.environ["JPY_PARENT_PID"] = str(os.getppid())
     os.chdir(asked["folder"])
     if noted := asked.get("noted"):
         Path(noted).write_text(str(os.getpid()))
@@ -128,15 +145,21 @@ def _watch(process: int, connection: socket.socket) -> NoReturn:
 def _run(asked: dict[str, Any]) -> None:
     """Be the interpreter with that command line."""
     if "PYTHONUNBUFFERED" in os.environ or asked["arguments"][:1] == ["-u"]:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(write_through=True)  # type: ignore[union-attr]
+        for name, file in (("stdout", 1), ("stderr", 2)):
+            given, raw = getattr(sys, name), io.FileIO(file, "w", closefd=False)
+            to = io.TextIOWrapper(raw, given.encoding, given.errors, write_through=True)
+            setattr(sys, name, to)
     tempfile.tempdir = None  # TMPDIR may be another
+    sys.executable, sys.prefix = asked.get("python", (sys.executable, sys.prefix))
     sys.orig_argv = [sys.executable, *asked["arguments"]]
-    how, *arguments = [each for each in asked["arguments"] if each != "-u"]
+    how, *arguments = [each for each in asked["arguments"] if each not in ("-u", "-B")]
     sys.modules["__main__"] = main = types.ModuleType("__main__")
     folder = {"-m": str(Path.cwd()), "-c": ""}.get(how, str(Path(how).resolve().parent))
     sys.path[:] = [folder, *asked["paths"]]
     _forget_other_code()
+    if sys.modules["sitecustomize"].of_the_platform():
+        for package in _HOOKED:
+            _forget(package)
     if how == "-m":
         sys.argv = arguments
         if not hasattr(sys.modules.get(arguments[0]), "__path__"):
@@ -151,9 +174,53 @@ def _run(asked: dict[str, Any]) -> None:
         exec(compile(Path(how).read_bytes(), how, "exec"), main.__dict__)
 
 
+def _end(asked: dict[str, Any]) -> NoReturn:
+    """Run it, and end as the interpreter does, without taking apart what was imported.
+
+    That would be half a second of processor time for each fork.
+    """
+    code, interrupted = 0, False
+    try:
+        _run(asked)
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            sys.stderr.write(f"{error.code}\n")
+    except BaseException as error:  # noqa: BLE001 - as the interpreter does
+        sys.excepthook(type(error), error, error.__traceback__)
+        code, interrupted = 1, isinstance(error, KeyboardInterrupt)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if not stream.closed:
+                stream.flush()
+        except OSError as error:
+            code = 120
+            if stream is sys.stdout:
+                said = f"Exception ignored in: {stream!r}\n{type(error).__name__}: {error}\n"
+                sys.stderr.write(said)
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+def _make_a_client() -> None:
+    """Have read what each of Amazon's clients is made from."""
+    import boto3
+
+    from tests.warm import models
+
+    models.read_once()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]  # a fork gets an environment of its own
+    boto3.client("s3", region_name="us-east-1")
+
+
 def _forget_other_code() -> None:
     # A clone's own comes before what was imported from here.
-    for package in ("kaggleops", "competitions"):
+    for package in ("kaggleops", "competitions", "papermill", "tests"):
         if package in sys.modules:
             found = PathFinder.find_spec(package, sys.path)
             if found is None or found.origin != sys.modules[package].__file__:
@@ -178,7 +245,8 @@ if __name__ == "__main__":
             importlib.import_module(_name)
     for _name in _ANEW:
         _forget(_name)
+    _make_a_client()
     gc.collect()
     gc.freeze()  # else each fork's first collection copies all of it
     _asked = next_asked(socket.socket(fileno=int(_listening)), int(_life))
-    _run(_asked)
+    _end(_asked)

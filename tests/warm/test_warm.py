@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.warm import forked
+from tests.warm import children, forked, passed_on
 
 SCRIPT = """
 import json, os, signal, sys
@@ -92,6 +92,80 @@ def test_it_ends_as_it_is_told(script: Path, how: signal.Signals) -> None:
     process.send_signal(how)
     assert process.wait() == -how
     assert psutil.wait_procs([fork], timeout=60)[1] == []
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "print('all', end='')",
+        "sys.exit('no luck')",
+        "sys.exit(300)",
+        "sys.exit(None)",
+        "1 / 0",
+        "raise KeyboardInterrupt",
+        "os.close(1); os.open('/dev/full', os.O_WRONLY); print('all')",
+        "os.close(1); os.open('/dev/full', os.O_WRONLY); print('all'); sys.exit(3)",
+        "atexit.register(print, 'then'); threading.Timer(0.01, print, ['first']).start()",
+        "os.fork() and sys.exit(os.waitstatus_to_exitcode(os.wait()[1])); sys.exit(7)",
+    ],
+)
+def test_it_ends_by_itself_as_any_does(
+    tmp_path: Path, how: str, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "train.py").write_text(f"import atexit, os, sys, threading\n{how}\n")
+
+    def ended() -> tuple[int, str, list[str]]:
+        done = subprocess.run(
+            [sys.executable, tmp_path / "train.py"],
+            env={name: each for name, each in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout, done.stderr.splitlines()[-2:]
+
+    warm = ended()
+    request.getfixturevalue("cold_python")
+    assert warm == ended()
+
+
+def test_what_is_said_without_a_buffer_is_read_at_once(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print('half a li', end=''); input()")
+    process = subprocess.Popen(
+        [sys.executable, "-u", tmp_path / "train.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert os.read(process.stdout.fileno(), 100) == b"half a li"
+    process.communicate(b"\n")
+    assert process.returncode == 0
+
+
+def test_what_it_starts_ends_with_its_process_group(tmp_path: Path) -> None:
+    waits = "import signal, sys; print('waits', flush=True); signal.pause()"
+    (tmp_path / "waits.py").write_text(waits)
+    starts = "import subprocess, sys; subprocess.run([sys.executable, 'waits.py']); signal.pause()"
+    (tmp_path / "train.py").write_text(f"import os, signal\n{starts}")
+    process = subprocess.Popen(
+        [sys.executable, "train.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    (started,) = children(process.pid)
+    os.killpg(os.getpgid(forked(process.pid)), signal.SIGTERM)
+    assert process.wait() == -signal.SIGTERM
+    assert psutil.wait_procs([started], timeout=60)[1] == []
+    assert os.getpgrp() not in (started.pid, forked(process.pid))
+
+
+def test_what_a_platform_begins_with_runs(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import sys; print(sys.begun, 'mlflow' in sys.modules)")
+    (tmp_path / "its").mkdir()
+    (tmp_path / "its/sitecustomize.py").write_text("import sys; sys.begun = True")
+    environment = {**os.environ, **passed_on(str(tmp_path / "its"))}
+    said = [
+        subprocess.run([sys.executable, *how], env=environment, capture_output=True).stdout
+        for how in (["train.py"], ["-c", (tmp_path / "train.py").read_text()])
+    ]
+    assert said == [b"True True\n", b"True False\n"]
 
 
 def test_a_module_is_run_once_and_warns_of_nothing(tmp_path: Path) -> None:

@@ -25,13 +25,10 @@ def jaccard(left: str, right: str) -> float:
 
 
 def find_selection(text: str, selection: str) -> tuple[int, int] | None:
-    """The half-open character range of `selection` in `text`, without blanks at its ends.
+    """The half-open character range of `selection` in `text`, without blanks at its ends, or None.
 
     Where it occurs more than once (112 rows of the competition), the first occurrence that begins
     and ends at word boundaries wins: the "no" of "I know, no" is the last word.
-
-    Returns:
-        None where the selection is blank or not in the text.
     """
     wanted = selection.strip()
     if not wanted or selection not in text:
@@ -46,13 +43,10 @@ def find_selection(text: str, selection: str) -> tuple[int, int] | None:
 
 
 def cover_tokens(offsets: Offsets, start: int, end: int) -> tuple[int, int] | None:
-    """The tokens that the characters from `start` to `end` touch, also where they cut one in two.
+    """The first and last token that characters from `start` to `end` touch, in part even, or None.
 
-    The competition's selections begin or end inside a word in every tenth row.
-
-    Returns:
-        The first and the last token, or None where no token touches the range (cut off, or made of
-        characters that the tokenizer drops).
+    The competition's selections begin or end inside a word in every tenth row. No token touches
+    what is cut off, or made of characters that the tokenizer drops.
     """
     touched = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and b > a]
     return (touched[0], touched[-1]) if touched else None
@@ -63,10 +57,7 @@ def best_span(
 ) -> tuple[int, int]:
     """The span with the largest sum of logits among those that do not end before they begin.
 
-    Args:
-        start_logits: shape (tokens,), one or more tokens of the text itself.
-        end_logits: the same shape.
-        longest: tokens that a span may have at most.
+    The logits are those of the text's own tokens; a span has at most `longest` of them.
     """
     sums = start_logits[:, None] + end_logits[None, :]
     valid = np.triu(np.ones(sums.shape, dtype=bool))
@@ -87,15 +78,12 @@ def range_of(text: str, offsets: Offsets, first: int, last: int) -> tuple[int, i
 
 
 def shifts(text: str) -> list[int]:
-    """By how many characters the competition's selections of `text` are moved, at each character.
+    """By how many characters the competition's selections are moved, at each character and the end.
 
     The selections were made where runs of blanks were one blank, and then cut out of the text with
     all its blanks: by all surplus blanks before them but one they begin and end too early. Counted
     on the training file: of its 1,310 selections that this moves and that have a sentiment, 637
     begin and end at words only if they are moved back, 200 only as they are.
-
-    Returns:
-        One number for each character of `text`, and one for its end.
     """
     found, surplus, previous = [], 0, " "
     for character in text:
@@ -108,12 +96,7 @@ def shifts(text: str) -> list[int]:
 def move_as_published(text: str, start: int, end: int) -> tuple[int, int]:
     """The range that the competition's files hold where these words of `text` were selected.
 
-    Words were selected together with the blank on either side.
-
-    Args:
-        text: a tweet.
-        start: where the words begin; no blank.
-        end: where they end, behind the last character that is no blank.
+    Words were selected together with the blank on either side; `start` and `end` are of no blank.
     """
     moved = shifts(text)
     # The end of the text counts as a blank: selections up to it are not cut shorter by one.

@@ -20,10 +20,7 @@ def text(found: Any, *path: str) -> str:
 
 
 def number(found: Any, *path: str) -> float | None:
-    """Return the number that lies there, None where none does that counts something.
-
-    So neither a truth value nor a negative one, infinity or nan.
-    """
+    """Return the number that lies there, finite and not negative; None where none does."""
     value = _at(found, path)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -34,10 +31,7 @@ def number(found: Any, *path: str) -> float | None:
 
 
 def moment(found: Any, *path: str) -> float | None:
-    """Return the time that lies there, in seconds since the epoch, None where none does.
-
-    Of one without a zone, it is that of Greenwich.
-    """
+    """Return the time that lies there (UTC without a zone), in seconds since the epoch, or None."""
     with suppress(ValueError, OverflowError):
         read = datetime.fromisoformat(text(found, *path))
         return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
@@ -47,8 +41,7 @@ def moment(found: Any, *path: str) -> float | None:
 def objects(found: Any, *path: str) -> list[Mapping[str, Any]] | None:
     """Return the objects of the list that lies there, None where there is no list.
 
-    What is no object counts as one of which nothing is known: nobody may think that it is not
-    there.
+    What is no object counts as one of which nothing is known: nobody may think it is not there.
     """
     value = _at(found, path)
     if not isinstance(value, list):

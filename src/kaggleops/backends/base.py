@@ -9,6 +9,7 @@ run. Everybody who can read the bucket finds the job by the run's tags alone.
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mlflow.projects.backend.abstract_backend import AbstractBackend
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 
 from kaggleops.backends.code import address_for_others
-from kaggleops.backends.config import AnyConfig, Config, read_config
+from kaggleops.backends.config import AnyConfig, read_config, read_file
 from kaggleops.backends.interface import Host, RefusedError
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.remote_run import RemoteRun
@@ -28,6 +29,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import fetch
 from kaggleops.git.commits import Commit, find_commit
 from kaggleops.git.project_files import write_project_files
+from kaggleops.launch.checkout import refuse_data_from_here
 from kaggleops.launch.launcher import (
     Launch,
     experiment_id_of,
@@ -36,7 +38,7 @@ from kaggleops.launch.launcher import (
     temporary_folder,
 )
 from kaggleops.launch.overrides import OVERRIDES, Overrides
-from kaggleops.launch.presentation import present
+from kaggleops.launch.presenting import present
 from kaggleops.platforms.machine import user_name
 from kaggleops.tags import BACKEND, JOB_ENDED, SUBMITTED_TO
 from kaggleops.tracking.session import session
@@ -47,16 +49,32 @@ class Backend(Host[AnyConfig], AbstractBackend):
     """A platform that runs commits: what it shares with all others."""
 
     def read_config(self, given: Mapping[str, Any], source: str) -> AnyConfig:
-        """Return this backend's configuration from its fields; see `config.read_config`."""
+        """Return this backend's configuration from its fields; see `config.read_config`.
+
+        Raises UsageError, which names the `source`, for a field that it does not take.
+        """
         return read_config(self.config_type, given, source)
 
-    def submit(self, commit: Commit, what: Launch, config: AnyConfig) -> RemoteRun:
-        """Hand a commit to the platform and return at once.
+    def config_of(
+        self, repository: Path, named: Path | None = None, options: Mapping[str, Any] | None = None
+    ) -> AnyConfig:
+        """Return the configuration of a named file, else of the repository's, if it has one.
 
-        Args:
-            commit: one that is in a repository on this machine.
-            what: what to run of it.
-            config: how the platform is to run it.
+        `options` are fields that override the file's. Raises UsageError if it cannot be read, or
+        does not fit this backend.
+        """
+        options = options or {}
+        known = {field.name for field in fields(self.config_type)}
+        for option in options:
+            if option not in known:
+                raise UsageError(f"submitting to {self.name}", f"it has no option --{option}")
+        file = named or repository / "config/backend" / f"{self.name}.yaml"
+        if named is None and not file.is_file():
+            return self.read_config(options, "no configuration")
+        return self.read_config({**read_file(file), **options}, str(file))
+
+    def submit(self, commit: Commit, what: Launch, config: AnyConfig) -> RemoteRun:
+        """Hand a commit of a repository on this machine to the platform, and return at once.
 
         Raises:
             UsageError: the commit has no such entry point, or it does not take such parameters.
@@ -67,34 +85,30 @@ class Backend(Host[AnyConfig], AbstractBackend):
         with temporary_folder() as folder:
             files = write_project_files(commit, folder / "code")
             parameters, declared, project = prepared(files, commit, what, None)
+            if not self.runs_here:
+                refuse_data_from_here(commit, files, f"submitting {commit.sha[:7]} to {self.name}")
         self.check(what.tracking_uri, config)
         address = address_for_others(commit, bucket, allow_secrets=what.allow_secrets)
         mlflow.set_tracking_uri(what.tracking_uri)
         name = what.experiment or parameters.get("task") or declared.get("task") or project
-        tags = {**tags_of(commit, what.entry_point), MLFLOW_PROJECT_BACKEND: self.name}
+        # "backend" is what the machine turns out to be, once there is one.
+        ours = {MLFLOW_PROJECT_BACKEND: self.name, BACKEND: self.name}
+        tags = {**tags_of(commit, what.entry_point, what.overrides), **ours}
         run = BucketTrackingStore(what.tracking_uri).schedule_run(
             experiment_id_of(str(name or "Default")),
             user_name(),
-            # "backend" is what the machine turns out to be, once there is one.
-            [RunTag(*tag) for tag in {**tags, BACKEND: self.name}.items()],
+            [RunTag(*tag) for tag in tags.items()],
             [Param(key, str(value)) for key, value in {**declared, **parameters}.items()],
         )
         where = self.place(run.info.run_id, config)
-        present(run, commit, session(bucket).working.store, self.page(where))
+        present(run, session(bucket).working.store, self.page(where))
         return self.hand_over(run, address, what.tracking_uri, config)
 
     def hand_over(self, run: Run, address: str, tracking_uri: str, config: AnyConfig) -> RemoteRun:
         """Hand a run that is SCHEDULED to the platform; again, if it may have it already.
 
-        Args:
-            run: which, with its commit in its tags and its parameters.
-            address: where the platform fetches the commit.
-            tracking_uri: the bucket's.
-            config: how the platform is to run it.
-
-        Raises:
-            RefusedError: the platform does not take it; the run is FAILED.
-            KaggleOpsError: the platform does not answer.
+        `address` is where the platform fetches the commit that the run's tags name. Raises what
+        `submit` does.
         """
         run_id = run.info.run_id
         client = mlflow.MlflowClient(tracking_uri)
@@ -102,7 +116,16 @@ class Backend(Host[AnyConfig], AbstractBackend):
         tags = {SUBMITTED_TO: self.name, **self.place(run_id, config)}
         client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
         store.flush()  # before the job exists: it must be found even if this process dies now
-        notebook = ready_notebook(_parameters(run, address, tracking_uri, config))
+        parameters = {
+            "repository": address,
+            "version": run.data.tags[MLFLOW_GIT_COMMIT],
+            "bucket": bucket_uri(tracking_uri),
+            # Its experiment, its entry point and its parameters come with it.
+            "run_id": run_id,
+        } | ({"install_from": config.install_from} if config.install_from else {})
+        if hours := self.session_hours(config):
+            parameters["session_hours"] = f"{hours:.10g}"
+        notebook = ready_notebook(parameters)
         try:
             known = self.send({**run.data.tags, **tags}, notebook, config)
         except KaggleOpsError as error:
@@ -127,7 +150,10 @@ class Backend(Host[AnyConfig], AbstractBackend):
         tracking_uri: str,
         experiment_id: str,
     ) -> RemoteRun:
-        """Run what `mlflow run -b` names; MLflow documents it."""
+        """Run what `mlflow run -b` names; MLflow documents it.
+
+        Raises ExecutionException, in one line, if it is not submitted.
+        """
         try:
             config = self.read_config(backend_config, "the backend's configuration")
             with _project(project_uri, version) as commit:
@@ -136,17 +162,6 @@ class Backend(Host[AnyConfig], AbstractBackend):
         except KaggleOpsError as error:
             # What MLflow's command shows as one line.
             raise ExecutionException(str(error)) from error
-
-
-def _parameters(run: Run, address: str, tracking_uri: str, config: Config) -> dict[str, str]:
-    parameters = {
-        "repository": address,
-        "version": run.data.tags[MLFLOW_GIT_COMMIT],
-        "bucket": bucket_uri(tracking_uri),
-        # Its experiment, its entry point and its parameters come with it.
-        "run_id": run.info.run_id,
-    }
-    return parameters | ({"install_from": config.install_from} if config.install_from else {})
 
 
 @contextmanager

@@ -21,22 +21,24 @@ from kaggleops.redaction import redacted
 
 @dataclass(frozen=True)
 class Config:
-    """What every backend takes.
-
-    Args:
-        install_from: what pip installs KaggleOps from on the machine; where it is published if
-            empty.
-    """
+    """What every backend takes."""
 
     # For pydantic, which every MLflow brings: YAML reads a version such as 12.8 as a number.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True
     )
 
+    # what pip installs KaggleOps from on the machine; where it is published if empty
     install_from: str = ""
 
     def check(self, doing: str) -> None:
         """Check what types cannot say; raise UsageError with `doing` for what cannot be meant."""
+
+
+def check_sessions(doing: str, sessions: int) -> None:
+    """Check how many sessions a platform may be asked for at once."""
+    if sessions < 1:
+        raise UsageError(doing, f"sessions: {sessions}: it is 1 or more")
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -49,15 +51,10 @@ _WITHOUT = "Name what can be had without one, or let the machine have it from it
 
 
 def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) -> AnyConfig:
-    """Return a configuration from its fields.
+    """Return a configuration of a kind from its fields; what MLflow adds to them is skipped.
 
-    Args:
-        kind: the backend's.
-        given: its fields; what MLflow adds to them is passed over.
-        source: where they come from, for errors.
-
-    Raises:
-        UsageError: a field does not exist, has a value that it cannot have, or one with a secret.
+    Raises UsageError, which names the `source`, if a field does not exist, has a value that it
+    cannot have, or one with a secret.
     """
     doing = f"reading {source}"
     known = [field.name for field in fields(kind)]
@@ -87,11 +84,7 @@ def named_file(named: str) -> Path | None:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """Return the fields of a configuration's file, YAML or JSON.
-
-    Raises:
-        UsageError: it cannot be read, or is no mapping.
-    """
+    """Return the fields of a configuration's file, YAML or JSON; UsageError if it has none."""
     doing = f"reading {path}"
     try:
         text = path.read_text()

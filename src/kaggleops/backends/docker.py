@@ -20,16 +20,19 @@ from typing import IO, Any
 
 from kaggleops.backends.answers import number, text
 from kaggleops.backends.base import Backend
-from kaggleops.backends.config import Config, named_file
+from kaggleops.backends.config import Config, check_sessions, named_file
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.interface import UNKNOWN, Finding, JobState, RefusedError
+from kaggleops.backends.interface import UNKNOWN, Finding, JobState, Offer, RefusedError
+from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms import keys_of
 from kaggleops.platforms.local import KaggleImage
-from kaggleops.platforms.platform import ADC, KEY_FILE
+from kaggleops.platforms.platform import KEY_FILE
 
 VERSION = "v170"
 """The version of Kaggle's images (June 2026), the same as in infra/kaggle-image/compose.yaml."""
 
+_LONGEST_LINE = 1 << 16
 _SIZE = re.compile(r"[1-9]\d*[bkmg]")
 
 
@@ -43,6 +46,7 @@ class DockerConfig(Config):
     output: str = "~/kaggle/output"
     credentials: str = ""
     shm_size: str = "8g"
+    sessions: int = 1
 
     @property
     def image_name(self) -> str:
@@ -71,6 +75,7 @@ class DockerConfig(Config):
         return -1 if self.gpus == "all" else int(self.gpus or 0)
 
     def check(self, doing: str) -> None:
+        check_sessions(doing, self.sessions)
         if self.gpus not in ("", "all") and not re.fullmatch(r"[1-9]\d*", self.gpus):
             problem = f"gpus: {self.gpus!r} is not a number of GPUs"
             raise UsageError(doing, problem, "It is all, a number, or '' for none.")
@@ -89,9 +94,7 @@ class GoneError(KaggleOpsError):
 def connect() -> Any:
     """Return a client of the engine that `DOCKER_HOST` names, of this machine's by default.
 
-    Raises:
-        UsageError: the client is not installed.
-        KaggleOpsError: no engine answers.
+    Raises UsageError if the client is not installed, KaggleOpsError if no engine answers.
     """
     try:
         import docker
@@ -106,13 +109,9 @@ def connect() -> Any:
 def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
     """Turn what the client raises into one line.
 
-    Args:
-        doing: what is being done, for the error.
-        refusing: whether the engine's no means that nothing runs there.
-
     Raises:
         GoneError: there is no such container or image.
-        RefusedError: the engine said no to what would run there.
+        RefusedError: with `refusing`, the engine said no to what would run there.
         KaggleOpsError: it said no to anything else, or did not answer.
     """
     from docker import errors
@@ -160,9 +159,7 @@ _KEY = f"/{KEY_FILE}"
 _ENDED = ("exited", "dead")
 _STATUSES = {
     "created": "SCHEDULED",
-    "running": "RUNNING",
-    "paused": "RUNNING",
-    "restarting": "RUNNING",
+    **dict.fromkeys(("running", "paused", "restarting"), "RUNNING"),
 }
 
 
@@ -181,7 +178,7 @@ class DockerBackend(Backend[DockerConfig]):
     def check(self, tracking_uri: str, config: DockerConfig) -> None:
         doing = "submitting to a container"
         self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file)
+        self._require_key(doing, config.key_file, tracking_uri)
         engine = self._engine
         try:
             with explained(doing):
@@ -237,6 +234,8 @@ class DockerBackend(Backend[DockerConfig]):
             Mount(WORKING, str(kept / "working"), type="bind"),
             Mount(str(Path(_NOTEBOOK).parent), str(source), type="bind"),
             Mount(_INPUT, str(config.input_folder), type="bind", read_only=True),
+            # Where declared data arrives (resources/places.py).
+            Mount(f"{_INPUT}-rw", str(config.input_folder), type="bind"),
             Mount(_KEY, str(config.key_file), type="bind", read_only=True),
         ]
         gpus = [DeviceRequest(count=config.gpu_count, capabilities=[["gpu"]])]
@@ -249,7 +248,7 @@ class DockerBackend(Backend[DockerConfig]):
                 name=name,
                 entrypoint=["/usr/bin/env"],
                 working_dir=WORKING,
-                environment={ADC: _KEY},
+                environment={keys_of(parameters_of(notebook)["bucket"]).variable: _KEY},
                 mounts=mounts,
                 shm_size=config.shm_size,
                 device_requests=gpus if config.gpu_count else None,
@@ -269,11 +268,8 @@ class DockerBackend(Backend[DockerConfig]):
     def _container(self, tags: Mapping[str, str]) -> Any:
         doing = f"looking for the container {tags[CONTAINER]}"
         if tags.get(ENGINE) != self._engine_id():
-            raise KaggleOpsError(
-                doing,
-                "the engine of this machine does not have it",
-                "Ask on the machine that it was submitted from.",
-            )
+            hint = "Ask on the machine that it was submitted from."
+            raise KaggleOpsError(doing, "the engine of this machine does not have it", hint)
         with explained(doing):
             return self._engine.containers.get(tags[CONTAINER])
 
@@ -299,6 +295,15 @@ class DockerBackend(Backend[DockerConfig]):
         container = self._container(tags)
         with explained(f"reading the log of {tags[CONTAINER]}"):
             yield from _lines(container.logs(stream=True, follow=follow))
+
+    def offers(self, tracking_uri: str, config: DockerConfig, running: int) -> list[Offer]:
+        self.check(tracking_uri, config)
+        with explained("asking the container engine"):
+            memory = number(self._engine.info(), "MemTotal")
+        # What its GPUs are, and how much memory they have, the engine does not know.
+        known = None if config.gpus or memory is None else memory / 1e9
+        sessions = max(0, config.sessions - running)
+        return [Offer(self.name, sessions, accelerator=config.gpus and "GPU", memory_gb=known)]
 
     def examine(self, config: DockerConfig) -> Iterator[Finding]:
         try:
@@ -333,11 +338,13 @@ def _status(container: Any) -> str:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     line = ""
-    for chunk in chunks:
-        *whole, line = (line + decoder.decode(chunk)).split("\n")
+    for more in codecs.iterdecode(chunks, "utf-8", "replace"):
+        *whole, line = (line + more).split("\n")
         yield from whole
+        if len(line) > _LONGEST_LINE:  # to add to it takes as long as it is
+            yield line
+            line = ""
     if line:
         yield line
 

@@ -1,5 +1,6 @@
 """What only a platform can tell of its jobs, and the types in which it tells it."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from kaggleops.backends.config import AnyConfig
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms import keys_of
+from kaggleops.platforms.keys import key_in
 
 UNKNOWN = "UNKNOWN"
 """The status of a job whose platform uses a word that is unknown here."""
@@ -24,24 +27,17 @@ class RefusedError(KaggleOpsError):
 
 @dataclass(frozen=True)
 class JobState:
-    """How far a job is.
+    """How far a job is."""
 
-    Args:
-        status: MLflow's word for it (`SCHEDULED`, `RUNNING`, …), or UNKNOWN.
-        said: the platform's own word.
-        reason: why it ended so, where the platform says why.
-        price: what its machine costs now, in US dollars for an hour; None where nobody pays.
-        units: compute units that it uses up in an hour now; None where nobody counts them.
-        access: the command that leads into the machine, where there is one.
-        unless_begun: what is wrong with it if its run has not begun; the platform cannot know.
-    """
-
-    status: str
-    said: str
-    reason: str = ""
+    status: str  # MLflow's word for it (`SCHEDULED`, `RUNNING`, …), or UNKNOWN
+    said: str  # the platform's own word
+    reason: str = ""  # why it ended so, where the platform says why
+    # what its machine costs now, in US dollars for an hour; None where nobody pays
     price: float | None = None
+    # compute units that it uses up in an hour now; None where nobody counts them
     units: float | None = None
-    access: str = ""
+    access: str = ""  # the command that leads into the machine, where there is one
+    # what is wrong with it if its run has not begun; the platform cannot know
     unless_begun: str = ""
 
     @property
@@ -63,26 +59,39 @@ def is_ended(status: str) -> bool:
 
 @dataclass(frozen=True)
 class Quota:
-    """How many hours of an accelerator (`GPU`, `TPU`) may still be used.
+    """How many hours of an accelerator (`GPU`, `TPU`) may still be used."""
 
-    Args:
-        backend: whose.
-        resource: which.
-        used_hours: since the quota was last refreshed.
-        total_hours: of which.
-        refreshes: when there is all of it again (UTC), if that is known.
-    """
-
-    backend: str
-    resource: str
-    used_hours: float
-    total_hours: float
-    refreshes: datetime | None
+    backend: str  # whose
+    resource: str  # which
+    used_hours: float  # since the quota was last refreshed
+    total_hours: float  # of which
+    refreshes: datetime | None  # when there is all of it again (UTC), if that is known
 
     @property
     def left_hours(self) -> float:
         """What is left of it."""
         return max(0.0, self.total_hours - self.used_hours)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one kind of machine of a backend can do now for jobs that wait."""
+
+    backend: str
+    sessions: int  # how many could begin now, beside those that are under way
+    price: float = 0.0  # US dollars an hour of one; 0 where nothing is spent
+    # how many hours of a quota are left for all of them together; None where none is counted
+    hours: float | None = None
+    total_hours: float | None = None  # of that quota, when there is all of it; None if not known
+    refreshes: datetime | None = None  # when there is all of the quota again (UTC), if known
+    session_hours: float | None = None  # how long one lasts at most; None for no limit
+    ending_hours: float = 0.0  # for how long one may be billed beyond that, while it ends
+    accelerator: str = ""  # as the platform calls it; "" for none
+    memory_gb: float | None = None  # of the accelerator, or of the machine where it has none
+    # which offers share their sessions and hours: those of one pool; "" for this one alone
+    pool: str = ""
+    # why it gives none now, in one line; "" where it does
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,19 +109,12 @@ class Units:
 
 @dataclass(frozen=True)
 class Price:
-    """What a platform takes for an accelerator.
+    """What a platform takes for an accelerator."""
 
-    Args:
-        backend: which platform.
-        resource: the accelerator, as the platform calls it.
-        per_hour: for one of it, in US dollars.
-        free: how much of it can be had now, in the platform's words; "" for nothing.
-    """
-
-    backend: str
-    resource: str
-    per_hour: float
-    free: str
+    backend: str  # which platform
+    resource: str  # the accelerator, as the platform calls it
+    per_hour: float  # for one of it, in US dollars
+    free: str  # how much of it can be had now, in the platform's words; "" for nothing
 
 
 @dataclass(frozen=True)
@@ -133,23 +135,14 @@ class Machines:
 
 @dataclass(frozen=True)
 class Reaped:
-    """A machine that costs money although its run is over.
+    """A machine that costs money although its run is over."""
 
-    Args:
-        backend: whose.
-        machine: its id there.
-        run_id: which run it was made for.
-        why: why nothing will come of it.
-        per_hour: what it costs, in US dollars.
-        problem: why it could not be deleted; "" if it was, or was not to be.
-    """
-
-    backend: str
-    machine: str
-    run_id: str
-    why: str
-    per_hour: float
-    problem: str = ""
+    backend: str  # whose
+    machine: str  # its id there
+    run_id: str  # which run it was made for
+    why: str  # why nothing will come of it
+    per_hour: float  # what it costs, in US dollars
+    problem: str = ""  # why it could not be deleted; "" if it was, or was not to be
 
 
 Verdict = Literal["ok", "warning", "error", "skipped"]
@@ -157,36 +150,36 @@ Verdict = Literal["ok", "warning", "error", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What `kaggleops doctor` found with one check.
+    """What `kaggleops doctor` found with one check."""
 
-    Args:
-        about: what was checked.
-        verdict: how it is.
-        said: what was found, or what is wrong.
-        hint: what to do about it.
-    """
-
-    about: str
-    verdict: Verdict
-    said: str
-    hint: str = ""
+    about: str  # what was checked
+    verdict: Verdict  # how it is
+    said: str  # what was found, or what is wrong
+    hint: str = ""  # what to do about it
 
 
 class Host(ABC, Generic[AnyConfig]):
-    """One platform, asked about the jobs of runs that it has; `tags` are always a run's."""
+    """One platform, asked about the jobs of runs that it has; `tags` are always a run's.
+
+    What asks the platform raises UsageError if this machine cannot ask, KaggleOpsError if it does
+    not answer.
+    """
 
     name: ClassVar[str]
     config_type: type[AnyConfig]
+    runs_here: ClassVar[bool] = False
+    """Whether its jobs find what lies in the repository here, and git does not have."""
+    ask_every: ClassVar[float] = 60.0
+    """Seconds within which it is not asked the same again; 0 where a question costs nothing."""
+
+    waiting: ClassVar[str] = "waiting for a machine"
+    """What a job does that has not begun."""
 
     # -- what every platform says -------------------------------------------------------------
 
     @abstractmethod
     def check(self, tracking_uri: str, config: AnyConfig) -> None:
-        """Make sure, before anything is made, that a submit has a chance.
-
-        Raises:
-            KaggleOpsError: it has none: no credentials, no quota, a bucket out of its reach.
-        """
+        """Raise KaggleOpsError, before anything is made, if a submit has no chance."""
 
     @abstractmethod
     def place(self, run_id: str, config: AnyConfig) -> dict[str, str]:
@@ -196,19 +189,10 @@ class Host(ABC, Generic[AnyConfig]):
     def send(
         self, tags: Mapping[str, str], notebook: str, config: AnyConfig
     ) -> Mapping[str, str] | None:
-        """Hand a notebook to the platform, unless it has it.
+        """Hand a notebook (its JSON) to the platform, unless it has it.
 
-        Args:
-            tags: the run's.
-            notebook: its JSON.
-            config: how to run it.
-
-        Returns:
-            Tags for what is known of the job only now, if there are any.
-
-        Raises:
-            RefusedError: the platform does not take it.
-            KaggleOpsError: the platform does not answer.
+        Returns tags for what is known of the job only now. Raises RefusedError if the platform does
+        not take it, KaggleOpsError if it does not answer.
         """
 
     @abstractmethod
@@ -220,6 +204,12 @@ class Host(ABC, Generic[AnyConfig]):
         """Yield the lines that the job printed, each once."""
 
     # -- what some platforms say --------------------------------------------------------------
+
+    def bring_home(self, tracking_uri: str) -> None:
+        """Send the bucket what ended jobs could not; by default their machines are gone.
+
+        Raises KaggleOpsError if the bucket does not answer.
+        """
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring the files that the job left on the platform; by default it leaves none."""
@@ -238,31 +228,41 @@ class Host(ABC, Generic[AnyConfig]):
         return []
 
     def examine(self, config: AnyConfig) -> Iterator[Finding]:
-        """Yield what `kaggleops doctor` says of this machine's account there.
-
-        Raises:
-            KaggleOpsError: it is set up, and does not work.
-        """
+        """Yield what `doctor` says of this account; KaggleOpsError if set up but not working."""
         yield from ()
 
-    def announce(self, config: AnyConfig) -> str:
-        """Return what a submit would cost and whom, "" where it costs no money.
+    def session_hours(self, config: AnyConfig) -> float | None:
+        """Return after how many hours the platform ends a session; None where it says so there."""
+        return None
 
-        Raises:
-            KaggleOpsError: more than it may, or the platform does not answer.
-        """
+    def announce(self, config: AnyConfig) -> str:
+        """Return what a submit would cost and whom, "" for no money; KaggleOpsError if too much."""
         return ""
+
+    def offers(self, tracking_uri: str, config: AnyConfig, running: int) -> list[Offer]:
+        """Return what it can give now, nothing where nobody can place a job by itself.
+
+        `running` jobs of this bucket are there already. Raises UsageError if this machine cannot
+        ask, KaggleOpsError if the platform does not answer.
+        """
+        return []
+
+    def for_session(
+        self, config: AnyConfig, offer: Offer, hours: float | None, dollars: float
+    ) -> AnyConfig:
+        """Return the configuration for one session of an offer.
+
+        It lasts `hours` at most (None for as long as there is no limit), and costs no more than
+        `dollars`. By default, it is the configuration as it is.
+        """
+        return config
 
     def quota(self) -> list[Quota]:
         """Return what may still be used, nothing where nothing is counted."""
         return []
 
     def units(self, config: AnyConfig) -> Units | None:
-        """Return the compute units that there are, None where none are counted.
-
-        Raises:
-            KaggleOpsError: the platform does not tell.
-        """
+        """Return the compute units that there are, None where none are counted."""
         return None
 
     def prices(self) -> list[Price]:
@@ -274,18 +274,10 @@ class Host(ABC, Generic[AnyConfig]):
         return None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
-        """Delete the machines that cost money although their run is over.
+        """Delete (or only look for) the machines that cost money although their run is over.
 
-        Args:
-            tracking_uri: whose runs.
-            delete: whether to; else they are only looked for.
-
-        Returns:
-            What there was; None where nobody was asked, as nothing that it knows of costs money.
-
-        Raises:
-            UsageError: this machine cannot ask.
-            KaggleOpsError: the platform does not answer.
+        Returns None where nobody was asked, as nothing that it knows of costs money. Raises
+        UsageError if this machine cannot ask, KaggleOpsError if the platform does not answer.
         """
         return None
 
@@ -300,10 +292,23 @@ class Host(ABC, Generic[AnyConfig]):
 
     def _require_cloud(self, doing: str, tracking_uri: str) -> None:
         if not is_remote(tracking_uri):
-            hint = "Take a bucket of Cloud Storage: --bucket gs://BUCKET; or run without -b."
+            hint = "Take a bucket that they reach: --bucket gs://BUCKET; or run without -b."
             raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
 
-    def _require_key(self, doing: str, file: Path) -> None:
+    def _require_key(self, doing: str, file: Path, tracking_uri: str) -> None:
         if not file.is_file():
             hint = f"Make it: `kaggleops credentials create {self.name}`."
             raise UsageError(doing, f"there is no key of the bucket, {file}", hint)
+        keys, text = keys_of(tracking_uri), file.read_text(errors="replace")
+        key = key_in(text)
+        if key and not keys.takes(key):
+            problem = f"{file} holds a key of another service, and no {keys.title}"
+            hint = f"Replace it: kaggleops credentials rotate {self.name} --bucket …"
+            raise UsageError(doing, problem, hint)
+        if not key or not re.search(keys.form, text):
+            problem = f"{file} holds no {keys.title} as its clients read one"
+            hint = (
+                f"It has to be {keys.form_in_words}: kaggleops credentials create {self.name} "
+                "writes it so, where `credentials` is left empty."
+            )
+            raise UsageError(doing, problem, hint)

@@ -7,22 +7,19 @@ yields the new ones only.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from kaggleops.platforms.http import NoAnswerError, NotThereError, SilenceError
 
 _PAUSE = 1.0  # seconds before a stream that ended is opened again
+_LOOK = 0.5  # seconds between two looks into a file
 _FAILURES = 5  # in a row and without a line, after which it is given up
 
 
 def follow(opened: Callable[[], Iterable[str]], ended: Callable[[], bool]) -> Iterator[str]:
-    """Yield a log until its job has ended.
+    """Yield a log until its job has `ended`; `opened` opens the stream, and yields its new lines.
 
-    Args:
-        opened: opens the stream, and yields its lines that are new.
-        ended: whether the job has ended.
-
-    Raises:
-        KaggleOpsError: the log cannot be read any more, and the job has not ended.
+    Raises KaggleOpsError if the log cannot be read any more, and the job has not ended.
     """
     failures = 0
     while True:
@@ -42,12 +39,26 @@ def follow(opened: Callable[[], Iterable[str]], ended: Callable[[], bool]) -> It
         time.sleep(_PAUSE)
 
 
-def until_silent(opened: Callable[[], Iterable[str]]) -> Iterator[str]:
-    """Yield what a log has by now: its stream has no end, but falls silent.
+def read(file: Path, over: Callable[[], bool]) -> Iterator[str]:
+    """Yield the lines of a file that a process of this machine writes, until that is `over`."""
+    with file.open(errors="replace") as log:
+        line = ""
+        while True:
+            last = over()  # asked before it is read: what it says last is read then
+            while more := log.readline():
+                line += more
+                if line.endswith("\n"):
+                    yield line[:-1]
+                    line = ""
+            if last:
+                if line:
+                    yield line
+                return
+            time.sleep(_LOOK)
 
-    Raises:
-        KaggleOpsError: it cannot be read.
-    """
+
+def until_silent(opened: Callable[[], Iterable[str]]) -> Iterator[str]:
+    """Yield what a log has by now: its stream has no end, but falls silent."""
     while True:
         came = False
         try:

@@ -1,25 +1,38 @@
 """Which backends there are, which of them has a run, and how a run that ended goes on."""
 
+import re
 import time
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run, RunStatus
+from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_BRANCH, MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
 
 from kaggleops.backends.base import Backend
 from kaggleops.backends.code import address_of_known
 from kaggleops.backends.config import AnyConfig
+from kaggleops.backends.downloads import Downloaded, download_artifacts
+from kaggleops.backends.interface import is_ended
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import Commit
+from kaggleops.launch import legs
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
-from kaggleops.tags import JOB_ENDED, SUBMITTED_TO
+from kaggleops.tags import (
+    CANCELLED,
+    FAILURE,
+    JOB_ENDED,
+    LEGS,
+    PRUNED,
+    SUBMITTED_TO,
+    TO_BE_CONTINUED,
+)
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
 
@@ -32,11 +45,7 @@ def names() -> list[str]:
 
 
 def backend_named(name: str) -> Backend[Any]:
-    """Return a backend.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """Return a backend; UsageError if there is none of that name."""
     found = entry_points(group=_GROUP, name=name)
     backend = next(iter(found)).load()() if found else None
     if not isinstance(backend, Backend):
@@ -45,38 +54,46 @@ def backend_named(name: str) -> Backend[Any]:
     return backend
 
 
-def submitted_run(tracking_uri: str, run_id: str) -> RemoteRun:
-    """Return a run that somebody submitted, here or on another machine.
-
-    Raises:
-        UsageError: there is no such run, or it was not submitted to a backend.
-    """
+def submitted_run(tracking_uri: str, run_id: str, hint: str = "") -> RemoteRun:
+    """Return a run that somebody submitted, on any machine; UsageError, with a hint, if not."""
     doing = f"looking for run {run_id}"
     tags = _run(tracking_uri, run_id, doing).data.tags
     if SUBMITTED_TO not in tags:
-        problem = "it was not submitted to a backend, so no platform has a log or files of it"
-        raise UsageError(doing, problem, "Its artifacts are in the bucket: `kaggleops ui`.")
+        problem = "it was not submitted to a backend, so no platform has a log of it"
+        printed = f"What it printed is its artifact output.txt: kaggleops download {run_id}"
+        raise UsageError(doing, problem, hint or printed)
     return RemoteRun(backend_named(tags[SUBMITTED_TO]), tracking_uri, run_id)
 
 
+def download(tracking_uri: str, run_id: str, folder: Path | None = None) -> tuple[Path, Downloaded]:
+    """Bring what a run has left, wherever it ran, and return the folder that has it.
+
+    By default that is `results/NAME-ID`, NAME being the run's and ID the first digits of its id.
+    Raises UsageError if there is no such run, KaggleOpsError if its platform's files cannot be had.
+    """
+    run = _run(tracking_uri, run_id, f"downloading run {run_id}")
+    name = re.sub(r"[^\w.-]+", "-", run.info.run_name or "run").strip(".-")
+    folder = folder or Path("results", f"{name}-{run_id[:8]}")
+    done = download_artifacts(mlflow.MlflowClient(tracking_uri), run_id, folder)
+    if backend := run.data.tags.get(SUBMITTED_TO):
+        left = RemoteRun(backend_named(backend), tracking_uri, run_id).download(folder / "output")
+        done = Downloaded([*done.files, *left.files], [*done.problems, *left.problems])
+    return folder, done
+
+
 def resume(
-    backend: Backend[AnyConfig], tracking_uri: str, run_id: str, config: AnyConfig
+    backend: Backend[AnyConfig],
+    tracking_uri: str,
+    run_id: str,
+    config: AnyConfig,
+    repository: Path = Path(),
 ) -> RemoteRun:
     """Hand a run to a backend once more: one that failed, was cancelled, or lost its machine.
 
-    One that is SCHEDULED with the same backend may have been handed over already, by somebody who
-    did not get the answer: then it is found there, and nothing is sent twice.
-
-    Args:
-        backend: where it goes on.
-        tracking_uri: the bucket's.
-        run_id: which run; its commit and its parameters stay.
-        config: how the platform is to run it.
-
-    Raises:
-        UsageError: there is no such run, it has finished, or it is running.
-        RefusedError: the platform does not take it.
-        KaggleOpsError: the platform does not answer.
+    Its commit, which `repository` alone may have, and its parameters stay. One that is SCHEDULED
+    with the same backend may have been handed over already, by somebody who did not get the answer:
+    then it is found there, and nothing is sent twice. Raises UsageError if there is no such run, it
+    has finished, or it is running; else what `Backend.submit` does.
     """
     doing = f"resuming run {run_id}"
     run = _run(tracking_uri, run_id, doing)
@@ -85,21 +102,28 @@ def resume(
         raise UsageError(doing, "it is pinned to no commit")
     _refuse_unless_it_stands_still(backend, tracking_uri, run, doing)
     commit = Commit(
-        repository=Path(),
+        repository=repository.absolute(),
         sha=tags[MLFLOW_GIT_COMMIT],
         subject="",
         branch=tags.get(MLFLOW_GIT_BRANCH, ""),
         origin=tags.get(MLFLOW_GIT_REPO_URL, ""),
-        uncommitted=0,
+        uncommitted=(),
     )
     address = address_of_known(commit, bucket_uri(tracking_uri))
     backend.check(tracking_uri, config)
+    store = BucketTrackingStore(tracking_uri)
     if run.info.status != "SCHEDULED":
-        store = BucketTrackingStore(tracking_uri)
+        run = mlflow.MlflowClient(tracking_uri).get_run(run_id)  # its end may be known only now
+        store.set_tag(run_id, RunTag(LEGS, legs.to_tag(legs.ended(run))))
         store.update_run_info(run_id, RunStatus.SCHEDULED, None, None)
-        if JOB_ENDED in tags:
-            store.delete_tag(run_id, JOB_ENDED)
-    return backend.hand_over(run, address, tracking_uri, config)
+        for tag in {JOB_ENDED, CANCELLED, FAILURE, PRUNED} & tags.keys():
+            store.delete_tag(run_id, tag)
+    resumed = backend.hand_over(run, address, tracking_uri, config)
+    if TO_BE_CONTINUED in tags:
+        # Not before: who would not come so far would leave a run that waits for nothing.
+        store.delete_tag(run_id, TO_BE_CONTINUED)
+        store.flush()
+    return resumed
 
 
 def _run(tracking_uri: str, run_id: str, doing: str) -> Run:
@@ -119,7 +143,18 @@ def _refuse_unless_it_stands_still(
         status = RemoteRun(backend_named(submitted_to), tracking_uri, run_id).get_status()
     if status == "FINISHED":
         raise UsageError(doing, "it has finished", "Run its commit anew: `kaggleops run`.")
-    if status == "SCHEDULED" and submitted_to not in (None, backend.name):
+    if status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags:
+        if submitted_to == backend.name:
+            state = RemoteRun(backend, tracking_uri, run_id).state()
+            if state and not state.ended:  # another job would be taken for this one
+                raise UsageError(doing, "the job of its last leg has not ended yet", "Try again.")
+    elif is_ended(status) and submitted_to == backend.name:
+        state = None
+        with suppress(KaggleOpsError):  # a job that was deleted there has ended
+            state = RemoteRun(backend, tracking_uri, run_id).state()
+        if state and state.status == "RUNNING":
+            raise UsageError(doing, "its job has not ended yet", "Try again.")
+    elif status == "SCHEDULED" and submitted_to not in (None, backend.name):
         hint = f"First `kaggleops cancel {run_id}`, or resume it there."
         raise UsageError(doing, f"it waits for a machine of {submitted_to}", hint)
     if status == "RUNNING":

@@ -11,6 +11,7 @@ from pathlib import Path
 from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
 from kaggleops.errors import KaggleOpsError
+from kaggleops.git.own_files import leave_out
 
 NOTEBOOK_FILE = "notebook_file"
 """The tag of a run that names its ready notebook, on the machine that wrote it."""
@@ -47,6 +48,7 @@ class ManualBackend(Backend[ManualConfig]):
         file = Path(tags[NOTEBOOK_FILE])
         try:
             file.write_text(notebook)
+            leave_out(file)
         except OSError as error:
             raise KaggleOpsError(f"writing {file}", str(error)) from error
 

@@ -12,17 +12,17 @@ from kaggleops.errors import KaggleOpsError
 _HERE = Path(__file__).parent
 _PACKED = _HERE / "run.ipynb"  # where a wheel has it
 _IN_REPOSITORY = _HERE.parents[2] / "notebooks/run.ipynb"
+_EXIT = """# Whoever started this program starts it again, where the run is to be continued.
+from kaggleops.notebook import exit_code
+
+raise SystemExit(exit_code(run))"""
 _ASSIGNMENT = re.compile(r"(\w+) = ")
 
 
 def ready_notebook(parameters: Mapping[str, str]) -> str:
-    """Return the notebook's JSON with these values for its parameters.
+    """Return the notebook's JSON with values for some of its parameters, by name.
 
-    Args:
-        parameters: values by name; those that are not named keep the notebook's own.
-
-    Raises:
-        KaggleOpsError: it has no such parameter.
+    Raises KaggleOpsError if it has no parameter of such a name.
     """
     source = _PACKED if _PACKED.is_file() else _IN_REPOSITORY
     notebook = json.loads(source.read_text())
@@ -41,17 +41,23 @@ def ready_notebook(parameters: Mapping[str, str]) -> str:
 
 
 def parameters_of(notebook: str) -> dict[str, str]:
-    """Return the parameters of a ready notebook by name.
-
-    Args:
-        notebook: its JSON.
-    """
+    """Return the parameters of a ready notebook (its JSON) by name."""
     found = {}
     for line in "".join(_parameter_cell(json.loads(notebook))["source"]).splitlines():
         name, assigned, value = line.partition(" = ")
         if assigned and name.isidentifier():
             found[name] = str(ast.literal_eval(value))
     return found
+
+
+def as_script(notebook: str) -> str:
+    """Return what the cells of a ready notebook (its JSON) do, as a program in Python.
+
+    Its exit code says whether the run is to be continued.
+    """
+    cells = json.loads(notebook)["cells"]
+    code = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    return "\n\n".join([*code, _EXIT])
 
 
 def _parameter_cell(notebook: dict[str, Any]) -> dict[str, Any]:

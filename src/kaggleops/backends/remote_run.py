@@ -4,25 +4,27 @@ The bucket is the truth. The platform is asked only for what the bucket cannot k
 still waits for a machine, whether it ended without a word, what it printed, which files it left.
 """
 
-import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Run
+from mlflow.entities import Run, RunTag
 from mlflow.projects.submitted_run import SubmittedRun
 
-from kaggleops.backends.downloads import Downloaded, inside
+from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import Host, JobState, is_ended
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.errors import KaggleOpsError, UsageError, explained
-from kaggleops.tags import JOB_ENDED
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.launch.failure import cause
+from kaggleops.tags import FAILURE, JOB_ENDED, TO_BE_CONTINUED
 from kaggleops.tracking.store import cancel
 
+_LAST_LINES = 1000  # of a log, in which an error is looked for
 _PAUSE = 10.0  # seconds between two looks at a run that is waited for
 
 PLACES = {"runpod_log_in"}
@@ -34,11 +36,6 @@ class RemoteRun(SubmittedRun):
     """MLflow's handle of a submitted run, with its log and its files.
 
     Whatever asks the platform or the bucket raises KaggleOpsError where that does not answer.
-
-    Args:
-        backend: which platform has it.
-        tracking_uri: the bucket's.
-        run_id: which run.
     """
 
     def __init__(self, backend: Host[Any], tracking_uri: str, run_id: str) -> None:
@@ -56,7 +53,7 @@ class RemoteRun(SubmittedRun):
     @property
     def tags(self) -> Mapping[str, str]:
         """The run's tags."""
-        tags: Mapping[str, str] = self._run().data.tags
+        tags: Mapping[str, str] = self.run.data.tags
         return tags
 
     def _tags_within(self) -> Mapping[str, str]:
@@ -71,14 +68,20 @@ class RemoteRun(SubmittedRun):
     @property
     def page(self) -> str:
         """Where the platform shows the job, or ""."""
-        return self.backend.page(self.tags)
+        with self._told_by_tags():
+            return self.backend.page(self.tags)
 
-    def _run(self) -> Run:
+    @property
+    def run(self) -> Run:
+        """The run, as the bucket has it now."""
         return self._client.get_run(self.run_id)
 
     def state(self) -> JobState | None:
-        """Return how far its job is, None where there is nobody to ask."""
-        run = self._run()
+        """Return how far its job is, None where there is nobody to ask.
+
+        Raises KaggleOpsError if the platform does not answer, or a tag that names the job is gone.
+        """
+        run = self.run
         with self._told_by_tags():
             state = self.backend.state(run.data.tags)
         if state and state.unless_begun and run.info.status == "SCHEDULED":
@@ -86,55 +89,75 @@ class RemoteRun(SubmittedRun):
         return state
 
     def get_status(self) -> str:
-        """Return the run's status, and settle it if its job ended without a word."""
-        status: str = self._run().info.status
+        """Return the run's status, and settle it if its job ended without a word.
+
+        Raises what `state` does.
+        """
+        status: str = self.run.info.status
         return status if is_ended(status) else self.settle(self.state())
 
     def settle(self, state: JobState | None) -> str:
         """Return the run's status; if its job has ended and it has not, it ends as that did.
 
-        Args:
-            state: how far its job is. What a job writes is in the bucket before it ends, so a run
-                that is still open afterwards stays open for ever unless somebody says so.
+        What a job writes is in the bucket before it ends, or where its backend brings it from. So a
+        run that is still open afterwards stays open for ever unless somebody says so.
         """
-        status: str = self._run().info.status
-        if is_ended(status) or state is None or not state.ended:
-            return status
+        run = self.run
+        if state is None or not state.ended or _has_said(run):
+            return str(run.info.status)
+        self.backend.bring_home(self.tracking_uri)
+        run = self.run
+        if _has_said(run):
+            return str(run.info.status)
         ended = "KILLED" if state.status == "KILLED" else "FAILED"
-        self._client.set_tag(self.run_id, JOB_ENDED, str(state))
+        tags = {JOB_ENDED: str(state)}
+        if ended == "FAILED" and (why := self._cause_in_its_log()):
+            tags[FAILURE] = why
+        self._client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in tags.items()])
         self._client.set_terminated(self.run_id, ended)
         return ended
 
+    def _cause_in_its_log(self) -> str:
+        """Return why its job failed, as far as the platform has a log of it that says so."""
+        with suppress(KaggleOpsError):
+            return cause(deque(self.logs(), _LAST_LINES))
+        return ""
+
+    @property
+    def failure(self) -> str:
+        """Why it failed; "" if it did not, or nobody knows."""
+        return failure_of(self.run)
+
     def wait(self) -> bool:
-        """Wait until the run has ended, and tell whether it succeeded."""
+        """Wait until the run has ended, and tell whether it succeeded. Raises what `state` does."""
         while not is_ended(status := self.get_status()):
             time.sleep(_PAUSE)
         return status == "FINISHED"
 
     def cancel(self) -> None:
-        """Set the run to KILLED in the bucket, unless it has ended: it stops at its next look."""
+        """Set the run to KILLED in the bucket, unless it has ended: it stops at its next look.
+
+        Raises UsageError if there is no such run, or it has ended.
+        """
         cancel(self.tracking_uri, self.run_id)
 
     def logs(self, follow: bool = False) -> Iterator[str]:
-        """Yield the lines that its job printed; with `follow`, until it has ended."""
+        """Yield the lines that its job printed; with `follow`, until it has ended.
+
+        Raises what `state` does.
+        """
         with self._told_by_tags():
             yield from self.backend.logs(self._tags_within(), follow)
 
     def download(self, directory: Path) -> Downloaded:
-        """Bring the artifacts into `artifacts/`, and the platform's files into `output/`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        artifacts = self._artifacts(directory / "artifacts")
+        """Bring the files that the job left on its platform. Raises what `state` does."""
         with self._told_by_tags():
-            output = self.backend.download(self._tags_within(), directory / "output")
-        return Downloaded(
-            [*artifacts.files, *output.files], [*artifacts.problems, *output.problems]
-        )
+            return self.backend.download(self._tags_within(), directory)
 
     def clean_up(self) -> bool:
         """Delete its job from the platform, and tell whether there was any; the run stays.
 
-        Raises:
-            UsageError: it has not ended.
+        Raises UsageError if the run has not ended, else what `state` does.
         """
         if not is_ended(self.get_status()):
             hint = f"First `kaggleops cancel {self.run_id}`."
@@ -150,31 +173,15 @@ class RemoteRun(SubmittedRun):
             doing = f"looking for the job of run {self.run_id}"
             raise KaggleOpsError(doing, f"it has no tag {error} any more") from error
 
-    def _artifacts(self, directory: Path) -> Downloaded:
-        if not self._client.list_artifacts(self.run_id):
-            return Downloaded()
-        directory.mkdir(exist_ok=True)
-        problems = []
-        try:
-            self._client.download_artifacts(self.run_id, "", str(directory))
-        except Exception:  # noqa: BLE001 - whatever it was, which file it was is seen one by one
-            problems = list(self._one_by_one("", directory))
-        return Downloaded([path for path in directory.rglob("*") if path.is_file()], problems)
 
-    def _one_by_one(self, path: str, directory: Path) -> Iterator[str]:
-        """Download the artifacts below a path; yield what is wrong with each that does not come."""
-        for each in self._client.list_artifacts(self.run_id, path or None):
-            if each.is_dir:
-                yield from self._one_by_one(each.path, directory)
-                continue
-            try:
-                kept = inside(directory, each.path)
-                kept.unlink(missing_ok=True)  # it may be half of it
-                with tempfile.TemporaryDirectory(dir=directory, prefix=".kaggleops-") as folder:
-                    came = self._client.download_artifacts(self.run_id, each.path, folder)
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    Path(came).replace(kept)
-            except Exception as error:  # noqa: BLE001 - a full disk, a bucket that does not answer
-                said = explained(error) or error
-                lines = str(said).splitlines() or [type(error).__name__]
-                yield str(KaggleOpsError(f"downloading {each.path!r}", lines[0]))
+def failure_of(run: Run) -> str:
+    """Return why a run failed; "" if it did not, or nobody knows."""
+    tags = run.data.tags if run.info.status == "FAILED" else {}
+    return "; ".join(filter(None, (tags.get(FAILURE), tags.get(JOB_ENDED))))
+
+
+def _has_said(run: Run) -> bool:
+    """Tell whether a run says itself how its job ended."""
+    status = run.info.status
+    leg_ended = status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags
+    return leg_ended or is_ended(status)

@@ -22,8 +22,8 @@ and the key and its ban on line ends, a file system's 255 bytes a part and its b
 part to climb out of the bucket with.
 """
 
-import base64
 import io
+import mimetypes
 import re
 import secrets
 import tempfile
@@ -37,7 +37,8 @@ from typing import BinaryIO
 from kaggleops.errors import KaggleOpsError, UsageError
 
 HIDDEN_FOLDER = ".kaggleops"
-"""Where a `bucket+file` bucket keeps its locks and unfinished writes; no key may start with it."""
+"""Where a bucket keeps what is its own (a folder its locks and unfinished writes, one of s3:// what
+its service was proven to do); no key may start with it."""
 
 MAX_PREFIX_BYTES = 123
 """How long the prefix in a bucket's address may be."""
@@ -74,7 +75,8 @@ def compile_glob(glob: str, doing: str) -> re.Pattern[str]:
     """Return the pattern whose `fullmatch` accepts the keys that `glob` means.
 
     `*` and `?` stop at "/", `**` does not. Brackets, braces and backslashes are refused, because
-    their finer points differ between implementations.
+    their finer points differ between implementations. Raises InvalidKeyError, which says `doing`,
+    if it has any.
     """
     if re.search(r"[\[\]{}\\]", glob):
         raise InvalidKeyError(doing, f"the glob {glob!r} uses more than *, ** and ?", "")
@@ -111,7 +113,8 @@ NO_KEY = "no object can have that name"
 """Why a listing leaves an object out."""
 
 Version = str
-"""Changes with every write of an object. Opaque: compare for equality only."""
+"""Changes with an object's content, and nearly everywhere with every write (on s3:// it is the
+content's). Opaque: compare for equality only."""
 
 ABSENT: Version = "0"
 """The version of an object that does not exist (as GCS has it: ifGenerationMatch=0)."""
@@ -166,6 +169,12 @@ class ConflictError(BucketError):
     """The object is not at the version the caller expected."""
 
 
+def conflict(doing: str, expected: Version, now: Version) -> ConflictError:
+    """Return the error that an object is at another version than the one it had to be at."""
+    problem = f"it is at version {now}, not {expected}: somebody else has written it"
+    return ConflictError(doing, problem, "Read it again first.")
+
+
 class InvalidKeyError(BucketError, UsageError):
     """No kind of bucket could hold an object with that key."""
 
@@ -177,15 +186,15 @@ class Entry:
     `updated_ms` is when it was last written, in milliseconds since the epoch, by the bucket's own
     clock: it tells of one object's age, and says nothing about which of two is newer.
 
-    `crc32c` is the content's checksum as Cloud Storage writes it (four bytes, big-endian, in
-    base64), "" unless the listing was asked for it.
+    `checksum` is the content's, with its kind before it (checksums.py); "" unless it was asked for
+    and is known.
     """
 
     key: str
     version: Version
     size: int
     updated_ms: int = field(default=0, compare=False)
-    crc32c: str = field(default="", compare=False)
+    checksum: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -207,8 +216,8 @@ class Bucket(ABC):
     """The same place as MLflow's own artifact repositories address it
     (`gs://my-bucket/prefix`, `file:///home/me/bucket`)."""
 
-    lists_checksums = False
-    """Whether a listing tells checksums for nothing."""
+    keeps_deleted = ""
+    """What people should know of objects that are deleted with all their versions, if anything."""
 
     def prepare(self) -> None:  # noqa: B027 - most kinds have nothing to make
         """Make the bucket where that is ours to do (a folder); called before a run logs there.
@@ -278,12 +287,12 @@ class Bucket(ABC):
     def read_many(self, entries: Sequence[Entry], take: Callable[[Entry, bytes], None]) -> None:
         """Hand out the contents of small listed objects, in any order, as fast as they come.
 
-        One that does not come is left out: `fetch` may have more patience, or says what is wrong.
+        One that does not come is left out, as is one that is not sure to be what was listed:
+        `fetch` may have more patience, or says what is wrong.
 
         Args:
-            entries: which.
-            take: called with each and its content, unverified, by one thread; what it raises ends
-                this.
+            entries: which. Where a listing tells checksums, with these.
+            take: called with each and its content by one thread; what it raises ends this.
         """
         for entry in entries:
             content = io.BytesIO()
@@ -309,8 +318,14 @@ class Bucket(ABC):
         """
 
     @abstractmethod
-    def stat(self, key: str) -> Entry | None:
-        """Return the object's version and size, or None if there is none."""
+    def stat(self, key: str, *, checksum: bool = False) -> Entry | None:
+        """Return the object's version and size, or None if there is none.
+
+        Args:
+            key: which.
+            checksum: whether to find out its `checksum`: a folder reads the file for it, S3 may
+                take a second request. "" where nothing but the content tells it.
+        """
 
     @abstractmethod
     def delete(self, key: str, *, expected: Version | None = None) -> None:
@@ -340,10 +355,18 @@ class Bucket(ABC):
             prefix: the start of the keys, "/" included where a folder is meant.
             recursive: False leaves out keys that have a "/" after the prefix.
             glob: only keys that match as a whole; `*` and `?` stop at "/", `**` does not.
-            checksums: whether to say `crc32c`; a folder reads every file for it.
+            checksums: whether to say `checksum`, where a listing knows it (Cloud Storage's).
             left_out: called with the address of each object that lies there and is not listed,
                 and with the reason.
         """
+
+    def old_versions(self, keys: Sequence[str]) -> Sequence[str]:
+        """Return the commands that delete what versioning may keep of deleted objects.
+
+        Args:
+            keys: theirs; one that ends in a slash is for all that were below it.
+        """
+        return []
 
     @contextmanager
     def on_disk(self, entry: Entry) -> Iterator[Path]:
@@ -398,11 +421,14 @@ def made(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def crc32c(content: BinaryIO) -> str:
-    """Return the checksum of the rest of a stream as Cloud Storage writes it."""
-    import google_crc32c  # only whoever compares contents needs it
+def start_of(glob: str | None, prefix: str) -> str:
+    """Return with what all keys start that have the prefix and match the glob."""
+    literal = re.split(r"[*?]", glob or "")[0]
+    return literal if literal.startswith(prefix) else prefix
 
-    checksum = google_crc32c.Checksum()
-    while block := content.read(1 << 20):
-        checksum.update(block)
-    return base64.b64encode(checksum.digest()).decode()
+
+def content_type(name: str) -> str:
+    """Return what an object's content is served as."""
+    # So that a browser shows a plot instead of saving it.
+    kind, encoding = mimetypes.guess_type(name)
+    return kind if kind and not encoding else "application/octet-stream"

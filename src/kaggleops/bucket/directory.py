@@ -42,7 +42,6 @@ from kaggleops.bucket.base import (
     BucketError,
     BucketNotFoundError,
     BucketUnavailableError,
-    ConflictError,
     Entry,
     LeftOut,
     ObjectNotFoundError,
@@ -52,11 +51,12 @@ from kaggleops.bucket.base import (
     check_key,
     check_prefix,
     compile_glob,
-    crc32c,
+    conflict,
     is_key,
     made,
     opened,
 )
+from kaggleops.bucket.checksums import checksum_of, kind_of
 from kaggleops.bucket.workroom import Workroom
 from kaggleops.layout import MLRUNS
 
@@ -123,8 +123,8 @@ class DirectoryBucket(Bucket):
                 part.truncate()
                 version = self._copy(path, part, doing)
                 part.seek(0)
-                right = listed.crc32c if listed and listed.version == version else ""
-                if right and crc32c(part) != right:
+                right = listed.checksum if listed and listed.version == version else ""
+                if right and checksum_of(part, kind_of(right)) != right:
                     raise BucketError(doing, "it is not what was listed", "Check the disk.")
                 if version:
                     return version
@@ -187,18 +187,21 @@ class DirectoryBucket(Bucket):
                 return self._put(new, path, there.st_mtime_ns if there else 0, doing)
             if there and _same_content(new, path):
                 return version
-            raise _conflict(doing, expected, version)
+            raise conflict(doing, expected, version)
 
-    def stat(self, key: str) -> Entry | None:
-        """Look without opening the file."""
+    def stat(self, key: str, *, checksum: bool = False) -> Entry | None:
+        """Look; open the file only for its checksum."""
         doing = f"looking for {self.object_uri(key)}"
         path = self._path(key, doing)
         with self._explained(doing):
-            there = _stat(path)
-            if there is None:
-                self._require_root(doing)
-                return None
-            return _entry(key, there)
+            if checksum and (file := _open(path)):
+                with file:
+                    told = checksum_of(file)
+                    return replace(_entry(key, os.fstat(file.fileno())), checksum=told)
+            if there := _stat(path):
+                return _entry(key, there)
+            self._require_root(doing)
+            return None
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Remove the file, and leave its folder: others may be about to use it."""
@@ -213,7 +216,7 @@ class DirectoryBucket(Bucket):
                 if there is None:
                     return
                 if expected is not None and _version(there) != expected:
-                    raise _conflict(doing, expected, _version(there))
+                    raise conflict(doing, expected, _version(there))
                 path.unlink()
 
     def list(
@@ -229,8 +232,7 @@ class DirectoryBucket(Bucket):
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        found = self._list(prefix, recursive, pattern, doing, left_out)
-        return self._with_checksums(found, doing) if checksums else found
+        return self._list(prefix, recursive, pattern, doing, left_out)
 
     def _list(
         self,
@@ -250,17 +252,6 @@ class DirectoryBucket(Bucket):
                     left_out(str(self._root / key), NO_KEY)
                 elif pattern is None or pattern.fullmatch(key):
                     yield _entry(key, found)
-
-    def _with_checksums(self, listed: Iterator[Entry], doing: str) -> Iterator[Entry]:
-        for each in listed:
-            with self._explained(doing):
-                file = _open(self._root / each.key)
-                if file is None:  # gone meanwhile
-                    continue
-                with file:
-                    checksum = crc32c(file)
-                    there = os.fstat(file.fileno())
-            yield replace(_entry(each.key, there), crc32c=checksum)
 
     def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
         moment = max(time.time_ns(), later_than + 1)
@@ -343,11 +334,6 @@ class DirectoryBucket(Bucket):
             case _:  # a disk that fails, a network drive that is away
                 hint = f"Check that {self._root} can be reached."
                 return BucketUnavailableError(doing, reason, hint)
-
-
-def _conflict(doing: str, expected: Version, version: Version) -> ConflictError:
-    problem = f"it is at version {version}, not {expected}: somebody else has written it"
-    return ConflictError(doing, problem, "Read it again first.")
 
 
 def _entry(key: str, found: os.stat_result) -> Entry:

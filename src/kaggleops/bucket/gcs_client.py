@@ -8,29 +8,26 @@ redirect to that, an error page. Google's client takes the page for an object's 
 a JSON for a mistake of the program; here such an answer is a fault that passes.
 """
 
-import functools
 import http.client
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import google.auth
 import requests
 import urllib3
 from google.api_core import exceptions as answers
-from google.api_core.retry import exponential_sleep_generator, retry_target
 from google.auth import exceptions as auth
 from requests.adapters import HTTPAdapter
 
 from kaggleops.bucket.base import AccessDeniedError, BucketError, BucketUnavailableError
 from kaggleops.bucket.kaggle_hook import add_on_is_on, storage_library
+from kaggleops.bucket.patience import InterruptedTransferError, OutOfPatienceError
 from kaggleops.errors import KaggleOpsError
-
-_T = TypeVar("_T")
 
 _BROKEN_CONNECTION = (
     ConnectionError,
@@ -49,63 +46,6 @@ _LOGIN = (
     "Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to the "
     "file of a service account's key."
 )
-
-
-class InterruptedTransferError(Exception):
-    """An upload or a download broke off in a way that only trying it again can mend."""
-
-
-class Patience:
-    """Repeats a call until it succeeds, fails for good, or `seconds` have gone by.
-
-    It can be given to Google's client wherever that takes a `Retry`. Unlike one, it waits as long
-    as the service asks for in `Retry-After`.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __call__(self, call: Callable[[], _T], **_: Any) -> Callable[[], _T]:
-        """Return `call`, made patient."""
-        return functools.partial(self._call, call)
-
-    def _call(self, call: Callable[[], _T]) -> _T:
-        pauses = _Pauses(self.seconds)
-        try:
-            return retry_target(
-                call, is_passing, pauses, timeout=self.seconds, on_error=pauses.heed
-            )
-        except answers.RetryError as error:
-            raise _OutOfPatienceError(error.cause, self.seconds) from error
-
-
-class _OutOfPatienceError(Exception):
-    """The last of the passing faults that outlasted the patience."""
-
-    def __init__(self, cause: Exception, seconds: float) -> None:
-        super().__init__(cause, seconds)
-        self.cause = cause
-        self.seconds = seconds
-
-
-class _Pauses:
-    """Exponential pauses with jitter, and no shorter than the service asks for."""
-
-    def __init__(self, patience: float) -> None:
-        # From a second as Google advises, unless there is little time for it.
-        self._usual: Iterator[float] = exponential_sleep_generator(min(1.0, patience / 100), 30.0)
-        self._asked_for = 0.0
-
-    def heed(self, error: Exception) -> None:
-        headers = getattr(getattr(error, "response", None), "headers", None) or {}
-        asked_for = headers.get("Retry-After", "")
-        self._asked_for = float(asked_for) if asked_for.isdecimal() else 0.0
-
-    def __iter__(self) -> Iterator[float]:
-        return self
-
-    def __next__(self) -> float:
-        return max(next(self._usual), self._asked_for)
 
 
 def is_passing(error: Exception) -> bool:
@@ -149,8 +89,8 @@ def explain(error: Exception, doing: str, bucket: str) -> Exception:
     match error:
         case KaggleOpsError():
             return error
-        case _OutOfPatienceError():
-            problem = f"{_describe(error.cause)}, and so for {error.seconds:g} s"
+        case OutOfPatienceError():
+            problem = f"{_describe(error.cause)}{error.lasted}"
             hint = "Try again later; if it stays, check this machine's network."
             return BucketUnavailableError(doing, problem, hint)
         case auth.DefaultCredentialsError() if not isinstance(error, auth.InvalidOperation):

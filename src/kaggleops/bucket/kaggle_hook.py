@@ -4,8 +4,11 @@ There the import of that name is answered by a hook: it imports the clients of s
 of Google's first, ten seconds of them, to hand out what the notebook's add-on signed in with. Where
 the add-on is on, people count on that, and so it stays. Where it is off the hook has nothing to
 hand out, and what it returns in the end is the library as it is.
+
+It hands out nothing to gcsfs, with which pandas reads `gs://…`: that is done here.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +38,28 @@ def storage_library() -> ModuleType:
         if past:
             sys.meta_path.remove(directly)
     return storage
+
+
+def sign_gcsfs_in() -> None:
+    """Let gcsfs take what the add-on signed in with, where it is on and no key is named."""
+    if not add_on_is_on() or "GOOGLE_APPLICATION_CREDENTIALS" in os.environ:
+        return
+    from fsspec.config import conf
+    from google.auth.credentials import Credentials
+    from google.auth.exceptions import RefreshError
+
+    class OfAddOn(Credentials):
+        # Kaggle's own class of that kind brings the ten seconds along.
+        def refresh(self, request: object) -> None:
+            try:
+                secrets = importlib.import_module("kaggle_secrets").UserSecretsClient()
+                self.token, self.expiry = secrets._get_gcs_access_token()
+            except Exception as error:
+                raise RefreshError(f"Kaggle's Cloud Storage add-on: {error}") from error
+
+    credentials = OfAddOn()
+    for protocol in ("gs", "gcs"):
+        conf.setdefault(protocol, {}).setdefault("token", credentials)
 
 
 class _Directly(MetaPathFinder):

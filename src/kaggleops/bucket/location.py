@@ -10,6 +10,7 @@ import os
 import re
 import urllib.parse
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from kaggleops.bucket.base import MAX_PREFIX_BYTES, Bucket, is_key
 from kaggleops.errors import UsageError
@@ -17,10 +18,26 @@ from kaggleops.layout import MLRUNS
 
 _FOLDER = "bucket+file"
 CLOUD_STORAGE = "gs://"
-SCHEMES = ("gs", _FOLDER)
+_REMOTE = ("gs", "s3", "s3+http")
+S3_KEY = "s3"
+"""The `type` of an access key, in what platforms keep of one."""
+SCHEMES = (*_REMOTE, _FOLDER)
 """What an address of a bucket starts with."""
 
-_KNOWN = "Use gs://BUCKET[/PREFIX], bucket+file:///FOLDER, or the path of a folder."
+_KNOWN = (
+    "Use gs://BUCKET[/PREFIX], s3://BUCKET[@HOST][/PREFIX], bucket+file:///FOLDER, or the path of "
+    "a folder."
+)
+
+_HOST = re.compile(r"(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::\d+)?")
+_WITH_KEY = re.compile(
+    r"(?i)(?!(?:bucket\+)?file:)(?:(?:gcs|gs|s3[an]?):/*|[a-z][a-z0-9+.-]*://)"
+    r"(?:[^/@]*:.*@|[^/]*@[^/]*@|(?:[^/@]*@)?[^/@\[]*:(?!\d+(?:/|$)))"
+)
+"""An address with a user and a password, wherever people put them."""
+_R2 = re.compile(r"([0-9a-f]{32})(?:\.(eu|fedramp))?\.r2\.cloudflarestorage\.com")
+_ENDPOINT_OPTIONS = ("endpoint", "endpoint_url", "endpoint_override")  # as others spell it
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 
 # https://cloud.google.com/storage/docs/buckets#naming; 222 characters only where there are dots.
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -29,27 +46,54 @@ _WEB_ADDRESSES = re.compile(
     r"https?://(?:storage\.googleapis\.com|storage\.cloud\.google\.com"
     r"|console\.cloud\.google\.com/storage/browser)/+([^?#;]+)"
 )
+_R2_PAGE = re.compile(r"dash\.cloudflare\.com/(\w+)/r2/(\w+)/buckets/([\w.-]+)")
+_AMAZONS_PAGE = re.compile(r"(?:[\w-]+\.)*console\.aws\.amazon\.com/s3/buckets/([\w.-]+)")
+_AMAZONS_HOST = re.compile(r"(.+)\.(s3[.-].*amazonaws\.com)")  # with the bucket's name in it
+_SERVICE_HOST = re.compile(
+    r"(?:.+\.)?(?:s3[.-].*amazonaws\.com|r2\.cloudflarestorage\.com|digitaloceanspaces\.com"
+    r"|s3\.[\w-]+\.scw\.cloud|wasabisys\.com|your-objectstorage\.com|s3\.hf\.co)|[^@]+:\d{1,5}"
+)
 
 
-def bucket_uri(text: str) -> str:
-    """Return the address of a bucket's root: `gs://bucket/prefix` or `bucket+file:///folder`.
+def bucket_uri(text: str, *, endpoint: str | None = None, region: str | None = None) -> str:
+    """Return the address of a bucket's root, such as `gs://bucket/prefix`.
+
+    `s3://bucket@host/prefix` is a bucket of the service at that host, `s3://bucket` one of
+    Amazon's; `s3+http://` does without TLS.
 
     Args:
         text: such an address, with or without a slash or `/mlruns` behind it, or a plain path
-            (relative to the working directory; `~` is the home directory).
+            (relative to the working directory; `~` is the home directory). One of s3:// may name
+            its endpoint as `?endpoint=URL`.
+        endpoint: the URL of the service that has an s3:// bucket, which its address does not name.
+        region: where Amazon has one, if neither of them says which service it is.
 
     Raises:
         UsageError: it is no address of a bucket.
     """
-    place = _parse(text)
+    place = _parse(text, endpoint, region)
     if isinstance(place, Path):
         return "bucket+" + place.as_uri()
-    name, prefix = place
-    return f"gs://{name}/{prefix}" if prefix else f"gs://{name}"
+    path = f"/{place.prefix}" if place.prefix else ""
+    return f"{place.scheme}://{place.name}{'@' if place.host else ''}{place.host}{path}"
+
+
+def root_and_prefix(uri: str) -> tuple[str, str]:
+    """Return the address of the whole remote bucket that an address is in, and the path in it.
+
+    The path may be longer than a bucket's own prefix, and end in `mlruns`.
+    """
+    address, question, options = uri.partition("?endpoint")
+    scheme, _, rest = address.partition("://")
+    authority, _, path = rest.partition("/")
+    return f"{scheme}://{authority}{question}{options}", path.strip("/")
 
 
 def tracking_uri(text: str) -> str:
-    """Return what to set as MLflow's tracking URI for the bucket that `text` names."""
+    """Return what to set as MLflow's tracking URI for the bucket that `text` names.
+
+    Raises UsageError if it names none.
+    """
     return f"{bucket_uri(text)}/{MLRUNS}"
 
 
@@ -63,16 +107,71 @@ def is_remote(uri: str) -> bool:
     return is_bucket(uri) and uri.partition(":")[0].lower() != _FOLDER
 
 
+SERVICES = {"gcs": "gs://BUCKET", "s3": "s3://BUCKET@HOST"}
+"""The names of the services that remote buckets lie on, and what an address there looks like."""
+
+
+def service_name(uri: str) -> str:
+    """Return the name of the service that a remote bucket lies on."""
+    return "s3" if is_s3(uri) else "gcs"
+
+
+def is_s3(uri: str) -> bool:
+    """Tell whether the bucket is one of a service of S3's protocol."""
+    return uri.partition(":")[0].lower() in {"s3", "s3+http"}
+
+
+def service_url(uri: str) -> str:
+    """Return where the service answers that has a bucket; Cloud Storage for a folder."""
+    if not is_s3(uri):
+        url = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
+        return url if "://" in url else f"http://{url}"
+    scheme, _, rest = uri.partition("://")
+    host = rest.partition("/")[0].partition("@")[2] or "s3.amazonaws.com"
+    return f"{'http' if scheme.lower() == 's3+http' else 'https'}://{host}"
+
+
 def name_and_prefix(uri: str) -> tuple[str, str]:
     """Return the name of a remote bucket, and the prefix in it ("" for none)."""
-    name, _, prefix = uri.partition("://")[2].partition("/")
-    return name, prefix
+    authority, _, prefix = uri.partition("://")[2].partition("/")
+    return authority.partition("@")[0], prefix
+
+
+def artifact_uri_of(uri: str) -> str:
+    """Return the address of a bucket as MLflow's own artifact repositories know it."""
+    name, prefix = name_and_prefix(uri)
+    plain = f"s3://{name}/{prefix}".removesuffix("/")
+    return plain if is_s3(uri) else uri.removeprefix("bucket+")
+
+
+def at_its_service(location: str, *buckets: str) -> str:
+    """Return an address in one of these buckets with the host of its service, if it says none.
+
+    Args:
+        location: what stands in a run, as `artifact_uri_of` has it.
+        buckets: addresses of buckets that are known.
+    """
+    for bucket in buckets:
+        root, named = (root_and_prefix(uri)[0] for uri in (bucket, artifact_uri_of(bucket)))
+        if location.startswith(f"{named}/"):
+            return root + location.removeprefix(named)
+    return location
 
 
 def console_url(uri: str) -> str:
     """Return the page on which a service shows what lies at an address; "" where there is none."""
-    path = urllib.parse.quote(uri.partition("://")[2])
-    return f"https://console.cloud.google.com/storage/browser/{path}" if is_remote(uri) else ""
+    scheme, _, path = uri.partition("://")
+    if scheme.lower() == "gs":
+        return f"https://console.cloud.google.com/storage/browser/{urllib.parse.quote(path)}"
+    authority, _, key = path.partition("/")
+    name, _, host = authority.partition("@")
+    if of_r2 := _R2.fullmatch(host):
+        page = f"https://dash.cloudflare.com/{of_r2[1]}/r2/{of_r2[2] or 'default'}/buckets/{name}"
+    elif scheme == "s3" and (not host or host.endswith(".amazonaws.com")):
+        page = f"https://console.aws.amazon.com/s3/buckets/{name}"
+    else:
+        return ""
+    return f"{page}?prefix={urllib.parse.quote(f'{key}/', safe='')}" if key else page
 
 
 def open_bucket(uri: str, *, patience: float = 120.0) -> Bucket:
@@ -94,29 +193,111 @@ def open_bucket(uri: str, *, patience: float = 120.0) -> Bucket:
         from kaggleops.bucket.directory import DirectoryBucket
 
         return DirectoryBucket(place, patience=patience)
-    from kaggleops.bucket.gcs import GcsBucket
+    if place.scheme == "gs":
+        from kaggleops.bucket.gcs import GcsBucket
 
-    return GcsBucket(*place, patience=patience)
+        return GcsBucket(place.name, place.prefix, patience=patience)
+    from kaggleops.bucket.s3 import S3Bucket
+    from kaggleops.bucket.s3_client import Endpoint
+
+    endpoint = Endpoint("http" if place.scheme == "s3+http" else "https", place.host)
+    return S3Bucket(endpoint, place.name, place.prefix, patience=patience)
 
 
-def _parse(text: str) -> Path | tuple[str, str]:
-    """Return the folder, or the name and the prefix of a bucket on Cloud Storage."""
+class _Remote(NamedTuple):
+    """What an address of a remote bucket says."""
+
+    scheme: str
+    name: str
+    host: str
+    prefix: str
+
+
+def _parse(text: str, endpoint: str | None = None, region: str | None = None) -> Path | _Remote:
     text = text.strip()
     doing = f"opening the bucket {text!r}"
     if not text:
         raise UsageError("opening a bucket", "its address is empty", _KNOWN)
+    if _WITH_KEY.match(text.partition("?")[0]):  # which no message repeats
+        hint = "Put the key into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile."
+        problem = "its address has a colon, as if it held an access key"
+        raise UsageError("opening a bucket", problem, hint)
     scheme, separator, rest = text.partition("://")
     if not separator:
         _refuse_lost_slashes(text, doing)
         return _folder_typed(text, doing)
     if scheme.lower() == "gs":
-        return _cloud_storage(rest, doing)
+        return _Remote("gs", *_remote(rest, doing))
+    if scheme.lower() in {"s3", "s3+http"}:
+        return _s3(scheme.lower(), rest, endpoint, region)
     if scheme.lower() == "bucket+file":
         return _folder_of_uri(rest, doing)
     raise UsageError(doing, f"unsupported bucket scheme {scheme}://", _did_you_mean(text))
 
 
-def _cloud_storage(rest: str, doing: str) -> tuple[str, str]:
+def _s3(scheme: str, rest: str, endpoint: str | None, region: str | None) -> _Remote:
+    """Parse what follows `s3://`."""
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    name, at, host = authority.partition("@")
+    doing = f"opening the bucket '{scheme}://{rest}'"
+    if not at and _SERVICE_HOST.fullmatch(name.lower()):
+        problem = f"{name!r} is the host of a service, not a bucket"
+        url = f"{'http' if scheme == 's3+http' else 'https'}://{rest}"
+        raise UsageError(doing, problem, _did_you_mean(url))
+    name, _, prefix = _remote(f"{name}/{path}", doing)
+    options = urllib.parse.parse_qs(query, keep_blank_values=True)
+    if not options.keys() <= set(_ENDPOINT_OPTIONS):
+        other = next(iter(options.keys() - set(_ENDPOINT_OPTIONS)))
+        raise UsageError(doing, f"it has the option {other!r}", "The only one is ?endpoint=URL.")
+    named = next((value[-1] for value in options.values()), None) or endpoint
+    if not at and not named:
+        named = next(filter(None, map(os.environ.get, _ENDPOINT_VARIABLES)), None) or _of_profile()
+        named = named or (f"https://s3.{region}.amazonaws.com" if region else None)
+    if named:  # R2 shows it with the bucket behind it
+        named = named.strip().rstrip("/").removesuffix(f"/{name}")
+    if named and not at:
+        scheme, host = _endpoint(named, doing)
+    elif named and _endpoint(named, doing) != (scheme, host.lower()):
+        raise UsageError(doing, f"it names the host {host}, and the endpoint is {named}", _KNOWN)
+    if (at or scheme == "s3+http") and not _HOST.fullmatch(host.lower()):
+        problem = f"{host!r} cannot be the host of a service" if host else "its host is missing"
+        raise UsageError(doing, problem, _KNOWN)
+    return _Remote(scheme, name, host.lower(), prefix)
+
+
+def _of_profile() -> str | None:
+    """Return the endpoint in the profile of this machine that is meant, for all to know it."""
+    file = os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
+    try:
+        if "endpoint_url" not in Path(file).expanduser().read_text(errors="replace"):
+            return None  # without the client, and its tenth of a second
+        from botocore.configprovider import ConfiguredEndpointProvider
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+    except (OSError, RuntimeError, ImportError):  # no home, no client: said by who opens the bucket
+        return None
+
+    session = Session()
+    try:
+        settings = session.full_config, session.get_scoped_config(), "s3"
+    except BotoCoreError:  # said by who opens the bucket
+        return None
+    return str(ConfiguredEndpointProvider(*settings).provide() or "") or None
+
+
+def _endpoint(url: str, doing: str) -> tuple[str, str]:
+    """Return the scheme and the host of the address of a bucket of the service at a URL."""
+    scheme, _, rest = url.strip().rstrip("/").lower().rpartition("://")
+    if not _HOST.fullmatch(rest) or (scheme or "https") not in {"http", "https"}:
+        problem = f"{'the endpoint' if '@' in rest else repr(url)} is no URL of a service"
+        hint = "It looks like https://ACCOUNT.r2.cloudflarestorage.com, without a path."
+        raise UsageError(doing, problem, hint)
+    return "s3+http" if scheme == "http" else "s3", rest
+
+
+def _remote(rest: str, doing: str) -> tuple[str, str, str]:
+    """Return the name of a bucket, no host, and the prefix."""
     name, _, path = rest.partition("/")
     if not name:
         raise UsageError(doing, "the name of the bucket is missing", _KNOWN)
@@ -132,7 +313,7 @@ def _cloud_storage(rest: str, doing: str) -> tuple[str, str]:
         raise UsageError(doing, f"the prefix {prefix!r} cannot be part of an object's name", _KNOWN)
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
         raise UsageError(doing, f"its prefix is longer than {MAX_PREFIX_BYTES} bytes", _KNOWN)
-    return name, prefix
+    return name, "", prefix
 
 
 def _folder_of_uri(rest: str, doing: str) -> Path:
@@ -177,20 +358,50 @@ def _without_mlruns(parts: list[str]) -> list[str]:
 
 def _refuse_lost_slashes(text: str, doing: str) -> None:
     """Refuse `gs:/bucket` and the like, which would make a folder of that name."""
-    match = re.match(r"(gs|gcs|bucket\+file|file):(/*)(.*)", text, re.IGNORECASE)
+    match = re.match(r"(gs|gcs|s3|s3a|bucket\+file|file):(/*)(.*)", text, re.IGNORECASE)
     if match:
         scheme, _, rest = match.groups()
-        slashes = "//" if scheme.lower() in {"gs", "gcs"} else "///"
+        slashes = "///" if scheme.lower().endswith("file") else "//"
         raise UsageError(doing, "it lacks slashes", _did_you_mean(f"{scheme}:{slashes}{rest}"))
+    if arn := re.match(r"arn:[\w-]+:s3:::(.+)", text, re.IGNORECASE):
+        raise UsageError(doing, "that is an ARN", f"Did you mean s3://{arn[1]}? {_KNOWN}")
+
+
+def _shown_at(url: str) -> str:
+    """Return the address of the S3 bucket that a URL or a console's page shows; "" for others."""
+    host, _, path = re.split(r"[?#;]", url.partition("://")[2])[0].partition("/")
+    region = re.search(r"[?&]region=([\w-]+)", url)
+    host, scheme = host.lower(), "s3+http" if url.lower().startswith("http:") else "s3"
+    name, _, prefix = path.partition("/")
+    if page := _R2_PAGE.match(f"{host}/{path}"):
+        account = page[1] if page[2] == "default" else f"{page[1]}.{page[2]}"
+        name, host, prefix = page[3], f"{account}.r2.cloudflarestorage.com", ""
+    elif page := _AMAZONS_PAGE.match(f"{host}/{path}"):
+        name, host, prefix = page[1], f"s3.{region[1]}.amazonaws.com" if region else "", ""
+    elif own := _AMAZONS_HOST.fullmatch(host):
+        name, host, prefix = own[1], own[2], path
+    elif not _SERVICE_HOST.fullmatch(host):
+        return ""
+    if not name:
+        return f"{scheme}://BUCKET@{host}"
+    at = "" if host in {"", "s3.amazonaws.com"} else f"@{host}"
+    return f"{scheme}://{name}{at}/{prefix}".rstrip("/")
 
 
 def _did_you_mean(text: str) -> str:
     web = _WEB_ADDRESSES.match(text)
     scheme, _, rest = text.partition("://")
-    same = {"gcs": "gs", "file": "bucket+file", "gs": "gs", "bucket+file": "bucket+file"}
+    same = {each: each for each in SCHEMES} | {
+        "gcs": "gs",
+        "file": _FOLDER,
+        "s3a": "s3",
+        "s3n": "s3",
+    }
     close = difflib.get_close_matches(scheme.lower(), same, n=1, cutoff=0.75)
     if web:
         return f"Did you mean gs://{web.group(1).rstrip('/')}? {_KNOWN}"
+    if scheme.lower() in {"http", "https"} and (shown := _shown_at(text)):
+        return f"Did you mean {shown}? {_KNOWN}"
     if close:
         return f"Did you mean {same[close[0]]}://{rest}? {_KNOWN}"
     return _KNOWN

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any
 
 import click
-from rich.logging import RichHandler
 
 from kaggleops import __version__
 from kaggleops.cli.compare import compare_command
@@ -28,14 +27,17 @@ from kaggleops.cli.jobs import (
     resume_command,
 )
 from kaggleops.cli.leaderboard import leaderboard_command
-from kaggleops.cli.output import err, print_error
+from kaggleops.cli.open import open_command
+from kaggleops.cli.output import LogLines, print_error
 from kaggleops.cli.platforms import credentials_command, doctor_command, quota_command
 from kaggleops.cli.reproduce import reproduce_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.submission import submit_command
+from kaggleops.cli.sweep import sweep_command
 from kaggleops.cli.transfer import bundle_command, export_command, import_command, push_command
+from kaggleops.cli.watch import watch_command
 from kaggleops.errors import UsageError, explained
 from kaggleops.platforms.folders import provide_home
 from kaggleops.redaction import redacted
@@ -43,6 +45,8 @@ from kaggleops.redaction import redacted
 GROUPS = {
     "Run": (
         run_command,
+        sweep_command,
+        watch_command,
         status_command,
         logs_command,
         cancel_command,
@@ -53,7 +57,7 @@ GROUPS = {
         cleanup_command,
         reap_command,
     ),
-    "Look": (ui_command, serve_command),
+    "Look": (ui_command, open_command, serve_command),
     "Compare": (leaderboard_command, compare_command, reproduce_command),
     "Data": (data_command,),
     "Bucket": (
@@ -101,8 +105,7 @@ def main() -> None:
     """MLflow whose tracking server is a bucket."""
     provide_home()
     sys.excepthook = show_trace
-    handler = RichHandler(console=err, show_time=False, show_path=False, markup=False)
-    logging.getLogger("kaggleops").addHandler(handler)
+    logging.getLogger("kaggleops").addHandler(LogLines())
 
 
 for _commands in GROUPS.values():

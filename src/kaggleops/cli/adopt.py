@@ -1,168 +1,32 @@
 """Makes somebody's training repository a project that `kaggleops run` and `mlflow run` can start.
 
-Files are added beside the code; nothing that exists is changed, but for lines that are appended to
-`.gitignore`. So it can be repeated, and undone by deleting the files that it names.
-
-What a training script takes is read from its source, which is not run or imported: the options of
-argparse and click with literal defaults, and Hydra. Anything else is left out, so the script's own
-default counts.
+Files are added beside the code; nothing that exists is changed, but for lines that are added to
+`.gitignore` and to an MLproject that lacks them, whose words and comments stay. So it can be
+repeated, and undone with git.
 """
 
-import ast
 import json
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from importlib.metadata import metadata, packages_distributions, version
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+import yaml
 
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.bucket.location import is_remote
+from kaggleops.bucket.location import is_remote, is_s3
+from kaggleops.cli.scripts import Parameter, Script, find_experiments, find_script
 from kaggleops.errors import UsageError
 from kaggleops.git.addresses import web_address
 from kaggleops.git.command import git
+from kaggleops.git.own_files import append, escaped, is_ignored
+from kaggleops.git.project_files import USUALLY_KEPT
 from kaggleops.platforms.settings import LOCAL
-
-USUAL = ("train.py", "src/train.py", "main.py", "src/main.py", "run.py", "scripts/train.py")
-"""Usual places of a training script, the likeliest first."""
-
-_DECLARING = {"add_argument", "option", "argument"}  # argparse's, click's two
-# A flag or a list cannot be passed as one `--name VALUE`.
-_NOT_ONE_VALUE = {"action", "nargs", "is_flag", "multiple", "count"}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A value that a script takes on its command line.
-
-    Args:
-        name: its name in an entry point.
-        option: its option (`--batch-size`), "" if it is positional.
-        default: its default; None if it is required.
-    """
-
-    name: str
-    option: str
-    default: str | float | None
-
-    @property
-    def words(self) -> str:
-        """Its place in an entry point's command."""
-        return f"{self.option} {{{self.name}}}".lstrip()
-
-
-@dataclass(frozen=True)
-class Script:
-    """A training script.
-
-    Args:
-        path: its path in the repository, "/"-separated.
-        parameters: what it takes.
-        is_hydra: whether Hydra reads its command line.
-        experiment: the MLflow experiment that it sets, or "".
-        imports: the top-level names of its imports.
-        sets_tracking_uri: the line in which it sets MLflow's tracking URI; 0 if it does not.
-    """
-
-    path: str
-    parameters: tuple[Parameter, ...]
-    is_hydra: bool
-    experiment: str
-    imports: frozenset[str]
-    sets_tracking_uri: int
-
-
-def find_script(repository: Path, named: str | None = None) -> Script:
-    """Return a repository's training script; UsageError if there is none, or it is not Python.
-
-    Args:
-        repository: its top folder.
-        named: the script's path in it; by default the first of the `USUAL` ones.
-    """
-    doing = f"looking for the training script of {repository.name}"
-    candidates = [named] if named else USUAL
-    path = next((each for each in candidates if (repository / each).is_file()), None)
-    if path is None:
-        problem = f"there is no {' or '.join(candidates)}"
-        raise UsageError(doing, problem, "Name it: kaggleops init --script PATH.")
-    try:
-        tree = ast.parse((repository / path).read_bytes(), path)
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"reading {path}", f"it is not Python ({error})") from error
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    calls.sort(key=lambda call: (call.lineno, call.col_offset))
-    return Script(
-        path=path,
-        parameters=tuple(_parameters(calls)),
-        is_hydra=any(ast.unparse(call.func) == "hydra.main" for call in calls),
-        experiment=next((_texts(call)[0] for call in _named(calls, "set_experiment")), ""),
-        imports=frozenset(_imports(tree)),
-        sets_tracking_uri=next((call.lineno for call in _named(calls, "set_tracking_uri")), 0),
-    )
-
-
-def _parameters(calls: list[ast.Call]) -> Iterator[Parameter]:
-    known: set[str] = set()
-    for call in calls:
-        found = _parameter(call) if _name(call) in _DECLARING else None
-        if found and found.name not in known:
-            known.add(found.name)
-            yield found
-
-
-def _parameter(call: ast.Call) -> Parameter | None:
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
-    names = _texts(call)
-    if not names or _NOT_ONE_VALUE & given.keys():
-        return None
-    option = next((each for each in names if each.startswith("--")), names[0])
-    name = option.lstrip("-").replace("-", "_")
-    if not re.fullmatch(r"[a-zA-Z]\w*", name, re.ASCII):
-        return None
-    if not option.startswith("-"):
-        return Parameter(name, "", None)
-    default = _literal(given.get("default"))
-    if default is None and _literal(given.get("required")) is not True:
-        return None
-    if isinstance(default, bool) or not isinstance(default, str | int | float | None):
-        return None
-    return Parameter(name, option, default)
-
-
-def _literal(node: ast.expr | None) -> object:
-    """Return the value of a literal; None for an expression."""
-    try:
-        return ast.literal_eval(node) if node else None
-    except (ValueError, TypeError):
-        return None
-
-
-def _name(call: ast.Call) -> str:
-    return ast.unparse(call.func).rpartition(".")[2]
-
-
-def _named(calls: list[ast.Call], name: str) -> Iterator[ast.Call]:
-    return (call for call in calls if _name(call) == name and _texts(call))
-
-
-def _texts(call: ast.Call) -> list[str]:
-    return [
-        each.value
-        for each in call.args
-        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-    ]
-
-
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
 
 _ENVIRONMENTS = {
     "conda.yaml": "conda_env",
@@ -173,52 +37,157 @@ _ENVIRONMENTS = {
 """Files that describe an environment, and their keys in an MLproject."""
 
 
-def adopt(repository: Path, script: Script, origin: str, bucket: str) -> list[str]:
-    """Add the files that are missing, and return their names.
+@dataclass(frozen=True)
+class Found:
+    """What there is in a repository for its project.
+
+    Args:
+        main: its training script, if one has a usual name.
+        experiments: the scripts of its folder of experiments.
+        data: the paths that they read and git does not have.
+        score: the metric that is its score, or "".
+    """
+
+    main: Script | None
+    experiments: tuple[Script, ...] = ()
+    data: tuple[str, ...] = ()
+    score: str = ""
+
+    @property
+    def scripts(self) -> list[Script]:
+        """All of them."""
+        return [*([self.main] if self.main else []), *self.experiments]
+
+    @property
+    def entry_points(self) -> dict[str, Script]:
+        """The scripts by the names of their entry points."""
+        named = {each.entry_point: each for each in self.experiments if each.is_program}
+        return ({"main": self.main} if self.main else {}) | named
+
+
+def look(repository: Path, named: str | None = None, score: str = "") -> Found:
+    """Return what there is in a repository, for which no script has to be `named`.
+
+    Raises UsageError if there is no script, or one is not Python; GitError if git is not installed.
+    """
+    experiments = find_experiments(repository)
+    try:
+        main = find_script(repository, named)
+    except UsageError:
+        if named or not (experiments or (repository / "MLproject").is_file()):
+            raise
+        main = None
+    others = tuple(each for each in experiments if main is None or each.path != main.path)
+    found = Found(main, others, score=score)
+    return replace(found, data=tuple(_data(repository, found.scripts)))
+
+
+def _data(repository: Path, scripts: list[Script]) -> list[str]:
+    """Return the paths that scripts read, and git does not have; none that lies in another."""
+    found = set()
+    for script in scripts:
+        for path in script.paths:
+            there = (repository / _folder_of(repository, script) / path).resolve()
+            if path.strip("./") and there.exists() and there.is_relative_to(repository.resolve()):
+                name = there.relative_to(repository.resolve()).as_posix()
+                written = any(fnmatch(f"{name}/", f"{each.rstrip('/')}*") for each in USUALLY_KEPT)
+                if not written and there.suffix != ".py" and not _git_knows(repository, name):
+                    found.add(name)
+    return sorted(each for each in found if not any(each.startswith(f"{one}/") for one in found))
+
+
+def _folder_of(repository: Path, script: Script) -> str:
+    """Return the folder that a script is started in: its own, if only there its paths lead on."""
+    own = PurePosixPath(script.path).parent.as_posix()
+    up = [each for each in script.paths if each.startswith("../")]
+    return own if any((repository / own / each).exists() for each in up) else "."
+
+
+def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[list[str], list[str]]:
+    """Add the files, and what an MLproject lacks; return their names, and what was not done.
 
     Args:
         repository: its top folder.
-        script: its training script.
+        found: what there is.
         origin: the address that others fetch it from, or "".
         bucket: the address of the bucket for its runs.
     """
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
+    written: list[str] = []
+    left: list[str] = []
+    if (repository / "MLproject").is_file():
+        added, left = _extend(repository / "MLproject", repository, found)
+        written += ["MLproject"] if added else []
     contents = {
-        "MLproject": _mlproject(repository.name, script, environment or "conda.yaml"),
+        "MLproject": _mlproject(repository, found, environment or "conda.yaml"),
         "notebooks/run.ipynb": _notebook(origin, bucket if is_remote(bucket) else ""),
     }
-    if environment is None:
-        contents["conda.yaml"] = _conda(repository, script)
-    written = []
+    named = (repository / "MLproject").is_file() and (repository / "MLproject").read_text()
+    if environment is None and found.scripts and (not named or "conda.yaml" in named):
+        contents["conda.yaml"] = _conda(repository, found, "[s3]" if is_s3(bucket) else "")
     for name, content in sorted(contents.items()):
         file = repository / name
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content)
             written.append(name)
-    return written
+    left += [
+        f"no entry point for {each.path}: it only declares things"
+        for each in found.experiments
+        if not each.is_program
+    ]
+    return sorted(written), left
 
 
-def warnings_about(repository: Path, script: Script) -> list[str]:
-    """Return what may go wrong when a script is started from a fresh clone."""
+def first_run(repository: Path) -> str:
+    """Return the command of a first run: of the main entry point, or of the last experiment."""
+    project = yaml.safe_load((repository / "MLproject").read_text())
+    points = project.get("entry_points") or {}
+    name = "main" if "main" in points or not points else list(points)[-1]
+    parameters = (points.get(name) or {}).get("parameters") or {}
+    given = [key for key, each in parameters.items() if "default" in (each or ())]
+    needed = [key for key in parameters if key not in given]
+    return " ".join([_how(name), *(f"{each}=VALUE" for each in needed)])
+
+
+def warnings_about(repository: Path, found: Found) -> list[str]:
+    """Return what may go wrong when scripts are started from a fresh clone."""
     said = []
-    if script.sets_tracking_uri:
-        where = f"{script.path}, line {script.sets_tracking_uri}"
-        said.append(
-            f"{where} sets MLflow's tracking URI itself: its runs will not be in the bucket."
-        )
-    for each in script.parameters:
-        path = str(each.default)
-        if (repository / path).exists() and not _git_knows(repository, path):
+    for script in found.scripts:
+        if script.sets_tracking_uri:
+            where = f"{script.path}, line {script.sets_tracking_uri}"
             said.append(
-                f"{path} is not in git, and a run starts in a fresh clone. Name it when you run: "
-                f"{each.name}={repository / path}"
+                f"{where} sets MLflow's tracking URI itself: its runs will not be in the bucket."
             )
+        if missing := sorted(_not_installed(repository, script)):
+            said.append(
+                f"{script.path} imports {', '.join(missing)}, which this environment lacks: a run "
+                "uses the environment that it is started in."
+            )
+    for path in found.data:
+        said.append(
+            f"{path} is not in git: runs on this machine find it where it is (`data` in MLproject)."
+        )
     return said
 
 
-def ignore(repository: Path, bucket: Path | None = None) -> list[str]:
-    """Let git ignore this machine's settings, and a bucket that is a folder in the repository.
+def _not_installed(repository: Path, script: Script) -> set[str]:
+    return {name for name in _foreign(repository, script) if find_spec(name) is None}
+
+
+def _foreign(repository: Path, script: Script) -> set[str]:
+    """Return the names that a script imports from outside of its repository and of Python."""
+    beside = (repository / script.path).parent
+    ours = (repository, repository / "src", beside)
+    return {
+        name
+        for name in script.imports - sys.stdlib_module_names - {"kaggleops"}
+        if not any((folder / name).exists() or (folder / f"{name}.py").exists() for folder in ours)
+    }
+
+
+def ignore(repository: Path, bucket: Path | None = None, data: Iterable[str] = ()) -> list[str]:
+    """Let git ignore this machine's settings, data, and a bucket in the repository.
 
     Returns:
         The lines that are new in its .gitignore.
@@ -227,19 +196,12 @@ def ignore(repository: Path, bucket: Path | None = None) -> list[str]:
     if bucket and bucket.is_relative_to(repository):
         path = bucket.relative_to(repository).as_posix()
         wanted[f"{path}/"] = f"/{path}/"
-    missing = [line for path, line in wanted.items() if not _is_ignored(repository, path)]
+    for path in data:
+        wanted[path] = f"/{escaped(path)}{'/' if (repository / path).is_dir() else ''}"
+    missing = [line for path, line in wanted.items() if not is_ignored(repository, path)]
     if missing:
-        file = repository / ".gitignore"
-        before = file.read_text() if file.is_file() else ""
-        gap = "" if before.endswith("\n") or not before else "\n"
-        file.write_text(f"{before}{gap}" + "".join(f"{line}\n" for line in missing))
+        append(repository / ".gitignore", missing)
     return missing
-
-
-def _is_ignored(repository: Path, path: str) -> bool:
-    """Return whether git ignores a path for everybody, without this person's settings."""
-    everybody = {"core.excludesFile": os.devnull}
-    return bool(git(repository, "check-ignore", path, check=False, config=everybody))
 
 
 def _git_knows(repository: Path, path: str) -> bool:
@@ -249,35 +211,120 @@ def _git_knows(repository: Path, path: str) -> bool:
 # -- what is written ----------------------------------------------------------------------------
 
 
-def _mlproject(name: str, script: Script, environment: str) -> str:
+def _mlproject(repository: Path, found: Found, environment: str) -> str:
     # MLflow refuses a run in one experiment whose code sets another one.
+    sets = next((each.experiment for each in found.scripts if each.experiment), "")
     lines = [
         "# What `kaggleops run` and `mlflow run` start. Written by `kaggleops init`; yours now.",
-        f"name: {json.dumps(script.experiment or name)}",
+        f"name: {json.dumps(sets or repository.name)}",
         "",
         f"{_ENVIRONMENTS[environment]}: {environment}",
         "",
+        *_SCORE,
+        f"score: {json.dumps(found.score)}" if found.score else "# score: rmse",
+        *_DATA,
+        _data_line(found.data) if found.data else "# data: [data/train.csv]",
+        "# Files that a run leaves behind and that are kept with it. Without this line, these are:",
+        f"# keep: [{', '.join(USUALLY_KEPT)}]",
+        "",
         "entry_points:",
-        "  main:",
-        "    # Set each with kaggleops run NAME=VALUE. It is logged as a param.",
-        *_parameter_lines(script),
-        f"    command: {json.dumps(_command(script))}",
     ]
+    for name, script in found.entry_points.items():
+        lines += _entry_point(repository, name, script, "  ")
     return "\n".join(lines) + "\n"
+
+
+_SCORE = ("# The metric that is the score of a run.",)
+_DATA = ("# What the code reads and git does not have.",)
+
+
+def _data_line(data: Iterable[str]) -> str:
+    return f"data: {json.dumps(list(data))}"
+
+
+def _entry_point(repository: Path, name: str, script: Script, indent: str) -> list[str]:
+    key = name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
+    lines = [
+        f"{key}:",
+        f"  # Set each with {_how(name)} NAME=VALUE. It is logged as a param.",
+        *(f"  {line}" for line in _parameter_lines(script)),
+        f"  command: {json.dumps(_command(repository, script))}",
+    ]
+    return [f"{indent}{line}" for line in lines]
+
+
+def _how(entry_point: str) -> str:
+    return f"kaggleops run{'' if entry_point == 'main' else f' -e {shlex.quote(entry_point)}'}"
+
+
+def _extend(file: Path, repository: Path, found: Found) -> tuple[bool, list[str]]:
+    """Add to an MLproject what it lacks; return whether there was anything, and what was not done.
+
+    Its words and comments stay: lines are put between its own.
+    """
+    text = before = file.read_text()
+    left = []
+    try:
+        content, node = yaml.safe_load(text) or {}, yaml.compose(text)
+        points = (
+            {key.value: value for key, value in node.value}.get("entry_points") if node else None
+        )
+        known = content.get("entry_points") or {}
+        started = " ".join(str(each.get("command")) for each in known.values())
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise UsageError(f"reading {file}", f"it is no MLproject ({error})") from None
+    new = {
+        name: script
+        for name, script in found.entry_points.items()
+        if name not in known
+        and script.path not in started
+        and PurePosixPath(script.path).name not in started.split()
+    }
+    if new and isinstance(points, yaml.MappingNode) and not points.flow_style:
+        indent = " " * points.value[0][0].start_mark.column
+        lines = [
+            line
+            for name, script in new.items()
+            for line in _entry_point(repository, name, script, indent)
+        ]
+        at = points.end_mark.index
+        head = text[:at].rstrip()
+        rest = text[len(head) :]
+        text = head + "\n" + "\n".join(lines) + (rest if rest.startswith("\n") else f"\n{rest}")
+    elif new:
+        left += [f"no entry point for {each.path}: add it to MLproject" for each in new.values()]
+    end = "" if text.endswith("\n") else "\n"
+    if found.score and "score" not in content:
+        text += f"{end}\n{_SCORE[0]}\nscore: {json.dumps(found.score)}\n"
+        end = ""
+    elif found.score and content["score"] != found.score:
+        left.append(f"the score in MLproject stays {content['score']!r}: change it there")
+    if found.data and "data" not in content:
+        text += f"{end}\n{_DATA[0]}\n{_data_line(found.data)}\n"
+    elif missing := [each for each in found.data if each not in content.get("data", ())]:
+        left.append(f"{', '.join(missing)} is not among the data in MLproject: add it there")
+    after = yaml.safe_load(text) or {}
+    points_now = after.get("entry_points") or {}
+    if all(after[key] == content[key] for key in content if key != "entry_points") and all(
+        points_now[name] == known[name] for name in known
+    ):
+        file.write_text(text)
+        return text != before, left
+    return False, [*left, "nothing was added to MLproject: it is written in an unusual way"]
 
 
 def _parameter_lines(script: Script) -> Iterator[str]:
     if script.is_hydra:
-        yield "    parameters:"
-        yield '      overrides: {type: string, default: ""}'
+        yield "parameters:"
+        yield '  overrides: {type: string, default: ""}'
     elif script.parameters:
-        yield "    parameters:"
-        yield from (f"      {each.name}: {{{_described(each)}}}" for each in script.parameters)
+        yield "parameters:"
+        yield from (f"  {each.name}: {{{_described(each)}}}" for each in script.parameters)
     else:
-        yield f"    # {script.path} has none that could be read from it. To add one:"
-        yield "    # parameters:"
-        yield "    #   lr: {type: float, default: 0.1}"
-        yield f'    # command: "python {script.path} --lr {{lr}}"'
+        yield f"# {script.path} has none that could be read from it. To add one:"
+        yield "# parameters:"
+        yield "#   lr: {type: float, default: 0.1}"
+        yield f'# command: "python {script.path} --lr {{lr}}"'
 
 
 def _described(parameter: Parameter) -> str:
@@ -286,21 +333,24 @@ def _described(parameter: Parameter) -> str:
     return f"type: {kind}{default}"
 
 
-def _command(script: Script) -> str:
-    path = shlex.quote(script.path)
+def _command(repository: Path, script: Script) -> str:
+    folder = _folder_of(repository, script)
+    path = shlex.quote(script.path if folder == "." else PurePosixPath(script.path).name)
+    enter = "" if folder == "." else f"cd {shlex.quote(folder)} && "
     if script.is_hydra:
         # MLflow quotes the overrides as one word; the shell splits them again.
-        return f"eval python {shlex.quote(path)} {{overrides}}"
-    return " ".join(["python", path, *(each.words for each in script.parameters)])
+        return f"{enter}eval python {shlex.quote(path)} {{overrides}}"
+    return enter + " ".join(["python", path, *(each.words for each in script.parameters)])
 
 
-def _conda(repository: Path, script: Script) -> str:
+def _conda(repository: Path, found: Found, extra: str) -> str:
     if (repository / "requirements.txt").is_file():
         needed = ["-r requirements.txt"]
     elif (repository / "pyproject.toml").is_file():
         needed = ["."]
     else:
-        needed = sorted(_distributions(repository, script))
+        needed = sorted({each for one in found.scripts for each in _distributions(repository, one)})
+    ours = f"kaggleops{extra} @ git+{_address()}"
     lines = [
         "# The environment that MLflow builds for: mlflow run . --env-manager conda.",
         "# `kaggleops run` uses the environment that it is started in.",
@@ -310,7 +360,7 @@ def _conda(repository: Path, script: Script) -> str:
         "  - pip",
         "  - git",
         "  - pip:",
-        *(f"      - {json.dumps(each)}" for each in [*needed, f"kaggleops @ git+{_address()}"]),
+        *(f"      - {json.dumps(each)}" for each in [*needed, ours]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -318,15 +368,8 @@ def _conda(repository: Path, script: Script) -> str:
 def _distributions(repository: Path, script: Script) -> set[str]:
     """Return the packages that a script imports, as they are installed here."""
     there = packages_distributions()
-    beside = (repository / script.path).parent
-    found = set()
-    for name in script.imports - sys.stdlib_module_names - {"kaggleops"}:
-        if not any(
-            (folder / name).exists() or (folder / f"{name}.py").exists()
-            for folder in (repository, beside)
-        ):
-            found |= {f"{each}>={version(each)}" for each in there.get(name, [])[:1]}
-    return found
+    names = _foreign(repository, script)
+    return {f"{each}>={version(each)}" for name in names for each in there.get(name, [])[:1]}
 
 
 def _notebook(origin: str, bucket: str) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from kaggleops.cli.options import (
 )
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
+from kaggleops.git.own_files import leave_out
 from kaggleops.printable import printable
 
 if TYPE_CHECKING:
@@ -36,15 +38,10 @@ _PAGE = "comparison.html"  # the artifact
 
 @dataclass(frozen=True, repr=False)
 class Compared:
-    """A comparison; a notebook shows it as the page that `kaggleops compare --html` writes.
+    """A comparison; a notebook shows it as the page that `kaggleops compare --html` writes."""
 
-    Args:
-        comparison: the comparison.
-        page: its page; "" if it was not asked for.
-    """
-
-    comparison: "Comparison"
-    page: str
+    comparison: "Comparison"  # the comparison
+    page: str  # its page; "" if it was not asked for
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -69,8 +66,8 @@ class Compared:
 
     def _repr_html_(self) -> str:
         # In a frame: its style is a whole page's.
-        style = "width: 100%; height: 800px; border: 0"
-        return f'<iframe sandbox srcdoc="{escape(self.page)}" style="{style}"></iframe>'
+        more = 'sandbox="allow-scripts" style="width: 100%; height: 800px; border: 0"'
+        return f'<iframe {more} srcdoc="{escape(self.page)}"></iframe>'
 
 
 def compare(
@@ -82,19 +79,22 @@ def compare(
     paths: Sequence[str] = (),
     index: str | None = None,
     page: bool = True,
+    every_metric: bool = False,
 ) -> Compared:
     """Compare the runs of a commit with those of others: what changed, and did it help?
 
     Args:
-        names: commits, branches, tags, run ids, run names, or "best" (by the first metric). A
-            single one is compared with the nearest commit before it that has runs.
-        bucket: gs://BUCKET[/PREFIX] or a folder; by default as for the commands.
+        names: commits, branches, tags, run ids, run names, or "best" (by the score). A
+            single one is compared with the nearest commit before it that has the score.
+        bucket: gs://…, s3://… or a folder; by default as for the commands.
         experiment: only the runs of this experiment.
-        metrics: only these.
+        metrics: only these, the first as the score. By default the score (as the commit declares
+            it, or as the names tell) and a few metrics like it.
         lower_is_better: whether lower values are better; None to guess it from each metric's name.
         paths: only the code there; by default all that the runs can use.
         index: the address of the index; by default what KAGGLEOPS_INDEX names.
         page: whether to make the page that a notebook shows.
+        every_metric: whether to list all metrics.
 
     Raises:
         UsageError: a name is unknown or ambiguous, or the runs cannot be compared.
@@ -107,6 +107,7 @@ def compare(
     from kaggleops.reports import comparison
     from kaggleops.reports.comparison_page import page as page_of
     from kaggleops.reports.evidence import reader
+    from kaggleops.reports.leaderboard import read_spread
     from kaggleops.reports.selection import Selector
     from kaggleops.server.settings import index_at
 
@@ -131,7 +132,10 @@ def compare(
             metrics=metrics,
             lower_is_better=lower_is_better,
             rows=rows,
+            points=history.points,
+            spread=partial(read_spread, history),
             paths=shown,
+            every_metric=every_metric,
         )
         return Compared(found, page_of(found, history) if page else "")
 
@@ -144,6 +148,7 @@ def compare(
 @index_option
 @click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
+@click.option("--all", "every_metric", is_flag=True, help="List all metrics, not the scores alone.")
 @direction_option
 @click.option(
     "--path",
@@ -173,6 +178,7 @@ def compare_command(
     index: str | None,
     experiment: str | None,
     metrics: tuple[str, ...],
+    every_metric: bool,
     lower_is_better: bool | None,
     paths: tuple[str, ...],
     markdown: bool,
@@ -182,8 +188,8 @@ def compare_command(
 ) -> None:
     """Compare two commits' runs: what changed, and did it help?
 
-    A and B are each a commit, branch, tag, run id, run name or `best` (by --metric). A alone is
-    compared with the nearest commit before it that has runs.
+    A and B are each a commit, branch, tag, run id, run name or `best` (by the score). A alone is
+    compared with the nearest commit before it that has the score.
 
     \b
     Example:
@@ -200,9 +206,11 @@ def compare_command(
         paths=paths,
         index=index,
         page=bool(html or to_run),
+        every_metric=every_metric,
     )
     if html is not None:
         html.write_text(done.page, encoding="utf-8")
+        leave_out(html)
     if to_run:
         _log_page(done, bucket_of(bucket))
     if as_json:
@@ -223,7 +231,8 @@ def _log_page(done: Compared, place: str) -> None:
     from kaggleops.tags import NOTE
 
     newest = max(done.comparison.sides[-1].runs, key=lambda run: run.started_ms)
-    run_id = newest.parent or newest.id  # the parent stands for all folds
+    # The parent stands for all folds, and that of a sweep for none of its trials.
+    run_id = (newest.repetition[0] and newest.parent) or newest.id
     client = MlflowClient(tracking_uri(place), tracking_uri(place))
     client.log_text(run_id, done.page, _PAGE)
     note = client.get_run(run_id).data.tags.get(NOTE, "")
@@ -236,6 +245,10 @@ def _show(found: "Comparison") -> None:
     from kaggleops.reports.comparison_text import metric_rows, metric_titles
 
     print_table(metric_titles(found), metric_rows(found), _STYLES)
+    if found.more:
+        out.print(f"{found.more}: --all")
+    for answer in found.answers:
+        out.print(printable(answer), style="bold")
     for title, head, body in found.tables:
         print_table([title, *head], body)
     for side, code in zip(found.sides[1:], found.code, strict=True):

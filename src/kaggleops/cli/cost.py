@@ -7,50 +7,74 @@ The number of operations is a model: it steps through the schedule that a live r
 import math
 import random
 import time
+import tomllib
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
-from kaggleops.tracking.live import IDLE_LOOK, beat_interval, flush_interval
+from kaggleops.tracking.live import IDLE_LOOK, beat_interval, flush_interval, output_interval
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import Entity, EntityId, EntityStore
 
 MIB, GIB = 2**20, 2**30
+_MILLION = 10**6
 MONTH = 30 * 24 * 3600.0  # seconds
 
-# -- prices of Cloud Storage, class Standard, one region, in US dollars --------------------------
+# -- prices --------------------------------------------------------------------------------------
 
-SOURCE = "https://cloud.google.com/storage/pricing"
-READ = "2026-09-20"
-"""When the prices were read from a transcript of that page; it lacks the storage outside the free
-regions, which comes from older copies (2022 and later) that agree on the $0.020."""
 
-FREE_REGIONS = ("us-central1", "us-east1", "us-west1")
-_REGIONS_AT = {
-    0.020: "us-central1 us-east1 us-west1 us-east5 us-south1 asia-east1 europe-north1 europe-west1",
-    0.023: "us-east4 us-west2 us-west3 us-west4 northamerica-northeast1 northamerica-northeast2 "
-    "europe-central2 europe-north2 europe-west2 europe-west3",
-    0.026: "northamerica-south1",
-}
-STORAGE = {region: price for price, regions in _REGIONS_AT.items() for region in regions.split()}
-"""A GiB for a month, by region."""
+class Prices(NamedTuple):
+    """A service's list, as prices.toml describes it: US dollars for a gigabyte, for a million."""
 
-CLASS_A, CLASS_B = 0.005 / 1000, 0.0004 / 1000
-"""An operation that writes or lists, and one that reads."""
+    service: str
+    source: str = ""
+    read: str = ""
+    storage: float = 0
+    class_a: float = 0
+    class_b: float = 0
+    free: Sequence[float] = (0, 0, 0)
+    downloads: str = ""
+    fixed: float = 0
+    gigabyte: int = GIB
+    rounded_up: bool = False
 
-FREE_STORAGE, FREE_A, FREE_B = 5 * GIB, 5_000, 50_000
-"""Free each month in the free regions, once for all buckets of a billing account."""
+
+def prices_at(host: str = "", region: str | None = None) -> Prices:
+    """Return the price list of the service that answers at a host.
+
+    Args:
+        host: its name; "" for Cloud Storage.
+        region: of Cloud Storage.
+
+    Raises:
+        UsageError: the price of that region is not known.
+    """
+    lists = tomllib.loads(Path(__file__).with_name("prices.toml").read_text())["list"]
+    regions: list[str] = []
+    for each in lists:
+        end, there = each.pop("host"), each.pop("regions", [])
+        if (host.endswith(end) if end else not host) and (not region or region in there):
+            return Prices(**each)
+        regions += there
+    if region:
+        doing = f"looking up the prices of {region}"
+        if host:
+            raise UsageError(doing, f"{host} has no prices by region here", "Leave out --region.")
+        hint = f"Known: {', '.join(sorted(regions))}. For others see {lists[0]['source']}."
+        raise UsageError(doing, "unknown region", hint)
+    return Prices(host)
+
 
 _NOT_INCLUDED = (
-    "downloads: $0.12 a GiB; from North America the first 100 GiB a month are free",
     "what people do in the UI, and what other programs do with the bucket",
     "overwritten and deleted objects that the bucket keeps (soft delete, versions)",
 )
@@ -85,29 +109,29 @@ class Charge:
     cost: float
 
 
-def charges(stored: float, asked: Operations, region: str) -> list[Charge]:
-    """Return the lines of a month's bill for so many bytes and operations.
-
-    Raises:
-        UsageError: the price of the region is not known.
-    """
-    if region not in STORAGE:
-        hint = f"Known: {', '.join(sorted(STORAGE))}. For others see {SOURCE}."
-        raise UsageError(f"looking up the prices of {region}", "unknown region", hint)
-    bill = []
-    for name, amount, allowed, price in (
-        ("storage", stored, FREE_STORAGE, STORAGE[region] / GIB),
-        ("class A", asked.class_a, FREE_A, CLASS_A),
-        ("class B", asked.class_b, FREE_B, CLASS_B),
+def charges(stored: float, asked: Operations, prices: Prices) -> list[Charge]:
+    """Return the lines of a month's bill for so many bytes and operations."""
+    units = (prices.gigabyte, _MILLION, _MILLION)
+    each = (prices.storage, prices.class_a, prices.class_b)
+    bill = [Charge("subscription", 1, 0, 1, prices.fixed)] if prices.fixed else []
+    for name, amount, unit, units_free, price in zip(
+        ("storage", "class A", "class B"),
+        (stored, asked.class_a, asked.class_b),
+        *(units, prices.free, each),
+        strict=True,
     ):
-        free = allowed if region in FREE_REGIONS else 0
-        charged = max(0.0, amount - free)
-        bill.append(Charge(name, amount, free, charged, charged * price))
+        charged = max(0.0, amount - units_free * unit) / unit
+        if prices.rounded_up:
+            charged = math.ceil(charged)
+        bill.append(Charge(name, amount, units_free * unit, charged * unit, charged * price))
     return bill
 
 
 def of_run(seconds: float, logged: Iterable[float]) -> Operations:
-    """Return what the process of a run of so many seconds does, logging at these seconds of it."""
+    """Return what the process of a run of so many seconds does, logging at these seconds of it.
+
+    Raises UsageError if KAGGLEOPS_FLUSH_SECONDS is no number.
+    """
     from kaggleops.mlruns import Kind
     from kaggleops.mlruns.change_log import seconds_open
 
@@ -132,6 +156,15 @@ def of_run(seconds: float, logged: Iterable[float]) -> Operations:
     renewals = int(seconds // (seconds_open(Kind.RUN) / 2))
     # Before each write of the run the change log is looked at.
     return Operations(writes + renewals, looks + writes)
+
+
+def of_output(seconds: float) -> Operations:
+    """Return what keeps the output of a run of so many seconds, if it prints all the time."""
+    writes, at = 1, output_interval(0)  # one at its end
+    while at < seconds:
+        writes += 1
+        at += output_interval(at)
+    return Operations(writes)
 
 
 def of_idle_server(live_run_seconds: float = 0.0) -> Operations:
@@ -167,14 +200,18 @@ class Usage:
 
 
 def usage(store: "EntityStore") -> Usage:
-    """Return what is in a bucket, by one listing and reading at most 1,000 runs."""
+    """Return what is in a bucket, by one listing and reading at most 1,000 runs.
+
+    Raises BucketError if the bucket cannot be read.
+    """
     from kaggleops.bucket import ObjectNotFoundError
-    from kaggleops.layout import parse_key
+    from kaggleops.layout import OUTPUT, parse_key
     from kaggleops.mlruns import ARTIFACTS, MLRUNS, BrokenEntityError, Kind
 
     size: Counter[str] = Counter()
     uploads: Counter[str] = Counter()
     runs: list[EntityId] = []
+    with_output: set[str] = set()
     for entry in store.bucket.list():
         folder, *rest = entry.key.split("/")
         size[folder if folder in (MLRUNS, ARTIFACTS) else ""] += entry.size
@@ -183,6 +220,7 @@ def usage(store: "EntityStore") -> Usage:
             runs.append(entity_id)
         if folder == ARTIFACTS:
             uploads.update(rest[1:2])  # artifacts/<experiment>/<run>/…
+            with_output.update(rest[1:2] if rest[2:] == [ARTIFACTS, OUTPUT] else ())
 
     def life(entity_id: "EntityId") -> tuple[float, float, Operations] | None:
         try:
@@ -192,7 +230,10 @@ def usage(store: "EntityStore") -> Usage:
         if stored is None:
             return None
         end, seconds, operations = _life(stored.entity)
-        return end, seconds, operations + Operations(uploads[entity_id.name])
+        operations += Operations(uploads[entity_id.name])
+        if entity_id.name in with_output:
+            operations += of_output(seconds) + Operations(-1)
+        return end, seconds, operations
 
     # The listing does not say how old a run is; reading each would cost more than it tells.
     sample = random.Random(0).sample(runs, min(len(runs), _SAMPLE))  # noqa: S311
@@ -234,13 +275,13 @@ def _life(entity: "Entity") -> tuple[float, float, Operations]:
 @bucket_option
 @click.option(
     "--region",
-    default="us-central1",
-    show_default=True,
-    help="The bucket's region, which a run's credentials may not read.",
+    help="Of a bucket on Cloud Storage; a run's credentials may not read it. Default: us-central1.",
 )
 @json_option
-def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
+def cost_command(bucket: str | None, region: str | None, as_json: bool) -> None:
     """Estimate the bucket's monthly cost from what is in it.
+
+    A folder: what it would cost on Cloud Storage.
 
     \b
     Example:
@@ -248,33 +289,37 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
     """
     from kaggleops.mlruns import EntityStore
 
-    charges(0, Operations(), region)  # an unknown region is an error before anything is read
-    place = bucket_of(bucket)
+    place = bucket_at(bucket_of(bucket))
+    # An unknown region is an error before anything is read.
+    prices = prices_at(getattr(place, "service", ""), region)
     with err.status("Reading the bucket"):
-        used = usage(EntityStore(bucket_at(place)))
-    bill = charges(used.runs + used.artifacts + used.other, used.tracking + used.server, region)
-    total = sum(charge.cost for charge in bill)
-    storage_read = READ if region in FREE_REGIONS else "2022 or later"
+        used = usage(EntityStore(place))
+    bill = charges(used.runs + used.artifacts + used.other, used.tracking + used.server, prices)
+    total = sum(charge.cost for charge in bill) if prices.source else None
+    not_included = (*([f"downloads: {prices.downloads}"] * bool(prices.downloads)), *_NOT_INCLUDED)
     if as_json:
         print_json(
-            bucket=place,
+            bucket=place.uri,
+            service=prices.service,
             region=region,
             currency="USD",
             total=total,
-            charges=[asdict(charge) for charge in bill],
+            charges=[asdict(charge) | ({} if prices.source else {"cost": None}) for charge in bill],
             usage=asdict(used),
-            not_included=_NOT_INCLUDED,
-            prices={"source": SOURCE, "read": READ, "storage_read": storage_read},
+            not_included=not_included,
+            prices={"source": prices.source, "read": prices.read},
         )
         return
-    out.print(f"Estimate for {place} on Cloud Storage in {region}")
+    where = f" in {region}" if region else ""
+    out.print(f"Estimate for {place.uri} on {prices.service}{where}")
     rows = []
     for charge in bill:
         shown = (charge.amount, min(charge.amount, charge.free))
         stored = charge.name == "storage"
         cells = [f"{each / GIB:,.3f} GiB" if stored else f"{each:,.0f}" for each in shown]
-        rows.append([charge.name, *cells, f"{charge.cost:.4f}"])
-    print_table(["", "a month", "free", "US dollars"], [*rows, ["Total", "", "", f"{total:.4f}"]])
+        rows.append([charge.name, *cells, "?" if total is None else f"{charge.cost:.4f}"])
+    summed = "?" if total is None else f"{total:.4f}"
+    print_table(["", "a month", "free", "US dollars"], [*rows, ["Total", "", "", summed]])
     out.print(
         f"\nStored: runs {used.runs / MIB:,.1f} MiB, artifacts {used.artifacts / MIB:,.1f} MiB, "
         f"other {used.other / MIB:,.1f} MiB.\n"
@@ -286,8 +331,11 @@ def cost_command(bucket: str | None, region: str, as_json: bool) -> None:
         out.print(f"Estimated from a sample of {used.looked_at:,} of {used.all_runs:,} runs.")
     if used.unreadable:
         err.print(f"Left out: {used.unreadable} runs that cannot be read.", style="yellow")
-    out.print("\nNot included:", *(f"  - {each}" for each in _NOT_INCLUDED), sep="\n")
+    out.print("\nNot included:", *(f"  - {each}" for each in not_included), sep="\n")
+    if total is None:
+        out.print(f"\nThe prices of {prices.service} are not known here: see its own list.")
+        return
     out.print(
-        f"\nPrices: {SOURCE}, read on {READ} (storage in {region}: {storage_read}). The free "
-        "amounts are shared by all buckets of a billing account."
+        f"\nPrices: {prices.source}, read on {prices.read}. The free amounts are shared by all "
+        "buckets of an account."
     )

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from kaggleops.cli.options import bucket_of, json_option, secrets_option
 from kaggleops.cli.output import err, out, print_json, print_table
+from kaggleops.git.own_files import leave_out
+from kaggleops.printable import counted
 
 if TYPE_CHECKING:
     from kaggleops.resources.sync import Status
@@ -31,11 +33,6 @@ def bytes_going(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[i
             lambda total: bar.update(task, total=total),
             lambda more: bar.update(task, advance=more),
         )
-
-
-def counted(files: int) -> str:
-    """Return "1 file" or "N files"."""
-    return "1 file" if files == 1 else f"{files:,} files"
 
 
 def sized(size: int) -> str:
@@ -81,6 +78,8 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
     manifest = find_manifest(Path.cwd())
     with bytes_going("Fetching") as (begin, progress):
         done = fetch(manifest, names, force=force, dry_run=dry_run, begin=begin, progress=progress)
+    for folder in {step.folder for step in done.steps} if not dry_run else ():
+        leave_out(folder)
     if as_json:
         print_json(
             files=[
@@ -177,6 +176,9 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
         return
     print_table(("name", "files", "size", "disk", "source"), [_row(each) for each in found])
     for each in found:
+        if each.resource.description:
+            out.print(f"{each.resource.name}: {each.resource.description}")
+    for each in found:
         for title, names_by_state in (("disk", each.disk), ("source", each.source)):
             for state, some in names_by_state.items():
                 more = f" and {len(some) - _SHOWN} more" if len(some) > _SHOWN else ""
@@ -186,6 +188,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
 
 def _plain(status: "Status") -> dict[str, object]:
     return {
+        "description": status.resource.description,
         "locked": status.locked and status.locked.version,
         "stale": status.stale,
         "folder": str(status.folder),
@@ -230,9 +233,10 @@ def _row(status: "Status") -> tuple[str, ...]:
 def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
     """Declare a data source in config/data/resources.yaml.
 
-    SOURCE is gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME,
-    kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH, or
-    https://… with a checksum; ${NAME} in an address is an environment variable.
+    SOURCE is gs://BUCKET/PREFIX, s3://BUCKET[@HOST]/PREFIX, kaggle://competitions/NAME,
+    kaggle://datasets/USER/NAME, kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION,
+    runs:/RUN_ID/PATH, runs:/best/PATH, or https://… with a checksum; ${NAME} in an address is an
+    environment variable.
 
     \b
     Example:
@@ -266,8 +270,8 @@ def push_command(
 ) -> None:
     """Upload a folder as data that others can fetch.
 
-    It is declared under its name. URI is gs://BUCKET/PREFIX; by default data/NAME in the bucket of
-    this project's runs.
+    It is declared under its name. URI is gs://BUCKET/PREFIX or s3://BUCKET[@HOST]/PREFIX; by
+    default data/NAME in the bucket of this project's runs.
 
     \b
     Example:

@@ -3,15 +3,16 @@
 import hashlib
 import importlib.util
 import json
+import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from kaggleops.cli.options import bucket_at
 from kaggleops.cli.output import progress_bar
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.folders import private_file, private_folder
 
 if TYPE_CHECKING:
@@ -22,18 +23,61 @@ _FRESH_FOR = 10.0  # seconds; then the bucket is asked what has changed
 _Answer = TypeVar("_Answer")
 
 
-def ask_index(place: str, index: str | None, question: "Callable[[History], _Answer]") -> "_Answer":
+def ask_index(
+    place: str,
+    index: str | None,
+    question: "Callable[[History], _Answer]",
+    *,
+    fresh_for: float = _FRESH_FOR,
+) -> "_Answer":
     """Return the answer of an index; if it has none, bring it up to date and ask again.
 
-    Args:
-        place: the bucket's address.
-        index: the index's, as `index_option` gives it.
-        question: raises UsageError if what it is about is not there.
+    The question raises UsageError if what it is about is not there.
     """
-    with history_of(place, index) as history, suppress(UsageError):
+    with history_of(place, index, fresh_for=fresh_for) as history, suppress(UsageError):
         return question(history)
     with history_of(place, index, anew=True) as history:
         return question(history)
+
+
+_WHOLE_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def runs_named(place: str, words: Iterable[str], index: str | None = None) -> list[str]:
+    """Return the ids of the runs that people name: by id, the beginning of one, or a name.
+
+    A whole id is taken as it is, whether or not there is such a run. Raises UsageError, with the
+    candidates, if a word stands for no run or for several.
+    """
+    return [
+        word if _WHOLE_ID.fullmatch(word) else _run_named(place, word, index)
+        for word in dict.fromkeys(words)
+    ]
+
+
+def _run_named(place: str, word: str, index: str | None) -> str:
+    from kaggleops.mlruns import EntityStore, Kind
+
+    if can_index():
+        from kaggleops.reports.selection import the_run_called
+
+        return ask_index(
+            place, index, lambda history: the_run_called(history, word, place), fresh_for=0
+        )
+    store = EntityStore(bucket_at(place))
+    homes = [home.experiment_id for home, _ in store.list(Kind.EXPERIMENT)]
+    runs = (run.name for home in homes for run, _ in store.list(Kind.RUN, home))
+    ids = [run_id for run_id in runs if run_id.startswith(word)]
+    if len(ids) != 1:
+        problem = f"{len(ids) or 'no'} runs in {place} have this id prefix"
+        hint = "Name one by its id; names need SQLAlchemy: pip install 'kaggleops[server]'."
+        raise UsageError(f"looking for run {word!r}", problem, hint)
+    return ids[0]
+
+
+def run_named(place: str, word: str, index: str | None = None) -> str:
+    """Return the id of one run; see `runs_named`."""
+    return runs_named(place, [word], index)[0]
 
 
 def can_index() -> bool:
@@ -52,17 +96,11 @@ def require_index() -> None:
 def history_of(
     place: str, index: str | None, *, fresh_for: float = _FRESH_FOR, anew: bool = False
 ) -> Iterator["History"]:
-    """Yield the runs of a bucket from an index that is up to date.
+    """Yield the runs of a bucket from an index, by default the one on this machine, as current.
 
-    Args:
-        place: the bucket's address.
-        index: the index's, as `index_option` gives it; by default the one on this machine.
-        fresh_for: seconds for which it needs no refreshing.
-        anew: refresh it however fresh it is, with what was not announced too.
-
-    Raises:
-        UsageError: no index can be there, or it holds something else.
-        KaggleOpsError: the bucket or the database cannot be reached.
+    It needs no refreshing for `fresh_for` seconds; `anew` refreshes it however fresh it is, with
+    what was not announced too. Raises UsageError if no index can be there, or it holds something
+    else; KaggleOpsError if the bucket or the database cannot be reached.
     """
     require_index()
     import sqlalchemy as sa
@@ -74,16 +112,20 @@ def history_of(
     url = index or default_index(place)
     # Of this index: another one of the same bucket may be days old.
     marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    store = EntityStore(bucket_at(place))
     if anew or time.time() - _fresh_at(url, place, marker) > fresh_for:
-        _refresh(url, place, full=anew)
+        from kaggleops.index.refresh import Index
+
+        with progress_bar("Updating the index") as progress, closing(Index(url, store)) as opened:
+            opened.refresh(progress, full=anew)
         private_folder(marker.parent)
         private_file(marker).touch()
     engine = sa.create_engine(url)
     try:
-        yield History(engine, lambda: EntityStore(bucket_at(place)))
+        yield History(engine, lambda: store)
     except sa.exc.SQLAlchemyError as error:
         doing = f"reading the index {url}"
-        raise KaggleOpsError(doing, str(error).splitlines()[0], "Name another --index.") from error
+        raise KaggleOpsError(doing, first_line(error), "Name another --index.") from error
     finally:
         engine.dispose()
 
@@ -108,15 +150,3 @@ def _fresh_at(url: str, place: str, marker: Path) -> float:
         finally:
             engine.dispose()
     return found
-
-
-def _refresh(url: str, place: str, *, full: bool) -> None:
-    from kaggleops.index.refresh import Index
-    from kaggleops.mlruns import EntityStore
-
-    with progress_bar("Updating the index") as progress:
-        index = Index(url, EntityStore(bucket_at(place)))
-        try:
-            index.refresh(progress, full=full)
-        finally:
-            index.close()

@@ -1,20 +1,25 @@
 """`kaggleops init`."""
 
+import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
 
-from kaggleops.bucket.location import bucket_uri, is_remote, name_and_prefix
+from kaggleops.bucket.location import bucket_uri, is_remote, is_s3, name_and_prefix
+from kaggleops.cli.container import COMMAND, write_container
 from kaggleops.cli.options import bucket_at, json_option, repository_option
-from kaggleops.cli.output import err, out, print_json, stdout_for_json
+from kaggleops.cli.output import as_typed, err, out, print_json, stdout_for_json
 from kaggleops.cli.platforms import PLATFORMS, create_command
 from kaggleops.cli.run import run_command
 from kaggleops.errors import UsageError
 from kaggleops.layout import MLRUNS
+from kaggleops.platforms.platform import SECRET
 from kaggleops.platforms.settings import (
     check_settings,
     default_bucket,
@@ -23,7 +28,7 @@ from kaggleops.platforms.settings import (
 )
 
 if TYPE_CHECKING:
-    from kaggleops.cli.adopt import Script
+    from kaggleops.cli.adopt import Found
     from kaggleops.git.commits import Commit
     from kaggleops.platforms.cloud import Step
 
@@ -32,12 +37,17 @@ _SMOKE = "config/experiment/smoke.yaml"  # a quick experiment for a test run, if
 
 @click.command("init")
 @repository_option
-@click.option("--bucket", metavar="URI", help="gs://BUCKET, created if need be, or a folder.")
+@click.option(
+    "--bucket", metavar="URI", help="gs://BUCKET or s3://BUCKET, created if need be, or a folder."
+)
+@click.option("--endpoint", metavar="URL", help="The service that has an s3 bucket, if not Amazon.")
 @click.option("--script", metavar="PATH", help="The training script. Default: train.py, …")
+@click.option("--score", metavar="NAME", default="", help="The metric that is a run's score.")
 @click.option("--project", metavar="ID", help="The Google Cloud project for a new bucket.")
 @click.option("--region", metavar="REGION", help="A new bucket's region. Default: us-central1.")
 @click.option("--name", metavar="NAME", help="The name of new accounts. Default: kaggleops.")
 @click.option("--platform", "platforms", type=PLATFORMS, multiple=True, help="Create its key.")
+@click.option("--container", is_flag=True, help="Add Kaggle's container, with Jupyter Lab.")
 @click.option("--run", "test_run", is_flag=True, help="Make a test run at the end.")
 @click.option("--yes", is_flag=True, help="Do not ask anything.")
 @json_option
@@ -46,50 +56,73 @@ def init_command(
     context: click.Context,
     repository: Path,
     bucket: str | None,
+    endpoint: str | None,
     script: str | None,
+    score: str,
     project: str | None,
     region: str | None,
     name: str | None,
     platforms: Sequence[str],
+    container: bool,
     test_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Set up this git repository as a project, and its bucket.
 
-    Files are added beside the code and none is changed, and every step can be repeated: what exists
-    stays as it is. Without --yes you see the commands for Google Cloud and confirm them first.
+    Files are added beside the code, an MLproject gets what it lacks, and every step can be
+    repeated: what exists stays as it is. A folder `experiments/` gets an entry point a script.
+    Without --yes you see the commands for Google Cloud and confirm them first.
 
     \b
     Example:
       kaggleops init --bucket gs://my-bucket --platform kaggle
+      kaggleops init --bucket s3://my-bucket --endpoint https://ACCOUNT.r2.cloudflarestorage.com
     """
+    from kaggleops.cli.adopt import look, warnings_about
     from kaggleops.git.commits import find_commit
 
     ask = not yes and sys.stdin.isatty()
+    given = os.environ.get(SECRET, "")  # for a platform: signing in takes it out of there
     commit = find_commit(repository)
     root = commit.repository
     check_settings(root)
-    place = bucket_uri(bucket or _asked_bucket(root, ask))
+    place = _place(bucket or _asked_bucket(root, ask), endpoint, region)
     # Before anything is created, so that problems with the repository come first.
-    found, warnings = _script_to_adopt(commit, script)
+    found = look(root, script, score)
     settings = {"bucket": place}
     with stdout_for_json(as_json):
-        if is_remote(place):
+        if is_s3(place):
+            _service(place)
+        elif is_remote(place):
             names = {"region": region, "name": name}
             named = {key: value for key, value in names.items() if value}
             settings |= _cloud(place, project, named, ask=not yes)
+        if (before := local_setting(root, "bucket")) not in (None, place):
+            _said("!", f"config/local.yaml named {before} until now: runs go to {place} instead")
         keep_settings(root, settings)
-        files = _write_files(commit, place, found)
+        files, left = _write_files(commit, place, found)
+        if container:
+            files += _write_container(root)
+        for each in left:
+            _said("-", each)
+        others = _not_ours(find_commit(root), files)
+        warnings = [*warnings_about(root, found), *_warn_of(others)]
         for warning in warnings:
             _said("!", warning)
         for platform in platforms:
-            _give_key(context, platform, settings.get("runner") or local_setting(root, "runner"))
+            account = settings.get("runner") or local_setting(root, "runner")
+            whose = {"bucket": place, "file": io.StringIO(given) if given else None}
+            _give_key(context, platform, whose if is_s3(place) else {"account": account})
         if test_run or (ask and click.confirm("Make a test run now?", default=True, err=True)):
             _test_run(context, root, place)
-    next_steps = _next_steps(files, bool(settings.get("runner")))
+    has_runner = bool(settings.get("runner")) or is_s3(place)
+    next_steps = _next_steps(root, files, bool(others.uncommitted), has_runner)
+    if container:
+        next_steps.append(COMMAND)
     if as_json:
-        print_json(settings=settings, files=files, warnings=warnings, next=next_steps)
+        done = {"settings": settings, "files": files, "left": left}
+        print_json(**done, warnings=warnings, next=[as_typed(each) for each in next_steps])
         return
     out.print("\nNext:")
     for step in next_steps:
@@ -99,15 +132,46 @@ def init_command(
 def _asked_bucket(root: Path, ask: bool) -> str:
     known = default_bucket(root)
     if ask:
-        said = "Where should runs go: gs://BUCKET (created if need be), or a folder?"
+        said = "Where should runs go: gs://BUCKET, s3://BUCKET (created if need be), or a folder?"
         return str(click.prompt(said, default=known or str(root / "bucket"), err=True))
     if known is None:
-        hint = "Add --bucket gs://BUCKET, which is created if need be, or --bucket FOLDER."
+        hint = "Add --bucket gs://BUCKET (or s3://), created if need be, or --bucket FOLDER."
         raise UsageError("choosing a bucket", "none is named", hint)
     return known
 
 
+def _place(bucket: str, endpoint: str | None, region: str | None) -> str:
+    """Return the bucket's address; one of Amazon's names its region, which no runner knows."""
+    place = bucket_uri(bucket, endpoint=endpoint, region=region)
+    if endpoint and not is_s3(place):
+        raise UsageError(
+            "reading --endpoint", f"{place} has none", "Leave it out, or name s3://BUCKET."
+        )
+    return place
+
+
 # -- the cloud ----------------------------------------------------------------------------------
+
+
+def _service(place: str) -> None:
+    """Create an s3 bucket unless it exists, and see that its service keeps what it promises."""
+    from kaggleops.bucket import BucketNotFoundError
+    from kaggleops.bucket.conditions import prove
+    from kaggleops.platforms import detect
+    from kaggleops.platforms.s3 import create_bucket, opened
+
+    _said("✓", f"signed in: {detect().sign_in(place)}")
+    bucket = opened(place)
+    try:
+        with err.status("Asking the service, for half a minute at most"):
+            next(bucket.list(f"{MLRUNS}/", recursive=False), None)
+    except BucketNotFoundError:
+        create_bucket(bucket)
+        _said("✓", f"created the bucket {place}")
+    else:
+        _said("✓", f"the bucket {place} exists; used as it is")
+    prove(bucket)
+    _said("✓", "its service honours conditional writes")
 
 
 def _cloud(
@@ -170,41 +234,64 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
 # -- the repository -----------------------------------------------------------------------------
 
 
-def _script_to_adopt(commit: "Commit", named: str | None) -> "tuple[Script | None, list[str]]":
-    """Return the training script of a repository that is no project yet, and what to warn of."""
-    from kaggleops.cli.adopt import find_script, warnings_about
-
-    if (commit.repository / "MLproject").is_file():
-        return None, []
-    script = find_script(commit.repository, named)
-    return script, warnings_about(commit.repository, script)
+def _not_ours(commit: "Commit", files: Sequence[str]) -> "Commit":
+    """Return a commit without those changes that are files which were just written."""
+    ours = [*files, *(f"{folder}/" for each in files for folder in PurePosixPath(each).parents)]
+    others = tuple(each for each in commit.uncommitted if each not in ours)
+    return replace(commit, uncommitted=others)
 
 
-def _write_files(commit: "Commit", place: str, script: "Script | None") -> list[str]:
-    """Write what the repository lacks, and return the files that are new or changed."""
+def _warn_of(others: "Commit") -> list[str]:
+    if not others.uncommitted:
+        return []
+    how = "Commit it or name it in .gitignore: until then runs need --uncommitted."
+    return [f"{others.changes} new or changed, and not committed. {how}"]
+
+
+def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str], list[str]]:
+    """Write what the repository lacks; return the files that are new or changed, and what stays."""
     from kaggleops.bucket import open_bucket
     from kaggleops.cli.adopt import adopt, ignore
     from kaggleops.mlruns.places import local_path
 
     root = commit.repository
-    written = adopt(root, script, commit.origin, place) if script else []
-    if ignore(root, local_path(open_bucket(place).artifact_uri)):
+    folder = local_path(open_bucket(place).artifact_uri)
+    if folder and not folder.exists():
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"creating the bucket {folder}", str(error.strerror)) from error
+        _said("✓", f"created the bucket {place}")
+    before = [each for each in ("MLproject", ".gitignore") if (root / each).is_file()]
+    written, left = adopt(root, found, commit.origin, place)
+    if ignore(root, folder, found.data):
         written.append(".gitignore")
+    for file in written:
+        _said("✓", f"{'added to' if file in before else 'wrote'} {file}")
+    if "MLproject" in before and "MLproject" not in written:
+        left.insert(0, "MLproject lacks nothing, and stays as it is")
+    return written, left
+
+
+def _write_container(root: Path) -> list[str]:
+    from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
+
+    written = write_container(root, parameters_of(ready_notebook({}))["install_from"])
     for file in written:
         _said("✓", f"wrote {file}")
     return written
 
 
-def _give_key(context: click.Context, platform: str, account: str | None) -> None:
+def _give_key(context: click.Context, platform: str, whose: Mapping[str, Any]) -> None:
     from kaggleops.platforms.keys import made_keys
 
     if any(each.platform == platform for each in made_keys()):
         _said("✓", f"{platform} has a key")
         return
-    if account is None:
+    if not any(whose.values()):
         hint = "Add --project ID to create one, or write `runner: EMAIL` into config/local.yaml."
         raise UsageError(f"creating a key for {platform}", "there is no runner account", hint)
-    context.invoke(create_command, platform=platform, account=account, as_json=False)
+    context.invoke(create_command, platform=platform, **whose, as_json=False)
 
 
 def _test_run(context: click.Context, root: Path, place: str) -> None:
@@ -223,13 +310,18 @@ def _test_run(context: click.Context, root: Path, place: str) -> None:
     )
 
 
-def _next_steps(files: Sequence[str], has_runner: bool) -> list[str]:
+def _next_steps(root: Path, files: Sequence[str], others: bool, has_runner: bool) -> list[str]:
+    from kaggleops.cli.adopt import first_run
+
     steps = []
     if files:
         steps.append(f"git add {' '.join(files)} && git commit -m 'Run with KaggleOps'")
-    steps += ["kaggleops doctor", "kaggleops run"]
+    run = first_run(root)
+    elsewhere = f"kaggleops credentials create kaggle && {run} -b kaggle"
+    run += " --uncommitted" if others else ""
+    steps += ["kaggleops doctor", run]
     if has_runner:
-        steps.append("kaggleops credentials create kaggle && kaggleops run -b kaggle")
+        steps.append(elsewhere)
     return [*steps, "kaggleops ui"]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.indexed import run_named, runs_named
 from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
 from kaggleops.cli.output import err, exit_with, out, print_json, stdout_for_json
 from kaggleops.cli.submission import (
@@ -18,11 +19,12 @@ from kaggleops.cli.submission import (
     backend_option,
     money,
     money_options,
-    read_backend_config,
     show_submitted,
+    wait_for_a_machine,
 )
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.printable import log_line
+from kaggleops.git.own_files import leave_out
+from kaggleops.printable import counted, log_line
 
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
@@ -49,7 +51,7 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     """Cancel runs: set them to KILLED in the bucket.
 
     Their machines notice within the flush interval (10 s at first, a minute in a long run), send
-    what they have, and stop.
+    what they have, and stop. Of a sweep, all jobs are cancelled.
 
     \b
     Example:
@@ -57,8 +59,12 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     """
     from kaggleops.tracking.store import cancel
 
-    uri = tracking_uri(bucket_of(bucket))
-    cancelled, problems = _each(runs, lambda run_id: cancel(uri, run_id))
+    place = bucket_of(bucket)
+    uri = tracking_uri(place)
+    chosen = runs_named(place, runs)
+    cancelled, problems = _each(chosen, lambda run_id: cancel(uri, run_id))
+    jobs, of_jobs = _each(_jobs_of(place, cancelled), lambda run_id: cancel(uri, run_id))
+    cancelled, problems = cancelled + jobs, problems + of_jobs
     if as_json:
         print_json(cancelled=cancelled, problems=problems)
     else:
@@ -67,23 +73,79 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     exit_with(problems)
 
 
+def _jobs_of(place: str, run_ids: Iterable[str]) -> list[str]:
+    """Return the jobs, and the fold sets, of those runs that are sweeps, as far as they are open.
+
+    Those that a watcher makes meanwhile, it cancels itself.
+    """
+    from kaggleops.cli.indexed import can_index, history_of
+    from kaggleops.mlruns.liveness import OPEN
+    from kaggleops.tags import PARENT, SWEEP
+
+    if not can_index():
+        return []
+    with history_of(place, None, fresh_for=0) as history:
+        sweeps = [run.id for run in history.runs(list(run_ids)) if SWEEP in run.tags]
+        trials = history.having(PARENT, sweeps)
+        jobs = [*trials, *history.having(PARENT, [run.id for run in trials])]
+        return [run.id for run in jobs if run.status in OPEN]
+
+
 @click.command("logs")
 @click.argument("run")
 @bucket_option
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> None:
-    """Show the output of a submitted run.
+    """Show the output of a run, and why it failed.
+
+    It is what its platform has of it; where that has nothing, what is kept with the run.
 
     \b
     Example:
       kaggleops logs -f RUN
     """
-    from kaggleops.backends.lookup import submitted_run
+    from mlflow import MlflowClient
 
-    found = submitted_run(tracking_uri(bucket_of(bucket)), run)
-    for line in found.logs(follow):
+    from kaggleops.backends.lookup import submitted_run
+    from kaggleops.backends.remote_run import failure_of
+
+    place = bucket_of(bucket)
+    run_id = run_named(place, run)
+
+    def show(line: str) -> None:
         click.echo(json.dumps({"line": line}) if as_json else log_line(line))
+
+    shown = False
+    try:
+        found = submitted_run(tracking_uri(place), run_id)
+        if follow:
+            wait_for_a_machine(found)
+        for line in found.logs(follow):
+            show(line)
+            shown = True
+    except KaggleOpsError as error:
+        lines = None if shown else _kept_output(place, run_id)
+        if lines is None:
+            raise
+        for line in lines:
+            show(line)
+        exit_with([] if isinstance(error, UsageError) else [str(error)])
+    if why := failure_of(MlflowClient(tracking_uri(place)).get_run(run_id)):
+        err.print(f"{run_id} failed: {why}", style="red")
+
+
+def _kept_output(place: str, run_id: str) -> list[str] | None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from kaggleops.launch.output import kept
+
+    mlflow.set_tracking_uri(tracking_uri(place))
+    try:
+        return kept(mlflow.MlflowClient().get_run(run_id))
+    except MlflowException:  # there is no such run
+        return None
 
 
 @click.command("resume")
@@ -105,21 +167,43 @@ def resume_command(
     """Continue a run that failed, was cancelled or lost its machine.
 
     Same commit, same run, on the same backend or another one. A run that is already waiting for a
-    machine is not submitted twice.
+    machine is not submitted twice. A sweep that was paused or cancelled goes on with the next
+    watcher.
 
     \b
     Example:
       kaggleops resume RUN -b runpod
     """
     from kaggleops.backends.lookup import backend_named, resume, submitted_run
+    from kaggleops.git.commits import repository_around
 
-    uri = tracking_uri(bucket_of(bucket))
-    chosen = backend_named(backend or submitted_run(uri, run).backend.name)
-    config = read_backend_config(chosen, backend_config, Path(), money(budget, keep))
+    place = bucket_of(bucket)
+    uri, run = tracking_uri(place), run_named(place, run)
+    if _is_sweep(uri, run):
+        from kaggleops.campaign.children import resume_sweep
+
+        resume_sweep(uri, run)
+        out.print(f"sweep {run} goes on: kaggleops watch")
+        return
+    hint = "Say where it goes on: -b local, say."
+    chosen = backend_named(backend or submitted_run(uri, run, hint).backend.name)
+    config = chosen.config_of(Path(), backend_config, money(budget, keep))
     announce(chosen, config)
     with stdout_for_json(as_json):
-        resumed = resume(chosen, uri, run, config)
+        resumed = resume(chosen, uri, run, config, repository_around(Path.cwd()) or Path())
     show_submitted(resumed, as_json)
+
+
+def _is_sweep(uri: str, run_id: str) -> bool:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    from kaggleops.tags import SWEEP
+
+    try:
+        return SWEEP in MlflowClient(uri).get_run(run_id).data.tags
+    except MlflowException:
+        return False  # what is wrong with it is said below
 
 
 @click.command("reap")
@@ -131,21 +215,23 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
     """Delete machines that cost money after their run is over.
 
     A machine deletes itself; this is for one that could not, and can be run at any time, from
-    anywhere. Without --backend, backends that are not set up here are skipped with a message; it
-    is an error if none could be checked.
+    anywhere. What a `doctor --try` left that was killed goes, too. Without --backend, backends
+    that are not set up here are skipped with a message; it is an error if none could be checked.
 
     \b
     Example:
       kaggleops reap --dry-run
     """
     from kaggleops.backends.lookup import backend_named, names
+    from kaggleops.mlruns import EntityStore
 
     place = bucket_of(bucket)
     found: list[Reaped] = []
     checked: list[str] = []
     skipped: list[dict[str, str]] = []
     with err.status("Checking the platforms"):
-        problems = _problems_of(place)
+        # Why the bucket cannot say which runs are over; machines past their time still go.
+        problems = _each([""], lambda _: EntityStore(bucket_at(place)).check())[1]
         for name in [backend] if backend else names():
             try:
                 there = backend_named(name).reap(tracking_uri(place), delete=not dry_run)
@@ -158,6 +244,8 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
             else:
                 found += there or []
                 checked += [] if there is None else [name]
+        trials, of_trials = _trials(place, delete=not dry_run)
+        problems += of_trials
     problems += [
         f"{_described(each)} was not deleted: {each.problem}" for each in found if each.problem
     ]
@@ -165,30 +253,39 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
         problems.append("no platform could be checked for machines that cost money")
     if as_json:
         machines = [asdict(each) for each in found]
-        print_json(machines=machines, deleted=not dry_run, passed_over=skipped, problems=problems)
+        print_json(
+            machines=machines,
+            trials=trials,
+            deleted=not dry_run,
+            passed_over=skipped,
+            problems=problems,
+        )
     else:
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
             if not each.problem:
                 out.print(f"{done}: {_described(each)}: {each.why}")
-        if not found and not problems:
-            out.print(_all_clear(checked, [each["backend"] for each in skipped]))
+        for folder in trials:
+            out.print(f"{done}: {folder}, which `doctor --try` left")
+        if not found and not trials and not problems:
+            not_checked = ", ".join(each["backend"] for each in skipped)
+            clear = "Every machine belongs to a run that is not over."
+            listed = f"Checked: {', '.join(checked)}. Not checked: {not_checked}."
+            out.print(listed if skipped else clear if checked else "Nothing to delete.")
     for backend_skipped in skipped:
         err.print(f"skipped: {backend_skipped['why']}", style="yellow")
     exit_with(problems)
 
 
-def _problems_of(place: str) -> list[str]:
-    """Return why the bucket cannot say which runs are over; machines past their time still go."""
-    from kaggleops.mlruns import EntityStore
+def _trials(place: str, *, delete: bool) -> tuple[list[str], list[str]]:
+    """Delete (or only look for) what `doctor --try` left; return the folders, and the problems."""
+    from kaggleops.first_contact.trial import left_behind
 
-    return _each([""], lambda _: EntityStore(bucket_at(place)).check())[1]
-
-
-def _all_clear(checked: list[str], skipped: list[str]) -> str:
-    if skipped:
-        return f"Checked: {', '.join(checked)}. Not checked: {', '.join(skipped)}."
-    return "Every machine belongs to a run that is not over." if checked else "Nothing to delete."
+    try:
+        left = {each.folder: each for each in left_behind(place)}
+    except KaggleOpsError:
+        return [], []  # what is wrong with the bucket is said already
+    return _each(left, lambda folder: left[folder].delete() if delete else None)
 
 
 def _described(machine: "Reaped") -> str:
@@ -211,41 +308,48 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
     """
     from kaggleops.backends.lookup import submitted_run
 
-    uri = tracking_uri(bucket_of(bucket))
-    deleted, problems = _each(runs, lambda run_id: submitted_run(uri, run_id).clean_up())
+    place = bucket_of(bucket)
+    uri, chosen = tracking_uri(place), runs_named(place, runs)
+    deleted, problems = _each(chosen, lambda run_id: submitted_run(uri, run_id).clean_up())
     if as_json:
         print_json(deleted=deleted, problems=problems)
     else:
-        out.print(f"{len(deleted)} of {len(runs)} had something to delete.")
+        out.print(f"{len(deleted)} of {len(chosen)} had something to delete.")
     exit_with(problems)
 
 
 @click.command("download")
 @click.argument("run")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument(
+    "folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False)
+)
 @bucket_option
 @json_option
-def download_command(run: str, folder: Path, bucket: str | None, as_json: bool) -> None:
-    """Download one run's artifacts and output.
+def download_command(run: str, folder: Path | None, bucket: str | None, as_json: bool) -> None:
+    """Download what a run has left, here or elsewhere.
 
-    The artifacts go into DIR/artifacts, what it left on its platform into DIR/output.
+    Its artifacts, with the files that it left in its checkout (`keep` in MLproject: results/,
+    submission.csv, …), go into DIR, and what its job left on its platform into DIR/output. DIR is
+    results/NAME-ID unless given, with the run's name and the first digits of its id.
 
     \b
     Example:
-      kaggleops download RUN results
+      kaggleops download clean-moose-230
     """
-    from kaggleops.backends.lookup import submitted_run
+    from kaggleops.backends.lookup import download
 
-    found = submitted_run(tracking_uri(bucket_of(bucket)), run)
+    place = bucket_of(bucket)
+    run_id = run_named(place, run)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line says it
     with err.status("Downloading"):
-        fetched = found.download(folder)
+        folder, fetched = download(tracking_uri(place), run_id, folder)
+    if fetched.files:
+        leave_out(folder)
     if as_json:
-        print_json(
-            folder=str(folder),
-            files=[str(file.relative_to(folder)) for file in fetched.files],
-            problems=fetched.problems,
-        )
+        files = [str(file.relative_to(folder)) for file in fetched.files]
+        print_json(folder=str(folder), files=files, problems=fetched.problems)
+    elif fetched.files or fetched.problems:
+        out.print(f"{folder} holds {counted(len(fetched.files))} of run {run}.")
     else:
-        out.print(f"{folder} holds {len(fetched.files)} files of run {run}.")
+        out.print(f"Run {run} has no artifacts, and left nothing.")
     exit_with(fetched.problems)

@@ -1,16 +1,15 @@
 """`kaggleops leaderboard`."""
 
 import math
-import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
+    Since,
     bucket_of,
     bucket_option,
     direction_option,
@@ -20,15 +19,16 @@ from kaggleops.cli.options import (
 )
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
+from kaggleops.git.own_files import leave_out
 from kaggleops.printable import printable
 from kaggleops.tags import BACKEND, BRANCH
 
 if TYPE_CHECKING:
-    from kaggleops.reports.history import History, Scored
-    from kaggleops.reports.leaderboard import Entry
+    from kaggleops.reports.history import History, Run, Scored
+    from kaggleops.reports.leaderboard import Entry, Tried
+    from kaggleops.reports.score import Score
 
 _LISTED = 8  # names in a message
-_SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 @click.command("leaderboard")
@@ -37,15 +37,18 @@ _SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 @click.option("--experiment", metavar="NAME", help="Default: the most recently used one.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
 @direction_option
-@click.option("--since", metavar="AGE", help="Only runs of the last 12h, 7d or 2w.")
+@click.option("--sweep", metavar="RUN", help="Rank the trials of this sweep instead.")
+@click.option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2026-11-30.")
 @click.option("--branch", metavar="NAME", help="Only runs of this branch.")
 @click.option("--backend", metavar="NAME", help="Only runs on kaggle, colab, local …")
 @click.option(
-    "--plot",
+    "--html",
+    "page",
     metavar="FILE",
     type=click.Path(path_type=Path),
     callback=in_a_folder,
-    help="Draw each commit's own score (CV) against Kaggle's (LB) as a PNG.",
+    help="Write a page with the board, every fold's score, and the commits' own scores against"
+    " Kaggle's.",
 )
 @json_option
 def leaderboard_command(
@@ -54,13 +57,14 @@ def leaderboard_command(
     experiment: str | None,
     metric: str | None,
     lower_is_better: bool | None,
+    sweep: str | None,
     since: str | None,
     branch: str | None,
     backend: str | None,
-    plot: Path | None,
+    page: Path | None,
     as_json: bool,
 ) -> None:
-    """Rank an experiment's commits, the best first.
+    """Rank an experiment's commits, or a sweep's trials, the best first.
 
     A commit that is significantly worse than the nearest scored commit before it is marked as a
     regression, even if --since, --branch or --backend hide that one. The last line says how well
@@ -71,36 +75,59 @@ def leaderboard_command(
       kaggleops leaderboard --metric jaccard
     """
     require_index()
-    from kaggleops.git.commits import repository_around
-    from kaggleops.git.history import nearest_before, subjects
-    from kaggleops.reports.leaderboard import SUBMITTED, leaderboard, main_metric, read_runs
+    from kaggleops.git.commits import nearest_before, repository_around, subjects
+    from kaggleops.reports.leaderboard import leaderboard, read_runs
+    from kaggleops.reports.score import SUBMITTED
     from kaggleops.reports.selection import Selector
     from kaggleops.reports.statistics import rank_correlation
 
     place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
-    since_ms = _since_ms(since)
+    since_ms = int(Since().convert(since, None, None) * 1000) if since else 0
     wanted = {BRANCH: branch, BACKEND: backend}
+    if sweep:
+        if page:
+            hint = "The campaign's page shows trials: `kaggleops watch` keeps it."
+            raise UsageError("reading --html", "it shows commits, and no trials of a sweep", hint)
 
-    def answer(history: "History") -> "tuple[dict[str, int], str, list[Scored], list[Scored]]":
+        def trials(history: "History") -> "_Trials":
+            return _trials(history, repository, sweep, metric, lower_is_better, since_ms, wanted)
+
+        _show_trials(ask_index(place, index, trials), as_json)
+        return
+
+    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Scored], list[Scored]]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
-        counted = history.metric_names(number) if number else {}
-        ranked_by = metric or main_metric(counted)
-        runs = read_runs(history, number, ranked_by) if number else []
-        return counted, ranked_by, runs, _chosen(runs, since_ms, wanted)
+        if number is None:
+            raise UsageError("ranking the commits", "the bucket has no runs")
+        score = _score(history, number, metric, lower_is_better, "ranking the commits")
+        runs = read_runs(history, number, score.name)
+        return history.metric_names(number), score, runs, _chosen(runs, since_ms, wanted)
 
-    counted, metric, runs, shown = ask_index(place, index, answer)
+    counted, score, runs, shown = ask_index(place, index, answer)
+    metric = score.name
     before = nearest_before(repository, {run.sha for run in runs}) if repository else {}
-    entries = leaderboard(runs, metric, before, shown, lower_is_better=lower_is_better)
-    pairs = {name: _pairs(entries, name) for name in SUBMITTED}
+    entries = leaderboard(runs, score, before, shown)
+    # Each submitted commit's own score with one of Kaggle's, by its short hash.
+    pairs = {
+        name: {
+            entry.sha[:10]: (entry.score.mean, float(entry.cells[name]))
+            for entry in entries
+            if name in entry.cells and math.isfinite(entry.score.mean)
+        }
+        for name in SUBMITTED
+    }
     correlations = {name: rank_correlation(list(each.values())) for name, each in pairs.items()}
-    if plot:
-        _draw(pairs, metric, plot)
+    said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
+    if page:
+        from kaggleops.reports.leaderboard_page import page as page_of
+
+        page.write_text(page_of(entries, score, said), encoding="utf-8")
+        leave_out(page)
     if as_json:
         known = {name: each for name, each in correlations.items() if each is not None}
         print_json(metric=metric, rank_correlation=known, commits=[_plain(e) for e in entries])
     elif entries:
-        said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
         _show(entries, metric, said)
         for name, each in correlations.items():
             if each is not None:
@@ -115,13 +142,89 @@ def leaderboard_command(
         out.print(printable(f"No finished run has a commit and {metric}. Metrics: {listed}."))
 
 
-def _since_ms(age: str | None) -> int:
-    if age is None:
-        return 0
-    match = re.fullmatch(r"(\d+)([hdw])", age)
-    if match is None:
-        raise UsageError("reading --since", f"{age!r} is not an age", "Write 12h, 7d or 2w.")
-    return int((time.time() - int(match[1]) * _SECONDS[match[2]]) * 1000)
+def _score(
+    history: "History", number: str, metric: str | None, lower_is_better: bool | None, doing: str
+) -> "Score":
+    """Return the metric to rank an experiment by: the one that was named, or its score."""
+    from kaggleops.reports.score import Score, named
+
+    found = named(metric, lower_is_better) if metric else history.score(number, doing)
+    return found if lower_is_better is None else Score(found.name, lower_is_better)
+
+
+class _Trials(NamedTuple):
+    """What is known of a sweep's trials."""
+
+    sweep: "Run"
+    metric: str
+    progress: str
+    ranked: "list[Tried]"
+
+
+def _trials(
+    history: "History",
+    repository: Path | None,
+    name: str,
+    metric: str | None,
+    lower_is_better: bool | None,
+    since_ms: int,
+    wanted: dict[str, str | None],
+) -> _Trials:
+    from kaggleops.campaign.sweep import Sweep
+    from kaggleops.reports.leaderboard import read_runs, trials_of
+    from kaggleops.reports.selection import Selector
+    from kaggleops.tags import SWEEP
+
+    parent, trials = Selector(history, repository).sweep(name)
+    sweep = Sweep.from_tag(parent.tags[SWEEP])
+    if metric is None and sweep.metrics:
+        metric = sweep.metrics[0]
+        if lower_is_better is None and sweep.directions:
+            lower_is_better = sweep.directions[0] == "minimize"
+    doing = f"ranking the trials of {parent.name or parent.id}"
+    score = _score(history, parent.experiment_id, metric, lower_is_better, doing)
+    runs = _chosen(read_runs(history, parent.experiment_id, score.name), since_ms, wanted)
+    ranked = trials_of(runs, trials, score)
+    statuses = history.trials([parent.id]).get(parent.id, [])
+    return _Trials(parent, score.name, sweep.progress(statuses), ranked)
+
+
+def _show_trials(found: _Trials, as_json: bool) -> None:
+    from kaggleops.reports.comparison_text import summary
+    from kaggleops.reports.leaderboard import COLUMNS
+
+    if as_json:
+        trials = [
+            {
+                "trial": each.number,
+                "run_id": each.run_id,
+                "score": each.score.mean,
+                "spread": each.score.spread,
+                "runs": list(each.runs),
+                "settings": dict(each.point),
+                **each.cells,
+            }
+            for each in found.ranked
+        ]
+        print_json(sweep=found.sweep.id, metric=found.metric, trials=trials)
+        return
+    names = [each.name for each in COLUMNS if any(one.cells.get(each.name) for one in found.ranked)]
+    rows = []
+    for place, each in enumerate(found.ranked, 1):
+        cells = [each.cells.get(name, "") for name in names]
+        rows.append([
+            str(place),
+            each.number,
+            summary(each.score),
+            " ".join(f"{key}={value}" for key, value in each.point.items()),
+            *(cell if isinstance(cell, str) else f"{cell:.5f}" for cell in cells),
+            each.run_id,
+        ])  # fmt: skip
+    if rows:
+        print_table(["#", "trial", found.metric, "settings", *names, "run"], rows)
+    out.print(printable(f"{found.sweep.name or found.sweep.id}: {found.progress}."))
+    if not rows:
+        out.print(printable(f"No finished run of it has {found.metric}."))
 
 
 def _chosen(
@@ -143,26 +246,6 @@ def _chosen(
     ]
 
 
-def _pairs(entries: Sequence["Entry"], name: str) -> dict[str, tuple[float, float]]:
-    """Return each submitted commit's own score with one of Kaggle's, by its short hash."""
-    return {
-        entry.sha[:10]: (entry.score.mean, float(entry.cells[name]))
-        for entry in entries
-        if name in entry.cells and math.isfinite(entry.score.mean)
-    }
-
-
-def _draw(pairs: dict[str, dict[str, tuple[float, float]]], metric: str, file: Path) -> None:
-    from kaggleops.reports.charts import scatter
-
-    # The private score, which is named last, is the one that counts.
-    name = next((each for each in reversed(pairs) if pairs[each]), None)
-    if name is None:
-        hint = "`kaggleops submit RUN` records Kaggle's score."
-        raise UsageError(f"drawing {file}", "no commit on the board was submitted", hint)
-    file.write_bytes(scatter(pairs[name], "CV against LB", metric, name))
-
-
 def _plain(entry: "Entry") -> dict[str, object]:
     change = entry.change
     return {
@@ -173,27 +256,13 @@ def _plain(entry: "Entry") -> dict[str, object]:
         **entry.cells,
         "parent": entry.parent,
         "change": change and change.mean,
+        "compared": {"means": entry.means, "settings": entry.settings},
         "interval": [change.low, change.high] if change and change.low is not None else None,
         "regression": entry.regression,
     }
 
 
 def _show(entries: list["Entry"], metric: str, said: dict[str, str]) -> None:
-    from kaggleops.reports.comparison_text import difference, summary
-    from kaggleops.reports.leaderboard import COLUMNS
+    from kaggleops.reports.leaderboard import table
 
-    names = [each.name for each in COLUMNS if any(entry.cells.get(each.name) for entry in entries)]
-    rows = []
-    for place, entry in enumerate(entries, 1):
-        change = f"{difference(entry.change)} vs {entry.parent[:10]}" if entry.parent else ""
-        cells = [entry.cells.get(name, "") for name in names]
-        rows.append([
-            str(place),
-            entry.sha[:10],
-            summary(entry.score),
-            f"{change} REGRESSION" if entry.regression else change,
-            *(each if isinstance(each, str) else f"{each:.5f}" for each in cells),
-            said.get(entry.sha, ""),
-        ])  # fmt: skip
-    head = ["#", "commit", metric, "vs the one before", *names, "message"]
-    print_table(head, rows, {"REGRESSION": "bold red"})
+    print_table(*table(entries, metric, said), {"REGRESSION": "bold red"})

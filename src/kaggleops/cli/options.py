@@ -2,6 +2,11 @@
 
 import math
 import os
+import re
+import time
+from contextlib import suppress
+from datetime import datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +15,11 @@ from click.core import ParameterSource
 
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri
+from kaggleops.cli.output import err
 from kaggleops.errors import UsageError
-from kaggleops.platforms.settings import default_bucket
+from kaggleops.git.commits import repository_around
+from kaggleops.git.own_files import leave_out
+from kaggleops.platforms.settings import LOCAL, default_bucket, keep_settings
 from kaggleops.redaction import redacted
 
 _PATIENCE = 30.0  # seconds that a command retries an unreachable bucket: somebody is waiting
@@ -19,7 +27,7 @@ _PATIENCE = 30.0  # seconds that a command retries an unreachable bucket: somebo
 bucket_option = click.option(
     "--bucket",
     metavar="URI",
-    help="gs://BUCKET[/PREFIX] or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml.",
+    help="gs://…, s3://… or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml.",
 )
 version_option = click.option(
     "--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD."
@@ -39,7 +47,35 @@ direction_option = click.option(
     default=None,
     help="Whether a lower --metric is better. Default: guessed from the metric's name.",
 )
+
+
+def complete_backend(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Return the names of backends that begin so, for the shell: it imports none of them."""
+    known = entry_points(group="mlflow.project_backend")
+    return sorted(each.name for each in known if each.name.startswith(begun))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Since(click.ParamType):
+    """A moment, told by its age or its date: in seconds since the epoch."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return when that is."""
+        if match := re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([mhdw])", value):
+            return time.time() - float(match[1]) * _UNITS[match[2]]
+        try:
+            return datetime.fromisoformat(value).astimezone().timestamp()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time. Write 30m, 12h, 7d or 2026-11-30.", param, ctx)
 
 
 class NumberRange(click.FloatRange):
@@ -58,7 +94,10 @@ class NumberRange(click.FloatRange):
 def in_a_folder(
     _context: click.Context, parameter: click.Parameter, file: Path | None
 ) -> Path | None:
-    """Check at once that a file can be written (a callback): it is written after all the work."""
+    """Check at once that a file can be written (a callback): it is written after all the work.
+
+    Raises UsageError if it cannot.
+    """
     if file is not None:
         doing = f"reading {parameter.opts[0]}"
         if not file.parent.is_dir():
@@ -85,8 +124,55 @@ def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a fold
     return bucket_uri(found)
 
 
+def bucket_for_runs(named: str | None, repository: Path) -> str:
+    """Return the address of the bucket that the runs of a repository go to, as `bucket_of`.
+
+    A bucket that is a folder in the repository, and its `config/local.yaml`, are in nobody's way:
+    git leaves them out.
+    """
+    root = repository_around(repository.absolute()) if repository.is_dir() else None
+    place = bucket_of(named or (default_bucket(root) if root else None))
+    from kaggleops.mlruns.places import local_path  # not above: a server's start needs none of it
+
+    folder = local_path(bucket_at(place).artifact_uri)
+    for own in (folder, root and root / LOCAL):
+        if own:
+            leave_out(own)
+    return place
+
+
+def remember(place: str, repository: Path) -> None:
+    """Keep the first bucket that is named for a repository, so that other commands there find it.
+
+    Raises BucketError for one in a service that does not answer or has none of that name.
+    """
+    if not (repository / ".git").exists() or default_bucket(repository):
+        return
+    from kaggleops.mlruns import EntityStore
+    from kaggleops.mlruns.places import local_path
+
+    bucket = bucket_at(place)
+    folder = local_path(bucket.artifact_uri)
+    if folder is None:
+        EntityStore(bucket).check()
+    if folder is None or not folder.is_file():
+        with suppress(OSError):
+            keep_settings(repository, {"bucket": place})
+            leave_out(repository / LOCAL)
+            err.print(f"        remembered in {LOCAL}")
+
+
+def bucket_flag(place: str) -> str:
+    """Return what a command typed here needs to use a bucket: "" for the one it uses anyway."""
+    known = default_bucket(Path())
+    return "" if known and bucket_uri(known) == place else f" --bucket {place}"
+
+
 def bucket_at(place: str) -> Bucket:
-    """Open the bucket at an address, for a command that somebody is waiting for."""
+    """Open the bucket at an address, for a command that somebody is waiting for.
+
+    Raises UsageError if it is no such address.
+    """
     return open_bucket(place, patience=_PATIENCE)
 
 

@@ -1,17 +1,24 @@
 """What the commands print: results to stdout, everything else to stderr."""
 
 import json
+import logging
 import math
 import os
+import re
+import shlex
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.progress import Progress
 from rich.segment import Segment
 from rich.text import Text
@@ -31,11 +38,43 @@ class _Plain(Console):
         """Render with rich's own colours and cursor movements, and no others."""
         for segment in super().render(renderable, options):
             text, style, control = segment
-            yield segment if control else Segment(printable(text, lines=True), style)
+            shown = printable(as_typed(text), lines=True)
+            yield segment if control else Segment(shown, style)
+
+
+def as_typed(text: str) -> str:
+    """Return a text whose commands of ours can be typed here as they stand.
+
+    `make run` and people call us by a path (`.venv/bin/kaggleops`) where no environment is active:
+    then `kaggleops` alone would not be found.
+    """
+    return _COMMAND.sub(_program().replace("\\", r"\\"), text) if "kaggleops " in text else text
+
+
+_COMMAND = re.compile(r"(?<![\w/.:-])kaggleops(?= [a-z]+\b)")
+
+
+@cache
+def _program() -> str:
+    called = Path(sys.argv[0])
+    known = shutil.which(called.name)
+    if called.name != "kaggleops" or (known and called.exists() and called.samefile(known)):
+        return "kaggleops"
+    path = os.path.relpath(called)
+    return shlex.quote(str(called.absolute()) if path.startswith("..") else path)
 
 
 out = _Plain()
 err = _Plain(stderr=True)
+
+
+class LogLines(logging.Handler):
+    """Shows what is logged in whole lines: an address in it can be copied."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it among the rest of what goes to stderr."""
+        style = "yellow" if record.levelno >= logging.WARNING else ""
+        err.print(Text(f"{record.levelname:<8} {self.format(record)}", style=style))
 
 
 @contextmanager
@@ -79,6 +118,21 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         bar.stop()
 
 
+@contextmanager
+def live() -> Iterator[Callable[[RenderableType], None]]:
+    """Yield what shows something in place of what it showed before; where nobody looks, below."""
+    if not out.is_terminal:
+        yield lambda shown: out.print(shown, end="")
+        return
+    with Live(console=out, auto_refresh=False) as shown:
+        yield lambda more: shown.update(more, refresh=True)
+
+
+def terminal_width() -> int | None:
+    """Return how many cells a line has; None where nobody looks, or says how many."""
+    return out.width if out.is_terminal or "COLUMNS" in os.environ else None
+
+
 def print_rows(*rows: tuple[str, str]) -> None:
     """Print names with their values, leaving out those without a value."""
     # Not rich's table, which would break an address that people want to copy.
@@ -101,27 +155,76 @@ def print_table(
     *,
     left: bool = False,
 ) -> None:
-    """Print a table, none of its cells cut.
+    """Print a table, none of its cells cut; see `table`."""
+    out.print(table(head, rows, styles, left=left), end="")
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    styles: Mapping[str, str] | None = None,
+    *,
+    left: bool = False,
+    below: Sequence[Sequence[tuple[str, str]]] = (),
+    least: Sequence[int] = (),
+    width: int | None = None,
+) -> Text:
+    """Return a table.
 
     Args:
         head: the columns' titles.
         rows: their cells.
         styles: rich's styles, by the last word of a cell.
         left: align all to the left, not what stands between the first and the last column.
+        below: the lines below each row, each with rich's style.
+        least: for each column how narrow it may become; 0 for one that is never cut.
+        width: how many cells of a terminal a line may take; columns are cut and the last ones left
+            out for it. None for as many as it takes.
     """
     # Not rich's own, which takes ten seconds for ten thousand rows.
     lines = [[printable(cell) for cell in cells] for cells in (head, *rows)]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    last = len(head) - 1
-    table = Text("\n")
+    if width is not None:
+        widths = _fitted(widths, least, width)
+    last = len(widths) - 1
+    text = Text("\n")
     for number, cells in enumerate(lines):
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-            space = " " * (width - cell_len(cell))
+        for place, (whole, room) in enumerate(zip(cells, widths, strict=False)):
+            cell = _cut(whole, room)
+            space = " " * (room - cell_len(cell))
             before = not left and 0 < place < last
-            style = (styles or {}).get(cell.rpartition(" ")[2]) if number else "bold"
-            table.append(space if before else "").append(cell, style)
-            table.append("\n" if place == last else "  " if before else f"{space}  ")
-    out.print(table, end="")
+            style = (styles or {}).get(whole.rpartition(" ")[2]) if number else "bold"
+            text.append(space if before else "").append(cell, style)
+            # Nothing stands behind the last cell: a terminal of that width would wrap it.
+            text.append("\n" if place == last else "  " if before else f"{space}  ")
+        for said, style in below[number - 1] if number and below else ():
+            line = printable(said)
+            text.append(f"  {line if width is None else _cut(line, width - 2)}\n", style)
+    return text
+
+
+def _fitted(widths: Sequence[int], least: Sequence[int], width: int) -> list[int]:
+    """Return how wide each column is, from the first, so that all together fit."""
+    fitted = list(widths)
+    while sum(fitted) + 2 * (len(fitted) - 1) > width:
+        spare = [
+            each - floor if 0 < floor < each else 0
+            for each, floor in zip(fitted, least, strict=False)
+        ]
+        if any(spare):
+            fitted[max(range(len(spare)), key=lambda at: (spare[at], fitted[at]))] -= 1
+        elif len(fitted) > 1:
+            fitted.pop()
+        else:
+            break
+    return fitted
+
+
+def _cut(text: str, room: int) -> str:
+    """Return a text that takes no more cells of a terminal than there is room for."""
+    if cell_len(text) <= room:
+        return text
+    return f"{set_cell_size(text, room - 1).rstrip()}…" if room > 1 else "…"[:room]
 
 
 def print_json(**content: Any) -> None:

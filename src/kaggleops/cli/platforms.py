@@ -1,33 +1,59 @@
 """`kaggleops credentials`, `doctor` and `quota`."""
 
+import json
+import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from rich.text import Text
 
-from kaggleops.cli.options import bucket_option, json_option
-from kaggleops.cli.output import err, out, print_json, print_rows, print_table
-from kaggleops.cli.submission import backend_option, read_backend_config
+from kaggleops.bucket.location import S3_KEY, SERVICES, bucket_uri, is_s3
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import (
+    err,
+    exit_with,
+    out,
+    print_json,
+    print_rows,
+    print_table,
+    stdout_for_json,
+)
+from kaggleops.cli.submission import backend_option
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.platforms import WITH_KEYS
+from kaggleops.platforms import WITH_KEYS, keys_of
+from kaggleops.platforms.platform import SECRET
 
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Finding, Machines, Price, Quota, Units
 
 
 PLATFORMS = click.Choice(list(WITH_KEYS))
+TRIED = (*SERVICES, "kaggle", "runpod", "docker", "colab", "server")
 
 
-def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
+def _owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    account = click.option(
         "--account",
         metavar="EMAIL",
-        help="The runner's service account. Default: `runner:` in config/local.yaml.",
+        help="Google's service account of the runner. Default: `runner:` in config/local.yaml.",
+    )
+    return account(bucket_option(command))
+
+
+def _from_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--from",
+        "file",
+        type=click.File(),
+        metavar="FILE",
+        help="A file with the access key of an s3 bucket; - for the standard input. Default: "
+        f"{SECRET} in the environment, else you are asked.",
     )(command)
 
 
@@ -35,8 +61,9 @@ def _account_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def credentials_command() -> None:
     """Manage each platform's key for the bucket.
 
-    A key belongs to a service account that can use the bucket and nothing else. No command prints
-    a key.
+    A key can use the bucket and nothing else: for gs://, one of a service account, which is made
+    here; for s3://, one that you make at the bucket's service, as the command says. No command
+    prints a key.
 
     \b
     Example:
@@ -46,10 +73,15 @@ def credentials_command() -> None:
 
 @credentials_command.command("create")
 @click.argument("platform", type=PLATFORMS)
-@_account_option
+@_owner_options
+@_from_option
 @json_option
-def create_command(platform: str, account: str | None, as_json: bool) -> None:
+def create_command(
+    platform: str, account: str | None, bucket: str | None, file: TextIO | None, as_json: bool
+) -> None:
     """Create a key and store it where a platform finds it.
+
+    Of an s3 bucket you create it yourself, as is shown; it is tried on the bucket first.
 
     \b
     Example:
@@ -60,43 +92,50 @@ def create_command(platform: str, account: str | None, as_json: bool) -> None:
     if any(each.platform == platform for each in made_keys()):
         hint = f"Replace it: kaggleops credentials rotate {platform}"
         raise UsageError(f"creating a key for {platform}", "there is one already", hint)
-    _put_new(platform, _account(account), as_json)
+    _put_new(platform, _owner(account, bucket), file, as_json)
 
 
 @credentials_command.command("rotate")
 @click.argument("platform", type=PLATFORMS)
-@_account_option
+@_owner_options
+@_from_option
 @json_option
-def rotate_command(platform: str, account: str | None, as_json: bool) -> None:
+def rotate_command(
+    platform: str, account: str | None, bucket: str | None, file: TextIO | None, as_json: bool
+) -> None:
     """Replace a platform's key, and delete the old one.
+
+    The old one of an s3 bucket you delete yourself, at the page that is named.
 
     \b
     Example:
       kaggleops credentials rotate kaggle
     """
-    from kaggleops.platforms.keys import delete_key, forget, made_keys
+    from kaggleops.platforms.keys import made_keys
 
     old = [each for each in made_keys() if each.platform == platform]
-    _put_new(platform, account or (old[-1].account if old else _account(None)), as_json)
+    named = account or bucket
+    owner = old[-1].account if old and not named else _owner(account, bucket)
+    _put_new(platform, owner, file, as_json)
     for each in old:
-        delete_key(each.account, each.id)
-        forget(each.id)
-        err.print(f"Deleted the old key {each.id}.")
+        err.print(Text(_delete(each.id, each.account)))
 
 
 @credentials_command.command("list")
-@_account_option
+@_owner_options
 @json_option
-def list_command(account: str | None, as_json: bool) -> None:
-    """List the account's keys, and what each is for.
+def list_command(account: str | None, bucket: str | None, as_json: bool) -> None:
+    """List the keys, and what each is for.
+
+    Of an s3 bucket, those that were put somewhere from this machine.
 
     \b
     Example:
       kaggleops credentials list
     """
-    from kaggleops.platforms.keys import keys_of, made_keys
+    from kaggleops.platforms.keys import made_keys
 
-    owner = _account(account)
+    owner = _owner(account, bucket)
     known = {each.id: each for each in made_keys()}
     rows = [
         {
@@ -105,7 +144,7 @@ def list_command(account: str | None, as_json: bool) -> None:
             "platform": known[key.id].platform if key.id in known else "",
             "where": known[key.id].where if key.id in known else "not made on this machine",
         }
-        for key in keys_of(owner)
+        for key in keys_of(owner).listed()
     ]
     if as_json:
         print_json(account=owner, keys=rows)
@@ -118,60 +157,94 @@ def list_command(account: str | None, as_json: bool) -> None:
 
 @credentials_command.command("revoke")
 @click.argument("name", metavar="PLATFORM|KEY")
-@_account_option
-def revoke_command(name: str, account: str | None) -> None:
+@_owner_options
+def revoke_command(name: str, account: str | None, bucket: str | None) -> None:
     """Delete a platform's keys, or one key by its id.
 
-    A platform's keys are also removed from where it finds them.
+    A platform's keys are also removed from where it finds them. At the service of an s3 bucket you
+    delete them yourself, at the page that is named.
 
     \b
     Example:
       kaggleops credentials revoke kaggle
     """
-    from kaggleops.platforms.keys import delete_key, forget, keys_of, made_keys
+    from kaggleops.platforms.keys import made_keys
 
     found = [each for each in made_keys() if name in (each.platform, each.id)]
     if name in WITH_KEYS and not found:
         hint = "Name a key by its id: `kaggleops credentials list` shows all."
         raise UsageError(f"revoking {name}'s key", "none was made on this machine", hint)
-    # At Google first: then no copy of it works anywhere.
+    # At the service first: then no copy of it works anywhere.
     ids = {each.id: each.account for each in found}
     if not ids:
-        owner = _account(account)
-        if not any(key.id == name for key in keys_of(owner)):
+        owner = _owner(account, bucket)
+        if not any(key.id == name for key in keys_of(owner).listed()):
             raise UsageError(f"revoking {name}", f"{owner} has no such key")
         ids = {name: owner}
     for key_id, owner in ids.items():
-        delete_key(owner, key_id)
-        forget(key_id)
-        out.print(f"Deleted key {key_id} of {owner}.")
+        out.print(Text(_delete(key_id, owner)))
     for platform in {each.platform for each in found}:
         if not any(each.platform == platform for each in made_keys()):
             WITH_KEYS[platform].delete_key()
 
 
-def _put_new(platform: str, account: str, as_json: bool) -> None:
-    from kaggleops.platforms.keys import Made, create_key, delete_key, note
+def _delete(key_id: str, owner: str) -> str:
+    """Delete a key, and return what became of it."""
+    from kaggleops.platforms.keys import forget
 
-    place = WITH_KEYS[platform]
-    key_id, content = create_key(account)
+    left = keys_of(owner).delete(key_id)
+    forget(key_id)
+    return left or f"Deleted key {key_id} of {owner}."
+
+
+def _put_new(platform: str, owner: str, file: TextIO | None, as_json: bool) -> None:
+    from kaggleops.platforms.keys import Made, note
+
+    place, keys = WITH_KEYS[platform], keys_of(owner)
+    if file and not keys.steps:
+        problem = f"{owner} gets a new one, none is taken"
+        raise UsageError(f"creating a key for {platform}", problem, "Leave --from out.")
+    place.check_place()
+    key_id, content = keys.create(lambda: _given(keys.steps, file))
+    if too_much := keys.can_too_much(content):
+        err.print(Text(f"! The key can do more than a runner needs: {', '.join(too_much)}."))
     try:
         where = place.put_key(content)
     except BaseException:
-        delete_key(account, key_id)  # nobody has it, and an account can have ten
+        keys.delete(key_id)  # nobody has it, and an account can have ten
         raise
-    note(Made(key_id, account, platform, where))
+    note(Made(key_id, owner, platform, where))
+    next_step = place.next_step(keys)
     if as_json:
-        print_json(id=key_id, account=account, platform=platform, where=where)
+        print_json(id=key_id, account=owner, platform=platform, where=where, can_too_much=too_much)
         return
-    print_rows(("Key", key_id), ("Account", account), ("Where", where), ("Next", place.next_step()))
+    print_rows(("Key", key_id), ("Account", owner), ("Where", where), ("Next", next_step))
 
 
-def _account(named: str | None) -> str:
-    from kaggleops.platforms.settings import local_setting
+def _given(steps: str, file: TextIO | None) -> str:
+    """Return the text of a key that somebody made; it is in no command line."""
+    if file:
+        return file.read()
+    if given := os.environ.get(SECRET):
+        return given
+    err.print(Text(f"{steps}\n"))
+    if not sys.stdin.isatty():
+        hint = f"Pass it on: --from FILE, or {SECRET} in the environment."
+        raise UsageError("asking for the key", "nobody is at a terminal", hint)
+    key_id = click.prompt("Access key id", err=True)
+    secret = click.prompt("Secret access key (not shown)", hide_input=True, err=True)
+    return json.dumps({"type": S3_KEY, "access_key_id": key_id, "secret_access_key": secret})
 
-    if found := named or local_setting(Path(), "runner"):
-        return found
+
+def _owner(account: str | None, bucket: str | None) -> str:
+    """Return whose keys are meant; see `kaggleops.platforms.keys.Keys`."""
+    from kaggleops.platforms.settings import default_bucket, local_setting
+
+    found = None if account else bucket or default_bucket(Path())
+    if found and is_s3(found):
+        return bucket_uri(found)
+    if runner := account or local_setting(Path(), "runner"):
+        return runner
     hint = "Add --account EMAIL, or write `runner: …` into config/local.yaml."
     raise UsageError("choosing the runner's account", "none is named", hint)
 
@@ -182,16 +255,31 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "
 
 @click.command("doctor")
 @bucket_option
+@click.option(
+    "--try",
+    "service",
+    type=click.Choice(TRIED),
+    help="Run a small real job there, and check what is assumed of the service.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before --try makes anything.")
 @json_option
-def doctor_command(bucket: str | None, as_json: bool) -> None:
+def doctor_command(bucket: str | None, service: str | None, yes: bool, as_json: bool) -> None:
     """Check that everything a run needs is set up.
 
     One line each, with how to fix it. The exit code is 1 if something is wrong.
 
+    With --try, a small job of your own account finds out whether a service is as this program
+    assumes. It says what that costs, asks, deletes all that it made, and writes a report.
+
     \b
     Example:
       kaggleops doctor --bucket gs://my-bucket
+      kaggleops doctor --try kaggle
     """
+    if service:
+        _try(service, bucket_of(bucket), yes, as_json)
+        return
+    from kaggleops.campaign import notices
     from kaggleops.reports.doctor import asked, examine, examine_platforms
     from kaggleops.server.tunnel import examine_server
 
@@ -199,6 +287,7 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
         examine(bucket, Path()),
         examine_platforms(Path()),
         asked("server", lambda: examine_server(Path())),
+        asked("notices", notices.examine),
     )
     found: list[Finding] = []
     with err.status("Checking"):
@@ -207,13 +296,50 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
                 continue  # the same cause again, such as unreadable settings
             found.append(finding)
             if not as_json:
-                style = _STYLES[finding.verdict]
-                line = f"{_MARKS[finding.verdict]} {finding.about:<11} {finding.said}"
-                out.print(Text(line, style=style))
-                if finding.hint and finding.verdict != "ok":
-                    out.print(Text(f"  {'':<11} {finding.hint}"))
+                _show(finding, 11)
     if as_json:
         print_json(findings=[asdict(each) for each in found])
+    if any(each.verdict == "error" for each in found):
+        sys.exit(1)
+
+
+def _show(finding: "Finding", width: int) -> None:
+    line = f"{_MARKS[finding.verdict]} {finding.about:<{width}} {finding.said}"
+    out.print(Text(line, style=_STYLES[finding.verdict]))
+    if finding.hint and finding.verdict != "ok":
+        out.print(Text(f"  {'':<{width}} {finding.hint}"))
+
+
+def _try(service: str, bucket: str, yes: bool, as_json: bool) -> None:
+    """Try a service with a job of the person's own, once they have said yes."""
+    from kaggleops.first_contact.assumption import Line
+    from kaggleops.first_contact.report import written
+    from kaggleops.first_contact.services import plan
+    from kaggleops.git.commits import repository_around
+
+    planned = plan(service, bucket, repository_around(Path.cwd()) or Path())
+    err.print(Text(f"This {planned.costs}."))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"trying {service}", "nobody is at a terminal", "Add --yes.")
+        click.confirm("Go on?", abort=True, err=True)
+    lines: list[Line] = []
+    found: list[Finding] = []
+    with (
+        stdout_for_json(as_json),
+        closing(planned.lines()) as trial,
+        err.status(f"Trying {service}"),
+    ):
+        for each in trial:
+            lines += [each] if isinstance(each, Line) else []
+            found.append(each.finding if isinstance(each, Line) else each)
+            if not as_json:
+                _show(found[-1], 26)
+    report = written(planned, lines, found[-1].said if planned.makes else "nothing was made")
+    if as_json:
+        print_json(assumptions=[asdict(each) for each in lines], report=str(report))
+    else:
+        print_rows(("Report", str(report)))
     if any(each.verdict == "error" for each in found):
         sys.exit(1)
 
@@ -224,8 +350,7 @@ def doctor_command(bucket: str | None, as_json: bool) -> None:
 def quota_command(backend: str | None, as_json: bool) -> None:
     """Show the hours or compute units left on each platform.
 
-    And prices where there is no quota. Without --backend, backends that cannot be asked (no
-    credentials) are skipped with a message.
+    And prices where there is no quota, and how to set up what is not set up.
 
     \b
     Example:
@@ -237,29 +362,36 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     prices: list[Price] = []
     machines: list[Machines] = []
     units: list[Units] = []
+    missing: dict[str, UsageError] = {}
     problems: list[KaggleOpsError] = []
     with err.status("Asking the platforms"):
-        for name in [backend] if backend else names():
+        for name in [backend] if backend else sorted(names(), key=lambda each: each != "kaggle"):
             try:
                 asked = backend_named(name)
                 quotas += asked.quota()
                 prices += asked.prices()
                 machines += filter(None, [asked.machines()])
-                units += filter(None, [asked.units(read_backend_config(asked, None, Path(), {}))])
+                units += filter(None, [asked.units(asked.config_of(Path()))])
             except KaggleOpsError as error:
                 if backend:
                     raise
-                problems.append(error)
-    if problems and not (quotas or prices or units):
-        raise problems[0]
+                if isinstance(error, UsageError):
+                    missing[name] = error
+                else:
+                    problems.append(error)
     if as_json:
         print_json(
             quotas=[_as_row(each) for each in quotas],
             prices=[asdict(each) for each in prices],
             machines=[asdict(each) for each in machines],
             units=[asdict(each) for each in units],
+            not_set_up=[
+                {"backend": name, "problem": each.problem, "hint": each.hint}
+                for name, each in missing.items()
+            ],
             problems=[str(each) for each in problems],
         )
+        exit_with(() if quotas or prices or units else problems)
         return
     if quotas:
         print_table(
@@ -283,8 +415,15 @@ def quota_command(backend: str | None, as_json: bool) -> None:
         out.print(line)
     if backend and not (quotas or prices or units):
         out.print(f"{backend} has no quota.")
-    for problem in problems:
+    if missing:
+        out.print()
+    width = max(map(len, missing), default=0)
+    for name, why in missing.items():
+        out.print(f"{name:<{width}}  not set up: {why.problem}")
+        out.print(f"{'':<{width}}  {why.hint}")
+    for problem in problems if quotas or prices or units else ():
         err.print(f"skipped: {problem}", style="yellow")
+    exit_with(() if quotas or prices or units else problems)
 
 
 def _as_row(quota: "Quota") -> dict[str, Any]:

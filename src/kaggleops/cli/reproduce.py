@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How far apart two values may be, relative to the larger one.",
 )
-@click.option("--metric", metavar="NAME", help="The metric that decides which run is `best`.")
+@click.option("--metric", metavar="NAME", help="Decides which run is `best`. Default: the score.")
 @direction_option
 @backend_option
 @backend_config_option
@@ -64,7 +64,7 @@ def reproduce_command(
     """Make a run again, and check whether the results agree.
 
     Without --run or --backend, show what made it. RUN is the id or name of a run, however it ended;
-    or a commit, branch, tag or `best` (by --metric): their newest finished run. The exit code is 1
+    or a commit, branch, tag or `best` (by the score): their newest finished run. The exit code is 1
     if the results differ.
 
     \b
@@ -133,14 +133,10 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
         problem = "it ran uncommitted changes"
         raise UsageError(doing, problem, "Apply its artifact uncommitted.patch, commit, and run.")
     entry_point = run.tags.get(ENTRY_POINT, "main")
-    what = Launch(
-        tracking_uri=tracking_uri(place),
-        overrides=Overrides(()),
-        entry_point=entry_point,
-        experiment=run.experiment,
-        like=run.params,
+    uri, none = tracking_uri(place), Overrides(())
+    return find_commit(Path(), run.sha), Launch(
+        uri, none, entry_point, experiment=run.experiment, like=run.params
     )
-    return find_commit(Path(), run.sha), what
 
 
 def _show(run: "Run", place: str, as_json: bool) -> None:

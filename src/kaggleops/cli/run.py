@@ -1,6 +1,7 @@
 """`kaggleops run`."""
 
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,17 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import (
-    bucket_of,
+    bucket_flag,
+    bucket_for_runs,
     bucket_option,
     json_option,
+    remember,
     repository_option,
     secrets_option,
     version_option,
 )
 from kaggleops.cli.output import (
+    as_typed,
     err,
     print_error,
     print_json,
@@ -32,7 +36,12 @@ from kaggleops.cli.submission import (
     money_options,
     submit,
 )
+from kaggleops.cli.submission import (
+    follow as follow_to_its_end,
+)
 from kaggleops.errors import UsageError, explained
+from kaggleops.printable import counted
+from kaggleops.session_end import TO_BE_CONTINUED
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from kaggleops.launch.launcher import Launch
     from kaggleops.reports.selection import Requirement
 
+_METRICS = 10  # shown at a run's end
 _GOOD, _BAD, _UNKNOWN, _STOP = 0, 1, 125, 128
 """How `git bisect run` reads a command's exit code: from 128 on it stops."""
 
@@ -92,8 +102,16 @@ class _Judging(click.Command):
     help="Exit with 1 if it is not met (>=, <=, >, <), with 125 if that cannot be decided. "
     "A finished run of the commit with the same settings is used, if there is one.",
 )
+@click.option(
+    "--hours",
+    metavar="H",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Here, the session ends after so many hours: a training that knows of it is to be "
+    "continued then (exit code 42).",
+)
 @backend_option
 @backend_config_option
+@click.option("--follow", is_flag=True, help="With -b: show its output, and exit as it ends.")
 @money_options
 @json_option
 def run_command(
@@ -106,8 +124,10 @@ def run_command(
     allow_secrets: bool,
     entry_point: str,
     require: str | None,
+    hours: float | None,
     backend: str | None,
     backend_config: Path | None,
+    follow: bool,
     budget: float | None,
     keep: bool,
     as_json: bool,
@@ -115,7 +135,8 @@ def run_command(
     """Run a commit here or, with --backend, on another machine.
 
     OVERRIDES are KEY=VALUE: parameters of the entry point, and any key of the configuration. With
-    --backend the run is submitted and the command ends; `kaggleops status` and `logs` follow it.
+    --backend the run is submitted and the command ends, unless it is to --follow; `kaggleops
+    status` and `logs` show it later.
 
     \b
     Examples:
@@ -131,14 +152,19 @@ def run_command(
     if required and backend:
         problem = "a submitted run has no metrics yet"
         raise UsageError("reading --require", problem, "Run it here, or leave out --require.")
-    place = bucket_of(bucket)
+    if hours and backend:
+        hint = "Set `session_hours` or `hours` in its configuration (--backend-config)."
+        raise UsageError("reading --hours", "it is for a run here", hint)
+    place = bucket_for_runs(bucket, repository)
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
     # What is checked out changes from step to step of a bisection; what lies beside it does not.
-    _check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
+    check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
     print_named("Bucket", place)
+    remember(place, commit.repository)
     # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
-    from kaggleops.launch.launcher import Launch, launch
+    from kaggleops.launch.launcher import Launch, is_to_be_continued, launch
+    from kaggleops.reports.outcome import tell_outcome
 
     what = Launch(
         tracking_uri=tracking_uri(place),
@@ -146,21 +172,33 @@ def run_command(
         entry_point=entry_point,
         experiment=experiment,
         allow_secrets=allow_secrets,
+        session_ends=time.time() + hours * 3600 if hours else None,
     )
     if backend:
         if uncommitted:
             problem = "another machine only gets the commit"
             raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
-        submit(commit, what, backend, backend_config, as_json, money(budget, keep))
+        run = submit(commit, what, backend, backend_config, as_json, money(budget, keep))
+        if follow:
+            sys.exit(follow_to_its_end(run, as_json))
         return
+    if follow:
+        raise UsageError("running here", "--follow is for another machine", "Add -b kaggle, say.")
     if money(budget, keep):
         raise UsageError("running here", "--budget and --keep are for rented machines")
-    patched = uncommitted and commit.uncommitted > 0
+    patched = uncommitted and bool(commit.uncommitted)
     if required:
         sys.exit(_judge(commit, what, required, place, patched, as_json))
     with stdout_for_json(as_json):
         run = launch(commit, what, uncommitted=patched)
+    tell_outcome(what.tracking_uri, run)
     _show(run, commit, place, as_json)
+    if is_to_be_continued(run):
+        print_named(
+            "Legs",
+            f"to be continued: kaggleops resume {run.info.run_id} -b local{bucket_flag(place)}",
+        )
+        sys.exit(TO_BE_CONTINUED)
 
 
 def _judge(
@@ -225,8 +263,13 @@ def _show(
     run: "Run", commit: "Commit", place: str, as_json: bool, more: dict[str, Any] | None = None
 ) -> None:
     from kaggleops.reports.charts import headline
+    from kaggleops.reports.score import score_of
 
-    show = f"kaggleops ui --bucket {place}"
+    show = f"kaggleops ui{bucket_flag(place)}"
+    told = headline(run.data.metrics)
+    if hidden := max(0, len(told) - _METRICS):
+        score = score_of(run.data.tags, run.data.metrics)
+        told = sorted(told, key=lambda each: score is None or each[0] != score[0].name)
     if as_json:
         print_json(
             run_id=run.info.run_id,
@@ -236,7 +279,7 @@ def _show(
             link=commit.link,
             metrics=run.data.metrics,
             artifacts=run.info.artifact_uri,
-            show=show,
+            show=as_typed(show),
             **(more or {}),
         )
         return
@@ -244,28 +287,34 @@ def _show(
         ("Run", f"{run.info.run_id}  {run.info.run_name}"),
         ("Commit", commit.sha),
         ("", commit.link),
-        *((name, f"{value:.4f}") for name, value in headline(run.data.metrics)),
+        *((name, f"{value:.4f}") for name, value in told[:_METRICS]),
+        ("", f"and {counted(hidden, 'more metric')}" if hidden else ""),
         ("Artifacts", run.info.artifact_uri),
         ("Show it", show),
     )
 
 
-def _check_uncommitted(commit: "Commit", version: str | None, allowed: bool) -> None:
-    """Refuse to ignore uncommitted changes silently; say what happens to them."""
+def check_uncommitted(commit: "Commit", version: str | None, allowed: bool | None = None) -> None:
+    """Refuse to ignore uncommitted changes silently; say what happens to them.
+
+    `allowed` is None for a command that cannot run them.
+    """
     if not commit.uncommitted:
         if allowed and version:
             problem = f"they do not belong to {version}"
             raise UsageError("running uncommitted changes", problem, "Leave out --version.")
         return
-    files = "1 file is" if commit.uncommitted == 1 else f"{commit.uncommitted} files are"
     if allowed:
-        said = f"        {files} not in it, but run too, as a patch that is kept with the run."
+        kept = "as a patch that is kept with the run"
+        said = f"        {commit.changes} not in it, but run too, {kept}."
     elif version:
-        said = f"        {files} not in it, and not run."
+        said = f"        {commit.changes} not in it, and not run."
     else:
+        too = "" if allowed is None else "--uncommitted to run them too, or "
         raise UsageError(
             f"running {commit.sha[:10]}",
-            f"{files} changed and not committed",
-            "Commit, or add --uncommitted to run them too, or --version HEAD to run without them.",
+            f"{commit.changes} new or changed, and not committed",
+            f"Commit what `git status` shows or name it in .gitignore, or add {too}--version HEAD "
+            "to run without them.",
         )
     err.print(said, style="yellow")

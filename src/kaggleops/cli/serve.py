@@ -12,11 +12,10 @@ import click
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
 from kaggleops.cli.output import err, out, print_json, print_rows, progress_bar
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.settings import local_setting
 
 if TYPE_CHECKING:
-    from kaggleops.server.links import Shown
     from kaggleops.server.tunnel import Machine
 
 
@@ -239,25 +238,19 @@ def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_js
         opened.wait()
 
 
-def _last_experiment(url: str, where: str) -> "Shown | None":
-    """Return the experiment of the latest run; None if the server asks for a password."""
+def _last_experiment(url: str, where: str) -> str | None:
+    """Return the id of the experiment of the latest run; None if the server asks for a password."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-
-    from kaggleops.mlruns import ui
-    from kaggleops.server.links import Shown
 
     client = MlflowClient(url)
     order = ["attributes.start_time DESC"]
     try:
-        known = {each.experiment_id: each for each in client.search_experiments()}
-        runs = client.search_runs(list(known), max_results=1, order_by=order)
+        known = [each.experiment_id for each in client.search_experiments()]
+        runs = client.search_runs(known, max_results=1, order_by=order)
     except MlflowException as error:
         if "401" not in str(error):
             doing = f"asking the server on {where}"
-            raise KaggleOpsError(doing, str(error).splitlines()[0]) from error
+            raise KaggleOpsError(doing, first_line(error)) from error
         return None  # the browser will ask for the password
-    if not runs:
-        return None
-    last = known[runs[0].info.experiment_id]
-    return Shown(str(last.experiment_id), ui.TAG in last.tags)
+    return str(runs[0].info.experiment_id) if runs else None

@@ -1,32 +1,74 @@
-"""`kaggleops status`: which runs are running, and which have lost their machine."""
+"""`kaggleops status`: the list of runs."""
 
-import math
+import re
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from kaggleops.backends.answers import number
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.indexed import can_index, history_of
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
-from kaggleops.cli.output import err, exit_with, out, print_json, print_table
+from kaggleops.cli.indexed import can_index, history_of, run_named, runs_named
+from kaggleops.cli.options import (
+    Since,
+    bucket_at,
+    bucket_of,
+    bucket_option,
+    complete_backend,
+    index_option,
+    json_option,
+)
+from kaggleops.cli.output import err, exit_with, live, out, print_json, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.tags import BACKEND, COMMIT, KEPT_UNTIL, PRICE, SHORT_COMMIT, SUBMITTED_TO
+from kaggleops.printable import counted
+from kaggleops.tags import (
+    BACKEND,
+    BRANCH,
+    COMMIT,
+    KEPT_UNTIL,
+    PARENT,
+    PRICE,
+    SUBJECT,
+    SUBMITTED_TO,
+    SWEEP,
+)
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.liveness import RunState
+    from kaggleops.reports.listing import Platform
 
-_HEAD = ("Run", "Name", "Commit", "Status", "Where", "Last update")
 _STYLES = {"RUNNING": "green", "LOST": "bold red", "FAILED": "red", "UNREADABLE": "bold red"}
-_OPEN = ("SCHEDULED", "RUNNING", "LOST")
-_COST = "cost_usd"
-_TAGS = (BACKEND, SHORT_COMMIT, COMMIT, SUBMITTED_TO, KEPT_UNTIL, PRICE, _COST)
+_RUNNING = ("SCHEDULED", "RUNNING", "LOST")
+_FAILED = ("FAILED", "KILLED", "LOST", "UNREADABLE")
 _AT_ONCE = 8  # requests to platforms
+_EVERY = 5.0  # seconds between two looks of --watch
+_ASK_EVERY = 60.0  # seconds between two questions to a platform about one run
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """Which runs are shown."""
+
+    running: bool
+    failed: bool
+    branch: str | None
+    backend: str | None
+    sweep: str  # the id of one
+
+    def shows(self, run: "RunState", status: str) -> bool:
+        statuses = (*(_RUNNING if self.running else ()), *(_FAILED if self.failed else ()))
+        return (
+            (status in statuses or not statuses)
+            and self.branch in (None, run.tags.get(BRANCH))
+            and self.backend in (None, run.tags.get(BACKEND), run.tags.get(SUBMITTED_TO))
+        )
 
 
 @click.command("status")
@@ -34,75 +76,238 @@ _AT_ONCE = 8  # requests to platforms
 @bucket_option
 @index_option
 @click.option(
-    "--days",
-    type=click.FloatRange(min=0),
-    default=2.0,
-    show_default=True,
-    help="Show runs that were active in this many days.",
+    "--running", is_flag=True, help="Only runs that run, wait for a machine, or are LOST."
 )
+@click.option("--failed", is_flag=True, help="Only runs that FAILED, were KILLED, or are LOST.")
+@click.option(
+    "--since",
+    type=Since(),
+    default="2d",
+    show_default=True,
+    help="Runs active since then: 30m, 12h, 7d, 2026-11-30. Open runs are shown anyway.",
+)
+@click.option("--branch", metavar="NAME", help="Only runs of this branch's commits.")
+@click.option(
+    "-b",
+    "--backend",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="Only runs there: kaggle, local, …",
+)
+@click.option("--sweep", metavar="RUN", help="Only this sweep's trials and folds.")
+@click.option("--watch", is_flag=True, help="Keep the list up to date until nothing runs.")
 @json_option
 def status_command(
-    runs: tuple[str, ...], bucket: str | None, index: str | None, days: float, as_json: bool
+    runs: tuple[str, ...],
+    bucket: str | None,
+    index: str | None,
+    running: bool,
+    failed: bool,
+    since: float,
+    branch: str | None,
+    backend: str | None,
+    sweep: str | None,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     """Show runs: those named, or the open and the latest ones.
 
     A LOST run is RUNNING, but its machine has missed its heartbeat. The platforms are asked about
     submitted runs that have not ended, and about ended ones that are named or whose machine was
-    kept.
+    kept. Trials of a sweep are shown with --sweep, and if they failed; --json has all.
 
     \b
-    Example:
-      kaggleops status --days 7
+    Examples:
+      kaggleops status --since 7d --failed
+      kaggleops status --watch
     """
-    from kaggleops.mlruns import EntityStore
-    from kaggleops.mlruns.liveness import run_state
-
+    if watch and as_json:
+        raise UsageError("showing runs", "--watch and --json exclude each other")
     place = bucket_of(bucket)
-    store = EntityStore(bucket_at(place))
-    now_ms = time.time_ns() // 1_000_000
-    if runs:
-        with err.status("Reading the bucket"):
-            states = [run_state(store, _found(store, run), now_ms) for run in runs]
-    else:
-        states = _recent(store, index, now_ms - int(days * 86_400_000), now_ms)
-    platforms = _ask_platforms(states, tracking_uri(place), named=bool(runs))
-    rows = [_row(state, platforms.get(state.id.name), now_ms) for state in states]
+    chosen = runs_named(place, runs, index)
+    sweep_id = run_named(place, sweep, index) if sweep else ""
+    wanted = _Filter(running, failed, branch, backend, sweep_id)
+    looked = _Status(place, index, chosen, max(0, int(since * 1000)), wanted)
+    if watch:
+        _watch(looked)
+        return
+    rows, problems = looked.rows()
     if as_json:
         print_json(runs=rows)
     elif rows:
-        print_table(_HEAD, [_cells(row) for row in rows], _STYLES, left=True)
+        out.print(looked.table(rows, terminal_width()), end="")
     else:
-        out.print(f"No run in {place} is open or was active in the last {days:g} days.")
-    exit_with(state.problem for state in states if state.problem)
+        out.print(looked.nothing)
+    exit_with(problems)
 
 
-def _recent(
-    store: "EntityStore", index: str | None, since_ms: int, now_ms: int
+def _watch(looked: "_Status") -> None:
+    try:
+        with live() as show:
+            while True:
+                rows, problems = looked.rows()
+                show(looked.table(rows, out.width) if rows else looked.nothing)
+                if not any(row["status"] in _RUNNING for row in rows):
+                    break
+                time.sleep(_EVERY)
+    except KeyboardInterrupt:
+        err.print("The runs go on.")
+        return
+    exit_with(problems)
+
+
+class _Status:
+    """Looks at the runs of a bucket, as often as it is asked."""
+
+    def __init__(
+        self, place: str, index: str | None, chosen: Sequence[str], since_ms: int, wanted: _Filter
+    ) -> None:
+        from kaggleops.mlruns import EntityStore
+
+        self._place = place
+        self._index = index
+        self._chosen = chosen
+        self._since_ms = since_ms
+        self._wanted = wanted
+        self._store = EntityStore(bucket_at(place))
+        self._answers: dict[str, tuple[float, Platform]] = {}
+        self._subjects: dict[str, str] = {}
+
+    @property
+    def nothing(self) -> str:
+        """What is said where there is no run."""
+        since = datetime.fromtimestamp(self._since_ms / 1000, UTC)
+        return f"No run in {self._place} is open or was active since {since:%Y-%m-%d %H:%M} UTC."
+
+    def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return what is known of the runs to show, the latest first; and what is wrong."""
+        from kaggleops.mlruns.liveness import run_state
+        from kaggleops.reports.listing import Lister
+
+        now_ms = time.time_ns() // 1_000_000
+        if self._chosen:
+            with err.status("Reading the bucket"):
+                ids = [_found(self._store, run_id) for run_id in self._chosen]
+                states = [run_state(self._store, each, now_ms) for each in ids]
+        else:
+            states = self._recent(now_ms)
+        platforms = self._ask_platforms(states)
+        sweeps = self._progress(states)
+        lister = Lister(now_ms, self._subjects_of(states))
+        rows = []
+        for state in states:
+            name = state.id.name
+            row = lister.row(state, platforms.get(name), sweeps.get(name, ""))
+            if self._wanted.shows(state, row["status"]):
+                rows.append(row)
+        return rows, [state.problem for state in states if state.problem]
+
+    def table(self, rows: Sequence[dict[str, Any]], width: int | None) -> Any:
+        """Return a table of rows for a terminal so wide."""
+        from kaggleops.reports.listing import table as cells_of
+
+        parents: set[str] = set()
+        if not (self._chosen or self._wanted.sweep or self._wanted.failed):
+            parents = {row["run_id"] for row in rows if row["sweep"]}
+            parents |= {row["run_id"] for row in rows if row["parent"] in parents}
+        shown = [row for row in rows if row["parent"] not in parents]
+        head, cells, below, least = cells_of(shown, width)
+        text = table(head, cells, _STYLES, left=True, below=below, least=least, width=width)
+        if hidden := len(rows) - len(shown):
+            text.append(f"And {counted(hidden, 'run')} of sweeps: kaggleops status --sweep RUN\n")
+        return text
+
+    def _recent(self, now_ms: int) -> "list[RunState]":
+        """Return the runs to show, the latest first.
+
+        Which those are is told by the index, and so is all of those that have ended; what is open
+        is looked at in the bucket.
+        """
+        from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
+        from kaggleops.reports.listing import PARAMS, TAGS
+
+        since_ms, sweep = self._since_ms, self._wanted.sweep
+        if can_index():
+            with history_of(self._place, self._index, fresh_for=0) as history:
+                # A sweep's runs are shown whenever they ended.
+                ended, unsure = history.recent(0 if sweep else since_ms, TAGS, PARAMS)
+            # A time that a run has logged may be any.
+            ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
+            if sweep:
+                ended, unsure = _below(sweep, ended), _below(sweep, [*ended, *unsure], unsure)
+            states = [*ended, *look_at(self._store, unsure, now_ms)]
+        else:
+            self._store.check()
+            states = recent_runs(self._store, 0 if sweep else since_ms, now_ms)
+            states = _below(sweep, states) if sweep else states
+        shown = [
+            state
+            for state in states
+            if sweep
+            or state.status in OPEN
+            or state.heard_ms >= since_ms
+            or _kept_until(state) > now_ms / 1000
+        ]
+        return sorted(shown, key=lambda state: -state.heard_ms)
+
+    def _subjects_of(self, states: "list[RunState]") -> dict[str, str]:
+        """Return the first lines of those commits' messages that the runs do not tell."""
+        from kaggleops.git.commits import repository_around, subjects
+
+        lacking = {each.tags[COMMIT] for each in states if COMMIT in each.tags}
+        lacking -= {each.tags.get(COMMIT, "") for each in states if SUBJECT in each.tags}
+        if asked := sorted(each for each in lacking if re.fullmatch("[0-9a-f]{40}", each)):
+            with suppress(KaggleOpsError):  # no git
+                if repository := repository_around(Path.cwd()):
+                    self._subjects |= subjects(repository, asked)
+        return self._subjects
+
+    def _progress(self, states: "list[RunState]") -> dict[str, str]:
+        """Return how far each of those runs is that is the parent of a sweep, in one line."""
+        from kaggleops.campaign.sweep import Sweep
+
+        found = {}
+        for state in states:
+            with suppress(KaggleOpsError):  # of a version to come, or nothing that we wrote
+                if SWEEP in state.tags:
+                    found[state.id.name] = Sweep.from_tag(state.tags[SWEEP])
+        if not found or not can_index():
+            return dict.fromkeys(found, "sweep")
+        with history_of(self._place, self._index) as history:
+            trials = history.trials(list(found))
+        return {
+            name: f"sweep, {each.progress(trials.get(name, ()))}" for name, each in found.items()
+        }
+
+    def _ask_platforms(self, states: "list[RunState]") -> "dict[str, Platform]":
+        now = time.time()
+        asked = [
+            state
+            for state in states
+            if state.tags.get(SUBMITTED_TO)
+            and (state.status in _RUNNING or self._chosen or _kept_until(state) > now)
+            and now - self._answers.get(state.id.name, (0.0, None))[0] > _ASK_EVERY
+        ]
+        if asked:
+            uri = tracking_uri(self._place)
+            with err.status("Asking the platforms"), ThreadPoolExecutor(_AT_ONCE) as pool:
+                answers = list(pool.map(lambda state: _ask(uri, state), asked))
+            for state, said in zip(asked, answers, strict=True):
+                self._answers[state.id.name] = now, said
+        return {name: said for name, (_, said) in self._answers.items()}
+
+
+def _kept_until(state: "RunState") -> float:
+    return number(state.tags, KEPT_UNTIL) or 0.0
+
+
+def _below(
+    parent: str, among: "Sequence[RunState]", of: "Sequence[RunState] | None" = None
 ) -> "list[RunState]":
-    """Return the runs to show, the latest first.
-
-    Which those are is told by the index, and so is all of those that have ended; what is open is
-    looked at in the bucket.
-    """
-    from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
-
-    if can_index():
-        with history_of(store.bucket.uri, index, fresh_for=0) as history:
-            ended, unsure = history.recent(since_ms, _TAGS)
-        # A time that a run has logged may be any.
-        ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
-        states = [*ended, *look_at(store, unsure, now_ms)]
-    else:
-        store.check()
-        states = recent_runs(store, since_ms, now_ms)
-    shown = [
-        state
-        for state in states
-        if state.status in OPEN
-        or state.heard_ms >= since_ms
-        or _number(state, KEPT_UNTIL) > now_ms / 1000
-    ]
-    return sorted(shown, key=lambda state: -state.heard_ms)
+    """Return those `of` some runs (by default of all) that are nested below a parent."""
+    ids = {parent}
+    ids |= {run.id.name for run in among if run.tags.get(PARENT) in ids}
+    return [run for run in (among if of is None else of) if run.tags.get(PARENT) in ids]
 
 
 def _found(store: "EntityStore", run_id: str) -> Any:
@@ -116,84 +321,20 @@ def _found(store: "EntityStore", run_id: str) -> Any:
     return found
 
 
-class _Platform(NamedTuple):
-    """What a platform says of a run, and the run's status if that follows from it."""
-
-    said: str = ""
-    status: str = ""
-    price: float | None = None
-    units: float | None = None
-
-
-def _ask_platforms(states: "list[RunState]", uri: str, *, named: bool) -> dict[str, _Platform]:
-    asked = [
-        state
-        for state in states
-        if _tag(state, SUBMITTED_TO)
-        and (state.status in _OPEN or named or _number(state, KEPT_UNTIL) > time.time())
-    ]
-    if not asked:
-        return {}
-    with err.status("Asking the platforms"), ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = pool.map(lambda state: _ask(uri, state), asked)
-        return {state.id.name: said for state, said in zip(asked, answers, strict=True)}
-
-
-def _ask(uri: str, of: "RunState") -> _Platform:
+def _ask(uri: str, of: "RunState") -> "Platform":
     from kaggleops.backends.lookup import backend_named
     from kaggleops.backends.remote_run import RemoteRun
+    from kaggleops.reports.listing import Platform
 
-    is_open = of.status in _OPEN
+    is_open = of.status in _RUNNING
     try:
-        run = RemoteRun(backend_named(_tag(of, SUBMITTED_TO)), uri, of.id.name)
+        run = RemoteRun(backend_named(of.tags[SUBMITTED_TO]), uri, of.id.name)
         state = run.state()
         # An open run whose job has ended would otherwise stay open for ever.
         settled = run.settle(state) if is_open and state and state.ended else ""
     except KaggleOpsError as error:
-        return _Platform(f"unknown ({error.problem})" if is_open or _tag(of, PRICE) else "")
+        return Platform(f"unknown ({error.problem})" if is_open or of.tags.get(PRICE) else "")
     # How an ended run ended is known; what is left of it may still cost money.
     if state is None or (not is_open and state.ended and not state.units):
-        return _Platform()
-    return _Platform(str(state), settled, state.price, state.units)
-
-
-def _tag(state: "RunState", name: str) -> str:
-    return state.tags.get(name, "")
-
-
-def _number(state: "RunState", name: str) -> float:
-    """Return the number in a tag, or 0: anybody may have written it."""
-    with suppress(ValueError):
-        number = float(_tag(state, name))
-        return number if math.isfinite(number) else 0.0
-    return 0.0
-
-
-def _row(state: "RunState", platform: _Platform | None, now_ms: int) -> dict[str, Any]:
-    return {
-        "run_id": state.id.name,
-        "name": state.name or None,
-        "experiment_id": state.id.experiment_id,
-        "status": (platform and platform.status) or state.status,
-        "backend": _tag(state, BACKEND),
-        "platform": platform.said if platform else "",
-        "heard": datetime.fromtimestamp(state.heard_ms / 1000, UTC).isoformat(timespec="seconds"),
-        "silent_seconds": max(0, (now_ms - state.heard_ms) // 1000),
-        "promised_seconds": state.promise,
-        "commit": _tag(state, SHORT_COMMIT) or _tag(state, COMMIT)[:10],
-        "price_per_hour": platform.price if platform else None,
-        "units_per_hour": platform.units if platform else None,
-        "cost_usd": _number(state, _COST) or None,
-    }
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    cost = f"${row['cost_usd']:.2f}" if row["cost_usd"] else ""
-    return [
-        row["run_id"],
-        row["name"] or "",
-        row["commit"],
-        row["status"],
-        " ".join(filter(None, (row["backend"], row["platform"], cost))),
-        f"{timedelta(seconds=row['silent_seconds'])} ago",
-    ]
+        return Platform()
+    return Platform(str(state), settled, state.price, state.units)

@@ -1,16 +1,26 @@
 """Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do; and `kaggleops submit`."""
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import NumberRange, bucket_of, bucket_option, json_option
+from kaggleops.cli.indexed import run_named
+from kaggleops.cli.options import (
+    NumberRange,
+    bucket_of,
+    bucket_option,
+    complete_backend,
+    json_option,
+)
 from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_json
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import log_line
+from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tags import COMMIT, PRICE, RUN_NAME
 
 if TYPE_CHECKING:
@@ -20,8 +30,15 @@ if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
 
+_ASK_EVERY = 10.0  # seconds at most between two questions to a platform
+_INTERRUPTED = 130
+
 backend_option = click.option(
-    "-b", "--backend", metavar="NAME", help="kaggle, colab, runpod, docker or manual."
+    "-b",
+    "--backend",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="kaggle, colab, runpod, skypilot, docker, local or manual.",
 )
 backend_config_option = click.option(
     "--backend-config",
@@ -52,32 +69,6 @@ def money(budget: float | None, keep: bool) -> dict[str, Any]:
     return ({} if budget is None else {"budget": budget}) | ({"keep": True} if keep else {})
 
 
-def read_backend_config(
-    backend: "Backend[Any]", named: Path | None, repository: Path, options: Mapping[str, Any]
-) -> Any:
-    """Return a backend's configuration.
-
-    Args:
-        backend: the backend.
-        named: its file; by default the repository's, if there is one.
-        repository: the repository's folder.
-        options: fields that override the file's.
-
-    Raises:
-        UsageError: it cannot be read, or does not fit this backend.
-    """
-    from kaggleops.backends.config import read_file
-
-    known = {field.name for field in fields(backend.config_type)}
-    for option in options:
-        if option not in known:
-            raise UsageError(f"submitting to {backend.name}", f"it has no option --{option}")
-    file = named or repository / "config/backend" / f"{backend.name}.yaml"
-    if named is None and not file.is_file():
-        return backend.read_config(options, "no configuration")
-    return backend.read_config({**read_file(file), **options}, str(file))
-
-
 def announce(backend: "Backend[Any]", config: Any) -> None:
     """Print what a job will cost; KaggleOpsError if that is over its budget."""
     if said := backend.announce(config):
@@ -93,28 +84,72 @@ def submit(
     config_file: Path | None,
     as_json: bool,
     options: Mapping[str, Any] | None = None,
-) -> None:
-    """Submit a commit to a backend, and print where it is.
+) -> "RemoteRun":
+    """Submit a commit to a backend, and print where it is; `options` as `Backend.config_of`.
 
-    Args:
-        commit: the commit.
-        what: what to run of it.
-        backend_name: the backend's name.
-        config_file: the file of its configuration.
-        as_json: whether to print JSON.
-        options: fields that override the file's.
-
-    Raises:
-        KaggleOpsError: it cannot be run there.
+    Raises UsageError if there is no such backend or option, else what `Backend.submit` does.
     """
     from kaggleops.backends.lookup import backend_named
 
     backend = backend_named(backend_name)
-    config = read_backend_config(backend, config_file, commit.repository, options or {})
+    config = backend.config_of(commit.repository, config_file, options)
     announce(backend, config)
     with stdout_for_json(as_json):
         run = backend.submit(commit, what, config)
     show_submitted(run, as_json)
+    return run
+
+
+def wait_for_a_machine(run: "RemoteRun") -> None:
+    """Return when a run's job has begun, or ended; say meanwhile what it waits for."""
+    from kaggleops.backends.interface import is_ended
+    from kaggleops.launch.legs import legs_of
+    from kaggleops.reports.listing import duration
+
+    found = run.run
+    ended = [leg.ended for leg in legs_of(found.data.tags) if leg.ended]
+    since = ended[-1] if ended else found.info.start_time / 1000
+    told, asked_at, pause = False, 0.0, 1.0
+    with err.status("") if err.is_terminal else nullcontext() as status:
+        while True:
+            if time.time() - asked_at >= pause:
+                try:
+                    state = None if is_ended(run.run.info.status) else run.state()
+                except KaggleOpsError:
+                    return  # its log will say so
+                if state is None or state.status != "SCHEDULED":
+                    return
+                asked_at, pause = time.time(), min(2 * pause, _ASK_EVERY)
+            line = f"{run.backend.waiting} ({duration(time.time() - since)})"
+            if status:
+                status.update(line)
+            elif not told:
+                err.print(line)
+                told = True
+            time.sleep(1)
+
+
+def follow(run: "RemoteRun", as_json: bool) -> int:
+    """Show a run's output until it has ended, and return the exit code for how that was.
+
+    Ctrl-C leaves it running. With `as_json`, stdout is kept for what was submitted.
+    """
+    try:
+        wait_for_a_machine(run)
+        for line in run.logs(follow=True):
+            click.echo(log_line(line), err=as_json)
+        status = run.get_status()
+    except KeyboardInterrupt:
+        err.print(f"The job goes on. See it:  kaggleops logs -f {run.run_id}")
+        err.print(f"Cancel it:                kaggleops cancel {run.run_id}")
+        return _INTERRUPTED
+    if why := run.failure:
+        err.print(f"{run.run_id} failed: {why}", style="red")
+    else:
+        err.print(f"{run.run_id} {status}")
+    if status == "SCHEDULED":  # its session is over, and it is not
+        return TO_BE_CONTINUED
+    return 0 if status == "FINISHED" else 1
 
 
 def show_submitted(run: "RemoteRun", as_json: bool) -> None:
@@ -174,8 +209,9 @@ def submit_command(
 
     if notebook and scores:
         raise UsageError("submitting", "--notebook and --scores exclude each other")
+    place = bucket_of(bucket)
     with stdout_for_json(as_json):
-        submitter = Submitter(tracking_uri(bucket_of(bucket)), run, competition)
+        submitter = Submitter(tracking_uri(place), run_named(place, run), competition)
         if scores:
             done = submitter.submitted()
         elif notebook:

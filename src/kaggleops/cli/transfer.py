@@ -18,6 +18,8 @@ from kaggleops.cli.options import (
 )
 from kaggleops.cli.output import err, exit_with, out, print_json, print_rows, progress_bar
 from kaggleops.errors import UsageError
+from kaggleops.git.own_files import leave_out
+from kaggleops.printable import counted
 
 
 @click.command("push")
@@ -65,10 +67,10 @@ def push_command(bucket: str | None, as_json: bool) -> None:
 def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     """Import runs from an mlruns folder, with their artifacts.
 
-    SOURCE is a folder, or an address such as gs://BUCKET/mlruns where each file is an object; the
-    output of a notebook that logged without internet works too. Artifacts in another bucket are
-    copied; what cannot be copied is named. Importing again adds what is new, and undoes no change
-    made in the bucket.
+    SOURCE is a folder, or an address such as gs://BUCKET/mlruns or s3://BUCKET/mlruns where each
+    file is an object; the output of a notebook that logged without internet works too. Artifacts in
+    another bucket are copied; what cannot be copied is named. Importing again adds what is new, and
+    undoes no change made in the bucket.
 
     \b
     Example:
@@ -88,7 +90,7 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
                 store,
                 found,
                 lambda done, total, artifacts, size: importing(
-                    done, total, f"Importing ({artifacts} artifacts, {sized(size)})"
+                    done, total, f"Importing ({counted(artifacts, 'artifact')}, {sized(size)})"
                 ),
             )
     if as_json:
@@ -103,7 +105,7 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     else:
         out.print(
             f"{place}: {len(imported.new)} new, {len(imported.changed)} changed, "
-            f"{imported.unchanged} there already; {imported.artifacts} artifacts copied "
+            f"{imported.unchanged} there already; {counted(imported.artifacts, 'artifact')} copied "
             f"({sized(imported.artifacts_size)}).",
         )
     exit_with(imported.problems)
@@ -118,7 +120,7 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
     """Export all runs as a plain mlruns folder.
 
     For MLflow without KaggleOps. DIR must be new or empty. For a copy that is itself a bucket, copy
-    the objects: gcloud storage rsync -r gs://BUCKET DIR
+    the objects (rclone copy, gcloud storage rsync -r).
 
     \b
     Example:
@@ -132,6 +134,7 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
     store.check()
     with progress_bar("Exporting") as progress:
         done = export(store, folder, artifacts=artifacts, progress=progress)
+    leave_out(folder)
     show = f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {folder}"
     if as_json:
         print_json(
@@ -142,7 +145,7 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
             problems=done.problems,
         )
     else:
-        also = f" and {done.artifacts} artifacts" if artifacts else ""
+        also = f" and {counted(done.artifacts, 'artifact')}" if artifacts else ""
         out.print(
             f"{folder} holds {done.entities} experiments, runs and models{also} of {place}.\n"
             f"Show it: {show}",
@@ -188,7 +191,7 @@ def bundle_command(
     if commit.uncommitted and version is None:
         raise UsageError(
             f"bundling {commit.sha[:10]}",
-            f"{commit.uncommitted} files are changed and not committed",
+            f"{commit.changes} changed and not committed",
             "Commit them, or add --version HEAD to bundle the commit without them.",
         )
     if folder is None:
@@ -198,6 +201,7 @@ def bundle_command(
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / Path(key_of(commit.sha)).name
         where = str(bundle(commit, file, allow_secrets=allow_secrets))
+        leave_out(file)
     if as_json:
         print_json(commit=commit.sha, repository=commit.origin, bundle=where)
         return

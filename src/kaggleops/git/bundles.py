@@ -25,11 +25,7 @@ def key_of(sha: str) -> str:
 
 
 def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:
-    """Put a commit into a bucket, unless it is there; return its key.
-
-    Raises:
-        GitError, UsageError, BucketError: as `bundle` and the bucket do.
-    """
+    """Put a commit into a bucket, unless it is there; return its key. Raises what `bundle` does."""
     key = key_of(commit.sha)
     bucket.prepare()
     if bucket.stat(key) is None:
@@ -42,14 +38,7 @@ def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:
 def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> Commit:
     """Fetch one commit from its repository or, where that fails, from its bundle in a bucket.
 
-    Args:
-        url: the repository's address, which the run carries either way.
-        version: a commit, branch or tag; only a full commit hash is looked for in the bucket.
-        folder: where to; made here.
-        bucket: where bundles may lie.
-
-    Raises:
-        UsageError: it is in neither.
+    Only a full commit hash is looked for in the bucket. Raises UsageError if it is in neither.
     """
     try:
         return fetch(url, version, folder / "clone")

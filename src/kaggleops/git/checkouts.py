@@ -5,15 +5,14 @@ submodules are there; or there is an error.
 """
 
 import logging
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.addresses import joined, without_credentials
-from kaggleops.git.command import GitError, git
+from kaggleops.git.command import AS_COMMITTED, GitError, git
 from kaggleops.git.commits import Commit, has_commit, remote_address, subject_of, submodules
 from kaggleops.secret_scan import Finding, in_patch, refuse
 
@@ -25,15 +24,6 @@ BUNDLED = "refs/heads/kaggleops"
 LOCAL = {"protocol.file.allow": "always"}
 """Settings to read a folder of this machine with."""
 
-AS_COMMITTED = {
-    "apply.ignoreWhitespace": "no",
-    "core.attributesFile": os.devnull,
-    "core.autocrlf": "false",
-    "core.eol": "native",
-    "core.symlinks": "true",
-}
-"""Settings that write files as they were committed."""
-
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _FROM_A_COMMIT = {"GIT_PROTOCOL_FROM_USER": "0"}
 """For addresses that a commit names: git then refuses those that read or run local things."""
@@ -44,11 +34,8 @@ def clone(commit: Commit, folder: Path) -> Path:
     """Clone the repository into a folder, check the commit out there, and return the folder.
 
     The clone's `origin` is the repository's own remote, so that MLflow records where the code
-    comes from rather than a folder that is gone tomorrow.
-
-    Raises:
-        GitError: git failed, or an object of the commit is missing.
-        UsageError: a submodule is neither here nor at its address.
+    comes from. Raises GitError if an object of the commit is missing, UsageError if a submodule is
+    neither here nor at its address.
     """
     complete(commit.repository, commit.sha)
     source = str(commit.repository)
@@ -64,7 +51,7 @@ def clone(commit: Commit, folder: Path) -> Path:
 def fetch(
     url: str, version: str, folder: Path, environment: Mapping[str, str] | None = None
 ) -> Commit:
-    """Fetch one commit, without its history, of a repository elsewhere.
+    """Fetch one commit, without its history, of a repository elsewhere, into a new folder.
 
     Args:
         url: the repository's address; it may carry credentials, which go no further than git.
@@ -107,16 +94,10 @@ def can_fetch(url: str, sha: str) -> bool:
 
 
 def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commit:
-    """Check out the commit that a git bundle holds.
+    """Check out the commit that a git bundle holds in a new folder; UsageError if it is none.
 
-    Args:
-        file: the bundle, as `bundle` makes it.
-        url: the address of the repository that it comes from, to record.
-        folder: where to; made here.
-        version: the commit that it has to be, whole or shortened; any if empty.
-
-    Raises:
-        UsageError: it is no such bundle.
+    `url` is recorded as where it comes from; `version` is the commit (maybe shortened) that it has
+    to be, any if empty.
     """
     try:
         heads = git(file.parent, "bundle", "list-heads", str(file.absolute()), config=LOCAL)
@@ -135,16 +116,8 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
 def bundle(commit: Commit, file: Path, *, allow_secrets: bool = False) -> Path:
     """Write a commit and its submodules, without their history, into one file for `fetch_bundle`.
 
-    A submodule that is neither here nor at its address is left out, with a warning.
-
-    Args:
-        commit: which.
-        file: where to.
-        allow_secrets: whether to skip the search for secrets in its files.
-
-    Raises:
-        GitError: git failed, or an object of the commit is missing.
-        UsageError: there is a secret in its files.
+    A submodule that is neither here nor at its address is left out, with a warning. Raises GitError
+    if an object of the commit is missing, UsageError if a file holds a secret.
     """
     with tempfile.TemporaryDirectory(prefix="kaggleops-bundle-") as name:
         # A bundle wants a branch, and none is made in the user's repository.
@@ -175,27 +148,25 @@ def _secrets_in(folder: Path) -> Iterator[Finding]:
 
 
 def complete(repository: Path, sha: str) -> None:
-    """Make sure that a repository has all objects of a commit; a partial clone fetches them."""
+    """Make sure that a repository has all objects of a commit; a partial clone fetches them.
+
+    Raises GitError if one is missing all the same.
+    """
     remote = git(repository, "config", "--name-only", "--get-regexp", r"\.promisor$", check=False)
     name = remote.partition("\n")[0].removeprefix("remote.").removesuffix(".promisor")
     missing: set[str] = set()
     listing = ("rev-list", "--objects", "--max-count=1", "--missing=print", sha)
     while name:
-        before, missing = missing, set()
-        for line in git(repository, *listing).split("\n"):
-            if line.startswith("?"):
-                missing.add(line[1:])
+        before = missing
+        listed = git(repository, *listing).split("\n")
+        missing = {line[1:] for line in listed if line.startswith("?")}
         if not missing or missing == before:
             break
         quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no")
         url = git(repository, "config", f"remote.{name}.url", check=False)
-        git(
-            repository,
-            *("fetch", *quiet, "--filter=blob:none", "--stdin", name),
-            config={"fetch.negotiationAlgorithm": "noop"},
-            url=url,
-            given="\n".join(sorted(missing)),
-        )
+        fetch = ("fetch", *quiet, "--filter=blob:none", "--stdin", name)
+        noop = {"fetch.negotiationAlgorithm": "noop"}
+        git(repository, *fetch, config=noop, url=url, given="\n".join(sorted(missing)))
     _require_whole(repository, sha)
 
 
@@ -241,8 +212,36 @@ def _fetched(folder: Path, url: str, version: str) -> Commit:
         subject=subject_of(folder, sha),
         branch="" if sha.startswith(version) or version == "HEAD" else version,
         origin=url,
-        uncommitted=0,
+        uncommitted=(),
     )
+
+
+def left_in(folder: Path, patterns: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the files of a checkout that match patterns, and are not as the commit has them.
+
+    Args:
+        folder: the checkout.
+        patterns: globs as in .gitignore (`*`, `**`), from its top; a folder means all in it.
+
+    Returns:
+        Sizes in bytes and times of modification in nanoseconds, by "/"-separated names; links are
+        left out.
+
+    Raises:
+        GitError: it is no checkout.
+    """
+    if not patterns:
+        return {}
+    told = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    tops = (each.rstrip("/") for each in patterns)
+    specs = [f":(top,glob){top}{below}" for top in tops for below in ("", "/**")]
+    listed = git(folder, *told, "--ignored=traditional", "--", *specs).split("\0")
+    found = {}
+    for name in (entry[3:] for entry in listed if entry):
+        path = folder / name
+        if path.is_file() and not path.is_symlink():
+            found[name] = (path.stat().st_size, path.stat().st_mtime_ns)
+    return found
 
 
 # -- submodules ---------------------------------------------------------------------------------

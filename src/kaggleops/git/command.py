@@ -53,6 +53,15 @@ _FIXED = (
 )
 """Settings that count more than a person's."""
 
+AS_COMMITTED = {
+    "apply.ignoreWhitespace": "no",
+    "core.attributesFile": os.devnull,
+    "core.autocrlf": "false",
+    "core.eol": "native",
+    "core.symlinks": "true",
+}
+"""Settings that write files as they were committed."""
+
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n" '
     '"$KAGGLEOPS_GIT_USER" "$KAGGLEOPS_GIT_PASSWORD"; }; f'
@@ -122,11 +131,9 @@ def git(
         return done.stdout.decode(errors=unknown).rstrip("\n")
     problem = done.stderr.decode(errors="replace")
     if "dubious ownership" in problem:
-        raise GitError(
-            doing,
-            "git does not trust this folder, as it belongs to another user",
-            f"If you do: git config --global --add safe.directory {folder}",
-        )
+        hint = f"If you do: git config --global --add safe.directory {folder}"
+        trust = "git does not trust this folder, as it belongs to another user"
+        raise GitError(doing, trust, hint)
     if check:
         raise GitError(doing, problem.strip() or f"it failed ({done.returncode})")
     return ""

@@ -1,35 +1,32 @@
-"""The commit that a run is pinned to: which it is, and what the working tree has besides."""
+"""Commits: which one a run is pinned to, which lie around it, what lies between two."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
 from kaggleops.git.addresses import web_address, without_credentials
-from kaggleops.git.command import git
+from kaggleops.git.command import AS_COMMITTED, git
+
+_NAMED = 3  # files, in a message
+_FULL = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One commit of a repository on this machine.
+    """One commit of a repository on this machine."""
 
-    Args:
-        repository: the repository's top folder.
-        sha: the commit's full hash.
-        subject: the first line of its message.
-        branch: the branch that was asked for or is checked out; "" for a commit on none.
-        origin: the address of the remote `origin` (or the only one) without credentials; "" if
-            there is none.
-        uncommitted: how many files of the working tree differ from this commit; 0 for a commit
-            that is not checked out.
-    """
-
-    repository: Path
-    sha: str
-    subject: str
-    branch: str
+    repository: Path  # the repository's top folder
+    sha: str  # the commit's full hash
+    subject: str  # the first line of its message
+    branch: str  # the branch that was asked for or is checked out; "" for a commit on none
+    # the address of the remote `origin` (or the only one) without credentials; "" if there is none
     origin: str
-    uncommitted: int
+    # the files of the working tree that differ from this commit, a new folder as one ("notes/");
+    # none for a commit that is not checked out
+    uncommitted: tuple[str, ...]
 
     @property
     def link(self) -> str:
@@ -37,16 +34,20 @@ class Commit:
         base = web_address(self.origin)
         return f"{base}/commit/{self.sha}" if base else ""
 
+    @property
+    def changes(self) -> str:
+        """What is not committed, by name: `train.py is`, `a.py, b.py and 3 more are`."""
+        names = self.uncommitted
+        listed = ", ".join(names[:_NAMED]) if len(names) != 2 else " and ".join(names)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return f"{listed}{more} {'is' if len(names) == 1 else 'are'}"
+
 
 def find_commit(folder: Path, version: str | None = None) -> Commit:
     """Return the commit that a version names in the repository around a folder.
 
-    Args:
-        folder: anywhere in the repository.
-        version: a commit, branch or tag; what is checked out by default.
-
-    Raises:
-        UsageError: there is no repository, no commit yet, or no such commit.
+    A version is a commit, branch or tag; by default what is checked out. Raises UsageError if there
+    is no repository, no commit yet, or no such commit.
     """
     folder = folder.absolute()
     doing = f"finding the commit to run in {folder}"
@@ -54,11 +55,8 @@ def find_commit(folder: Path, version: str | None = None) -> Commit:
         raise UsageError(doing, "there is no such folder", "Name a folder of a git repository.")
     repository = repository_around(folder)
     if repository is None:
-        raise UsageError(
-            doing,
-            "it is not in a git repository",
-            "A run is pinned to a commit: `git init`, commit your code, and run it again.",
-        )
+        hint = "A run is pinned to a commit: `git init`, commit your code, and run it again."
+        raise UsageError(doing, "it is not in a git repository", hint)
     sha = resolve(repository, version or "HEAD")
     if not sha:
         hint = "Commit something first." if version is None else "`git log --oneline` shows them."
@@ -75,7 +73,10 @@ def find_commit(folder: Path, version: str | None = None) -> Commit:
 
 
 def repository_around(folder: Path) -> Path | None:
-    """Return the top folder of the repository around a folder, its own if bare; None for none."""
+    """Return the top folder of the repository around a folder, its own if bare; None for none.
+
+    Raises GitError if git is not installed.
+    """
     if top := git(folder, "rev-parse", "--show-toplevel", check=False):
         return Path(top)
     asked = ("rev-parse", "--is-bare-repository", "--absolute-git-dir")
@@ -99,12 +100,15 @@ def resolve(repository: Path, version: str) -> str:
 
 
 def subject_of(repository: Path, sha: str) -> str:
-    """Return the first line of a commit's message."""
+    """Return the first line of a commit's message. Raises GitError if the repository lacks it."""
     return dict(subjects_of(repository, "--max-count=1", sha))[sha]
 
 
 def subjects_of(repository: Path, *revisions: str, check: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the hash and the message's first line of what `git rev-list` lists."""
+    """Yield the hash and the message's first line of what `git rev-list` lists.
+
+    Raises GitError if that lists nothing, unless told not to `check`.
+    """
     lines = git(repository, "rev-list", "--format=%s", *revisions, check=check).split("\n")
     for head, subject in zip(lines[::2], lines[1::2], strict=False):
         yield head.removeprefix("commit "), subject
@@ -122,7 +126,7 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
     """Yield the path, the commit and the address of each submodule of a commit.
 
     The address may be relative to the repository's own; it is "" where the commit gives none, or
-    tells git not to fetch it.
+    tells git not to fetch it. Raises GitError if the repository lacks the commit.
     """
     found = links(repository, sha)
     told = _modules(repository, sha) if found else {}
@@ -138,7 +142,10 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
 def links(
     repository: Path, tree: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the commits of the submodules of a commit or tree, by their paths."""
+    """Return the commits of the submodules of a commit or tree, by their paths.
+
+    Raises GitError if the repository lacks it.
+    """
     asked = ("ls-tree", "-r", "-z", "--full-tree", tree)
     listed = git(repository, *asked, environment=environment).split("\0")
     entries = (line.split("\t", 1) for line in listed if line.startswith("160000 "))
@@ -182,10 +189,110 @@ def _remote(repository: Path) -> str:
     return names[0] if len(names) == 1 and names[0] else "origin"
 
 
-def _uncommitted(repository: Path, sha: str) -> int:
+def _uncommitted(repository: Path, sha: str) -> tuple[str, ...]:
     # A bare repository has no working tree.
     if not (repository / ".git").exists() or resolve(repository, "HEAD") != sha:
-        return 0
-    all_of_them = ("--untracked-files=normal", "--ignore-submodules=none")
-    listed = git(repository, "status", "--porcelain", *all_of_them)
-    return len(listed.split("\n")) if listed else 0
+        return ()
+    all_of_them = ("--untracked-files=normal", "--ignore-submodules=none", "--no-renames")
+    listed = git(repository, "status", "--porcelain", "-z", *all_of_them)
+    return tuple(entry[3:] for entry in listed.split("\0") if entry)
+
+
+# -- around one, and between two --------------------------------------------------------------
+
+
+def commits_around(repository: Path, sha: str) -> list[tuple[str, int]]:
+    """Return up to 1,000 commits before and after one with their distances, the nearest first.
+
+    A distance is counted along the log; it is negative for a commit after that one.
+    """
+    before = git(repository, "rev-list", "--max-count=1001", sha, check=False).split()
+    line = ("rev-list", "--reverse", "--ancestry-path", "--all", f"^{sha}")
+    after = git(repository, *line, check=False).split()[:1000]
+    found = [(other, number) for number, other in enumerate(before) if other != sha]
+    found += [(other, -number) for number, other in enumerate(after, 1)]
+    return sorted(found, key=lambda each: abs(each[1]))
+
+
+def nearest_before(repository: Path, shas: Iterable[str]) -> dict[str, str]:
+    """Return, for each commit (a full hash), the nearest of the others that came before it.
+
+    One that the repository lacks, or that none of the others came before, is left out.
+    """
+    wanted, found = {sha for sha in shas if _FULL.fullmatch(sha)}, {}
+    asked = ("--all", "--parents", "--ignore-missing", "--stdin")  # some are on no branch
+    listed = git(repository, "rev-list", *asked, check=False, given="\n".join(sorted(wanted)))
+    parents = {line[0]: line[1:] for line in map(str.split, listed.splitlines())}
+    for sha in wanted:
+        seen, near = {sha}, deque(parents.get(sha, ()))
+        while near:
+            other = near.popleft()
+            if other in wanted and other != sha:
+                found[sha] = other
+                break
+            if other not in seen:
+                seen.add(other)
+                near.extend(parents.get(other, ()))
+    return found
+
+
+def subjects(repository: Path, shas: Sequence[str]) -> dict[str, str]:
+    """Return the first lines of commits' messages; without those that the repository lacks."""
+    if not shas:
+        return {}
+    asked = ("--no-walk=unsorted", "--ignore-missing", *shas)
+    return dict(subjects_of(repository, *asked, check=False))
+
+
+@dataclass(frozen=True)
+class Between:
+    """What lies between two commits."""
+
+    # the hash and the subject of each that leads from the first to the second, the newest first;
+    # also those that only the first one has, where neither leads to the other
+    commits: tuple[tuple[str, str], ...]
+    # how many lines were added and removed in each file; -1 for a binary one
+    files: tuple[tuple[str, int, int], ...]
+    diff: str  # the whole difference, as text
+
+
+def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()) -> Between | None:
+    """Return what lies between two commits, within git's pathspecs; None without one of them.
+
+    Raises GitError if objects of theirs are missing.
+    """
+    if not (resolve(repository, first) and resolve(repository, second)):
+        return None
+    commits = tuple(subjects_of(repository, f"{first}...{second}"))
+    # Plumbing, without an index: no setting of a person changes it, nor their working tree.
+    trees = {"GIT_INDEX_FILE": str(repository / ".git-no-index")}
+    tree = ("diff-tree", "-r", "--find-renames", "-l1000")
+    ends = (first, second, "--", *paths)
+    stat = git(repository, *tree, "--numstat", "-z", *ends, config=AS_COMMITTED, environment=trees)
+    patch = ("--patch", "--no-color", "--no-ext-diff", "--no-textconv")
+    both = ("--src-prefix=a/", "--dst-prefix=b/")
+    diff = git(repository, *tree, *patch, *both, *ends, config=AS_COMMITTED, environment=trees)
+    return Between(commits, tuple(_numstat(stat)), diff.replace("\r\n", "\n"))
+
+
+def _numstat(output: str) -> Iterator[tuple[str, int, int]]:
+    fields = iter(output.split("\0"))
+    for entry in fields:
+        if not entry:
+            continue
+        added, removed, name = entry.split("\t")
+        if not name:  # a renamed file: its two names follow
+            old, new = next(fields), next(fields)
+            name = f"{old} → {new}"
+        lines = [-1 if count == "-" else int(count) for count in (added, removed)]
+        yield name, lines[0], lines[1]
+
+
+def commit_folder(folder: Path, message: str) -> Commit:
+    """Make a repository of a folder with one commit of all that is in it, by nobody."""
+    nobody = {"user.name": "kaggleops", "user.email": "kaggleops@localhost"}
+    git(folder, "init", "--quiet", "--template=")
+    git(folder, "add", "--all", "--force")
+    unsigned = {**nobody, "commit.gpgSign": "false"}
+    git(folder, "commit", "--quiet", "--no-verify", f"--message={message}", config=unsigned)
+    return find_commit(folder)

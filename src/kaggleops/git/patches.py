@@ -6,8 +6,7 @@ import tempfile
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.git.checkouts import AS_COMMITTED
-from kaggleops.git.command import git
+from kaggleops.git.command import AS_COMMITTED, git
 from kaggleops.git.commits import Commit, has_commit, links
 from kaggleops.secret_scan import in_patch, refuse
 
@@ -15,13 +14,7 @@ from kaggleops.secret_scan import in_patch, refuse
 def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> list[str]:
     """Write what is not committed, new files included, as a patch; return the files' names.
 
-    Args:
-        commit: what it is a patch of.
-        file: where to.
-        allow_secrets: whether to skip the search for secrets in it.
-
-    Raises:
-        UsageError: it holds a secret, or a change to a submodule that a patch cannot hold.
+    Raises UsageError if it holds a secret, or a change to a submodule that a patch cannot hold.
     """
     doing = f"taking the uncommitted changes of {commit.repository} along"
     with tempfile.TemporaryDirectory(prefix="kaggleops-patch-") as folder:
@@ -44,7 +37,8 @@ def _write(
 ) -> list[str]:
     """Add to a file what a working tree, at `prefix` in another, has besides a commit or a tree."""
     scratch = Path(tempfile.mkdtemp(dir=folder))
-    index, objects = (_inside(repository, name) for name in ("index", "objects"))
+    asked = ("rev-parse", "--git-path", "index", "--git-path", "objects")
+    index, objects = (repository / name for name in git(repository, *asked).split("\n"))
     # What the user has staged stays as it is, and so does everything in their repository.
     apart = {
         "GIT_INDEX_FILE": str(scratch / "index"),
@@ -84,7 +78,3 @@ def _write(
             raise UsageError(doing, problem, hint)
         names += _write(inner, before or empty, f"{prefix}{path}/", folder, file, doing)
     return names
-
-
-def _inside(repository: Path, name: str) -> Path:
-    return repository / git(repository, "rev-parse", "--git-path", name)

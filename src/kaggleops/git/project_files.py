@@ -8,22 +8,27 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import yaml
+
 from kaggleops.errors import UsageError
-from kaggleops.git.checkouts import AS_COMMITTED
-from kaggleops.git.command import git
+from kaggleops.git.command import AS_COMMITTED, git
 from kaggleops.git.commits import Commit
 
-_APART = (
-    "docs", "tests", "notebooks", "benchmarks", "infra", ".github", ".ci", ".devcontainer",
-)  # fmt: skip
+_APART = ["docs", "tests", "notebooks", "benchmarks", "infra", ".github", ".ci", ".devcontainer"]
 """Top folders that no entry point uses, unless the MLproject names them."""
 
+USUALLY_KEPT = ("results/", "submission*.csv", "oof*.*")
+"""What a run leaves in its checkout that is kept with it, where `keep` in MLproject is not set."""
+
 _TASKS = "config/task"
-_SAYS_HOW = re.compile(r"(^|/)mlproject$|\.(ya?ml|py)$", re.IGNORECASE)
+_SAYS_HOW = re.compile(r"(^|/)mlproject$|(^|/)resources\.lock$|\.(ya?ml|py)$", re.IGNORECASE)
 
 
 def write_project_files(commit: Commit, folder: Path) -> Path:
-    """Write a commit's MLproject, configuration and scripts into a new folder, and return it."""
+    """Write a commit's MLproject, configuration and scripts into a new folder, and return it.
+
+    Raises GitError if the commit cannot be read, FileExistsError if the folder is there.
+    """
     folder.mkdir(parents=True)
     listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.sha).split("\0")
     entries = (line.split("\t", 1) for line in listed if " blob " in line)
@@ -42,19 +47,58 @@ def write_project_files(commit: Commit, folder: Path) -> Path:
     return folder
 
 
+def declared_score(repository: Path, sha: str) -> str:
+    """Return the score that a commit declares, as a run's tag tells it: "jaccard", "rmse lower".
+
+    It is `score: NAME` or `score: {metric: NAME, better: lower}` in its MLproject, else in its
+    Hydra configuration. "" if it declares none. Raises UsageError if MLproject's cannot be read.
+    """
+    for name in ("MLproject", "config/config.yaml", "configs/config.yaml", "conf/config.yaml"):
+        text = git(repository, "cat-file", "blob", f"{sha}:{name}", check=False)
+        told = _score_in(text)
+        if told is None and name == "MLproject":
+            hint = "Write `score: NAME`, or `score: {metric: NAME, better: lower}`."
+            raise UsageError(f"reading MLproject of {sha[:7]}", "its score names no metric", hint)
+        if told:
+            return told
+    return ""
+
+
+def _score_in(text: str) -> str | None:
+    """Return the score that a YAML file declares, "" if none does, None if that tells nothing."""
+    try:
+        content = yaml.safe_load(text) if "score" in text else None
+    except yaml.YAMLError:
+        content = None  # whatever reads the whole file says what is wrong with it
+    told = content.get("score") if isinstance(content, dict) else None
+    if told is None:
+        return ""
+    told = told if isinstance(told, dict) else {"metric": told}
+    metric, better = told.get("metric"), told.get("better")
+    if not isinstance(metric, str) or not metric.strip() or better not in (None, "lower", "higher"):
+        return None
+    return " ".join([metric.strip(), *filter(None, [better])])
+
+
+def has_path(repository: Path, sha: str, path: str) -> bool:
+    """Tell whether a commit has a file or folder at a path."""
+    return bool(git(repository, "ls-tree", sha, "--", path.rstrip("/"), check=False))
+
+
 def used_code(repository: Path, commits: Sequence[str], tasks: Collection[str]) -> list[str]:
     """Return git's pathspecs for everything but what no run of some tasks can use.
 
-    Args:
-        repository: its folder.
-        commits: full hashes; what any of them has counts.
-        tasks: of the runs; empty if one of them does not name its own.
+    What any of the commits (full hashes) has counts; no tasks: a run that does not name its own.
     """
-    started = "\n".join(_text(repository, sha, "MLproject") for sha in commits)
+    started, others = "", set[str]()
+    for sha in commits:
+        text = git(repository, "cat-file", "blob", f"{sha}:MLproject", check=False)
+        started += re.sub(r"(^|\s)#.*", "", text) + "\n"  # without its comments
+        listed = git(repository, "ls-tree", "--name-only", sha, f"{_TASKS}/", check=False)
+        others |= {Path(line).stem for line in listed.split("\n") if line.endswith(".yaml")}
     apart = [name for name in _APART if not re.search(rf"\b{name.lstrip('.')}\b", started)]
     left_out = [*apart, "*.md"]
-    others = {name for sha in commits for name in _tasks(repository, sha)} - set(tasks)
-    for name in sorted(others) if tasks else ():
+    for name in sorted(others - set(tasks)) if tasks else ():
         left_out += [f"{_TASKS}/{name}.yaml", f"src/*/{name}/*", f"src/*/{name}.py"]
     return [f":(exclude,top){each}" for each in left_out]
 
@@ -66,14 +110,3 @@ def require_code(repository: Path, commits: Sequence[str], paths: Sequence[str])
             short = " and ".join(sha[:10] for sha in commits)
             problem = f"neither {short} nor what came before them has a file there"
             raise UsageError(f"looking for the code at {path!r}", problem)
-
-
-def _tasks(repository: Path, sha: str) -> list[str]:
-    listed = git(repository, "ls-tree", "--name-only", sha, f"{_TASKS}/", check=False)
-    return [Path(line).stem for line in listed.split("\n") if line.endswith(".yaml")]
-
-
-def _text(repository: Path, sha: str, file: str) -> str:
-    """Return a file of a commit without its comments; "" where it has none."""
-    text = git(repository, "cat-file", "blob", f"{sha}:{file}", check=False)
-    return re.sub(r"(^|\s)#.*", "", text)

@@ -1,8 +1,8 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Four tables are ours: which version of each object
-the rows were made of, how far the bucket's change log has been read, which bucket this is, and what
-its servers tell each other.
+MLflow's migrations make and upgrade the schema. Five tables are ours: which version of each object
+the rows were made of, how far the bucket's change log has been read, which bucket this is, what its
+snapshot was when it was last seen, and what its servers tell each other.
 
 Metric points, nine tenths of what a tracking server keeps, are not here: points.py.
 
@@ -16,7 +16,7 @@ import fcntl
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from kaggleops.bucket import Version
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.layout import EntityId, parse_key
 from kaggleops.platforms.folders import private_database, private_file
 from kaggleops.redaction import keep_login
@@ -127,16 +127,12 @@ def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.
     """Return the database that holds the index of a bucket, made if it is not there.
 
     A new one in SQLite is a copy of MLflow's schema as some release has it (schema.sql), so that
-    who only brings it up to date and reads it does not have to import MLflow.
+    who only brings it up to date and reads it does not have to import MLflow; with `for_mlflow`,
+    MLflow's migrations run. `url` is SQLAlchemy's: `sqlite:////folder/index.db`,
+    `postgresql://host/name`.
 
-    Args:
-        url: as SQLAlchemy has it: `sqlite:////folder/index.db`, `postgresql://host/name`.
-        bucket_uri: the address of the bucket.
-        for_mlflow: whether MLflow's own stores are to read it; then its migrations run.
-
-    Raises:
-        UsageError: that is no such address, or the database holds something else.
-        DatabaseError: it cannot be reached or upgraded.
+    Raises UsageError if that is no such address, or the database holds something else;
+    DatabaseError if it cannot be reached or upgraded.
     """
     try:
         parsed = sa.make_url(keep_login(url))
@@ -162,9 +158,11 @@ def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.
     except KaggleOpsError:
         raise
     except Exception as error:  # MLflow's migrations raise anything
-        raise DatabaseError(doing, str(error).splitlines()[0], _REPAIR[in_a_file]) from error
+        raise DatabaseError(doing, first_line(error), _REPAIR[in_a_file]) from error
     if shrunk:
-        _give_back_room(engine)
+        with closing(engine.raw_connection()) as raw, suppress(sqlite3.Error):
+            # It needs room for a second copy; without that, new rows take the room that is free.
+            raw.cursor().execute("VACUUM")
     return engine
 
 
@@ -307,30 +305,16 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow:
 def _copy_schema(connection: sa.Connection) -> bool:
     """Make MLflow's tables from a copy of them, unless the MLflow here is older than that."""
     release, *statements = SCHEMA.read_text().split("\n\n")
-    if _release(_mlflow_here()) < _release(release):
+    here = ""  # not imported for that
+    for package in ("mlflow-skinny", "mlflow"):
+        with suppress(PackageNotFoundError):
+            here = version_of(package)
+    if _release(here) < _release(release):
         return False
     for statement in statements:
         connection.exec_driver_sql(statement)
     return True
 
 
-def _mlflow_here() -> str:
-    """Return the version of MLflow that is installed, which is not imported for that."""
-    for package in ("mlflow", "mlflow-skinny"):
-        with suppress(PackageNotFoundError):
-            return version_of(package)
-    return ""
-
-
 def _release(version: str) -> list[int]:
     return [int(each) for each in re.findall(r"\d+", version)[:3]]
-
-
-def _give_back_room(engine: sa.Engine) -> None:
-    connection = engine.raw_connection()
-    try:
-        # It needs room for a second copy; without that, new rows take the room that is free.
-        with suppress(sqlite3.Error):
-            connection.cursor().execute("VACUUM")
-    finally:
-        connection.close()

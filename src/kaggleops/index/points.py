@@ -29,18 +29,12 @@ from operator import le, lt
 
 import sqlalchemy as sa
 
-from kaggleops.bucket import (
-    AT_MOST,
-    BucketError,
-    ObjectNotFoundError,
-    ObjectTooLargeError,
-    Version,
-)
+from kaggleops.bucket import AT_MOST, BucketError, ObjectNotFoundError, ObjectTooLargeError, Version
 from kaggleops.index.database import versions_of
 from kaggleops.index.preparation import check_room
 from kaggleops.index.rows import point_fields, storable
 from kaggleops.layout import EntityId, run
-from kaggleops.mlruns import BrokenEntityError, Entity, EntityStore
+from kaggleops.mlruns import BrokenEntityError, EntityStore
 from kaggleops.mlruns.archive import unpack
 
 _WORKERS = 16
@@ -59,16 +53,12 @@ _log = logging.getLogger("kaggleops")
 
 @dataclass(frozen=True)
 class Curve:
-    """The points of a run's metric, in the order of time, step and value; none is there twice.
+    """The points of a run's metric, in the order of time, step and value; none is there twice."""
 
-    Args:
-        times: in milliseconds since the epoch.
-        steps: their steps.
-        values: as MLflow's tables have them (the largest number for an infinity), but for NaN.
-    """
-
+    # in milliseconds since the epoch
     times: "array[int]" = field(default_factory=lambda: array("q"))
-    steps: "array[int]" = field(default_factory=lambda: array("q"))
+    steps: "array[int]" = field(default_factory=lambda: array("q"))  # their steps
+    # as MLflow's tables have them (the largest number for an infinity), but for NaN
     values: "array[float]" = field(default_factory=lambda: array("d"))
 
     @property
@@ -123,14 +113,7 @@ class _Points:
 
 
 class PointReader:
-    """Reads the points of an index's runs. Thread-safe.
-
-    Args:
-        engine: the index's database.
-        store: the bucket's entities.
-        room: the bytes of points that are kept.
-        clock: seconds that never go back.
-    """
+    """Reads the points of an index's runs, and keeps `room` bytes of them. Thread-safe."""
 
     def __init__(
         self,
@@ -155,22 +138,14 @@ class PointReader:
         self._away_until = 0.0
 
     def of(self, run_id: str, metric: str) -> Curve:
-        """Return the points of a run's metric: none of one that the index does not know.
-
-        Raises:
-            BucketError: the bucket cannot be reached, and the run was not read before.
-            BrokenEntityError: the run's object cannot be read.
-        """
+        """Return the points of a run's metric, as `read`: none of one that the index lacks."""
         return next((curve for _, curve in self.read([run_id], metric)), _ABSENT)
 
     def read(self, run_ids: Sequence[str], metric: str) -> Iterator[tuple[str, Curve]]:
         """Yield runs in this order, each with the points of the metric; without those unknown.
 
-        Sixteen are read at a time. One that cannot be read is left out.
-
-        Raises:
-            BucketError: the bucket cannot be reached, and one of them was not read before.
-            BrokenEntityError: there are such that cannot be read, and none that can.
+        Sixteen are read at a time. One that cannot be read is left out; where none can, that is a
+        BrokenEntityError. A BucketError: the bucket cannot be reached, and one was not read before.
         """
         places = self._places(run_ids)
         upcoming = iter([run_id for run_id in run_ids if run_id in places])
@@ -183,7 +158,11 @@ class PointReader:
                 break
             run_id, found = begun.popleft()
             if isinstance(found, Future):
-                found = self._awaited(found, *places[run_id])
+                try:
+                    found = found.result()
+                except ObjectTooLargeError:
+                    found = self._begin(*places[run_id], alone=True)
+                    found = found.result() if isinstance(found, Future) else found
             if found.problem is not None:
                 problem = problem or found.problem
                 continue
@@ -222,15 +201,6 @@ class PointReader:
                 pool = self._alone if alone else self._pool
                 self._reading[asked] = pool.submit(self._look, *asked)
             return self._reading[asked]
-
-    def _awaited(
-        self, future: Future[_Points], entity_id: EntityId, version: Version | None
-    ) -> _Points:
-        try:
-            return future.result()
-        except ObjectTooLargeError:
-            begun = self._begin(entity_id, version, alone=True)
-        return begun.result() if isinstance(begun, Future) else begun
 
     def _look(self, entity_id: EntityId, version: Version | None, alone: bool) -> _Points:
         try:
@@ -281,7 +251,12 @@ class PointReader:
             try:
                 entity = unpack(data, entity_id, where)
                 check_room(entity)
-                return _Points(version, _curves(entity))
+                metrics = {
+                    path.removeprefix("metrics/"): content
+                    for path, content in entity.files.items()
+                    if path.startswith("metrics/")
+                }
+                return _Points(version, {name: _curve(metrics[name]) for name in metrics})
             except BrokenEntityError as error:
                 return _Points(version, problem=error)
             except ValueError as error:
@@ -296,15 +271,6 @@ class PointReader:
                 self._taken += points.size
             while self._taken > self._room:
                 self._taken -= self._kept.popitem(last=False)[1].size
-
-
-def _curves(entity: Entity) -> dict[str, Curve]:
-    folder = "metrics/"
-    return {
-        path.removeprefix(folder): _curve(data)
-        for path, data in entity.files.items()
-        if path.startswith(folder)
-    }
 
 
 def _curve(data: bytes) -> Curve:

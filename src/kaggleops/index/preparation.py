@@ -31,22 +31,15 @@ _MEMORY_OF_POINT = 1024  # bytes of this machine's; a row, or sorting one, takes
 
 @dataclass(frozen=True)
 class Prepared:
-    """A change, ready to be written.
+    """A change, ready to be written."""
 
-    Args:
-        id: of which entity.
-        version: at which it is now.
-        rows: what it comes to; None where it is gone or has a problem.
-        problem: why there are no rows, or "".
-        heartbeat: when its run said that it is alive, in ms since the epoch; 0 if it never did.
-        may_be_silent: after how many seconds of silence its run is lost; None if it does not run.
-    """
-
-    id: EntityId
-    version: Version
-    rows: Rows | None = None
-    problem: str = ""
+    id: EntityId  # of which entity
+    version: Version  # at which it is now
+    rows: Rows | None = None  # what it comes to; None where it is gone or has a problem
+    problem: str = ""  # why there are no rows, or ""
+    # when its run said that it is alive, in ms since the epoch; 0 if it never did
     heartbeat: int = 0
+    # after how many seconds of silence its run is lost; None if it does not run
     may_be_silent: int | None = None
 
 
@@ -64,15 +57,8 @@ def prepare(change: Change) -> Prepared:
         # Whatever stands in an object: MLflow's code for it was not made for that.
         reason = str(error).partition("\n")[0][:200] or type(error).__name__
         problem = f"indexing {change.id}: it holds what nobody expects ({reason})."
-    is_run = change.id.kind is Kind.RUN
-    return Prepared(
-        change.id,
-        change.version,
-        rows,
-        problem,
-        entity.notes.heartbeat,
-        silence_allowed(entity) if is_run else None,
-    )
+    silence = silence_allowed(entity) if change.id.kind is Kind.RUN else None
+    return Prepared(change.id, change.version, rows, problem, entity.notes.heartbeat, silence)
 
 
 def check_room(entity: Entity) -> None:
@@ -107,9 +93,7 @@ class Worker:
 
     def _prepare(self, runs: Sequence[Change]) -> list[Prepared]:
         uri, root = self._store.bucket.object_uri, self._store.artifact_root
-        question = [
-            (each.id.key, each.version, each.packed, uri(each.id.key), root) for each in runs
-        ]
+        question = [(e.id.key, e.version, e.packed, uri(e.id.key), root) for e in runs]
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
         try:

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from kaggleops.bucket import ABSENT, Version
+from kaggleops.errors import first_line
 from kaggleops.index.database import (
     ENTITIES,
     MARK,
@@ -109,16 +110,12 @@ _WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
 class Refreshed:
     """What became of a refresh."""
 
-    listed: bool = False
-    """Whether the bucket had to be listed."""
-    changed: int = 0
-    """How many entities were written."""
-    removed: int = 0
-    """How many are gone from the bucket."""
+    listed: bool = False  # whether the bucket had to be listed
+    changed: int = 0  # how many entities were written
+    removed: int = 0  # how many are gone from the bucket
+    # what was passed over this time, and why
     problems: dict[EntityId, str] = field(default_factory=dict)
-    """What was passed over this time, and why."""
-    lost: int = 0
-    """How many runs were found to have lost their machine."""
+    lost: int = 0  # how many runs were found to have lost their machine
 
 
 class Index:
@@ -131,8 +128,8 @@ class Index:
         few: entities, up to which a bucket is listed at first whatever an earlier process has kept.
 
     Raises:
-        UsageError: there is no such database, or it holds something else.
-        DatabaseError: it cannot be reached.
+        UsageError: the database is none of these, or holds another bucket.
+        DatabaseError: it cannot be opened.
     """
 
     def __init__(
@@ -159,15 +156,10 @@ class Index:
     def refresh(self, progress: Progress = lambda *_: None, *, full: bool = False) -> Refreshed:
         """Bring the index up to date with the bucket.
 
-        Costs what a poll costs, and one request of class B for each entity that changed.
-
-        Args:
-            progress: called with how many entities were looked at, and how many there are to be.
-            full: list the bucket (see `Poll.changed`).
-
-        Raises:
-            BucketError: the bucket cannot be read; what was written until then is in the index.
-            DatabaseError: the database cannot be written; likewise.
+        Costs what a poll costs, and one request of class B for each entity that changed. `progress`
+        is called with how many entities were looked at, and how many there are to be; `full` lists
+        the bucket. After an error, what was written until then is in the index. Raises
+        DatabaseError if the database does not take it, BucketError if the bucket cannot be read.
         """
         try:
             goes_on = self._poll is not None
@@ -180,7 +172,7 @@ class Index:
             self._poll = None
             if isinstance(error, SQLAlchemyError):
                 doing = f"writing the index {self._engine.url.render_as_string()}"
-                raise DatabaseError(doing, str(error).splitlines()[0]) from error
+                raise DatabaseError(doing, first_line(error)) from error
             raise
 
     def problems(self) -> dict[EntityId, str]:
@@ -266,7 +258,12 @@ class Index:
                 helper = stack.enter_context(worker(self._store))
             ahead: deque[Callable[[], Batch]] = deque()
             for batch in _batches(changes):
-                if helper and all(self._is_new_run(change) for change in batch):
+                if helper and all(
+                    each.id.kind is Kind.RUN
+                    and each.packed is not None
+                    and each.id not in self._known
+                    for each in batch
+                ):
                     if helper.waiting < _AHEAD:
                         ahead.append(helper.prepare(batch).result)
                     else:  # it takes longer than what is left to do here
@@ -281,10 +278,6 @@ class Index:
             while ahead:
                 yield ahead.popleft()()
 
-    def _is_new_run(self, change: Change) -> bool:
-        is_run = change.id.kind is Kind.RUN and change.packed is not None
-        return is_run and change.id not in self._known
-
     def _unpacked(self, change: Change) -> Change:
         where = self._store.bucket.object_uri(change.id.key)
         return unpacked(change, where, self._store.artifact_root)
@@ -294,13 +287,10 @@ class Index:
     def _import(self, batch: Batch, result: Refreshed) -> None:
         try:
             with writing(self._engine) as connection:
-                newest = self._not_overtaken(connection, batch)
+                newest, root = self._not_overtaken(connection, batch), self._store.artifact_root
+                known = self._known
                 outcomes = import_changes(
-                    connection,
-                    newest,
-                    lambda each: each not in self._known,
-                    self._now_ms(),
-                    self._store.artifact_root,
+                    connection, newest, lambda each: each not in known, self._now_ms(), root
                 )
         except REFUSED:
             outcomes = [outcome for change in batch for outcome in self._import_alone(change)]

@@ -30,13 +30,9 @@ Files = Mapping[str, bytes]
 
 
 def rows_of(entity: Entity) -> Rows:
-    """Return the rows that an entity is in MLflow's tables.
+    """Return the rows that an entity, which `mlruns.unpack` has let through, is in MLflow's tables.
 
-    Args:
-        entity: one that `mlruns.unpack` has let through.
-
-    Raises:
-        ValueError, TypeError, AttributeError, LookupError: it holds something that fits no column.
+    Raises ValueError, TypeError, AttributeError or LookupError for what fits no column.
     """
     return _ROWS_OF[entity.id.kind](entity)
 
@@ -82,10 +78,7 @@ _CHUNK = 1 << 16  # bytes of points that are looked at together: a long file tak
 
 def _run(entity: Entity) -> Rows:
     run_id, folders = entity.id.name, _by_folder(entity)
-    links = [
-        *_inputs(entity.id, folders["inputs"]),
-        *_outputs(entity.id, folders["outputs"]),
-    ]
+    links = [*_inputs(entity.id, folders["inputs"]), *_outputs(entity.id, folders["outputs"])]
     meta = entity.meta
     source_type = meta.get("source_type")
     row = t.RUNS.row(
@@ -132,7 +125,7 @@ def _last_point(data: bytes) -> tuple[float, int, int, int]:
 
     Python's SQLite module binds a row that holds a bool more slowly.
     """
-    last: tuple[float, int, int, int] | None = None
+    last: tuple[int, int, float, int] | None = None
     for fields in point_fields(data):
         steps = list(map(int, fields[2::3]))
         step = max(steps)
@@ -142,12 +135,14 @@ def _last_point(data: bytes) -> tuple[float, int, int, int]:
             places = [place for place, each in enumerate(steps) if each == step]
         for place in places:
             logged = float(fields[3 * place + 1])
-            point = (storable(logged), int(fields[3 * place]), step, int(math.isnan(logged)))
-            if last is None or _age(point) > _age(last):
+            # By step, time and value: the largest is the latest.
+            point = (step, int(fields[3 * place]), storable(logged), int(math.isnan(logged)))
+            if last is None or point[:3] > last[:3]:
                 last = point
     if last is None:
         raise ValueError("a metric without a point")
-    return last
+    step, time, value, is_nan = last
+    return value, time, step, is_nan
 
 
 def storable(value: float) -> float:
@@ -155,12 +150,6 @@ def storable(value: float) -> float:
     if math.isnan(value):
         return 0.0
     return max(-sys.float_info.max, min(sys.float_info.max, value))
-
-
-def _age(point: tuple[float, int, int, int]) -> tuple[int, int, float]:
-    """Return what is larger for the later one of two points."""
-    value, time, step, _ = point
-    return step, time, value
 
 
 def _inputs(run: EntityId, files: Files) -> Iterator[tuple[Row, list[tuple[str, str]]]]:

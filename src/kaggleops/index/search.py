@@ -145,19 +145,14 @@ def entities(logged: Logged) -> RunData:
 
 def plain(logged: Logged) -> dict[str, list[dict[str, Any]]]:
     """Return what a run has logged as MLflow's JSON has it."""
-    found = {
-        "metrics": [
-            {
-                "key": key,
-                "value": as_json(_NAN if is_nan else value),
-                "timestamp": timestamp,
-                "step": step,
-            }
-            for key, value, timestamp, step, is_nan in logged["metrics"]
-        ],
-        "params": [{"key": key, "value": value} for key, value in logged["params"]],
-        "tags": [{"key": key, "value": value} for key, value in logged["tags"]],
+    found: dict[str, list[dict[str, Any]]] = {
+        name: [{"key": key, "value": value} for key, value in logged[name]]
+        for name in ("params", "tags")
     }
+    found["metrics"] = [
+        {"key": key, "value": as_json(_NAN if is_nan else value), "timestamp": at, "step": step}
+        for key, value, at, step, is_nan in logged["metrics"]
+    ]
     return {name: values for name, values in found.items() if values}
 
 

@@ -22,12 +22,8 @@ from typing import BinaryIO
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from kaggleops.bucket import (
-    ABSENT,
-    BucketError,
-    ObjectTooLargeError,
-    Version,
-)
+from kaggleops.bucket import ABSENT, BucketError, ObjectTooLargeError, Version
+from kaggleops.errors import first_line
 from kaggleops.index.database import ENTITIES, MARK, SNAPSHOT, reading, versions_of, writing
 from kaggleops.index.snapshot import (
     HEAD_BYTES,
@@ -50,17 +46,13 @@ FEW = 200
 _PART = 20  # so many of them have to be new
 _HOUR, _HALF_A_DAY = 3600.0, 12 * 3600.0
 _IN_MEMORY = 8 << 20  # bytes
+_EMPTY = 20  # bytes of a compressed nothing, which a deletion leaves (mlruns/deletion.py)
 
 _log = logging.getLogger("kaggleops")
 
 
 class Sharing:
-    """One process's part in it. Not thread-safe.
-
-    Args:
-        engine: the index.
-        store: the bucket's entities.
-    """
+    """One process's part in it. Not thread-safe."""
 
     def __init__(self, engine: sa.Engine, store: EntityStore) -> None:
         self._engine = engine
@@ -71,12 +63,8 @@ class Sharing:
     def take(self, now: float, progress: Progress) -> Loaded | None:
         """Fill an empty index from the bucket's snapshot; return None where it stays empty.
 
-        Args:
-            now: the time in seconds since the epoch.
-            progress: called with how many objects are in, and how many there are to be.
-
-        Raises:
-            BucketError: the bucket cannot be read.
+        `now` is in seconds since the epoch; `progress` is called with how many objects are in, and
+        how many there are to be.
         """
         problem = ""
         try:
@@ -87,7 +75,7 @@ class Sharing:
         except SnapshotError as error:
             problem = str(error)
         except REFUSED as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            reason = first_line(getattr(error, "orig", None) or error)
             problem = str(SnapshotError(f"the database does not take it ({reason})"))
             if self._engine.dialect.name != "sqlite" and not isinstance(error, IntegrityError):
                 # It is as good as any: this database has no room for what others have.
@@ -102,10 +90,7 @@ class Sharing:
     def give(self, refresh: Callable[[], object], now: float, *, lasting: bool) -> bool:
         """Write the bucket's snapshot where it differs enough from the index; tell whether it did.
 
-        Args:
-            refresh: brings the index up to date.
-            now: the time in seconds since the epoch.
-            lasting: whether this process goes on.
+        `refresh` brings the index up to date; `lasting` says whether this process goes on.
         """
         if not self._is_due(now, lasting):
             return False
@@ -136,7 +121,7 @@ class Sharing:
             return ABSENT
         with reading(self._engine) as connection:
             known = connection.scalar(sa.select(SNAPSHOT.c.version))
-        if there.size and there.version != known:
+        if there.size > _EMPTY and there.version != known:
             begin = io.BytesIO()
             self._bucket.read_span(there, begin, 0, min(there.size, HEAD_BYTES))
             try:
@@ -193,7 +178,9 @@ class Sharing:
             with self._bucket.on_disk(entry) as path, path.open("rb") as file:
                 yield file, entry.version
             return
-        yield (io.BytesIO(found.data), found.version) if found and found.data else None
+        data = found.data if found else b""
+        is_emptied = len(data) == _EMPTY and data.startswith(b"\x1f\x8b")
+        yield (io.BytesIO(data), found.version) if found and data and not is_emptied else None
 
     def _load(
         self, content: BinaryIO, version: Version, now: float, progress: Progress
@@ -212,14 +199,12 @@ def _remember(
 ) -> None:
     if looked is None:
         looked = connection.scalar(sa.select(SNAPSHOT.c.looked)) or 0.0
-    mark = head.mark if head else None
-    connection.execute(SNAPSHOT.delete())
-    connection.execute(
-        SNAPSHOT.insert().values(
-            version=version,
-            log_id=mark.log_id if mark else "",
-            sequence=mark.sequence if mark else 0,
-            entities=head.entities if head else 0,
-            looked=looked,
-        )
+    mark, entities = (head.mark, head.entities) if head else (None, 0)
+    log = (
+        {"log_id": mark.log_id, "sequence": mark.sequence}
+        if mark
+        else {"log_id": "", "sequence": 0}
     )
+    connection.execute(SNAPSHOT.delete())
+    row = {"version": version, "entities": entities, "looked": looked, **log}
+    connection.execute(SNAPSHOT.insert().values(**row))

@@ -8,9 +8,8 @@ changed since: the object says up to where in the change log it is.
 2. It holds what is settled only: objects without a problem that wait for no other, and no run that
    is running. What is not settled is named, and whoever reads this reads those from the bucket. So
    nothing that depends on one machine's clock, or on what one database has room for, gets around.
-3. It is data, and checked as the objects of the bucket are (mlruns/validation.py): each row belongs
-   to an object that is named beside it, each value has its column's type, and no location leads out
-   of the bucket. What a writer's own check does not let through is left out.
+3. It is data, and checked cell by cell (blocks.py). What a writer's own check does not let through
+   is left out.
 4. An object's version counts more: what is at another version in the bucket is read there.
 5. Written and read block by block, whatever their number: in the memory that a block takes.
 """
@@ -20,45 +19,36 @@ import hashlib
 import io
 import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 
-from kaggleops.bucket import (
-    ABSENT,
-    Version,
-)
+from kaggleops.bucket import ABSENT
 from kaggleops.errors import KaggleOpsError
 from kaggleops.index import tables as t
+from kaggleops.index.blocks import (
+    AT_ONCE,
+    COLUMNS,
+    LINKS,
+    Found,
+    decoded,
+    encoded,
+    name_of,
+    owner_column,
+    text_columns,
+)
 from kaggleops.index.database import ENTITIES, MARK
-from kaggleops.index.rows import RUN_STATUSES, check_assessment
 from kaggleops.index.tables import TABLES, Owned, Row
-from kaggleops.index.transaction import default_rows, is_number
+from kaggleops.index.transaction import default_rows
 from kaggleops.index.writes import add
-from kaggleops.layout import ARTIFACTS, DEFAULT_ID, INDEX_KEY, parse_key
+from kaggleops.layout import DEFAULT_ID, INDEX_KEY, parse_key
 from kaggleops.mlruns import EntityId, Kind, Mark, experiment
 from kaggleops.mlruns.change_log import a_number, a_text
-from kaggleops.mlruns.locations import (
-    TRACE_LOCATIONS,
-    TRACE_SPANS,
-    leads_out,
-    located,
-    portable,
-    refused,
-)
-from kaggleops.mlruns.validation import (
-    LINK_ID,
-    TIMES,
-    VERSION_STATUSES,
-    VERSIONS,
-    is_allowed_name,
-)
 from kaggleops.tags import LOST
 
 FORMAT = 1
@@ -70,7 +60,6 @@ HEAD_BYTES = 1 << 18
 MAX_BYTES = 1 << 29
 """Compressed: some million runs, which take longer than a request each is worth waiting for."""
 
-_AT_ONCE = 200  # entities in a block
 _BLOCK_BYTES = 1 << 20  # of the texts of a block; an entity with more is left out
 _LINE_BYTES = 4 << 20
 _GROWTH = 100  # times as large as it is compressed it may be
@@ -82,12 +71,7 @@ Progress = Callable[[int, int], None]
 
 
 class SnapshotError(KaggleOpsError):
-    """A snapshot that is passed over.
-
-    Args:
-        problem: why.
-        newer: whether a newer release than this one could read it.
-    """
+    """A snapshot that is passed over, and whether a newer release than this one could read it."""
 
     def __init__(self, problem: str, *, newer: bool = False) -> None:
         hint = "It is passed over, and the runs are read; deleting it loses nothing."
@@ -97,21 +81,13 @@ class SnapshotError(KaggleOpsError):
 
 @dataclass(frozen=True)
 class Head:
-    """What a snapshot says of itself first.
+    """What a snapshot says of itself first."""
 
-    Args:
-        bucket: which it was made of: a digest of its address.
-        mark: up to where in the change log it is; None where that is not known.
-        listed: when the bucket was last listed, in seconds since the epoch.
-        entities: how many objects its writer knew.
-        default: whether it shows the Default experiment, which has no object.
-    """
-
-    bucket: str
-    mark: Mark | None
-    listed: float
-    entities: int
-    default: bool
+    bucket: str  # which it was made of: a digest of its address
+    mark: Mark | None  # up to where in the change log it is; None where that is not known
+    listed: float  # when the bucket was last listed, in seconds since the epoch
+    entities: int  # how many objects its writer knew
+    default: bool  # whether it shows the Default experiment, which has no object
 
     @classmethod
     def of(cls, line: bytes) -> "Head":
@@ -120,7 +96,7 @@ class Head:
         found = content.get("format") if isinstance(content, dict) else None
         if type(found) is not int:
             raise ValueError("it has no format")
-        if found != FORMAT or content["columns"] != _COLUMNS:
+        if found != FORMAT or content["columns"] != COLUMNS:
             age = "a newer" if found > FORMAT else "an older" if found < FORMAT else "another"
             problem = f"{age} release of KaggleOps has written it"
             raise SnapshotError(problem, newer=found > FORMAT)
@@ -142,276 +118,24 @@ class Head:
             "listed": self.listed,
             "entities": self.entities,
             "default": self.default,
-            "columns": _COLUMNS,
+            "columns": COLUMNS,
         }
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a snapshot has brought into an index.
+    """What a snapshot has brought into an index."""
 
-    Args:
-        head: what it says of itself.
-        entities: how many objects.
-        mark: from where to go on in the change log; None where the bucket is to be listed.
-        unsettled: what is to be looked at in the bucket.
-    """
-
-    head: Head
-    entities: int
+    head: Head  # what it says of itself
+    entities: int  # how many objects
+    # from where to go on in the change log; None where the bucket is to be listed
     mark: Mark | None
-    unsettled: tuple[EntityId, ...]
+    unsettled: tuple[EntityId, ...]  # what is to be looked at in the bucket
 
 
 def digest_of(address: str) -> str:
     """Return what a snapshot says instead of a bucket's address, which may name a person's home."""
     return hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
-
-
-# -- what is in a column ---------------------------------------------------------------------------
-
-_Cells = Sequence[Any]
-_Check = Callable[[_Cells], bool]
-
-
-def _typed(kind: type, holds: _Check = lambda _: True) -> _Check:
-    """Return the check of a column whose cells are of a type, or NULL."""
-
-    def check(cells: _Cells) -> bool:
-        types = {*map(type, cells)}
-        if type(None) in types:
-            types.discard(type(None))
-            cells = [cell for cell in cells if cell is not None]
-        return types <= {kind} and (not cells or holds(cells))
-
-    return check
-
-
-def _among(*allowed: object) -> _Check:
-    types = {*map(type, allowed)}
-    return lambda cells: {*map(type, cells)} <= types and {*cells} <= {*allowed}
-
-
-def _within(numbers: range) -> _Check:
-    return _typed(int, lambda cells: numbers[0] <= min(cells) and max(cells) <= numbers[-1])
-
-
-def _each(holds: Callable[[str], object]) -> _Check:
-    return _typed(str, lambda cells: all(map(holds, {*cells})))
-
-
-_TEXT = _typed(str)
-_INTEGER = _within(range(-(2**63), 2**63))
-_NUMBER = _typed(float, lambda cells: all(map(math.isfinite, cells)))
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def _all(columns: str, check: _Check) -> dict[str, _Check]:
-    return dict.fromkeys(columns.split(), check)
-
-
-_CHECKS: Mapping[str, _Check] = {
-    **_all("key param_key tag_key metric_name alias", _each(is_allowed_name)),
-    **_all(
-        "creation_time last_update_time last_updated_time start_time end_time deleted_time "
-        "creation_timestamp_ms last_updated_timestamp_ms timestamp_ms execution_time_ms",
-        _within(TIMES),
-    ),
-    **_all(
-        "timestamp step metric_timestamp_ms metric_step trace_timestamp_ms created_timestamp "
-        "last_updated_timestamp input_tokens output_tokens total_tokens cache_read_input_tokens "
-        "cache_creation_input_tokens cache_creation_input_tokens_above_1hr",
-        _INTEGER,
-    ),
-    **_all(
-        "latest_metrics.value metric_value aggregate_value input_cost output_cost total_cost",
-        _NUMBER,
-    ),
-    **dict.fromkeys(t.BOOLEANS, _among(0, 1)),
-    "lifecycle_stage": _among("active", "deleted"),
-    "version": _within(VERSIONS),
-    "input_uuid": _each(_UUID.fullmatch),
-    "runs.status": _among(*(each for each in RUN_STATUSES if each not in (None, "RUNNING"))),
-    "logged_models.status": _among(*range(4)),
-    "trace_info.status": _among("STATE_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS"),
-    "model_versions.status": _among(*VERSION_STATUSES),
-}
-"""How to check a column, by its table's name and its own, or by its own; others hold texts."""
-
-_NEVER_NULL = _all(
-    "key value param_key param_value tag_key tag_value metric_name metric_value alias version "
-    "timestamp step metric_timestamp_ms metric_step timestamp_ms start_time runs.user_id digest "
-    "artifact_location artifact_uri experiments.name datasets.name logged_models.name "
-    "inputs.source_type inputs.source_id destination_type destination_id input_uuid "
-    "dataset_source_type dataset_source input_tags.name assessments.name assessment_type "
-    "created_timestamp last_updated_timestamp assessment_id",
-    _TEXT,
-).keys()
-
-
-def _holds(table: Owned, column: str, cells: _Cells) -> bool:
-    """Tell whether these can stand in a column."""
-    full = f"{table.name}.{column}"
-    if None in cells and {full, column} & _NEVER_NULL:
-        return False
-    return (_CHECKS.get(full) or _CHECKS.get(column, _TEXT))(cells)
-
-
-# -- whose a row is --------------------------------------------------------------------------------
-
-_LINKS = (t.INPUTS, t.INPUT_TAGS)
-
-
-def _owner(table: Owned) -> str:
-    """Return the column that says whose a row is."""
-    return "trace_id" if table is t.ASSESSMENTS else table.columns[0]
-
-
-def _name_of(entity_id: EntityId) -> str | int:
-    """Return what that column says."""
-    if entity_id.kind is Kind.EXPERIMENT:
-        return int(entity_id.experiment_id)
-    if entity_id.kind is Kind.DATASET:
-        return t.dataset_uuid(entity_id.experiment_id, entity_id.name)
-    return entity_id.name
-
-
-def _implied(kind: Kind, table: Owned) -> dict[str, Callable[[EntityId], str | int]]:
-    """Return the columns that follow from whose a row is."""
-    if table in _LINKS:
-        return {}
-    columns: dict[str, Callable[[EntityId], str | int]] = {_owner(table): _name_of}
-    if kind is not Kind.REGISTERED_MODEL and "experiment_id" in table.columns:
-        columns["experiment_id"] = lambda entity_id: int(entity_id.experiment_id)
-    return columns
-
-
-_COLUMNS: Mapping[Kind, Mapping[str, list[str]]] = {
-    kind: {
-        table.name: [name for name in table.columns if name not in _implied(kind, table)]
-        for table in tables
-    }
-    for kind, tables in TABLES.items()
-}
-"""The columns of each table that are stored, in the order of `TABLES`."""
-
-_LOCATIONS = {
-    t.EXPERIMENTS: ("artifact_location",),
-    t.RUNS: ("artifact_uri",),
-    t.LOGGED_MODELS: ("artifact_location",),
-    t.MODEL_VERSIONS: ("source", "storage_location"),
-}
-
-
-def _moved(
-    table: Owned, columns: dict[str, _Cells], move: Callable[[Any, str], Any], root: str
-) -> None:
-    """Move each location in a table's columns: `portable` or `located`."""
-    for name in _LOCATIONS.get(table, ()):
-        columns[name] = [move(location, root) for location in columns[name]]
-    if table is t.TRACE_TAGS:
-        columns["value"] = [
-            move(value, root) if key in TRACE_LOCATIONS else value
-            for key, value in zip(columns["key"], columns["value"], strict=True)
-        ]
-
-
-# -- a block: some entities of one kind with all their rows ----------------------------------------
-
-_Rows = Mapping[Owned, Sequence[Sequence[Row]]]
-"""Of each table, the rows of each entity."""
-
-_Found = tuple[EntityId, Version]
-
-
-def _encoded(kind: Kind, entities: Sequence[_Found], rows: _Rows, root: str) -> list[Any]:
-    """Return a block as it stands in the object."""
-    tables = []
-    for table in TABLES[kind]:
-        stored = _COLUMNS[kind][table.name]
-        cells = [*zip(*chain.from_iterable(rows[table]), strict=True)] or [()] * len(table.columns)
-        columns: dict[str, _Cells] = dict(zip(table.columns, cells, strict=True))
-        for name in {*stored} & {*t.BOOLEANS}:
-            columns[name] = [*map(int, columns[name])]
-        _moved(table, columns, portable, root)
-        tables.append([[*map(len, rows[table])], *(columns[name] for name in stored)])
-    return [kind, [each.key for each, _ in entities], [each for _, each in entities], tables]
-
-
-def _decoded(content: Any, root: str) -> tuple[list[_Found], dict[Owned, list[Row]]]:
-    """Return the entities of a block and their rows; raise anything where it is none."""
-    kind_name, keys, versions, tables = content
-    kind = Kind(kind_name)
-    ids = [found for key in keys if (found := parse_key(key)) and found.kind is kind]
-    if not 0 < len(ids) == len(keys) <= _AT_ONCE:
-        raise ValueError("a key that is none")
-    if ABSENT in map(a_text, versions):
-        raise ValueError("a version that is none")
-    if kind is Kind.EXPERIMENT and not all(is_number(each.experiment_id) for each in ids):
-        raise ValueError("an experiment without a number")
-    rows: dict[Owned, list[Row]] = {}
-    for table, (counts, *cells) in zip(TABLES[kind], tables, strict=True):
-        if len(counts) != len(ids) or {*map(type, counts)} != {int} or min(counts) < 0:
-            raise ValueError(f"{table.name}: counts that are none")
-        columns: dict[str, _Cells] = dict(zip(_COLUMNS[kind][table.name], cells, strict=True))
-        for name, column in columns.items():
-            if len(column) != sum(counts) or not _holds(table, name, column):
-                raise ValueError(f"{table.name}.{name} holds something else")
-        _moved(table, columns, _source if table is t.MODEL_VERSIONS else located, root)
-        for name, value in _implied(kind, table).items():
-            columns[name] = [*chain.from_iterable(map(repeat, map(value, ids), counts))]
-        rows[table] = [*zip(*(columns[name] for name in table.columns), strict=True)]
-        if table is TABLES[kind][0] and {*counts} != {1}:
-            raise ValueError(f"{table.name}: an entity is one row of it")
-        if table in _LINKS:
-            _check_links(table, ids, counts, rows)
-    _check_places(rows, root)
-    return [*zip(ids, versions, strict=True)], rows
-
-
-def _source(location: str | None, root: str) -> str | None:
-    """Return where in this bucket a model version comes from; it need not lie there."""
-    inside = location is not None and location.startswith(f"{ARTIFACTS}/")
-    return located(location, root) if location and inside else location
-
-
-def _check_links(
-    table: Owned, ids: Sequence[EntityId], counts: Sequence[int], rows: Mapping[Owned, list[Row]]
-) -> None:
-    owners = chain.from_iterable(map(repeat, (each.name for each in ids), counts))
-    if table is t.INPUT_TAGS:
-        found = {uuid: _run_of(row) for uuid, *row in rows[t.INPUTS]}
-        if any(found.get(row[0]) != owner for row, owner in zip(rows[table], owners, strict=True)):
-            raise ValueError("a tag of no input")
-        return
-    for (_, *row), owner in zip(rows[table], owners, strict=True):
-        source_type, source, destination_type, destination, _ = row
-        ends = {
-            ("DATASET", "RUN"): (_UUID.fullmatch(source), destination),
-            ("RUN_INPUT", "MODEL_INPUT"): (LINK_ID.fullmatch(destination), source),
-            ("RUN_OUTPUT", "MODEL_OUTPUT"): (LINK_ID.fullmatch(destination), source),
-        }
-        fits, run = ends[source_type, destination_type]
-        if not fits or run != owner:
-            raise ValueError("an input of no run")
-
-
-def _run_of(link: Sequence[Any]) -> str:
-    """Return whose input or output it is; `link` is the row without its id."""
-    source_type, source, _, destination, _ = link
-    return str(destination if source_type == "DATASET" else source)
-
-
-def _check_places(rows: Mapping[Owned, list[Row]], root: str) -> None:
-    for row in rows.get(t.MODEL_VERSIONS, ()):
-        version = t.MODEL_VERSIONS.named(row)
-        source, stored = version["source"], version["storage_location"]
-        if leads_out(source, stored, root) and refused(stored or "") is None:
-            raise ValueError("a model version leads out of the bucket")
-    if any(key == TRACE_SPANS for _, key, _ in rows.get(t.TRACE_TAGS, ())):
-        raise ValueError("spans lie in the bucket")
-    for row in rows.get(t.ASSESSMENTS, ()):
-        check_assessment(row)
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -421,16 +145,9 @@ _PARTS = {Kind.EXPERIMENT: 1, Kind.RUN: 2, Kind.REGISTERED_MODEL: 2}
 
 
 def save(connection: sa.Connection, into: BinaryIO, address: str, artifact_root: str) -> Head:
-    """Write a snapshot of an index.
+    """Write a snapshot of an index of the bucket at an address; SnapshotError if it is too large.
 
-    Args:
-        connection: in a transaction that sees one state of the database.
-        into: where to.
-        address: the bucket's.
-        artifact_root: the URI under which the bucket's artifacts lie.
-
-    Raises:
-        SnapshotError: it would be too large.
+    The connection is in a transaction that sees one state of the database.
     """
     head = _head_now(connection, address)
     with gzip.GzipFile("", "wb", _LEVEL, into, mtime=0) as stream:
@@ -496,15 +213,15 @@ class _Writer:
     def _put(self, line: bytes) -> None:
         self._bytes += self._stream.write(line)
 
-    def _settled(self, kind: Kind) -> Iterator[list[_Found]]:
+    def _settled(self, kind: Kind) -> Iterator[list[Found]]:
         """Yield the entities of a kind that nothing is amiss with, some at once."""
-        table, chunk = ENTITIES.c, list[_Found]()
+        table, chunk = ENTITIES.c, list[Found]()
         columns = sa.select(
             table.key,
             table.version,
             (table.problem == "") & (table.waits_for == "") & table.may_be_silent.is_(None),
         )
-        streamed = {"yield_per": 5 * _AT_ONCE}
+        streamed = {"yield_per": 5 * AT_ONCE}
         found = self._connection.execute(columns.order_by(table.key), execution_options=streamed)
         for key, version, settled in found:
             if key.count("/") != _PARTS.get(kind, 3):
@@ -516,7 +233,7 @@ class _Writer:
                 self._leave_out(entity_id)
                 continue
             chunk.append((entity_id, version))
-            if len(chunk) == _AT_ONCE:
+            if len(chunk) == AT_ONCE:
                 yield chunk
                 chunk = []
         if chunk:
@@ -530,20 +247,21 @@ class _Writer:
         if len(self._unsettled) <= _MOST_UNSETTLED:
             self._unsettled.append(entity_id.key)
 
-    def _parts(self, kind: Kind, chunk: Sequence[_Found]) -> Iterator[list[_Found]]:
+    def _parts(self, kind: Kind, chunk: Sequence[Found]) -> Iterator[list[Found]]:
         """Yield parts of a chunk whose rows are not too large to be held at once."""
-        names = {_name_of(each): each for each, _ in chunk}
+        names = {name_of(each): each for each, _ in chunk}
         sizes: dict[EntityId, int] = dict.fromkeys(names.values(), 0)
         for table in TABLES[kind]:
             source, owner, mine = _rows_of(table, names)
-            texts = (
-                sa.func.length(sa.cast(table.table.c[name], sa.Text)) for name in _texts(table)
+            lengths = (
+                sa.func.length(sa.cast(table.table.c[name], sa.Text))
+                for name in text_columns(table)
             )
-            row = sum((sa.func.coalesce(each, 0) for each in texts), sa.literal(_ROW_BYTES))
+            row = sum((sa.func.coalesce(each, 0) for each in lengths), sa.literal(_ROW_BYTES))
             of_each = sa.select(owner, sa.func.sum(row)).select_from(source).where(mine)
             for name, size in self._connection.execute(of_each.group_by(owner)):
                 sizes[names[name]] += size
-        part, weight = list[_Found](), 0
+        part, weight = list[Found](), 0
         for each in chunk:
             # One that lies in two experiments is shown in one of them, and left out.
             size = sizes.get(each[0], _BLOCK_BYTES + 1)
@@ -558,7 +276,7 @@ class _Writer:
         if part:
             yield part
 
-    def _write(self, kind: Kind, part: Sequence[_Found]) -> None:
+    def _write(self, kind: Kind, part: Sequence[Found]) -> None:
         rows = self._read(kind, part)
         part = [each for each in part if self._is_whole(each[0], rows)]
         for line, entities in self._accepted(kind, part, rows):
@@ -569,21 +287,22 @@ class _Writer:
             elif kind is Kind.RUN:
                 self._runs |= {each.name for each, _ in entities}
 
-    def _read(self, kind: Kind, part: Sequence[_Found]) -> _ByName:
-        names = [_name_of(each) for each, _ in part]
+    def _read(self, kind: Kind, part: Sequence[Found]) -> _ByName:
+        names = [name_of(each) for each, _ in part]
         rows: _ByName = {}
         for table in TABLES[kind]:
             source, owner, mine = _rows_of(table, names)
             columns = (table.table.c[name] for name in table.columns)
             query = sa.select(*columns, owner.label("owner")).select_from(source).where(mine)
             rows[table] = of_each = {name: list[Row]() for name in names}
-            for row in self._connection.execute(query).all():
+            # As the driver has them: making them SQLAlchemy's takes as long as all else here.
+            for row in self._connection.execute(query).cursor.fetchall():
                 of_each[row[-1]].append(row[:-1])
         return rows
 
     def _is_whole(self, entity_id: EntityId, rows: _ByName) -> bool:
         """Tell whether an entity's rows are of it alone, and nothing else is needed for them."""
-        main, name = TABLES[entity_id.kind][0], _name_of(entity_id)
+        main, name = TABLES[entity_id.kind][0], name_of(entity_id)
         mine = rows[main][name]
         whole = len(mine) == 1
         if whole and entity_id.kind is not Kind.REGISTERED_MODEL:
@@ -599,16 +318,16 @@ class _Writer:
         return whole
 
     def _accepted(
-        self, kind: Kind, part: Sequence[_Found], rows: _ByName
-    ) -> Iterator[tuple[bytes, Sequence[_Found]]]:
+        self, kind: Kind, part: Sequence[Found], rows: _ByName
+    ) -> Iterator[tuple[bytes, Sequence[Found]]]:
         """Yield blocks of these entities that whoever reads them reads as they are here."""
         if not part:
             return
-        names = [_name_of(each) for each, _ in part]
+        names = [name_of(each) for each, _ in part]
         mine = {table: [of_each[name] for name in names] for table, of_each in rows.items()}
         try:
-            content = _encoded(kind, part, mine, self._root)
-            found, read = _decoded(content, self._root)
+            content = encoded(kind, part, mine, self._root)
+            found, read = decoded(content, self._root)
             same = all(read[each] == [*chain.from_iterable(mine[each])] for each in mine)
             if found == [*part] and same:
                 yield _line(content), part
@@ -629,18 +348,13 @@ def _line(content: Any) -> bytes:
     return line
 
 
-def _texts(table: Owned) -> list[str]:
-    """Return the columns whose cells may be large."""
-    return [name for name in table.columns if (_CHECKS.get(name) or _TEXT) is _TEXT]
-
-
 def _rows_of(
     table: Owned, names: Iterable[str | int]
 ) -> tuple[sa.FromClause, sa.ColumnElement[Any], sa.ColumnElement[bool]]:
     """Return where a table's rows of these entities are: from what, whose, and which."""
     columns, names = table.table.c, [*names]
-    if table not in _LINKS:
-        owner: sa.ColumnElement[Any] = columns[_owner(table)]
+    if table not in LINKS:
+        owner: sa.ColumnElement[Any] = columns[owner_column(table)]
         return table.table, owner, owner.in_(names)
     links = t.INPUTS.table.c
     of_run = links.destination_type == "RUN"
@@ -664,19 +378,11 @@ def load(
     now_ms: int,
     progress: Progress = lambda *_: None,
 ) -> Loaded:
-    """Write the rows of a snapshot into an index that is empty.
+    """Write the rows of a snapshot into an empty index, in a transaction to be undone if it fails.
 
-    Args:
-        connection: in a transaction, which is to be undone after an error.
-        content: the object's.
-        address: the bucket's.
-        artifact_root: the URI under which the bucket's artifacts lie.
-        now_ms: the time, in milliseconds since the epoch.
-        progress: called with how many entities are in, and how many there are to be.
-
-    Raises:
-        SnapshotError: it is none, or one of another release.
-        REFUSED: the database does not take a value (transaction.py).
+    `now_ms` is in milliseconds since the epoch; `progress` is called with how many entities are in,
+    and how many there are to be. Raises SnapshotError if it is none, or one of another release;
+    REFUSED (transaction.py) if the database does not take a value.
     """
     with _indexes_aside(connection):
         return _Reader(connection, content, address, artifact_root, now_ms).read(progress)
@@ -734,7 +440,7 @@ class _Reader:
                 if ended := isinstance(block, dict):
                     unsettled = self._end(block)
                     continue
-                found, rows = _decoded(block, self._root)
+                found, rows = decoded(block, self._root)
                 self._check(found, rows)
             self._write(found, rows)
             progress(self._entities, head.entities)
@@ -764,7 +470,7 @@ class _Reader:
             raise ValueError("a key that is none")
         return tuple(ids)
 
-    def _check(self, found: Sequence[_Found], rows: Mapping[Owned, list[Row]]) -> None:
+    def _check(self, found: Sequence[Found], rows: Mapping[Owned, list[Row]]) -> None:
         """Raise ValueError where something is needed that is not there."""
         kind = found[0][0].kind
         if kind is Kind.EXPERIMENT:
@@ -780,7 +486,7 @@ class _Reader:
             if wanted - set(there):
                 raise ValueError("a run is missing")
 
-    def _write(self, found: Sequence[_Found], rows: Mapping[Owned, list[Row]]) -> None:
+    def _write(self, found: Sequence[Found], rows: Mapping[Owned, list[Row]]) -> None:
         add(self._connection, [rows])
         self._connection.execute(
             ENTITIES.insert(),
@@ -844,8 +550,7 @@ def _explained() -> Iterator[None]:
 def head_of(begin: bytes) -> Head:
     """Return what a snapshot says of itself first; `begin` are its first `HEAD_BYTES`.
 
-    Raises:
-        SnapshotError: it is none, or one of another release.
+    Raises SnapshotError if it is damaged, or of another format.
     """
     with _explained():
         text = zlib.decompressobj(wbits=31).decompress(begin, _LINE_BYTES)

@@ -87,11 +87,8 @@ def _answerable(search: Callable[..., Any]) -> Any:
         given = signature.bind(store, *args, **kwargs).arguments
         for asked in [value for name, value in given.items() if "filter" in name and value]:
             for clause in SearchTraceUtils.parse_search_filter_for_search_traces(asked):
-                problem = ""
-                if (
-                    clause["comparator"].upper() == "RLIKE"
-                    and store.engine.dialect.name == "sqlite"
-                ):
+                problem, comparator = "", clause["comparator"].upper()
+                if comparator == "RLIKE" and store.engine.dialect.name == "sqlite":
                     problem = (
                         "an index in SQLite has no RLIKE, as one pattern can keep a whole server "
                         "busy. Use LIKE or ILIKE."
@@ -109,20 +106,24 @@ def _answerable(search: Callable[..., Any]) -> Any:
     return searching
 
 
-def _metrics(name: str, curve: Curve, places: Iterable[int]) -> Iterator[Metric]:
-    """Yield some of a metric's points as MLflow has them."""
+def _metric(name: str, curve: Curve, place: int) -> Metric:
+    """Return a metric's point as MLflow has it."""
+    return Metric(name, curve.values[place], curve.times[place], curve.steps[place])
+
+
+def _of_run(
+    run_id: str, name: str, curve: Curve, places: Iterable[int]
+) -> Iterator[MetricWithRunId]:
     for place in places:
-        yield Metric(name, curve.values[place], curve.times[place], curve.steps[place])
-
-
-def _with_run(run_id: str, metrics: Iterable[Metric]) -> Iterator[MetricWithRunId]:
-    for metric in metrics:
-        yield MetricWithRunId(metric, run_id)
+        yield MetricWithRunId(_metric(name, curve, place), run_id)
 
 
 @replica_of(UnsupportedTracking, "tracking", _WRITES, _READS)
 class ReplicaTrackingStore(RunSearch):
-    """MLflow's tracking API over an index."""
+    """MLflow's tracking API over an index.
+
+    Raises MlflowException if there is no index at its address.
+    """
 
     def __init__(self, store_uri: str) -> None:
         with mlflow_errors():
@@ -150,9 +151,8 @@ class ReplicaTrackingStore(RunSearch):
             self._free.remove(name)
             was_free = True
         try:
-            made: str = self.through.write(
-                self.through.tracking.create_experiment, name, *args, **kwargs
-            )
+            create = self.through.tracking.create_experiment
+            made: str = self.through.write(create, name, *args, **kwargs)
         except MlflowException as error:
             if not was_free or error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
@@ -172,10 +172,8 @@ class ReplicaTrackingStore(RunSearch):
         self, experiment_ids: list[str], view_type: MetricViewType, *args: Any, **kwargs: Any
     ) -> Any:
         if view_type == MetricViewType.SPANS:
-            raise MlflowException(
-                "counting spans: the index of a bucket does not know the spans of its traces.",
-                INVALID_PARAMETER_VALUE,
-            )
+            problem = "the index of a bucket does not know the spans of its traces."
+            raise MlflowException(f"counting spans: {problem}", INVALID_PARAMETER_VALUE)
         return super().query_trace_metrics(experiment_ids, view_type, *args, **kwargs)
 
     def get_metric_history(
@@ -191,7 +189,7 @@ class ReplicaTrackingStore(RunSearch):
         end = len(curve.times) if max_results is None else begin + max_results
         token = SearchUtils.create_page_token(end) if end < len(curve.times) else None
         places = range(len(curve.times))[begin:end]
-        return PagedList(list(_metrics(metric_key, curve, places)), token)
+        return PagedList([_metric(metric_key, curve, place) for place in places], token)
 
     def get_metric_history_bulk(
         self, run_ids: list[str], metric_key: str, max_results: int
@@ -200,7 +198,7 @@ class ReplicaTrackingStore(RunSearch):
         with mlflow_errors():
             for run_id, curve in self._points.read(sorted(set(run_ids)), metric_key):
                 places = range(len(curve.times))[: max_results - len(found)]
-                found += _with_run(run_id, _metrics(metric_key, curve, places))
+                found += _of_run(run_id, metric_key, curve, places)
                 if len(found) >= max_results:
                     break
         return found
@@ -216,7 +214,7 @@ class ReplicaTrackingStore(RunSearch):
             curve = self._points.of(run_id, metric_key)
         wanted = set(steps)
         places = [place for place in curve.by_step() if curve.steps[place] in wanted]
-        return list(_with_run(run_id, _metrics(metric_key, curve, places[:max_results])))
+        return list(_of_run(run_id, metric_key, curve, places[:max_results]))
 
     def get_metric_history_bulk_interval(
         self,
@@ -233,7 +231,7 @@ class ReplicaTrackingStore(RunSearch):
         with mlflow_errors():
             for run_id, curve in self._points.read(run_ids, metric_key):
                 places = sampled(curve.by_step(start_step, end_step), max(1, max_results))
-                found += _with_run(run_id, _metrics(metric_key, curve, places))
+                found += _of_run(run_id, metric_key, curve, places)
         return found
 
     def _initialize_store_state(self) -> None:

@@ -96,9 +96,8 @@ def dataset_uuid(experiment_id: str, name: str) -> str:
 
 def own_dataset_id(name: str, digest: str) -> str:
     """Return the id under which the file store keeps a dataset of that name and digest."""
-    return hashlib.md5(
-        f"{name}{digest}".encode(errors="replace"), usedforsecurity=False
-    ).hexdigest()
+    named = f"{name}{digest}".encode(errors="replace")
+    return hashlib.md5(named, usedforsecurity=False).hexdigest()
 
 
 def input_uuid(run_id: str, path: str) -> str:

@@ -36,6 +36,7 @@ from sqlalchemy.exc import (
 )
 
 from kaggleops.bucket import ABSENT
+from kaggleops.errors import first_line
 from kaggleops.index import tables as t
 from kaggleops.index.database import ENTITIES
 from kaggleops.index.preparation import Prepared, prepare
@@ -67,17 +68,11 @@ REFUSED = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one change.
+    """What became of one change."""
 
-    Args:
-        change: which.
-        problem: why it is not in the index as it is in the bucket, or "".
-        waits_for: the key of the object without which that cannot be mended, or "".
-    """
-
-    change: Prepared
-    problem: str = ""
-    waits_for: str = ""
+    change: Prepared  # which
+    problem: str = ""  # why it is not in the index as it is in the bucket, or ""
+    waits_for: str = ""  # the key of the object without which that cannot be mended, or ""
 
 
 def import_changes(
@@ -89,24 +84,20 @@ def import_changes(
     *,
     cut: bool = False,
 ) -> list[Outcome]:
-    """Write what changed, and at which version it is now.
+    """Write what changed, and at which version it is now; REFUSED if the database refuses a value.
 
-    Args:
-        connection: in whose transaction.
-        changes: experiments before what belongs to them, runs before logged models; none packed.
-        is_new: tells which entities have no rows yet; those are written faster.
-        now_ms: the time, in milliseconds since the epoch.
-        artifact_root: the URI under which the bucket's artifacts lie.
-        cut: whether to cut what the database's columns cannot hold.
-
-    Raises:
-        REFUSED: the database does not take a value.
+    The changes have experiments before what belongs to them, runs before logged models, and none is
+    packed. Those that are `is_new`, without rows yet, are written faster. `cut` cuts what the
+    database's columns cannot hold. `now_ms` is in milliseconds since the epoch.
     """
     outcomes = _Import(connection, is_new, artifact_root, cut=cut).take(changes)
     record(connection, outcomes, now_ms)
     gone = [each.change.id for each in outcomes if each.change.version == ABSENT]
     if any(each.experiment_id == DEFAULT_ID for each in gone):
-        _drop_empty_default(connection)
+        inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{DEFAULT_ID}/", autoescape=True)
+        left = sa.select(sa.literal(1)).where(inside | (ENTITIES.c.key == _DEFAULT.key)).limit(1)
+        if not connection.scalar(left):
+            remove(connection, _DEFAULT)
     return outcomes
 
 
@@ -122,7 +113,7 @@ def import_alone(
                     connection, [change], lambda _: False, now_ms, artifact_root, cut=cut
                 )
         except REFUSED as error:
-            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            reason = first_line(getattr(error, "orig", None) or error)
     problem = f"indexing {change.id}: the database does not take it ({reason})."
     outcome = Outcome(Prepared(change.id, change.version, problem=problem), problem)
     record(connection, [outcome], now_ms)
@@ -175,26 +166,16 @@ def mark_lost(connection: sa.Connection, now_ms: int) -> int:
         heard = datetime.fromtimestamp(heard_ms / 1000, UTC).isoformat(" ", "seconds")
         mine = tags.c.run_uuid == silent_run.name, tags.c.key == LOST
         connection.execute(tags.delete().where(*mine))
-        shown = connection.execute(
-            runs.update()
-            .where(runs.c.run_uuid == silent_run.name, runs.c.status == "RUNNING")
-            .values(status="FAILED")
+        running = runs.update().where(
+            runs.c.run_uuid == silent_run.name, runs.c.status == "RUNNING"
         )
-        if shown.rowcount:
+        if connection.execute(running.values(status="FAILED")).rowcount:
             text = f"last heard at {heard}"
             connection.execute(tags.insert().values(run_uuid=silent_run.name, key=LOST, value=text))
         # Looked at again when it writes again.
-        connection.execute(
-            ENTITIES.update().where(ENTITIES.c.key == key).values(may_be_silent=None)
-        )
+        looked_at = ENTITIES.update().where(ENTITIES.c.key == key)
+        connection.execute(looked_at.values(may_be_silent=None))
     return len(found)
-
-
-def _drop_empty_default(connection: sa.Connection) -> None:
-    inside = ENTITIES.c.key.startswith(f"{MLRUNS}/{DEFAULT_ID}/", autoescape=True)
-    left = sa.select(sa.literal(1)).where(inside | (ENTITIES.c.key == _DEFAULT.key)).limit(1)
-    if not connection.scalar(left):
-        remove(connection, _DEFAULT)
 
 
 def default_rows(artifact_root: str) -> Rows:
@@ -239,9 +220,8 @@ class _Import:
         self._assessed: dict[str, EntityId] = {}
 
     def take(self, changes: Sequence[Change | Prepared]) -> list[Outcome]:
-        outcomes = [
-            self._take(each if isinstance(each, Prepared) else prepare(each)) for each in changes
-        ]
+        ready = (each if isinstance(each, Prepared) else prepare(each) for each in changes)
+        outcomes = [self._take(each) for each in ready]
         written = self._written.values()
         old = [(change, rows) for change, rows in written if not self._is_new(change.id)]
         add(self._connection, [rows for change, rows in written if self._is_new(change.id)])
@@ -270,7 +250,8 @@ class _Import:
         home = experiment(change.id.experiment_id)
         needs_home = change.id.kind is not Kind.REGISTERED_MODEL and change.id != home
         if needs_home and home == _DEFAULT and DEFAULT_ID not in self._experiments:
-            self._make_default()
+            default = default_rows(self._artifact_root)
+            self._take_experiment(Prepared(_DEFAULT, ABSENT, default), default)
         if needs_home and home.experiment_id not in self._experiments:
             return Outcome(change, f"indexing {change.id}: {home} is not in the index.", home.key)
         if change.id == home:
@@ -293,10 +274,6 @@ class _Import:
         if int(number) > self._largest_id:
             return "its number is too large for this database (SQLite has room for it)"
         return ""
-
-    def _make_default(self) -> None:
-        rows = default_rows(self._artifact_root)
-        self._take_experiment(Prepared(_DEFAULT, ABSENT, rows), rows)
 
     # -- what needs others --------------------------------------------------------------------
 
@@ -404,10 +381,8 @@ class _Import:
         table = t.LOGGED_MODEL_METRICS.table
         of_run = table.c.run_id == gone.name
         columns = sa.select(table.c.experiment_id, table.c.model_id).where(of_run).distinct()
-        models = [
-            EntityId(Kind.LOGGED_MODEL, str(home), name).key
-            for home, name in self._connection.execute(columns)
-        ]
+        found = self._connection.execute(columns)
+        models = [EntityId(Kind.LOGGED_MODEL, str(home), name).key for home, name in found]
         if models:
             self._connection.execute(table.delete().where(of_run))
             problem = f"{gone}, which some of its metrics are of, is not there."

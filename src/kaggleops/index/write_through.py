@@ -9,6 +9,7 @@ import errno
 import functools
 import inspect
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -25,7 +26,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, StoredObject
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database, writing
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
 from kaggleops.index.transaction import import_alone, mark_lost
@@ -35,6 +36,7 @@ from kaggleops.mlruns.folder import now_ms
 from kaggleops.mlruns.poll import in_order
 from kaggleops.mlruns.store import Write
 from kaggleops.redaction import keep_login, redacted
+from kaggleops.tracking.artifacts import SERVED
 from kaggleops.tracking.base import as_mlflow_error
 from kaggleops.tracking.registry import BucketRegistryStore
 from kaggleops.tracking.session import serving_session
@@ -86,11 +88,7 @@ def _row(connection: sa.Connection, entity_id: EntityId) -> "sa.Row[Any, Any] | 
     return connection.execute(columns.where(ENTITIES.c.key == entity_id.key)).one_or_none()
 
 
-_HOMES = {
-    Kind.RUN: RUNS,
-    Kind.LOGGED_MODEL: LOGGED_MODELS,
-    Kind.TRACE: TRACES,
-}
+_HOMES = {Kind.RUN: RUNS, Kind.LOGGED_MODEL: LOGGED_MODELS, Kind.TRACE: TRACES}
 """Where the index has what lies in experiments; the first column is the name."""
 
 _MISTAKES = (TypeError, ValueError, OverflowError, AttributeError, LookupError, RecursionError)
@@ -112,12 +110,7 @@ def index_url(store_uri: str) -> str:
 class WriteThrough:
     """Makes changes in the bucket of an index, then in the index.
 
-    Args:
-        url: the index, as SQLAlchemy has it.
-
-    Raises:
-        UsageError: there is no index.
-        DatabaseError: it cannot be reached.
+    Raises UsageError if there is no index, DatabaseError if it cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -132,6 +125,8 @@ class WriteThrough:
         self._working.home_of = self._home_of
         self._working.store.before_write = _refuse_unreadable
         self._engine = open_database(url, bucket_uri, for_mlflow=True)
+        # An artifact's location does not say which service has the bucket.
+        os.environ[SERVED] = bucket_uri
         self._lock = threading.Lock()
 
     @property
@@ -142,8 +137,7 @@ class WriteThrough:
     def write(self, change: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make a change in the bucket, then in the index; return what it returns.
 
-        Raises:
-            MlflowException: the bucket refused; then nothing has changed.
+        After an MlflowException (the bucket refused) nothing has changed.
         """
         with self._lock:
             self._written.clear()
@@ -167,16 +161,13 @@ class WriteThrough:
             _log.warning("The index does not show a change yet: %s", error)
         for entity_id in written:
             # Or else everybody who polls the bucket would go on looking at it for hours.
-            if entity_id.kind is Kind.RUN and not self._runs(entity_id):
-                self._session.close_run(entity_id)
+            if entity_id.kind is Kind.RUN:
+                known = entity_id in self._working.known
+                status = self._working.read(entity_id).meta.get("status") if known else None
+                if not known or RunStatus.is_terminated(status):
+                    self._session.close_run(entity_id)
         if len(self._working.known) > _MOST_KEPT:
             self._forget(list(self._working.known))
-
-    def _runs(self, entity_id: EntityId) -> bool:
-        if entity_id not in self._working.known:
-            return False
-        status = self._working.read(entity_id).meta.get("status")
-        return not RunStatus.is_terminated(status)
 
     def _home_of(self, kind: Kind, name: str) -> str | None:
         """Return the experiment that the index has an entity in."""
@@ -221,10 +212,9 @@ def as_answer(error: Exception) -> MlflowException:
     if isinstance(error, OSError):
         # Without the path, which is one of this machine's own.
         reason = error.strerror or type(error).__name__
-        passing = error.errno not in _NO_NAME
-        return MlflowException(
-            reason, TEMPORARILY_UNAVAILABLE if passing else INVALID_PARAMETER_VALUE
-        )
+        mistaken = error.errno in _NO_NAME
+        code = INVALID_PARAMETER_VALUE if mistaken else TEMPORARILY_UNAVAILABLE
+        return MlflowException(reason, code)
     # What the file store, and Python for it, says to a value that it cannot keep.
     mistake = isinstance(error, _MISTAKES) or type(error) is Exception
     if not mistake or isinstance(error, (AttributeError, LookupError)):
@@ -244,7 +234,7 @@ def _bucket_of(url: str) -> str:
     except sa.exc.ArgumentError as error:
         raise UsageError(doing, str(error)) from error
     except sa.exc.SQLAlchemyError as error:
-        problem = f"there is no index of a bucket ({str(error).splitlines()[0]})"
+        problem = f"there is no index of a bucket ({first_line(error)})"
         raise DatabaseError(doing, problem, "kaggleops serve makes one.") from error
     if found is None:
         raise DatabaseError(doing, "it is empty", "kaggleops serve fills it.")
@@ -256,15 +246,10 @@ def replica_of(
 ) -> Callable[[_Store], _Store]:
     """Return a class decorator that makes one of MLflow's SQL stores a replica of a bucket.
 
-    Every public method either only reads, or is a write that a store of the bucket does, or is
-    refused: nothing is ever kept in the database alone.
-
-    Args:
-        bucket_store: the class of the bucket's store.
-        part: the attribute of `WriteThrough` that is such a store.
-        writes: the names of the methods that it does.
-        reads: the beginnings of the names of those that only read, or call the others
-            (`get_or_create_…` does not).
+    Every public method either only reads, or is a write that a store of the bucket (the attribute
+    `part` of `WriteThrough`) does, or is refused: nothing is ever kept in the database alone. The
+    names of those that only read, or call the others, begin with one of `reads`; but
+    `get_or_create_…` does not.
     """
 
     def decorate(cls: _Store) -> _Store:

@@ -6,7 +6,7 @@ refused it: MLflow's SQL store refuses or cuts such values when they are logged,
 them all the same.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,10 +25,8 @@ def add(connection: sa.Connection, several: Sequence[Rows]) -> None:
 
 def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
     """Make exactly these the rows of an entity."""
-    found = [
-        (each, *_compare(connection, each, entity_id, rows.get(each, ())))
-        for each in TABLES[entity_id.kind]
-    ]
+    tables = TABLES[entity_id.kind]
+    found = [(t, *_compare(connection, t, entity_id, rows.get(t, ()))) for t in tables]
     # What refers to other rows goes before them, and comes after them.
     for owned, gone, _, _ in reversed(found):
         if gone:
@@ -37,9 +35,8 @@ def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
         if changed:
             others = [name for name in owned.columns if name not in owned.key]
             values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in others}
-            connection.execute(
-                owned.table.update().where(_same_key(owned)).values(**values), changed
-            )
+            update = owned.table.update().where(_same_key(owned))
+            connection.execute(update.values(**values), changed)
         _insert(connection, owned, new)
 
 
@@ -51,12 +48,6 @@ def remove(connection: sa.Connection, entity_id: EntityId) -> None:
         mine &= main.table.c.experiment_id == int(entity_id.experiment_id)
     if connection.execute(sa.select(sa.literal(1)).select_from(main.table).where(mine)).first():
         replace(connection, entity_id, {})
-
-
-def _found(connection: sa.Connection, owned: Owned, entity_id: EntityId) -> Iterator[Row]:
-    table = owned.table
-    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
-    return map(tuple, connection.execute(query))
 
 
 def _insert(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> None:
@@ -84,17 +75,15 @@ def _compare(
     def old(key: Row) -> dict[str, Any]:
         return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
 
-    there, wanted = by_key(_found(connection, owned, entity_id)), by_key(rows)
-    changed = [
-        old(key)
-        | {
-            f"new_{name}": value
-            for name, value in owned.named(row).items()
-            if name not in owned.key
-        }
-        for key, row in wanted.items()
-        if key in there and there[key] != row
-    ]
+    def new(row: Row) -> dict[str, Any]:
+        named = owned.named(row)
+        return {f"new_{name}": named[name] for name in named if name not in owned.key}
+
+    table = owned.table
+    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
+    there, wanted = by_key(map(tuple, connection.execute(query))), by_key(rows)
+    both = [key for key in wanted if key in there and there[key] != wanted[key]]
+    changed = [old(key) | new(wanted[key]) for key in both]
     gone = [old(key) for key in there.keys() - wanted.keys()]
     return gone, changed, [row for key, row in wanted.items() if key not in there]
 

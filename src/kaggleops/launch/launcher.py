@@ -1,21 +1,39 @@
-"""Run a commit with MLflow: `mlflow.projects.run` on a fresh clone, its run in a bucket."""
+"""Run a commit with MLflow's local project backend on a fresh clone, its run in a bucket.
+
+What `mlflow.projects.run` does, but for what it keeps to itself: the exit code. One of them says
+"to be continued" (legs.py).
+"""
 
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
-import mlflow.projects
+import yaml
 from mlflow.entities import Param, Run, RunTag
 from mlflow.exceptions import ExecutionException, MlflowException
-from mlflow.projects.utils import load_project
+from mlflow.projects.backend.local import LocalBackend
+from mlflow.projects.utils import (
+    MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG,
+    PROJECT_BUILD_IMAGE,
+    PROJECT_DOCKER_ARGS,
+    PROJECT_DOCKER_AUTH,
+    PROJECT_ENV_MANAGER,
+    PROJECT_STORAGE_DIR,
+    PROJECT_SYNCHRONOUS,
+    load_project,
+)
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_BRANCH,
     MLFLOW_GIT_COMMIT,
@@ -27,32 +45,54 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from kaggleops import session_end
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
 from kaggleops.git.command import not_inherited
 from kaggleops.git.commits import Commit
 from kaggleops.git.patches import apply_patch, write_patch
-from kaggleops.launch.overrides import Overrides, check_config_keys
-from kaggleops.launch.presentation import present
+from kaggleops.git.project_files import declared_score
+from kaggleops.launch import legs
+from kaggleops.launch.checkout import Left, place_data
+from kaggleops.launch.failure import cause
+from kaggleops.launch.output import Output
+from kaggleops.launch.overrides import Overrides, check_config_keys, did_you_mean
+from kaggleops.launch.presenting import present
 from kaggleops.mlruns import run as entity_of
+from kaggleops.mlruns import ui
+from kaggleops.mlruns.ui import END
 from kaggleops.platforms import detect
 from kaggleops.platforms.machine import user_name
+from kaggleops.resources.lock import refuse_unlocked
 from kaggleops.resources.places import DATA_ROOT, data_root
 from kaggleops.secret_scan import in_file
-from kaggleops.tags import SUBMITTED_TO, UNCOMMITTED, of_commit, of_machine
+from kaggleops.tags import (
+    ACCELERATOR,
+    BACKEND,
+    BEGAN,
+    CANCELLED,
+    FAILURE,
+    JOB_ENDED,
+    LEGS,
+    NOTE,
+    SCORE,
+    SETTINGS,
+    SUBMITTED_TO,
+    TO_BE_CONTINUED,
+    UNCOMMITTED,
+    of_commit,
+    of_machine,
+)
 from kaggleops.tracking.session import session
+from kaggleops.tracking.working_copy import HANDED_OVER
 
 PATCH = "uncommitted.patch"
 """The artifact that holds what a run's code has besides its commit."""
 
 
 class RunFailedError(KaggleOpsError):
-    """The code that was run failed (its own output says why), or was stopped.
-
-    Args:
-        status: how the run ended: FAILED or KILLED.
-    """
+    """The code that was run FAILED (its own output says why), or was stopped (KILLED)."""
 
     def __init__(self, status: str, doing: str, problem: str, hint: str) -> None:
         super().__init__(doing, problem, hint)
@@ -61,36 +101,28 @@ class RunFailedError(KaggleOpsError):
 
 @dataclass(frozen=True)
 class Launch:
-    """What to run, and where its run goes.
+    """What to run, and where its run goes."""
 
-    Args:
-        tracking_uri: the bucket's tracking URI.
-        overrides: what the user set.
-        entry_point: which entry point of the MLproject file.
-        experiment: the experiment's name; the task's by default, or else the project's.
-        run_id: a run to continue, its parameters included, rather than a new one.
-        like: the parameters of another run, to begin with.
-        allow_secrets: whether a patch or a bundle may leave with secrets in it.
-    """
-
-    tracking_uri: str
-    overrides: Overrides = field(default_factory=Overrides)
-    entry_point: str = "main"
+    tracking_uri: str  # the bucket's tracking URI
+    overrides: Overrides = field(default_factory=Overrides)  # what the user set
+    entry_point: str = "main"  # which entry point of the MLproject file
+    # the experiment's name; the task's by default, or else the project's
     experiment: str | None = None
-    run_id: str | None = None
+    run_id: str | None = None  # a run to continue, its parameters included, rather than a new one
+    # the parameters of another run, to begin with
     like: Mapping[str, str] = field(default_factory=dict)
-    allow_secrets: bool = False
+    allow_secrets: bool = False  # whether a patch or a bundle may leave with secrets in it
+    # when this session ends, in seconds since the epoch; None where nothing is known to end it
+    session_ends: float | None = None
 
 
 def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
-    """Clone a commit of a repository on this machine, run it here, and return its finished run.
+    """Clone a commit of a repository on this machine, run it here, and return its run.
 
-    The output of the training goes where this process's own goes.
+    That has finished, or it is to be continued (`is_to_be_continued`): it needs another session.
 
-    Args:
-        commit: which.
-        what: what to run of it, and where its run goes.
-        uncommitted: whether to run what is not committed too; the run then carries the patch.
+    The output of the training goes where this process's own goes, and into its run (output.py).
+    With `uncommitted`, what is not committed runs too, and the run carries the patch.
 
     Raises:
         UsageError: the commit has no such entry point, or it does not take such parameters.
@@ -108,19 +140,30 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
         return launch_in(cloned, commit, what, patch)
 
 
-def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = None) -> Run:
-    """Run a commit that is checked out in a folder of its own, and return its finished run.
+def launch_in(
+    folder: Path,
+    commit: Commit,
+    what: Launch,
+    patch: Path | None = None,
+    show: Callable[[str], object] | None = None,
+) -> Run:
+    """Run a commit that is checked out in a folder of its own, and return its run as `launch` does.
 
-    `patch` is what was changed there since, for the run to carry. Raises what `launch` does.
+    `patch` is what was changed there since, for the run to carry; `show` takes each line that the
+    training prints, rather than this process's own output. Raises what `launch` does.
     """
     # `python` in an entry point's command is this interpreter, and its output is not buffered.
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     changed = {
         "PATH": here,
         "PYTHONUNBUFFERED": "1",
+        "MLFLOW_TRACKING_URI": what.tracking_uri,  # set_tracking_uri leaves it behind, too
         "LOGNAME": user_name(),  # MLflow and others ask for it, and not every user id has a name
         **dict.fromkeys(not_inherited()),  # git in there means the repository that it is in
     }
+    if what.session_ends is not None:
+        changed[session_end.SESSION_ENDS] = f"{what.session_ends:.3f}"
+    began = time.time()
     with _environment(changed), _quiet_mlflow():
         mlflow.set_tracking_uri(what.tracking_uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
@@ -130,24 +173,48 @@ def launch_in(folder: Path, commit: Commit, what: Launch, patch: Path | None = N
             begun = before.data.tags.get(MLFLOW_PROJECT_ENTRY_POINT, what.entry_point)
             what = replace(what, entry_point=begun)
         parameters, declared, project_name = prepared(folder, commit, what, before)
+        doing = f"running {commit.sha[:7]}"
+        place_data(folder, doing)
+        left = Left(folder, doing, allow_secrets=what.allow_secrets)
+        client = mlflow.MlflowClient()
         if before:
             run = before
         else:
             name = what.experiment or parameters.get("task") or declared.get("task") or project_name
             home = experiment_id_of(str(name or "Default"))
             # Before anything runs, so that its tags are there even if this process is killed.
-            run = mlflow.MlflowClient().create_run(home, tags=tags_of(commit, what.entry_point))
-        _log_start(run, {**declared, **parameters})
+            run = client.create_run(home, tags=tags_of(commit, what.entry_point, what.overrides))
+        # As MLflow logs a project's parameters: those it was given, and the other defaults. A run
+        # that goes on keeps the parameters it has.
+        given = {**declared, **parameters}
+        new = [Param(key, str(given[key])) for key in given if key not in run.data.params]
+        machine = of_machine(detect())
+        going_on = _goes_on(before, machine) if before else {}
+        if before and not going_on:  # it was made when it was submitted
+            going_on = {BEGAN: datetime.now(UTC).isoformat(timespec="seconds")}
+        changed_tags = {**machine, **going_on}
         if patch:
-            mlflow.MlflowClient().log_artifact(run.info.run_id, str(patch))
-            mlflow.MlflowClient().set_tag(run.info.run_id, UNCOMMITTED, f"see {PATCH}")
+            changed_tags[UNCOMMITTED] = f"see {PATCH}"
+        tags = [RunTag(*tag) for tag in changed_tags.items()]
+        client.log_batch(run.info.run_id, params=new, tags=tags)
+        if TO_BE_CONTINUED in run.data.tags:
+            client.delete_tag(run.info.run_id, TO_BE_CONTINUED)
+        if patch:
+            client.log_artifact(run.info.run_id, str(patch))
         runner = session(bucket_uri(what.tracking_uri))
-        present(run, commit, runner.working.store)
+        present(run, runner.working.store, now=changed_tags)
         # Before the code logs what it takes for its own: what it was started with comes first.
         runner.send()
         # The project's own process is its runner: that one sends heartbeats, and stops when killed.
-        runner.hand_over(entity_of(run.info.experiment_id, run.info.run_id))
-        return _finish(commit, what, folder, run, parameters)
+        entity_id = entity_of(run.info.experiment_id, run.info.run_id)
+        runner.hand_over(entity_id)
+        with _environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
+            output = Output(run, len(legs.legs_of(going_on)) or 1, show)
+            try:
+                return _finish(commit, what, folder, run, parameters, began, output)
+            finally:
+                output.end()
+                left.keep(run, again=bool(going_on))
 
 
 def _to_go_on_with(run_id: str) -> Run:
@@ -160,56 +227,164 @@ def _to_go_on_with(run_id: str) -> Run:
 
 
 def _finish(
-    commit: Commit, what: Launch, folder: Path, run: Run, parameters: Mapping[str, str]
+    commit: Commit,
+    what: Launch,
+    folder: Path,
+    run: Run,
+    parameters: Mapping[str, str],
+    began: float,
+    output: Output,
 ) -> Run:
     client = mlflow.MlflowClient()
     doing = f"running {commit.sha[:7]}"
     run_id = run.info.run_id
     hint = f"What it logged is in run {run_id}."
+    process = None
     try:
-        with _sigterm_interrupts():
-            mlflow.projects.run(
-                str(folder),
-                entry_point=what.entry_point,
-                parameters=dict(parameters),
-                experiment_id=run.info.experiment_id,
-                run_id=run_id,
-                env_manager="local",
-            )
+        with _handling(signal.default_int_handler, signal.SIGTERM):
+            with output.captured():
+                process = LocalBackend().run(
+                    str(folder),
+                    what.entry_point,
+                    dict(parameters),
+                    None,
+                    {**_HERE, MLFLOW_LOCAL_BACKEND_RUN_ID_CONFIG: run_id},
+                    what.tracking_uri,
+                    run.info.experiment_id,
+                )
+            process.wait()
     except KeyboardInterrupt:
-        cancelled = client.get_run(run_id).info.status == "KILLED"
-        client.set_terminated(run_id, "KILLED")
-        problem = "it was cancelled" if cancelled else "it was interrupted"
+        if process:
+            _end(process)
+        with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # it says so, or it is LOST
+            client.set_terminated(run_id, "KILLED")
+            problem = _stopped(client, run_id)
         raise RunFailedError("KILLED", doing, problem, hint) from None
-    except ExecutionException as error:
-        ended = _ensure_ended(client, run_id)
-        problem = "it was cancelled" if ended == "KILLED" else "it ended with an error, see above"
-        raise RunFailedError(ended, doing, problem, hint) from error
+    except ExecutionException as error:  # it was not started
+        ended = _ensure_ended(client, run_id, "FAILED")
+        raise RunFailedError(ended, doing, str(error), hint) from error
     except BaseException:
-        _ensure_ended(client, run_id)
+        _ensure_ended(client, run_id, "FAILED")
         raise
+    code = process.command_proc.returncode
+    told = client.get_run(run_id)
+    if code == session_end.TO_BE_CONTINUED and CANCELLED not in told.data.tags:
+        step, before = legs.last_step(told), legs.last_step(run)
+        if step is not None and (before is None or step > before):
+            _continue(client, told, began)
+            return client.get_run(run_id)
+        reached = "no step" if step is None else f"no step after {step}, where it began"
+        problem = f"it exited with {code}, to be continued, and it has logged {reached}"
+        client.set_terminated(run_id, "FAILED")
+        _close_leg(client, run_id)
+        raise RunFailedError("FAILED", doing, problem, hint)
+    why = cause(output.last_lines(), code) if code else ""
+    ended = _ensure_ended(client, run_id, "FAILED" if code else "FINISHED")
+    if ended == "FAILED":
+        client.set_tag(run_id, FAILURE, why)
+    _close_leg(client, run_id)
+    if code:
+        killed = ended == "KILLED"
+        problem = _stopped(client, run_id) if killed else f"it ended with an error: {why}"
+        raise RunFailedError(ended, doing, problem, hint)
     return client.get_run(run_id)
 
 
-def _ensure_ended(client: mlflow.MlflowClient, run_id: str) -> str:
+_HERE = {
+    PROJECT_ENV_MANAGER: "local",
+    PROJECT_SYNCHRONOUS: True,
+    PROJECT_DOCKER_ARGS: None,
+    PROJECT_STORAGE_DIR: None,
+    PROJECT_BUILD_IMAGE: False,
+    PROJECT_DOCKER_AUTH: None,
+}
+"""What `mlflow.projects.run` tells its local backend."""
+
+
+def _stopped(client: mlflow.MlflowClient, run_id: str) -> str:
+    """Return who has ended a run that is KILLED, and tell it where that was no person."""
+    tags = client.get_run(run_id).data.tags
+    if CANCELLED in tags:
+        return "it was cancelled"
+    if SUBMITTED_TO in tags:  # there is nobody there to press Ctrl-C
+        client.set_tag(run_id, JOB_ENDED, "its machine was stopped")
+    return "it was interrupted"
+
+
+def _ensure_ended(client: mlflow.MlflowClient, run_id: str, as_what: str) -> str:
     status: str = client.get_run(run_id).info.status
-    if status in ("RUNNING", "SCHEDULED"):
-        status = "FAILED"
+    # MLflow says FINISHED at a process's exit, whatever its exit code.
+    if status in ("RUNNING", "SCHEDULED") or (status, as_what) == ("FINISHED", "FAILED"):
+        status = as_what
         client.set_terminated(run_id, status)
     return status
 
 
+# -- longer than a session --------------------------------------------------------------------
+
+
+def is_to_be_continued(run: Run) -> bool:
+    """Tell whether a run waits for its next leg."""
+    return run.info.status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags
+
+
+def _goes_on(before: Run, machine: Mapping[str, str]) -> dict[str, str]:
+    """Return the tag LEGS of a run that goes on here; nothing for one that has not begun yet."""
+    known = legs.legs_of(before.data.tags)
+    if before.info.status != "SCHEDULED" and not is_to_be_continued(before):
+        known = legs.ended(before)  # nobody has resumed it who would have noted it
+    if not known:
+        return {}
+    step = legs.last_step(before)
+    known = legs.begun(known, machine[BACKEND], machine[ACCELERATOR], step)
+    note = before.data.tags.get(NOTE, "")
+    described = {NOTE: ui.with_section(note, "legs", legs.table(known))} if END in note else {}
+    return {LEGS: legs.to_tag(known), **described}
+
+
+def _continue(client: mlflow.MlflowClient, run: Run, began: float) -> None:
+    """Leave a run to its next leg."""
+    told = legs.to_be_continued(legs.last_step(run))
+    client.set_tag(run.info.run_id, TO_BE_CONTINUED, told)
+    _log_legs(client, run, legs.ended(run, began, "continued"))
+    client.update_run(run.info.run_id, status="SCHEDULED")
+
+
+def _close_leg(client: mlflow.MlflowClient, run_id: str) -> None:
+    """Note how the leg of a run that took more than one has ended."""
+    run = client.get_run(run_id)
+    if LEGS in run.data.tags:
+        _log_legs(client, run, legs.ended(run))
+
+
+def _log_legs(client: mlflow.MlflowClient, run: Run, known: Sequence[legs.Leg]) -> None:
+    note = ui.with_section(run.data.tags.get(NOTE, ""), "legs", legs.table(known))
+    tags = {LEGS: legs.to_tag(known), NOTE: note}
+    client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+
+def _end(process: Any) -> None:
+    """End the project's process, and wait for it; whoever asks again has it killed."""
+    try:
+        with _handling(signal.default_int_handler, signal.SIGTERM):
+            process.cancel()
+    except KeyboardInterrupt:
+        process.command_proc.kill()
+        process.command_proc.wait()
+
+
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: MLflow then ends the project's process, and waits for it."""
+def _handling(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals so; SIGTERM as Ctrl-C, say: then the project's process is ended, too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {each: signal.signal(each, handler) for each in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each in signals:
+            signal.signal(each, before[each])
 
 
 def prepared(
@@ -217,26 +392,12 @@ def prepared(
 ) -> tuple[dict[str, str], dict[str, object], str | None]:
     """Return the parameters to run with, those the entry point declares, the project's name.
 
-    Args:
-        folder: the commit's files; `write_project_files` writes all that are needed.
-        commit: which.
-        what: what to run of it.
-        before: the run that is continued, if any.
-
-    Raises:
-        UsageError: as for `launch`.
+    `folder` has the commit's files (`write_project_files` writes all that are needed); `before` is
+    the run that is continued, if any. Raises UsageError as `launch` does.
     """
     doing = f"running {what.entry_point} of {commit.sha[:7]}"
-    if not (folder / "MLproject").is_file():
-        hint = "Add one (https://mlflow.org/docs/latest/ml/projects/), commit it, and try again."
-        raise UsageError(doing, "the commit has no MLproject file", hint)
-    try:
-        project = load_project(str(folder))
-        entry_point = project.get_entry_point(what.entry_point)
-    except (ExecutionException, MlflowException) as error:
-        raise UsageError(doing, str(error)) from error
-    if not what.allow_secrets:
-        _refuse_secrets(what.overrides, doing)
+    project, entry_point = project_in(folder, what.entry_point, doing)
+    refuse_secrets(what.overrides.items, doing, allowed=what.allow_secrets)
     declared = {name: parameter.default for name, parameter in entry_point.parameters.items()}
     earlier = before.data.params if before else what.like
     parameters = {name: earlier[name] for name in declared if name in earlier}
@@ -244,13 +405,44 @@ def prepared(
     missing = [name for name in declared if declared[name] is None and name not in parameters]
     if missing:
         raise UsageError(doing, f"{', '.join(missing)} must be given", f"Add {missing[0]}=VALUE.")
+    if before is None:
+        refuse_unlocked(folder, [each.partition("=")[2] for each in what.overrides.items], doing)
+    for name, value in parameters.items():
+        if entry_point.parameters[name].type == "float" and not _is_number(value):
+            raise UsageError(doing, f"{name} takes a number, not {value!r}")
     if what.overrides.items:
         check_config_keys(folder, entry_point.command, {**declared, **parameters}, doing)
     return parameters, declared, project.name
 
 
-def _refuse_secrets(overrides: Overrides, doing: str) -> None:
-    for item in overrides.items:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
+    """Return a folder's MLflow project and its entry point; UsageError where there is none."""
+    if not (folder / "MLproject").is_file():
+        hint = "Add one (https://mlflow.org/docs/latest/ml/projects/), commit it, and try again."
+        raise UsageError(doing, "the commit has no MLproject file", hint)
+    try:
+        project = load_project(str(folder))
+    except (ExecutionException, MlflowException) as error:
+        raise UsageError(doing, str(error)) from error
+    try:
+        return project, project.get_entry_point(entry_point)
+    except (ExecutionException, MlflowException) as error:
+        points = list(yaml.safe_load((folder / "MLproject").read_text()).get("entry_points") or ())
+        hint = did_you_mean(entry_point, points) or f"There are: {', '.join(points) or 'none'}."
+        raise UsageError(doing, f"there is no entry point {entry_point!r}", hint) from error
+
+
+def refuse_secrets(items: Iterable[str], doing: str, *, allowed: bool) -> None:
+    """Raise UsageError if one of `key=value` holds a secret, unless that is `allowed`."""
+    for item in () if allowed else items:
         if found := in_file("", item.encode(errors="replace")):
             problem = (
                 f"{item.partition('=')[0]} holds a secret ({found[0].kind}), and what is set is "
@@ -267,15 +459,12 @@ def experiment_id_of(name: str) -> str:
         created: str = mlflow.MlflowClient().create_experiment(name)
         return created
     if experiment.lifecycle_stage == "deleted":
-        raise UsageError(
-            f"logging to the experiment {name!r}",
-            "it was deleted",
-            "Restore it in the UI, or choose another name with --experiment.",
-        )
+        hint = "Restore it in the UI, or choose another name with --experiment."
+        raise UsageError(f"logging to the experiment {name!r}", "it was deleted", hint)
     return str(experiment.experiment_id)
 
 
-def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
+def tags_of(commit: Commit, entry_point: str, overrides: Overrides | None = None) -> dict[str, str]:
     """Return a run's tags as mlflow.projects makes them, with what it cannot know of a clone."""
     tags = {
         MLFLOW_USER: user_name(),
@@ -290,19 +479,11 @@ def tags_of(commit: Commit, entry_point: str) -> dict[str, str]:
         tags[MLFLOW_GIT_BRANCH] = commit.branch
     if commit.origin:
         tags[MLFLOW_GIT_REPO_URL] = commit.origin
+    if overrides and overrides.items:
+        tags[SETTINGS] = shlex.join(overrides.items)
+    if score := declared_score(commit.repository, commit.sha):
+        tags[SCORE] = score
     return tags
-
-
-def _log_start(run: Run, parameters: Mapping[str, object]) -> None:
-    """Log what a run is started with and where; one that goes on keeps the parameters it has."""
-    tags = of_machine(detect())
-    # As MLflow logs a project's parameters: those it was given, and the other defaults.
-    new = {key: str(value) for key, value in parameters.items() if key not in run.data.params}
-    mlflow.MlflowClient().log_batch(
-        run.info.run_id,
-        params=[Param(key, value) for key, value in new.items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
 
 
 @contextmanager
@@ -315,20 +496,17 @@ def temporary_folder() -> Iterator[Path]:
 @contextmanager
 def _environment(changed: Mapping[str, str | None]) -> Iterator[None]:
     """Change this process's environment, which its children inherit, meanwhile; None removes."""
-    before = {name: os.environ.get(name) for name in changed}
-    _set_environment(changed)
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in changed.items() if value is not None})
+    for name in changed:
+        if changed[name] is None:
+            os.environ.pop(name, None)
     try:
         yield
     finally:
-        _set_environment(before)
-
-
-def _set_environment(changed: Mapping[str, str | None]) -> None:
-    for name, value in changed.items():
-        if value is None:
+        for name in changed:
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ.update({name: before[name] for name in changed if name in before})
 
 
 @contextmanager

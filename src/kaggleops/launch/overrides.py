@@ -30,24 +30,17 @@ _PLAIN = re.compile(r"[\w./@%+-]+")
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user set, in order.
+    """What the user set, in order."""
 
-    Args:
-        items: `key=value` each, in Hydra's own syntax (`+key=value`, `~key`, `key=[1,2]`).
-        directory: what a relative path in a value is relative to. The run's own working directory
-            is a fresh clone, so a path like `../data` is made absolute before it gets there. None
-            for a run on another machine, where this one's folders are not.
-    """
-
+    # `key=value` each, in Hydra's own syntax (`+key=value`, `~key`, `key=[1,2]`)
     items: Sequence[str] = ()
+    # what a relative path in a value is relative to. The run's own working directory is a fresh
+    # clone, so a path like `../data` is made absolute before it gets there. None for a run on
+    # another machine, where this one's folders are not.
     directory: Path | None = Path()
 
     def as_parameters(self, declared: Mapping[str, object], doing: str) -> dict[str, str]:
-        """Return the parameters to run an entry point with, of those it declares.
-
-        Raises:
-            UsageError: it does not take one of them; the error begins with `doing`.
-        """
+        """Return the parameters to run an entry point with; UsageError if it does not take one."""
         parameters: dict[str, str] = {}
         free: list[str] = []
         for item in self.items:
@@ -56,6 +49,8 @@ class Overrides:
                 parameters[key] = value
             elif OVERRIDES in declared:
                 free.append(self._absolute(item))
+            elif key in declared and not equals:
+                raise UsageError(doing, f"{key!r} has no value", f"Write {key}=VALUE.")
             else:
                 takes = f"It takes: {', '.join(declared) or 'no parameters'}."
                 hint = f"{did_you_mean(key, declared)} {takes}".lstrip()
@@ -89,7 +84,9 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 _PLACED = re.compile(r"(?<![\w./@+~-])([\w./@+~][\w./@+~-]*)=\{(\w+)\}")
 """A parameter in a command that is an override: `model={model}`."""
 
-_ONLY_IN_CODE = re.compile(r"ConfigStore\s*\.\s*instance\(|\(SearchPathPlugin\)")
+# What is stored for Hydra itself, such as a launcher, is no part of a project's configuration.
+_HYDRAS_OWN = r"\)\s*\.\s*store\(\s*group\s*=\s*[\"']hydra/"
+_ONLY_IN_CODE = re.compile(rf"ConfigStore\s*\.\s*instance\((?!{_HYDRAS_OWN})|\(SearchPathPlugin\)")
 
 
 def check_config_keys(
@@ -97,14 +94,8 @@ def check_config_keys(
 ) -> None:
     """Refuse overrides that the entry point's configuration has no key or choice for.
 
-    Args:
-        folder: the commit's files.
-        command: the entry point's, with `{parameter}` where each goes.
-        parameters: what it is run with, defaults included.
-        doing: what is being done, for the error.
-
-    Raises:
-        UsageError: there is no such key or choice, or no Hydra to compose them with.
+    `command` is the entry point's, with `{parameter}` where each goes; `parameters` is all that it
+    is run with. Raises UsageError for such an override, or without a Hydra to compose them with.
     """
     free = shlex.split(str(parameters.get(OVERRIDES) or ""))
     placed = [
@@ -112,8 +103,10 @@ def check_config_keys(
         for key, name in _PLACED.findall(command)
         if parameters.get(name) is not None
     ]
-    place = _configuration(folder, command)
-    if place is None or any(each.startswith("-") for each in free) or _needs_code(folder):
+    place = configuration_of(folder, command)
+    # Options, and sweeps in the program's own process, are for the program to judge.
+    swept = any(each.startswith("-") or each == "hydra.mode=MULTIRUN" for each in free)
+    if place is None or swept or _has_more_in_code(folder):
         return
     try:
         from hydra.errors import HydraException, MissingConfigException
@@ -141,13 +134,61 @@ def check_config_keys(
             return  # it cannot be composed without the overrides, either
         for key in _keys(given):
             if key not in known:
-                hint = did_you_mean(key, known) or f"There are: {', '.join(_beside(key, known))}."
+                above = key.rpartition(".")[0]
+                beside = [name for name in known if name.rpartition(".")[0] == above]
+                beside = beside or [name for name in known if "." not in name]
+                hint = did_you_mean(key, known) or f"There are: {', '.join(beside)}."
                 raise UsageError(doing, f"there is no key {key}", hint) from None
         said = re.sub(r"\s+", " ", str(error)).strip()
         raise UsageError(doing, f"it cannot take {shlex.join(given)}: {said}") from None
 
 
-def _configuration(folder: Path, command: str) -> Path | None:
+def literal_keys(folder: Path, command: str, declared: Iterable[str]) -> list[str]:
+    """Return the parameters of an entry point that Hydra does not read: their text is the value."""
+    hydras: set[str] = set()
+    if configuration_of(folder, command):
+        hydras = {OVERRIDES, *(name for _, name in _PLACED.findall(command))}
+    return [name for name in declared if name not in hydras]
+
+
+def choices_of(folder: Path, command: str) -> dict[str, list[str]]:
+    """Return what can be chosen in each group of an entry point's configuration, by its files.
+
+    A parameter that the command puts behind a group's name is one as well. Empty where there is no
+    Hydra configuration.
+    """
+    place = configuration_of(folder, command)
+    if place is None:
+        return {}
+    found: dict[str, list[str]] = {}
+    for file in sorted(place.parent.rglob("*.yaml")):
+        if group := file.parent.relative_to(place.parent).as_posix().removeprefix("."):
+            found.setdefault(group, []).append(file.stem)
+    for key, name in _PLACED.findall(command):
+        if key in found:
+            found.setdefault(name, found[key])
+    return found
+
+
+def check_choices(folder: Path, command: str, key: str, values: Iterable[str], doing: str) -> None:
+    """Refuse values of a group's key that the configuration's files do not have."""
+    group = key.lstrip("+").partition("@")[0]
+    known = choices_of(folder, command).get(group)
+    if not known or _has_more_in_code(folder):
+        return
+    for value in values:
+        name = value.strip("'\"")
+        if name not in known and name != "null" and not name.startswith("["):
+            hint = did_you_mean(name, known) or f"Choose one of: {', '.join(known)}."
+            raise UsageError(doing, f"there is no {group} {name!r}", hint)
+
+
+def _has_more_in_code(folder: Path) -> bool:
+    scripts = (file for file in folder.rglob("*.py") if file.is_file())
+    return any(_ONLY_IN_CODE.search(file.read_text(errors="replace")) for file in scripts)
+
+
+def configuration_of(folder: Path, command: str) -> Path | None:
     """Return the main file of the Hydra configuration that a command reads; None for none."""
     for word in re.split(r"[\s'\"]+", command):
         if word.endswith(".py") and (folder / word).is_file():
@@ -179,14 +220,6 @@ def _hydra_mains(script: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def _needs_code(folder: Path) -> bool:
-    return any(
-        _ONLY_IN_CODE.search(file.read_text(errors="replace"))
-        for file in folder.rglob("*.py")
-        if file.is_file()
-    )
-
-
 def _compose(place: Path, overrides: list[str]) -> Mapping[Any, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -210,9 +243,3 @@ def _keys(overrides: list[str]) -> Iterator[str]:
         key = each.partition("=")[0].removeprefix("~")
         if not key.startswith(("+", "hydra.", "hydra/")) and "@" not in key:
             yield key
-
-
-def _beside(key: str, known: list[str]) -> list[str]:
-    above = key.rpartition(".")[0]
-    found = [name for name in known if name.rpartition(".")[0] == above]
-    return found or [name for name in known if "." not in name]

@@ -16,7 +16,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 
 from kaggleops.layout import ARTIFACTS, EntityId, Kind
@@ -50,13 +50,10 @@ def read_plain_tar(content: bytes, most: int) -> list[tuple[str, bytes | None]] 
             ended = len(header) == _BLOCK and not header.strip(b"\0")
             return entries if ended and not content[at:].strip(b"\0") else None
         name, size = entry
-        if size is None:
-            entries.append((name, None))
-        elif at + size > len(content):
+        if at + (size or 0) > len(content):
             return None
-        else:
-            entries.append((name, content[at : at + size]))
-            at += -(-size // _BLOCK) * _BLOCK
+        entries.append((name, None if size is None else content[at : at + size]))
+        at += -(-(size or 0) // _BLOCK) * _BLOCK
     return None
 
 
@@ -122,8 +119,7 @@ def pack(entity: Entity) -> bytes:
         _add(archive, NOTES, entity.notes.to_bytes())
         for folder in sorted(entity.folders):
             info = tarfile.TarInfo(folder)
-            info.type = tarfile.DIRTYPE
-            info.mode = 0o755
+            info.type, info.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(info)
         for path, data in sorted(entity.files.items()):
             _add(archive, path, data)
@@ -133,17 +129,12 @@ def pack(entity: Entity) -> bytes:
 
 def _add(archive: tarfile.TarFile, path: str, data: bytes) -> None:
     info = tarfile.TarInfo(path)
-    info.size = len(data)
-    info.mode = 0o644
+    info.size, info.mode = len(data), 0o644
     archive.addfile(info, io.BytesIO(data))
 
 
 def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
-    """Return the entity that an archive from the address `where` holds.
-
-    Raises:
-        BrokenEntityError: it is not such an archive, whatever the reason.
-    """
+    """Return the entity that an archive from an address holds, or raise BrokenEntityError."""
     doing = f"unpacking {where}"
     with _inflated(data, doing) as content:
         files, folders = _read_tar(content, doing)
@@ -153,7 +144,10 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
         del files[path]
     notes = Notes()
     if NOTES in files:
-        notes = Notes.from_json(_json(files.pop(NOTES), doing), doing)
+        try:
+            notes = Notes.from_json(json.loads(files.pop(NOTES)), doing)
+        except (ValueError, RecursionError) as error:
+            raise BrokenEntityError(doing, f"its {NOTES} is not JSON ({error})") from error
         _check_notes(notes, doing)
     _check_tree_size(files.keys() | folders, doing)
     entity = Entity(entity_id, files, frozenset(folders), notes)
@@ -163,11 +157,7 @@ def unpack(data: bytes, entity_id: EntityId, where: str) -> Entity:
 
 
 def check_size(entity: Entity, doing: str) -> None:
-    """Refuse an entity that is larger than what `unpack` reads.
-
-    Raises:
-        BrokenEntityError: it is.
-    """
+    """Raise `BrokenEntityError` for an entity that is larger than what `unpack` reads."""
     # A header and padding for each, as the archive has them.
     size = sum(len(data) + 1024 for data in entity.files.values())
     if size + 512 * len(entity.folders) > MAX_BYTES:
@@ -188,7 +178,10 @@ def check_packable(entity: Entity, doing: str) -> None:
 
 @contextmanager
 def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
-    if (whole := _inflated_at_once(data)) is not None:
+    inflater, whole = zlib.decompressobj(wbits=31), b""
+    with suppress(zlib.error):  # of a small and sound archive, at once
+        whole = inflater.decompress(data, min(_PIECE, _LARGE))
+    if inflater.eof and not inflater.unused_data:
         yield io.BytesIO(whole)
         return
     size = _inflated_size(data, doing)
@@ -200,16 +193,6 @@ def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
         yield content
 
 
-def _inflated_at_once(data: bytes) -> bytes | None:
-    """Return the content of a small and sound archive; None in every doubt, at no great cost."""
-    inflater = zlib.decompressobj(wbits=31)
-    try:
-        content = inflater.decompress(data, min(_PIECE, _LARGE))
-    except zlib.error:
-        return None
-    return content if inflater.eof and not inflater.unused_data else None
-
-
 def _inflated_size(data: bytes, doing: str) -> int:
     # Counted before anything is kept: a megabyte can become a gigabyte.
     size, most = 0, min(MAX_BYTES, memory() // _PART_OF_MEMORY)
@@ -217,8 +200,7 @@ def _inflated_size(data: bytes, doing: str) -> int:
         for piece in _pieces(data):
             size += len(piece)
             if size > most:
-                problem = f"it unpacks to more than {most >> 20} MiB"
-                raise BrokenEntityError(doing, problem)
+                raise BrokenEntityError(doing, f"it unpacks to more than {most >> 20} MiB")
     except zlib.error as error:
         raise BrokenEntityError(doing, f"it is not a gzip archive ({error})") from error
     except EOFError as error:
@@ -243,7 +225,6 @@ def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[st
     folders: set[str] = set()
     if (plain := read_plain_tar(content.getvalue(), MAX_ENTRIES - 1)) is not None:
         for name, data in plain:
-            check_path(name, doing)
             _check_new(name, folders if data is None else files.keys(), doing)
             if data is None:
                 folders.add(name)
@@ -257,7 +238,6 @@ def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[st
                 archive.members.clear()  # type: ignore[attr-defined]
                 if len(files) + len(folders) >= MAX_ENTRIES:
                     raise BrokenEntityError(doing, f"it has more than {MAX_ENTRIES} entries")
-                check_path(info.name, doing)
                 if info.isdir():
                     _check_new(info.name, folders, doing)
                     folders.add(info.name)
@@ -277,6 +257,7 @@ def _read_tar(content: io.BytesIO, doing: str) -> tuple[dict[str, bytes], set[st
 
 
 def _check_new(name: str, known: Container[str], doing: str) -> None:
+    check_path(name, doing)
     if name in known:
         raise BrokenEntityError(doing, f"it holds {quoted(name)} twice")
 
@@ -288,13 +269,6 @@ def _content(tar: io.BytesIO, info: tarfile.TarInfo, doing: str) -> bytes:
     if len(content) != info.size:
         raise BrokenEntityError(doing, f"{quoted(info.name)} is cut off")
     return content
-
-
-def _json(data: bytes, doing: str) -> object:
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BrokenEntityError(doing, f"its {NOTES} is not JSON ({error})") from error
 
 
 def _check_notes(notes: Notes, doing: str) -> None:

@@ -65,35 +65,23 @@ def seconds_open(kind: Kind) -> float:
 
 @dataclass(frozen=True)
 class Announcement:
-    """An object that may change.
+    """An object that may change."""
 
-    Args:
-        key: which.
-        writer: who may change it: the random id of a process's session.
-        open_for: for how many seconds after a reader has first seen this; 0 for a last look.
-        sequence: its number in the log; every later one has a higher.
-    """
-
-    key: str
-    writer: str
-    open_for: float
-    sequence: int
+    key: str  # which
+    writer: str  # who may change it: the random id of a process's session
+    open_for: float  # for how many seconds after a reader has first seen this; 0 for a last look
+    sequence: int  # its number in the log; every later one has a higher
 
 
 @dataclass(frozen=True)
 class Log:
-    """The log's whole content.
+    """The log's whole content."""
 
-    Args:
-        id: of this log; one that was begun anew has another.
-        sequence: the number of its newest announcement.
-        dropped: the highest number of those that were dropped for want of room.
-        entries: the newest announcements, oldest first; one a key and writer.
-    """
-
+    # of this log; one that was begun anew has another
     id: str = field(default_factory=lambda: secrets.token_hex(8))
-    sequence: int = 0
-    dropped: int = 0
+    sequence: int = 0  # the number of its newest announcement
+    dropped: int = 0  # the highest number of those that were dropped for want of room
+    # the newest announcements, oldest first; one a key and writer
     entries: tuple[Announcement, ...] = ()
 
     def announcing(self, promises: Mapping[str, float], writer: str, capacity: int) -> "Log":
@@ -137,12 +125,8 @@ class Log:
                 )
                 for each in content["entries"]
             )
-            log = cls(
-                a_text(content["id"]),
-                a_number(content["sequence"]),
-                a_number(content["dropped"]),
-                entries,
-            )
+            newest, dropped = a_number(content["sequence"]), a_number(content["dropped"])
+            log = cls(a_text(content["id"]), newest, dropped, entries)
             numbers = [log.dropped, *(each.sequence for each in entries)]
             if any(former >= latter for former, latter in pairwise((*numbers, log.sequence + 1))):
                 raise ValueError("its numbers are out of order")
@@ -183,11 +167,6 @@ Moment = tuple[float, ...]
 """The seconds of several clocks of one machine."""
 
 
-def _both_clocks() -> Moment:
-    # The one stands still while the machine sleeps, the other can be set.
-    return time.monotonic(), time.time()
-
-
 class ChangeLog:
     """Announces what one process is about to change. Thread-safe.
 
@@ -206,7 +185,8 @@ class ChangeLog:
         *,
         seconds_open: Callable[[Kind], float] = seconds_open,
         capacity: int = CAPACITY,
-        clock: Callable[[], Moment] = _both_clocks,
+        # The one stands still while the machine sleeps, the other can be set.
+        clock: Callable[[], Moment] = lambda: (time.monotonic(), time.time()),
     ) -> None:
         self._bucket = bucket
         self._writer = writer or secrets.token_hex(6)
@@ -222,11 +202,8 @@ class ChangeLog:
         """Make sure that readers look at these entities; call it before each write of them.
 
         Costs one cheap request where the log holds them already, and one write where it does not
-        and nobody else has written it meanwhile.
-
-        Raises:
-            BucketError: the log could not be read or written; then the entities should not be
-                written either.
+        and nobody else has written it meanwhile. After a BucketError the entities should not be
+        written either.
         """
         promises = {each.key: self._seconds_open(each.kind) for each in entity_ids}
         if not promises:
@@ -239,14 +216,18 @@ class ChangeLog:
     def close(self, entity_ids: Iterable[EntityId]) -> None:
         """Say that this writer is done with these entities; call it after their last write.
 
-        Raises:
-            BucketError: then readers look longer than they need to.
+        After a BucketError readers look longer than they need to.
         """
         keys = {each.key for each in entity_ids}
         with self._lock:
             if keys and self._version is None:
                 self._look()
-            self._write(lambda: dict.fromkeys(sorted(keys - self._closed()), 0.0))
+
+            def open_ones() -> dict[str, float]:
+                mine = (each for each in self._entries if each.writer == self._writer)
+                return dict.fromkeys(sorted(keys - {e.key for e in mine if not e.open_for}), 0.0)
+
+            self._write(open_ones)
 
     def _look(self) -> None:
         try:
@@ -264,22 +245,18 @@ class ChangeLog:
 
     def _lacking(self, promises: Mapping[str, float]) -> dict[str, float]:
         """Return those that the log lacks, or is about to drop or readers to let go of."""
-        entries = self._log.entries if self._log else ()
         # What others announce between a look at the log and the write must not drop it.
-        safe = {
-            (each.key, each.open_for)
-            for each in entries[-(3 * self._capacity // 4) :]
-            if each.writer == self._writer
-        }
+        newest = self._entries[-(3 * self._capacity // 4) :]
+        safe = {(each.key, each.open_for) for each in newest if each.writer == self._writer}
         return {
             key: open_for
             for key, open_for in promises.items()
             if (key, open_for) not in safe or self._age(key) > open_for / 2
         }
 
-    def _closed(self) -> set[str]:
-        entries = self._log.entries if self._log else ()
-        return {each.key for each in entries if each.writer == self._writer and not each.open_for}
+    @property
+    def _entries(self) -> tuple[Announcement, ...]:
+        return self._log.entries if self._log else ()
 
     def _age(self, key: str) -> float:
         if key not in self._made:

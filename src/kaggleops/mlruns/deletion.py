@@ -7,7 +7,9 @@ The bucket's own safety nets (old versions, soft deletion), other copies of the 
 registered in the model registry are not touched: see docs/moving.md.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import gzip
+import secrets
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,26 +27,19 @@ from kaggleops.tags import SOURCE_RUN, USER
 
 @dataclass(frozen=True)
 class Belongings:
-    """What is to be deleted.
+    """What is to be deleted."""
 
-    Args:
-        runs: the runs.
-        others: the logged models and traces that they made.
-        artifacts: the objects of all of these.
-        left_by_jobs: the logs and executed notebooks that the runs' jobs put into the bucket.
-        elsewhere: where artifacts lie that are not in the bucket.
-        registered: names of registered models with versions that were made from these runs.
-    """
-
-    runs: tuple[EntityId, ...]
-    others: tuple[EntityId, ...] = ()
-    artifacts: tuple[Entry, ...] = ()
+    runs: tuple[EntityId, ...]  # the runs
+    others: tuple[EntityId, ...] = ()  # the logged models and traces that they made
+    artifacts: tuple[Entry, ...] = ()  # the objects of all of these
+    # the logs and executed notebooks that the runs' jobs put into the bucket
     left_by_jobs: tuple[Entry, ...] = ()
-    elsewhere: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()  # where artifacts lie that are not in the bucket
+    # names of registered models with versions that were made from these runs
     registered: tuple[str, ...] = ()
 
 
-def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
+def runs_by_id(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
     """Return runs by their ids; raise `UsageError` for one that the bucket does not have."""
     runs = []
     for run_id in run_ids:
@@ -61,10 +56,7 @@ def runs_named(store: EntityStore, run_ids: Iterable[str]) -> list[Entity]:
 def runs_of(store: EntityStore, user: str, among: Iterable[EntityId] | None = None) -> list[Entity]:
     """Return all runs of a user, as MLflow calls them (the tag `mlflow.user`).
 
-    Args:
-        store: the bucket's entities.
-        user: the user.
-        among: those that may be theirs; by default all, each of which is read.
+    `among` are those that may be theirs; by default all, each of which is read.
     """
     runs = _all(store, Kind.RUN) if among is None else _readable(store, among)
     return [run for run in runs if _text(run, f"tags/{USER}") == user]
@@ -73,8 +65,7 @@ def runs_of(store: EntityStore, user: str, among: Iterable[EntityId] | None = No
 def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belongings:
     """Return what is to be deleted along with runs; `now_ms` is in ms since the epoch.
 
-    Raises:
-        UsageError: one of them is running, and would be written again at its next heartbeat.
+    Raises UsageError if one of them is running, and would be written again at its next heartbeat.
     """
     for run in runs:
         status = run_state(store, run.id, now_ms).status
@@ -83,30 +74,29 @@ def belongings(store: EntityStore, runs: Sequence[Entity], now_ms: int) -> Belon
             raise UsageError(f"deleting run {run.id.name}", f"it is {status}", hint)
     ids = {run.id.name for run in runs}
     homes = sorted({run.id.experiment_id for run in runs})
-    models = [
-        each
-        for each in _all(store, Kind.LOGGED_MODEL, homes)
-        if each.meta.get("source_run_id") in ids
-    ]
-    traces = [
-        each
-        for each in _all(store, Kind.TRACE, homes)
-        if _text(each, f"request_metadata/{SOURCE_RUN}") in ids
-    ]
-    others = [*models, *traces]
+    models, traces = _all(store, Kind.LOGGED_MODEL, homes), _all(store, Kind.TRACE, homes)
+    others = [each for each in models if each.meta.get("source_run_id") in ids]
+    of_run = f"request_metadata/{SOURCE_RUN}"
+    others += [each for each in traces if _text(each, of_run) in ids]
     owners = [*runs, *others]
     registered = _all(store, Kind.REGISTERED_MODEL, [""])
+    own = {each.id: store.artifact_root + artifact_path(each.id) for each in owners}
+    places = [(artifact_location(each), own[each.id]) for each in owners if each.files]
     return Belongings(
         runs=tuple(each.id for each in runs),
         others=tuple(each.id for each in others),
-        artifacts=tuple(entry for each in owners for entry in _artifacts(store, each.id)),
+        artifacts=tuple(
+            entry
+            for each in owners
+            for entry in store.bucket.list(f"{ARTIFACTS}{artifact_path(each.id)}/")
+        ),
         left_by_jobs=tuple(
             entry
             for each in runs
             for place in LEFT_BY_JOBS
             for entry in store.bucket.list(place.format(each.id.name))
         ),
-        elsewhere=tuple(_elsewhere(store, owners)),
+        elsewhere=tuple(place for place, usual in places if place and place != usual),
         registered=tuple(each.id.name for each in registered if _versions_stem_from(each, ids)),
     )
 
@@ -135,12 +125,13 @@ def _empty_snapshot(bucket: Bucket) -> None:
     """Leave no rows of what was deleted in the snapshot of the index (index/sharing.py).
 
     Not deleted: whoever is about to write one that was not there, of rows that it has read before,
-    sees that it is another now.
+    sees that it is another now. So it is each time: on S3 the same content is the same version.
     """
+    empty = gzip.compress(b"", mtime=secrets.randbits(32))
     for attempt in range(ATTEMPTS):
         there = bucket.stat(INDEX_KEY)
         try:
-            bucket.write(INDEX_KEY, b"", expected=there.version if there else ABSENT)
+            bucket.write(INDEX_KEY, empty, expected=there.version if there else ABSENT)
             return
         except ConflictError:
             if attempt == ATTEMPTS - 1:
@@ -168,14 +159,3 @@ def _versions_stem_from(registered: Entity, run_ids: set[str]) -> bool:
     metas = [data for path, data in registered.files.items() if path.endswith(f"/{META}")]
     doing = f"reading {registered.id}"
     return any(parse_yaml(data, doing).get("run_id") in run_ids for data in metas)
-
-
-def _artifacts(store: EntityStore, owner: EntityId) -> Iterator[Entry]:
-    return store.bucket.list(f"{ARTIFACTS}{artifact_path(owner)}/")
-
-
-def _elsewhere(store: EntityStore, owners: Iterable[Entity]) -> Iterator[str]:
-    for owner in owners:
-        location = artifact_location(owner) if owner.files else None
-        if location and location != store.artifact_root + artifact_path(owner.id):
-            yield location

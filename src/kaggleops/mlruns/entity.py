@@ -71,42 +71,30 @@ def role_of(kind: Kind, path: str) -> Role:
 
 @dataclass(frozen=True, order=True)
 class Stamp:
-    """When a register was last set. Later rounds win, then higher ranks, then later times.
+    """When a register was last set. Later rounds win, then higher ranks, then later times."""
 
-    Args:
-        round: how often a finished run was deliberately resumed.
-        rank: for a status: 0 scheduled, 1 running, 2 ended; else 0.
-        at: milliseconds since the epoch.
-    """
-
-    round: int = 0
-    rank: int = 0
-    at: int = 0
+    round: int = 0  # how often a finished run was deliberately resumed
+    rank: int = 0  # for a status: 0 scheduled, 1 running, 2 ended; else 0
+    at: int = 0  # milliseconds since the epoch
 
 
 @dataclass
 class Notes:
     """What MLflow's folder has no place for. Times are in milliseconds since the epoch."""
 
+    # when each file whose newest write wins was written
     written: dict[str, int] = field(default_factory=dict)
-    """When each file whose newest write wins was written."""
-    deleted: dict[str, int] = field(default_factory=dict)
-    """When each such file was deleted."""
+    deleted: dict[str, int] = field(default_factory=dict)  # when each such file was deleted
+    # when each group of `meta.yaml`'s fields was set (see `merging.REGISTERS`)
     registers: dict[str, Stamp] = field(default_factory=dict)
-    """When each group of `meta.yaml`'s fields was set (see `merging.REGISTERS`)."""
-    heartbeat: int = 0
-    """When the process that runs it last said so, by its own clock."""
+    heartbeat: int = 0  # when the process that runs it last said so, by its own clock
+    # within how many seconds after that it said it would be heard again; 0: it never said
     promise: int = 0
-    """Within how many seconds after that it said it would be heard again; 0: it never said."""
 
     def copy(self) -> "Notes":
         """Return an independent copy."""
-        return replace(
-            self,
-            written=dict(self.written),
-            deleted=dict(self.deleted),
-            registers=dict(self.registers),
-        )
+        written, deleted, registers = dict(self.written), dict(self.deleted), dict(self.registers)
+        return replace(self, written=written, deleted=deleted, registers=registers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the notes as plain data, the same for equal notes."""
@@ -127,18 +115,11 @@ class Notes:
 
     @classmethod
     def from_json(cls, data: Any, doing: str) -> "Notes":
-        """Read notes back.
-
-        Raises:
-            BrokenEntityError: they are not notes, or of a newer format.
-        """
+        """Read notes back; BrokenEntityError where they are none, or of a newer format."""
         try:
             if data["format"] > NOTES_FORMAT:
-                raise BrokenEntityError(
-                    doing,
-                    f"it was written by a newer version (notes of format {data['format']})",
-                    "Update kaggleops on this machine.",
-                )
+                problem = f"it was written by a newer version (notes of format {data['format']})"
+                raise BrokenEntityError(doing, problem, "Update kaggleops on this machine.")
             return cls(
                 written={str(path): int(at) for path, at in data["written"].items()},
                 deleted={str(path): int(at) for path, at in data["deleted"].items()},
@@ -155,27 +136,21 @@ class Notes:
 
 @dataclass(frozen=True)
 class Entity:
-    """One entity's whole content. Treat as immutable.
+    """One entity's whole content. Treat as immutable."""
 
-    Args:
-        id: which.
-        files: content by path within the entity's folder, "/"-separated.
-        folders: its folders, the empty ones included; those that hold files are added.
-        notes: what lies beside them.
-    """
-
-    id: EntityId
-    files: Mapping[str, bytes]
+    id: EntityId  # which
+    files: Mapping[str, bytes]  # content by path within the entity's folder, "/"-separated
+    # its folders, the empty ones included; those that hold files are added
     folders: frozenset[str] = frozenset()
-    notes: Notes = field(default_factory=Notes)
+    notes: Notes = field(default_factory=Notes)  # what lies beside them
 
     def __post_init__(self) -> None:
-        parents = {
-            path[:end]
-            for path in (*self.files, *self.folders)
-            for end in range(len(path))
-            if path[end] == "/"
-        }
+        parents = set()
+        for path in (*self.files, *self.folders):
+            end = path.find("/")
+            while end >= 0:
+                parents.add(path[:end])
+                end = path.find("/", end + 1)
         object.__setattr__(self, "folders", self.folders | parents)
 
     @cached_property

@@ -82,7 +82,7 @@ class _Export:
         ids = [entity_id for entity_id, _ in self._store.every()]
         bucket, artifacts = self._store.bucket, []
         if self._artifacts:
-            artifacts = list(bucket.list(f"{ARTIFACTS}/", checksums=bucket.lists_checksums))
+            artifacts = list(bucket.list(f"{ARTIFACTS}/", checksums=True))
         total = len(ids) + len(artifacts)
         (self._folder / TRASH).mkdir(parents=True, exist_ok=True)
         # The experiments first: what belongs to a deleted one lies in the trash.

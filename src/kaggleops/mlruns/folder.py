@@ -15,14 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kaggleops.layout import (
-    ARTIFACTS,
-    EntityId,
-    Kind,
-    experiment,
-    is_experiment_id,
-    parse_key,
-)
+from kaggleops.layout import ARTIFACTS, EntityId, Kind, experiment, is_experiment_id, parse_key
 from kaggleops.mlruns.entity import (
     FOLDERS,
     META,
@@ -36,7 +29,7 @@ from kaggleops.mlruns.entity import (
     parse_yaml,
     role_of,
 )
-from kaggleops.mlruns.merge_rules import ENDED, REGISTERS, status_rank
+from kaggleops.mlruns.merge_rules import REGISTERS, status_rank
 
 TRASH = ".trash"
 """Where the file store keeps deleted experiments."""
@@ -56,16 +49,11 @@ def now_ms() -> int:
 
 
 def read_folder(entity_id: EntityId, folder: Path, base: Base | None = None) -> Entity:
-    """Read an entity from its folder.
+    """Read an entity from its folder; artifacts that lie in it are left where they are.
 
-    Args:
-        entity_id: which.
-        folder: its folder; artifacts that lie in it are left where they are.
-        base: what was last known of it; None for a folder that no notes were kept of, whose
-            entity then gets none either (a merge takes it for older than anything noted).
-
-    Raises:
-        BrokenEntityError: the folder holds no such entity.
+    `base` is what was last known of it; None for a folder that no notes were kept of, whose entity
+    then gets none either (a merge takes it for older than anything noted). Raises
+    BrokenEntityError where the folder holds no such entity.
     """
     files: dict[str, bytes] = {}
     times: dict[str, int] = {}
@@ -114,7 +102,9 @@ def _walk(kind: Kind, root: Path, below: str = "") -> Iterator[tuple[str, os.Dir
     with os.scandir(root / below) as entries:
         for entry in entries:
             path = f"{below}/{entry.name}" if below else entry.name
-            if path.startswith(NOTES) or entry.is_symlink() or _foreign(kind, path):
+            # An experiment's folder also holds its runs, models, traces: entities themselves.
+            own = kind is not Kind.EXPERIMENT or path.split("/", 1)[0] in (META, "tags")
+            if path.startswith(NOTES) or entry.is_symlink() or not own:
                 continue
             yield path, entry
             if entry.is_dir() and path != ARTIFACTS:
@@ -130,11 +120,6 @@ def links_in(entity_id: EntityId, folder: Path) -> Iterator[Path]:
             folders[:] = [each for each in folders if each == "tags"]
         links = (Path(path, each) for each in (*folders, *names))
         yield from (each for each in links if each.is_symlink())
-
-
-def _foreign(kind: Kind, path: str) -> bool:
-    # An experiment's folder also holds its runs, models, traces and datasets: entities themselves.
-    return kind is Kind.EXPERIMENT and path.split("/", 1)[0] not in (META, "tags")
 
 
 def _observe(entity: Entity, base: Base, times: Mapping[str, int], folder: Path) -> Notes:
@@ -163,7 +148,7 @@ def _observe_meta(entity: Entity, base: Base, at: int, notes: Notes) -> None:
         if name == "status":
             kind, status = entity.id.kind, entity.meta.get("status")
             rank = status_rank(kind, status)
-            resumed = old.rank == ENDED and rank < ENDED
+            resumed = rank < old.rank  # nobody goes back but on purpose
             stamp = Stamp(old.round + resumed, rank, stamp.at)
         notes.registers[name] = stamp
 
@@ -241,7 +226,10 @@ def write_base(entity: Entity, folder: Path) -> None:
 
 
 def read_base(folder: Path) -> Base:
-    """Return what was last known of the folder's entity: nothing, where no notes were kept."""
+    """Return what was last known of the folder's entity: nothing, where no notes were kept.
+
+    Raises BrokenEntityError if the notes cannot be read.
+    """
     doing = f"reading {folder / NOTES}"
     try:
         content = json.loads((folder / NOTES).read_bytes())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
 from kaggleops.bucket.base import is_key
+from kaggleops.bucket.location import at_its_service, is_s3
 from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import Entity
@@ -30,6 +31,12 @@ from kaggleops.redaction import redacted
 
 _BUCKETS = re.compile(r"(?:gs|gcs|s3|s3a|abfss?|az|adl|wasbs?|hdfs|oci)://", re.IGNORECASE)
 _UNKNOWN = "which is no place that MLflow gives them"
+
+_HINT = (  # where an address says no host, and so leads to Amazon
+    ". If it is not one of Amazon's buckets, name its service in AWS_ENDPOINT_URL_S3 and import "
+    "again, or export again with --artifacts"
+)
+_PATIENCE = 10.0  # seconds that it takes to find out that a service cannot be reached
 
 
 class Carrier:
@@ -108,20 +115,21 @@ class Carrier:
 
     def _why_not(self, root: str, location: str) -> str:
         """Return why a root in another bucket cannot be read; "" where it can."""
-        with self._asking:  # once for each: it may take a minute to find out
+        with self._asking:  # once for each
             if root not in self._reached:
                 try:
-                    next(Place(location).files(), None)
+                    next(Place(location, patience=_PATIENCE).files(), None)
                     self._reached[root] = ""
                 except KaggleOpsError as error:
-                    self._reached[root] = f"which cannot be read ({error.problem})"
+                    hint = _HINT if is_s3(location) and "@" not in location else ""
+                    self._reached[root] = f"which cannot be read ({error.problem}){hint}"
             return self._reached[root]
 
     def _followed(self, location: str, entity_id: EntityId) -> str | None:
         """Return where a location leads, as a path or an address; None where it leads nowhere."""
         ends = location.replace("\\", "/").rstrip("/").endswith(f"/{entity_id.name}/{ARTIFACTS}")
         if is_elsewhere(location):
-            return location if ends and _BUCKETS.match(location) else None
+            return self._addressed(location) if ends and _BUCKETS.match(location) else None
         path = local_path(location)
         if location.startswith("mlflow-artifacts:"):
             # Where `mlflow server` keeps them, unless it is told otherwise.
@@ -129,6 +137,12 @@ class Carrier:
         if path is None or not path.is_absolute():
             return None
         return str(path) if path.parts[-2:] == (entity_id.name, ARTIFACTS) else None
+
+    def _addressed(self, location: str) -> str:
+        """Return a location with its bucket's host, which it does not say, where that is known."""
+        remote = self._source.remote
+        known = (remote.bucket.uri, self._bucket.uri) if remote else (self._bucket.uri,)
+        return at_its_service(location, *known)
 
     def _copy(self, place: Place, entry: Entry, key: str) -> None:
         if not is_key(key):

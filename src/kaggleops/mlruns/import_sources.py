@@ -1,8 +1,8 @@
-"""What can be imported: a file-store `mlruns`, in a folder or in a bucket on Cloud Storage.
+"""What can be imported: a file-store `mlruns`, in a folder or in a bucket.
 
 - In a bucket it is laid out one object per file, as `gcloud storage rsync -r mlruns
-  gs://bucket/mlruns` leaves it. Its entities are fetched to a temporary folder in as few requests
-  as there are files; artifacts stay where they are until they are copied.
+  gs://bucket/mlruns` or `rclone copy` leaves it. Its entities are fetched to a temporary folder in
+  as few requests as there are files; artifacts stay where they are until they are copied.
 - A bucket of packed runs in a folder, as a notebook without internet leaves it in its output, is
   exported first.
 - MLflow's file store reads more than it writes: other line ends, a `meta.yaml` without fields that
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 from kaggleops.bucket import Entry
 from kaggleops.bucket.directory import DirectoryBucket
@@ -41,9 +41,9 @@ from kaggleops.mlruns.folder import TRASH, entities_in
 from kaggleops.mlruns.locations import artifact_path
 from kaggleops.mlruns.places import Place, local_path
 from kaggleops.mlruns.store import EntityStore
-from kaggleops.mlruns.ui import END, Origins, commit_tags, with_note
+from kaggleops.mlruns.ui import END, commit_tags, described, with_note
 from kaggleops.mlruns.validation import holds_points
-from kaggleops.tags import BRANCH, NOTE, SHORT_COMMIT
+from kaggleops.tags import NOTE, SHORT_COMMIT
 
 _HINT = "Name the mlruns folder itself: it holds one folder, with a meta.yaml, for each experiment."
 _RUN_FOLDERS = ("metrics", "params", "tags", "artifacts")
@@ -81,7 +81,7 @@ class Source:
 
 @contextmanager
 def opened(text: str, progress: Callable[[int, int], None] = lambda *_: None) -> Iterator[Source]:
-    """Yield the `mlruns` that `text` names: a folder or `gs://bucket/mlruns`, or the folder above.
+    """Yield the `mlruns` that `text` names: a folder, a place in a bucket, or the folder above.
 
     A folder may also be a bucket of packed runs, or hold one called `bucket`. `progress` is called
     with how many files were fetched, and how many there are.
@@ -197,7 +197,7 @@ def _require_entities(source: Source, names: list[str], doing: str) -> None:
         return
     keys = [name if name.startswith(f"{MLRUNS}/") else f"{MLRUNS}/{name}" for name in names]
     if any(parse_key(key) for key in keys):
-        hint = "Copy it to a folder first (gcloud storage rsync -r), and import that."
+        hint = "Copy it to a folder first (rclone copy), and import that."
         raise UsageError(doing, "it is a bucket of packed runs, no file-store mlruns", hint)
     raise UsageError(doing, "it is no file-store mlruns", _HINT)
 
@@ -244,9 +244,7 @@ def with_commit(run: Entity) -> Entity:
     if SHORT_COMMIT in new:
         new[MLFLOW_GIT_COMMIT] = sha
         if END not in note:
-            origin = {**tags, **new}.get(MLFLOW_GIT_REPO_URL, "")
-            origins = Origins(sha, new.get(BRANCH, ""), origin)
-            new[NOTE] = with_note(origins.describe(), note)
+            new[NOTE] = with_note(described({**tags, **new}), note)
     files = {f"tags/{tag}": value.encode() for tag, value in new.items()}
     return replace(run, files={**run.files, **files})
 

@@ -19,11 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket import ABSENT, Version
-from kaggleops.layout import (
-    EntityId,
-    Kind,
-    is_model_name,
-)
+from kaggleops.layout import EntityId, Kind, is_model_name
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.change_log import ChangeLog
 from kaggleops.mlruns.entity import (
@@ -60,14 +56,8 @@ def noted_as_imported(entity: Entity) -> Entity:
 
 def catch_up(stored: Entity, source: Entity) -> tuple[Entity, list[str]]:
     """Return what the bucket should hold, `stored` itself if the source brings nothing new; and
-    what has another name there than in the source, a sentence each.
-
-    Args:
-        stored: what the bucket holds.
-        source: what the source holds, noted as imported.
-
-    Raises:
-        BrokenEntityError: one of them cannot be read.
+    what has another name there than in the source (which is noted as imported), a sentence each.
+    Raises BrokenEntityError where the two cannot be merged.
     """
     renamed: list[str] = []
     if stored.id.kind is Kind.REGISTERED_MODEL:
@@ -114,7 +104,9 @@ def _overtaken_meta(stored: Entity, source: Entity) -> bytes:
 def _catch_up_model(stored: Entity, source: Entity) -> Entity:
     # The registry keeps no notes, but a time of its own, which every change of a model sets.
     ours, theirs = _versions(stored), _versions(source)
-    source_is_newer = _updated(source) > _updated(stored)
+    times = [each.meta.get("last_updated_timestamp") for each in (source, stored)]
+    updated = [each if isinstance(each, int) else 0 for each in times]
+    source_is_newer = updated[0] > updated[1]
 
     def brought(path: str) -> bool:
         version = _version_of(path)
@@ -124,18 +116,16 @@ def _catch_up_model(stored: Entity, source: Entity) -> Entity:
             return version in theirs
         return source_is_newer and ours[version] == theirs.get(version)
 
-    return replace(
-        stored,
-        files={**stored.files}
-        | {path: data for path, data in source.files.items() if brought(path)},
-        folders=stored.folders | {path for path in source.folders if brought(path)},
-    )
+    files = {path: data for path, data in source.files.items() if brought(path)}
+    folders = {path for path in source.folders if brought(path)}
+    return replace(stored, files={**stored.files, **files}, folders=stored.folders | folders)
 
 
 def clashing_versions(stored: Entity, source: Entity) -> list[str]:
     """Return the versions of a registered model that are another one on each side.
 
-    Their number was given twice, once in the bucket and once where the source comes from.
+    Their number was given twice, once in the bucket and once where the source comes from. Raises
+    BrokenEntityError if a version cannot be read.
     """
     if stored.id.kind is not Kind.REGISTERED_MODEL:
         return []
@@ -158,11 +148,6 @@ def _version_of(path: str) -> str | None:
     return folder if folder.startswith("version-") else None
 
 
-def _updated(model: Entity) -> int:
-    at = model.meta.get("last_updated_timestamp")
-    return at if isinstance(at, int) else 0
-
-
 _LONG_ID = 8
 """From this length on, MLflow draws ids at random; shorter ones only count 0, 1, 2."""
 
@@ -173,17 +158,13 @@ _TRACE_INFO = "trace_info.yaml"
 class Imported:
     """What became of an import."""
 
-    new: list[EntityId] = field(default_factory=list)
-    """What the bucket did not have."""
+    new: list[EntityId] = field(default_factory=list)  # what the bucket did not have
+    # what the source has more of than the bucket had
     changed: list[EntityId] = field(default_factory=list)
-    """What the source has more of than the bucket had."""
     unchanged: int = 0
-    artifacts: int = 0
-    """How many artifacts were copied."""
-    artifacts_size: int = 0
-    """How many bytes they have."""
-    problems: list[str] = field(default_factory=list)
-    """What was passed over, and why."""
+    artifacts: int = 0  # how many artifacts were copied
+    artifacts_size: int = 0  # how many bytes they have
+    problems: list[str] = field(default_factory=list)  # what was passed over, and why
 
 
 Progress = Callable[[int, int, int, int], None]
@@ -194,11 +175,7 @@ and how many bytes these have; from any thread."""
 def import_into(
     store: EntityStore, source: Source, progress: Progress = lambda *_: None
 ) -> Imported:
-    """Make the bucket hold what a file-store `mlruns` holds, besides what it holds already.
-
-    Raises:
-        BucketError: the bucket cannot be read or written.
-    """
+    """Make the bucket hold what a file-store `mlruns` holds, besides what it holds already."""
     store.bucket.prepare()
     return _Import(store, source, progress).run()
 
@@ -239,8 +216,7 @@ class _Import:
             for batch in batches(found):
                 due = []
                 for each in pool.map(self._prepare, batch):
-                    if each is not None:
-                        due.append(each)
+                    due += [] if each is None else [each]
                     self._done += 1
                     self._tell()
                 self._write(due, pool)
@@ -344,9 +320,8 @@ class _Import:
         self._log.close(entity_id for entity_id in ids if entity_id.kind is Kind.RUN)
 
     def _write_one(self, due: _Due) -> list[str]:
-        entity, known = due
         try:
-            return self._store.merge_in(entity, known=known).renamed
+            return self._store.merge_in(due[0], known=due[1]).renamed
         except BrokenEntityError as error:
             return [str(error)]
 

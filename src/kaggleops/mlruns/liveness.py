@@ -6,15 +6,17 @@ are compared with each other: when a run was last heard is when its object was l
 the bucket knows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from kaggleops.bucket import ABSENT, Entry, ObjectNotFoundError, Version
 from kaggleops.layout import EntityId, Kind
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
 from kaggleops.mlruns.store import EntityStore
+from kaggleops.tags import FOLDS, SWEEP
 
 RUN_STATUSES = (None, "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 """The names of MLflow's statuses, each in the place of its number (mlflow.entities.RunStatus)."""
@@ -32,33 +34,26 @@ _BEATS = 2  # so many have to be missing: one may be late
 _UNPROMISED = 24 * 3600  # seconds; for runs by tools that promise nothing
 _WORKERS = 16
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
 
 @dataclass(frozen=True)
 class RunState:
-    """What is known of one run.
+    """What is known of one run."""
 
-    Args:
-        id: the run's.
-        status: MLflow's status, LOST or UNREADABLE.
-        heard_ms: when it was last heard, in milliseconds since the epoch.
-        name: the run's.
-        tags: those that are known.
-        may_be_silent: the seconds without a write after which it is lost; None if it does not run.
-        version: the object's that all this was told from.
-        problem: why its object cannot be read, or "".
-    """
-
-    id: EntityId
-    status: str
-    heard_ms: int
-    name: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    id: EntityId  # the run's
+    status: str  # MLflow's status, LOST or UNREADABLE
+    heard_ms: int  # when it was last heard, in milliseconds since the epoch
+    name: str = ""  # the run's
+    tags: Mapping[str, str] = field(default_factory=dict)  # those that are known
+    # the seconds without a write after which it is lost; None if it does not run
     may_be_silent: int | None = None
-    version: Version = ABSENT
-    problem: str = ""
+    version: Version = ABSENT  # the object's that all this was told from
+    problem: str = ""  # why its object cannot be read, or ""
+    began_ms: int = 0  # in milliseconds since the epoch; 0 if not known
+    ended_ms: int | None = None  # likewise; None while it has not
+    params: Mapping[str, str] = field(default_factory=dict)  # those that are known
+    # the last value of each metric that is known, none of the machine's load
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    step: int | None = None  # the last one that it logged of these
 
     @property
     def promise(self) -> int:
@@ -68,37 +63,60 @@ class RunState:
 
 
 def silence_allowed(entity: Entity) -> int | None:
-    """Return after how many seconds without a write a run is lost; None if it does not run."""
+    """Return after how many seconds without a write a run is lost; None if it does not run.
+
+    Nor does the parent of a sweep, or of a trial's folds: nothing runs but its children.
+    """
+    if f"tags/{SWEEP}" in entity.files or f"tags/{FOLDS}" in entity.files:
+        return None
     if entity.meta.get("status") != RUN_STATUSES.index("RUNNING"):
         return None
     return _BEATS * entity.notes.promise or _UNPROMISED
 
 
 def state_of(entity: Entity, version: Version, heard_ms: int, now_ms: int) -> RunState:
-    """Return what a run's object says of it.
+    """Return what a run's object at a version says of it.
 
-    Args:
-        entity: the run.
-        version: the object's.
-        heard_ms: when it was last written, in milliseconds since the epoch.
-        now_ms: the time by a clock that agrees with the bucket's, likewise.
+    `heard_ms` is when that was last written, `now_ms` the time by a clock that agrees with the
+    bucket's; both in milliseconds since the epoch.
     """
     number: Any = entity.meta.get("status")
     known: Mapping[Any, str | None] = dict(enumerate(RUN_STATUSES[1:], 1))
+    status, name = str(known.get(number, "UNKNOWN")), str(entity.meta.get("run_name") or "")
+    last = dict(_last_points(entity))
     told = RunState(
         entity.id,
-        str(known.get(number, "UNKNOWN")),
+        status,
         heard_ms,
-        str(entity.meta.get("run_name") or ""),
-        {
-            path.removeprefix("tags/"): value.decode(errors="replace")
-            for path, value in entity.files.items()
-            if path.startswith("tags/")
-        },
+        name,
+        _texts(entity, "tags/"),
         silence_allowed(entity),
         version,
+        began_ms=entity.meta.get("start_time") or 0,
+        ended_ms=entity.meta.get("end_time"),
+        params=_texts(entity, "params/"),
+        metrics={metric: value for metric, (_, value) in last.items()},
+        step=max((step for step, _ in last.values()), default=None),
     )
     return _heard(told, heard_ms, now_ms)
+
+
+def _texts(entity: Entity, folder: str) -> dict[str, str]:
+    return {
+        path.removeprefix(folder): value.decode(errors="replace")
+        for path, value in entity.files.items()
+        if path.startswith(folder)
+    }
+
+
+def _last_points(entity: Entity) -> Iterator[tuple[str, tuple[int, float]]]:
+    """Yield each metric's last step and value, but for those of the machine's load."""
+    for path, points in entity.files.items():
+        metric = path.removeprefix("metrics/")
+        if metric != path and not metric.startswith("system/"):
+            with suppress(ValueError, IndexError):
+                fields = points.rstrip().rsplit(b"\n", 1)[-1].split()
+                yield metric, (int(fields[2]) if len(fields) > 2 else 0, float(fields[1]))
 
 
 def run_state(store: EntityStore, run: EntityId, now_ms: int) -> RunState:
@@ -114,8 +132,9 @@ def look_at(store: EntityStore, known: Iterable[RunState], now_ms: int) -> list[
     Costs two requests of class B for each, and one where the object is at the version that is
     known.
     """
-    looked = _at_once(lambda state: _looked_at(store, state, now_ms), known)
-    return [state for state in looked if state is not None]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        looked = pool.map(lambda state: _looked_at(store, state, now_ms), known)
+        return [state for state in looked if state is not None]
 
 
 def recent_runs(store: EntityStore, since_ms: int, now_ms: int) -> list[RunState]:
@@ -126,18 +145,14 @@ def recent_runs(store: EntityStore, since_ms: int, now_ms: int) -> list[RunState
         for run, entry in store.list(Kind.RUN, home.experiment_id)
         if entry.updated_ms >= since_ms
     ]
-    return _at_once(lambda found: _read(store, *found, now_ms), recent)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(lambda found: _read(store, found[0], found[1], now_ms), recent))
 
 
 def last_written(store: EntityStore, experiment_id: str) -> list[EntityId]:
     """Return an experiment's runs, the one that was written last first: one listing."""
     listed = sorted(store.list(Kind.RUN, experiment_id), key=lambda each: -each[1].updated_ms)
     return [run for run, _ in listed]
-
-
-def _at_once(do: Callable[[_T], _R], those: Iterable[_T]) -> list[_R]:
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        return list(pool.map(do, those))
 
 
 def _looked_at(store: EntityStore, known: RunState, now_ms: int) -> RunState | None:

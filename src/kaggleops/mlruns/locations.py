@@ -17,7 +17,6 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from kaggleops.bucket.base import is_key
 from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
@@ -44,14 +43,10 @@ _LONGEST = 2000  # characters: no key is half as long
 
 
 def is_inside(location: str, artifact_root: str) -> bool:
-    """Tell whether a location is below the root of a bucket's artifacts.
+    """Tell whether a location is below the root (a URI) of a bucket's artifacts.
 
     Every entity's location is asked about here before anything is read, listed, written or deleted
     there. Links in a folder are not looked at: `DirectoryBucket` refuses those that lead out.
-
-    Args:
-        location: an address.
-        artifact_root: the URI under which the bucket's artifacts lie, without a trailing slash.
     """
     below = location.removeprefix(f"{artifact_root}/").removesuffix("/")
     return location.startswith(f"{artifact_root}/") and _is_path(below)
@@ -122,7 +117,10 @@ def _with_file(entity: Entity, path: str, data: bytes) -> Entity:
 
 
 def rebase(entity: Entity, artifact_root: str) -> Entity:
-    """Return the entity with its artifacts under this root (a URI), or their location refused."""
+    """Return the entity with its artifacts under this root (a URI), or their location refused.
+
+    Raises BrokenEntityError if what says their location cannot be read.
+    """
     kind = entity.id.kind
     if kind is Kind.REGISTERED_MODEL:
         return _rebase_versions(entity, artifact_root)
@@ -154,11 +152,7 @@ def portable(location: str | None, artifact_root: str) -> str | None:
 
 
 def located(location: str, artifact_root: str) -> str:
-    """Return where in this bucket a location is that `portable` has made.
-
-    Raises:
-        ValueError: it leads out of the bucket.
-    """
+    """Return where in this bucket a location is that `portable` has made; ValueError if outside."""
     here = artifact_root + location.removeprefix(ARTIFACTS)
     if location.startswith(f"{ARTIFACTS}/") and is_inside(here, artifact_root):
         return here
@@ -170,7 +164,10 @@ def located(location: str, artifact_root: str) -> str:
 def leads_out(source: str | None, stored: str | None, artifact_root: str) -> bool:
     """Tell whether a model version would be read from outside of the bucket."""
     location = stored or source or ""
-    return not (is_inside(location, artifact_root) or _is_in_a_run(location))
+    # A run's own location is asked about when it is read.
+    in_a_run = _IN_A_RUN.fullmatch(location)
+    below_it = in_a_run is not None and _is_path((in_a_run.group(1) or "/x")[1:])
+    return not (below_it or is_inside(location, artifact_root))
 
 
 def is_elsewhere(location: str) -> bool:
@@ -183,7 +180,10 @@ def is_elsewhere(location: str) -> bool:
 
 
 def follow_runs(model: Entity, runs: Mapping[str, str]) -> Entity:
-    """Return a registered model whose versions lead to where runs' artifacts lie (by run id)."""
+    """Return a registered model whose versions lead to where runs' artifacts lie (by run id).
+
+    Raises BrokenEntityError if a version cannot be read.
+    """
     for path, data in model.files.items():
         if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
             continue
@@ -202,7 +202,8 @@ def _rebase_versions(entity: Entity, root: str) -> Entity:
         if not re.fullmatch(r"version-[^/]+/meta\.yaml", path):
             continue
         meta = parse_yaml(data, f"reading {path} of {entity.id}")
-        new = {field: _rebased_version(meta, field, root) for field in ("source", _STORED)}
+        texts = {f: meta[f] if isinstance(meta.get(f), str) else None for f in ("source", _STORED)}
+        new = {f: text and _rebased(_as_written(text), root, _OF_ANY) for f, text in texts.items()}
         # MLflow reads from the one, and shows the other.
         if leads_out(new["source"], new[_STORED], root):
             new[_STORED] = _refuse(new[_STORED] or new["source"] or "", entity.id)
@@ -210,17 +211,6 @@ def _rebase_versions(entity: Entity, root: str) -> Entity:
         if changed:
             entity = _with_file(entity, path, dump_yaml({**meta, **changed}))
     return entity
-
-
-def _rebased_version(meta: Mapping[str, Any], field: str, root: str) -> str | None:
-    value = meta.get(field)
-    return _rebased(_as_written(value), root, _OF_ANY) if isinstance(value, str) else None
-
-
-def _is_in_a_run(location: str) -> bool:
-    # That run's own location is asked about when it is read.
-    match = _IN_A_RUN.fullmatch(location)
-    return match is not None and _is_path((match.group(1) or "/x")[1:])
 
 
 def _rebased(old: str, root: str, below_root: str) -> str:

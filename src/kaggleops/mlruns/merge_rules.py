@@ -40,10 +40,7 @@ REGISTERS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "status": ("status", "end_time"),
         "lifecycle": ("lifecycle_stage", "deleted_time"),
     },
-    Kind.LOGGED_MODEL: {
-        "status": ("status",),
-        "lifecycle": ("lifecycle_stage",),
-    },
+    Kind.LOGGED_MODEL: {"status": ("status",), "lifecycle": ("lifecycle_stage",)},
 }
 """The fields of `meta.yaml` that change, grouped as they are set together."""
 
@@ -76,9 +73,8 @@ def status_rank(kind: Kind, status: Any) -> int:
 def merge(a: Entity, b: Entity) -> Entity:
     """Return what both versions hold.
 
-    Raises:
-        BrokenEntityError: a param has two values, a path that nobody chose is a file in one and a
-            folder in the other, or `meta.yaml` cannot be read.
+    Raises BrokenEntityError where a param has two values, a path that nobody chose is a file in one
+    and a folder in the other, or `meta.yaml` cannot be read.
     """
     if a.id != b.id:
         raise ValueError(f"{a.id} and {b.id} are two entities")
@@ -95,13 +91,21 @@ def merge(a: Entity, b: Entity) -> Entity:
             files[path] = _merge_points(mine, theirs)
         elif role is Role.PARAM:
             if not same_value(mine, theirs):
-                raise _param_conflict(a.id, path, mine, theirs)
+                both = (repr(value.decode(errors="replace")) for value in sorted((mine, theirs)))
+                problem = f"has the values {' and '.join(both)}, and a param never changes"
+                doing = f"merging two versions of {a.id}"
+                raise BrokenEntityError(doing, f"its param {_name(path)!r} {problem}")
             files[path] = _one_notation(mine, theirs)
         else:
             files[path] = max(mine, theirs)
     heartbeat, promise = max((n.heartbeat, n.promise) for n in (a.notes, b.notes))
     notes = Notes(heartbeat=heartbeat, promise=promise)
-    _merge_written(a, b, files, notes)
+    for path in _written_paths(a) | _written_paths(b):
+        at, _, content = max(_latest(a, path), _latest(b, path))
+        if content is None:
+            notes.deleted[path] = at
+        else:
+            files[path], notes.written[path] = content, at
     if role_of(a.id.kind, META) is Role.META:
         files[META] = _merge_meta(a, b, notes)
     merged = Entity(a.id, files, a.folders | b.folders, notes)
@@ -112,11 +116,7 @@ def merge(a: Entity, b: Entity) -> Entity:
 def merge_onto(stored: Entity, entity: Entity) -> tuple[Entity, list[str]]:
     """Return what both hold, where one was there first; and say what has another name now.
 
-    A param keeps the value, and its notation, that was there first.
-
-    Raises:
-        BrokenEntityError: a path that nobody chose is a file in one and a folder in the other, or
-            `meta.yaml` cannot be read.
+    A param keeps the value, and its notation, that was there first. Else raises what `merge` does.
     """
     folders = stored.folders | entity.folders
     said = [
@@ -241,24 +241,6 @@ def _point_order(line: bytes) -> tuple[int, int, bytes]:
         return int(parts[0]), int(parts[2]) if len(parts) > 2 else 0, line
     except (ValueError, IndexError):
         return 0, 0, line  # not a point; kept, and whoever reads it says so
-
-
-def _param_conflict(entity_id: EntityId, path: str, a: bytes, b: bytes) -> BrokenEntityError:
-    values = " and ".join(repr(value.decode(errors="replace")) for value in sorted((a, b)))
-    return BrokenEntityError(
-        f"merging two versions of {entity_id}",
-        f"its param {_name(path)!r} has the values {values}, and a param never changes",
-    )
-
-
-def _merge_written(a: Entity, b: Entity, files: dict[str, bytes], notes: Notes) -> None:
-    for path in _written_paths(a) | _written_paths(b):
-        at, _, content = max(_latest(a, path), _latest(b, path))
-        if content is None:
-            notes.deleted[path] = at
-        else:
-            files[path] = content
-            notes.written[path] = at
 
 
 def _written_paths(entity: Entity) -> set[str]:

@@ -4,7 +4,6 @@ Only plain files are seen: a link could lead anywhere, and what lies behind it w
 a bucket that others may read.
 """
 
-import io
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -13,13 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError, open_bucket
-from kaggleops.bucket.base import crc32c
 from kaggleops.bucket.directory import DirectoryBucket
-from kaggleops.bucket.location import is_remote, name_and_prefix
+from kaggleops.bucket.location import is_remote, root_and_prefix
 from kaggleops.errors import KaggleOpsError, UsageError
 
 _AT_ONCE = 16
-_MANY = 100  # files for which gcsfs is worth the second that importing it takes
+_MANY = 100  # files for which reading many at once is worth its beginning (gcsfs: a second)
 
 
 class Place:
@@ -27,13 +25,14 @@ class Place:
 
     Args:
         address: the folder's path, or an address in a bucket.
+        patience: as `open_bucket` has it.
 
     Raises:
         UsageError: it is in a kind of bucket that an import does not read.
         KaggleOpsError: the folder is a link.
     """
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, *, patience: float = 120.0) -> None:
         self.uri = str(address).rstrip("/")
         self.problems: list[str] = []
         """What `files` left out, each with the reason."""
@@ -45,12 +44,13 @@ class Place:
                 raise KaggleOpsError(f"reading {path}", "it is a symbolic link", hint)
             self.bucket: Bucket = DirectoryBucket(path.absolute())
         elif is_remote(self.uri):
-            name, prefix = name_and_prefix(self.uri)
+            root, prefix = root_and_prefix(self.uri)
             self._prefix = f"{prefix}/" if prefix else ""
-            self.bucket = open_bucket(f"{self.uri.partition('://')[0]}://{name}")
+            self.bucket = open_bucket(root, patience=patience)
+            self.uri = self.bucket.object_uri(prefix)
         else:
-            hint = "Copy it into a folder (aws s3 sync, rclone copy), and import that."
-            problem = "an import reads folders and gs:// addresses"
+            hint = "Copy it into a folder (rclone copy), and import that."
+            problem = "an import reads folders and buckets at gs:// and s3://"
             raise UsageError(f"reading {self.uri[:200]}", problem, hint)
 
     def files(self) -> Iterator[tuple[str, Entry]]:
@@ -59,21 +59,16 @@ class Place:
         def left_out(where: str, why: str) -> None:
             self.problems.append(f"importing {where}: {why}. It was skipped.")
 
-        checksums = self.bucket.lists_checksums
-        for entry in self.bucket.list(self._prefix, checksums=checksums, left_out=left_out):
+        for entry in self.bucket.list(self._prefix, checksums=True, left_out=left_out):
             yield entry.key.removeprefix(self._prefix), entry
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[str, bytes]]:
         """Yield the paths and contents of (small) files; those that are gone are left out."""
         found: dict[Entry, bytes] = {}
 
-        def take(entry: Entry, content: bytes) -> None:
-            if crc32c(io.BytesIO(content)) == entry.crc32c:
-                found[entry] = content
-
         # All at once; then one by one what did not come right.
         if len(entries) >= _MANY:
-            self.bucket.read_many(entries, take)
+            self.bucket.read_many(entries, found.__setitem__)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             left = [entry for entry in entries if entry not in found]
             found.update(each for each in pool.map(self._read, left) if each)

@@ -25,7 +25,6 @@ from kaggleops.mlruns.change_log import (
     MAX_BYTES,
     MAX_KEY,
     MOST,
-    Announcement,
     BrokenLogError,
     Log,
     a_number,
@@ -41,14 +40,8 @@ _AT_ONCE = 4 << 20
 """Bytes: what is larger is read one after the other, so that a few do not fill the memory."""
 
 _ORDER = (
-    Kind.EXPERIMENT,
-    Kind.DATASET,
-    Kind.RUN,
-    Kind.LOGGED_MODEL,
-    Kind.TRACE,
-    Kind.REGISTERED_MODEL,
-)
-"""What others belong to, or name, comes before them."""
+    Kind.EXPERIMENT, Kind.DATASET, Kind.RUN, Kind.LOGGED_MODEL, Kind.TRACE, Kind.REGISTERED_MODEL,
+)  # fmt: skip
 
 
 def in_order(entity_ids: Iterable[EntityId]) -> list[EntityId]:
@@ -58,21 +51,13 @@ def in_order(entity_ids: Iterable[EntityId]) -> list[EntityId]:
 
 @dataclass(frozen=True)
 class Change:
-    """An entity that is not as it was.
+    """An entity that is not as it was."""
 
-    Args:
-        id: which.
-        version: at which it is now; `ABSENT` where it is gone.
-        entity: its content; None where it is gone or broken, or packed.
-        problem: why it cannot be read, where it is broken.
-        packed: its archive, for a caller that unpacks it elsewhere.
-    """
-
-    id: EntityId
-    version: Version
-    entity: Entity | None = None
-    problem: BrokenEntityError | None = None
-    packed: bytes | None = None
+    id: EntityId  # which
+    version: Version  # at which it is now; `ABSENT` where it is gone
+    entity: Entity | None = None  # its content; None where it is gone or broken, or packed
+    problem: BrokenEntityError | None = None  # why it cannot be read, where it is broken
+    packed: bytes | None = None  # its archive, for a caller that unpacks it elsewhere
 
 
 def unpacked(change: Change, where: str, artifact_root: str) -> Change:
@@ -94,10 +79,8 @@ class Changes:
     change counts as delivered when the next one is asked for; what was not delivered comes again.
     """
 
-    listed: bool
-    """Whether the bucket had to be listed."""
-    due: int
-    """How many entities are looked at; not all of them need have changed."""
+    listed: bool  # whether the bucket had to be listed
+    due: int  # how many entities are looked at; not all of them need have changed
     _changes: Iterator[Change]
 
     def __iter__(self) -> Iterator[Change]:
@@ -106,16 +89,11 @@ class Changes:
 
 @dataclass(frozen=True)
 class Mark:
-    """How far a reader of the change log has come, for the next process to go on from.
+    """How far a reader of the change log has come, for the next process to go on from."""
 
-    Args:
-        log_id: the log.
-        sequence: the newest announcement that it has seen.
-        open: for how many seconds from then each writer of an object may change it, by key.
-    """
-
-    log_id: str
-    sequence: int
+    log_id: str  # the log
+    sequence: int  # the newest announcement that it has seen
+    # for how many seconds from then each writer of an object may change it, by key
     open: Mapping[str, Mapping[str, float]]
 
     def same_place(self, other: "Mark | None") -> bool:
@@ -184,13 +162,8 @@ class Poll:
         """Return what changed since it was last delivered.
 
         Costs one request of class B, and one for each entity that is open or was closed since.
-
-        Args:
-            full: list the bucket; finds also what writers changed that announce nothing (older
-                versions of this program, a person with gsutil).
-
-        Raises:
-            BucketError: the bucket cannot be read.
+        `full` lists the bucket: that finds also what writers changed that announce nothing (older
+        versions of this program, a person with gsutil).
         """
         # The log before the bucket: what is written after this look was announced before it, or
         # will be new to the next one.
@@ -201,7 +174,9 @@ class Poll:
             self._must_list = False
         else:
             self._due |= self._open.keys()
-        self._let_go()
+        now, opened = self._clock(), self._open.items()
+        left = {each: {w: until for w, until in ws.items() if until > now} for each, ws in opened}
+        self._open = {each: writers for each, writers in left.items() if writers}
         return Changes(listed, len(self._due), self._deliver())
 
     @property
@@ -258,38 +233,18 @@ class Poll:
         if goes_on is None or goes_on.dropped > self._sequence:
             self._must_list = True
         if log is not None:
-            seen = self._sequence if goes_on else 0
-            self._take(each for each in log.entries if each.sequence > seen)
+            seen, now = self._sequence if goes_on else 0, self._clock()
+            for each in log.entries:
+                if each.sequence > seen and (entity_id := parse_key(each.key)) is not None:
+                    # One that is closed is let go of after this look, like one whose time is up.
+                    self._open.setdefault(entity_id, {})[each.writer] = now + each.open_for
             self._log_id, self._sequence = log.id, log.sequence
         self._log_version = version
 
-    def _take(self, announcements: Iterator[Announcement]) -> None:
-        now = self._clock()
-        for each in announcements:
-            entity_id = parse_key(each.key)
-            if entity_id is None:
-                continue
-            writers = self._open.setdefault(entity_id, {})
-            # One that is closed is let go of after this look, like one whose time is up.
-            writers[each.writer] = now + each.open_for
-
     def _differing(self) -> set[EntityId]:
         listed = {entity_id: entry.version for entity_id, entry in self._store.every()}
-        gone = self._versions.keys() - listed.keys()
-        return gone | {
-            entity_id
-            for entity_id, version in listed.items()
-            if self._versions.get(entity_id) != version
-        }
-
-    def _let_go(self) -> None:
-        now = self._clock()
-        for entity_id, writers in list(self._open.items()):
-            self._open[entity_id] = {
-                writer: until for writer, until in writers.items() if until > now
-            }
-            if not self._open[entity_id]:
-                del self._open[entity_id]
+        every = self._versions.keys() | listed.keys()
+        return {each for each in every if self._versions.get(each) != listed.get(each)}
 
     def _deliver(self) -> Iterator[Change]:
         due = in_order(self._due)
@@ -309,21 +264,20 @@ class Poll:
                 try:
                     change = future.result()
                 except ObjectTooLargeError:
-                    change = self._look_at_large(entity_id)
+                    try:
+                        change = self._look(entity_id, AT_MOST)
+                    except ObjectTooLargeError as error:
+                        problem = BrokenEntityError(error.doing, error.problem)
+                        change = Change(entity_id, error.version, problem=problem)
                 del future
                 if change is not None:
                     yield change
-                    self._remember(change)
+                    self._versions.pop(change.id, None)
+                    if change.version != ABSENT:
+                        self._versions[change.id] = change.version
                 del change
                 self._due.discard(entity_id)
                 self._again.discard(entity_id)
-
-    def _look_at_large(self, entity_id: EntityId) -> Change | None:
-        try:
-            return self._look(entity_id, AT_MOST)
-        except ObjectTooLargeError as error:
-            problem = BrokenEntityError(error.doing, error.problem)
-            return Change(entity_id, error.version, problem=problem)
 
     def _look(self, entity_id: EntityId, at_most: int = _AT_ONCE) -> Change | None:
         known = self._versions.get(entity_id, ABSENT) if entity_id not in self._again else None
@@ -338,8 +292,3 @@ class Poll:
             return change
         where = self._store.bucket.object_uri(entity_id.key)
         return unpacked(change, where, self._store.artifact_root)
-
-    def _remember(self, change: Change) -> None:
-        self._versions.pop(change.id, None)
-        if change.version != ABSENT:
-            self._versions[change.id] = change.version

@@ -4,6 +4,7 @@ A read gives an entity whole, its artifacts rebased to this bucket. A write is c
 conflict the two versions merge and the write is tried again, so nobody's writes are lost.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,15 +18,7 @@ from kaggleops.bucket import (
     StoredObject,
     Version,
 )
-from kaggleops.layout import (
-    ARTIFACTS,
-    EntityId,
-    Kind,
-    experiment,
-    glob_of,
-    parse_key,
-    prefix_of,
-)
+from kaggleops.layout import ARTIFACTS, EntityId, Kind, experiment, glob_of, parse_key, prefix_of
 from kaggleops.mlruns.archive import check_size, pack, unpack
 from kaggleops.mlruns.change_log import ATTEMPTS, ChangeLog, pause
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
@@ -39,27 +32,22 @@ class Stored:
 
     entity: Entity
     version: Version
+    # what was brought in under another name than its own, a sentence each
     renamed: list[str] = field(default_factory=list)
-    """What was brought in under another name than its own, a sentence each."""
 
 
 @dataclass(frozen=True)
 class Write:
     """What a write has made of an object."""
 
-    replaced: Version
-    """The version that it was at before; `ABSENT` where there was none."""
-    stored: StoredObject
-    """What it holds now; at version `ABSENT` where it was deleted."""
+    replaced: Version  # the version that it was at before; `ABSENT` where there was none
+    stored: StoredObject  # what it holds now; at version `ABSENT` where it was deleted
 
 
 class EntityStore:
     """Reads and writes the packed entities of a bucket.
 
-    Args:
-        bucket: where they lie.
-        changes: where each is announced before it is written, for those who poll the bucket; None
-            to only read.
+    Each is announced in `changes` before it is written, for those who poll; None to only read.
     """
 
     def __init__(self, bucket: Bucket, changes: ChangeLog | None = None) -> None:
@@ -79,9 +67,8 @@ class EntityStore:
     def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
         """Return the entity, or None if it is still at version `unless`.
 
-        Raises:
-            ObjectNotFoundError: the bucket has no such entity.
-            BrokenEntityError: its object is not a readable archive.
+        Raises ObjectNotFoundError if the bucket has none, BrokenEntityError if its object is not a
+        readable archive.
         """
         found = self.read_packed(entity_id, unless=unless)
         if found is None:
@@ -93,45 +80,39 @@ class EntityStore:
     ) -> StoredObject | None:
         """Return the entity's object as it is, or None if it is still at version `unless`.
 
-        Raises:
-            ObjectNotFoundError: the bucket has no such entity.
-            BrokenEntityError: its object is too large to be one.
+        Raises ObjectNotFoundError if the bucket has none, BrokenEntityError if it is too large to
+        be one.
         """
         try:
             return self.bucket.read(entity_id.key, unless=unless)
         except ObjectTooLargeError as error:
             raise BrokenEntityError(error.doing, error.problem) from error
 
-    def write(self, entity: Entity, *, expected: Version) -> Version:
-        """Write the entity if its object is still at version `expected`.
+    def write(self, entity: Entity, *, expected: Version, distinct: bool = False) -> Version:
+        """Write the entity if its object is still at version `expected`; else ConflictError.
 
-        Raises:
-            ConflictError: it is not.
+        A bucket takes what is there already for a write of ours whose answer was lost. `distinct`
+        is for what two writers may make alike and only one may have made.
         """
         self.announce([entity.id])
-        return self._write(entity, expected)
+        return self._write(entity, expected, distinct)
 
-    def _write(self, entity: Entity, expected: Version) -> Version:
+    def _write(self, entity: Entity, expected: Version, distinct: bool = False) -> Version:
         check_size(entity, f"writing {entity.id}")  # nobody could read it again
         self.before_write(entity)
         self.on_write(entity.id, None)
         key, packed = entity.id.key, pack(entity)
+        if distinct:
+            packed = packed[:4] + secrets.token_bytes(4) + packed[8:]  # the time in gzip's header
         version = self.bucket.write(key, packed, expected=expected)
         self.on_write(entity.id, Write(expected, StoredObject(key, version, packed)))
         return version
 
     def merge_in(self, entity: Entity, *, known: Version = ABSENT) -> Stored:
-        """Make the bucket hold what the entity holds, besides what it holds already.
+        """Make the bucket hold what the entity holds, besides what it holds already; return that.
 
-        Args:
-            entity: what to bring in.
-            known: the version that the entity is based on: one request, if it is still current.
-
-        Returns:
-            What the bucket holds now, and its version.
-
-        Raises:
-            BrokenEntityError: what the bucket holds is not readable.
+        One request, if `known`, the version that the entity is based on, is still current. Raises
+        BrokenEntityError if what the bucket holds is not readable.
         """
         self.announce([entity.id])
         expected = known
@@ -159,11 +140,7 @@ class EntityStore:
         raise AssertionError("unreachable")
 
     def delete(self, entity_id: EntityId, *, expected: Version | None = None) -> None:
-        """Delete the entity for good.
-
-        Raises:
-            ConflictError: `expected` was given and it is at another version.
-        """
+        """Delete the entity for good; ConflictError if it is at another version than `expected`."""
         self.announce([entity_id])
         self.on_write(entity_id, None)
         self.bucket.delete(entity_id.key, expected=expected)
@@ -218,8 +195,7 @@ class EntityStore:
     def unpack(self, entity_id: EntityId, data: bytes) -> Entity:
         """Return the entity that an object of this bucket holds, its artifacts rebased.
 
-        Raises:
-            BrokenEntityError: it is not a readable archive.
+        Raises BrokenEntityError if it is not a valid entity.
         """
         where = self.bucket.object_uri(entity_id.key)
         return rebase(unpack(data, entity_id, where), self.artifact_root)

@@ -9,7 +9,7 @@ reason, and everything else is served. The fields are those that MLflow 3.17 nee
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from kaggleops.layout import Kind
@@ -106,12 +106,13 @@ def holds_points(kind: Kind, data: bytes) -> bool:
 def check_entity(entity: Entity, doing: str) -> None:
     """Refuse an entity that MLflow's file store could not read, or that is another than its key.
 
-    Raises:
-        BrokenEntityError: with the file and what is wrong with it.
+    The BrokenEntityError names the file and what is wrong with it.
     """
     _check_main_file(entity, doing)
-    if entity.id.kind is Kind.RUN:
-        _check_links_whole(entity, doing)
+    for each in entity.folders if entity.id.kind is Kind.RUN else ():
+        parent, _, name = each.partition("/")
+        if name and parent in ("inputs", "outputs") and f"{each}/{META}" not in entity.files:
+            raise BrokenEntityError(doing, f"{_short(each)} has no {META}")
     folders = _FOLDERS.get(entity.id.kind, {})
     for path, data in entity.files.items():
         folder, _, name = path.partition("/")
@@ -128,8 +129,11 @@ def _check_main_file(entity: Entity, doing: str) -> None:
     if path not in entity.files:
         raise BrokenEntityError(doing, f"it has no {path}")
     doing = f"{doing}: {path}"
-    # An entity keeps what was read of its meta.yaml for whoever needs it next.
-    meta = parse_yaml(entity.files[path], doing) if kind is Kind.TRACE else _meta(entity, doing)
+    try:
+        # An entity keeps what was read of its meta.yaml for whoever needs it next.
+        meta = parse_yaml(entity.files[path], doing) if kind is Kind.TRACE else entity.meta
+    except BrokenEntityError as error:
+        raise BrokenEntityError(doing, error.problem) from error
     for field, expected in _identity(entity, meta).items():
         if str(meta.get(field)) != expected:
             found = _short(repr(meta.get(field)))
@@ -143,28 +147,16 @@ def _check_main_file(entity: Entity, doing: str) -> None:
         raise BrokenEntityError(doing, "its lifecycle_stage is neither active nor deleted")
 
 
-def _meta(entity: Entity, doing: str) -> Mapping[str, Any]:
-    try:
-        return entity.meta
-    except BrokenEntityError as error:
-        raise BrokenEntityError(doing, error.problem) from error
-
-
 def _identity(entity: Entity, meta: Mapping[str, Any]) -> dict[str, str]:
-    home, name = entity.id.experiment_id, entity.id.name
-    match entity.id.kind:
-        case Kind.EXPERIMENT:
-            return {"experiment_id": home}
-        case Kind.RUN:
-            return {"experiment_id": home, "run_id": name}
-        case Kind.LOGGED_MODEL:
-            return {"experiment_id": home, "model_id": name}
-        case Kind.TRACE:
-            return {"trace_id" if "trace_id" in meta else "request_id": name}
-        case Kind.REGISTERED_MODEL:
-            return {"name": name}
-        case _:
-            return {}
+    home, name = {"experiment_id": entity.id.experiment_id}, entity.id.name
+    identities: dict[Kind, dict[str, str]] = {
+        Kind.EXPERIMENT: home,
+        Kind.RUN: {**home, "run_id": name},
+        Kind.LOGGED_MODEL: {**home, "model_id": name},
+        Kind.TRACE: {"trace_id" if "trace_id" in meta else "request_id": name},
+        Kind.REGISTERED_MODEL: {"name": name},
+    }
+    return identities.get(entity.id.kind, {})
 
 
 def _check_fields(
@@ -176,11 +168,9 @@ def _check_fields(
                 continue
             raise BrokenEntityError(doing, f"it has no {field}")
         value = meta[field]
+        timed = type(value) is int and _TIME_FIELDS.fullmatch(field)
         # Not isinstance: Python takes `true` for a number.
-        known = type(value) in types
-        if not known or (
-            type(value) is int and value not in TIMES and _TIME_FIELDS.fullmatch(field)
-        ):
+        if type(value) not in types or (timed and value not in TIMES):
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(value))}")
 
 
@@ -198,14 +188,7 @@ def _check_version(name: str, data: bytes, doing: str) -> None:
         raise BrokenEntityError(doing, f"there is no status {_short(repr(meta['status']))}")
 
 
-def _check_output(name: str, data: bytes, doing: str) -> None:
-    meta = _check_link(name, data, doing, _OUTPUT_TYPES)
-    _check_fields(meta, _fields(number="step"), doing)
-
-
-def _check_link(
-    name: str, data: bytes, doing: str, types: tuple[str, ...] = _INPUT_TYPES
-) -> Mapping[str, Any]:
+def _check_link(name: str, data: bytes, doing: str, types: tuple[str, ...] = _INPUT_TYPES) -> None:
     if not re.fullmatch(rf"[^/]+/{META}", name):
         raise BrokenEntityError(doing, "that is no place for a file")
     meta = parse_yaml(data, doing)
@@ -217,26 +200,15 @@ def _check_link(
     for field in ("source_id", "destination_id"):
         if not LINK_ID.fullmatch(meta[field]):
             raise BrokenEntityError(doing, f"its {field} is {_short(repr(meta[field]))}")
-    return meta
+    if types is _OUTPUT_TYPES:
+        _check_fields(meta, _fields(number="step"), doing)
 
 
-def _check_links_whole(entity: Entity, doing: str) -> None:
-    for folder in entity.folders:
-        parent, _, name = folder.partition("/")
-        if name and parent in ("inputs", "outputs") and f"{folder}/{META}" not in entity.files:
-            raise BrokenEntityError(doing, f"{_short(folder)} has no {META}")
-
-
-def _check_points(name: str, data: bytes, doing: str) -> None:
+def _check_points(name: str, data: bytes, doing: str, kind: Kind = Kind.RUN) -> None:
     _check_name(name, doing)
-    if not holds_points(Kind.RUN, data):
-        raise BrokenEntityError(doing, "it holds something else than metric points")
-
-
-def _check_model_points(name: str, data: bytes, doing: str) -> None:
-    _check_name(name, doing)
-    if not holds_points(Kind.LOGGED_MODEL, data):
-        raise BrokenEntityError(doing, "it holds something else than a model's metric points")
+    if not holds_points(kind, data):
+        whose = "" if kind is Kind.RUN else "a model's "
+        raise BrokenEntityError(doing, f"it holds something else than {whose}metric points")
 
 
 def _check_text(name: str, data: bytes, doing: str) -> None:
@@ -271,10 +243,10 @@ _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
         "params": _check_text,
         "tags": _check_text,
         "inputs": _check_link,
-        "outputs": _check_output,
+        "outputs": partial(_check_link, types=_OUTPUT_TYPES),
     },
     Kind.LOGGED_MODEL: {
-        "metrics": _check_model_points,
+        "metrics": partial(_check_points, kind=Kind.LOGGED_MODEL),
         "params": _check_text,
         "tags": _check_text,
     },

@@ -1,4 +1,4 @@
-"""Where am I (Colab, Kaggle, RunPod, Kaggle's image, elsewhere), and what belongs to this machine.
+"""Where am I (Colab, Kaggle, RunPod, SkyPilot, Kaggle's image, or elsewhere)?
 
 Light: a tracking process asks this at its start.
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 from kaggleops.platforms.colab import Colab
 from kaggleops.platforms.kaggle import Kaggle
 from kaggleops.platforms.local import KaggleImage, Local
-from kaggleops.platforms.platform import ROOT, Platform
+from kaggleops.platforms.platform import ROOT, Platform, keys_of
 from kaggleops.platforms.runpod import RunPod
+from kaggleops.platforms.skypilot import SkyPilot
 
-__all__ = ["PLATFORMS", "WITH_KEYS", "Platform", "detect"]
+__all__ = ["PLATFORMS", "WITH_KEYS", "Platform", "detect", "keys_of"]
 
 # Kaggle's image is built on Colab's, so Kaggle's signs count before Colab's.
-PLATFORMS: tuple[type[Platform], ...] = (Kaggle, RunPod, KaggleImage, Colab, Local)
+PLATFORMS: tuple[type[Platform], ...] = (Kaggle, RunPod, SkyPilot, KaggleImage, Colab, Local)
 """All that are known, in the order in which their signs count."""
 
 WITH_KEYS: Mapping[str, type[Platform]] = {each.backend: each for each in PLATFORMS if each.backend}

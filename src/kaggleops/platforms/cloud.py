@@ -42,7 +42,10 @@ class Step:
 
 
 def is_done(step: Step) -> bool:
-    """Tell whether what a step makes is there already."""
+    """Tell whether what a step makes is there already.
+
+    Raises UsageError if its program is not installed.
+    """
     return bool(step.done and (answer_of(step.done) or "").strip())
 
 
@@ -195,7 +198,8 @@ def project_step(place: Place) -> Step:
 def what_it_lacks(place: Place) -> list[str] | None:
     """Return what a bucket of somebody's own has not, and one that is made here has.
 
-    None for a bucket that is not there (or not to be seen), or that was made here.
+    None for a bucket that is not there (or not to be seen), or that was made here. Raises
+    UsageError if gcloud is not installed.
     """
     answer = answer_of(("gcloud", "storage", "buckets", "describe", place.uri, "--format=json"))
     if answer is None:

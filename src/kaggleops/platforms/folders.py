@@ -1,6 +1,7 @@
 """Where this machine keeps what is ours, for this user alone, whatever the umask."""
 
 import os
+import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -72,8 +73,12 @@ def _close(path: Path, mode: int) -> None:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file that only this user can read, anew."""
+    """Write a file that only this user can read, anew: who reads it meanwhile finds a whole one."""
     private_folder(path.parent)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(content)
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

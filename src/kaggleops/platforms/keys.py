@@ -1,72 +1,185 @@
-"""The runner's keys, which `gcloud` makes and deletes, and the list of those made here.
+"""Keys of a bucket: what opens each kind of them, and the list of those made on this machine.
 
-A key belongs to a service account that may do nothing but use the bucket. Which key is for which
-platform stands in a list on this machine, without any secret: IAM's keys have no labels. Where a
-platform finds its key, its class says (`kaggleops.platforms.platform`).
+A kind of key is a file beside this one (`google.py`, `s3.py`): how a process finds one, in which
+form its clients want it, and how this machine gets a new one. Where a platform finds its key, its
+class says (`kaggleops.platforms.platform`). Which key is for which platform stands in a list on
+this machine, without any secret: no service has labels for that.
 """
 
+import base64
+import binascii
 import json
-import tempfile
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from kaggleops.platforms.cloud import CommandFailedError, output_of
+from kaggleops.bucket.location import S3_KEY
 from kaggleops.platforms.folders import state_folder, write_private
+
+Content = Mapping[str, Any]
+"""A key: the JSON of Google's file, or `type: s3` with `access_key_id`, `secret_access_key` and
+perhaps `session_token` and `region`. `type` says which."""
+
+
+class NotThisWayError(Exception):
+    """A way to sign in that should have worked did not; the next one may."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key as IAM lists it: its id, and when it was made, as IAM writes it (RFC 3339)."""
+    """A key as its service lists it: its id, and when it was made (RFC 3339; "" if unknown)."""
 
     id: str
     created: str
 
 
-def create_key(account: str) -> tuple[str, dict[str, Any]]:
-    """Make a key of a service account; return its id, and the content of its file.
+class Keys(ABC):
+    """The keys of one kind of bucket.
 
     Args:
-        account: the account's email address.
-
-    Raises:
-        UsageError: gcloud is not installed.
-        CommandFailedError: it failed.
+        owner: whose they are: the email address of Google's service account, or an s3 bucket's own
+            address. It may be "" where a process only signs in to Cloud Storage.
     """
-    with tempfile.TemporaryDirectory(prefix="kaggleops-key-") as folder:
-        file = Path(folder, "key.json")
-        _gcloud("creating a key", account, "create", str(file))
-        content: dict[str, Any] = json.loads(file.read_text())
-        return content["private_key_id"], content
+
+    title: ClassVar[str]
+    variable: ClassVar[str]
+    """The environment variable that names a key's file to the service's clients."""
+    form: ClassVar[str]
+    """A pattern: what of such a file's text shows that the clients can read it."""
+    form_in_words: ClassVar[str]
+
+    def __init__(self, owner: str = "") -> None:
+        self.owner = owner
+
+    # -- in a process that signs in -----------------------------------------------------------
+
+    @abstractmethod
+    def already_there(self) -> str:
+        """Return in words which credentials the clients find by themselves; "" for none.
+
+        Raises:
+            NotThisWayError: some are named that are not there.
+        """
+
+    @abstractmethod
+    def at_last(self, own_machine: bool) -> str:
+        """Return what else makes signing in needless; "" for nothing.
+
+        Args:
+            own_machine: whether the machine's account, if it has one, is the user's own.
+        """
+
+    @property
+    @abstractmethod
+    def hint(self) -> str:
+        """What to do on a machine that no platform lends."""
+
+    @classmethod
+    @abstractmethod
+    def takes(cls, key: Content) -> bool:
+        """Tell whether a key is of this kind."""
+
+    @classmethod
+    @abstractmethod
+    def for_clients(cls, key: Content) -> str:
+        """Return the text of a file in which the service's clients find a key."""
+
+    def use(self, key: Content, file: Path) -> None:
+        """Keep a key where only this user can read it, and let the service's clients find it."""
+        write_private(file, self.for_clients(key))
+        os.environ[self.variable] = str(file)
+
+    # -- on the machine of whoever makes keys -------------------------------------------------
+
+    @property
+    def steps(self) -> str:
+        """How somebody makes a key by hand, where no command can; "" where one does."""
+        return ""
+
+    @abstractmethod
+    def create(self, given: Callable[[], str]) -> tuple[str, Content]:
+        """Return the id and the content of a new key.
+
+        Args:
+            given: returns the text of a key that somebody made, where no command can.
+
+        Raises:
+            KaggleOpsError: there is none.
+        """
+
+    def can_too_much(self, key: Content) -> list[str]:
+        """Return what a new key can do that no runner needs, where its service gives more.
+
+        Raises:
+            KaggleOpsError: it cannot do what a runner has to.
+        """
+        return []
+
+    @abstractmethod
+    def listed(self) -> list[Key]:
+        """Return what is known of the keys that people made, the oldest first.
+
+        Raises:
+            KaggleOpsError: the service cannot be asked.
+        """
+
+    @abstractmethod
+    def delete(self, key_id: str) -> str:
+        """Delete a key, unless it is gone already; return what is left to do by hand, or "".
+
+        Raises:
+            KaggleOpsError: it could not be deleted.
+        """
 
 
-def keys_of(account: str) -> list[Key]:
-    """Return the keys of a service account that people made, the oldest first; see `create_key`."""
-    options = ("list", "--managed-by=user", "--format=json")
-    found = json.loads(_gcloud("listing the keys", account, *options))
-    keys = (Key(each["name"].rpartition("/")[2], each["validAfterTime"]) for each in found)
-    return sorted(keys, key=lambda key: (key.created, key.id))
+_LINE = re.compile(
+    r"(?im)^[\s{\"']*(?:export\s+)?(?:aws_)?"
+    r"(access_?key_?id|secret_?access_?key|session_?token|region)"
+    r"[\"']?\s*[=:]\s*[\"']?(.+?)[\"',}\s]*$"
+)
+_NAMES = ("access_key_id", "secret_access_key", "session_token", "region")
 
 
-def delete_key(account: str, key_id: str) -> None:
-    """Delete a key, unless it is gone already: whoever holds it is locked out; see `create_key`."""
+def key_in(text: str) -> Content | None:
+    """Return the key in a text, None if there is none.
+
+    It may be a key's JSON, that in base64 (an environment likes it better), or an access key as
+    AWS's files, variables and `aws iam create-access-key` have it.
+    """
+    text = text.strip()
+    with suppress(binascii.Error, ValueError):
+        text = base64.b64decode(text, validate=True).decode()
     try:
-        _gcloud(f"deleting key {key_id}", account, "delete", key_id, "--quiet")
-    except CommandFailedError as error:
-        if "NOT_FOUND" not in error.problem:
-            raise
+        key = json.loads(text)
+        text = json.dumps(key, indent=1)  # each value on a line of its own
+    except ValueError:
+        key = None
+    if isinstance(key, dict) and key.get("type", S3_KEY) != S3_KEY:
+        return key
+    if not isinstance(key, dict) or "type" not in key:
+        by_name = {name.replace("_", ""): name for name in _NAMES}
+        found = (
+            (by_name[name.lower().replace("_", "")], each) for name, each in _LINE.findall(text)
+        )
+        key = {"type": S3_KEY, **dict(found)}
+    known = {name: key[name] for name in ("type", *_NAMES) if key.get(name)}
+    complete = all(isinstance(known.get(name), str) for name in _NAMES[:2])
+    return (
+        known if complete and not re.search(r"[\r\n]", "".join(map(str, known.values()))) else None
+    )
 
 
-def _gcloud(what: str, account: str, *words: str) -> str:
-    role = "roles/iam.serviceAccountKeyAdmin"
-    command = ("gcloud", "iam", "service-accounts", "keys", *words, f"--iam-account={account}")
-    hint = f"Is {account} the right account? You need the role {role} on it."
-    return output_of(command, f"{what} of {account}", hint)
+# -- those that were made here --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Made:
-    """A key that was made on this machine: of which account, for which platform, and put where."""
+    """A key made on this machine: whose (see `Keys`), for which platform, and where it was put."""
 
     id: str
     account: str

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from kaggleops.platforms.platform import ADC, KEY_FILE, Platform
+from kaggleops.platforms.keys import Keys
+from kaggleops.platforms.platform import KEY_FILE, Platform
 
 
 class KaggleImage(Platform):
@@ -14,18 +15,19 @@ class KaggleImage(Platform):
     backend = "docker"
     _output = "kaggle/working"
     _mounts = "kaggle/input"
-    _may_be_googles = True
-    _sign_in_hint = (
-        f"Mount the file that `kaggleops credentials create docker` makes, and name it in {ADC}."
-    )
+    _may_be_own = True
 
     @classmethod
     def is_here(cls, environ: Mapping[str, str], root: Path) -> bool:
         return (root / cls._output).is_dir()
 
+    def _hint(self, keys: Keys) -> str:
+        made = "the file that `kaggleops credentials create docker` makes"
+        return f"Mount {made}, and name it in {keys.variable}."
+
     @classmethod
-    def next_step(cls) -> str:
-        return f"docker run -v {cls.key_file()}:/{KEY_FILE}:ro -e {ADC}=/{KEY_FILE} …"
+    def next_step(cls, keys: Keys) -> str:
+        return f"docker run -v {cls.key_file()}:/{KEY_FILE}:ro -e {keys.variable}=/{KEY_FILE} …"
 
 
 class Local(Platform):
@@ -33,9 +35,11 @@ class Local(Platform):
 
     name = "local"
     title = "this machine"
-    _may_be_googles = True
-    _sign_in_hint = "Run `gcloud auth application-default login`, and try again."
+    _may_be_own = True
 
     @classmethod
     def is_here(cls, environ: Mapping[str, str], root: Path) -> bool:
         return True
+
+    def _hint(self, keys: Keys) -> str:
+        return keys.hint

@@ -6,9 +6,11 @@ import resource
 import shutil
 import socket
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +22,17 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return str(os.getuid())
+
+
+def process_began() -> float:
+    """Return when this process began, in seconds since the epoch; now, where nobody tells."""
+    try:
+        # The name before may hold anything: its last bracket ends it (man 5 proc).
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+        up = float(Path("/proc/uptime").read_text().split()[0])
+        return time.time() - (up - int(ticks) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return time.time()
 
 
 def accelerator(environ: Mapping[str, str]) -> str:
@@ -45,6 +58,40 @@ def _gpus(path: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that processes of this machine may use."""
+
+    id: str  # what CUDA_VISIBLE_DEVICES calls it
+    name: str
+    memory_gb: float | None = None
+
+
+@cache
+def _known_gpus(path: str) -> tuple[Gpu, ...]:
+    program = shutil.which("nvidia-smi", path=path)
+    query = [program or "", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    found = []
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        for line in done.stdout.splitlines():
+            number, name, *rest = (each.strip() for each in line.split(","))
+            size = rest[0] if rest else ""
+            found.append(Gpu(number, name, int(size) / 1024 if size.isdecimal() else None))
+    return tuple(found)
+
+
+def visible_gpus(environ: Mapping[str, str]) -> list[Gpu]:
+    """Return the GPUs that a process with this environment sees, in its own order."""
+    known = _known_gpus(environ.get("PATH", ""))
+    if (named := environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return list(known)
+    names = {each.id: each for each in known}
+    ids = [each.strip() for each in named.split(",") if each.strip() not in ("", "-1")]
+    # One may be called by its UUID.
+    return [replace(names.get(each, known[0]), id=each) for each in ids] if known else []
+
+
 _OF_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -66,10 +113,9 @@ def memory() -> int:
 _TIMEOUT = 5.0  # seconds: a network that is switched off answers at once or never
 
 
-def has_internet() -> bool:
-    """Tell whether Cloud Storage answers, or the server that stands for it in a test."""
-    address = os.environ.get("STORAGE_EMULATOR_HOST") or "https://storage.googleapis.com"
-    parts = urlsplit(address if "://" in address else f"http://{address}")
+def reaches(url: str) -> bool:
+    """Tell whether this machine reaches a service."""
+    parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         with socket.create_connection((parts.hostname, port), timeout=_TIMEOUT):

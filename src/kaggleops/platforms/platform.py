@@ -4,22 +4,21 @@ Each platform is a file beside this one, and stands in the list of `kaggleops.pl
 is told by what it sets in every process that it starts, never by what the network would answer.
 """
 
-import base64
-import binascii
 import importlib
-import json
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kaggleops.bucket.location import is_remote
-from kaggleops.errors import UsageError
+from kaggleops.bucket.location import is_remote, is_s3
+from kaggleops.errors import UsageError, first_line
 from kaggleops.platforms.folders import state_folder, write_private
+from kaggleops.platforms.google import GoogleKeys
+from kaggleops.platforms.keys import Content, Keys, NotThisWayError, key_in
 from kaggleops.platforms.machine import accelerator
+from kaggleops.platforms.s3 import S3Keys
 
 ROOT = "KAGGLEOPS_ROOT"
 """The environment variable for the folder under which `/kaggle`, `/content` and `/workspace` lie:
@@ -29,14 +28,22 @@ SECRET = "KAGGLEOPS_KEY"  # noqa: S105 - the name, not the secret
 """What the key is called in Kaggle's and Colab's secrets, and in the environment of a pod."""
 
 KEY_FILE = "kaggleops-key.json"
-"""What the key's file is called in a dataset of credentials."""
+"""What the key's file is called, in a dataset of credentials and on disks."""
 
-ADC = "GOOGLE_APPLICATION_CREDENTIALS"
 _MOUNT_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<file> at the deepest
 
+Way = Callable[[Keys], str]
+"""Signs in with such a key as the way has, and returns in words where that was; "" for none."""
 
-class NotThisWayError(Exception):
-    """A way to sign in that should have worked did not; the next one may."""
+
+def keys_of(owner: str) -> Keys:
+    """Return the keys of a bucket, by its address, or of Google's account, by its email address."""
+    return S3Keys(owner) if is_s3(owner) else GoogleKeys(owner)
+
+
+def for_clients(key: Content) -> str:
+    """Return the text of a file in which a service's clients find a key."""
+    return next(each for each in (S3Keys, GoogleKeys) if each.takes(key)).for_clients(key)
 
 
 class Platform:
@@ -67,9 +74,8 @@ class Platform:
 
     _output: ClassVar[str] = ""  # below the root; "" for the working directory
     _mounts: ClassVar[str] = ""
-    _sign_in_hint: ClassVar[str]
     _variable: ClassVar[str] = "environment variable"
-    _may_be_googles: ClassVar[bool] = False  # whether the machine's own account may be the user's
+    _may_be_own: ClassVar[bool] = False  # whether the machine's own account may be the user's
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         root = Path(environ.get(ROOT, "/"))
@@ -102,8 +108,8 @@ class Platform:
     def sign_in(self, bucket_uri: str) -> str:
         """Make the machine's credentials usable, and return in words which were found.
 
-        Afterwards Google's clients, in this process and in those it starts, find them by
-        themselves. A key goes from the platform's own store into a private file outside the
+        Afterwards the clients of the bucket's service, in this process and in those it starts, find
+        them by themselves. A key goes from the platform's own store into a private file outside the
         platform's output folder; nothing of it is printed or kept anywhere else.
 
         Args:
@@ -114,50 +120,55 @@ class Platform:
         """
         if not is_remote(bucket_uri):
             return "none needed, the bucket is a folder"
+        keys = keys_of(bucket_uri)
+        ways: tuple[Way, ...] = (type(keys).already_there, *self._ways(keys))
         why_not: list[str] = []
         try:
-            for way in (_already_there, *self._ways(), self._mounted, self._environment):
+            for way in (*ways, self._mounted, self._environment, self._at_last):
                 try:
-                    if used := way():
+                    if used := way(keys):
                         return used
                 except NotThisWayError as error:
                     why_not.append(str(error))
         finally:  # out of the environment, whichever way it was: no child inherits it
             os.environ.pop(SECRET, None)
-        if os.environ.get("STORAGE_EMULATOR_HOST"):
-            return "none needed, STORAGE_EMULATOR_HOST names a test server"
-        if self._may_be_googles and _on_google_cloud():
-            return "the service account of this machine"
-        tried = "; ".join(["there are no credentials for it", *why_not])
-        raise UsageError(f"signing in to reach {bucket_uri}", tried, self._sign_in_hint)
+        tried = "; ".join(["there are no credentials for it", *dict.fromkeys(why_not)])
+        raise UsageError(f"signing in to reach {bucket_uri}", tried, self._hint(keys))
 
-    def _ways(self) -> tuple[Callable[[], str], ...]:
+    def _ways(self, keys: Keys) -> tuple[Way, ...]:
         """Return the ways that only this platform has, the first to try first."""
         return ()
 
-    def _mounted(self) -> str:
+    def _hint(self, keys: Keys) -> str:
+        """Return what to do where there are no credentials."""
+        raise NotImplementedError
+
+    def _mounted(self, keys: Keys) -> str:
         if self.inputs is not None and (path := next(_keys(self.inputs, _MOUNT_DEPTH), None)):
-            self._use_key(path.read_text(), str(path))
+            self._use_key(keys, path.read_text(), str(path))
             return f"the credentials dataset, {path}"
         return ""
 
-    def _environment(self) -> str:
+    def _environment(self, keys: Keys) -> str:
         if not (secret := os.environ.get(SECRET, "")):
             return ""
-        self._use_key(secret, SECRET)
+        self._use_key(keys, secret, SECRET)
         return f"the {self._variable} {SECRET}"
 
-    def _use_key(self, content: str, source: str) -> None:
-        """Keep a key where only this user can read it, and let Google's clients find it."""
-        key = _parsed(content)
+    def _at_last(self, keys: Keys) -> str:
+        return keys.at_last(self._may_be_own)
+
+    def _use_key(self, keys: Keys, content: str, source: str) -> None:
+        """Keep a key where only this user can read it, and let the clients find it."""
+        key = key_in(content)
         if key is None:
             # Nothing of the content: it may be most of a key.
-            raise NotThisWayError(
-                f"{source} holds no key of Google's: it should be a JSON file's text"
-            )
-        file = self._key_folder() / KEY_FILE
-        write_private(file, json.dumps(key))
-        os.environ[ADC] = str(file)
+            problem = f"{source} holds no {keys.title}: it should be a JSON file's text"
+            raise NotThisWayError(problem)
+        if not keys.takes(key):
+            problem = f"{source} holds a key of another service, and no {keys.title}"
+            raise NotThisWayError(problem)
+        keys.use(key, self._key_folder() / KEY_FILE)
 
     def _key_folder(self) -> Path:
         return state_folder() / "credentials"
@@ -170,13 +181,21 @@ class Platform:
         return state_folder() / "credentials" / cls.backend / KEY_FILE
 
     @classmethod
-    def put_key(cls, key: Mapping[str, Any]) -> str:
+    def check_place(cls) -> None:
+        """See that a key can be put there, before anybody makes one.
+
+        Raises:
+            KaggleOpsError: this machine is not signed in there.
+        """
+
+    @classmethod
+    def put_key(cls, key: Content) -> str:
         """Put a key where the platform finds it, in place of any other; return where that is.
 
         Raises:
             KaggleOpsError: it could not be put there.
         """
-        write_private(cls.key_file(), json.dumps(key))
+        write_private(cls.key_file(), for_clients(key))
         return str(cls.key_file())
 
     @classmethod
@@ -189,8 +208,8 @@ class Platform:
         cls.key_file().unlink(missing_ok=True)
 
     @classmethod
-    def next_step(cls) -> str:
-        """Return what is left to do by hand when a key was put there."""
+    def next_step(cls, keys: Keys) -> str:
+        """Return what is left to do by hand when one of such keys was put there."""
         return f"kaggleops run -b {cls.backend} …"
 
 
@@ -206,39 +225,11 @@ def module(name: str) -> Any:
         raise NotThisWayError(f"{name} cannot be imported ({first_line(error)})") from None
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _here() -> Path:
     try:
         return Path.cwd()
     except OSError:  # somebody deleted it; a training goes on without
         return Path.home()
-
-
-def _already_there() -> str:
-    if named := os.environ.get(ADC):
-        if not Path(named).is_file():
-            raise NotThisWayError(f"{ADC} names {named}, which is not there")
-        return f"application-default credentials, {ADC}={named}"
-    folder = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config/gcloud")
-    if (folder / "application_default_credentials.json").is_file():
-        return "application-default credentials of gcloud"
-    # Nobody is there to sign in, and nobody has to: the machine is who the execution names.
-    enterprise = os.environ.get("VERTEX_PRODUCT") == "COLAB_ENTERPRISE"
-    return "the service account of Colab Enterprise" if enterprise else ""
-
-
-def _on_google_cloud() -> bool:
-    # Asked last, as it takes seconds; never on Colab and Kaggle, whose machines' account is theirs.
-    import google.auth
-
-    with suppress(google.auth.exceptions.DefaultCredentialsError):
-        google.auth.default()
-        return True
-    return False
 
 
 def _keys(folder: Path, depth: int) -> Iterator[Path]:
@@ -250,15 +241,3 @@ def _keys(folder: Path, depth: int) -> Iterator[Path]:
     if depth > 1:
         for each in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()):
             yield from _keys(Path(each), depth - 1)
-
-
-def _parsed(content: str) -> dict[str, Any] | None:
-    """Return a key from its JSON, or from that in base64, as an environment likes it better."""
-    text = content.strip()
-    try:
-        if not text.startswith("{"):
-            text = base64.b64decode(text, validate=True).decode()
-        key = json.loads(text)
-    except (binascii.Error, ValueError):
-        return None
-    return key if isinstance(key, dict) and "type" in key else None

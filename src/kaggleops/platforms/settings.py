@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 
 LOCAL = Path("config/local.yaml")
@@ -16,12 +17,18 @@ def default_bucket(directory: Path) -> str | None:
     """Return the bucket that is meant where none is named.
 
     `MLFLOW_TRACKING_URI` if set, else `bucket:` in the `config/local.yaml` of the folder or of
-    one above it.
+    one above it, with an `endpoint:` or Amazon's `region:` beside it.
 
     Raises:
         UsageError: the file is not readable YAML, or no mapping.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_setting(directory, "bucket")
+    if tracked_in := os.environ.get("MLFLOW_TRACKING_URI"):
+        return tracked_in
+    names = ("bucket", "endpoint", "region")
+    found, endpoint, region = (local_setting(directory, name) for name in names)
+    if found and (endpoint or region):
+        return bucket_uri(found, endpoint=endpoint, region=region)
+    return found
 
 
 def local_setting(directory: Path, name: str) -> str | None:

@@ -45,17 +45,6 @@ def chart(curves: Mapping[str, Points], title: str, ylabel: str = "") -> bytes:
     return _png(figure)
 
 
-def scatter(
-    points: Mapping[str, tuple[float, float]], title: str, xlabel: str, ylabel: str
-) -> bytes:
-    """Return a PNG of points with their names; ImportError without matplotlib."""
-    figure, axes = _axes(title, xlabel, ylabel)
-    for name, place in points.items():
-        axes.plot(*place, marker="o", color="tab:blue")
-        axes.annotate(name, place, xytext=(5, 5), textcoords="offset points", fontsize=8)
-    return _png(figure)
-
-
 def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Any, Any]:
     # The figure alone: pyplot would change how the notebook's own figures are shown.
     from matplotlib.figure import Figure

@@ -1,30 +1,53 @@
 """What differs between two or more sides, and whether it helped; whether two runs agree."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.git.history import Between, between
+from kaggleops.git.commits import Between, between
 from kaggleops.git.project_files import require_code, used_code
-from kaggleops.reports.evidence import Rows, list_of_each, newest_trainings, repetition, settings
-from kaggleops.reports.history import HOUSEKEEPING, REPEATED, Run
+from kaggleops.reports.evidence import Rows, list_of_each, of_one_experiment, rows_of, some
+from kaggleops.reports.history import Run
+from kaggleops.reports.score import (
+    Score,
+    declared,
+    family,
+    fold_of,
+    is_time,
+    named,
+    require_score,
+    scores_among,
+)
 from kaggleops.reports.selection import Side
 from kaggleops.reports.statistics import (
     Difference,
+    Scores,
     Summary,
-    bootstrap,
-    difference,
-    higher_is_better,
-    summarize,
-    words,
+    holm,
+    needed,
+    summarize_scores,
+)
+from kaggleops.reports.trainings import (
+    APART,
+    HOUSEKEEPING,
+    REPEATED,
+    Evidence,
+    Folds,
+    Points,
+    Training,
+    in_common,
+    read_folds,
+    scores_of,
+    trainings,
 )
 from kaggleops.tags import ACCELERATOR, BACKEND
 
 _SYSTEM = "system/"
-_TIMES = {"time", "times", "runtime", "walltime", "duration", "latency", "elapsed", "throughput"}
-_TIMES |= {"timestamp", "second", "seconds", "sec", "secs", "flos"}  # samples_per_second
+_MOST_METRICS = 6
+_MOST_SETTINGS = 6
 
 Differing = dict[str, tuple[str, ...]]
 """The value on each side of what differs ("0.1, 0.2" for several, "" for none), by its name."""
@@ -32,55 +55,50 @@ Differing = dict[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class MetricLine:
-    """One metric on every side.
+    """One metric on every side."""
 
-    Args:
-        name: the metric.
-        higher_is_better: whether a higher value is better.
-        sides: each side's summary; None if it lacks the metric.
-        differences: each later side minus the first; None if one lacks it.
-    """
-
-    name: str
-    higher_is_better: bool
-    sides: tuple[Summary | None, ...]
+    name: str  # the metric
+    higher_is_better: bool  # whether a higher value is better
+    sides: tuple[Summary | None, ...]  # each side's summary; None if it lacks the metric
+    # each later side minus the first, of the same folds as the summaries; None if one lacks it
     differences: tuple[Difference | None, ...]
+    is_marked: bool = False  # whether a difference beyond chance is marked
+    settings: str = ""  # of a line for other settings than the answer's: which
+    values: tuple[Scores, ...] = ()  # each side's, by fold and seed
 
     def verdict(self, number: int) -> str:
-        """Return "better", "worse" or "" (not significant) for a side after the first."""
-        found = self.differences[number]
-        if found is None or not found.significant:
-            return ""
-        return "better" if (found.mean > 0) == self.higher_is_better else "worse"
+        """Return "better", "worse", "no difference" or "" (not told) for a side after the first."""
+        found = self.differences[number] if self.is_marked else None
+        return found.verdict(not self.higher_is_better) if found else ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sides, the first of which the others are compared with.
+    """Sides, the first of which the others are compared with."""
 
-    Args:
-        sides: them, each with the runs that are compared.
-        params: the params that differ.
-        metrics: the metrics that any of them has.
-        data: the datasets' digests that differ.
-        environment: the accelerators, platforms and versions of libraries that differ.
-        code: what lies between the first side's commit and each other's; None if that is the same
-            commit, or there is no repository.
-        notes: what a reader should know.
-    """
-
-    sides: tuple[Side, ...]
-    params: Differing
+    sides: tuple[Side, ...]  # them, each with the runs that are compared
+    params: Differing  # the params that differ
+    # the score first, as the answer; then it with other settings that all sides have; then others
     metrics: tuple[MetricLine, ...]
-    data: Differing
-    environment: Differing
+    data: Differing  # the datasets' digests that differ
+    environment: Differing  # the accelerators, platforms and versions of libraries that differ
+    # what lies between the first side's commit and each other's; None if that is the same commit,
+    # or there is no repository
     code: tuple[Between | None, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what a reader should know
+    answers: tuple[str, ...] = ()  # for each later side: whether it helped, in a sentence
+    hidden: int = 0  # how many other metrics the sides have
+    curves: tuple[str, ...] = ()  # all metrics that were logged at several steps
 
     @property
     def title(self) -> str:
         """The sides' titles."""
         return " and ".join(side.title for side in self.sides)
+
+    @property
+    def more(self) -> str:
+        """How many metrics are not listed, in words; "" if all are."""
+        return f"{self.hidden} more metric{'s' * (self.hidden > 1)}" if self.hidden else ""
 
     @property
     def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
@@ -96,46 +114,179 @@ def compare(
     sides: Sequence[Side],
     repository: Path | None,
     *,
-    metrics: Iterable[str] = (),
+    metrics: Sequence[str] = (),
     lower_is_better: bool | None = None,
     rows: Rows = lambda _: {},
+    points: Points = lambda *_: {},
+    spread: Callable[[str, str], float | None] = lambda *_: None,
     paths: Sequence[str] = (),
+    every_metric: bool = False,
 ) -> Comparison:
-    """Compare sides with the first one.
+    """Compare two or more sides with the first one.
 
     Args:
         sides: two or more.
         repository: a folder of the repository of their commits, if there is one.
-        metrics: only these; by default all but those of the machine.
+        metrics: only these, the first as the score; by default the score and a few others.
         lower_is_better: None to guess it from each metric's name.
         rows: reads a run's out-of-fold scores.
+        points: reads runs' values of a metric at each step.
+        spread: reads how much seeds alone change a metric in an experiment, by its id: the standard
+            deviation, None if that is not known.
         paths: git's pathspecs of the code to show; by default the code that the runs can use.
+        every_metric: whether to list all metrics but those of the machine.
 
     Raises:
-        UsageError: their runs are of different tasks, or have no metric in common; or nothing was
-            ever at one of the paths.
+        UsageError: their runs are of different tasks, or have no metric in common, or none that
+            looks like a score; or nothing was ever at one of the paths.
     """
-    wanted = list(metrics)
     notes: list[str] = []
-    newest = newest_trainings(sides, wanted, notes)
-    lines = _metric_lines(newest, wanted, rows, lower_is_better)
-    if not any(all(line.sides) for line in lines):
-        have = list_of_each(sides, [_names(runs) for runs in newest])
-        raise UsageError("comparing metrics", f"no metric is on every side: {have}")
+    sides = of_one_experiment(sides, metrics, notes)
+    scores, hidden = _scores(sides, metrics, lower_is_better, every_metric)
+    score, *more = scores
+    folds = read_folds([run for side in sides for run in side.runs], score.name, points)
+    home = sides[0].runs[0].experiment_id
+    each_side = [trainings(side.runs, score.name) for side in sides]
+    evidence = Evidence.of(each_side, score, folds, lambda: spread(home, score.name))
+    chosen, *other_settings = evidence.rows
+    lines = [_line(score, chosen, folds, rows, evidence)]
+    for row in other_settings[:_MOST_SETTINGS]:
+        settings = evidence.title(row[0])
+        lines.append(replace(_line(score, row, folds, rows, evidence), settings=settings))
+    # Of those chosen, all their runs: other metrics may be on a parent alone.
+    whole = [
+        next((each for each in trainings(side.runs) if each.settings == one.settings), one)
+        for side, one in zip(sides, chosen, strict=True)
+    ]
+    for each in more:
+        in_process = read_folds([run for one in whole for run in one.runs], each.name, points)
+        lines.append(_line(each, whole, in_process, rows, evidence))
+    kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
+    notes += _left_out(sides, evidence, folds)
     if repository is None:
         notes.append("There is no repository here: changes of the code are not shown.")
-    kept = tuple(
-        Side(side.word, side.sha, tuple(runs)) for side, runs in zip(sides, newest, strict=True)
-    )
+    marked = _marked(lines, [score.name, *metrics])
     return Comparison(
         sides=kept,
-        params=_differing(newest, settings),
-        metrics=lines,
-        data=_differing(newest, lambda run: run.data),
-        environment=_differing(newest, environment),
+        params=_differing(kept, lambda run: dict(each.split("=", 1) for each in run.settings)),
+        metrics=marked,
+        data=_differing(kept, lambda run: run.data),
+        environment=_differing(kept, environment),
         code=_code(kept, repository, paths, notes),
+        answers=tuple(_answer(kept, marked[0], place) for place in range(len(kept) - 1)),
+        hidden=hidden,
+        curves=tuple(
+            sorted(
+                {
+                    name
+                    for side in kept
+                    for run in side.runs
+                    for name, step in run.steps.items()
+                    if step and not name.startswith(_SYSTEM)
+                }
+            )
+        ),
         notes=tuple(notes),
     )
+
+
+def _scores(
+    sides: Sequence[Side], wanted: Sequence[str], lower_is_better: bool | None, every: bool
+) -> tuple[list[Score], int]:
+    """Return the metrics to compare, the score first, and how many others there are."""
+    names = [_names(side.runs) for side in sides]
+    # A fold's value stands for the metric: a side may have other folds.
+    whole = {name: (fold_of(name) or (name,))[0] for each in names for name in each}
+    shared = set.intersection(*({whole[name] for name in each} for each in names))
+    listed = list_of_each(sides, names)
+    if not shared:
+        raise UsageError("comparing metrics", f"no metric is on every side: {listed}")
+    if wanted and not all(family(wanted[0], each) for each in names):
+        raise UsageError("comparing metrics", f"{wanted[0]} is not on every side: {listed}")
+    if wanted:
+        return [named(name, lower_is_better) for name in wanted], 0
+    runs = sorted((run for side in sides for run in side.runs), key=lambda run: -run.started_ms)
+    counted = Counter(name for run in runs for name in run.metrics if whole.get(name) in shared)
+    told = next((found for run in runs if (found := declared(run.tags))), None)
+    score = require_score(counted, told, "comparing metrics")
+    if every:
+        return [score, *(named(name) for name in sorted(whole) if name != score.name)], 0
+    likely = scores_among(counted, told)[:_MOST_METRICS]
+    shown = {name for each in likely for name in family(each.name, whole)}
+    return likely, len(whole) - len(shown)
+
+
+def _line(
+    score: Score,
+    row: Sequence[Training[Run]],
+    folds: Folds,
+    rows: Rows,
+    evidence: Evidence[Run],
+) -> MetricLine:
+    """Return a metric of a training on each side."""
+    first, *others = in_common([scores_of(each, score.name, folds) for each in row])
+    found: list[Difference | None] = []
+    for training, second in zip(row[1:], others, strict=True):
+        change = evidence.difference(first, second)
+        if change is not None and change.low is None and change.mean:
+            pair = [rows_of(each, score.name, rows) for each in (row[0], training)]
+            if both := [name for name in pair[0] if name in pair[1]]:
+                by_row = [pair[0][name] for name in both], [pair[1][name] for name in both]
+                change = evidence.difference(first, second, by_row)
+        found.append(change)
+    summaries = tuple(map(summarize_scores, (first, *others)))
+    values = (first, *others)
+    return MetricLine(score.name, not score.lower, summaries, tuple(found), values=values)
+
+
+def _marked(lines: Sequence[MetricLine], names: Collection[str]) -> tuple[MetricLine, ...]:
+    """Return the lines, those of some metrics marked: so that all their marks hold at once."""
+    marked = [line for line in lines if line.name in names and not line.settings]
+    adjusted = iter(holm([each for line in marked for each in line.differences]))
+    return tuple(
+        replace(line, is_marked=True, differences=tuple(next(adjusted) for _ in line.differences))
+        if line in marked
+        else line
+        for line in lines
+    )
+
+
+def _left_out(sides: Sequence[Side], evidence: Evidence[Run], folds: Folds) -> Iterator[str]:
+    """Yield what was not compared, and what should be."""
+    chosen, name = evidence.rows[0], evidence.score.name
+    if not evidence.are_alike:
+        said = list_of_each(sides, [[evidence.title(each)] for each in chosen])
+        hint = "Run one with the settings of the other."
+        yield f"The sides have no settings in common: {said}. {hint}"
+    ids = [{run.id for run in each.runs} for each in chosen]
+    values = [scores_of(each, name, folds) for each in chosen]
+    for place, (side, each, kept) in enumerate(zip(sides, values, in_common(values), strict=True)):
+        if ids[place] in ids[:place]:
+            yield f"{sides[ids.index(ids[place])].title} and {side.title} are the same runs."
+        if left := sorted({fold for fold, _ in each.keys() - kept.keys() if fold}):
+            yield f"Left out of {side.title}: {name} of fold {some(left)}, missing on another side."
+        shown = [row[place] for row in evidence.rows[: _MOST_SETTINGS + 1]]
+        others = [one for one in evidence.sides[place] if not any(one is row for row in shown)]
+        means = [(one, summarize_scores(scores_of(one, name, folds))) for one in others]
+        if told := [f"{evidence.title(one)} ({mean.mean:.4g})" for one, mean in means if mean]:
+            yield f"Not compared: {name} of {side.title} with other settings: {some(told, 4)}."
+
+
+def _answer(sides: Sequence[Side], line: MetricLine, place: int) -> str:
+    """Return whether a side helped, in a sentence."""
+    found, first, second = line.differences[place], sides[0].title, sides[place + 1].title
+    verdict = line.verdict(place)
+    if found is None:
+        return f"Cannot compare {second} with {first}: one has no {line.name}."
+    if verdict in ("better", "worse"):
+        said = f"{second} is {verdict} than {first} in {line.name}."
+    elif verdict:
+        said = f"difference in {line.name} between {first} and {second}"
+        said = f"No {said}." if found.mean == 0 else f"The {said} may be chance."
+    else:
+        said = f"Cannot tell whether {second} is better than {first}: {found.why}."
+    more = needed(found) if found.why != APART else ""
+    return f"{said} {more[0].upper()}{more[1:]}." if more else said
 
 
 def environment(run: Run) -> dict[str, str]:
@@ -149,8 +300,8 @@ def environment(run: Run) -> dict[str, str]:
     return named | versions
 
 
-def _differing(sides: Sequence[Sequence[Run]], of: Callable[[Run], Mapping[str, str]]) -> Differing:
-    read = [[of(run) for run in runs] for runs in sides]
+def _differing(sides: Sequence[Side], of: Callable[[Run], Mapping[str, str]]) -> Differing:
+    read = [[of(run) for run in side.runs] for side in sides]
     lines = {}
     for name in sorted({name for side in read for each in side for name in each}):
         values = tuple(
@@ -161,49 +312,8 @@ def _differing(sides: Sequence[Sequence[Run]], of: Callable[[Run], Mapping[str, 
     return lines
 
 
-# -- metrics ----------------------------------------------------------------------------------
-
-
 def _names(runs: Sequence[Run]) -> list[str]:
     return sorted({name for run in runs for name in run.metrics if not name.startswith(_SYSTEM)})
-
-
-def _metric_lines(
-    sides: Sequence[Sequence[Run]],
-    wanted: Sequence[str],
-    rows: Rows,
-    lower_is_better: bool | None,
-) -> tuple[MetricLine, ...]:
-    scores: list[dict[str, dict[str, float]]] = []  # of each side, by metric and row
-    for runs in sides:
-        scores.append({})
-        for run in runs:
-            for metric, by_row in rows(run).items():
-                scores[-1].setdefault(metric, {}).update(by_row)
-    lines = []
-    for name in wanted or sorted({name for runs in sides for name in _names(runs)}):
-        values = [
-            {repetition(run): run.metrics[name] for run in runs if name in run.metrics}
-            for runs in sides
-        ]
-        found = [
-            _of_rows(scores[0].get(name, {}), other.get(name, {})) or difference(values[0], mine)
-            for other, mine in zip(scores[1:], values[1:], strict=True)
-        ]
-        summaries = tuple(summarize(list(each.values())) for each in values)
-        highest = higher_is_better(name, lower_is_better)
-        lines.append(MetricLine(name, highest, summaries, tuple(found)))
-    return tuple(lines)
-
-
-def _of_rows(first: Mapping[str, float], second: Mapping[str, float]) -> Difference | None:
-    both = [row for row in first if row in second]
-    if len(both) < 2:
-        return None
-    return bootstrap([first[row] for row in both], [second[row] for row in both])
-
-
-# -- code -------------------------------------------------------------------------------------
 
 
 def _code(
@@ -231,21 +341,14 @@ def _code(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two runs, side by side.
+    """Two runs, side by side."""
 
-    Args:
-        metrics: those that differ by more than the tolerance: first, second; NaN for none.
-        equal: how many metrics agree.
-        params: the params that differ.
-        data: the datasets whose digests differ.
-        environment: the accelerators, platforms and versions of libraries that differ.
-    """
-
+    # those that differ by more than the tolerance: first, second; NaN for none
     metrics: Mapping[str, tuple[float, float]]
-    equal: int
-    params: Differing
-    data: Differing
-    environment: Differing
+    equal: int  # how many metrics agree
+    params: Differing  # the params that differ
+    data: Differing  # the datasets whose digests differ
+    environment: Differing  # the accelerators, platforms and versions of libraries that differ
 
     @property
     def agree(self) -> bool:
@@ -254,17 +357,11 @@ class Agreement:
 
 
 def agreement(first: Run, second: Run, tolerance: float = 0.0) -> Agreement:
-    """Return where two runs agree, whatever their speed.
-
-    Args:
-        first: a run.
-        second: the same run again.
-        tolerance: how far apart two values may be, relative to the larger one.
-    """
+    """Return where two runs agree, whatever their speed, within a relative tolerance."""
     names = [
         name
         for name in sorted({*first.metrics, *second.metrics})
-        if not name.startswith(_SYSTEM) and _TIMES.isdisjoint(words(name))
+        if not name.startswith(_SYSTEM) and not is_time(name)
     ]
     apart = {}
     for name in names:
@@ -274,7 +371,7 @@ def agreement(first: Run, second: Run, tolerance: float = 0.0) -> Agreement:
         if not same or (name in first.metrics) != (name in second.metrics):
             apart[name] = (one, other)
     hidden = set(HOUSEKEEPING) - set(REPEATED)
-    pair = [[first], [second]]
+    pair = [Side(run.id, run.sha, (run,)) for run in (first, second)]
     return Agreement(
         metrics=apart,
         equal=len(names) - len(apart),

@@ -9,7 +9,7 @@ from kaggleops.printable import as_code, as_markdown, printable
 from kaggleops.reports.comparison import Comparison, MetricLine
 from kaggleops.reports.statistics import Difference, Summary
 
-_MARKS = {"better": "▲", "worse": "▼", "": ""}
+_MARKS = {"better": " ▲", "worse": " ▼", "no difference": ", no difference"}
 _MOST_FILES = 30
 _MOST_COMMITS = 20
 _MOST_CHARACTERS = 60_000  # GitHub refuses a comment of more than 65,536
@@ -26,20 +26,38 @@ def number(value: float) -> str:
 
 
 def summary(found: Summary | None) -> str:
-    """Return the mean of a side's values, their spread, and of how many runs."""
+    """Return the mean of a side's values, their spread, and of how many folds, seeds or runs."""
     if found is None:
         return "-"
     spread = f" ± {number(found.spread)}" if found.spread is not None else ""
-    return f"{number(found.mean)}{spread}" + (f" ({found.count})" if found.count > 1 else "")
+    counts = [_counted(found.folds, "fold"), _counted(found.seeds, "seed")]
+    of = ", ".join(filter(None, counts)) or (f"{found.count}" if found.count > 1 else "")
+    return f"{number(found.mean)}{spread}" + (f" ({of})" if of else "")
 
 
 def difference(found: Difference | None) -> str:
-    """Return a difference with its interval and the kind of that."""
+    """Return a difference with its interval, of what that is made, and why it has no mark."""
     if found is None:
         return "-"
-    if found.low is None or found.high is None:
-        return f"{found.mean:+.4g}".replace("+nan", "nan")
-    return f"{found.mean:+.4g} [{found.low:+.4g}, {found.high:+.4g}] {found.how}"
+    said = f"{found.mean:+.4g}".replace("+nan", "nan")
+    if found.low is not None and found.high is not None:
+        one, other = found.seeds
+        seeds = _counted(one, "seed") if one == other else f"{one} and {other} seeds"
+        basis = " of ".join(filter(None, [_counted(found.folds, "fold"), seeds]))
+        if found.how == "rows only":
+            basis = f"{found.rows:,} rows only"
+        said = f"{said} [{found.low:+.4g}, {found.high:+.4g}] over {basis}"
+    return f"{said} ({found.why})" if found.why and found.mean else said
+
+
+def point_name(fold: str, seed: str, run: str = "") -> str:
+    """Return what a point of a chart is called: its run, its fold and its seed, as far as known."""
+    told = (run, f"fold {fold}" if fold else "", f"seed {seed}" if seed else "")
+    return printable(" · ".join(filter(None, told)))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}s" if number > 1 else ""
 
 
 def line_count(lines: int) -> str:
@@ -51,11 +69,16 @@ def metric_rows(comparison: Comparison) -> list[list[str]]:
     """Return a row for each metric: its name, each side, and each later side's difference."""
     rows = []
     for line in comparison.metrics:
-        cells = [line.name, *map(summary, line.sides)]
+        cells = [metric_title(line), *map(summary, line.sides)]
         for place, found in enumerate(line.differences):
-            cells.append(f"{difference(found)} {_MARKS[line.verdict(place)]}".rstrip())
+            cells.append(f"{difference(found)}{_MARKS.get(line.verdict(place), '')}")
         rows.append(cells)
     return rows
+
+
+def metric_title(line: MetricLine) -> str:
+    """Return a metric's name, with the settings if they are not the answer's."""
+    return f"{line.name}, {line.settings}" if line.settings else line.name
 
 
 def metric_titles(comparison: Comparison) -> list[str]:
@@ -72,6 +95,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             {"name": side.word, "commit": side.sha, "runs": [run.id for run in side.runs]}
             for side in comparison.sides
         ],
+        "answers": list(comparison.answers),
         "metrics": [_metric_json(line) for line in comparison.metrics],
         "params": {name: list(values) for name, values in comparison.params.items()},
         "data": {name: list(values) for name, values in comparison.data.items()},
@@ -95,17 +119,28 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 def _metric_json(line: MetricLine) -> dict[str, Any]:
     return {
         "name": line.name,
+        "settings": line.settings,
         "higher_is_better": line.higher_is_better,
         "sides": [
-            side and {"mean": _plain(side.mean), "spread": _plain(side.spread), "runs": side.count}
+            side
+            and {
+                "mean": _plain(side.mean),
+                "spread": _plain(side.spread),
+                "runs": side.count,
+                "folds": side.folds,
+                "seeds": side.seeds,
+            }
             for side in line.sides
         ],
         "differences": [
             found
             and {
-                **{key: _plain(getattr(found, key)) for key in ("mean", "low", "high")},
+                **{key: _plain(getattr(found, key)) for key in ("mean", "low", "high", "p")},
                 "how": found.how,
-                "count": found.count,
+                "folds": found.folds,
+                "seeds": list(found.seeds),
+                "rows": found.rows,
+                "why": found.why,
                 "verdict": line.verdict(place),
             }
             for place, found in enumerate(line.differences)
@@ -120,7 +155,10 @@ def _plain(value: float | None) -> float | None:
 def to_markdown(comparison: Comparison) -> str:
     """Return it as Markdown, short enough for a comment on GitHub."""
     parts = [f"### {as_markdown(comparison.title)}"]
+    parts += map(as_markdown, comparison.answers)
     parts.append(_table(metric_titles(comparison), metric_rows(comparison)))
+    if comparison.more:
+        parts.append(f"{comparison.more}: `kaggleops compare --all`")
     for title, head, body in comparison.tables:
         parts += [f"**Different {title}**", _table(["", *head], body)]
     first, *others = comparison.sides

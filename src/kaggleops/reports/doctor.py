@@ -15,13 +15,17 @@ from pathlib import Path
 
 from kaggleops.backends.interface import Finding
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
-from kaggleops.bucket.location import bucket_uri
+from kaggleops.bucket.conditions import prove
+from kaggleops.bucket.location import bucket_uri, is_s3
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.layout import DOCTOR, MLRUNS
 from kaggleops.platforms import detect
+from kaggleops.platforms.s3 import opened
 from kaggleops.platforms.settings import default_bucket
 
-_PACKAGES = ("kaggleops", "mlflow", "mlflow-skinny", "google-cloud-storage", "torch", "kaggle")
+_PACKAGES = (
+    *("kaggleops", "mlflow", "mlflow-skinny", "google-cloud-storage", "boto3", "torch", "kaggle"),
+)
 _WRONG_CLOCK = 60.0  # seconds; sign-ins are refused from some minutes on
 _PATIENCE = 30.0
 _PROXY = "Is there a proxy between here and the bucket?"
@@ -78,8 +82,8 @@ def _git(folder: Path) -> Iterator[Finding]:
     commit = find_commit(folder)
     said = f"{commit.sha[:10]} {commit.subject}"
     if commit.uncommitted:
-        hint = "Commit, or run with --uncommitted."
-        yield Finding("commit", "warning", f"{said}; {commit.uncommitted} files changed", hint)
+        hint = "Commit it, name it in .gitignore, or run with --uncommitted: `git status` shows it."
+        yield Finding("commit", "warning", f"{said}; {commit.changes} not committed", hint)
     else:
         yield Finding("commit", "ok", said)
     if not commit.origin:
@@ -112,6 +116,9 @@ def _bucket(place: str) -> Iterator[Finding]:
         else:
             yield Finding("reading", "ok", "an object that was written can be read")
         yield _conditional(bucket, key)
+        if is_s3(place):
+            yield from asked("conditions", lambda: _conditions(place))
+            yield from _kept_for_ever(place)
         yield _clock(bucket, key, begun)
     finally:
         bucket.delete(key, expected=made)
@@ -125,6 +132,45 @@ def _conditional(bucket: Bucket, key: str) -> Finding:
         return Finding("writing", "ok", "an existing object is not overwritten")
     problem = "an existing object was overwritten: runs would lose what others wrote"
     return Finding("writing", "error", problem, _PROXY)
+
+
+def _conditions(place: str) -> Iterator[Finding]:
+    bucket = opened(place)
+    found = prove(bucket)
+    said = f"{bucket.service} honours conditional writes"
+    lacks = []
+    if not found.multipart:
+        lacks.append("but not in parts: a file of more than 16 MB goes up in one request")
+    if not found.delete:
+        lacks.append("but not conditional deletes: what is written just then is deleted, too")
+    yield Finding("conditions", "warning" if lacks else "ok", "; ".join([said, *lacks]))
+
+
+def _kept_for_ever(place: str) -> Iterator[Finding]:
+    """Tell of what a bucket keeps, and somebody pays for, until its settings say otherwise."""
+    from kaggleops.bucket.s3_client import code_of
+
+    bucket = opened(place)
+    try:
+        rules = bucket.ask("get_bucket_lifecycle_configuration", None).get("Rules", [])
+    except Exception as error:  # noqa: BLE001 - a key that may not, a service that cannot
+        if code_of(error) != "NoSuchLifecycleConfiguration":
+            yield Finding("leftovers", "skipped", "this key cannot read the bucket's settings")
+            return
+        rules = []
+    said = {name for rule in rules if rule.get("Status") == "Enabled" for name in rule}
+    problems = []
+    if "AbortIncompleteMultipartUpload" not in said:
+        problems.append("an upload that breaks off is kept, and paid for, until you delete it")
+    with suppress(Exception):
+        versions = bucket.ask("get_bucket_versioning", None).get("Status")
+        if versions == "Enabled" and "NoncurrentVersionExpiration" not in said:
+            problems.append("every old version of an object is kept and paid for")
+    hint = "Add a lifecycle rule to the bucket, at its service, that deletes such after a week."
+    if problems:
+        yield Finding("leftovers", "warning", "; ".join(problems), hint)
+    else:
+        yield Finding("leftovers", "ok", "the bucket deletes what is left of broken uploads")
 
 
 def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
@@ -158,11 +204,7 @@ def examine_platforms(folder: Path) -> Iterator[Finding]:
 
 
 def _backend(name: str, folder: Path) -> Iterator[Finding]:
-    """Examine a backend with the configuration that `kaggleops run -b` would take."""
-    from kaggleops.backends.config import read_file
     from kaggleops.backends.lookup import backend_named
 
     backend = backend_named(name)
-    file = folder / "config/backend" / f"{name}.yaml"
-    config = backend.read_config(read_file(file) if file.is_file() else {}, str(file))
-    yield from backend.examine(config)
+    yield from backend.examine(backend.config_of(folder))

@@ -17,17 +17,34 @@ import sqlalchemy as sa
 from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.layout import run as run_of
 from kaggleops.mlruns.liveness import OPEN, UNREADABLE, RunState
-from kaggleops.tags import COMMIT, KEPT_UNTIL, LOST, PARENT
+from kaggleops.reports.score import Score, declared, family, require_score
+from kaggleops.reports.trainings import (
+    EPOCHS,
+    FOLD_COUNTS,
+    HOUSEKEEPING,
+    REPEATED,
+    point_of,
+    repetition_of,
+)
+from kaggleops.tags import (
+    COMMIT,
+    ENTRY_POINT,
+    FOLD,
+    KEPT_UNTIL,
+    LOST,
+    PARENT,
+    POINT,
+    PRUNED,
+    SCORE,
+    SETTINGS,
+    SUBJECT,
+    SWEEP,
+    TRIAL,
+)
 
 if TYPE_CHECKING:
     from kaggleops.index.points import PointReader
     from kaggleops.mlruns import EntityStore
-
-REPEATED = ("fold", "seed")
-"""The params that distinguish the repetitions of one training."""
-
-HOUSEKEEPING = ("overrides", *REPEATED)
-"""The params that are not settings of a training."""
 
 _CHUNK = 500  # ids in a query
 
@@ -36,13 +53,11 @@ def _table(name: str, columns: str) -> sa.TableClause:
     return sa.table(name, *map(sa.column, columns.split()))
 
 
-_RUNS = _table(
-    "runs",
-    "run_uuid name experiment_id status start_time end_time lifecycle_stage artifact_uri",
-)
+_RUN = "run_uuid name experiment_id status start_time end_time lifecycle_stage artifact_uri"
+_RUNS = _table("runs", _RUN)
 _TAGS = _table("tags", "run_uuid key value")
 _PARAMS = _table("params", "run_uuid key value")
-_METRICS = _table("latest_metrics", "run_uuid key value is_nan")
+_METRICS = _table("latest_metrics", "run_uuid key value is_nan step")
 _EXPERIMENTS = _table("experiments", "experiment_id name")
 _INPUTS = _table("inputs", "source_id destination_id source_type")
 _DATASETS = _table("datasets", "dataset_uuid name digest")
@@ -51,26 +66,28 @@ _ENTITIES = _table("kaggleops_entities", "key version problem heard_ms may_be_si
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its own values and its experiment's name and id, as MLflow has them.
-
-    Args:
-        started_ms: in milliseconds since the epoch; 0 if not known.
-        artifacts: the URI of its artifacts.
-        metrics: the latest value of each.
-        data: the digest of each dataset it was given, by name.
-    """
+    """One run: its own values and its experiment's name and id, as MLflow has them."""
 
     id: str
     name: str
     experiment: str
     experiment_id: str
     status: str
-    started_ms: int
-    artifacts: str
+    started_ms: int  # in milliseconds since the epoch; 0 if not known
+    artifacts: str  # the URI of its artifacts
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each
+    steps: dict[str, int] = field(default_factory=dict)  # the last step of each
+    # the digest of each dataset it was given, by name
     data: dict[str, str] = field(default_factory=dict)
+    ended_ms: int | None = None  # in milliseconds since the epoch; None while it has not
+
+    @property
+    def step(self) -> int | None:
+        """The last step that it logged (not of its machine's load)."""
+        own = [step for name, step in self.steps.items() if not name.startswith("system/")]
+        return max(own, default=None)
 
     @property
     def sha(self) -> str:
@@ -82,27 +99,35 @@ class Run:
         """The id of its parent run, or ""."""
         return self.tags.get(PARENT, "")
 
+    @property
+    def repetition(self) -> tuple[str, str]:
+        """What distinguishes it from the others of its training: its fold and seed."""
+        return repetition_of(self.params, self.tags)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All its other params, and what a sweep set for it: `key=value` each."""
+        told = {**point_of(self.tags), **self.params}
+        return tuple(f"{key}={told[key]}" for key in told if key not in HOUSEKEEPING)
+
 
 @dataclass(frozen=True)
 class Scored:
-    """A run on a leaderboard.
-
-    Args:
-        value: its value of the metric that the board is ranked by.
-        started_ms: in milliseconds since the epoch; 0 if not known.
-        repetition: its fold and its seed, each "" if it has none.
-        settings: all its other params, as one comparable text.
-        tags: those that were asked for, and its commit.
-        metrics: those that were asked for.
-    """
+    """A run on a leaderboard."""
 
     id: str
-    value: float
-    started_ms: int
-    repetition: tuple[str, ...]
-    settings: str
+    started_ms: int  # in milliseconds since the epoch; 0 if not known
+    repetition: tuple[str, str]  # its fold and its seed, each "" if it has none
+    # all its other params, and what a sweep set for it: `key=value`, in order
+    settings: tuple[str, ...]
+    # those that were asked for, its commit, what nests it below another run and what was set for it
     tags: Mapping[str, str]
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # those that were asked for
+    steps: Mapping[str, int] = field(default_factory=dict)  # the last step of each
+    # those that tell its folds and seeds
+    params: Mapping[str, str] = field(default_factory=dict)
+    # the metric's values by the folds that it had in one process, a step each
+    folds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
@@ -111,12 +136,7 @@ class Scored:
 
 
 class History:
-    """The runs in an index's database that have not been deleted.
-
-    Args:
-        engine: the database.
-        open_store: returns the entities of the index's bucket.
-    """
+    """The runs in an index's database that have not been deleted."""
 
     def __init__(self, engine: sa.Engine, open_store: "Callable[[], EntityStore]") -> None:
         self._engine = engine
@@ -126,15 +146,8 @@ class History:
         with self._engine.connect() as connection:
             return connection.execute(query).all()
 
-    def commits(self) -> dict[str, list[str]]:
-        """Return the ids of the runs of each commit, the newest run first."""
-        return self._ids_by_tag(COMMIT)
-
-    def children(self) -> dict[str, list[str]]:
-        """Return the ids of the child runs of each parent."""
-        return self._ids_by_tag(PARENT)
-
-    def _ids_by_tag(self, key: str) -> dict[str, list[str]]:
+    def ids_by_tag(self, key: str) -> dict[str, list[str]]:
+        """Return the ids of the runs with each value of a tag, the newest run first."""
         query = sa.select(_TAGS.c.value, _TAGS.c.run_uuid)
         query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == key)
         found: defaultdict[str, list[str]] = defaultdict(list)
@@ -142,14 +155,13 @@ class History:
             found[value].append(run_id)
         return dict(found)
 
-    def recent(self, since_ms: int, tags: Sequence[str]) -> tuple[list[RunState], list[RunState]]:
-        """Return the runs that `kaggleops status` may show, deleted ones included.
+    def recent(
+        self, since_ms: int, tags: Sequence[str], params: Sequence[str] | None = None
+    ) -> tuple[list[RunState], list[RunState]]:
+        """Return the runs that `kaggleops status` may show, deleted ones included, with these tags.
 
-        Which runs have ended since then is told by the times that they logged.
-
-        Args:
-            since_ms: in milliseconds since the epoch.
-            tags: the tags to read of each.
+        Which have ended since then (milliseconds since the epoch) is told by the times they logged.
+        If `params` are named, those come too, all of a run that has not ended, and the metrics.
 
         Returns:
             Those that ended since then or whose machine is kept; and those of which only the bucket
@@ -159,8 +171,9 @@ class History:
         marked = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.key.in_((LOST, KEPT_UNTIL)))
         chosen = _RUNS.c.status.in_(OPEN) | (last_ms >= since_ms) | _RUNS.c.run_uuid.in_(marked)
         runs = sa.select(
-            _RUNS.c.run_uuid, _RUNS.c.experiment_id, _RUNS.c.status, last_ms, _RUNS.c.name
-        ).where(chosen)
+            _RUNS.c.run_uuid, _RUNS.c.experiment_id, _RUNS.c.status, last_ms, _RUNS.c.name,
+            _RUNS.c.start_time, _RUNS.c.end_time,
+        ).where(chosen)  # fmt: skip
         pairs = sa.select(_TAGS.c.run_uuid, _TAGS.c.key, _TAGS.c.value).where(
             _TAGS.c.key.in_((LOST, KEPT_UNTIL, *tags)),
             _TAGS.c.run_uuid.in_(sa.select(_RUNS.c.run_uuid).where(chosen)),
@@ -170,9 +183,27 @@ class History:
             marks: defaultdict[str, dict[str, str]] = defaultdict(dict)
             for run_id, tag, value in connection.execute(pairs):
                 marks[run_id][tag] = value
+            values: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+            settings: defaultdict[str, dict[str, str]] = defaultdict(dict)
+            if params is not None:
+                among = sa.select(_RUNS.c.run_uuid).where(chosen)
+                values = _last_values(connection, among)
+                settings = _params(connection, among, params)
             found: dict[str, RunState] = {}
-            for run_id, home, status, ms, name in connection.execute(runs):
-                state = RunState(run_of(str(home), run_id), status, ms, name or "", marks[run_id])
+            for run_id, home, status, ms, name, began, ended in connection.execute(runs):
+                last = values[run_id]
+                state = RunState(
+                    run_of(str(home), run_id),
+                    status,
+                    ms,
+                    name or "",
+                    marks[run_id],
+                    began_ms=began or 0,
+                    ended_ms=ended,
+                    params=settings[run_id],
+                    metrics={metric: value for metric, (_, value) in last.items()},
+                    step=max((step for step, _ in last.values()), default=None),
+                )
                 found[state.id.key] = state
             unsure = [
                 key for key, state in found.items() if state.status in OPEN or LOST in state.tags
@@ -207,6 +238,31 @@ class History:
         broken = self._rows(sa.select(_ENTITIES.c.key).where(_ENTITIES.c.problem != ""))
         others = filter(None, (parse_key(key) for (key,) in broken))
         return sorted(found.union(each for each in others if each.kind is Kind.RUN))
+
+    def having(self, key: str, values: Sequence[str] | None = None) -> list[Run]:
+        """Return the runs that have a tag, with one of these values if they are named.
+
+        The oldest first; not those that were deleted.
+        """
+        query = _newest_first(
+            sa.select(_TAGS.c.run_uuid)
+            .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
+            .where(_TAGS.c.key == key)
+        )
+        if values is None:
+            return self.runs([row[0] for row in self._rows(query)][::-1])
+        found = []
+        for start in range(0, len(values), _CHUNK):
+            these = _TAGS.c.value.in_(values[start : start + _CHUNK])
+            found += [row[0] for row in self._rows(query.where(these))][::-1]
+        return self.runs(found)
+
+    def open_with(self, key: str) -> dict[str, str]:
+        """Return the value of a tag of each run that has it and has not ended."""
+        query = sa.select(_TAGS.c.run_uuid, _TAGS.c.value)
+        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
+        open_ones = _RUNS.c.status.in_(OPEN), _RUNS.c.lifecycle_stage == "active"
+        return {row[0]: row[1] for row in self._rows(query.where(_TAGS.c.key == key, *open_ones))}
 
     def names(self) -> list[tuple[str, str]]:
         """Return the id and the name of every run, the newest first."""
@@ -247,22 +303,51 @@ class History:
         )
         return {row[0]: row[1] for row in self._rows(query)}
 
-    def scored(
-        self, experiment_id: str, metric: str, tags: Sequence[str], metrics: Sequence[str]
-    ) -> list[Scored]:
-        """Return the finished runs of an experiment that have a metric and a commit.
+    def commits(self, experiment_id: str, metric: str | None) -> set[str]:
+        """Return the full hashes of the commits with finished runs (that have a metric)."""
+        query = (
+            sa.select(_TAGS.c.value)
+            .distinct()
+            .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
+            .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
+            .where(_TAGS.c.key == COMMIT, *_finished(experiment_id))
+        )
+        if metric is not None:
+            having = family(metric, self.metric_names(experiment_id))
+            query = query.where(_METRICS.c.key.in_(having))
+        return {row[0] for row in self._rows(query)}
 
-        Args:
-            experiment_id: the experiment.
-            metric: the metric.
-            tags: the tags to read of each.
-            metrics: the other metrics to read of each.
+    def score(self, experiment_id: str, doing: str) -> Score:
+        """Return what the newest run of an experiment that declares a score declares, else a guess.
+
+        UsageError if none of the finished runs' metrics looks like a score.
+        """
+        query = _newest_first(sa.select(_TAGS.c.value))
+        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == SCORE)
+        told = self._rows(query.where(_RUNS.c.experiment_id == int(experiment_id)).limit(1))
+        score = declared({SCORE: told[0][0]}) if told else None
+        return require_score(self.metric_names(experiment_id), score, doing)
+
+    def scored(
+        self,
+        experiment_id: str,
+        scores: Sequence[str],
+        tags: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        newest: int | None = None,
+    ) -> list[Scored]:
+        """Return the finished runs of an experiment that have one of the scores, and a commit.
+
+        With these tags and other metrics; the `newest` so many, if that is given.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
             .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
-            .where(_METRICS.c.key == metric, *_finished(experiment_id))
+            .where(_METRICS.c.key.in_(scores), *_finished(experiment_id))
         )
+        if newest is not None:
+            once = wanted.group_by(_RUNS.c.run_uuid, _RUNS.c.start_time)
+            wanted = _newest_first(once).limit(newest)
         with self._engine.connect() as connection:
 
             def ask(table: sa.TableClause, *keys: str) -> dict[str, dict[str, str]]:
@@ -275,9 +360,21 @@ class History:
 
             started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
             runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
-            marks = ask(_TAGS, COMMIT, *tags)
-            repeated = ask(_PARAMS, *REPEATED)
-            values = ask(_METRICS, metric, *metrics)
+            # Of a trial that failed or was pruned, the folds that finished tell too little.
+            parents = sa.select(_TAGS.c.value).where(
+                _TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted)
+            )
+            ended_badly = _ended_badly(connection, _RUNS.c.run_uuid.in_(parents))
+            marks = ask(_TAGS, COMMIT, *_NESTED, *tags)
+            repeated = ask(_PARAMS, *REPEATED, *FOLD_COUNTS, *EPOCHS)
+            values: defaultdict[str, dict[str, float]] = defaultdict(dict)
+            steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
+            logged = sa.select(
+                _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.step
+            ).where(_METRICS.c.run_uuid.in_(wanted), _METRICS.c.key.in_((*scores, *metrics)))
+            for run_id, key, value, step in connection.execute(logged.where(~_METRICS.c.is_nan)):
+                values[run_id][key] = as_logged(float(value))
+                steps[run_id][key] = step
             # A text for each run rather than forty rows: the database is faster at that.
             pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
             texts = (
@@ -286,19 +383,20 @@ class History:
                 .where(_PARAMS.c.key.not_in(HOUSEKEEPING))
                 .group_by(_PARAMS.c.run_uuid)
             )
-            settings: dict[str, str] = dict(connection.execute(texts).tuples().all())
+            settings: dict[str, str] = {each[0]: each[1] for each in connection.execute(texts)}
         return [
             Scored(
                 id=run_id,
-                value=as_logged(float(values[run_id][metric])),
                 started_ms=start or 0,
-                repetition=tuple(repeated[run_id].get(name, "") for name in REPEATED),
-                settings="\x1f".join(sorted(settings.get(run_id, "").split("\x1f"))),
+                repetition=repetition_of(repeated[run_id], marks[run_id]),
+                settings=_with_point(settings.get(run_id, "").split("\x1f"), marks[run_id]),
                 tags=marks[run_id],
-                metrics={name: float(value) for name, value in values[run_id].items()},
+                metrics=values[run_id],
+                steps=steps[run_id],
+                params=repeated[run_id],
             )
             for run_id, start in runs
-            if COMMIT in marks[run_id]
+            if COMMIT in marks[run_id] and marks[run_id].get(PARENT) not in ended_badly
         ]
 
     def runs(self, run_ids: Sequence[str]) -> list[Run]:
@@ -312,11 +410,12 @@ class History:
     def _runs(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Run]:
         query = sa.select(
             _RUNS.c.run_uuid, _RUNS.c.name, _EXPERIMENTS.c.name, _RUNS.c.experiment_id,
-            _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.artifact_uri,
+            _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.artifact_uri, _RUNS.c.end_time,
         ).join(_EXPERIMENTS, _EXPERIMENTS.c.experiment_id == _RUNS.c.experiment_id)  # fmt: skip
         found = {
             row[0]: Run(
                 row[0], row[1] or "", row[2], str(row[3]), row[4], row[5] or 0, row[6] or "",
+                ended_ms=row[7],
             )
             for row in connection.execute(query.where(_RUNS.c.run_uuid.in_(ids)))
         }  # fmt: skip
@@ -326,11 +425,16 @@ class History:
                 if run_id in found:
                     getattr(found[run_id], of)[key] = value
         values = sa.select(
-            _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan
+            _METRICS.c.run_uuid,
+            _METRICS.c.key,
+            _METRICS.c.value,
+            _METRICS.c.is_nan,
+            _METRICS.c.step,
         ).where(_METRICS.c.run_uuid.in_(ids))
-        for run_id, key, value, is_nan in connection.execute(values):
+        for run_id, key, value, is_nan, step in connection.execute(values):
             if run_id in found:
                 found[run_id].metrics[key] = as_logged(value, is_nan)
+                found[run_id].steps[key] = step
         data = (
             sa.select(_INPUTS.c.destination_id, _DATASETS.c.name, _DATASETS.c.digest)
             .join(_DATASETS, _DATASETS.c.dataset_uuid == _INPUTS.c.source_id)
@@ -341,11 +445,32 @@ class History:
                 found[run_id].data[name] = digest
         return found
 
+    def trials(self, sweep_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return the status of each trial of sweeps (or fold of one), PRUNED and LOST too."""
+        parent, trial, mark = (_TAGS.alias(name) for name in ("parent", "trial", "mark"))
+        query = (
+            sa.select(parent.c.value, _RUNS.c.status, sa.func.max(mark.c.key))
+            .join(_RUNS, _RUNS.c.run_uuid == parent.c.run_uuid)
+            .join(trial, (trial.c.run_uuid == parent.c.run_uuid) & (trial.c.key == TRIAL))
+            .outerjoin(
+                mark, (mark.c.run_uuid == parent.c.run_uuid) & mark.c.key.in_((LOST, PRUNED))
+            )
+            .where(_RUNS.c.lifecycle_stage == "active", parent.c.key == PARENT)
+            .group_by(parent.c.value, _RUNS.c.run_uuid, _RUNS.c.status)
+        )
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for start in range(0, len(sweep_ids), _CHUNK):
+            these = parent.c.value.in_(sweep_ids[start : start + _CHUNK])
+            for sweep_id, status, marked in self._rows(query.where(these)):
+                pruned = status == "KILLED" and marked == PRUNED
+                lost = status == "RUNNING" and marked == LOST
+                found[sweep_id].append("PRUNED" if pruned else "LOST" if lost else status)
+        return dict(found)
+
     def points(self, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
         """Return the steps and values of runs' metric in the order of the steps; without NaN.
 
-        Raises:
-            KaggleOpsError: the bucket cannot be reached, or none of the runs can be read.
+        Raises KaggleOpsError if the bucket cannot be reached, or none of the runs can be read.
         """
         found: dict[str, list[tuple[int, float]]] = {}
         for run_id, curve in self._reader.read(run_ids, metric):
@@ -358,6 +483,59 @@ class History:
         from kaggleops.index.points import PointReader
 
         return PointReader(self._engine, self._open_store())
+
+
+_NESTED = (PARENT, SWEEP, TRIAL, FOLD, POINT, ENTRY_POINT, SETTINGS, SUBJECT)
+
+
+def _with_point(params: Sequence[str], tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return settings as texts, with what a sweep set that no param tells."""
+    if POINT in tags:
+        known = {each.partition("=")[0] for each in params}.union(HOUSEKEEPING)
+        point = point_of(tags)
+        params = [*params, *(f"{key}={point[key]}" for key in point.keys() - known)]
+    return tuple(sorted(params))
+
+
+def _last_values(
+    connection: sa.Connection, among: sa.Select[Any]
+) -> dict[str, dict[str, tuple[int, float]]]:
+    """Return the last step and value of each metric of runs, but for their machines' load."""
+    query = sa.select(
+        _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan, _METRICS.c.step
+    ).where(_METRICS.c.run_uuid.in_(among), sa.not_(_METRICS.c.key.startswith("system/")))
+    found: defaultdict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+    for run_id, key, value, is_nan, step in connection.execute(query):
+        found[run_id][key] = step, as_logged(value, is_nan)
+    return found
+
+
+def _params(
+    connection: sa.Connection, among: sa.Select[Any], names: Sequence[str]
+) -> defaultdict[str, dict[str, str]]:
+    """Return these params of runs, and all of those that have not ended."""
+    query = (
+        sa.select(_PARAMS.c.run_uuid, _PARAMS.c.key, _PARAMS.c.value)
+        .join(_RUNS, _RUNS.c.run_uuid == _PARAMS.c.run_uuid)
+        .where(_PARAMS.c.run_uuid.in_(among))
+        .where(_PARAMS.c.key.in_(names) | _RUNS.c.status.in_(OPEN))
+    )
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for run_id, key, value in connection.execute(query):
+        found[run_id][key] = value
+    return found
+
+
+def _ended_badly(connection: sa.Connection, which: sa.ColumnElement[bool]) -> set[str]:
+    """Return those of some runs that are trials of a search and were killed or failed."""
+    tagged = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.run_uuid == _RUNS.c.run_uuid)
+    query = sa.select(_RUNS.c.run_uuid).where(
+        which,
+        _RUNS.c.status.in_(("FAILED", "KILLED")),
+        tagged.where(_TAGS.c.key == TRIAL).exists(),
+        sa.not_(tagged.where(_TAGS.c.key == SWEEP).exists()),
+    )
+    return {row[0] for row in connection.execute(query)}
 
 
 def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
@@ -378,10 +556,8 @@ def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:
 def as_logged(value: float, is_nan: bool = False) -> float:
     """Return a value as it was logged.
 
-    Args:
-        value: as MLflow's tables have it: the largest number for an infinity, 0 for NaN (its
-            `SqlAlchemyStore.sanitize_metric_value`).
-        is_nan: the column beside it.
+    MLflow's tables have the largest number for an infinity, and 0 for NaN with a column beside it
+    (`SqlAlchemyStore.sanitize_metric_value`).
     """
     if is_nan:
         return math.nan

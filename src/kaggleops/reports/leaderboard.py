@@ -1,39 +1,36 @@
 """The commits of an experiment, ranked by their best score, and which made it worse."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
-from kaggleops.errors import UsageError
-from kaggleops.reports.history import History, Scored
-from kaggleops.reports.statistics import (
-    Difference,
-    Summary,
-    difference,
-    higher_is_better,
-    mean,
-    summarize,
+from kaggleops.reports.comparison_text import difference, number, summary
+from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.score import SUBMITTED, Score, family
+from kaggleops.reports.statistics import Difference, Scores, Summary, holm, summarize_scores
+from kaggleops.reports.trainings import (
+    Evidence,
+    Spread,
+    Training,
+    in_common,
+    point_of,
+    read_folds,
+    scores_of,
+    spread_over_seeds,
+    trainings,
+    worth,
 )
-from kaggleops.tags import BACKEND, BRANCH
-
-SUBMITTED = ("public_score", "private_score")
-"""Metrics in which a submission records Kaggle's scores on its run."""
+from kaggleops.tags import BACKEND, BRANCH, PARENT, TRIAL
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the board, from a tag or a metric of the runs of a training.
+    """A column of the board, from a tag or a metric of the runs of a training."""
 
-    Args:
-        name: its title, and its key in JSON.
-        tag: the tag; the runs' different values are listed.
-        metric: the metric, if it is not a tag; the best of the runs' values is shown.
-    """
-
-    name: str
-    tag: str = ""
-    metric: str = ""
+    name: str  # its title, and its key in JSON
+    tag: str = ""  # the tag; the runs' different values are listed
+    metric: str = ""  # the metric, if it is not a tag; the best of the runs' values is shown
 
 
 COLUMNS = (
@@ -42,134 +39,195 @@ COLUMNS = (
 )
 """The columns between the score and the commit's message: a new one is a line here."""
 
+_NEWEST = 1000  # runs that tell how much seeds alone change a score
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One commit's best training.
+    """One commit's best training."""
 
-    Args:
-        sha: the commit.
-        runs: the ids of the runs of that training, one a fold and seed.
-        score: their values of the metric.
-        cells: the text or number in each of the `COLUMNS`, by its name; none where it is empty.
-        parent: the nearest commit before it that has a score, or "".
-        change: the difference from that one; None without one.
-        regression: whether it is significantly worse than that one.
-    """
-
-    sha: str
-    runs: tuple[str, ...]
-    score: Summary
+    sha: str  # the commit
+    runs: tuple[str, ...]  # the ids of the runs of that training, one a fold and seed
+    score: Summary  # their values of the metric
+    # the text or number in each of the `COLUMNS`, by its name; none where it is empty
     cells: Mapping[str, str | float]
-    parent: str = ""
-    change: Difference | None = None
-    regression: bool = False
+    values: Scores  # those values, by fold and seed
+    parent: str = ""  # the nearest commit before it that has a score, or ""
+    change: Difference | None = None  # the difference from that one; None without one
+    # that one's mean and its own, of what was compared, where other means stand on the board
+    means: tuple[float, float] | None = None
+    settings: str = ""  # of what was compared, where there are others
+    regression: bool = False  # whether it is significantly worse than that one
 
 
 def read_runs(history: History, experiment_id: str, metric: str) -> list[Scored]:
     """Return the finished runs of an experiment that have a commit and the metric."""
     tags = [BRANCH, *(column.tag for column in COLUMNS if column.tag)]
     metrics = [column.metric for column in COLUMNS if column.metric]
-    return history.scored(experiment_id, metric, tags, metrics)
+    scores = family(metric, history.metric_names(experiment_id)) or [metric]
+    runs = history.scored(experiment_id, scores, tags, metrics)
+    folds = read_folds(runs, metric, history.points)
+    return [replace(run, folds=folds[run.id]) if run.id in folds else run for run in runs]
+
+
+def read_spread(history: History, experiment_id: str, metric: str) -> float | None:
+    """Return the standard deviation over seeds of an experiment's newest trainings, as a board's.
+
+    None if none of them has several seeds.
+    """
+    scores = family(metric, history.metric_names(experiment_id)) or [metric]
+    return _spread(history.scored(experiment_id, scores, newest=_NEWEST), metric)
+
+
+def _spread(runs: Sequence[Scored], metric: str) -> float | None:
+    """Return the same of runs at hand; of folds in one process the last one counts, as logged."""
+    of_commits: defaultdict[str, list[Scored]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: (-run.started_ms, run.id))[:_NEWEST]:
+        of_commits[run.sha].append(run)
+    each = [one for mine in of_commits.values() for one in trainings(mine, metric)]
+    return spread_over_seeds(scores_of(one, metric, {}) for one in each)
 
 
 def leaderboard(
     runs: Sequence[Scored],
-    metric: str,
+    score: Score,
     before: Mapping[str, str],
     shown: Sequence[Scored] | None = None,
-    *,
-    lower_is_better: bool | None = None,
 ) -> list[Entry]:
-    """Return an experiment's commits, the best first.
+    """Return an experiment's commits by their runs' score, the best first.
 
-    Args:
-        runs: its runs.
-        metric: what they are ranked by.
-        before: the nearest of these commits before each, where the repository knows it.
-        shown: the runs on the board; all by default. A commit is compared with the best of all runs
-            of the one before, shown or not.
-        lower_is_better: None to guess it from the metric's name.
+    A commit is compared with the one `before` it, where the repository knows that, as `compare`
+    does, whether its runs are `shown` on the board or not.
     """
-    highest = higher_is_better(metric, lower_is_better)
-    best = _best_by_commit(runs, highest)
-    board = best if shown is None else _best_by_commit(shown, highest)
+    every = _by_commit(runs, score)
+    spread = cache(lambda: _spread(runs, score.name))
     entries = [
-        _entry(sha, mine, highest, before.get(sha, ""), best.get(before.get(sha, ""), ()))
-        for sha, mine in board.items()
+        _entry(sha, mine, score, before.get(sha, ""), every.get(before.get(sha, ""), ()), spread)
+        for sha, mine in (every if shown is None else _by_commit(shown, score)).items()
+    ]
+    changes = holm([entry.change for entry in entries])  # all marks of the board hold at once
+    entries = [
+        replace(
+            entry,
+            change=change,
+            regression=change is not None and change.verdict(score.lower) == "worse",
+        )
+        for entry, change in zip(entries, changes, strict=True)
     ]
     entries.sort(key=lambda entry: entry.sha)
-    return sorted(entries, key=lambda entry: _rank(entry.score.mean, highest), reverse=True)
+    return sorted(entries, key=lambda entry: worth(entry.score, score), reverse=True)
 
 
-def main_metric(counted: Mapping[str, int]) -> str:
-    """Return the metric that most runs have and that looks like a score, by how many have each.
+@dataclass(frozen=True)
+class Tried:
+    """A trial of a sweep."""
 
-    Raises:
-        UsageError: there is no metric at all.
-    """
-    scores = {name: count for name, count in counted.items() if _is_score(name)} or counted
-    if not scores:
-        hint = "Wait until one finishes, or name another experiment."
-        raise UsageError("ranking the commits", "no finished run has a metric", hint)
-    return min(scores, key=lambda name: (-scores[name], len(name), name))
-
-
-_NO_SCORE = ("loss", "runtime", "per_second", "epoch", "learning_rate", "grad_norm", "flos", "step")
+    number: str  # its own
+    run_id: str  # its run's, below which the folds of one with folds are
+    runs: tuple[str, ...]  # the ids of its runs that have the metric, one a fold
+    score: Summary  # their values of it
+    point: Mapping[str, str]  # what was set for it alone
+    cells: Mapping[str, str | float]  # as those of an `Entry`
 
 
-def _is_score(name: str) -> bool:
-    hidden = name.startswith(("system/", "baseline")) or name in SUBMITTED
-    return not hidden and not any(part in name for part in _NO_SCORE)
-
-
-def _best_by_commit(runs: Sequence[Scored], highest: bool) -> dict[str, list[Scored]]:
-    by_commit: defaultdict[str, list[Scored]] = defaultdict(list)
-    for run in runs:
-        by_commit[run.sha].append(run)
-    return {sha: _best(each, highest) for sha, each in by_commit.items()}
-
-
-def _best(runs: Sequence[Scored], highest: bool) -> list[Scored]:
-    """Return the runs of the best of a commit's trainings, the newest of each fold and seed."""
-    trainings: defaultdict[str, dict[tuple[str, ...], Scored]] = defaultdict(dict)
+def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> list[Tried]:
+    """Return those trials of a sweep of which runs have a score, the best first."""
+    below: defaultdict[str, dict[tuple[str, str], Scored]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
-        trainings[run.settings].setdefault(run.repetition, run)
-    found = max(
-        trainings.values(),
-        key=lambda each: _rank(mean([run.value for run in each.values()]), highest),
-    )
-    return list(found.values())
+        for of in (run.id, run.tags.get(PARENT, "")):
+            below[of].setdefault(run.repetition, run)
+    found = []
+    for trial in trials:
+        # Of a trial with folds, its own run has no score.
+        mine = [each for each in below[trial.id].values() if each.id != trial.id]
+        mine = mine or list(below[trial.id].values())
+        if mine and (came := summarize_scores(_values(Training(tuple(mine), frozenset()), score))):
+            ids = tuple(run.id for run in mine)
+            number, point = trial.tags.get(TRIAL, "0"), point_of(trial.tags)
+            found.append(Tried(number, trial.id, ids, came, point, _cells(mine, score)))
+    return sorted(found, key=lambda each: worth(each.score, score), reverse=True)
 
 
-def _rank(score: float, highest: bool) -> tuple[bool, float]:
-    """Return what is larger for a better score; NaN and infinities are never the best."""
-    if not math.isfinite(score):
-        return False, 0.0
-    return True, score if highest else -score
+def _by_commit(runs: Sequence[Scored], score: Score) -> dict[str, list[Training[Scored]]]:
+    found: defaultdict[str, list[Scored]] = defaultdict(list)
+    for run in runs:
+        found[run.sha].append(run)
+    kept = {
+        sha: [each for each in trainings(mine, score.name) if _values(each, score)]
+        for sha, mine in found.items()
+    }
+    return {sha: mine for sha, mine in kept.items() if mine}
+
+
+def _values(training: Training[Scored], score: Score) -> Scores:
+    return scores_of(training, score.name, {run.id: run.folds for run in training.runs})
 
 
 def _entry(
-    sha: str, runs: Sequence[Scored], highest: bool, parent: str, before: Sequence[Scored]
+    sha: str,
+    mine: Sequence[Training[Scored]],
+    score: Score,
+    parent: str,
+    before: Sequence[Training[Scored]],
+    spread: Spread,
 ) -> Entry:
-    score = summarize([run.value for run in runs])
-    assert score is not None  # noqa: S101 - each training has a run
-    change = difference(_by_fold(before), _by_fold(runs))  # None where nothing is before it
-    regression = change is not None and change.significant and (change.mean < 0) == highest
-    ids = tuple(run.id for run in runs)
-    return Entry(sha, ids, score, _cells(runs, highest), parent, change, regression)
+    best, summary = _best(mine, score)
+    ids = tuple(run.id for run in best.runs)
+    values = _values(best, score)
+    entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent)
+    if not before:
+        return entry
+    folds = {run.id: run.folds for each in (*before, *mine) for run in each.runs}
+    evidence = Evidence.of([before, mine], score, folds, spread)
+    first, second = in_common([_values(each, score) for each in evidence.rows[0]])
+    means = tuple(each.mean for each in map(summarize_scores, (first, second)) if each)
+    shown = _best(before, score)[1].mean, summary.mean
+    return replace(
+        entry,
+        change=evidence.difference(first, second),
+        means=(means[0], means[1]) if means != shown else None,
+        settings=evidence.title(evidence.rows[0][1]) if evidence.has_choice else "",
+    )
 
 
-def _cells(runs: Sequence[Scored], highest: bool) -> dict[str, str | float]:
+def _best(side: Sequence[Training[Scored]], score: Score) -> tuple[Training[Scored], Summary]:
+    best = max(side, key=lambda each: worth(summarize_scores(_values(each, score)), score))
+    summary = summarize_scores(_values(best, score))
+    assert summary is not None  # noqa: S101 - those without values are not there
+    return best, summary
+
+
+def _cells(runs: Sequence[Scored], score: Score) -> dict[str, str | float]:
     cells: dict[str, str | float] = {}
     for column in COLUMNS:
         if column.tag:
             texts = sorted({run.tags.get(column.tag, "") for run in runs} - {""})
             cells[column.name] = ", ".join(texts)
         elif values := [run.metrics[column.metric] for run in runs if column.metric in run.metrics]:
-            cells[column.name] = (max if highest else min)(values)
+            cells[column.name] = (min if score.lower else max)(values)
     return cells
 
 
-def _by_fold(runs: Sequence[Scored]) -> dict[tuple[str, ...], float]:
-    return {run.repetition: run.value for run in runs}
+def table(
+    entries: Sequence[Entry], metric: str, subjects: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the board as a table's head and rows; `subjects` are those of commits, by hash."""
+    names = [each.name for each in COLUMNS if any(entry.cells.get(each.name) for entry in entries)]
+    rows = []
+    for place, entry in enumerate(entries, 1):
+        change = f"{difference(entry.change)} vs {entry.parent[:10]}" if entry.parent else ""
+        if entry.means:
+            first, second = map(number, entry.means)
+            change += f", {first} to {second}"
+        if entry.settings:
+            change += f" ({entry.settings})"
+        cells = [entry.cells.get(name, "") for name in names]
+        rows.append([
+            str(place),
+            entry.sha[:10],
+            summary(entry.score),
+            f"{change} REGRESSION" if entry.regression else change,
+            *(each if isinstance(each, str) else f"{each:.5f}" for each in cells),
+            subjects.get(entry.sha, ""),
+        ])  # fmt: skip
+    return ["#", "commit", metric, "vs the one before", *names, "message"], rows

@@ -6,16 +6,26 @@ And what `kaggleops run --require` requires of a run, and a finished run that ca
 import difflib
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.git.commits import resolve
-from kaggleops.git.history import commits_around
+from kaggleops.git.commits import commits_around, nearest_before, resolve
+from kaggleops.printable import counted
 from kaggleops.reports.history import History, Run
 from kaggleops.reports.statistics import higher_is_better
-from kaggleops.tags import ENTRY_POINT, UNCOMMITTED
+from kaggleops.tags import (
+    BEST,
+    COMMIT,
+    ENTRY_POINT,
+    FOLD,
+    PARENT,
+    SWEEP,
+    TRIAL,
+    UNCOMMITTED,
+)
 
 _SHOWN = 5  # candidates in a message
 _HEX = re.compile(r"[0-9a-f]{4,40}")
@@ -23,17 +33,11 @@ _HEX = re.compile(r"[0-9a-f]{4,40}")
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison.
+    """One side of a comparison."""
 
-    Args:
-        word: its name in the command.
-        sha: the full hash of its commit; "" if its runs have none.
-        runs: its runs with their children, the newest first.
-    """
-
-    word: str
-    sha: str
-    runs: tuple[Run, ...]
+    word: str  # its name in the command
+    sha: str  # the full hash of its commit; "" if its runs have none
+    runs: tuple[Run, ...]  # its runs with their children, the newest first
 
     @property
     def title(self) -> str:
@@ -44,14 +48,10 @@ class Side:
 
 
 class Selector:
-    """Finds runs by what people call them.
+    """Finds runs (of one experiment) by what people call them.
 
-    Args:
-        history: the runs.
-        repository: a folder of the repository of their commits, if there is one.
-        experiment: only this experiment's runs.
-        metric: the one that decides which run is "best".
-        lower_is_better: None to guess it from the metric's name.
+    The metric decides which run is "best": by default the score of the experiment, or of the one
+    used last. `lower_is_better` is None to guess it from the metric's name.
     """
 
     def __init__(
@@ -64,15 +64,13 @@ class Selector:
     ) -> None:
         self._history = history
         self._repository = repository
-        self.experiment_id = self._id_of(experiment)
+        self.experiment_id = None if experiment is None else self._id_of(experiment)
         self._metric = metric
         self._lower_is_better = lower_is_better
-        self._commits = history.commits()
-        self._children = history.children()
+        self._commits = history.ids_by_tag(COMMIT)
+        self._children = history.ids_by_tag(PARENT)
 
-    def _id_of(self, experiment: str | None) -> str | None:
-        if experiment is None:
-            return None
+    def _id_of(self, experiment: str) -> str:
         known = self._history.experiments()
         if experiment not in known:
             names = difflib.get_close_matches(experiment, known, n=_SHOWN, cutoff=0.3) or known
@@ -85,16 +83,49 @@ class Selector:
         return self._side(word, self._meant(word))
 
     def run(self, word: str) -> Run:
-        """Return the run that a name stands for: of several, the newest, rather a finished one."""
+        """Return the run that a name stands for: of several, the newest, rather a finished one.
+
+        A sweep stands for its best trial, and a fold set for its first fold: nothing ran but those.
+        """
         runs = self._meant(word)
         ids = {run.id for run in runs}
         whole = [run for run in runs if run.parent not in ids]
-        return next((run for run in whole if run.status == "FINISHED"), whole[0])
+        found = next((run for run in whole if run.status == "FINISHED"), whole[0])
+        for _ in ("a sweep", "a trial"):
+            best = found.tags.get(BEST)
+            is_parent = SWEEP in found.tags or (TRIAL in found.tags and FOLD not in found.tags)
+            below = [best] if best else self._children.get(found.id, [])[::-1]
+            found = next(iter(self._history.runs(below[:1])), found) if is_parent else found
+        return found
+
+    def sweep(self, word: str) -> tuple[Run, list[Run]]:
+        """Return the sweep that a name stands for, and its trials' runs, by their numbers.
+
+        A sweep over folds alone is its only trial. UsageError if it is not the name of one.
+        """
+        doing = f"looking for the sweep {word!r}"
+        found = [run for run in self._meant(word) if SWEEP in run.tags]
+        if len(found) != 1:
+            ids = [run_id for each in self._history.ids_by_tag(SWEEP).values() for run_id in each]
+            known = [f"{run.id} ({run.name})" for run in self._history.runs(ids[:_SHOWN])]
+            problem = "several are called so" if found else "it is none"
+            hint = f"Name one by its id: {', '.join(known)}." if known else "There is none yet."
+            raise UsageError(doing, problem, hint)
+        below = self._history.runs(self._children.get(found[0].id, []))
+        trials = [run for run in below if TRIAL in run.tags and FOLD not in run.tags]
+        folds = [run for run in below if FOLD in run.tags]
+        return found[0], found if folds and not trials else trials
 
     def _meant(self, word: str) -> list[Run]:
         if word == "best":
             return self._best()
-        called, shas = self._called(word), self._shas(word)
+        if self._repository is not None and (sha := resolve(self._repository, word)):
+            shas = [sha]
+        else:
+            shas = [sha for sha in self._commits if _HEX.fullmatch(word) and sha.startswith(word)]
+        # So few digits of a commit begin some run's id, too.
+        ids = runs_called(self._history, word, digits=8 if shas else _LEAST)
+        called = self._in_experiment(self._history.runs(ids))
         of_commit = [run for sha in shas for run in self._of_commit(sha)]
         same = set(self._ids(called)) == set(self._ids(of_commit))
         if max(len(called), len(shas)) > 1 or (called and shas and not same):
@@ -108,25 +139,27 @@ class Selector:
         return called or of_commit
 
     def before(self, side: Side) -> Side:
-        """Return the nearest commit before a side's that has finished runs of its experiment."""
+        """Return the nearest commit before a side's that has its experiment's score.
+
+        As the leaderboard: the nearest through merges, and scored by the metric, if one is named.
+        """
         doing = f"choosing what to compare {side.title} with"
-        experiment_ids = {run.experiment_id for run in side.runs}
         if self._repository is None or not side.sha:
             raise UsageError(doing, "there is no repository here", "Name two sides.")
-        for sha, distance in commits_around(self._repository, side.sha):
-            runs = self._of_commit(sha) if distance > 0 else []
-            alike = [run for run in runs if run.experiment_id in experiment_ids]
-            if any(run.status == "FINISHED" for run in alike):
-                return self._side(sha[:10], alike)
-        problem = "no commit before it has finished runs of its experiment"
+        # Of several experiments the one that it ran in last.
+        home = max(side.runs, key=lambda run: run.started_ms).experiment_id
+        metric = self._metric
+        if metric is None:
+            with suppress(UsageError):
+                metric = self._history.score(home, doing).name
+        others = self._history.commits(home, metric)
+        if found := nearest_before(self._repository, others | {side.sha}).get(side.sha):
+            runs = [run for run in self._of_commit(found) if run.experiment_id == home]
+            return self._side(found[:10], runs)
+        problem = f"no commit before it has finished runs with {metric or 'a metric'}"
         raise UsageError(doing, problem, "Name two sides.")
 
     # -- by commit ----------------------------------------------------------------------------
-
-    def _shas(self, word: str) -> list[str]:
-        if self._repository is not None and (sha := resolve(self._repository, word)):
-            return [sha]
-        return [sha for sha in self._commits if _HEX.fullmatch(word) and sha.startswith(word)]
 
     def _of_commit(self, sha: str) -> list[Run]:
         return self._in_experiment(self._history.runs(self._commits.get(sha, [])))
@@ -137,27 +170,26 @@ class Selector:
         for other, distance in commits_around(self._repository, sha):
             if other in self._commits and self._of_commit(other):
                 where = "before" if distance > 0 else "after"
-                count = "1 commit" if abs(distance) == 1 else f"{abs(distance)} commits"
+                count = counted(abs(distance), "commit")
                 return f"The nearest with runs is {other[:10]}, {count} {where} it."
         return ""
 
     # -- by run -------------------------------------------------------------------------------
 
-    def _called(self, word: str) -> list[Run]:
-        names = self._history.names()
-        ids = [run_id for run_id, _ in names if len(word) >= 8 and run_id.startswith(word)]
-        if not ids:
-            ids = [run_id for run_id, name in names if name == word]
-        return self._in_experiment(self._history.runs(ids))
-
     def _best(self) -> list[Run]:
         doing = "looking for the best run"
-        if self._metric is None:
-            raise UsageError(doing, "no metric is named", "Add --metric NAME.")
-        highest = higher_is_better(self._metric, self._lower_is_better)
-        found = self._history.best(self._metric, highest=highest, experiment_id=self.experiment_id)
+        metric, experiment_id = self._metric, self.experiment_id
+        if metric is None:
+            experiment_id = experiment_id or self._history.last_experiment()
+            if experiment_id is None:
+                raise UsageError(doing, "the bucket has no runs")
+            score = self._history.score(experiment_id, doing)
+            metric, highest = score.name, not score.lower
+        else:
+            highest = higher_is_better(metric, self._lower_is_better)
+        found = self._history.best(metric, highest=highest, experiment_id=experiment_id)
         if found is None:
-            problem = f"no finished run has the metric {self._metric!r}"
+            problem = f"no finished run has the metric {metric!r}"
             raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
         return self._history.runs([found])
 
@@ -166,7 +198,13 @@ class Selector:
     def _side(self, word: str, runs: Sequence[Run]) -> Side:
         """Return a side with the finished ones of its runs and their children."""
         everything = self._history.runs(self._ids(runs))
-        finished = [run for run in everything if run.status == "FINISHED"]
+        # Of a trial that failed or was pruned, the folds that finished tell too little.
+        bad = {
+            run.id
+            for run in everything
+            if run.status in ("FAILED", "KILLED") and TRIAL in run.tags and SWEEP not in run.tags
+        }
+        finished = [run for run in everything if run.status == "FINISHED" and run.parent not in bad]
         if not finished:
             states = ", ".join(sorted({run.status for run in everything}))
             hint = "Wait for one, or name another."
@@ -174,9 +212,14 @@ class Selector:
         return Side(word, finished[0].sha, tuple(finished))
 
     def _ids(self, runs: Sequence[Run]) -> list[str]:
-        """Return the ids of runs, and of their children that are not among them."""
-        parts = [part for run in runs for part in self._children.get(run.id, [])]
-        return list(dict.fromkeys([*(run.id for run in runs), *parts]))
+        """Return the ids of runs, and of all below them that are not among them."""
+        found = dict.fromkeys(run.id for run in runs)
+        waiting = list(found)
+        while waiting:
+            below = [part for part in self._children.get(waiting.pop(), []) if part not in found]
+            found.update(dict.fromkeys(below))
+            waiting += below
+        return list(found)
 
     def _in_experiment(self, runs: Sequence[Run]) -> list[Run]:
         wanted = self.experiment_id
@@ -202,16 +245,51 @@ class Selector:
         return UsageError(f"looking for {word!r}", f"no commit or run has this name{where}", hint)
 
 
+_LEAST = 4  # digits of an id, as git takes them
+
+
+def runs_called(history: History, word: str, digits: int = _LEAST) -> list[str]:
+    """Return the ids of the runs with this name, or an id that begins so; the newest first.
+
+    Of an id, it takes at least so many `digits`.
+    """
+    return [
+        run_id
+        for run_id, name in history.names()
+        if name == word or (len(word) >= digits and run_id.startswith(word))
+    ]
+
+
+def the_run_called(history: History, word: str, where: str) -> str:
+    """Return the id of the one run that `runs_called` finds in a bucket.
+
+    Raises UsageError, with the candidates, if it is none or several.
+    """
+    ids, doing = runs_called(history, word), f"looking for run {word!r}"
+    if len(ids) == 1:
+        return ids[0]
+    if ids:
+        shown = "; ".join(_told(run) for run in history.runs(ids[:_SHOWN]))
+        more = f"; and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        problem = f"{len(ids)} runs have this name or id prefix"
+        raise UsageError(doing, problem, f"Name one by its id: {shown}{more}.")
+    names = dict.fromkeys(name for _, name in history.names())
+    close = difflib.get_close_matches(word, names, n=_SHOWN, cutoff=0.5)
+    hint = f"Did you mean {', '.join(close)}?" if close else _RUNS
+    raise UsageError(doing, f"no run in {where} has this name or id prefix", hint)
+
+
+def _told(run: Run) -> str:
+    commit = f", commit {run.sha[:10]}" if run.sha else ""
+    return f"{run.id} ({run.name}, {run.status}{commit})"
+
+
+_RUNS = "`kaggleops status` lists the last ones; an id takes at least 4 digits."
 _NAMES = (
     "Name a commit, branch, tag, run id, run name or `best`; `kaggleops leaderboard` lists commits."
 )
 
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 _REQUIREMENT = re.compile(r"\s*([^<>=]*[^<>=\s])\s*(>=|<=|>|<)\s*([^<>=\s]+)\s*")
 
 
@@ -228,22 +306,17 @@ class Requirement:
 
     def is_met(self, value: float) -> bool:
         """Return whether a value is as required; NaN never is."""
-        return _COMPARISONS[self.comparison](value, self.bound)
+        return bool(_COMPARISONS[self.comparison](value, self.bound))
 
 
 def read_requirement(text: str) -> Requirement:
     """Parse METRIC OP NUMBER; UsageError if it is something else."""
-    match = _REQUIREMENT.fullmatch(text)
-    try:
-        bound = float(match[3]) if match else float("nan")
-    except ValueError:
-        bound = float("nan")
-    if match is None or bound != bound:
-        hint = "Write METRIC OP NUMBER with >=, <=, > or <, in quotes: --require 'jaccard>=0.71'."
-        raise UsageError(
-            f"reading --require {text!r}", "it is not a comparison with a number", hint
-        )
-    return Requirement(match[1], match[2], bound)
+    if match := _REQUIREMENT.fullmatch(text):
+        with suppress(ValueError):
+            if (bound := float(match[3])) == bound:
+                return Requirement(match[1], match[2], bound)
+    hint = "Write METRIC OP NUMBER with >=, <=, > or <, in quotes: --require 'jaccard>=0.71'."
+    raise UsageError(f"reading --require {text!r}", "it is not a comparison with a number", hint)
 
 
 def finished_run(
@@ -251,18 +324,13 @@ def finished_run(
 ) -> Run | None:
     """Return a finished run of a commit that was started with the same settings.
 
-    Other params that it logged follow from the code, and are not compared.
-
-    Args:
-        history: the runs.
-        sha: the commit's full hash.
-        entry_point: the entry point that started it.
-        params: all that the entry point declares, `overrides` included.
-        metric: of several runs, the newest that has it is returned, or else the newest.
+    These are `params`, all that the entry point declares, `overrides` included; other params that
+    it logged follow from the code. Of several runs, it is the newest that has the metric, or else
+    the newest.
     """
     found = [
         run
-        for run in history.runs(history.commits().get(sha, []))
+        for run in history.runs(history.ids_by_tag(COMMIT).get(sha, []))
         if run.status == "FINISHED"
         and run.tags.get(ENTRY_POINT) == entry_point
         and UNCOMMITTED not in run.tags

@@ -11,9 +11,9 @@ from kaggleops.bucket.location import SCHEMES, bucket_uri
 from kaggleops.errors import UsageError
 
 KNOWN = (
-    "Use gs://BUCKET/PREFIX, kaggle://competitions/NAME, kaggle://datasets/USER/NAME, "
-    "kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, runs:/RUN_ID/PATH, runs:/best/PATH "
-    "or https://… with a checksum."
+    "Use gs://BUCKET/PREFIX, s3://BUCKET[@HOST]/PREFIX, kaggle://competitions/NAME, "
+    "kaggle://datasets/USER/NAME, kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, "
+    "runs:/RUN_ID/PATH, runs:/best/PATH or https://… with a checksum."
 )
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -32,7 +32,7 @@ _PAGE = re.compile(r"https?://(?:www\.)?kaggle\.com/(?:c/|(competitions|datasets
 
 @dataclass(frozen=True)
 class InBucket:
-    """Objects of a bucket: `gs://BUCKET/PREFIX`, or `bucket+file:///FOLDER` on this machine."""
+    """Objects of a bucket: `gs://BUCKET/PREFIX`, `s3://…`, or a folder, `bucket+file:///…`."""
 
     uri: str
 

@@ -1,18 +1,19 @@
 """Objects of a bucket as a source.
 
-On Cloud Storage every request names the object's generation, so all of a file is of one state,
-whenever it comes: what was overwritten meanwhile is not mixed in but missing (404). An object that
-was written anew with the same content is taken, whatever its generation.
+Every request names the object's version, so all of a file is of one state, whenever it comes: what
+was overwritten meanwhile is not mixed in but missing. An object that was written anew with the same
+content is taken, whatever its version.
 """
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket import Bucket, BucketNotFoundError, Entry, ObjectNotFoundError, open_bucket
-from kaggleops.resources.files import CRC32C, File, checksum_of
+from kaggleops.bucket.location import is_remote
+from kaggleops.resources.files import File
 from kaggleops.resources.origins import (
     ChangedError,
     GoneError,
@@ -43,26 +44,40 @@ class BucketOrigin(Origin):
     """The objects below a folder of a bucket.
 
     Args:
-        uri: the bucket, `gs://BUCKET/PREFIX`, `bucket+file:///FOLDER` or `file:///FOLDER`.
+        uri: the bucket, as `open_bucket` takes it.
         folder: below that; "" for all of it.
     """
 
     def __init__(self, uri: str, folder: str = "") -> None:
-        address = f"bucket+{uri}" if uri.startswith("file:") else uri
-        self._bucket: Bucket = open_bucket(address, patience=_PATIENCE)
+        self._bucket: Bucket = open_bucket(uri, patience=_PATIENCE)
         self._folder = f"{folder}/" if folder else ""
         # The versions of a folder are those of this machine, so a lock does not name them.
-        self._pinned = self.resumes = self.hands_out_many = self._bucket.lists_checksums
+        self._pinned = self.resumes = self.hands_out_many = is_remote(self._bucket.uri)
 
     def list(self, patterns: Sequence[str]) -> list[File]:
-        """Ask once, class A, for every 1,000 objects that begin as one of the patterns does.
-
-        A folder's files are read: nothing else tells their checksums.
-        """
+        """Ask once, class A, for every 1,000 objects that begin as one of the patterns does."""
         doing = f"listing {self._bucket.object_uri(self._folder.rstrip('/'))}"
-        found = (file for start in literal_starts(patterns) for file in self._files(start, doing))
-        wanted = chosen(found, patterns, doing)
-        return wanted if self._pinned else [self._read_through(file) for file in wanted]
+        with _explained(doing):
+            return chosen(
+                (
+                    self._file(entry)
+                    for start in literal_starts(patterns)
+                    for entry in self._bucket.list(self._folder + start, checksums=True)
+                ),
+                *(patterns, doing),
+            )
+
+    def detail(self, file: File) -> File:
+        """Ask once or twice, class B, where the listing told no checksum; read a folder's file."""
+        if file.known:
+            return file
+        doing = f"looking for {self._bucket.object_uri(self._folder + file.name)}"
+        with _explained(doing):
+            there = self._bucket.stat(self._folder + file.name, checksum=True)
+        if there is None:
+            hint = "Ask the bucket's owner, or lock what is there now: `kaggleops data lock`."
+            raise GoneError(doing, "it is gone at the source", hint)
+        return self._file(there)
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Ask once, class B, for what is missing of it."""
@@ -77,8 +92,8 @@ class BucketOrigin(Origin):
             # The checksum is verified when all of it is there.
             try:
                 self._bucket.read_span(self._entry(file), part, part.tell())
-            except ObjectNotFoundError as error:
-                same = self._same_now(file, error.doing)
+            except ObjectNotFoundError:
+                same = self._same_now(file)
                 self._bucket.read_span(self._entry(same), part, part.tell())
 
     def read_many(self, files: Sequence[File], take: Callable[[File, bytes], None]) -> None:
@@ -87,33 +102,26 @@ class BucketOrigin(Origin):
         self._bucket.read_many(list(listed), lambda entry, content: take(listed[entry], content))
 
     def _entry(self, file: File) -> Entry:
-        return Entry(self._folder + file.name, file.version, file.size)
+        return Entry(self._folder + file.name, file.version, file.size, checksum=file.checksum)
 
-    def _same_now(self, file: File, doing: str) -> File:
+    def _file(self, entry: Entry) -> File:
+        version = entry.version if self._pinned else ""
+        return File(entry.key.removeprefix(self._folder), entry.size, version, entry.checksum)
+
+    def _same_now(self, file: File) -> File:
         """Return the file as it is at the source now, if that is the same content."""
-        there = self._files(file.name, doing)
-        found = next((each for each in there if each.name == file.name), None)
-        if found is None:
-            hint = "Ask the bucket's owner, or lock what is there now: `kaggleops data lock`."
-            raise GoneError(doing, "it is gone at the source", hint)
+        found = self.detail(File(file.name))
         if not found.same_content(file):
+            doing = f"fetching {self._bucket.object_uri(self._folder + file.name)}"
             problem = "it has changed at the source since it was locked"
             hint = "`kaggleops data status` shows what changed; `kaggleops data lock` accepts it."
             raise ChangedError(doing, problem, hint)
         return found
 
-    def _files(self, start: str, doing: str) -> Iterator[File]:
-        try:
-            for each in self._bucket.list(self._folder + start, checksums=self._pinned):
-                file = File(each.key.removeprefix(self._folder), each.size)
-                if self._pinned:
-                    checksum = f"{CRC32C}:{each.crc32c}"
-                    file = replace(file, version=each.version, checksum=checksum)
-                yield file
-        except BucketNotFoundError as error:
-            raise GoneError(doing, error.problem, "Check the address in the manifest.") from error
 
-    def _read_through(self, file: File) -> File:
-        path = self._bucket.local_path(self._folder + file.name)
-        assert path is not None  # noqa: S101 - a folder's is
-        return replace(file, size=path.stat().st_size, checksum=checksum_of(path))
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except BucketNotFoundError as error:
+        raise GoneError(doing, error.problem, "Check the address in the manifest.") from error

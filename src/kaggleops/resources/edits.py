@@ -75,6 +75,9 @@ def _with_entry(path: Path, name: str, fields: Mapping[str, Any]) -> tuple[str, 
     text = read_text(path) if path.exists() else _HEAD
     end = "\r\n" if "\r\n" in text else "\n"
     said = {field: fields[field] for field in FIELDS if fields.get(field)}
+    if name in parse_manifest(text, path).resources:
+        hint = "Delete the lines of that one, or take another name."
+        raise UsageError(f"declaring {name} in {path}", "there is one already", hint)
     for field, value in said.items():
         _refuse_secret(field, str(value), f"declaring {name} in {path}")
     entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
@@ -111,7 +114,7 @@ def push(
     Args:
         path: the manifest.
         folder: what to upload. Where it lies in the project, it is the destination, too.
-        uri: where to, `gs://BUCKET/PREFIX`.
+        uri: where to, an address in a bucket.
         name: what to call it.
         description: for people.
         begin: is called once, with the bytes that go.

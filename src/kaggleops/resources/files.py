@@ -12,7 +12,6 @@ verified; the last step is a rename. What a killed process left of a large file 
 a full disk nothing is left.
 """
 
-import base64
 import errno
 import fcntl
 import hashlib
@@ -20,17 +19,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from kaggleops.bucket.checksums import checksum_of, kind_of
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
-
-CRC32C = "crc32c"
-"""What Cloud Storage knows of every object, and what is computed where a source knows nothing."""
 
 State = Literal["right", "missing", "old", "changed"]
 """A file on this disk against the lock; "changed": by somebody here, "old": by an older lock."""
@@ -44,8 +41,6 @@ FOLDER = ".kaggleops-fetching"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True, order=True)
 class File:
@@ -54,10 +49,10 @@ class File:
     Args:
         name: its path below the resource's destination, with "/".
         size: in bytes; -1 where the source does not say.
-        version: what the source calls this state of it (Cloud Storage: its generation; Kaggle: the
-            dataset's version), "" where it knows none.
-        checksum: "crc32c:…" as Cloud Storage writes it (base64), "md5:…" or "sha256:…" in
-            hexadecimal digits; "" where the source does not say.
+        version: what the source calls this state of it (Cloud Storage: its generation; S3: its
+            ETag; Kaggle: the dataset's version), "" where it knows none.
+        checksum: as `checksum_of` computes it, in the kind that the source tells; "" where it does
+            not.
     """
 
     name: str
@@ -73,28 +68,6 @@ class File:
     def same_content(self, other: "File") -> bool:
         """Tell whether both are known to hold the same bytes, whatever their versions."""
         return self.known and (self.size, self.checksum) == (other.size, other.checksum)
-
-
-def checksum_of(path: Path, kind: str = CRC32C) -> str:
-    """Return a file's checksum, written as in `File.checksum`.
-
-    Args:
-        path: the file.
-        kind: "crc32c", "md5" or "sha256".
-    """
-    state = _START[kind]()
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as opened:
-        while size := opened.readinto(buffer):
-            state.update(view[:size] if kind != CRC32C else bytes(view[:size]))
-    digest = base64.b64encode(state.digest()).decode() if kind == CRC32C else state.hexdigest()
-    return f"{kind}:{digest}"
-
-
-def kind_of(checksum: str) -> str:
-    """Return which kind a checksum is of."""
-    return checksum.partition(":")[0]
 
 
 def check_checksum(text: str, doing: str) -> str:
@@ -127,22 +100,6 @@ def verify(path: Path, expected: File, doing: str) -> None:
 
 class DamagedError(KaggleOpsError):
     """What came is not what was asked for."""
-
-
-def _crc32c() -> Any:
-    import google_crc32c
-
-    return google_crc32c.Checksum()
-
-
-_START: dict[str, Callable[[], Any]] = {
-    CRC32C: _crc32c,
-    "md5": lambda: hashlib.md5(usedforsecurity=False),
-    "sha256": hashlib.sha256,
-}
-
-KINDS = frozenset(_START)
-"""Of the checksums that can be computed."""
 
 
 class Placed:

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 import requests
 
 from kaggleops.bucket.base import is_key
+from kaggleops.bucket.checksums import CRC32C, checksum_of
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.http import NoAnswerError, NotThereError, session
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import explained, quiet
 from kaggleops.resources.addresses import OnKaggle
-from kaggleops.resources.files import CRC32C, DamagedError, File, checksum_of
+from kaggleops.resources.files import DamagedError, File
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 from kaggleops.resources.web import Download
 
@@ -39,6 +40,9 @@ class KaggleOrigin(Origin):
     Args:
         address: which.
         client: that of a user who is signed in already.
+
+    Raises:
+        UsageError: nobody is signed in to Kaggle.
     """
 
     resumes = True

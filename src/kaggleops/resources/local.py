@@ -28,7 +28,7 @@ from kaggleops.resources.files import File, Placed, state_of
 from kaggleops.resources.lock import Locked, read_lock
 from kaggleops.resources.manifest import Manifest, Resource, find_manifest
 from kaggleops.resources.origins import Origin
-from kaggleops.resources.places import data_root, folder_for, mounted_at
+from kaggleops.resources.places import as_read, data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of
 from kaggleops.resources.transfer import Step, fetch_from
 from kaggleops.tracking import openings
@@ -76,6 +76,7 @@ class LocalResource:
 
     def __init__(self, manifest: Manifest, resource: Resource, locked: Locked) -> None:
         self.name = resource.name
+        self.description = resource.description
         self.version = locked.version
         self._manifest = manifest
         self._resource = resource
@@ -98,7 +99,7 @@ class LocalResource:
             KaggleOpsError: as for `resources(NAME)[FILE]`.
         """
         self._ensure(list(self._locked.files))
-        return self._folder
+        return as_read(self._folder)
 
     def __getitem__(self, file: str) -> Path:
         """Return a file's path, once it is there and known to be what the lock says.
@@ -147,7 +148,7 @@ class LocalResource:
                     fetch_from(self._origin, steps, self._placed)
         self._placed.save()
         record(self._resource, self._locked)
-        return self._folder / files[-1].name
+        return as_read(self._folder / files[-1].name)
 
     def _missing(self, files: list[File]) -> list[File]:
         missing = []

@@ -7,18 +7,23 @@ file, so that a difference shows what has changed.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kaggleops.bucket.base import is_key
+from kaggleops.bucket.checksums import is_kind, kind_of
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
-from kaggleops.resources.files import KINDS, File, kind_of
-from kaggleops.resources.manifest import Manifest, Resource
+from kaggleops.resources.files import File
+from kaggleops.resources.manifest import MANIFEST, Manifest, Resource, read_manifest
 
 LOCK = "resources.lock"
+
+_READ = re.compile(r"""\bresources\(\s*["']([\w.-]+)["']""")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,43 @@ def read_lock(manifest: Manifest) -> dict[str, Locked]:
         raise UsageError(f"reading {path}", f"it is not a lock file ({error})", hint) from error
 
 
+def refuse_unlocked(folder: Path, given: Collection[str], doing: str) -> None:
+    """Refuse to run a commit that reads a resource which no machine could read: it is not locked.
+
+    Args:
+        folder: the commit's files.
+        given: the values that are set for it.
+        doing: what is refused, in words.
+
+    Raises:
+        UsageError: a script reads such a resource by its name, or a value names it.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    manifest = read_manifest(path)
+    locked = read_lock(manifest)
+    unlocked = {
+        each.name
+        for each in manifest.resources.values()
+        if each.name not in locked or not locked[each.name].holds_for(each)
+    }
+    if not unlocked:
+        return
+    read = {
+        name
+        for script in folder.rglob("*.py")
+        for name in _READ.findall(script.read_text(errors="replace"))
+    }
+    if names := sorted(unlocked & {*read, *given}):
+        all_of = " ".join(names)
+        problem = f"it reads {', '.join(names)}, and its {LOCK} does not say which files that means"
+        hint = (
+            f"kaggleops data lock {all_of}, and commit {path.with_name(LOCK).relative_to(folder)}."
+        )
+        raise UsageError(doing, problem, hint)
+
+
 def write_lock(manifest: Manifest, locked: Mapping[str, Locked]) -> None:
     """Write what each of the manifest's resources came to; others are left out."""
     path = manifest.path.with_name(LOCK)
@@ -116,6 +158,6 @@ def _file(name: str, fields: Mapping[str, Any]) -> File:
     file = File(name, int(fields["size"]), str(fields["version"]), str(fields["checksum"]))
     if not is_key(name):
         raise ValueError(f"{name!r} does not name a file below a destination")
-    if file.size < 0 or kind_of(file.checksum) not in KINDS:
+    if file.size < 0 or not is_kind(kind_of(file.checksum)):
         raise ValueError(f"{name} has no size, or no checksum of a known kind")
     return file

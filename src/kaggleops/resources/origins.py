@@ -49,6 +49,15 @@ class Origin(ABC):
             KaggleOpsError: it cannot be read.
         """
 
+    def detail(self, file: File) -> File:
+        """Return a listed file with what else the source says of it, asked for it alone.
+
+        Raises:
+            GoneError: there is no such file any more.
+            KaggleOpsError: it cannot be read.
+        """
+        return file
+
     @abstractmethod
     def read(self, file: File, into: Path, progress: Progress) -> None:
         """Write a file's content to a path.
@@ -67,8 +76,7 @@ class Origin(ABC):
 
         Args:
             files: which.
-            take: called with each and its content, unverified, by one thread; what it raises ends
-                this.
+            take: called with each and its content by one thread; what it raises ends this.
         """
         raise NotImplementedError
 

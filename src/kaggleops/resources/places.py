@@ -2,6 +2,7 @@
 
 - Kaggle mounts what is attached to a notebook below /kaggle/input: it is used where it is.
 - In Kaggle's image on another machine they go to /kaggle/input, as Kaggle would have mounted them.
+  It is read-only there, as on Kaggle: the same folder is /kaggle/input-rw, too, where they arrive.
 - A pod's own disk is gone with the pod, so there they go to the volume, once for all pods.
 - Elsewhere they go to their destination below the project, or below the folder that
   `kaggleops run` names: a run is made in a fresh clone, and its data need not be fetched again.
@@ -29,6 +30,9 @@ DATA_ROOT = "KAGGLEOPS_DATA"
 """The environment variable for the folder below which destinations lie, if not the project's."""
 
 
+_WRITABLE = "input-rw"  # beside `input`, in backends/docker.py and infra/kaggle-image
+
+
 def data_root(project: Path) -> Path:
     """Return the folder below which the destinations of a project in a folder lie."""
     if named := os.environ.get(DATA_ROOT):
@@ -41,8 +45,18 @@ def folder_for(resource: Resource, manifest: Manifest) -> Path:
     """Return the folder that a resource's files are fetched to; no other's are."""
     platform = detect()
     if platform.name == "kaggle-image" and platform.inputs:
-        return platform.inputs / folder_of(resource, manifest.resources.values())
+        arrive = platform.inputs.with_name(_WRITABLE)
+        inputs = arrive if arrive.is_dir() else platform.inputs
+        return inputs / folder_of(resource, manifest.resources.values())
     return data_root(manifest.project) / resource.destination
+
+
+def as_read(path: Path) -> Path:
+    """Return where people look for what lies in a resource's folder: below /kaggle/input."""
+    inputs = detect().inputs
+    if inputs and path.is_relative_to(inputs.with_name(_WRITABLE)):
+        return inputs / path.relative_to(inputs.with_name(_WRITABLE))
+    return path
 
 
 def mounted_at(

@@ -6,7 +6,8 @@ A run's artifacts are a source, too: of one run, or of the best of an experiment
 from pathlib import Path
 from typing import Any
 
-from kaggleops.bucket.location import is_remote, tracking_uri
+from kaggleops.bucket import open_bucket
+from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
 from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
@@ -43,15 +44,15 @@ def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
             if bucket is None:
                 hint = "Write `bucket: gs://BUCKET` into config/local.yaml."
                 raise UsageError(f"looking for {resource.source}", "no bucket is named", hint)
-            return _artifacts_of(resource, tracking_uri(bucket), locked)
+            return _artifacts_of(resource, bucket, locked)
 
 
-def _artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
+def _artifacts_of(resource: Resource, bucket: str, locked: str) -> Origin:
     """Return where the artifacts lie, called after their run.
 
     Args:
         resource: one whose address is `OfRun`.
-        tracking_uri: where its runs are.
+        bucket: where its runs are.
         locked: the id of the run that was the best; "" to look anew.
 
     Raises:
@@ -63,7 +64,7 @@ def _artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
 
     address = resource.address
     assert isinstance(address, OfRun)  # noqa: S101 - whoever calls has looked
-    client = mlflow.MlflowClient(tracking_uri)
+    client = mlflow.MlflowClient(tracking_uri(bucket))
     doing = f"looking for {resource.source}"
     best = address.run == OfRun.BEST
     run_id = locked or (_best(client, resource, doing) if best else address.run)
@@ -72,9 +73,11 @@ def _artifacts_of(resource: Resource, tracking_uri: str, locked: str) -> Origin:
     except MlflowException as error:
         hint = "`kaggleops status` lists the last runs."
         raise GoneError(doing, f"there is no run {run_id}", hint) from error
-    if not (is_remote(artifacts) or artifacts.startswith("file:///")):
+    there = open_bucket(bucket)
+    inside = artifacts.removeprefix(f"{there.artifact_uri}/")
+    if inside == artifacts:
         raise UsageError(doing, f"its artifacts are at {artifacts}", "Use a run of the bucket.")
-    origin = BucketOrigin(artifacts, address.path.rstrip("/"))
+    origin = BucketOrigin(there.uri, f"{inside}/{address.path}".rstrip("/"))
     origin.name = run_id if best else ""
     return origin
 

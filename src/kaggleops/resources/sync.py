@@ -11,15 +11,14 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from kaggleops.bucket.checksums import checksum_of, kind_of
 from kaggleops.errors import KaggleOpsError
 from kaggleops.resources.files import (
     DamagedError,
     File,
     Placed,
     Staging,
-    checksum_of,
     full_disk_leaves_nothing,
-    kind_of,
     state_of,
     verify,
 )
@@ -172,7 +171,9 @@ def _listed(manifest: Manifest, resources: Sequence[Resource]) -> dict[str, Lock
     """Return what resources would come to, as far as their sources say it."""
     locked = {}
     for resource in resources:
-        files = origin_of(resource, manifest.project).list(resource.files)
+        origin = origin_of(resource, manifest.project)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            files = all_of(pool.submit(origin.detail, each) for each in origin.list(resource.files))
         locked[resource.name] = Locked(resource.asked, "", tuple(files))
     return locked
 
@@ -196,6 +197,9 @@ def _known(
         or (file.checksum and file.checksum == before.checksum)
     ):
         return before
+    file = origin.detail(file)
+    if file.known:
+        return file
     path = staging.folder / file.name
     if file.checksum and path.is_file():
         checksum = placed.checksum(path, kind_of(file.checksum))
@@ -298,7 +302,15 @@ def _compare_source(status: Status, locked: Locked, project: Path) -> None:
         now = there.pop(file.name, None)
         if now is None:
             status.source.setdefault("gone", []).append(file.name)
-        elif not (now.same_content(file) if now.known else now.version == file.version):
+        elif not _is_same(now, file, origin):
             status.source.setdefault("changed", []).append(file.name)
     if there:
         status.source["new"] = sorted(there)
+
+
+def _is_same(now: File, file: File, origin: Origin) -> bool:
+    """Tell whether the source has a file as it was locked."""
+    if file.version and now.version == file.version:
+        return True
+    now = origin.detail(now)
+    return now.same_content(file) if now.known else now.version == file.version

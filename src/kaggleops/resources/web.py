@@ -135,7 +135,11 @@ class WebOrigin(Origin):
         self._token = token
 
     def look(self, patterns: Sequence[str]) -> list[File]:
-        """Ask for its size, which is -1 where the site does not say it."""
+        """Ask for its size, which is -1 where the site does not say it.
+
+        Raises UsageError if a variable that the address names is not set, KaggleOpsError if the
+        site does not answer.
+        """
         doing = f"looking for {self._url}"
         try:
             with self._signed_in(session(_SILENCE, tries=1)) as http:

@@ -1,11 +1,12 @@
-"""MLflow's stock web application behind the door, with a health page."""
+"""MLflow's web application behind the door, with a health page and the campaign's."""
 
 import base64
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import anyio
 from starlette.applications import Starlette
@@ -17,10 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
+from kaggleops.server.campaign_page import CampaignPage, MayRead
 from kaggleops.server.door import Address, Door, is_offered, keep_offered, not_offered
+from kaggleops.server.front_page import FrontPage
 from kaggleops.server.health import HEALTH_PATH, Health, NoticeBoard
 from kaggleops.server.refresher import Refresher
-from kaggleops.server.settings import Settings, make_users_database, mlflow_environment
+from kaggleops.server.settings import PAGE_PATH, Settings, make_users_database, mlflow_environment
 
 _AT_ONCE = 4  # API requests: a page of 1,000 runs takes 26 MB, and more at once are no faster
 
@@ -69,10 +72,21 @@ def application(
         # is asked for a password.
         sys.modules.setdefault("mlflow.server.auth", None)  # type: ignore[arg-type]
 
-    health = Health(settings, board, lambda: refresher.notice, _may_see_all(settings.auth))
+    user_of = _user_of(settings.auth)
+    known = lambda request: user_of(request) is not None  # noqa: E731
+    health = Health(settings, board, lambda: refresher.notice, known)
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
+    may_read = _may_read(settings.auth, user_of)
+    pages[PAGE_PATH] = CampaignPage(settings, may_read).page
+    pages["/"] = FrontPage(settings, may_read, _stock_page()).page
     app, offers = offered_application(pages)
     return Door(_limited(refresher, app), offers, listens, settings.host_names)
+
+
+def _stock_page() -> Path:
+    from mlflow.server import app as flask_app
+
+    return Path(flask_app.static_folder, "index.html")
 
 
 def offered_application(
@@ -126,20 +140,50 @@ def _ask_for_passwords() -> None:
         raise KaggleOpsError("starting MLflow's basic auth", error.message) from error
 
 
-def _may_see_all(auth: bool) -> Callable[[Request], bool]:
-    """Return whether a request may see names from the bucket, as a function."""
+def _user_of(auth: bool) -> Callable[[Request], str | None]:
+    """Return whose a request is, as a function: "" where nobody is asked, None for a stranger."""
     if not auth:
-        return lambda _: True
+        return lambda _: ""
     from mlflow.server.auth import store
 
-    def known(request: Request) -> bool:
+    def user_of(request: Request) -> str | None:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         with suppress(ValueError):  # not base64
             name, _, password = base64.b64decode(credentials).decode().partition(":")
-            return scheme.lower() == "basic" and bool(store.authenticate_user(name, password))
-        return False
+            if scheme.lower() == "basic" and store.authenticate_user(name, password):
+                return name
+        return None
 
-    return known
+    return user_of
+
+
+def _may_read(auth: bool, user_of: Callable[[Request], str | None]) -> MayRead:
+    """Return whether a request may read all of some experiments, as a function."""
+
+    def may_read(request: Request, experiments: Collection[str]) -> bool | None:
+        user = user_of(request)
+        if not auth or user is None:
+            return None if user is None else True
+        from mlflow.server.auth import auth_config, resolve_permissions, store
+        from mlflow.server.auth.permissions import GrantLoadKey, get_permission
+        from mlflow.server.auth.requirements import floor_positive_permission
+        from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
+
+        if store.get_user(user).is_admin:
+            return True
+        keys = [GrantLoadKey("experiment", each) for each in experiments]
+        default = auth_config.default_permission
+        found = resolve_permissions(user, DEFAULT_WORKSPACE_NAME, keys)
+        return all(
+            (
+                get_permission(default)
+                if each is None
+                else floor_positive_permission(each, default)
+            ).can_read
+            for each in found
+        )
+
+    return may_read
 
 
 def _limited(refresher: Refresher, app: ASGIApp) -> ASGIApp:

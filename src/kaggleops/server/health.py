@@ -18,14 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from kaggleops.errors import first_line
 from kaggleops.index.database import BUSY, ENTITIES, SERVING, in_turn
-from kaggleops.index.tables import EXPERIMENT_TAGS, RUNS
+from kaggleops.index.tables import RUNS
 from kaggleops.layout import INDEX_KEY
-from kaggleops.mlruns import ui
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.server.links import Shown, progress_line
+from kaggleops.server.links import progress_line
 from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
 
@@ -125,8 +125,8 @@ class NoticeBoard:
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
 
-    def last_experiment(self) -> Shown | None:
-        """Return the experiment of the latest run."""
+    def last_experiment(self) -> str | None:
+        """Return the id of the experiment of the latest run."""
         runs = RUNS.table
         query = (
             sa.select(runs.c.experiment_id)
@@ -134,13 +134,9 @@ class NoticeBoard:
             .order_by(runs.c.start_time.desc())
             .limit(1)
         )
-        tags = EXPERIMENT_TAGS.table
         with self._engine.connect() as connection:
             found = connection.scalar(query)
-            if found is None:
-                return None
-            view = sa.select(tags.c.key).where(tags.c.experiment_id == found, tags.c.key == ui.TAG)
-            return Shown(str(found), connection.scalar(view) is not None)
+        return None if found is None else str(found)
 
 
 _OLD_SECONDS = 3 * IDLE_LOOK  # then the index is not what people think they see
@@ -191,7 +187,7 @@ class Health:
                     "problems": self._board.problems(_MOST_PROBLEMS),
                 }
         except SQLAlchemyError as error:
-            trouble = redacted(f"reading the index: {str(error).splitlines()[0]}")
+            trouble = redacted(f"reading the index: {first_line(error)}")
         old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
         content: dict[str, Any] = {
             "status": "fresh" if not old else "old" if notice.fresh else "incomplete",

@@ -24,6 +24,7 @@ from kaggleops.errors import UsageError
 from kaggleops.platforms.folders import private_database, private_file, private_folder, state_folder
 from kaggleops.redaction import keep_login
 
+PAGE_PATH = "/kaggleops/"
 HEALTH_PATH = "/kaggleops/health"
 
 _VARIABLE = "KAGGLEOPS_SERVE"

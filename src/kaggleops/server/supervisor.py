@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.folders import private_folder
-from kaggleops.server.links import Shown
 from kaggleops.server.processes import Child, Ended, Event, Events, Said, Told
 from kaggleops.server.settings import Settings
 
@@ -38,7 +37,7 @@ class Pulled:
     """What the first pull has found by now.
 
     Args:
-        experiment: that of the latest run.
+        experiment: the id of that of the latest run.
         problems: how many objects cannot be shown.
         warning: why the index is not up to date, or "".
         done: how many runs, experiments and models were looked at.
@@ -46,7 +45,7 @@ class Pulled:
         ended: whether that was all.
     """
 
-    experiment: Shown | None
+    experiment: str | None
     problems: int
     warning: str
     done: int
@@ -180,9 +179,8 @@ class Supervisor:
 
 
 def _pulled(found: dict[str, Any], *, ended: bool) -> Pulled:
-    last = found.get("experiment")
     return Pulled(
-        Shown(**last) if last else None,
+        found.get("experiment"),
         found.get("problems", 0),
         found.get("warning", ""),
         found.get("done", 0),

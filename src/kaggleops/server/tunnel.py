@@ -51,7 +51,10 @@ class Machine:
 
     @classmethod
     def of_settings(cls, folder: Path) -> "Machine | None":
-        """Return the machine that `server:` in the folder's config/local.yaml names, if any."""
+        """Return the machine that `server:` in the folder's config/local.yaml names, if any.
+
+        Raises UsageError if that names none.
+        """
         path = local_setting(folder, "server")
         return cls.named(path) if path else None
 

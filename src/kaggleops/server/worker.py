@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -60,7 +60,7 @@ def _pull(settings: Settings) -> int:
     before = board.read()
     if out_of_reach and not (before.fresh or last):
         raise out_of_reach
-    say(opened=True, experiment=last and asdict(last))
+    say(opened=True, experiment=last)
     lock = refresh_lock(settings.index)
     leads = lock.held()  # as long as this process lives; the server next to it follows meanwhile
     notice = before
@@ -80,7 +80,7 @@ def _pull(settings: Settings) -> int:
         next_report = now + _SECONDS_BETWEEN_REPORTS
         post(board.post_at_once, heard=time.time(), done=done, total=total)
         last = last or (board.last_experiment() if done else None)
-        say(done=done, total=total, experiment=last and asdict(last))
+        say(done=done, total=total, experiment=last)
 
     try:
         if out_of_reach:
@@ -93,7 +93,7 @@ def _pull(settings: Settings) -> int:
         post(trouble=str(error))
         say(warning=f"{error} What the index has is served, and the bucket is asked again.")
     last = board.last_experiment()
-    say(problems=len(index.problems()), experiment=last and asdict(last))
+    say(problems=len(index.problems()), experiment=last)
     index.close()
     return 0
 

@@ -5,6 +5,7 @@ and everything behind them is imported when it is first used.
 """
 
 import atexit
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,6 +71,13 @@ def refuse_location(
             MlflowException.__init__(self, message, PERMISSION_DENIED)
 
     raise OutsideError
+
+
+if "KAGGLE_KERNEL_INTEGRATIONS" in os.environ:
+    # Here, as a training reads its data before it logs anything.
+    from kaggleops.bucket.kaggle_hook import sign_gcsfs_in
+
+    sign_gcsfs_in()
 
 
 @atexit.register

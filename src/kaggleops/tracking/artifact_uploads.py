@@ -66,31 +66,30 @@ def write_artifact(
     """Write an artifact; one request if what is there is at the version `replaces`.
 
     Whatever is there is replaced, unless `kept`, of which the file is the copy, was logged before
-    that was written.
-
-    Raises:
-        BucketError: it cannot be written, or should not.
+    that was written: then BucketError.
     """
     while True:
         try:
             return bucket.write(key, file, expected=replaces)
         except ConflictError as error:
             there = bucket.stat(key)
-            if kept and there and there.updated_ms > kept.logged_ms:
+            if kept and there and _not_before(there.updated_ms) > kept.logged_ms:
                 # Kept all the same: should one of the two clocks be wrong, nothing is lost.
-                raise BucketError(
-                    f"sending {kept.place}",
-                    "somebody else has written it since this copy was made",
-                    f"Delete {kept.folder}, or put its {kept.content.name} there yourself.",
-                ) from error
+                problem = "somebody else has written it since this copy was made"
+                hint = f"Delete {kept.folder}, or put its {kept.content.name} there yourself."
+                raise BucketError(f"sending {kept.place}", problem, hint) from error
             replaces = there.version if there else ABSENT
+
+
+def _not_before(updated_ms: int) -> int:
+    """Return the last moment that may be meant: services of S3 tell whole seconds."""
+    return updated_ms if updated_ms % 1000 else updated_ms + 999
 
 
 class Uploads:
     """Uploads this process's artifacts.
 
-    Args:
-        bucket_uri: the bucket that its runs are tracked in; the artifacts may belong elsewhere.
+    `bucket_uri` is the bucket that its runs are tracked in; the artifacts may belong elsewhere.
     """
 
     def __init__(self, bucket_uri: str) -> None:
@@ -109,7 +108,10 @@ class Uploads:
         self._closing = False
 
     def bucket(self, uri: str, patience: float = 120.0) -> Bucket:
-        """Return a bucket that artifacts are in."""
+        """Return a bucket that artifacts are in.
+
+        Raises UsageError if that is no address of one; `patience` is in seconds.
+        """
         known = self._buckets.get((uri, patience))
         opened = known or open_bucket(uri, patience=patience)
         return self._buckets.setdefault((uri, patience), opened)
@@ -126,10 +128,8 @@ class Uploads:
     def upload(self, file: Path, place: Place, later: bool) -> None:
         """Upload a file, or keep it to be sent later if that is allowed.
 
-        Raises:
-            OSError: the file cannot be read.
-            BucketError: the bucket refuses it for a reason that no waiting mends, or it may not be
-                kept.
+        Raises OSError if the file cannot be read; BucketError if it may not be kept, or the bucket
+        refuses it for a reason that no waiting mends.
         """
         with file.open("rb"):
             pass  # what is wrong with the file itself is not the bucket's fault
@@ -184,9 +184,8 @@ class Uploads:
             older = self._waiting.pop(place, None)
             self._waiting[place] = kept
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(
-                    target=self._run, name="kaggleops-artifacts", daemon=True
-                )
+                name = "kaggleops-artifacts"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
         if older:
             remove(older.folder)
@@ -284,11 +283,6 @@ class Uploads:
             f"{' and '.join(folders)}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
 
-    def let_go(self) -> None:
-        """Give up everything, as a forked child must: it is its parent's."""
-        for _, owner in self._folders.values():
-            owner.close()
-
 
 def close_all() -> None:
     """End the uploads of this process."""
@@ -297,10 +291,12 @@ def close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    # What is kept is the parent's to send.
     global _all_lock
     _all_lock = threading.Lock()
     for each in _all.values():
-        each.let_go()
+        for _, owner in each._folders.values():
+            owner.close()
     _all.clear()
 
 

@@ -36,10 +36,18 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError
-from kaggleops.bucket.location import bucket_uri, is_bucket, is_remote
+from kaggleops.bucket.location import (
+    artifact_uri_of,
+    at_its_service,
+    bucket_uri,
+    is_bucket,
+    is_remote,
+    is_s3,
+)
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.outbox import Kept, Place
@@ -50,7 +58,8 @@ _INDEX = "kaggleops+"  # the index of a bucket, which only a server tracks in
 _IN_SERVER = "_MLFLOW_SERVER_FILE_STORE"  # set by `mlflow server` for its own processes
 _ARCHIVE = "traces.pb"  # as MLflow calls it, in a part that not every installation has
 _LARGEST_ARCHIVE = 32 << 20  # bytes; ten times as many in memory
-_SERVED = "_MLFLOW_SERVER_ARTIFACT_ROOT"  # likewise
+SERVED = "_KAGGLEOPS_SERVED_BUCKET"
+"""The variable that names the bucket whose index a server's process serves."""
 
 
 def repository(
@@ -62,11 +71,13 @@ def repository(
     """
     uris = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
     tracked_in = tracking_uri or mlflow.get_tracking_uri()
-    own = GCSArtifactRepository if is_remote(artifact_uri) else LocalArtifactRepository
+    own: type[ArtifactRepository] = LocalArtifactRepository
+    if is_remote(artifact_uri):
+        own = S3ArtifactRepository if is_s3(artifact_uri) else GCSArtifactRepository
     if not (is_bucket(tracked_in) or tracked_in.startswith(_INDEX)):
         return own(artifact_uri, **uris)
     indexed = tracked_in.startswith(_INDEX)
-    root = _served_bucket() if indexed else bucket_uri(tracked_in)
+    root = os.environ.get(SERVED, "") if indexed else bucket_uri(tracked_in)
     place = _place(artifact_uri, root)
     if place is None:
         return own(artifact_uri, **uris)
@@ -74,19 +85,22 @@ def repository(
     return BucketArtifactRepository(artifact_uri, place, root, later=later, **uris)
 
 
-def _served_bucket() -> str:
-    root = os.environ.get(_SERVED, "").removesuffix("/artifacts")
-    return f"bucket+{root}" if root.startswith("file:///") else root
-
-
 def _place(artifact_uri: str, root: str) -> Place | None:
-    """Return the bucket that an address is in and the key that it means; None for any folder."""
-    parsed = urllib.parse.urlparse(artifact_uri)
+    """Return the bucket that an address is in and the key that it means; None for any folder.
+
+    Args:
+        artifact_uri: the address.
+        root: the bucket that runs are tracked in, which an address may name without its host.
+    """
+    inside = f"{artifact_uri_of(root)}/"
     if is_remote(artifact_uri):
+        if root and artifact_uri.startswith(inside):
+            return Place(root, artifact_uri.removeprefix(inside))
+        parsed = urllib.parse.urlparse(at_its_service(artifact_uri, *filter(is_remote, [root])))
         return Place(f"{parsed.scheme}://{parsed.netloc}", parsed.path.strip("/"))
-    if not root.startswith("bucket+file://"):
+    if not root or is_remote(root):
         return None
-    folder = local_file_uri_to_path(root.removeprefix("bucket+"))
+    folder = local_file_uri_to_path(artifact_uri_of(root))
     path = Path(local_file_uri_to_path(artifact_uri.removeprefix("bucket+")))
     return Place(root, path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else None
 

@@ -32,21 +32,19 @@ from kaggleops.tracking.session import Session, session
 from kaggleops.tracking.working_copy import WorkingCopy
 
 
-class StoreBase(FileStore):
-    """A file store whose folder is a working copy of a bucket, named by tracking URI or session."""
+class OverWorkingCopy:
+    """A file store of MLflow's over the working copy of a bucket, by tracking URI or session."""
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        for name, method in list(vars(cls).items()):
-            if not name.startswith("_") and callable(method):
-                setattr(cls, name, _surviving_a_full_disk(method))
+    interface: type
 
     def __init__(self, store_uri: str | Session) -> None:
         # Not the file store's own constructor: it refuses to be used (its maintenance mode), and
         # it makes a default experiment that a bucket may have already.
-        AbstractStore.__init__(self)
+        self.interface.__init__(self)  # type: ignore[misc] # each of the two has its own
         with mlflow_errors():
-            self._session = session_of(store_uri)
+            if not isinstance(store_uri, Session):
+                store_uri = session(bucket_uri(store_uri))
+            self._session = store_uri
 
     @property
     def _working(self) -> WorkingCopy:
@@ -56,6 +54,18 @@ class StoreBase(FileStore):
     def root_directory(self) -> str:
         """The file store's folder: it differs between a process and its forked child."""
         return str(self._working.root)
+
+
+class StoreBase(OverWorkingCopy, FileStore):
+    """What all of the tracking store is made of."""
+
+    interface = AbstractStore
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if not name.startswith("_") and callable(method) and name != "interface":
+                setattr(cls, name, _surviving_a_full_disk(method))
 
     @property
     def trash_folder(self) -> str:
@@ -120,11 +130,6 @@ def reading(method: Any, find: Callable[..., object]) -> Any:
     return read
 
 
-def session_of(store_uri: str | Session) -> Session:
-    """Return the session that a store is to log in."""
-    return store_uri if isinstance(store_uri, Session) else session(bucket_uri(store_uri))
-
-
 # What a training calls for its own sake alone, not for what comes back.
 _LOGGING = ("log_", "set_tag", "delete_tag", "record_")
 
@@ -163,13 +168,11 @@ def mlflow_errors() -> Iterator[None]:
 
 def as_mlflow_error(error: KaggleOpsError) -> MlflowException:
     """Return MLflow's form of one of our errors."""
-    code = INTERNAL_ERROR
-    if isinstance(error, (BucketUnavailableError, ConflictError)):
-        code = TEMPORARILY_UNAVAILABLE  # MLflow's clients try again
-    elif isinstance(error, (UsageError, BrokenEntityError)):
-        code = INVALID_PARAMETER_VALUE
-    elif isinstance(error, AccessDeniedError):
-        code = PERMISSION_DENIED
-    elif isinstance(error, BucketNotFoundError):
-        code = RESOURCE_DOES_NOT_EXIST
+    codes = {
+        (BucketUnavailableError, ConflictError): TEMPORARILY_UNAVAILABLE,  # clients try again
+        (UsageError, BrokenEntityError): INVALID_PARAMETER_VALUE,
+        (AccessDeniedError,): PERMISSION_DENIED,
+        (BucketNotFoundError,): RESOURCE_DOES_NOT_EXIST,
+    }
+    code = next((code for kinds, code in codes.items() if isinstance(error, kinds)), INTERNAL_ERROR)
     return MlflowException(str(error), error_code=code)

@@ -8,6 +8,7 @@ everything behind it is imported when it is first used.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
@@ -36,11 +37,16 @@ class BucketContext(RunContextProvider):
 def _tags_of_commit() -> dict[str, str]:
     from kaggleops.errors import KaggleOpsError
     from kaggleops.git.commits import find_commit
-    from kaggleops.tags import of_commit
+    from kaggleops.git.project_files import declared_score
+    from kaggleops.tags import SCORE, of_commit
 
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     try:
         commit = find_commit(Path(main).parent if main else Path.cwd())
     except (KaggleOpsError, OSError):
         return {}  # no repository, or no git
-    return of_commit(commit)
+    tags = of_commit(commit)
+    with suppress(KaggleOpsError):  # its MLproject declares it wrongly
+        if score := declared_score(commit.repository, commit.sha):
+            tags[SCORE] = score
+    return tags

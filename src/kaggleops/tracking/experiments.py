@@ -17,11 +17,7 @@ from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, is_experiment_id
 from kaggleops.mlruns import EntityId, Kind, experiment
 from kaggleops.mlruns.locations import is_inside
 from kaggleops.tracking.base import StoreBase, changing, mlflow_errors
-from kaggleops.tracking.names import (
-    check_name,
-    check_text,
-    experiment_ids,
-)
+from kaggleops.tracking.names import check_name, check_text, experiment_ids
 from kaggleops.tracking.session import Session
 
 
@@ -38,10 +34,9 @@ class ExperimentStore(StoreBase):
     def _get_experiment_path(
         self, experiment_id: str, view_type: str = ViewType.ALL, assert_exists: bool = False
     ) -> str | None:
-        self._bring_experiment(str(experiment_id))
-        path: str | None = super()._get_experiment_path(
-            str(experiment_id), view_type, assert_exists
-        )
+        experiment_id = str(experiment_id)
+        self._bring_experiment(experiment_id)
+        path: str | None = super()._get_experiment_path(experiment_id, view_type, assert_exists)
         return path
 
     def _get_experiment_tag_path(self, experiment_id: str, tag_name: str) -> str:
@@ -77,9 +72,8 @@ class ExperimentStore(StoreBase):
     def _experiment(self, experiment_id: str) -> EntityId:
         experiment_id = str(experiment_id)
         if not self._bring_experiment(experiment_id, refresh=True):
-            raise MlflowException(
-                f"Could not find experiment with ID {experiment_id}", RESOURCE_DOES_NOT_EXIST
-            )
+            message = f"Could not find experiment with ID {experiment_id}"
+            raise MlflowException(message, RESOURCE_DOES_NOT_EXIST)
         return experiment(experiment_id)
 
     # -- reading ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,25 @@ def flush_interval(age: float) -> float:
     """How long a logged value may stay away from the bucket: what a `kill -9` can cost.
 
     10 s at first, growing to a minute within the first hour; KAGGLEOPS_FLUSH_SECONDS fixes it.
+    `age` and what is returned are in seconds. Raises UsageError if that variable is no number.
     """
-    return _fixed() or _between(10, age / 60, MINUTE)
+    given = os.environ.get("KAGGLEOPS_FLUSH_SECONDS")
+    if not given:
+        return _between(10, age / 60, MINUTE)
+    with suppress(ValueError):
+        if 0 < (seconds := float(given)) < float("inf"):
+            return seconds
+    problem = f"{given!r} is not a number of seconds"
+    hint = "Set it to the longest time that a value may stay away from the bucket, such as 30."
+    raise UsageError("reading KAGGLEOPS_FLUSH_SECONDS", problem, hint)
+
+
+def output_interval(age: float) -> float:
+    """After how long to send what a training has printed since, if it has: it is sent as a whole.
+
+    Raises UsageError as `flush_interval` does.
+    """
+    return 5 * flush_interval(age)
 
 
 def watch_interval(age: float) -> float:
@@ -43,13 +61,17 @@ def watch_interval(age: float) -> float:
 
     A write that meets no conflict says the same, so a run that logs all the time never looks; one
     that logs nothing looks at each flush, to be stopped within the flush interval if it was killed.
+    Raises UsageError as `flush_interval` does.
     """
     # A little less, or a look just before a flush would put the next one off by a whole interval.
     return 0.9 * flush_interval(age)
 
 
 def beat_interval(age: float) -> float:
-    """After how long without any other write to say that the run is alive."""
+    """After how long without any other write to say that the run is alive.
+
+    Raises UsageError as `flush_interval` does.
+    """
     # Nothing is sent between two flushes.
     return max(flush_interval(age), _between(5 * MINUTE, age / 2, 40 * MINUTE))
 
@@ -58,36 +80,16 @@ def _between(least: float, wanted: float, most: float) -> float:
     return min(most, max(least, wanted))
 
 
-def _fixed() -> float | None:
-    given = os.environ.get("KAGGLEOPS_FLUSH_SECONDS")
-    if not given:
-        return None
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        problem = f"{given!r} is not a number of seconds"
-        hint = "Set it to the longest time that a value may stay away from the bucket, such as 30."
-        raise UsageError("reading KAGGLEOPS_FLUSH_SECONDS", problem, hint)
-    return seconds
-
-
 @dataclass
 class _Live:
     since: float
-    beat: float
-    """When it was last written, so that others know that it is alive."""
+    beat: float  # when it was last written, so that others know that it is alive
+    # when it was last written or looked at, so that this process knows what others made of it
     seen: float
-    """When it was last written or looked at, so that this process knows what others made of it."""
 
 
 class LiveRuns:
-    """Which runs are live here, and when each is due for a write or a check.
-
-    Args:
-        clock: the time in seconds, never set back.
-    """
+    """Which runs are live here, and when each is due for a write or a check."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -134,15 +136,12 @@ class LiveRuns:
 
     def to_beat(self) -> "list[EntityId]":
         """The runs that have to be written by now, although nothing was logged."""
-        return self._due(lambda live: live.beat, beat_interval)
+        with self._lock:
+            now, runs = self._clock(), self._runs.items()
+            return [run for run, at in runs if now - at.beat >= beat_interval(now - at.since)]
 
     def to_look_at(self) -> "list[EntityId]":
         """The runs that somebody else may have changed meanwhile."""
-        return self._due(lambda live: live.seen, watch_interval)
-
-    def _due(
-        self, last: Callable[[_Live], float], interval: Callable[[float], float]
-    ) -> "list[EntityId]":
         with self._lock:
             now, runs = self._clock(), self._runs.items()
-            return [run for run, each in runs if now - last(each) >= interval(now - each.since)]
+            return [run for run, at in runs if now - at.seen >= watch_interval(now - at.since)]

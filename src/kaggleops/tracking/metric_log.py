@@ -26,14 +26,19 @@ _LARGEST = 2**63
 class MetricLog:
     """Appends points to the metric files of one run. Not thread-safe: the caller locks.
 
-    Args:
-        entity_id: the run.
-        path_of: returns the file of a metric.
+    A run that goes on from a checkpoint makes some steps again that an earlier leg of it has made.
+    Of the keys in `earlier`, what was logged then is not logged once more: a value at a step.
     """
 
-    def __init__(self, entity_id: EntityId, path_of: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        entity_id: EntityId,
+        path_of: Callable[[str], Path],
+        earlier: "Earlier | None" = None,
+    ) -> None:
         self.entity_id = entity_id
         self._path_of = path_of
+        self._earlier = earlier
         self._files: OrderedDict[str, int] = OrderedDict()
         self._last: dict[str, bytes] = {}
 
@@ -52,11 +57,7 @@ class MetricLog:
         )
 
     def append(self, metric: Metric) -> None:
-        """Write one point, in the file store's own form.
-
-        Raises:
-            OSError: it could not be written, and nothing of it was.
-        """
+        """Write one point, in the file store's own form; an OSError leaves nothing of it."""
         key = metric.key  # a property, as all of a point: each look is a call
         handle = self._files.get(key)
         if handle is None:
@@ -64,12 +65,20 @@ class MetricLog:
         data = line_of(metric)
         if data == self._last.get(key):
             return
+        if self._earlier is not None and self._made_before(key, data):
+            return
         written = os.write(handle, data)
         if written < len(data):
             # The disk is full: half a point is none, and would spoil the next.
             os.ftruncate(handle, os.fstat(handle).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), key)
         self._last[key] = data
+
+    def _made_before(self, key: str, data: bytes) -> bool:
+        assert self._earlier is not None  # noqa: S101 - for mypy
+        if key not in self._earlier:  # so whatever the file has is of an earlier leg
+            self._earlier[key] = _one_at_each_step(self._path_of(key).read_bytes(), data)
+        return data.partition(b" ")[2] in self._earlier[key]
 
     def lacking(self, metrics: Iterable[Metric]) -> Iterator[Metric]:
         """Yield those points that are not here.
@@ -103,6 +112,29 @@ class MetricLog:
         return handle
 
 
+Earlier = dict[str, frozenset[bytes]]
+"""The values and steps that earlier legs of a run logged, by key."""
+
+
+def _one_at_each_step(points: bytes, first: bytes) -> frozenset[bytes]:
+    """Return the values and steps of points from the step of the `first` new one on.
+
+    None of a metric that has several at a step: it is logged without steps, and equal values mean
+    nothing.
+    """
+    begin = int(first.split()[2])
+    found: dict[int, bytes] = {}
+    for line in points.splitlines(keepends=True):
+        parts = line.split()
+        if len(parts) < 3:
+            continue
+        step = int(parts[2])
+        if step in found:
+            return frozenset()
+        found[step] = line.partition(b" ")[2]
+    return frozenset(tail for step, tail in found.items() if step >= begin)
+
+
 def line_of(metric: Metric) -> bytes:
     """Return a point in the file store's own form."""
     # MLflow takes a step of 2.0 and a fraction for a value; its file store cannot read them back.
@@ -110,11 +142,7 @@ def line_of(metric: Metric) -> bytes:
 
 
 def read_points(file: Path, run_id: str, key: str) -> list[Metric]:
-    """Return the points of a metric file, each once.
-
-    Raises:
-        ValueError: it is no metric file, or an empty one.
-    """
+    """Return the points of a metric file, each once; ValueError for an empty one or none."""
     points: dict[tuple[bytes, ...], Metric] = {}
     for line in file.read_bytes().splitlines():
         # Old MLflow wrote no step; a dataset's name and digest may follow it.

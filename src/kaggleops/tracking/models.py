@@ -55,6 +55,17 @@ class LoggedModelStore(RunStore):
         with self._working.still():
             return super().search_logged_models(experiment_ids, *args, **kwargs)
 
+    def _get_all_model_metrics(self, model_id: str, model_dir: str) -> list[Metric]:
+        # All points, as MLflow's SQL store has it, and of each metric the last one first, which a
+        # search compares; the file store has that one alone.
+        found = []
+        folder, names = self._get_resource_files(model_dir, FileStore.METRICS_FOLDER_NAME)
+        for name in names:
+            lines = dict.fromkeys(Path(folder, name).read_text().splitlines())
+            points = [self._get_model_metric_from_line(model_id, name, line) for line in lines]
+            found += sorted(points, key=lambda at: (at.step, at.timestamp, at.value), reverse=True)
+        return found
+
     # -- changing -----------------------------------------------------------------------------
 
     def create_logged_model(

@@ -28,37 +28,27 @@ LONGEST_PART = 250
 def check_name(name: str, path: str = "name") -> None:
     """Refuse the name of a metric, param, tag or alias that no other machine could read.
 
-    `name` has passed MLflow's own check; `path` is what MLflow calls it in its error.
-
-    Raises:
-        MlflowException: INVALID_PARAMETER_VALUE.
+    It has passed MLflow's own check; `path` is what MLflow calls it in its error.
     """
     if name.endswith("\n"):
-        raise MlflowException.invalid_parameter_value(
-            invalid_value(path, name, bad_character_message())
-        )
-    if len(name) > MAX_ENTITY_KEY_LENGTH:
-        raise MlflowException.invalid_parameter_value(
-            exceeds_maximum_length(path, MAX_ENTITY_KEY_LENGTH)
-        )
-    if any(len(part.encode()) > LONGEST_PART for part in name.split("/")):
-        problem = f"A name may have {LONGEST_PART} bytes of UTF-8 between two slashes, not more."
-        raise MlflowException.invalid_parameter_value(invalid_value(path, name, problem))
+        problem = invalid_value(path, name, bad_character_message())
+    elif len(name) > MAX_ENTITY_KEY_LENGTH:
+        problem = exceeds_maximum_length(path, MAX_ENTITY_KEY_LENGTH)
+    elif any(len(part.encode()) > LONGEST_PART for part in name.split("/")):
+        most = f"A name may have {LONGEST_PART} bytes of UTF-8 between two slashes, not more."
+        problem = invalid_value(path, name, most)
+    else:
+        return
+    raise MlflowException.invalid_parameter_value(problem)
 
 
 def check_text(text: object, path: str) -> None:
-    """Refuse text that is half a character (a lone surrogate), which no file can hold.
-
-    Raises:
-        MlflowException: INVALID_PARAMETER_VALUE.
-    """
+    """Refuse text that is half a character (a lone surrogate), which no file can hold."""
     try:
         str(text).encode()
     except UnicodeEncodeError as error:
-        problem = f"It is not Unicode: {error}"
-        raise MlflowException.invalid_parameter_value(
-            invalid_value(path, ascii(text), problem)
-        ) from None
+        problem = invalid_value(path, ascii(text), f"It is not Unicode: {error}")
+        raise MlflowException.invalid_parameter_value(problem) from None
 
 
 _LARGEST = 2**31 - 1  # experiments.experiment_id is a 32-bit INTEGER in MLflow's SQL schema

@@ -130,19 +130,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Kept:
-    """A copy of an artifact that waits to be sent.
+    """A copy of an artifact that waits to be sent."""
 
-    Args:
-        folder: what holds the copy and the manifest.
-        place: where it belongs.
-        replaces: the version there that its process wrote last; `ABSENT` if it wrote none.
-        logged_ms: when it was logged, in milliseconds since the epoch, by this machine's clock.
-    """
-
-    folder: Path
-    place: Place
-    replaces: Version
-    logged_ms: int
+    folder: Path  # what holds the copy and the manifest
+    place: Place  # where it belongs
+    replaces: Version  # the version there that its process wrote last; `ABSENT` if it wrote none
+    logged_ms: int  # when it was logged, in milliseconds since the epoch, by this machine's clock
 
     @property
     def content(self) -> Path:
@@ -151,11 +144,7 @@ class Kept:
 
 
 def keep(file: Path, folder: Path, place: Place, replaces: Version) -> Kept:
-    """Copy an artifact into a folder of this process.
-
-    Raises:
-        OSError: it cannot be copied (the disk is full, say); nothing is left of the attempt.
-    """
+    """Copy an artifact into a folder of this process; after an OSError nothing of it is left."""
     name, logged_ms = uuid.uuid4().hex, time.time_ns() // 1_000_000
     unfinished = folder / (_NEW + name)
     try:
@@ -183,8 +172,7 @@ def kept_in(folder: Path) -> list[Kept]:
             if not each.name.startswith("."):
                 manifest = json.loads((each / _MANIFEST).read_text())
                 bucket = manifest["bucket"]  # of Cloud Storage, until 2026-11 its name alone
-                place = Place(
-                    bucket if "://" in bucket else CLOUD_STORAGE + bucket, manifest["key"]
-                )
+                bucket = bucket if "://" in bucket else CLOUD_STORAGE + bucket
+                place = Place(bucket, manifest["key"])
                 kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
     return sorted(kept, key=lambda each: each.logged_ms)

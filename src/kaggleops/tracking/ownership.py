@@ -47,12 +47,11 @@ def claim(bucket_uri: str, run_id: str) -> None:
 
 
 def _lock(handle: int) -> bool:
-    try:
+    with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return False
-    return True
+        return True
+    os.close(handle)
+    return False
 
 
 def release(bucket_uri: str, run_id: str) -> None:
@@ -83,18 +82,14 @@ def leave_word(bucket_uri: str, run_id: str, status: int, end_time: int | None) 
 
 def word_left(bucket_uri: str, run_id: str) -> tuple[int, int | None] | None:
     """Return the last status that another process left, if this one owns the run."""
-    handle = _held.get(_path(bucket_uri, run_id))
-    if handle is None:
-        return None
-    try:
-        status, end_time = json.loads(os.pread(handle, 100, 0))
-    except (OSError, ValueError):
-        return None  # nobody has, or not yet to its end
-    return status, end_time
+    if (handle := _held.get(_path(bucket_uri, run_id))) is not None:
+        with suppress(OSError, ValueError):  # nobody has, or not yet to its end
+            status, end_time = json.loads(os.pread(handle, 100, 0))
+            return status, end_time
+    return None
 
 
 def forget_in_child() -> None:
     """After a fork: the locks are the parent's."""
-    for handle in _held.values():
-        os.close(handle)
-    _held.clear()
+    while _held:
+        os.close(_held.popitem()[1])

@@ -24,16 +24,14 @@ _DEFAULT = experiment(DEFAULT_ID)
 class Sent:
     """What became of the folders that were found."""
 
+    # what the bucket did not have yet and has now
     entities: list[EntityId] = field(default_factory=list)
-    """What the bucket did not have yet and has now."""
-    artifacts: list[Place] = field(default_factory=list)
-    """Where an artifact was sent."""
+    artifacts: list[Place] = field(default_factory=list)  # where an artifact was sent
+    # folders of processes that still run; they send what is theirs
     in_use: list[Path] = field(default_factory=list)
-    """Folders of processes that still run; they send what is theirs."""
+    # what was sent under another name than its own, a sentence each
     renamed: list[str] = field(default_factory=list)
-    """What was sent under another name than its own, a sentence each."""
-    problems: list[str] = field(default_factory=list)
-    """What could not be sent; its folder stays."""
+    problems: list[str] = field(default_factory=list)  # what could not be sent; its folder stays
 
 
 def push(
@@ -41,10 +39,8 @@ def push(
 ) -> Sent:
     """Send what ended processes on this machine left unsent for a bucket.
 
-    Args:
-        store: the bucket's entities.
-        progress: called with how many of them and of the artifacts were looked at, and how many
-            there are.
+    `progress` is called with how many of them and of the artifacts were looked at, and with how
+    many there are.
     """
     result = Sent()
     with ExitStack() as held:
@@ -56,23 +52,25 @@ def push(
 
         def send_artifact(each: Kept) -> None:
             if newest[each.place] is each:
-                uri = each.place.bucket
-                bucket = buckets.get(uri) or buckets.setdefault(
-                    uri, open_bucket(uri, patience=PATIENCE)
-                )
+                if (uri := each.place.bucket) not in buckets:
+                    buckets[uri] = open_bucket(uri, patience=PATIENCE)
+                bucket = buckets[uri]
                 write_artifact(bucket, each.place.key, each.content, each.replaces, each)
                 result.artifacts.append(each.place)
             remove(each.folder)
 
-        to_send = [
-            (folder, store.bucket.uri, partial(_send_entity, store, *found, result))
-            for folder in folders
-            for found in _worth_sending(folder)
-        ] + [
-            (folder, each.place.bucket, partial(send_artifact, each))
-            for folder in folders
-            for each in kept[folder]
-        ]
+        to_send: list[tuple[Path, str, Callable[[], None]]] = []
+        for folder in folders:
+            entities = list(entities_in(folder / "mlruns", homeless=True))
+            # The file store wants a default experiment; one that nobody used is nobody's.
+            used = any(each.name and each.experiment_id == DEFAULT_ID for each, _ in entities)
+            for found in entities:
+                if used or found[0] != _DEFAULT:
+                    step = partial(_send_entity, store, *found, result)
+                    to_send.append((folder, store.bucket.uri, step))
+        for folder in folders:
+            for each in kept[folder]:
+                to_send.append((folder, each.place.bucket, partial(send_artifact, each)))
         away: dict[str, str] = {}
         unsent, waiting = set(), Counter[str]()
         for done, (folder, bucket, send) in enumerate(to_send):
@@ -95,14 +93,6 @@ def push(
                 remove(folder)
         progress(len(to_send), len(to_send))
     return result
-
-
-def _worth_sending(folder: Path) -> list[tuple[EntityId, Path]]:
-    entities = list(entities_in(folder / "mlruns", homeless=True))
-    if any(each.name and each.experiment_id == DEFAULT_ID for each, _ in entities):
-        return entities
-    # The file store wants a default experiment; one that nobody used is nobody's.
-    return [(entity_id, place) for entity_id, place in entities if entity_id != _DEFAULT]
 
 
 def _send_entity(store: EntityStore, entity_id: EntityId, place: Path, result: Sent) -> None:

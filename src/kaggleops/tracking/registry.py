@@ -21,9 +21,8 @@ from kaggleops.bucket import BucketUnavailableError, ConflictError
 from kaggleops.layout import SUFFIX, parse_key
 from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.folder import read_folder, write_folder
-from kaggleops.tracking.base import mlflow_errors, reading, session_of
+from kaggleops.tracking.base import OverWorkingCopy, mlflow_errors, reading
 from kaggleops.tracking.names import check_name, check_text
-from kaggleops.tracking.session import Session
 from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working_copy import WorkingCopy
 from kaggleops.tracking.working_folder import Known
@@ -45,27 +44,10 @@ def _transaction(method: Any) -> Any:
     return change
 
 
-class BucketRegistryStore(UnsupportedRegistry, FileStore):
-    """MLflow's model registry over a bucket.
+class BucketRegistryStore(UnsupportedRegistry, OverWorkingCopy, FileStore):
+    """MLflow's model registry over a bucket, by its tracking URI or by the session to log in."""
 
-    Args:
-        store_uri: the same address as the tracking URI, or the session to log in.
-    """
-
-    def __init__(self, store_uri: str | Session) -> None:
-        # Not the file registry's own constructor: it refuses to be used (its maintenance mode).
-        AbstractStore.__init__(self)
-        with mlflow_errors():
-            self._session = session_of(store_uri)
-
-    @property
-    def _working(self) -> WorkingCopy:
-        return self._session.working
-
-    @property
-    def root_directory(self) -> str:
-        """The file store's folder: it differs between a process and its forked child."""
-        return str(self._working.root)
+    interface = AbstractStore
 
     def _get_registered_model_tag_path(self, name: str, tag_name: str) -> str:
         path: str = super()._get_registered_model_tag_path(name, tag_name)
@@ -184,16 +166,13 @@ def _transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable
                 result = change()
                 for entity_id in entity_ids:
                     _commit(working, entity_id, before[entity_id])
-            except ConflictError:
-                _roll_back(working, before)
-            except BaseException:
-                _roll_back(working, before)
-                raise
-            else:
                 return result
-    raise BucketUnavailableError(
-        f"changing {entity_ids[0]}", "others kept changing it at the same time", "Try again."
-    )
+            except BaseException as error:
+                _roll_back(working, before)
+                if not isinstance(error, ConflictError):
+                    raise
+    problem = "others kept changing it at the same time"
+    raise BucketUnavailableError(f"changing {entity_ids[0]}", problem, "Try again.")
 
 
 def _content(working: WorkingCopy, entity_id: EntityId) -> Entity | None:
@@ -208,7 +187,9 @@ def _commit(working: WorkingCopy, entity_id: EntityId, before: Entity | None) ->
         working.store.delete(entity_id, expected=version)
         working.known.pop(entity_id, None)
     elif after is not None and after != before:
-        working.adopt(entity_id, Known(working.store.write(after, expected=version)))
+        # Two that register in the same millisecond make the same version.
+        written = working.store.write(after, expected=version, distinct=True)
+        working.adopt(entity_id, Known(written))
 
 
 def _roll_back(working: WorkingCopy, before: dict[EntityId, Entity | None]) -> None:

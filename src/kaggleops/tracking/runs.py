@@ -1,6 +1,8 @@
 """Runs in the bucket: metrics, params, tags, inputs, outputs."""
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
+from mlflow.entities.lifecycle_stage import LifecycleStage
 from mlflow.entities.run_info import check_run_is_active
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
-from mlflow.store.tracking.file_store import FileStore
+from mlflow.store.tracking.file_store import FileStore, _make_persisted_run_info_dict
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_TYPE
 from mlflow.utils.search_utils import SearchUtils
 from mlflow.utils.validation import (
@@ -32,20 +35,27 @@ from mlflow.utils.validation import (
     _validate_tag,
     _validate_tag_name,
 )
+from mlflow.utils.yaml_utils import write_yaml
 
+from kaggleops.bucket import BucketUnavailableError
 from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import DEFAULT_ID
 from kaggleops.mlruns import EntityId, Kind, experiment, run
 from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.mlruns.merge_rules import free_name, kept_beside, same_value
 from kaggleops.mlruns.ui import commit_tags, with_note
-from kaggleops.tags import NOTE
+from kaggleops.tags import LEGS, NOTE, PARENT
 from kaggleops.tracking import openings
 from kaggleops.tracking.base import as_mlflow_error, changing, mlflow_errors, reading
 from kaggleops.tracking.experiments import ExperimentStore
 from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
 from kaggleops.tracking.names import check_name, check_text
+from kaggleops.tracking.working_copy import HANDED_OVER
 
+_FURTHER = (
+    "The script begins a further run, which goes below the commit's: mlflow.autolog() does at each "
+    "fit. For one run of all, put `with mlflow.start_run():` around them (docs/frameworks.md)."
+)
 _PROJECT = "PROJECT"  # mlflow.entities.SourceType's name of what mlflow.projects begins
 
 
@@ -81,19 +91,15 @@ class RunStore(ExperimentStore):
 
     def _get_all_inputs(self, run_info: RunInfo) -> Any:
         # A run's folder only names its datasets; they are entities of the experiment.
-        with mlflow_errors():
-            for dataset_id in self._dataset_ids(run_info):
-                dataset = EntityId(Kind.DATASET, run_info.experiment_id, dataset_id)
-                if dataset not in self._working.known:  # it never changes
-                    self._working.bring_readable(dataset)
-        return super()._get_all_inputs(run_info)
-
-    def _dataset_ids(self, run_info: RunInfo) -> list[str]:
         inputs = self._working.path(run(run_info.experiment_id, run_info.run_id)) / "inputs"
-        if not inputs.is_dir():
-            return []
-        read = [self._read_yaml(str(folder), "meta.yaml") for folder in inputs.iterdir()]
-        return [meta["source_id"] for meta in read if meta["source_type"] == "DATASET"]
+        for folder in inputs.iterdir() if inputs.is_dir() else ():
+            meta = self._read_yaml(str(folder), "meta.yaml")
+            if meta["source_type"] == "DATASET":
+                dataset = EntityId(Kind.DATASET, run_info.experiment_id, meta["source_id"])
+                if dataset not in self._working.known:  # it never changes
+                    with mlflow_errors():
+                        self._working.bring_readable(dataset)
+        return super()._get_all_inputs(run_info)
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -160,34 +166,78 @@ class RunStore(ExperimentStore):
         home = self._experiment(experiment_id or DEFAULT_ID).experiment_id
         _check_new_run(user_id, run_name, tags)
         said = {tag.key: str(tag.value) for tag in tags}
+        is_project = said.get(MLFLOW_SOURCE_TYPE) == _PROJECT
+        if not is_project and PARENT not in said and (first := self._working.begun_for()):
+            # Else a table by commit has a line for each, and none tells which is the commit's.
+            said[PARENT] = first
+            self._working.warn_once("further runs", _FURTHER)
         tags = [RunTag(*tag) for tag in {**said, **commit_tags(said)}.items()]
         with self._changing():
             created: Run = super().create_run(home, user_id, start_time, tags, run_name)
             new = run(home, created.info.run_id)
             needed = self._with_home(new)
         self._session.run_begins(new)
-        if not any((tag.key, tag.value) == (MLFLOW_SOURCE_TYPE, _PROJECT) for tag in tags):
+        if not is_project:
             self._session.claim(new, self.update_run_info)  # else its entry point's process
         self._send_now(*needed)  # another process, a project's entry point say, may wait for it
         openings.tell(created.info.run_id, self.log_inputs)
         return created
 
     def schedule_run(
-        self, experiment_id: str, user_id: str, tags: list[RunTag], params: list[Param]
+        self,
+        experiment_id: str,
+        user_id: str,
+        tags: list[RunTag],
+        params: list[Param],
+        *,
+        run_id: str | None = None,
+        status: int = RunStatus.SCHEDULED,
     ) -> Run:
         """Create a run that another machine is going to run: SCHEDULED until then.
 
         Not `create_run` and then its status: who looked meanwhile would see a run that is RUNNING.
+        With a `run_id`, whoever makes it again, here or elsewhere, has the same run: one that the
+        bucket has is returned as it is there. A parent, which no process runs, may be RUNNING.
         """
         home = self._experiment(experiment_id).experiment_id
+        if run_id is not None:
+            with mlflow_errors():
+                if self._working.bring(run(home, run_id), refresh=True):
+                    return self.get_run(run_id)
         with self._changing():
-            run_id = super().create_run(home, user_id, now_ms(), tags, None).info.run_id
+            if run_id is None:
+                run_id = super().create_run(home, user_id, now_ms(), tags, None).info.run_id
+            else:
+                self._create_as(run(home, run_id), user_id, tags)
             super().log_batch(run_id, [], params, [])
-            super().update_run_info(run_id, RunStatus.SCHEDULED, None, None)
+            super().update_run_info(run_id, status, None, None)
             needed = self._with_home(run(home, run_id))
         self._session.hand_over(run(home, run_id))
         self._send_now(*needed)
-        return self.get_run(run_id)
+        with self._working.still():
+            return super().get_run(run_id)
+
+    def _create_as(self, new: EntityId, user_id: str, tags: list[RunTag]) -> None:
+        """Make a run's folder as `FileStore.create_run` does, which draws an id of its own."""
+        name = next((tag.value for tag in tags if tag.key == MLFLOW_RUN_NAME), new.name[:8])
+        info = RunInfo(
+            run_id=new.name,
+            run_name=name,
+            experiment_id=new.experiment_id,
+            artifact_uri=self._get_artifact_dir(new.experiment_id, new.name),
+            user_id=user_id,
+            status=RunStatus.to_string(RunStatus.SCHEDULED),
+            start_time=now_ms(),
+            end_time=None,
+            lifecycle_stage=LifecycleStage.ACTIVE,
+        )
+        folder = self._working.path(new)
+        for each in ("metrics", "params", "artifacts"):
+            (folder / each).mkdir(parents=True, exist_ok=True)
+        persisted = {**_make_persisted_run_info_dict(info), "deleted_time": None}
+        write_yaml(str(folder), "meta.yaml", persisted)
+        for tag in {**{MLFLOW_RUN_NAME: name}, **{tag.key: tag.value for tag in tags}}.items():
+            self.set_tag(new.name, RunTag(*tag))
 
     def _with_home(self, new: EntityId) -> tuple[EntityId, EntityId]:
         """Let a new entity's experiment be sent with it if the bucket does not have that.
@@ -210,7 +260,9 @@ class RunStore(ExperimentStore):
             run_status = self._session.last_status(run_id, run_status)
             for_all = self._session.may_end(entity_id, run_status, end_time)
             if not for_all:
-                run_status = end_time = None
+                run_status = None
+            if not for_all or run_status == RunStatus.SCHEDULED:
+                end_time = None
         with self._changing(entity_id):
             info: RunInfo = super().update_run_info(run_id, run_status, end_time, run_name)
         if run_status == RunStatus.RUNNING:
@@ -254,7 +306,9 @@ class RunStore(ExperimentStore):
         except KaggleOpsError as error:
             raise as_mlflow_error(error) from None
         if metric.model_id is not None:
-            self._log_metric_of_model(log.entity_id, metric)
+            with self._changing():
+                home = log.entity_id.experiment_id
+                self._log_model_metric(home, metric.model_id, run_id, metric)
 
     def _open_metric_log(self, run_id: str) -> MetricLog:
         entity_id = self._run(run_id)
@@ -263,9 +317,11 @@ class RunStore(ExperimentStore):
             check_run_is_active(info)
             if info.status == RunStatus.to_string(RunStatus.RUNNING):
                 self._session.run_begins(entity_id)
-            log = MetricLog(
-                entity_id, lambda key: self._working.file_for(entity_id, f"metrics/{key}")
-            )
+            path_of = self._working.file_for
+            earlier = None
+            if HANDED_OVER in os.environ and path_of(entity_id, f"tags/{LEGS}").is_file():
+                earlier = self._working.earlier.setdefault(run_id, {})
+            log = MetricLog(entity_id, lambda key: path_of(entity_id, f"metrics/{key}"), earlier)
             self._working.metric_logs[run_id] = log
         return log
 
@@ -277,10 +333,6 @@ class RunStore(ExperimentStore):
             if not self._session.escape_full_disk(error):
                 raise
             self._open_metric_log(log.entity_id.name).append(metric)
-
-    def _log_metric_of_model(self, entity_id: EntityId, metric: Metric) -> None:
-        with self._changing():
-            self._log_model_metric(entity_id.experiment_id, metric.model_id, entity_id.name, metric)
 
     def log_batch(
         self,
@@ -402,16 +454,15 @@ class RunStore(ExperimentStore):
             for field, text in (*dict(item.dataset).items(), *tags):
                 check_text(text, field)
         entity_id = self._run(run_id)
-        inputs = [
-            EntityId(
-                Kind.DATASET,
-                entity_id.experiment_id,
-                self._get_dataset_id(item.dataset.name, item.dataset.digest),
-            )
-            for item in datasets or []
-        ]
-        with mlflow_errors():
-            new = [dataset for dataset in inputs if not self._working.bring(dataset)]
+        new = []
+        for each in (item.dataset for item in datasets or []):
+            dataset_id = self._get_dataset_id(each.name, each.digest)
+            dataset = EntityId(Kind.DATASET, entity_id.experiment_id, dataset_id)
+            # While the bucket is away, it counts as new: versions merge.
+            with mlflow_errors(), suppress(BucketUnavailableError):
+                if self._working.bring(dataset):
+                    continue
+            new.append(dataset)
         with self._changing(entity_id, *new):
             super().log_inputs(run_id, datasets, models)
             for dataset in new:

@@ -27,6 +27,7 @@ from mlflow.entities import RunStatus
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
+from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tracking import ownership, signals
 from kaggleops.tracking.live import flush_interval
 from kaggleops.tracking.outbox import disk_is_full, new_folder, outboxes, remove
@@ -63,17 +64,14 @@ class _Open:
     """What a session holds from its first use to its end."""
 
     working: WorkingCopy
-    owned: dict[Path, TextIO]
-    """This process's folders, with the files that mark them as its own."""
+    owned: dict[Path, TextIO]  # this process's folders, with the files that mark them as its own
     started: float = field(default_factory=time.monotonic)
 
 
 class Session:
-    """Sends what this process logs to a bucket.
+    """Sends what this process logs to a bucket, by its address (of its root, not of its `mlruns`).
 
-    Args:
-        bucket_uri: the bucket's address (of its root, not of its `mlruns`).
-        serving: what is logged here comes from clients, who wait for the result.
+    With `serving`, what is logged here comes from clients, who wait for the result.
     """
 
     def __init__(self, bucket_uri: str, *, serving: bool = False) -> None:
@@ -95,7 +93,11 @@ class Session:
 
     @property
     def working(self) -> WorkingCopy:
-        """This process's working copy, made when it is first needed."""
+        """This process's working copy, made when it is first needed.
+
+        Raises UsageError for a setting that is none, BucketError if the bucket cannot be reached,
+        KaggleOpsError if no folder can be written here.
+        """
         return (self._open or self._opened()).working
 
     def _opened(self) -> _Open:
@@ -129,13 +131,6 @@ class Session:
                     raise KaggleOpsError(doing, str(error), hint) from error
         raise AssertionError("unreachable")
 
-    def begin_anew_in_child(self) -> None:
-        """After a fork: the folder, its lock and what is unsent in it are the parent's."""
-        if self._open is not None:
-            for owner in self._open.owned.values():
-                owner.close()
-        self._begin_anew()
-
     # -- the runs of this process -------------------------------------------------------------
 
     @property
@@ -160,9 +155,8 @@ class Session:
 
     def may_end(self, run: EntityId, status: int, end_time: int | None) -> bool:
         """Tell whether this process may end it: no other one on this machine is its owner."""
-        return self.in_server or not ownership.leave_word(
-            self.bucket_uri, run.name, status, end_time
-        )
+        word = run.name, status, end_time
+        return self.in_server or not ownership.leave_word(self.bucket_uri, *word)
 
     def hand_over(self, run: EntityId) -> None:
         """Record that another process is going to run it."""
@@ -200,9 +194,16 @@ class Session:
             self.working.store.close(run)
 
     def last_status(self, run_id: str, wanted: int) -> int:
-        """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it."""
-        killed = signals.by_signal() or run_id in self._killed
-        return RunStatus.KILLED if killed and RunStatus.is_terminated(wanted) else wanted
+        """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it.
+
+        And SCHEDULED, for the one that goes on with it, if this process exits to be continued.
+        """
+        if signals.by_signal() or run_id in self._killed:
+            return RunStatus.KILLED if RunStatus.is_terminated(wanted) else wanted
+        leaving = sys.exc_info()[1]  # as `with mlflow.start_run()` ends
+        if isinstance(leaving, SystemExit) and leaving.code == TO_BE_CONTINUED:
+            return RunStatus.SCHEDULED
+        return wanted
 
     def _was_killed(self, run: EntityId) -> None:
         self._killed.add(run.name)
@@ -245,9 +246,8 @@ class Session:
         if self._failed and not opened.working.unsent:
             self._failed = False
             opened.working.warn_again("sending")
-            _log.warning(
-                "%s can be reached again: everything logged is there now.", self.bucket_uri
-            )
+            back = "%s can be reached again: everything logged is there now."
+            _log.warning(back, self.bucket_uri)
 
     def send(
         self,
@@ -257,10 +257,8 @@ class Session:
     ) -> bool:
         """Send what changed now; tell whether all of it went, and warn once if not.
 
-        Args:
-            entity_ids: which entities; all that changed by default.
-            fatal: errors to raise rather than to warn of, as long as nothing has been sent: later
-                a training is going on. (In a server they are always raised.)
+        Errors that are `fatal` are raised rather than warned of, as long as nothing has been sent:
+        later a training is going on. (In a server they are always raised.)
         """
         try:
             self.flush(entity_ids)
@@ -270,9 +268,8 @@ class Session:
             self._failed = True
             known = isinstance(error, KaggleOpsError)
             problem = str(error) if known else f"sending failed: {type(error).__name__}: {error}."
-            self.working.warn_once(
-                "sending", f"{problem} Nothing is lost: it is kept on this machine and sent later."
-            )
+            kept = "Nothing is lost: it is kept on this machine and sent later."
+            self.working.warn_once("sending", f"{problem} {kept}")
             return False
         # What has errors that are fatal is a change, so there was something to send.
         self._has_sent = self._has_sent or bool(fatal)
@@ -387,7 +384,10 @@ def _after_fork_in_child() -> None:
     _sessions_lock = threading.Lock()
     ownership.forget_in_child()
     for live in _sessions.values():
-        live.begin_anew_in_child()
+        if live._open is not None:  # the folder, its lock and what is unsent in it: the parent's
+            for owner in live._open.owned.values():
+                owner.close()
+        live._begin_anew()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -74,9 +74,8 @@ def heed_signals() -> None:
         others = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
         if others != -1:  # an event loop, which wakes up by it
             signal.set_wakeup_fd(others)
-        threading.Thread(
-            target=_repeat, args=_pipe[:1], name="kaggleops-signals", daemon=True
-        ).start()
+        name = "kaggleops-signals"
+        threading.Thread(target=_repeat, args=_pipe[:1], name=name, daemon=True).start()
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
@@ -110,11 +109,7 @@ def _repeat(came: int) -> None:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 if not _heard:
-                    signal.pthread_kill(_main(), number)
-
-
-def _main() -> int:
-    return threading.main_thread().ident or 0
+                    signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _after_fork_in_child() -> None:
@@ -135,12 +130,8 @@ def _after_fork_in_child() -> None:
 def end_process_group(still_running: Callable[[], bool], last_words: Callable[[], object]) -> None:
     """End this process and those it belongs together with, from a thread, and return at once.
 
-    They are sent SIGTERM: data loaders, the other ranks, the script that waits for them. What does
-    not heed it is killed after `GRACE`.
-
-    Args:
-        still_running: tells then whether the process goes on with what it was to end.
-        last_words: what to do before it is killed.
+    They are sent SIGTERM: data loaders, the other ranks, the script that waits for them. Where this
+    process is `still_running` what it was to end after `GRACE`, all are killed, after `last_words`.
     """
 
     def end() -> None:

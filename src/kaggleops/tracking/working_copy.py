@@ -7,8 +7,9 @@ it there) and from the disk to the bucket when it is sent.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mlflow.entities import RunStatus
@@ -22,23 +23,31 @@ from kaggleops.bucket import (
 )
 from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import is_experiment_id
-from kaggleops.mlruns import BrokenEntityError, Entity, EntityId, EntityStore, Kind, Stored
+from kaggleops.mlruns import (
+    BrokenEntityError,
+    Entity,
+    EntityId,
+    EntityStore,
+    Kind,
+    Stored,
+    experiment,
+)
+from kaggleops.mlruns.archive import pack
 from kaggleops.mlruns.entity import META
-from kaggleops.mlruns.folder import TRASH, now_ms, write_base, write_folder
+from kaggleops.mlruns.folder import TRASH, now_ms, replace_file, write_base, write_folder
 from kaggleops.mlruns.merge_rules import ENDED, merge_onto, status_rank
 from kaggleops.tracking.outbox import disk_is_full
 from kaggleops.tracking.working_folder import Known, WorkingFolder, base_of
+
+HANDED_OVER = "KAGGLEOPS_HANDED_OVER"
+"""The environment variable that tells a project's process where `leave` has put its run."""
+_BEGUN_FOR = "begun-for"
 
 _WORKERS = 16
 
 
 class WorkingCopy(WorkingFolder):
-    """A folder of unpacked entities, each fetched when it is needed.
-
-    Args:
-        store: the bucket's entities.
-        folder: this process's own folder, empty.
-    """
+    """A folder of unpacked entities, this process's own, each fetched when it is needed."""
 
     def __init__(self, store: EntityStore, folder: Path) -> None:
         super().__init__(folder)
@@ -52,13 +61,17 @@ class WorkingCopy(WorkingFolder):
         """Whether `bring` always looks for a newer version."""
 
     def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
-        """Find an entity by its id, here or in the bucket, and `bring` it here."""
+        """Find an entity by its id, here or in the bucket, and `bring` it here.
+
+        Raises BrokenEntityError if what the bucket has cannot be read.
+        """
         home = self.experiment_of.get((kind, name))
         if home is not None:
             entity_id = EntityId(kind, home, name)
             return entity_id if self.bring(entity_id, refresh=refresh) else None
         if self.inside:
-            made = (EntityId(kind, folder.name, name) for folder in self._experiment_folders())
+            homes = (each.name for each in self.root.iterdir() if is_experiment_id(each.name))
+            made = (EntityId(kind, home, name) for home in homes)
             if found := next(filter(self._just_made, made), None):
                 self.adopt(found)
                 return found
@@ -71,9 +84,6 @@ class WorkingCopy(WorkingFolder):
         found = self.store.find(kind, name)
         return found if found is not None and self.bring(found) else None
 
-    def _experiment_folders(self) -> Iterator[Path]:
-        return (folder for folder in self.root.iterdir() if is_experiment_id(folder.name))
-
     def _just_made(self, entity_id: EntityId) -> bool:
         folder = self.path(entity_id)
         return (folder / META).exists() or (folder / "trace_info.yaml").exists()
@@ -84,8 +94,11 @@ class WorkingCopy(WorkingFolder):
         """Make sure that the entity is here; return False if there is none.
 
         With `refresh`, a newer version is fetched even if it is here; if the bucket cannot be
-        reached, what is here has to do.
+        reached, what is here has to do. Raises BrokenEntityError if what the bucket has cannot be
+        read.
         """
+        if entity_id not in self.known and self._take_over(entity_id):
+            refresh = True
         while True:
             known = self.known.get(entity_id)
             if known is not None and (not (refresh or self.always_fresh) or self.inside):
@@ -101,7 +114,7 @@ class WorkingCopy(WorkingFolder):
             except BucketError as error:
                 if known is None:
                     raise
-                self.warn_once("reading", str(error))
+                self.warn_once("reading", f"{error} What is known here has to do meanwhile.")
                 return True
             self.live.looked_at(entity_id)
             if stored is None or self._take(stored, version):
@@ -129,10 +142,8 @@ class WorkingCopy(WorkingFolder):
         if self.inside:
             return
         try:
-            listed = {
-                entity_id: entry.version
-                for entity_id, entry in self.store.list(kind, experiment_id)
-            }
+            found = self.store.list(kind, experiment_id)
+            listed = {entity_id: entry.version for entity_id, entry in found}
         except BucketUnavailableError as error:
             self.warn_once("reading", str(error))
             return
@@ -142,17 +153,13 @@ class WorkingCopy(WorkingFolder):
             sent = self.in_bucket(entity_id) and entity_id not in self._dirty
             if in_scope and sent and entity_id not in listed:
                 self._gone(entity_id)
-        changed = [
-            entity_id
-            for entity_id, version in listed.items()
-            if self.known.get(entity_id, Known()).version != version
-        ]
+        known = self.known
+        changed = [each for each in listed if known.get(each, Known()).version != listed[each]]
         if len(changed) > 1:
             with ThreadPoolExecutor(min(_WORKERS, len(changed))) as pool:
                 list(pool.map(self.bring_readable, changed))
-        else:
-            for entity_id in changed:
-                self.bring_readable(entity_id)
+        elif changed:
+            self.bring_readable(changed[0])
 
     def bring_readable(self, entity_id: EntityId) -> None:
         """Bring the newest version here; a broken one is a warning, so that it hides no other."""
@@ -206,13 +213,54 @@ class WorkingCopy(WorkingFolder):
         self.store.delete(entity_id)
         self.forget(entity_id)
 
+    # -- from another process -----------------------------------------------------------------
+
+    def leave(self, run: EntityId) -> Path:
+        """Leave what is known of a run to the process that is going to run it; return where.
+
+        With that, the process can begin while the bucket is away.
+        """
+        folder = self.folder / "handed-over"
+        home = experiment(run.experiment_id)
+        for entity_id in (home, run, *self.held(Kind.DATASET, run.experiment_id)):
+            with self.lock:
+                entity, version = self.read(entity_id), self.known[entity_id].version
+            file = folder / entity_id.key
+            with suppress(OSError):  # on a full disk that process needs the bucket
+                file.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(file, f"{version}\n".encode() + pack(entity), file.parent)
+        with suppress(OSError):
+            told = f"{self.store.bucket.uri}\n{run.name}"
+            replace_file(folder / _BEGUN_FOR, told.encode(), folder)
+        return folder
+
+    def begun_for(self) -> str | None:
+        """Return the id of the run of this bucket that another process began this one for."""
+        if not (folder := os.environ.get(HANDED_OVER)):
+            return None
+        try:
+            uri, _, run_id = Path(folder, _BEGUN_FOR).read_text().partition("\n")
+        except OSError:
+            return None
+        return run_id if uri == self.store.bucket.uri else None
+
+    def _take_over(self, entity_id: EntityId) -> bool:
+        """Bring here what another process has handed over of an entity; tell whether it has."""
+        if not (folder := os.environ.get(HANDED_OVER)):
+            return False
+        try:
+            version, _, packed = Path(folder, entity_id.key).read_bytes().partition(b"\n")
+        except OSError:
+            return False
+        with self.lock:
+            if entity_id not in self.known:  # else another thread was faster
+                self._put(self.store.unpack(entity_id, packed), version.decode())
+        return True
+
     # -- to the bucket ------------------------------------------------------------------------
 
     def send(self, entity_ids: Iterable[EntityId] | None = None) -> None:
-        """Send what changed, merged with what others wrote.
-
-        Args:
-            entity_ids: which entities; all that changed by default.
+        """Send what changed (of these entities), merged with what others wrote.
 
         Raises:
             KaggleOpsError: the first that could not be sent; every other one was tried, unless
@@ -221,10 +269,8 @@ class WorkingCopy(WorkingFolder):
         """
         failure: KaggleOpsError | None = None
         with self._sending:
-            unsent = self.unsent
-            if entity_ids is not None:
-                wanted = set(entity_ids)
-                unsent = [entity_id for entity_id in unsent if entity_id in wanted]
+            wanted = None if entity_ids is None else set(entity_ids)
+            unsent = [each for each in self.unsent if wanted is None or each in wanted]
             if len(unsent) > 1:
                 self.store.announce(unsent)
             for entity_id in unsent:

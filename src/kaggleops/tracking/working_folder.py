@@ -14,7 +14,7 @@ from kaggleops.mlruns.entity import META
 from kaggleops.mlruns.folder import TRASH, Base, mend, read_folder, write_folder
 from kaggleops.mlruns.merge_rules import BESIDE, make_room, renamed
 from kaggleops.tracking.live import LiveRuns
-from kaggleops.tracking.metric_log import MetricLog
+from kaggleops.tracking.metric_log import Earlier, MetricLog
 
 _log = logging.getLogger("kaggleops")
 
@@ -47,6 +47,8 @@ class WorkingFolder:
         self.lock = threading.RLock()
         self.metric_logs: dict[str, MetricLog] = {}
         """Metric files held open, by run id; closed whenever the files are replaced."""
+        self.earlier: dict[str, Earlier] = {}
+        """What earlier legs of a run logged, by run id."""
         self.live = LiveRuns()
         self.known: dict[EntityId, Known] = {}
         self._dirty: set[EntityId] = set()
@@ -60,8 +62,7 @@ class WorkingFolder:
     def move(self, folder: Path) -> None:
         """Go on in another folder, which is this process's and empty: this one's disk is full.
 
-        Raises:
-            OSError: it cannot be written either; this one stays what is worked on.
+        After an OSError (it cannot be written either), this one stays what is worked on.
         """
         with self.lock:
             for log in self.metric_logs.values():
@@ -85,11 +86,8 @@ class WorkingFolder:
 
     def held(self, kind: Kind, experiment_id: str) -> list[EntityId]:
         """Return the entities of a kind of one experiment that are here."""
-        return [
-            entity_id
-            for entity_id in list(self.known)
-            if entity_id.kind is kind and entity_id.experiment_id == experiment_id
-        ]
+        here = list(self.known)
+        return [each for each in here if each.kind is kind and each.experiment_id == experiment_id]
 
     def in_bucket(self, entity_id: EntityId) -> bool:
         """Tell whether the bucket is known to have the entity."""
@@ -147,7 +145,10 @@ class WorkingFolder:
             shutil.rmtree(self.path(entity_id), ignore_errors=True)
 
     def read(self, entity_id: EntityId) -> Entity:
-        """Read an entity from the folder, its notes brought up to date."""
+        """Read an entity from the folder, its notes brought up to date.
+
+        Raises BrokenEntityError if what lies there is not a valid one.
+        """
         known = self.known.setdefault(entity_id, Known())
         return read_folder(entity_id, self.path(entity_id), known.base)
 

@@ -11,16 +11,15 @@ from typing import Any
 
 import google_crc32c
 
+from tests.fakes.object_server import RefusedError
 
-class ApiError(Exception):
+
+class ApiError(RefusedError):
     """A refusal, as it goes over the wire."""
 
     def __init__(self, status: int, message: str, reason: str = "invalid") -> None:
         super().__init__(status, message)
-        self.status = status
-        self.message = message
         self.reason = reason
-        self.headers: list[tuple[str, str]] = []
 
 
 def bad_request(message: str) -> ApiError:
@@ -42,6 +41,11 @@ class FakeObject:
     components: int | None = None
     deleted: str | None = None
     """When it became an old generation."""
+
+    @property
+    def version(self) -> str:
+        """What this project calls its version."""
+        return str(self.generation)
 
     # Once for each object: a large one is read in many ranges, and each answer names both.
     @cached_property

@@ -204,11 +204,11 @@ def _parts(request: Request) -> list[tuple[Mapping[str, str], bytes]]:
 def _part(part: bytes) -> tuple[Mapping[str, str], bytes]:
     # The official client ends its lines in CR LF, gcsfs in LF; the service takes both.
     newline = b"\r\n" if part.startswith(b"\r\n") else b"\n"
-    head, blank, body = part.removeprefix(newline).partition(newline * 2)
+    head, blank, body = part.partition(newline * 2)  # rclone's media has no headers at all
     if not blank:
         raise bad_request("Malformed multipart body.")
     headers = {}
-    for line in head.decode().split(newline.decode()):
+    for line in head.decode().split(newline.decode())[1:]:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
     return headers, body[:-1] if newline == b"\r\n" else body

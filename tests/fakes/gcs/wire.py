@@ -5,28 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fakes import wire
-from tests.fakes.gcs.store import ApiError, bad_request
+from tests.fakes import object_server
+from tests.fakes.gcs.store import bad_request
+from tests.fakes.object_server import RefusedError, Response
 
 
 @dataclass
-class Request(wire.Request):
+class Request(object_server.Request):
     """One request, and once it has been routed what it is about."""
-
-    cls: str = "free"
-    bucket: str | None = None
-    key: str | None = None
-    damage: str | None = None
-    """A fault has chosen it: what it uploads is to arrive "corrupt" or "partial"."""
 
     def json(self) -> dict[str, Any]:
         return parse_json(self.body)
-
-
-@dataclass
-class Response(wire.Response):
-    media: bool = False
-    """The body is an object's content."""
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
@@ -44,14 +33,14 @@ def json_response(content: Mapping[str, Any], status: int = 200) -> Response:
     return Response(status, [("Content-Type", "application/json; charset=UTF-8")], body)
 
 
-def error_response(error: ApiError, *, plain: bool) -> Response:
+def error_response(error: RefusedError, *, plain: bool) -> Response:
     """Return Cloud Storage's JSON of an error; downloads get the message alone."""
     if error.status == 304:
         return Response(304)
     if plain:
         headers = [("Content-Type", "text/html; charset=UTF-8"), *error.headers]
         return Response(error.status, headers, error.message.encode())
-    detail = {"message": error.message, "domain": "global", "reason": error.reason}
+    detail = {"message": error.message, "domain": "global", "reason": getattr(error, "reason", "")}
     content = {"code": error.status, "message": error.message, "errors": [detail]}
     response = json_response({"error": content}, error.status)
     response.headers += error.headers

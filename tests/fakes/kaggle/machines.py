@@ -69,7 +69,7 @@ class Machines:
         found = [str(programs), str(Path(self._python).parent), environment["PATH"]]
         environment["PATH"] = os.pathsep.join(found)
         if version.shape in _GPUS:
-            _add_gpus(programs, _GPUS[version.shape])
+            add_gpus(programs, _GPUS[version.shape])
         if SHAPES[version.shape] == "tpu":
             environment["TPU_ACCELERATOR_TYPE"] = "v5e-8"
         old = self._behaviour.old_mounts
@@ -101,7 +101,8 @@ def _mount(folder: Path, files: Mapping[str, bytes]) -> None:
         file.chmod(0o444)
 
 
-def _add_gpus(programs: Path, names: Iterable[str]) -> None:
+def add_gpus(programs: Path, names: Iterable[str]) -> None:
+    """Put the driver's program, which shows them, among a machine's programs."""
     lines = "\n".join(names)
     (programs / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\n")
     (programs / "nvidia-smi").chmod(0o755)

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.warm import passed_on
+
 _MODULES = Path(__file__).parent
 
 
@@ -26,6 +28,8 @@ def plain(root: Path, **more: str) -> dict[str, str]:
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA": "true",
         "NO_GCE_CHECK": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **passed_on(),
         **more,
     }
 
@@ -43,25 +47,35 @@ def kaggle(
         KAGGLE_URL_BASE="https://www.kaggle.com",
         KAGGLE_USER_SECRETS_TOKEN="a token",
         COLAB_RELEASE_TAG="release-colab_20260819",  # its image is built on Colab's
-        PYTHONPATH=str(_MODULES / "kaggle"),
+        **passed_on(str(_MODULES / "kaggle")),
         FAKE_KAGGLE_SECRETS=str(root / "secrets.json"),
         FAKE_KAGGLE_HOOK=str(root / "hooked"),  # the command lines that the image's hook makes wait
         **more,
     )
 
 
-def colab(root: Path, *, key: str = "", **more: str) -> dict[str, str]:
-    """Colab, with somebody there who signs in with `key`, or with nobody."""
+def colab(
+    root: Path, *, key: str = "", secrets: Mapping[str, str] | None = None, **more: str
+) -> dict[str, str]:
+    """Colab, with somebody there who signs in with `key` or has `secrets`, or with nobody."""
     (root / "content").mkdir(parents=True, exist_ok=True)
+    if secrets is not None:
+        (root / "secrets.json").write_text(json.dumps(dict(secrets)))
+        more = {"FAKE_COLAB_SECRETS": str(root / "secrets.json"), **more}
     (root / "colab-key.json").write_text(key)
     return plain(
         root,
         COLAB_RELEASE_TAG="release-colab_20260819",
         COLAB_JUPYTER_IP="172.28.0.12",
-        PYTHONPATH=str(_MODULES / "colab"),
+        **passed_on(str(_MODULES / "colab")),
         FAKE_COLAB_KEY=str(root / "colab-key.json"),
         **more,
     )
+
+
+def skypilot(root: Path, **more: str) -> dict[str, str]:
+    """A managed job's machine; its secrets are environment variables."""
+    return plain(root, SKYPILOT_TASK_ID="sky-managed-2026-11-30-00-00-00-000000_job_1-0", **more)
 
 
 def runpod(root: Path, *, key: str = "", **more: str) -> dict[str, str]:

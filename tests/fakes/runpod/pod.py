@@ -1,26 +1,27 @@
 """A pod: its container's command, truly executed, and started again when it exits."""
 
+import os
 import re
 import shlex
 import shutil
-import site
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 import kaggleops
 from tests.fakes import platforms
+from tests.fakes.kaggle.machines import add_gpus
 from tests.fakes.processes import end_processes_of
 
 ALIVE = ("PROVISIONING", "STARTING", "RUNNING")
 _SECRET = re.compile(r"\{\{ RUNPOD_SECRET_(\w+) \}\}")
+_SOURCES = str(Path(kaggleops.__file__).parents[1])
 # What the image has installed. An environment made there sees it as the user's own packages, since
 # of this interpreter it would see the one that that was made with.
-_PACKAGES = [*site.getsitepackages(), str(Path(kaggleops.__file__).parents[1])]
 _INSTALLED = f"root/.local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
 
 
@@ -37,6 +38,7 @@ class Pod:
         surroundings: what its environment has beside that of the body.
         secrets: those of the account.
         image: the programs that its image has, by name; None for those of this machine.
+        packages: the folders of the Python packages that its image has, beside KaggleOps.
         held: whether it stays PROVISIONING until `start`.
     """
 
@@ -51,6 +53,7 @@ class Pod:
         surroundings: Mapping[str, str],
         secrets: Mapping[str, str],
         image: Mapping[str, Path] | None,
+        packages: Sequence[str],
         *,
         held: bool,
     ) -> None:
@@ -69,6 +72,7 @@ class Pod:
         self._surroundings = surroundings
         self._secrets = secrets
         self._image = image
+        self._packages = [*packages, _SOURCES]
         self._changed = threading.Condition()
         self._released = not held
         self._gone = False
@@ -184,7 +188,7 @@ class Pod:
             (self._root / "workspace").symlink_to(self.volume)
         installed = self._root / _INSTALLED
         installed.mkdir(parents=True)
-        (installed / "image.pth").write_text("\n".join(_PACKAGES))
+        (installed / "image.pth").write_text("\n".join(self._packages))
         # What an image of RunPod's starts by itself: sshd, for one.
         (self._root / "start.sh").write_text(f"env -0 > {self._root}/workspace/started-by-image\n")
         with self._changed:
@@ -223,9 +227,13 @@ class Pod:
         own = {name: resolved(value) for name, value in self.body["env"].items()}
         injected = {"RUNPOD_POD_ID": self.id, "RUNPOD_DC_ID": self.data_center}
         around = platforms.runpod(self._root)
-        if self._image is not None:
-            programs = self._root / "bin"
-            programs.mkdir()
+        programs = self._root / "bin"
+        programs.mkdir()
+        if self._image is None:
+            gpu = self.body["gpu"]
+            add_gpus(programs, [gpu["id"]] * gpu.get("count", 1))
+            around["PATH"] = os.pathsep.join([str(programs), around["PATH"]])
+        else:
             for name, path in self._image.items():
                 (programs / name).symlink_to(path)
             around["PATH"] = str(programs)

@@ -1,11 +1,23 @@
 """Lets a Python process that a test starts be a fork of a warm one: see tests/warm."""
 
-# ruff: noqa: PTH109, PTH110, PTH116, PTH208 - pathlib takes as long to import as all else here
+# pathlib takes as long to import as all else here.
+# ruff: noqa: PTH109, PTH110, PTH113, PTH116, PTH118, PTH123, PTH208
 import os
 import sys
 
 # What these begin is what takes long.
-_OURS = ("kaggleops", "competitions", "mlflow", "tests")
+_OURS = (
+    "kaggleops",
+    "competitions",
+    "mlflow",
+    "tests",
+    "papermill",
+    "ipykernel_launcher",
+    "IPython",
+)
+# How xdist starts a process that runs tests.
+_WORKER = ["-c", "import sys;exec(eval(sys.stdin.readline()))"]
+_ARGUMENTS = [each for each in sys.orig_argv[1:] if each not in ("-u", "-B")]
 
 
 def _stand_in(address: str) -> None:
@@ -29,6 +41,8 @@ def _stand_in(address: str) -> None:
     ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
     asked = {
         "arguments": sys.orig_argv[1:],
+        "tests": _ARGUMENTS == _WORKER,
+        "python": [sys.executable, sys.prefix],
         "environment": dict(os.environ),
         "folder": os.getcwd(),
         "paths": sys.path,
@@ -38,8 +52,13 @@ def _stand_in(address: str) -> None:
         "ignores": ignored,
         "noted": f"{address}.{os.getpid()}",
     }
+    of_a_fork = os.environ.get("KAGGLEOPS_TESTS_GROUP") == str(os.getpgrp())
+    if of_a_fork:
+        asked["group"] = os.getpgrp()
     socket.send_fds(connection, [json.dumps(asked).encode()], asked["files"])
     process = int(connection.recv(100))
+    if of_a_fork:
+        os.setpgid(0, 0)  # what is sent to the group reaches the fork itself
     for number in numbers:
         if number not in ignored:
             signal.signal(number, lambda number, _: os.kill(process, number))
@@ -54,17 +73,38 @@ def _stand_in(address: str) -> None:
 
 
 def _may() -> bool:
-    arguments = [each for each in sys.orig_argv[1:] if each != "-u"]
     flags = sys.flags
-    if len(arguments) < 1 or flags.isolated or flags.no_site or flags.optimize:
+    if not _ARGUMENTS or flags.isolated or flags.no_site or flags.optimize:
         return False
-    if arguments[0] == "-m":
-        return arguments[1].partition(".")[0] in _OURS
-    return not arguments[0].startswith("-")
+    if _ARGUMENTS[0] == "-m":
+        return _ARGUMENTS[1].partition(".")[0] in _OURS
+    return _ARGUMENTS == _WORKER or not _ARGUMENTS[0].startswith("-")
 
 
-# A fork sees the disks of the process that it is forked from, and is of its user.
-_own = (sys.prefix, str(os.stat("/proc/self/ns/mnt").st_ino), str(os.geteuid()))
-_address, *_warm = os.environ.get("KAGGLEOPS_TESTS_WARM", "").split(os.pathsep)
-if tuple(_warm) == _own and _may():
+_run: list[str] = []
+_OWN = "/tests/warm/python/sitecustomize.py"  # a clone has another
+
+
+def of_the_platform() -> bool:
+    """Run the file of this name that stands behind this one on the path; return whether one did.
+
+    Kaggle's image has one, and Python itself runs the first one only.
+    """
+    for folder in sys.path:
+        file = os.path.join(folder, "sitecustomize.py")
+        if file not in _run and not file.endswith(_OWN) and os.path.isfile(file):
+            _run.append(file)
+            with open(file) as opened:
+                its = {"__name__": __name__, "__file__": file}
+                exec(compile(opened.read(), file, "exec"), its)
+            return True
+    return False
+
+
+# A fork has what is installed for the process that it is forked from, sees its disks, and is of its
+# user.
+_address, _packages, *_warm = os.environ.get("KAGGLEOPS_TESTS_WARM", "::").split(os.pathsep)
+_own = [str(os.stat("/proc/self/ns/mnt").st_ino), str(os.geteuid())]
+if _warm == _own and _packages in sys.path and _may():
     _stand_in(_address)
+of_the_platform()

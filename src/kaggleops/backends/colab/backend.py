@@ -1,25 +1,25 @@
 """Colab, as a backend: a session that this machine holds."""
 
 import shutil
-import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
-from kaggleops.backends.colab.cli import ColabCli, ColabConfig
+from kaggleops.backends.colab.cli import FREE, ColabCli, ColabConfig
 from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.supervisor import release_abandoned
-from kaggleops.backends.interface import Finding, JobState, Reaped, RefusedError, Units
+from kaggleops.backends.interface import Finding, JobState, Offer, Reaped, RefusedError, Units
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import state_folder
-
-_PAUSE = 0.5  # seconds between two looks at a log that is followed
 
 
 class ColabBackend(Backend[ColabConfig]):
     """Runs commits on Colab, as the user whom the Colab CLI knows."""
 
     name = "colab"
+    waiting = "waiting for a session on Colab"
     config_type = ColabConfig
 
     # -- submitting ---------------------------------------------------------------------------
@@ -27,7 +27,7 @@ class ColabBackend(Backend[ColabConfig]):
     def check(self, tracking_uri: str, config: ColabConfig) -> None:
         doing = "submitting to Colab"
         self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file)
+        self._require_key(doing, config.key_file, tracking_uri)
         for job in Job.all():
             release_abandoned(job)
         _usage(config, doing)
@@ -70,6 +70,30 @@ class ColabBackend(Backend[ColabConfig]):
 
     def units(self, config: ColabConfig) -> Units:
         return _usage(config, "asking Colab for its compute units")
+
+    def offers(self, tracking_uri: str, config: ColabConfig, running: int) -> list[Offer]:
+        doing = "looking for a session on Colab"
+        self._require_cloud(doing, tracking_uri)
+        self._require_key(doing, config.key_file, tracking_uri)
+        units = _usage(config, doing)
+        used = units.left == 0 and config.accelerator not in FREE
+        return [
+            Offer(
+                self.name,
+                max(0, config.sessions - running),
+                session_hours=config.session_hours,
+                accelerator=config.accelerator,
+                memory_gb=config.memory_gb,
+                problem="colab: there are no compute units left" if used else "",
+            )
+        ]
+
+    def for_session(
+        self, config: ColabConfig, offer: Offer, hours: float | None, dollars: float
+    ) -> ColabConfig:
+        if hours is None or hours >= config.session_hours:
+            return config
+        return replace(config, session_hours=hours)
 
     def examine(self, config: ColabConfig) -> Iterator[Finding]:
         program = shutil.which(config.cli)
@@ -140,19 +164,8 @@ def _usage(config: ColabConfig, doing: str) -> Units:
 
 
 def _log_of(job: Job, follow: bool) -> Iterator[str]:
-    with job.log.open(errors="replace") as log:
-        line = ""
-        while True:
-            # Asked before reading: what was written until then is read, too.
-            release_abandoned(job)
-            ended = not follow or job.progress.state.ended
-            while read := log.readline():
-                line += read
-                if line.endswith("\n"):
-                    yield line[:-1]
-                    line = ""
-            if ended:
-                break
-            time.sleep(_PAUSE)
-        if line:
-            yield line
+    def over() -> bool:
+        release_abandoned(job)
+        return not follow or job.progress.state.ended
+
+    return job_log.read(job.log, over)

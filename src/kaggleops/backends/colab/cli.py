@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaggleops.backends.answers import number
-from kaggleops.backends.config import Config, named_file
+from kaggleops.backends.config import Config, check_sessions, named_file
 from kaggleops.backends.interface import Units
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.colab import Colab
@@ -47,17 +47,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Session:
-    """A runtime as the CLI lists it.
+    """A runtime as the CLI lists it."""
 
-    Args:
-        name: the session's; `?` for one that this configuration of the CLI did not make.
-        endpoint: what Colab calls the runtime, "" where that cannot be read.
-        hardware: its accelerator, or CPU; likewise.
-    """
-
-    name: str
-    endpoint: str
-    hardware: str
+    name: str  # the session's; `?` for one that this configuration of the CLI did not make
+    endpoint: str  # what Colab calls the runtime, "" where that cannot be read
+    hardware: str  # its accelerator, or CPU; likewise
 
 
 class ColabCli:
@@ -79,7 +73,7 @@ class ColabCli:
         self._lock = lock
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start it, unless it is not installed; it cannot ask anybody anything."""
+        """Start it; it cannot ask anybody anything. Raises UsageError if it is not installed."""
         settings = self.home / ".config/colab-cli/settings.json"
         if not settings.exists():
             # Else it looks for a newer version, and prints about that.
@@ -113,12 +107,7 @@ class ColabCli:
         }
 
     def ask(self, *arguments: str) -> Answer:
-        """Run it and return what came of it.
-
-        Raises:
-            UsageError: it is not installed.
-            KaggleOpsError: it does not end.
-        """
+        """Run it and return its answer; KaggleOpsError if it is not installed, or does not end."""
         process = self.start(*arguments)
         try:
             output, _ = process.communicate(timeout=_SECONDS)
@@ -131,7 +120,10 @@ class ColabCli:
         return Answer(process.returncode, output)
 
     def sessions(self) -> list[Session] | None:
-        """Return the runtimes that this account has, None where Colab does not say."""
+        """Return the runtimes that this account has, None where Colab does not say.
+
+        Raises UsageError if the CLI is not installed, KaggleOpsError if it does not answer.
+        """
         answer = self.ask("sessions")
         listed = [Session(*found.groups("")) for found in _LISTED.finditer(answer.output)]
         # A list that cannot be read is not one without any.
@@ -140,9 +132,9 @@ class ColabCli:
         return listed
 
     def usage(self) -> Units | None:
-        """Return the account's compute units, None if they are not told.
+        """Return the account's compute units; None if they are not told, as without sign-in.
 
-        The first question of every job: who is not signed in, is not told.
+        Raises as `sessions` does.
         """
         answer = self.ask("usage")
         rate, left = (
@@ -158,14 +150,18 @@ class ColabCli:
         """The command with which a person signs in, once."""
         auth = self._command[2]
         if auth == "adc":
-            wanted = ("openid", "cloud-platform", "userinfo.email", "colaboratory")
-            scopes = [
-                each if each == "openid" else f"https://www.googleapis.com/auth/{each}"
-                for each in wanted
-            ]
-            return f"gcloud auth application-default login --scopes={','.join(scopes)}"
+            wanted = ("cloud-platform", "userinfo.email", "colaboratory")
+            scopes = [f"https://www.googleapis.com/auth/{each}" for each in wanted]
+            return f"gcloud auth application-default login --scopes=openid,{','.join(scopes)}"
         return f"HOME={self.home} {self._command[0]} --auth {auth} usage"
 
+
+MEMORY_GB = {
+    **{"T4": 16.0, "L4": 24.0, "G4": 96.0, "A100": 40.0, "H100": 80.0},
+    **{"v5e1": 16.0, "v6e1": 32.0},
+}
+FREE = ("", "T4")
+"""What may be had without compute units."""
 
 GPUS = ("T4", "L4", "G4", "A100", "H100")
 TPUS = ("v5e1", "v6e1")
@@ -181,6 +177,7 @@ class ColabConfig(Config):
     accelerator: str = "T4"
     high_mem: bool = False
     session_hours: float = 12
+    sessions: int = 1
     credentials: str = ""
     auth: str = "oauth2"
     cli: str = "colab"
@@ -190,7 +187,13 @@ class ColabConfig(Config):
         """The key of the bucket."""
         return named_file(self.credentials) or Colab.key_file()
 
+    @property
+    def memory_gb(self) -> float:
+        """Of the accelerator, of the machine without (secondary sources, 2026)."""
+        return MEMORY_GB.get(self.accelerator) or (51.0 if self.high_mem else 12.0)
+
     def check(self, doing: str) -> None:
+        check_sessions(doing, self.sessions)
         known = (*GPUS, *TPUS)
         if self.accelerator and self.accelerator not in known:
             # The CLI would take any other for an A100, the dearest but one.

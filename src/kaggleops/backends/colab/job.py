@@ -36,27 +36,16 @@ _TRIES = 50
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """How far a job is."""
 
-    Args:
-        status: MLflow's word for it.
-        said: ours: `waiting`, `allocating`, `running`, …
-        reason: why it ended so.
-        asked: whether Colab was asked for a runtime, so that there may be one.
-        endpoint: what Colab calls the runtime, once that is known.
-        rate: compute units an hour that the runtime uses up.
-        since: when it was allocated, in seconds since the epoch.
-        released: whether there is none any more.
-    """
-
-    status: str = "SCHEDULED"
-    said: str = "waiting"
-    reason: str = ""
-    asked: bool = False
-    endpoint: str = ""
-    rate: float = 0.0
-    since: float = 0.0
-    released: bool = False
+    status: str = "SCHEDULED"  # MLflow's word for it
+    said: str = "waiting"  # ours: `waiting`, `allocating`, `running`, …
+    reason: str = ""  # why it ended so
+    asked: bool = False  # whether Colab was asked for a runtime, so that there may be one
+    endpoint: str = ""  # what Colab calls the runtime, once that is known
+    rate: float = 0.0  # compute units an hour that the runtime uses up
+    since: float = 0.0  # when it was allocated, in seconds since the epoch
+    released: bool = False  # whether there is none any more
 
     @property
     def state(self) -> JobState:
@@ -157,9 +146,18 @@ class Job:
     # -- who is at work -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start its supervisor, unless it has one: it outlives this process and its terminal."""
+        """Start its supervisor, which outlives this process and its terminal.
+
+        Raises KaggleOpsError if it has one.
+        """
         with self._lock_file("supervisor").open("w") as lock:
-            _lock_soon(lock)
+            for _ in range(_TRIES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.1)  # somebody looks whether it is free
+            else:
+                raise KaggleOpsError("handing a job to a supervisor", "it has one already")
             self.note()  # not before: it would be taken for one whose supervisor died
             with (self.folder / "supervisor.log").open("w") as log:
                 subprocess.Popen(
@@ -171,10 +169,6 @@ class Job:
                     start_new_session=True,
                     pass_fds=[lock.fileno()],  # it holds the lock from its first moment
                 )
-
-    def take_over(self) -> None:
-        """Note that this process is the supervisor, and the first of its group."""
-        (self.folder / "pid").write_text(str(os.getpid()))
 
     @contextmanager
     def unsupervised(self) -> Iterator[bool]:
@@ -225,12 +219,3 @@ class Job:
                 yield None
                 return
             yield lock
-
-
-def _lock_soon(lock: IO[str]) -> None:
-    for _ in range(_TRIES):
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(0.1)  # somebody looks whether it is free
-    raise KaggleOpsError("handing a job to a supervisor", "it has one already")

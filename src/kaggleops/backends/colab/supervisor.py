@@ -6,31 +6,34 @@ runtime in its place.
 """
 
 import json
+import os
 import re
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NoReturn
 
 from kaggleops.backends.colab.cli import ColabCli
 from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.interface import JobState
 from kaggleops.errors import KaggleOpsError
+from kaggleops.platforms import keys_of
 from kaggleops.platforms.platform import KEY_FILE
 from kaggleops.redaction import redacted
+from kaggleops.session_end import SESSION_ENDS
 
 _KEY = f"content/{KEY_FILE}"  # where it is uploaded to, below the runtime's root
 
 _SCRIPT = """
-import json, os
+import json, os, time
 from pathlib import Path
 
+os.environ[{ends!r}] = str(time.time() + {left})
 key = Path(os.environ.get("KAGGLEOPS_ROOT", "/"), {key!r})
 key.chmod(0o600)
-os.environ["GOOGLE_APPLICATION_CREDENTIALS"] = str(key)
+os.environ[{variable!r}] = str(key)
 outcome = "done"
 for source in json.loads({cells!r}):
     if not get_ipython().run_cell(source).success:
@@ -38,14 +41,6 @@ for source in json.loads({cells!r}):
         break
 print({nonce!r}, outcome, flush=True)
 """
-
-
-def _script_of(notebook: str, nonce: str) -> str:
-    """Return the Python that executes a notebook and says in its last line how that ended."""
-    # The CLI goes on behind a cell that failed, and its exit code does not tell.
-    cells = [cell for cell in json.loads(notebook)["cells"] if cell["cell_type"] == "code"]
-    sources = json.dumps(["".join(cell["source"]) for cell in cells])
-    return _SCRIPT.format(key=_KEY, cells=sources, nonce=nonce)
 
 
 UNITS = "colab_units"
@@ -88,13 +83,7 @@ def release_abandoned(job: Job) -> None:
 
 
 def finish(job: Job, ended: JobState, pauses: Sequence[float] = _PAUSES) -> None:
-    """Release a job's runtime, and note how it ended.
-
-    Args:
-        job: whose.
-        ended: how.
-        pauses: seconds to wait before each attempt.
-    """
+    """Release a job's runtime with a pause (in seconds) before each attempt; note how it ended."""
     progress = job.progress
     released = progress.released or not progress.asked
     if not released:
@@ -145,8 +134,11 @@ def _allocate(job: Job, cli: ColabCli) -> None:
     wanted = [f"--{kind}", config.accelerator] if config.accelerator else []
     wanted += ["--high-mem"] if config.high_mem else []
     job.note(said="allocating", asked=True)  # before: it is released even if this process dies now
-    with _uninterrupted():  # half asked for, nobody here would know of it
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # half asked for, nobody would know of it
+    try:
         answer = cli.ask("new", "-s", job.session, *wanted)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     job.note(since=time.time())
     mine = [each for each in cli.sessions() or () if each.name == job.session]
     if answer.code or not mine:
@@ -160,12 +152,16 @@ def _allocate(job: Job, cli: ColabCli) -> None:
 def _executed(job: Job, cli: ColabCli, deadline: float) -> str:
     """Execute the notebook, and return what its last line says: done, failed, or "" for nothing."""
     script = job.folder / "script.py"
-    script.write_text(_script_of(job.notebook.read_text(), job.nonce))
+    # The CLI goes on behind a cell that failed, and its exit code does not tell.
+    cells = json.loads(job.notebook.read_text())["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    filled = {"variable": keys_of(job.tracking_uri).variable, "cells": json.dumps(sources)}
     left = max(1.0, deadline - time.time())
-    command = ("exec", "-s", job.session, "-f", str(script), "--timeout", f"{left:.0f}")
+    filled |= {"ends": SESSION_ENDS, "left": f"{left:.0f}"}
+    script.write_text(_SCRIPT.format(key=_KEY, nonce=job.nonce, **filled))
     last_line = re.compile(rf"(.*?){job.nonce} (done|failed)\s*")
     outcome = ""
-    process = cli.start(*command)
+    process = cli.start("exec", "-s", job.session, "-f", str(script), "--timeout", f"{left:.0f}")
     timer = threading.Timer(left, process.kill)
     timer.start()
     try:
@@ -258,15 +254,6 @@ def _record_units(job: Job) -> None:
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-
-
 def _stop(*_: object) -> NoReturn:
     raise _StoppedError("supervising", "its supervisor was told to end")
 
@@ -275,7 +262,7 @@ def main(job: Job) -> None:
     """Be a job's supervisor."""
     for each in _ENDING:
         signal.signal(each, _stop)
-    job.take_over()
+    (job.folder / "pid").write_text(str(os.getpid()))  # it is the first of its process group
     ended = outcome_of(job)
     for each in _ENDING:
         signal.signal(each, signal.SIG_IGN)

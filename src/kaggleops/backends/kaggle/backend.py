@@ -11,23 +11,26 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
-from kaggleops.backends.config import Config
+from kaggleops.backends.config import Config, check_sessions
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import (
     UNKNOWN,
     Finding,
     JobState,
+    Offer,
     Quota,
     RefusedError,
     Verdict,
 )
 from kaggleops.backends.kaggle import outputs
+from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError, session
@@ -39,21 +42,20 @@ if TYPE_CHECKING:
 
 
 _PART = r"[\w-]+"
-_OWNED = re.compile(f"{_PART}/{_PART}")
-_SHAPES = {
-    "credentials": _OWNED,
-    "dataset_sources": _OWNED,
-    "kernel_sources": _OWNED,
-    "competition_sources": re.compile(_PART),
-    # owner/model/framework/variation/version
-    "model_sources": re.compile("/".join([_PART] * 4) + r"/\d+"),
-}
+_OWNED = f"{_PART}/{_PART}"
 _FORMS = {
-    "competition_sources": "titanic",
-    "model_sources": "owner/model/framework/variation/1",
+    "credentials": (_OWNED, "owner/name"),
+    "dataset_sources": (_OWNED, "owner/name"),
+    "kernel_sources": (_OWNED, "owner/name"),
+    "competition_sources": (_PART, "titanic"),
+    "model_sources": ("/".join([_PART] * 4) + r"/\d+", "owner/model/framework/variation/1"),
 }
 LONGEST_HOURS = 12
 """What a session may last at most (secondary sources, 2026); 9 with a TPU."""
+_LONGEST_ON_TPU = 9
+
+_MEMORY_GB = {"": 30.0, "nvidiateslat4": 16.0, "nvidiateslap100": 16.0, "tpuv5e8": 128.0}
+"""Of the accelerator, of one where there are two; of the machine without (likewise)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class KaggleConfig(Config):
     machine_shape: str = "NvidiaTeslaT4"
     internet: bool = True
     session_hours: float | None = None
+    sessions: int = 2
     competition_sources: list[str] = field(default_factory=list)
     dataset_sources: list[str] = field(default_factory=list)
     kernel_sources: list[str] = field(default_factory=list)
@@ -78,12 +81,18 @@ class KaggleConfig(Config):
             return ""
         return "TPU" if self.machine_shape.lower().startswith("tpu") else "GPU"
 
+    @property
+    def longest_hours(self) -> float:
+        """How long a session lasts at most."""
+        longest = _LONGEST_ON_TPU if self.resource == "TPU" else LONGEST_HOURS
+        return min(self.session_hours or longest, longest)
+
     def check(self, doing: str) -> None:
-        for name, shape in _SHAPES.items():
+        check_sessions(doing, self.sessions)
+        for name, (shape, form) in _FORMS.items():
             value = getattr(self, name)
             for each in [value] if isinstance(value, str) else value:
-                if each and not shape.fullmatch(each):
-                    form = _FORMS.get(name, "owner/name")
+                if each and not re.fullmatch(shape, each):
                     raise UsageError(doing, f"{name}: {each!r} is not of the form {form}")
         if self.docker_image_pinning not in ("", "original", "latest"):
             problem = f"docker_image_pinning: {self.docker_image_pinning!r} is unknown"
@@ -116,6 +125,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     """Runs commits on Kaggle, as the user whose credentials this machine has."""
 
     name = "kaggle"
+    waiting = "waiting in Kaggle's queue"
     config_type = KaggleConfig
 
     @functools.cached_property
@@ -126,18 +136,23 @@ class KaggleBackend(Backend[KaggleConfig]):
 
     def check(self, tracking_uri: str, config: KaggleConfig) -> None:
         doing = "submitting to Kaggle"
+        self._require_credentials(doing, tracking_uri, config)
+        for quota in self.quota():
+            if quota.resource == config.resource and not quota.left_hours:
+                hint = "Without an accelerator there is no quota: machine_shape: ''."
+                raise RefusedError(doing, _used(quota), hint)
+
+    def _require_credentials(self, doing: str, tracking_uri: str, config: KaggleConfig) -> None:
         self._require_cloud(doing, tracking_uri)
+        if not config.internet:
+            problem = f"internet: false, and its notebook has to reach {bucket_uri(tracking_uri)}"
+            hint = 'Set internet: true, or run it by hand: docs/notebook.md, "Without internet".'
+            raise UsageError(doing, problem, hint)
         looking = f"looking for {self._own_credentials} on Kaggle"
         if not config.credentials and not self._client.has_dataset(looking, DATASET):
             # Secrets cannot be attached through the API: kaggle-api, issue 582.
             problem = f"there is no dataset {self._own_credentials} with the bucket's key"
             raise UsageError(doing, problem, "Make it: `kaggleops credentials create kaggle`.")
-        for quota in self.quota():
-            if quota.resource == config.resource and not quota.left_hours:
-                again = f"; it is refreshed on {quota.refreshes:%d %B}" if quota.refreshes else ""
-                problem = f"all {quota.total_hours:g} hours of {quota.resource} are used{again}"
-                hint = "Without an accelerator there is no quota: machine_shape: ''."
-                raise RefusedError(doing, problem, hint)
 
     @property
     def _own_credentials(self) -> str:
@@ -189,7 +204,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         """Delete the notebook, its log and its files; a session of it ends."""
         from kagglesdk.kernels.types.kernels_api_service import ApiDeleteKernelRequest
 
-        request = _about(ApiDeleteKernelRequest, tags[NOTEBOOK])
+        request = about(ApiDeleteKernelRequest, tags[NOTEBOOK])
         try:
             self._client.ask(f"deleting {tags[NOTEBOOK]}", "delete_kernel", request)
         except NotThereError:
@@ -206,7 +221,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def _metadata(self, ref: str) -> Any:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
-        request = _about(ApiGetKernelRequest, ref)
+        request = about(ApiGetKernelRequest, ref)
         doing = f"looking for {ref} on Kaggle"
         metadata = self._client.ask(doing, "get_kernel", request).metadata
         if metadata is None:
@@ -221,7 +236,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def _state(self, ref: str) -> JobState:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
-        request = _about(ApiGetKernelSessionStatusRequest, ref)
+        request = about(ApiGetKernelSessionStatusRequest, ref)
         doing = f"asking Kaggle about {ref}"
         answer = self._client.ask(doing, "get_kernel_session_status", request)
         said = answer.status.name
@@ -251,14 +266,13 @@ class KaggleBackend(Backend[KaggleConfig]):
             return
         for number in range(_LATE if follow else 1):  # the kept one may come a little after the end
             time.sleep(min(1.0, number))
-            if kept := outputs.parsed(self._output(ref).log or ""):
+            if kept := outputs.parsed(next(self._outputs(ref)).log or ""):
                 yield from log.new(kept)
                 return
 
     def quota(self) -> list[Quota]:
-        answer = self._client.ask(
-            "reading Kaggle's quota", "get_accelerator_quota_statistics", None
-        )
+        doing, method = "reading Kaggle's quota", "get_accelerator_quota_statistics"
+        answer = self._client.ask(doing, method, None)
         both = {"GPU": answer.gpu_quota, "TPU": answer.tpu_quota}
         return [
             Quota(
@@ -271,6 +285,36 @@ class KaggleBackend(Backend[KaggleConfig]):
             for resource, counted in both.items()
             if counted is not None and counted.total_time_allowed
         ]
+
+    def offers(self, tracking_uri: str, config: KaggleConfig, running: int) -> list[Offer]:
+        self._require_credentials("looking for a session on Kaggle", tracking_uri, config)
+        offer = Offer(
+            self.name,
+            max(0, config.sessions - running),
+            session_hours=config.longest_hours,
+            accelerator=config.machine_shape,
+            memory_gb=_MEMORY_GB.get(config.machine_shape.lower()),
+        )
+        for quota in self.quota():
+            if quota.resource == config.resource:
+                offer = replace(
+                    offer,
+                    hours=quota.left_hours,
+                    total_hours=quota.total_hours,
+                    refreshes=quota.refreshes and _in_utc(quota.refreshes),
+                    problem="" if quota.left_hours else _used_until(quota),
+                )
+        return [offer]
+
+    def session_hours(self, config: KaggleConfig) -> float:
+        return config.longest_hours
+
+    def for_session(
+        self, config: KaggleConfig, offer: Offer, hours: float | None, dollars: float
+    ) -> KaggleConfig:
+        if hours is None or hours >= config.longest_hours:
+            return config
+        return replace(config, session_hours=hours)
 
     def examine(self, config: KaggleConfig) -> Iterator[Finding]:
         try:
@@ -291,38 +335,49 @@ class KaggleBackend(Backend[KaggleConfig]):
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring what the notebook left in /kaggle/working."""
-        ref = tags[NOTEBOOK]
-        listed: list[tuple[str, str]] = []
-        page = self._output(ref)
-        while True:
-            listed += [(each.file_name or "", each.url or "") for each in page.files or ()]
-            if not page.next_page_token:
-                break
-            page = self._output(ref, page.next_page_token)
-        with session() as fetching:
-            return outputs.keep(listed, self._sizes(ref), directory, fetching)
-
-    def _output(self, ref: str, token: str = "") -> Any:
-        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
-
-        request = _about(ApiListKernelSessionOutputRequest, ref, token)
-        return self._client.ask(f"listing what {ref} left", "list_kernel_session_output", request)
-
-    def _sizes(self, ref: str) -> dict[str, int]:
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelFilesRequest
 
-        sizes: dict[str, int] = {}
+        ref = tags[NOTEBOOK]
+        left = (each for page in self._outputs(ref) for each in page.files or ())
+        listed = [(each.file_name or "", each.url or "") for each in left]
+        doing = f"listing the files of {ref}"
+        pages = self._pages(doing, "list_kernel_files", ApiListKernelFilesRequest, ref)
+        known = (each for page in pages for each in page.files or ())
+        sizes = {each.name: each.size for each in known if each.size}
+        with session() as fetching:
+            return outputs.keep(listed, sizes, directory, fetching)
+
+    def _outputs(self, ref: str) -> Iterator[Any]:
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+        doing, kind = f"listing what {ref} left", ApiListKernelSessionOutputRequest
+        return self._pages(doing, "list_kernel_session_output", kind, ref)
+
+    def _pages(self, doing: str, method: str, kind: Callable[[], Any], ref: str) -> Iterator[Any]:
         token = ""
         while True:
-            request = _about(ApiListKernelFilesRequest, ref, token)
-            page = self._client.ask(f"listing the files of {ref}", "list_kernel_files", request)
-            sizes |= {each.name: each.size for each in page.files or () if each.size}
-            token = page.next_page_token
-            if not token:
-                return sizes
+            page = self._client.ask(doing, method, about(kind, ref, token))
+            yield page
+            if not (token := page.next_page_token):
+                return
 
 
-def _about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
+def _used(quota: Quota) -> str:
+    used = f"all {quota.total_hours:g} hours of {quota.resource} are used"
+    return used + (f"; it is refreshed on {quota.refreshes:%d %B}" if quota.refreshes else "")
+
+
+def _used_until(quota: Quota) -> str:
+    used = f"kaggle's {quota.total_hours:g} h of {quota.resource} are used"
+    when = quota.refreshes and _in_utc(quota.refreshes)
+    return used + (f" until {when.day} {when:%B %H:%M} UTC" if when else "")
+
+
+def _in_utc(when: datetime) -> datetime:
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
     """Return a request about a notebook; for one page of a list, if there is a token."""
     request = kind()
     request.user_name, request.kernel_slug = ref.split("/")

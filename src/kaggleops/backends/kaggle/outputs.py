@@ -12,6 +12,7 @@ reading before it had n of them.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -46,14 +47,11 @@ class Log:
 
 def parsed(kept: str) -> Entries:
     """Return the entries of a kept log: a JSON array, or else its plain lines."""
-    if not kept:
-        return []
-    try:
+    entries = None
+    with suppress(ValueError):
         entries = json.loads(kept)
-    except ValueError:
-        return [{"data": line} for line in kept.splitlines()]
     if not isinstance(entries, list):
-        return [{"data": line} for line in kept.splitlines()]
+        entries = kept.splitlines()
     return [each if isinstance(each, dict) else {"data": str(each)} for each in entries]
 
 
@@ -66,14 +64,7 @@ def keep(
     directory: Path,
     session: requests.Session,
 ) -> Downloaded:
-    """Download files.
-
-    Args:
-        listed: the name and the address of each.
-        sizes: how many bytes each has, where that is known.
-        directory: where to; nothing is written outside it.
-        session: how.
-    """
+    """Download files, by name and address, below a directory; `sizes` in bytes, where known."""
     brought = Downloaded()
     for name, url in listed:
         brought.keep(directory, name, partial(_write, name, url, sizes.get(name), session))

@@ -15,6 +15,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +25,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from kaggleops.backends.kaggle.backend import NOTEBOOK
+from kaggleops.backends.kaggle.backend import NOTEBOOK, about
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError
@@ -51,10 +52,8 @@ def _sample_of(competition: str, folder: Path, client: Any) -> Path | None:
 def check_against(sample: Path, submission: Path) -> None:
     """Make sure that a file has the sample's columns, and each of its rows once.
 
-    Rows are told by their first column, in any order, as Kaggle tells them.
-
-    Raises:
-        UsageError: it has not; with the first line that is wrong.
+    Rows are told by their first column, in any order, as Kaggle tells them. Raises UsageError with
+    the first line that is wrong.
     """
     doing = f"checking {submission.name} against sample_submission.csv"
     wanted, rows = _rows(sample, f"reading {sample.name}"), _rows(submission, doing)
@@ -98,27 +97,16 @@ _MARK = re.compile(r"\[kaggleops (?P<run>\S+) (?P<content>[0-9a-f]{16})\]")
 
 @dataclass(frozen=True)
 class Submission:
-    """One submission, as Kaggle lists it.
+    """One submission, as Kaggle lists it."""
 
-    Args:
-        ref: Kaggle's number of it.
-        competition: which competition it is for.
-        status: `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that is unknown here.
-        submitted: when it was sent, None where that is not told.
-        public_score: None where there is none yet.
-        private_score: None until the competition has ended.
-        error: why Kaggle could not score it, or "".
-        content: the mark of what it holds, "" where it was sent otherwise.
-    """
-
-    ref: int
-    competition: str
-    status: str
-    submitted: datetime | None
-    public_score: float | None
-    private_score: float | None
-    error: str
-    content: str
+    ref: int  # Kaggle's number of it
+    competition: str  # which competition it is for
+    status: str  # `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that is unknown here
+    submitted: datetime | None  # when it was sent, None where that is not told
+    public_score: float | None  # None where there is none yet
+    private_score: float | None  # None until the competition has ended
+    error: str  # why Kaggle could not score it, or ""
+    content: str  # the mark of what it holds, "" where it was sent otherwise
 
     @property
     def page(self) -> str:
@@ -140,15 +128,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a scor
 class Submitter:
     """Submits for one run.
 
-    Args:
-        tracking_uri: where the run is.
-        run_id: which run.
-        competition: to which competition; "" for the one that the run was submitted to before, or
-            the only one that the manifest around the working directory has.
-
-    Raises:
-        UsageError: there is no such run, nobody knows which competition, or nobody is signed in to
-            Kaggle.
+    The competition is, unless named, the one that the run was submitted to before, or the only one
+    that the manifest around the working directory has. Raises UsageError if there is no such run,
+    no competition, or nobody is signed in to Kaggle.
     """
 
     def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
@@ -166,13 +148,9 @@ class Submitter:
     def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
         """Submit a file: the run's artifact submission.csv unless another is named.
 
-        Returns:
-            The submission, and whether the file could be compared with the competition's sample.
-
-        Raises:
-            KaggleOpsError: there is no such file, it is not one that the competition would take
-                (with the page of rules that are not accepted), it was submitted before, or there
-                are no more today.
+        Returns the submission, and whether the file was compared with the competition's sample.
+        Raises KaggleOpsError if there is no such file, it was submitted before, the competition
+        would not take it, or there are no more today.
         """
         with temporary_folder() as folder:
             found = file or self._artifact(folder)
@@ -190,11 +168,9 @@ class Submitter:
             return self._send(send, message, content, found.name), sample is not None
 
     def submit_notebook(self, file: str, message: str) -> Submission:
-        """Submit the notebook that the run ran as on Kaggle, to a code competition.
+        """Submit the notebook that the run ran as on Kaggle, to a code competition; as `submit`.
 
-        Raises:
-            KaggleOpsError: it was not run on Kaggle, was submitted before, or there are no more
-                today.
+        Raises UsageError if it did not, else what `submit` raises.
         """
         ref, file = self._run.data.tags.get(NOTEBOOK), file or FILE
         if ref is None:
@@ -211,36 +187,30 @@ class Submitter:
         return self._send(send, message, content, f"{file} of {ref}, version {version}")
 
     def submitted(self) -> Submission:
-        """Return what was submitted last for the run, as it is now, and record its scores.
+        """Return what was submitted last for the run, as it is now; record its scores.
 
-        Raises:
-            UsageError: nothing was.
+        Raises UsageError if nothing was.
         """
         ref = self._run.data.tags.get(_REF)
-        found = self._find(int(ref)) if ref and ref.isdecimal() else None
+        found = next((each for each in self._list() if str(each.ref) == ref), None) if ref else None
         if found is None:
             raise UsageError(self._doing, "nothing was submitted for it yet")
-        self._record(found)
-        return found
+        return self._record(found)
 
     def wait(
         self, submission: Submission, pause: Callable[[float], object] = time.sleep
     ) -> Submission:
-        """Return a submission once it is scored, its scores recorded.
-
-        Raises:
-            KaggleOpsError: Kaggle could not score it.
-        """
+        """Return a submission once it is scored and recorded; KaggleOpsError if it cannot be."""
         seconds = _FIRST_PAUSE
         while submission.status not in ("COMPLETE", "ERROR"):
             pause(seconds)
             seconds = min(2 * seconds, _LONGEST_PAUSE)
-            submission = self._find(submission.ref) or submission
+            mine = (each for each in self._list() if each.ref == submission.ref)
+            submission = next(mine, submission)  # Kaggle may not list it yet
         if submission.status == "ERROR":
             problem = submission.error or "Kaggle does not say why"
             raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
-        self._record(submission)
-        return submission
+        return self._record(submission)
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -248,9 +218,9 @@ class Submitter:
         self, send: Callable[[Any, str], Any], message: str, content: str, what: str
     ) -> Submission:
         """Send something, and record it on the run."""
-        made = self._sent(send, message or self._message, content, what)
-        self._record(made)
-        return made
+        tags = self._run.data.tags
+        said = " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
+        return self._record(self._sent(send, message or said, content, what))
 
     def _sent(
         self, send: Callable[[Any, str], Any], message: str, content: str, what: str
@@ -274,17 +244,14 @@ class Submitter:
             raise
         except (NotTakenError, NotThereError) as error:
             rules = f"https://www.kaggle.com/competitions/{self.competition}/rules"
-            raise KaggleOpsError(
-                doing, error.problem, f"Are its rules accepted? {rules}"
-            ) from error
+            hint = f"Are its rules accepted? {rules}"
+            raise KaggleOpsError(doing, error.problem, hint) from error
         if not answer.ref:
             if arrived := self._holding(content):
                 return arrived
             raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
-        now = datetime.now(UTC)
-        return Submission(
-            int(answer.ref), self.competition, "PENDING", now, None, None, "", content
-        )
+        sent = datetime.now(UTC), None, None, "", content
+        return Submission(int(answer.ref), self.competition, "PENDING", *sent)
 
     def _refuse_over_limit(self, doing: str) -> None:
         from kagglesdk.competitions.types.competition_api_service import (
@@ -309,16 +276,11 @@ class Submitter:
     def _version(self, ref: str) -> int:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
-        request = ApiGetKernelRequest()
-        request.user_name, request.kernel_slug = ref.split("/")
+        request = about(ApiGetKernelRequest, ref)
         found = self._client.ask(f"looking for {ref} on Kaggle", "get_kernel", request)
         return int(found.metadata.current_version_number or 0)
 
     # -- finding ------------------------------------------------------------------------------
-
-    def _find(self, ref: int) -> Submission | None:
-        """Return a submission as it is now; None where Kaggle does not list it (yet)."""
-        return next((each for each in self._list() if each.ref == ref), None)
 
     def _holding(self, content: str) -> Submission | None:
         """Return the submission that holds this and did not fail, if there is one."""
@@ -329,12 +291,8 @@ class Submitter:
         """Yield all submissions, the newest first."""
         doing = f"listing the submissions to {self.competition}"
         for number in itertools.count(1):
-            ask = partial(
-                self._client.competition_submissions,
-                self.competition,
-                page_number=number,
-                page_size=_PAGE,
-            )
+            listing, of = self._client.competition_submissions, self.competition
+            ask = partial(listing, of, page_number=number, page_size=_PAGE)
             page = self._client.quietly(doing, ask) or ()
             yield from (self._described(each) for each in page if each is not None)
             if len(page) < _PAGE:
@@ -355,24 +313,14 @@ class Submitter:
 
     # -- what the run knows -------------------------------------------------------------------
 
-    @property
-    def _message(self) -> str:
-        tags = self._run.data.tags
-        return " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
-
     def _known_competition(self) -> str:
         if known := self._run.data.tags.get(_COMPETITION):
             return str(known)
-        try:
-            declared = find_manifest(Path.cwd()).resources.values()
-        except UsageError:
-            declared = {}.values()
-        addresses = [each.address for each in declared]
-        named = {
-            each.ref
-            for each in addresses
-            if isinstance(each, OnKaggle) and each.kind == "competitions"
-        }
+        named = set()
+        with suppress(UsageError):
+            for each in find_manifest(Path.cwd()).resources.values():
+                if isinstance(each.address, OnKaggle) and each.address.kind == "competitions":
+                    named.add(each.address.ref)
         if len(named) != 1:
             listed = f"{MANIFEST} has {', '.join(sorted(named)) or 'none'}"
             hint = "Add --competition NAME, as it stands in its address."
@@ -388,33 +336,25 @@ class Submitter:
             raise UsageError(self._doing, problem, hint)
         return Path(self._mlflow.download_artifacts(self.run_id, FILE, str(folder)))
 
-    def _record(self, submission: Submission) -> None:
+    def _record(self, submission: Submission) -> Submission:
         """Write what is known of a submission on the run, and on those whose models it used."""
         tags = {_COMPETITION: submission.competition, _REF: str(submission.ref)}
         if when := submission.submitted:
             moment = when.replace(tzinfo=when.tzinfo or UTC)
             tags[_TIME] = moment.isoformat(timespec="seconds")
-        scores = {
-            "public_score": submission.public_score,
-            "private_score": submission.private_score,
-        }
-        for run in (self._run, *self._models()):
+        runs = [self._run]
+        for run_id in re.split(r"[,\s]+", self._run.data.params.get("runs", "")):
+            if _RUN_ID.fullmatch(run_id):
+                with suppress(MlflowException):  # of another bucket
+                    runs.append(self._mlflow.get_run(run_id))
+        for run in runs:
             for key, value in tags.items():
                 self._mlflow.set_tag(run.info.run_id, key, value)
-            for name, score in scores.items():
+            for name in ("public_score", "private_score"):
+                score = getattr(submission, name)
                 if score is not None and run.data.metrics.get(name) != score:
                     self._mlflow.log_metric(run.info.run_id, name, score)
-
-    def _models(self) -> list[Any]:
-        named = re.split(r"[,\s]+", self._run.data.params.get("runs", ""))
-        found = []
-        for run_id in named:
-            if _RUN_ID.fullmatch(run_id):
-                try:
-                    found.append(self._mlflow.get_run(run_id))
-                except MlflowException:
-                    continue  # of another bucket
-        return found
+        return submission
 
 
 def _score(shown: str | None) -> float | None:

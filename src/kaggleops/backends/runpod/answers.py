@@ -54,27 +54,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod, as RunPod shows it; what is not told, or cannot be read, is "" or None.
+    """A pod, as RunPod shows it; what is not told, or cannot be read, is "" or None."""
 
-    Args:
-        id: RunPod's.
-        name: ours.
-        status: RunPod's word.
-        cost: in US dollars an hour.
-        created: when, in seconds since the epoch.
-        created_at: the same in RunPod's words.
-        access: the command that leads into it.
-        job: what it was made to do.
-    """
-
-    id: str
-    name: str
-    status: str
-    cost: float | None
-    created: float | None
-    created_at: str
-    access: str
-    job: Job | None
+    id: str  # RunPod's
+    name: str  # ours
+    status: str  # RunPod's word
+    cost: float | None  # in US dollars an hour
+    created: float | None  # when, in seconds since the epoch
+    created_at: str  # the same in RunPod's words
+    access: str  # the command that leads into it, and the pages of what it serves
+    job: Job | None  # what it was made to do
 
     @property
     def ended(self) -> bool:
@@ -92,23 +81,15 @@ class Pod:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU.
+    """A kind of GPU."""
 
-    Args:
-        id: what RunPod calls it.
-        name: what people call it.
-        price: in US dollars an hour for one, by cloud; only those that are told.
-        most: how many a pod may have, by cloud; only those that are told.
-        stock: how much of it is free, in RunPod's word; "" for nothing.
-        places: the same by data center.
-    """
-
-    id: str
-    name: str
-    price: Mapping[str, float]
-    most: Mapping[str, float]
-    stock: str
-    places: Mapping[str, str]
+    id: str  # what RunPod calls it
+    name: str  # what people call it
+    price: Mapping[str, float]  # in US dollars an hour for one, by cloud; only those that are told
+    most: Mapping[str, float]  # how many a pod may have, by cloud; only those that are told
+    stock: str  # how much of it is free, in RunPod's word; "" for nothing
+    places: Mapping[str, str]  # the same by data center
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,18 +106,29 @@ def pod(found: Mapping[str, Any], pod_id: str = "") -> Pod:
     """Return a pod from an answer; from one that lacks its id, the one that was asked for."""
     created = moment(found, "createdAt")
     return Pod(
-        id=_id(found) or pod_id,
+        id=id_of(found) or pod_id,
         name=text(found, "name"),
         status=text(found, "status"),
         cost=number(found, "cost"),
         created=created,
         created_at="" if created is None else text(found, "createdAt"),
-        access=text(found, "ssh", "direct", "command"),
+        access=", ".join(filter(None, (text(found, "ssh", "direct", "command"), *_pages(found)))),
         job=_job(found),
     )
 
 
-def _id(found: Mapping[str, Any]) -> str:
+def _pages(found: Mapping[str, Any]) -> list[str]:
+    """Return where RunPod's proxy shows what a pod serves."""
+    ports = found.get("ports")
+    served = [str(each).partition("/") for each in ports] if isinstance(ports, list) else []
+    return [
+        f"https://{id_of(found)}-{port}.proxy.runpod.net"
+        for port, _, kind in served
+        if kind == "http" and port.isdigit() and id_of(found)
+    ]
+
+
+def id_of(found: Mapping[str, Any]) -> str:
     """Return the id that an answer tells: it will be part of addresses."""
     told = text(found, "id")
     return told if _ID.fullmatch(told) else ""
@@ -168,6 +160,7 @@ def gpu(found: Mapping[str, Any]) -> Gpu:
             for each in places
             if (place := text(each, "id")) and (level := text(each, "availability")) != "NONE"
         },
+        memory_gb=number(found, "memory"),
     )
 
 
@@ -179,9 +172,5 @@ def _by_cloud(found: Mapping[str, Any], name: str) -> dict[str, float]:
 def volume(found: Mapping[str, Any]) -> Volume:
     """Return a network volume from an answer."""
     size = number(found, "size")
-    return Volume(
-        id=_id(found),
-        name=text(found, "name"),
-        size=None if size is None else int(size),
-        data_center=text(found, "dataCenter"),
-    )
+    whole = None if size is None else int(size)
+    return Volume(id_of(found), text(found, "name"), whole, text(found, "dataCenter"))

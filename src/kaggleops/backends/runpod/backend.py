@@ -7,6 +7,7 @@ what was not able to.
 
 import functools
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from kaggleops.backends import job_log
+from kaggleops.backends import interface, job_log
 from kaggleops.backends.answers import number
 from kaggleops.backends.base import Backend
 from kaggleops.backends.interface import (
@@ -32,20 +33,9 @@ from kaggleops.backends.interface import (
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, LONGEST_HOURS, PREFIX, Pod
-from kaggleops.backends.runpod.client import (
-    BUSY,
-    INVALID,
-    NO_MONEY,
-    RunPod,
-    RunPodError,
-)
+from kaggleops.backends.runpod.client import BUSY, INVALID, NO_MONEY, RunPod, RunPodError
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig, Volumes, offers
-from kaggleops.backends.runpod.pod import (
-    LOG_IN,
-    NAME,
-    POD,
-    pod_body,
-)
+from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, pod_body, set_up_script
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
@@ -71,6 +61,7 @@ class RunPodBackend(Backend[RunPodConfig]):
     """Runs commits on RunPod, on the account whose API key this machine has."""
 
     name = "runpod"
+    waiting = "waiting for a pod on RunPod"
     config_type = RunPodConfig
 
     @functools.cached_property
@@ -82,10 +73,13 @@ class RunPodBackend(Backend[RunPodConfig]):
     def check(self, tracking_uri: str, config: RunPodConfig) -> None:
         doing = "submitting to RunPod"
         self._require_cloud(doing, tracking_uri)
+        set_up_script(config, doing)
         self._offers(config)
-        if config.keep and not self._runpod.ssh_keys():
+        if config.ssh and not self._runpod.ssh_keys():
             problem = "there is no public SSH key on your account, so nobody could look in"
-            hint = "Add one (https://console.runpod.io/user/settings), or leave out --keep."
+            hint = (
+                "Add one (https://console.runpod.io/user/settings), or leave out --keep and 22/tcp."
+            )
             raise UsageError(doing, problem, hint)
 
     def announce(self, config: RunPodConfig) -> str:
@@ -98,11 +92,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         ) + (volume and f"; {volume} until you delete it")
 
     def _offers(self, config: RunPodConfig) -> list[Offer]:
-        """Return what can be had within the budget.
-
-        Raises:
-            RefusedError: nothing.
-        """
+        """Return what can be had within the budget; RefusedError for nothing."""
         doing = "looking for a GPU on RunPod"
         there = Volumes(self._runpod, config).data_centers
         catalogue = self._runpod.gpus(config.cloud, config.gpu_count, config.min_cuda)
@@ -124,6 +114,40 @@ class RunPodBackend(Backend[RunPodConfig]):
             hint = f"It is enough for hours: {enough:g}." if enough else "It is enough for none."
             raise RefusedError(doing, problem, hint)
         return affordable
+
+    def offers(
+        self, tracking_uri: str, config: RunPodConfig, running: int
+    ) -> list[interface.Offer]:
+        """Return one offer for each kind of GPU that is free, at the price of its hours."""
+        self._require_cloud("looking for a GPU on RunPod", tracking_uri)
+        found: list[interface.Offer] = []
+        for each in self._offers(replace(config, budget=None)):
+            limit = math.inf if config.budget is None else each.longest(config.budget)
+            known = each.gpu in [offer.accelerator for offer in found]
+            # What is said to cost nothing must not be taken for free.
+            if each.price > 0 and limit and not known:
+                sessions = max(0, config.sessions - running)
+                found.append(
+                    interface.Offer(
+                        self.name,
+                        sessions,
+                        each.price,
+                        session_hours=min(config.hours, limit),
+                        ending_hours=LATE / 3600,
+                        accelerator=each.gpu,
+                        memory_gb=each.memory_gb,
+                        pool="pods",
+                    )
+                )
+        return found
+
+    def for_session(
+        self, config: RunPodConfig, offer: interface.Offer, hours: float | None, dollars: float
+    ) -> RunPodConfig:
+        lasts = config.hours if hours is None else min(config.hours, hours)
+        # By as much as the last digit of a product may be wrong.
+        budget = min(dollars * (1 + 1e-9), config.budget or math.inf)
+        return replace(config, gpus=[offer.accelerator], hours=lasts, budget=budget)
 
     def place(self, run_id: str, config: RunPodConfig) -> dict[str, str]:
         return {NAME: f"{PREFIX}{run_id}", POD: ""}
@@ -147,12 +171,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         return known | {KEPT_UNTIL: f"{until:.0f}" if keep else ""}
 
     def _created(self, name: str, notebook: str, config: RunPodConfig) -> Pod:
-        """Create a pod of the first offer that RunPod keeps.
-
-        Raises:
-            RefusedError: it keeps none.
-            NoAnswerError: it does not answer.
-        """
+        """Create a pod of the first offer that RunPod keeps; RefusedError if it keeps none."""
         volumes = Volumes(self._runpod, config)
         said = ""
         for offer in self._offers(config):
@@ -234,7 +253,12 @@ class RunPodBackend(Backend[RunPodConfig]):
             silence = READ if follow else _SILENCE
             stream = functools.partial(self._runpod.log, pod_id, silence=silence)
             reading = log.Reading(stream, pod.created_at)
-            following = job_log.follow(reading.on, lambda: self._over(pod_id))
+
+            def over() -> bool:
+                now = self._runpod.pod(pod_id)
+                return now is None or now.ended
+
+            following = job_log.follow(reading.on, over)
             for line in following if follow else job_log.until_silent(reading.on):
                 yield line
                 shown[line] += 1
@@ -245,10 +269,6 @@ class RunPodBackend(Backend[RunPodConfig]):
                 shown[line] -= 1
             else:
                 yield line
-
-    def _over(self, pod_id: str) -> bool:
-        pod = self._runpod.pod(pod_id)
-        return pod is None or pod.ended
 
     def _kept(self, tags: Mapping[str, str]) -> list[str]:
         run_id = tags[NAME].removeprefix(PREFIX)
@@ -278,22 +298,18 @@ class RunPodBackend(Backend[RunPodConfig]):
     def prices(self) -> list[Price]:
         catalogue = self._runpod.gpus("SECURE", 1, "")
         found = [
-            Price(
-                backend=self.name,
-                resource=gpu.id,
-                per_hour=gpu.price["secure"],
-                free=gpu.stock.lower(),
-            )
+            Price(self.name, gpu.id, gpu.price["secure"], gpu.stock.lower())
             for gpu in catalogue
             if "secure" in gpu.price and gpu.most.get("secure", 1)
         ]
         return sorted(found, key=lambda price: price.per_hour)
 
     def machines(self) -> Machines | None:
-        ours = [pod for pod in self._runpod.pods() if pod.run_id]
         # One whose cost is not told counts, too.
         costs = [
-            pod.cost or 0.0 for pod in ours if pod.cost or (pod.cost is None and not pod.ended)
+            pod.cost or 0.0
+            for pod in self._runpod.pods()
+            if pod.run_id and (pod.cost or (pod.cost is None and not pod.ended))
         ]
         return Machines(self.name, len(costs), sum(costs)) if costs else None
 
@@ -328,11 +344,7 @@ def _within(config: RunPodConfig, offer: Offer) -> bool:
 
 
 def _why_over(pod: Pod, tracking_uri: str, now: float) -> str:
-    """Return why nothing will come of a pod any more, "" if something may.
-
-    Raises:
-        KaggleOpsError: the bucket does not answer.
-    """
+    """Return why nothing will come of a pod any more, "" if something may."""
     job = pod.job
     # What a job that is not told was given is a week at the most.
     week = None if pod.created is None else pod.created + LONGEST_HOURS * 3600

@@ -48,11 +48,7 @@ _HINTS = {
 
 
 class RunPodError(NotTakenError):
-    """RunPod refused something.
-
-    Args:
-        status: the HTTP status.
-    """
+    """RunPod refused something, with an HTTP status."""
 
     def __init__(self, doing: str, problem: str, hint: str = "", status: int = 0) -> None:
         super().__init__(doing, problem, hint)
@@ -60,12 +56,9 @@ class RunPodError(NotTakenError):
 
 
 class RunPod:
-    """The account whose key this machine has.
+    """The account whose key this machine has; UsageError if it has none.
 
     Every method may raise RunPodError, or NoAnswerError: then what was asked for may be done.
-
-    Raises:
-        UsageError: it has none.
     """
 
     def __init__(self) -> None:
@@ -98,10 +91,7 @@ class RunPod:
     def create_pod(self, body: Mapping[str, Any]) -> Pod:
         """Make a pod (`CreatePodRequest` in RunPod's document)."""
         doing = f"creating the pod {body['name']}"
-        made = answers.pod(self._ask(doing, "POST", "/v2/pods", body=body))
-        if not made.id:
-            raise NoAnswerError(doing, "RunPod does not say which pod it made")
-        return made
+        return answers.pod(self._make(doing, "pod", "/v2/pods", body))
 
     def delete_pod(self, pod_id: str) -> bool:
         """Delete a pod, and tell whether there was one."""
@@ -118,16 +108,18 @@ class RunPod:
         """Make a network volume, and return its id."""
         body = {"name": name, "dataCenter": data_center, "size": size_gb}
         doing = f"creating the network volume {name} in {data_center}"
-        made = answers.volume(self._ask(doing, "POST", "/v2/network-volumes", body=body))
-        if not made.id:
-            raise NoAnswerError(doing, "RunPod does not say which volume it made")
-        return made.id
+        return answers.volume(self._make(doing, "volume", "/v2/network-volumes", body)).id
+
+    def _make(self, doing: str, what: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._ask(doing, "POST", path, body=body)
+        if not answers.id_of(made):
+            raise NoAnswerError(doing, f"RunPod does not say which {what} it made")
+        return made
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a network volume with what it holds."""
-        self._unless_gone(
-            f"deleting network volume {volume_id}", "DELETE", f"/v2/network-volumes/{volume_id}"
-        )
+        path = f"/v2/network-volumes/{volume_id}"
+        self._unless_gone(f"deleting network volume {volume_id}", "DELETE", path)
 
     def ssh_keys(self) -> list[str]:
         """Return the account's public keys, which pods let in."""
@@ -137,29 +129,17 @@ class RunPod:
     def log(self, pod_id: str, after: str, silence: float = READ) -> Iterator[str]:
         """Yield the lines of the stream of a pod's log, as server-sent events.
 
-        Args:
-            pod_id: whose.
-            after: the id of the last event that is known, or the time from which to begin; "" for
-                all that there is.
-            silence: seconds without a line after which the stream is given up.
-
-        Raises:
-            SilenceError: nothing came for so long.
+        It begins after the event of an id, or at a time; "" for all that there is. Raises
+        SilenceError after so many seconds without a line.
         """
-        doing = f"reading the log of pod {pod_id}"
-        with (
-            session(silence) as asking,
-            self._send(
-                doing,
-                asking,
-                "GET",
-                f"/v2/pods/{pod_id}/logs",
-                params={"source": "container"},
-                headers={"Accept": "text/event-stream"}
-                | ({"Last-Event-ID": after} if after else {}),
-                stream=True,
-            ) as answer,
-        ):
+        doing, path = f"reading the log of pod {pod_id}", f"/v2/pods/{pod_id}/logs"
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        how: dict[str, Any] = {
+            "params": {"source": "container"},
+            "headers": headers,
+            "stream": True,
+        }
+        with session(silence) as asking, self._send(doing, asking, "GET", path, **how) as answer:
             try:
                 # As bytes: a str would be broken at each separator that Unicode knows.
                 for line in answer.iter_lines():

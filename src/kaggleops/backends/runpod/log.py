@@ -20,9 +20,7 @@ _LONGEST = 20_000_000  # bytes at the end of a log that are kept
 class Reading:
     """What has been read of one log.
 
-    Args:
-        opened: opens its stream from an event on, whose id it takes; yields the stream's lines.
-        beginning: the id before all events.
+    `opened` opens its stream from an event on, whose id it takes; `beginning` is the id before all.
     """
 
     def __init__(self, opened: Callable[[str], Iterable[str]], beginning: str) -> None:
@@ -31,11 +29,7 @@ class Reading:
         self._of_last: Counter[str] = Counter()
 
     def on(self) -> Iterator[str]:
-        """Yield the log's lines from where the last reading ended until the stream does.
-
-        Raises:
-            KaggleOpsError: it broke off.
-        """
+        """Yield the log's lines from where the last reading ended until the stream does."""
         again = self._of_last.copy()
         for event_id, line in events(self._opened(self._last)):
             if event_id == self._last and again[line]:
@@ -79,10 +73,7 @@ def key_of(run_id: str) -> str:
 
 
 def keep(bucket: Bucket, run_id: str, file: Path) -> None:
-    """Put the end of a log's file into a bucket, in place of what an earlier job of the run left.
-
-    Where there is no file, the log is empty.
-    """
+    """Put the end of a log's file (empty for none) into a bucket, in place of an older one."""
     content = b""
     with suppress(FileNotFoundError), file.open("rb") as opened:
         opened.seek(max(0, file.stat().st_size - _LONGEST))

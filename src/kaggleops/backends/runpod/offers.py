@@ -9,13 +9,21 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from kaggleops.backends.config import Config
+from kaggleops.backends.config import Config, check_sessions
 from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu, Volume
 from kaggleops.backends.runpod.client import RunPod
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import NoAnswerError
+from kaggleops.redaction import names_a_secret
+from kaggleops.secret_scan import in_file
 
+_REFERENCE = re.compile(r"\{\{ ?RUNPOD_SECRET_\w+ ?\}\}")
+_NAME = re.compile(r"(?!KAGGLEOPS_|RUNPOD_)[A-Za-z_]\w*")
+_MOST_VARIABLES = 50 - 4  # RunPod's limit, and ours
+_PORT = re.compile(r"[1-9]\d{0,4}/(?:http|tcp)")
+_SSH = "22/tcp"
 _CUDA = re.compile(r"\d+\.\d+")
 _LEAST_VOLUME_GB, _LARGEST_VOLUME_GB = 10, 4096  # RunPod's limits
 
@@ -40,7 +48,11 @@ class RunPodConfig(Config):
     hours: float = 6.0
     budget: float | None = None
     keep: bool = False
+    sessions: int = 2
     secret: str = "kaggleops_key"  # noqa: S105 - its name
+    env: dict[str, str] = field(default_factory=dict)
+    setup: str = ""
+    ports: list[str] = field(default_factory=list)
     packages: list[str] = field(
         default_factory=lambda: [
             "hydra-core>=1.3.2",
@@ -53,7 +65,19 @@ class RunPodConfig(Config):
         ]
     )
 
+    @property
+    def secrets(self) -> list[str]:
+        """The names of the variables that RunPod sets from its secrets."""
+        return [name for name, value in self.env.items() if _REFERENCE.fullmatch(value)]
+
+    @property
+    def ssh(self) -> bool:
+        """Whether people can look in."""
+        return self.keep or _SSH in self.ports
+
     def check(self, doing: str) -> None:
+        check_sessions(doing, self.sessions)
+        self._check_variables(doing)
         wrong = {
             "gpus": not self.gpus and "name one at least",
             "gpu_count": self.gpu_count < 1 and "it is 1 or more",
@@ -73,9 +97,33 @@ class RunPodConfig(Config):
             "budget": self.budget is not None and not self.budget > 0 and "it is more than 0",
             "secret": not re.fullmatch(r"\w+", self.secret) and "letters, digits and _",
         }
+        for port in self.ports:
+            if not _PORT.fullmatch(port):
+                wrong["ports"] = f"{port!r} is not of the form 6006/http or 22/tcp"
+        if self.setup and not Path(self.setup).expanduser().is_file():
+            wrong["setup"] = "there is no such file here"
         for name, problem in wrong.items():
             if problem:
                 raise UsageError(doing, f"{name}: {getattr(self, name)!r}: {problem}")
+
+    def _check_variables(self, doing: str) -> None:
+        if len(self.env) > _MOST_VARIABLES:
+            problem = f"env: {len(self.env)} variables, and {_MOST_VARIABLES} are the most"
+            raise UsageError(doing, problem)
+        for name, value in self.env.items():
+            if not _NAME.fullmatch(name):
+                raise UsageError(doing, f"env: {name!r} cannot be a variable of yours")
+            if name in self.secrets:
+                continue
+            found = in_file("", f'{name}="{value}"'.encode(errors="replace"))
+            if found or names_a_secret(name):
+                what = f"holds a secret ({found[0].kind})" if found else "is called like a secret"
+                problem = f"env: {name} {what}, and its value would stand here"
+                hint = (
+                    "Make a secret of it (RunPod console > Secrets) and write "
+                    f'{name}: "{{{{ RUNPOD_SECRET_{name.lower()} }}}}".'
+                )
+                raise UsageError(doing, problem, hint)
 
 
 _STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be there, too
@@ -83,17 +131,12 @@ _STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be ther
 
 @dataclass(frozen=True)
 class Offer:
-    """A machine that may be had.
+    """A machine that may be had."""
 
-    Args:
-        gpu: the GPU's id.
-        data_center: where; "" for anywhere.
-        price: of all its GPUs, in US dollars for an hour.
-    """
-
-    gpu: str
-    data_center: str
-    price: float
+    gpu: str  # the GPU's id
+    data_center: str  # where; "" for anywhere
+    price: float  # of all its GPUs, in US dollars for an hour
+    memory_gb: float | None = None  # of one GPU
 
     def most(self, hours: float) -> float:
         """Return what it costs at most in US dollars, with the time that it may take to end."""
@@ -112,16 +155,10 @@ class Offer:
 def offers(
     catalogue: Collection[Gpu], config: RunPodConfig, volumes_in: Collection[str]
 ) -> list[Offer]:
-    """Return what may be had of what is wanted, the most wanted first.
+    """Return what may be had of what is wanted, the most wanted first; UsageError for no such GPU.
 
-    Args:
-        catalogue: RunPod's GPUs, with their availability.
-        config: what is wanted.
-        volumes_in: the data centers where the wanted volume is already. A pod must be where its
-            volume is, so if there are any, there are no other offers.
-
-    Raises:
-        UsageError: RunPod has no such GPU.
+    A pod must be where its volume is: where the wanted one is anywhere (`volumes_in`), there are
+    no other offers.
     """
     found = []
     for name in config.gpus:
@@ -132,7 +169,7 @@ def offers(
         price = gpu.price[cloud] * config.gpu_count
         for place in _places(gpu, config):
             if all(place in only for only in (volumes_in, config.data_centers) if only):
-                found.append(Offer(gpu.id, place, price))
+                found.append(Offer(gpu.id, place, price, gpu.memory_gb))
     return found
 
 
@@ -165,12 +202,7 @@ _PRICE, _PRICE_ABOVE, _ABOVE_GB = 0.07, 0.05, 1000
 
 
 class Volumes:
-    """The volumes of the name that is wanted, by data center.
-
-    Args:
-        runpod: the account.
-        config: what is wanted.
-    """
+    """The volumes of the name that is wanted, by data center."""
 
     def __init__(self, runpod: RunPod, config: RunPodConfig) -> None:
         self._runpod = runpod
@@ -198,11 +230,7 @@ class Volumes:
         return f"the volume {self._config.volume} ({size} GB), {_monthly(size)}"
 
     def take(self, data_center: str) -> str:
-        """Return the id of the one in a data center, which is made if need be; "" for none.
-
-        Raises:
-            KaggleOpsError: RunPod makes none there, or does not answer.
-        """
+        """Return the id of the one in a data center, which is made if need be; "" for none."""
         if not self._config.volume:
             return ""
         if data_center not in self._there:

@@ -13,7 +13,10 @@ from typing import Any
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod.answers import GRACE, JOB_VARIABLE, PATIENCE, PREFIX
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig
+from kaggleops.bucket.location import is_s3
+from kaggleops.errors import UsageError
 from kaggleops.platforms.platform import SECRET
+from kaggleops.secret_scan import in_file
 
 NAME = "runpod_name"
 """The tag of a run that names its pod. It is there before the pod is."""
@@ -49,6 +52,7 @@ _SHELL = "; ".join(
     )
 )
 _MOUNT = "/workspace"
+_LONGEST_SCRIPT = 16_384  # a pod's environment is no place for more
 _RUNNER = ("papermill>=2.6", "ipykernel>=6.30")  # what executes the notebook
 
 _HERE = Path(__file__).parent
@@ -59,28 +63,30 @@ _IN_REPOSITORY = _HERE.parents[3] / "infra/runpod/start.py"
 def pod_body(
     run_id: str, notebook: str, config: RunPodConfig, offer: Offer, volume_id: str, now: float
 ) -> dict[str, Any]:
-    """Return what to send to RunPod.
-
-    Args:
-        run_id: whose pod it is.
-        notebook: its JSON.
-        config: how to run it.
-        offer: on what, and where.
-        volume_id: which network volume to mount; "" for none.
-        now: the time by RunPod's clock, in seconds since the epoch.
-    """
+    """Return what to send to RunPod for a run's pod; `now` is in seconds, by RunPod's clock."""
+    bucket = parameters_of(notebook)["bucket"]
+    on_kaggle = any(name.startswith("KAGGLE_") for name in config.env)  # data that lies there
+    if is_s3(bucket):
+        extra = "[s3,kaggle]" if on_kaggle else "[s3]"
+    else:
+        extra = "[kaggle]" if on_kaggle else ""
     job = {
         "run_id": run_id,
-        "bucket": parameters_of(notebook)["bucket"],
+        "bucket": bucket,
+        "extra": extra,
         "notebook": base64.b64encode(gzip.compress(notebook.encode(), mtime=0)).decode(),
         "install_from": parameters_of(notebook)["install_from"],
         "packages": [*_RUNNER, *config.packages],
         "image": config.image or config.template,
         "mount": _MOUNT if volume_id else "",
+        "asked": now,
         "deadline": now + config.hours * 3600,
         "grace": GRACE,
         "patience": PATIENCE,
         "keep": config.keep,
+        "ssh": config.ssh,
+        "setup": set_up_script(config, doing="submitting to RunPod"),
+        "secrets": config.secrets,
         "price": offer.price,
     }
     script = (_PACKED if _PACKED.is_file() else _IN_REPOSITORY).read_bytes()
@@ -96,6 +102,7 @@ def pod_body(
             _START: base64.b64encode(script).decode(),
             JOB_VARIABLE: json.dumps(job),
             SECRET: f"{{{{ RUNPOD_SECRET_{config.secret} }}}}",
+            **config.env,
         },
     }
     if config.min_cuda:
@@ -107,6 +114,28 @@ def pod_body(
     places = [offer.data_center] if offer.data_center else config.data_centers
     if places:
         body["dataCenterIds"] = list(places)
-    if config.keep:
-        body |= {"startSsh": True, "ports": ["22/tcp"]}
+    if ports := list(dict.fromkeys([*config.ports, *(["22/tcp"] if config.ssh else [])])):
+        body["ports"] = ports
+    if config.ssh:
+        body["startSsh"] = True
     return body
+
+
+def set_up_script(config: RunPodConfig, doing: str) -> str:
+    """Return the text of the user's own script, "" for none.
+
+    Raises UsageError if it cannot be read, is too long, or holds a secret.
+    """
+    if not config.setup:
+        return ""
+    path = Path(config.setup).expanduser()
+    try:
+        script = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(doing, f"setup: {path} cannot be read ({error})") from None
+    if len(script) > _LONGEST_SCRIPT:
+        raise UsageError(doing, f"setup: {path} has more than {_LONGEST_SCRIPT:,} characters")
+    if found := in_file(path.name, script.encode()):
+        problem = f"setup: {path} holds a secret ({found[0].kind}), and would stand in the pod"
+        raise UsageError(doing, problem, "Let it read a variable of `env`.")
+    return script

@@ -28,17 +28,15 @@ from kaggleops.backends.runpod.pod import LOG_IN, POD
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import explained
+from kaggleops.launch.launcher import is_to_be_continued
 from kaggleops.mlruns import ChangeLog, EntityStore
 from kaggleops.platforms import detect
-from kaggleops.tags import JOB_ENDED
+from kaggleops.tags import COST, JOB_ENDED
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 
 BEGAN = "runpod_began"
 """The tag of a run with the id of the pod that began its job."""
-
-COST = "cost_usd"
-"""The tag of a run that says what its machine cost in US dollars, as of its price and its time."""
 
 EXIT_CODE = "exit_code"
 """The tag of a run that says what its job ended with."""
@@ -50,13 +48,9 @@ _TIME_IS_UP, _BEGUN_BEFORE = 124, 3  # as in infra/runpod/start.py
 def report(said: dict[str, Any]) -> list[str]:
     """Tell the bucket, and return what could not be sent, one line each.
 
-    Args:
-        said: `bucket`, `run_id`, `code` (None for a job that was cut off), `again` (whether that
-            was by a crash, after which RunPod started the container again), `cost` in US dollars,
-            and `log`, the file's path.
-
-    Raises:
-        KaggleOpsError: the bucket does not take it.
+    What was `said`: `bucket`, `run_id`, `code` (None for a job that was cut off), `again` (whether
+    that was by a crash, after which RunPod started the container again), `cost` in US dollars, and
+    `log`, the file's path. Raises KaggleOpsError if the bucket does not take it.
     """
     place = bucket_uri(said["bucket"])
     detect().sign_in(place)
@@ -74,25 +68,21 @@ def _tell(place: str, run_id: str, code: int | None, cost: float, *, again: bool
     # Who created the pod may have died before it could say which it is.
     tags = {COST: f"{cost:.4f}", POD: os.environ.get("RUNPOD_POD_ID", ""), LOG_IN: place}
     tags |= {} if code is None else {EXIT_CODE: str(code)}
-    if not is_ended(client.get_run(run_id).info.status):
-        tags[JOB_ENDED] = "its container crashed and was started again" if again else _how(code)
-        stopped = code in (None, _TIME_IS_UP) and not again
+    run = client.get_run(run_id)
+    if not is_ended(run.info.status) and not is_to_be_continued(run):
+        how = {None: "its container was stopped", _TIME_IS_UP: "its time was up"}
+        said = "its container crashed and was started again" if again else how.get(code)
+        tags[JOB_ENDED] = said or f"exit code {code}"
+        stopped = code in how and not again
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
     client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
     store.flush()
 
 
-def _how(code: int | None) -> str:
-    if code is None:
-        return "its container was stopped"
-    return "its time was up" if code == _TIME_IS_UP else f"exit code {code}"
-
-
 def claim(bucket: str, run_id: str, pod_id: str) -> bool:
     """Note in the bucket that a pod begins a run's job; tell whether it had not.
 
-    Raises:
-        KaggleOpsError: the bucket cannot be asked.
+    Raises UsageError if this machine has no key of the bucket.
     """
     place = bucket_uri(bucket)
     detect().sign_in(place)

@@ -2,19 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaggleops.bucket.kaggle_hook import add_on_is_on
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.folders import write_private
+from kaggleops.platforms.google import GoogleKeys
+from kaggleops.platforms.keys import Content, Keys, NotThisWayError
 from kaggleops.platforms.platform import (
     KEY_FILE,
     SECRET,
-    NotThisWayError,
     Platform,
-    first_line,
+    Way,
     module,
 )
 
@@ -36,11 +37,6 @@ class Kaggle(Platform):
     )
     _output = "kaggle/working"
     _mounts = "kaggle/input"
-    _sign_in_hint = (
-        f"Attach one in the editor (Add-ons > Secrets, called {SECRET}; Add-ons > Google Cloud "
-        "SDK; or Add-ons > Google Cloud Services > Cloud Storage), or for pushed notebooks add the "
-        "dataset that `kaggleops credentials create kaggle` makes."
-    )
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         super().__init__(environ)
@@ -51,18 +47,30 @@ class Kaggle(Platform):
     def is_here(cls, environ: Mapping[str, str], root: Path) -> bool:
         return bool(environ.get("KAGGLE_KERNEL_RUN_TYPE"))
 
-    def _ways(self) -> tuple[Callable[[], str], ...]:
-        return (self._secret, self._cloud_sdk, _add_on)
+    def _ways(self, keys: Keys) -> tuple[Way, ...]:
+        of_google = (self._cloud_sdk, _add_on) if isinstance(keys, GoogleKeys) else ()
+        return (self._secret, *of_google)
 
-    def _secret(self) -> str:
-        return self._from_secret(SECRET, SECRET, f"the Kaggle secret {SECRET}")
+    def _hint(self, keys: Keys) -> str:
+        others = (
+            "; Add-ons > Google Cloud SDK; or Add-ons > Google Cloud Services > Cloud Storage"
+            if isinstance(keys, GoogleKeys)
+            else ""
+        )
+        return (
+            f"Attach one in the editor (Add-ons > Secrets, called {SECRET}{others}), or for pushed "
+            "notebooks add the dataset that `kaggleops credentials create kaggle` makes."
+        )
 
-    def _cloud_sdk(self) -> str:
+    def _secret(self, keys: Keys) -> str:
+        return self._from_secret(keys, SECRET, SECRET, f"the Kaggle secret {SECRET}")
+
+    def _cloud_sdk(self, keys: Keys) -> str:
         # Kaggle keeps what its Cloud SDK add-on signed in with as a secret of this name.
         name = "__gcloud_sdk_auth__"
-        return self._from_secret(name, "Kaggle's add-on", "Kaggle's Cloud SDK add-on")
+        return self._from_secret(keys, name, "Kaggle's add-on", "Kaggle's Cloud SDK add-on")
 
-    def _from_secret(self, name: str, source: str, found: str) -> str:
+    def _from_secret(self, keys: Keys, name: str, source: str, found: str) -> str:
         secrets = module("kaggle_secrets")
         try:
             secret = str(secrets.UserSecretsClient().get_secret(name))
@@ -73,11 +81,15 @@ class Kaggle(Platform):
             raise NotThisWayError(problem) from None
         if not secret:
             return ""
-        self._use_key(secret, source)
+        self._use_key(keys, secret, source)
         return found
 
     @classmethod
-    def put_key(cls, key: Mapping[str, Any]) -> str:
+    def check_place(cls) -> None:
+        sign_in()
+
+    @classmethod
+    def put_key(cls, key: Content) -> str:
         client = sign_in()
         reference = f"{client.user}/{DATASET}"
         metadata = {"id": reference, "title": DATASET, "licenses": [{"name": "other"}]}
@@ -115,11 +127,11 @@ class Kaggle(Platform):
             )
 
     @classmethod
-    def next_step(cls) -> str:
+    def next_step(cls, keys: Keys) -> str:
         return f"Add {DATASET} to a notebook's data; pushed ones name it in `dataset_sources`."
 
 
-def _add_on() -> str:
+def _add_on(keys: Keys) -> str:
     # Its image hands this sign-in to every client of Cloud Storage's that is told of no other.
     return "Kaggle's Cloud Storage add-on" if add_on_is_on() else ""
 

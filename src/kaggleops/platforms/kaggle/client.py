@@ -116,7 +116,10 @@ class Client(KaggleApi):
             return call()
 
     def has_dataset(self, doing: str, slug: str) -> bool:
-        """Tell whether the user has a dataset of that name."""
+        """Tell whether the user has a dataset of that name.
+
+        Raises KaggleOpsError if Kaggle does not say.
+        """
         found = self.quietly(doing, lambda: self.dataset_list(mine=True, search=slug))
         return any(each and each.ref == f"{self.user}/{slug}" for each in found or ())
 

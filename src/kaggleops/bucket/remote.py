@@ -1,0 +1,325 @@
+"""What the buckets of remote services do alike: read, fetch, and list, whatever happens on the way.
+
+A kind says how it downloads and lists; here is what comes of it: a content that comes in as many
+requests as it takes, and is handed out once it has the checksum that it must have.
+"""
+
+import io
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from kaggleops.bucket.base import (
+    ABSENT,
+    AT_MOST,
+    HIDDEN_FOLDER,
+    NO_KEY,
+    Bucket,
+    BucketUnavailableError,
+    Entry,
+    LeftOut,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    StoredObject,
+    Version,
+    check_key,
+    check_prefix,
+    compile_glob,
+    is_key,
+    made,
+)
+from kaggleops.bucket.checksums import checksum_of, is_of_parts, kind_of
+from kaggleops.bucket.patience import InterruptedTransferError, Patience
+
+_T = TypeVar("_T")
+
+
+class AbsentError(Exception):
+    """There is no such object, or it is not at the version that was asked for."""
+
+
+class UnchangedError(Exception):
+    """The object is at the version that is known."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a service tells of an object whose content it sends."""
+
+    version: Version
+    size: int
+    """Of the whole object, in bytes; -1 where that is not told."""
+    checksums: frozenset[str] | None
+    """Of which the whole content has one; None where nothing tells, and any content will do."""
+
+
+Begun = Callable[[Head], object]
+
+
+class RemoteBucket(Bucket):
+    """The objects of the bucket `name` whose names start with `prefix` and a slash.
+
+    Args:
+        name: the bucket's.
+        prefix: without a slash behind it, "" for none.
+        patience: for how many seconds passing faults are retried.
+        is_passing: tells which faults pass.
+    """
+
+    def __init__(
+        self, name: str, prefix: str, patience: float, is_passing: Callable[[Exception], bool]
+    ) -> None:
+        self.name = name
+        self._root = f"{prefix}/" if prefix else ""
+        self._patience = Patience(patience, is_passing)
+        # Connecting and reading. An attempt gets a second even where there is no patience at all.
+        self._timeout = (min(10.0, max(1.0, patience)), min(60.0, max(1.0, patience)))
+
+    # -- what each kind does its own way --------------------------------------------------------
+
+    @abstractmethod
+    def download(
+        self,
+        key: str,
+        into: BinaryIO,
+        doing: str,
+        *,
+        version: Version | None = None,
+        unless: Version | None = None,
+        span: tuple[int, int | None] = (0, None),
+        begun: Begun | None = None,
+    ) -> None:
+        """Ask once, and write a content to where a stream stands; what came before an error stays.
+
+        Args:
+            key: which object.
+            into: where to.
+            doing: what is being done, for the error.
+            version: which; None for what is there now.
+            unless: the version that is not to be sent.
+            span: the first byte and the one after the last, None for all that follow.
+            begun: called before anything is written, for the whole object's sake.
+
+        Raises:
+            AbsentError: it is not there.
+            UnchangedError: there is nothing else than the version `unless`.
+            BucketNotFoundError: nor is the bucket.
+        """
+
+    @abstractmethod
+    def _listed(
+        self, prefix: str, recursive: bool, glob: str | None, checksums: bool, doing: str
+    ) -> Iterator[Entry]:
+        """Yield at least the objects that are asked for, whatever their keys are."""
+
+    @abstractmethod
+    def _explain(self, error: Exception, doing: str) -> Exception:
+        """Return the error to raise, `error` itself where it says all: an answer, or a mistake."""
+
+    def is_older(self, version: Version, than: Version) -> bool:
+        """Tell whether an object's version is known to be older than another one."""
+        return False
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def read(
+        self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
+    ) -> StoredObject | None:
+        """Ask once, class B, also where nothing has changed."""
+        doing = f"reading {self.object_uri(key)}"
+        self._check_key(key, doing)
+
+        def attempt() -> StoredObject:
+            content = io.BytesIO()
+            fetching = _Fetching(self, key, content, doing, unless=unless, at_most=at_most)
+            return StoredObject(key, fetching.go_on(), content.getvalue())
+
+        try:
+            return self._do(self._patience(attempt), doing)
+        except UnchangedError:
+            return None
+        except AbsentError as error:
+            if unless == ABSENT:
+                return None
+            raise ObjectNotFoundError(doing, "there is no such object") from error
+
+    def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
+        """Ask once, class B, and again for what has not come whenever the connection breaks."""
+        doing = f"fetching {self.object_uri(key)}"
+        self._check_key(key, doing)
+        with made(into) as part:
+            fetching = _Fetching(self, key, part, doing, listed=listed)
+            try:
+                return self._as_long_as_some_comes(fetching.go_on, part, doing)
+            except AbsentError as error:
+                raise ObjectNotFoundError(doing, "there is no such object") from error
+
+    def read_span(
+        self, entry: Entry, into: BinaryIO, start: int = 0, end: int | None = None
+    ) -> None:
+        """Ask once, class B, and again for what has not come whenever the connection breaks."""
+        doing = f"fetching {self.object_uri(entry.key)}"
+        self._check_key(entry.key, doing)
+        begin = into.tell()
+
+        def attempt() -> None:
+            at = start + into.tell() - begin
+            if at and at >= (entry.size if end is None else end):
+                return
+            self.download(entry.key, into, doing, version=entry.version, span=(at, end))
+
+        try:
+            self._as_long_as_some_comes(attempt, into, doing)
+        except AbsentError as error:
+            raise ObjectNotFoundError(doing, "it is not at that version any more") from error
+
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        glob: str | None = None,
+        checksums: bool = False,
+        left_out: LeftOut = lambda where, why: None,
+    ) -> Iterator[Entry]:
+        """Ask once, class A, for every 1,000 objects."""
+        doing = f"listing {self.object_uri(prefix)}"
+        check_prefix(prefix, doing)
+        pattern = compile_glob(glob, doing) if glob is not None else None
+
+        def wanted() -> Iterator[Entry]:
+            # A service may have left out what does not match; what matches is decided here, so
+            # that all kinds of bucket agree.
+            for entry in self._listed(prefix, recursive, glob, checksums, doing):
+                key = entry.key
+                deeper = not recursive and "/" in key[len(prefix) :]
+                if not is_key(key):
+                    # A placeholder for a folder, or what a copy of another kind has brought.
+                    if not key.endswith("/") and not key.startswith(f"{HIDDEN_FOLDER}/"):
+                        left_out(self.object_uri(key), NO_KEY)
+                elif not deeper and (pattern is None or pattern.fullmatch(key)):
+                    yield entry
+
+        return wanted()
+
+    def _check_key(self, key: str, doing: str) -> None:
+        check_key(key, doing)
+
+    def _as_long_as_some_comes(self, attempt: Callable[[], _T], into: BinaryIO, doing: str) -> _T:
+        while True:
+            come = into.tell()
+            try:
+                return self._do(self._patience(attempt), doing)
+            except BucketUnavailableError:
+                if into.tell() <= come:
+                    raise
+
+    def _do(self, call: Callable[[], _T], doing: str) -> _T:
+        """Call, and turn into our errors whatever means the same for every verb."""
+        try:
+            return call()
+        except Exception as error:
+            explained = self._explain(error, doing)
+            if explained is error:
+                raise
+            raise explained from error
+
+
+class _Fetching:
+    """A content that comes into a file, in as many requests as it takes.
+
+    Args:
+        bucket: where from.
+        key: which.
+        part: the file, empty.
+        doing: what is being done, for the error.
+        listed: the object as a listing has shown it.
+        unless: the version that is known already.
+        at_most: how many bytes it may have.
+    """
+
+    def __init__(
+        self,
+        bucket: RemoteBucket,
+        key: str,
+        part: BinaryIO,
+        doing: str,
+        *,
+        listed: Entry | None = None,
+        unless: Version | None = None,
+        at_most: float = math.inf,
+    ) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._part = part
+        self._doing = doing
+        self._listed = listed
+        self._unless = unless
+        self._at_most = at_most
+        self._head: Head | None = None
+        """What the first answer told: it is of the whole object."""
+        self._came = ""
+        """The checksum of what came last and was doubtful."""
+
+    def go_on(self) -> Version:
+        """Fetch what has not come yet, check the whole, and return its version."""
+        at = self._part.seek(0, os.SEEK_END)
+        if self._head is None or at != self._head.size:
+            try:
+                self._bucket.download(
+                    self._key,
+                    self._part,
+                    self._doing,
+                    version=self._head.version if self._head and at else None,
+                    unless=self._unless,
+                    span=(at, None),
+                    begun=self._begun,
+                )
+            except AbsentError as error:
+                if at:
+                    raise self._anew("it was replaced meanwhile") from error
+                raise
+        head = self._head
+        if head is None or head.size > self._part.tell():
+            raise InterruptedTransferError("only a part arrives")
+        if not self._is_right(head):
+            raise self._anew("what arrives is damaged")
+        return head.version
+
+    def _begun(self, head: Head) -> None:
+        if self._head is None:
+            if head.size > self._at_most:
+                raise ObjectTooLargeError(self._doing, head.size, int(self._at_most), head.version)
+            self._head = head
+
+    def _is_right(self, head: Head) -> bool:
+        listed = self._listed
+        if listed and self._bucket.is_older(head.version, listed.version):
+            return False  # a cache has answered: a listing is never of the future
+        if listed and listed.checksum and listed.version == head.version:
+            if self._checksum(kind_of(listed.checksum)) != listed.checksum:
+                return False
+            if not head.checksums:
+                return True
+        if head.checksums is None:
+            return True
+        found = {self._checksum(kind) for kind in {kind_of(each) for each in head.checksums}}
+        if found & head.checksums:
+            return True
+        # Parts of several sizes, or a service that counts otherwise: what comes twice is right.
+        before, self._came = self._came, next(filter(is_of_parts, found), "")
+        return bool(before) and before == self._came
+
+    def _checksum(self, kind: str) -> str:
+        self._part.seek(0)
+        return checksum_of(self._part, kind)
+
+    def _anew(self, why: str) -> InterruptedTransferError:
+        self._head = None
+        self._part.seek(0)
+        self._part.truncate()
+        return InterruptedTransferError(why)

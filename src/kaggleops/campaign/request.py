@@ -1,0 +1,279 @@
+"""From what a person typed to a sweep that can begin: all that is wrong with it is found here.
+
+Nothing is written, here or in the bucket.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from kaggleops.backends.lookup import backend_named, names
+from kaggleops.campaign.placement import Budget, Decision, Waiting, place
+from kaggleops.campaign.plan import asked
+from kaggleops.campaign.space import Axis, Space, read_space
+from kaggleops.campaign.sweep import Job, Sweep
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.commits import Commit
+from kaggleops.git.project_files import write_project_files
+from kaggleops.launch.launcher import (
+    Launch,
+    prepared,
+    project_in,
+    refuse_secrets,
+    temporary_folder,
+)
+from kaggleops.launch.overrides import (
+    Overrides,
+    check_choices,
+    choices_of,
+    configuration_of,
+    literal_keys,
+)
+
+if TYPE_CHECKING:
+    from kaggleops.backends.base import Backend
+    from kaggleops.backends.interface import Offer
+
+FOLD = "fold"
+"""The axis that is taken for the folds of one training, unless another is named."""
+
+AUTO = "auto"
+
+
+def sweep_of(
+    commit: Commit, what: Launch, asked: Sweep, typed: Sequence[str], fold_axis: str | None
+) -> tuple[Sweep, str]:
+    """Return a sweep whose jobs the commit will take, and the name of its experiment.
+
+    Args:
+        commit: what its jobs run.
+        what: where they go; its overrides are not looked at.
+        asked: how the points are found; its axes are a file's, in which `typed` may set others.
+        typed: `key=…` as typed: axes, and what sets one value.
+        fold_axis: the key of the folds, "" for none; None for `fold`, if that is swept.
+
+    Raises:
+        UsageError: the commit has no such entry point, or that does not take a point; the space is
+            none.
+    """
+    doing = f"planning a sweep of {commit.sha[:7]}"
+    with temporary_folder() as folder:
+        files = write_project_files(commit, folder / "code")
+        _, entry_point = project_in(files, what.entry_point, doing)
+        command, declared = entry_point.command, entry_point.parameters
+        choices = choices_of(files, command)
+        items = _merged(_configured(files, command, typed), asked.axes, typed)
+        refuse_secrets(items, doing, allowed=what.allow_secrets)
+        literal = set(literal_keys(files, command, declared))
+        space = read_space(
+            items,
+            lambda group: choices.get(group, []),
+            literal=literal,
+            seed=asked.seed,
+        )
+        sweep = replace(
+            asked,
+            axes=space.expressions,
+            overrides=space.fixed,
+            literal=sorted(literal & {axis.key for axis in space.axes}),
+            entry_point=what.entry_point,
+            fold_axis=_fold_axis(space, fold_axis),
+        )
+        sweep = replace(sweep, folds=space.split(sweep.fold_axis)[1])
+        for axis in space.axes:
+            check_choices(files, command, axis.key, axis.values, doing)
+        job = [*space.fixed, *map(_first, space.axes)]
+        checked = replace(what, overrides=Overrides(job, None))
+        given, defaults, project = prepared(files, commit, checked, None)
+    name = what.experiment or given.get("task") or defaults.get("task") or project
+    return sweep, str(name or "Default")
+
+
+def read_space_file(path: Path) -> list[str]:
+    """Return the axes of a YAML file, a mapping of keys to expressions; UsageError if it is none.
+
+    The file may have them in Hydra's own place as well, `hydra: sweeper: params:`.
+    """
+    doing = f"reading {path}"
+    try:
+        told = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(doing, " ".join(str(error).split())) from None
+    hydras = _params(told)
+    found = hydras if hydras is not None else told
+    if not isinstance(found, dict) or not found:
+        hint = "Write lines such as `trainer.learning_rate: tag(log, interval(1e-5, 1e-3))`."
+        raise UsageError(doing, "it is not a mapping of keys to values", hint)
+    return list(_items(found, doing))
+
+
+def _items(found: Mapping[Any, Any], doing: str) -> Iterator[str]:
+    for key, value in found.items():
+        if isinstance(value, dict | list):
+            problem = f"{key} is a {'mapping' if isinstance(value, dict) else 'list'}"
+            raise UsageError(doing, problem, f"Write `{key}: 1,2,3`, or choice(…), as one text.")
+        text = {True: "true", False: "false", None: "null"}.get(value, value)
+        yield f"{key}={text}"
+
+
+def _params(told: Any) -> Any:
+    """Return Hydra's `hydra.sweeper.params` of a configuration's file; None without."""
+    for key in ("hydra", "sweeper", "params"):
+        told = told.get(key) if isinstance(told, dict) else None
+    return told
+
+
+def _configured(files: Path, command: str, typed: Sequence[str]) -> Iterator[str]:
+    """Yield the axes that the commit's configuration has, and the choices that are typed."""
+    main = configuration_of(files, command)
+    if main is None:
+        return
+    chosen = [item.lstrip("+").partition("=") for item in typed]
+    for file in [main, *(main.parent / key / f"{value}.yaml" for key, _, value in chosen)]:
+        if file.resolve().is_relative_to(main.parent) and file.is_file():
+            try:
+                found = _params(yaml.safe_load(file.read_text()))
+            except (UnicodeDecodeError, yaml.YAMLError):
+                continue  # composing it says so
+            if isinstance(found, dict):
+                yield from _items(found, f"reading {file.relative_to(files)}")
+
+
+def _merged(*layers: Iterable[str]) -> list[str]:
+    """Return the items of all layers, a key's from the last layer that has it."""
+    items: dict[str, list[str]] = {}
+    for layer in layers:
+        mine: dict[str, list[str]] = {}
+        for item in layer:
+            mine.setdefault(item.partition("=")[0].lstrip("+"), []).append(item)
+        items |= mine
+    return [item for each in items.values() for item in each]
+
+
+def _fold_axis(space: Space, named: str | None) -> str:
+    """Return the key of the folds as it stands in an override, "" for none."""
+    wanted = FOLD if named is None else named
+    found = [axis.key for axis in space.axes if axis.key.lstrip("+") == wanted]
+    if named and not found:
+        problem = f"{named} is not swept"
+        raise UsageError("reading --folds", problem, f"Add {named}=0,1,2 for instance.")
+    return found[0] if found else ""
+
+
+def _first(axis: Axis) -> str:
+    return f"{axis.key}={axis.values[0] if axis.values else axis.text(axis.low)}"
+
+
+# -- where its jobs can go ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Site:
+    """A backend that a sweep may use, with its configuration."""
+
+    backend: "Backend[Any]"
+    config: Any
+    offers: "Sequence[Offer]"
+
+
+def backend_names(named: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the backends that are meant, and whether they are all there are."""
+    words = [word.strip() for each in named for word in each.split(",")]
+    words = list(dict.fromkeys(filter(None, words))) or ["local"]
+    if AUTO not in words:
+        return words, False
+    if len(words) > 1:
+        raise UsageError("reading --backend", "auto already means all backends that are set up")
+    return names(), True
+
+
+def sites_of(
+    tracking_uri: str, configs: Mapping[str, Any], *, automatic: bool
+) -> tuple[list[Site], list[KaggleOpsError]]:
+    """Return the backends that a submit has a chance with, and why others have none.
+
+    `configs` are their configurations by their names. Raises UsageError if one has none that was
+    named (`automatic` ones are left out), or nobody can place a job there by itself.
+    """
+    found, problems = list[Site](), list[KaggleOpsError]()
+    for name, config in configs.items():
+        backend = backend_named(name)
+        try:
+            _check(backend, tracking_uri, config)
+            offers = backend.offers(tracking_uri, config, 0)
+        except KaggleOpsError as error:
+            if not automatic:
+                raise
+            problems.append(error)
+            continue
+        if offers:
+            found.append(Site(backend, config, offers))
+        elif not automatic:
+            hint = "Take local, kaggle, colab, runpod, skypilot or docker."
+            raise UsageError(f"planning jobs on {name}", "its jobs are started by hand", hint)
+    if not found:
+        problem = "no backend is set up here that could run them"
+        raise UsageError("planning the jobs", problem, "`kaggleops doctor` says what is missing.")
+    return found, problems
+
+
+def _check(backend: "Backend[Any]", tracking_uri: str, config: Any) -> None:
+    try:
+        backend.check(tracking_uri, config)
+    except KaggleOpsError as error:
+        # A quota that is used up, say, a sweep waits for: what is offered says so.
+        if isinstance(error, UsageError):
+            raise
+
+
+def configs_of(sites: Sequence[Site], commit: Commit) -> dict[str, dict[str, Any]]:
+    """Return the configurations of backends as the tag of a sweep has them."""
+    found = {site.backend.name: asdict(site.config) for site in sites}
+    if "repository" in found.get("local", {}):
+        found["local"]["repository"] = str(commit.repository)
+    return found
+
+
+def first_jobs(sweep: Sweep, sites: Sequence[Site], jobs: int) -> list[Decision]:
+    """Return where the first jobs of a sweep would go now; UsageError if one could never go.
+
+    That is: with every session free, and all of a quota there.
+    """
+    budget = Budget(limit=sweep.budget)
+    offers = [offer for site in sites for offer in site.offers]
+    at_best = [
+        replace(
+            offer,
+            sessions=max(1, offer.sessions),
+            hours=_all_hours(offer),
+            problem="" if offer.refreshes else offer.problem,
+        )
+        for offer in offers
+    ]
+    now = datetime.now(UTC)
+    best = place(_waiting(sweep, 1), at_best, [], budget, now)[0]
+    if best.offer is None:
+        raise UsageError("planning the jobs", best.why.removeprefix("waits: "), _hint(best.why))
+    together = min(jobs, sweep.at_once or jobs)
+    return place(_waiting(sweep, together), offers, [], budget, now)
+
+
+def _waiting(sweep: Sweep, count: int) -> list[Waiting]:
+    jobs = [Job(f"{number:06}", number, {}) for number in range(count)]
+    return asked(sweep, jobs, jobs)
+
+
+def _all_hours(offer: "Offer") -> float | None:
+    if offer.hours is None:
+        return None
+    return max(offer.hours, offer.total_hours or 0.0, offer.session_hours or 0.0)
+
+
+def _hint(why: str) -> str:
+    if "budget" in why:
+        return "Raise --budget, or add a backend that costs nothing: -b kaggle,runpod."
+    return "Change --gpu or --memory, or add another backend."

@@ -1,0 +1,353 @@
+"""Which points a sweep tries next.
+
+There is no database: each time, the study is made anew from the trials, which are runs in the
+bucket. What is proposed follows from the sweep, the trials there are and the number of the next one
+alone, so two watchers that meet propose the same. No point is tried twice.
+
+A grid, a random search and a quasi-random one (`qmc`) are fixed sequences of points, whatever comes
+of them. The other samplers are Optuna's, by ask-and-tell. A trial that is under way counts as one
+(else those that run together would be alike), a pruned one with the values that it reported, one
+that failed, was cancelled or lost as failed.
+"""
+
+import hashlib
+import importlib.util
+import math
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from kaggleops.campaign.pruning import Pruner
+from kaggleops.campaign.space import MOST, Space, split_of
+from kaggleops.campaign.sweep import Point, Sweep, Trial, next_number
+from kaggleops.errors import UsageError
+from kaggleops.launch.overrides import did_you_mean
+from kaggleops.printable import counted
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
+
+GIVEN = "given"
+"""The sampler of a sweep whose points somebody else proposes, such as a sweeper of Hydra's."""
+_SEQUENCES = ("grid", "random", "qmc")
+LEARNERS = ("tpe", "gp", "cmaes", "nsga2")
+"""The samplers that go by what the trials come to."""
+SAMPLERS = (*_SEQUENCES, *LEARNERS)
+_PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
+"""What samplers of Optuna's import besides it."""
+
+_RUNNING = ("SCHEDULED", "RUNNING")
+_ATTEMPTS = 10  # at a point that has not been tried
+_BLIND = 3  # trials without a value, and none with one
+_NAMED = 8  # metrics in a message
+
+
+class Search:
+    """Proposes points for a sweep, and says when there are no more."""
+
+    @classmethod
+    def of(cls, sweep: Sweep) -> "Search":
+        """Return what proposes the points of a sweep; UsageError if it cannot be searched."""
+        return _Given(sweep) if sweep.sampler == GIVEN else cls(sweep)
+
+    def __init__(self, sweep: Sweep) -> None:
+        """Check that the sweep can be searched; UsageError with one line if not."""
+        self.sweep = sweep
+        self.space, folds = split_of(sweep)
+        self.pruner = Pruner(sweep.pruner) if sweep.pruner else None
+        _check(sweep, self.space, folds)
+        counts = [count for count in (sweep.trials, self.space.count) if count is not None]
+        self.total = min(counts)
+        """How many trials there will be."""
+        self._sequence: list[Point] = []  # what is known of a fixed sequence
+        self._more = self._fixed() if sweep.sampler in _SEQUENCES else None
+        optunas = sweep.sampler != "grid"
+        self._distributions = {axis.key: axis.distribution() for axis in self.space.axes if optunas}
+
+    def exhausted(self, trials: Sequence[Trial]) -> bool:
+        """Tell whether there is nothing more to propose, whatever the trials come to."""
+        return next_number(trials) >= self.total
+
+    def ask(self, trials: Sequence[Trial], count: int) -> list[Point]:
+        """Return up to `count` points to try next; the first is that of `next_number(trials)`."""
+        begin = next_number(trials)
+        end = min(self.total, begin + count)
+        if end <= begin:
+            return []
+        if self._more is None:
+            return self._asked(trials, range(begin, end))
+        self._sequence.extend(islice(self._more, max(0, end - len(self._sequence))))
+        return self._sequence[begin:end]
+
+    def hopeless(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
+        """Return the trials under way that should be ended, each with why, in one line."""
+        if self.pruner is None:
+            return []
+        metric, direction = self.sweep.metrics[0], self.sweep.directions[0]
+        return self.pruner.hopeless(trials, metric, direction)
+
+    # -- sequences ----------------------------------------------------------------------------
+
+    def _fixed(self) -> Iterator[Point]:
+        if self.sweep.sampler == "grid":
+            yield from map(self.space.point, range(self.total))
+        elif self.sweep.sampler == "random" and self.space.count is not None:
+            yield from self._shuffled()
+        else:
+            yield from self._new(self._drawn())
+
+    def _shuffled(self) -> Iterator[Point]:
+        """Yield the points of a space that has a `count`, in an order of the seed's."""
+        count = self.space.count or 0
+        order = random.Random(self.sweep.seed)  # noqa: S311 - an order, and no secret
+        if count <= sys.maxsize:
+            yield from map(self.space.point, order.sample(range(count), min(count, MOST)))
+        else:  # more than a range can have: no number of so many comes twice
+            yield from (self.space.point(order.randrange(count)) for _ in range(MOST))
+
+    def _drawn(self) -> Iterator[Point]:
+        """Yield what one of Optuna's samplers draws that learns nothing from values."""
+        study = self._study([], self._sampler(_seed(self.sweep.seed)))
+        while True:
+            yield self._point(study.ask(self._distributions).params)
+
+    def _new(self, drawn: Iterator[Point]) -> Iterator[Point]:
+        """Yield only those that were not yielded before, as long as there are any."""
+        seen: set[tuple[str, ...]] = set()
+        for points in (drawn, self._shuffled()):
+            missed = 0
+            for point in points:
+                if (known := tuple(point.values())) not in seen:
+                    seen.add(known)
+                    missed = 0
+                    yield point
+                elif (missed := missed + 1) > _ATTEMPTS * 10 and points is drawn:
+                    break  # a few of many are left: draw no longer
+
+    # -- samplers that learn ------------------------------------------------------------------
+
+    def _asked(self, trials: Sequence[Trial], numbers: Sequence[int]) -> list[Point]:
+        from optuna.trial import TrialState
+
+        by_number = sorted(trials, key=lambda trial: trial.number)
+        told = [each for trial in by_number if (each := self._told(trial))]
+        study = self._study(self._prepared(told))
+        # A tag does not keep the order of the axes.
+        seen = {frozenset(trial.point.items()) for trial in trials}
+        found: list[Point] = []
+        for number in numbers:
+            for attempt in range(_ATTEMPTS):
+                study.sampler = self._sampler(_seed(self.sweep.seed, number, attempt))
+                asked = study.ask(self._distributions)
+                point = self._point(asked.params)
+                if frozenset(point.items()) not in seen:
+                    break
+                study.tell(asked, state=TrialState.FAIL)
+            else:
+                if self.space.count is not None:
+                    left = (p for p in self._shuffled() if frozenset(p.items()) not in seen)
+                    point = next(left, point)
+            seen.add(frozenset(point.items()))
+            found.append(point)
+        return found
+
+    def _study(
+        self, trials: Sequence["FrozenTrial"], sampler: "BaseSampler | None" = None
+    ) -> "Study":
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        directions = list(self.sweep.directions) or ["maximize"]
+        study = optuna.create_study(sampler=sampler, directions=directions)
+        study.add_trials(trials)
+        return study
+
+    def _told(self, trial: Trial) -> "FrozenTrial | None":
+        """Return a trial as Optuna has it; None for one that is no point of this space."""
+        from optuna.trial import TrialState, create_trial
+
+        state, values = TrialState.FAIL, None
+        if trial.status in _RUNNING:
+            state = TrialState.RUNNING
+        elif trial.status == "PRUNED" and len(self.sweep.metrics) == 1:
+            state = TrialState.PRUNED
+        elif trial.status == "FINISHED" and self._scored(trial):
+            state, values = TrialState.COMPLETE, list(trial.values or ())
+        try:
+            return create_trial(
+                state=state,
+                values=values,
+                params=self._params(trial.point),
+                distributions=self._distributions,
+                intermediate_values=dict(trial.reports) if state == TrialState.PRUNED else None,
+            )
+        except (ValueError, KeyError):  # what is in the bucket is not trusted
+            return None
+
+    def _scored(self, trial: Trial) -> bool:
+        values = trial.values or ()
+        return len(values) == len(self.sweep.metrics) and all(map(math.isfinite, values))
+
+    def _params(self, point: Point) -> dict[str, Any]:
+        return {axis.key: axis.value(point[axis.key]) for axis in self.space.axes}
+
+    def _point(self, params: Mapping[str, Any]) -> Point:
+        return {axis.key: axis.text(params[axis.key]) for axis in self.space.axes}
+
+    def _prepared(self, told: list["FrozenTrial"]) -> list["FrozenTrial"]:
+        """Give trials what a sampler keeps on them while it asks for them, and looks for later.
+
+        A generation is as many finished trials, in the order of their numbers.
+        """
+        from optuna.samplers import NSGAIISampler
+        from optuna.trial import TrialState
+
+        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        if self.sweep.sampler == "nsga2":
+            for place, trial in enumerate(finished):
+                trial.system_attrs[NSGAIISampler._get_generation_key()] = place // self._generation
+        elif self.sweep.sampler == "cmaes":
+            # What it learns from a generation stands on a trial of the next one.
+            past = self._study([], self._sampler(_seed(self.sweep.seed)))
+            for place, trial in enumerate(finished):
+                trial.system_attrs["cma:generation"] = place // self._generation
+                if place and place % self._generation == 0:
+                    asked = past.ask(self._distributions)
+                    trial.system_attrs.update(
+                        (key, value)
+                        for key, value in past.get_trials()[asked.number].system_attrs.items()
+                        if key.startswith("cma:optimizer")
+                    )
+                    past.tell(asked, state=TrialState.FAIL)
+                past.add_trial(trial)
+        return told
+
+    @property
+    def _generation(self) -> int:
+        """How many trials a generation has, for samplers that go by generations."""
+        if self.sweep.sampler == "cmaes":  # its own default
+            numbers = [axis for axis in self.space.axes if axis.low is not None]
+            return 4 + math.floor(3 * math.log(len(numbers)))
+        # Optuna's 50 are for thousands of trials: a search of 40 would never leave the first.
+        return max(4, min(50, (self.sweep.trials or 0) // 5))
+
+    def _sampler(self, seed: int) -> "BaseSampler":
+        from optuna import samplers
+        from optuna.exceptions import ExperimentalWarning
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            match self.sweep.sampler:
+                case "random":
+                    return samplers.RandomSampler(seed)
+                case "qmc":
+                    return samplers.QMCSampler(scramble=True, seed=seed)
+                case "tpe":
+                    return samplers.TPESampler(seed=seed, constant_liar=True)
+                case "gp":
+                    return samplers.GPSampler(seed=seed)
+                case "cmaes":  # it draws what is no number at random
+                    return samplers.CmaEsSampler(
+                        seed=seed, popsize=self._generation, warn_independent_sampling=False
+                    )
+                case _:
+                    return samplers.NSGAIISampler(population_size=self._generation, seed=seed)
+
+
+class _Given(Search):
+    """Proposes nothing: whoever proposes the points makes the trials, and ends the sweep."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.pruner = sweep, None
+
+    def exhausted(self, trials: Sequence[Trial]) -> bool:
+        return False
+
+    def ask(self, trials: Sequence[Trial], count: int) -> list[Point]:
+        return []
+
+
+def blind(sweep: Sweep, trials: Sequence[Trial], since_ms: float = 0.0) -> str:
+    """Return why a search learns nothing: its trials finish without its metrics; "" if not so.
+
+    What ended before `since_ms`, in milliseconds since the epoch, does not count.
+    """
+    if not (sweep.pruner or sweep.sampler in LEARNERS):
+        return ""
+    finished = [trial for trial in trials if trial.status == "FINISHED"]
+    ended = [max((job.ended_ms or 0 for job in trial.jobs), default=0) for trial in finished]
+    return without(sweep, trials) if sum(each > since_ms for each in ended) >= _BLIND else ""
+
+
+def without(sweep: Sweep, trials: Sequence[Trial]) -> str:
+    """Return which of its metrics no trial of a sweep has that finished; "" if one has them all."""
+    finished = [trial for trial in trials if trial.status == "FINISHED"]
+    if not sweep.metrics or not finished or any(trial.values for trial in finished):
+        return ""
+    logged = [set(job.metrics) for trial in finished for job in trial.jobs]
+    missing = [name for name in sweep.metrics if not all(name in each for each in logged)]
+    known = ", ".join(sorted(set().union(*logged) - set(missing))[:_NAMED]) or "no metric"
+    what = " and ".join(missing) or "a finite value"
+    return f"{counted(len(finished), 'trial')} finished without {what}; they logged {known}"
+
+
+def _seed(*of: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr(of).encode()).digest()[:4]) >> 1
+
+
+def _check(sweep: Sweep, space: Space, folds: Sequence[str]) -> None:
+    doing = "planning the sweep"
+    sampler = sweep.sampler
+    if sampler not in SAMPLERS:
+        hint = f"{did_you_mean(sampler, SAMPLERS)} There are: {', '.join(SAMPLERS)}.".lstrip()
+        raise UsageError(doing, f"there is no sampler {sampler!r}", hint)
+    if space.count == 1 and not folds:
+        problem = "the space has one point" if space.axes else "nothing is swept"
+        hint = "Give a key several values, as in model=a,b; one point is a `kaggleops run`."
+        raise UsageError(doing, problem, hint)
+    if sampler == "grid" and any(not axis.values for axis in space.axes):
+        endless = next(axis for axis in space.axes if not axis.values)
+        hint = "Add --sampler tpe --trials N, or list values: range(FROM, BEFORE, STEP)."
+        raise UsageError(doing, f"{endless.expression} is an interval, and has no grid", hint)
+    if sampler != "grid" and sweep.trials is None and space.axes:
+        problem = f"--sampler {sampler} needs a number of trials"
+        raise UsageError(doing, problem, "Add --trials N.")
+    wanted = space.count if sweep.trials is None else sweep.trials
+    if wanted is not None and not 0 < wanted * max(1, len(folds)) <= MOST:
+        jobs = wanted * max(1, len(folds))
+        problem = f"{jobs:,} runs would be made, and {MOST:,} are the most"
+        raise UsageError(doing, problem, "Add --trials N, or fewer values.")
+    _check_metrics(sweep, doing)
+    needed = ("optuna", *_PACKAGES.get(sampler, ())) if sampler != "grid" or sweep.pruner else ()
+    for package in needed:
+        if importlib.util.find_spec(package) is None:
+            named = "'kaggleops[sweep]'" if package == "optuna" else package
+            problem = f"--sampler {sampler} needs {package}, which is not installed"
+            raise UsageError(doing, problem, f"Install it: pip install {named}.")
+    if sampler == "cmaes" and not any(axis.low is not None for axis in space.axes):
+        problem = "cmaes searches numbers, and all values are listed ones"
+        raise UsageError(doing, problem, "Add --sampler tpe, or an interval(…).")
+
+
+def _check_metrics(sweep: Sweep, doing: str) -> None:
+    several = len(sweep.metrics) > 1
+    if len(set(sweep.metrics)) < len(sweep.metrics):
+        raise UsageError(doing, "a --metric is given twice", "Leave one of them.")
+    if not all(each.strip() for each in sweep.metrics):
+        raise UsageError(doing, "a --metric has no name", "Write --metric NAME.")
+    if len(sweep.metrics) != len(sweep.directions):
+        problem = f"{len(sweep.directions)} directions are given for {len(sweep.metrics)} metrics"
+        raise UsageError(doing, problem, "Add a --direction for each --metric, or none.")
+    if not sweep.metrics and sweep.sampler not in _SEQUENCES:
+        raise UsageError(doing, f"--sampler {sweep.sampler} needs a metric", "Add --metric NAME.")
+    if not sweep.metrics and sweep.pruner:
+        raise UsageError(doing, "--pruner needs a metric", "Add --metric NAME.")
+    if several and sweep.pruner:
+        raise UsageError(doing, "--pruner takes one metric", "Leave out --pruner.")
+    if several and sweep.sampler == "cmaes":
+        raise UsageError(doing, "cmaes takes one metric", "Add --sampler nsga2, or tpe.")

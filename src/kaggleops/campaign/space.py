@@ -1,0 +1,329 @@
+"""What a sweep tries: Hydra's sweep syntax, read for any MLproject, with Hydra or without.
+
+`a=1,2,3`, `choice(…)`, `range(…)`, `interval(…)`, `int(…)`, `tag(log, …)`, `glob(…)`, `shuffle(…)`
+and `sort(…)` mean what they mean to `python train.py -m`; Hydra's own parser reads them. A value is
+kept as the text that stands in an override, quotes included, so that a job gets what
+`kaggleops run KEY=VALUE` would give it.
+
+What a space is read from can be read again anywhere: `expressions` has the files that a `glob`
+found, and the order that `shuffle` gave, written out.
+"""
+
+import math
+import random
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kaggleops.campaign.sweep import Point, Sweep
+from kaggleops.errors import UsageError
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+MOST = 10_000
+"""How many points a sweep tries at most, and values an axis has: each is a run."""
+
+_LARGEST, _LARGEST_WHOLE = 1e150, 2**53  # ends: a difference is finite; a float tells it exactly
+
+_DOING = "reading the space"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What one key is set to: listed values, numbers in a range, or an interval."""
+
+    key: str  # of the override, with its `+` or `++`
+    values: Sequence[str] = ()  # as they stand in an override, in order; none of an interval
+    # the ends of numbers, both included, both whole numbers or both not; None where it has none
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None  # between the numbers of a range; None for an interval
+    log: bool = False  # whether the numbers are tried by their magnitude
+    expression: str = ""  # `key=…` that gives the same axis anywhere
+
+    @property
+    def count(self) -> int | None:
+        """How many values it has; None for any number."""
+        if self.values:
+            return len(self.values)
+        return int(self.high - self.low) + 1 if self._whole else None  # type: ignore[operator]
+
+    @property
+    def _whole(self) -> bool:
+        return isinstance(self.low, int)
+
+    def distribution(self) -> Any:
+        """Return the axis as Optuna's distribution; that of listed values is over their texts."""
+        from optuna.distributions import (
+            CategoricalDistribution,
+            FloatDistribution,
+            IntDistribution,
+        )
+
+        if self.low is None or self.high is None:
+            return CategoricalDistribution(tuple(self.values))
+        if self._whole:
+            step = 1 if self.step is None else int(self.step)
+            return IntDistribution(int(self.low), int(self.high), self.log, step)
+        return FloatDistribution(self.low, self.high, self.log, self.step)
+
+    def text(self, value: Any) -> str:
+        """Return a value of the distribution as it stands in an override."""
+        if self.low is None or self.high is None or self._whole:
+            return str(value)
+        # Six digits of a number that was drawn: people type it again.
+        if self.step is None:
+            return repr(min(self.high, max(self.low, float(f"{value:.6g}"))))
+        return _number(value)
+
+    def value(self, text: str) -> Any:
+        """Return the value that `text` stands for; ValueError if it is no number, and has to be."""
+        if self.low is None:
+            return text
+        return int(text) if self._whole else float(text)
+
+
+@dataclass(frozen=True)
+class Space:
+    """All points that a sweep could try."""
+
+    axes: Sequence[Axis]
+    fixed: Sequence[str] = ()  # the overrides that set one value, as they were typed
+
+    @property
+    def count(self) -> int | None:
+        """How many points it has; None for any number."""
+        counts = [axis.count for axis in self.axes]
+        return None if None in counts else math.prod(count for count in counts if count)
+
+    @property
+    def expressions(self) -> list[str]:
+        """The axes, written so that they read the same on another machine."""
+        return [axis.expression for axis in self.axes]
+
+    def point(self, number: int) -> Point:
+        """Return a point of a space that has a `count`; the last axis changes fastest."""
+        found: dict[str, str] = {}
+        for axis in reversed(self.axes):
+            number, place = divmod(number, axis.count or 1)
+            found[axis.key] = axis.values[place] if axis.values else str(int(axis.low or 0) + place)
+        return {axis.key: found[axis.key] for axis in self.axes}
+
+    def split(self, fold_axis: str) -> tuple["Space", list[str]]:
+        """Return the space without the axis of folds, and the folds."""
+        others = [axis for axis in self.axes if axis.key != fold_axis]
+        folds = [list(axis.values) for axis in self.axes if axis.key == fold_axis]
+        if folds and not folds[0]:
+            hint = f"Write {fold_axis}=0,1,2, or --folds '' if these are not folds."
+            raise UsageError(
+                _DOING, f"{fold_axis} is an interval, and folds have to be listed", hint
+            )
+        return Space(others, self.fixed), folds[0] if folds else []
+
+
+def read_space(
+    axes: Sequence[str],
+    groups: Callable[[str], list[str]] = lambda _: [],
+    *,
+    literal: Collection[str] = (),
+    seed: int = 0,
+) -> Space:
+    """Return the space that `key=…` in Hydra's sweep syntax describe.
+
+    Args:
+        axes: as typed; one that sets a single value is not an axis, but `fixed`.
+        groups: the choices that a group of the configuration has, for `glob`.
+        literal: keys whose values are taken as they are, for an entry point that is not Hydra's:
+            quotes only keep together what they surround.
+        seed: of the order that `shuffle` gives.
+
+    Raises:
+        UsageError: one of them is none, or no values come of it; Hydra is not installed.
+    """
+    found: list[Axis] = []
+    fixed: list[str] = []
+    for item in axes:
+        if item.startswith("="):
+            raise UsageError(_DOING, f"{item} has no key", "Write KEY=VALUES, as in model=a,b.")
+        override = _parsed(item, literal)
+        if override is None or not override.is_sweep_override():
+            fixed.append(item)
+            continue
+        axis = _axis(override, groups, literal, seed)
+        if any(axis.key == other.key for other in found):
+            raise UsageError(_DOING, f"{axis.key} is swept twice", "Give each key once.")
+        if len(set(axis.values)) < len(axis.values):
+            twice = next(each for each in axis.values if axis.values.count(each) > 1)
+            raise UsageError(_DOING, f"{axis.key} has the value {twice} twice")
+        found.append(axis)
+    names = [axis.key.lstrip("+") for axis in found]
+    for item in fixed:
+        if (key := item.partition("=")[0].lstrip("+")) in names:
+            raise UsageError(_DOING, f"{key} is set to one value, and swept", "Leave one of them.")
+    return Space(found, fixed)
+
+
+def split_of(sweep: Sweep) -> tuple[Space, list[str]]:
+    """Return the space that a sweep searches, and each trial's folds as an override has them."""
+    space = read_space(sweep.axes, literal=sweep.literal, seed=sweep.seed)
+    others, folds = space.split(sweep.fold_axis)
+    return others, folds or list(sweep.folds)
+
+
+def _parsed(item: str, literal: Collection[str]) -> "Override | None":
+    """Return what Hydra makes of an override; None for a text that only its program understands."""
+    try:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+    except ImportError:
+        problem = "Hydra, which reads it, is not installed"
+        raise UsageError(_DOING, problem, "Install it: pip install 'kaggleops[sweep]'.") from None
+    try:
+        return OverridesParser.create().parse_override(item)
+    except (HydraException, ValueError, RecursionError) as error:
+        if item.partition("=")[0] in literal:
+            return None
+        said = str(error).partition("\n")[0]
+        hint = "Quote what is one text: key='a,b'; Hydra's syntax for the rest: key=choice(a,b)."
+        raise UsageError(_DOING, f"{item} is not in Hydra's syntax: {said}", hint) from None
+
+
+def _axis(
+    override: "Override", groups: Callable[[str], list[str]], literal: Collection[str], seed: int
+) -> Axis:
+    from hydra.core.override_parser.types import (
+        ChoiceSweep,
+        Glob,
+        IntervalSweep,
+        RangeSweep,
+    )
+
+    key, typed, told = override.get_key_element(), override.input_line or "", override.value()
+    if isinstance(told, IntervalSweep):
+        return _interval(key, typed, told.start, told.end, _is_log(key, told.tags))
+    if isinstance(told, Glob):
+        listed = groups(override.key_or_group)
+        names = told.filter(sorted(listed))
+        if not names:
+            hint = f"There are: {', '.join(listed)}." if listed else "It has no such group."
+            problem = f"{typed} matches nothing in the commit's configuration"
+            raise UsageError(_DOING, problem, hint)
+        texts = [_text(name) for name in names]
+        typed = f"{key}=choice({','.join(texts)})"
+        return Axis(key, tuple(names if key in literal else texts), expression=typed)
+    if isinstance(told, RangeSweep):
+        return _range(key, typed, told, seed)
+    if not isinstance(told, ChoiceSweep):
+        raise UsageError(_DOING, f"{typed} is not a sweep that is supported")
+    if _is_log(key, told.tags):
+        hint = f"Write {key}=tag(log, interval(FROM, TO))."
+        raise UsageError(_DOING, f"log needs a range of numbers, and {key} lists its values", hint)
+    shuffled, told.shuffle = told.shuffle, False
+    if len(told.list) > MOST:
+        raise _too_many(key, len(told.list))
+    strings, values = override.sweep_string_iterator(), list(told.list)
+    texts = [
+        _text(value) if isinstance(value, str) else text
+        for value, text in zip(values, strings, strict=True)
+    ]
+    if shuffled:
+        order = random.Random(f"{seed}:{key}").sample(range(len(texts)), len(texts))  # noqa: S311
+        texts, values = [texts[at] for at in order], [values[at] for at in order]
+        typed = f"{key}=choice({','.join(texts)})"
+    if key in literal:
+        texts = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
+    return Axis(key, tuple(texts), expression=typed)
+
+
+def _interval(key: str, typed: str, start: float | None, end: float | None, log: bool) -> Axis:
+    if start is None or end is None:
+        raise UsageError(_DOING, f"{typed} has an end that is not a finite number")
+    _check_ends(typed, start, end)
+    if start >= end:
+        problem = f"{typed} is empty" if start > end else f"{typed} is a single number"
+        raise UsageError(_DOING, problem, f"Write {key}=interval(FROM, TO), the lower end first.")
+    _check_log(typed, start, log)
+    return Axis(key, (), start, end, None, log, typed)
+
+
+def _range(key: str, typed: str, told: Any, seed: int) -> Axis:
+    _check_ends(typed, told.start, told.stop, told.step)
+    if not told.step or (told.stop - told.start) / told.step <= 0:
+        hint = f"Write {key}=range(FROM, BEFORE, STEP): it ends before its second number."
+        raise UsageError(_DOING, f"{typed} is empty", hint)
+    if (count := (told.stop - told.start) / told.step) > MOST:
+        raise _too_many(key, count)
+    numbers = list(told.range())
+    texts = [_number(each) for each in numbers]
+    log = _is_log(key, told.tags)
+    if told.shuffle:
+        random.Random(f"{seed}:{key}").shuffle(texts)  # noqa: S311 - an order, and no secret
+        return Axis(key, tuple(texts), expression=f"{key}=choice({','.join(texts)})")
+    read = int if isinstance(numbers[0], int) else float
+    ends = sorted(read(texts[at]) for at in (0, -1))
+    low, high, step = ends[0], ends[1], abs(told.step)
+    _check_log(typed, low, log)
+    if log and (step != 1 or read is float):
+        hint = f"Write {key}=tag(log, interval(FROM, TO))."
+        raise UsageError(_DOING, f"{typed}: log needs steps of 1", hint)
+    return Axis(key, tuple(texts), low, high, step, log, typed)
+
+
+def _check_ends(typed: str, *ends: object) -> None:
+    """Refuse what is no number, and what a sampler could not count or halve."""
+    for each in ends:
+        if not isinstance(each, int | float) or not abs(each) < math.inf:
+            raise UsageError(_DOING, f"{typed} has an end that is not a finite number")
+        if abs(each) > (_LARGEST_WHOLE if isinstance(each, int) else _LARGEST):
+            hint = f"{_LARGEST_WHOLE} is the largest whole number, {_LARGEST:g} the largest one."
+            raise UsageError(_DOING, f"{typed} has an end that is too large", hint)
+
+
+def _is_log(key: str, tags: Collection[str]) -> bool:
+    if unknown := sorted(set(tags) - {"log"}):
+        hint = f"Write {key}=tag(log, …), or leave it out."
+        raise UsageError(_DOING, f"{key} has the tag {unknown[0]}, which is not supported", hint)
+    return "log" in tags
+
+
+def _check_log(typed: str, low: float, log: bool) -> None:
+    if log and low <= 0:
+        hint = "Begin above 0, with 1e-6 for instance, or leave out log."
+        raise UsageError(_DOING, f"{typed}: there is no logarithm of {low:g}", hint)
+
+
+def _too_many(key: str, count: float) -> UsageError:
+    hint = "Take an interval(…) and --trials, or fewer values."
+    return UsageError(_DOING, f"{key} has {count:,.0f} values, and {MOST:,} are the most", hint)
+
+
+def _number(value: float) -> str:
+    # 0.1 + 0.1 + 0.1 is 0.3 to those who type it.
+    return str(value) if isinstance(value, int) else repr(float(f"{value:.12g}"))
+
+
+_WORDS = {"null", "true", "false", "nan", "inf"}
+"""What Hydra takes for something else than a text."""
+
+
+def _text(value: str) -> str:
+    """Return a text as it stands in an override: in quotes where it would be read otherwise.
+
+    Hydra drops the quotes of `choice('3.10')`, and would go on with the number 3.1.
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    if re.fullmatch(r"[A-Za-z_/][\w./-]*", value) and value.lower() not in _WORDS:
+        return value
+    return QuotedString(value, Quote.single).with_quotes()
+
+
+def _plain(value: Any, text: str) -> str:
+    """Return a value as a program gets it that knows nothing of Hydra's quotes."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    return str(getattr(value, "text", text))  # of a text in quotes

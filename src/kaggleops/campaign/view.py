@@ -1,0 +1,572 @@
+"""What the campaign's page shows, worked out from the runs: what runs where, what waits and why.
+
+Everything in it is JSON: texts are fit to be shown and without secrets, numbers have the digits
+that are shown, and of many trials, points and jobs some are left out and counted. Times are
+absolute, so that the same campaign is the same view however late it is.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from kaggleops.campaign.forecast import Forecast
+from kaggleops.campaign.money import sessions_of, spent
+from kaggleops.campaign.state import SweepState, state_of
+from kaggleops.campaign.sweep import Job, Trial, front, means_by_step
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns.liveness import LOST as LOST_STATUS
+from kaggleops.mlruns.liveness import OPEN
+from kaggleops.printable import printable
+from kaggleops.redaction import HIDDEN, names_a_secret, redacted
+from kaggleops.reports.history import History, Run
+from kaggleops.reports.leaderboard import leaderboard, read_runs
+from kaggleops.reports.score import score_of
+from kaggleops.reports.statistics import interval, ranks, summarize
+from kaggleops.tags import (
+    ACCELERATOR,
+    BACKEND,
+    DECISION,
+    FAILURE,
+    JOB_ENDED,
+    LOST,
+    PRUNED,
+    SUBMITTED_TO,
+    SWEEP,
+    TOLD,
+    TRIAL,
+)
+
+if TYPE_CHECKING:
+    from kaggleops.backends.interface import Offer
+
+EVERY = 600
+"""Seconds within which a page is written again while something runs: an older one says that nobody
+keeps it."""
+
+_MOST_SWEEPS = 20
+_MOST_TRIALS = 1000  # of all sweeps together, each with its params
+_MOST_CURVES = 16  # of a sweep
+_MOST_POINTS = 150  # of a curve: more are not seen at its width
+_MOST_READ = 64  # runs whose points are asked of the bucket
+_MOST_JOBS = 60  # that run, and that failed
+_MOST_RANKED = 20  # commits of an experiment
+_MOST_NAMED = 4  # jobs of a group
+_LONGEST = 200  # characters of a text
+_DAY = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows, as JSON has it; `now` is when that was so."""
+
+    content: Mapping[str, Any]
+    now: datetime
+
+    @property
+    def live(self) -> bool:
+        """Whether anything in it goes on."""
+        return bool(self.content["live"])
+
+
+class RecentSweeps:
+    """The sweeps that a page shows. What became of those that are over is read once."""
+
+    def __init__(self) -> None:
+        self._over: dict[tuple[str, str, int | None], SweepState] = {}
+
+    def of(self, history: History, known: Sequence[SweepState] = ()) -> list[SweepState]:
+        """Return the newest sweeps of a bucket; those that are `known` as they are."""
+        states = {state.id: state for state in known}
+        over = {}
+        for parent in history.having(SWEEP)[-_MOST_SWEEPS:]:
+            if parent.id in states:
+                continue
+            key = (parent.id, parent.status, parent.ended_ms)
+            state = self._over.get(key) or state_of(history, parent, histories=False)
+            states[parent.id] = state
+            if state.status not in OPEN and not any(job.status in OPEN for job in state.jobs):
+                over[key] = state
+        self._over = over
+        return list(states.values())
+
+
+def view_of(
+    history: History,
+    sweeps: Sequence[SweepState],
+    offers: Sequence["Offer"] | None,
+    now: datetime,
+    bucket: str = "",
+    told: Mapping[str, datetime] | None = None,
+) -> View:
+    """Return what is to be shown of a bucket.
+
+    Args:
+        history: its runs.
+        sweeps: those to show, in any order.
+        offers: what the backends can give now; None where nobody was asked.
+        now: the time.
+        bucket: its address.
+        told: when backends said what they offer, those that were not asked now.
+    """
+    newest = sorted(sweeps, key=lambda state: (-state.begun_ms, state.id))
+    curves = _Curves(history)
+    room = _MOST_TRIALS
+    shown = []
+    for state in newest[:_MOST_SWEEPS]:
+        shown.append(_sweep(state, curves, room, now))
+        room -= len(shown[-1]["trials"])
+    jobs = _by_status([*_jobs_of(newest, curves, now), *_other_jobs(history, newest, now)])
+    live = any(state.status in OPEN for state in newest)
+    content = {
+        "bucket": _text(bucket),
+        "every": EVERY,
+        "live": live or bool({*OPEN} & jobs["counts"].keys()),
+        "sweeps": shown,
+        "more_sweeps": max(0, len(newest) - _MOST_SWEEPS),
+        **jobs,
+        "boards": _boards(history, newest),
+        "offers": None if offers is None else [_offer(each, told or {}) for each in offers],
+    }
+    return View(content, now)
+
+
+def _text(text: str) -> str:
+    """Return a text as it may be shown: without secrets, and not longer than anybody reads."""
+    text = printable(redacted(text))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _number(value: float | None) -> float | str | None:
+    """Return a number as JSON has it, with as many digits as are shown."""
+    if value is None or math.isnan(value):
+        return value if value is None else "NaN"
+    return float(f"{value:.6g}") if math.isfinite(value) else "∞" if value > 0 else "-∞"
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+# -- sweeps -------------------------------------------------------------------------------------
+
+
+def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> dict[str, Any]:
+    sweep, trials = state.sweep, state.trials
+    metrics = list(sweep.metrics)
+    order = _best_first(state)
+    best = order[0] if order and _score(order[0]) is not None else None
+    ended = [job.ended_ms for each in trials for job in each.jobs if job.ended_ms]
+    shown = sorted(order[: max(0, room)], key=lambda trial: trial.number)
+    names = sorted({name for trial in shown for name in trial.point})
+    front, drawn = _front(state), _with_curves(order)
+    if metrics:
+        curves.read(drawn, metrics[0])
+    return {
+        "id": state.id,
+        "experiment": state.experiment_id,
+        "name": _text(state.name or state.id[:8]),
+        "status": state.status,
+        "problem": _text(state.problem),
+        "told": _text(state.tags.get(TOLD, "")),
+        "axes": [_text(each) for each in sweep.axes],
+        "sampler": _text(sweep.sampler),
+        "pruner": _text(sweep.pruner),
+        "metrics": [_text(each) for each in metrics],
+        "directions": list(sweep.directions),
+        "spent": _finite(round(spent(state.jobs, _lately(now)), 2)) or 0.0,
+        "budget": _finite(sweep.budget),
+        "counts": dict(sorted(Counter(each.status for each in trials).items())),
+        "total": max(len(trials), sweep.trials or 0),
+        "begun": state.begun_ms,
+        "ended": max(ended, default=0) if state.status not in OPEN else 0,
+        "best": best.number if best else None,
+        "params": [_text(each) for each in names],
+        "trials": [_trial(each, names, metrics, each.number in front) for each in shown],
+        "more": len(trials) - len(shown),
+        "importance": _importances(trials, names),
+        "curves": [
+            [trial.number, trial.status, curve]
+            for trial in drawn
+            if len(curve := _thin(curves.of(trial))) > 1
+        ],
+    }
+
+
+def _lately(now: datetime) -> datetime:
+    """Return a time that is the same for some minutes: what is billed grows all the time."""
+    return datetime.fromtimestamp(now.timestamp() // EVERY * EVERY, UTC)
+
+
+def _score(trial: Trial) -> float | None:
+    return trial.values[0] if trial.values and math.isfinite(trial.values[0]) else None
+
+
+def _best_first(state: SweepState) -> list[Trial]:
+    """Return the trials with a score, the best first, then the others, the newest first."""
+    sign = -1 if state.sweep.more_is_better("".join(state.sweep.metrics[:1])) else 1
+
+    def rank(trial: Trial) -> tuple[int, float, int]:
+        score = _score(trial)
+        return (1, 0.0, -trial.number) if score is None else (0, sign * score, trial.number)
+
+    return sorted(state.trials, key=rank)
+
+
+def _front(state: SweepState) -> set[int]:
+    """Return the trials that no other beats in every metric: of several metrics only."""
+    signs = [1 if state.sweep.more_is_better(each) else -1 for each in state.sweep.metrics]
+    if len(signs) < 2:
+        return set()
+    return front(
+        {
+            trial.number: [sign * value for sign, value in zip(signs, values, strict=True)]
+            for trial in state.trials
+            if len(values := trial.values or ()) == len(signs) and all(map(math.isfinite, values))
+        }
+    )
+
+
+def _trial(trial: Trial, names: Sequence[str], metrics: Sequence[str], front: bool) -> list[Any]:
+    """Return its number, status, scores, params, half an interval, how long it took, why it
+    ended, whether no other beats it in every metric, and its score so far.
+    """
+    half = None
+    if metrics and len(trial.jobs) > 1:
+        values = [job.metrics[metrics[0]] for job in trial.jobs if metrics[0] in job.metrics]
+        found = summarize(values)
+        ends = interval(found) if found else None
+        half = (ends[1] - ends[0]) / 2 if ends else None
+    begun = [job.begun_ms for job in trial.jobs if job.begun_ms]
+    ended = [job.ended_ms for job in trial.jobs if job.ended_ms]
+    why = next((why for job in trial.jobs if (why := _why(job.tags))), "")
+    over = trial.status not in OPEN and begun and ended
+    return [
+        trial.number,
+        trial.status,
+        [_number(each) for each in trial.values or ()],
+        [_value(name, trial.point.get(name, "")) for name in names],
+        _number(half),
+        max(ended) - min(begun) if over else None,
+        _text(why),
+        int(front),
+        _number(trial.reports[-1][1]) if trial.reports and not trial.values else None,
+    ]
+
+
+def _why(tags: Mapping[str, str]) -> str:
+    return tags.get(PRUNED) or tags.get(FAILURE) or tags.get(JOB_ENDED) or tags.get(LOST) or ""
+
+
+def _value(name: str, value: str) -> str:
+    return HIDDEN if names_a_secret(name.rpartition(".")[2]) and value else _text(value)
+
+
+# -- which params matter ------------------------------------------------------------------------
+
+_ENOUGH = 8  # trials with a score: fewer tell nothing
+_PARTS = 4  # into which the values of a number are divided
+
+
+def _importances(trials: Sequence[Trial], names: Sequence[str]) -> list[list[Any]]:
+    """Return the params with how much of the trials' order each explains by itself, from 0 to 1."""
+    scored = [(score, trial.point) for trial in trials if (score := _score(trial)) is not None]
+    if len(scored) < _ENOUGH:
+        return []
+    placed = ranks([score for score, _ in scored])
+    found = [
+        [_text(name), round(share, 3)]
+        for name in names
+        if (share := _explained(placed, [point.get(name, "") for _, point in scored])) is not None
+    ]
+    return sorted(found, key=lambda each: (-each[1], each[0]))
+
+
+def _explained(values: Sequence[float], column: Sequence[str]) -> float | None:
+    """Return the share of values' variance between the groups of a column (omega squared).
+
+    Unlike a correlation it sees an optimum in the middle. None where there is but one group, or
+    hardly more than one value in each.
+    """
+    groups: defaultdict[object, list[float]] = defaultdict(list)
+    for value, key in zip(values, _groups(column), strict=True):
+        groups[key].append(value)
+    free = len(values) - len(groups)
+    if len(groups) < 2 or free < len(groups):
+        return None
+    middle = sum(values) / len(values)
+    total = sum((value - middle) ** 2 for value in values)
+    between = sum(len(each) * (sum(each) / len(each) - middle) ** 2 for each in groups.values())
+    noise = (total - between) / free
+    if total + noise == 0:
+        return None
+    return min(1.0, max(0.0, (between - (len(groups) - 1) * noise) / (total + noise)))
+
+
+def _groups(column: Sequence[str]) -> Sequence[object]:
+    """Return the group of each value: itself, or, of many numbers, the part that it lies in."""
+    try:
+        numbers = [float(each) for each in column]
+    except ValueError:
+        return column
+    if len(set(numbers)) <= _PARTS or not all(map(math.isfinite, numbers)):
+        return column
+    return [int(_PARTS * (place - 0.5) / len(numbers)) for place in ranks(numbers)]
+
+
+# -- curves -------------------------------------------------------------------------------------
+
+
+def _with_curves(order: Sequence[Trial]) -> list[Trial]:
+    """Return the trials whose curves are shown: those that run, then the best, by turns."""
+    running = [trial for trial in order if trial.status == "RUNNING"][: _MOST_CURVES // 2]
+    others = [trial for trial in order if trial.status not in (*OPEN, "FAILED")]
+    return [*running, *others[: _MOST_CURVES - len(running)]]
+
+
+class _Curves:
+    """What jobs logged of a metric, so far as that is not in the trials' reports already."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._room = _MOST_READ
+        self._known: dict[str, Sequence[tuple[int, float]]] = {}
+
+    def read(self, trials: Iterable[Trial], metric: str) -> None:
+        """Read the points of trials' jobs, together; of the first ones, where there are many."""
+        asked = [
+            job.run_id
+            for trial in trials
+            if not trial.reports
+            for job in trial.jobs
+            if metric in job.metrics and job.run_id not in self._known
+        ][: self._room]
+        self._room -= len(asked)
+        # Whoever keeps the page has said by then that the bucket is out of reach.
+        with suppress(KaggleOpsError):
+            self._known |= self._history.points(asked, metric) if asked else {}
+
+    def of(self, trial: Trial) -> Sequence[tuple[int, float]]:
+        """Return a trial's steps and values: the means of its jobs that have reached a step."""
+        if trial.reports:
+            return trial.reports
+        return means_by_step(self._known.get(job.run_id, ()) for job in trial.jobs)
+
+    def step(self, job: Job, trial: Trial) -> int | None:
+        """Return how far a job is, as far as that is known."""
+        points = self._known.get(job.run_id) or (trial.reports if len(trial.jobs) == 1 else ())
+        return points[-1][0] if points else None
+
+
+def _thin(points: Sequence[tuple[int, float]]) -> list[list[Any]]:
+    every = max(1, math.ceil(len(points) / _MOST_POINTS))
+    chosen = [*points[:-1:every], *points[-1:]]
+    return [[step, _number(value)] for step, value in chosen if math.isfinite(value)]
+
+
+# -- jobs ---------------------------------------------------------------------------------------
+
+
+def _jobs_of(
+    states: Sequence[SweepState], curves: _Curves, now: datetime
+) -> Iterable[dict[str, Any]]:
+    for state in states:
+        if state.status not in OPEN:
+            continue
+        metric = state.sweep.metrics[0] if state.sweep.metrics else ""
+        jobs = [(trial, job) for trial in state.trials for job in trial.jobs]
+        forecast = Forecast([job for _, job in jobs])
+        for trial, job in jobs:
+            if job.status in (*OPEN, "FAILED", LOST_STATUS):
+                name = f"trial {job.number}"
+                begun, until = _times(job, forecast, now)
+                yield {
+                    "sweep": _text(state.name or state.id[:8]),
+                    "trial": name,
+                    "name": f"{name}, fold {_text(job.fold)}" if job.fold else name,
+                    "run": job.run_id,
+                    "experiment": state.experiment_id,
+                    "step": curves.step(job, trial),
+                    "metric": _text(metric),
+                    "score": _number(job.metrics.get(metric)),
+                    "begun": begun,
+                    "until": until,
+                    **_place(job.status, job.tags),
+                }
+
+
+def _times(job: Job, forecast: Forecast, now: datetime) -> tuple[int, int | None]:
+    """Return when the session of a job began, and when the job should be over (ms), if known."""
+    sessions = sessions_of(job.tags, now)
+    begun = int(sessions[-1].at * 1000) if sessions else job.begun_ms
+    hours = forecast.hours(job.point) if job.status == "RUNNING" else None
+    if hours is None:
+        return begun, None
+    had = sum((each.until or each.at) - each.at for each in sessions[:-1])
+    return begun, int(begun + 1000 * (3600 * hours - had))
+
+
+def _other_jobs(
+    history: History, states: Sequence[SweepState], now: datetime
+) -> Iterable[dict[str, Any]]:
+    """Yield the jobs that run, or failed within a day, and are none of a sweep's."""
+    since = int(now.timestamp() * 1000) - _DAY
+    ended, unsure = history.recent(since, [LOST])
+    found = [state.id.name for state in (*ended, *unsure) if state.status in (*OPEN, "FAILED")]
+    parents = {state.id for state in states}
+    for run in history.runs(found):
+        if run.id not in parents and not {SWEEP, TRIAL} & run.tags.keys():
+            yield _run(run)
+
+
+def _run(run: Run) -> dict[str, Any]:
+    status = LOST_STATUS if LOST in run.tags and run.status in OPEN else run.status
+    scored = score_of(run.tags, run.metrics)
+    return {
+        "sweep": "",
+        "trial": _text(run.name or run.id[:8]),
+        "name": _text(run.name or run.id[:8]),
+        "run": run.id,
+        "experiment": run.experiment_id,
+        "step": None,
+        "metric": _text(scored[0].name if scored else ""),
+        "score": _number(scored[1] if scored else None),
+        "begun": run.started_ms,
+        "until": None,
+        **_place(status, run.tags),
+    }
+
+
+def _place(status: str, tags: Mapping[str, str]) -> dict[str, Any]:
+    accelerator = tags.get(ACCELERATOR, "")
+    return {
+        "status": status,
+        "where": _text(tags.get(SUBMITTED_TO) or tags.get(BACKEND) or ""),
+        "accelerator": _text(accelerator if accelerator != "none" else ""),
+        "why": _text((tags.get(DECISION, "") if status in OPEN else "") or _why(tags)),
+    }
+
+
+def _by_status(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the jobs that run; and those that wait or went wrong, together by their reason."""
+    running = sorted(
+        (job for job in jobs if job["status"] == "RUNNING"),
+        key=lambda job: (-job["begun"], job["sweep"], job["name"], job["run"]),
+    )
+    groups: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for job in jobs:
+        if job["status"] != "RUNNING":
+            groups[job["status"], job["sweep"], job["why"]].append(job)
+    found = [
+        {
+            "status": status,
+            "sweep": sweep,
+            "where": ", ".join(sorted({job["where"] for job in group} - {""})),
+            "why": why,
+            "count": len(group),
+            "names": _names(group),
+        }
+        for (status, sweep, why), group in groups.items()
+    ]
+    waiting = [group for group in found if group["status"] == "SCHEDULED"]
+    wrong = [group for group in found if group["status"] != "SCHEDULED"]
+    return {
+        "counts": dict(sorted(Counter(job["status"] for job in jobs).items())),
+        "running": running[:_MOST_JOBS],
+        "more_running": max(0, len(running) - _MOST_JOBS),
+        "waiting": waiting[:_MOST_JOBS],
+        "wrong": wrong[:_MOST_JOBS],
+    }
+
+
+def _names(jobs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what some of a group's jobs are called: the folds of a trial together."""
+    folds = Counter(job["trial"] for job in jobs)
+    names = [f"{name} ({count} folds)" if count > 1 else name for name, count in folds.items()]
+    return names if len(names) <= _MOST_NAMED else [*names[:_MOST_NAMED], "…"]
+
+
+# -- leaderboard, quota -------------------------------------------------------------------------
+
+
+def _boards(history: History, states: Sequence[SweepState]) -> list[dict[str, Any]]:
+    """Return the leaderboards of the newest sweeps' experiments, else of the last run's."""
+    last = history.last_experiment()
+    wanted = dict.fromkeys([*(state.experiment_id for state in states), *filter(None, [last])])
+    names = {number: name for name, number in history.experiments().items()}
+    boards = []
+    for experiment in [each for each in wanted if each in names][:3]:
+        with suppress(UsageError):  # there is no score yet
+            score = history.score(experiment, "ranking the commits")
+            runs = read_runs(history, experiment, score.name)
+            entries = leaderboard(runs, score, {})
+            rows = []
+            for entry in entries[:_MOST_RANKED]:
+                ends = interval(entry.score)
+                rows.append(
+                    {
+                        "commit": _text(entry.sha[:10]),
+                        "run": entry.runs[0],
+                        "runs": len(entry.runs),
+                        "mean": _number(entry.score.mean),
+                        "ends": [_number(each) for each in ends] if ends else None,
+                        "cells": [
+                            [name, _text(cell) if isinstance(cell, str) else _number(cell)]
+                            for name, cell in entry.cells.items()
+                        ],
+                    }
+                )
+            if rows:
+                boards.append(
+                    {
+                        "experiment": experiment,
+                        "name": _text(names[experiment]),
+                        "metric": _text(score.name),
+                        "higher": not score.lower,
+                        "rows": rows,
+                        "more": max(0, len(entries) - _MOST_RANKED),
+                    }
+                )
+    return boards
+
+
+def _offer(offer: "Offer", told: Mapping[str, datetime]) -> dict[str, Any]:
+    when = told.get(offer.backend)
+    return {
+        "backend": _text(offer.backend),
+        "accelerator": _text(offer.accelerator),
+        "sessions": offer.sessions,
+        "price": _finite(offer.price),
+        "hours": _finite(offer.hours),
+        "refreshes": int(offer.refreshes.timestamp() * 1000) if offer.refreshes else None,
+        "problem": _text(offer.problem),
+        "told": int(when.timestamp() * 1000) if when else None,
+    }
+
+
+_NUMBERS = ("sessions", "price", "hours", "refreshes", "told")
+
+
+def offers_told(content: object) -> tuple[list[dict[str, Any]], int] | None:
+    """Return the offers in another page's data, and when they were told (ms); None without any.
+
+    Anybody may have written that page: what is no offer is left out.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("offers"), list):
+        return None
+    found, now = [], content.get("now")
+    for each in content["offers"][:_MOST_JOBS]:
+        told = dict(each) if isinstance(each, dict) else {}
+        numbers = {name: told.get(name) for name in _NUMBERS}
+        texts = {name: told.get(name) for name in ("backend", "accelerator", "problem")}
+        sound = all(value is None or _is_number(value) for value in numbers.values())
+        if sound and _is_number(told.get("sessions")) and {*map(type, texts.values())} == {str}:
+            found.append({**{name: _text(str(text)) for name, text in texts.items()}, **numbers})
+    return (found, now) if found and type(now) is int and _is_number(now) else None
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15  # type: ignore[arg-type]  # it is one

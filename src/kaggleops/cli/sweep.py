@@ -1,0 +1,391 @@
+"""`kaggleops sweep`."""
+
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.indexed import require_index
+from kaggleops.cli.options import (
+    NumberRange,
+    bucket_for_runs,
+    bucket_option,
+    json_option,
+    remember,
+    repository_option,
+    secrets_option,
+    version_option,
+)
+from kaggleops.cli.output import (
+    err,
+    out,
+    print_json,
+    print_named,
+    print_rows,
+    print_table,
+    stdout_for_json,
+)
+from kaggleops.cli.run import check_uncommitted
+from kaggleops.cli.submission import backend_config_option
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import counted
+from kaggleops.tags import SCORE
+
+if TYPE_CHECKING:
+    from kaggleops.campaign.placement import Decision
+    from kaggleops.campaign.request import Site
+    from kaggleops.campaign.sweep import Direction, Point, Sweep
+    from kaggleops.git.commits import Commit
+    from kaggleops.reports.score import Score
+
+_SHOWN = 20  # points
+
+
+@click.command("sweep")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUES]...")
+@click.option(
+    "-b",
+    "--backend",
+    "backends",
+    metavar="NAMES",
+    multiple=True,
+    help="local, kaggle, colab, runpod, skypilot, docker, several with commas, or auto: all that "
+    "are set up. Default: local.",
+)
+@click.option(
+    "--sampler",
+    default="grid",
+    show_default=True,
+    metavar="NAME",
+    help="grid, random, qmc, or one that learns: tpe, gp, cmaes, nsga2.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many points are tried. Default: all of a grid.",
+)
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME",
+    multiple=True,
+    help="What is optimized; several for the best compromises. Default, for a search: the "
+    "score that most runs of the experiment have.",
+)
+@click.option(
+    "--direction",
+    "directions",
+    multiple=True,
+    type=click.Choice(["maximize", "minimize"]),
+    help="Of each --metric. Default: guessed from the metric's name.",
+)
+@click.option(
+    "--pruner",
+    default="",
+    metavar="NAME",
+    help="End hopeless trials: median, percentile, asha, hyperband, patient, threshold; "
+    "with arguments: 'median(startup=5)'.",
+)
+@click.option(
+    "--folds",
+    metavar="KEY",
+    help="The axis whose values are folds of one training; '' for none. Default: fold, if "
+    "it is swept.",
+)
+@click.option(
+    "--space",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML with KEY: VALUES; what is typed replaces its keys.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler.")
+@click.option(
+    "--budget",
+    metavar="DOLLARS",
+    type=NumberRange(min=0, min_open=True),
+    help="The most that all jobs together may cost. Default: nothing is spent.",
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The most jobs at the same time. Default: as many as there is room for.",
+)
+@click.option(
+    "--gpu", metavar="NAMES", help="Accelerators that a job may use: T4,P100, gpu or none."
+)
+@click.option(
+    "--memory",
+    type=NumberRange(min=0, min_open=True),
+    metavar="GB",
+    help="Memory that the accelerator needs, or the machine without one.",
+)
+@click.option("--name", metavar="NAME", help="Name of the sweep's run.")
+@click.option("--experiment", metavar="NAME", help="Default: the task's or the project's name.")
+@click.option(
+    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
+)
+@version_option
+@bucket_option
+@repository_option
+@backend_config_option
+@secrets_option
+@click.option("--dry-run", is_flag=True, help="Check everything, show the points, begin nothing.")
+@click.option("--detach", is_flag=True, help="Leave it to a `kaggleops watch` that runs elsewhere.")
+@json_option
+def sweep_command(
+    overrides: Sequence[str],
+    backends: Sequence[str],
+    sampler: str,
+    trials: int | None,
+    metrics: Sequence[str],
+    directions: "Sequence[Direction]",
+    pruner: str,
+    folds: str | None,
+    space: Path | None,
+    seed: int,
+    budget: float | None,
+    at_once: int | None,
+    gpu: str | None,
+    memory: float | None,
+    name: str | None,
+    experiment: str | None,
+    entry_point: str,
+    version: str | None,
+    bucket: str | None,
+    repository: Path,
+    backend_config: Path | None,
+    allow_secrets: bool,
+    dry_run: bool,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Run a commit many times: a grid, a search, or its folds.
+
+    KEY=VALUES is Hydra's sweep syntax, for any MLproject: a=1,2,3, range(1,5), choice(a,b),
+    interval(0,1), tag(log,interval(1e-5,1e-3)), model=glob(*). KEY=VALUE is set for all. Interrupt
+    it whenever you like: the jobs go on, and `kaggleops watch` goes on with the sweep.
+
+    \b
+    Examples:
+      kaggleops sweep fold=0,1,2,3,4 model=tiny,minilm
+      kaggleops sweep -b auto --sampler tpe --trials 40 --metric jaccard --pruner median \\
+          fold=0,1,2 'trainer.learning_rate=tag(log,interval(1e-5,1e-3))'
+      kaggleops sweep --dry-run experiment=search --sampler random --trials 12
+    """
+    from kaggleops.git.commits import find_commit
+
+    place = bucket_for_runs(bucket, repository)
+    commit = find_commit(repository, version)
+    print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
+    check_uncommitted(commit, version)
+    print_named("Bucket", place)
+    remember(place, commit.repository)
+    # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
+    from kaggleops.campaign import request
+    from kaggleops.campaign.search import LEARNERS, Search
+    from kaggleops.campaign.sweep import Sweep
+    from kaggleops.git.project_files import declared_score
+    from kaggleops.launch.launcher import Launch
+    from kaggleops.reports.score import declared
+
+    uri = tracking_uri(place)
+    what = Launch(uri, entry_point=entry_point, experiment=experiment, allow_secrets=allow_secrets)
+    named, automatic = request.backend_names(backends)
+    asked = Sweep(
+        request.read_space_file(space) if space else [],
+        sampler=sampler,
+        trials=trials,
+        metrics=metrics,
+        seed=seed,
+        pruner=pruner,
+        backends=[request.AUTO] if automatic else named,
+        budget=budget,
+        at_once=at_once,
+        needs=({"gpu": gpu} if gpu else {}) | ({"memory_gb": memory} if memory else {}),
+    )
+    sweep, home = request.sweep_of(commit, what, asked, overrides, folds)
+    if not metrics and (sampler in LEARNERS or pruner):
+        score = declared({SCORE: declared_score(commit.repository, commit.sha)})
+        score = score or _usual_score(place, home)
+        directions = directions or ("minimize" if score.lower else "maximize",)
+        sweep = replace(sweep, metrics=[score.name])
+    sweep = replace(sweep, directions=_directions(sweep.metrics, directions))
+    search = Search(sweep)
+    sites, problems = _sites(uri, named, automatic, backend_config, commit, at_once)
+    sweep = replace(sweep, trials=search.total, configs=request.configs_of(sites, commit))
+    for problem in problems:
+        err.print(f"        left out: {problem.doing}: {problem.problem}", style="yellow")
+    jobs = search.total * max(1, len(sweep.folds))
+    decisions = request.first_jobs(sweep, sites, jobs)
+    print_named("Sweep", _described(sweep, search.total, jobs))
+    if dry_run:
+        points = search.ask([], _SHOWN)
+        _show(sweep, points, search.total, jobs, decisions, as_json)
+        return
+    from kaggleops.campaign.children import begin
+
+    if not detach:
+        require_index()
+    title = name or _name(sweep)
+    sweep_id = begin(commit, what, sweep, title)
+    print_named("Begun", f"{sweep_id}  {title}")
+    told = {"sweep": sweep_id, "name": title, "experiment": home, "trials": search.total}
+    _watch(place, told | {"jobs": jobs}, detach, as_json)
+
+
+def _watch(place: str, told: Mapping[str, Any], detach: bool, as_json: bool) -> None:
+    """Keep a sweep going until it is over, unless others do; print what it has come to.
+
+    Exits with code 1 if it was interrupted or did not finish.
+    """
+    from mlflow import MlflowClient
+
+    from kaggleops.cli.watch import watch_in_foreground
+    from kaggleops.reports.charts import headline
+    from kaggleops.reports.trainings import point_of
+    from kaggleops.tags import BEST
+
+    interrupted = False
+    if not detach:
+        try:
+            with stdout_for_json(as_json):
+                watch_in_foreground(place, only=told["sweep"])
+        except KeyboardInterrupt:
+            interrupted = True
+    client = MlflowClient(tracking_uri(place))
+    run = client.get_run(told["sweep"])
+    best = run.data.tags.get(BEST, "")
+    point = point_of(client.get_run(best).data.tags) if best else {}
+    settings = ", ".join(f"{key}={value}" for key, value in point.items())
+    if as_json:
+        print_json(**told, status=run.info.status, metrics=run.data.metrics, best=best)
+    if detach or interrupted:
+        said = "Run it with" if detach else "The jobs go on. Continue the sweep with"
+        print_named(f"{said}:", f"kaggleops watch --bucket {place}")
+    elif not as_json:
+        print_rows(
+            ("Sweep", f"{told['name']}, {run.info.status.lower()}"),
+            *((name, f"{value:.4f}") for name, value in headline(run.data.metrics)),
+            ("Best", best and f"{best}  {settings}"),
+            ("Show it", f"kaggleops ui --bucket {place}"),
+        )
+    if interrupted or not (detach or run.info.status == "FINISHED"):
+        sys.exit(1)
+
+
+def _usual_score(place: str, experiment: str) -> "Score":
+    """Return the score that an experiment's leaderboard ranks by; UsageError if none is known."""
+    from kaggleops.cli.indexed import ask_index, can_index
+    from kaggleops.reports.selection import Selector
+
+    doing, hint = "choosing what is optimized", "Add --metric NAME."
+    if not can_index():
+        raise UsageError(doing, "no --metric is given", hint)
+    try:
+        return ask_index(
+            place,
+            None,
+            lambda history: history.score(
+                str(Selector(history, None, experiment).experiment_id), doing
+            ),
+        )
+    except KaggleOpsError as error:  # a new experiment, or a new bucket
+        problem = f"no --metric is given, and {experiment} has none yet ({error.problem})"
+        raise UsageError(doing, problem, hint) from None
+
+
+def _directions(metrics: Sequence[str], given: "Sequence[Direction]") -> "Sequence[Direction]":
+    from kaggleops.reports.statistics import higher_is_better
+
+    return given or ["maximize" if higher_is_better(each) else "minimize" for each in metrics]
+
+
+def _sites(
+    uri: str,
+    named: Sequence[str],
+    automatic: bool,
+    file: Path | None,
+    commit: "Commit",
+    at_once: int | None,
+) -> "tuple[list[Site], list[KaggleOpsError]]":
+    from kaggleops.backends.lookup import backend_named
+    from kaggleops.campaign.request import sites_of
+
+    if file and (automatic or len(named) > 1):
+        hint = "Write them into the repository's config/backend/NAME.yaml."
+        raise UsageError("reading --backend-config", "it is one file for several backends", hint)
+    configs = {name: backend_named(name).config_of(commit.repository, file) for name in named}
+    if "local" in configs:
+        configs["local"] = configs["local"].with_room_for(at_once)
+    return sites_of(uri, configs, automatic=automatic)
+
+
+def _name(sweep: "Sweep") -> str:
+    """Return a name that says what is swept, and is no other sweep's."""
+    keys = [item.partition("=")[0].rpartition(".")[2].lstrip("+") for item in sweep.axes]
+    return f"{'-'.join(keys)[:40]}-{secrets.token_hex(2)}"
+
+
+def _described(sweep: "Sweep", trials: int, jobs: int) -> str:
+    folds = f" of {len(sweep.folds)} folds, {jobs} jobs" if sweep.folds else ""
+    how = {"grid": "the grid", "random": "at random"}.get(sweep.sampler, f"by {sweep.sampler}")
+    goals = zip(sweep.metrics, sweep.directions, strict=True)
+    goal = " and ".join(
+        f"{metric} {'as high' if direction == 'maximize' else 'as low'} as possible"
+        for metric, direction in goals
+    )
+    pruner = f"pruned by {sweep.pruner}" if sweep.pruner else ""
+    return ", ".join(filter(None, (f"{counted(trials, 'trial')}{folds}, {how}", goal, pruner)))
+
+
+def _show(
+    sweep: "Sweep",
+    points: "Sequence[Point]",
+    trials: int,
+    jobs: int,
+    decisions: "Sequence[Decision]",
+    as_json: bool,
+) -> None:
+    """Print what a sweep would do."""
+    from kaggleops.campaign.placement import waits
+
+    going = Counter(each.offer.backend for each in decisions if each.offer)
+    if as_json:
+        told = [{"backend": name, "jobs": count} for name, count in going.items()]
+        print_json(
+            trials=trials,
+            jobs=jobs,
+            points=[dict(each) for each in points],
+            begin_now=told,
+            waiting=waits(decisions),
+            sweep=asdict(sweep),
+        )
+        return
+    _print_points(points, trials, sweep)
+    out.print()
+    for each in {each.offer.backend: each for each in decisions if each.offer}.values():
+        backend = each.offer.backend if each.offer else ""
+        count = going[backend]
+        print_named(backend.capitalize(), f"{count} {'job' if count == 1 else 'jobs'} now", to=out)
+    if said := waits(decisions):
+        print_named("Waits", said, to=out)
+    out.print("Nothing was begun.")
+
+
+def _print_points(points: "Sequence[Point]", trials: int, sweep: "Sweep") -> None:
+    keys = list(points[0]) if points else []
+    if keys:
+        rows = [[str(at), *(point[key] for key in keys)] for at, point in enumerate(points)]
+        print_table(["trial", *keys], rows, left=True)
+    if trials > len(points):
+        out.print(f"… and {trials - len(points)} more.")
+    if sweep.folds:
+        out.print(f"Each with {sweep.fold_axis} = {', '.join(sweep.folds)}.")

@@ -1,0 +1,243 @@
+"""What lies in a run's checkout besides its commit: data that git lacks, and what the run leaves.
+
+An MLproject says both, for whoever runs the commit:
+
+    data: [data/train.csv]            # read by the training, and not in git
+    keep: [results/, submission.csv]  # written by it, and kept with the run
+
+1. Data is a link to where it lies: in the repository that a run of this machine comes from, or
+   where the resource that brings it has it (resources/). What git has counts more.
+2. Files that match `keep` (by default `USUALLY_KEPT`) become artifacts of the run at the same path
+   when it ends, whatever ended it, and at the end of every leg. Left out are: what git has and the
+   run did not change, links, what holds a secret, and what goes over the limits once the smaller
+   files are kept; a line says which.
+3. An artifact that the run has logged itself under that name stays; what an earlier leg left there
+   is replaced.
+4. Nothing of this fails a training that has begun.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import chdir, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.checkouts import left_in
+from kaggleops.git.commits import Commit
+from kaggleops.git.project_files import USUALLY_KEPT, has_path
+from kaggleops.printable import counted, printable
+from kaggleops.redaction import redacted
+from kaggleops.resources.local import resources
+from kaggleops.resources.manifest import MANIFEST, read_manifest
+from kaggleops.resources.places import data_root
+from kaggleops.secret_scan import in_data
+
+MOST_BYTES, MOST_FILES = 1_000_000_000, 1000
+"""What is kept of one leg."""
+
+_log = logging.getLogger("kaggleops")
+_NAMED = 5  # files, in a message
+_ANOTHER = "the run has logged another one of that name"
+
+
+def declared_paths(folder: Path, key: str, doing: str) -> tuple[str, ...] | None:
+    """Return the paths that a checkout's MLproject lists under `data` or `keep`; None without it.
+
+    Raises UsageError for what is no list of paths in the repository.
+    """
+    content = yaml.safe_load((folder / "MLproject").read_text())
+    told = content.get(key) if isinstance(content, dict) else None
+    if told is None:
+        return None
+    listed = [told] if isinstance(told, str) else told
+    if not isinstance(listed, list) or not all(map(_is_inside, listed)):
+        hint = f"Write {key}: [data/train.csv, models/]." if key == "data" else _KEEP
+        raise UsageError(doing, f"`{key}` in MLproject lists no paths in the repository", hint)
+    return tuple(listed)
+
+
+_KEEP = "Write keep: [results/, submission.csv], or keep: [] for nothing."
+
+
+def _is_inside(path: Any) -> bool:
+    if not isinstance(path, str) or path.startswith((":", "-")):
+        return False
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and ".git" not in parts
+
+
+# -- data ---------------------------------------------------------------------------------------
+
+
+def place_data(folder: Path, doing: str) -> None:
+    """Link the data that a checkout's MLproject lists into it.
+
+    Raises UsageError for data that is not on this machine, and what `kaggleops.resources` does.
+    """
+    for path in declared_paths(folder, "data", doing) or ():
+        name, destination = resource_of(folder, path)
+        if name:
+            with chdir(folder):
+                _link(resources(name).folder, folder / destination)
+        elif (there := data_root(folder) / path).exists() and there.resolve() != folder / path:
+            _link(there, folder / path)
+        elif not (folder / path).exists():
+            hint = (
+                f"Put it into {data_root(folder)}, or say where it comes from: kaggleops data add "
+                f"NAME SOURCE --destination {PurePosixPath(path).parts[0]}"
+            )
+            raise UsageError(doing, f"its data {path} is neither in git nor here", hint)
+
+
+def refuse_data_from_here(commit: Commit, folder: Path, doing: str) -> None:
+    """Raise UsageError where a commit reads data that only this machine has.
+
+    `folder` has its MLproject and its manifest.
+    """
+    for path in declared_paths(folder, "data", doing) or ():
+        if not resource_of(folder, path)[0] and not has_path(commit.repository, commit.sha, path):
+            top = PurePosixPath(path).parts[0]
+            hint = (
+                f"Bring it into the bucket and commit where it is: kaggleops data push {top}. Or "
+                f"say where else it comes from: kaggleops data add {top} SOURCE --destination {top}"
+            )
+            raise UsageError(doing, f"its data {path} is on this machine only", hint)
+
+
+def resource_of(folder: Path, path: str) -> tuple[str, str]:
+    """Return the name and the destination of the resource that brings a path; "" for none.
+
+    Raises UsageError if the manifest cannot be read.
+    """
+    if (folder / MANIFEST).is_file():
+        asked = PurePosixPath(path)
+        for resource in read_manifest(folder / MANIFEST).resources.values():
+            there = PurePosixPath(resource.destination)
+            if asked.is_relative_to(there) or there.is_relative_to(asked):
+                return resource.name, resource.destination
+    return "", ""
+
+
+def _link(there: Path, here: Path) -> None:
+    """Link a file or folder; of a folder that git has, what it lacks."""
+    if here.is_dir() and not here.is_symlink():
+        for each in there.iterdir() if there.is_dir() else ():
+            _link(each, here / each.name)
+    elif not here.exists():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.unlink(missing_ok=True)
+        here.symlink_to(there.resolve())
+
+
+# -- what a run leaves --------------------------------------------------------------------------
+
+
+class Left:
+    """What a run leaves in its checkout, from now on.
+
+    Args:
+        folder: the checkout.
+        doing: for errors.
+        allow_secrets: keep what holds a secret, too.
+
+    Raises:
+        UsageError: its MLproject does not say rightly what to keep.
+    """
+
+    def __init__(self, folder: Path, doing: str, *, allow_secrets: bool = False) -> None:
+        told = declared_paths(folder, "keep", doing)
+        self._folder = folder
+        self._patterns = USUALLY_KEPT if told is None else told
+        self._allow_secrets = allow_secrets
+        for each in self._patterns:
+            # A fresh clone lacks a folder that git ignores, and code counts on it. What the commit
+            # has there instead, a file or a link to nowhere, stays.
+            if each.endswith("/") and not set("*?[") & set(each):
+                with suppress(FileExistsError, NotADirectoryError):
+                    (folder / each).mkdir(parents=True, exist_ok=True)
+        self._before = left_in(folder, self._patterns)
+
+    def keep(self, run: Run, *, again: bool) -> None:
+        """Log what is new since then as artifacts of a run; a later leg logs them `again`."""
+        try:
+            now = left_in(self._folder, self._patterns)
+            sizes = {name: now[name][0] for name in now if now[name] != self._before.get(name)}
+            if sizes:
+                self._keep(run, sizes, again)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has
+            _log.warning("What the run left in its folder is not kept: %s", redacted(str(error)))
+
+    def _keep(self, run: Run, sizes: dict[str, int], again: bool) -> None:
+        client, run_id = MlflowClient(), run.info.run_id
+        try:
+            known = _known(client, run_id, sizes)
+        except (KaggleOpsError, MlflowException):  # what is logged now is sent later
+            known = {}
+        kept: list[str] = []
+        over: list[str] = []
+        size = 0
+        for name in sorted(sizes, key=lambda each: (sizes[each], each)):
+            if known.get(name) == sizes[name] and not again:
+                continue  # the run has logged it itself
+            if size + sizes[name] > MOST_BYTES or len(kept) == MOST_FILES:
+                over.append(name)
+                continue
+            another = name in known and not again
+            try:
+                why = _ANOTHER if another else self._secret(name)
+                if not why:
+                    parent = PurePosixPath(name).parent.as_posix()
+                    there = None if parent == "." else parent
+                    client.log_artifact(run_id, str(self._folder / name), there)
+                    size += sizes[name]
+                    kept.append(name)
+            except Exception as error:  # noqa: BLE001 - its name or mode, say: the others are kept
+                why = redacted(str(error)).rstrip(".")
+            if why:
+                _log.warning("%s is not kept: %s.", printable(name), why)
+        if kept:
+            sized = f"{size / 1e6:,.1f} MB" if size > 1e5 else f"{size:,} bytes"
+            sys.stderr.write(
+                f"kept with the run: {_listed(kept)} ({counted(len(kept))}, {sized})\n"
+            )
+        if over:
+            limits = f"a run keeps {MOST_BYTES / 1e9:.0f} GB and {MOST_FILES:,} files of its folder"
+            more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+            _log.warning(
+                "Not kept: %s%s; %s.", ", ".join(map(printable, over[:_NAMED])), more, limits
+            )
+
+    def _secret(self, name: str) -> str:
+        found = [] if self._allow_secrets else in_data(name, self._folder / name)
+        return f"line {found[0].line} holds a secret ({found[0].kind})" if found else ""
+
+
+def _known(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[str, int]:
+    """Return the sizes of a run's artifacts that lie where some files would."""
+    folders = sorted({PurePosixPath(name).parent.as_posix() for name in names})
+    found: dict[str, int] = {}
+    for folder in folders:
+        for each in client.list_artifacts(run_id, None if folder == "." else folder):
+            if not each.is_dir:
+                found[each.path] = each.file_size
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as their top folders, those at the root as they are, some of them."""
+    tops = list(dict.fromkeys(_tops(names)))
+    more = f" and {len(tops) - _NAMED} more" if len(tops) > _NAMED else ""
+    return ", ".join(map(printable, tops[:_NAMED])) + more
+
+
+def _tops(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        top, slash, _ = name.partition("/")
+        yield f"{top}{slash}"

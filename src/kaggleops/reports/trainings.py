@@ -1,0 +1,393 @@
+"""Which runs are one training, and which trainings of two commits are compared.
+
+A training is the folds and seeds of the same settings, wherever they ran. A sweep's fold set is one
+training. What its folds log differently, their platform for one, is no setting of it. Each trial of
+a sweep is a training of its own settings, and the sweep's parent is none. Where a run and those
+nested below it log the same metric, that is said once: by the folds, which tell how far it varies,
+or else by the parent, whose trials in one process the others are.
+
+Of two commits, like is compared with like: the trainings that log the same settings, or for which
+the same was set (`kaggleops run model=minilm`), whatever follows from the commit. `compare`, the
+leaderboard and every page ask `Evidence`, so they say the same.
+"""
+
+import json
+import math
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean, variance
+from typing import Generic, Protocol, TypeVar
+
+from kaggleops.errors import UsageError
+from kaggleops.reports.score import FOLD_WORDS, Score, family, fold_of, of_folds
+from kaggleops.reports.statistics import (
+    Difference,
+    Scores,
+    Summary,
+    difference,
+    summarize_scores,
+    words,
+)
+from kaggleops.tags import ENTRY_POINT, FOLD, PARENT, POINT, SETTINGS, SUBJECT, SWEEP, TRIAL
+
+SEEDS = ("seed", "random_seed", "random_state")
+REPEATED = ("fold", *SEEDS)
+"""The params that distinguish the repetitions of one training."""
+
+HOUSEKEEPING = ("overrides", *REPEATED)
+"""The params that are not settings of a training."""
+
+FOLD_COUNTS = ("n_folds", "n_splits", "num_folds", "k_folds", "folds", "kfold", "cv")
+"""The params that say how many folds a script has, where it has them all in one process."""
+
+EPOCHS = ("epochs", "n_epochs", "num_epochs", "max_epochs", "num_train_epochs")
+"""Where one of these params is as high, a metric's steps are epochs."""
+
+_ALL_FOLDS = ("all", "None", "-1")  # values of the param `fold` that name no single one
+APART = "their settings differ"
+"""Why a difference has no mark."""
+
+_MOST_FOLDS = 50
+_NEAREST = 50  # trainings that are looked through for the one that differs least
+
+Points = Callable[[Sequence[str], str], Mapping[str, Sequence[tuple[int, float]]]]
+"""Reads the steps and values of runs' metric, by the run's id (`History.points`)."""
+
+Folds = Mapping[str, Mapping[str, float]]
+"""A metric's values by the folds that a run had in one process, by the run's id."""
+
+
+class _Part(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def started_ms(self) -> int: ...
+    @property
+    def repetition(self) -> tuple[str, str]: ...
+    @property
+    def settings(self) -> tuple[str, ...]: ...
+    @property
+    def params(self) -> Mapping[str, str]: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+    @property
+    def steps(self) -> Mapping[str, int]: ...
+
+
+_Run = TypeVar("_Run", bound=_Part)
+
+
+@dataclass(frozen=True)
+class Training(Generic[_Run]):
+    """The runs of one training."""
+
+    runs: tuple[_Run, ...]  # the newest of each fold and seed, the newest first
+    settings: frozenset[str]  # `key=value` each, as they were logged
+
+    @property
+    def started_ms(self) -> int:
+        """When the newest of its runs began, in milliseconds since the epoch."""
+        return self.runs[0].started_ms
+
+    @cached_property
+    def launched(self) -> set[frozenset[str]]:
+        """What was set for its runs, as far as that is known: once, or several times."""
+        return {each for each in map(_launched, self.runs) if each is not None}
+
+
+def trainings(runs: Sequence[_Run], metric: str = "") -> list[Training[_Run]]:
+    """Return the trainings of a commit's runs; of those that have a metric, if one is named."""
+    if metric:
+        runs = [run for run in runs if family(metric, run.metrics)]
+    below: defaultdict[str, list[_Run]] = defaultdict(list)
+    for run in runs:
+        if parent := run.tags.get(PARENT):
+            below[parent].append(run)
+    fold_sets: dict[str, list[frozenset[str]]] = {}
+    for parent, children in below.items():
+        if folds := [frozenset(run.settings) for run in children if FOLD in run.tags]:
+            fold_sets[parent] = folds
+    # What differs between the folds of any set tells nothing of another.
+    differing = {
+        each.partition("=")[0]
+        for folds in fold_sets.values()
+        for each in frozenset.union(*folds) - frozenset.intersection(*folds)
+    }
+    shared = {
+        parent: frozenset(each for each in folds[0] if each.partition("=")[0] not in differing)
+        for parent, folds in fold_sets.items()
+    }
+    left_out = _said_elsewhere(runs, below, fold_sets, metric)
+    found: defaultdict[frozenset[str], dict[tuple[str, str], _Run]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: -run.started_ms):
+        if run.id not in left_out:
+            of_set = shared.get(run.tags.get(PARENT, "")) if FOLD in run.tags else None
+            own = of_set if of_set is not None else shared.get(run.id)
+            key = frozenset(run.settings) if own is None else own
+            found[key].setdefault(run.repetition, run)
+    return [Training(tuple(each.values()), key) for key, each in found.items()]
+
+
+def _said_elsewhere(
+    runs: Sequence[_Run],
+    below: Mapping[str, Sequence[_Run]],
+    fold_sets: Mapping[str, object],
+    metric: str,
+) -> set[str]:
+    """Return the ids of runs that stand for no training of their own."""
+    left_out: set[str] = set()
+    for run in runs:
+        children = below.get(run.id, ())
+        if SWEEP in run.tags and run.id not in fold_sets:
+            left_out.add(run.id)
+            continue
+        own = {name for name in run.metrics if not name.startswith("system/")}
+        own = set(family(metric, own)) if metric else own
+        same = [child for child in children if own & set(child.metrics)]
+        if same:
+            folds = {child.repetition for child in same if child.repetition[0]}
+            are_folds = len(folds) == len(same)
+            left_out.update([run.id] if are_folds else [child.id for child in same])
+    return left_out if len(left_out) < len({run.id for run in runs}) else set()
+
+
+def _launched(run: _Part) -> frozenset[str] | None:
+    """Return what was set for a run with its entry point; None where that is not known."""
+    # Versions that note no settings note no subject. A sweep's are in its params.
+    if ENTRY_POINT not in run.tags or SUBJECT not in run.tags or POINT in run.tags:
+        return None
+    try:
+        items = shlex.split(run.tags.get(SETTINGS, ""))
+    except ValueError:
+        return None
+    kept = {each for each in items if _last_word(each.partition("=")[0]) not in REPEATED}
+    return frozenset({f"\0{run.tags[ENTRY_POINT]}", *kept})
+
+
+def _last_word(key: str) -> str:
+    return key.lstrip("+~").rpartition(".")[2]
+
+
+def repetition_of(params: Mapping[str, str], tags: Mapping[str, str]) -> tuple[str, str]:
+    """Return what distinguishes a run from the others of its training: its fold and its seed."""
+    fold = tags.get(FOLD) or params.get("fold", "")
+    seed = next((params[name] for name in SEEDS if name in params), "")
+    return "" if fold in _ALL_FOLDS else fold, seed
+
+
+def point_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return what a sweep set for a run, by key; nothing where its tag tells nothing."""
+    try:
+        told = json.loads(tags.get(POINT, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    return {key.lstrip("+"): value for key, value in told.items() if isinstance(value, str)}
+
+
+# -- the values of a metric -----------------------------------------------------------------------
+
+
+def scores_of(training: Training[_Run], metric: str, folds: Folds) -> Scores:
+    """Return a training's values of a metric by fold and seed.
+
+    A run's folds in one process count as folds: those in `folds`, or under names of their own.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for run in training.runs:
+        fold, seed = run.repetition
+        within: Mapping[str, float] = {}
+        if not fold:
+            within = folds.get(run.id) or of_folds(metric, run.metrics)
+        if not within and metric in run.metrics:
+            within = {fold: run.metrics[metric]}
+        for name, value in within.items():
+            found.setdefault((name, seed), value)
+    return found
+
+
+def in_common(values: Sequence[Scores]) -> list[Scores]:
+    """Return the values of the folds that all sides have; all values where they share none."""
+    shared = set.intersection(*({fold for fold, _ in each} for each in values))
+    if not shared:
+        return list(values)
+    return [{key: each[key] for key in each if key[0] in shared} for each in values]
+
+
+def read_folds(runs: Sequence[_Run], metric: str, points: Points) -> Folds:
+    """Return the values of the folds that runs logged at a step each, by the run's id.
+
+    They are the points of a metric at the steps 0, 1, 2 … (or 1, 2, 3 …), one a step, where its
+    name says so (`fold_rmse`, also for `rmse` and `cv_rmse`), or the run's params (`n_splits=5`).
+    The index knows each metric's last step: only of runs that can have them, points are read.
+    """
+    asked: defaultdict[str, list[_Run]] = defaultdict(list)
+    for run in runs:
+        if not run.repetition[0] and (name := _by_step(run, metric)):
+            asked[name].append(run)
+    found = {}
+    for name, having in asked.items():
+        for run_id, curve in points([run.id for run in having], name).items():
+            steps = [step for step, _ in curve]
+            if steps in (list(range(len(steps))), list(range(1, len(steps) + 1))):
+                found[run_id] = {str(step): value for step, value in curve}
+    return found
+
+
+def _by_step(run: _Part, metric: str) -> str:
+    """Return the metric with a run's values of folds at its steps; "" if there is none."""
+    for name in family(metric, run.metrics):
+        if fold_of(name):  # its steps are a fold's own: rounds, epochs
+            continue
+        if 0 < run.steps.get(name, 0) <= _MOST_FOLDS and not FOLD_WORDS.isdisjoint(words(name)):
+            return name
+    last = run.steps.get(metric, 0)
+    counts = {run.params[name] for name in FOLD_COUNTS if name in run.params}
+    epochs = {run.params[name] for name in EPOCHS if name in run.params}
+    named = {str(last), str(last + 1)} & (counts - epochs)
+    return metric if 0 < last <= _MOST_FOLDS and named else ""
+
+
+Spread = Callable[[], float | None]
+"""Reads the standard deviation over seeds of an experiment's trainings; None if none has two."""
+
+
+def spread_over_seeds(scores: Iterable[Scores]) -> float | None:
+    """Return the standard deviation over seeds of trainings, within folds; None if none has two."""
+    variances = []
+    for each in scores:
+        by_fold: defaultdict[str, list[float]] = defaultdict(list)
+        for (fold, _), value in each.items():
+            by_fold[fold].append(value)
+        variances += [variance(values) for values in by_fold.values() if len(values) > 1]
+    finite = [each for each in variances if math.isfinite(each)]
+    return math.sqrt(fmean(finite)) if finite else None
+
+
+# -- like for like --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evidence(Generic[_Run]):
+    """Which trainings of two or more commits say whether it helped."""
+
+    score: Score
+    sides: list[list[Training[_Run]]]  # each commit's trainings that have the score
+    # one training of each side, of the same settings; the first item is the answer
+    rows: list[list[Training[_Run]]]
+    are_alike: bool  # whether those of the first item have the same settings
+    # the standard deviation over seeds: of the sides' own trainings, else of the experiment's; None
+    # where none has several, or the sides' own folds or seeds tell more
+    spread: float | None
+
+    @classmethod
+    def of(
+        cls,
+        sides: Sequence[Sequence[Training[_Run]]],
+        score: Score,
+        folds: Folds,
+        spread: Spread = lambda: None,
+    ) -> "Evidence[_Run]":
+        """Return the evidence that commits' trainings are.
+
+        The answer is the training for which nothing was set, else that with most folds and seeds,
+        else the newest: not the one with the best score, which of several is better by chance.
+        Where no settings are on every side, it is the best trial of a side whose newest training is
+        a trial, else the trainings that differ in the fewest settings, the newest of those. They
+        are alike all the same where no side has another one. Raises UsageError if a side has none.
+        """
+        values = {id(each): scores_of(each, score.name, folds) for side in sides for each in side}
+        found = [[each for each in side if values[id(each)]] for side in sides]
+        if not all(found):
+            raise UsageError("comparing", f"not every side has a training with {score.name}")
+
+        def value(training: Training[_Run]) -> float:
+            return worth(summarize_scores(values[id(training)]), score)
+
+        rows, are_alike = _alike(found, value)
+        over_seeds = spread_over_seeds(values.values())
+        if over_seeds is None and any(len(values[id(each)]) == 1 for each in rows[0]):
+            over_seeds = spread()
+        return cls(score, found, rows, are_alike, over_seeds)
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether a side has trainings of several settings."""
+        return any(len(side) > 1 for side in self.sides)
+
+    def difference(
+        self,
+        first: Scores,
+        second: Scores,
+        rows: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> Difference | None:
+        """Return `statistics.difference`, without a mark where the settings differ."""
+        found = difference(first, second, rows, self.spread)
+        if found is None or self.are_alike:
+            return found
+        return replace(found, p=None, why=APART)
+
+    def title(self, training: Training[_Run]) -> str:
+        """Return what was set for a training, or how its settings differ from all others' here."""
+        if known := training.launched:
+            items = sorted(each for each in min(known, key=len) if not each.startswith("\0"))
+            return " ".join(items) or "default settings"
+        every = [each.settings for side in self.sides for each in side]
+        items = sorted(training.settings - frozenset.intersection(*every))
+        return " ".join(items[:4]) + (" …" if items[4:] else "") or "other settings"
+
+
+def worth(found: Summary | None, score: Score) -> float:
+    """Return what is larger for better values; NaN and infinities are never the best."""
+    if found is None or not math.isfinite(found.mean):
+        return -math.inf
+    return -found.mean if score.lower else found.mean
+
+
+def _alike(
+    sides: Sequence[Sequence[Training[_Run]]], value: Callable[[Training[_Run]], float]
+) -> tuple[list[list[Training[_Run]]], bool]:
+    first, *others = sides
+    by_settings = []
+    for side in others:
+        by_settings.append({key: each for each in side[::-1] for key in each.launched})
+        by_settings[-1].update({each.settings: each for each in side})
+    rows = []
+    for training in first:
+        keys = (training.settings, *training.launched)
+        like = [next((known[key] for key in keys if key in known), None) for known in by_settings]
+        found = [each for each in like if each is not None]
+        if len(found) == len(others):
+            rows.append([training, *found])
+
+    def order(row: Sequence[Training[_Run]]) -> tuple[bool, int, int]:
+        is_default = all(any(len(each) == 1 for each in one.launched) for one in row)
+        return not is_default, -min(len(one.runs) for one in row), -row[0].started_ms
+
+    if rows:
+        return sorted(rows, key=order), True
+
+    def apart(pair: tuple[Training[_Run], Training[_Run]]) -> tuple[int, int, int]:
+        changed = {each.partition("=")[0] for each in pair[0].settings ^ pair[1].settings}
+        return len(changed), -pair[1].started_ms, -pair[0].started_ms
+
+    newest = [sorted(side, key=lambda each: -each.started_ms)[:_NEAREST] for side in sides]
+    choices = [_best_trial(side, value) or near for side, near in zip(sides, newest, strict=True)]
+    one, two = min(((a, b) for a in choices[0] for b in choices[1]), key=apart)
+    rest = [min(((one, each) for each in side), key=apart)[1] for side in choices[2:]]
+    return [[one, two, *rest]], all(len(side) == 1 for side in sides)
+
+
+def _best_trial(
+    side: Sequence[Training[_Run]], value: Callable[[Training[_Run]], float]
+) -> list[Training[_Run]]:
+    """Return the best trial of a side whose newest training is one; else nothing."""
+    newest = max(side, key=lambda each: each.started_ms)
+    trials = [each for each in side if TRIAL in each.runs[0].tags]
+    return [max(trials, key=value)] if newest in trials else []

@@ -1,0 +1,76 @@
+"""`kaggleops watch`, and the commands that take a sweep as they take a run."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from kaggleops.campaign import children
+from kaggleops.campaign.sweep import trial_id
+from kaggleops.cli.indexed import history_of
+from kaggleops.tags import PAUSED
+from tests.campaign.world import World, world
+from tests.command import kaggleops_here
+
+
+@pytest.fixture
+def toys(tmp_path: Path) -> World:
+    """A repository, and a bucket in a folder."""
+    return world(tmp_path)
+
+
+def test_a_bucket_without_sweeps_has_nothing_to_do(toys: World) -> None:
+    toys.begin("alpha=1,2")
+    sweep_id = toys.begin("alpha=1,2")
+    kaggleops_here("cancel", sweep_id, "--bucket", toys.place)
+    with history_of(toys.place, None, fresh_for=0) as history:
+        kaggleops_here("cancel", *history.ids_by_tag("sweep").popitem()[1], "--bucket", toys.place)
+    done = kaggleops_here("watch", "--once", "--bucket", toys.place)
+    assert (done.code, done.output) == (0, "no sweep is open\n")
+
+
+def test_a_bucket_that_is_not_there_is_one_line(toys: World) -> None:
+    done = kaggleops_here("watch", "--once", "--bucket", toys.folder / "nothing")
+    assert done.code == 1
+    assert "does not exist" in done.error
+
+
+def test_a_problem_is_told_once(toys: World) -> None:
+    sweep_id = toys.begin("alpha=1,2")
+    children.set_tags(toys.uri, sweep_id, {"sweep": "[]"})
+    done = kaggleops_here("watch", "--once", "--bucket", toys.place)
+    assert done.code == 1
+    assert done.errors.count(f"sweep {sweep_id}: ") == 1
+
+
+def test_a_platform_that_is_not_set_up_is_named_and_the_sweep_waits(toys: World) -> None:
+    sweep_id = toys.begin("alpha=1,2", backends=["nowhere"], configs={"nowhere": {}})
+    done = kaggleops_here("watch", "--once", "--json", "--bucket", toys.place)
+    (told,) = json.loads(done.output)["sweeps"]
+    assert (told["sweep"], told["running"]) == (sweep_id, {})
+    assert "there is none of that name" in told["waits_for"]
+
+
+def test_a_sweep_over_folds_alone_counts_its_folds(toys: World) -> None:
+    folds = {"fold_axis": "fold", "folds": ["0", "1"]}
+    toys.begin("fold=0,1", trials=1, backends=["nowhere"], configs={"nowhere": {}}, **folds)
+    done = kaggleops_here("watch", "--once", "--bucket", toys.place)
+    assert ": 0 of 2 folds" in done.output
+
+
+def test_a_sweep_is_cancelled_and_resumed_whole(toys: World) -> None:
+    sweep_id = toys.begin("alpha=1,2", backends=["nowhere"], configs={"nowhere": {}})
+    assert kaggleops_here("watch", "--once", "--bucket", toys.place).code == 0
+    job = trial_id(sweep_id, 0)
+    client = mlflow.MlflowClient(toys.uri)
+    assert client.get_run(job).info.status == "SCHEDULED"
+    done = kaggleops_here("cancel", sweep_id, "--json", "--bucket", toys.place)
+    assert done.json["cancelled"] == [sweep_id, job]
+    assert client.get_run(job).info.status == "KILLED"
+
+    children.set_tags(toys.uri, sweep_id, {PAUSED: "it fails"})
+    done = kaggleops_here("resume", sweep_id, "--bucket", toys.place)
+    assert (done.code, done.output) == (0, f"sweep {sweep_id} goes on: kaggleops watch\n")
+    run = client.get_run(sweep_id)
+    assert (run.info.status, run.data.tags[PAUSED]) == ("SCHEDULED", "")
