@@ -14,15 +14,15 @@ from tests.tracking.processes import Training
 
 IMPATIENT = """
 from kaggleops.tracking import artifact_uploads as uploads, session
-uploads.PATIENCE = session.PATIENCE = 0.2
+uploads.PATIENCE = session.PATIENCE = {seconds}
 """
 
-COMMAND = f"""{IMPATIENT}
+COMMAND = f"""{IMPATIENT.format(seconds=2.0)}  # it begins before: a busy machine answers in that
 from kaggleops.cli import main
 main(["run", "--bucket", {{bucket!r}}, "--repository", {{repository!r}}, "alpha=0.5"])
 """
 
-TRAIN = f"""{IMPATIENT}
+TRAIN = f"""{IMPATIENT.format(seconds=0.2)}
 import sys
 import mlflow
 import pandas as pd

@@ -61,7 +61,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     (repository.folder / "results").mkdir()
     for name in ("same", "changed"):
         (repository.folder / f"results/{name}.txt").write_text("as committed")
-    (repository.folder / ".gitignore").write_text("data/\n*.csv\n")
+    (repository.folder / ".gitignore").write_text("/data/\n*.csv\n")
     repository.commit("Train on data that git does not have")
     (repository.folder / "data").mkdir()
     (repository.folder / "data/train.csv").write_text("one two three")
@@ -104,6 +104,20 @@ def test_what_a_run_leaves_is_kept_however_it_ends(
     assert "submission.csv is not kept: the run has logged another one" in caplog.text
     assert (project.folder / "results/changed.txt").read_text() == "as committed"
     assert (project.folder / "data/train.csv").read_text() == "one two three"
+
+
+def test_data_counts_for_the_run_that_reads_it_and_for_none_after_it(project: Repository) -> None:
+    assert run(project).code == 0  # and the bucket is remembered
+    pushed = kaggleops_here("data", "push", "data", cwd=project.folder)
+    assert pushed.code == 0, pushed.errors
+    project.commit("Say where the data is")
+    for mlproject, read in (MLPROJECT, ["data"]), (MLPROJECT.replace("data: ", "# "), []):
+        project.write(MLproject=mlproject, train_py="print('trained')")
+        project.commit("Train")
+        done = run(project, "--json")
+        assert done.code == 0, done.errors
+        found = mlflow.get_run(done.json["run_id"])
+        assert [each.dataset.name for each in found.inputs.dataset_inputs] == read
 
 
 def test_a_later_leg_replaces_what_an_earlier_one_left(

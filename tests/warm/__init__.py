@@ -118,10 +118,15 @@ def ask(asked: dict[str, Any], files: list[int]) -> socket.socket:
 
 
 def forked(process: int) -> int:
-    """Return the id of the process that one with this id stands for: its own if it does not."""
-    for kind in KINDS:
-        with suppress(FileNotFoundError, ValueError):  # or it is being written
-            return int(Path(f"{_place()}/{kind}.{process}").read_text())
+    """Return the id of the process that one with this id stands for: its own if it does not.
+
+    It must not have been waited for: another may have its id by then.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        began = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        for kind in KINDS:
+            with suppress(FileNotFoundError, ValueError):  # or it is being written
+                return int(Path(f"{_place()}/{kind}.{process}.{began}").read_text())
     return process
 
 

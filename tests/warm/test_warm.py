@@ -68,8 +68,8 @@ def test_it_has_all_that_it_was_started_with(
         request.getfixturevalue("cold_python")
     process = start(script, "3")
     found = said(process)
-    assert process.wait() == 3
     assert found.pop("process") == forked(process.pid)
+    assert process.wait() == 3
     assert found == {
         "arguments": [str(script), found["arguments"][1], "3"],  # type: ignore[index]
         "name": "__main__",

@@ -34,7 +34,7 @@ from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import USUALLY_KEPT, has_path
 from kaggleops.printable import counted, printable
 from kaggleops.redaction import redacted
-from kaggleops.resources.local import resources
+from kaggleops.resources.local import Read, resources
 from kaggleops.resources.manifest import MANIFEST, read_manifest
 from kaggleops.resources.places import data_root
 from kaggleops.secret_scan import in_data
@@ -76,16 +76,19 @@ def _is_inside(path: Any) -> bool:
 # -- data ---------------------------------------------------------------------------------------
 
 
-def place_data(folder: Path, doing: str) -> None:
-    """Link the data that a checkout's MLproject lists into it.
+def place_data(folder: Path, doing: str) -> list[Read]:
+    """Link the data that a checkout's MLproject lists into it, and return what its run reads.
 
     Raises UsageError for data that is not on this machine, and what `kaggleops.resources` does.
     """
+    reads = []
     for path in declared_paths(folder, "data", doing) or ():
         name, destination = resource_of(folder, path)
         if name:
             with chdir(folder):
-                _link(resources(name).folder, folder / destination)
+                there, read = resources(name).placed()
+            _link(there, folder / destination)
+            reads.append(read)
         elif (there := data_root(folder) / path).exists() and there.resolve() != folder / path:
             _link(there, folder / path)
         elif not (folder / path).exists():
@@ -94,6 +97,7 @@ def place_data(folder: Path, doing: str) -> None:
                 f"NAME SOURCE --destination {PurePosixPath(path).parts[0]}"
             )
             raise UsageError(doing, f"its data {path} is neither in git nor here", hint)
+    return reads
 
 
 def refuse_data_from_here(commit: Commit, folder: Path, doing: str) -> None:

@@ -64,6 +64,7 @@ from kaggleops.mlruns import ui
 from kaggleops.mlruns.ui import END
 from kaggleops.platforms import detect
 from kaggleops.platforms.machine import user_name
+from kaggleops.resources.local import tell
 from kaggleops.resources.lock import refuse_unlocked
 from kaggleops.resources.places import DATA_ROOT, data_root
 from kaggleops.secret_scan import in_file
@@ -174,7 +175,7 @@ def launch_in(
             what = replace(what, entry_point=begun)
         parameters, declared, project_name = prepared(folder, commit, what, before)
         doing = f"running {commit.sha[:7]}"
-        place_data(folder, doing)
+        reads = place_data(folder, doing)
         left = Left(folder, doing, allow_secrets=what.allow_secrets)
         client = mlflow.MlflowClient()
         if before:
@@ -199,6 +200,7 @@ def launch_in(
         client.log_batch(run.info.run_id, params=new, tags=tags)
         if TO_BE_CONTINUED in run.data.tags:
             client.delete_tag(run.info.run_id, TO_BE_CONTINUED)
+        tell(run.info.run_id, reads)
         if patch:
             client.log_artifact(run.info.run_id, str(patch))
         runner = session(bucket_uri(what.tracking_uri))

@@ -98,8 +98,18 @@ class LocalResource:
         Raises:
             KaggleOpsError: as for `resources(NAME)[FILE]`.
         """
+        folder, read = self.placed()
+        record([read])
+        return folder
+
+    def placed(self) -> tuple[Path, Read]:
+        """Return that folder, and what to tell the run that will read it (`tell`): none is told.
+
+        Raises:
+            KaggleOpsError: as for `folder`.
+        """
         self._ensure(list(self._locked.files))
-        return as_read(self._folder)
+        return as_read(self._folder), (self._resource, self._locked)
 
     def __getitem__(self, file: str) -> Path:
         """Return a file's path, once it is there and known to be what the lock says.
@@ -108,7 +118,9 @@ class LocalResource:
             UsageError: the resource has no such file.
             KaggleOpsError: what is there is another file, or it cannot be fetched.
         """
-        return self._ensure([self._named(file)])
+        path = self._ensure([self._named(file)])
+        record([(self._resource, self._locked)])
+        return path
 
     def open(self, file: str = "", mode: str = "rb") -> IO[Any]:
         """Open a file for reading; its name may be left out where it is the only one."""
@@ -147,7 +159,6 @@ class LocalResource:
                 ]:
                     fetch_from(self._origin, steps, self._placed)
         self._placed.save()
-        record(self._resource, self._locked)
         return as_read(self._folder / files[-1].name)
 
     def _missing(self, files: list[File]) -> list[File]:
@@ -168,15 +179,18 @@ class LocalResource:
         return origin_of(self._resource, self._manifest.project, self._locked.origin)
 
 
-def record(resource: Resource, locked: Locked) -> None:
+def record(reads: Iterable[Read]) -> None:
     """Tell the run of this process what it reads; without one, remember it for those to come."""
-    run_id = _run_here()
-    if not run_id:
-        _outside[resource.name, locked.version] = resource, locked
-        return
+    if run_id := _run_here():
+        tell(run_id, [*_outside.values(), *reads])
+    else:
+        _outside.update({(read[0].name, read[1].version): read for read in reads})
+
+
+def tell(run_id: str, reads: Iterable[Read]) -> None:
+    """Say in a run what it reads."""
     from mlflow import MlflowClient
 
-    reads = [*_outside.values(), (resource, locked)]
     _tell(run_id, reads, lambda *args, **named: MlflowClient().log_inputs(*args, **named))
 
 

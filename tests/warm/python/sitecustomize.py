@@ -37,6 +37,8 @@ def _stand_in(address: str) -> None:
         return  # the tests that it was for have ended
     umask = os.umask(0)
     os.umask(umask)
+    with open("/proc/self/stat") as opened:  # numbers of processes come again: not with the time
+        began = opened.read().rpartition(")")[2].split()[19]
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
     ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
     asked = {
@@ -50,7 +52,7 @@ def _stand_in(address: str) -> None:
         "umask": umask,
         "largest": resource.getrlimit(resource.RLIMIT_FSIZE),
         "ignores": ignored,
-        "noted": f"{address}.{os.getpid()}",
+        "noted": f"{address}.{os.getpid()}.{began}",
     }
     of_a_fork = os.environ.get("KAGGLEOPS_TESTS_GROUP") == str(os.getpgrp())
     if of_a_fork:
