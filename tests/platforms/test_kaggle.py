@@ -39,6 +39,30 @@ def test_an_import_that_failed_once_can_be_repeated(
     assert second == "ada"
 
 
+FASTER = """
+import os
+
+def by_another_process(folder):
+    os.makedirs = make
+    make(folder)
+    raise FileExistsError(17, "File exists", folder)
+
+make, os.makedirs = os.makedirs, by_another_process
+from kaggleops.platforms.kaggle.client import Client
+print(os.makedirs is make)
+"""
+
+
+@pytest.mark.usefixtures("cold_python")
+def test_two_processes_make_its_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "of kaggle"))
+    monkeypatch.setenv("KAGGLE_USERNAME", "ada")
+    monkeypatch.setenv("KAGGLE_KEY", "0" * 32)
+    assert subprocess.check_output([sys.executable, "-c", FASTER], text=True) == "True\n"
+
+
 # `kaggleops status` asks about eight runs at a time.
 def test_two_that_are_quiet_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     first_in, second_in, first_out = (threading.Event() for _ in range(3))

@@ -151,8 +151,6 @@ def sign_in(**how: Any) -> "Client":
     try:
         # Where nobody is signed in, importing it prints a page.
         with quiet():
-            import kaggle  # noqa: F401 - its modules alone cannot be imported once that has failed
-
             from kaggleops.platforms.kaggle.client import Client
     except ModuleNotFoundError as error:
         hint = "Install it: pip install 'kaggleops[kaggle]'."

@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
+
+# Importing it makes its folder, and fails where another process was faster by a moment. Its modules
+# alone cannot be imported once that has failed.
+with contextlib.suppress(FileExistsError):
+    import kaggle as _package
+import kaggle as _package  # noqa: F401
 from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
 from kagglesdk.kaggle_object import KaggleObject, ListSerializer, PredefinedSerializer
 
