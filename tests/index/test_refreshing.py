@@ -13,7 +13,7 @@ from kaggleops.index.refresh import Index
 from kaggleops.index.tables import TABLES
 from kaggleops.index.write_through import take
 from kaggleops.mlruns import EntityId, Kind, experiment, run
-from tests.buckets import ON_EACH_SERVICE
+from tests.buckets import EACH_KIND, ON_EACH_SERVICE
 from tests.fakes.object_server import ObjectServer
 from tests.index.corpus import fill
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN, World, cloud, world
@@ -22,6 +22,7 @@ from tests.mlruns.corpus import allowed
 __all__ = ["allowed", "cloud", "world"]
 
 
+@EACH_KIND
 @pytest.mark.usefixtures("allowed")
 def test_a_second_import_changes_nothing(world: World, tmp_path: Path) -> None:
     fill(world.store, tmp_path / "mlruns")

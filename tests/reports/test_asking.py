@@ -71,9 +71,16 @@ def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) 
         lab.log(lab.merged, f"diverged-{fold}", {"lr": "1", "fold": str(fold)}, score)
     lab.log(lab.merged, "all signs", {"lr": "2", "fold": "0"}, math.inf)
     lab.log(lab.merged, "all signs", {"lr": "2", "fold": "1"}, -math.inf)
+    ids = [
+        lab.log(lab.empty, "nan", {"lr": "1", "fold": str(fold)}, score)
+        for fold, score in enumerate((0.9, 0.9, math.nan))
+    ]
     board = plain(ask("leaderboard", "--json"))["commits"]
-    assert [each["commit"] for each in board] == [lab.better, lab.base, lab.worse, lab.merged]
-    assert board[-1]["score"] is None
+    assert [each["commit"] for each in board][:3] == [lab.better, lab.base, lab.worse]
+    assert {each["commit"]: each["score"] for each in board[3:]} == {
+        lab.merged: None,
+        lab.empty: None,
+    }
     assert "nan (2 folds)" in ask("leaderboard").output
     assert plain(ask("leaderboard", "--metric", "loss", "--json"))["commits"]
     found = plain(ask("compare", "idea", "HEAD~1", "--metric", "jaccard", "--json"))
@@ -85,7 +92,7 @@ def test_what_came_to_no_number_is_shown_and_never_the_best(lab: Lab, ask: Ask) 
     odd = ask("compare", "v1", "diverged-0", "--metric", "jaccard")
     assert "inf" in odd.output
     best = plain(ask("compare", "v1", "best", "--metric", "jaccard", "--json"))
-    assert best["sides"][1]["runs"] == [lab.runs[lab.better][2]]
+    assert best["sides"][1]["runs"] == [ids[1]]
 
 
 def test_a_run_is_found_however_it_ended_and_by_what_its_commit_is_called(

@@ -1,5 +1,6 @@
 """Did it help? `compare` and the leaderboard rest on the same evidence, and say the same."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_of_settings_that_both_have_most_folds_are_the_answer_then_the_newest() 
     assert board(*sides)["b"].settings == "lr=2"
 
 
+def test_folds_in_one_process_are_more_than_a_few_seeds() -> None:
+    sides = [
+        [run(sha, {f"fold_{k}_auc": score for k, score in enumerate((0.5, 0.52, 0.54))}, lr="1"),
+         *[run(sha, 0.6, lr="2", seed=str(seed)) for seed in range(2)]]
+        for sha in "ab"
+    ]  # fmt: skip
+    assert [line.settings for line in compared(*sides).metrics] == ["", "lr=2"]
+    assert board(*sides)["b"].settings == "lr=1"
+
+
 def test_marks_of_a_board_hold_at_once() -> None:
     first = folds("a", (0.50, 0.52, 0.54))
     worse = folds("b", (0.48, 0.495, 0.51))
@@ -152,6 +163,10 @@ def test_where_no_settings_are_shared_it_is_said_and_nothing_is_marked() -> None
     assert found.metrics[0].verdict(0) == ""
     assert "their settings differ" in found.answers[0]
     assert not board(second, first)["a"].regression
+    # Nor is it "no difference" where they come to the same.
+    same = compared(first, folds("b", (0.5, 0.53, 0.54), lr="3"))
+    assert "their settings differ" in same.answers[0]
+    assert metric_rows(same)[0][3] == "+0 (their settings differ)"
     # With one training a side, what differs follows from the commits.
     assert compared(first[:3], second).metrics[0].verdict(0) == "better"
 
@@ -183,6 +198,15 @@ def test_one_run_a_side_has_no_mark_and_the_spread_of_other_seeds_beside_it() ->
     found = compared([run("a", 0.61, lr="1"), *others], [run("b", 0.65, lr="1")])
     assert found.metrics[0].verdict(0) == ""
     assert "one run per side; seeds alone change a score by ± 0.014" in found.answers[0]
+    # They tell nothing of a metric on another scale.
+    for each in (*others, *(one for side in found.sides for one in side.runs)):
+        each.metrics["rmse"] = 100 * each.metrics["auc"]
+    sides = [[found.sides[0].runs[0], *others], list(found.sides[1].runs)]
+    score, other = compared(*sides, every_metric=True).metrics
+    assert [line.differences[0] and line.differences[0].why for line in (score, other)] == [
+        "one run per side; seeds alone change a score by ± 0.014",
+        "one run per side",
+    ]
 
 
 def test_seeds_of_the_experiment_tell_what_chance_does_where_both_sides_have_one_run() -> None:
@@ -227,6 +251,13 @@ def test_rows_of_several_seeds_are_averaged() -> None:
     assert difference.low is not None
     assert difference.low == pytest.approx(0.02)  # of the newest alone it would be -0.02
     assert found.metrics[0].verdict(0) == ""
+
+    def odd(one: Run) -> dict[str, dict[str, float]]:
+        return {"auc": {"1": math.copysign(math.inf, one.metrics["auc"] - 0.6), "2": 0.5}}
+
+    [difference] = compared(*sides, rows=odd).metrics[0].differences
+    assert difference is not None
+    assert (difference.how, difference.low) == ("", None)
 
 
 def test_folds_that_only_one_side_has_are_left_out_of_means_and_difference() -> None:
@@ -287,6 +318,9 @@ def test_the_points_of_a_metric_are_folds_where_its_name_or_the_params_say_so() 
         assert read_folds([run("a", {"auc": 0.7}, steps=steps, **params)], "auc", points) == {}
     assert len(read) == asked  # the bucket was not asked in vain
     by_step.append((5, 0.7))
+    assert read_folds([one], "auc", points) == {}
+    by_step[:] = [(step, 0.7) for step in range(6)]  # of a single fold out of five, six epochs
+    one = run("a", {"auc": 0.7}, steps={"auc": 5}, n_splits="5")
     assert read_folds([one], "auc", points) == {}
 
 
@@ -351,6 +385,16 @@ def test_the_usual_script_is_compared_by_its_folds(
     assert "+0.1967" in said
     assert "over 3 folds ▼" in said
     assert f"HEAD ({lab.worse[:10]}) is worse than {lab.base[:10]} in fold_rmse." in said
+    # The best run is that with the best mean, whatever its last fold came to.
+    for name, scores in (("good", (0.5, 0.52, 0.61)), ("bad", (0.7, 0.71, 0.6))):
+        run_id = lab.log(lab.base, name, {"kind": name}, 0.0, experiment="folds")
+        for step, score in enumerate(scores):
+            client.log_metric(run_id, "fold_rmse", score, step=step)
+            client.log_metric(run_id, f"fold_{step}_mae", score)
+    BucketTrackingStore(lab.tracking_uri).flush()
+    for metric in ("fold_rmse", "mae"):
+        options = ("--experiment", "folds", "--metric", metric)
+        assert "good" in ask("compare", "bad", "best", *options).stdout
     for sha, seed, score in (
         (lab.base, "1", 0.61),
         (lab.better, "1", 0.65),

@@ -1,5 +1,6 @@
 """`kaggleops leaderboard`: the commits of an experiment, the best first."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
         (lab.runs[lab.worse][0], 0.50),
     ):
         client.log_metric(run_id, "public_score", score)
+    client.log_metric(merged, "private_score", math.inf)  # which no page can draw
+    client.log_metric(lab.runs[lab.better][1], "public_score", math.nan)
     BucketTrackingStore(lab.tracking_uri).flush()
     page = tmp_path / "page.html"
     done = kaggleops("leaderboard", "--bucket", lab.bucket, "--json", "--html", page, **here)

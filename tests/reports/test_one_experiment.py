@@ -36,6 +36,15 @@ def test_of_several_experiments_the_one_with_the_metric_and_most_runs_counts() -
         assert any("--experiment NAME compares others." in note for note in found.notes)
 
 
+def test_runs_without_the_metric_do_not_choose_the_experiment() -> None:
+    sides = [side(word, small=[0.1, 0.2], full=[0.6, 0.7, 0.8]) for word in "ab"]
+    for run in (run for each in sides for run in each.runs if run.experiment == "full"):
+        if run.params["fold"] != "0":
+            del run.metrics["f1"]
+    found = compare(sides, None, metrics=["f1"])
+    assert {run.experiment for each in found.sides for run in each.runs} == {"small"}
+
+
 def test_sides_that_share_no_experiment_are_compared_only_where_nothing_is_mixed() -> None:
     alone = compare([side("a", full=[0.6]), side("b", small=[0.8])], None, metrics=["f1"])
     assert all(alone.metrics[0].sides)

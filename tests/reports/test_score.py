@@ -31,6 +31,7 @@ SCORES = """
 rmse RMSE val_rmse cv_rmse fold_rmse jaccard auc val_auc oof_auc f1_macro valid_0-rmse
 validation_0-logloss val_loss eval_loss valLoss log_loss logloss val/acc val_acc_epoch dev.em
 ndcg@10 r2 map_50
+точность val_précision
 mean_absolute_error neg_log_loss custom_metric test_score error_rate accuracy_score_X_val
 """
 

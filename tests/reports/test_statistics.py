@@ -158,6 +158,7 @@ def test_seeds_without_folds_are_two_groups() -> None:
         (seeds([0.5]), seeds([0.75, 0.8]), "one side has only one run; seeds"),
         (folds([0.5, 0.6]), folds([0.7, 0.8], start=5), "no fold in common"),
         (seeds([0.5, 0.6]), folds([0.7, 0.8]), "no fold in common"),
+        (folds([0.5, 0.6]), folds([0.5, 0.6], start=5), "no fold in common"),
         (folds([0.50, 0.60]), folds([0.51, 0.61]), "the same in all 2 folds"),
         (folds([0.5, 0.6, math.nan]), folds([0.7, 0.8, 0.9]), "infinite or not a number"),
         (seeds([0.5, math.inf]), seeds([0.7, 0.8]), "infinite or not a number"),

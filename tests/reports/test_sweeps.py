@@ -118,7 +118,7 @@ class World:
             self._trial(0, "1e-4", (0.71, 0.72, 0.73)),
             self._trial(1, "2e-4", (0.81, 0.80, 0.82)),
             self._trial(2, "3e-4", (0.99,), "KILLED", pruned=True),
-            self._trial(3, "4e-4", (0.5, 0.6), "RUNNING"),
+            self._trial(3, "4e-4", (0.95, 0.96), "RUNNING"),
         ]
         self.client.set_tag(self.sweep, BEST, self.trials[1])
         BucketTrackingStore(self.lab.tracking_uri).flush()
@@ -181,7 +181,7 @@ def test_the_best_fold_set_of_a_sweep_stands_for_its_commit(world: World) -> Non
     assert first.cells["backend"] == "kaggle, local"
     # The pruned trial's one fold scored more than all others.
     every = _scored(world)
-    assert all(each.metrics["jaccard"] < 0.9 for each in every)
+    assert 0.99 not in {each.metrics["jaccard"] for each in every}
     history = world.history()
     last = history.scored(history.experiments()["tweets"], ["jaccard", "loss"], newest=4)
     newest = sorted(every, key=lambda run: -run.started_ms)

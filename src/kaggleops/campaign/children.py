@@ -24,7 +24,7 @@ from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.campaign import parents
 from kaggleops.campaign.space import split_of
-from kaggleops.campaign.state import OPEN, SweepState, point_of
+from kaggleops.campaign.state import OPEN, SweepState
 from kaggleops.campaign.sweep import Job, Point, Sweep, fold_id, trial_id
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import Commit
@@ -41,6 +41,7 @@ from kaggleops.launch.overrides import Overrides
 from kaggleops.launch.presenting import present
 from kaggleops.mlruns.folder import now_ms
 from kaggleops.platforms.machine import user_name
+from kaggleops.reports.trainings import point_told
 from kaggleops.tags import (
     BACKEND,
     COMMIT,
@@ -206,7 +207,7 @@ def is_of(run: Run, number: int, parents_of_it: Container[str]) -> bool:
 def job_of(number: int, run: Run) -> Job:
     """Return a run that was just made as a job of its trial."""
     tags = run.data.tags
-    point = point_of(tags) or {}
+    point = point_told(tags) or {}
     fold, status = tags.get(FOLD, ""), run.info.status
     return Job(run.info.run_id, number, point, fold, status, tags, begun_ms=run.info.start_time)
 

@@ -5,7 +5,6 @@ Importing MLflow takes longer than all of this, and nothing here needs it. Anybo
 a tag: a sweep whose tags make no sense has a `problem`, and is skipped.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,11 +22,11 @@ from kaggleops.campaign.sweep import (
 from kaggleops.errors import KaggleOpsError
 from kaggleops.launch.legs import next_leg
 from kaggleops.mlruns.liveness import LOST as IS_LOST
+from kaggleops.reports.trainings import point_told
 from kaggleops.tags import (
     LEGS,
     LOST,
     PARENT,
-    POINT,
     PRUNED,
     SUBMITTED_TO,
     SWEEP,
@@ -138,7 +137,8 @@ def _trials(history: "History", sweep_id: str, sweep: Sweep) -> list[Trial]:
         below[each.parent].append(each)
     sets = []
     for number, run in trials:
-        point = point_of(run.tags)
+        # Where somebody changed that tag it counts as ended: a fold made for it would be another's.
+        point = point_told(run.tags)
         own = "KILLED" if point is None else run.status
         sets.append(_fold_set(number, run.id, point or {}, below[run.id], sweep, run.tags, own))
     return sets
@@ -146,7 +146,7 @@ def _trials(history: "History", sweep_id: str, sweep: Sweep) -> list[Trial]:
 
 def _single(number: int, run: "Run", sweep: Sweep) -> Trial:
     job = _job(number, run)
-    own = "KILLED" if point_of(run.tags) is None else ""
+    own = "KILLED" if point_told(run.tags) is None else ""
     return _of_jobs(number, run.id, job.point, [job], sweep, run.tags, own)
 
 
@@ -161,7 +161,7 @@ def _job(number: int, run: "Run", fold: str = "") -> Job:
     return Job(
         run_id=run.id,
         number=number,
-        point=point_of(run.tags) or {},
+        point=point_told(run.tags) or {},
         fold=fold,
         status=IS_LOST if lost else run.status,
         tags=run.tags,
@@ -170,19 +170,6 @@ def _job(number: int, run: "Run", fold: str = "") -> Job:
         ended_ms=run.ended_ms,
         step=run.step,
     )
-
-
-def point_of(tags: Mapping[str, str]) -> dict[str, str] | None:
-    """Return what a sweep set for the run with these tags; None if somebody changed that tag.
-
-    A trial of which it is not known counts as ended: a fold made for it would be another's.
-    """
-    try:
-        point = json.loads(tags.get(POINT, ""))
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(point, dict) and all(isinstance(each, str) for each in point.values())
-    return point if whole else None
 
 
 def _fold_set(

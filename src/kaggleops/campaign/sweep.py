@@ -25,7 +25,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from kaggleops.errors import KaggleOpsError
-from kaggleops.reports.statistics import higher_is_better
+from kaggleops.reports.statistics import higher_is_better, mean
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -216,18 +216,19 @@ def front(scores: Mapping[int, Sequence[float]]) -> set[int]:
 
 
 def means_by_step(curves: Iterable[Iterable[tuple[int, float]]]) -> list[tuple[int, float]]:
-    """Return the steps of some curves, each with the mean of those that have reached it."""
+    """Return the steps of some curves, each with the mean of those that have a number there."""
     by_step: defaultdict[int, list[float]] = defaultdict(list)
     for curve in curves:
         for step, value in dict(curve).items():
-            by_step[step].append(value)
-    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
+            if not math.isnan(value):
+                by_step[step].append(value)
+    return [(step, mean(values)) for step, values in sorted(by_step.items())]
 
 
 def means_of(jobs: Sequence[Job], metrics: Sequence[str]) -> list[float] | None:
     """Return the mean of each metric over jobs; None where one has no finite value of it."""
     each = [[job.metrics.get(name, math.nan) for job in jobs] for name in metrics]
-    means = [sum(some) / len(some) for some in each if some]
+    means = [mean(some) for some in each if some]
     return means if jobs and all(map(math.isfinite, means)) else None
 
 

@@ -96,17 +96,20 @@ def leaderboard_command(
         _show_trials(ask_index(place, index, trials), as_json)
         return
 
-    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Scored], list[Scored]]":
+    def answer(
+        history: "History",
+    ) -> "tuple[dict[str, int], Score, list[Scored], list[Scored], set[str]]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
         score = _score(history, number, metric, lower_is_better, "ranking the commits")
         runs = read_runs(history, number, score.name)
-        return history.metric_names(number), score, runs, _chosen(runs, since_ms, wanted)
+        scored = history.commits(number, score.name)  # as `compare` finds the one before
+        return history.metric_names(number), score, runs, _chosen(runs, since_ms, wanted), scored
 
-    counted, score, runs, shown = ask_index(place, index, answer)
+    counted, score, runs, shown, scored = ask_index(place, index, answer)
     metric = score.name
-    before = nearest_before(repository, {run.sha for run in runs}) if repository else {}
+    before = nearest_before(repository, scored) if repository else {}
     entries = leaderboard(runs, score, before, shown)
     # Each submitted commit's own score with one of Kaggle's, by its short hash.
     pairs = {

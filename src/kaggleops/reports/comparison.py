@@ -227,12 +227,12 @@ def _line(
     first, *others = in_common([scores_of(each, score.name, folds) for each in row])
     found: list[Difference | None] = []
     for training, second in zip(row[1:], others, strict=True):
-        change = evidence.difference(first, second)
+        change = evidence.difference(first, second, metric=score.name)
         if change is not None and change.low is None and change.mean:
             pair = [rows_of(each, score.name, rows) for each in (row[0], training)]
             if both := [name for name in pair[0] if name in pair[1]]:
                 by_row = [pair[0][name] for name in both], [pair[1][name] for name in both]
-                change = evidence.difference(first, second, by_row)
+                change = evidence.difference(first, second, by_row, score.name)
         found.append(change)
     summaries = tuple(map(summarize_scores, (first, *others)))
     values = (first, *others)

@@ -47,7 +47,7 @@ def difference(found: Difference | None) -> str:
         if found.how == "rows only":
             basis = f"{found.rows:,} rows only"
         said = f"{said} [{found.low:+.4g}, {found.high:+.4g}] over {basis}"
-    return f"{said} ({found.why})" if found.why and found.mean else said
+    return f"{said} ({found.why})" if found.why and (found.mean or found.p is None) else said
 
 
 def point_name(fold: str, seed: str, run: str = "") -> str:

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from statistics import fmean
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.reports.history import Run
+from kaggleops.reports.score import family
 from kaggleops.reports.selection import Side
+from kaggleops.reports.statistics import mean
 from kaggleops.reports.trainings import Training
 
 # -- which runs -------------------------------------------------------------------------------
@@ -44,9 +45,12 @@ def of_one_experiment(
 
     def weight(name: str) -> tuple[bool, int, int]:
         runs = [each[name] for each in by_name]
-        has_metrics = all(any(run.metrics.keys() & metrics for run in each) for each in runs)
+        having = [[run for run in each if has_metric(run)] for each in runs]
         latest = max(run.started_ms for each in runs for run in each)
-        return has_metrics, sum(map(len, runs)), latest
+        return all(having), sum(map(len, having)), latest
+
+    def has_metric(run: Run) -> bool:
+        return not metrics or any(family(name, run.metrics) for name in metrics)
 
     chosen = max(shared, key=weight)
     left = sorted({name for each in by_name for name in each} - {chosen})
@@ -102,7 +106,7 @@ def rows_of(training: Training[Run], metric: str, rows: Rows) -> dict[str, float
     for run in training.runs:
         for row, score in rows(run).get(metric, {}).items():
             found[row].append(score)
-    return {row: fmean(scores) for row, scores in found.items()}
+    return {row: mean(scores) for row, scores in found.items()}
 
 
 def _scores(text: str, run: Run) -> dict[str, dict[str, float]]:

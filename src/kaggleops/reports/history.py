@@ -279,26 +279,12 @@ class History:
         rows = self._rows(_newest_first(sa.select(_RUNS.c.experiment_id)).limit(1))
         return str(rows[0][0]) if rows else None
 
-    def best(self, metric: str, *, highest: bool, experiment_id: str | None = None) -> str | None:
-        """Return the id of the run with the best finite value of a metric; None if none has it."""
-        order = _METRICS.c.value.desc() if highest else _METRICS.c.value.asc()
-        query = (
-            sa.select(_METRICS.c.run_uuid)
-            .join(_RUNS, _RUNS.c.run_uuid == _METRICS.c.run_uuid)
-            .where(_METRICS.c.key == metric, *_finished(experiment_id))
-            .where(sa.func.abs(_METRICS.c.value) < sys.float_info.max)
-            .order_by(order, _RUNS.c.start_time.desc())
-            .limit(1)
-        )
-        rows = self._rows(query)
-        return str(rows[0][0]) if rows else None
-
-    def metric_names(self, experiment_id: str) -> dict[str, int]:
-        """Return how many finished runs of an experiment have each metric."""
+    def metric_names(self, experiment_id: str | None) -> dict[str, int]:
+        """Return how many finished runs of an experiment, or of all, have each metric."""
         query = (
             sa.select(_METRICS.c.key, sa.func.count())
             .join(_RUNS, _RUNS.c.run_uuid == _METRICS.c.run_uuid)
-            .where(*_finished(experiment_id))
+            .where(_IS_NUMBER, *_finished(experiment_id))
             .group_by(_METRICS.c.key)
         )
         return {row[0]: row[1] for row in self._rows(query)}
@@ -310,7 +296,7 @@ class History:
             .distinct()
             .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
             .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
-            .where(_TAGS.c.key == COMMIT, *_finished(experiment_id))
+            .where(_TAGS.c.key == COMMIT, _IS_NUMBER, *_finished(experiment_id))
         )
         if metric is not None:
             having = family(metric, self.metric_names(experiment_id))
@@ -330,15 +316,18 @@ class History:
 
     def scored(
         self,
-        experiment_id: str,
+        experiment_id: str | None,
         scores: Sequence[str],
         tags: Sequence[str] = (),
         metrics: Sequence[str] = (),
         newest: int | None = None,
+        *,
+        of_commits: bool = True,
     ) -> list[Scored]:
-        """Return the finished runs of an experiment that have one of the scores, and a commit.
+        """Return the finished runs of an experiment, or of all, that have one of the scores.
 
-        With these tags and other metrics; the `newest` so many, if that is given.
+        With these tags and other metrics; the `newest` so many, if that is given; only those that
+        are `of_commits`, unless told otherwise.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
@@ -370,10 +359,14 @@ class History:
             values: defaultdict[str, dict[str, float]] = defaultdict(dict)
             steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
             logged = sa.select(
-                _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.step
+                _METRICS.c.run_uuid,
+                _METRICS.c.key,
+                _METRICS.c.value,
+                _METRICS.c.is_nan,
+                _METRICS.c.step,
             ).where(_METRICS.c.run_uuid.in_(wanted), _METRICS.c.key.in_((*scores, *metrics)))
-            for run_id, key, value, step in connection.execute(logged.where(~_METRICS.c.is_nan)):
-                values[run_id][key] = as_logged(float(value))
+            for run_id, key, value, is_nan, step in connection.execute(logged):
+                values[run_id][key] = as_logged(float(value), is_nan)
                 steps[run_id][key] = step
             # A text for each run rather than forty rows: the database is faster at that.
             pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
@@ -396,7 +389,8 @@ class History:
                 params=repeated[run_id],
             )
             for run_id, start in runs
-            if COMMIT in marks[run_id] and marks[run_id].get(PARENT) not in ended_badly
+            if (COMMIT in marks[run_id] or not of_commits)
+            and marks[run_id].get(PARENT) not in ended_badly
         ]
 
     def runs(self, run_ids: Sequence[str]) -> list[Run]:
@@ -468,14 +462,14 @@ class History:
         return dict(found)
 
     def points(self, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-        """Return the steps and values of runs' metric in the order of the steps; without NaN.
+        """Return the steps and values of runs' metric in the order of the steps.
 
         Raises KaggleOpsError if the bucket cannot be reached, or none of the runs can be read.
         """
         found: dict[str, list[tuple[int, float]]] = {}
         for run_id, curve in self._reader.read(run_ids, metric):
             pairs = [(curve.steps[at], curve.values[at]) for at in curve.by_step()]
-            found[run_id] = [(step, as_logged(value)) for step, value in pairs if value == value]
+            found[run_id] = [(step, as_logged(value)) for step, value in pairs]
         return found
 
     @cached_property
@@ -543,8 +537,10 @@ def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
         _RUNS.c.experiment_id == int(experiment_id) if experiment_id is not None else sa.true(),
         _RUNS.c.lifecycle_stage == "active",
         _RUNS.c.status == "FINISHED",
-        sa.not_(_METRICS.c.is_nan),
     )
+
+
+_IS_NUMBER = sa.not_(_METRICS.c.is_nan)
 
 
 def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:

@@ -1,5 +1,6 @@
 """The commits of an experiment, ranked by their best score, and which made it worse."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,10 @@ class Tried:
 
 
 def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> list[Tried]:
-    """Return those trials of a sweep of which runs have a score, the best first."""
+    """Return those trials of a sweep of which runs have a score, the best first.
+
+    Those of which folds are missing stand behind the others, whatever they came to so far.
+    """
     below: defaultdict[str, dict[tuple[str, str], Scored]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         for of in (run.id, run.tags.get(PARENT, "")):
@@ -145,7 +149,12 @@ def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> li
             ids = tuple(run.id for run in mine)
             number, point = trial.tags.get(TRIAL, "0"), point_of(trial.tags)
             found.append(Tried(number, trial.id, ids, came, point, _cells(mine, score)))
-    return sorted(found, key=lambda each: worth(each.score, score), reverse=True)
+    whole = max((len(each.runs) for each in found), default=0)
+    return sorted(
+        found,
+        key=lambda each: (len(each.runs) == whole, worth(each.score, score)),
+        reverse=True,
+    )
 
 
 def _by_commit(runs: Sequence[Scored], score: Score) -> dict[str, list[Training[Scored]]]:
@@ -191,8 +200,17 @@ def _entry(
 
 
 def _best(side: Sequence[Training[Scored]], score: Score) -> tuple[Training[Scored], Summary]:
-    best = max(side, key=lambda each: worth(summarize_scores(_values(each, score)), score))
-    summary = summarize_scores(_values(best, score))
+    values = {id(each): _values(each, score) for each in side}
+    whole = max((len(values[id(each)]) for each in side if each.is_trial), default=0)
+
+    def rank(training: Training[Scored]) -> tuple[bool, float]:
+        mine = values[id(training)]
+        # A trial of which folds are still missing is better by chance than one that has them all.
+        is_whole = len(mine) == whole or not training.is_trial
+        return is_whole, worth(summarize_scores(mine), score)
+
+    best = max(side, key=rank)
+    summary = summarize_scores(values[id(best)])
     assert summary is not None  # noqa: S101 - those without values are not there
     return best, summary
 
@@ -203,8 +221,10 @@ def _cells(runs: Sequence[Scored], score: Score) -> dict[str, str | float]:
         if column.tag:
             texts = sorted({run.tags.get(column.tag, "") for run in runs} - {""})
             cells[column.name] = ", ".join(texts)
-        elif values := [run.metrics[column.metric] for run in runs if column.metric in run.metrics]:
-            cells[column.name] = (min if score.lower else max)(values)
+        else:
+            values = [run.metrics.get(column.metric, math.nan) for run in runs]
+            if finite := list(filter(math.isfinite, values)):
+                cells[column.name] = (min if score.lower else max)(finite)
     return cells
 
 

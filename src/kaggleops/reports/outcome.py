@@ -3,6 +3,7 @@
 Two runs tell nothing of chance, and runs of other settings nothing of the commit.
 """
 
+import math
 from contextlib import suppress
 
 from mlflow import MlflowClient
@@ -60,6 +61,8 @@ def _beside(score: Score, value: float, before: Run, settings: str | None) -> st
     if not there or there[0].name != score.name or before.data.tags.get(SETTINGS) != settings:
         return ""
     gained = there[1] - value if score.lower else value - there[1]
+    if not math.isfinite(gained):
+        return ""
     if not gained:
         return "the same as"
     return f"{number(abs(gained))} {'better' if gained > 0 else 'worse'} than"

@@ -4,6 +4,7 @@ And what `kaggleops run --require` requires of a run, and a finished run that ca
 """
 
 import difflib
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,10 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.git.commits import commits_around, nearest_before, resolve
 from kaggleops.printable import counted
-from kaggleops.reports.history import History, Run
-from kaggleops.reports.statistics import higher_is_better
+from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.score import family, named
+from kaggleops.reports.statistics import summarize_scores
+from kaggleops.reports.trainings import Training, read_folds, scores_of, worth
 from kaggleops.tags import (
     BEST,
     COMMIT,
@@ -177,6 +180,7 @@ class Selector:
     # -- by run -------------------------------------------------------------------------------
 
     def _best(self) -> list[Run]:
+        """Return the best run: of one that has folds in its process, their mean counts."""
         doing = "looking for the best run"
         metric, experiment_id = self._metric, self.experiment_id
         if metric is None:
@@ -184,14 +188,22 @@ class Selector:
             if experiment_id is None:
                 raise UsageError(doing, "the bucket has no runs")
             score = self._history.score(experiment_id, doing)
-            metric, highest = score.name, not score.lower
         else:
-            highest = higher_is_better(metric, self._lower_is_better)
-        found = self._history.best(metric, highest=highest, experiment_id=experiment_id)
-        if found is None:
-            problem = f"no finished run has the metric {metric!r}"
+            score = named(metric, self._lower_is_better)
+        known = self._history.metric_names(experiment_id)
+        names = family(score.name, known) or [score.name]
+        runs = self._history.scored(experiment_id, names, of_commits=False)
+        folds = read_folds(runs, score.name, self._history.points)
+
+        def rank(run: Scored) -> tuple[float, int]:
+            alone = scores_of(Training((run,), frozenset()), score.name, folds)
+            return worth(summarize_scores(alone), score), run.started_ms
+
+        found = max(runs, key=rank, default=None)
+        if found is None or rank(found)[0] == -math.inf:
+            problem = f"no finished run has a number for the metric {score.name!r}"
             raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
-        return self._history.runs([found])
+        return self._history.runs([found.id])
 
     # -- together -----------------------------------------------------------------------------
 

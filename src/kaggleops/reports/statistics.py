@@ -40,7 +40,7 @@ class Difference:
     mean: float  # the difference; exactly 0 where it is rounding
     low: float | None = None  # the lower end of its 95 % interval; None without one
     high: float | None = None  # the upper end
-    p: float | None = None  # two-sided; None where nothing can be told
+    p: float | None = None  # two-sided, 1 where it is rounding; None where nothing can be told
     # what the interval is of: "by fold"; "by seed" or "rows only", which mark nothing; or ""
     how: str = ""
     folds: int = 0  # how many folds both sides have
@@ -57,7 +57,7 @@ class Difference:
 
         `lower` says whether lower values are better.
         """
-        if self.mean == 0 or (self.p is not None and self.p > 1 - CONFIDENCE):
+        if self.p is not None and self.p > 1 - CONFIDENCE:
             return "no difference"
         if self.p is None or self.why:  # more than the seeds' chance, but what of the rows'?
             return ""
@@ -145,8 +145,8 @@ def difference(
         found = _over_seeds(one[folds[0]], other[folds[0]]) if folds else _unlike(one, other)
     else:
         found = _over_folds([one[fold] for fold in folds], [other[fold] for fold in folds])
-    if abs(found.mean) <= _ROUNDING:
-        found = replace(found, mean=0.0, p=None if found.p is None else 1.0)
+    if folds and abs(found.mean) <= _ROUNDING:
+        found = replace(found, mean=0.0, p=1.0)
     if spread is not None and found.seeds != (0, 0) and min(found.seeds) < 2 and not found.folds:
         why = f"{found.why}; seeds alone change a score by ± {spread:.2g}"
         found = replace(found, why=why, seed_spread=spread / scale)
@@ -322,7 +322,7 @@ def bootstrap(
     """
     import numpy as np
 
-    with np.errstate(invalid="ignore"):  # two infinities
+    with np.errstate(all="ignore"):  # two infinities, or almost
         differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     if (count := len(differences)) < 2 or not np.isfinite(differences).all():
         return None
@@ -360,7 +360,7 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 # -- what a metric's name tells -----------------------------------------------------------------
 
-_WORD = re.compile(r"[a-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
 _LOWER_IS_BETTER = re.compile(
     # Whatever stands before these: logloss, mcrmse, rmsle, wrmsse, smape, crossentropy, merror.
     r"([a-z]*(loss|losses|error|errors|mse|msle|mspe|msse|mae|mape|deviance|entropy|perplexity)"

@@ -94,6 +94,11 @@ class Training(Generic[_Run]):
         """When the newest of its runs began, in milliseconds since the epoch."""
         return self.runs[0].started_ms
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is a trial of a sweep."""
+        return TRIAL in self.runs[0].tags
+
     @cached_property
     def launched(self) -> set[frozenset[str]]:
         """What was set for its runs, as far as that is known: once, or several times."""
@@ -182,13 +187,17 @@ def repetition_of(params: Mapping[str, str], tags: Mapping[str, str]) -> tuple[s
 
 def point_of(tags: Mapping[str, str]) -> dict[str, str]:
     """Return what a sweep set for a run, by key; nothing where its tag tells nothing."""
+    return {key.lstrip("+"): value for key, value in (point_told(tags) or {}).items()}
+
+
+def point_told(tags: Mapping[str, str]) -> dict[str, str] | None:
+    """Return what a sweep set for a run, as it set it; None where its tag does not tell."""
     try:
-        told = json.loads(tags.get(POINT, "{}"))
+        told = json.loads(tags.get(POINT, ""))
     except (ValueError, RecursionError):
-        return {}
-    if not isinstance(told, dict):
-        return {}
-    return {key.lstrip("+"): value for key, value in told.items() if isinstance(value, str)}
+        return None
+    whole = isinstance(told, dict) and all(isinstance(each, str) for each in told.values())
+    return told if whole else None
 
 
 # -- the values of a metric -----------------------------------------------------------------------
@@ -232,12 +241,27 @@ def read_folds(runs: Sequence[_Run], metric: str, points: Points) -> Folds:
         if not run.repetition[0] and (name := _by_step(run, metric)):
             asked[name].append(run)
     found = {}
+    counts = {run.id: _fold_counts(run) for having in asked.values() for run in having}
     for name, having in asked.items():
         for run_id, curve in points([run.id for run in having], name).items():
             steps = [step for step, _ in curve]
-            if steps in (list(range(len(steps))), list(range(1, len(steps) + 1))):
+            if steps not in (list(range(len(steps))), list(range(1, len(steps) + 1))):
+                continue
+            if _is_of_folds(name) or str(len(steps)) in counts[run_id]:
                 found[run_id] = {str(step): value for step, value in curve}
     return found
+
+
+def _is_of_folds(metric: str) -> bool:
+    return not FOLD_WORDS.isdisjoint(words(metric))
+
+
+def _fold_counts(run: _Part) -> set[str]:
+    counts, epochs = (
+        {run.params[name] for name in names if name in run.params}
+        for names in (FOLD_COUNTS, EPOCHS)
+    )
+    return counts - epochs
 
 
 def _by_step(run: _Part, metric: str) -> str:
@@ -245,12 +269,10 @@ def _by_step(run: _Part, metric: str) -> str:
     for name in family(metric, run.metrics):
         if fold_of(name):  # its steps are a fold's own: rounds, epochs
             continue
-        if 0 < run.steps.get(name, 0) <= _MOST_FOLDS and not FOLD_WORDS.isdisjoint(words(name)):
+        if 0 < run.steps.get(name, 0) <= _MOST_FOLDS and _is_of_folds(name):
             return name
     last = run.steps.get(metric, 0)
-    counts = {run.params[name] for name in FOLD_COUNTS if name in run.params}
-    epochs = {run.params[name] for name in EPOCHS if name in run.params}
-    named = {str(last), str(last + 1)} & (counts - epochs)
+    named = {str(last), str(last + 1)} & _fold_counts(run)
     return metric if 0 < last <= _MOST_FOLDS and named else ""
 
 
@@ -310,7 +332,10 @@ class Evidence(Generic[_Run]):
         def value(training: Training[_Run]) -> float:
             return worth(summarize_scores(values[id(training)]), score)
 
-        rows, are_alike = _alike(found, value)
+        def size(training: Training[_Run]) -> int:
+            return len(values[id(training)])
+
+        rows, are_alike = _alike(found, value, size)
         over_seeds = spread_over_seeds(values.values())
         if over_seeds is None and any(len(values[id(each)]) == 1 for each in rows[0]):
             over_seeds = spread()
@@ -326,9 +351,14 @@ class Evidence(Generic[_Run]):
         first: Scores,
         second: Scores,
         rows: tuple[Sequence[float], Sequence[float]] | None = None,
+        metric: str = "",
     ) -> Difference | None:
-        """Return `statistics.difference`, without a mark where the settings differ."""
-        found = difference(first, second, rows, self.spread)
+        """Return `statistics.difference`, without a mark where the settings differ.
+
+        Of a `metric` that is not the score it is not known how much seeds alone change it.
+        """
+        spread = self.spread if metric in ("", self.score.name) else None
+        found = difference(first, second, rows, spread)
         if found is None or self.are_alike:
             return found
         return replace(found, p=None, why=APART)
@@ -351,7 +381,9 @@ def worth(found: Summary | None, score: Score) -> float:
 
 
 def _alike(
-    sides: Sequence[Sequence[Training[_Run]]], value: Callable[[Training[_Run]], float]
+    sides: Sequence[Sequence[Training[_Run]]],
+    value: Callable[[Training[_Run]], float],
+    size: Callable[[Training[_Run]], int],
 ) -> tuple[list[list[Training[_Run]]], bool]:
     first, *others = sides
     by_settings = []
@@ -368,7 +400,7 @@ def _alike(
 
     def order(row: Sequence[Training[_Run]]) -> tuple[bool, int, int]:
         is_default = all(any(len(each) == 1 for each in one.launched) for one in row)
-        return not is_default, -min(len(one.runs) for one in row), -row[0].started_ms
+        return not is_default, -min(map(size, row)), -row[0].started_ms
 
     if rows:
         return sorted(rows, key=order), True
@@ -378,16 +410,23 @@ def _alike(
         return len(changed), -pair[1].started_ms, -pair[0].started_ms
 
     newest = [sorted(side, key=lambda each: -each.started_ms)[:_NEAREST] for side in sides]
-    choices = [_best_trial(side, value) or near for side, near in zip(sides, newest, strict=True)]
+    choices = [
+        _best_trial(side, value, size) or near for side, near in zip(sides, newest, strict=True)
+    ]
     one, two = min(((a, b) for a in choices[0] for b in choices[1]), key=apart)
     rest = [min(((one, each) for each in side), key=apart)[1] for side in choices[2:]]
     return [[one, two, *rest]], all(len(side) == 1 for side in sides)
 
 
 def _best_trial(
-    side: Sequence[Training[_Run]], value: Callable[[Training[_Run]], float]
+    side: Sequence[Training[_Run]],
+    value: Callable[[Training[_Run]], float],
+    size: Callable[[Training[_Run]], int],
 ) -> list[Training[_Run]]:
-    """Return the best trial of a side whose newest training is one; else nothing."""
+    """Return the best trial of a side whose newest training is one; else nothing.
+
+    Of those with most folds: what a trial came to in some of them is by chance better.
+    """
     newest = max(side, key=lambda each: each.started_ms)
-    trials = [each for each in side if TRIAL in each.runs[0].tags]
-    return [max(trials, key=value)] if newest in trials else []
+    trials = [each for each in side if each.is_trial]
+    return [max(trials, key=lambda each: (size(each), value(each)))] if newest in trials else []
