@@ -2,16 +2,15 @@
 
     python -m competitions.offline --runs RUN_ID,RUN_ID --output my-models
 
-It holds the models of the runs, the code of a commit, and wheels of the pure Python packages that a
-Kaggle notebook lacks. Make it a Kaggle dataset, attach that to the notebook, and run there what
-this prints, which is in its README.md, too. Launched by `mlflow run`, the folder becomes an
-artifact of the run.
+It holds the models of the runs, the code of a commit, wheels of the pure Python packages that a
+Kaggle notebook lacks, and predict.sh, which predicts. `kaggleops submit RUN --code` makes it, and a
+dataset, a notebook and a submission of it. By hand: make it a Kaggle dataset, attach that to the
+notebook, and run there what this prints, which is in its README.md, too. Launched by `mlflow run`,
+the folder becomes an artifact of the run.
 """
 
 import importlib.metadata
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +20,8 @@ from competitions.config import CONFIG_FILE, read_saved
 from competitions.console import run_command, say, split_runs, writing_explained
 from competitions.predict import GIVE, keep_output, model_folders
 from competitions.tasks import load_task
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.backends.kaggle.offline_folder import INSTALL, PREDICT, build_wheels
+from kaggleops.errors import UsageError
 from kaggleops.git.checkouts import clone
 from kaggleops.git.commits import find_commit
 
@@ -60,13 +60,9 @@ def make_folder(
     commit = _copy_code(version, output / "code")
     if wheels:
         wanted = [f"{name}=={importlib.metadata.version(name)}" for name in PACKAGES]
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w"]
-        command += [str(output / "wheels"), *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            problem = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise KaggleOpsError(f"making wheels of {', '.join(wanted)}", problem)
-    lines = _instructions(models, output, commit, wheels)
+        build_wheels(wanted, output / "wheels")
+    (output / PREDICT).write_text(_program(models, wheels), encoding="utf-8")
+    lines = _instructions(models, output, commit)
     (output / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return lines
 
@@ -82,10 +78,20 @@ def _copy_code(version: str, folder: Path) -> str:
     return commit.sha
 
 
-def _instructions(models: Path, output: Path, commit: str, wheels: bool) -> list[str]:
-    competition = load_task(read_saved(models / "0" / CONFIG_FILE).task).competition
+def _program(models: Path, wheels: bool) -> str:
     runs = ",".join(f"$HERE/models/{folder.name}" for folder in sorted(models.iterdir()))
-    install = f'pip install --no-index --no-deps "$HERE"/wheels/*.whl  # {", ".join(PACKAGES)}'
+    lines = [
+        "set -e",
+        'HERE=$(cd "$(dirname "$0")" && pwd)',
+        *([INSTALL] if wheels else []),
+        f'PYTHONPATH="$HERE/code/src" python -m competitions.predict --runs "{runs}" \\',
+        '    --output submission.csv --overrides "data=folder data.dir=$1"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _instructions(models: Path, output: Path, commit: str) -> list[str]:
+    competition = load_task(read_saved(models / "0" / CONFIG_FILE).task).competition
     return [
         f"Make a Kaggle dataset of {output.resolve().name} and attach it and {competition} to a "
         "notebook. There, with the internet off:",
@@ -97,10 +103,8 @@ def _instructions(models: Path, output: Path, commit: str, wheels: bool) -> list
         f"    HERE=${{HERE%/code/{COMMIT}}}",
         f"    DATA=$(find {INPUT} -type d -name {competition} -print -quit)",
         '    test -d "$HERE" -a -d "$DATA" || { echo "attach both, each once"; exit 1; }',
-        *([f"    {install}"] if wheels else []),
-        f'    PYTHONPATH="$HERE/code/src" python -m competitions.predict --runs "{runs}" \\',
-        "        --output /kaggle/working/submission.csv \\",
-        '        --overrides "data=folder data.dir=$DATA"',
+        "    cd /kaggle/working",
+        f'    bash "$HERE/{PREDICT}" "$DATA"',
     ]
 
 

@@ -7,7 +7,8 @@ import mlflow
 import pytest
 import yaml
 
-from kaggleops.backends.kaggle.submissions import Submitter, check_against
+from kaggleops.backends.kaggle.sample import check_against
+from kaggleops.backends.kaggle.submissions import Submitter
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import NoAnswerError
@@ -15,7 +16,6 @@ from kaggleops.resources.manifest import MANIFEST
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.kaggle.store import Competition
 from tests.fakes.kaggle_server import KaggleServer
-from tests.fakes.kaggle_uses import kernel_folder
 from tests.fakes.odd_answers import whole
 
 SAMPLE = "id,target\nA,0\nB,0\nC,0\n"
@@ -201,8 +201,6 @@ def test_who_does_not_say_what_or_where(
         lab.submitter("")
     with pytest.raises(UsageError, match="nothing was submitted for it yet"):
         lab.submitter().submitted()
-    with pytest.raises(UsageError, match=r"not run on Kaggle.*run -b kaggle"):
-        lab.submitter().submit_notebook("", "")
     with pytest.raises(UsageError, match="not found"):
         Submitter(lab.uri, "f" * 32, "tweets")
     (tmp_path / MANIFEST).parent.mkdir(parents=True)
@@ -211,18 +209,39 @@ def test_who_does_not_say_what_or_where(
     assert lab.submitter("").competition == "tweets"
 
 
-def test_a_code_competition_takes_the_notebooks_version(
+def test_the_list_of_submissions_with_each_runs_own_score(
     kaggle: KaggleServer, tweets: Competition, lab: Lab, tmp_path: Path
 ) -> None:
-    script = f"open('submission.csv', 'w').write({GOOD!r})"
-    kaggle.api("ada").kernels_push(kernel_folder(tmp_path / "k", "ada/predicts-tweets", script))
-    assert kaggle.session("ada/predicts-tweets").wait() == "COMPLETE"
-    lab.client.set_tag(lab.run, "kaggle_notebook", "ada/predicts-tweets")
-    submitter = lab.submitter()
-    done = submitter.wait(submitter.submit_notebook("", "by notebook"))
-    assert done.public_score == pytest.approx(2 / 3, abs=1e-5)
-    with pytest.raises(UsageError, match=r"submission.csv of ada/predicts-tweets, version 1"):
-        submitter.submit_notebook("", "")
+    options = ("--competition", "tweets", "--bucket", lab.uri)
+    empty = kaggleops_here("submissions", *options)
+    assert (empty.code, "Nothing was submitted to tweets yet." in empty.output) == (0, True)
+    tweets.daily_limit = 9
+    file = tmp_path / "s.csv"
+    for number in range(4):
+        run = lab.client.create_run("0", run_name=f"run-{number}").info.run_id
+        lab.client.log_metric(run, "jaccard", 0.5 + number / 10)
+        lines = [f"{each},{int(at < number)}" for at, each in enumerate("ABC")]
+        file.write_text("\n".join(["id,target", *lines]))
+        assert kaggleops_here("submit", run, "--file", file, *options).code == 0
+    lab.predicts(GOOD).submitter().submit(None, "")  # its own score is that of its model
+    done = kaggleops_here("submissions", *options)
+    *rows, told, today = done.output.strip().splitlines()
+    assert rows[0].split() == ["submitted", "ref", "run", "own", "score", "public"]
+    assert [row.split()[-3:] for row in rows[1:]] == [
+        ["0.70000", "jaccard", "0.66667"],
+        ["0.80000", "jaccard", "1.00000"],
+        ["0.70000", "jaccard", "0.66667"],
+        ["0.60000", "jaccard", "0.33333"],
+        ["0.50000", "jaccard", "0.00000"],
+    ]
+    assert f"{lab.run[:8]} predicting-crow" in rows[1]
+    said = "Rank correlation of jaccard and public score: +1.00 (95 % interval +0.16 to"
+    assert told.startswith(said), told
+    assert told.endswith("to +1.00, Fisher's z), over 5 runs.")
+    assert today == "Today 4 of 9 submissions are left."
+    found = kaggleops_here("submissions", *options, "--json").json
+    assert (found["runs"], found["rank_correlation"]) == (5, pytest.approx(1))
+    assert found["submissions"][0]["run_id"] == lab.run
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_the_folder_becomes_an_artifact(
     arguments = ["--runs", str(trained.artifacts), "--output", "mine", "--no-wheels"]
     offline.main(arguments, standalone_mode=False)
     kept = artifacts(tracking, run_id) / "mine"
-    assert {path.name for path in kept.iterdir()} == {"README.md", "code", "models"}
+    assert {path.name for path in kept.iterdir()} == {"README.md", "code", "models", "predict.sh"}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class KaggleServer:
             Pushing(self._store, self.behaviour, sources, machines),
             Kernels(self._store, self.behaviour),
             Datasets(self._store, self.behaviour),
-            Competitions(self._store, self.behaviour),
+            Competitions(self._store, self.behaviour, machines),
             Downloads(self._store, self.behaviour),
         )
         self._faults = Faults()

@@ -245,3 +245,72 @@ def test_competitions(kaggle: KaggleServer, tmp_path: Path) -> None:
     assert ranks == [("bob", "0.75000"), ("ada", "0.50000")]
     with pytest.raises(HTTPError, match="Competition not found"):
         api.competition_leaderboard_view("absent")
+
+
+def test_a_code_competition_runs_a_notebook_again_with_its_hidden_files(
+    kaggle: KaggleServer, tmp_path: Path
+) -> None:
+    shown = {"test.csv": b"1"}
+    made = kaggle.add_competition("code", "Code", shown, score=lambda sent: float(sent) / 2)
+    made.hidden = {"test.csv": b"3"}
+    api = kaggle.api("ada")
+    (tmp_path / "s.csv").write_text("1")
+    with pytest.raises(HTTPError, match="only accepts Submissions from Notebooks"):
+        api.competition_submit(str(tmp_path / "s.csv"), "a file", "code", quiet=True)
+    source = """
+import os
+root = os.environ["KAGGLEOPS_ROOT"]
+test = open(root + "/kaggle/input/competitions/code/test.csv").read()
+open("s.csv" if test == "1" or "no file" not in "KIND" else "t.csv", "w").write(test)
+assert test == "1" or "raises" not in "KIND"
+"""
+
+    def push(kind: str, **more: object) -> int:
+        text = source.replace("KIND", kind)
+        folder = kernel_folder(tmp_path / "k", "ada/my-code", text, **more)
+        number = api.kernels_push(folder).version_number
+        assert kaggle.session("ada/my-code").wait() == "COMPLETE"
+        return int(number)
+
+    more = {"competition_sources": ["code"]}
+    version = push("good", enable_internet=True, **more)
+    with pytest.raises(HTTPError, match="cannot use internet access"):
+        api.competition_submit_code("s.csv", "online", "code", "ada/my-code", version, quiet=True)
+    for kind in ("good", "no file", "raises", "slow"):
+        version = push(kind, **more)
+        made.rerun_seconds = 0.001 if kind == "slow" else None
+        api.competition_submit_code("s.csv", kind, "code", "ada/my-code", version, quiet=True)
+        assert api.competition_submissions("code")[0].status.name in ("PENDING", "ERROR")
+        for session in kaggle._store.sessions():
+            session.wait()
+    ended = [
+        (each.description, each.public_score, each.error_description)
+        for each in api.competition_submissions("code")
+    ]
+    assert ended[::-1] == [
+        ("good", "1.50000", ""),
+        ("no file", "", "Submission CSV Not Found"),
+        ("raises", "", "Notebook Threw Exception"),
+        ("slow", "", "Notebook Timeout"),
+    ]
+
+
+def test_a_dataset_takes_a_while_and_archives_become_folders(
+    kaggle: KaggleServer, tmp_path: Path
+) -> None:
+    api = kaggle.api("ada")
+    folder = dataset_folder(tmp_path / "data", "ada/my-models", notes="old")
+    (tmp_path / "data/models/deep").mkdir(parents=True)
+    (tmp_path / "data/models/deep/weights").write_text("1")
+    kaggle.behaviour.slow_datasets = 1
+    api.dataset_create_new(folder, quiet=True, dir_mode="zip")
+    with pytest.raises(HTTPError, match="Not found"):
+        api.dataset_list_files("ada/my-models")
+    assert [api.dataset_status("ada/my-models") for _ in range(2)] == ["blobs_received", "ready"]
+    listed = [each.name for each in api.dataset_list_files("ada/my-models").files]
+    assert listed == ["models/deep/weights", "notes"]
+    (tmp_path / "data/models/deep/more").write_text("2")
+    api.dataset_create_version(folder, "more", quiet=True, dir_mode="zip")
+    assert len(api.dataset_list_files("ada/my-models").files) == 2
+    api.dataset_status("ada/my-models")
+    assert len(api.dataset_list_files("ada/my-models").files) == 3

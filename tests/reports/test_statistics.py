@@ -15,6 +15,7 @@ from kaggleops.reports.statistics import (
     interval,
     needed,
     rank_correlation,
+    rank_interval,
     summarize,
     summarize_scores,
 )
@@ -320,3 +321,22 @@ def test_ranks_are_compared_where_there_is_something_to_rank() -> None:
     assert rank_correlation(ties) == pytest.approx(stats.spearmanr(ties).statistic)
     assert rank_correlation([(0.1, 3), (0.2, 2)]) is None
     assert rank_correlation([(0.1, 3), (0.2, 3), (0.3, 3)]) is None
+
+
+def test_the_interval_of_a_rank_correlation_holds_in_19_of_20_samples() -> None:
+    from numpy.random import default_rng
+
+    random, normal = default_rng(7), 0.6
+    true = 6 / math.pi * math.asin(normal / 2)  # Spearman's of a normal distribution
+    held = 0
+    for _ in range(400):
+        first, noise = random.normal(size=(2, 12))
+        second = normal * first + math.sqrt(1 - normal**2) * noise
+        found = rank_correlation(list(zip(first, second, strict=True)))
+        assert found is not None
+        low, high = rank_interval(found, 12) or (0.0, 0.0)
+        held += low <= true <= high
+    assert 368 <= held <= 392  # 380, and more than two standard errors at most
+    assert rank_interval(0.5, 3) is None
+    assert rank_interval(1.0, 4) == (pytest.approx(-0.69, abs=0.01), 1.0)
+    assert rank_interval(-1.0, 4) == (-1.0, pytest.approx(0.69, abs=0.01))

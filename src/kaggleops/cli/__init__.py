@@ -34,7 +34,7 @@ from kaggleops.cli.reproduce import reproduce_command
 from kaggleops.cli.run import run_command
 from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.cli.status import status_command
-from kaggleops.cli.submission import submit_command
+from kaggleops.cli.submit import submissions_command, submit_command
 from kaggleops.cli.sweep import sweep_command
 from kaggleops.cli.transfer import bundle_command, export_command, import_command, push_command
 from kaggleops.cli.watch import watch_command
@@ -53,6 +53,7 @@ GROUPS = {
         resume_command,
         download_command,
         submit_command,
+        submissions_command,
         quota_command,
         cleanup_command,
         reap_command,

@@ -1,4 +1,4 @@
-"""Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do; and `kaggleops submit`."""
+"""Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,24 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.indexed import run_named
-from kaggleops.cli.options import (
-    NumberRange,
-    bucket_of,
-    bucket_option,
-    complete_backend,
-    json_option,
-)
+from kaggleops.cli.options import NumberRange, complete_backend
 from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_json
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.errors import KaggleOpsError
 from kaggleops.printable import log_line
 from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tags import COMMIT, PRICE, RUN_NAME
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
-    from kaggleops.backends.kaggle.submissions import Submission
     from kaggleops.backends.remote_run import RemoteRun
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
@@ -172,75 +163,4 @@ def show_submitted(run: "RemoteRun", as_json: bool) -> None:
         *(("", step) for step in backend.steps(tags)),
         ("Follow it", "" if backend.steps(tags) else f"kaggleops logs -f {run.run_id}"),
         ("Cancel it", f"kaggleops cancel {run.run_id}"),
-    )
-
-
-@click.command("submit")
-@click.argument("run")
-@bucket_option
-@click.option("--file", metavar="FILE", help="Default: the run's artifact submission.csv.")
-@click.option("--message", default="", help="Default: the run's name and its commit.")
-@click.option("--competition", metavar="NAME", default="", help="Default: the declared data's.")
-@click.option("--notebook", is_flag=True, help="Submit the run's notebook, for a code competition.")
-@click.option("--scores", is_flag=True, help="Submit nothing; record the current score.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for the score.")
-@json_option
-def submit_command(
-    run: str,
-    bucket: str | None,
-    file: str | None,
-    message: str,
-    competition: str,
-    notebook: bool,
-    scores: bool,
-    no_wait: bool,
-    as_json: bool,
-) -> None:
-    """Submit a run's predictions to its Kaggle competition.
-
-    The file is checked against sample_submission.csv first. The score is recorded on the run and
-    on the runs whose models it used, so `kaggleops leaderboard` shows it beside their own.
-
-    \b
-    Example:
-      kaggleops submit RUN --competition tweet-sentiment-extraction
-    """
-    from kaggleops.backends.kaggle.submissions import Submitter
-
-    if notebook and scores:
-        raise UsageError("submitting", "--notebook and --scores exclude each other")
-    place = bucket_of(bucket)
-    with stdout_for_json(as_json):
-        submitter = Submitter(tracking_uri(place), run_named(place, run), competition)
-        if scores:
-            done = submitter.submitted()
-        elif notebook:
-            done = submitter.submit_notebook(file or "", message)
-        else:
-            done, checked = submitter.submit(Path(file) if file else None, message)
-            if not checked:
-                err.print("The competition has no sample_submission.csv to compare with.")
-        if not (no_wait or scores):
-            with err.status(f"Waiting for the score of submission {done.ref}"):
-                done = submitter.wait(done)
-    _show(done, as_json)
-
-
-def _show(done: "Submission", as_json: bool) -> None:
-    if as_json:
-        print_json(
-            ref=done.ref,
-            competition=done.competition,
-            status=done.status,
-            public_score=done.public_score,
-            private_score=done.private_score,
-            submitted=done.submitted.isoformat() if done.submitted else None,
-            page=done.page,
-        )
-        return
-    print_rows(
-        ("Submission", f"{done.ref} to {done.competition}, {done.status.lower()}"),
-        ("Public score", "" if done.public_score is None else f"{done.public_score:g}"),
-        ("Private score", "" if done.private_score is None else f"{done.private_score:g}"),
-        ("Page", done.page),
     )

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -78,6 +79,19 @@ def _score_in(text: str) -> str | None:
     if not isinstance(metric, str) or not metric.strip() or better not in (None, "lower", "higher"):
         return None
     return " ".join([metric.strip(), *filter(None, [better])])
+
+
+def entry_points(repository: Path, sha: str) -> dict[str, dict[str, Any]]:
+    """Return the entry points of a commit's MLproject as it has them, by name; none without one."""
+    text = git(repository, "cat-file", "blob", f"{sha}:MLproject", check=False)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = str(getattr(error, "problem", "") or "it is no YAML")
+        raise UsageError(f"reading MLproject of {sha[:7]}", problem) from None
+    points = content.get("entry_points") if isinstance(content, dict) else None
+    found = points.items() if isinstance(points, dict) else ()
+    return {str(name): point for name, point in found if isinstance(point, dict)}
 
 
 def has_path(repository: Path, sha: str, path: str) -> bool:

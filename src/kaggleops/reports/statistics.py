@@ -352,6 +352,21 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     return correlation(ranks(first), ranks(second))
 
 
+def rank_interval(correlation: float, count: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of Spearman's correlation over so many pairs; None below four.
+
+    Fisher's z with the standard error of Bonett and Wright (Psychometrika 65, 2000). At +1 and -1,
+    where z has no end, half a step towards the next value that ranks can have counts.
+    """
+    if count < 4:
+        return None
+    most = 1 - 6 / (count * (count**2 - 1))
+    inside = max(-most, min(most, correlation))
+    reach = _t(math.inf) * math.sqrt((1 + inside**2 / 2) / (count - 3))
+    low, high = (math.tanh(math.atanh(inside) + side * reach) for side in (-1, 1))
+    return (-1.0 if correlation < -most else low), (1.0 if correlation > most else high)
+
+
 def ranks(values: Sequence[float]) -> list[float]:
     """Return each value's rank; equal ones share the mean of theirs."""
     ordered = sorted(values)

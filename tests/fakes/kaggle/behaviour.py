@@ -24,6 +24,8 @@ class Behaviour:
     """The latest version answers, whichever was asked for."""
     dataset_statuses: list[str] = field(default_factory=list)
     """What the next questions for a dataset's status are answered with."""
+    slow_datasets: int = 0
+    """So many questions for its status does a new version of a dataset take to be there."""
     late_scores: int = 0
     """So many lists of submissions still show them all as pending."""
     output_name: Callable[[str], str] = str

@@ -1,5 +1,7 @@
 """What Kaggle's API can do with datasets."""
 
+import io
+import zipfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +55,7 @@ class Datasets:
             files = self._files(request.files)
             number = self._store.next_id()
             made = Dataset(number, owner, slug, title, request.is_private, [files])
+            made.unready = self._behaviour.slow_datasets
             self._store.datasets[made.ref] = made
         return _created(made)
 
@@ -63,12 +66,17 @@ class Datasets:
                 # Their numbers stay taken.
                 dataset.versions = [{} for _ in dataset.versions]
             dataset.versions.append(self._files(request.body.files))
+            dataset.unready = self._behaviour.slow_datasets
             dataset.updated = datetime.now(UTC)
         return _created(dataset)
 
     def status(self, user: User, request: types.ApiGetDatasetStatusRequest) -> Content:
-        self._store.dataset(user, request.owner_slug, request.dataset_slug)
-        return {"status": self._behaviour.next_dataset_status() or "READY"}
+        dataset = self._store.dataset(user, request.owner_slug, request.dataset_slug)
+        status = self._behaviour.next_dataset_status()
+        if not status and dataset.unready:
+            dataset.unready -= 1
+            status = "BLOBS_RECEIVED"
+        return {"status": status or "READY"}
 
     def get(self, user: User, request: types.ApiGetDatasetRequest) -> Content:
         return _described(self._store.dataset(user, request.owner_slug, request.dataset_slug))
@@ -80,8 +88,8 @@ class Datasets:
 
     def files(self, user: User, request: types.ApiListDatasetFilesRequest) -> Content:
         dataset = self._store.dataset(user, request.owner_slug, request.dataset_slug)
-        number = request.dataset_version_number or len(dataset.versions)
-        if not 1 <= number <= len(dataset.versions):
+        number = request.dataset_version_number or len(dataset.ready)
+        if not 1 <= number <= len(dataset.ready):
             raise ApiError(404, "Not found")
         content = sorted(dataset.versions[number - 1].items())
         some, token = page_of(content, request.page_size, request.page_token)
@@ -107,7 +115,17 @@ class Datasets:
         blobs = [self._store.take_blob(file.token) for file in files]
         if not blobs:
             raise bad_request("A dataset has a file at least")
-        return {blob.name: blob.content or b"" for blob in blobs}
+        files = {}
+        for blob in blobs:
+            content = blob.content or b""
+            if blob.name.endswith(".zip"):  # it becomes a folder of its name
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    names = [name for name in archive.namelist() if not name.endswith("/")]
+                    folder = blob.name.removesuffix(".zip")
+                    files |= {f"{folder}/{name}": archive.read(name) for name in names}
+            else:
+                files[blob.name] = content
+        return files
 
 
 def _created(dataset: Dataset) -> Content:
@@ -122,9 +140,9 @@ def _described(dataset: Dataset) -> Content:
         "ownerRef": dataset.owner,
         "url": f"{_WEBSITE}/{dataset.ref}",
         "isPrivate": dataset.private,
-        "totalBytes": sum(map(len, dataset.versions[-1].values())),
+        "totalBytes": sum(map(len, (dataset.ready or [{}])[-1].values())),
         "lastUpdated": timestamp(dataset.updated),
-        "currentVersionNumber": len(dataset.versions),
+        "currentVersionNumber": len(dataset.ready),
     }
 
 

@@ -57,8 +57,19 @@ class Machines:
         self._sources = sources
         self._behaviour = behaviour
 
-    def make(self, user: User, kernel: Kernel, version: Version, timeout: float | None) -> Job:
-        """Make one, and return what it executes, for `timeout` seconds or as long as it may."""
+    def make(
+        self,
+        user: User,
+        kernel: Kernel,
+        version: Version,
+        timeout: float | None,
+        *,
+        hidden: bool = False,
+    ) -> Job:
+        """Make one, and return what it executes, for `timeout` seconds or as long as it may.
+
+        `hidden`: with the files of competitions that only their own runs see.
+        """
         self._scratch.mkdir(parents=True, exist_ok=True)
         # Not by the notebook's name alone: it may be deleted and pushed again.
         root = Path(mkdtemp(prefix=f"{kernel.slug}-{version.number}-", dir=self._scratch))
@@ -73,7 +84,8 @@ class Machines:
         if SHAPES[version.shape] == "tpu":
             environment["TPU_ACCELERATOR_TYPE"] = "v5e-8"
         old = self._behaviour.old_mounts
-        for folder, files in self._sources.mounts(user, version.sources, old=old):
+        mounts = self._sources.mounts(user, version.sources, old=old, hidden=hidden)
+        for folder, files in mounts:
             _mount(root / "kaggle/input" / folder, files)
         command = [self._python, *_arguments(root, version)]
         return Job(root, command, environment, timeout or LONGEST[SHAPES[version.shape]])

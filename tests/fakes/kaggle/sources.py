@@ -28,7 +28,7 @@ class Sources:
         return good, bad
 
     def mounts(
-        self, user: User, sources: Mapping[str, list[str]], *, old: bool
+        self, user: User, sources: Mapping[str, list[str]], *, old: bool, hidden: bool = False
     ) -> Iterator[tuple[str, Files]]:
         """Yield folders below /kaggle/input with their files.
 
@@ -36,10 +36,13 @@ class Sources:
             user: whose session it is.
             sources: by kind.
             old: whether each lies right below it, as all did once.
+            hidden: whether competitions have their hidden files.
         """
         for kind, refs in sources.items():
             for ref in refs:
                 folder, files = self._found(user, kind, ref)
+                if hidden and kind == "competition":
+                    files = {**files, **(self._store.competitions[ref].hidden or {})}
                 yield folder.rsplit("/", 1)[-1] if old else folder, files
 
     def _is(self, user: User, kind: str, ref: str) -> bool:
@@ -65,8 +68,8 @@ class Sources:
 
 
 def _files(dataset: Dataset, version: list[str]) -> Files:
-    number = int(version[0]) if version else len(dataset.versions)
-    files = dict(enumerate(dataset.versions, 1))[number]
+    number = int(version[0]) if version else len(dataset.ready)
+    files = dict(enumerate(dataset.ready, 1))[number]
     if not files:
         raise KeyError(f"version {number} of {dataset.ref} has been deleted")
     return files

@@ -89,10 +89,17 @@ class Dataset:
     private: bool
     versions: list[dict[str, bytes]] = field(default_factory=list)
     updated: datetime = field(default_factory=lambda: datetime.now(UTC))
+    unready: int = 0
+    """After how many more questions its newest version is there."""
 
     @property
     def ref(self) -> str:
         return f"{self.owner}/{self.slug}"
+
+    @property
+    def ready(self) -> list[dict[str, bytes]]:
+        """The versions that can be read."""
+        return self.versions[:-1] if self.unready else self.versions
 
 
 @dataclass
@@ -105,6 +112,8 @@ class Submission:
     score: float | None
     error: str
     private_score: float | None = None
+    rerun: Session | None = None
+    """That of a notebook's version with the hidden test set, until it is scored."""
     date: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -113,7 +122,9 @@ class Competition:
     """A competition whose rules all users have accepted but those named.
 
     `score` returns what a submitted file scores (more is better), or raises ValueError with what
-    is wrong with it. `private` is what is shown once the competition has `ended`.
+    is wrong with it. `private` is what is shown once the competition has `ended`. One with `hidden`
+    files takes notebooks only, and runs them again with these in place of those that all see, for
+    `rerun_seconds` at most.
     """
 
     slug: str
@@ -124,6 +135,8 @@ class Competition:
     not_accepted_by: Collection[str] = ()
     private: Callable[[bytes], float] = lambda content: 0.0
     ended: bool = False
+    hidden: Mapping[str, bytes] | None = None
+    rerun_seconds: float | None = None
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
     submissions: list[Submission] = field(default_factory=list)
 
@@ -181,7 +194,9 @@ class Store:
     def sessions(self) -> list[Session]:
         with self.lock:
             versions = [each for kernel in self.kernels.values() for each in kernel.versions]
-        return [each.session for each in versions if each.session]
+            sent = [each for one in self.competitions.values() for each in one.submissions]
+        sessions = [each.session for each in versions] + [each.rerun for each in sent]
+        return [each for each in sessions if each]
 
     def take_blob(self, token: str) -> Blob:
         """Return an uploaded file, which can be used once."""

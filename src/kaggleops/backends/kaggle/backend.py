@@ -167,11 +167,20 @@ class KaggleBackend(Backend[KaggleConfig]):
         before = self._version(ref)
         if before and not self._state(ref).ended:
             return
+        key = config.credentials or self._own_credentials
+        with_key = replace(config, dataset_sources=[key, *config.dataset_sources])
+        self.push(ref, notebook, with_key, before)
+
+    def push(self, ref: str, notebook: str, config: KaggleConfig, before: int) -> int:
+        """Push a notebook with what the configuration attaches, and return its new version.
+
+        `before` is the version that is there. Raises RefusedError if Kaggle does not take it.
+        """
         try:
-            answer = _push(ref, notebook, config, config.credentials or self._own_credentials)
+            answer = _push(ref, notebook, config)
         except NoAnswerError:
-            if self._version(ref) > before:
-                return
+            if (arrived := self._version(ref)) > before:
+                return arrived
             raise
         except (NotTakenError, NotThereError) as error:
             raise RefusedError(error.doing, error.problem, error.hint) from error
@@ -179,6 +188,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         given = self._metadata(ref).machine_shape
         if config.machine_shape and given and given != config.machine_shape:
             _log.warning("Kaggle has no %s for you: it gives %s.", config.machine_shape, given)
+        return int(answer.version_number or self._version(ref))
 
     def _refuse_invalid(self, ref: str, answer: Any, before: int) -> None:
         doing = f"pushing {ref} to Kaggle"
@@ -212,21 +222,29 @@ class KaggleBackend(Backend[KaggleConfig]):
         return True
 
     def _version(self, ref: str) -> int:
-        """Return the number of the notebook's latest version, 0 if there is none."""
+        return self.latest(ref)[0]
+
+    def latest(self, ref: str) -> tuple[int, str]:
+        """Return the number and the source of a notebook's latest version; 0 if there is none."""
         try:
-            return int(self._metadata(ref).current_version_number or 1)
+            found = self._look(ref)
         except NotThereError:
-            return 0
+            return 0, ""
+        source = found.blob.source if found.blob else ""
+        return int(found.metadata.current_version_number or 1), source or ""
 
     def _metadata(self, ref: str) -> Any:
+        return self._look(ref).metadata
+
+    def _look(self, ref: str) -> Any:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = about(ApiGetKernelRequest, ref)
         doing = f"looking for {ref} on Kaggle"
-        metadata = self._client.ask(doing, "get_kernel", request).metadata
-        if metadata is None:
+        found = self._client.ask(doing, "get_kernel", request)
+        if found.metadata is None:
             raise NoAnswerError(doing, "Kaggle's answer does not say anything of it", "Try again.")
-        return metadata
+        return found
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -335,11 +353,15 @@ class KaggleBackend(Backend[KaggleConfig]):
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring what the notebook left in /kaggle/working."""
+        return self.fetch(tags[NOTEBOOK], directory)
+
+    def fetch(self, ref: str, directory: Path, only: str = "") -> Downloaded:
+        """Bring what a notebook left into a folder, or `only` one file of it."""
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelFilesRequest
 
-        ref = tags[NOTEBOOK]
         left = (each for page in self._outputs(ref) for each in page.files or ())
-        listed = [(each.file_name or "", each.url or "") for each in left]
+        named = ((each.file_name or "", each.url or "") for each in left)
+        listed = [each for each in named if not only or each[0] == only]
         doing = f"listing the files of {ref}"
         pages = self._pages(doing, "list_kernel_files", ApiListKernelFilesRequest, ref)
         known = (each for page in pages for each in page.files or ())
@@ -387,7 +409,7 @@ def about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
     return request
 
 
-def _push(ref: str, notebook: str, config: KaggleConfig, credentials: str) -> Any:
+def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
     client = sign_in(again=False)
     metadata = {
         "id": ref,
@@ -402,7 +424,7 @@ def _push(ref: str, notebook: str, config: KaggleConfig, credentials: str) -> An
         "docker_image": config.docker_image or None,
         "docker_image_pinning_type": config.docker_image_pinning or None,
         "competition_sources": config.competition_sources,
-        "dataset_sources": [credentials, *config.dataset_sources],
+        "dataset_sources": config.dataset_sources,
         "kernel_sources": config.kernel_sources,
         "model_sources": config.model_sources,
     }

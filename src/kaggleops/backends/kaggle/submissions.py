@@ -3,13 +3,12 @@
 Kaggle's own list of submissions is the truth. Each one that is sent says in its description which
 run it is of and what it holds, so what was sent and whose answer was lost is found there, and so is
 what somebody sent before, from whatever machine. A file is compared with the competition's
-sample_submission.csv first.
+sample_submission.csv first. What a code competition takes is made by code_submission.py.
 
 A run that predicts names the runs whose models it used, in its param `runs`: the score is theirs,
 too, and so it stands beside their cross-validation on the leaderboard.
 """
 
-import csv
 import hashlib
 import itertools
 import re
@@ -18,77 +17,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kaggleops.backends.kaggle.backend import NOTEBOOK, about
+from kaggleops.backends.kaggle.sample import check_against, sample_of
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.resources.addresses import OnKaggle
-from kaggleops.resources.kaggle import KaggleOrigin
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.tags import RUN_NAME, SHORT_COMMIT
-
-_SAMPLE = re.compile(r"(?:.*/)?sample_?submission[^/]*\.csv", re.IGNORECASE)
-
-
-def _sample_of(competition: str, folder: Path, client: Any) -> Path | None:
-    """Download a competition's sample into a folder; None where it has none."""
-    origin = KaggleOrigin(OnKaggle("competitions", competition), client)
-    found = [file for file in origin.list(()) if _SAMPLE.fullmatch(file.name)]
-    if not found:
-        return None
-    path = folder / "sample_submission.csv"
-    origin.read(found[0], path, lambda size: None)
-    return path
-
-
-def check_against(sample: Path, submission: Path) -> None:
-    """Make sure that a file has the sample's columns, and each of its rows once.
-
-    Rows are told by their first column, in any order, as Kaggle tells them. Raises UsageError with
-    the first line that is wrong.
-    """
-    doing = f"checking {submission.name} against sample_submission.csv"
-    wanted, rows = _rows(sample, f"reading {sample.name}"), _rows(submission, doing)
-    (_, expected), (_, header) = next(wanted, (1, [])), next(rows, (1, []))
-    if header != expected:
-        problem = f"its columns are {', '.join(header)} instead of {', '.join(expected)}"
-        raise UsageError(doing, problem, "Write the sample's columns, in its order.")
-    ids = {row[0] for _, row in wanted if row}
-    seen: dict[str, int] = {}
-    for line, row in rows:
-        if len(row) != len(header):
-            raise UsageError(doing, f"line {line} has {len(row)} fields instead of {len(header)}")
-        if row[0] not in ids:
-            problem = f"line {line} has the {header[0]} {row[0]!r}, which the sample has not"
-            raise UsageError(doing, problem, "Predict the competition's own test file.")
-        if row[0] in seen:
-            problem = f"lines {seen[row[0]]} and {line} both have the {header[0]} {row[0]!r}"
-            raise UsageError(doing, problem, "Each row is wanted once.")
-        seen[row[0]] = line
-    if lacking := ids - seen.keys():
-        problem = f"{len(lacking):,} of {len(ids):,} rows are missing, {min(lacking)!r} say"
-        raise UsageError(doing, problem, "Predict the whole test file.")
-
-
-def _rows(path: Path, doing: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row ends, and its fields; empty lines are none."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.reader(opened, strict=True)
-            for row in reader:
-                if row:
-                    yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(doing, f"it is not CSV in UTF-8 ({error})") from error
-
 
 _PAGE = 100  # submissions in one answer
 _LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that
@@ -107,6 +51,7 @@ class Submission:
     private_score: float | None  # None until the competition has ended
     error: str  # why Kaggle could not score it, or ""
     content: str  # the mark of what it holds, "" where it was sent otherwise
+    run: str = ""  # the id of the run that it is of, likewise
 
     @property
     def page(self) -> str:
@@ -125,142 +70,48 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a score
 
 
-class Submitter:
-    """Submits for one run.
+class Submissions:
+    """What the user of this machine has submitted to a competition, and may submit today.
 
-    The competition is, unless named, the one that the run was submitted to before, or the only one
-    that the manifest around the working directory has. Raises UsageError if there is no such run,
-    no competition, or nobody is signed in to Kaggle.
+    Args:
+        competition: its name, as in its address; "" for the only one that the manifest around the
+            working directory has.
+
+    Raises:
+        UsageError: there is no competition, or nobody is signed in to Kaggle.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
-        self._mlflow = mlflow.MlflowClient(tracking_uri)
-        self._doing = f"submitting run {run_id}"
-        try:
-            self._run = self._mlflow.get_run(run_id)
-        except MlflowException as error:
-            hint = "`kaggleops status` lists the last runs."
-            raise UsageError(self._doing, error.message, hint) from error
-        self.run_id = str(self._run.info.run_id)
-        self.competition = competition or self._known_competition()
-        self._client = sign_in()
+    def __init__(self, competition: str) -> None:
+        self.competition = competition or _declared_competition()
+        self.client = sign_in()
 
-    def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
-        """Submit a file: the run's artifact submission.csv unless another is named.
+    def __iter__(self) -> Iterator[Submission]:
+        """Yield all, the newest first."""
+        doing = f"listing the submissions to {self.competition}"
+        for number in itertools.count(1):
+            listing, of = self.client.competition_submissions, self.competition
+            ask = partial(listing, of, page_number=number, page_size=_PAGE)
+            page = self.client.quietly(doing, ask) or ()
+            yield from (self._described(each) for each in page if each is not None)
+            if len(page) < _PAGE:
+                return
 
-        Returns the submission, and whether the file was compared with the competition's sample.
-        Raises KaggleOpsError if there is no such file, it was submitted before, the competition
-        would not take it, or there are no more today.
-        """
-        with temporary_folder() as folder:
-            found = file or self._artifact(folder)
-            if not found.is_file():
-                raise UsageError(self._doing, f"there is no file {found}")
-            sample = _sample_of(self.competition, folder, self._client)
-            if sample is not None:
-                check_against(sample, found)
-            with found.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    def holding(self, content: str, *, failed: bool = False) -> Submission | None:
+        """Return the newest that holds this, if there is one; one that `failed` only if asked."""
+        found = (each for each in self if each.content == content)
+        return next((each for each in found if failed or each.status != "ERROR"), None)
 
-            def send(client: Any, said: str) -> Any:
-                return client.competition_submit(str(found), said, self.competition, quiet=True)
+    def left_today(self) -> str:
+        """Return how many are left, in words; "" where Kaggle does not say."""
+        limits = self._limits("reading the day's limit")
+        most = limits.num_allowed_now + limits.num_today
+        if limits.limited_by_total:
+            return f"{limits.num_allowed_now} submissions are left in all"
+        return f"{limits.num_allowed_now} of {most} submissions are left" if most else ""
 
-            return self._send(send, message, content, found.name), sample is not None
-
-    def submit_notebook(self, file: str, message: str) -> Submission:
-        """Submit the notebook that the run ran as on Kaggle, to a code competition; as `submit`.
-
-        Raises UsageError if it did not, else what `submit` raises.
-        """
-        ref, file = self._run.data.tags.get(NOTEBOOK), file or FILE
-        if ref is None:
-            hint = "Run it there: `kaggleops run -b kaggle`."
-            raise UsageError(self._doing, "it was not run on Kaggle, so it has no notebook", hint)
-        version = self._version(ref)
-        content = hashlib.sha256(f"{ref} {version} {file}".encode()).hexdigest()[:16]
-
-        def send(client: Any, said: str) -> Any:
-            return client.competition_submit_code(
-                file, said, self.competition, kernel=ref, kernel_version=version, quiet=True
-            )
-
-        return self._send(send, message, content, f"{file} of {ref}, version {version}")
-
-    def submitted(self) -> Submission:
-        """Return what was submitted last for the run, as it is now; record its scores.
-
-        Raises UsageError if nothing was.
-        """
-        ref = self._run.data.tags.get(_REF)
-        found = next((each for each in self._list() if str(each.ref) == ref), None) if ref else None
-        if found is None:
-            raise UsageError(self._doing, "nothing was submitted for it yet")
-        return self._record(found)
-
-    def wait(
-        self, submission: Submission, pause: Callable[[float], object] = time.sleep
-    ) -> Submission:
-        """Return a submission once it is scored and recorded; KaggleOpsError if it cannot be."""
-        seconds = _FIRST_PAUSE
-        while submission.status not in ("COMPLETE", "ERROR"):
-            pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
-            mine = (each for each in self._list() if each.ref == submission.ref)
-            submission = next(mine, submission)  # Kaggle may not list it yet
-        if submission.status == "ERROR":
-            problem = submission.error or "Kaggle does not say why"
-            raise KaggleOpsError(f"scoring submission {submission.ref}", problem, submission.page)
-        return self._record(submission)
-
-    # -- sending ------------------------------------------------------------------------------
-
-    def _send(
-        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
-    ) -> Submission:
-        """Send something, and record it on the run."""
-        tags = self._run.data.tags
-        said = " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
-        return self._record(self._sent(send, message or said, content, what))
-
-    def _sent(
-        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
-    ) -> Submission:
-        doing = f"submitting {what} to {self.competition}"
-        if before := self._holding(content):
-            score = f", {before.public_score:g}" if before.public_score is not None else ""
-            when = f" on {before.submitted:%d %B %H:%M} UTC" if before.submitted else ""
-            problem = f"the same was submitted{when}{score}"
-            hint = "`kaggleops submit RUN --scores` records its score on a run."
-            raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
-        self._refuse_over_limit(doing)
-        said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {self.run_id} {content}]".strip()
-        try:
-            # Not to be repeated: each that arrives is one of the day's.
-            client = sign_in(again=False)
-            answer = client.quietly(doing, lambda: send(client, said))
-        except NoAnswerError:
-            if arrived := self._holding(content):
-                return arrived
-            raise
-        except (NotTakenError, NotThereError) as error:
-            rules = f"https://www.kaggle.com/competitions/{self.competition}/rules"
-            hint = f"Are its rules accepted? {rules}"
-            raise KaggleOpsError(doing, error.problem, hint) from error
-        if not answer.ref:
-            if arrived := self._holding(content):
-                return arrived
-            raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
-        sent = datetime.now(UTC), None, None, "", content
-        return Submission(int(answer.ref), self.competition, "PENDING", *sent)
-
-    def _refuse_over_limit(self, doing: str) -> None:
-        from kagglesdk.competitions.types.competition_api_service import (
-            ApiGetSubmissionLimitsRequest,
-        )
-
-        request = ApiGetSubmissionLimitsRequest()
-        request.competition_name = self.competition
-        limits = self._client.ask(doing, "get_submission_limits", request, of="competition")
+    def refuse_over_limit(self, doing: str) -> None:
+        """Raise KaggleOpsError if no more are taken today, with when the next is."""
+        limits = self._limits(doing)
         # Who never submitted is in no team yet, and has all of them at zero.
         if limits.num_allowed_now or not (limits.num_today or limits.num_total):
             return
@@ -273,30 +124,14 @@ class Submitter:
         hint = f"The next is free at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
         raise KaggleOpsError(doing, problem, hint)
 
-    def _version(self, ref: str) -> int:
-        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+    def _limits(self, doing: str) -> Any:
+        from kagglesdk.competitions.types.competition_api_service import (
+            ApiGetSubmissionLimitsRequest,
+        )
 
-        request = about(ApiGetKernelRequest, ref)
-        found = self._client.ask(f"looking for {ref} on Kaggle", "get_kernel", request)
-        return int(found.metadata.current_version_number or 0)
-
-    # -- finding ------------------------------------------------------------------------------
-
-    def _holding(self, content: str) -> Submission | None:
-        """Return the submission that holds this and did not fail, if there is one."""
-        found = (each for each in self._list() if each.content == content)
-        return next((each for each in found if each.status != "ERROR"), None)
-
-    def _list(self) -> Iterator[Submission]:
-        """Yield all submissions, the newest first."""
-        doing = f"listing the submissions to {self.competition}"
-        for number in itertools.count(1):
-            listing, of = self._client.competition_submissions, self.competition
-            ask = partial(listing, of, page_number=number, page_size=_PAGE)
-            page = self._client.quietly(doing, ask) or ()
-            yield from (self._described(each) for each in page if each is not None)
-            if len(page) < _PAGE:
-                return
+        request = ApiGetSubmissionLimitsRequest()
+        request.competition_name = self.competition
+        return self.client.ask(doing, "get_submission_limits", request, of="competition")
 
     def _described(self, listed: Any) -> Submission:
         mark = _MARK.search(listed.description or "")
@@ -309,23 +144,183 @@ class Submitter:
             private_score=_score(listed.private_score),
             error=listed.error_description or "",
             content=mark["content"] if mark else "",
+            run=mark["run"] if mark else "",
         )
 
-    # -- what the run knows -------------------------------------------------------------------
 
-    def _known_competition(self) -> str:
-        if known := self._run.data.tags.get(_COMPETITION):
-            return str(known)
-        named = set()
-        with suppress(UsageError):
-            for each in find_manifest(Path.cwd()).resources.values():
-                if isinstance(each.address, OnKaggle) and each.address.kind == "competitions":
-                    named.add(each.address.ref)
-        if len(named) != 1:
-            listed = f"{MANIFEST} has {', '.join(sorted(named)) or 'none'}"
-            hint = "Add --competition NAME, as it stands in its address."
-            raise UsageError(self._doing, f"no competition is named; {listed}", hint)
-        return named.pop()
+def _declared_competition() -> str:
+    named = set()
+    with suppress(UsageError):
+        for each in find_manifest(Path.cwd()).resources.values():
+            if isinstance(each.address, OnKaggle) and each.address.kind == "competitions":
+                named.add(each.address.ref)
+    if len(named) != 1:
+        listed = f"{MANIFEST} has {', '.join(sorted(named)) or 'none'}"
+        hint = "Add --competition NAME, as it stands in its address."
+        raise UsageError("choosing the competition", f"no competition is named; {listed}", hint)
+    return named.pop()
+
+
+def runs_behind(client: mlflow.MlflowClient, run: Run) -> list[Run]:
+    """Return the runs whose models a run used, as its param `runs` names them by id."""
+    found = []
+    for run_id in re.split(r"[,\s]+", run.data.params.get("runs", "")):
+        if _RUN_ID.fullmatch(run_id):
+            with suppress(MlflowException):  # of another bucket
+                found.append(client.get_run(run_id))
+    return found
+
+
+class Submitter:
+    """Submits for one run.
+
+    The competition is, unless named, the one that the run was submitted to before, or the only one
+    that the manifest around the working directory has. Raises UsageError if there is no such run,
+    no competition, or nobody is signed in to Kaggle.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
+        self._mlflow = mlflow.MlflowClient(tracking_uri)
+        self._doing = f"submitting run {run_id}"
+        try:
+            self.run = self._mlflow.get_run(run_id)
+        except MlflowException as error:
+            hint = "`kaggleops status` lists the last runs."
+            raise UsageError(self._doing, error.message, hint) from error
+        self.run_id = str(self.run.info.run_id)
+        known = self.run.data.tags.get(_COMPETITION, "")
+        self.submissions = Submissions(competition or known)
+        self.competition = self.submissions.competition
+
+    @cached_property
+    def behind(self) -> list[Run]:
+        """The runs whose models it used, as its param `runs` has them; none of another bucket."""
+        return runs_behind(self._mlflow, self.run)
+
+    def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
+        """Submit a file: the run's artifact submission.csv unless another is named.
+
+        Returns the submission, and whether the file was compared with the competition's sample.
+        Raises KaggleOpsError if there is no such file, it was submitted before, the competition
+        would not take it, or there are no more today.
+        """
+        with temporary_folder() as folder:
+            found = file or self._artifact(folder)
+            if not found.is_file():
+                raise UsageError(self._doing, f"there is no file {found}")
+            rows = self.check(found)
+            with found.open("rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+            def send(client: Any, said: str) -> Any:
+                return client.competition_submit(str(found), said, self.competition, quiet=True)
+
+            return self._send(send, message, content, found.name), rows is not None
+
+    def check(self, file: Path) -> int | None:
+        """Return how many rows a file has, those of the sample; None if there is no sample.
+
+        Raises UsageError where it differs from the sample.
+        """
+        with temporary_folder() as folder:
+            sample = sample_of(self.competition, folder, self.submissions.client)
+            return None if sample is None else check_against(sample, file)
+
+    def submit_version(self, ref: str, version: int, content: str, message: str) -> Submission:
+        """Submit what a version of a notebook left, to a code competition; as `submit`.
+
+        Args:
+            ref: the notebook, owner/slug.
+            version: which.
+            content: the mark of what the notebook is.
+            message: its description; "" for the run's name and commit.
+        """
+
+        def send(client: Any, said: str) -> Any:
+            return client.competition_submit_code(
+                FILE, said, self.competition, kernel=ref, kernel_version=version, quiet=True
+            )
+
+        return self._send(send, message, content, f"{FILE} of {ref}, version {version}")
+
+    def submitted(self) -> Submission:
+        """Return what was submitted last for the run, as it is now; record its scores.
+
+        Raises UsageError if nothing was.
+        """
+        ref = self.run.data.tags.get(_REF)
+        found = (
+            next((each for each in self.submissions if str(each.ref) == ref), None) if ref else None
+        )
+        if found is None:
+            raise UsageError(self._doing, "nothing was submitted for it yet")
+        return self.record(found)
+
+    def wait(
+        self,
+        submission: Submission,
+        pause: Callable[[float], object] = time.sleep,
+        how: str = "",
+    ) -> Submission:
+        """Return a submission once it is scored and recorded; KaggleOpsError if it cannot be.
+
+        `how` stands behind what was being done, in the error.
+        """
+        seconds = _FIRST_PAUSE
+        while submission.status not in ("COMPLETE", "ERROR"):
+            pause(seconds)
+            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            mine = (each for each in self.submissions if each.ref == submission.ref)
+            submission = next(mine, submission)  # Kaggle may not list it yet
+        if submission.status == "ERROR":
+            problem = submission.error or "Kaggle does not say why"
+            raise KaggleOpsError(
+                f"scoring submission {submission.ref}{how}", problem, submission.page
+            )
+        return self.record(submission)
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _send(
+        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
+    ) -> Submission:
+        """Send something, and record it on the run."""
+        tags = self.run.data.tags
+        said = " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
+        return self.record(self._sent(send, message or said, content, what))
+
+    def _sent(
+        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
+    ) -> Submission:
+        doing = f"submitting {what} to {self.competition}"
+        if before := self.submissions.holding(content):
+            score = f", {before.public_score:g}" if before.public_score is not None else ""
+            when = f" on {before.submitted:%d %B %H:%M} UTC" if before.submitted else ""
+            problem = f"the same was submitted{when}{score}"
+            hint = "`kaggleops submit RUN --scores` records its score on a run."
+            raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
+        self.submissions.refuse_over_limit(doing)
+        said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {self.run_id} {content}]".strip()
+        try:
+            # Not to be repeated: each that arrives is one of the day's.
+            client = sign_in(again=False)
+            answer = client.quietly(doing, lambda: send(client, said))
+        except NoAnswerError:
+            if arrived := self.submissions.holding(content):
+                return arrived
+            raise
+        except (NotTakenError, NotThereError) as error:
+            rules = f"https://www.kaggle.com/competitions/{self.competition}/rules"
+            hint = f"Are its rules accepted? {rules}"
+            raise KaggleOpsError(doing, error.problem, hint) from error
+        if not answer.ref:
+            if arrived := self.submissions.holding(content):
+                return arrived
+            raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
+        sent = datetime.now(UTC), None, None, "", content, self.run_id
+        return Submission(int(answer.ref), self.competition, "PENDING", *sent)
+
+    # -- what the run knows -------------------------------------------------------------------
 
     def _artifact(self, folder: Path) -> Path:
         names = {each.path for each in self._mlflow.list_artifacts(self.run_id)}
@@ -336,18 +331,13 @@ class Submitter:
             raise UsageError(self._doing, problem, hint)
         return Path(self._mlflow.download_artifacts(self.run_id, FILE, str(folder)))
 
-    def _record(self, submission: Submission) -> Submission:
+    def record(self, submission: Submission) -> Submission:
         """Write what is known of a submission on the run, and on those whose models it used."""
         tags = {_COMPETITION: submission.competition, _REF: str(submission.ref)}
         if when := submission.submitted:
             moment = when.replace(tzinfo=when.tzinfo or UTC)
             tags[_TIME] = moment.isoformat(timespec="seconds")
-        runs = [self._run]
-        for run_id in re.split(r"[,\s]+", self._run.data.params.get("runs", "")):
-            if _RUN_ID.fullmatch(run_id):
-                with suppress(MlflowException):  # of another bucket
-                    runs.append(self._mlflow.get_run(run_id))
-        for run in runs:
+        for run in (self.run, *self.behind):
             for key, value in tags.items():
                 self._mlflow.set_tag(run.info.run_id, key, value)
             for name in ("public_score", "private_score"):

@@ -91,31 +91,15 @@ class Kaggle(Platform):
     @classmethod
     def put_key(cls, key: Content) -> str:
         client = sign_in()
-        reference = f"{client.user}/{DATASET}"
-        metadata = {"id": reference, "title": DATASET, "licenses": [{"name": "other"}]}
         doing = "uploading the key to Kaggle"
-        options = {"quiet": True, "convert_to_csv": False}
         try:
             with tempfile.TemporaryDirectory(prefix="kaggleops-key-") as folder:
                 write_private(Path(folder, KEY_FILE), json.dumps(key))
-                Path(folder, "dataset-metadata.json").write_text(json.dumps(metadata))
-                if client.has_dataset(doing, DATASET):
-                    old = {"delete_old_versions": True}
-                    made = client.quietly(
-                        doing,
-                        lambda: client.dataset_create_version(
-                            folder, "A new key", **options, **old
-                        ),
-                    )
-                else:
-                    made = client.quietly(
-                        doing, lambda: client.dataset_create_new(folder, public=False, **options)
-                    )
+                made, into = client.has_dataset(doing, DATASET), Path(folder)
+                client.put_dataset(doing, DATASET, into, "A new key", exists=made, keep_old=False)
         except OSError as error:
             raise KaggleOpsError(doing, str(error)) from None
-        if getattr(made, "error", ""):  # a refusal comes as an answer like any other
-            raise KaggleOpsError(doing, made.error)
-        return f"the private dataset {reference}"
+        return f"the private dataset {client.user}/{DATASET}"
 
     @classmethod
     def delete_key(cls) -> None:

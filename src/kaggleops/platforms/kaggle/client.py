@@ -6,8 +6,10 @@ so one odd item hides the whole list. Here what is missing or odd counts as not 
 
 import contextlib
 import enum
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ import kaggle as _package  # noqa: F401
 from kaggle.api.kaggle_api_extended import KaggleApi, ResumableUploadResult
 from kagglesdk.kaggle_object import KaggleObject, ListSerializer, PredefinedSerializer
 
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import ASK_AGAIN, ASK_ONCE, READ, mount, session
 from kaggleops.platforms.kaggle.http import explained, quiet
 
@@ -120,6 +122,35 @@ class Client(KaggleApi):
         """
         with quiet(), explained(doing):
             return call()
+
+    def put_dataset(
+        self,
+        doing: str,
+        slug: str,
+        folder: Path,
+        notes: str,
+        *,
+        exists: bool,
+        keep_old: bool = True,
+    ) -> None:
+        """Make what is in a folder a private dataset of the user's or, of one, the next version.
+
+        Its folders go as archives, which Kaggle unpacks.
+
+        Raises:
+            KaggleOpsError: Kaggle does not take it.
+        """
+        described = {"id": f"{self.user}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
+        (folder / self.DATASET_METADATA_FILE).write_text(json.dumps(described))
+        how: dict[str, Any] = {"quiet": True, "convert_to_csv": False, "dir_mode": "zip"}
+        if exists:
+            how["delete_old_versions"] = not keep_old
+            call = partial(self.dataset_create_version, str(folder), notes, **how)
+        else:
+            call = partial(self.dataset_create_new, str(folder), public=False, **how)
+        made = self.quietly(doing, call)
+        if made.error:  # a refusal comes as an answer like any other
+            raise KaggleOpsError(doing, made.error)
 
     def has_dataset(self, doing: str, slug: str) -> bool:
         """Tell whether the user has a dataset of that name.

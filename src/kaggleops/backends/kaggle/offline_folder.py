@@ -1,0 +1,192 @@
+"""A folder that predicts with the internet off: models, code, wheels, and `predict.sh`.
+
+`predict.sh DATA` predicts the competition's data in the folder DATA, and leaves submission.csv in
+the working directory. A project's entry point `offline` makes such a folder itself. For another
+project it is the run's artifacts, the commit's code, and its entry point `predict` or a program.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+
+from kaggleops.backends.downloads import download_artifacts
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.git.checkouts import clone
+from kaggleops.git.commits import Commit
+from kaggleops.git.project_files import entry_points, has_path
+from kaggleops.launch.failure import cause
+from kaggleops.secret_scan import in_file
+
+PREDICT = "predict.sh"
+"""The program of a folder, with which the notebook starts it."""
+
+_FORM = 1  # of the folder: another one makes other datasets of the same runs
+_GIVEN = {"models": "MODELS", "model": "MODELS", "runs": "MODELS", "data": "DATA"}
+_GIVEN["output"] = "OUTPUT"
+# What a parameter of an entry point is given; no shell quotes it.
+_PLACES = {name: f"@{name}@" for name in _GIVEN.values()}
+
+_SCRIPT = """set -e
+HERE=$(cd "$(dirname "$0")" && pwd)
+export MODELS="$HERE/models" DATA="$1" OUTPUT="$PWD/submission.csv"
+{wheels}
+# What is attached cannot be written.
+CODE=$(mktemp -d)
+cp -r "$HERE/code/." "$CODE"
+cd "$CODE"
+{command}
+if [ ! -f "$OUTPUT" ] && [ -f submission.csv ]; then mv submission.csv "$OUTPUT"; fi
+"""
+INSTALL = 'pip install --quiet --no-index --no-deps "$HERE"/wheels/*.whl'
+"""The line of `predict.sh` that installs the wheels."""
+
+
+def build_wheels(packages: Sequence[str], folder: Path) -> None:
+    """Build wheels of packages, as pip names them, without what they depend on.
+
+    Raises KaggleOpsError if pip cannot.
+    """
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
+    done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
+    if done.returncode:
+        problem = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise KaggleOpsError(f"making wheels of {', '.join(packages)}", problem)
+
+
+@dataclass(frozen=True)
+class OfflineFolder:
+    """What is needed to predict with a run's models.
+
+    Raises (all of its methods) UsageError if the commit has no way to predict.
+    """
+
+    tracking_uri: str  # of the bucket
+    run: Run
+    models: Sequence[str]  # the ids of the runs whose models predict: the run itself, or several
+    commit: Commit  # the code that predicts
+    script: str = ""  # a program of the commit's that does, in place of its entry point
+    wheels: Sequence[str] = ()  # packages to take along, as pip names them
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells it from another one: 16 hexadecimal digits, known before it is made."""
+        ended = [self.run.info.end_time, _FORM]
+        told = [*self.models, self.commit.sha, self.script, *self.wheels, ended]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _makes_itself(self) -> bool:
+        return not self.script and "offline" in self._entry_points
+
+    @cached_property
+    def _entry_points(self) -> Mapping[str, Mapping[str, Any]]:
+        return entry_points(self.commit.repository, self.commit.sha)
+
+    def describe(self) -> str:
+        """Return what it holds, and how it predicts."""
+        how = "entry point offline" if self._makes_itself else self.script or "entry point predict"
+        if not self._makes_itself:
+            self._command()
+        several = f"{len(self.models)} runs'" if len(self.models) > 1 else f"{self.models[0][:8]}'s"
+        taken = f", wheels of {', '.join(self.wheels)}" if self.wheels else ""
+        return f"{several} models, code of {self.commit.sha[:10]} ({how}){taken}"
+
+    def make(self, folder: Path, scratch: Path) -> None:
+        """Make it, in a new folder; `scratch` is an empty one that is no longer needed then.
+
+        Raises KaggleOpsError if the models cannot be fetched, or an entry point fails.
+        """
+        if self._makes_itself:
+            self._by_entry_point(clone(self.commit, scratch / "clone"), folder)
+        else:
+            command = self._command()
+            clone(self.commit, folder / "code")
+            shutil.rmtree(folder / "code/.git")
+            self._fetch_models(folder / "models")
+            if self.wheels:
+                build_wheels(self.wheels, folder / "wheels")
+            lines = {"wheels": INSTALL if self.wheels else "", "command": command}
+            (folder / PREDICT).write_text(_SCRIPT.format(**lines), encoding="utf-8")
+        for path in sorted((folder / "code").rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and (found := in_file(name, path.read_bytes())):
+                problem = f"there is a secret in it ({found[0]})"
+                raise UsageError(f"making {folder.name}", problem, "Take it out, and commit.")
+
+    def _by_entry_point(self, source: Path, folder: Path) -> None:
+        doing = f"running the entry point offline of {self.commit.sha[:10]}"
+        given = {"runs": ",".join(self.models), "output": str(folder)}
+        command = _filled(self._entry_points["offline"], given, doing)
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
+        environment.pop("MLFLOW_RUN_ID", None)
+        python = str(Path(sys.executable).parent)
+        environment["PATH"] = os.pathsep.join([python, environment.get("PATH", os.defpath)])
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=source,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode:
+            raise KaggleOpsError(doing, cause(done.stdout.splitlines(), done.returncode))
+        if not (folder / PREDICT).is_file():
+            hint = "Name a newer --version, in which it does, or a program with --script."
+            raise UsageError(doing, f"there is no {PREDICT} in what it wrote", hint)
+
+    def _fetch_models(self, folder: Path) -> None:
+        client = mlflow.MlflowClient(self.tracking_uri)
+        for run_id in self.models:
+            # Of several, each has a folder of its own.
+            brought = download_artifacts(
+                client, run_id, folder / run_id if len(self.models) > 1 else folder
+            )
+            doing = f"fetching the artifacts of run {run_id}"
+            if brought.problems:
+                raise KaggleOpsError(doing, brought.problems[0])
+            if not brought.files:
+                raise UsageError(doing, "it has none", "Log its model: mlflow.log_artifact(…).")
+
+    def _command(self) -> str:
+        """Return what predicts, as a line of a shell in the folder of the code."""
+        short = self.commit.sha[:10]
+        doing = f"looking for a way to predict in {short}"
+        if self.script:
+            if not has_path(self.commit.repository, self.commit.sha, self.script):
+                raise UsageError(doing, f"it has no {self.script}", "Commit it; see --version.")
+            return f"python {shlex.quote(self.script)}"
+        if "predict" not in self._entry_points:
+            hint = "Add one, or name a program with --script; and --version, if it is newer."
+            raise UsageError(doing, "its MLproject has no entry point predict", hint)
+        given = {name: _PLACES[place] for name, place in _GIVEN.items()}
+        line = _filled(self._entry_points["predict"], given, doing)
+        for name, place in _PLACES.items():
+            line = line.replace(place, f'"${name}"')
+        return line
+
+
+def _filled(point: Mapping[str, Any], given: Mapping[str, str], doing: str) -> str:
+    """Return an entry point's command with values for its parameters, or their defaults."""
+    values = {}
+    for name, told in (point.get("parameters") or {}).items():
+        value = given.get(name, told.get("default") if isinstance(told, dict) else None)
+        if value is None:
+            problem = f"its parameter {name} has no default"
+            raise UsageError(doing, problem, f"Known are {', '.join(sorted(given))}.")
+        values[name] = shlex.quote(str(value))
+    return str(point.get("command", "")).format(**values)

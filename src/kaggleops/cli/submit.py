@@ -1,0 +1,279 @@
+"""`kaggleops submit` and `kaggleops submissions`: what runs predict, at competitions of Kaggle."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.indexed import run_named
+from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.output import (
+    err,
+    out,
+    print_json,
+    print_named,
+    print_rows,
+    print_table,
+    stdout_for_json,
+)
+from kaggleops.errors import UsageError
+from kaggleops.tags import ACCELERATOR, COMMIT, RUN_NAME, UNCOMMITTED
+
+if TYPE_CHECKING:
+    import mlflow
+    from mlflow.entities import Run
+
+    from kaggleops.backends.kaggle.code_submission import CodeSubmission
+    from kaggleops.backends.kaggle.submissions import Submission, Submitter
+
+competition_option = click.option(
+    "--competition", metavar="NAME", default="", help="Default: the declared data's."
+)
+
+
+@click.command("submit")
+@click.argument("run")
+@bucket_option
+@click.option("--file", metavar="FILE", help="Default: the run's artifact submission.csv.")
+@click.option("--message", default="", help="Default: the run's name and its commit.")
+@competition_option
+@click.option("--code", is_flag=True, help="Submit a notebook that predicts, without internet.")
+@click.option("--script", metavar="FILE", default="", help="What predicts there. (--code)")
+@click.option("--version", metavar="COMMIT", default="", help="Its code. Default: the run's.")
+@click.option("--wheel", "wheels", metavar="NAME", multiple=True, help="A package for it; again.")
+@click.option("--dry-run", is_flag=True, help="Show what --code would do, and do nothing.")
+@click.option("--scores", is_flag=True, help="Submit nothing; record the current score.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the score.")
+@json_option
+def submit_command(
+    run: str,
+    bucket: str | None,
+    file: str | None,
+    message: str,
+    competition: str,
+    code: bool,
+    script: str,
+    version: str,
+    wheels: tuple[str, ...],
+    dry_run: bool,
+    scores: bool,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Submit a run's predictions, or its models, to its competition.
+
+    The file is checked against sample_submission.csv first. The score is recorded on the run and
+    on the runs whose models it used, so `kaggleops leaderboard` shows it beside their own. Given
+    again after it was interrupted, --code goes on where it was, and submits nothing twice.
+
+    \b
+    Example:
+      kaggleops submit RUN --competition tweet-sentiment-extraction
+      kaggleops submit RUN --code --dry-run
+    """
+    from kaggleops.backends.kaggle.submissions import Submitter
+
+    given = {"--script": script, "--version": version, "--wheel": wheels, "--dry-run": dry_run}
+    named = next((name for name, value in given.items() if value), "")
+    if named and not code:
+        raise UsageError("submitting", f"{named} needs --code")
+    for name, value in {"--file": file, "--scores": scores}.items():
+        if code and value:
+            raise UsageError("submitting", f"--code and {name} exclude each other")
+    place = bucket_of(bucket)
+    steps: dict[str, str] = {}
+
+    def say(name: str, text: str) -> None:
+        steps[name.lower()] = text
+        print_named(f"{name:<10}", text)
+
+    with stdout_for_json(as_json):
+        submitter = Submitter(tracking_uri(place), run_named(place, run), competition)
+        how = ""
+        if scores:
+            done = submitter.submitted()
+        elif code:
+            made = _code_submission(submitter, tracking_uri(place), script, version, wheels, say)
+            if not dry_run:
+                done, how = made.submit(message), " with the hidden test set"
+        else:
+            done, checked = submitter.submit(Path(file) if file else None, message)
+            if not checked:
+                err.print("The competition has no sample_submission.csv to compare with.")
+        if dry_run:
+            made.plan()
+        elif not (no_wait or scores):
+            with err.status(f"Waiting for the score of submission {done.ref}"):
+                done = submitter.wait(done, how=how)
+    if not dry_run:
+        _show(done, as_json)
+    elif as_json:
+        print_json(steps=steps)
+
+
+def _code_submission(
+    submitter: "Submitter",
+    uri: str,
+    script: str,
+    version: str,
+    wheels: tuple[str, ...],
+    say: Any,
+) -> "CodeSubmission":
+    from kaggleops.backends.kaggle.backend import KaggleBackend
+    from kaggleops.backends.kaggle.code_submission import CodeSubmission
+    from kaggleops.backends.kaggle.offline_folder import OfflineFolder
+    from kaggleops.git.commits import find_commit
+
+    run, behind = submitter.run, submitter.behind
+    doing = f"submitting run {submitter.run_id}"
+    if not version and UNCOMMITTED in run.data.tags:
+        hint = "Apply its artifact uncommitted.patch, commit it, and name that with --version."
+        raise UsageError(doing, "it ran uncommitted changes", hint)
+    if not (version or run.data.tags.get(COMMIT)):
+        raise UsageError(doing, "it has no commit", "Name the code that predicts with --version.")
+    commit = find_commit(Path(), version or run.data.tags[COMMIT])
+    models = [each.info.run_id for each in behind] or [submitter.run_id]
+    folder = OfflineFolder(uri, run, models, commit, script, wheels)
+    config = KaggleBackend().config_of(
+        commit.repository, None, {"machine_shape": _shape([run, *behind])}
+    )
+    return CodeSubmission(submitter, folder, config, say)
+
+
+def _shape(runs: "list[Run]") -> str:
+    """Return the machine at Kaggle that is most like the one that runs had."""
+    had = {run.data.tags.get(ACCELERATOR, "") for run in runs} - {"", "none"}
+    if any("TPU" in each for each in had):
+        return "TpuV5E8"
+    if any("L4" in each for each in had):
+        return "NvidiaL4"
+    return "NvidiaTeslaT4" if had else ""
+
+
+def _show(done: "Submission", as_json: bool) -> None:
+    if as_json:
+        print_json(**_plain(done), page=done.page)
+        return
+    print_rows(
+        ("Submission", f"{done.ref} to {done.competition}, {done.status.lower()}"),
+        ("Public score", "" if done.public_score is None else f"{done.public_score:g}"),
+        ("Private score", "" if done.private_score is None else f"{done.private_score:g}"),
+        ("Page", done.page),
+    )
+
+
+def _plain(done: "Submission") -> dict[str, Any]:
+    return {
+        "ref": done.ref,
+        "competition": done.competition,
+        "status": done.status,
+        "public_score": done.public_score,
+        "private_score": done.private_score,
+        "submitted": done.submitted.isoformat() if done.submitted else None,
+    }
+
+
+@click.command("submissions")
+@bucket_option
+@competition_option
+@json_option
+def submissions_command(bucket: str | None, competition: str, as_json: bool) -> None:
+    """List what was submitted, own scores beside Kaggle's.
+
+    Below it: how far both rank the runs alike, and how many submissions are left today.
+
+    \b
+    Example:
+      kaggleops submissions --competition tweet-sentiment-extraction
+    """
+    import mlflow
+
+    from kaggleops.backends.kaggle.submissions import Submissions
+    from kaggleops.reports.statistics import rank_correlation, rank_interval
+
+    client = mlflow.MlflowClient(tracking_uri(bucket_of(bucket)))
+    at = Submissions(competition)
+    listed, left = list(at), at.left_today()
+    ids = {each.run for each in listed if each.run}
+    with ThreadPoolExecutor(8) as pool:
+        own = dict(zip(ids, pool.map(lambda run_id: _own(client, run_id), ids), strict=True))
+    metric = next(iter(Counter(name for _, name, _ in own.values() if name).most_common(1)), [""])[
+        0
+    ]
+    pairs: dict[str, tuple[float, float]] = {}  # the newest of each run
+    for each in listed:
+        _, name, value = own.get(each.run, ("", "", None))
+        if name == metric and value is not None and each.public_score is not None:
+            pairs.setdefault(each.run, (value, each.public_score))
+    found = rank_correlation(list(pairs.values()))
+    interval = None if found is None else rank_interval(found, len(pairs))
+    if as_json:
+        rows = [
+            {**_plain(each), "run_id": each.run or None, **_named(own.get(each.run))}
+            for each in listed
+        ]
+        counted = {"rank_correlation": found, "interval": interval, "runs": len(pairs)}
+        print_json(competition=at.competition, left_today=left, **counted, submissions=rows)
+        return
+    if not listed:
+        out.print(f"Nothing was submitted to {at.competition} yet.")
+    else:
+        _print_submissions(listed, own)
+    if found is not None:
+        within = "; an interval takes four" if interval is None else (
+            f" (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, Fisher's z)"
+        )  # fmt: skip
+        out.print(f"Rank correlation of {metric} and public score: {found:+.2f}{within}, "
+                  f"over {len(pairs)} runs.")  # fmt: skip
+    if left:
+        out.print(f"Today {left}.")
+
+
+def _own(client: "mlflow.MlflowClient", run_id: str) -> tuple[str, str, float | None]:
+    """Return a run's name, and its score; that of the runs whose models it used if it has none."""
+    from mlflow.exceptions import MlflowException
+
+    from kaggleops.backends.kaggle.submissions import runs_behind
+    from kaggleops.reports.score import score_of
+    from kaggleops.reports.statistics import mean
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:  # of another bucket, or deleted for good
+        return "", "", None
+    for runs in ([run], runs_behind(client, run)):
+        known = [score_of(each.data.tags, each.data.metrics) for each in runs]
+        scores = [each for each in known if each is not None]
+        if scores and len({score.name for score, _ in scores}) == 1:
+            name = run.data.tags.get(RUN_NAME, "")
+            return name, scores[0][0].name, mean([value for _, value in scores])
+    return run.data.tags.get(RUN_NAME, ""), "", None
+
+
+def _named(own: tuple[str, str, float | None] | None) -> dict[str, Any]:
+    name, metric, value = own or ("", "", None)
+    return {"run_name": name or None, "metric": metric or None, "own_score": value}
+
+
+def _print_submissions(
+    listed: "list[Submission]", own: dict[str, tuple[str, str, float | None]]
+) -> None:
+    rows = []
+    for each in listed:
+        name, metric, value = own.get(each.run, ("", "", None))
+        shown = "" if each.public_score is None else f"{each.public_score:.5f}"
+        rows.append([
+            f"{each.submitted:%Y-%m-%d %H:%M}" if each.submitted else "",
+            str(each.ref),
+            f"{each.run[:8]} {name}".strip(),
+            "" if value is None else f"{value:.5f} {metric}",
+            shown or each.status.lower(),
+            "" if each.private_score is None else f"{each.private_score:.5f}",
+            each.error,
+        ])  # fmt: skip
+    head = ["submitted", "ref", "run", "own score", "public", "private", "error"]
+    keep = [at for at in range(len(head)) if at < 5 or any(row[at] for row in rows)]
+    print_table([head[at] for at in keep], [[row[at] for at in keep] for row in rows], left=True)
