@@ -10,10 +10,17 @@ from tests.fakes.object_server import ObjectServer
 NAMED = os.environ.get("KAGGLEOPS_TEST_BUCKET", "")
 """A bucket on a service that somebody has started, or pays for: a second opinion on ours."""
 
+S3_SELDOM = pytest.param("s3", marks=pytest.mark.slow)
+"""S3's turn of what is written over `Bucket`, and cannot tell one kind from the other: seldom. In
+the default suite all of tests/bucket is for S3, what asks for `EVERY_KIND`, and what has S3 in its
+name."""
+
 ON_SERVICES = pytest.mark.parametrize(
-    "bucket", ["gcs", "s3", pytest.param("directory", marks=pytest.mark.slow)], indirect=True
+    "bucket", ["gcs", S3_SELDOM, pytest.param("directory", marks=pytest.mark.slow)], indirect=True
 )
 """For a test that starts processes, and takes seconds: a folder's turn is among the slow ones."""
+
+ON_BOTH_SERVICES = pytest.mark.parametrize("bucket", ["gcs", "s3"], indirect=True)
 
 EVERY_DIALECT = pytest.mark.parametrize(
     "bucket",
@@ -21,7 +28,9 @@ EVERY_DIALECT = pytest.mark.parametrize(
     indirect=True,
 )
 
-EACH_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", "s3"], indirect=True)
+EVERY_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", "s3"], indirect=True)
+
+EACH_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", S3_SELDOM], indirect=True)
 
 ON_TWO_KINDS = pytest.mark.parametrize("bucket", ["directory", "gcs"], indirect=True)
 """For what a bucket has no part in but to keep bytes: a folder and a service will do."""
@@ -30,11 +39,13 @@ BOTH_DIALECTS = pytest.mark.parametrize("gcs_server", ["service", "testbench"], 
 """For a flow from end to end: once more where refusals are worded and timed as Google's own
 storage-testbench does it, in buckets that keep old generations."""
 
-ON_EACH_SERVICE = pytest.mark.parametrize("service", ["gcs", "s3"], indirect=True)
+ON_EACH_SERVICE = pytest.mark.parametrize("service", ["gcs", S3_SELDOM], indirect=True)
 """For what a folder cannot do: fail, refuse, count, answer late."""
 
+ON_EVERY_SERVICE = pytest.mark.parametrize("service", ["gcs", "s3"], indirect=True)
+
 ON_EACH_SERVICE_AND_DIALECT = pytest.mark.parametrize(
-    "service", ["gcs", "testbench", "s3"], indirect=True
+    "service", ["gcs", pytest.param("testbench", marks=pytest.mark.slow), S3_SELDOM], indirect=True
 )
 
 

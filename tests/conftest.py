@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
 from tests import warm
-from tests.buckets import NAMED
+from tests.buckets import NAMED, S3_SELDOM
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
@@ -187,7 +187,7 @@ def service(request: pytest.FixtureRequest) -> ObjectServer:
     return gcs
 
 
-@pytest.fixture(params=["directory", "gcs", "s3"])
+@pytest.fixture(params=["directory", "gcs", S3_SELDOM])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
     """An empty bucket of each kind (and of other kinds, for who asks for them: `tests.buckets`)."""
     if request.param == "directory":

@@ -10,6 +10,9 @@ from kaggleops.bucket import (
     ConflictError,
 )
 from tests.bucket import processes
+from tests.buckets import EVERY_KIND
+
+pytestmark = EVERY_KIND
 
 
 def test_of_racing_threads_one_creates(bucket: Bucket) -> None:

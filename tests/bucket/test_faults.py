@@ -19,7 +19,7 @@ from kaggleops.bucket import (
     ConflictError,
 )
 from tests.bucket.uses import USES, impatient, large
-from tests.buckets import ON_EACH_SERVICE
+from tests.buckets import ON_EVERY_SERVICE
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.object_server import ObjectServer, Request
 from tests.fakes.s3_server import S3Server
@@ -121,7 +121,7 @@ def test_a_page_in_an_answers_place_is_asked_again(server: ObjectServer, status:
         impatient(server).read("k")
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_fetch_goes_on_where_it_broke_off(
     server: ObjectServer, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -134,7 +134,7 @@ def test_a_fetch_goes_on_where_it_broke_off(
     assert [logged.status for logged in server.requests] == [200, 503, 200, 206]
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_fetch_that_stalls_goes_on(server: ObjectServer, bucket: Bucket, tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     made = server.put("ours", "k", content)
@@ -145,7 +145,7 @@ def test_a_fetch_that_stalls_goes_on(server: ObjectServer, bucket: Bucket, tmp_p
     assert [logged.status for logged in server.requests] == [200, 206]
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 @pytest.mark.parametrize("use", ["fetch", "read"])
 def test_what_is_cut_short_and_then_replaced_comes_anew_and_whole(
     server: ObjectServer, bucket: Bucket, tmp_path: Path, use: str
@@ -165,7 +165,7 @@ def test_what_is_cut_short_and_then_replaced_comes_anew_and_whole(
     assert version == server.objects("ours")["k"].version
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_damaged_fetch_is_not_kept(server: ObjectServer, bucket: Bucket, tmp_path: Path) -> None:
     server.fail("corrupt", times=2)
     bucket.fetch("k", tmp_path / "file")
@@ -201,7 +201,7 @@ def test_damaged_content_is_neither_returned_nor_stored(
     assert "new2" not in server.objects("ours")
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_faults_of_all_kinds_at_once(server: ObjectServer, bucket: Bucket) -> None:
     faults = (503, 409, "reset", "truncate", "lost-response", "corrupt", "page", "redirect")
     if isinstance(server, GcsServer):
@@ -239,7 +239,7 @@ def test_faults_of_all_kinds_at_once(server: ObjectServer, bucket: Bucket) -> No
     assert len(list(bucket.list())) == 22
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_it_waits_as_long_as_it_is_asked_to(server: ObjectServer) -> None:
     server.fail(503, times=1, retry_after=1)
     # Half a second is too short for that, although without it the pause would be a few hundredths.
@@ -250,7 +250,7 @@ def test_it_waits_as_long_as_it_is_asked_to(server: ObjectServer) -> None:
     assert impatient(server, 30).read("k") is not None
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_service_that_hangs(server: ObjectServer) -> None:
     hanging = server.fail("hang", times=None)
     with pytest.raises(BucketUnavailableError, match="does not answer in time"):
@@ -260,7 +260,7 @@ def test_a_service_that_hangs(server: ObjectServer) -> None:
     assert impatient(server, 5).read("k") is not None
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_without_patience_everything_is_tried_once(server: ObjectServer) -> None:
     assert impatient(server, 0).read("k") is not None
     server.fail(503, times=1)
@@ -269,7 +269,7 @@ def test_without_patience_everything_is_tried_once(server: ObjectServer) -> None
     assert len(server.requests) == 2
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_nobody_listens(service: ObjectServer) -> None:
     service.stop()
     said = r"connection to Cloud Storage fails|cannot be reached \(Connection refused\),"
@@ -277,7 +277,7 @@ def test_nobody_listens(service: ObjectServer) -> None:
         impatient(service).read("k")
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 @pytest.mark.parametrize("parted", [False, True])
 def test_a_write_whose_answer_is_lost_has_succeeded(
     server: ObjectServer, bucket: Bucket, tmp_path: Path, parted: bool
@@ -298,7 +298,7 @@ def test_a_write_whose_answer_is_lost_has_succeeded(
         assert again != version
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_write_that_was_lost_and_replaced_is_a_conflict(
     server: ObjectServer, bucket: Bucket
 ) -> None:
@@ -310,7 +310,7 @@ def test_a_write_that_was_lost_and_replaced_is_a_conflict(
     assert server.objects("ours")["contested"].data == b"theirs"
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_deletion_whose_answer_is_lost_has_succeeded(
     server: ObjectServer, bucket: Bucket
 ) -> None:
@@ -321,7 +321,7 @@ def test_a_deletion_whose_answer_is_lost_has_succeeded(
     assert "k2" not in server.objects("ours")
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_content_and_version_belong_together(server: ObjectServer, bucket: Bucket) -> None:
     made = {server.objects("ours")["k"].version: b"content"}
     done = threading.Event()
@@ -343,7 +343,7 @@ def test_content_and_version_belong_together(server: ObjectServer, bucket: Bucke
         assert made[stored.version] == stored.data
 
 
-@ON_EACH_SERVICE
+@ON_EVERY_SERVICE
 def test_a_file_that_changes_while_it_is_sent(
     server: ObjectServer, bucket: Bucket, tmp_path: Path
 ) -> None:

@@ -17,13 +17,13 @@ from kaggleops.launch.launcher import tags_of
 from kaggleops.platforms.folders import provide_home, state_folder
 from kaggleops.platforms.machine import user_name
 from tests import secrets_of
-from tests.buckets import ON_SERVICES
+from tests.buckets import ON_BOTH_SERVICES
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 
 
-@ON_SERVICES
+@ON_BOTH_SERVICES
 def test_a_commit_becomes_a_run_with_its_metrics_artifacts_and_tags(
     toy: Repository, bucket: Bucket
 ) -> None:
@@ -137,7 +137,7 @@ def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None
     assert not list((tmp_path / "home").rglob("meta.yaml"))
 
 
-@ON_SERVICES
+@ON_BOTH_SERVICES
 def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucket: Bucket) -> None:
     done = kaggleops("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
     assert done.code == 1

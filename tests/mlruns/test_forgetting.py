@@ -18,9 +18,11 @@ from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.deletion import Belongings, forget
 from kaggleops.tracking import session
-from tests.buckets import EACH_KIND, EVERY_DIALECT
+from tests.buckets import EACH_KIND, S3_SELDOM
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.s3_server import S3Server
+
+SELDOM = [pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM]
 
 
 @dataclass
@@ -77,7 +79,10 @@ def world(bucket: Bucket) -> World:
     return World(bucket, runs)
 
 
-@EVERY_DIALECT
+# A folder, and where what is deleted is kept as a version; without versions there is less to do.
+@pytest.mark.parametrize(
+    "bucket", ["directory", "testbench", "s3-versioned", *SELDOM], indirect=True
+)
 def test_one_persons_runs_with_all_that_belongs_to_them(
     world: World, request: pytest.FixtureRequest
 ) -> None:

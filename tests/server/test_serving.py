@@ -12,6 +12,7 @@ import psutil
 import pytest
 import requests
 
+from tests.buckets import S3_SELDOM
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.s3_server import S3Server
 from tests.server.serving import Serving, eventually, serving
@@ -29,7 +30,7 @@ class Service:
     uri: str
 
 
-@pytest.fixture(scope="module", params=["gcs", "s3"])
+@pytest.fixture(scope="module", params=["gcs", S3_SELDOM])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     kind = GcsServer if request.param == "gcs" else S3Server
     with kind() as server, pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ from .processes import train
 from .test_process import Machines, only_run
 
 slow = pytest.mark.slow
-SELDOM = ["directory", "s3-versioned"]
+SELDOM = ["testbench", "s3", "directory", "s3-versioned"]
 
 WRITERS = 8
 POINTS = 1000
@@ -58,7 +58,7 @@ def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
 
 @pytest.mark.parametrize(
     "bucket",
-    ["gcs", "testbench", "s3", *(pytest.param(kind, marks=slow) for kind in SELDOM)],
+    ["gcs", *(pytest.param(kind, marks=slow) for kind in SELDOM)],
     indirect=True,
 )
 def test_eight_processes_log_a_thousand_points_each(
