@@ -13,7 +13,7 @@ from kaggleops.launch.launcher import Launch
 from tests.backends.places import InDocker, OnColab, OnRunPod, Place
 from tests.backends.world import BUCKET, World, world
 from tests.command import kaggleops_here
-from tests.fakes.wire import Response
+from tests.fakes.wire import Request, Response
 
 from .jobs import CASES, Executed
 
@@ -135,3 +135,50 @@ def test_a_job_that_is_refused_is_said_and_leaves_nothing(
     assert "✓ left behind                nothing" in done.output
     assert set(outside.gcs.objects("our-bucket")) == before
     assert not list((state_folder / "first-contact").glob("try-*"))
+
+
+@pytest.mark.parametrize("ends", ["is cancelled in the queue", "is killed"])
+def test_a_job_that_does_not_finish_is_told_and_leaves_nothing(
+    ends: str, outside: World, tmp_path: Path, state_folder: Path
+) -> None:
+    kaggle = outside.kaggle
+    (tmp_path / "config/backend").mkdir(parents=True)
+    fields = "credentials: ada/bucket-key\nmachine_shape: ''\n"
+    (tmp_path / "config/backend/kaggle.yaml").write_text(fields)
+    before, notebooks = set(outside.gcs.objects("our-bucket")), kaggle.kernels
+    kaggle.behaviour.hold_sessions = True
+
+    def change(request: Request, response: Response) -> Response:
+        """When it is asked how the job is, its owner ends it, or the machine is out of memory."""
+        if request.op == "GetKernelSessionStatus":
+            (ref,) = set(kaggle.kernels) - set(notebooks)
+            session = kaggle.session(ref)
+            if ends == "is cancelled in the queue":
+                session.cancel()
+            else:
+                session.start()
+                session.crash()
+        return response
+
+    assert kaggle._http
+    kaggle._http.change = change
+    try:
+        done = kaggleops_here(
+            "doctor", "--try", "kaggle", "--yes", "--json", "--bucket", BUCKET, cwd=tmp_path
+        )
+    finally:
+        kaggle._http.change = lambda request, response: response
+        kaggle.behaviour.hold_sessions = False
+    assert done.code == 1
+    lines = {each["id"]: each for each in done.json["assumptions"]}
+    differing = {name: each["seen"] for name, each in lines.items() if each["verdict"] == "differs"}
+    word, status = {
+        "is killed": ("ERROR", "FAILED"),
+        "is cancelled in the queue": ("CANCEL_ACKNOWLEDGED", "KILLED"),
+    }[ends]
+    # Of a job that did not get so far, nothing else is a difference.
+    assert list(differing) == ["job-finishes"], differing
+    said = f"the platform says {word}, the run is {status}"
+    assert differing["job-finishes"].startswith(said)
+    assert set(outside.gcs.objects("our-bucket")) == before
+    assert kaggle.kernels == notebooks

@@ -16,6 +16,7 @@ from tests import secrets_of
 from tests.canaries import marks_in
 from tests.command import Done, kaggleops_here
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.s3_server import S3Server
 
 from . import differences
 
@@ -69,6 +70,21 @@ def test_it_checks_leaves_nothing_and_writes_a_report(gcs: GcsServer, state_fold
     assert "our-bucket" not in report
     assert "the-prefix" not in report
     assert str(Path.home()) not in report
+
+
+def test_an_s3_that_ignores_a_condition_is_told(s3_server: S3Server, state_folder: Path) -> None:
+    s3_server.ignores_conditions = ("delete",)
+    s3_server.create_bucket("our-bucket")
+    place = s3_server.address("our-bucket", "the-prefix")
+    done = kaggleops_here("doctor", "--try", "s3", "--yes", "--bucket", place)
+    assert done.code == 1
+    differing = [line for line in done.output.splitlines() if line.startswith("✗")]
+    assert differing == ["✗ delete-refused             it is done"]
+    assert "Otherwise what somebody has just written is deleted" in " ".join(done.output.split())
+    assert "✓ left behind                nothing" in done.output
+    assert [key for key in s3_server.objects("our-bucket") if "/doctor/" in key] == []
+    (report,) = (state_folder / "first-contact").glob("s3-*.md")
+    assert "| delete-refused | **differs** | it is done" in report.read_text()
 
 
 def test_a_report_names_nobody_and_holds_no_secret(gcs: GcsServer, state_folder: Path) -> None:

@@ -74,6 +74,11 @@ class Page:
         (code,) = re.findall(r"`(mlflow\.\w+\.load_model\(.*?\))`", self.text)
         return str(code)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that the page sets where a model is loaded."""
+        return dict(re.findall(r"`([A-Z_]+)=(\w+)`", self.text))
+
 
 @pytest.fixture(params=TESTED)
 def page(request: pytest.FixtureRequest) -> Page:
@@ -104,7 +109,8 @@ def test_a_page_from_its_script_to_a_compared_commit(page: Page, tmp_path: Path)
     for part in expected:
         assert different(ours[part], expected[part]) == {}, part
     assert "fold_4" in expected["models"]
-    loads(page.loading.replace("RUN", run_id), client_of(repository).tracking_uri)
+    code = page.loading.replace("RUN", run_id)
+    loads(code, client_of(repository).tracking_uri, page.environment)
 
     if PYTHON:  # else test_one_process.py compares two commits, which no framework changes
         before, after = EDITS[page.name]
@@ -124,11 +130,15 @@ def different(first: Any, second: Any) -> Any:
     return {} if first == second else (first, second)
 
 
-def loads(code: str, tracking_uri: str) -> None:
+def loads(code: str, tracking_uri: str, variables: Mapping[str, str]) -> None:
     flavor = code.split(".")[1]
     program = f"import mlflow, mlflow.{flavor}; mlflow.set_tracking_uri({tracking_uri!r}); {code}"
     if PYTHON:
-        subprocess.run([PYTHON, "-c", program], check=True, capture_output=True)
+        environment = {**os.environ, **variables}
+        done = subprocess.run(
+            [PYTHON, "-c", program], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
     else:
         exec(program)
 

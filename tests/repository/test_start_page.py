@@ -1,6 +1,7 @@
-"""docs/start.md, as a newcomer follows it: each command is run, and prints what the page shows."""
+"""What a newcomer follows, run: docs/start.md prints what it shows; README.ja.md's quick start."""
 
 import re
+import shlex
 from pathlib import Path
 
 from tests.command import kaggleops_here
@@ -11,6 +12,13 @@ PAGE = (ROOT / "docs/start.md").read_text().partition("## With a bucket of anoth
 
 # What differs from run to run: hashes, names, sizes, the experiment.
 DIFFERS = re.compile(r"[0-9a-f]{8,40}|[a-z]+-[a-z]+-\d+|/\d+/|home/ada|\d\.\d{4}")
+
+TRAIN = """
+import mlflow
+
+with mlflow.start_run():
+    mlflow.log_metric("accuracy", 0.25)
+"""
 
 
 def blocks(language: str) -> list[str]:
@@ -59,3 +67,30 @@ def test_a_newcomer_gets_what_the_page_shows(tmp_path: Path) -> None:
         done = kaggleops_here(*words, cwd=repository.folder)
         assert done.code == 0, done.errors
     assert done.json["metrics"] == {"accuracy": 1.0}
+
+
+def test_the_quick_start_in_japanese(tmp_path: Path) -> None:
+    sections = re.split(r"^### \d\. ", (ROOT / "README.ja.md").read_text(), flags=re.MULTILINE)
+    console = "".join(re.findall(r"^```console\n(.*?)^```", sections[2] + sections[5], re.M | re.S))
+    words = [shlex.split(command) for command, _ in commands(console)]
+    # Setting up and serving are other tests': packaging and `ui`.
+    walked = [each for each in words if each[0] != "pip" and each != ["kaggleops", "ui"]]
+    assert [each[1] for each in walked].count("run") == 2
+
+    repository = Repository(tmp_path / "my-repository")
+    repository.write(train_py=TRAIN)
+    repository.commit("My training")
+    printed = {}
+    for each in walked:
+        if each[0] == "git":
+            if "-am" in each:
+                repository.write(train_py=TRAIN.replace("0.25", "0.5"))
+            repository.commit(each[-1])
+            continue
+        done = kaggleops_here(*each[1:], cwd=repository.folder)
+        assert done.code == 0, done.errors
+        printed[each[1]] = done.output
+    assert "0.5000" in printed["leaderboard"]
+    assert "0.2500             0.5000" in printed["compare"]
+    assert "▲" not in printed["compare"]  # of one run a side nothing can be told
+    assert "<html" in (repository.folder / "compare.html").read_text()

@@ -14,6 +14,7 @@ from kaggleops.first_contact.seen import (
     in_order,
     log_is_live,
     log_is_whole,
+    of_finished,
     output_came,
     python_new_enough,
     session_end_known,
@@ -110,11 +111,10 @@ KAGGLE.otherwise("`kaggleops logs -f` shows nothing until the job has ended")(lo
 @KAGGLE.otherwise("`kaggleops logs` shows JSON, or nothing")
 def kept_log_is_json(job: Observed) -> str:
     """The log of a session that ended is a JSON array of stream_name, time and data."""
-    text = _outputs(job).log or ""
-    entries = json.loads(text)
+    entries = json.loads(_outputs(job).log or "[]")
     keys = sorted({key for entry in entries for key in entry})
     wanted = ["data", "stream_name", "time"]
-    return expect(keys == wanted, f"{len(entries)} entries of {', '.join(keys)}")
+    return of_finished(job, keys == wanted, f"{len(entries)} entries of {', '.join(keys)}")
 
 
 KAGGLE.otherwise("the log lacks the reason of a failure")(log_is_whole)

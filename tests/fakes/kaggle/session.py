@@ -61,6 +61,7 @@ class Session:
         self._released = not held
         self._cancelled = False
         self._began = 0.0
+        self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._live)
         self._thread.start()
 
@@ -82,6 +83,13 @@ class Session:
             self._changed.notify_all()
         if self._root:
             end_processes_of(self._root)
+
+    def crash(self) -> None:
+        """Kill what executes the notebook, as a machine that is out of memory does."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._process is not None)
+            assert self._process is not None
+            self._process.kill()
 
     def wait(self, state: str = "", timeout: float = 120) -> str:
         """Wait until it is in that state, or has ended; return the state.
@@ -192,6 +200,7 @@ class Session:
                 text=True,
                 errors="replace",
             )
+            self._process = process
             self.state = "RUNNING"
             self._changed.notify_all()
         readers = [
