@@ -1,5 +1,6 @@
 """`kaggleops submit --code`: a dataset, a notebook without internet, its version, a score; once."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 
+from kaggleops.backends.kaggle import blend_program
 from tests.command import Done, kaggleops_here
 from tests.fakes.git_server import Repository
 from tests.fakes.kaggle_server import KaggleServer
@@ -33,6 +35,7 @@ Path("scratch").write_text("the code's folder can be written")
 ids = (data / "test.csv").read_text().split()[1:]
 output.write_text("id,target\\n" + "".join(f"{each},{answer}\\n" for each in ids))
 """
+HIDDEN = "UVWXYZ"
 # In place of papermill and a kernel, which take seconds of processor time.
 LIGHT = """
 import json, subprocess, sys
@@ -58,7 +61,7 @@ class Lab:
             "sample_submission.csv": _table("id,target", "ABC"),
         }
         self.competition = kaggle.add_competition("toys", "Toys", files, self.score, 5)
-        self.competition.hidden = {"test.csv": _table("id", "UVWXYZ")}
+        self.competition.hidden = {"test.csv": _table("id", HIDDEN)}
 
     def commit(self, **files: str) -> None:
         self.repository.write(**files)
@@ -77,9 +80,11 @@ class Lab:
 
     def score(self, content: bytes) -> float:
         lines = content.decode().split()[1:]
-        if [line[:1] for line in lines] != list("UVWXYZ"):
-            raise ValueError("Submission must have 6 rows")
-        return sum(line.endswith(",1") for line in lines) / 6
+        if [line[:1] for line in lines] != list(
+            "ABC" if self.competition.hidden is None else HIDDEN
+        ):
+            raise ValueError("Submission must have other rows")
+        return sum(line.endswith(",1") for line in lines) / len(lines)
 
     def submit(self, *arguments: str, run: str = "") -> Done:
         options = ("--code", "--competition", "toys", "--bucket", self.uri)
@@ -127,6 +132,7 @@ def test_broken_off_at_each_step_it_goes_on_and_does_nothing_twice(lab: Lab) -> 
     http = kaggle._http
     assert http
     kaggle.behaviour.slow_datasets = 1
+    lab.competition.hidden = None  # a notebook that is truly executed takes seconds, once is enough
 
     def breaking(request: Request, good: Response) -> Response:
         """Let what was done be done, and whoever asked for it end."""
@@ -255,6 +261,47 @@ def test_a_project_makes_its_folder_itself_and_its_change_is_a_new_version(lab: 
     assert lab.client.get_run(others[0]).data.metrics["public_score"] == 1.0
 
 
+def test_a_blend_predicts_with_each_member_and_takes_their_weighted_mean(lab: Lab) -> None:
+    def member(answer: str, **files: str) -> str:
+        if files:
+            lab.commit(**files)
+        run = lab.trained()
+        lab.client.log_text(run, answer, "deep/answer.txt")
+        return run
+
+    # Of two commits: each predicts with its own code.
+    first, second = member("0.25"), member("0.75", predict_py=PREDICT + "print('newer')")
+    blend = lab.client.create_run(lab.experiment).info.run_id
+    weights = json.dumps({first: 0.9, second: 0.1})
+    lab.client.set_tag(blend, "kaggleops.blend", weights)
+    done = lab.submit("--json", run=blend)
+    assert done.code == 0, done.errors
+    session = lab.kaggle.session(lab.name(blend))
+    lines = (session.working / "submission.csv").read_text().split()
+    assert lines[0] == "id,target"
+    assert [
+        float(line.removeprefix(f"{at},")) for line, at in zip(lines[1:], "ABC", strict=True)
+    ] == [pytest.approx(0.3)] * 3
+    assert session.text.count("newer") == 1
+    assert f"0.90 of {first[:8]}'s models" in done.errors
+    # The score is the blend's, not its members'.
+    assert "public_score" in lab.client.get_run(blend).data.metrics
+    assert "public_score" not in lab.client.get_run(first).data.metrics
+    lab.client.set_tag(blend, "kaggleops.blend", "[1]")
+    assert "its tag kaggleops.blend holds no weights" in lab.submit(run=blend).error
+
+
+def test_answers_are_blended_by_votes(tmp_path: Path) -> None:
+    tables = ("id,label,text\na,1,x y\nb,0,z\n", "id,label,text\nb,1,z\na,0,y\n")
+    for name, table in zip("12", tables, strict=True):
+        (tmp_path / name).write_text(table)
+    blend_program.main(str(tmp_path / "s"), [f"{tmp_path}/1=0.6", f"{tmp_path}/2=0.4"])
+    assert (tmp_path / "s").read_text().split("\n") == ["id,label,text", "a,1,x y", "b,0,z", ""]
+    (tmp_path / "2").write_text("id,label,text\na,0,y\n")
+    with pytest.raises(SystemExit, match="other columns or rows"):
+        blend_program.main(str(tmp_path / "s"), [f"{tmp_path}/1=0.6", f"{tmp_path}/2=0.4"])
+
+
 def test_what_is_refused_before_anything_is_made(lab: Lab) -> None:
     lab.commit(MLproject="name: toy\n")
     short = lab.repository.git("rev-parse", "HEAD")[:10]
@@ -265,6 +312,9 @@ def test_what_is_refused_before_anything_is_made(lab: Lab) -> None:
         (("--version", "nonsense"), "it has no commit 'nonsense'"),
     ):
         assert said in lab.submit(*options).error
+    lab.client.set_tag(lab.run, "submission_competition", "toys$(id)")
+    hostile = kaggleops_here("submit", lab.run, "--code", "--bucket", lab.uri)
+    assert "'toys$(id)' is no name of one. It is like titanic." in hostile.error
     needs = kaggleops_here("submit", lab.run, "--dry-run", "--bucket", lab.uri)
     assert "--dry-run needs --code" in needs.error
     lab.client.set_tag(lab.run, "uncommitted", "uncommitted.patch")

@@ -1,5 +1,6 @@
 """`kaggleops submit` and `kaggleops submissions`: what runs predict, at competitions of Kaggle."""
 
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from kaggleops.cli.output import (
     stdout_for_json,
 )
 from kaggleops.errors import UsageError
-from kaggleops.tags import ACCELERATOR, COMMIT, RUN_NAME, UNCOMMITTED
+from kaggleops.tags import ACCELERATOR, BLEND, COMMIT, RUN_NAME, UNCOMMITTED
 
 if TYPE_CHECKING:
     import mlflow
@@ -122,25 +123,50 @@ def _code_submission(
     wheels: tuple[str, ...],
     say: Any,
 ) -> "CodeSubmission":
+    import mlflow
+
     from kaggleops.backends.kaggle.backend import KaggleBackend
     from kaggleops.backends.kaggle.code_submission import CodeSubmission
-    from kaggleops.backends.kaggle.offline_folder import OfflineFolder
-    from kaggleops.git.commits import find_commit
+    from kaggleops.backends.kaggle.offline_folder import BlendFolder, OfflineFolder
+    from kaggleops.backends.kaggle.submissions import runs_behind
+    from kaggleops.git.commits import find_commit, repository_around
 
-    run, behind = submitter.run, submitter.behind
-    doing = f"submitting run {submitter.run_id}"
-    if not version and UNCOMMITTED in run.data.tags:
-        hint = "Apply its artifact uncommitted.patch, commit it, and name that with --version."
-        raise UsageError(doing, "it ran uncommitted changes", hint)
-    if not (version or run.data.tags.get(COMMIT)):
-        raise UsageError(doing, "it has no commit", "Name the code that predicts with --version.")
-    commit = find_commit(Path(), version or run.data.tags[COMMIT])
-    models = [each.info.run_id for each in behind] or [submitter.run_id]
-    folder = OfflineFolder(uri, run, models, commit, script, wheels)
+    client, used = mlflow.MlflowClient(uri), [submitter.run]
+
+    def folder_of(run: "Run") -> OfflineFolder:
+        doing = f"submitting run {run.info.run_id}"
+        sha = version or run.data.tags.get(COMMIT)
+        if not version and UNCOMMITTED in run.data.tags:
+            hint = "Apply its artifact uncommitted.patch, commit it, and name that with --version."
+            raise UsageError(doing, "it ran uncommitted changes", hint)
+        if not sha:
+            hint = "Name the code that predicts with --version."
+            raise UsageError(doing, "it has no commit", hint)
+        behind = runs_behind(client, run)
+        used.extend([run, *behind])
+        models = [each.info.run_id for each in behind or [run]]
+        return OfflineFolder(uri, run, models, find_commit(Path(), sha), script, wheels)
+
+    weights = _weights(submitter.run)
+    folder: OfflineFolder | BlendFolder = (
+        BlendFolder([(folder_of(client.get_run(each)), weights[each]) for each in weights])
+        if weights
+        else folder_of(submitter.run)
+    )
     config = KaggleBackend().config_of(
-        commit.repository, None, {"machine_shape": _shape([run, *behind])}
+        repository_around(Path()) or Path(), None, {"machine_shape": _shape(used)}
     )
     return CodeSubmission(submitter, folder, config, say)
+
+
+def _weights(run: "Run") -> dict[str, float]:
+    """Return the weights of a blend's members by their runs' ids; of another run none."""
+    try:
+        told = json.loads(run.data.tags.get(BLEND, "{}"))
+        return {str(name): float(weight) for name, weight in told.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        doing = f"submitting run {run.info.run_id}"
+        raise UsageError(doing, f"its tag {BLEND} holds no weights") from error
 
 
 def _shape(runs: "list[Run]") -> str:
@@ -148,7 +174,7 @@ def _shape(runs: "list[Run]") -> str:
     had = {run.data.tags.get(ACCELERATOR, "") for run in runs} - {"", "none"}
     if any("TPU" in each for each in had):
         return "TpuV5E8"
-    if any("L4" in each for each in had):
+    if "4x NVIDIA L4" in had:
         return "NvidiaL4"
     return "NvidiaTeslaT4" if had else ""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kaggleops.backends.interface import JobState
 from kaggleops.backends.kaggle.backend import NOTEBOOK, KaggleBackend, KaggleConfig
-from kaggleops.backends.kaggle.offline_folder import PREDICT, OfflineFolder
+from kaggleops.backends.kaggle.offline_folder import PREDICT, BlendFolder, OfflineFolder
 from kaggleops.backends.kaggle.submissions import FILE, Submission, Submitter
 from kaggleops.errors import KaggleOpsError
 from kaggleops.launch.failure import cause
@@ -58,7 +58,7 @@ class CodeSubmission:
     def __init__(
         self,
         submitter: Submitter,
-        folder: OfflineFolder,
+        folder: OfflineFolder | BlendFolder,
         config: KaggleConfig,
         say: Callable[[str, str], None],
         pause: Callable[[float], object] = time.sleep,

@@ -3,6 +3,7 @@
 `predict.sh DATA` predicts the competition's data in the folder DATA, and leaves submission.csv in
 the working directory. A project's entry point `offline` makes such a folder itself. For another
 project it is the run's artifacts, the commit's code, and its entry point `predict` or a program.
+That of a blend holds the folders of its members.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ import mlflow
 from mlflow.entities import Run
 
 from kaggleops.backends.downloads import download_artifacts
+from kaggleops.backends.kaggle import blend_program
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
 from kaggleops.git.commits import Commit
@@ -48,6 +50,15 @@ cp -r "$HERE/code/." "$CODE"
 cd "$CODE"
 {command}
 if [ ! -f "$OUTPUT" ] && [ -f submission.csv ]; then mv submission.csv "$OUTPUT"; fi
+"""
+_BLEND = """set -e
+HERE=$(cd "$(dirname "$0")" && pwd)
+WORK=$(mktemp -d)
+for each in {numbers}; do
+  mkdir "$WORK/$each"
+  (cd "$WORK/$each" && bash "$HERE/$each/predict.sh" "$1")
+done
+python "$HERE/blend.py" submission.csv {files}
 """
 INSTALL = 'pip install --quiet --no-index --no-deps "$HERE"/wheels/*.whl'
 """The line of `predict.sh` that installs the wheels."""
@@ -178,6 +189,36 @@ class OfflineFolder:
         for name, place in _PLACES.items():
             line = line.replace(place, f'"${name}"')
         return line
+
+
+@dataclass(frozen=True)
+class BlendFolder:
+    """The folders of a blend's members, one a member, and what blends their submissions."""
+
+    members: Sequence[tuple[OfflineFolder, float]]  # each with its weight
+
+    @cached_property
+    def digest(self) -> str:
+        """As that of a single one."""
+        told = [[folder.digest, weight] for folder, weight in self.members]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """Return what it holds; UsageError if a member cannot predict."""
+        return "; ".join(f"{weight:.2f} of {each.describe()}" for each, weight in self.members)
+
+    def make(self, folder: Path, scratch: Path) -> None:
+        """Make it; as that of a single one."""
+        for at, (member, _) in enumerate(self.members):
+            for each in (folder / str(at), scratch / str(at)):
+                each.mkdir()
+            member.make(folder / str(at), scratch / str(at))
+        shutil.copy(blend_program.__file__, folder / "blend.py")
+        files = (
+            f'"$WORK/{at}/submission.csv={weight}"' for at, (_, weight) in enumerate(self.members)
+        )
+        numbers = " ".join(str(at) for at in range(len(self.members)))
+        (folder / PREDICT).write_text(_BLEND.format(numbers=numbers, files=" ".join(files)))
 
 
 def _filled(point: Mapping[str, Any], given: Mapping[str, str], doing: str) -> str:

@@ -83,6 +83,9 @@ class Submissions:
 
     def __init__(self, competition: str) -> None:
         self.competition = competition or _declared_competition()
+        if not re.fullmatch(r"[\w-]+", self.competition):
+            problem = f"{self.competition!r} is no name of one"
+            raise UsageError("choosing the competition", problem, "It is like titanic.")
         self.client = sign_in()
 
     def __iter__(self) -> Iterator[Submission]:
