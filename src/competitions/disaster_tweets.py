@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
-from competitions.schema import check_range
+from competitions.schema import check_max_length, check_range
 from competitions.tables import check_values, leave_out_blank, reading
 from competitions.tasks import Examples, Logits, Task, encode_pairs
 
@@ -31,11 +31,11 @@ class DisasterTweetsConfig:
     """The keys of config/task/disaster_tweets.yaml."""
 
     name: str = MISSING
-    max_length: int = MISSING
+    max_length: int | float = MISSING
     threshold: float = MISSING
 
     def check(self) -> None:
-        check_range("task.max_length", self.max_length, self.max_length >= 16, "16 or more")
+        check_max_length(self.max_length)
         valid = 0 < self.threshold < 1
         check_range("task.threshold", self.threshold, valid, "between 0 and 1")
 

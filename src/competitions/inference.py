@@ -24,6 +24,13 @@ from competitions.schema import Precision, TrainerConfig
 from competitions.tasks import Examples, Logits, load_task
 from kaggleops.errors import KaggleOpsError, UsageError
 
+# Called otherwise in late releases of transformers 5, which warn of the earlier name.
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
+
 
 def predict(loaded: LoadedModel, examples: Examples, config: TrainerConfig) -> Logits:
     """What the model puts out for `examples`, in their order; see `competitions.tasks.Logits`."""
@@ -58,15 +65,28 @@ def trainer_arguments(config: TrainerConfig, output_dir: str, **more: Any) -> Tr
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
+        **{_CHECKPOINTING: config.gradient_checkpointing},
+        **loader_arguments(torch.cuda.is_available(), os.cpu_count() or 1),
         bf16=precision is Precision.bf16,
         fp16=precision is Precision.fp16,
         logging_steps=config.log_every,
         label_names=["labels"],
-        dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         logging_nan_inf_filter=False,
         **{"report_to": [], "save_strategy": "no", **more},
     )
+
+
+def loader_arguments(gpu: bool, cores: int) -> dict[str, Any]:
+    """What the Trainer is told of how batches are made.
+
+    For a GPU, by two processes (one for a single core) that are two batches ahead each, in memory
+    that it copies from by itself. A CPU would only take the time from itself.
+    """
+    if not gpu:
+        return {"dataloader_pin_memory": False}
+    workers = {"dataloader_num_workers": min(2, cores), "dataloader_prefetch_factor": 2}
+    return {"dataloader_pin_memory": True, **workers}
 
 
 def as_logits(predictions: Any) -> Logits:
@@ -92,6 +112,8 @@ def out_of_memory_explained(config: TrainerConfig, doing: str = "training") -> I
             steps = config.gradient_accumulation * math.ceil(size / half)
             hint = f"Try trainer.batch_size={half} trainer.gradient_accumulation={steps}"
             hint += ", which learns the same"
+            if not config.gradient_checkpointing:
+                hint += ", or trainer.gradient_checkpointing=true"
         elif half:
             hint = f"Try trainer.{key}={half}, which predicts the same"
         raise KaggleOpsError(doing, f"out of memory with trainer.{key}={size}", hint) from None
@@ -128,9 +150,14 @@ def pick_precision(wanted: Precision) -> Precision:
         return Precision.fp32
     if wanted is not Precision.auto:
         return wanted
+    return precision_of(torch.cuda.get_device_capability())
+
+
+def precision_of(capability: tuple[int, int]) -> Precision:
+    """The number format that a GPU of this CUDA compute capability has tensor cores for."""
     # 8.0 (A100) brought bf16, 7.0 (V100, T4 at 7.5) fp16. is_bf16_supported() also says yes where
     # it is only emulated, which is slower than fp32.
-    major, _ = torch.cuda.get_device_capability()
+    major, _ = capability
     return Precision.bf16 if major >= 8 else Precision.fp16 if major == 7 else Precision.fp32
 
 

@@ -1,13 +1,17 @@
 """A task's model and its tokenizer: from the hub, a folder, an installed package, or built anew.
 
-Without `model.pretrained` a small BERT is built from `model.build` and its tokenizer learns from
-the texts. Where `model.head_layers` names layers, the encoder gets the head of the 2020 recipe, a
-linear layer over dropout over these layers' hidden states side by side; else its architecture's.
+Without `model.pretrained` a small model of `model.architecture` is built from `model.build` and its
+tokenizer learns from the texts. Where `model.head_layers` names layers, the encoder gets the head
+of the 2020 recipe, a linear layer over dropout over these layers' hidden states side by side; else
+its architecture's.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -18,7 +22,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
-    BertConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -32,6 +35,8 @@ from competitions.tasks import Task
 from competitions.weights import FROM_THE_HUB, find_weights
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 
+# Tokens that a model is built for where `task.max_length` is a share of the texts.
+LONGEST = 512
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -47,15 +52,21 @@ class LoadedModel:
         """How many weights it has: "22.6 M parameters"."""
         return f"{self.model.num_parameters() / 1e6:.2g} M parameters"
 
+    def longest(self) -> int:
+        """How many tokens an input may have, its special tokens among them."""
+        # RoBERTa has two positions more than it can use.
+        positions = getattr(self.model.config, "max_position_embeddings", LONGEST) // 8 * 8
+        return int(min(self.tokenizer.model_max_length, positions or LONGEST))
+
 
 def make_model(
-    config: ModelConfig, task: Task, texts: Iterable[str], max_length: int
+    config: ModelConfig, task: Task, texts: Iterable[str], max_length: float
 ) -> LoadedModel:
     """The model that `config` describes, with the head that `task` needs.
 
     The weights of a new head, or of a new model, come from torch's random state: seed it first.
     The tokenizer of a new model learns from `texts`; `max_length` counts the special tokens of an
-    input, too. Raises what `load_model` does.
+    input, too; below 1 it is not known yet. Raises what `load_model` does.
     """
     if config.pretrained is not None:
         place, source = find_weights(config.pretrained, config.packages)
@@ -65,16 +76,27 @@ def make_model(
     build = config.build
     assert build is not None  # noqa: S101 - ModelConfig.check has seen to it
     tokenizer = learn_tokenizer(texts, build.vocab_size)
-    encoder = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=build.hidden_size,
-        num_hidden_layers=build.layers,
-        num_attention_heads=build.heads,
-        intermediate_size=2 * build.hidden_size,
-        max_position_embeddings=max_length,
-        pad_token_id=tokenizer.pad_token_id,
-        num_labels=task.num_labels,
-    )
+    architecture = config.architecture or "bert"
+    # RoBERTa and its kin count positions from behind the padding's id.
+    behind = 0 if architecture == "bert" else 1 + int(tokenizer.pad_token_id)
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": build.hidden_size,
+        "num_hidden_layers": build.layers,
+        "num_attention_heads": build.heads,
+        "intermediate_size": 2 * build.hidden_size,
+        "max_position_embeddings": (int(max_length) if max_length >= 1 else LONGEST) + behind,
+        "pad_token_id": tokenizer.pad_token_id,
+        "num_labels": task.num_labels,
+    }
+    try:
+        encoder = AutoConfig.for_model(architecture, **settings | config.options)
+    except ValueError:
+        problem = f"transformers has no architecture {architecture}"
+        hint = "Give the model_type of a model's config.json: model.architecture=deberta-v2"
+        raise UsageError("building the model", problem, hint) from None
+    if getattr(encoder, "type_vocab_size", 0) < 2:
+        tokenizer.model_input_names.remove("token_type_ids")
     if config.head_layers:
         _describe_head(encoder, config, task)
         model: PreTrainedModel = LayersModel(encoder)
@@ -100,19 +122,23 @@ def load_model(place: str, task: Task, source: str, head: ModelConfig | None = N
             problem = f"its tokenizer ({type(tokenizer).__name__}) gives no character offsets"
             raise UsageError(doing, problem, "Use a model with a fast tokenizer (tokenizer.json)")
         return LoadedModel(_with_head(place, task, head), tokenizer, source)
-    except (OSError, ValueError) as error:
-        hint = "Load it once with transformers to see more"
-        raise KaggleOpsError(doing, first_line(error), hint) from None
+    except (ImportError, OSError, ValueError) as error:
+        problem, hint = first_line(error), "Load it once with transformers to see more"
+        # What transformers tries last is what it complains of.
+        if re.search("tiktoken|sentencepiece", problem) and not find_spec("sentencepiece"):
+            problem = "its tokenizer cannot be made without the package sentencepiece"
+            hint = "Install it: pip install sentencepiece protobuf"
+        raise KaggleOpsError(doing, problem, hint) from None
 
 
 def _with_head(place: str, task: Task, head: ModelConfig | None) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(place)
+    config = AutoConfig.from_pretrained(place, **(head.options if head else {}))
     if head is not None:
         config.num_labels = task.num_labels
         if head.head_layers:
             _describe_head(config, head, task)
             model = LayersModel(config)
-            model.encoder = AutoModel.from_pretrained(place, config=config)
+            model.encoder = AutoModel.from_pretrained(place, config=config, dtype=torch.float32)
             model.drop_pooler()
             return model
     elif getattr(config, "head_layers", None):
@@ -120,7 +146,23 @@ def _with_head(place: str, task: Task, head: ModelConfig | None) -> PreTrainedMo
             problem = f"it was trained with {config.head_task}, the task needs {task.model_class}"
             raise UsageError(f"loading {place}", problem)
         return LayersModel.from_pretrained(place, config=config)
-    return getattr(transformers, task.model_class).from_pretrained(place, config=config)
+    # DeBERTa v3 lies on the hub in fp16. Mixed precision steps weights in fp32, and without it half
+    # the numbers' digits are lost at each step.
+    kind = getattr(transformers, task.model_class)
+    return kind.from_pretrained(place, config=config, dtype=torch.float32)
+
+
+def layer_shares(names: Iterable[str], decay: float) -> dict[str, float]:
+    """The share of the learning rate that each weight of an encoder, by its name, is given.
+
+    The last layer and what comes behind it have all of it, each layer `decay` of what the one above
+    has, and what comes before the layers `decay` of the first one.
+    """
+    found = {name: re.search(r"layers?\.(\d+)\.", name) for name in names}
+    layers = {name: int(match[1]) for name, match in found.items() if match}
+    last = max(layers.values(), default=0)
+    behind = {name: last for name in found if re.search("pooler|final", name)}
+    return {name: decay ** (last - (behind | layers).get(name, -1)) for name in found}
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -156,6 +198,7 @@ def _describe_head(encoder: PretrainedConfig, config: ModelConfig, task: Task) -
         hint = f"Choose from -{deepest + 1} (the embeddings) to -1 (the last layer)"
         raise UsageError("putting a head on the model", problem, hint)
     encoder.head_layers, encoder.head_dropout = layers, config.head_dropout
+    encoder.head_samples = config.head_samples
     encoder.head_task = task.model_class
 
 
@@ -164,11 +207,13 @@ class LayersModel(PreTrainedModel):
 
     An encoder's `config` says which: `head_layers` (indices), `head_dropout` and `head_task` (a
     transformers class: `AutoModelForQuestionAnswering` for a first and a last token, else one
-    answer for the whole text).
+    answer for the whole text). In training each row comes `head_samples` times, one after the
+    other, each time with another dropout.
     """
 
     config_class = PretrainedConfig
     base_model_prefix = "encoder"
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -196,13 +241,15 @@ class LayersModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput | QuestionAnsweringModelOutput:
-        """Logits of shape (rows, tokens) for spans, else (rows, labels)."""
+        """Logits of shape (rows, tokens) for spans, else (rows, labels); see above for the rows."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         encoded = self.encoder(
             input_ids, attention_mask=attention_mask, output_hidden_states=True, **types
         )
         layers = [encoded.hidden_states[layer] for layer in self.config.head_layers]
         states = torch.cat(layers, dim=-1)
+        if self.training:
+            states = states.repeat_interleave(getattr(self.config, "head_samples", 1), dim=0)
         if not self.spans:
             return SequenceClassifierOutput(logits=self.head(self.dropout(states[:, 0])))
         start, end = self.head(self.dropout(states)).unbind(dim=-1)

@@ -27,6 +27,12 @@ def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
         raise UsageError(READING, f"{key}={value}, but it must be {wanted}")
 
 
+def check_max_length(value: float) -> None:
+    """Raise the `UsageError` of a `task.max_length` that is neither tokens nor a share of texts."""
+    valid = 0 < value < 1 or (value >= 16 and value == int(value))
+    check_range("task.max_length", value, valid, "16 or more, or a share of the texts below 1")
+
+
 def _check_positive(group: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -88,19 +94,26 @@ class ModelConfig:
     name: str = MISSING
     pretrained: str | None = MISSING
     packages: dict[str, str] = field(default_factory=dict)
+    # What has a value here is missing in the saved configurations of earlier runs.
+    options: dict[str, Any] = field(default_factory=dict)
+    architecture: str | None = None
     build: BuildConfig | None = None
     head_layers: list[int] | None = MISSING
     head_dropout: float = MISSING
+    head_samples: int = 1
     epochs: float = MISSING
     learning_rate: float = MISSING
+    gradient_checkpointing: bool = False
 
     def check(self) -> None:
-        _check_positive("model", self, "epochs", "learning_rate")
+        _check_positive("model", self, "epochs", "learning_rate", "head_samples")
         if self.build is not None:
             self.build.check()
         _check_shares("model", self, "head_dropout")
         some = self.head_layers is None or len(self.head_layers) > 0
         check_range("model.head_layers", self.head_layers, some, "null or some layers")
+        usable = self.head_samples == 1 or self.head_layers is not None
+        check_range("model.head_samples", self.head_samples, usable, "1 without model.head_layers")
         if not self.pretrained and self.build is None:
             problem = "model.pretrained and model.build are both empty"
             hint = "Name a hub model or a local folder: model.pretrained=<name>"
@@ -116,9 +129,11 @@ class TrainerConfig:
     max_steps: int | None = MISSING
     batch_size: int = MISSING
     gradient_accumulation: int = MISSING
+    gradient_checkpointing: bool = False
     eval_batch_size: int = MISSING
     learning_rate: float = MISSING
     head_learning_rate: float | None = MISSING
+    layer_decay: float = 1.0
     schedule: Schedule = MISSING
     warmup: float = MISSING
     weight_decay: float = MISSING
@@ -137,6 +152,8 @@ class TrainerConfig:
         _check_positive("trainer", self, "gradient_accumulation", "learning_rate", "max_grad_norm")
         _check_positive("trainer", self, "log_every", "head_learning_rate", "checkpoint_steps")
         _check_shares("trainer", self, "warmup", "label_smoothing", "average_from")
+        valid = 0 < self.layer_decay <= 1
+        check_range("trainer.layer_decay", self.layer_decay, valid, "more than 0 and at most 1")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
 
 

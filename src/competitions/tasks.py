@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 import kaggleops
+from competitions.console import say
 from competitions.schema import RESOURCE, DataConfig
 from competitions.tables import check_unique, read_table, reading
 from kaggleops.errors import KaggleOpsError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # they take seconds to import, and a mistake in the files is 
     from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerBase
 
+UNCUT = 100_000  # more tokens than a row has
 # What a model puts out for some rows: one array for each of its outputs, rows first.
 Logits = tuple[np.ndarray, ...]
 
@@ -164,6 +166,23 @@ class Task(ABC):
         )
 
 
+def fit_length(
+    task: Task, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", longest: int
+) -> None:
+    """Set `task.max_length`, where it is a share of the rows, to the most tokens that so many have.
+
+    That is rounded up to a multiple of 8, as tensor cores like it, and at most `longest`.
+    """
+    share = task.config.max_length
+    if share >= 1:
+        return
+    task.config.max_length = UNCUT
+    lengths = np.array(task.encode(rows, tokenizer).lengths() or [0])
+    wanted = int(np.quantile(lengths, share, method="higher"))
+    task.config.max_length = length = min(max(16, -(-wanted // 8) * 8), longest)
+    say(f"max_length {length}: {(lengths <= length).mean():.1%} of the texts whole")
+
+
 def task_class(name: str) -> type[Task]:
     """The `Task` of the module competitions.NAME."""
     try:
@@ -197,7 +216,7 @@ def describe_data(config: DataConfig) -> str:
 
 
 def encode_pairs(
-    tokenizer: "PreTrainedTokenizerBase", first: list[str], second: list[str], max_length: int
+    tokenizer: "PreTrainedTokenizerBase", first: list[str], second: list[str], max_length: float
 ) -> tuple[list[dict[str, Any]], list[list[tuple[int, int]]]]:
     """Pairs of texts as a model's inputs; what is over `max_length` tokens is cut off the second.
 
@@ -206,7 +225,11 @@ def encode_pairs(
     if not first:
         return [], []
     encoded = tokenizer(
-        first, second, truncation="only_second", max_length=max_length, return_offsets_mapping=True
+        first,
+        second,
+        truncation="only_second",
+        max_length=int(max_length),
+        return_offsets_mapping=True,
     )
     names = [name for name in tokenizer.model_input_names if name in encoded]
     features = [{name: encoded[name][i] for name in names} for i in range(len(first))]

@@ -42,11 +42,11 @@ from competitions.inference import (
     trainer_arguments,
     use_all_cores,
 )
-from competitions.models import LoadedModel, make_model
+from competitions.models import LoadedModel, layer_shares, make_model
 from competitions.plots import learning_curves
 from competitions.progress import ProgressReport
 from competitions.schema import Checkpoints, TrainerConfig
-from competitions.tasks import Examples, Task, describe_data
+from competitions.tasks import Examples, Task, describe_data, fit_length
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.tags import SCORE
 
@@ -71,6 +71,7 @@ def fit_fold(
     # their models can be averaged token by token.
     rows = pd.concat([training, validation]).sort_index()
     loaded = make_model(config.model, task, task.texts(rows), config.task.max_length)
+    fit_length(task, rows, loaded.tokenizer, loaded.longest())
     examples = task.encode(training, loaded.tokenizer)
     if not len(examples):
         problem = "the task answers all of them without a model"
@@ -107,6 +108,8 @@ def fit_fold(
         model = folder / MODEL_FOLDER
         loaded.model.save_pretrained(model)
         loaded.tokenizer.save_pretrained(model)
+        # Where that was a share of the texts, predicting needs what it came to.
+        settings.resolved.task.max_length = config.task.max_length
         (model / CONFIG_FILE).write_text(settings.yaml(), encoding="utf-8")
         runs.add_mlmodel(model, task, validation, task.submission(predicted))
         table = predicted.assign(fold=config.fold)
@@ -146,6 +149,9 @@ def train(
             architecture.
         Stopped: before the session ends, with a checkpoint saved.
     """
+    if config.gradient_checkpointing and not loaded.model.supports_gradient_checkpointing:
+        problem = f"{type(loaded.model).__name__} cannot compute its layers' outputs anew"
+        raise UsageError("training", problem, "Leave trainer.gradient_checkpointing false")
     index = read_index(run_id)
     checkpoint = fetch_last(run_id, index, Path(output_dir))
     average = None if config.average_from is None else WeightAverage(config.average_from)
@@ -195,10 +201,10 @@ def train(
         data_collator=DataCollatorWithPadding(loaded.tokenizer),
         compute_metrics=compute_metrics,
         callbacks=[
-            ProgressReport(task.score_name),
             *filter(None, [average]),
             schedule,
             upload,
+            ProgressReport(task.score_name),  # last: it measures when the others are done
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -229,25 +235,46 @@ class RecipeTrainer(Trainer):
         super().__init__(*args, **kw)
         self.config = config
         self.sampler = sampler
-        # `compute_loss` gives the mean of a batch: to be divided by the batches of a step.
-        self.model_accepts_loss_kwargs = False
+        # `compute_loss` gives a batch's share of the step's mean: not to be divided by the batches.
+        self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> "EpochSampler":
         return self.sampler
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], int]:
+        """The batches of an optimizer step, and how many labels they have together."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        return batches, sum(batch["labels"].numel() for batch in batches)
+
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """The mean cross entropy of every output of the model against its label."""
+        """The mean cross entropy of every output of the model against its label.
+
+        In training it is the batch's share of the mean over all `num_items_in_batch` labels of the
+        optimizer step: the sum over its batches is that mean, also where the last one is smaller.
+        """
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         smoothing = self.config.label_smoothing if model.training else 0.0
         wanted = labels.reshape(len(labels), -1).unbind(dim=1)
         losses = [
-            torch.nn.functional.cross_entropy(logits.float(), label, label_smoothing=smoothing)
+            torch.nn.functional.cross_entropy(
+                logits.float(),
+                # A row may come several times: `model.head_samples`.
+                label.repeat_interleave(len(logits) // len(label)),
+                label_smoothing=smoothing,
+            )
             for logits, label in zip(outputs.to_tuple(), wanted, strict=True)
         ]
         loss = torch.stack(losses).mean()
+        if model.training and num_items_in_batch is not None:
+            loss = loss * (labels.numel() / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -262,23 +289,31 @@ class RecipeTrainer(Trainer):
             return dict(super().evaluate(*args, **kwargs))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with up to four groups: body and head, with and without weight decay."""
+        """AdamW with groups: head and body (with `layer_decay` each layer), with and without decay.
+
+        The first one, whose rate is logged, is that of the last layer.
+        """
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = set(self.get_decay_parameter_names(self.model))
             body = f"{self.model.base_model_prefix}."
-            groups: dict[tuple[bool, bool], dict[str, Any]] = {}
-            for name, weights in self.model.named_parameters():
+            named = dict(self.model.named_parameters())
+            of_body = [name for name in named if name.startswith(body)]
+            shares = layer_shares(of_body, self.config.layer_decay)
+            groups: dict[tuple[float, bool], dict[str, Any]] = {}
+            for name, weights in named.items():
                 if weights.requires_grad:
-                    in_body, decays = key = (name.startswith(body), name in decayed)
+                    share, decays = key = (shares.get(name, 0.0), name in decayed)
                     rate = self.args.learning_rate
                     group: dict[str, Any] = {
                         "params": [],
-                        "lr": rate if in_body else self.config.head_learning_rate or rate,
+                        "lr": rate * share or self.config.head_learning_rate or rate,
                         "weight_decay": self.args.weight_decay if decays else 0.0,
                     }
                     groups.setdefault(key, group)["params"].append(weights)
-            self.optimizer = kind([*groups.values()], **settings)
+            # The head, whose share is 0, comes last.
+            ordered = sorted(groups.items(), key=lambda item: -item[0][0])
+            self.optimizer = kind([group for _, group in ordered], **settings)
         return self.optimizer
 
 

@@ -41,7 +41,7 @@ def complaint(cwd: Path, *arguments: str, entry_point: str = "train", code: int 
     ("arguments", "said"),
     [
         (["task=nope"], "Choose task=<one of: disaster_tweets, tweet_sentiment"),
-        (["model=nope"], "Choose model=<one of: minilm, roberta-squad2, tiny"),
+        (["model=nope"], "Choose model=<one of: deberta-v3-base, deberta-v3-large, hub, minilm, "),
         (["--overrides", "trainer.bath_size=3"], "Did you mean trainer.batch_size"),
         (["--overrides", "trainer.epochs=many"], "trainer.epochs: value 'many'"),
         (["--overrides", "task.max_length=many"], "task.max_length: value 'many'"),

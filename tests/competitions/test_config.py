@@ -84,7 +84,8 @@ def test_every_key_is_explained(path: Path) -> None:
 def test_every_choice_of_a_group_has_all_its_keys(group: str, schema: Any) -> None:
     assert is_dataclass(schema)
     for name in choices(group):
-        extra = {"folder": ["data.dir=x"], "resource": ["data.resource=x"]}.get(name, [])
+        missing = {"folder": "data.dir", "resource": "data.resource", "hub": "model.pretrained"}
+        extra = [f"{missing[name]}=x"] if name in missing else []
         resolved = compose([f"{group}={name}", *extra]).resolved
         assert set(resolved[group]) == {field.name for field in fields(schema)}
         assert resolved[group].name == name
@@ -116,7 +117,7 @@ def test_any_folder_can_be_named(folder: str) -> None:
     ("overrides", "said"),
     [
         (["task=nope"], "Choose task=<one of: disaster_tweets, tweet_sentiment"),
-        (["model=nope"], "there is no model 'nope'. Choose model=<one of: minilm, "),
+        (["model=nope"], "there is no model 'nope'. Choose model=<one of: deberta-v3-base, "),
         (["trainer=nope"], "there is no trainer 'nope'. Choose trainer=<one of: default, fast"),
         (["data=nope"], "there is no data 'nope'. Choose data=<one of: folder, resource, sample"),
         (
@@ -136,7 +137,11 @@ def test_any_folder_can_be_named(folder: str) -> None:
         (["trainer.precision=fp8"], "expected one of [auto, fp32, bf16, fp16]"),
         (["trainer.batch_size=0"], "trainer.batch_size=0, but it must be more than 0"),
         (["trainer.warmup=1"], "trainer.warmup=1.0, but it must be from 0 to below 1"),
-        (["task.max_length=2"], "task.max_length=2, but it must be 16 or more"),
+        (["task.max_length=2"], "task.max_length=2, but it must be 16 or more, or a share"),
+        (["task.max_length=99.5"], "task.max_length=99.5, but it must be 16 or more, or a share"),
+        (["model.head_samples=5"], "model.head_samples=5, but it must be 1 without model.head_l"),
+        (["trainer.layer_decay=0"], "trainer.layer_decay=0.0, but it must be more than 0 and at"),
+        (["model=hub"], "model.pretrained is missing. Give it: model.pretrained=<value>"),
         (["model.build.heads=3"], "model.build.hidden_size=128, but it must be a multiple of"),
         (["model.build=null"], "model.pretrained and model.build are both empty"),
         (["fold=5"], "fold=5, but it must be from 0 to 4"),

@@ -1,17 +1,21 @@
 """Where a model comes from, and what is said where it cannot be had."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from transformers import CanineConfig, CanineTokenizer
+import torch
+from transformers import CanineConfig, CanineTokenizer, DebertaV2Config
 
-from competitions.config import compose
-from competitions.models import LoadedModel, learn_tokenizer, make_model
+from competitions.config import choices, compose
+from competitions.models import LoadedModel, learn_tokenizer, load_model, make_model
 from competitions.tasks import load_task
+from competitions.train import train_fold
 from competitions.weights import local_weights
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from tests.competitions.conftest import Training
+from tests.competitions.launching import artifacts, only_run
 
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -64,6 +68,38 @@ def test_a_tokenizer_without_offsets(tmp_path: Path) -> None:
     CanineConfig().save_pretrained(tmp_path)
     CanineTokenizer().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match=r"\(CanineTokenizer\) gives no character offsets"):
+        make(f"model.pretrained={tmp_path}")
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_a_model_trains_in_its_fast_form(name: str, tracking: Path) -> None:
+    """Every file of config/model, without a network: its architecture, small, with new weights."""
+    small = "model.build={vocab_size:300,hidden_size:16,layers:2,heads:2}"
+    fast = ["trainer=fast", "trainer.max_steps=1", "data.rows=60", "task.max_length=32"]
+    settings = compose([f"model={name}", "model.pretrained=null", small, *fast])
+    train_fold(settings)
+    saved = json.loads((artifacts(tracking, only_run(tracking)) / "model/config.json").read_text())
+    model = settings.config.model
+    wanted = {"model_type": model.architecture or "bert", "hidden_size": 16, **model.options}
+    assert {key: saved[key] for key in wanted} == wanted
+
+
+def test_weights_that_are_kept_in_fp16_are_trained_in_fp32(tmp_path: Path) -> None:
+    loaded = make()
+    loaded.model.half().save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    task = load_task(compose([]).config.task)
+    for again in (make(f"model.pretrained={tmp_path}"), load_model(str(tmp_path), task, "")):
+        assert {weights.dtype for weights in again.model.parameters()} == {torch.float32}
+    headed = make(f"model.pretrained={tmp_path}", "model.head_layers=[-1]").model
+    assert {weights.dtype for weights in headed.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="the package is here")
+def test_a_tokenizer_that_needs_a_package(tmp_path: Path) -> None:
+    DebertaV2Config().save_pretrained(tmp_path)
+    (tmp_path / "spm.model").write_bytes(b"made by sentencepiece")
+    with pytest.raises(KaggleOpsError, match=r"without .* sentencepiece\. Install it: pip install"):
         make(f"model.pretrained={tmp_path}")
 
 

@@ -1,19 +1,22 @@
 """The parts of the 2020 recipe that are ours: heads, sampling, rates, averages, the loss."""
 
+import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, DataCollatorWithPadding, TrainerCallback
 
 from competitions.checkpoints import WeightAverage
-from competitions.config import compose
-from competitions.models import LayersModel, load_model, make_model
+from competitions.config import compose, read_saved
+from competitions.inference import trainer_arguments
+from competitions.models import LayersModel, layer_shares, load_model, make_model
 from competitions.tasks import load_task
 from competitions.train import train_fold
-from competitions.training import EpochSampler
+from competitions.training import EpochSampler, RecipeTrainer
 from tests.competitions.launching import artifacts, client, only_run
 
 LABELS = pd.Series(["a"] * 90 + ["b"] * 10)
@@ -129,3 +132,115 @@ def test_the_recipe_is_followed(tracking: Path) -> None:
     assert head.head.bias.abs().max() > 1e-3
     norms = [w for n, w in head.encoder.named_parameters() if "LayerNorm.weight" in n]
     assert all(torch.equal(weights, torch.ones_like(weights)) for weights in norms)
+
+
+class Gradients(TrainerCallback):
+    """Keeps what the optimizer is given."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.found = {name: weights.grad.clone() for name, weights in model.named_parameters()}
+
+
+def trainer_of(folder: Path, *overrides: str) -> RecipeTrainer:
+    """A trainer of seven rows, without dropout in the encoder."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    still = [f"+model.options.{name}=0" for name in names]
+    config = compose([*TINY, *still, *overrides]).config
+    task = load_task(config.task)
+    task.write_sample(folder)
+    rows = task.read_train(str(folder))
+    rows = rows[rows["sentiment"] != "neutral"].head(7)
+    torch.manual_seed(1)
+    loaded = make_model(config.model, task, task.texts(rows), config.task.max_length)
+    return RecipeTrainer(
+        model=loaded.model,
+        config=config.trainer,
+        sampler=EpochSampler(len(rows), 1),
+        args=trainer_arguments(config.trainer, str(folder)),
+        train_dataset=task.encode(rows, loaded.tokenizer),
+        processing_class=loaded.tokenizer,
+        # All batches as long: padding is among the tokens that an answer could begin or end with.
+        data_collator=DataCollatorWithPadding(loaded.tokenizer, "max_length", 64),
+    )
+
+
+@pytest.mark.parametrize("head", ["null", "[-1,-2]"])
+def test_a_step_in_parts_has_the_gradients_of_one_large_batch(head: str, tmp_path: Path) -> None:
+    headed = [f"model.head_layers={head}", "model.head_dropout=0", "trainer.label_smoothing=0.1"]
+
+    def step(*overrides: str) -> tuple[dict[str, torch.Tensor], float]:
+        one = ["trainer.max_steps=1", "trainer.max_grad_norm=1e9"]
+        trainer, gradients = trainer_of(tmp_path, *headed, *one, *overrides), Gradients()
+        trainer.add_callback(gradients)
+        trainer.train()
+        return gradients.found, trainer.state.log_history[0]["loss"]
+
+    wanted, loss = step("trainer.batch_size=7")
+    four_and_three = ["trainer.batch_size=4", "trainer.gradient_accumulation=2"]
+    variants = [
+        four_and_three,
+        ["trainer.batch_size=2", "trainer.gradient_accumulation=9"],  # an epoch ends a step
+        ["trainer.batch_size=7", "trainer.gradient_checkpointing=true"],
+    ]
+    if head != "null":
+        variants.append([*four_and_three, "model.head_samples=3"])
+    for overrides in variants:
+        found, same = step(*overrides)
+        assert same == pytest.approx(loss, rel=1e-4)
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_each_draw_of_the_dropout_is_a_row_of_its_own() -> None:
+    sampled = [*TINY, "model.head_layers=[-1]", "model.head_dropout=0.5", "model.head_samples=3"]
+    config = compose(sampled).config
+    torch.manual_seed(1)
+    loaded = make_model(config.model, load_task(config.task), ["so happy"], 32)
+    model = loaded.model.eval()
+    assert isinstance(model, LayersModel)
+    inputs = loaded.tokenizer(["so happy", "happy"], padding=True, return_tensors="pt")
+    once = model(**inputs).start_logits
+    assert len(once) == 2
+    model.train()
+    model.encoder.eval()
+    drawn = torch.stack([model(**inputs).start_logits.view(2, 3, -1) for _ in range(300)])
+    assert not torch.equal(drawn[0, :, 0], drawn[0, :, 1])
+    # Their mean is what there is without dropout, each row's own.
+    torch.testing.assert_close(drawn.mean((0, 2)), once, atol=0.03, rtol=0)
+
+
+def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(tmp_path: Path) -> None:
+    rates = ["trainer.learning_rate=0.1", "trainer.head_learning_rate=0.3"]
+    trainer = trainer_of(tmp_path, "trainer.layer_decay=0.5", *rates)
+    groups = trainer.create_optimizer().param_groups
+    rate_of = {id(weights): group["lr"] for group in groups for weights in group["params"]}
+    found = {name: rate_of[id(weights)] for name, weights in trainer.model.named_parameters()}
+    wanted = {"embeddings": 0.025, "layer.0.": 0.05, "layer.1.": 0.1, "qa_outputs": 0.3}
+    for part, rate in wanted.items():
+        for name in [name for name in found if part in name]:
+            assert found.pop(name) == pytest.approx(rate)
+    assert not found
+    assert groups[0]["lr"] == 0.1  # what is logged
+
+
+def test_the_layers_of_other_architectures() -> None:
+    names = ["embed.weight", "encoder.rel_embeddings.weight", "model.layers.0.w", "layers.11.w"]
+    shares = layer_shares([*names, "pooler.dense.weight", "model.final_norm.weight"], 0.9)
+    below, first = pytest.approx(0.9**12), pytest.approx(0.9**11)
+    assert [*shares.values()] == [below, below, first, 1, 1, 1]
+    assert set(layer_shares(names, 1.0).values()) == {1}
+
+
+def test_the_length_that_a_share_of_the_texts_has(
+    tracking: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_fold(compose([*TINY, "task.max_length=0.7", "trainer.max_steps=1"]))
+    printed = re.search(r"max_length (\d+): ([\d.]+)% of the texts whole", capsys.readouterr().out)
+    assert printed
+    assert int(printed[1]) % 8 == 0
+    assert 70 <= float(printed[2]) < 100
+    # Predicting is told the length, not the share.
+    model = artifacts(tracking, only_run(tracking)) / "model"
+    assert read_saved(model / "config.yaml").task.max_length == int(printed[1])

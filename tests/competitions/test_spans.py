@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from competitions.models import learn_tokenizer
-from competitions.tweet_sentiment import TweetSentiment, TweetSentimentConfig
+from competitions.tweet_sentiment import Decoding, TweetSentiment, TweetSentimentConfig
 from competitions.tweet_sentiment.spans import (
     best_span,
     cover_tokens,
+    expected_best_span,
     find_selected_words,
     find_selection,
     jaccard,
@@ -201,3 +202,34 @@ def test_a_moved_range_stays_in_its_text(text: str, data: st.DataObject) -> None
     end = 1 + data.draw(st.sampled_from([place for place in places if place >= start]))
     for first, last in (move_as_published(text, start, end), find_selected_words(text, start, end)):
         assert 0 <= first <= last <= len(text)
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.none() | st.integers(1, 3))
+def test_the_span_with_the_best_expected_score(tokens: int, seed: int, longest: int | None) -> None:
+    start, end = np.random.default_rng(seed).normal(scale=2, size=(2, tokens))
+    spans = [
+        set(range(first, last + 1))
+        for first in range(tokens)
+        for last in range(first, min(tokens, first + (longest or tokens)))
+    ]
+    weights = [np.exp(start[min(span)] + end[max(span)]) for span in spans]
+
+    def expected(answer: set[int]) -> float:
+        scores = [len(answer & right) / len(answer | right) for right in spans]
+        return float(np.average(scores, weights=weights))
+
+    first, last = expected_best_span(start, end, longest)
+    assert set(range(first, last + 1)) in spans
+    best = max(expected(span) for span in spans)
+    assert expected(set(range(first, last + 1))) == pytest.approx(best)
+
+
+def test_an_answer_between_two_that_may_be_right() -> None:
+    # The first token or all three, nearly as likely, and two are less so: but they lose least.
+    start, end = np.array([9.0, 0.0, 0.0]), np.array([5.1, 4.9, 5.0])
+    assert best_span(start, end) == (0, 0)
+    assert expected_best_span(start, end) == (0, 1)
+    answers = TweetSentiment(
+        TweetSentimentConfig("tweet_sentiment", 128, False, None, False, Decoding.expected_jaccard)
+    )
+    assert answers._answer("a b c", [(0, 1), (2, 3), (4, 5)], start, end)[0] == "a b"

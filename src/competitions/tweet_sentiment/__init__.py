@@ -9,13 +9,14 @@ https://www.kaggle.com/competitions/tweet-sentiment-extraction
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 from omegaconf import MISSING
 
-from competitions.schema import check_range
+from competitions.schema import check_max_length, check_range
 from competitions.tables import check_values, leave_out_blank, reading
 from competitions.tasks import Examples, Logits, Task, encode_pairs
 from competitions.tweet_sentiment.sample import sample
@@ -23,6 +24,7 @@ from competitions.tweet_sentiment.spans import (
     Offsets,
     best_span,
     cover_tokens,
+    expected_best_span,
     find_selected_words,
     find_selection,
     jaccard,
@@ -40,18 +42,26 @@ SENTIMENTS = ("positive", "negative", "neutral")
 NO_ANSWER = (0, 0)
 
 
+class Decoding(Enum):
+    """Which span is the answer."""
+
+    likeliest = "likeliest"
+    expected_jaccard = "expected_jaccard"
+
+
 @dataclass
 class TweetSentimentConfig:
     """The keys of config/task/tweet_sentiment.yaml."""
 
     name: str = MISSING
-    max_length: int = MISSING
+    max_length: int | float = MISSING
     neutral_whole_text: bool = MISSING
     max_span: int | None = MISSING
     repair_blanks: bool = MISSING
+    decoding: Decoding = Decoding.likeliest
 
     def check(self) -> None:
-        check_range("task.max_length", self.max_length, self.max_length >= 16, "16 or more")
+        check_max_length(self.max_length)
         valid = self.max_span is None or self.max_span > 0
         check_range("task.max_span", self.max_span, valid, "more than 0")
 
@@ -140,7 +150,9 @@ class TweetSentiment(Task):
         if not context:
             return text, math.nan, math.nan
         start, end = start[context], end[context]
-        first, last = best_span(start, end, self.config.max_span)
+        expected = self.config.decoding is Decoding.expected_jaccard
+        choose = expected_best_span if expected else best_span
+        first, last = choose(start, end, self.config.max_span)
         span = range_of(text, offsets, context[first], context[last])
         if self.config.repair_blanks and span[0] < span[1]:
             span = move_as_published(text, *span)

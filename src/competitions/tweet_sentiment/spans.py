@@ -59,12 +59,42 @@ def best_span(
 
     The logits are those of the text's own tokens; a span has at most `longest` of them.
     """
+    sums = _sums(start_logits, end_logits, longest)
+    first, last = np.unravel_index(np.argmax(sums), sums.shape)
+    return int(first), int(last)
+
+
+def expected_best_span(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    longest: int | None = None,
+    considered: int = 100,
+) -> tuple[int, int]:
+    """The span whose Jaccard score, by tokens, is expected to be the largest.
+
+    How probable a span is says the softmax of the sums that `best_span` compares. The likeliest
+    `considered` are both what may be right and what may be answered.
+    """
+    sums = _sums(start_logits, end_logits, longest)
+    likeliest = np.argsort(-sums, axis=None, kind="stable")[:considered]
+    likeliest = likeliest[np.isfinite(sums.flat[likeliest])]
+    first, last = np.unravel_index(likeliest, sums.shape)
+    weights = np.exp(sums.flat[likeliest] - sums.max())
+    common = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
+    common = common.clip(min=0)
+    sizes = last - first + 1
+    expected = common / (np.add.outer(sizes, sizes) - common) @ weights
+    best = int(np.argmax(expected))
+    return int(first[best]), int(last[best])
+
+
+def _sums(start_logits: np.ndarray, end_logits: np.ndarray, longest: int | None) -> np.ndarray:
+    """Sums of logits for each first (rows) and last token (columns); -inf for what is no span."""
     sums = start_logits[:, None] + end_logits[None, :]
     valid = np.triu(np.ones(sums.shape, dtype=bool))
     if longest is not None:
         valid &= ~np.triu(valid, longest)
-    first, last = np.unravel_index(np.argmax(np.where(valid, sums, -np.inf)), sums.shape)
-    return int(first), int(last)
+    return np.where(valid, sums, -np.inf)
 
 
 def range_of(text: str, offsets: Offsets, first: int, last: int) -> tuple[int, int]:
