@@ -78,7 +78,7 @@ def cold_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def mlflow_as_it_was() -> Iterator[None]:
-    """Take back what a module's own fixtures tell MLflow: a submit sets it for the process."""
+    """Take back what a module's own fixtures tell MLflow."""
     before = _tracking_uri()
     yield
     _set_tracking_uri(before)

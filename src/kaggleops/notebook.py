@@ -45,6 +45,7 @@ from kaggleops.launch.launcher import (
     is_to_be_continued,
     launch_in,
     temporary_folder,
+    tracked_in,
 )
 from kaggleops.launch.overrides import Overrides
 from kaggleops.mlruns import EntityStore
@@ -252,9 +253,9 @@ class Notebook:
         Raises:
             SystemExit: there are none; with one line.
         """
-        mlflow.set_tracking_uri(self._indexed())
         names = [experiment] if experiment else None
-        found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
+        with tracked_in(self._indexed()):
+            found = mlflow.search_runs(experiment_names=names, search_all_experiments=not names)
         if found.empty:
             problem = f"experiment {experiment!r} has no runs" if experiment else "it has no runs"
             raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")

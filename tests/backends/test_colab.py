@@ -54,7 +54,8 @@ def usual(place: OnColab) -> None:
 def scheduled(place: OnColab, **fields: Any) -> Job:
     """Return a job of a run in the bucket, for this process to be its supervisor."""
     mlflow.set_tracking_uri(TRACKING)
-    run = BucketTrackingStore(TRACKING).schedule_run(experiment_id_of("toy"), "ada", [], [])
+    home = experiment_id_of(mlflow.MlflowClient(), "toy")
+    run = BucketTrackingStore(TRACKING).schedule_run(home, "ada", [], [])
     run_id = run.info.run_id
     job = Job(Job.folder_of(run_id))
     mlflow.MlflowClient().set_tag(run_id, JOB, job.address)
@@ -218,6 +219,17 @@ def test_units_are_what_is_counted(
     place.colab.behave(signed_out=True)
     assert "you are not signed in" in here("quota", "-b", "colab").error
     assert here("quota", "-b", "docker").output == "docker has no quota.\n"
+
+
+def test_no_tag_leads_to_another_folder(place: OnColab, tmp_path: Path) -> None:
+    job = scheduled(place)
+    there = tmp_path / job.run_id  # what a download brought, say: it names a program to start
+    job.folder.rename(there)
+    tags = {JOB: Job(there).address}
+    assert place.backend.state(tags) is None
+    assert not place.backend.remove(tags)
+    assert (there / "plan.json").is_file()
+    assert names(place) == []
 
 
 def test_another_machine_asks_nobody(place: OnColab) -> None:

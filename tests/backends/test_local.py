@@ -42,7 +42,9 @@ def test_one_that_finds_no_slot_waits_and_is_not_started_twice(here: Here) -> No
     assert here.backend.offers(TRACKING, config, 0)[0].sessions == 6
     assert here.backend.offers(TRACKING, config, 5)[0].sessions == 1
     assert job_of(run).log.stat().st_mode & 0o777 == 0o600
+    job = job_of(run)
     assert run.clean_up()
+    assert not job.alive  # whoever waits for its end looks once more
     with pytest.raises(KaggleOpsError, match="there is no such job"):
         run.state()
 

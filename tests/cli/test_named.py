@@ -85,7 +85,9 @@ def test_these_are_all_commands_that_take_one() -> None:
 def test_a_name_and_the_beginning_of_an_id_are_the_run(place: Path, word: str) -> None:
     (row,) = kaggleops_here("status", word, "--bucket", place, "--json").json["runs"]
     assert row["run_id"] == IDS["calm-owl-7"]
-    assert f"run {IDS['calm-owl-7']}" in ask(place, "logs", word).error  # was not submitted
+    refused = ask(place, "logs", word).error  # it was not submitted
+    assert f"looking for run {word}: " in refused
+    assert refused.endswith(f" kaggleops download {word}")
     assert IDS["calm-owl-7"] in kaggleops_here("reproduce", word, "--bucket", place).output
 
 

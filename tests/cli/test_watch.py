@@ -9,7 +9,7 @@ import pytest
 from kaggleops.campaign import children
 from kaggleops.campaign.sweep import trial_id
 from kaggleops.cli.indexed import history_of
-from kaggleops.tags import PAUSED
+from kaggleops.tags import CANCELLED, PAUSED
 from tests.campaign.world import World, world
 from tests.command import kaggleops_here
 
@@ -74,3 +74,8 @@ def test_a_sweep_is_cancelled_and_resumed_whole(toys: World) -> None:
     assert (done.code, done.output) == (0, f"sweep {sweep_id} goes on: kaggleops watch\n")
     run = client.get_run(sweep_id)
     assert (run.info.status, run.data.tags[PAUSED]) == ("SCHEDULED", "")
+    assert CANCELLED not in run.data.tags
+    # What was said of the sweep is not said of its next job, which would count as cancelled.
+    client.set_tag(sweep_id, CANCELLED, "2026-11-30 12:00 UTC")
+    assert kaggleops_here("watch", "--once", "--bucket", toys.place).code == 0
+    assert CANCELLED not in client.get_run(trial_id(sweep_id, 1)).data.tags

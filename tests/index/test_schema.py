@@ -1,4 +1,4 @@
-"""The index's tables are MLflow's own, however they were made; an index of an earlier release."""
+"""The index's tables are MLflow's own, however they were made."""
 
 import runpy
 import sqlite3
@@ -15,7 +15,6 @@ from mlflow.store.tracking.dbmodels import models as _tracking  # noqa: F401
 
 from kaggleops.index import database
 from kaggleops.index.database import open_database
-from kaggleops.index.refresh import Index
 from kaggleops.index.tables import TABLES, Owned
 from tests.index.worlds import HOME, POINTS, RUN, World, world
 
@@ -70,50 +69,3 @@ def test_an_older_mlflow_makes_its_own_tables(
     assert "runs" in tables
     assert "from_the_future" not in tables
     assert version("mlflow") < "99"
-
-
-def _grow_old(connection: sa.Connection) -> None:
-    """Make an index what an earlier release left: with its points, and how far they went."""
-    connection.exec_driver_sql("CREATE TABLE kaggleops_points (run_uuid VARCHAR(32), digests TEXT)")
-    statement = sa.text(
-        "INSERT INTO metrics (run_uuid, key, value, timestamp, step, is_nan) "
-        "VALUES (:run, 'loss', 0.5, 1, :step, :no)"
-    )
-    rows = [{"run": RUN.name, "step": step, "no": False} for step in range(20_000)]
-    connection.execute(statement, rows)
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_an_older_index_shrinks(world: World, kind: str, request: pytest.FixtureRequest) -> None:
-    world.put(HOME)
-    world.put(RUN, POINTS)
-    url = world.url
-    if kind == "postgresql":
-        url = str(request.getfixturevalue("postgresql_database"))
-    index = Index(url, world.store)
-    index.refresh()
-    index.close()
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        _grow_old(connection)
-
-    def size() -> int:
-        if kind == "sqlite":
-            with engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            return world.database.stat().st_size
-        with engine.connect() as connection:
-            return int(connection.scalar(sa.text("SELECT pg_total_relation_size('metrics')")))
-
-    before = size()
-    index = Index(url, world.store)
-    refreshed = index.refresh()
-    assert (refreshed.changed, refreshed.problems) == (0, {})
-    index.close()
-    with engine.connect() as connection:
-        tables = sa.inspect(connection).get_table_names()
-        assert "kaggleops_points" not in tables
-        assert connection.scalar(sa.text("SELECT count(*) FROM metrics")) == 0
-        assert connection.scalar(sa.text("SELECT count(*) FROM latest_metrics")) == 1
-    assert size() < before / 2
-    engine.dispose()

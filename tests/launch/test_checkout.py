@@ -116,7 +116,8 @@ def test_data_counts_for_the_run_that_reads_it_and_for_none_after_it(project: Re
         project.commit("Train")
         done = run(project, "--json")
         assert done.code == 0, done.errors
-        found = mlflow.get_run(done.json["run_id"])
+        client = mlflow.MlflowClient(f"bucket+file://{project.folder.parent}/bucket/mlruns")
+        found = client.get_run(done.json["run_id"])
         assert [each.dataset.name for each in found.inputs.dataset_inputs] == read
 
 

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 import kaggleops
 from kaggleops.backends.local import Job
+from kaggleops.errors import UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch, RunFailedError, launch
 from kaggleops.launch.legs import Leg, legs_of, next_leg, table, to_tag
@@ -133,7 +134,12 @@ def test_a_submitted_run_is_resumed_where_its_leg_ended(
     shown = kaggleops_here("status", run_id, *place, "--json").json["runs"][0]
     assert shown["status"] == "SCHEDULED"
     assert shown["to_be_continued"].endswith("at step 1")
-    assert kaggleops_here("resume", run_id, *place).code == 0
+    config, src = long.folder / "config/backend/local.yaml", long.folder / "src"
+    long.write(**{"config/backend/local.yaml": "slots: 2", "src/here": ""})
+    refused = kaggleops_here("resume", run_id, *place, cwd=src)
+    assert f"reading {config}: there is no field 'slots'" in refused.error
+    config.unlink()
+    assert kaggleops_here("resume", run_id, *place, cwd=src).code == 0
     Job.of(run_id).wait()
     monkeypatch.delenv(SESSION_ENDS)
     assert kaggleops_here("resume", run_id, *place).code == 0
@@ -153,6 +159,27 @@ def test_the_command_that_runs_a_leg_here_says_so(long: Repository, tmp_path: Pa
     refused = kaggleops_here(*given, "-b", "manual", cwd=long.folder)
     assert refused.code == 2
     assert "it is for a run here" in refused.error
+    judged = kaggleops_here(*given, "--require", "loss<=1", cwd=long.folder)
+    assert judged.code == 125
+    assert "is not done: it is to be continued" in judged.error
+
+
+def test_a_run_of_uncommitted_changes_is_not_gone_on_with_as_its_commit(
+    long: Repository, tmp_path: Path
+) -> None:
+    (long.folder / "train.py").write_text(f"{TRAIN}\n# changed")
+    place = ("--bucket", tmp_path / "bucket")
+    given = ("run", *place, "--hours", "0.0000001", "--uncommitted", "--json")
+    done = kaggleops_here(*given, cwd=long.folder)
+    assert done.code == 42
+    assert "kaggleops resume" not in done.errors
+    uri = f"bucket+file://{tmp_path}/bucket/mlruns"
+    run = mlflow.MlflowClient(uri).get_run(done.json["run_id"])
+    said = "it ran uncommitted changes, which no commit has"
+    refused = kaggleops_here("resume", run.info.run_id, "-b", "local", *place, cwd=long.folder)
+    assert (refused.code, said in refused.error) == (2, True)
+    with pytest.raises(UsageError, match=said):  # in a notebook
+        leg(long, uri, run)
 
 
 @pytest.mark.parametrize(

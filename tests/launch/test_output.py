@@ -122,6 +122,25 @@ def test_the_streams_stay_apart_where_they_go(run: Run, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("out\n", "err\n")
 
 
+def test_no_file_stays_open_behind_it(run: Run) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    of_child(run, "print()")
+    before = open_files()
+    of_child(run, "print()")
+    with pytest.raises(OSError, match="no program"), Output(run).captured():
+        raise OSError("no program")
+    stderr = os.dup(2)
+    os.dup2(1, 2)  # one place, as on every platform
+    of_child(run, "print()")
+    with pytest.raises(OSError, match="no program"), Output(run).captured():
+        raise OSError("no program")
+    os.dup2(stderr, 2)
+    os.close(stderr)
+    assert open_files() == before
+
+
 def test_a_terminal_stays_one(run: Run) -> None:
     reading, writing = pty.openpty()
     output.termios.tcsetwinsize(writing, (10, 77))

@@ -14,6 +14,7 @@ import pytest
 from kaggleops.bucket import Bucket
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import tags_of
+from kaggleops.notebook import Notebook
 from kaggleops.platforms.folders import provide_home, state_folder
 from kaggleops.platforms.machine import user_name
 from tests import secrets_of
@@ -112,6 +113,18 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     assert tags["uncommitted"] == "see uncommitted.patch"
     assert tags["mlflow.source.git.commit"] == toy.git("rev-parse", "HEAD")
     assert (toy.folder / "version.txt").read_text() == "third, not committed"
+
+
+def test_mlflow_tracks_afterwards_where_it_did_before(toy: Repository, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri("sqlite:///mine.db")
+    place = ("--bucket", tmp_path / "bucket")
+    for words in ["run"], ["run", "-b", "manual"], ["sweep", "--detach", "alpha=1,2"]:
+        done = kaggleops_here(*words, *place, cwd=toy.folder)
+        assert done.code == 0, done.errors
+    assert len(Notebook(str(tmp_path / "bucket")).runs()) == 3
+    assert mlflow.get_tracking_uri() == "sqlite:///mine.db"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///mine.db"
+    assert "MLFLOW_REGISTRY_URI" not in os.environ
 
 
 @pytest.mark.parametrize(("version", "content"), [("HEAD~1", "first"), ("HEAD", "second")])

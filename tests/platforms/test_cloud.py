@@ -42,8 +42,7 @@ def code(
     repository.commit("Train")
     monkeypatch.chdir(repository.folder)
     yield repository
-    mlflow.set_tracking_uri(None)  # a test run sets both
-    mlflow.set_registry_uri(None)
+    mlflow.set_tracking_uri(None)
 
 
 def init(*arguments: str, answer: str = "") -> Result:
@@ -194,6 +193,7 @@ def test_a_bucket_that_is_there_is_used_as_it_is(code: Repository, gcs_server: G
     gcs_server.create_bucket("our-bucket")
     done = init("--bucket", "gs://our-bucket", "--run", "--yes")
     assert done.exit_code == 0, done.stderr
+    mlflow.set_tracking_uri("gs://our-bucket/mlruns")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
     assert run.info.artifact_uri.startswith("gs://our-bucket/artifacts/")

@@ -33,8 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{gcloud.path}{os.pathsep}{os.environ['PATH']}")
     yield tmp_path / "code"
     assert gcloud.state("gcloud")["commands"] == []
-    mlflow.set_tracking_uri(None)  # a test run sets both
-    mlflow.set_registry_uri(None)
+    mlflow.set_tracking_uri(None)
 
 
 def init(*arguments: str) -> Result:
@@ -68,6 +67,7 @@ def test_from_nothing_to_a_first_run(folder: Path, s3_server: S3Server) -> None:
     assert f"created the bucket {address}" in done.stderr
     assert "honours conditional writes" in done.stderr
     assert local_settings() == {"bucket": address}
+    mlflow.set_tracking_uri(f"{address}/mlruns")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"score": 1.0})
     assert run.info.artifact_uri.startswith("s3://adas-runs/kaggle/artifacts/")

@@ -89,13 +89,12 @@ class Backend(Host[AnyConfig], AbstractBackend):
                 refuse_data_from_here(commit, files, f"submitting {commit.sha[:7]} to {self.name}")
         self.check(what.tracking_uri, config)
         address = address_for_others(commit, bucket, allow_secrets=what.allow_secrets)
-        mlflow.set_tracking_uri(what.tracking_uri)
         name = what.experiment or parameters.get("task") or declared.get("task") or project
         # "backend" is what the machine turns out to be, once there is one.
         ours = {MLFLOW_PROJECT_BACKEND: self.name, BACKEND: self.name}
         tags = {**tags_of(commit, what.entry_point, what.overrides), **ours}
         run = BucketTrackingStore(what.tracking_uri).schedule_run(
-            experiment_id_of(str(name or "Default")),
+            experiment_id_of(mlflow.MlflowClient(what.tracking_uri), str(name or "Default")),
             user_name(),
             [RunTag(*tag) for tag in tags.items()],
             [Param(key, str(value)) for key, value in {**declared, **parameters}.items()],

@@ -155,8 +155,11 @@ class Job:
 
     @property
     def alive(self) -> bool:
-        with self._lock_file() as lock:
-            return not _locked(lock)
+        try:
+            with self._lock_file() as lock:
+                return not _locked(lock)
+        except FileNotFoundError:  # somebody cleaned up behind it
+            return False
 
     def wait(self) -> None:
         """Return when its process has ended."""

@@ -22,6 +22,7 @@ from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import Commit
 from kaggleops.launch import legs
+from kaggleops.launch.launcher import refuse_uncommitted
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
 from kaggleops.tags import (
@@ -100,6 +101,7 @@ def resume(
     tags = run.data.tags
     if MLFLOW_GIT_COMMIT not in tags:
         raise UsageError(doing, "it is pinned to no commit")
+    refuse_uncommitted(run, doing)
     _refuse_unless_it_stands_still(backend, tracking_uri, run, doing)
     commit = Commit(
         repository=repository.absolute(),

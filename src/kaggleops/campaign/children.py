@@ -44,6 +44,7 @@ from kaggleops.platforms.machine import user_name
 from kaggleops.reports.trainings import point_told
 from kaggleops.tags import (
     BACKEND,
+    CANCELLED,
     COMMIT,
     FAILURE,
     FOLD,
@@ -53,6 +54,7 @@ from kaggleops.tags import (
     PARENT,
     PAUSED,
     POINT,
+    PREVIOUS,
     RESUMED,
     RUN_NAME,
     SHORT_COMMIT,
@@ -66,8 +68,11 @@ from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore, cancel
 
 _LONGEST_TAG = 8000  # characters that MLflow takes
-# What the parent knows and a child is not to have: what it tries, and what was said of it.
-_OF_THE_PARENT = ("sweep", "mlflow.note.", RUN_NAME, PARENT, "mlflow.log-model")
+# What the parent knows and a child is not to have: what it tries, what was said and became of it.
+_OF_THE_PARENT = (
+    *("sweep", "mlflow.note.", RUN_NAME, PARENT, "mlflow.log-model"),
+    *(CANCELLED, PREVIOUS),
+)
 
 
 def begin(commit: Commit, what: Launch, sweep: Sweep, name: str, run_id: str | None = None) -> str:
@@ -105,9 +110,8 @@ def begin(commit: Commit, what: Launch, sweep: Sweep, name: str, run_id: str | N
         SWEEP: told,
         BACKEND: ",".join(sweep.backends),
     }
-    mlflow.set_tracking_uri(what.tracking_uri)
     run = BucketTrackingStore(what.tracking_uri).schedule_run(
-        experiment_id_of(str(home or "Default")),
+        experiment_id_of(mlflow.MlflowClient(what.tracking_uri), str(home or "Default")),
         user_name(),
         [RunTag(*tag) for tag in tags.items()],
         [],
@@ -313,6 +317,8 @@ def resume_sweep(tracking_uri: str, sweep_id: str) -> None:
         if run.info.status == "FINISHED":
             raise UsageError(f"resuming sweep {sweep_id}", "it has finished", "Begin another one.")
         set_tags(tracking_uri, sweep_id, {PAUSED: "", TOLD: "", RESUMED: str(now_ms())})
+        if CANCELLED in run.data.tags:
+            store.delete_tag(sweep_id, CANCELLED)
         if run.info.status not in OPEN:
             store.update_run_info(sweep_id, RunStatus.SCHEDULED, None, None)
             store.flush()

@@ -58,11 +58,12 @@ class Hosts:
 
     def config(self, state: SweepState, name: str) -> Any:
         """Return how a sweep sets a backend; raises UsageError where it makes no sense."""
-        if (state.id, name) not in self._configs:
-            given = state.sweep.configs.get(name, {})
+        given = state.sweep.configs.get(name, {})
+        known = name, repr(given)
+        if known not in self._configs:
             config = self.backend(name).read_config(given, f"the sweep's configuration of {name}")
-            self._configs[state.id, name] = config
-        return self._configs[state.id, name]
+            self._configs[known] = config
+        return self._configs[known]
 
     def offered(self, state: SweepState) -> list[Offer]:
         """Return what the backends of a sweep offer, of those that do not rest."""

@@ -82,9 +82,9 @@ def show_trace(kind: type[BaseException], error: BaseException, at: TracebackTyp
 class _Group(click.Group):
     """Makes one line and an exit code of the errors that a user can understand."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().main(*args, **kwargs)
+            return super().invoke(ctx)
         except Exception as raised:
             error = explained(raised)
             if error is None:

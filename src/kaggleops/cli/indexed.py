@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from kaggleops.cli.options import bucket_at
-from kaggleops.cli.output import progress_bar
+from kaggleops.cli.output import name_as_typed, progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.folders import private_file, private_folder
 
@@ -49,10 +49,11 @@ def runs_named(place: str, words: Iterable[str], index: str | None = None) -> li
     A whole id is taken as it is, whether or not there is such a run. Raises UsageError, with the
     candidates, if a word stands for no run or for several.
     """
-    return [
-        word if _WHOLE_ID.fullmatch(word) else _run_named(place, word, index)
-        for word in dict.fromkeys(words)
-    ]
+    chosen = []
+    for word in dict.fromkeys(words):
+        chosen.append(word if _WHOLE_ID.fullmatch(word) else _run_named(place, word, index))
+        name_as_typed(chosen[-1], word)
+    return list(dict.fromkeys(chosen))
 
 
 def _run_named(place: str, word: str, index: str | None) -> str:

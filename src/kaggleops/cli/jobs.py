@@ -11,8 +11,14 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import run_named, runs_named
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
-from kaggleops.cli.output import err, exit_with, out, print_json, stdout_for_json
+from kaggleops.cli.options import (
+    bucket_at,
+    bucket_of,
+    bucket_option,
+    json_option,
+    project_folder,
+)
+from kaggleops.cli.output import as_named, err, exit_with, out, print_json, stdout_for_json
 from kaggleops.cli.submission import (
     announce,
     backend_config_option,
@@ -69,7 +75,7 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
         print_json(cancelled=cancelled, problems=problems)
     else:
         for run_id in cancelled:
-            out.print(f"cancelled {run_id}: its machine stops at its next check")
+            out.print(as_named(f"cancelled {run_id}: its machine stops at its next check"))
     exit_with(problems)
 
 
@@ -132,18 +138,18 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
             show(line)
         exit_with([] if isinstance(error, UsageError) else [str(error)])
     if why := failure_of(MlflowClient(tracking_uri(place)).get_run(run_id)):
-        err.print(f"{run_id} failed: {why}", style="red")
+        err.print(as_named(f"{run_id} failed: {why}"), style="red")
 
 
 def _kept_output(place: str, run_id: str) -> list[str] | None:
-    import mlflow
+    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     from kaggleops.launch.output import kept
 
-    mlflow.set_tracking_uri(tracking_uri(place))
+    uri = tracking_uri(place)
     try:
-        return kept(mlflow.MlflowClient().get_run(run_id))
+        return kept(MlflowClient(uri).get_run(run_id), uri)
     except MlflowException:  # there is no such run
         return None
 
@@ -175,7 +181,6 @@ def resume_command(
       kaggleops resume RUN -b runpod
     """
     from kaggleops.backends.lookup import backend_named, resume, submitted_run
-    from kaggleops.git.commits import repository_around
 
     place = bucket_of(bucket)
     uri, run = tracking_uri(place), run_named(place, run)
@@ -183,14 +188,15 @@ def resume_command(
         from kaggleops.campaign.children import resume_sweep
 
         resume_sweep(uri, run)
-        out.print(f"sweep {run} goes on: kaggleops watch")
+        out.print(as_named(f"sweep {run} goes on: kaggleops watch"))
         return
     hint = "Say where it goes on: -b local, say."
     chosen = backend_named(backend or submitted_run(uri, run, hint).backend.name)
-    config = chosen.config_of(Path(), backend_config, money(budget, keep))
+    repository = project_folder()
+    config = chosen.config_of(repository, backend_config, money(budget, keep))
     announce(chosen, config)
     with stdout_for_json(as_json):
-        resumed = resume(chosen, uri, run, config, repository_around(Path.cwd()) or Path())
+        resumed = resume(chosen, uri, run, config, repository)
     show_submitted(resumed, as_json)
 
 

@@ -17,6 +17,7 @@ from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.cli.output import err
 from kaggleops.errors import UsageError
+from kaggleops.git.command import GitError
 from kaggleops.git.commits import repository_around
 from kaggleops.git.own_files import leave_out
 from kaggleops.platforms.settings import LOCAL, default_bucket, keep_settings
@@ -124,6 +125,13 @@ def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a fold
     return bucket_uri(found)
 
 
+def project_folder() -> Path:
+    """Return the top folder of the repository around the working directory; that, without one."""
+    with suppress(GitError):  # git is not installed
+        return repository_around(Path.cwd()) or Path()
+    return Path()
+
+
 def bucket_for_runs(named: str | None, repository: Path) -> str:
     """Return the address of the bucket that the runs of a repository go to, as `bucket_of`.
 
@@ -164,8 +172,10 @@ def remember(place: str, repository: Path) -> None:
 
 def bucket_flag(place: str) -> str:
     """Return what a command typed here needs to use a bucket: "" for the one it uses anyway."""
-    known = default_bucket(Path())
-    return "" if known and bucket_uri(known) == place else f" --bucket {place}"
+    with suppress(UsageError):  # MLFLOW_TRACKING_URI may name a server, and --bucket was given
+        if (known := default_bucket(Path())) and bucket_uri(known) == place:
+            return ""
+    return f" --bucket {place}"
 
 
 def bucket_at(place: str) -> Bucket:

@@ -42,6 +42,24 @@ class _Plain(Console):
             yield segment if control else Segment(shown, style)
 
 
+_NAMED = "kaggleops.named"
+
+
+def name_as_typed(run_id: str, word: str) -> None:
+    """Let this command's messages call a run as whoever typed it did."""
+    if word != run_id and (context := click.get_current_context(silent=True)):
+        context.meta.setdefault(_NAMED, {})[run_id] = shlex.quote(word)
+
+
+def as_named(text: str) -> str:
+    """Return a text with the runs that this command was given called as they were typed."""
+    context = click.get_current_context(silent=True)
+    for run_id, word in (context.meta.get(_NAMED, {}) if context else {}).items():
+        escaped = word.replace("\\", r"\\")
+        text = re.sub(rf"(?<![\w/]){run_id}(?![\w/])", escaped, text)
+    return text
+
+
 def as_typed(text: str) -> str:
     """Return a text whose commands of ours can be typed here as they stand.
 
@@ -242,7 +260,7 @@ def _finite(value: Any) -> Any:
 
 def print_error(message: object) -> None:
     """Print one line of error."""
-    err.print(Text("error:", style="bold red"), printable(str(message)))
+    err.print(Text("error:", style="bold red"), printable(as_named(str(message))))
 
 
 def exit_with(problems: Iterable[object]) -> None:

@@ -14,7 +14,7 @@ import click
 from rich.text import Text
 
 from kaggleops.bucket.location import S3_KEY, SERVICES, bucket_uri, is_s3
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, json_option, project_folder
 from kaggleops.cli.output import (
     err,
     exit_with,
@@ -358,6 +358,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     """
     from kaggleops.backends.lookup import backend_named, names
 
+    folder = project_folder()
     quotas: list[Quota] = []
     prices: list[Price] = []
     machines: list[Machines] = []
@@ -371,7 +372,7 @@ def quota_command(backend: str | None, as_json: bool) -> None:
                 quotas += asked.quota()
                 prices += asked.prices()
                 machines += filter(None, [asked.machines()])
-                units += filter(None, [asked.units(asked.config_of(Path()))])
+                units += filter(None, [asked.units(asked.config_of(folder))])
             except KaggleOpsError as error:
                 if backend:
                     raise

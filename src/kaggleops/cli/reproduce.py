@@ -17,7 +17,14 @@ from kaggleops.cli.options import (
     index_option,
     json_option,
 )
-from kaggleops.cli.output import err, out, print_json, print_rows, stdout_for_json
+from kaggleops.cli.output import (
+    err,
+    name_as_typed,
+    out,
+    print_json,
+    print_rows,
+    stdout_for_json,
+)
 from kaggleops.cli.submission import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import printable
@@ -111,7 +118,9 @@ def _run(
     def answer(history: "History") -> "Run":
         return Selector(history, repository, None, metric, lower_is_better).run(name)
 
-    return ask_index(place, index, answer)
+    found = ask_index(place, index, answer)
+    name_as_typed(found.id, name)
+    return found
 
 
 def _require_ended(*runs: "Run") -> None:

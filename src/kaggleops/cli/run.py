@@ -194,10 +194,8 @@ def run_command(
     tell_outcome(what.tracking_uri, run)
     _show(run, commit, place, as_json)
     if is_to_be_continued(run):
-        print_named(
-            "Legs",
-            f"to be continued: kaggleops resume {run.info.run_id} -b local{bucket_flag(place)}",
-        )
+        how = f"kaggleops resume {run.info.run_id} -b local{bucket_flag(place)}"
+        print_named("Legs", f"to be continued: {'commit, and run that' if patched else how}")
         sys.exit(TO_BE_CONTINUED)
 
 
@@ -211,7 +209,13 @@ def _judge(
 ) -> int:
     """Return the exit code for whether a commit's run meets a requirement."""
     from kaggleops.git.project_files import write_project_files
-    from kaggleops.launch.launcher import RunFailedError, launch, prepared, temporary_folder
+    from kaggleops.launch.launcher import (
+        RunFailedError,
+        is_to_be_continued,
+        launch,
+        prepared,
+        temporary_folder,
+    )
 
     try:
         with temporary_folder() as folder:
@@ -230,6 +234,10 @@ def _judge(
         if error.status == "KILLED":
             raise  # somebody cancelled it
         print_error(error)
+        return _UNKNOWN
+    if is_to_be_continued(run):
+        problem = f"run {run.info.run_id} is not done: it is to be continued"
+        print_error(UsageError(f"judging {commit.sha[:10]} by {required}", problem))
         return _UNKNOWN
     value = run.data.metrics.get(required.metric)
     met = None if value is None else required.is_met(value)

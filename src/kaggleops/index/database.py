@@ -14,9 +14,8 @@ Metric points, nine tenths of what a tracking server keeps, are not here: points
 
 import fcntl
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -92,8 +91,6 @@ a server that does not refresh the index."""
 SCHEMA = Path(__file__).with_name("schema.sql")
 """What MLflow's migrations make in SQLite, of the release that its first line names."""
 
-_POINTS = "kaggleops_points"  # a table of earlier releases
-
 _NAME_ONE = "Name one as sqlite:////folder/index.db or postgresql://host/name."
 _REPAIR = {
     True: "An index holds nothing that the bucket does not: delete it, and it is made anew.",
@@ -148,21 +145,17 @@ def open_database(url: str, bucket_uri: str, *, for_mlflow: bool = False) -> sa.
         raise UsageError("opening the index", problem, _NAME_ONE) from error
     try:
         # Whoever finds it made does not wait for who writes to it: in SQLite that may take long.
-        is_made = shrunk = False
+        is_made = False
         if in_a_file:
             with reading(engine) as connection:
                 is_made = _is_made(connection, bucket_uri, for_mlflow=for_mlflow)
         if not is_made:
             with engine.begin() as connection:
-                shrunk = _make(connection, bucket_uri, doing, for_mlflow=for_mlflow)
+                _make(connection, bucket_uri, doing, for_mlflow=for_mlflow)
     except KaggleOpsError:
         raise
     except Exception as error:  # MLflow's migrations raise anything
         raise DatabaseError(doing, first_line(error), _REPAIR[in_a_file]) from error
-    if shrunk:
-        with closing(engine.raw_connection()) as raw, suppress(sqlite3.Error):
-            # It needs room for a second copy; without that, new rows take the room that is free.
-            raw.cursor().execute("VACUUM")
     return engine
 
 
@@ -245,7 +238,7 @@ def _is_made(connection: sa.Connection, bucket_uri: str, *, for_mlflow: bool) ->
     """Return whether a database is this bucket's index, as this version has it."""
     found = sa.inspect(connection)
     tables = set(found.get_table_names())
-    if not _OURS.tables.keys() <= tables or _POINTS in tables:
+    if not _OURS.tables.keys() <= tables:
         return False
     if _missing(connection) or connection.scalar(sa.select(SERVING.c.id)) is None:
         return False
@@ -269,8 +262,8 @@ def _missing(connection: sa.Connection) -> list[str]:
     return [each for each in wanted if each.split()[0] not in there]
 
 
-def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow: bool) -> bool:
-    """Make a database this bucket's index, as this version has it; tell whether it has shrunk."""
+def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow: bool) -> None:
+    """Make a database this bucket's index, as this version has it."""
     in_a_file = connection.dialect.name == "sqlite"
     if not in_a_file:  # else its transactions are alone from their beginning
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MAKING)))
@@ -294,12 +287,6 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
     if connection.scalar(sa.select(SERVING.c.id)) is None:
         connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
-    if _POINTS not in tables:
-        return False
-    # An earlier release kept every metric point, and here how far it had come.
-    connection.exec_driver_sql(f"{'DELETE FROM' if in_a_file else 'TRUNCATE'} metrics")
-    connection.exec_driver_sql(f"DROP TABLE {_POINTS}")
-    return in_a_file
 
 
 def _copy_schema(connection: sa.Connection) -> bool:

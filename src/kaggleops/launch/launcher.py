@@ -158,17 +158,13 @@ def launch_in(
     changed = {
         "PATH": here,
         "PYTHONUNBUFFERED": "1",
-        "MLFLOW_TRACKING_URI": what.tracking_uri,  # set_tracking_uri leaves it behind, too
         "LOGNAME": user_name(),  # MLflow and others ask for it, and not every user id has a name
         **dict.fromkeys(not_inherited()),  # git in there means the repository that it is in
     }
     if what.session_ends is not None:
         changed[session_end.SESSION_ENDS] = f"{what.session_ends:.3f}"
     began = time.time()
-    with _environment(changed), _quiet_mlflow():
-        mlflow.set_tracking_uri(what.tracking_uri)
-        # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
-        mlflow.set_registry_uri(what.tracking_uri)
+    with _environment(changed), tracked_in(what.tracking_uri), _quiet_mlflow():
         before = _to_go_on_with(what.run_id) if what.run_id else None
         if before:
             begun = before.data.tags.get(MLFLOW_PROJECT_ENTRY_POINT, what.entry_point)
@@ -182,7 +178,7 @@ def launch_in(
             run = before
         else:
             name = what.experiment or parameters.get("task") or declared.get("task") or project_name
-            home = experiment_id_of(str(name or "Default"))
+            home = experiment_id_of(client, str(name or "Default"))
             # Before anything runs, so that its tags are there even if this process is killed.
             run = client.create_run(home, tags=tags_of(commit, what.entry_point, what.overrides))
         # As MLflow logs a project's parameters: those it was given, and the other defaults. A run
@@ -219,8 +215,19 @@ def launch_in(
                 left.keep(run, again=bool(going_on))
 
 
+def refuse_uncommitted(run: Run, doing: str) -> None:
+    """Raise UsageError for a run that cannot go on: its code is more than its commit."""
+    if UNCOMMITTED in run.data.tags:
+        hint = f"Apply its artifact {PATCH}, commit, and run that."
+        raise UsageError(doing, "it ran uncommitted changes, which no commit has", hint)
+
+
 def _to_go_on_with(run_id: str) -> Run:
     run = mlflow.MlflowClient().get_run(run_id)
+    doing = f"resuming run {run_id}"
+    refuse_uncommitted(run, doing)
+    if run.info.status == "FINISHED":  # what it has left would be replaced
+        raise UsageError(doing, "it has finished", "Run its commit anew, without its id.")
     # Somebody cancelled it while it waited for a machine; this is that machine, too late.
     if SUBMITTED_TO in run.data.tags and run.info.status == "KILLED":
         hint = f"To run it all the same: kaggleops resume {run_id}."
@@ -454,11 +461,11 @@ def refuse_secrets(items: Iterable[str], doing: str, *, allowed: bool) -> None:
             raise UsageError(doing, problem, hint)
 
 
-def experiment_id_of(name: str) -> str:
+def experiment_id_of(client: mlflow.MlflowClient, name: str) -> str:
     """Return the id of an experiment, created if need be; UsageError if it was deleted."""
-    experiment = mlflow.MlflowClient().get_experiment_by_name(name)
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        created: str = mlflow.MlflowClient().create_experiment(name)
+        created: str = client.create_experiment(name)
         return created
     if experiment.lifecycle_stage == "deleted":
         hint = "Restore it in the UI, or choose another name with --experiment."
@@ -493,6 +500,25 @@ def temporary_folder() -> Iterator[Path]:
     """Yield a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="kaggleops-", ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+@contextmanager
+def tracked_in(uri: str) -> Iterator[None]:
+    """Let MLflow track there meanwhile, in this process and in those that it starts.
+
+    Afterwards it tracks where it did before: this may be a notebook with runs of its own.
+    """
+    # What MLflow is told, it leaves in these variables, too, and they count where it is told none.
+    with _environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
+        mlflow.set_tracking_uri(uri)
+        # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
+        mlflow.set_registry_uri(uri)
+        try:
+            yield
+        finally:
+            nowhere: Any = None
+            mlflow.set_tracking_uri(nowhere)
+            mlflow.set_registry_uri(nowhere)
 
 
 @contextmanager

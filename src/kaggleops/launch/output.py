@@ -112,12 +112,13 @@ class Lines:
             self._redrawn = ""
 
 
-def kept(run: Run) -> list[str] | None:
+def kept(run: Run, tracking_uri: str) -> list[str] | None:
     """Return the lines that are kept of what a run printed; None if nothing is."""
     with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
         file = Path(folder, OUTPUT)
         with suppress(MlflowException):
-            get_artifact_repository(run.info.artifact_uri)._download_file(OUTPUT, str(file))
+            repository = get_artifact_repository(run.info.artifact_uri, tracking_uri)
+            repository._download_file(OUTPUT, str(file))
             return file.read_text(errors="replace").removesuffix("\n").split("\n")
     return None
 
@@ -152,11 +153,13 @@ class Output:
         sys.stdout.flush()
         sys.stderr.flush()
         before = os.dup(1), os.dup(2)
+        streams: dict[int, int] = {}
+        started = False
         try:
             first, second = os.fstat(1), os.fstat(2)
             alike = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
             reading, writing = _channel(1)
-            streams = {reading: before[0]}
+            streams[reading] = before[0]
             os.dup2(writing, 1)
             if not alike:
                 os.close(writing)
@@ -165,11 +168,14 @@ class Output:
             os.dup2(writing, 2)
             os.close(writing)
             yield
+            started = True
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
             for descriptor, each in zip((1, 2), before, strict=True):
                 os.dup2(each, descriptor)
+            for each in {*before} - {*streams.values()} if started else {*before, *streams}:
+                os.close(each)
         # Not before: what it shows goes to these descriptors.
         for work in (lambda: self._read(streams), self._send_now_and_then):
             thread = threading.Thread(target=work, name="kaggleops-output", daemon=True)

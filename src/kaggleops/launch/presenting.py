@@ -9,6 +9,7 @@ import mlflow
 from mlflow.entities import Run, RunTag
 
 from kaggleops.bucket import ObjectNotFoundError
+from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import BrokenEntityError, EntityId, EntityStore, ui
 from kaggleops.mlruns.liveness import last_written
@@ -34,7 +35,7 @@ def present(
     in, by default this one's; `now` are tags that it has got since. Costs one listing of the
     experiment's runs and reading ten of them at most, to find the one before.
     """
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(tracking_uri(store.bucket.uri))
     home, run_id = run.info.experiment_id, run.info.run_id
     tags = {**run.data.tags, **(now or {})}
     if END in (note := tags.get(NOTE, "")):

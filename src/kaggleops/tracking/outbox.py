@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
 from kaggleops.bucket import Version
-from kaggleops.bucket.location import CLOUD_STORAGE
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 _OWNER = "owner.lock"
@@ -91,9 +90,7 @@ def left_behind(bucket_uri: str, in_use: list[Path], held: ExitStack) -> Iterato
 
     Those that a process owns are added to `in_use`.
     """
-    homes = outboxes(bucket_uri)
-    for home in (*homes, *(each.parents[1] / "artifacts" / each.name for each in homes)):
-        # The latter are of releases until 2026-11, which kept artifacts apart.
+    for home in outboxes(bucket_uri):
         for folder in _inside(home):
             if folder.name.startswith(_GONE):
                 shutil.rmtree(folder, ignore_errors=True)  # a kill broke that off
@@ -171,8 +168,6 @@ def kept_in(folder: Path) -> list[Kept]:
         with suppress(FileNotFoundError, NotADirectoryError):  # its process has just sent it
             if not each.name.startswith("."):
                 manifest = json.loads((each / _MANIFEST).read_text())
-                bucket = manifest["bucket"]  # of Cloud Storage, until 2026-11 its name alone
-                bucket = bucket if "://" in bucket else CLOUD_STORAGE + bucket
-                place = Place(bucket, manifest["key"])
+                place = Place(manifest["bucket"], manifest["key"])
                 kept.append(Kept(each, place, manifest["replaces"], manifest["logged_ms"]))
     return sorted(kept, key=lambda each: each.logged_ms)

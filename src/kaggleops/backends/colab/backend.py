@@ -12,6 +12,7 @@ from kaggleops.backends.colab.job import JOB, Job
 from kaggleops.backends.colab.supervisor import release_abandoned
 from kaggleops.backends.interface import Finding, JobState, Offer, Reaped, RefusedError, Units
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.layout import is_run_id
 from kaggleops.platforms.folders import state_folder
 
 
@@ -141,7 +142,9 @@ class ColabBackend(Backend[ColabConfig]):
 def _here(tags: Mapping[str, str]) -> Job | None:
     """Return the job, None on another machine than its supervisor's."""
     job = Job(Path(tags[JOB].partition(":")[2]))
-    return job if job.address == tags[JOB] else None
+    # Anybody may have written the tag, and its folder says which program is started.
+    ours = is_run_id(job.folder.name) and job.folder == Job.folder_of(job.folder.name)
+    return job if ours and job.address == tags[JOB] else None
 
 
 def _required(job: Job) -> Job:
