@@ -10,7 +10,7 @@ from kaggleops.campaign.state import SweepState, open_sweeps
 from kaggleops.campaign.sweep import fold_id, trial_id
 from kaggleops.cli.indexed import history_of
 from kaggleops.errors import UsageError
-from kaggleops.tags import FOLDS, PARENT, POINT, TRIAL
+from kaggleops.tags import CANCELLED, FOLDS, PARENT, POINT, PREVIOUS, TRIAL
 
 from .world import World
 
@@ -48,6 +48,14 @@ def test_a_job_made_twice_is_one_run(world: World) -> None:
     assert not [each for each in tags if each == "sweep" or each == "mlflow.note.content"]
     (trial,) = states(world)[0].trials
     assert (trial.number, trial.status, trial.point) == (1, "SCHEDULED", {"alpha": "2"})
+
+
+def test_what_became_of_a_sweep_is_not_said_of_its_jobs(world: World) -> None:
+    sweep_id = world.begin("alpha=1,2")
+    children.set_tags(world.uri, sweep_id, {CANCELLED: "2026-11-30 12:00 UTC", PREVIOUS: sweep_id})
+    (state,) = states(world)
+    (run,) = children.make_trial(world.uri, state, 0, {"alpha": "1"})
+    assert not {CANCELLED, PREVIOUS} & run.data.tags.keys()
 
 
 def test_one_that_another_machine_ended_meanwhile_stays_ended(world: World) -> None:

@@ -1,13 +1,14 @@
 """`kaggleops watch`, and the commands that take a sweep as they take a run."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from kaggleops.campaign import children
-from kaggleops.campaign.sweep import trial_id
+from kaggleops.campaign.sweep import fold_id, trial_id
 from kaggleops.cli.indexed import history_of
 from kaggleops.tags import CANCELLED, PAUSED
 from tests.campaign.world import World, world
@@ -75,7 +76,23 @@ def test_a_sweep_is_cancelled_and_resumed_whole(toys: World) -> None:
     run = client.get_run(sweep_id)
     assert (run.info.status, run.data.tags[PAUSED]) == ("SCHEDULED", "")
     assert CANCELLED not in run.data.tags
-    # What was said of the sweep is not said of its next job, which would count as cancelled.
-    client.set_tag(sweep_id, CANCELLED, "2026-11-30 12:00 UTC")
-    assert kaggleops_here("watch", "--once", "--bucket", toys.place).code == 0
-    assert CANCELLED not in client.get_run(trial_id(sweep_id, 1)).data.tags
+    done = kaggleops_here("watch", "--once", "--json", "--bucket", toys.place)
+    assert json.loads(done.output)["sweeps"][0]["trials"] == {"SCHEDULED": 1}
+    assert CANCELLED not in client.get_run(job).data.tags
+
+
+def test_folds_go_on_with_their_sweep_but_what_was_cancelled_alone(toys: World) -> None:
+    more = {"backends": ["nowhere"], "configs": {"nowhere": {}}}
+    sweep_id = toys.begin("alpha=1,2", "fold=0,1", fold_axis="fold", folds=["0", "1"], **more)
+    place = ("--bucket", toys.place)
+    assert kaggleops_here("watch", "--once", *place).code == 0
+    trial = trial_id(sweep_id, 0)
+    client = mlflow.MlflowClient(toys.uri)
+    kaggleops_here("cancel", fold_id(trial, "0"), *place)
+    client.set_tag(fold_id(trial, "0"), CANCELLED, "2026-11-01 12:00 UTC")  # long ago
+    done = kaggleops_here("cancel", sweep_id, "--json", *place)
+    assert done.json["cancelled"] == [sweep_id, trial, fold_id(trial, "1")]
+    assert kaggleops_here("resume", sweep_id, *place).code == 0
+    tags = [client.get_run(each).data.tags for each in (trial, *map(partial(fold_id, trial), "01"))]
+    assert [CANCELLED in each for each in tags] == [False, True, False]
+    assert client.get_run(trial).info.status == "RUNNING"

@@ -6,7 +6,7 @@ whoever goes on with a sweep need not have its repository.
 """
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -309,19 +309,34 @@ def summarize(tracking_uri: str, state: SweepState, bucket: Bucket) -> list[str]
         return changed
 
 
-def resume_sweep(tracking_uri: str, sweep_id: str) -> None:
-    """Let a sweep that was paused or cancelled go on; what failed before does not count."""
+def resume_sweep(tracking_uri: str, sweep_id: str, below: Iterable[str] = ()) -> None:
+    """Let a sweep that was paused or cancelled go on; what failed before does not count.
+
+    Of the runs `below` it, by their ids, those go on that were cancelled with it.
+    """
     with _as_ours(f"resuming sweep {sweep_id}"):
         store = BucketTrackingStore(tracking_uri)
         run = store.get_run(sweep_id)
         if run.info.status == "FINISHED":
             raise UsageError(f"resuming sweep {sweep_id}", "it has finished", "Begin another one.")
         set_tags(tracking_uri, sweep_id, {PAUSED: "", TOLD: "", RESUMED: str(now_ms())})
-        if CANCELLED in run.data.tags:
+        if since := run.data.tags.get(CANCELLED):
+            for each in map(store.get_run, below):
+                if each.info.status == "KILLED" and each.data.tags.get(CANCELLED, "") >= since:
+                    _resume_with_sweep(store, each)
             store.delete_tag(sweep_id, CANCELLED)
         if run.info.status not in OPEN:
             store.update_run_info(sweep_id, RunStatus.SCHEDULED, None, None)
             store.flush()
+
+
+def _resume_with_sweep(store: BucketTrackingStore, run: Run) -> None:
+    run_id = run.info.run_id
+    if FOLDS in run.data.tags:  # it has no process of its own
+        store.update_run_info(run_id, RunStatus.RUNNING, None, None)
+    else:  # as a leg that the platform has ended
+        store.set_tag(run_id, RunTag(JOB_ENDED, "its sweep was cancelled"))
+    store.delete_tag(run_id, CANCELLED)
 
 
 def close_runs(tracking_uri: str) -> None:

@@ -34,6 +34,7 @@ from kaggleops.printable import counted, log_line
 
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
+    from kaggleops.reports.history import Run
 
 
 def _each(runs: Iterable[str], do: Callable[[str], object]) -> tuple[list[str], list[str]]:
@@ -63,13 +64,16 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     Example:
       kaggleops cancel RUN
     """
+    from kaggleops.mlruns.liveness import OPEN
     from kaggleops.tracking.store import cancel
 
     place = bucket_of(bucket)
     uri = tracking_uri(place)
     chosen = runs_named(place, runs)
     cancelled, problems = _each(chosen, lambda run_id: cancel(uri, run_id))
-    jobs, of_jobs = _each(_jobs_of(place, cancelled), lambda run_id: cancel(uri, run_id))
+    # Those that a watcher makes meanwhile, it cancels itself.
+    below = [run.id for run in _below_sweeps(place, cancelled) if run.status in OPEN]
+    jobs, of_jobs = _each(below, lambda run_id: cancel(uri, run_id))
     cancelled, problems = cancelled + jobs, problems + of_jobs
     if as_json:
         print_json(cancelled=cancelled, problems=problems)
@@ -79,13 +83,9 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     exit_with(problems)
 
 
-def _jobs_of(place: str, run_ids: Iterable[str]) -> list[str]:
-    """Return the jobs, and the fold sets, of those runs that are sweeps, as far as they are open.
-
-    Those that a watcher makes meanwhile, it cancels itself.
-    """
+def _below_sweeps(place: str, run_ids: Iterable[str]) -> "list[Run]":
+    """Return the jobs, and the fold sets, of those runs that are sweeps."""
     from kaggleops.cli.indexed import can_index, history_of
-    from kaggleops.mlruns.liveness import OPEN
     from kaggleops.tags import PARENT, SWEEP
 
     if not can_index():
@@ -93,8 +93,7 @@ def _jobs_of(place: str, run_ids: Iterable[str]) -> list[str]:
     with history_of(place, None, fresh_for=0) as history:
         sweeps = [run.id for run in history.runs(list(run_ids)) if SWEEP in run.tags]
         trials = history.having(PARENT, sweeps)
-        jobs = [*trials, *history.having(PARENT, [run.id for run in trials])]
-        return [run.id for run in jobs if run.status in OPEN]
+        return [*trials, *history.having(PARENT, [run.id for run in trials])]
 
 
 @click.command("logs")
@@ -187,7 +186,7 @@ def resume_command(
     if _is_sweep(uri, run):
         from kaggleops.campaign.children import resume_sweep
 
-        resume_sweep(uri, run)
+        resume_sweep(uri, run, [each.id for each in _below_sweeps(place, [run])])
         out.print(as_named(f"sweep {run} goes on: kaggleops watch"))
         return
     hint = "Say where it goes on: -b local, say."
