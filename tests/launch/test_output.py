@@ -13,9 +13,11 @@ import pytest
 from mlflow.entities import Run
 
 from kaggleops.bucket import Bucket
+from kaggleops.cli import jobs
 from kaggleops.launch import output
 from kaggleops.launch.output import BAR_INTERVAL, GAP, Lines, Output
 from kaggleops.layout import OUTPUT
+from tests.command import kaggleops_here
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository
 from tests.tracking.processes import Training
@@ -254,6 +256,21 @@ print(left.pid, flush=True)
     kept.end()
     assert printed(run).startswith("over\n")
     os.close(to_end)
+
+
+def test_what_is_kept_of_a_run_that_goes_on_is_followed_to_its_end(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_LOOK", 0.0)
+    client, run_id = mlflow.MlflowClient(), run.info.run_id
+    client.log_text(run_id, "one\ntw", OUTPUT)
+    lines = jobs.kept_output(mlflow.get_tracking_uri(), run_id, follow=True)
+    assert next(lines) == "one"
+    client.log_text(run_id, "one\ntwo\nthree\n", OUTPUT)
+    client.set_terminated(run_id)
+    assert list(lines) == ["two", "three"]
+    done = kaggleops_here("logs", "-f", run_id, "--bucket", tmp_path / "bucket")
+    assert (done.code, done.output) == (0, "one\ntwo\nthree\n")
 
 
 # -- of a run -------------------------------------------------------------------------------------

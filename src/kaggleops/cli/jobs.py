@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,9 @@ from kaggleops.printable import counted, log_line
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
     from kaggleops.reports.history import Run
+
+
+_LOOK = 10.0  # seconds between two looks at what is kept of a run that goes on
 
 
 def _each(runs: Iterable[str], do: Callable[[str], object]) -> tuple[list[str], list[str]]:
@@ -130,27 +134,40 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
             show(line)
             shown = True
     except KaggleOpsError as error:
-        lines = None if shown else _kept_output(place, run_id)
-        if lines is None:
+        if shown:
             raise
-        for line in lines:
+        # Of one that no platform has, that is all there will be.
+        follow = follow and isinstance(error, UsageError)
+        for line in kept_output(tracking_uri(place), run_id, follow):
             show(line)
+            shown = True
+        if not shown:
+            raise
         exit_with([] if isinstance(error, UsageError) else [str(error)])
     if why := failure_of(MlflowClient(tracking_uri(place)).get_run(run_id)):
         err.print(as_named(f"{run_id} failed: {why}"), style="red")
 
 
-def _kept_output(place: str, run_id: str) -> list[str] | None:
+def kept_output(uri: str, run_id: str, follow: bool) -> Iterator[str]:
+    """Yield the lines that are kept of what a run printed; with `follow`, until it has ended."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    from kaggleops.backends.interface import is_ended
     from kaggleops.launch.output import kept
 
-    uri = tracking_uri(place)
-    try:
-        return kept(MlflowClient(uri).get_run(run_id), uri)
-    except MlflowException:  # there is no such run
-        return None
+    client, shown, over = MlflowClient(uri), 0, False
+    while not over:
+        try:
+            run = client.get_run(run_id)
+        except MlflowException:  # there is no such run
+            return
+        over = not follow or is_ended(run.info.status)
+        lines = kept(run, uri) or []
+        whole = len(lines) if over else len(lines) - 1  # the last one may grow
+        yield from lines[shown:whole]
+        shown = max(shown, whole)
+        time.sleep(0 if over else _LOOK)
 
 
 @click.command("resume")
