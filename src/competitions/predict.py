@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample_submission.csv"
 GIVE = "Give run ids or model folders"
+PREDICTIONS_FILE = "predictions.csv"
+"""The artifact of a run that predicts: its rows, with the columns that oof.csv has of others."""
 PARTS = "parts"
 PART = 20_000
 """Rows that are predicted, and kept, at a time."""
@@ -121,10 +123,15 @@ def predict_file(
             f"predicting {len(rows):,} rows of {describe_data(config.data)} with {models} for "
             f"{config.task.name}, on {describe_device(config.trainer.precision)}"
         )
-        submission = _predict_parts(config, task, rows, folders, part, run_id)
+        predicted = _predict_parts(config, task, rows, folders, part, run_id)
+        submission = task.submission(predicted)
         if shard[1] == 1:
             submission = make_submission(task, submission, folder)
     submission.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    if run_id:
+        with TemporaryDirectory(prefix="predictions-") as scratch:
+            predicted.to_csv(kept := Path(scratch, PREDICTIONS_FILE), index=False)
+            _log(kept)
     say(f"wrote {len(submission):,} predictions to {path}")
 
 
@@ -144,7 +151,10 @@ def _log(path: Path, below: str | None = None) -> None:
 def _predict_parts(
     config: RunConfig, task: Task, rows: pd.DataFrame, folders: list[Path], part: int, run_id: str
 ) -> pd.DataFrame:
-    """The submission's rows, of which a run keeps each part; what it has kept is not done again."""
+    """The rows' ids and all that is predicted of them: the answer, and how sure it is.
+
+    A run keeps each part; what it has kept is not done again.
+    """
     from competitions.models import load_model
 
     several = run_id and len(rows) > part
@@ -161,14 +171,15 @@ def _predict_parts(
                 loaded = loaded or [
                     load_model(str(folder), task, f"from {folder}") for folder in folders
                 ]
-                table = task.submission(_predict_rows(config, task, some, folders, loaded))
+                table = _predict_rows(config, task, some, folders, loaded)
                 kept[name] = Path(scratch, name)
-                table.to_csv(kept[name], index=False)
+                told = [task.id_column, *(each for each in table if each not in some)]
+                table[told].to_csv(kept[name], index=False)
                 if several:
                     _log(kept[name], PARTS)
                     say(f"predicted {start + len(some):,} of {len(rows):,} rows")
             tables.append(pd.read_csv(kept[name], dtype=str, keep_default_na=False))
-    return pd.concat(tables, ignore_index=True).astype({task.target_column: task.answer_type})
+    return pd.concat(tables, ignore_index=True).astype({"prediction": task.answer_type})
 
 
 def _kept_parts(run_id: str, folder: Path) -> dict[str, Path]:

@@ -80,6 +80,9 @@ def test_launched_by_mlflow_the_submission_becomes_an_artifact(
     arguments = ["--runs", str(trained.artifacts), "--output", "submission.csv", "--overrides", ""]
     main.main(arguments, standalone_mode=False)
     assert len(read(artifacts(tracking, run_id) / "submission.csv")) == TEST_ROWS
+    kept = read(artifacts(tracking, run_id) / "predictions.csv")
+    assert len(kept) == TEST_ROWS
+    assert kept.columns[:2].tolist() == ["textID", "prediction"]
     assert client(tracking).get_run(run_id).info.status == "FINISHED"
 
 
