@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from kaggleops import __version__
+from kaggleops.cli.blend import blend_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.data import data_command
@@ -59,7 +60,7 @@ GROUPS = {
         reap_command,
     ),
     "Look": (ui_command, open_command, serve_command),
-    "Compare": (leaderboard_command, compare_command, reproduce_command),
+    "Compare": (leaderboard_command, compare_command, blend_command, reproduce_command),
     "Data": (data_command,),
     "Bucket": (
         push_command,

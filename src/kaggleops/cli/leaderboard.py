@@ -121,7 +121,9 @@ def leaderboard_command(
         for name in SUBMITTED
     }
     correlations = {name: rank_correlation(list(each.values())) for name, each in pairs.items()}
-    said = subjects(repository, [entry.sha for entry in entries]) if repository else {}
+    commits = [entry.sha for entry in entries if not entry.members]
+    said = subjects(repository, commits) if repository else {}
+    said |= {each.sha: f"blend of {each.members}" for each in entries if each.members}
     if page:
         from kaggleops.reports.leaderboard_page import page as page_of
 
@@ -252,7 +254,8 @@ def _chosen(
 def _plain(entry: "Entry") -> dict[str, object]:
     change = entry.change
     return {
-        "commit": entry.sha,
+        "commit": "" if entry.members else entry.sha,
+        "members": entry.members,
         "score": entry.score.mean,
         "spread": entry.score.spread,
         "runs": list(entry.runs),

@@ -27,6 +27,7 @@ from kaggleops.reports.trainings import (
     repetition_of,
 )
 from kaggleops.tags import (
+    BLEND,
     COMMIT,
     ENTRY_POINT,
     FOLD,
@@ -131,8 +132,8 @@ class Scored:
 
     @property
     def sha(self) -> str:
-        """Its commit's full hash."""
-        return self.tags[COMMIT]
+        """Its commit's full hash; of a blend, which has none, its id."""
+        return self.tags.get(COMMIT) or self.id
 
 
 class History:
@@ -152,6 +153,15 @@ class History:
         query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == key)
         found: defaultdict[str, list[str]] = defaultdict(list)
         for value, run_id in self._rows(_newest_first(query)):
+            found[value].append(run_id)
+        return dict(found)
+
+    def ids_by_param(self, key: str) -> dict[str, list[str]]:
+        """Return the ids of the runs with each value of a param, the newest run first."""
+        query = sa.select(_PARAMS.c.value, _PARAMS.c.run_uuid)
+        query = query.join(_RUNS, _RUNS.c.run_uuid == _PARAMS.c.run_uuid)
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for value, run_id in self._rows(_newest_first(query.where(_PARAMS.c.key == key))):
             found[value].append(run_id)
         return dict(found)
 
@@ -327,7 +337,7 @@ class History:
         """Return the finished runs of an experiment, or of all, that have one of the scores.
 
         With these tags and other metrics; the `newest` so many, if that is given; only those that
-        are `of_commits`, unless told otherwise.
+        are `of_commits`, and blends, which have none, unless told otherwise.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
@@ -354,7 +364,7 @@ class History:
                 _TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted)
             )
             ended_badly = _ended_badly(connection, _RUNS.c.run_uuid.in_(parents))
-            marks = ask(_TAGS, COMMIT, *_NESTED, *tags)
+            marks = ask(_TAGS, COMMIT, BLEND, *_NESTED, *tags)
             repeated = ask(_PARAMS, *REPEATED, *FOLD_COUNTS, *EPOCHS)
             values: defaultdict[str, dict[str, float]] = defaultdict(dict)
             steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -389,7 +399,7 @@ class History:
                 params=repeated[run_id],
             )
             for run_id, start in runs
-            if (COMMIT in marks[run_id] or not of_commits)
+            if ({COMMIT, BLEND} & marks[run_id].keys() or not of_commits)
             and marks[run_id].get(PARENT) not in ended_badly
         ]
 

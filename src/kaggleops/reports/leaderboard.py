@@ -22,7 +22,7 @@ from kaggleops.reports.trainings import (
     trainings,
     worth,
 )
-from kaggleops.tags import BACKEND, BRANCH, PARENT, TRIAL
+from kaggleops.tags import BACKEND, BLEND, BRANCH, PARENT, TRIAL
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class Entry:
     means: tuple[float, float] | None = None
     settings: str = ""  # of what was compared, where there are others
     regression: bool = False  # whether it is significantly worse than that one
+    members: int = 0  # of a blend: how many runs it is of; in place of a commit it has its run's id
 
 
 def read_runs(history: History, experiment_id: str, metric: str) -> list[Scored]:
-    """Return the finished runs of an experiment that have a commit and the metric."""
+    """Return the finished runs of an experiment that have a commit and the metric; and blends."""
     tags = [BRANCH, *(column.tag for column in COLUMNS if column.tag)]
     metrics = [column.metric for column in COLUMNS if column.metric]
     scores = family(metric, history.metric_names(experiment_id)) or [metric]
@@ -183,7 +184,8 @@ def _entry(
     best, summary = _best(mine, score)
     ids = tuple(run.id for run in best.runs)
     values = _values(best, score)
-    entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent)
+    members = best.runs[0].tags.get(BLEND, "").count(":")  # a weight for each run id, as JSON
+    entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent, members=members)
     if not before:
         return entry
     folds = {run.id: run.folds for each in (*before, *mine) for run in each.runs}

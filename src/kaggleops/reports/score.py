@@ -44,10 +44,10 @@ def named(metric: str, lower_is_better: bool | None = None) -> Score:
 
 # -- what a metric's name tells -----------------------------------------------------------------
 
-_HELD_OUT = {"val", "valid", "validation", "eval", "evaluation", "test", "dev", "holdout"}
-_HELD_OUT |= {"oof", "cv"}
+HELD_OUT = {"val", "valid", "validation", "eval", "evaluation", "test", "dev", "holdout"}
+HELD_OUT |= {"oof", "cv"}
 FOLD_WORDS = {"fold", "folds", "kfold", "cv"}
-_MEAN = {"mean", "avg", "average", "per", "each"}
+MEAN = {"mean", "avg", "average", "per", "each"}
 _TIMES = r"""times?|runtime|walltime|duration|latency|elapsed|throughput|timestamp|secs?|seconds?
     |minutes|hours|ms|eta|flos"""
 _TIME = re.compile(_TIMES, re.VERBOSE)
@@ -133,13 +133,13 @@ def scores_among(counted: Mapping[str, int], declared: Score | None = None) -> l
             if plain(part[0]) not in logged:
                 whole[part[0]] = max(runs, whole.get(part[0], 0))
     ranks = {name: rank for name in whole if (rank := _rank(name)) is not None}
-    held_out = {_anywhere(name) for name in ranks if _HELD_OUT & set(words(name))}
+    held_out = {_anywhere(name) for name in ranks if HELD_OUT & set(words(name))}
     most = max((whole[name] for name in ranks), default=0)
 
     def order(name: str) -> tuple[bool, int, bool, bool, int, int, str]:
         known = set(words(name))
         has_folds = bool(known & FOLD_WORDS) or plain(name) in of_single_folds
-        shadowed = not known & _HELD_OUT and _anywhere(name) in held_out
+        shadowed = not known & HELD_OUT and _anywhere(name) in held_out
         rare = 2 * whole[name] < most
         return rare, ranks[name], not has_folds, shadowed, -whole[name], len(name), name
 
@@ -230,10 +230,10 @@ def family(metric: str, metrics: Iterable[str]) -> list[str]:
 
 def plain(metric: str) -> str:
     """Return a metric's name without words for folds and their mean."""
-    kept = [word for word in words(metric) if word not in FOLD_WORDS | _MEAN]
+    kept = [word for word in words(metric) if word not in FOLD_WORDS | MEAN]
     return " ".join(kept) or metric
 
 
 def _anywhere(metric: str) -> str:
     """Return a metric's name without words for folds, their mean, and held-out rows."""
-    return " ".join(word for word in plain(metric).split() if word not in _HELD_OUT)
+    return " ".join(word for word in plain(metric).split() if word not in HELD_OUT)

@@ -1,0 +1,197 @@
+"""Weights of a blend from out-of-fold predictions, and the blend's honest score.
+
+Nothing is scored on rows that its weights were found on. The blend's score is nested: for each fold
+the method is chosen and the weights are found on the other folds, and scored on it. The weights
+that are kept are found the same way on all folds.
+
+Sources: hill climbing with replacement, Caruana et al. 2004, "Ensemble selection from libraries of
+models"; non-negative least squares on out-of-fold predictions, Breiman 1996, "Stacked regressions".
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+Worth = Callable[[Floats, Ints], float]
+"""How good predictions (rows, columns) of some rows are, by the rows' numbers. Higher is better."""
+
+RIDGES = (0.01, 0.1, 1.0)
+"""How strongly least squares is pulled to equal weights, in shares of the members' mean error."""
+
+_ROUNDS = 50  # of hill climbing
+_PATIENCE = 8  # rounds without a better score, after which it ends
+_EQUAL = 1e-12  # relative: scores nearer than that are equal, and the simpler method is taken
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each member counts, and how that was found."""
+
+    method: str
+    values: Floats  # (members,), none negative, together 1
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A blend's weights, and its score on rows that they were not found on."""
+
+    weights: Weights  # found on all folds
+    of_folds: tuple[Weights, ...]  # for each fold, found on the others
+    predictions: Floats  # (rows, columns): of each row, with the weights of its fold
+
+
+def blended(predictions: Floats, weights: Floats) -> Floats:
+    """Return the weighted mean (rows, columns) of members' predictions (members, rows, columns)."""
+    return np.tensordot(weights, predictions, axes=1)
+
+
+class Search:
+    """Finds weights on some folds and chooses between methods on others.
+
+    Args:
+        predictions: the members' (members, rows, columns).
+        folds: each row's fold, as numbers from 0 (rows,).
+        worth: what is to be as high as possible.
+        target: what the predictions aim at (rows, columns), for least squares; None without one.
+    """
+
+    def __init__(
+        self, predictions: Floats, folds: Ints, worth: Worth, target: Floats | None = None
+    ) -> None:
+        self._predictions = predictions
+        self._folds = folds
+        self._worth = worth
+        self._target = target
+        self._known: dict[frozenset[int], Mapping[str, Floats]] = {}
+        self.folds = range(int(folds.max()) + 1)
+
+    def nested(self, done: Callable[[int, int], None] = lambda *_: None) -> Nested:
+        """Return the weights of all folds, and the score of weights that did not see a fold.
+
+        `done` hears how many of how many folds are through.
+        """
+        found = []
+        predictions = np.empty(self._predictions.shape[1:])
+        for fold in self.folds:
+            done(fold, len(self.folds) + 1)
+            found.append(self._chosen(frozenset({fold})))
+            rows = np.flatnonzero(self._folds == fold)
+            predictions[rows] = blended(self._predictions[:, rows], found[-1].values)
+        done(len(self.folds), len(self.folds) + 1)
+        return Nested(self._chosen(frozenset()), tuple(found), predictions)
+
+    def _chosen(self, without: frozenset[int]) -> Weights:
+        """Return weights found on all folds but some, by the method that does best among those."""
+        whole = self._found(without)
+        inner = [fold for fold in self.folds if fold not in without]
+        values = {}
+        for method in whole:
+            if len(inner) > 1:
+                # The rows that an inner fold leaves are those of another one's, too: found once.
+                scores = [
+                    self._score(self._found(without | {fold})[method], frozenset({fold}))
+                    for fold in inner
+                ]
+                values[method] = float(np.mean(scores))
+            else:
+                values[method] = self._score(whole[method], frozenset(inner))
+        best = max(values.values())
+        near = best - _EQUAL * max(1.0, abs(best))
+        method = next(name for name, value in values.items() if value >= near)
+        return Weights(method, whole[method])
+
+    def _found(self, without: frozenset[int]) -> Mapping[str, Floats]:
+        """Return each method's weights on all folds but some, the simplest method first."""
+        if without not in self._known:
+            rows = np.flatnonzero(~np.isin(self._folds, list(without)))
+            self._known[without] = self._by_method(rows)
+        return self._known[without]
+
+    def _by_method(self, rows: Ints) -> Mapping[str, Floats]:
+        predictions = self._predictions[:, rows]
+
+        def worth(predicted: Floats) -> float:
+            return self._worth(predicted, rows)
+
+        count = len(predictions)
+        alone = [worth(each) for each in predictions]
+        found = {"best single run": np.eye(count)[int(np.argmax(alone))]}
+        if count == 1:
+            return found
+        found["equal weights"] = np.full(count, 1 / count)
+        if self._target is not None:
+            for ridge in (*reversed(RIDGES), 0.0):
+                name = f"ridge {ridge:g}" if ridge else "non-negative least squares"
+                found[name] = least_squares(predictions, self._target[rows], ridge)
+        found["hill climbing"] = hill_climbing(predictions, worth, alone)
+        return found
+
+    def _score(self, weights: Floats, folds: frozenset[int]) -> float:
+        rows = np.flatnonzero(np.isin(self._folds, list(folds)))
+        return self._worth(blended(self._predictions[:, rows], weights), rows)
+
+
+def hill_climbing(
+    predictions: Floats, worth: Callable[[Floats], float], alone: Sequence[float]
+) -> Floats:
+    """Return weights (members,) by taking, again and again, the member that helps most.
+
+    Args:
+        predictions: the members' (members, rows, columns).
+        worth: what a blend's predictions (rows, columns) are worth.
+        alone: what each member is worth.
+    """
+    counts = np.zeros(len(predictions))
+    counts[int(np.argmax(alone))] = 1
+    total = predictions[int(np.argmax(alone))].copy()
+    best, kept, since = max(alone), counts.copy(), 0
+    for taken in range(2, _ROUNDS + 1):
+        values = [worth((total + each) / taken) for each in predictions]
+        next_one = int(np.argmax(values))
+        counts[next_one] += 1
+        total += predictions[next_one]
+        if values[next_one] > best:
+            best, kept, since = values[next_one], counts.copy(), 0
+        elif (since := since + 1) >= _PATIENCE:
+            break
+    return kept / kept.sum()
+
+
+def least_squares(predictions: Floats, target: Floats, ridge: float = 0.0) -> Floats:
+    """Return the weights (members,) of the least squared error: none negative, together 1.
+
+    Args:
+        predictions: the members' (members, rows, columns).
+        target: what they aim at (rows, columns).
+        ridge: how strongly the weights are pulled to equal ones.
+    """
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+    count = len(predictions)
+    errors = (predictions - target).reshape(count, -1).T
+    scale = float(np.sqrt(np.mean(errors**2)))
+    if not 0 < scale < np.inf:
+        return np.full(count, 1 / count)
+    # The triangle has the same squares as all the rows, of which there may be millions.
+    triangle = np.linalg.qr(errors / scale, mode="r") / np.sqrt(len(errors))
+    pull = np.sqrt(ridge) * np.eye(count)
+    together = 1e4 * np.ones((1, count))  # so heavy that they are 1 together
+    matrix = np.vstack([triangle, pull, together])
+    wanted = np.concatenate([np.zeros(len(triangle)), pull.sum(axis=1) / count, [1e4]])
+    values, _ = nnls(matrix, wanted)
+    return np.asarray(values / values.sum(), dtype=float)
+
+
+def correlations(predictions: Floats) -> Floats:
+    """Return Pearson's correlation of each two members' predictions; 0 for a constant one."""
+    flat = predictions.reshape(len(predictions), -1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = np.atleast_2d(np.corrcoef(flat))
+    found = np.nan_to_num(found)
+    np.fill_diagonal(found, 1.0)
+    return found

@@ -1,0 +1,176 @@
+"""`kaggleops blend`."""
+
+import importlib.util
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli.indexed import ask_index, history_of, require_index
+from kaggleops.cli.options import (
+    NumberRange,
+    bucket_at,
+    bucket_flag,
+    bucket_of,
+    bucket_option,
+    direction_option,
+    index_option,
+    json_option,
+)
+from kaggleops.cli.output import (
+    err,
+    out,
+    print_json,
+    print_rows,
+    print_table,
+    progress_bar,
+    stdout_for_json,
+)
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.printable import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kaggleops.blend.report import Blend
+
+_NEEDED = {"numpy": "NumPy", "pandas": "pandas", "scipy": "SciPy", "sklearn": "scikit-learn"}
+_CORRELATED = 8  # members whose correlations a terminal has room for
+
+_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command("blend")
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@bucket_option
+@index_option
+@click.option("--sweep", metavar="RUN", help="Blend the finished trials of this sweep.")
+@click.option("--experiment", metavar="NAME", help="Of `best:N`. Default: the last one used.")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="A metric's name in scikit-learn, or your own module:function. Default: the score.",
+)
+@direction_option
+@click.option("--target", metavar="COLUMN", help="The column of oof.csv that says what is right.")
+@click.option(
+    "--prediction",
+    "predictions",
+    multiple=True,
+    metavar="COLUMN",
+    help="The column of oof.csv with predictions; once for each class.",
+)
+@click.option("--group", metavar="COLUMN", help="The column with a row's query, for ndcg and map.")
+@click.option(
+    "--threshold",
+    type=NumberRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="From which probability on a row is of the second of two classes.",
+)
+@click.option(
+    "--truth", metavar="FILE", type=_file, help="CSV of the training rows: id and target."
+)
+@click.option("--folds", metavar="FILE", type=_file, help="CSV of the training rows: id and fold.")
+@click.option("--sample", metavar="FILE", type=_file, help="The sample_submission.csv to follow.")
+@click.option("--dry-run", is_flag=True, help="Print the blend, and make no run.")
+@json_option
+def blend_command(
+    runs: tuple[str, ...],
+    bucket: str | None,
+    index: str | None,
+    sweep: str | None,
+    experiment: str | None,
+    metric: str | None,
+    lower_is_better: bool | None,
+    target: str | None,
+    predictions: tuple[str, ...],
+    group: str | None,
+    threshold: float,
+    truth: Path | None,
+    folds: Path | None,
+    sample: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Blend runs by their out-of-fold predictions, with an honest score.
+
+    RUN is the id or name of a run, or `best:N` for the best N of the experiment. Their artifacts
+    oof.csv and submission.csv (or oof.npy and test.npy) are read. The blend's score is of rows that
+    its weights were not found on.
+
+    \b
+    Example:
+      kaggleops blend best:5 --dry-run
+    """
+    for module, name in _NEEDED.items():
+        if importlib.util.find_spec(module) is None:
+            hint = "Install it: pip install 'kaggleops[server,train]'."
+            raise UsageError("blending", f"{name} is not installed", hint)
+    require_index()
+    from kaggleops.blend.members import Reader, read_members, wanted
+    from kaggleops.blend.report import blend
+    from kaggleops.blend.rows import Columns
+
+    place = bucket_of(bucket)
+    tables = {
+        name: _table(f"--{name}", file)
+        for name, file in (("truth", truth), ("folds", folds), ("sample", sample))
+    }
+    columns = Columns(target or "", predictions, group or "", tables["truth"], tables["folds"])
+    these = ask_index(
+        place, index, lambda history: wanted(history, runs, sweep, experiment, metric, place)
+    )
+    reader = Reader(bucket_at(place), tables["truth"], tables["sample"])
+    with stdout_for_json(as_json):
+        with progress_bar("Reading the members") as progress:
+            members, notes = read_members(these, reader, progress)
+        with progress_bar("Looking for weights") as progress:
+            found = blend(
+                members,
+                columns,
+                these.score,
+                metric,
+                lower_is_better,
+                threshold,
+                tables["sample"],
+                notes,
+                progress,
+            )
+        run_id = "" if dry_run else _record(found, place, index)
+    if as_json:
+        print_json(run_id=run_id or None, **found.to_json())
+        return
+    _show(found)
+    if run_id:
+        submit = f"kaggleops submit {run_id}{bucket_flag(place)}"
+        print_rows(
+            ("Run", f"{run_id}  blend of {len(found.weights)}"),
+            ("Submit it", submit if found.submission is not None else ""),
+        )
+
+
+def _table(option: str, file: Path | None) -> "pd.DataFrame | None":
+    from kaggleops.blend.members import as_table
+
+    return None if file is None else as_table(file, f"reading {option} {file}")
+
+
+def _record(found: "Blend", place: str, index: str | None) -> str:
+    from kaggleops.blend.record import record
+
+    run_id = record(found, tracking_uri(place))
+    # The leaderboard shows it at once, not in some seconds.
+    with suppress(KaggleOpsError), history_of(place, index, fresh_for=0):
+        pass
+    return run_id
+
+
+def _show(found: "Blend") -> None:
+    print_table(*found.table(correlated=len(found.members) <= _CORRELATED))
+    out.print(printable(found.answer), style="bold")
+    out.print(found.how)
+    for note in found.notes:
+        err.print(printable(note), style="yellow")
