@@ -15,8 +15,8 @@ from common import print_caption, print_table
 from kaggleops.blend.weights import Floats, Ints, Search, blended
 from kaggleops.reports.statistics import difference
 
-ROWS, NEW, FOLDS, REPETITIONS = 500, 20_000, 5, 20
-COUNTS = (2, 5, 10, 20, 40)
+ROWS, NEW, FOLDS, REPETITIONS = 500, 20_000, 5, 8
+COUNTS = (2, 5, 10, 20)
 KINDS = {"that know something": 2.5, "that know nothing": None}
 
 

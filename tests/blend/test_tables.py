@@ -140,7 +140,7 @@ def test_two_classes_are_blended_as_probabilities_and_handed_in_as_answers() -> 
 
     test = of(9)[["id", "probability", "prediction"]]
     members = [member("a", of(1), test), member("b", of(2), test), member("c", of(3, 5.0), test)]
-    found = blend(members, Columns(), Score("f1", lower=False))
+    found = blend(members, Columns(), Score("accuracy", lower=False))
     assert found.scores.keys() == {(str(fold), "") for fold in range(5)}
     assert found.nested.weights.values[2] < 0.15  # it knows next to nothing
     assert found.submission is not None

@@ -87,7 +87,7 @@ class Blend:
         if self.verdict in ("better", "worse"):
             said = f"The blend is {self.verdict} than {best}, in {self.score.name}"
         elif found.mean == 0:
-            said = f"The blend is as good as {best}, in {self.score.name}"
+            return f"The blend is as good as {best}, in {self.score.name}."
         elif self.verdict:
             said = f"The difference in {self.score.name} to {best}, may be chance"
         else:

@@ -24,7 +24,7 @@ RIDGES = (0.01, 0.1, 1.0)
 """How strongly least squares is pulled to equal weights, in shares of the members' mean error."""
 
 _ROUNDS = 50  # of hill climbing
-_PATIENCE = 8  # rounds without a better score, after which it ends
+_PATIENCE = 5  # rounds without a better score, after which it ends
 _EQUAL = 1e-12  # relative: scores nearer than that are equal, and the simpler method is taken
 
 
