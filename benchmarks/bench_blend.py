@@ -87,7 +87,8 @@ def draw(found: dict[str, list[list[float]]], path: str) -> None:
         axes.set_xlabel("members")
         axes.set_ylabel("accuracy")
         axes.grid(alpha=0.3)
-    axes.legend()
+        if at == 1:
+            axes.legend(loc="center right")
     figure.savefig(path, dpi=110)
 
 
