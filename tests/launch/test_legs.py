@@ -159,6 +159,8 @@ def test_the_command_that_runs_a_leg_here_says_so(long: Repository, tmp_path: Pa
     refused = kaggleops_here(*given, "-b", "manual", cwd=long.folder)
     assert refused.code == 2
     assert "it is for a run here" in refused.error
+    refused = kaggleops_here(*given[:-1], "nan", cwd=long.folder)
+    assert (refused.code, "nan is not in the range x>0" in refused.errors) == (2, True)
     judged = kaggleops_here(*given, "--require", "loss<=1", cwd=long.folder)
     assert judged.code == 125
     assert "is not done: it is to be continued" in judged.error

@@ -11,6 +11,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.options import (
+    NumberRange,
     bucket_flag,
     bucket_for_runs,
     bucket_option,
@@ -105,7 +106,7 @@ class _Judging(click.Command):
 @click.option(
     "--hours",
     metavar="H",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="Here, the session ends after so many hours: a training that knows of it is to be "
     "continued then (exit code 42).",
 )
