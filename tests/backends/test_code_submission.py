@@ -312,6 +312,9 @@ def test_what_is_refused_before_anything_is_made(lab: Lab) -> None:
         (("--version", "nonsense"), "it has no commit 'nonsense'"),
     ):
         assert said in lab.submit(*options).error
+    lab.commit(MLproject=PROJECT.replace("{output}", "{nothing}"))
+    said = "its command has a {…} that is no parameter ('nothing')"
+    assert said in lab.submit("--version", "HEAD").error
     lab.client.set_tag(lab.run, "submission_competition", "toys$(id)")
     hostile = kaggleops_here("submit", lab.run, "--code", "--bucket", lab.uri)
     assert "'toys$(id)' is no name of one. It is like titanic." in hostile.error

@@ -26,6 +26,7 @@ from kaggleops.backends.downloads import download_artifacts
 from kaggleops.backends.kaggle import blend_program
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
+from kaggleops.git.command import not_inherited
 from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import entry_points, has_path
 from kaggleops.launch.failure import cause
@@ -141,7 +142,8 @@ class OfflineFolder:
         given = {"runs": ",".join(self.models), "output": str(folder)}
         command = _filled(self._entry_points["offline"], given, doing)
         environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
-        environment.pop("MLFLOW_RUN_ID", None)
+        for name in ("MLFLOW_RUN_ID", *not_inherited()):  # git in there means that repository
+            environment.pop(name, None)
         python = str(Path(sys.executable).parent)
         environment["PATH"] = os.pathsep.join([python, environment.get("PATH", os.defpath)])
         done = subprocess.run(
@@ -230,4 +232,8 @@ def _filled(point: Mapping[str, Any], given: Mapping[str, str], doing: str) -> s
             problem = f"its parameter {name} has no default"
             raise UsageError(doing, problem, f"Known are {', '.join(sorted(given))}.")
         values[name] = shlex.quote(str(value))
-    return str(point.get("command", "")).format(**values)
+    command = str(point.get("command", ""))
+    try:
+        return command.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UsageError(doing, f"its command has a {{…}} that is no parameter ({error})") from None
