@@ -51,7 +51,8 @@ class Lab:
     def __init__(self, folder: Path, kaggle: KaggleServer) -> None:
         self.kaggle = kaggle
         self.repository = Repository(folder / "toy")
-        self.commit(MLproject=PROJECT, predict_py=PREDICT)
+        # A folder of the competition's name, which is not its data.
+        self.commit(MLproject=PROJECT, predict_py=PREDICT, toys__notes="")
         self.uri = f"bucket+file://{folder}/bucket/mlruns"
         self.client = mlflow.MlflowClient(self.uri)
         self.experiment = self.client.create_experiment("toy")
@@ -185,6 +186,8 @@ def test_a_dry_run_shows_all_and_does_nothing(lab: Lab) -> None:
         "output": "submission.csv would be compared with the sample",
         "submission": "would be made",
     }
+    shown = lab.submit("--dry-run").output
+    assert "Notebook    would be pushed (no accelerator, internet off)\n" in shown
     changing = ("CreateDataset", "StartBlobUpload", "SaveKernel", "CreateCodeSubmission")
     assert [op for op in changing if lab.kaggle.count(op)] == []
 

@@ -88,8 +88,9 @@ def submit_command(
     steps: dict[str, str] = {}
 
     def say(name: str, text: str) -> None:
-        steps[name.lower()] = text
-        print_named(f"{name:<10}", text)
+        steps[name] = text
+        if not dry_run:
+            print_named(f"{name:<10}", text)
 
     with stdout_for_json(as_json):
         submitter = Submitter(tracking_uri(place), run_named(place, run), competition)
@@ -112,7 +113,9 @@ def submit_command(
     if not dry_run:
         _show(done, as_json)
     elif as_json:
-        print_json(steps=steps)
+        print_json(steps={name.lower(): text for name, text in steps.items()})
+    else:
+        print_rows(*steps.items())
 
 
 def _code_submission(

@@ -36,7 +36,7 @@ fail() {{ echo "error: $1" >&2; exit 1; }}
 # Kaggle mounts what is attached now here, now there, so it is looked for.
 INPUT=$(dirname "$PWD")/input
 HERE=$(dirname "$(find "$INPUT" -name {marker} -print -quit)")
-DATA=$(find "$INPUT" -type d -name {competition} -print -quit)
+DATA=$(find "$INPUT" -path "$HERE" -prune -o -type d -name {competition} -print -quit)
 [ -f "$HERE/{predict}" ] || fail "{dataset} is not attached, or another version of it"
 [ -d "$DATA" ] || fail "the data of {competition} is not attached"
 bash "$HERE/{predict}" "$DATA"
