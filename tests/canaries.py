@@ -142,7 +142,7 @@ class CommandLines(threading.Thread):
             for process in os.listdir("/proc"):  # noqa: PTH208 - often, and nothing but names
                 if process.isdigit():
                     self._look(Path("/proc") / process / "cmdline")
-            over = self._over.wait(0.02)
+            over = self._over.wait(0.05)
 
     def _look(self, file: Path) -> None:
         try:

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.warm import disk
+
+__all__ = ["disk", "empty_index", "postgresql", "postgresql_database"]
+
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:

@@ -20,9 +20,9 @@ from tests.index.corpus import Row, tables
 from tests.index.worlds import HOME, MODEL, OTHER, POINTS, RUN
 from tests.mlruns.entities import main_file
 
-FIFTHS = [random.Random(20 + each).uniform(each / 5, (each + 1) / 5) for each in range(5)]
-MOMENTS = [*FIFTHS, 0.99]
-"""Parts of the statements that make an index: in each fifth, and when all tables are there."""
+THIRDS = [random.Random(20 + each).uniform(each / 3, (each + 1) / 3) for each in range(3)]
+MOMENTS = [*THIRDS, 0.99]
+"""Parts of the statements that make an index: in each third, and when all tables are there."""
 
 Content = dict[str, list[Row]]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kaggleops.bucket import BucketError
+from kaggleops.bucket import BucketError, open_bucket
 from kaggleops.index.refresh import LISTING_EVERY, ONE_LISTING, Index
 from kaggleops.mlruns import ChangeLog, Entity, EntityId, EntityStore
 from kaggleops.mlruns.change_log import LOG_KEY
@@ -106,13 +106,14 @@ def test_a_log_that_was_lost_means_a_listing(
 def test_a_refresh_that_dies_half_way_does_not_move_it(cloud: World, service: ObjectServer) -> None:
     store = EntityStore(cloud.bucket, ChangeLog(cloud.bucket))
     store.write(Entity(HOME, main_file(HOME)), expected="0")
-    first = Index(cloud.url, cloud.store, few=0)
+    impatient = EntityStore(open_bucket(cloud.bucket.uri, patience=1))
+    first = Index(cloud.url, impatient, few=0)
     first.refresh()
     for entity_id in (RUN, OTHER):
         write(store, entity_id, "red")
     store.close()  # from now on only the log tells of them, and it is read once
     service.fail(503, key=OTHER.key, times=None)
-    for index in (first, Index(cloud.url, cloud.store, few=0)):
+    for index in (first, Index(cloud.url, impatient, few=0)):
         with pytest.raises(BucketError):
             index.refresh()
         index.close()

@@ -93,11 +93,15 @@ def test_a_proxy_that_answers_in_the_buckets_place_is_not_noticed(
     for path, data in tree(tmp_path / "out").items():
         if data is not None:
             service.put("plain", f"mlruns/{path}", data)
-    for seed, fault in enumerate(("page", "redirect", "truncate", "corrupt")):
-        service.fail(fault, times=None, probability=0.05, seed=seed)
+    # Few: an import has patience, and begins to wait with a second.
+    faults = [
+        service.fail(fault, times=2, probability=0.3, seed=seed)
+        for seed, fault in enumerate(("page", "redirect", "truncate", "corrupt"))
+    ]
     target.bucket.prepare()
     with opened(f"{service.address('plain')}/mlruns") as found:
         imported = import_into(target, found)
+    assert all(fault.hits for fault in faults)
     assert imported.problems == []
     assert imported.artifacts == len(expected)
     for name, data in expected.items():

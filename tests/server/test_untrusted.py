@@ -164,7 +164,7 @@ def test_somebody_who_may_only_read_gets_nothing_of_the_servers_disk_and_writes_
             timeout=60,
         ).raise_for_status()
         server.session.auth = ("reader", password)
-        asked = [each for located, _ in hostile.located[::9] for each in questions(located)][::2]
+        asked = [each for located, _ in hostile.located[::27] for each in questions(located)][::2]
         names = [each.name for each in place.iterdir() if each.is_file()]
         asked += [("GET", "get-artifact", {"run_id": keys.name, "path": name}) for name in names]
         assert {"admin-password", "users.db", "index.db"} <= set(names)

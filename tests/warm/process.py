@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 _IMPORTED = {
     "mlflow": [
         "mlflow",
+        "tests.warm.disk",
         "mlflow.server.fastapi_app",
         "mlflow.server.auth",
         "mlflow.projects",
