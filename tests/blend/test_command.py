@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kaggleops.campaign.sweep import Sweep
 from tests.blend.world import Bucket, noisy, rows
 from tests.command import Done, kaggleops_here
 from tests.fakes.kaggle_server import KaggleServer
@@ -114,6 +115,42 @@ def test_the_best_runs_are_blended_compared_ranked_and_submitted(
         assert done.json["public_score"] == 0.7
         assert len(made.submissions) == 1
     assert "public_score" not in bucket.client.get_run(good).data.metrics  # it is the blend's
+
+
+def test_folds_that_are_runs_of_their_own_are_one_member(bucket: Bucket) -> None:
+    def folds(name: str, seed: int, **tags: str) -> None:
+        predicted = noisy(TRUTH, 1.0, seed)
+        for fold in range(5):
+            these = ROWS["fold"] == fold
+            table = ROWS[these].assign(target=TRUTH[these], prediction=predicted[these])
+            error = float(np.mean((predicted[these] - TRUTH[these]) ** 2) ** 0.5)
+            params = {"fold": str(fold), "model": name}
+            if tags:
+                tags |= {"sweep_fold": str(fold), "sweep_point": json.dumps({"model": name})}
+            bucket.run(
+                f"{name} {fold}", {"oof.csv": table}, {"rmse": error}, params, **commit, **tags
+            )
+
+    commit = {"mlflow.source.git.commit": SHA}
+    folds("alone", 1)
+    sweep = Sweep(["fold=0,1,2,3,4", "model=a,b"], fold_axis="fold", folds=list("01234"))
+    top = bucket.run("search", {}, **commit, sweep=sweep.to_tag())
+    for number, name in enumerate("ab"):
+        tags = {"mlflow.parentRunId": top, "sweep_trial": str(number)}
+        trial = bucket.run(f"trial {number}", {}, **commit, **tags)
+        folds(name, number + 2, **(tags | {"mlflow.parentRunId": trial}))
+    for words, count in (
+        (("--sweep", "search"), 2),
+        (("best:3",), 3),
+        (("best:1", "--sweep", top), 1),
+    ):
+        done = ask(bucket, "blend", *words, "--dry-run", "--json")
+        if count == 1:
+            assert "that is 1 run" in done.error
+            continue
+        assert done.code == 0, done.errors
+        assert len(done.json["members"]) == count
+        assert done.json["verdict"] == "better"
 
 
 def test_members_that_cannot_be_blended_are_named(bucket: Bucket) -> None:

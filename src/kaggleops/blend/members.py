@@ -133,7 +133,7 @@ def _ranked(
     runs = [run for run in read_runs(history, home, score.name) if BLEND not in run.tags]
     if sweep:
         tried = trials_of(runs, of_sweep, score)
-        return [history.runs([each.run_id]) for each in tried], score
+        return [history.runs([*dict.fromkeys([each.run_id, *each.runs])]) for each in tried], score
     # Of several seeds of a training, each is a member.
     by_commit: defaultdict[tuple[str, str], list[Scored]] = defaultdict(list)
     for run in runs:
@@ -149,9 +149,11 @@ def _ranked(
 
 
 def _whole(runs: Sequence[Scored]) -> list[str]:
-    """Return the ids of the parent that several runs have in common, and theirs."""
-    parents = {run.tags.get(PARENT, "") for run in runs}
-    ids = [run.id for run in runs]
+    """Return the ids of the parent that the runs of folds have in common, and theirs."""
+    above = {run.tags.get(PARENT, "") for run in runs}
+    folds = [run for run in runs if run.id not in above] or list(runs)
+    parents = {run.tags.get(PARENT, "") for run in folds}
+    ids = [run.id for run in folds]
     return [*parents, *ids] if len(ids) > 1 and len(parents) == 1 and "" not in parents else ids
 
 
@@ -159,6 +161,8 @@ def _candidates(history: History, runs: Sequence[Sequence[Run]]) -> Iterator[Can
     children, users = history.ids_by_tag(PARENT), history.ids_by_param("runs")
     by_used = {frozenset(_ids(value)): ids for value, ids in users.items()}
     for run, *others in runs:
+        if others and run.status != "FINISHED":  # what puts its folds together is not through
+            run, *others = others
         if run.status != "FINISHED":
             hint = "Wait for it, or leave it out."
             raise UsageError(f"blending {run.name or run.id}", f"it is {run.status}", hint)
