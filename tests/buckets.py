@@ -32,6 +32,13 @@ EVERY_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", "s3"], indir
 
 EACH_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", S3_SELDOM], indirect=True)
 
+IN_A_FOLDER = pytest.mark.parametrize(
+    "bucket",
+    ["directory", pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM],
+    indirect=True,
+)
+"""For what takes seconds, and a service has no part in: others show that it gets there."""
+
 ON_TWO_KINDS = pytest.mark.parametrize("bucket", ["directory", "gcs"], indirect=True)
 """For what a bucket has no part in but to keep bytes: a folder and a service will do."""
 
