@@ -201,14 +201,16 @@ def test_each_draw_of_the_dropout_is_a_row_of_its_own() -> None:
     model = loaded.model.eval()
     assert isinstance(model, LayersModel)
     inputs = loaded.tokenizer(["so happy", "happy"], padding=True, return_tensors="pt")
+    torch.nn.init.normal_(model.head.weight)
     once = model(**inputs).start_logits
     assert len(once) == 2
+    assert (once[0] - once[1]).abs().max() > 1
     model.train()
     model.encoder.eval()
     drawn = torch.stack([model(**inputs).start_logits.view(2, 3, -1) for _ in range(300)])
     assert not torch.equal(drawn[0, :, 0], drawn[0, :, 1])
     # Their mean is what there is without dropout, each row's own.
-    torch.testing.assert_close(drawn.mean((0, 2)), once, atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.mean((0, 2)), once, atol=0.5, rtol=0)
 
 
 def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(tmp_path: Path) -> None:
