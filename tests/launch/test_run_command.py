@@ -199,6 +199,12 @@ def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
     done = kaggleops("run", "--bucket", tmp_path / "b", cwd=repository.folder)
     assert "no MLproject file" in done.error
     assert done.code == 2
+    point = '{command: "python train.py {nothing}"}'
+    repository.write(MLproject=f"name: x\nentry_points:\n  main: {point}\n")
+    repository.commit("Take what is not declared")
+    done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
+    assert "its command has a {…} that is no parameter ('nothing'). Declare it" in done.error
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("trouble", ["missing", "no writing", "no reading"])

@@ -60,7 +60,7 @@ def submitted_run(tracking_uri: str, run_id: str, hint: str = "") -> RemoteRun:
     doing = f"looking for run {run_id}"
     tags = _run(tracking_uri, run_id, doing).data.tags
     if SUBMITTED_TO not in tags:
-        problem = "it was not submitted to a backend, so no platform has a log of it"
+        problem = "it was not submitted to a backend"
         printed = f"What it printed is its artifact output.txt: kaggleops download {run_id}"
         raise UsageError(doing, problem, hint or printed)
     return RemoteRun(backend_named(tags[SUBMITTED_TO]), tracking_uri, run_id)

@@ -332,7 +332,8 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
 
     place = bucket_of(bucket)
     uri, chosen = tracking_uri(place), runs_named(place, runs)
-    deleted, problems = _each(chosen, lambda run_id: submitted_run(uri, run_id).clean_up())
+    none = "It has left nothing on a platform."
+    deleted, problems = _each(chosen, lambda run_id: submitted_run(uri, run_id, none).clean_up())
     if as_json:
         print_json(deleted=deleted, problems=problems)
     else:

@@ -27,7 +27,7 @@ from kaggleops.cli.output import (
 )
 from kaggleops.cli.submission import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
-from kaggleops.printable import printable
+from kaggleops.printable import counted, printable
 from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
     both = f"{first.id} and {second.id}"
     count = found.equal + len(found.metrics)
     if found.agree:
-        out.print(f"{both} agree in all {found.equal} metrics.")
+        every = "all " if found.equal > 1 else ""
+        out.print(f"{both} agree in {every}{counted(found.equal, 'metric')}.")
     elif count:
         err.print(f"{both} differ in {len(found.metrics)} of {count} metrics.", style="bold red")
     else:

@@ -419,6 +419,13 @@ def prepared(
     for name, value in parameters.items():
         if entry_point.parameters[name].type == "float" and not _is_number(value):
             raise UsageError(doing, f"{name} takes a number, not {value!r}")
+    try:
+        entry_point.command.format(**dict.fromkeys(declared, ""))  # as MLflow fills it
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        hint = "Declare it under `parameters` in MLproject; write a brace of the shell's twice."
+        raise UsageError(
+            doing, f"its command has a {{…}} that is no parameter ({error})", hint
+        ) from None
     if what.overrides.items:
         check_config_keys(folder, entry_point.command, {**declared, **parameters}, doing)
     return parameters, declared, project.name
