@@ -85,6 +85,7 @@ def page(request: pytest.FixtureRequest) -> Page:
     return Page(request.param)
 
 
+@pytest.mark.timeout(1200 if PYTHON else 300)
 @pytest.mark.usefixtures("quick")
 def test_a_page_from_its_script_to_a_compared_commit(page: Page, tmp_path: Path) -> None:
     repository = adopted(tmp_path / "work", page.packages, train_py=page.script)
