@@ -246,13 +246,13 @@ def simulated(seeds: Iterable[int]) -> Counter[str]:
 
 
 def test_weeks() -> None:
-    happened = simulated(range(200))
+    happened = simulated(range(80))
     # It is not that nothing happens.
-    for what, least in (("FINISHED", 1000), ("FAILED", 50), ("paid", 30), ("refused", 50)):
+    for what, least in (("FINISHED", 400), ("FAILED", 20), ("paid", 12), ("refused", 20)):
         assert happened[what] >= least, happened
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(1, 9))
+@pytest.mark.parametrize("block", range(9))
 def test_years(block: int) -> None:
     simulated(range(block * 1000, block * 1000 + 1000))

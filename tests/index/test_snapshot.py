@@ -32,7 +32,7 @@ from kaggleops.mlruns import (
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.mlruns.deletion import Belongings, forget
 from kaggleops.mlruns.entity import dump_yaml
-from tests.buckets import EACH_KIND, ON_EACH_SERVICE
+from tests.buckets import ON_EACH_SERVICE
 from tests.fakes.object_server import ObjectServer
 from tests.index.corpus import Row, fill, tables
 from tests.index.worlds import HOME, MODEL, OTHER, RUN, World, cloud, world
@@ -143,7 +143,6 @@ def url_of(index: Index) -> str:
     return index._engine.url.render_as_string(hide_password=False)
 
 
-@EACH_KIND
 def test_an_index_of_every_kind_of_entity(world: World, anew: Callable[..., Index]) -> None:
     settle(world)
     world.index.close()

@@ -10,7 +10,6 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as StockTrack
 from kaggleops.index import stores
 from kaggleops.index.stores import ReplicaRegistryStore, ReplicaTrackingStore
 from kaggleops.tracking.unsupported import NotInABucketError
-from tests.buckets import EACH_KIND
 from tests.index.conftest import Replicated
 from tests.index.corpus import tables
 from tests.tracking import scenario, test_registry
@@ -50,7 +49,6 @@ def judge(replicated: Replicated, stock: tuple[StockTracking, StockRegistry]) ->
     assert tables(replicated.anew()) == before
 
 
-@EACH_KIND
 def test_they_answer_as_mlflows_own_do_and_the_bucket_has_it_all(
     replicated: Replicated, stock: tuple[StockTracking, StockRegistry]
 ) -> None:
