@@ -115,6 +115,7 @@ class ProgressReport(TrainerCallback):
         tokens = operations / (6 * model.num_parameters(exclude_embeddings=True))
         again = 8 / 6 if args.gradient_checkpointing else 1.0  # forward once more
         devices = [torch.cuda.get_device_name(i) for i in range(args.n_gpu)]
+        devices *= args.world_size  # as many in each process; the operations are those of all
         form = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
         an_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         rows = steps / an_epoch * len(train_dataloader.dataset)
