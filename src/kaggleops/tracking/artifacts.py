@@ -48,6 +48,7 @@ from kaggleops.bucket.location import (
     is_remote,
     is_s3,
 )
+from kaggleops.tracking import ranks
 from kaggleops.tracking.artifact_uploads import Uploads, uploads
 from kaggleops.tracking.base import mlflow_errors
 from kaggleops.tracking.outbox import Kept, Place
@@ -82,7 +83,10 @@ def repository(
     if place is None:
         return own(artifact_uri, **uris)
     later = not indexed and _IN_SERVER not in os.environ
-    return BucketArtifactRepository(artifact_uri, place, root, later=later, **uris)
+    with mlflow_errors():
+        silent = later and ranks.is_silent()
+    kind = SilentRepository if silent else BucketArtifactRepository
+    return kind(artifact_uri, place, root, later=later, **uris)
 
 
 def _place(artifact_uri: str, root: str) -> Place | None:
@@ -262,6 +266,16 @@ class BucketArtifactRepository(ArtifactRepository):
             most = f"{_LARGEST_ARCHIVE:,} are the most"
             raise MlflowException(f"reading {self.artifact_uri}: {problem}, {most}", BAD_REQUEST)
         return super().download_archived_trace_data()
+
+
+class SilentRepository(BucketArtifactRepository):
+    """Artifacts for a rank that logs nothing: it reads those that there are."""
+
+    def log_artifact(self, local_file: str | Path, artifact_path: str | None = None) -> None:
+        """Upload nothing."""
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """Delete nothing."""
 
 
 def _missing(path: str) -> MlflowException:

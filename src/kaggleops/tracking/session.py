@@ -7,6 +7,8 @@ exit it is said what could not be sent, where it lies and which command sends it
 
 The same thread sends heartbeats for live runs, and checks whether somebody has set one to
 KILLED in the bucket: then the process ends, as it does when its own machine stops it.
+
+Of several processes of one training, only the first sends (`kaggleops.tracking.ranks`).
 """
 
 import logging
@@ -14,6 +16,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -24,11 +27,11 @@ from typing import TextIO
 
 from mlflow.entities import RunStatus
 
-from kaggleops.bucket import open_bucket
+from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.session_end import TO_BE_CONTINUED
-from kaggleops.tracking import ownership, signals
+from kaggleops.tracking import ownership, ranks, signals
 from kaggleops.tracking.live import flush_interval
 from kaggleops.tracking.outbox import disk_is_full, new_folder, outboxes, remove
 from kaggleops.tracking.push import push
@@ -65,6 +68,7 @@ class _Open:
 
     working: WorkingCopy
     owned: dict[Path, TextIO]  # this process's folders, with the files that mark them as its own
+    silent: bool = False  # whether nothing of it is sent
     started: float = field(default_factory=time.monotonic)
 
 
@@ -109,14 +113,31 @@ class Session:
                 if any(place.is_dir() for place in outboxes(self.bucket_uri)):
                     bucket.expect()  # another process of this machine logs there, or has
                 bucket.prepare()
-                store = EntityStore(bucket, ChangeLog(bucket))
-                working, owner = self._new_working_copy(store)
+                if silent := ranks.is_silent() and not self.in_server:
+                    working, owner = self._new_silent_copy(bucket)
+                else:
+                    store = EntityStore(bucket, ChangeLog(bucket))
+                    working, owner = self._new_working_copy(store)
                 working.killed = self._was_killed
                 if multiprocessing.parent_process() is not None:
                     # A child of multiprocessing ends without the interpreter's exit handlers.
                     multiprocessing.util.Finalize(None, self.close, exitpriority=1)
-                self._open = _Open(working, {working.folder: owner})
+                self._open = _Open(working, {working.folder: owner}, silent)
             return self._open
+
+    def _new_silent_copy(self, bucket: Bucket) -> tuple[WorkingCopy, TextIO]:
+        # Not in the outbox: whoever looks there would send what a kill leaves.
+        folder = Path(tempfile.mkdtemp(prefix="kaggleops-rank-"))
+        if ranks.rank() == 1:
+            told = (
+                "Rank 0 logs for all ranks; the others log nothing. To have every rank log: %s=all"
+            )
+            _log.warning(told, ranks.RANKS)
+        return WorkingCopy(ranks.SilentStore(bucket), folder), (folder / "owner.lock").open("w")
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._open is not None and self._open.silent
 
     def _new_working_copy(self, store: EntityStore) -> tuple[WorkingCopy, TextIO]:
         places = outboxes(self.bucket_uri)
@@ -149,14 +170,15 @@ class Session:
 
         `update` is the store's method, for a run that another process started again and ended.
         """
-        if not self.in_server:
+        if not self.in_server and not self._is_silent:
             ownership.claim(self.bucket_uri, run.name)
             self._claimed[run] = update
 
     def may_end(self, run: EntityId, status: int, end_time: int | None) -> bool:
         """Tell whether this process may end it: no other one on this machine is its owner."""
         word = run.name, status, end_time
-        return self.in_server or not ownership.leave_word(self.bucket_uri, *word)
+        alone = self.in_server or self._is_silent
+        return alone or not ownership.leave_word(self.bucket_uri, *word)
 
     def hand_over(self, run: EntityId) -> None:
         """Record that another process is going to run it."""
@@ -222,7 +244,7 @@ class Session:
         """
         if self._closing:
             self.close()
-        elif self._thread is not None:
+        elif self._thread is not None or self._is_silent:
             return  # asked first: a training loop comes here with every point
         elif self.in_server:
             self.flush()
@@ -315,7 +337,7 @@ class Session:
     def escape_full_disk(self, error: BaseException) -> bool:
         """Move the working copy to where there is space; tell whether it was that, and worked."""
         opened = self._open
-        if opened is None or not disk_is_full(error):
+        if opened is None or opened.silent or not disk_is_full(error):
             return False
         with opened.working.lock:
             old = opened.working.folder
