@@ -22,6 +22,7 @@ from safetensors import safe_open
 from torch.optim.swa_utils import AveragedModel
 from transformers import PreTrainedModel, TrainerCallback
 
+from competitions import ranks
 from competitions.console import say, store_explained, warn
 from kaggleops.errors import KaggleOpsError
 from kaggleops.session_end import time_left
@@ -108,7 +109,8 @@ class CheckpointUpload(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send it, then name it, then remove what is neither the best nor the last any more."""
-        if not state.is_world_process_zero:
+        ranks.wait_for_all()  # each writes a part of it
+        if not ranks.is_first():
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         try:
@@ -195,7 +197,10 @@ class CheckpointSchedule(TrainerCallback):
 
     def _end_if_late(self, state: Any, control: Any) -> None:
         left = time_left()
-        if left is not None and left <= self.reserve and state.global_step < state.max_steps:
+        if left is None or state.global_step >= state.max_steps:
+            return
+        # One decides: what each of them measures differs a little, and none may wait for the rest.
+        if ranks.from_first(lambda: left <= self.reserve):
             self.reached = control.should_save = control.should_training_stop = True
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from competitions import ranks
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.printable import printable
 from kaggleops.session_end import TO_BE_CONTINUED
@@ -26,13 +28,18 @@ class Stopped(Exception):  # noqa: N818 - no error: exit code 42
 
 
 def say(line: str) -> None:
-    """Print one line at once: a parent process or a notebook shows it as it comes."""
-    click.echo(printable(line, lines=True))
+    """Print one line at once: a parent process or a notebook shows it as it comes.
+
+    Of several processes that train together, the first alone prints.
+    """
+    if ranks.is_first():
+        click.echo(printable(line, lines=True))
 
 
 def warn(line: str) -> None:
-    """Print one line of warning on standard error."""
-    click.echo(f"warning: {printable(line, lines=True)}", err=True)
+    """Print one line of warning on standard error; of several processes, the first alone does."""
+    if ranks.is_first():
+        click.echo(f"warning: {printable(line, lines=True)}", err=True)
 
 
 def split_overrides(text: str) -> list[str]:
@@ -55,11 +62,10 @@ def split_runs(text: str, hint: str) -> list[str]:
 def check_one_process() -> None:
     """Raise `UsageError` in one of several processes that `torchrun` has started.
 
-    Each would train all of it and log all of it. One process uses all GPUs: the Trainer splits each
-    batch among them.
+    Each would do all of it. One process uses all GPUs: the Trainer splits each batch among them.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
-        problem = f"it is one of {os.environ['WORLD_SIZE']} processes, and each would do all of it"
+    if ranks.world() > 1:
+        problem = f"it is one of {ranks.world()} processes, and each would do all of it"
         hint = "Start it plainly, without torchrun or accelerate: one process uses every GPU"
         raise UsageError("starting", problem, hint)
 
@@ -96,11 +102,16 @@ def run_command(command: click.Command) -> None:
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2)
     except KaggleOpsError as error:
-        click.echo(f"error: {error}", err=True)
+        if not ranks.leave_word(f"error: {error}"):
+            click.echo(f"error: {error}", err=True)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except Stopped as stopped:
         say(str(stopped))
-        sys.exit(TO_BE_CONTINUED)
+        sys.exit(TO_BE_CONTINUED if ranks.is_first() else 0)
+    except Exception:
+        if not ranks.leave_word(traceback.format_exc()):
+            raise
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)

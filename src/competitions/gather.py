@@ -25,7 +25,7 @@ from competitions.tasks import Task, load_task
 from kaggleops.errors import UsageError
 
 # What may differ between two folds of one training.
-OWN = ("fold", "overrides", *MAY_CHANGE)
+OWN = ("fold", "overrides", "trainer.devices", *MAY_CHANGE)
 _FINISH = "Finish it first: start its training again with MLFLOW_RUN_ID set to the run"
 
 

@@ -27,8 +27,9 @@ from mlflow.utils.validation import (
     MAX_PARAMS_TAGS_PER_BATCH,
 )
 
+from competitions import ranks
 from competitions.config import CONFIG_FILE
-from competitions.console import Stopped, warn
+from competitions.console import Stopped, store_explained, warn
 from competitions.schema import RESOURCE
 from competitions.tasks import Task
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
@@ -39,6 +40,7 @@ MAY_CHANGE = ("data.dir", "trainer.eval_batch_size")
 OOF_FILE = "oof.csv"
 LIBRARIES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "pandas")
 WORST_ROWS = 50
+_CHECK = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
 
 
 @contextmanager
@@ -47,8 +49,11 @@ def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
 
     KILLED by Ctrl-C, and SCHEDULED by `Stopped`: it is to be continued. A run that was started with
     another configuration than `flat`, which `log_config` is going to log, is a UsageError, and
-    stays as it is.
+    stays as it is. Of several processes, the first has the run, and the others its id.
     """
+    if not ranks.is_first():
+        yield ranks.from_first(str)
+        return
     # The configuration is logged as a whole: no hundreds of TrainingArguments as params beside it.
     os.environ["MLFLOW_MAX_LOG_PARAMS"] = "0"
     wanted = os.environ.get("MLFLOW_RUN_ID")
@@ -58,22 +63,27 @@ def active_run(flat: Mapping[str, str] | None = None) -> Iterator[str]:
         run_id = str(mlflow.start_run(log_system_metrics=_has_psutil()).info.run_id)
     except (MlflowException, ImportError) as error:
         doing = f"resuming run {wanted}" if wanted else "starting a run"
-        hint = "Check MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_ID and MLFLOW_RUN_ID"
-        raise KaggleOpsError(doing, first_line(error), hint) from None
+        raise KaggleOpsError(doing, first_line(error), _CHECK) from None
     # The Trainer's callback would start a second run beside the active one.
     os.environ.pop("MLFLOW_RUN_ID", None)
     with _ended(stopped="SCHEDULED"):
-        yield run_id
+        ranks.note_run(run_id)
+        yield ranks.from_first(lambda: run_id)
 
 
 @contextmanager
 def fold_run(parent: str, fold: int) -> Iterator[str]:
     """The run of one fold below the run of all folds: the one there is already, or a new one."""
+    if not ranks.is_first():
+        yield ranks.from_first(str)
+        return
     earlier = fold_runs(parent).get(fold)
     known = {"run_id": earlier.info.run_id} if earlier else {"run_name": f"fold {fold}"}
     run = mlflow.start_run(nested=True, log_system_metrics=_has_psutil(), **known)
+    run_id = str(run.info.run_id)
     with _ended():
-        yield str(run.info.run_id)
+        ranks.note_run(run_id)
+        yield ranks.from_first(lambda: run_id)
 
 
 @contextmanager
@@ -93,10 +103,24 @@ def _ended(stopped: str = "KILLED") -> Iterator[None]:
     mlflow.end_run()
 
 
+def devices_before() -> str | None:
+    """The `trainer.devices` of the run that MLFLOW_RUN_ID names, if it was trained before."""
+    run_id = os.environ["MLFLOW_RUN_ID"]
+    with store_explained(f"resuming run {run_id}", _CHECK):
+        found: str | None = mlflow.get_run(run_id).data.params.get("trainer.devices")
+    return found
+
+
 def _has_psutil() -> bool:
     """Whether MLflow can measure this machine; it says at every start that it does, unless told."""
     logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
     return find_spec("psutil") is not None
+
+
+def finished_fold(parent: str, fold: int) -> str | None:
+    """The id of the finished run of a fold below the run of all folds, if there is one."""
+    run = fold_runs(parent).get(fold)
+    return str(run.info.run_id) if run and run.info.status == "FINISHED" else None
 
 
 def fold_runs(parent: str) -> dict[int, Run]:

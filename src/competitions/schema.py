@@ -146,6 +146,7 @@ class TrainerConfig:
     log_every: int = MISSING
     checkpoints: Checkpoints = MISSING
     checkpoint_steps: int = MISSING
+    devices: int | str = "auto"  # runs from before there was this key have none
 
     def check(self) -> None:
         _check_positive("trainer", self, "epochs", "max_steps", "batch_size", "eval_batch_size")
@@ -155,6 +156,8 @@ class TrainerConfig:
         valid = 0 < self.layer_decay <= 1
         check_range("trainer.layer_decay", self.layer_decay, valid, "more than 0 and at most 1")
         check_range("trainer.weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        some = self.devices == "auto" or (isinstance(self.devices, int) and self.devices > 0)
+        check_range("trainer.devices", self.devices, some, "auto, or 1 or more")
 
 
 @dataclass

@@ -3,26 +3,24 @@
     python -m competitions.train task=tweet_sentiment model=tiny fold=0 --overrides trainer.epochs=3
     python -m competitions.train task=tweet_sentiment fold=all
 
+Where there are several GPUs, it starts a process for each (`trainer.devices`).
+
 A mistake in the configuration or in the files is told at once, before the run is opened. What a run
 keeps: the whole configuration (params and config.yaml), losses and validation scores by step,
 model/ (all that `predict` needs), oof.csv and a plot of the scores.
 """
 
+import os
 from collections.abc import Sequence
+from functools import partial
 
 import click
 import numpy as np
 import pandas as pd
 
+from competitions import ranks
 from competitions.config import Settings, compose, overridden_choices
-from competitions.console import (
-    Stopped,
-    check_one_process,
-    run_command,
-    say,
-    split_overrides,
-    warn,
-)
+from competitions.console import Stopped, run_command, say, split_overrides, warn
 from competitions.tasks import Task, data_folder, load_task
 from competitions.weights import find_weights
 from kaggleops.errors import UsageError
@@ -36,15 +34,31 @@ def main(parameters: tuple[str, ...], overrides: str) -> None:
 
     KEY=VALUE overrides a key of config/, in Hydra's grammar.
     """
-    check_one_process()
     given = [*parameters, *split_overrides(overrides)]
     settings = compose(given)
+    shares = processes = ranks.world()
+    if processes == 1:
+        read_rows(settings)  # a mistake in the files is told before the import that takes longest
+        _check_weights(settings)
+        shares, processes = _divided(settings)
+    if ranks.world() == 1 or settings.config.trainer.devices == "auto":
+        others = [
+            override
+            for override in given
+            if not override.lstrip("+").startswith("trainer.devices=")
+        ]
+        given = [*others, f"trainer.devices={shares}"]
+        settings = compose(given)
+    if processes > ranks.world():
+        ranks.launch(processes, "competitions.train", given)
+        return
     for note in overridden_choices(given):
         warn(note)
     if settings.config.fold == "all":
         train_all_folds(settings, given)
     else:
         train_fold(settings)
+    ranks.leave()
 
 
 def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float]:
@@ -62,20 +76,55 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
     from competitions.gather import check_folds, gather
 
     with runs.active_run(settings.flat()) as parent:
-        runs.log_config(settings.flat(), settings.yaml())
+        if ranks.is_first():
+            runs.log_config(settings.flat(), settings.yaml())
         for number, fold in enumerate(folds):
-            earlier = runs.fold_runs(parent).get(number)
-            if earlier and earlier.info.status == "FINISHED":
-                say(f"fold {number} is finished already (run {earlier.info.run_id})")
+            earlier = ranks.from_first(partial(runs.finished_fold, parent, number))
+            if earlier:
+                say(f"fold {number} is finished already (run {earlier})")
             else:
                 try:
                     train_fold(fold, parent)
                 except Stopped:
-                    runs.log_steps(parent)
+                    if ranks.is_first():
+                        runs.log_steps(parent)
                     raise
+        if not ranks.is_first():
+            return {}
         finished = runs.fold_runs(parent)
         # Who continues a run with other code has seen to that: it is a warning here.
         return gather(check_folds([run.info.run_id for run in finished.values()], any_commit=True))
+
+
+def _divided(settings: Settings) -> tuple[int, int]:
+    """How many shares of rows a step has, and how many processes are to take them.
+
+    A run that is continued keeps its shares: with fewer GPUs, each process takes some in turn.
+    """
+    import torch
+
+    wanted, available = settings.config.trainer.devices, torch.cuda.device_count()
+    if wanted == "auto" and os.environ.get("MLFLOW_RUN_ID"):
+        from competitions import runs
+
+        wanted = runs.devices_before() or wanted
+    shares, processes = divide(wanted, available)
+    if processes < shares:
+        warn(f"trainer.devices={shares}, and {processes} can be used here: it takes longer")
+    if processes == 1 < available:  # else the Trainer would use them all
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
+    return shares, processes
+
+
+def divide(wanted: int | str, available: int) -> tuple[int, int]:
+    """How many shares of rows a step has, and how many processes take as many of them each.
+
+    `wanted` is `trainer.devices`; `available` counts the GPUs, of which each process needs one.
+    """
+    shares = max(1, available) if wanted == "auto" else int(wanted)
+    most = min(shares, available or shares)
+    return shares, next(count for count in range(most, 0, -1) if shares % count == 0)
 
 
 def train_fold(settings: Settings, parent: str | None = None) -> dict[str, float]:

@@ -2,10 +2,14 @@
 
 The order in which training rows come is decided by the seed and the epoch, and by nothing else: so
 a resumed training goes on with the very rows that were still to come.
+
+Several processes (`competitions.ranks`) each run all of this. They take turns with the batches of
+that order, and each evaluates a share of the validation rows; all get all predictions.
 """
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -24,10 +28,11 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from competitions import runs
+from competitions import ranks, runs
 from competitions.checkpoints import (
     CheckpointSchedule,
     CheckpointUpload,
+    Index,
     WeightAverage,
     check_fits,
     fetch_last,
@@ -80,17 +85,20 @@ def fit_fold(
     say(
         f"training {config.task.name} with {config.model.name} ({loaded.parameters()}, "
         f"{loaded.source}) on {share} rows of {describe_data(config.data)}, validating "
-        f"on {len(validation):,} (fold {config.fold} of {config.folds}), "
-        f"on {describe_device(config.trainer.precision)}"
+        f"on {len(validation):,} (fold {config.fold} of {config.folds}), on "
+        f"{f'{ranks.world()} processes, ' * (ranks.world() > 1)}"
+        f"{describe_device(config.trainer.precision)}"
     )
     flat = settings.flat() | {"data.digest": runs.digest(rows)}
     opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run(flat)
-    with opened as run_id, TemporaryDirectory(prefix="training-") as scratch:
-        runs.log_config(flat, settings.yaml())
-        mlflow.set_tag(SCORE, task.score_name)  # not eval_…, which has no value for each row
-        runs.log_versions()
-        runs.log_dataset(task, training, config.data.dir, "training")
-        runs.log_dataset(task, validation, config.data.dir, "validation")
+    with opened as run_id, TemporaryDirectory(prefix="training-") as own:
+        scratch = ranks.from_first(lambda: own)  # where all write their part of a checkpoint
+        if ranks.is_first():
+            runs.log_config(flat, settings.yaml())
+            mlflow.set_tag(SCORE, task.score_name)  # not eval_…, which has no value for each row
+            runs.log_versions()
+            runs.log_dataset(task, training, config.data.dir, "training")
+            runs.log_dataset(task, validation, config.data.dir, "validation")
         try:
             predicted, state = train(
                 loaded, task, examples, validation, config.trainer, config.seed, scratch, run_id
@@ -101,6 +109,8 @@ def fit_fold(
                 f"To go on, start the same again with MLFLOW_RUN_ID={parent or run_id}"
             ) from None
         scores = task.scores(predicted) | task.baseline(validation)
+        if not ranks.is_first():
+            return scores
         mlflow.log_metrics(scores, step=state.global_step)
         mlflow.flush_async_logging()  # the Trainer's callback logs in the background
         runs.log_worst(task, predicted)
@@ -152,8 +162,12 @@ def train(
     if config.gradient_checkpointing and not loaded.model.supports_gradient_checkpointing:
         problem = f"{type(loaded.model).__name__} cannot compute its layers' outputs anew"
         raise UsageError("training", problem, "Leave trainer.gradient_checkpointing false")
-    index = read_index(run_id)
-    checkpoint = fetch_last(run_id, index, Path(output_dir))
+
+    def fetch() -> tuple[Index, Path | None]:
+        index = read_index(run_id)
+        return index, fetch_last(run_id, index, Path(output_dir))
+
+    index, checkpoint = ranks.from_first(fetch)
     average = None if config.average_from is None else WeightAverage(config.average_from)
     if checkpoint:
         check_fits(checkpoint, loaded.model)
@@ -168,7 +182,13 @@ def train(
         return task.scores(latest[0])
 
     by_steps = config.checkpoints is Checkpoints.steps
-    batch = config.batch_size * config.gradient_accumulation * max(1, torch.cuda.device_count())
+    # A step has one share of rows for each device: a process with several takes them in turn.
+    shares = ranks.world() if config.devices == "auto" else int(config.devices)
+    if shares % ranks.world():
+        problem = f"trainer.devices={shares} cannot be divided among {ranks.world()} processes"
+        raise UsageError("starting the training", problem, "Leave it at auto")
+    accumulation = config.gradient_accumulation * shares // ranks.world()
+    batch = config.batch_size * accumulation * ranks.world()
     upload = CheckpointUpload(index, loaded.model.num_parameters())
     score = task.score_name if by_steps else None
     schedule = CheckpointSchedule(upload, len(asked) / batch, score)
@@ -184,11 +204,11 @@ def train(
         config=config,
         sampler=sampler,
         args=trainer_arguments(
-            config,
+            replace(config, gradient_accumulation=accumulation),
             output_dir,
             seed=seed,
             eval_strategy="epoch",
-            report_to=["mlflow"],
+            report_to=["mlflow"] if ranks.is_first() else [],
             save_strategy=config.checkpoints.value.replace("none", "no"),
             save_steps=config.checkpoint_steps,
             save_total_limit=1,
@@ -208,6 +228,8 @@ def train(
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    if ranks.rank():  # else all processes would drop the same units
+        torch.manual_seed(seed + ranks.rank())
     with out_of_memory_explained(config):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if schedule.reached:

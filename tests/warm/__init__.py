@@ -59,8 +59,9 @@ def _start(kind: str, listening: socket.socket) -> None:
                 name: os.environ[name]
                 for name in os.environ.keys() - {VARIABLE, "PYTHONUNBUFFERED"}
             },
-            # PyTorch reads it as it is imported, and not in a fork.
+            # PyTorch reads them as it is imported, and not in a fork.
             "OMP_NUM_THREADS": "1",
+            "TORCH_CPP_LOG_LEVEL": "FATAL",
         },
         pass_fds=[listening.fileno(), ours],
         stdin=subprocess.DEVNULL,
