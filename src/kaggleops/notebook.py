@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import ExecutionException, MlflowException
+from mlflow.exceptions import MlflowException
 from mlflow.projects.utils import load_project
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from packaging.utils import canonicalize_name
@@ -324,8 +324,8 @@ def install_hydra(project: Path, inputs: Path | None) -> None:
     """
     try:
         environment = load_project(str(project)).env_config_path
-    except (ExecutionException, MlflowException):
-        return  # what is wrong with the MLproject is told where it is run
+    except Exception:  # noqa: BLE001 - what is wrong with the MLproject is told where it is run
+        return
     named = re.search(_HYDRA, Path(environment).read_text()) if environment else None
     if named is None or find_spec("hydra"):
         return

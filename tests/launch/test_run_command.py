@@ -199,11 +199,18 @@ def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
     done = kaggleops("run", "--bucket", tmp_path / "b", cwd=repository.folder)
     assert "no MLproject file" in done.error
     assert done.code == 2
-    point = '{command: "python train.py {nothing}"}'
-    repository.write(MLproject=f"name: x\nentry_points:\n  main: {point}\n")
-    repository.commit("Take what is not declared")
-    done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
-    assert "its command has a {…} that is no parameter ('nothing'). Declare it" in done.error
+    for project, problem in {
+        "": "its MLproject cannot be read (",
+        ": : :": "its MLproject cannot be read (while parsing a block mapping",
+        "entry_points: [main]": "its MLproject cannot be read (",
+        "entry_points: {main: {parameters: [a]}}": "its MLproject cannot be read (",
+        "entry_points: {main: {command: 5}}": "it has no command",
+        "entry_points: {main: {command: 'echo {nothing}'}}": "is no parameter ('nothing'). Declare",
+    }.items():
+        repository.write(MLproject=project)
+        repository.commit("Write it wrongly")
+        done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
+        assert (done.code, problem in done.error) == (2, True), done.errors
     assert not (tmp_path / "b").exists()
 
 

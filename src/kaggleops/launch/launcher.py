@@ -419,6 +419,8 @@ def prepared(
     for name, value in parameters.items():
         if entry_point.parameters[name].type == "float" and not _is_number(value):
             raise UsageError(doing, f"{name} takes a number, not {value!r}")
+    if not isinstance(entry_point.command, str):
+        raise UsageError(doing, "it has no command", 'Write command: "python train.py".')
     try:
         entry_point.command.format(**dict.fromkeys(declared, ""))  # as MLflow fills it
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -448,6 +450,12 @@ def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
         project = load_project(str(folder))
     except (ExecutionException, MlflowException) as error:
         raise UsageError(doing, str(error)) from error
+    except Exception as error:  # noqa: BLE001 - MLflow takes its shape for granted
+        said = " ".join(str(error).replace(f"{folder}/", "").split())
+        hint = (
+            "`kaggleops init` writes one; https://mlflow.org/docs/latest/ml/projects/ explains it."
+        )
+        raise UsageError(doing, f"its MLproject cannot be read ({said})", hint) from None
     try:
         return project, project.get_entry_point(entry_point)
     except (ExecutionException, MlflowException) as error:
