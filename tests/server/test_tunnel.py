@@ -8,17 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import mlflow
 import psutil
 import pytest
 import requests
-from click.testing import CliRunner
 
-from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.tunnel import Machine, tunnel
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.fakes import iap_tunnel
 from tests.server.serving import eventually, serving
 from tests.server.test_ui import opened
@@ -114,28 +111,26 @@ def test_without_gcloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     "name", ["kaggleops", f"{MACHINE}/", MACHINE.replace("/kaggleops", "/--impersonate")]
 )
 def test_what_is_no_machine(name: str) -> None:
-    done = CliRunner().invoke(ui_command, ["--server", name])
-    assert isinstance(done.exception, UsageError)
-    assert "projects/PROJECT/zones/ZONE/instances/NAME" in done.exception.hint
+    done = kaggleops_here("ui", "--server", name)
+    assert done.code == 2
+    assert "projects/PROJECT/zones/ZONE/instances/NAME" in done.error
 
 
-@pytest.mark.parametrize("command", [ui_command, serve_command])
+@pytest.mark.parametrize("command", ["ui", "serve"])
 @pytest.mark.parametrize("port", ["99999", "-4"])
-def test_what_is_no_port(command: click.Command, port: str) -> None:
-    done = CliRunner().invoke(command, ["--port", port])
-    assert done.exit_code == 2
-    assert "Invalid value for '--port'" in done.stderr
+def test_what_is_no_port(command: str, port: str) -> None:
+    done = kaggleops_here(command, "--port", port)
+    assert done.code == 2
+    assert "Invalid value for '--port'" in done.errors
 
 
 @pytest.mark.parametrize("options", [["--bucket", "mistyped"], ["--local"]])
 def test_what_is_to_be_served_from_here_is(options: list[str], tmp_path: Path) -> None:
     name_server(tmp_path, bucket="mistyped")
-    done = CliRunner().invoke(ui_command, options)
-    assert isinstance(done.exception, KaggleOpsError)
-    assert "mistyped" in str(done.exception)  # it has looked there
+    assert "mistyped" in kaggleops_here("ui", *options).error  # it has looked there
 
 
 def test_another_bucket_than_the_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name_server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"bucket+file://{tmp_path}/mistyped/mlruns")
-    assert "mistyped" in str(CliRunner().invoke(ui_command).exception)
+    assert "mistyped" in kaggleops_here("ui").error
