@@ -204,14 +204,20 @@ def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
         ": : :": "its MLproject cannot be read (while parsing a block mapping",
         "entry_points: [main]": "its MLproject cannot be read (",
         "entry_points: {main: {parameters: [a]}}": "its MLproject cannot be read (",
-        "entry_points: {main: {command: 5}}": "it has no command",
         "entry_points: {main: {command: 'echo {nothing}'}}": "is no parameter ('nothing'). Declare",
+        "entry_points: {main: {command: 5}}": "it has no command",
     }.items():
         repository.write(MLproject=project)
         repository.commit("Write it wrongly")
         done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
         assert (done.code, problem in done.error) == (2, True), done.errors
+    done = kaggleops_here("sweep", "x=1,2", "--bucket", tmp_path / "b", cwd=repository.folder)
+    assert "it has no command" in done.error
     assert not (tmp_path / "b").exists()
+    for project in "", "entry_points: {main: {parameters: [a]}}":
+        repository.write(MLproject=project)
+        done = kaggleops_here("init", "--yes", "--bucket", tmp_path / "b", cwd=repository.folder)
+        assert done.code == 0, done.errors
 
 
 @pytest.mark.parametrize("trouble", ["missing", "no writing", "no reading"])

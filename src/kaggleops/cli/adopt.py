@@ -141,10 +141,11 @@ def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[lis
 
 def first_run(repository: Path) -> str:
     """Return the command of a first run: of the main entry point, or of the last experiment."""
-    project = yaml.safe_load((repository / "MLproject").read_text())
+    project = yaml.safe_load((repository / "MLproject").read_text()) or {}
     points = project.get("entry_points") or {}
     name = "main" if "main" in points or not points else list(points)[-1]
-    parameters = (points.get(name) or {}).get("parameters") or {}
+    parameters = (points.get(name) or {}).get("parameters")
+    parameters = parameters if isinstance(parameters, dict) else {}  # a run says what is wrong
     given = [key for key, each in parameters.items() if "default" in (each or ())]
     needed = [key for key in parameters if key not in given]
     return " ".join([_how(name), *(f"{each}=VALUE" for each in needed)])

@@ -419,8 +419,6 @@ def prepared(
     for name, value in parameters.items():
         if entry_point.parameters[name].type == "float" and not _is_number(value):
             raise UsageError(doing, f"{name} takes a number, not {value!r}")
-    if not isinstance(entry_point.command, str):
-        raise UsageError(doing, "it has no command", 'Write command: "python train.py".')
     try:
         entry_point.command.format(**dict.fromkeys(declared, ""))  # as MLflow fills it
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -457,11 +455,14 @@ def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
         )
         raise UsageError(doing, f"its MLproject cannot be read ({said})", hint) from None
     try:
-        return project, project.get_entry_point(entry_point)
+        point = project.get_entry_point(entry_point)
     except (ExecutionException, MlflowException) as error:
         points = list(yaml.safe_load((folder / "MLproject").read_text()).get("entry_points") or ())
         hint = did_you_mean(entry_point, points) or f"There are: {', '.join(points) or 'none'}."
         raise UsageError(doing, f"there is no entry point {entry_point!r}", hint) from error
+    if not isinstance(point.command, str):
+        raise UsageError(doing, "it has no command", 'Write command: "python train.py".')
+    return project, point
 
 
 def refuse_secrets(items: Iterable[str], doing: str, *, allowed: bool) -> None:
