@@ -51,6 +51,18 @@ def pytest_xdist_setupnodes() -> None:
     os.environ.update(warm.stand_in("training"))
 
 
+LONG = {
+    *("tests/test_main_job.py", "infra/test_server.py", "infra/test_versions.py"),
+    *("backends/test_all_at_once.py", "backends/test_runpod_pod.py", "launch/test_bucket_away.py"),
+    *("frameworks/test_pages.py", "frameworks/test_one_process.py", "server/test_untrusted.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest: at the end, all other workers wait for one."""
+    items.sort(key=lambda item: "/".join(item.path.parts[-2:]) not in LONG)
+
+
 # How fast a machine is, and what else it does, is no property of the code.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("anywhere")
