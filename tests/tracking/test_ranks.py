@@ -7,6 +7,8 @@ import pytest
 from mlflow.entities import Metric, Param
 
 from kaggleops.bucket import Bucket
+from kaggleops.errors import UsageError
+from kaggleops.tracking import ranks
 from kaggleops.tracking.store import BucketTrackingStore
 
 from .processes import train
@@ -15,6 +17,7 @@ from .test_process import OFTEN, only_run
 pytestmark = pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
 
 SECOND = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+LIGHTNINGS = {"NODE_RANK": "0", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
 
 # It reads what it wrote: the script does not notice.
 LOGS = """
@@ -43,7 +46,7 @@ def test_nothing_of_another_rank_is_sent(
     dies: bool, tracking_uri: str, state_folder: Path, bucket: Bucket
 ) -> None:
     more = OFTEN | ({"DIES": "yes"} if dies else {})
-    ended = train(LOGS, tracking_uri, state_folder, **SECOND, **more)
+    ended = train(LOGS, tracking_uri, state_folder, **(LIGHTNINGS if dies else SECOND), **more)
     assert ended.code == (-9 if dies else 0), ended.errors
     assert list(bucket.list("")) == []
     assert not (state_folder / "outbox").exists()  # from where `kaggleops push` would send it
@@ -78,6 +81,14 @@ def test_a_rank_that_ends_leaves_the_run_as_it_is(
     assert "told by" not in left.data.tags
 
 
-def test_what_says_nothing_of_ranks_is_refused(tracking_uri: str, state_folder: Path) -> None:
+def test_what_says_nothing_of_ranks_is_refused(
+    tracking_uri: str, state_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (SECOND | {"RANK": "x"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="reading RANK: 'x' is no number"):
+        ranks.rank()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert ranks.rank() == 0
     ended = train("mlflow.start_run()", tracking_uri, state_folder, **SECOND, KAGGLEOPS_RANKS="1")
     assert "reading KAGGLEOPS_RANKS: '1' is neither first nor all. Set it to all" in ended.errors

@@ -1,8 +1,9 @@
 """Which of several processes of one training logs: by default the first, rank 0.
 
-torchrun and accelerate start the same script once a GPU, and each of them calls MLflow. What the
-others log goes to a working copy of theirs that is never sent: they read the bucket, and what they
-change stays with them. So a training is one run, with each point once, whatever its script does.
+torchrun, accelerate and Lightning start the same script once a GPU, and each of them calls MLflow.
+What the others log goes to a working copy of theirs that is never sent: they read the bucket, and
+what they change stays with them. So a training is one run, with each point once, whatever its
+script does.
 """
 
 import os
@@ -16,9 +17,23 @@ RANKS = "KAGGLEOPS_RANKS"
 
 
 def rank() -> int:
-    """Return this process's number among those that torchrun has started; 0 for any other."""
-    several = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
-    return int(os.environ.get("RANK") or 0) if several else 0
+    """Return this process's number among those that a launcher has started; 0 for any other.
+
+    Lightning tells its processes no RANK: any number but 0 then says that it is not the first.
+    Raises UsageError for a number that is none.
+    """
+    if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+        return 0
+    names = ["RANK"] if os.environ.get("RANK") else ["LOCAL_RANK", "NODE_RANK"]
+    found = 0
+    for name in names:
+        value = os.environ.get(name) or "0"
+        try:
+            found = found or int(value)
+        except ValueError:
+            hint = "The launcher of your processes sets it; remove it where there is none."
+            raise UsageError(f"reading {name}", f"{value!r} is no number", hint) from None
+    return found
 
 
 def is_silent() -> bool:
