@@ -165,7 +165,7 @@ def test_members_that_cannot_be_blended_are_named(bucket: Bucket) -> None:
         (["best:3", good], "best:3 " + good + " names runs in two ways"),
         ([], "nothing is named"),
         ([good, "nobody"], "no run in "),
-        (["best:2"], "that is 1 run"),
+        (["best:2"], "that is 1 run. A blend is of 2 to 100 runs. `best` takes finished runs with"),
         (["--sweep", good], "it is none"),
     ):
         done = ask(bucket, "blend", *words)

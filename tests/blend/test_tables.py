@@ -15,6 +15,7 @@ from tests.blend.world import member, noisy, rows
 ROWS = rows()
 TRUTH = np.random.default_rng(0).normal(10, 3, len(ROWS))
 RMSE = Score("rmse", lower=True)
+MAE = Score("mae", lower=True)
 
 
 def table(seed: int, spread: float = 1.0) -> pd.DataFrame:
@@ -84,6 +85,10 @@ def change(**columns: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
             r"the oof\.csv of b: 'nan' in the column prediction is no number, in the row 'r7'",
         ),
         (
+            change(prediction="1_000"),  # which Python reads as a number, and pandas does not
+            r"the oof\.csv of b: '1_000' in the column prediction is no number, in the row 'r7'",
+        ),
+        (
             lambda t: t.rename(columns={"prediction": "model"}),
             r"the oof\.csv of b: no column holds predictions: model\. .*--prediction COL",
         ),
@@ -94,6 +99,42 @@ def test_what_does_not_belong_together_is_refused_by_its_name(
 ) -> None:
     with pytest.raises(UsageError, match=line):
         blended(table(1), make(table(2)))
+
+
+def test_numbers_are_no_classes() -> None:
+    line = r"reading the column target: it has 200 different numbers, which are no classes\. Name a"
+    with pytest.raises(UsageError, match=line):
+        blended(table(1), table(2), score=Score("f1", lower=False))
+    unknown = [table(seed).assign(target=[*TRUTH[1:], "nan"]) for seed in (1, 2)]
+    for score in (RMSE, Score("f1", lower=False)):
+        with pytest.raises(UsageError, match=r"'nan' of 'r199' is no number\. Leave such rows"):
+            blended(*unknown, score=score)
+
+
+def test_columns_that_are_named_have_to_fit() -> None:
+    for names, line in (
+        (("prediction", "nope"), "it has no column nope of predictions: prediction"),
+        (("prediction", "prediction"), "2 columns of predictions are named, and there are no cl"),
+    ):
+        with pytest.raises(UsageError, match=line):
+            blended(table(1), table(2), columns=Columns(prediction=names))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_huge_numbers_are_scored_without_warnings() -> None:
+    found = blended(*(table(1).assign(prediction=scale * TRUTH) for scale in (1, 1e300)), score=MAE)
+    assert found.nested.weights.values.tolist() == [1, 0]
+
+
+def test_a_class_that_a_fold_lacks_is_named() -> None:
+    rare = ROWS.assign(target=np.where(ROWS["fold"] == 0, "c", np.where(TRUTH > 10, "a", "b")))
+    rare[["probability_a", "probability_b", "probability_c"]] = 0.25, 0.25, 0.5
+    with pytest.raises(UsageError, match="scoring auc: a fold has no row of 'c': Number"):
+        blended(rare, rare, score=Score("auc", lower=False))
+    empty = rare.assign(probability_c=[0.0, *rare["probability_c"][1:]])
+    empty.loc[0, ["probability_a", "probability_b"]] = 0.0
+    with pytest.raises(UsageError, match="scoring logloss: the probabilities of a row add up to 0"):
+        blended(rare, empty, score=Score("logloss", lower=True))
 
 
 def test_what_a_table_lacks_is_named_and_can_be_given() -> None:

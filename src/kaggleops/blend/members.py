@@ -108,7 +108,10 @@ def wanted(
             score = history.score(runs[0][0].experiment_id, "choosing the score of the blend")
     if not 2 <= min(most, len(runs)) <= MOST:
         problem = f"that is {counted(min(most, len(runs)), 'run')}"
-        raise UsageError("blending", problem, f"A blend is of 2 to {MOST} runs.")
+        hint = f"A blend is of 2 to {MOST} runs."
+        if best and len(runs) < min(most, 2):
+            hint += " `best` takes finished runs with a commit and the score: name others by RUN."
+        raise UsageError("blending", problem, hint)
     candidates = list(_candidates(history, runs))
     if not (best or sweep):
         _refuse_counted_twice(history, candidates)

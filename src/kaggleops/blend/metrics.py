@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from kaggleops.blend.weights import Floats, Ints
 from kaggleops.errors import UsageError, first_line
+from kaggleops.printable import quoted
 from kaggleops.reports.score import FOLD_WORDS, HELD_OUT, MEAN, Score
 from kaggleops.reports.statistics import higher_is_better, words
 
@@ -126,10 +127,16 @@ class Metric:
                 warnings.simplefilter("ignore")  # a class that is never predicted, for one
                 found = float(self.function(self.truth, predictions, rows))
         except Exception as error:  # a user's function raises anything
-            raise UsageError(doing, first_line(error), hint) from error
+            raise UsageError(doing, self._lacking(rows) + first_line(error), hint) from error
         if not np.isfinite(found):
-            raise UsageError(doing, f"it is {found} on some rows", hint)
+            raise UsageError(doing, f"{self._lacking(rows)}it is {found} on some rows", hint)
         return found
+
+    def _lacking(self, rows: Ints) -> str:
+        """Return which class these rows lack: many a metric then cannot be told."""
+        lacking = set(range(len(self.truth.classes))) - set(self.truth.values[rows].tolist())
+        name = quoted(self.truth.classes[min(lacking)]) if lacking else ""
+        return f"a fold has no row of {name}: " if lacking else ""
 
     def worth(self, predictions: Floats, rows: Ints) -> float:
         """Return the same, higher for what is better."""
@@ -279,7 +286,10 @@ def _shares(predicted: Floats) -> Floats:
     """Return a probability for each class; a single column is that of the second of two."""
     if predicted.shape[1] == 1:
         return np.hstack([1 - predicted, predicted])
-    return predicted / predicted.sum(axis=1, keepdims=True)
+    sums = predicted.sum(axis=1, keepdims=True)
+    if not (sums > 0).all():
+        raise ValueError(f"the probabilities of a row add up to {sums.min():g}")
+    return predicted / sums
 
 
 # -- of groups --------------------------------------------------------------------------------

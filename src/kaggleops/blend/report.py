@@ -157,6 +157,8 @@ class Blend:
         }
 
 
+# Huge numbers overflow, and a score that is none is refused: no warnings of numpy's.
+@np.errstate(over="ignore", invalid="ignore")
 def blend(
     members: Sequence[Member],
     columns: Columns,

@@ -24,6 +24,7 @@ _ANSWERS = (PREDICTION, "pred", "predicted", "y_pred", "oof", "oof_pred", "answe
 _GROUPS = ("group", "query", "query_id", "qid", "group_id")
 _OF_CLASS = re.compile(r"(?:probability|proba|prob|p|prediction|predicted|pred|oof)[_. -]+(.+)")
 _MOST_FOLDS = 50
+_MOST_CLASSES = 1000  # of whole numbers that are one a row, nearly
 _TOO_GOOD = 0.4  # of the error that is to be expected of a fold
 
 
@@ -127,7 +128,8 @@ def _truth(
             found = member.name, name, table[name]
             continue
         one, other = as_numbers(found[2].tolist()), as_numbers(table[name].tolist())
-        if (differs := one != other).any():
+        as_text = found[2].to_numpy() != table[name].to_numpy()
+        if (differs := (one != other) & as_text).any():  # nan differs from itself
             at = int(np.argmax(differs))
             problem = f"they differ in what is right of {int(differs.sum()):,} rows: of "
             problem += f"{quoted(str(table.index[at]))} {quoted(str(one[at]))} and "
@@ -200,18 +202,25 @@ def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
     """
     doing = f"reading the column {rows.target_column}"
     values = as_numbers(rows.right)
+    numeric = values.dtype.kind == "f"
+    if (numeric and not np.isfinite(values).all()) or (numbers and not numeric):
+        at = next(at for at, each in enumerate(rows.right) if not _is_finite(each))
+        problem = f"{quoted(rows.right[at])} of {quoted(str(rows.ids[at]))} is no number"
+        hint = "Leave such rows out." if numeric else "Name a metric of classes with --metric."
+        raise UsageError(doing, problem, hint)
     if numbers:
-        if values.dtype.kind != "f" or not np.isfinite(values).all():
-            at = next(at for at, each in enumerate(rows.right) if not _is_finite(each))
-            problem = f"{quoted(rows.right[at])} of {quoted(str(rows.ids[at]))} is no number"
-            raise UsageError(doing, problem, "Name a metric of classes with --metric.")
         return Truth(values, groups=rows.groups)
     known, places = np.unique(values, return_inverse=True)
     texts = dict(zip(places.tolist(), rows.right, strict=True))  # as they were written
-    if values.dtype.kind != "f" and len(known) > max(20, len(values) // 10):
+    many = len(known) > max(20, len(values) // 10)
+    if many and not numeric:
         problem = f"the answers are text, {len(known):,} different ones in {len(values):,} rows"
         hint = "Text has no mean: keep numbers in oof.npy and test.npy, and name a --metric."
         raise UsageError(doing, problem, hint)
+    whole = numeric and not (values % 1).any()
+    if numeric and many and not (whole and len(known) <= _MOST_CLASSES):
+        problem = f"it has {len(known):,} different numbers, which are no classes"
+        raise UsageError(doing, problem, "Name a metric of numbers: --metric rmse, say.")
     if len(known) < 2:
         raise UsageError(doing, f"all rows are {quoted(texts[0])}", "Name another --target.")
     classes = tuple(texts[at] for at in range(len(known)))
@@ -236,19 +245,26 @@ def numbers_of(
     Raises UsageError if there is no column of predictions, or a cell is no finite number.
     """
     names = _columns(table, truth, named)
+    hint = "Name them with --prediction COLUMN, once for each class."
+    if lacking := [name for name in named if name not in table]:
+        problem = f"it has no column {lacking[0]} of predictions: {some(list(table.columns), 8)}"
+        raise UsageError(doing, problem, hint)
     if not names:
-        hint = "Name them with --prediction COLUMN, once for each class."
         problem = f"no column holds predictions: {some(list(table.columns), 8)}"
+        raise UsageError(doing, problem, hint)
+    if len(names) > 1 and len(names) != len(truth.classes):
+        classes = f"{len(truth.classes)} classes" if truth.classes else "no classes"
+        problem = f"{len(names)} columns of predictions are named, and there are {classes}"
         raise UsageError(doing, problem, hint)
     if len(names) == 1 and truth.classes and answers_of(table, truth, names) is not None:
         return None
     values = np.column_stack([pd.to_numeric(table[name], errors="coerce") for name in names])
     values = values.astype(float)
-    if not (fine := np.isfinite(values).all(axis=1)).all():
+    if not (fine := np.isfinite(values)).all():
         if truth.classes and len(names) == 1 and not fine.any():
             return None
-        at = int(np.argmin(fine))
-        name = next(each for each in names if not _is_finite(str(table[each].iloc[at])))
+        at, column = map(int, np.argwhere(~fine)[0])
+        name = names[column]
         problem = f"{quoted(str(table[name].iloc[at]))} in the column {name} is no number, "
         problem += f"in the row {quoted(str(table.index[at]))}"
         raise UsageError(doing, problem, "Leave no row without a prediction.")
@@ -257,8 +273,7 @@ def numbers_of(
 
 def _columns(table: pd.DataFrame, truth: Truth, named: Sequence[str]) -> list[str]:
     if named:
-        lacking = [name for name in named if name not in table]
-        return [] if lacking else list(named)
+        return list(named)
     if truth.classes:
         of = {m[1]: name for name in map(str, table) if (m := _OF_CLASS.fullmatch(name))}
         for by in (of, {str(name): str(name) for name in table}):
