@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import logging
 import os
 import secrets
 import signal
@@ -72,10 +73,12 @@ settings.load_profile("anywhere")
 def environment() -> Iterator[None]:
     """Take back what a test's code sets for its process: a training does, and others inherit it.
 
-    And the secrets that it was told: their values would be hidden in what other tests print.
+    And the secrets that it was told: their values would be hidden in what other tests print. And
+    from which level on all of it logs: others look for its warnings.
     """
-    before, kept = dict(os.environ), set(redaction._kept)
+    before, kept, level = dict(os.environ), set(redaction._kept), logging.root.level
     yield
+    logging.root.setLevel(level)
     redaction._kept.intersection_update(kept)
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
