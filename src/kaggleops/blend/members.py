@@ -285,10 +285,13 @@ class Reader:
             hint = f"Name a table of these rows, in the same order: {option} FILE.csv."
             raise UsageError(doing, "nothing says which rows it is of", hint)
         try:
-            values = np.load(io.BytesIO(data), allow_pickle=False).astype(float)
+            values = np.load(io.BytesIO(data), allow_pickle=False)
         except (ValueError, TypeError, EOFError) as error:
             raise UsageError(doing, f"it is no array of numbers ({error})") from error
-        values = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+        if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
+            problem = f"it is no array of numbers, but {values.dtype} of shape {values.shape}"
+            raise UsageError(doing, problem, "Keep an array of (rows,) or (rows, classes).")
+        values = values.astype(float).reshape(len(values), -1)
         if len(values) != len(rows):
             problem = f"it has {len(values):,} rows, and the file of {option} {len(rows):,}"
             raise UsageError(doing, problem, "Name the rows that were predicted.")

@@ -78,7 +78,7 @@ def by_id(table: pd.DataFrame, doing: str) -> pd.DataFrame:
     if (twice := found.index.duplicated()).any():
         name = quoted(str(found.index[twice][0]))
         problem = f"{int(twice.sum()):,} rows are there twice, {table.columns[0]} {name} for one"
-        raise UsageError(doing, problem, "Each row is predicted out of fold once.")
+        raise UsageError(doing, problem, "Each row has to be there once.")
     return found
 
 
