@@ -1,13 +1,14 @@
 """What members' tables hold, and which do not belong together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from kaggleops.blend.report import Blend, blend
-from kaggleops.blend.rows import Columns
+from kaggleops.blend.rows import Options
 from kaggleops.errors import UsageError
 from kaggleops.reports.score import Score
 from tests.blend.world import member, noisy, rows
@@ -22,10 +23,11 @@ def table(seed: int, spread: float = 1.0) -> pd.DataFrame:
     return ROWS.assign(target=TRUTH, prediction=noisy(TRUTH, spread, seed))
 
 
-def blended(*tables: pd.DataFrame, score: Score | None = RMSE, **more: object) -> Blend:
+def blended(
+    *tables: pd.DataFrame, score: Score | None = RMSE, options: Options | None = None
+) -> Blend:
     members = [member(name, each) for name, each in zip("abc", tables, strict=False)]
-    options = {"columns": Columns()} | more
-    return blend(members, declared=score, **options)  # type: ignore[arg-type]
+    return blend(members, options or Options(), score)
 
 
 def test_rows_in_another_order_and_folds_of_other_names_are_the_same_rows() -> None:
@@ -117,7 +119,7 @@ def test_columns_that_are_named_have_to_fit() -> None:
         (("prediction", "prediction"), "2 columns of predictions are named, and there are no cl"),
     ):
         with pytest.raises(UsageError, match=line):
-            blended(table(1), table(2), columns=Columns(prediction=names))
+            blended(table(1), table(2), options=Options(prediction=names))
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -143,16 +145,16 @@ def test_what_a_table_lacks_is_named_and_can_be_given() -> None:
         UsageError, match=r"no column says what is right: prediction\. .*--truth FILE"
     ):
         blended(*bare)
-    columns = Columns(truth=ROWS.assign(price=TRUTH)[["id", "price"]].astype(str))
+    options = Options(truth=ROWS.assign(price=TRUTH)[["id", "price"]].astype(str))
     with pytest.raises(UsageError, match=r"it has no column fold\. .*--folds FILE"):
-        blended(*bare, columns=columns)
+        blended(*bare, options=options)
     folds = ROWS.astype(str).sample(frac=1, random_state=0)
-    found = blended(*bare, columns=Columns(truth=columns.truth, folds=folds))
+    found = blended(*bare, options=Options(truth=options.truth, folds=folds))
     assert found.mean == pytest.approx(blended(table(1), table(2)).mean)
     with pytest.raises(
         UsageError, match=r"the file of --folds: it lacks 5 rows of the members, 'r0'"
     ):
-        blended(*bare, columns=Columns(truth=columns.truth, folds=ROWS.astype(str)[5:]))
+        blended(*bare, options=Options(truth=options.truth, folds=ROWS.astype(str)[5:]))
     one = [each.assign(fold="0") for each in (table(1), table(2))]
     with pytest.raises(UsageError, match=r"the rows are of 1 fold\. An honest score needs 2 to 50"):
         blended(*one)
@@ -164,7 +166,7 @@ def test_a_fold_that_was_trained_on_and_a_score_of_other_rows_are_told() -> None
     seen = table(2)
     seen.loc[seen["fold"] == 3, "prediction"] = TRUTH[seen["fold"] == 3] + 0.01
     members = [member("a", table(1), rmse=0.92), member("b", seen, rmse=0.5), member("c", table(3))]
-    notes = blend(members, Columns(), RMSE).notes
+    notes = blend(members, Options(), RMSE).notes
     assert len(notes) == 3, notes
     assert notes[0].startswith("b looks as if it was trained on fold 3: it scores 0.01 there")
     assert notes[1].startswith("b logged rmse 0.5000, and its table scores 0.8")
@@ -181,7 +183,7 @@ def test_two_classes_are_blended_as_probabilities_and_handed_in_as_answers() -> 
 
     test = of(9)[["id", "probability", "prediction"]]
     members = [member("a", of(1), test), member("b", of(2), test), member("c", of(3, 5.0), test)]
-    found = blend(members, Columns(), Score("accuracy", lower=False))
+    found = blend(members, Options(), Score("accuracy", lower=False))
     assert found.scores.keys() == {(str(fold), "") for fold in range(5)}
     assert found.nested.weights.values[2] < 0.15  # it knows next to nothing
     assert found.submission is not None
@@ -189,21 +191,32 @@ def test_two_classes_are_blended_as_probabilities_and_handed_in_as_answers() -> 
     assert found.submission["target"].tolist() == test["prediction"].astype(str).tolist()
     assert found.notes == ()
     # Another threshold calls other rows disasters.
-    strict = blend(members, Columns(), Score("accuracy", lower=False), threshold=0.99)
+    strict = blend(members, Options(threshold=0.99), Score("accuracy", lower=False))
     assert (strict.oof["prediction"] == "1").sum() < (found.oof["prediction"] == "1").sum()
     # Where the answers are all there is, the members vote; that has no probability.
     answers = [
         member(n, of(s).drop(columns="probability")) for n, s in (("a", 1), ("b", 2), ("c", 4))
     ]
-    voted = blend(answers, Columns(), Score("accuracy", lower=False))
+    voted = blend(answers, Options(), Score("accuracy", lower=False))
     assert "the members vote" in voted.notes[0]
     assert list(voted.oof) == ["id", "fold", "target", "prediction"]
     assert set(voted.oof["prediction"]) == {"0", "1"}
     with pytest.raises(UsageError, match="blending a: it has answers, and auc needs probabilities"):
-        blend(answers, Columns(), None, "auc")
+        blend(answers, Options(metric="auc"), None)
+    # Of the test rows alone: the same for a metric of answers; for another, no submission.
+    handed_in = [
+        replace(each, predictions=None, submission=test[["id", "prediction"]].astype(str))
+        for each in members
+    ]
+    assert (
+        "the members vote" in blend(handed_in, Options(), Score("accuracy", lower=False)).notes[0]
+    )
+    alone = blend(handed_in, Options(metric="auc"), None)
+    assert alone.submission is None
+    assert "that of a holds answers, and auc needs probabilities" in alone.notes[0]
 
 
-def test_several_classes_and_the_rows_of_queries() -> None:
+def test_several_classes_are_blended_as_probabilities() -> None:
     draw = np.random.default_rng(2)
     right = draw.integers(0, 3, len(ROWS))
     names = np.array(["cat", "dog", "eel"])
@@ -224,26 +237,15 @@ def test_several_classes_and_the_rows_of_queries() -> None:
     ]
     assert found.oof.iloc[:, 3:6].sum(axis=1).to_numpy() == pytest.approx(1)
 
-    many = rows(600)
-    queries, relevance = np.arange(600) // 10, draw.integers(0, 3, 600)
-    many = many.assign(fold=queries % 4, query=queries, target=relevance)
-
-    def ranked(seed: int) -> pd.DataFrame:
-        return many.assign(score=noisy(relevance, 1.5, seed))
-
-    best = blended(ranked(1), ranked(2), score=Score("ndcg@5", lower=False))
-    assert len(best.scores) == 4
-    assert best.mean > max(np.mean(list(each.values())) for each in best.alone)
-
 
 def test_text_has_no_mean() -> None:
     text = ROWS.assign(selected_text=[f"words {at}" for at in range(len(ROWS))])
     text["prediction"] = text["selected_text"]
-    columns = Columns(target="selected_text")
+    options = Options(target="selected_text")
     line = (
         r"reading the column selected_text: the answers are text, 200 different .* keep numbers in"
     )
     with pytest.raises(UsageError, match=line):
-        blended(text, text, score=Score("jaccard", lower=False), columns=columns)
+        blended(text, text, score=Score("jaccard", lower=False), options=options)
     with pytest.raises(UsageError, match=r"'words 0' of 'r0' is no number"):
-        blended(text, text, columns=columns)
+        blended(text, text, options=options)

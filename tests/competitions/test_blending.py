@@ -8,7 +8,7 @@ from competitions.disaster_tweets import DisasterTweets, DisasterTweetsConfig
 from competitions.tasks import Examples
 from kaggleops.blend.members import Candidate, Member
 from kaggleops.blend.report import blend
-from kaggleops.blend.rows import Columns
+from kaggleops.blend.rows import Options
 from kaggleops.reports.history import Run
 from kaggleops.reports.score import declared
 from kaggleops.tags import SCORE
@@ -34,7 +34,7 @@ def test_disaster_tweets_are_blended_by_their_probabilities() -> None:
         tables = (each.astype(str) for each in (oof, kept, task.submission(of_test)))
         members.append(Member(Candidate(run), *tables))
         probabilities.append(of_test["probability"].to_numpy())
-    found = blend(members, Columns(), declared({SCORE: task.score_name}))
+    found = blend(members, Options(), declared({SCORE: task.score_name}))
     assert found.notes == ()
     assert (found.score.name, found.verdict) == ("f1", "better")
     scores = task.scores(found.oof.astype({"prediction": int}))

@@ -12,7 +12,6 @@ with the models of another (param `runs`) has the test rows of that one.
 """
 
 import io
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +25,11 @@ from kaggleops.errors import UsageError
 from kaggleops.printable import counted
 from kaggleops.reports.evidence import OOF_FILE
 from kaggleops.reports.history import History, Run, Scored
-from kaggleops.reports.leaderboard import read_runs, trials_of
+from kaggleops.reports.leaderboard import read_runs, trials_of, values_of
 from kaggleops.reports.score import Score, declared, named
 from kaggleops.reports.selection import Selector, the_run_called
 from kaggleops.reports.statistics import summarize_scores
-from kaggleops.reports.trainings import Training, scores_of, trainings, worth
+from kaggleops.reports.trainings import trainings, worth
 from kaggleops.tags import BLEND, PARENT
 
 MOST = 100
@@ -38,10 +37,10 @@ MOST = 100
 
 FOLD = "fold"
 PREDICTION = "prediction"
-OOF_ARRAY, TEST_ARRAY = "oof.npy", "test.npy"
 PREDICTIONS = "predictions.csv"
 SUBMISSION = "submission.csv"
 
+_ARRAYS = {OOF_FILE: "oof.npy", PREDICTIONS: "test.npy"}  # which stand in for tables
 _LARGEST = 512 << 20  # bytes of a table
 _BEST = re.compile(r"best(?::(\d{1,4}))?")
 
@@ -82,28 +81,24 @@ def wanted(
 
     Raises UsageError if there is no such run, or too few or too many of them.
     """
-    best = [match for word in words if (match := _BEST.fullmatch(word))]
-    if (best or sweep) and len(words) > 1:
-        problem = f"{' '.join(words)} names runs in two ways"
-        raise UsageError("reading what to blend", problem, "Name RUN…, best:N or --sweep RUN.")
+    doing, hint = "reading what to blend", "Name RUN…, best:N or --sweep RUN."
+    best = next((match for word in words if (match := _BEST.fullmatch(word))), None)
     if not (words or sweep):
-        hint = "Name RUN…, best:N or --sweep RUN."
-        raise UsageError("reading what to blend", "nothing is named", hint)
-    most = int(best[0][1] or 1) if best else MOST
+        raise UsageError(doing, "nothing is named", hint)
+    if (best or sweep) and len(words) > bool(best):
+        told = [*words, *(["--sweep"] if sweep else [])]
+        raise UsageError(doing, f"{' '.join(told)} names runs in two ways", hint)
+    score: Score | None
     if best or sweep:
-        if words and not best:
-            raise UsageError("reading what to blend", "--sweep excludes RUN", "Leave one out.")
-        score: Score | None
         runs, score = _ranked(history, sweep, experiment, metric)
+        most = int(best[1] or 1) if best else MOST
     else:
         ids = [the_run_called(history, word, place) for word in words]
-        twice = next((word for at, word in enumerate(words) if ids[at] in ids[:at]), None)
-        if twice:
+        if twice := [word for at, word in enumerate(words) if ids[at] in ids[:at]]:
             problem = "the same run is named twice, and would count twice"
-            raise UsageError(f"blending {twice}", problem, "Name it once.")
-        runs = [[run] for run in history.runs(ids)]
-        found = (declared(run.tags) for each in runs for run in each)
-        score, most = next((each for each in found if each), None), len(runs)
+            raise UsageError(f"blending {twice[0]}", problem, "Name it once.")
+        runs, most = [[run] for run in history.runs(ids)], len(ids)
+        score = next(filter(None, (declared(run.tags) for [run] in runs)), None)
         if score is None and metric is None:
             score = history.score(runs[0][0].experiment_id, "choosing the score of the blend")
     if not 2 <= min(most, len(runs)) <= MOST:
@@ -114,7 +109,7 @@ def wanted(
         raise UsageError("blending", problem, hint)
     candidates = list(_candidates(history, runs))
     if not (best or sweep):
-        _refuse_counted_twice(history, candidates)
+        _refuse_counted_twice(candidates)
     return Wanted(candidates, most, score, not (best or sweep))
 
 
@@ -125,29 +120,25 @@ def _ranked(
     doing = "looking for the best runs"
     selector = Selector(history, None, experiment)
     if sweep:
-        parent, trials = selector.sweep(sweep)
-        home, of_sweep = parent.experiment_id, trials
-    else:
-        home, of_sweep = selector.experiment_id or history.last_experiment() or "", []
-        if not home:
-            raise UsageError(doing, "the bucket has no runs")
-    known = metric if metric in history.metric_names(home) else None
-    score = named(known) if known else history.score(home, doing)
+        parent, of_sweep = selector.sweep(sweep)
+        home = parent.experiment_id
+    elif not (home := selector.experiment_id or history.last_experiment() or ""):
+        raise UsageError(doing, "the bucket has no runs")
+    is_logged = metric is not None and metric in history.metric_names(home)
+    score = named(metric) if metric and is_logged else history.score(home, doing)
     runs = [run for run in read_runs(history, home, score.name) if BLEND not in run.tags]
     if sweep:
         tried = trials_of(runs, of_sweep, score)
         return [history.runs([*dict.fromkeys([each.run_id, *each.runs])]) for each in tried], score
     # Of several seeds of a training, each is a member.
-    by_commit: defaultdict[tuple[str, str], list[Scored]] = defaultdict(list)
+    by_seed: defaultdict[tuple[str, str], list[Scored]] = defaultdict(list)
     for run in runs:
-        by_commit[run.sha, run.repetition[1]].append(run)
-    found = [each for mine in by_commit.values() for each in trainings(mine, score.name)]
-
-    def value(training: Training[Scored]) -> float:
-        folds = {run.id: run.folds for run in training.runs}
-        return worth(summarize_scores(scores_of(training, score.name, folds)), score)
-
-    ranked = sorted(found, key=value, reverse=True)
+        by_seed[run.sha, run.repetition[1]].append(run)
+    ranked = sorted(
+        (each for mine in by_seed.values() for each in trainings(mine, score.name)),
+        key=lambda each: worth(summarize_scores(values_of(each, score)), score),
+        reverse=True,
+    )
     return [history.runs(_whole(each.runs)) for each in ranked], score
 
 
@@ -163,49 +154,35 @@ def _whole(runs: Sequence[Scored]) -> list[str]:
 def _candidates(history: History, runs: Sequence[Sequence[Run]]) -> Iterator[Candidate]:
     children, users = history.ids_by_tag(PARENT), history.ids_by_param("runs")
     by_used = {frozenset(_ids(value)): ids for value, ids in users.items()}
+
+    def finished(ids: Sequence[str]) -> list[Run]:
+        return [each for each in history.runs(ids) if each.status == "FINISHED"]
+
     for run, *others in runs:
         if others and run.status != "FINISHED":  # what puts its folds together is not through
             run, *others = others
         if run.status != "FINISHED":
             hint = "Wait for it, or leave it out."
             raise UsageError(f"blending {run.name or run.id}", f"it is {run.status}", hint)
-        below = others or [
-            each
-            for each in history.runs(children.get(run.id, []))
-            if each.status == "FINISHED" and each.repetition[0]
-        ]
+        below = finished(children.get(run.id, []))
+        below = others or [each for each in below if each.repetition[0]]
         used = history.runs(_ids(run.params.get("runs", "")))
         parts = [run, *below] if others and run.repetition[0] else [*below, *used]
         keys = {frozenset({run.id}), frozenset(each.id for each in parts)}
         predicting = [run_id for key in keys for run_id in by_used.get(key, [])]
-        finished = [each for each in history.runs(predicting) if each.status == "FINISHED"]
-        yield Candidate(run, tuple(parts), tuple(finished))
+        yield Candidate(run, tuple(parts), tuple(finished(predicting)))
 
 
 def _ids(listed: str) -> list[str]:
     return re.findall(r"\b[0-9a-f]{32}\b", listed)
 
 
-def _refuse_counted_twice(history: History, members: Sequence[Candidate]) -> None:
-    ids = {each.run.id: each.name for each in members}
+def _refuse_counted_twice(members: Sequence[Candidate]) -> None:
     for member in members:
-        inside, waiting = set[str](), [member.run]
-        while waiting:
-            below = weights_of(waiting.pop()).keys() - inside
-            inside |= below
-            waiting += history.runs(sorted(below))
-        if both := sorted(inside & ids.keys()):
-            problem = f"it is a blend of {ids[both[0]]}, which would count twice"
-            raise UsageError(f"blending {member.name}", problem, "Leave one of the two out.")
-
-
-def weights_of(run: Run) -> dict[str, float]:
-    """Return the weights of a blend's members by their run ids; of another run nothing."""
-    try:
-        found = json.loads(run.tags.get(BLEND, "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        for other in members:
+            if other.run.id in member.run.tags.get(BLEND, ""):
+                problem = f"it is a blend of {other.name}, which would count twice"
+                raise UsageError(f"blending {member.name}", problem, "Leave one of the two out.")
 
 
 # -- their tables -----------------------------------------------------------------------------
@@ -226,87 +203,54 @@ class Member:
         return self.candidate.name
 
 
+@dataclass(frozen=True)
 class Reader:
-    """Reads members' tables from a bucket.
+    """Reads members' tables from a bucket."""
 
-    Args:
-        bucket: the bucket.
-        truth: the training rows, their ids first, for arrays.
-        sample: the test rows, their ids first, for arrays.
-    """
-
-    def __init__(
-        self, bucket: Bucket, truth: pd.DataFrame | None, sample: pd.DataFrame | None
-    ) -> None:
-        self._bucket = bucket
-        self._truth = truth
-        self._sample = sample
+    bucket: Bucket
+    truth: pd.DataFrame | None  # the training rows, their ids first, for arrays
+    sample: pd.DataFrame | None  # the test rows, likewise
 
     def member(self, candidate: Candidate) -> Member | None:
         """Return a member; None for a run without an out-of-fold table."""
         run, parts = candidate.run, candidate.parts
         # A run of one fold stands for all of them, if they were found together.
         whole = [] if run.repetition[0] and parts else [run]
-        oof = next(self._tables(whole, OOF_FILE, OOF_ARRAY), None)
-        if oof is None:
-            tables = list(self._tables(parts, OOF_FILE, OOF_ARRAY))
-            if not tables:
-                return None
-            oof = _together(tables, f"reading {OOF_FILE} of the folds of {candidate.name}")
-        sources = [*whole, *candidate.predicting]
-
-        def of_test(name: str, array: str = "") -> pd.DataFrame | None:
-            found = next(self._tables(sources, name, array), None)
-            if found is None and parts:
-                each = list(self._tables(parts, name, array))
-                found = _mean(each) if len(each) == len(parts) else None
-            return found
-
-        return Member(candidate, oof, of_test(PREDICTIONS, TEST_ARRAY), of_test(SUBMISSION))
-
-    def _tables(self, runs: Sequence[Run], name: str, array: str) -> Iterator[pd.DataFrame]:
-        of_oof = name == OOF_FILE
-        rows, option = (self._truth, "--truth") if of_oof else (self._sample, "--sample")
-        for run in runs:
-            table = self._table(run, name, array, rows, option)
-            if table is not None:
-                yield _with_fold(run, table) if of_oof else table
-
-    def _table(
-        self, run: Run, name: str, array: str, rows: pd.DataFrame | None, option: str
-    ) -> pd.DataFrame | None:
-        if (data := self._read(run, name)) is not None:
-            return as_table(io.BytesIO(data), f"reading {name} of run {run.name or run.id}")
-        data = self._read(run, array) if array else None
-        if data is None:
+        found = list(self._tables(whole, OOF_FILE)) or list(self._tables(parts, OOF_FILE))
+        if not found:
             return None
-        doing = f"reading {array} of run {run.name or run.id}"
-        if rows is None:
-            hint = f"Name a table of these rows, in the same order: {option} FILE.csv."
-            raise UsageError(doing, "nothing says which rows it is of", hint)
-        try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-        except (ValueError, TypeError, EOFError) as error:
-            raise UsageError(doing, f"it is no array of numbers ({error})") from error
-        if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
-            problem = f"it is no array of numbers, but {values.dtype} of shape {values.shape}"
-            raise UsageError(doing, problem, "Keep an array of (rows,) or (rows, classes).")
-        values = values.astype(float).reshape(len(values), -1)
-        if len(values) != len(rows):
-            problem = f"it has {len(values):,} rows, and the file of {option} {len(rows):,}"
-            raise UsageError(doing, problem, "Name the rows that were predicted.")
-        count = values.shape[1]
-        names = [PREDICTION] if count == 1 else [f"{PREDICTION}_{at}" for at in range(count)]
-        ids = rows.iloc[:, :1].reset_index(drop=True)
-        return ids.join(pd.DataFrame(values, columns=names).map(repr))
+        if other := [each for each in found if list(each) != list(found[0])]:
+            one, two = (", ".join(map(str, each)) for each in (other[0], found[0]))
+            problem = f"one has the columns {one}, another {two}"
+            raise UsageError(f"reading {OOF_FILE} of the folds of {candidate.name}", problem)
+        sources = [*whole, *candidate.predicting]
+        of_test = (next(self._tables(sources, each), None) for each in (PREDICTIONS, SUBMISSION))
+        return Member(candidate, pd.concat(found, ignore_index=True), *of_test)
+
+    def _tables(self, runs: Sequence[Run], name: str) -> Iterator[pd.DataFrame]:
+        """Yield the runs' tables of this name, or the arrays that stand in for them."""
+        for run in runs:
+            doing = f"reading {name} of run {run.name or run.id}"
+            array = _ARRAYS.get(name, "")
+            if (data := self._read(run, name)) is not None:
+                table = as_table(io.BytesIO(data), doing)
+            elif array and (data := self._read(run, array)) is not None:
+                of_oof = name == OOF_FILE
+                rows, option = (self.truth, "--truth") if of_oof else (self.sample, "--sample")
+                table = _of_array(data, rows, option, doing.replace(name, array, 1))
+            else:
+                continue
+            if name == OOF_FILE and FOLD not in table and run.repetition[0]:
+                table[FOLD] = run.repetition[0]
+            yield table
 
     def _read(self, run: Run, name: str) -> bytes | None:
-        root = f"{self._bucket.artifact_uri}/"
+        root = f"{self.bucket.artifact_uri}/"
         if not run.artifacts.startswith(root):
             return None
         try:
             key = f"{run.artifacts.removeprefix(root)}/{name}"
-            found = self._bucket.read(key, at_most=_LARGEST)
+            found = self.bucket.read(key, at_most=_LARGEST)
         except ObjectNotFoundError:
             return None
         return found.data if found else None
@@ -323,37 +267,26 @@ def as_table(file: object, doing: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _with_fold(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of one fold with its number, if it does not say that itself."""
-    fold = run.repetition[0]
-    return table if FOLD in table or not fold else table.assign(**{FOLD: fold})
-
-
-def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame | None:
-    """Return the mean of what the models of several folds say of the same rows.
-
-    None where that is no mean: of other rows, or of answers instead of numbers.
-    """
-    first = tables[0]
-    if not all(each.columns.equals(first.columns) for each in tables):
-        return None
-    if not all(each.iloc[:, 0].equals(first.iloc[:, 0]) for each in tables):
-        return None
-    values = np.array([each.iloc[:, 1:].apply(pd.to_numeric, errors="coerce") for each in tables])
-    if np.isnan(values).any() or (values == np.round(values)).all():
-        return None
-    return first.iloc[:, :1].join(
-        pd.DataFrame(values.mean(axis=0), columns=first.columns[1:]).map(repr)
-    )
-
-
-def _together(tables: Sequence[pd.DataFrame], doing: str) -> pd.DataFrame:
-    first = list(tables[0].columns)
-    for table in tables[1:]:
-        if list(table.columns) != first:
-            problem = f"one has the columns {', '.join(table.columns)}, another {', '.join(first)}"
-            raise UsageError(doing, problem)
-    return pd.concat(tables, ignore_index=True)
+def _of_array(data: bytes, rows: pd.DataFrame | None, option: str, doing: str) -> pd.DataFrame:
+    """Return an array of (rows,) or (rows, classes) as a table."""
+    if rows is None:
+        hint = f"Name a table of these rows, in the same order: {option} FILE.csv."
+        raise UsageError(doing, "nothing says which rows it is of", hint)
+    try:
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError) as error:
+        raise UsageError(doing, f"it is no array of numbers ({error})") from error
+    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
+        problem = f"it is no array of numbers, but {values.dtype} of shape {values.shape}"
+        raise UsageError(doing, problem, "Keep an array of (rows,) or (rows, classes).")
+    if len(values) != len(rows):
+        problem = f"it has {len(values):,} rows, and the file of {option} {len(rows):,}"
+        raise UsageError(doing, problem, "Name the rows that were predicted.")
+    values = values.astype(float).reshape(len(values), -1)
+    count = values.shape[1]
+    names = [PREDICTION] if count == 1 else [f"{PREDICTION}_{at}" for at in range(count)]
+    ids = rows.iloc[:, :1].reset_index(drop=True)
+    return ids.join(pd.DataFrame(values, columns=names).map(repr))
 
 
 def read_members(
@@ -369,18 +302,16 @@ def read_members(
         if len(found) == these.most:
             break
         done(len(found), these.most)
-        member = reader.member(candidate)
-        if member is not None:
+        if (member := reader.member(candidate)) is not None:
             found.append(member)
             continue
-        run = candidate.run
-        problem = f"it has neither {OOF_FILE} nor {OOF_ARRAY}"
-        if run.params.get(FOLD) == "all":
+        problem = f"it has neither {OOF_FILE} nor {_ARRAYS[OOF_FILE]}"
+        if candidate.run.params.get(FOLD) == "all":
             problem += ": with fold=all and no out-of-fold rows, every row was trained on"
         if these.named:
             hint = "Let the training keep what it predicts out of fold: docs/blend.md."
             raise UsageError(f"blending {candidate.name}", problem, hint)
-        notes.append(f"{candidate.name} ({run.id[:10]}) is left out: {problem}.")
+        notes.append(f"{candidate.name} ({candidate.run.id[:10]}) is left out: {problem}.")
     if len(found) < 2:
         problem = f"{len(found) or 'none'} of the {len(these.candidates)} best has an {OOF_FILE}"
         raise UsageError("blending", problem, "Let trainings keep it: docs/blend.md.")

@@ -1,9 +1,4 @@
-"""How predictions are scored: a metric by scikit-learn's name for it, or a user's own function.
-
-A metric of groups (`ndcg`, `map`) is the mean over the queries that rows belong to, as
-scikit-learn's `ndcg_score` and `average_precision_score` have it of one query; equal scores stand
-in the order of the rows.
-"""
+"""How predictions are scored: a metric by scikit-learn's name for it, or a user's own function."""
 
 import importlib
 import re
@@ -23,40 +18,27 @@ from kaggleops.printable import quoted
 from kaggleops.reports.score import FOLD_WORDS, HELD_OUT, MEAN, Score
 from kaggleops.reports.statistics import higher_is_better, words
 
-Kind = Literal["values", "labels", "probabilities", "groups", "own"]
-"""What a metric reads: numbers, classes, probabilities of classes, scores within groups; or what
-the blend predicts, as it is, for a user's own function."""
+Kind = Literal["values", "labels", "probabilities", "own"]
+"""What a metric reads: numbers, classes, probabilities of classes; or what the blend predicts, as
+it is, for a user's own function."""
 
 _KAPPA = "quadratic_kappa"  # which has no scorer of its own
-_ALIASES = {
-    "rmse": "neg_root_mean_squared_error",
-    "mse": "neg_mean_squared_error",
-    "mae": "neg_mean_absolute_error",
-    "mape": "neg_mean_absolute_percentage_error",
-    "medae": "neg_median_absolute_error",
-    "rmsle": "neg_root_mean_squared_log_error",
-    "msle": "neg_mean_squared_log_error",
-    "auc": "roc_auc",
-    "auroc": "roc_auc",
-    "rocauc": "roc_auc",
-    "logloss": "neg_log_loss",
-    "crossentropy": "neg_log_loss",
-    "brier": "neg_brier_score",
-    "ap": "average_precision",
-    "auprc": "average_precision",
-    "prauc": "average_precision",
-    "acc": "accuracy",
-    "mcc": "matthews_corrcoef",
-    "matthews": "matthews_corrcoef",
-    "qwk": _KAPPA,
-    "r2score": "r2",
-}
+_ALIASES = dict(
+    each.split("=")
+    for each in f"""
+        rmse=neg_root_mean_squared_error mse=neg_mean_squared_error mae=neg_mean_absolute_error
+        mape=neg_mean_absolute_percentage_error medae=neg_median_absolute_error
+        rmsle=neg_root_mean_squared_log_error msle=neg_mean_squared_log_error r2score=r2
+        auc=roc_auc auroc=roc_auc rocauc=roc_auc logloss=neg_log_loss crossentropy=neg_log_loss
+        ap=average_precision auprc=average_precision prauc=average_precision acc=accuracy
+        brier=neg_brier_score mcc=matthews_corrcoef matthews=matthews_corrcoef qwk={_KAPPA}
+    """.split()
+)
 """What people call scikit-learn's scorers, in letters and digits alone."""
 
 _OF_VALUES = re.compile(
     r"r2|explained_variance|d2_(absolute|tweedie|pinball).*|neg_.*(error|deviance)"
 )
-_OF_GROUPS = re.compile(r"(?<![a-z])(ndcg|map)(?:@(\d+))?$")
 
 
 @dataclass(frozen=True)
@@ -65,21 +47,7 @@ class Truth:
 
     values: Floats  # (rows,): numbers, or the classes' places
     classes: tuple[str, ...] = ()  # the classes, in order; none where the truth is a number
-    groups: Ints | None = None  # which query a row belongs to, from 0
     threshold: float = 0.5  # from which value on a row is of the second of two classes
-
-    @property
-    def is_binary(self) -> bool:
-        """Whether there are two classes."""
-        return len(self.classes) == 2
-
-    def given(self, rows: Ints) -> NDArray[Any]:
-        """Return what is right of some rows as it stood in the table: numbers if all are."""
-        return self.named(self.values[rows])
-
-    def named(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return values as they stand in the table: of places of classes, the classes."""
-        return as_numbers(self.classes)[values.astype(int)] if self.classes else values
 
     def labels(self, predictions: Floats) -> Ints:
         """Return the place of each row's class, as its prediction (rows, columns) says.
@@ -88,9 +56,23 @@ class Truth:
         """
         if predictions.shape[1] > 1:
             return np.argmax(predictions, axis=1)
-        if self.is_binary:
+        if len(self.classes) == 2:
             return (predictions[:, 0] >= self.threshold).astype(np.intp)
         return np.argmin(np.abs(predictions - as_numbers(self.classes)[None, :]), axis=1)
+
+    def votes(self, places: Ints) -> Floats:
+        """Return a vote (rows, columns) for the class at each place, in the shape of shares."""
+        found = np.eye(len(self.classes))[places]
+        return found[:, 1:] if len(self.classes) == 2 else found
+
+    def shares(self, predictions: Floats) -> Floats:
+        """Return a probability for each class; a single column is that of the second of two."""
+        if predictions.shape[1] == 1:
+            return np.hstack([1 - predictions, predictions])
+        sums = predictions.sum(axis=1, keepdims=True)
+        if not (sums > 0).all():
+            raise ValueError(f"the probabilities of a row add up to {sums.min():g}")
+        return predictions / sums
 
 
 def as_numbers(texts: Sequence[str]) -> NDArray[Any]:
@@ -102,7 +84,7 @@ def as_numbers(texts: Sequence[str]) -> NDArray[Any]:
         return array
 
 
-_Function = Callable[[Truth, Floats, Ints], float]
+_Function = Callable[[Floats, Ints], float]
 
 
 @dataclass(frozen=True)
@@ -125,7 +107,7 @@ class Metric:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a class that is never predicted, for one
-                found = float(self.function(self.truth, predictions, rows))
+                found = float(self.function(predictions, rows))
         except Exception as error:  # a user's function raises anything
             raise UsageError(doing, self._lacking(rows) + first_line(error), hint) from error
         if not np.isfinite(found):
@@ -154,8 +136,6 @@ def canonical(name: str) -> str:
     known = {*get_scorer_names(), *_ALIASES.values()}
     if name in known:
         return name
-    if found := _OF_GROUPS.search(name.lower()):
-        return found[0]
     for left_out in (HELD_OUT | FOLD_WORDS, HELD_OUT | FOLD_WORDS | MEAN):
         kept = [each for each in words(name) if each not in left_out]
         joined = "_".join(kept)
@@ -167,176 +147,87 @@ def canonical(name: str) -> str:
 
 def wants_numbers(name: str) -> bool:
     """Return whether a metric holds numbers against numbers, and knows no classes."""
-    known = canonical(name)
-    return bool(_OF_VALUES.fullmatch(known) or _OF_GROUPS.fullmatch(known))
+    return bool(_OF_VALUES.fullmatch(canonical(name)))
 
 
-def by_name(name: str, truth: Truth, lower: bool | None, *, votes: bool = False) -> Metric:
+def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
     """Return a metric by scikit-learn's name, one that people use, or `module:function`.
 
     Args:
         name: the name.
         truth: what is right.
         lower: whether lower is better, of a user's own function; None as its name tells.
-        votes: whether the predictions are votes for classes, and a function of the user's own is
-            given the classes.
 
     Raises:
         UsageError: there is no such metric, or it does not fit the truth.
     """
     if ":" in name:
         function = name.rpartition(":")[2]
-        own, is_lower = _own(name, votes), not higher_is_better(function, lower)
-        return Metric(function, function, is_lower, "own", own, truth)
+        is_lower = not higher_is_better(function, lower)
+        return Metric(function, function, is_lower, "own", _own(name, truth), truth)
     known, doing = canonical(name), f"reading the metric {name!r}"
     if not known:
         hint = "Name one of scikit-learn's, or your own function: --metric module:function."
         raise UsageError(doing, "scikit-learn has none of this name", hint)
-    if found := _OF_GROUPS.fullmatch(known):
-        if truth.groups is None:
-            hint = "Name the column that says which query a row is of: --group COLUMN."
-            raise UsageError(doing, "no column says which query a row is of", hint)
-        return Metric(name, known, False, "groups", _of_groups(found[1], found[2]), truth)
     try:
         scored, kind = _from_sklearn(known, truth)
     except ValueError as error:
         raise UsageError(doing, first_line(error), "Name another metric with --metric.") from error
     # As people log it, a loss is positive.
-    negated = known.startswith("neg_") and not name.startswith("neg_")
-    if negated:
+    if known.startswith("neg_") and not name.startswith("neg_"):
         return Metric(name, known, True, kind, lambda *given: -scored(*given), truth)
     return Metric(name, known, False, kind, scored, truth)
 
 
 def _from_sklearn(known: str, truth: Truth) -> tuple[_Function, Kind]:
     from sklearn import metrics
-
-    if known == "neg_log_loss":
-        # Its scorer takes the classes from the rows, and a fold may lack one.
-        classes = np.arange(len(truth.classes))
-
-        def log_loss(truth: Truth, predicted: Floats, rows: Ints) -> float:
-            right = truth.values[rows]
-            return -float(metrics.log_loss(right, _shares(predicted), labels=classes))
-
-        return log_loss, "probabilities"
-    if known == _KAPPA:
-
-        def kappa(truth: Truth, predicted: Floats, rows: Ints) -> float:
-            answers = truth.labels(predicted)
-            return float(
-                metrics.cohen_kappa_score(truth.values[rows], answers, weights="quadratic")
-            )
-
-        return kappa, "labels"
-    if len(truth.classes) > 2:
-        more = {"roc_auc": "_ovr"} | dict.fromkeys(
-            ("f1", "precision", "recall", "jaccard"), "_macro"
-        )
-        known += more.get(known, "")
-    scorer = metrics.get_scorer(known)
-    model, asked = _model(truth)
-    if not truth.classes:
-
-        def of_values(truth: Truth, predicted: Floats, rows: Ints) -> float:
-            return float(scorer(model, predicted[:, 0], truth.values[rows]))
-
-        return of_values, "values"
-
-    def of_classes(truth: Truth, predicted: Floats, rows: Ints) -> float:
-        return float(scorer(model, predicted, truth.values[rows].astype(int)))
-
-    # What a scorer asks its model for says what it reads.
-    right = np.eye(len(truth.classes))[truth.values.astype(int)]
-    of_classes(truth, right[:, -1:] if truth.is_binary else right, np.arange(len(right)))
-    return of_classes, "probabilities" if asked else "labels"
-
-
-def _model(truth: Truth) -> tuple[Any, list[bool]]:
-    """Return what a scorer takes for a model, and where it notes that probabilities were asked.
-
-    Its "rows" are the predictions themselves.
-    """
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-    asked: list[bool] = []
+    count = len(truth.classes)
+    if known == "neg_log_loss":
+        # Its own scorer takes the classes from the rows, and a fold may lack one.
+        scorer = metrics.make_scorer(
+            metrics.log_loss,
+            greater_is_better=False,
+            response_method="predict_proba",
+            labels=range(count),
+        )
+    elif known == _KAPPA:
+        scorer = metrics.make_scorer(metrics.cohen_kappa_score, weights="quadratic")
+    else:
+        more = {"roc_auc": "_ovr"}
+        more |= dict.fromkeys(("f1", "precision", "recall", "jaccard"), "_macro")
+        scorer = metrics.get_scorer(known + (more.get(known, "") if count > 2 else ""))
+    mixin: Any = ClassifierMixin if count else RegressorMixin
+    kind: Kind = "labels" if count else "values"
 
-    class Regressor(RegressorMixin, BaseEstimator):
+    class Model(mixin, BaseEstimator):
+        """What a scorer takes for a model: its "rows" are the predictions themselves."""
+
+        classes_ = np.arange(count)
+
         def fit(self) -> None: ...
 
-        def predict(self, given: Floats) -> Floats:
-            return given
-
-    class Classifier(ClassifierMixin, BaseEstimator):
-        classes_ = np.arange(len(truth.classes))
-
-        def fit(self) -> None: ...
-
-        def predict(self, given: Floats) -> Ints:
-            return truth.labels(given)
+        def predict(self, given: Floats) -> NDArray[Any]:
+            return truth.labels(given) if count else given[:, 0]
 
         def predict_proba(self, given: Floats) -> Floats:
-            asked[:] = [True]
-            return _shares(given)
+            nonlocal kind
+            kind = "probabilities"
+            return truth.shares(given)
 
-    return (Classifier() if truth.classes else Regressor()), asked
+    right: NDArray[Any] = truth.values.astype(int) if count else truth.values
+    model = Model()
 
+    def score(predicted: Floats, rows: Ints) -> float:
+        return float(scorer(model, predicted, right[rows]))
 
-def _shares(predicted: Floats) -> Floats:
-    """Return a probability for each class; a single column is that of the second of two."""
-    if predicted.shape[1] == 1:
-        return np.hstack([1 - predicted, predicted])
-    sums = predicted.sum(axis=1, keepdims=True)
-    if not (sums > 0).all():
-        raise ValueError(f"the probabilities of a row add up to {sums.min():g}")
-    return predicted / sums
-
-
-# -- of groups --------------------------------------------------------------------------------
+    if count:  # what a scorer asks its model for says what it reads
+        score(truth.votes(right), np.arange(len(right)))
+    return score, kind
 
 
-def _of_groups(which: str, most: str | None) -> _Function:
-    function = _ndcg if which == "ndcg" else _average_precision
-
-    def score(truth: Truth, predicted: Floats, rows: Ints) -> float:
-        assert truth.groups is not None  # noqa: S101 - checked where the metric is named
-        _, groups = np.unique(truth.groups[rows], return_inverse=True)
-        return function(truth.values[rows], predicted[:, 0], groups, int(most or len(rows)))
-
-    return score
-
-
-def _ranked(right: Floats, scores: Floats, groups: Ints) -> tuple[Floats, Ints, Ints]:
-    """Return what is right, the group and the rank from 0, by group, the highest score first."""
-    order = np.lexsort((-scores, groups))
-    counts = np.bincount(groups)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return right[order], groups[order], np.arange(len(right)) - np.repeat(starts, counts)
-
-
-def _ndcg(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
-    gains = []
-    for by in (scores, right):
-        found, group, rank = _ranked(right, by, groups)
-        gains.append(np.bincount(group, found / np.log2(rank + 2) * (rank < most)))
-    got, ideal = gains
-    return float(np.mean(np.divide(got, ideal, out=np.zeros_like(got), where=ideal > 0)))
-
-
-def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
-    found, group, rank = _ranked((right > 0).astype(float), scores, groups)
-    so_far = np.cumsum(found)
-    before = so_far - found
-    hits = so_far - before[np.flatnonzero(rank == 0)][group]
-    precision = np.bincount(group, found * hits / (rank + 1) * (rank < most))
-    every = np.minimum(np.bincount(group, found), most)
-    return float(np.mean(np.divide(precision, every, out=np.zeros_like(every), where=every > 0)))
-
-
-# -- a user's own -----------------------------------------------------------------------------
-
-
-def _own(name: str, votes: bool) -> _Function:
+def _own(name: str, truth: Truth) -> _Function:
     """Return the function that `module:function` names, from the working directory."""
     module, _, function = name.rpartition(":")
     doing, here = f"reading the metric {name!r}", str(Path.cwd())
@@ -347,12 +238,12 @@ def _own(name: str, votes: bool) -> _Function:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # a user's module raises anything
         raise UsageError(doing, first_line(error), hint) from error
+    right = truth.values  # as it stood in the table: numbers if all are
+    if truth.classes:
+        right = as_numbers(truth.classes)[truth.values.astype(int)]
 
-    def score(truth: Truth, predicted: Floats, rows: Ints) -> float:
-        if votes:
-            return float(found(truth.given(rows), truth.named(truth.labels(predicted))))
-        given = predicted[:, 0] if predicted.shape[1] == 1 else predicted
-        return float(found(truth.given(rows), given))
+    def score(predicted: Floats, rows: Ints) -> float:
+        return float(found(right[rows], predicted[:, 0] if predicted.shape[1] == 1 else predicted))
 
     return score
 

@@ -1,6 +1,6 @@
 """A blend of members: its weights, its honest score, and how that is beside the best single one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,26 +18,37 @@ from kaggleops.blend.metrics import (
     wants_numbers,
 )
 from kaggleops.blend.rows import (
-    Columns,
+    Options,
     Rows,
     answers_of,
     by_id,
-    numbers_of,
+    predictions_of,
     require_same_rows,
     rows_of,
     suspicions,
     target_of,
     truth_of,
-    votes_of,
 )
 from kaggleops.blend.weights import Floats, Nested, Search, blended, correlations
 from kaggleops.errors import UsageError
 from kaggleops.reports.comparison_text import difference as in_words
 from kaggleops.reports.comparison_text import number, summary
 from kaggleops.reports.score import Score
-from kaggleops.reports.statistics import Difference, Scores, difference, needed, summarize_scores
+from kaggleops.reports.statistics import (
+    Difference,
+    Scores,
+    difference,
+    mean,
+    needed,
+    summarize_scores,
+)
 
 _APART = 0.02  # relative: a logged score that far from its table's is another one's
+
+
+def mean_of(scores: Scores) -> float:
+    """Return the mean of the folds' scores."""
+    return mean(list(scores.values()))
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,13 @@ class Blend:
     @property
     def mean(self) -> float:
         """The mean of the folds' scores."""
-        return float(np.mean(list(self.scores.values())))
+        return mean_of(self.scores)
 
     @property
     def best(self) -> int:
         """The place of the member with the best mean of the folds' scores."""
-        means = [np.mean(list(each.values())) for each in self.alone]
-        return int(np.argmin(means) if self.score.lower else np.argmax(means))
+        choose = min if self.score.lower else max
+        return choose(range(len(self.alone)), key=lambda at: mean_of(self.alone[at]))
 
     @property
     def difference(self) -> Difference:
@@ -141,7 +152,7 @@ class Blend:
                     "name": each.name,
                     "weight": float(self.nested.weights.values[at]),
                     "weights_by_fold": [float(w.values[at]) for w in self.nested.of_folds],
-                    "score": float(np.mean(list(self.alone[at].values()))),
+                    "score": mean_of(self.alone[at]),
                     "folds": {fold: value for (fold, _), value in self.alone[at].items()},
                     "correlation": self.correlation[at].tolist(),
                 }
@@ -161,68 +172,51 @@ class Blend:
 @np.errstate(over="ignore", invalid="ignore")
 def blend(
     members: Sequence[Member],
-    columns: Columns,
+    options: Options,
     declared: Score | None,
-    metric: str | None = None,
-    lower: bool | None = None,
-    threshold: float = 0.5,
-    sample: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
     done: Callable[[int, int], None] = lambda *_: None,
 ) -> Blend:
-    """Blend members.
+    """Blend members by a metric, or else by the score that they declare.
 
-    Args:
-        members: two or more.
-        columns: what their tables' columns hold, as far as that was said.
-        declared: the score that they declare, if they do.
-        metric: the metric's name, if it is another; else that score.
-        lower: whether lower is better, of a user's own function.
-        threshold: from which probability on a row is of the second of two classes.
-        sample: the rows and the columns of a submission, if they are not the members'.
-        notes: what is known already.
-        done: hears how far the search is.
-
-    Raises:
-        UsageError: the members do not belong together, or the metric does not fit them.
+    `notes` are told already; `done` hears how far the search is. Raises UsageError if the members
+    do not belong together, or the metric does not fit them.
     """
-    if not (name := metric or (declared.name if declared else "")):
+    if not (name := options.metric or (declared.name if declared else "")):
         problem, hint = "its runs declare no score", "Name a metric with --metric."
         raise UsageError(f"blending {members[0].name}", problem, hint)
-    told, rows = list(notes), rows_of(members, columns)
+    told, rows, lower = list(notes), rows_of(members, options), options.lower
     numeric = as_numbers(rows.right).dtype.kind == "f"
-    numbers = numeric and not columns.prediction[1:] if ":" in name else wants_numbers(name)
-    truth = truth_of(rows, numbers, threshold)
+    numbers = numeric and not options.prediction[1:] if ":" in name else wants_numbers(name)
+    truth = truth_of(rows, numbers, options.threshold)
     if lower is None and declared and not canonical(declared.name):
         lower = declared.lower  # that a function of one's own is
     scored = by_name(name, truth, lower)
-    found = [
-        numbers_of(table, truth, columns.prediction, f"reading the oof.csv of {each.name}")
+    values = [
+        predictions_of(table, truth, options.prediction, f"reading the oof.csv of {each.name}")
         for each, table in zip(members, rows.tables, strict=True)
     ]
-    tests = [_test_table(each) for each in members]
-    answering = [each.name for each, values in zip(members, found, strict=True) if values is None]
+    lacking: list[str] = []
+    tests = _test(members, truth, options, scored, lacking)
+    sides = [values, tests[1]] if tests else [values]
+    answering = [
+        member.name
+        for side in sides
+        for member, each in zip(members, side, strict=True)
+        if truth.classes and np.isin(each, (0, 1)).all()
+    ]
     if answering and scored.kind == "probabilities":
         problem = f"it has answers, and {scored.name} needs probabilities"
         raise UsageError(f"blending {answering[0]}", problem, "Keep a column with them in oof.csv.")
-    if not answering and truth.classes and scored.kind != "probabilities":
-        answering = [
-            each.name
-            for each, table in zip(members, tests, strict=True)
-            if table is not None and _numbers(each, table, truth, columns) is None
-        ]
     if answering:
         told.append(
             f"{answering[0]} has answers and no probabilities of the rows: the members vote, each "
             "with its weight. Keep probabilities in oof.csv and predictions.csv for a mean of them."
         )
-        scored = by_name(name, truth, lower, votes=True)
-    values = [
-        votes_of(table, truth, each, f"reading the oof.csv of {member.name}") if answering else each
-        for member, table, each in zip(members, rows.tables, found, strict=True)
-    ]
-    _require_same_columns(members, values)
-    predictions = np.array(values)
+        for side in sides:
+            side[:] = [truth.votes(truth.labels(each)) for each in side]
+    votes = bool(answering)
+    predictions, every = _stacked(members, values), np.arange(len(rows.ids))
     target = target_of(truth, predictions.shape[2])
     told += suspicions([each.name for each in members], predictions, target, rows, scored)
     score = score_as(scored, declared)
@@ -236,19 +230,27 @@ def blend(
         }
 
     alone = tuple(map(by_fold, predictions))
-    told += _other_than_logged(members, alone, predictions, scored, score)
-    test = _test(members, tests, truth, columns, bool(answering), scored, told)
-    oof = pd.DataFrame({rows.id_column: rows.ids})
-    oof[FOLD] = [rows.fold_names[at] for at in rows.folds]
-    oof[rows.target_column] = rows.right
-    oof = oof.join(_predicted(nested.predictions, truth, bool(answering)))
+    for member, scores, predicted in zip(members, alone, predictions, strict=True):
+        run, whole = member.candidate.run, scored(predicted, every)
+        logged = whole if run.repetition[0] else run.metrics.get(score.name, whole)
+        apart = min(abs(logged - each) for each in (mean_of(scores), whole))
+        if apart > _APART * max(abs(logged), 1e-9):
+            told.append(
+                f"{member.name} logged {score.name} {number(logged)}, and its table scores "
+                f"{number(whole)}: it is of other rows or another column, or those were trained on."
+            )
+    told += lacking
+    oof = pd.DataFrame({
+        rows.id_column: rows.ids,
+        FOLD: [rows.fold_names[at] for at in rows.folds],
+        rows.target_column: rows.right,
+    }).join(_predicted(nested.predictions, truth, votes))  # fmt: skip
     tested = submitted = None
-    if test is not None:
-        ids, test_predictions = test
-        final = blended(test_predictions, nested.weights.values)
-        tested = pd.DataFrame({rows.id_column: ids})
-        tested = tested.join(_predicted(final, truth, bool(answering)))
-        submitted = _submission(members, ids, final, truth, rows, scored, sample, told)
+    if tests is not None:
+        ids, of_test = tests
+        final = blended(_stacked(members, of_test), nested.weights.values)
+        tested = pd.DataFrame({rows.id_column: ids}).join(_predicted(final, truth, votes))
+        submitted = _submission(members, ids, final, truth, rows, scored, options.sample, told)
     return Blend(
         members=tuple(members),
         metric=scored,
@@ -256,7 +258,7 @@ def blend(
         nested=nested,
         alone=alone,
         scores=by_fold(nested.predictions),
-        whole=scored(nested.predictions, np.arange(len(rows.ids))),
+        whole=scored(nested.predictions, every),
         correlation=correlations(predictions),
         oof=oof,
         predictions=tested,
@@ -265,113 +267,60 @@ def blend(
     )
 
 
-def _require_same_columns(members: Sequence[Member], values: Sequence[Floats | None]) -> None:
-    shapes = [0 if each is None else each.shape[1] for each in values]
-    for member, count in zip(members, shapes, strict=True):
-        if count != shapes[0]:
-            problem = f"the one has {shapes[0]} columns of predictions, the other {count}"
-            hint = "Name the same ones with --prediction COLUMN."
-            raise UsageError(f"blending {members[0].name} and {member.name}", problem, hint)
-
-
-def _other_than_logged(
-    members: Sequence[Member],
-    alone: Sequence[Scores],
-    predictions: Floats,
-    metric: Metric,
-    score: Score,
-) -> list[str]:
-    """Return which members logged another score than their tables have."""
-    told = []
-    for member, scores, predicted in zip(members, alone, predictions, strict=True):
-        run = member.candidate.run
-        logged = run.metrics.get(score.name)
-        if logged is None or run.repetition[0]:
-            continue
-        mean = float(np.mean(list(scores.values())))
-        whole = metric(predicted, np.arange(len(predicted)))
-        if min(abs(logged - mean), abs(logged - whole)) > _APART * max(abs(logged), 1e-9):
-            told.append(
-                f"{member.name} logged {score.name} {number(logged)}, and its table scores "
-                f"{number(whole)}: it is of other rows or another column, or those were trained on."
-            )
-    return told
-
-
-def _predicted(values: Floats, truth: Truth, votes: bool) -> pd.DataFrame:
-    """Return a blend's predictions as columns of a table, as this module reads them."""
-    table = pd.DataFrame()
-    if values.shape[1] > 1:
-        for at, name in enumerate(truth.classes):
-            table[f"probability_{name}"] = values[:, at]
-    elif truth.classes:
-        table["probability"] = values[:, 0]
-    else:
-        return pd.DataFrame({PREDICTION: values[:, 0]})
-    table[PREDICTION] = [truth.classes[at] for at in truth.labels(values)]
-    # Votes are no probabilities: whoever blends this blend gets its answers.
-    return table[[PREDICTION]] if votes else table
-
-
-# -- the test rows ----------------------------------------------------------------------------
-
-
-def _test_table(member: Member) -> pd.DataFrame | None:
-    found = member.predictions if member.predictions is not None else member.submission
-    if found is None:
-        return None
-    name = "predictions.csv" if member.predictions is not None else "submission.csv"
-    return by_id(found, f"reading the {name} of {member.name}")
-
-
-def _numbers(member: Member, table: pd.DataFrame, truth: Truth, columns: Columns) -> Floats | None:
-    if member.predictions is not None:
-        doing = f"reading the predictions.csv of {member.name}"
-        return numbers_of(table, truth, columns.prediction, doing)
-    return numbers_of(_single(table), truth, (), f"reading the submission.csv of {member.name}")
-
-
-def _single(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a submission's only column under our name: what it is called is the competition's."""
-    return table.set_axis([PREDICTION], axis=1) if len(table.columns) == 1 else table
-
-
 def _test(
-    members: Sequence[Member],
-    tables: Sequence[pd.DataFrame | None],
-    truth: Truth,
-    columns: Columns,
-    votes: bool,
-    metric: Metric,
-    told: list[str],
-) -> tuple[pd.Index, Floats] | None:
-    """Return the test rows' ids and the members' predictions (members, rows, columns) of them."""
+    members: Sequence[Member], truth: Truth, options: Options, metric: Metric, told: list[str]
+) -> tuple[pd.Index, list[Floats]] | None:
+    """Return the test rows' ids and each member's predictions of them; None, told, if one lacks."""
     found: list[Floats] = []
-    first: pd.DataFrame | None = None
-    for member, table in zip(members, tables, strict=True):
-        if table is None:
+    first = pd.Index([])
+    for member in members:
+        if (table := member.predictions) is not None:
+            name, named = "predictions.csv", options.prediction
+        elif (table := member.submission) is not None:
+            name, named = "submission.csv", ()
+        else:
             told.append(
                 f"There is no submission: {member.name} has no predictions.csv, test.npy or "
                 "submission.csv, and no run that predicted with its models."
             )
             return None
-        first = table if first is None else first
-        require_same_rows(first.index, table.index, members[0].name, member.name, "the test table")
-        table = table.loc[first.index]
-        values = _numbers(member, table, truth, columns)
-        if votes:
-            doing = f"reading what {member.name} answers of the test rows"
-            values = votes_of(_single(table), truth, values, doing)
-        elif values is None:
+        doing = f"reading the {name} of {member.name}"
+        table = by_id(table, doing)
+        if name == "submission.csv" and len(table.columns) == 1:
+            table = table.set_axis([PREDICTION], axis=1)  # its own name is the competition's
+        first = first if found else table.index
+        require_same_rows(first, table.index, members[0].name, member.name, "the test table")
+        found.append(predictions_of(table.loc[first], truth, named, doing))
+        if metric.kind == "probabilities" and np.isin(found[-1], (0, 1)).all():
             told.append(
                 f"There is no submission: that of {member.name} holds answers, and {metric.name} "
                 "needs probabilities. Keep them in predictions.csv."
             )
             return None
-        found.append(values)
-    _require_same_columns(members, found)
-    assert first is not None  # noqa: S101 - there are members
-    return first.index, np.array(found)
+    return first, found
+
+
+def _stacked(members: Sequence[Member], values: Sequence[Floats]) -> Floats:
+    """Return members' predictions as one array; UsageError if their columns are not the same."""
+    for member, each in zip(members, values, strict=True):
+        if each.shape[1] != (count := values[0].shape[1]):
+            problem = f"the one has {count} columns of predictions, the other {each.shape[1]}"
+            hint = "Name the same ones with --prediction COLUMN."
+            raise UsageError(f"blending {members[0].name} and {member.name}", problem, hint)
+    return np.array(values)
+
+
+def _predicted(values: Floats, truth: Truth, votes: bool) -> pd.DataFrame:
+    """Return a blend's predictions as columns of a table, as this module reads them."""
+    if not truth.classes:
+        return pd.DataFrame({PREDICTION: values[:, 0]})
+    table = pd.DataFrame({PREDICTION: [truth.classes[at] for at in truth.labels(values)]})
+    if votes:  # these are no probabilities: whoever blends this blend gets its answers
+        return table
+    names = ["probability"]
+    if values.shape[1] > 1:
+        names = [f"probability_{each}" for each in truth.classes]
+    return pd.DataFrame(values, columns=names).join(table)
 
 
 def _submission(
@@ -394,21 +343,14 @@ def _submission(
     table = pd.DataFrame(index=ids)
     if len(head) == 2:
         as_labels = bool(truth.classes) and metric.kind != "probabilities"
-        if theirs is not None and truth.classes:
-            as_labels = answers_of(_single(by_id(theirs, "")), truth) is not None
-        if as_labels:
-            table[head[1]] = [truth.classes[at] for at in truth.labels(values)]
-        else:
-            table[head[1]] = values[:, -1]
-    elif len(head) - 1 == values.shape[1]:
-        by_class: Mapping[str, int] = {name: at for at, name in enumerate(truth.classes)}
+        if theirs is not None:
+            as_labels = answers_of(theirs.iloc[:, 1], truth) is not None
+        labels = [truth.classes[at] for at in truth.labels(values)] if as_labels else None
+        table[head[1]] = labels or values[:, -1]
+    elif len(head) - 1 == len(truth.classes) == truth.shares(values).shape[1]:
         for at, name in enumerate(head[1:]):
-            ends = [
-                place
-                for each, place in by_class.items()
-                if name == each or name.endswith(f"_{each}")
-            ]
-            table[name] = values[:, ends[0] if len(ends) == 1 else at]
+            ends = [p for p, each in enumerate(truth.classes) if f"_{name}".endswith(f"_{each}")]
+            table[name] = truth.shares(values)[:, ends[0] if len(ends) == 1 else at]
     else:
         told.append(
             f"There is no submission: it would have {len(head) - 1} columns of predictions, and "

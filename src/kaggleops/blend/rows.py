@@ -7,6 +7,7 @@ What they only suggest, rows that a model may have been trained on, is told (`su
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,12 @@ from kaggleops.blend.members import FOLD, PREDICTION, Member
 from kaggleops.blend.metrics import Metric, Truth, as_numbers
 from kaggleops.blend.weights import Floats, Ints
 from kaggleops.errors import UsageError
-from kaggleops.printable import quoted
+from kaggleops.printable import counted, quoted
 from kaggleops.reports.evidence import some
 
 _TARGETS = ("target", "label", "y", "y_true", "truth", "actual")
 _SHARES = ("probability", "proba", "prob", "p")
 _ANSWERS = (PREDICTION, "pred", "predicted", "y_pred", "oof", "oof_pred", "answer", "score")
-_GROUPS = ("group", "query", "query_id", "qid", "group_id")
 _OF_CLASS = re.compile(r"(?:probability|proba|prob|p|prediction|predicted|pred|oof)[_. -]+(.+)")
 _MOST_FOLDS = 50
 _MOST_CLASSES = 1000  # of whole numbers that are one a row, nearly
@@ -29,14 +29,17 @@ _TOO_GOOD = 0.4  # of the error that is to be expected of a fold
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which columns of the tables hold what, as far as that was said."""
+class Options:
+    """What was said of the tables and of the metric."""
 
-    target: str = ""
-    prediction: tuple[str, ...] = ()
-    group: str = ""
+    target: str | None = None  # the column that says what is right
+    prediction: tuple[str, ...] = ()  # the column with predictions, or one a class
     truth: pd.DataFrame | None = None  # rows with their truth, in place of the tables'
     folds: pd.DataFrame | None = None  # rows with their folds, in place of the tables'
+    sample: pd.DataFrame | None = None  # a submission's rows and columns, if not the members'
+    metric: str | None = None  # in place of the score that the members declare
+    lower: bool | None = None  # whether lower is better, of a user's own function
+    threshold: float = 0.5  # from which probability on a row is of the second of two classes
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,10 @@ class Rows:
     right: tuple[str, ...]  # what is right, as text
     folds: Ints  # (rows,): from 0
     fold_names: tuple[str, ...]
-    groups: Ints | None
     tables: tuple[pd.DataFrame, ...]  # the members', in this order, without what is right
 
 
-def rows_of(members: Sequence[Member], columns: Columns) -> Rows:
+def rows_of(members: Sequence[Member], options: Options) -> Rows:
     """Return the rows of all members.
 
     Raises UsageError, with the member and the row, if they do not belong together.
@@ -64,12 +66,12 @@ def rows_of(members: Sequence[Member], columns: Columns) -> Rows:
         require_same_rows(tables[0].index, table.index, first, member.name, "oof.csv")
     ids = tables[0].index
     tables = [each.loc[ids] for each in tables]
-    target, right = _truth(members, tables, columns)
-    folds, names = _folds(members, tables, columns.folds)
-    groups = _groups(members, tables, columns.group)
+    right = _truth(members, tables, options)
+    folds, names = _folds(members, tables, options.folds)
+    target = str(right.name)
     left = [each.drop(columns=[target, FOLD], errors="ignore") for each in tables]
     id_column = str(members[0].oof.columns[0])
-    return Rows(id_column, target, ids, tuple(right), folds, names, groups, tuple(left))
+    return Rows(id_column, target, ids, tuple(right), folds, names, tuple(left))
 
 
 def by_id(table: pd.DataFrame, doing: str) -> pd.DataFrame:
@@ -99,9 +101,8 @@ def _looked_up(
     found = by_id(table, doing)
     lacking = ids.difference(found.index, sort=False)
     if len(lacking):
-        problem = (
-            f"it lacks {len(lacking):,} rows of the members, {quoted(str(lacking[0]))} for one"
-        )
+        problem = f"it lacks {len(lacking):,} rows of the members, "
+        problem += f"{quoted(str(lacking[0]))} for one"
         raise UsageError(doing, problem, "Its first column has to hold the same ids.")
     name = column or str(found.columns[-1])
     if name not in found:
@@ -110,38 +111,38 @@ def _looked_up(
 
 
 def _truth(
-    members: Sequence[Member], tables: Sequence[pd.DataFrame], columns: Columns
-) -> tuple[str, "pd.Series[str]"]:
+    members: Sequence[Member], tables: Sequence[pd.DataFrame], options: Options
+) -> "pd.Series[str]":
     submitted = next((each.submission for each in members if each.submission is not None), None)
     known = [] if submitted is None or len(submitted.columns) > 2 else [str(submitted.columns[1])]
     known = [name for name in known if name not in (*_SHARES, *_ANSWERS)]
-    wanted = [columns.target] if columns.target else [*known, *_TARGETS]
-    if columns.truth is not None:
-        name = _first_of(wanted, columns.truth) or (known or [str(columns.truth.columns[-1])])[0]
-        return name, _looked_up(columns.truth, tables[0].index, "--truth", name)
-    found: tuple[str, str, pd.Series[str]] | None = None
-    for member, table in zip(members, tables, strict=True):
-        name = _first_of(wanted, table)
-        if not name:
-            continue
-        if found is None:
-            found = member.name, name, table[name]
-            continue
-        one, other = as_numbers(found[2].tolist()), as_numbers(table[name].tolist())
-        as_text = found[2].to_numpy() != table[name].to_numpy()
-        if (differs := (one != other) & as_text).any():  # nan differs from itself
-            at = int(np.argmax(differs))
-            problem = f"they differ in what is right of {int(differs.sum()):,} rows: of "
-            problem += f"{quoted(str(table.index[at]))} {quoted(str(one[at]))} and "
-            problem += quoted(str(other[at]))
-            doing = f"blending {found[0]} and {member.name}"
-            raise UsageError(doing, problem, "Blend runs of the same data.")
-    if found is None:
-        have = some(list(tables[0].columns), 8)
-        problem = f"no column says what is right: {have}"
+    wanted = [options.target] if options.target else [*known, *_TARGETS]
+    if (given := options.truth) is not None:
+        name = _first_of(wanted, given) or (known or [str(given.columns[-1])])[0]
+        return _looked_up(given, tables[0].index, "--truth", name)
+    found = [
+        (member.name, table[name])
+        for member, table in zip(members, tables, strict=True)
+        if (name := _first_of(wanted, table))
+    ]
+    if not found:
+        problem = f"no column says what is right: {some(list(tables[0].columns), 8)}"
         hint = "Name it with --target COLUMN, or a table that has it with --truth FILE.csv."
         raise UsageError(f"reading the oof.csv of {members[0].name}", problem, hint)
-    return found[1], found[2]
+    first, right = found[0]
+    for name, theirs in found[1:]:
+        differs = as_numbers(right.tolist()) != as_numbers(theirs.tolist())
+        differs &= right.to_numpy() != theirs.to_numpy()  # nan differs from itself
+        if differs.any():
+            row, one, other = (
+                each[differs].iloc[0] for each in (right.index.to_series(), right, theirs)
+            )
+            problem = f"they differ in what is right of {int(differs.sum()):,} rows: of "
+            problem += f"{quoted(str(row))} {quoted(one)} and {quoted(other)}"
+            raise UsageError(
+                f"blending {first} and {name}", problem, "Blend runs of the same data."
+            )
+    return right
 
 
 def _first_of(names: Sequence[str], table: pd.DataFrame) -> str:
@@ -164,35 +165,20 @@ def _folds(
         raise UsageError(doing, "it has no column fold", hint)
     one, folds = found[0]
     for other, theirs in found[1:]:
-        pairs = pd.DataFrame({"one": folds, "other": theirs})
-        counted = pairs.value_counts()
-        # The names may differ, not what is in one fold.
-        for side in ("one", "other"):
-            if (twice := counted.index.get_level_values(side).duplicated()).any():
-                which = counted.index[twice][0]
-                row = pairs.index[(pairs["one"] == which[0]) & (pairs["other"] == which[1])][0]
-                problem = f"their folds differ: {quoted(str(row))} is in fold {which[0]} of {one} "
-                problem += f"and in fold {which[1]} of {other}, whose fold is another set of rows"
-                hint = "Blend runs with the same split into folds: weights would leak otherwise."
-                raise UsageError(f"blending {one} and {other}", problem, hint)
+        # Numbered as they appear: the names may differ, not what is in one fold.
+        differs = pd.factorize(folds)[0] != pd.factorize(theirs)[0]
+        if differs.any():
+            problem = f"their folds differ: {quoted(str(folds.index[differs][0]))} is in fold "
+            problem += f"{folds[differs].iloc[0]} of {one} and in fold {theirs[differs].iloc[0]} "
+            problem += f"of {other}, whose fold is another set of rows"
+            hint = "Blend runs with the same split into folds: weights would leak otherwise."
+            raise UsageError(f"blending {one} and {other}", problem, hint)
     names = sorted(set(folds), key=lambda name: (len(name), name))
     if not 2 <= len(names) <= _MOST_FOLDS:
-        problem = f"the rows are of {len(names)} fold{'s' * (len(names) > 1)}"
+        problem = f"the rows are of {counted(len(names), 'fold')}"
         hint = f"An honest score needs 2 to {_MOST_FOLDS}: blend the runs of all folds."
         raise UsageError(f"blending {members[0].name}", problem, hint)
-    return np.asarray(folds.map({name: at for at, name in enumerate(names)}), dtype=np.intp), tuple(
-        names
-    )
-
-
-def _groups(members: Sequence[Member], tables: Sequence[pd.DataFrame], named: str) -> Ints | None:
-    for table in tables:
-        if name := _first_of([named] if named else _GROUPS, table):
-            return np.asarray(pd.factorize(table[name])[0], dtype=np.intp)
-    if named:
-        problem = f"no member's oof.csv has the column {named}"
-        raise UsageError("reading --group", problem, f"It has {some(list(tables[0].columns), 8)}.")
-    return None
+    return pd.Index(names).get_indexer(pd.Index(folds)), tuple(names)
 
 
 def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
@@ -203,72 +189,63 @@ def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
     doing = f"reading the column {rows.target_column}"
     values = as_numbers(rows.right)
     numeric = values.dtype.kind == "f"
-    if (numeric and not np.isfinite(values).all()) or (numbers and not numeric):
-        at = next(at for at, each in enumerate(rows.right) if not _is_finite(each))
+    fine = np.isfinite(values if numeric else _numeric(pd.Series(rows.right)))
+    if (numeric or numbers) and not fine.all():
+        at = int(np.argmin(fine))
         problem = f"{quoted(rows.right[at])} of {quoted(str(rows.ids[at]))} is no number"
         hint = "Leave such rows out." if numeric else "Name a metric of classes with --metric."
         raise UsageError(doing, problem, hint)
     if numbers:
-        return Truth(values, groups=rows.groups)
-    known, places = np.unique(values, return_inverse=True)
-    texts = dict(zip(places.tolist(), rows.right, strict=True))  # as they were written
+        return Truth(values)
+    known, first, places = np.unique(values, return_index=True, return_inverse=True)
     many = len(known) > max(20, len(values) // 10)
     if many and not numeric:
         problem = f"the answers are text, {len(known):,} different ones in {len(values):,} rows"
         hint = "Text has no mean: keep numbers in oof.npy and test.npy, and name a --metric."
         raise UsageError(doing, problem, hint)
-    whole = numeric and not (values % 1).any()
-    if numeric and many and not (whole and len(known) <= _MOST_CLASSES):
+    if many and ((values % 1).any() or len(known) > _MOST_CLASSES):
         problem = f"it has {len(known):,} different numbers, which are no classes"
         raise UsageError(doing, problem, "Name a metric of numbers: --metric rmse, say.")
+    classes = tuple(rows.right[at] for at in first)  # as they were written
     if len(known) < 2:
-        raise UsageError(doing, f"all rows are {quoted(texts[0])}", "Name another --target.")
-    classes = tuple(texts[at] for at in range(len(known)))
-    return Truth(places.astype(float), classes, rows.groups, threshold)
+        raise UsageError(doing, f"all rows are {quoted(classes[0])}", "Name another --target.")
+    return Truth(places.astype(float), classes, threshold)
 
 
-def _is_finite(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
+def _numeric(cells: Any) -> Floats:
+    return np.asarray(pd.to_numeric(cells, errors="coerce"), dtype=float)
 
 
 # -- predictions ------------------------------------------------------------------------------
 
 
-def numbers_of(
-    table: pd.DataFrame, truth: Truth, named: Sequence[str], doing: str
-) -> Floats | None:
-    """Return a table's predictions that have a mean (rows, columns); None if it has answers alone.
+def predictions_of(table: pd.DataFrame, truth: Truth, named: Sequence[str], doing: str) -> Floats:
+    """Return a table's predictions (rows, columns); answers as votes for their classes.
 
-    Raises UsageError if there is no column of predictions, or a cell is no finite number.
+    Of two classes' probabilities it is one column, the second one's. Raises UsageError if there is
+    no column of predictions, or a cell is no finite number.
     """
     names = _columns(table, truth, named)
-    hint = "Name them with --prediction COLUMN, once for each class."
-    if lacking := [name for name in named if name not in table]:
+    hint, problem = "Name them with --prediction COLUMN, once for each class.", ""
+    if lacking := [name for name in names if name not in table]:
         problem = f"it has no column {lacking[0]} of predictions: {some(list(table.columns), 8)}"
-        raise UsageError(doing, problem, hint)
-    if not names:
+    elif not names:
         problem = f"no column holds predictions: {some(list(table.columns), 8)}"
-        raise UsageError(doing, problem, hint)
-    if len(names) > 1 and len(names) != len(truth.classes):
+    elif len(names) > 1 and len(names) != len(truth.classes):
         classes = f"{len(truth.classes)} classes" if truth.classes else "no classes"
         problem = f"{len(names)} columns of predictions are named, and there are {classes}"
+    if problem:
         raise UsageError(doing, problem, hint)
-    if len(names) == 1 and truth.classes and answers_of(table, truth, names) is not None:
-        return None
-    values = np.column_stack([pd.to_numeric(table[name], errors="coerce") for name in names])
-    values = values.astype(float)
+    if len(names) == 1 and (places := answers_of(table[names[0]], truth)) is not None:
+        return truth.votes(places)
+    values = np.column_stack([_numeric(table[name]) for name in names])
     if not (fine := np.isfinite(values)).all():
-        if truth.classes and len(names) == 1 and not fine.any():
-            return None
-        at, column = map(int, np.argwhere(~fine)[0])
-        name = names[column]
-        problem = f"{quoted(str(table[name].iloc[at]))} in the column {name} is no number, "
-        problem += f"in the row {quoted(str(table.index[at]))}"
+        row, column = np.argwhere(~fine)[0]
+        problem = f"{quoted(str(table[names[column]].iloc[row]))} in the column {names[column]} "
+        problem += f"is no number, in the row {quoted(str(table.index[row]))}"
         raise UsageError(doing, problem, "Leave no row without a prediction.")
-    return values
+    is_share = len(truth.classes) == 2 and np.allclose(values.sum(axis=1), 1, atol=0.01)
+    return values[:, 1:] if is_share and len(names) == 2 else values
 
 
 def _columns(table: pd.DataFrame, truth: Truth, named: Sequence[str]) -> list[str]:
@@ -276,49 +253,31 @@ def _columns(table: pd.DataFrame, truth: Truth, named: Sequence[str]) -> list[st
         return list(named)
     if truth.classes:
         of = {m[1]: name for name in map(str, table) if (m := _OF_CLASS.fullmatch(name))}
-        for by in (of, {str(name): str(name) for name in table}):
-            if all(each in by for each in truth.classes):
-                return [by[each] for each in truth.classes]
-        # Places instead of names, as an array's columns have them.
-        if all(str(at) in of for at in range(len(truth.classes))):
-            return [of[str(at)] for at in range(len(truth.classes))]
+        places = [str(at) for at in range(len(truth.classes))]  # as an array's columns have them
+        same = {str(name): str(name) for name in table}
+        for by, classes in ((of, truth.classes), (same, truth.classes), (of, places)):
+            if all(each in by for each in classes):
+                return [by[each] for each in classes]
     single = (*_SHARES, *_ANSWERS) if truth.classes else (*_ANSWERS, *_SHARES)
     return [name] if (name := _first_of(single, table)) else []
 
 
-def answers_of(table: pd.DataFrame, truth: Truth, names: Sequence[str] = ()) -> Ints | None:
-    """Return the place of the class that a column says of each row; None if it is no classes."""
-    name = _first_of(names or _ANSWERS, table)
-    if not name:
-        return None
-    known = {each: at for at, each in enumerate(as_numbers(truth.classes).tolist())}
-    values = as_numbers(table[name].tolist()).tolist()
-    if not all(each in known for each in values):
-        return None
-    return np.array([known[each] for each in values], dtype=np.intp)
-
-
-def votes_of(table: pd.DataFrame, truth: Truth, numbers: Floats | None, doing: str) -> Floats:
-    """Return a vote (rows, classes) for the class that a member answers of each row."""
-    places = answers_of(table, truth)
-    if places is None and numbers is not None:
-        places = truth.labels(numbers)
-    if places is None:
-        problem = f"its answers are none of {some(list(truth.classes), 8)}"
-        raise UsageError(doing, problem, "Name their column with --prediction COLUMN.")
-    return np.eye(len(truth.classes))[places]
+def answers_of(cells: "pd.Series[str]", truth: Truth) -> Ints | None:
+    """Return the place of the class that each cell names; None if one names none."""
+    known = pd.Index(as_numbers(truth.classes))
+    places = known.get_indexer(pd.Index(as_numbers(cells.tolist())))
+    return None if not truth.classes or (places < 0).any() else places
 
 
 def target_of(truth: Truth, columns: int) -> Floats | None:
     """Return what predictions (rows, columns) aim at; None if that is no number."""
     if not truth.classes:
         return truth.values[:, None]
-    if columns > 1:
-        return np.eye(len(truth.classes))[truth.values.astype(int)]
-    if truth.is_binary:
-        return truth.values[:, None]
+    places = truth.values.astype(int)
+    if columns > 1 or len(truth.classes) == 2:
+        return np.eye(len(truth.classes))[places][:, -columns:]
     known = as_numbers(truth.classes)
-    return known[truth.values.astype(int)][:, None] if known.dtype.kind == "f" else None
+    return known[places][:, None] if known.dtype.kind == "f" else None
 
 
 def suspicions(
@@ -333,9 +292,7 @@ def suspicions(
         return []
     squares = ((predictions - target) ** 2).sum(axis=2)
     count = len(rows.fold_names)
-    errors = np.array(
-        [[each[rows.folds == fold].mean() for fold in range(count)] for each in squares]
-    )
+    errors = np.stack([squares[:, rows.folds == at].mean(axis=1) for at in range(count)], axis=1)
     usual = np.median(errors, axis=1, keepdims=True)
     relative = np.divide(errors, usual, out=np.ones_like(errors), where=usual > 0)
     found = []

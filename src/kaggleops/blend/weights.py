@@ -10,6 +10,7 @@ models"; non-negative least squares on out-of-fold predictions, Breiman 1996, "S
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Search:
         self._folds = folds
         self._worth = worth
         self._target = target
-        self._known: dict[frozenset[int], Mapping[str, Floats]] = {}
+        self._found = cache(self._by_method)
         self.folds = range(int(folds.max()) + 1)
 
     def nested(self, done: Callable[[int, int], None] = lambda *_: None) -> Nested:
@@ -90,39 +91,30 @@ class Search:
         whole = self._found(without)
         inner = [fold for fold in self.folds if fold not in without]
         values = {}
-        for method in whole:
-            if len(inner) > 1:
-                # The rows that an inner fold leaves are those of another one's, too: found once.
-                scores = [
-                    self._score(self._found(without | {fold})[method], frozenset({fold}))
-                    for fold in inner
-                ]
-                values[method] = float(np.mean(scores))
-            else:
-                values[method] = self._score(whole[method], frozenset(inner))
+        for method, weights in whole.items():
+            # The rows that an inner fold leaves are those of another one's, too: found once.
+            scores = [
+                self._score(
+                    self._found(without | {fold})[method] if len(inner) > 1 else weights, fold
+                )
+                for fold in inner
+            ]
+            values[method] = float(np.mean(scores))
         best = max(values.values())
         near = best - _EQUAL * max(1.0, abs(best))
         method = next(name for name, value in values.items() if value >= near)
         return Weights(method, whole[method])
 
-    def _found(self, without: frozenset[int]) -> Mapping[str, Floats]:
+    def _by_method(self, without: frozenset[int]) -> Mapping[str, Floats]:
         """Return each method's weights on all folds but some, the simplest method first."""
-        if without not in self._known:
-            rows = np.flatnonzero(~np.isin(self._folds, list(without)))
-            self._known[without] = self._by_method(rows)
-        return self._known[without]
-
-    def _by_method(self, rows: Ints) -> Mapping[str, Floats]:
-        predictions = self._predictions[:, rows]
+        rows = np.flatnonzero(~np.isin(self._folds, list(without)))
+        predictions, count = self._predictions[:, rows], len(self._predictions)
 
         def worth(predicted: Floats) -> float:
             return self._worth(predicted, rows)
 
-        count = len(predictions)
         alone = [worth(each) for each in predictions]
         found = {"best single run": np.eye(count)[int(np.argmax(alone))]}
-        if count == 1:
-            return found
         found["equal weights"] = np.full(count, 1 / count)
         if self._target is not None:
             for ridge in (*reversed(RIDGES), 0.0):
@@ -131,8 +123,8 @@ class Search:
         found["hill climbing"] = hill_climbing(predictions, worth, alone)
         return found
 
-    def _score(self, weights: Floats, folds: frozenset[int]) -> float:
-        rows = np.flatnonzero(np.isin(self._folds, list(folds)))
+    def _score(self, weights: Floats, fold: int) -> float:
+        rows = np.flatnonzero(self._folds == fold)
         return self._worth(blended(self._predictions[:, rows], weights), rows)
 
 

@@ -3,7 +3,6 @@
 import importlib.util
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -31,11 +30,6 @@ from kaggleops.cli.output import (
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import printable
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from kaggleops.blend.report import Blend
-
 _NEEDED = {"numpy": "NumPy", "pandas": "pandas", "scipy": "SciPy", "sklearn": "scikit-learn"}
 _CORRELATED = 8  # members whose correlations a terminal has room for
 
@@ -62,7 +56,6 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="COLUMN",
     help="The column of oof.csv with predictions; once for each class.",
 )
-@click.option("--group", metavar="COLUMN", help="The column with a row's query, for ndcg and map.")
 @click.option(
     "--threshold",
     type=NumberRange(0, 1),
@@ -87,7 +80,6 @@ def blend_command(
     lower_is_better: bool | None,
     target: str | None,
     predictions: tuple[str, ...],
-    group: str | None,
     threshold: float,
     truth: Path | None,
     folds: Path | None,
@@ -110,67 +102,48 @@ def blend_command(
             hint = "Install it: pip install 'kaggleops[server,train]'."
             raise UsageError("blending", f"{name} is not installed", hint)
     require_index()
-    from kaggleops.blend.members import Reader, read_members, wanted
+    from kaggleops.blend.members import Reader, as_table, read_members, wanted
+    from kaggleops.blend.record import record
     from kaggleops.blend.report import blend
-    from kaggleops.blend.rows import Columns
+    from kaggleops.blend.rows import Options
 
     place = bucket_of(bucket)
     tables = {
-        name: _table(f"--{name}", file)
+        name: as_table(file, f"reading --{name} {file}") if file else None
         for name, file in (("truth", truth), ("folds", folds), ("sample", sample))
     }
-    columns = Columns(target or "", predictions, group or "", tables["truth"], tables["folds"])
+    options = Options(
+        target=target,
+        prediction=predictions,
+        metric=metric,
+        lower=lower_is_better,
+        threshold=threshold,
+        **tables,
+    )
     these = ask_index(
         place, index, lambda history: wanted(history, runs, sweep, experiment, metric, place)
     )
-    reader = Reader(bucket_at(place), tables["truth"], tables["sample"])
+    reader = Reader(bucket_at(place), options.truth, options.sample)
     with stdout_for_json(as_json):
         with progress_bar("Reading the members") as progress:
             members, notes = read_members(these, reader, progress)
         with progress_bar("Looking for weights") as progress:
-            found = blend(
-                members,
-                columns,
-                these.score,
-                metric,
-                lower_is_better,
-                threshold,
-                tables["sample"],
-                notes,
-                progress,
-            )
-        run_id = "" if dry_run else _record(found, place, index)
+            found = blend(members, options, these.score, notes, progress)
+        run_id = "" if dry_run else record(found, tracking_uri(place))
+        if run_id:  # the leaderboard shows it at once, not in some seconds
+            with suppress(KaggleOpsError), history_of(place, index, fresh_for=0):
+                pass
     if as_json:
         print_json(run_id=run_id or None, **found.to_json())
         return
-    _show(found)
+    print_table(*found.table(correlated=len(found.members) <= _CORRELATED))
+    out.print(printable(found.answer), style="bold")
+    out.print(found.how)
+    for note in found.notes:
+        err.print(printable(note), style="yellow")
     if run_id:
         submit = f"kaggleops submit {run_id}{bucket_flag(place)}"
         print_rows(
             ("Run", f"{run_id}  blend of {len(found.weights)}"),
             ("Submit it", submit if found.submission is not None else ""),
         )
-
-
-def _table(option: str, file: Path | None) -> "pd.DataFrame | None":
-    from kaggleops.blend.members import as_table
-
-    return None if file is None else as_table(file, f"reading {option} {file}")
-
-
-def _record(found: "Blend", place: str, index: str | None) -> str:
-    from kaggleops.blend.record import record
-
-    run_id = record(found, tracking_uri(place))
-    # The leaderboard shows it at once, not in some seconds.
-    with suppress(KaggleOpsError), history_of(place, index, fresh_for=0):
-        pass
-    return run_id
-
-
-def _show(found: "Blend") -> None:
-    print_table(*found.table(correlated=len(found.members) <= _CORRELATED))
-    out.print(printable(found.answer), style="bold")
-    out.print(found.how)
-    for note in found.notes:
-        err.print(printable(note), style="yellow")

@@ -146,7 +146,9 @@ def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> li
         # Of a trial with folds, its own run has no score.
         mine = [each for each in below[trial.id].values() if each.id != trial.id]
         mine = mine or list(below[trial.id].values())
-        if mine and (came := summarize_scores(_values(Training(tuple(mine), frozenset()), score))):
+        if mine and (
+            came := summarize_scores(values_of(Training(tuple(mine), frozenset()), score))
+        ):
             ids = tuple(run.id for run in mine)
             number, point = trial.tags.get(TRIAL, "0"), point_of(trial.tags)
             found.append(Tried(number, trial.id, ids, came, point, _cells(mine, score)))
@@ -163,13 +165,14 @@ def _by_commit(runs: Sequence[Scored], score: Score) -> dict[str, list[Training[
     for run in runs:
         found[run.sha].append(run)
     kept = {
-        sha: [each for each in trainings(mine, score.name) if _values(each, score)]
+        sha: [each for each in trainings(mine, score.name) if values_of(each, score)]
         for sha, mine in found.items()
     }
     return {sha: mine for sha, mine in kept.items() if mine}
 
 
-def _values(training: Training[Scored], score: Score) -> Scores:
+def values_of(training: Training[Scored], score: Score) -> Scores:
+    """Return a training's values of the score, by fold and seed."""
     return scores_of(training, score.name, {run.id: run.folds for run in training.runs})
 
 
@@ -183,14 +186,14 @@ def _entry(
 ) -> Entry:
     best, summary = _best(mine, score)
     ids = tuple(run.id for run in best.runs)
-    values = _values(best, score)
+    values = values_of(best, score)
     members = best.runs[0].tags.get(BLEND, "").count(":")  # a weight for each run id, as JSON
     entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent, members=members)
     if not before:
         return entry
     folds = {run.id: run.folds for each in (*before, *mine) for run in each.runs}
     evidence = Evidence.of([before, mine], score, folds, spread)
-    first, second = in_common([_values(each, score) for each in evidence.rows[0]])
+    first, second = in_common([values_of(each, score) for each in evidence.rows[0]])
     means = tuple(each.mean for each in map(summarize_scores, (first, second)) if each)
     shown = _best(before, score)[1].mean, summary.mean
     return replace(
@@ -202,7 +205,7 @@ def _entry(
 
 
 def _best(side: Sequence[Training[Scored]], score: Score) -> tuple[Training[Scored], Summary]:
-    values = {id(each): _values(each, score) for each in side}
+    values = {id(each): values_of(each, score) for each in side}
     whole = max((len(values[id(each)]) for each in side if each.is_trial), default=0)
 
     def rank(training: Training[Scored]) -> tuple[bool, float]:
