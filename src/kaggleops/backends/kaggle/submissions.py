@@ -218,7 +218,8 @@ class Submitter:
             def send(client: Any, said: str) -> Any:
                 return client.competition_submit(str(found), said, self.competition, quiet=True)
 
-            return self._send(send, message, content, found.name), rows is not None
+            sent = self._send(send, message, content, found.name)
+            return self.record(sent), rows is not None
 
     def check(self, file: Path) -> int | None:
         """Return how many rows a file has, those of the sample; None if there is no sample.
@@ -244,7 +245,9 @@ class Submitter:
                 FILE, said, self.competition, kernel=ref, kernel_version=version, quiet=True
             )
 
-        return self._send(send, message, content, f"{FILE} of {ref}, version {version}")
+        return self.record(
+            self._send(send, message, content, f"{FILE} of {ref}, version {version}")
+        )
 
     def submitted(self) -> Submission:
         """Return what was submitted last for the run, as it is now; record its scores.
@@ -287,14 +290,6 @@ class Submitter:
     def _send(
         self, send: Callable[[Any, str], Any], message: str, content: str, what: str
     ) -> Submission:
-        """Send something, and record it on the run."""
-        tags = self.run.data.tags
-        said = " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
-        return self.record(self._sent(send, message or said, content, what))
-
-    def _sent(
-        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
-    ) -> Submission:
         doing = f"submitting {what} to {self.competition}"
         if before := self.submissions.holding(content):
             score = f", {before.public_score:g}" if before.public_score is not None else ""
@@ -303,6 +298,8 @@ class Submitter:
             hint = "`kaggleops submit RUN --scores` records its score on a run."
             raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
         self.submissions.refuse_over_limit(doing)
+        tags = self.run.data.tags
+        message = message or " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
         said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {self.run_id} {content}]".strip()
         try:
             # Not to be repeated: each that arrives is one of the day's.
