@@ -55,6 +55,35 @@ papermill.exceptions.PapermillExecutionError:
 Exception encountered at "In [3]":
 An exception has occurred, use %tb to see the full traceback.
 """
+# What torchrun adds to what its ranks said, of which PyTorch marks each line.
+RANKS = """
+[rank1]: Traceback (most recent call last):
+[rank1]:   File "train.py", line 1, in <module>
+[rank1]: ValueError: no rows in fold 3
+"""
+TORCHRUN = """
+Traceback (most recent call last):
+  File "/site-packages/torch/distributed/launcher/api.py", line 383, in launch_agent
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+------------------------------------------------------------
+Failures:
+[1]:
+  rank      : 0 (local_rank: 0)
+  exitcode  : -15 (pid: 5337)
+  traceback : Signal 15 (SIGTERM) received by PID 5337
+------------------------------------------------------------
+Root Cause (first observed failure):
+[0]:
+  rank      : 1 (local_rank: 1)
+  exitcode  : 1 (pid: 5336)
+  traceback : To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html
+============================================================
+"""
+LAST_LINE = "To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html"
+RANK_KILLED = TORCHRUN.replace(LAST_LINE, "Signal 9 (SIGKILL) received by PID 5336")
 BEFORE_THE_TRAINING = """
 error: fetching git@github.com:ada/toy: Permission denied (publickey)
 An exception has occurred, use %tb to see the full traceback.
@@ -87,6 +116,8 @@ Traceback (most recent call last):
         (HYDRA, 1, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."),
         (NO_GPU, 1, "RuntimeError: Found no NVIDIA driver on your system."),
         (PAPERMILL, None, "FileNotFoundError: [Errno 2] No such file or directory: '/kaggle"),
+        (RANKS + TORCHRUN, 1, "ValueError: no rows in fold 3 (exit code 1)"),
+        (RANK_KILLED, 1, "Signal 9 (SIGKILL) received by PID 5336 (exit code 1)"),
         (BEFORE_THE_TRAINING, None, "fetching git@github.com:ada/toy: Permission denied"),
         (OUR_LINE, None, "KeyError: 'x' (exit code 1)"),
         (OF_ANY_NAME.format("Exception: run 5 is active"), 1, "Exception: run 5 is active (exit"),

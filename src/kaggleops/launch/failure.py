@@ -1,7 +1,8 @@
 """Why a training failed, in one line, from what it printed and how its process ended.
 
 The line is the last error of the training itself: not the trace of what executes its notebook
-(papermill, nbclient, IPython), which comes after it and names a cell.
+(papermill, nbclient, IPython), which comes after it and names a cell; nor that of torchrun, which
+names a rank.
 """
 
 import re
@@ -16,6 +17,7 @@ LONGEST = 300
 
 _TIME = re.compile(r" *\d+:\d\d  ")  # which a notebook puts before each line
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_RANK = re.compile(r"\[rank\d+\]: ?")  # which PyTorch puts before each line of a trace
 _TRACE = re.compile(r"(?:[\w.]+ +)?Traceback \(most recent call last\):?")
 # The end of a trace: an error as they are called, or one of any name with a message.
 _RAISED = re.compile(
@@ -23,6 +25,9 @@ _RAISED = re.compile(
 )
 _SAID = re.compile(r"(?:\S+: )?(?:error|fatal|killed|oserror)\b.*", re.IGNORECASE)
 _OF_NOTEBOOKS = re.compile(r"papermill|nbclient|nbconvert|Exception encountered at|CellExecution")
+_OF_TORCHRUN = re.compile(r"[\w.]*\bChildFailedError\b.*")
+# In torchrun's report, of a rank that said nothing itself.
+_SIGNAL = re.compile(r" *traceback *: (Signal \d+ \(\w+\) received by PID \d+)")
 _OURS = re.compile(r"(?:SystemExit: )?error: (.+)")
 # What our own error says of a training (launcher.py).
 _OF_TRAINING = re.compile(
@@ -61,13 +66,19 @@ def _ending(code: int | None) -> str:
 
 def _last_error(lines: Iterable[str], *, any_line: bool) -> str:
     plain = [_TIME.sub("", _COLOUR.sub("", line), count=1).rstrip() for line in lines]
+    plain = [_RANK.sub("", line, count=1) for line in plain]
     found = last = ""
-    at = 0
+    at, first_to_fail = 0, False
     while at < len(plain):
         line, at = plain[at], at + 1
         if _TRACE.fullmatch(line):
             raised, at, ours = _raised(plain, at)
-            found = raised or found if ours else found
+            if ours and not (found and _OF_TORCHRUN.fullmatch(raised)):
+                found = raised or found
+        elif line.startswith("Root Cause"):
+            first_to_fail = True
+        elif first_to_fail and (match := _SIGNAL.fullmatch(line)):
+            found = match[1]
         elif match := _OURS.fullmatch(line):
             found = _without_our_words(match[1])
         elif _SAID.match(line) and not _OF_NOTEBOOKS.search(line):
