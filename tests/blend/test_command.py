@@ -94,6 +94,7 @@ def test_the_best_runs_are_blended_compared_ranked_and_submitted(
     assert "over 5 folds ▲" in found.output
 
     # A blend is a member like any other, but not beside its own members.
+    assert "Run again" not in ask(bucket, "reproduce", told["run_id"]).output  # of no commit
     again = ask(bucket, "blend", told["run_id"], good)
     assert again.code == 2
     assert again.error == (

@@ -152,6 +152,7 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
     from kaggleops.reports.comparison import environment
 
     command = f"kaggleops reproduce {run.id} --run --bucket {shlex.quote(place)}"
+    command = command if run.sha else ""
     if as_json:
         print_json(
             run_id=run.id,
