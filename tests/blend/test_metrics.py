@@ -17,6 +17,7 @@ BINARY = DRAW.integers(0, 2, 120)
 CLASSES = DRAW.integers(0, 3, 120)
 ONE = DRAW.random((120, 1))
 THREE = DRAW.dirichlet(np.ones(3), 120)
+GROUPS = np.sort(DRAW.integers(0, 12, 120))
 LABELS = (ONE[:, 0] >= 0.5).astype(int)
 BEST = THREE.argmax(axis=1)
 
@@ -82,6 +83,22 @@ def test_a_fold_that_lacks_a_class_has_a_log_loss_all_the_same() -> None:
     assert found(THREE[rows], rows) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("most", [None, 3])
+def test_of_the_rows_of_a_query(most: int | None) -> None:
+    relevance = CLASSES.astype(float)
+    suffix = f"@{most}" if most else ""
+    found = by_name(f"val_ndcg{suffix}", Truth(relevance, groups=GROUPS), None)
+    each = [np.flatnonzero(group == GROUPS) for group in np.unique(GROUPS)]
+    expected = [metrics.ndcg_score([relevance[i]], [ONE[i, 0]], k=most) for i in each]
+    assert found(ONE, ROWS) == pytest.approx(np.mean(expected))
+    if most is None:
+        precise = by_name("map", Truth(relevance, groups=GROUPS), None)
+        scores = [metrics.average_precision_score(relevance[i] > 0, ONE[i, 0]) for i in each]
+        assert precise(ONE, ROWS) == pytest.approx(np.mean(scores))
+        some = np.concatenate(each[3:6])  # the groups of some rows alone
+        assert precise(ONE[some], some) == pytest.approx(np.mean(scores[3:6]))
+
+
 def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     code = "def gap(y_true, y_pred):\n    return abs(y_true.mean() - y_pred.mean())\nbroken = 3\n"
@@ -106,5 +123,7 @@ def test_what_is_no_metric_of_these_rows_is_refused_by_name() -> None:
         UsageError, match=r"reading the metric 'house_points': scikit-learn has none"
     ):
         by_name("house_points", Truth(VALUES), None)
+    with pytest.raises(UsageError, match=r"no column says which query a row is of\. .*--group"):
+        by_name("ndcg", Truth(VALUES), None)
     with pytest.raises(UsageError, match=r"scoring rmsle: .*cannot be used"):
         by_name("rmsle", Truth(VALUES), None)(-5 * ONE, ROWS)

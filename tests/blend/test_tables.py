@@ -216,6 +216,22 @@ def test_two_classes_are_blended_as_probabilities_and_handed_in_as_answers() -> 
     assert "that of a holds answers, and auc needs probabilities" in alone.notes[0]
 
 
+def test_the_rows_of_queries() -> None:
+    draw = np.random.default_rng(5)
+    many = rows(600)
+    queries, relevance = np.arange(600) // 10, draw.integers(0, 3, 600)
+    many = many.assign(fold=queries % 4, query=queries, target=relevance)
+
+    def ranked(seed: int) -> pd.DataFrame:
+        return many.assign(score=noisy(relevance, 1.5, seed))
+
+    best = blended(ranked(1), ranked(2), score=Score("ndcg@5", lower=False))
+    assert len(best.scores) == 4
+    assert best.mean > max(np.mean(list(each.values())) for each in best.alone)
+    with pytest.raises(UsageError, match=r"no member's oof\.csv has the column asked"):
+        blended(ranked(1), ranked(2), options=Options(group="asked"))
+
+
 def test_several_classes_are_blended_as_probabilities() -> None:
     draw = np.random.default_rng(2)
     right = draw.integers(0, 3, len(ROWS))

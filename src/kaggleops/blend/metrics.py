@@ -1,4 +1,9 @@
-"""How predictions are scored: a metric by scikit-learn's name for it, or a user's own function."""
+"""How predictions are scored: a metric by scikit-learn's name for it, or a user's own function.
+
+A ranking metric (`ndcg`, `map`) is the mean over the queries that rows belong to, as scikit-learn's
+`ndcg_score` and `average_precision_score` have it of one query; equal scores stand in the order of
+their rows.
+"""
 
 import importlib
 import re
@@ -39,6 +44,7 @@ _ALIASES = dict(
 _OF_VALUES = re.compile(
     r"r2|explained_variance|d2_(absolute|tweedie|pinball).*|neg_.*(error|deviance)"
 )
+_OF_GROUPS = re.compile(r"(?<![a-z])(ndcg|map)(?:@(\d+))?$")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Truth:
     values: Floats  # (rows,): numbers, or the classes' places
     classes: tuple[str, ...] = ()  # the classes, in order; none where the truth is a number
     threshold: float = 0.5  # from which value on a row is of the second of two classes
+    groups: Ints | None = None  # (rows,): which query a row belongs to, from 0
 
     def labels(self, predictions: Floats) -> Ints:
         """Return the place of each row's class, as its prediction (rows, columns) says.
@@ -133,6 +140,8 @@ def canonical(name: str) -> str:
     """
     from sklearn.metrics import get_scorer_names
 
+    if found := _OF_GROUPS.search(name.lower()):
+        return found[0]
     known = {*get_scorer_names(), *_ALIASES.values()}
     if name in known:
         return name
@@ -147,7 +156,8 @@ def canonical(name: str) -> str:
 
 def wants_numbers(name: str) -> bool:
     """Return whether a metric holds numbers against numbers, and knows no classes."""
-    return bool(_OF_VALUES.fullmatch(canonical(name)))
+    known = canonical(name)
+    return bool(_OF_VALUES.fullmatch(known) or _OF_GROUPS.fullmatch(known))
 
 
 def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
@@ -169,6 +179,11 @@ def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
     if not known:
         hint = "Name one of scikit-learn's, or your own function: --metric module:function."
         raise UsageError(doing, "scikit-learn has none of this name", hint)
+    if found := _OF_GROUPS.fullmatch(known):
+        if truth.groups is None:
+            hint = "Name the column that says which query a row is of: --group COLUMN."
+            raise UsageError(doing, "no column says which query a row is of", hint)
+        return Metric(name, known, False, "values", _of_groups(truth, found[1], found[2]), truth)
     try:
         scored, kind = _from_sklearn(known, truth)
     except ValueError as error:
@@ -225,6 +240,44 @@ def _from_sklearn(known: str, truth: Truth) -> tuple[_Function, Kind]:
     if count:  # what a scorer asks its model for says what it reads
         score(truth.votes(right), np.arange(len(right)))
     return score, kind
+
+
+def _of_groups(truth: Truth, which: str, most: str | None) -> _Function:
+    function = _ndcg if which == "ndcg" else _average_precision
+
+    def score(predicted: Floats, rows: Ints) -> float:
+        assert truth.groups is not None  # noqa: S101 - checked where the metric is named
+        _, groups = np.unique(truth.groups[rows], return_inverse=True)
+        return function(truth.values[rows], predicted[:, 0], groups, int(most or len(rows)))
+
+    return score
+
+
+def _ranked(right: Floats, scores: Floats, groups: Ints) -> tuple[Floats, Ints, Ints]:
+    """Return what is right, the group and the rank from 0, by group, the highest score first."""
+    order = np.lexsort((-scores, groups))
+    counts = np.bincount(groups)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return right[order], groups[order], np.arange(len(right)) - np.repeat(starts, counts)
+
+
+def _ndcg(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
+    gains = []
+    for by in (scores, right):
+        found, group, rank = _ranked(right, by, groups)
+        gains.append(np.bincount(group, found / np.log2(rank + 2) * (rank < most)))
+    got, ideal = gains
+    return float(np.mean(np.divide(got, ideal, out=np.zeros_like(got), where=ideal > 0)))
+
+
+def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
+    found, group, rank = _ranked((right > 0).astype(float), scores, groups)
+    so_far = np.cumsum(found)
+    before = so_far - found
+    hits = so_far - before[np.flatnonzero(rank == 0)][group]
+    precision = np.bincount(group, found * hits / (rank + 1) * (rank < most))
+    every = np.minimum(np.bincount(group, found), most)
+    return float(np.mean(np.divide(precision, every, out=np.zeros_like(every), where=every > 0)))
 
 
 def _own(name: str, truth: Truth) -> _Function:

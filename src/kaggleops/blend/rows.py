@@ -22,6 +22,7 @@ from kaggleops.reports.evidence import some
 _TARGETS = ("target", "label", "y", "y_true", "truth", "actual")
 _SHARES = ("probability", "proba", "prob", "p")
 _ANSWERS = (PREDICTION, "pred", "predicted", "y_pred", "oof", "oof_pred", "answer", "score")
+_GROUPS = ("group", "query", "query_id", "qid", "group_id")
 _OF_CLASS = re.compile(r"(?:probability|proba|prob|p|prediction|predicted|pred|oof)[_. -]+(.+)")
 _MOST_FOLDS = 50
 _MOST_CLASSES = 1000  # of whole numbers that are one a row, nearly
@@ -34,6 +35,7 @@ class Options:
 
     target: str | None = None  # the column that says what is right
     prediction: tuple[str, ...] = ()  # the column with predictions, or one a class
+    group: str | None = None  # the column that says which query a row belongs to
     truth: pd.DataFrame | None = None  # rows with their truth, in place of the tables'
     folds: pd.DataFrame | None = None  # rows with their folds, in place of the tables'
     sample: pd.DataFrame | None = None  # a submission's rows and columns, if not the members'
@@ -52,6 +54,7 @@ class Rows:
     right: tuple[str, ...]  # what is right, as text
     folds: Ints  # (rows,): from 0
     fold_names: tuple[str, ...]
+    groups: Ints | None  # (rows,): which query a row belongs to, from 0
     tables: tuple[pd.DataFrame, ...]  # the members', in this order, without what is right
 
 
@@ -71,7 +74,8 @@ def rows_of(members: Sequence[Member], options: Options) -> Rows:
     target = str(right.name)
     left = [each.drop(columns=[target, FOLD], errors="ignore") for each in tables]
     id_column = str(members[0].oof.columns[0])
-    return Rows(id_column, target, ids, tuple(right), folds, names, tuple(left))
+    groups = _groups(tables, options.group)
+    return Rows(id_column, target, ids, tuple(right), folds, names, groups, tuple(left))
 
 
 def by_id(table: pd.DataFrame, doing: str) -> pd.DataFrame:
@@ -181,6 +185,16 @@ def _folds(
     return pd.Index(names).get_indexer(pd.Index(folds)), tuple(names)
 
 
+def _groups(tables: Sequence[pd.DataFrame], named: str | None) -> Ints | None:
+    for table in tables:
+        if name := _first_of([named] if named else _GROUPS, table):
+            return np.asarray(pd.factorize(table[name])[0], dtype=np.intp)
+    if named:
+        problem = f"no member's oof.csv has the column {named}"
+        raise UsageError("reading --group", problem, f"It has {some(list(tables[0].columns), 8)}.")
+    return None
+
+
 def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
     """Return what is right: as numbers, or as classes.
 
@@ -196,7 +210,7 @@ def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
         hint = "Leave such rows out." if numeric else "Name a metric of classes with --metric."
         raise UsageError(doing, problem, hint)
     if numbers:
-        return Truth(values)
+        return Truth(values, groups=rows.groups)
     known, first, places = np.unique(values, return_index=True, return_inverse=True)
     many = len(known) > max(20, len(values) // 10)
     if many and not numeric:

@@ -56,6 +56,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="COLUMN",
     help="The column of oof.csv with predictions; once for each class.",
 )
+@click.option("--group", metavar="COLUMN", help="The column with a row's query, for ndcg and map.")
 @click.option(
     "--threshold",
     type=NumberRange(0, 1),
@@ -80,6 +81,7 @@ def blend_command(
     lower_is_better: bool | None,
     target: str | None,
     predictions: tuple[str, ...],
+    group: str | None,
     threshold: float,
     truth: Path | None,
     folds: Path | None,
@@ -115,6 +117,7 @@ def blend_command(
     options = Options(
         target=target,
         prediction=predictions,
+        group=group,
         metric=metric,
         lower=lower_is_better,
         threshold=threshold,
