@@ -68,7 +68,7 @@ def test_a_training_in_two_processes(tmp_path: Path) -> None:
         ("averaged_jaccard", (6,)),
     ):
         points = client(whole).get_metric_history(run_id, key)
-        assert [point.step for point in points] == list(steps), key
+        assert sorted(point.step for point in points) == list(steps), key  # logged in threads
 
     # Each validation row once, in its order, with what the model answers.
     table = pd.read_csv(artifacts(whole, run_id) / "oof.csv", keep_default_na=False)

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from mlflow.entities import Run
 
+from kaggleops.tags import FAILURE
+from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository
 from tests.frameworks.adopting import adopted, client_of, train
 
@@ -58,6 +61,19 @@ with mlflow.start_run():
     mlflow.set_tag("finished by", trainer.args.process_index)
 """
 
+DIES = """
+import os
+import signal
+
+import mlflow
+
+with mlflow.start_run():
+    mlflow.log_metric("loss", 0.5)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)  # as for want of memory
+    signal.pause()
+"""
+
 TORCHRUN = "torchrun --nproc-per-node 2 train.py"
 
 
@@ -73,9 +89,19 @@ def check(repository: Repository, run: Run, steps: list[int]) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.tags["finished by"] == "0"
     assert {each.value for each in client.get_metric_history(run.info.run_id, "rank")} == {0}
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == steps
+    points = client.get_metric_history(run.info.run_id, "loss")
+    assert sorted(point.step for point in points) == steps  # a Trainer logs in threads
     (text,) = repository.folder.glob(f"bucket/artifacts/**/{run.info.run_id}/**/model.txt")
     assert text.read_text() == "of rank 0"
+
+
+def with_torchrun(folder: Path, packages: Sequence[str], script: str) -> Repository:
+    repository = adopted(folder, packages, train_py=script)
+    project = (repository.folder / "MLproject").read_text()
+    assert "python train.py" in project
+    repository.write(MLproject=project.replace("python train.py", TORCHRUN))
+    repository.commit("Use both GPUs")
+    return repository
 
 
 @pytest.mark.parametrize(
@@ -85,13 +111,20 @@ def check(repository: Repository, run: Run, steps: list[int]) -> None:
 )
 def test_all_ranks_log_one_run(script: str, steps: list[int], tmp_path: Path) -> None:
     packages = ["torch"] if script == PLAIN else ["torch", "transformers", "accelerate"]
-    repository = adopted(tmp_path / "work", packages, train_py=script)
-    project = (repository.folder / "MLproject").read_text()
-    assert "python train.py" in project
-    repository.write(MLproject=project.replace("python train.py", TORCHRUN))
-    repository.commit("Use both GPUs")
+    repository = with_torchrun(tmp_path / "work", packages, script)
     train(repository)
     check(repository, only_run(repository), steps)
+
+
+def test_a_rank_that_dies_fails_the_run(tmp_path: Path) -> None:
+    repository = with_torchrun(tmp_path / "work", ["torch"], DIES)
+    done = kaggleops_here("run", cwd=repository.folder)
+    assert done.code == 1
+    run = only_run(repository)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"loss": 0.5}
+    assert run.data.tags[FAILURE].startswith("Signal 9 (SIGKILL) received by PID ")
+    assert run.data.tags[FAILURE] in done.error
 
 
 def test_all_ranks_of_a_plain_script_log_one_run(tmp_path: Path) -> None:

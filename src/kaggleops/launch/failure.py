@@ -36,6 +36,11 @@ _OF_TRAINING = re.compile(
 _SHELLS = 128  # what a shell adds to the number of the signal that ended a program
 
 
+def of_torchrun(lines: Iterable[str]) -> bool:
+    """Return whether torchrun says that a rank failed."""
+    return any(_OF_TORCHRUN.match(printable(line).strip()) for line in lines)
+
+
 def cause(lines: Iterable[str], code: int | None = None) -> str:
     """Return why a training failed; "" where nothing tells.
 

@@ -55,7 +55,7 @@ from kaggleops.git.patches import apply_patch, write_patch
 from kaggleops.git.project_files import declared_score
 from kaggleops.launch import legs
 from kaggleops.launch.checkout import Left, place_data
-from kaggleops.launch.failure import cause
+from kaggleops.launch.failure import cause, of_torchrun
 from kaggleops.launch.output import Output
 from kaggleops.launch.overrides import Overrides, check_config_keys, did_you_mean
 from kaggleops.launch.presenting import present
@@ -289,6 +289,9 @@ def _finish(
         raise RunFailedError("FAILED", doing, problem, hint)
     why = cause(output.last_lines(), code) if code else ""
     ended = _ensure_ended(client, run_id, "FAILED" if code else "FINISHED")
+    # Where one rank fails, torchrun tells the one that logs to end.
+    if ended == "KILLED" and CANCELLED not in told.data.tags and of_torchrun(output.last_lines()):
+        client.set_terminated(run_id, ended := "FAILED")
     if ended == "FAILED":
         client.set_tag(run_id, FAILURE, why)
     _close_leg(client, run_id)
