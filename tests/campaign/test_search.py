@@ -70,8 +70,7 @@ def test_folds_alone_are_one_trial_without_a_point() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS[1:])
 def test_two_watchers_propose_the_same_and_no_point_twice(sampler: str) -> None:
-    axes = NUMBERS if sampler == "cmaes" else MIXED
-    asked = sweep(*axes, sampler=sampler, trials=14 if sampler == "gp" else 30)
+    asked = sweep(*MIXED, sampler=sampler, trials=14 if sampler == "gp" else 30)
     trials: list[Trial] = []
     first = Search(asked)
     while not first.exhausted(trials):
@@ -110,7 +109,7 @@ def test_a_sampler_learns_from_the_trials(sampler: str) -> None:
         assert sum(ours[30:]) < 0.7 * sum(drawn[30:])
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", LEARNERS)
 def test_several_metrics_have_a_front(sampler: str) -> None:
     several = sweep(
         *NUMBERS,
@@ -141,7 +140,7 @@ def test_trials_under_way_keep_others_away() -> None:
 
 
 def test_a_space_that_is_tried_out_ends_before_its_trials() -> None:
-    for sampler in ("random", "tpe", "qmc", "nsga2"):
+    for sampler in ("random", "tpe", "qmc"):
         search = Search(sweep("b=int(interval(0,2))", "a=1,2,3", sampler=sampler, trials=40))
         trials = run(search, lambda point: float(point["b"]), at_once=2)
         assert len({tuple(each.point.values()) for each in trials}) == len(trials) == 9
@@ -222,7 +221,7 @@ def test_however_many_are_asked_for_at_once(
         (sweep("a=1"), "nothing is swept"),
         (sweep("a=interval(0,1)"), "a=interval(0,1) is an interval, and has no grid"),
         (sweep("a=int(interval(0,9))"), "is an interval, and has no grid"),
-        (sweep("a=1,2", sampler="nsga"), "no sampler 'nsga'. Did you mean nsga2?"),
+        (sweep("a=1,2", sampler="tpee"), "no sampler 'tpee'. Did you mean tpe?"),
         (sweep("a=1,2", sampler="tpe", trials=None), "Add --trials N"),
         (sweep("a=1,2", sampler="tpe", trials=0), "0 runs would be made"),
         (sweep("a=1,2", sampler="tpe", trials=10_001), "10,001 runs would be made"),
@@ -233,11 +232,6 @@ def test_however_many_are_asked_for_at_once(
         (sweep("a=1,2", metrics=["m", "m"], directions=["minimize"] * 2), "is given twice"),
         (sweep("a=1,2", metrics=[" "], directions=["minimize"]), "a --metric has no name"),
         (sweep("a=1,2", pruner="median"), "--pruner needs a metric"),
-        (sweep("a=x,y", sampler="cmaes"), "cmaes searches numbers"),
-        (
-            sweep(*NUMBERS, sampler="cmaes", metrics=["a", "b"], directions=["minimize"] * 2),
-            "cmaes takes one metric",
-        ),
         (
             sweep("a=1,2", pruner="median", metrics=["a", "b"], directions=["minimize"] * 2),
             "--pruner takes one metric",

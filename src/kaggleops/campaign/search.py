@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 GIVEN = "given"
 """The sampler of a sweep whose points somebody else proposes, such as a sweeper of Hydra's."""
 _SEQUENCES = ("grid", "random", "qmc")
-LEARNERS = ("tpe", "gp", "cmaes", "nsga2")
+LEARNERS = ("tpe", "gp")
 """The samplers that go by what the trials come to."""
 SAMPLERS = (*_SEQUENCES, *LEARNERS)
-_PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
+_PACKAGES = {"gp": ("torch", "scipy"), "qmc": ("scipy",)}
 """What samplers of Optuna's import besides it."""
 
 _RUNNING = ("SCHEDULED", "RUNNING")
@@ -136,7 +136,7 @@ class Search:
 
         by_number = sorted(trials, key=lambda trial: trial.number)
         told = [each for trial in by_number if (each := self._told(trial))]
-        study = self._study(self._prepared(told))
+        study = self._study(told)
         # A tag does not keep the order of the axes.
         seen = {frozenset(trial.point.items()) for trial in trials}
         found: list[Point] = []
@@ -171,70 +171,27 @@ class Search:
         """Return a trial as Optuna has it; None for one that is no point of this space."""
         from optuna.trial import TrialState, create_trial
 
-        state, values = TrialState.FAIL, None
+        state, values = TrialState.FAIL, list(trial.values or ())
+        scored = len(values) == len(self.sweep.metrics) and all(map(math.isfinite, values))
         if trial.status in _RUNNING:
             state = TrialState.RUNNING
         elif trial.status == "PRUNED" and len(self.sweep.metrics) == 1:
             state = TrialState.PRUNED
-        elif trial.status == "FINISHED" and self._scored(trial):
-            state, values = TrialState.COMPLETE, list(trial.values or ())
+        elif trial.status == "FINISHED" and scored:
+            state = TrialState.COMPLETE
         try:
             return create_trial(
                 state=state,
-                values=values,
-                params=self._params(trial.point),
+                values=values if state == TrialState.COMPLETE else None,
+                params={axis.key: axis.value(trial.point[axis.key]) for axis in self.space.axes},
                 distributions=self._distributions,
                 intermediate_values=dict(trial.reports) if state == TrialState.PRUNED else None,
             )
         except (ValueError, KeyError):  # what is in the bucket is not trusted
             return None
 
-    def _scored(self, trial: Trial) -> bool:
-        values = trial.values or ()
-        return len(values) == len(self.sweep.metrics) and all(map(math.isfinite, values))
-
-    def _params(self, point: Point) -> dict[str, Any]:
-        return {axis.key: axis.value(point[axis.key]) for axis in self.space.axes}
-
     def _point(self, params: Mapping[str, Any]) -> Point:
         return {axis.key: axis.text(params[axis.key]) for axis in self.space.axes}
-
-    def _prepared(self, told: list["FrozenTrial"]) -> list["FrozenTrial"]:
-        """Give trials what a sampler keeps on them while it asks for them, and looks for later.
-
-        A generation is as many finished trials, in the order of their numbers.
-        """
-        from optuna.samplers import NSGAIISampler
-        from optuna.trial import TrialState
-
-        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
-        if self.sweep.sampler == "nsga2":
-            for place, trial in enumerate(finished):
-                trial.system_attrs[NSGAIISampler._get_generation_key()] = place // self._generation
-        elif self.sweep.sampler == "cmaes":
-            # What it learns from a generation stands on a trial of the next one.
-            past = self._study([], self._sampler(_seed(self.sweep.seed)))
-            for place, trial in enumerate(finished):
-                trial.system_attrs["cma:generation"] = place // self._generation
-                if place and place % self._generation == 0:
-                    asked = past.ask(self._distributions)
-                    trial.system_attrs.update(
-                        (key, value)
-                        for key, value in past.get_trials()[asked.number].system_attrs.items()
-                        if key.startswith("cma:optimizer")
-                    )
-                    past.tell(asked, state=TrialState.FAIL)
-                past.add_trial(trial)
-        return told
-
-    @property
-    def _generation(self) -> int:
-        """How many trials a generation has, for samplers that go by generations."""
-        if self.sweep.sampler == "cmaes":  # its own default
-            numbers = [axis for axis in self.space.axes if axis.low is not None]
-            return 4 + math.floor(3 * math.log(len(numbers)))
-        # Optuna's 50 are for thousands of trials: a search of 40 would never leave the first.
-        return max(4, min(50, (self.sweep.trials or 0) // 5))
 
     def _sampler(self, seed: int) -> "BaseSampler":
         from optuna import samplers
@@ -249,14 +206,8 @@ class Search:
                     return samplers.QMCSampler(scramble=True, seed=seed)
                 case "tpe":
                     return samplers.TPESampler(seed=seed, constant_liar=True)
-                case "gp":
-                    return samplers.GPSampler(seed=seed)
-                case "cmaes":  # it draws what is no number at random
-                    return samplers.CmaEsSampler(
-                        seed=seed, popsize=self._generation, warn_independent_sampling=False
-                    )
                 case _:
-                    return samplers.NSGAIISampler(population_size=self._generation, seed=seed)
+                    return samplers.GPSampler(seed=seed)
 
 
 class _Given(Search):
@@ -323,19 +274,15 @@ def _check(sweep: Sweep, space: Space, folds: Sequence[str]) -> None:
         problem = f"{jobs:,} runs would be made, and {MOST:,} are the most"
         raise UsageError(doing, problem, "Add --trials N, or fewer values.")
     _check_metrics(sweep, doing)
-    needed = ("optuna", *_PACKAGES.get(sampler, ())) if sampler != "grid" or sweep.pruner else ()
+    needed = ("optuna", *_PACKAGES.get(sampler, ())) if sampler != "grid" else ()
     for package in needed:
         if importlib.util.find_spec(package) is None:
             named = "'kaggleops[sweep]'" if package == "optuna" else package
             problem = f"--sampler {sampler} needs {package}, which is not installed"
             raise UsageError(doing, problem, f"Install it: pip install {named}.")
-    if sampler == "cmaes" and not any(axis.low is not None for axis in space.axes):
-        problem = "cmaes searches numbers, and all values are listed ones"
-        raise UsageError(doing, problem, "Add --sampler tpe, or an interval(…).")
 
 
 def _check_metrics(sweep: Sweep, doing: str) -> None:
-    several = len(sweep.metrics) > 1
     if len(set(sweep.metrics)) < len(sweep.metrics):
         raise UsageError(doing, "a --metric is given twice", "Leave one of them.")
     if not all(each.strip() for each in sweep.metrics):
@@ -347,7 +294,5 @@ def _check_metrics(sweep: Sweep, doing: str) -> None:
         raise UsageError(doing, f"--sampler {sweep.sampler} needs a metric", "Add --metric NAME.")
     if not sweep.metrics and sweep.pruner:
         raise UsageError(doing, "--pruner needs a metric", "Add --metric NAME.")
-    if several and sweep.pruner:
+    if len(sweep.metrics) > 1 and sweep.pruner:
         raise UsageError(doing, "--pruner takes one metric", "Leave out --pruner.")
-    if several and sweep.sampler == "cmaes":
-        raise UsageError(doing, "cmaes takes one metric", "Add --sampler nsga2, or tpe.")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST = 10_000
 """How many points a sweep tries at most, and values an axis has: each is a run."""
 
-_LARGEST, _LARGEST_WHOLE = 1e150, 2**53  # ends: a difference is finite; a float tells it exactly
+_LARGEST = 2**53  # an end: a float tells it exactly
 
 _DOING = "reading the space"
 
@@ -193,16 +193,11 @@ def _parsed(item: str, literal: Collection[str]) -> "Override | None":
 def _axis(
     override: "Override", groups: Callable[[str], list[str]], literal: Collection[str], seed: int
 ) -> Axis:
-    from hydra.core.override_parser.types import (
-        ChoiceSweep,
-        Glob,
-        IntervalSweep,
-        RangeSweep,
-    )
+    from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep
 
     key, typed, told = override.get_key_element(), override.input_line or "", override.value()
-    if isinstance(told, IntervalSweep):
-        return _interval(key, typed, told.start, told.end, _is_log(key, told.tags))
+    if isinstance(told, IntervalSweep | RangeSweep):
+        return _numbers(key, typed, told, seed)
     if isinstance(told, Glob):
         listed = groups(override.key_or_group)
         names = told.filter(sorted(listed))
@@ -213,16 +208,11 @@ def _axis(
         texts = [_text(name) for name in names]
         typed = f"{key}=choice({','.join(texts)})"
         return Axis(key, tuple(names if key in literal else texts), expression=typed)
-    if isinstance(told, RangeSweep):
-        return _range(key, typed, told, seed)
-    if not isinstance(told, ChoiceSweep):
-        raise UsageError(_DOING, f"{typed} is not a sweep that is supported")
-    if _is_log(key, told.tags):
-        hint = f"Write {key}=tag(log, interval(FROM, TO))."
-        raise UsageError(_DOING, f"log needs a range of numbers, and {key} lists its values", hint)
+    if not isinstance(told, ChoiceSweep) or told.tags:
+        hint = f"A tag is for numbers: {key}=tag(log, interval(FROM, TO))."
+        raise UsageError(_DOING, f"{typed} is not a sweep that is supported", hint)
     shuffled, told.shuffle = told.shuffle, False
-    if len(told.list) > MOST:
-        raise _too_many(key, len(told.list))
+    _check_count(key, len(told.list))
     strings, values = override.sweep_string_iterator(), list(told.list)
     texts = [
         _text(value) if isinstance(value, str) else text
@@ -237,66 +227,46 @@ def _axis(
     return Axis(key, tuple(texts), expression=typed)
 
 
-def _interval(key: str, typed: str, start: float | None, end: float | None, log: bool) -> Axis:
-    if start is None or end is None:
-        raise UsageError(_DOING, f"{typed} has an end that is not a finite number")
-    _check_ends(typed, start, end)
-    if start >= end:
-        problem = f"{typed} is empty" if start > end else f"{typed} is a single number"
-        raise UsageError(_DOING, problem, f"Write {key}=interval(FROM, TO), the lower end first.")
-    _check_log(typed, start, log)
-    return Axis(key, (), start, end, None, log, typed)
-
-
-def _range(key: str, typed: str, told: Any, seed: int) -> Axis:
-    _check_ends(typed, told.start, told.stop, told.step)
-    if not told.step or (told.stop - told.start) / told.step <= 0:
-        hint = f"Write {key}=range(FROM, BEFORE, STEP): it ends before its second number."
+def _numbers(key: str, typed: str, told: Any, seed: int) -> Axis:
+    """Return the axis of an interval or a range."""
+    step = getattr(told, "step", None)
+    low, high = (told.start, told.end) if step is None else (told.start, told.stop)
+    for each in (low, high, step or 0):
+        if not isinstance(each, int | float) or not abs(each) <= _LARGEST:
+            hint = f"The largest number is {_LARGEST}."
+            raise UsageError(_DOING, f"{typed} has an end that is no finite number", hint)
+    texts: list[str] = []
+    if step is None:
+        empty = low >= high
+    else:
+        count = (high - low) / step if step else 0.0
+        empty = count <= 0
+        _check_count(key, count)
+    if empty:
+        hint = f"Write {key}=interval(FROM, TO), or {key}=range(FROM, BEFORE, STEP)."
         raise UsageError(_DOING, f"{typed} is empty", hint)
-    if (count := (told.stop - told.start) / told.step) > MOST:
-        raise _too_many(key, count)
-    numbers = list(told.range())
-    texts = [_number(each) for each in numbers]
-    log = _is_log(key, told.tags)
-    if told.shuffle:
-        random.Random(f"{seed}:{key}").shuffle(texts)  # noqa: S311 - an order, and no secret
-        return Axis(key, tuple(texts), expression=f"{key}=choice({','.join(texts)})")
-    read = int if isinstance(numbers[0], int) else float
-    ends = sorted(read(texts[at]) for at in (0, -1))
-    low, high, step = ends[0], ends[1], abs(told.step)
-    _check_log(typed, low, log)
-    if log and (step != 1 or read is float):
-        hint = f"Write {key}=tag(log, interval(FROM, TO))."
-        raise UsageError(_DOING, f"{typed}: log needs steps of 1", hint)
+    if step is not None:
+        numbers = list(told.range())
+        texts = [_number(each) for each in numbers]
+        if told.shuffle:
+            random.Random(f"{seed}:{key}").shuffle(texts)  # noqa: S311 - an order, and no secret
+            return Axis(key, tuple(texts), expression=f"{key}=choice({','.join(texts)})")
+        read = int if isinstance(numbers[0], int) else float
+        low, high = sorted(read(texts[at]) for at in (0, -1))
+        step = abs(step)
+    log = told.tags == {"log"}
+    stepped = step is not None and (step != 1 or isinstance(low, float))
+    if told.tags and (not log or low <= 0 or stepped):
+        hint = f"Write {key}=tag(log, interval(FROM, TO)) with FROM above 0, or leave out the tag."
+        raise UsageError(_DOING, f"{typed} cannot be tried by its magnitude", hint)
     return Axis(key, tuple(texts), low, high, step, log, typed)
 
 
-def _check_ends(typed: str, *ends: object) -> None:
-    """Refuse what is no number, and what a sampler could not count or halve."""
-    for each in ends:
-        if not isinstance(each, int | float) or not abs(each) < math.inf:
-            raise UsageError(_DOING, f"{typed} has an end that is not a finite number")
-        if abs(each) > (_LARGEST_WHOLE if isinstance(each, int) else _LARGEST):
-            hint = f"{_LARGEST_WHOLE} is the largest whole number, {_LARGEST:g} the largest one."
-            raise UsageError(_DOING, f"{typed} has an end that is too large", hint)
-
-
-def _is_log(key: str, tags: Collection[str]) -> bool:
-    if unknown := sorted(set(tags) - {"log"}):
-        hint = f"Write {key}=tag(log, …), or leave it out."
-        raise UsageError(_DOING, f"{key} has the tag {unknown[0]}, which is not supported", hint)
-    return "log" in tags
-
-
-def _check_log(typed: str, low: float, log: bool) -> None:
-    if log and low <= 0:
-        hint = "Begin above 0, with 1e-6 for instance, or leave out log."
-        raise UsageError(_DOING, f"{typed}: there is no logarithm of {low:g}", hint)
-
-
-def _too_many(key: str, count: float) -> UsageError:
-    hint = "Take an interval(…) and --trials, or fewer values."
-    return UsageError(_DOING, f"{key} has {count:,.0f} values, and {MOST:,} are the most", hint)
+def _check_count(key: str, count: float) -> None:
+    if count > MOST:
+        hint = "Take an interval(…) and --trials, or fewer values."
+        problem = f"{key} has {count:,.0f} values, and {MOST:,} are the most"
+        raise UsageError(_DOING, problem, hint)
 
 
 def _number(value: float) -> str:

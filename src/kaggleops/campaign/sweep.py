@@ -49,13 +49,13 @@ class Sweep:
     # the axis whose values are folds of one training, "" for none
     fold_axis: str = ""
     folds: Sequence[str] = ()  # its values
-    sampler: str = "grid"  # grid, random, or a sampler of Optuna's: tpe, gp, cmaes, nsga2, qmc
+    sampler: str = "grid"  # grid, random, or a sampler of Optuna's: tpe, gp, qmc
     trials: int | None = None  # how many points are tried; None for all of a grid
     # what is optimized, one direction each: several for a multi-objective search
     metrics: Sequence[str] = ()
     directions: Sequence[Direction] = ()
     seed: int = 0
-    pruner: str = ""  # "", median, asha, hyperband, patient; with arguments: `median(startup=5)`
+    pruner: str = ""  # "", median, asha, patient; with arguments: `median(startup=5)`
     backends: Sequence[str] = ("local",)  # or ("auto",): all that are configured
     budget: float | None = (
         None  # US dollars that all jobs together may cost; None for none to spend

@@ -63,7 +63,7 @@ _SHOWN = 20  # points
     default="grid",
     show_default=True,
     metavar="NAME",
-    help="grid, random, qmc, or one that learns: tpe, gp, cmaes, nsga2.",
+    help="grid, random, qmc, or one that learns: tpe, gp.",
 )
 @click.option(
     "--trials",
@@ -90,8 +90,7 @@ _SHOWN = 20  # points
     "--pruner",
     default="",
     metavar="NAME",
-    help="End hopeless trials: median, percentile, asha, hyperband, patient, threshold; "
-    "with arguments: 'median(startup=5)'.",
+    help="End hopeless trials: median, asha or patient; with arguments: 'median(startup=5)'.",
 )
 @click.option(
     "--folds",
