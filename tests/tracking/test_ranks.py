@@ -81,6 +81,55 @@ def test_a_rank_that_ends_leaves_the_run_as_it_is(
     assert "told by" not in left.data.tags
 
 
+def test_what_a_killed_rank_left_is_removed_by_the_next(
+    tracking_uri: str, state_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    second = SECOND | {"TMPDIR": str(tmp_path / "scratch")}
+    assert train(LOGS, tracking_uri, state_folder, **second, DIES="yes").code == -9
+    assert len(list(tmp_path.rglob("mlruns"))) == 1
+    assert train(LOGS, tracking_uri, state_folder, **second).code == 0
+    assert list(tmp_path.rglob("mlruns")) == []
+
+
+SBATCH = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+SRUN = SBATCH | {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}
+MPIRUN = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"}
+
+
+NUMBERS: list[tuple[dict[str, str], int]] = [
+    ({}, 0),
+    (SECOND, 1),
+    ({"RANK": "1", "WORLD_SIZE": "2"}, 1),
+    ({"RANK": "16"}, 0),  # of a LoRA, say
+    (LIGHTNINGS, 1),
+    (LIGHTNINGS | {"NODE_RANK": "1", "LOCAL_RANK": "0"}, 1),
+    (SRUN, 3),
+    (SBATCH, 0),
+    (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, 0),
+    (MPIRUN, 2),
+    ({"PMI_RANK": "1", "PMI_SIZE": "2"}, 1),
+    (SRUN | MPIRUN, 2),  # mpirun starts a helper on each node by srun
+    (SRUN | SECOND, 1),
+    (SRUN | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, 0),  # a torchrun in each task
+]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_rank_is_what_the_innermost_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for told, rank in NUMBERS:
+        with monkeypatch.context() as patched:
+            for name, value in told.items():
+                patched.setenv(name, value)
+            assert (told, ranks.rank()) == (told, rank)
+
+
+def test_tasks_of_srun_are_one_run(tracking_uri: str, state_folder: Path, bucket: Bucket) -> None:
+    ended = train(LOGS, tracking_uri, state_folder, **SRUN)
+    assert ended.code == 0, ended.errors
+    assert list(bucket.list("")) == []
+
+
 def test_what_says_nothing_of_ranks_is_refused(
     tracking_uri: str, state_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,9 @@ from typing import BinaryIO, NamedTuple, TextIO
 from kaggleops.bucket import Version
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
+OUTBOX, RANKS = "outbox", "ranks"
+"""Where the folders lie of what is to be sent, and of the ranks whose work never is."""
+
 _OWNER = "owner.lock"
 _CONTENT, _MANIFEST = "content", "manifest.json"
 _NEW, _GONE = ".new-", ".gone-"
@@ -33,14 +36,14 @@ _NEW, _GONE = ".new-", ".gone-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
-def outboxes(bucket_uri: str) -> list[Path]:
+def outboxes(bucket_uri: str, name: str = OUTBOX) -> list[Path]:
     """Return where the folders for a bucket lie: the usual place first, then for a full disk."""
     # One of each state folder's own, so that no user and no test meets another's.
-    name = f"kaggleops-{hashlib.sha256(str(state_folder()).encode()).hexdigest()[:12]}"
+    ours = f"kaggleops-{hashlib.sha256(str(state_folder()).encode()).hexdigest()[:12]}"
     memory = Path("/dev/shm")  # noqa: S108 - Linux's file system in memory
-    spare = [place / name for place in (memory, Path(tempfile.gettempdir())) if place.is_dir()]
+    spare = [place / ours for place in (memory, Path(tempfile.gettempdir())) if place.is_dir()]
     below = bucket_uri.replace("://", "-").replace("/", "-")
-    return [root / "outbox" / below for root in (state_folder(), *spare)]
+    return [root / name / below for root in (state_folder(), *spare)]
 
 
 @contextmanager
@@ -85,12 +88,14 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def left_behind(bucket_uri: str, in_use: list[Path], held: ExitStack) -> Iterator[Path]:
+def left_behind(
+    bucket_uri: str, in_use: list[Path], held: ExitStack, name: str = OUTBOX
+) -> Iterator[Path]:
     """Yield a bucket's folders that no process owns, each locked as long as `held` is open.
 
     Those that a process owns are added to `in_use`.
     """
-    for home in outboxes(bucket_uri):
+    for home in outboxes(bucket_uri, name):
         for folder in _inside(home):
             if folder.name.startswith(_GONE):
                 shutil.rmtree(folder, ignore_errors=True)  # a kill broke that off

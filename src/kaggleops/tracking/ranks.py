@@ -1,9 +1,9 @@
 """Which of several processes of one training logs: by default the first, rank 0.
 
-torchrun, accelerate and Lightning start the same script once a GPU, and each of them calls MLflow.
-What the others log goes to a working copy of theirs that is never sent: they read the bucket, and
-what they change stays with them. So a training is one run, with each point once, whatever its
-script does.
+torchrun, accelerate, Lightning, mpirun and srun start the same script once a GPU, and each process
+calls MLflow. What the others log goes to a working copy of theirs that is never sent: they read the
+bucket, and what they change stays with them. So a training is one run, with each point once,
+whatever its script does.
 """
 
 import os
@@ -16,24 +16,39 @@ RANKS = "KAGGLEOPS_RANKS"
 """The environment variable with which every rank logs: `all`."""
 
 
+_LAUNCHERS = (
+    # what tells a process its number among all of them, and what tells how many there are
+    (("RANK",), "WORLD_SIZE"),  # torchrun, accelerate
+    (("LOCAL_RANK", "NODE_RANK"), "WORLD_SIZE"),  # Lightning: the first has 0 for both
+    (("OMPI_COMM_WORLD_RANK",), "OMPI_COMM_WORLD_SIZE"),  # Open MPI
+    (("PMI_RANK",), "PMI_SIZE"),  # MPICH, Intel MPI
+    # srun. An sbatch script has SLURM_NTASKS, too, and is one process all the same.
+    (("SLURM_PROCID",), "SLURM_STEP_NUM_TASKS"),
+)
+"""The first that is there counts: srun starts those of mpirun, and either one starts torchrun."""
+
+
 def rank() -> int:
     """Return this process's number among those that a launcher has started; 0 for any other.
 
-    Lightning tells its processes no RANK: any number but 0 then says that it is not the first.
     Raises UsageError for a number that is none.
     """
-    if "LOCAL_RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
-        return 0
-    names = ["RANK"] if os.environ.get("RANK") else ["LOCAL_RANK", "NODE_RANK"]
-    found = 0
-    for name in names:
-        value = os.environ.get(name) or "0"
-        try:
-            found = found or int(value)
-        except ValueError:
-            hint = "The launcher of your processes sets it; remove it where there is none."
-            raise UsageError(f"reading {name}", f"{value!r} is no number", hint) from None
-    return found
+    for names, size in _LAUNCHERS:
+        if os.environ.get(names[0]) and os.environ.get(size):
+            if os.environ[size] == "1":
+                return 0
+            numbers = [_number(name) for name in names if os.environ.get(name)]
+            return next((each for each in numbers if each), 0)
+    return 0
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        hint = "The launcher of your processes sets it; remove it where there is none."
+        problem = f"{os.environ[name]!r} is no number"
+        raise UsageError(f"reading {name}", problem, hint) from None
 
 
 def is_silent() -> bool:

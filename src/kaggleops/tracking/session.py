@@ -16,11 +16,10 @@ import multiprocessing
 import multiprocessing.util
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -33,7 +32,15 @@ from kaggleops.mlruns import ChangeLog, EntityId, EntityStore, experiment
 from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tracking import ownership, ranks, signals
 from kaggleops.tracking.live import flush_interval
-from kaggleops.tracking.outbox import disk_is_full, new_folder, outboxes, remove
+from kaggleops.tracking.outbox import (
+    OUTBOX,
+    RANKS,
+    disk_is_full,
+    left_behind,
+    new_folder,
+    outboxes,
+    remove,
+)
 from kaggleops.tracking.push import push
 from kaggleops.tracking.working_copy import WorkingCopy
 
@@ -113,11 +120,8 @@ class Session:
                 if any(place.is_dir() for place in outboxes(self.bucket_uri)):
                     bucket.expect()  # another process of this machine logs there, or has
                 bucket.prepare()
-                if silent := ranks.is_silent() and not self.in_server:
-                    working, owner = self._new_silent_copy(bucket)
-                else:
-                    store = EntityStore(bucket, ChangeLog(bucket))
-                    working, owner = self._new_working_copy(store)
+                silent = ranks.is_silent() and not self.in_server
+                working, owner = self._new_working_copy(bucket, silent=silent)
                 working.killed = self._was_killed
                 if multiprocessing.parent_process() is not None:
                     # A child of multiprocessing ends without the interpreter's exit handlers.
@@ -125,22 +129,21 @@ class Session:
                 self._open = _Open(working, {working.folder: owner}, silent)
             return self._open
 
-    def _new_silent_copy(self, bucket: Bucket) -> tuple[WorkingCopy, TextIO]:
-        # Not in the outbox: whoever looks there would send what a kill leaves.
-        folder = Path(tempfile.mkdtemp(prefix="kaggleops-rank-"))
-        if ranks.rank() == 1:
-            told = (
-                "Rank 0 logs for all ranks; the others log nothing. To have every rank log: %s=all"
-            )
-            _log.warning(told, ranks.RANKS)
-        return WorkingCopy(ranks.SilentStore(bucket), folder), (folder / "owner.lock").open("w")
-
     @property
     def _is_silent(self) -> bool:
         return self._open is not None and self._open.silent
 
-    def _new_working_copy(self, store: EntityStore) -> tuple[WorkingCopy, TextIO]:
-        places = outboxes(self.bucket_uri)
+    def _new_working_copy(self, bucket: Bucket, *, silent: bool) -> tuple[WorkingCopy, TextIO]:
+        store, name = EntityStore(bucket, ChangeLog(bucket)), OUTBOX
+        if silent:
+            store, name = ranks.SilentStore(bucket), RANKS  # not where `push` looks
+            with ExitStack() as held:
+                for killed in left_behind(self.bucket_uri, [], held, RANKS):
+                    remove(killed)
+            if ranks.rank() == 1:
+                told = "Rank 0 logs for all ranks; the others log nothing. To have every rank log:"
+                _log.warning("%s %s=all", told, ranks.RANKS)
+        places = outboxes(self.bucket_uri, name)
         for place in places:
             try:
                 with new_folder(place) as (folder, owner):
