@@ -31,6 +31,27 @@ def ask(bucket: Bucket, *words: object) -> Done:
     return kaggleops_here(*words, "--bucket", bucket.folder)
 
 
+def trained_silently(bucket: Bucket, name: str, spread: float, seed: int) -> str:
+    """A training whose folds stand in the table alone."""
+    predicted = noisy(TRUTH, spread, seed)
+    table = ROWS.assign(target=TRUTH, pred=predicted)
+    tags = {"mlflow.source.git.commit": SHA, "kaggleops.score": "rmse lower"}
+    whole = float(np.mean((predicted - TRUTH) ** 2) ** 0.5)
+    return bucket.run(name, {"oof.csv": table}, {"rmse": whole}, {"task": "houses"}, **tags)
+
+
+def test_the_folds_of_an_out_of_fold_table_are_compared(bucket: Bucket) -> None:
+    one, two = trained_silently(bucket, "one", 1.0, 1), trained_silently(bucket, "two", 1.1, 2)
+    found = ask(bucket, "compare", two, one)
+    assert found.code == 0, found.errors
+    assert "(5 folds)" in found.output
+    assert "over 5 folds" in found.output
+    done = ask(bucket, "blend", one, two, "--json")
+    assert done.code == 0, done.errors
+    found = ask(bucket, "compare", one, done.json["run_id"])
+    assert "over 5 folds ▲" in found.output
+
+
 def trained(bucket: Bucket, name: str, spread: float, seed: int, **more: Any) -> str:
     """A training of five folds in one process, which logs and keeps what any repository would."""
     predicted = noisy(TRUTH, spread, seed)

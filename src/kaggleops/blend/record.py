@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
+from kaggleops.blend.fold_scores import numbered
 from kaggleops.blend.members import PREDICTIONS, SUBMISSION
 from kaggleops.blend.report import Blend, mean_of
 from kaggleops.mlruns.ui import run_page, with_section
@@ -60,11 +61,9 @@ def _log(found: Blend, client: MlflowClient, run_id: str) -> None:
         if text:
             client.log_param(run_id, key, text)
     # The folds by numbers, as `compare` and the leaderboard pair them with the members'.
-    are_numbers = all(fold.isdecimal() and len(fold) < 4 for fold, _ in found.scores)
-    metrics = {
-        f"fold_{fold if are_numbers else at}_{name}": value
-        for at, ((fold, _), value) in enumerate(found.scores.items())
-    }
+    folds = numbered([fold for fold, _ in found.scores])
+    values = found.scores.values()
+    metrics = {f"fold_{at}_{name}": value for at, value in zip(folds, values, strict=True)}
     of_all = "oof" in words(name)
     metrics |= {name: found.whole} if of_all else {name: found.mean, f"oof_{name}": found.whole}
     for key, value in metrics.items():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kaggleops.blend.fold_scores import APART
 from kaggleops.blend.members import FOLD, PREDICTION, Member
 from kaggleops.blend.metrics import (
     Metric,
@@ -42,8 +43,6 @@ from kaggleops.reports.statistics import (
     needed,
     summarize_scores,
 )
-
-_APART = 0.02  # relative: a logged score that far from its table's is another one's
 
 
 def mean_of(scores: Scores) -> float:
@@ -234,7 +233,7 @@ def blend(
         run, whole = member.candidate.run, scored(predicted, every)
         logged = whole if run.repetition[0] else run.metrics.get(score.name, whole)
         apart = min(abs(logged - each) for each in (mean_of(scores), whole))
-        if apart > _APART * max(abs(logged), 1e-9):
+        if apart > APART * max(abs(logged), 1e-9):
             told.append(
                 f"{member.name} logged {score.name} {number(logged)}, and its table scores "
                 f"{number(whole)}: it is of other rows or another column, or those were trained on."

@@ -1,7 +1,7 @@
 """`kaggleops compare` and, for notebooks, `kaggleops.compare`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kaggleops.reports.comparison import Comparison
-    from kaggleops.reports.history import History
+    from kaggleops.reports.history import History, Run
+    from kaggleops.reports.score import Score
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
@@ -106,7 +107,7 @@ def compare(
     from kaggleops.git.commits import repository_around
     from kaggleops.reports import comparison
     from kaggleops.reports.comparison_page import page as page_of
-    from kaggleops.reports.evidence import reader
+    from kaggleops.reports.evidence import reader, scores_by_row
     from kaggleops.reports.leaderboard import read_spread
     from kaggleops.reports.selection import Selector
     from kaggleops.server.settings import index_at
@@ -116,9 +117,16 @@ def compare(
         raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
     repository = repository_around(Path.cwd())
     place, index = bucket_of(bucket), index or os.environ.get("KAGGLEOPS_INDEX")
-    rows = reader(bucket_at(place))
+    table = reader(bucket_at(place))
     # Relative to here, as git takes them; but it runs at the repository's top.
     shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
+
+    def by_fold(run: "Run", score: "Score") -> Mapping[str, float]:
+        if not (told := table(run)):
+            return {}
+        from kaggleops.blend.fold_scores import scores_by_fold  # pandas takes a second
+
+        return scores_by_fold(run, told, score)
 
     def answer(history: "History") -> Compared:
         metric = metrics[0] if metrics else None
@@ -131,7 +139,8 @@ def compare(
             repository,
             metrics=metrics,
             lower_is_better=lower_is_better,
-            rows=rows,
+            rows=lambda run: scores_by_row(run, table(run)),
+            tables=by_fold,
             points=history.points,
             spread=partial(read_spread, history),
             paths=shown,

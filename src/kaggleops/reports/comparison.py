@@ -9,7 +9,14 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.git.commits import Between, between
 from kaggleops.git.project_files import require_code, used_code
-from kaggleops.reports.evidence import Rows, list_of_each, of_one_experiment, rows_of, some
+from kaggleops.reports.evidence import (
+    Rows,
+    Tables,
+    list_of_each,
+    of_one_experiment,
+    rows_of,
+    some,
+)
 from kaggleops.reports.history import Run
 from kaggleops.reports.score import (
     Score,
@@ -18,6 +25,7 @@ from kaggleops.reports.score import (
     fold_of,
     is_time,
     named,
+    of_folds,
     require_score,
     scores_among,
 )
@@ -117,6 +125,7 @@ def compare(
     metrics: Sequence[str] = (),
     lower_is_better: bool | None = None,
     rows: Rows = lambda _: {},
+    tables: Tables = lambda *_: {},
     points: Points = lambda *_: {},
     spread: Callable[[str, str], float | None] = lambda *_: None,
     paths: Sequence[str] = (),
@@ -130,6 +139,7 @@ def compare(
         metrics: only these, the first as the score; by default the score and a few others.
         lower_is_better: None to guess it from each metric's name.
         rows: reads a run's out-of-fold scores.
+        tables: reads a run's scores by fold where it logged none.
         points: reads runs' values of a metric at each step.
         spread: reads how much seeds alone change a metric in an experiment, by its id: the standard
             deviation, None if that is not known.
@@ -149,6 +159,7 @@ def compare(
     each_side = [trainings(side.runs, score.name) for side in sides]
     evidence = Evidence.of(each_side, score, folds, lambda: spread(home, score.name))
     chosen, *other_settings = evidence.rows
+    folds = _with_tables(folds, chosen, score, tables)
     lines = [_line(score, chosen, folds, rows, evidence)]
     for row in other_settings[:_MOST_SETTINGS]:
         settings = evidence.title(row[0])
@@ -160,6 +171,7 @@ def compare(
     ]
     for each in more:
         in_process = read_folds([run for one in whole for run in one.runs], each.name, points)
+        in_process = _with_tables(in_process, whole, each, tables)
         lines.append(_line(each, whole, in_process, rows, evidence))
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
     notes += _left_out(sides, evidence, folds)
@@ -214,6 +226,17 @@ def _scores(
     likely = scores_among(counted, told)[:_MOST_METRICS]
     shown = {name for each in likely for name in family(each.name, whole)}
     return likely, len(whole) - len(shown)
+
+
+def _with_tables(folds: Folds, of: Sequence[Training[Run]], score: Score, tables: Tables) -> Folds:
+    """Return the folds of trainings with those that their out-of-fold tables alone tell."""
+    silent = [
+        run
+        for training in of
+        for run in training.runs
+        if not (run.repetition[0] or run.id in folds or of_folds(score.name, run.metrics))
+    ]
+    return {**folds, **{run.id: found for run in silent if (found := tables(run, score))}}
 
 
 def _line(

@@ -10,7 +10,7 @@ from functools import cache
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.reports.history import Run
-from kaggleops.reports.score import family
+from kaggleops.reports.score import Score, family
 from kaggleops.reports.selection import Side
 from kaggleops.reports.statistics import mean
 from kaggleops.reports.trainings import Training
@@ -80,13 +80,16 @@ def some(names: Sequence[str], most: int = 5) -> str:
 Rows = Callable[[Run], Mapping[str, Mapping[str, float]]]
 """Reads a run's out-of-fold scores: for each metric, a score by row."""
 
+Tables = Callable[[Run, Score], Mapping[str, float]]
+"""Reads a run's score by fold from its out-of-fold table; nothing where that does not tell."""
+
 OOF_FILE = "oof.csv"
 """The artifact: a line for each row that was predicted out of fold, its id first. A column with the
 name of one of the run's metrics holds that metric's scores."""
 
 
-def reader(bucket: Bucket) -> Rows:
-    """Return what reads a run's scores from a bucket, once; one out of reach has none."""
+def reader(bucket: Bucket) -> Callable[[Run], str]:
+    """Return what reads a run's `oof.csv` from a bucket, once; "" for one out of reach."""
     root = f"{bucket.artifact_uri}/"
 
     @cache
@@ -97,7 +100,7 @@ def reader(bucket: Bucket) -> Rows:
                     return found.data.decode(errors="replace")
         return ""
 
-    return lambda run: _scores(read(run.artifacts), run)
+    return lambda run: read(run.artifacts)
 
 
 def rows_of(training: Training[Run], metric: str, rows: Rows) -> dict[str, float]:
@@ -109,7 +112,8 @@ def rows_of(training: Training[Run], metric: str, rows: Rows) -> dict[str, float
     return {row: mean(scores) for row, scores in found.items()}
 
 
-def _scores(text: str, run: Run) -> dict[str, dict[str, float]]:
+def scores_by_row(run: Run, text: str) -> dict[str, dict[str, float]]:
+    """Return for each of a run's metrics that is a column of its `oof.csv` the score by row."""
     table = csv.DictReader(io.StringIO(text))
     found: dict[str, dict[str, float]] = {}
     with suppress(csv.Error):  # a cell of megabytes, say
