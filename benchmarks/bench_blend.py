@@ -12,7 +12,7 @@ import sys
 import numpy as np
 from common import print_caption, print_table
 
-from kaggleops.blend.weights import Floats, Ints, Search, blended
+from kaggleops.blend.weights import Floats, Ints, blended, nested
 from kaggleops.reports.statistics import difference
 
 ROWS, NEW, FOLDS, REPETITIONS = 500, 20_000, 5, 8
@@ -57,13 +57,13 @@ def scored(members: Floats, truth: Floats) -> list[float]:
     known, new = np.arange(ROWS), np.arange(ROWS, ROWS + NEW)
     folds = known % FOLDS
     given = members[:, :ROWS]
-    nested = Search(given, folds, metric, truth[:ROWS, None]).nested()
+    made = nested(given, folds, metric, truth[:ROWS, None])
     these = [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
-    blend = {(str(at), ""): metric(nested.predictions[i], i) for at, i in enumerate(these)}
+    blend = {(str(at), ""): metric(made.predictions[i], i) for at, i in enumerate(these)}
     alone = [{(str(at), ""): metric(m[i], i) for at, i in enumerate(these)} for m in given]
     best = max(alone, key=lambda scores: np.mean(list(scores.values())))
     beside = difference(best, blend)
-    final = nested.weights.values
+    final = made.weights.values
     return [
         float(np.mean(list(best.values()))),
         metric(blended(given, final), known),

@@ -97,7 +97,7 @@ def test_the_best_runs_are_blended_compared_ranked_and_submitted(
     assert json.loads(run.data.tags["kaggleops.blend"]).keys() >= {good, other}
     assert f"/runs/{good}?" in run.data.tags["mlflow.note.content"]
     names = {each.path for each in bucket.client.list_artifacts(told["run_id"])}
-    assert names >= {"oof.csv", "submission.csv", "weights.json", "members.json", "correlation.png"}
+    assert names >= {"oof.csv", "submission.csv", "weights.json", "members.json"}
     folder = bucket.client.download_artifacts(told["run_id"], "", str(tmp_path))
     submitted = pd.read_csv(Path(folder, "submission.csv"))
     assert submitted.columns.tolist() == ["id", "price"]
@@ -122,7 +122,14 @@ def test_the_best_runs_are_blended_compared_ranked_and_submitted(
         "error: blending blend of 2: it is a blend of good, which would count twice. "
         "Leave one of the two out."
     )
-    assert ask(bucket, "blend", told["run_id"], "useless", "--dry-run").code == 0
+    upper = ask(bucket, "blend", told["run_id"], "useless", "--json")
+    assert upper.code == 0, upper.errors
+    for words in ([upper.json["run_id"], good], [good, upper.json["run_id"]]):
+        assert (
+            "it is a blend of good, which would count twice" in ask(bucket, "blend", *words).error
+        )
+    both = ask(bucket, "blend", upper.json["run_id"], told["run_id"])
+    assert "it is a blend of blend of 2, which would count twice" in both.error
 
     with KaggleServer(tmp_path / "kaggle") as server:
         server.add_user("ada")
@@ -189,7 +196,7 @@ def test_members_that_cannot_be_blended_are_named(bucket: Bucket) -> None:
         ([good, "whole"], "blending whole: it has neither oof.csv nor oof.npy: with fold=all and"),
         ([good, "training"], "blending training: it is RUNNING. Wait for it"),
         ([good], "blending: that is 1 run. A blend is of 2 to 100 runs."),
-        ([good, good], "the same run is named twice, and would count twice"),
+        ([good, good], "it is named twice, which would count twice"),
         (["best:3", good], "best:3 " + good + " names runs in two ways"),
         ([], "nothing is named"),
         ([good, "nobody"], "no run in "),
@@ -240,7 +247,14 @@ def test_arrays_of_several_classes_and_folds_of_runs_of_their_own(
     submission.to_csv("sample.csv", index=False)
     words = ["blend", arrays, "folds", "--metric", "accuracy", "--target", "kind"]
     assert "nothing says which rows it is of" in ask(bucket, *words).error
-    words += ["--truth", "train.csv", "--sample", "sample.csv"]
+    words += ["--truth", "train.csv"]
+    bare = ask(bucket, *words, "--json")
+    assert bare.code == 0, bare.errors
+    names_of = {each.path for each in bucket.client.list_artifacts(bare.json["run_id"])}
+    assert "no submission: arrays has no predictions.csv" in bare.json["notes"][-1]
+    assert "oof.csv" in names_of
+    assert "submission.csv" not in names_of
+    words += ["--sample", "sample.csv"]
     done = ask(bucket, *words, "--json")
     assert done.code == 0, done.errors
     assert done.json["metric"] == "accuracy"

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kaggleops.blend.members import Options
 from kaggleops.blend.report import Blend, blend
-from kaggleops.blend.rows import Options
 from kaggleops.errors import UsageError
 from kaggleops.reports.score import Score
 from tests.blend.world import member, noisy, rows
@@ -44,8 +44,8 @@ def test_rows_in_another_order_and_folds_of_other_names_are_the_same_rows() -> N
     assert abs(found.correlation[0, 1] - 0.9) < 0.05
     assert list(found.oof) == ["id", "fold", "target", "prediction"]
     assert found.notes == (
-        "There is no submission: a has no predictions.csv, test.npy or submission.csv, and no run "
-        "that predicted with its models.",
+        "There is no submission: a has no predictions.csv, submission.csv or (with --sample) "
+        "test.npy, and no run that predicted with its models.",
     )
 
 

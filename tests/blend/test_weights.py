@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from kaggleops.blend.weights import Search, correlations, hill_climbing, least_squares
+from kaggleops.blend.weights import (
+    Nested,
+    correlations,
+    hill_climbing,
+    least_squares,
+    nested,
+)
 from kaggleops.reports.statistics import difference
 
 FOLDS = np.arange(1000) % 5
@@ -38,16 +44,16 @@ def test_a_fold_is_scored_with_weights_that_never_saw_it() -> None:
     truth = draw.normal(size=(1000, 1))
     members = truth + draw.normal(0, 1, (4, 1000, 1))
 
-    def search(right: np.ndarray) -> Search:
+    def search(right: np.ndarray) -> Nested:
         def worth(predicted: np.ndarray, rows: np.ndarray) -> float:
             return -float(np.mean((predicted - right[rows]) ** 2))
 
-        return Search(members, FOLDS, worth, right)
+        return nested(members, FOLDS, worth, right)
 
-    before = search(truth).nested()
+    before = search(truth)
     changed = truth.copy()
     changed[FOLDS == 2] = 100 * members[3][FOLDS == 2]  # now the last member is best there
-    after = search(changed).nested()
+    after = search(changed)
     assert after.of_folds[2].values == pytest.approx(before.of_folds[2].values)
     assert after.of_folds[2].method == before.of_folds[2].method
     assert after.predictions[FOLDS == 2] == pytest.approx(before.predictions[FOLDS == 2])
@@ -65,9 +71,9 @@ def test_of_members_that_know_nothing_no_blend_is_said_to_be_better() -> None:
         def worth(predicted: np.ndarray, rows: np.ndarray, right: np.ndarray = truth) -> float:
             return float(np.mean((predicted[:, 0] > 0.5) == right[rows]))
 
-        nested = Search(members, folds, worth, truth[:, None].astype(float)).nested()
+        made = nested(members, folds, worth, truth[:, None].astype(float))
         each = [np.flatnonzero(folds == fold) for fold in range(5)]
-        blend = {(str(at), ""): worth(nested.predictions[i], i) for at, i in enumerate(each)}
+        blend = {(str(at), ""): worth(made.predictions[i], i) for at, i in enumerate(each)}
         alone = [{(str(at), ""): worth(m[i], i) for at, i in enumerate(each)} for m in members]
         best = max(alone, key=lambda scores: np.mean(list(scores.values())))
         found = difference(best, blend)

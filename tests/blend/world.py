@@ -7,7 +7,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from kaggleops.blend.members import Candidate, Member
+from kaggleops.blend.members import Member
 from kaggleops.reports.history import Run
 
 FOLDS = 5
@@ -31,7 +31,7 @@ def member(
     number = hashlib.sha256(name.encode()).hexdigest()[:32]
     run = Run(number, name, "e", "1", "FINISHED", 0, "", metrics=metrics)
     texts = None if test is None else test.astype(str)
-    return Member(Candidate(run), oof.astype(str), texts)
+    return Member(run, oof.astype(str), texts)
 
 
 class Bucket:

@@ -6,9 +6,8 @@ import pytest
 
 from competitions.disaster_tweets import DisasterTweets, DisasterTweetsConfig
 from competitions.tasks import Examples
-from kaggleops.blend.members import Candidate, Member
+from kaggleops.blend.members import Member, Options
 from kaggleops.blend.report import blend
-from kaggleops.blend.rows import Options
 from kaggleops.reports.history import Run
 from kaggleops.reports.score import declared
 from kaggleops.tags import SCORE
@@ -32,7 +31,7 @@ def test_disaster_tweets_are_blended_by_their_probabilities() -> None:
         kept = of_test[["id", "prediction", "probability"]]
         run = Run(str(seed) * 32, f"seed {seed}", "tweets", "1", "FINISHED", 0, "")
         tables = (each.astype(str) for each in (oof, kept, task.submission(of_test)))
-        members.append(Member(Candidate(run), *tables))
+        members.append(Member(run, *tables))
         probabilities.append(of_test["probability"].to_numpy())
     found = blend(members, Options(), declared({SCORE: task.score_name}))
     assert found.notes == ()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kaggleops.blend.members import FOLD, Candidate, Member, as_table
+from kaggleops.blend.members import FOLD, Member, Options, as_table
 from kaggleops.blend.metrics import by_name, wants_numbers
-from kaggleops.blend.rows import Options, predictions_of, rows_of, truth_of
+from kaggleops.blend.rows import predictions_of, rows_of, truth_of
 from kaggleops.errors import UsageError
 from kaggleops.reports.history import Run
 from kaggleops.reports.score import Score
@@ -47,7 +47,7 @@ def scores_by_fold(run: Run, oof: str, score: Score) -> dict[str, float]:
 def _scores(run: Run, oof: str, score: Score) -> tuple[float, dict[str, float]]:
     """Return the score of all rows, and of each fold's; UsageError if it cannot be told."""
     doing = f"reading the oof.csv of {run.name}"
-    member = Member(Candidate(run), as_table(io.BytesIO(oof.encode()), doing))
+    member = Member(run, as_table(io.BytesIO(oof.encode()), doing))
     by_row = score.name if score.name in member.oof else None
     rows = rows_of([member], Options(target=by_row))
     each_fold = {name: np.flatnonzero(rows.folds == at) for at, name in enumerate(rows.fold_names)}

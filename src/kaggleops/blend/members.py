@@ -40,9 +40,23 @@ PREDICTION = "prediction"
 PREDICTIONS = "predictions.csv"
 SUBMISSION = "submission.csv"
 
-_ARRAYS = {OOF_FILE: "oof.npy", PREDICTIONS: "test.npy"}  # which stand in for tables
 _LARGEST = 512 << 20  # bytes of a table
 _BEST = re.compile(r"best(?::(\d{1,4}))?")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was said of the tables and of the metric."""
+
+    target: str | None = None  # the column that says what is right
+    prediction: tuple[str, ...] = ()  # the column with predictions, or one a class
+    group: str | None = None  # the column that says which query a row belongs to
+    truth: pd.DataFrame | None = None  # rows with their truth, in place of the tables'
+    folds: pd.DataFrame | None = None  # rows with their folds, in place of the tables'
+    sample: pd.DataFrame | None = None  # a submission's rows and columns, if not the members'
+    metric: str | None = None  # in place of the score that the members declare
+    lower: bool | None = None  # whether lower is better, of a user's own function
+    threshold: float = 0.5  # from which probability on a row is of the second of two classes
 
 
 @dataclass(frozen=True)
@@ -50,13 +64,23 @@ class Candidate:
     """A run that may be a member, with the runs that have to do with it."""
 
     run: Run
-    parts: tuple[Run, ...] = ()  # those of its folds, or whose models it used
-    predicting: tuple[Run, ...] = ()  # those that predicted with its models, the newest first
+    parts: Sequence[Run]  # those of its folds, or whose models it used
+    predicting: Sequence[Run]  # those that predicted with its models, the newest first
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member with its tables, all text, a row's id first."""
+
+    run: Run
+    oof: pd.DataFrame
+    predictions: pd.DataFrame | None = None  # of the test rows, as the columns of `oof`
+    submission: pd.DataFrame | None = None
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return self.run.name or self.run.id[:10]
+        return _name(self.run)
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,10 @@ class Wanted:
     named: bool  # whether somebody named each of them: then each has to have its tables
 
 
+def _name(run: Run) -> str:
+    return run.name or run.id[:10]
+
+
 def wanted(
     history: History,
     words: Sequence[str],
@@ -79,25 +107,24 @@ def wanted(
 ) -> Wanted:
     """Return the runs that are named: RUN…, best:N, or those of a sweep.
 
-    Raises UsageError if there is no such run, or too few or too many of them.
+    Raises UsageError if there is no such run, or too few or too many of them, or one would count
+    twice.
     """
     doing, hint = "reading what to blend", "Name RUN…, best:N or --sweep RUN."
-    best = next((match for word in words if (match := _BEST.fullmatch(word))), None)
+    best = next(filter(None, map(_BEST.fullmatch, words)), None)
+    score: Score | None
     if not (words or sweep):
         raise UsageError(doing, "nothing is named", hint)
     if (best or sweep) and len(words) > bool(best):
         told = [*words, *(["--sweep"] if sweep else [])]
         raise UsageError(doing, f"{' '.join(told)} names runs in two ways", hint)
-    score: Score | None
     if best or sweep:
         runs, score = _ranked(history, sweep, experiment, metric)
         most = int(best[1] or 1) if best else MOST
     else:
         ids = [the_run_called(history, word, place) for word in words]
-        if twice := [word for at, word in enumerate(words) if ids[at] in ids[:at]]:
-            problem = "the same run is named twice, and would count twice"
-            raise UsageError(f"blending {twice[0]}", problem, "Name it once.")
         runs, most = [[run] for run in history.runs(ids)], len(ids)
+        _refuse_counted_twice(history, [run for [run] in runs])
         score = next(filter(None, (declared(run.tags) for [run] in runs)), None)
         if score is None and metric is None:
             score = history.score(runs[0][0].experiment_id, "choosing the score of the blend")
@@ -107,10 +134,24 @@ def wanted(
         if best and len(runs) < min(most, 2):
             hint += " `best` takes finished runs with a commit and the score: name others by RUN."
         raise UsageError("blending", problem, hint)
-    candidates = list(_candidates(history, runs))
-    if not (best or sweep):
-        _refuse_counted_twice(candidates)
-    return Wanted(candidates, most, score, not (best or sweep))
+    return Wanted(list(_candidates(history, runs)), most, score, not (best or sweep))
+
+
+def _refuse_counted_twice(history: History, runs: Sequence[Run]) -> None:
+    """Refuse a run that stands behind two members: itself, or in a blend, or in a blend's blend."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        behind, left = {run.id: run}, [run]
+        while left:
+            among = history.runs(_ids(left.pop().tags.get(BLEND, "")))
+            left += [each for each in among if each.id not in behind]
+            behind |= {each.id: each for each in among}
+        if twice := next((each for each in behind.values() if each.id in seen), None):
+            of = run if twice.id != run.id else seen[twice.id]
+            how = f"it is a blend of {_name(twice)}" if of.id != twice.id else "it is named twice"
+            problem = f"{how}, which would count twice"
+            raise UsageError(f"blending {_name(of)}", problem, "Leave one of the two out.")
+        seen |= dict.fromkeys(behind, run)
 
 
 def _ranked(
@@ -163,7 +204,7 @@ def _candidates(history: History, runs: Sequence[Sequence[Run]]) -> Iterator[Can
             run, *others = others
         if run.status != "FINISHED":
             hint = "Wait for it, or leave it out."
-            raise UsageError(f"blending {run.name or run.id}", f"it is {run.status}", hint)
+            raise UsageError(f"blending {_name(run)}", f"it is {run.status}", hint)
         below = finished(children.get(run.id, []))
         below = others or [each for each in below if each.repetition[0]]
         used = history.runs(_ids(run.params.get("runs", "")))
@@ -177,83 +218,87 @@ def _ids(listed: str) -> list[str]:
     return re.findall(r"\b[0-9a-f]{32}\b", listed)
 
 
-def _refuse_counted_twice(members: Sequence[Candidate]) -> None:
-    for member in members:
-        for other in members:
-            if other.run.id in member.run.tags.get(BLEND, ""):
-                problem = f"it is a blend of {other.name}, which would count twice"
-                raise UsageError(f"blending {member.name}", problem, "Leave one of the two out.")
-
-
 # -- their tables -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Member:
-    """A member with its tables, all text, a row's id first."""
+def read_members(
+    these: Wanted,
+    bucket: Bucket,
+    options: Options,
+    done: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[list[Member], list[str]]:
+    """Return the members with their tables, and what a reader should know.
 
-    candidate: Candidate
-    oof: pd.DataFrame
-    predictions: pd.DataFrame | None = None  # of the test rows, as the columns of `oof`
-    submission: pd.DataFrame | None = None
+    Raises UsageError if one that was named has no out-of-fold table, or fewer than two have one.
+    """
+    found: list[Member] = []
+    notes: list[str] = []
+    for candidate in these.candidates:
+        if len(found) == these.most:
+            break
+        done(len(found), these.most)
+        if member := _member(candidate, bucket, options):
+            found.append(member)
+            continue
+        run, problem = candidate.run, f"it has neither {OOF_FILE} nor oof.npy"
+        if run.params.get(FOLD) == "all":
+            problem += ": with fold=all and no out-of-fold rows, every row was trained on"
+        if these.named:
+            hint = "Let the training keep what it predicts out of fold: docs/blend.md."
+            raise UsageError(f"blending {_name(run)}", problem, hint)
+        notes.append(f"{_name(run)} ({run.id[:10]}) is left out: {problem}.")
+    if len(found) < 2:
+        problem = f"{len(found) or 'none'} of the {len(these.candidates)} best has an {OOF_FILE}"
+        raise UsageError("blending", problem, "Let trainings keep it: docs/blend.md.")
+    return found, notes
 
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.candidate.name
 
+def _member(of: Candidate, bucket: Bucket, options: Options) -> Member | None:
+    """Return a member; None for a run without an out-of-fold table."""
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads members' tables from a bucket."""
-
-    bucket: Bucket
-    truth: pd.DataFrame | None  # the training rows, their ids first, for arrays
-    sample: pd.DataFrame | None  # the test rows, likewise
-
-    def member(self, candidate: Candidate) -> Member | None:
-        """Return a member; None for a run without an out-of-fold table."""
-        run, parts = candidate.run, candidate.parts
-        # A run of one fold stands for all of them, if they were found together.
-        whole = [] if run.repetition[0] and parts else [run]
-        found = list(self._tables(whole, OOF_FILE)) or list(self._tables(parts, OOF_FILE))
-        if not found:
-            return None
-        if other := [each for each in found if list(each) != list(found[0])]:
-            one, two = (", ".join(map(str, each)) for each in (other[0], found[0]))
-            problem = f"one has the columns {one}, another {two}"
-            raise UsageError(f"reading {OOF_FILE} of the folds of {candidate.name}", problem)
-        sources = [*whole, *candidate.predicting]
-        of_test = (next(self._tables(sources, each), None) for each in (PREDICTIONS, SUBMISSION))
-        return Member(candidate, pd.concat(found, ignore_index=True), *of_test)
-
-    def _tables(self, runs: Sequence[Run], name: str) -> Iterator[pd.DataFrame]:
-        """Yield the runs' tables of this name, or the arrays that stand in for them."""
+    def tables(
+        runs: Sequence[Run], name: str, array: str = "", rows: pd.DataFrame | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the runs' tables of this name, or of the arrays that stand in for them."""
         for run in runs:
-            doing = f"reading {name} of run {run.name or run.id}"
-            array = _ARRAYS.get(name, "")
-            if (data := self._read(run, name)) is not None:
-                table = as_table(io.BytesIO(data), doing)
-            elif array and (data := self._read(run, array)) is not None:
-                of_oof = name == OOF_FILE
-                rows, option = (self.truth, "--truth") if of_oof else (self.sample, "--sample")
-                table = _of_array(data, rows, option, doing.replace(name, array, 1))
-            else:
-                continue
-            if name == OOF_FILE and FOLD not in table and run.repetition[0]:
-                table[FOLD] = run.repetition[0]
-            yield table
+            doing = f"reading {{}} of run {_name(run)}"
+            if data := _read(bucket, run, name):
+                yield as_table(io.BytesIO(data), doing.format(name))
+            elif array and (data := _read(bucket, run, array)):
+                yield _of_array(data, rows, doing.format(array))
 
-    def _read(self, run: Run, name: str) -> bytes | None:
-        root = f"{self.bucket.artifact_uri}/"
-        if not run.artifacts.startswith(root):
-            return None
-        try:
-            key = f"{run.artifacts.removeprefix(root)}/{name}"
-            found = self.bucket.read(key, at_most=_LARGEST)
-        except ObjectNotFoundError:
-            return None
-        return found.data if found else None
+    def of_fold(run: Run) -> Iterator[pd.DataFrame]:
+        for table in tables([run], OOF_FILE, "oof.npy", options.truth):
+            fold = run.repetition[0]
+            yield table.assign(**{FOLD: fold}) if fold and FOLD not in table else table
+
+    # A run of one fold stands for all of them, if they were found together.
+    whole = [] if of.run.repetition[0] and of.parts else [of.run]
+    found = [table for run in whole for table in of_fold(run)]
+    found = found or [table for run in of.parts for table in of_fold(run)]
+    if not found:
+        return None
+    if other := [each for each in found if list(each) != list(found[0])]:
+        one, two = (", ".join(map(str, each)) for each in (other[0], found[0]))
+        problem = f"one has the columns {one}, another {two}"
+        raise UsageError(f"reading {OOF_FILE} of the folds of {_name(of.run)}", problem)
+    sources = [*whole, *of.predicting]
+    array = "" if options.sample is None else "test.npy"
+    predictions = next(tables(sources, PREDICTIONS, array, options.sample), None)
+    submission = next(tables(sources, SUBMISSION), None)
+    return Member(of.run, pd.concat(found, ignore_index=True), predictions, submission)
+
+
+def _read(bucket: Bucket, run: Run, name: str) -> bytes | None:
+    root = f"{bucket.artifact_uri}/"
+    if not run.artifacts.startswith(root) or not name:
+        return None
+    try:
+        key = f"{run.artifacts.removeprefix(root)}/{name}"
+        found = bucket.read(key, at_most=_LARGEST)
+    except ObjectNotFoundError:
+        return None
+    return found.data if found else None
 
 
 def as_table(file: object, doing: str) -> pd.DataFrame:
@@ -267,10 +312,10 @@ def as_table(file: object, doing: str) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _of_array(data: bytes, rows: pd.DataFrame | None, option: str, doing: str) -> pd.DataFrame:
+def _of_array(data: bytes, rows: pd.DataFrame | None, doing: str) -> pd.DataFrame:
     """Return an array of (rows,) or (rows, classes) as a table."""
     if rows is None:
-        hint = f"Name a table of these rows, in the same order: {option} FILE.csv."
+        hint = "Name a table of these rows, in the same order: --truth FILE.csv."
         raise UsageError(doing, "nothing says which rows it is of", hint)
     try:
         values = np.load(io.BytesIO(data), allow_pickle=False)
@@ -280,39 +325,9 @@ def _of_array(data: bytes, rows: pd.DataFrame | None, option: str, doing: str) -
         problem = f"it is no array of numbers, but {values.dtype} of shape {values.shape}"
         raise UsageError(doing, problem, "Keep an array of (rows,) or (rows, classes).")
     if len(values) != len(rows):
-        problem = f"it has {len(values):,} rows, and the file of {option} {len(rows):,}"
+        problem = f"it has {len(values):,} rows, and the file that names its rows {len(rows):,}"
         raise UsageError(doing, problem, "Name the rows that were predicted.")
-    values = values.astype(float).reshape(len(values), -1)
-    count = values.shape[1]
-    names = [PREDICTION] if count == 1 else [f"{PREDICTION}_{at}" for at in range(count)]
-    ids = rows.iloc[:, :1].reset_index(drop=True)
-    return ids.join(pd.DataFrame(values, columns=names).map(repr))
-
-
-def read_members(
-    these: Wanted, reader: Reader, done: Callable[[int, int], None] = lambda *_: None
-) -> tuple[list[Member], list[str]]:
-    """Return the members with their tables, and what a reader should know.
-
-    Raises UsageError if one that was named has no out-of-fold table, or fewer than two have one.
-    """
-    found: list[Member] = []
-    notes: list[str] = []
-    for candidate in these.candidates:
-        if len(found) == these.most:
-            break
-        done(len(found), these.most)
-        if (member := reader.member(candidate)) is not None:
-            found.append(member)
-            continue
-        problem = f"it has neither {OOF_FILE} nor {_ARRAYS[OOF_FILE]}"
-        if candidate.run.params.get(FOLD) == "all":
-            problem += ": with fold=all and no out-of-fold rows, every row was trained on"
-        if these.named:
-            hint = "Let the training keep what it predicts out of fold: docs/blend.md."
-            raise UsageError(f"blending {candidate.name}", problem, hint)
-        notes.append(f"{candidate.name} ({candidate.run.id[:10]}) is left out: {problem}.")
-    if len(found) < 2:
-        problem = f"{len(found) or 'none'} of the {len(these.candidates)} best has an {OOF_FILE}"
-        raise UsageError("blending", problem, "Let trainings keep it: docs/blend.md.")
-    return found, notes
+    table = pd.DataFrame(values.astype(float).reshape(len(values), -1))
+    several = [f"{PREDICTION}_{at}" for at in table]
+    table.columns = pd.Index(several if len(several) > 1 else [PREDICTION])
+    return rows.iloc[:, :1].reset_index(drop=True).join(table.map(repr))

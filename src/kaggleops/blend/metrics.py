@@ -44,6 +44,7 @@ _ALIASES = dict(
 _OF_VALUES = re.compile(
     r"r2|explained_variance|d2_(absolute|tweedie|pinball).*|neg_.*(error|deviance)"
 )
+_ANOTHER = "Name another metric with --metric."
 _OF_GROUPS = re.compile(r"(?<![a-z])(ndcg|map)(?:@(\d+))?$")
 
 
@@ -110,22 +111,20 @@ class Metric:
 
         Raises UsageError if it cannot be told.
         """
-        doing, hint = f"scoring {self.name}", "Name another metric with --metric."
+        problem = ""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a class that is never predicted, for one
                 found = float(self.function(predictions, rows))
-        except Exception as error:  # a user's function raises anything
-            raise UsageError(doing, self._lacking(rows) + first_line(error), hint) from error
-        if not np.isfinite(found):
-            raise UsageError(doing, f"{self._lacking(rows)}it is {found} on some rows", hint)
-        return found
-
-    def _lacking(self, rows: Ints) -> str:
-        """Return which class these rows lack: many a metric then cannot be told."""
-        lacking = set(range(len(self.truth.classes))) - set(self.truth.values[rows].tolist())
-        name = quoted(self.truth.classes[min(lacking)]) if lacking else ""
-        return f"a fold has no row of {name}: " if lacking else ""
+        except Exception as error:  # noqa: BLE001 - a user's function raises anything
+            problem = first_line(error)
+        if not problem and np.isfinite(found):
+            return found
+        problem = problem or f"it is {found} on some rows"
+        if lacking := {*range(len(self.truth.classes))} - {*self.truth.values[rows].tolist()}:
+            # Many a metric then cannot be told.
+            problem = f"a fold has no row of {quoted(self.truth.classes[min(lacking)])}: {problem}"
+        raise UsageError(f"scoring {self.name}", problem, _ANOTHER)
 
     def worth(self, predictions: Floats, rows: Ints) -> float:
         """Return the same, higher for what is better."""
@@ -163,20 +162,15 @@ def wants_numbers(name: str) -> bool:
 def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
     """Return a metric by scikit-learn's name, one that people use, or `module:function`.
 
-    Args:
-        name: the name.
-        truth: what is right.
-        lower: whether lower is better, of a user's own function; None as its name tells.
-
-    Raises:
-        UsageError: there is no such metric, or it does not fit the truth.
+    `lower` says whether lower is better, of a user's own function; None as its name tells. Raises
+    UsageError if there is no such metric, or it does not fit the truth.
     """
+    doing = f"reading the metric {name!r}"
     if ":" in name:
         function = name.rpartition(":")[2]
         is_lower = not higher_is_better(function, lower)
-        return Metric(function, function, is_lower, "own", _own(name, truth), truth)
-    known, doing = canonical(name), f"reading the metric {name!r}"
-    if not known:
+        return Metric(function, function, is_lower, "own", _own(name, truth, doing), truth)
+    if not (known := canonical(name)):
         hint = "Name one of scikit-learn's, or your own function: --metric module:function."
         raise UsageError(doing, "scikit-learn has none of this name", hint)
     if found := _OF_GROUPS.fullmatch(known):
@@ -187,7 +181,7 @@ def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
     try:
         scored, kind = _from_sklearn(known, truth)
     except ValueError as error:
-        raise UsageError(doing, first_line(error), "Name another metric with --metric.") from error
+        raise UsageError(doing, first_line(error), _ANOTHER) from error
     # As people log it, a loss is positive.
     if known.startswith("neg_") and not name.startswith("neg_"):
         return Metric(name, known, True, kind, lambda *given: -scored(*given), truth)
@@ -201,17 +195,13 @@ def _from_sklearn(known: str, truth: Truth) -> tuple[_Function, Kind]:
     count = len(truth.classes)
     if known == "neg_log_loss":
         # Its own scorer takes the classes from the rows, and a fold may lack one.
-        scorer = metrics.make_scorer(
-            metrics.log_loss,
-            greater_is_better=False,
-            response_method="predict_proba",
-            labels=range(count),
-        )
+        how = {"greater_is_better": False, "response_method": "predict_proba"}
+        scorer = metrics.make_scorer(metrics.log_loss, **how, labels=range(count))
     elif known == _KAPPA:
         scorer = metrics.make_scorer(metrics.cohen_kappa_score, weights="quadratic")
     else:
-        more = {"roc_auc": "_ovr"}
-        more |= dict.fromkeys(("f1", "precision", "recall", "jaccard"), "_macro")
+        more = dict.fromkeys(("f1", "precision", "recall", "jaccard"), "_macro")
+        more |= {"roc_auc": "_ovr"}
         scorer = metrics.get_scorer(known + (more.get(known, "") if count > 2 else ""))
     mixin: Any = ClassifierMixin if count else RegressorMixin
     kind: Kind = "labels" if count else "values"
@@ -232,10 +222,9 @@ def _from_sklearn(known: str, truth: Truth) -> tuple[_Function, Kind]:
             return truth.shares(given)
 
     right: NDArray[Any] = truth.values.astype(int) if count else truth.values
-    model = Model()
 
     def score(predicted: Floats, rows: Ints) -> float:
-        return float(scorer(model, predicted, right[rows]))
+        return float(scorer(Model(), predicted, right[rows]))
 
     if count:  # what a scorer asks its model for says what it reads
         score(truth.votes(right), np.arange(len(right)))
@@ -246,9 +235,9 @@ def _of_groups(truth: Truth, which: str, most: str | None) -> _Function:
     function = _ndcg if which == "ndcg" else _average_precision
 
     def score(predicted: Floats, rows: Ints) -> float:
-        assert truth.groups is not None  # noqa: S101 - checked where the metric is named
-        _, groups = np.unique(truth.groups[rows], return_inverse=True)
-        return function(truth.values[rows], predicted[:, 0], groups, int(most or len(rows)))
+        groups = np.unique(np.asarray(truth.groups)[rows], return_inverse=True)[1]
+        got, best = function(truth.values[rows], predicted[:, 0], groups, int(most or len(rows)))
+        return float(np.mean(np.divide(got, best, out=np.zeros_like(got), where=best > 0)))
 
     return score
 
@@ -256,40 +245,35 @@ def _of_groups(truth: Truth, which: str, most: str | None) -> _Function:
 def _ranked(right: Floats, scores: Floats, groups: Ints) -> tuple[Floats, Ints, Ints]:
     """Return what is right, the group and the rank from 0, by group, the highest score first."""
     order = np.lexsort((-scores, groups))
-    counts = np.bincount(groups)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return right[order], groups[order], np.arange(len(right)) - np.repeat(starts, counts)
+    starts = np.searchsorted(groups[order], groups[order])
+    return right[order], groups[order], np.arange(len(right)) - starts
 
 
-def _ndcg(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
+def _ndcg(right: Floats, scores: Floats, groups: Ints, most: int) -> list[Floats]:
+    """Return each group's gain, and the most that it could be."""
     gains = []
     for by in (scores, right):
         found, group, rank = _ranked(right, by, groups)
         gains.append(np.bincount(group, found / np.log2(rank + 2) * (rank < most)))
-    got, ideal = gains
-    return float(np.mean(np.divide(got, ideal, out=np.zeros_like(got), where=ideal > 0)))
+    return gains
 
 
-def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -> float:
+def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -> list[Floats]:
     found, group, rank = _ranked((right > 0).astype(float), scores, groups)
     so_far = np.cumsum(found)
-    before = so_far - found
-    hits = so_far - before[np.flatnonzero(rank == 0)][group]
+    hits = so_far - (so_far - found)[np.flatnonzero(rank == 0)][group]
     precision = np.bincount(group, found * hits / (rank + 1) * (rank < most))
-    every = np.minimum(np.bincount(group, found), most)
-    return float(np.mean(np.divide(precision, every, out=np.zeros_like(every), where=every > 0)))
+    return [precision, np.minimum(np.bincount(group, found), most)]
 
 
-def _own(name: str, truth: Truth) -> _Function:
+def _own(name: str, truth: Truth, doing: str) -> _Function:
     """Return the function that `module:function` names, from the working directory."""
     module, _, function = name.rpartition(":")
-    doing, here = f"reading the metric {name!r}", str(Path.cwd())
-    hint = "Name a function of (y_true, y_pred): --metric module:function for module.py here."
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
     try:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # a user's module raises anything
+        hint = "Name a function of (y_true, y_pred): --metric module:function for module.py here."
         raise UsageError(doing, first_line(error), hint) from error
     right = truth.values  # as it stood in the table: numbers if all are
     if truth.classes:

@@ -12,16 +12,14 @@ from kaggleops.blend.fold_scores import numbered
 from kaggleops.blend.members import PREDICTIONS, SUBMISSION
 from kaggleops.blend.report import Blend, mean_of
 from kaggleops.mlruns.ui import run_page, with_section
-from kaggleops.printable import as_markdown, counted, printable
+from kaggleops.printable import as_markdown, counted
 from kaggleops.reports.comparison_text import number
 from kaggleops.reports.evidence import OOF_FILE
 from kaggleops.reports.statistics import words
 from kaggleops.tags import BLEND, NOTE, RUN_NAME, SCORE
 
 _WEIGHTS = "weights.json"
-_PICTURE = "correlation.png"
 _TABLE = "members.json"  # which MLflow's UI shows as a table
-_DRAWN = 30  # members in the picture
 _LINKED = 20  # members on the run's page
 
 
@@ -37,7 +35,7 @@ def record(found: Blend, tracking_uri: str) -> str:
         SCORE: f"{found.score.name} {'lower' if found.score.lower else 'higher'}",
         NOTE: with_section("", "blend", _text(found)),
     }
-    home = found.members[0].candidate.run.experiment_id
+    home = found.members[0].run.experiment_id
     run_id = str(client.create_run(home, tags=tags).info.run_id)
     try:
         _log(found, client, run_id)
@@ -49,7 +47,7 @@ def record(found: Blend, tracking_uri: str) -> str:
 
 
 def _log(found: Blend, client: MlflowClient, run_id: str) -> None:
-    runs, name = [each.candidate.run for each in found.members], found.score.name
+    runs, name = [each.run for each in found.members], found.score.name
     tasks = {run.params.get("task", "") for run in runs}
     params = {
         "members": ",".join(run.id[:10] for run in runs),
@@ -77,7 +75,6 @@ def _log(found: Blend, client: MlflowClient, run_id: str) -> None:
     client.log_dict(run_id, found.to_json(), _WEIGHTS)
     head, rows = found.table()
     client.log_table(run_id, pd.DataFrame(rows, columns=head), _TABLE)
-    _draw(found, client, run_id)
 
 
 def _text(found: Blend) -> str:
@@ -92,28 +89,9 @@ def _text(found: Blend) -> str:
     weights = found.nested.weights.values
     for at in np.argsort(-weights, kind="stable")[:_LINKED]:
         member = found.members[at]
-        run = member.candidate.run
+        run = member.run
         link = f"[{as_markdown(member.name)}]({run_page(run.experiment_id, run.id)})"
         lines.append(f"| {link} | {number(mean_of(found.alone[at]))} | {weights[at]:.2f} |")
     if len(weights) > _LINKED:
         lines.append(f"| {len(weights) - _LINKED} more in {_WEIGHTS} | | |")
     return "\n".join([*lines, "", found.how])
-
-
-def _draw(found: Blend, client: MlflowClient, run_id: str) -> None:
-    """Draw how the members' predictions correlate."""
-    from matplotlib.figure import Figure
-
-    names = [printable(each.name)[:24] for each in found.members[:_DRAWN]]
-    count = len(names)
-    shown = found.correlation[:count, :count]
-    figure = Figure(figsize=(2.5 + 0.6 * count, 2 + 0.6 * count), layout="constrained")
-    axes = figure.add_subplot(title="Correlation of the members' predictions")
-    image = axes.imshow(shown, vmin=min(0.0, float(shown.min())), vmax=1, cmap="viridis_r")
-    axes.set_xticks(range(count), names, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(range(count), names, parse_math=False)
-    for (row, column), value in np.ndenumerate(shown):
-        colour = "white" if value > 0.6 else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
-    figure.colorbar(image, shrink=0.8)
-    client.log_figure(run_id, figure, _PICTURE)

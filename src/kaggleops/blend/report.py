@@ -1,4 +1,4 @@
-"""A blend of members: its weights, its honest score, and how that is beside the best single one."""
+"""A blend of members: its weights, its honest score beside the best single run's, and its files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kaggleops.blend.fold_scores import APART
-from kaggleops.blend.members import FOLD, PREDICTION, Member
+from kaggleops.blend.members import FOLD, PREDICTION, PREDICTIONS, SUBMISSION, Member, Options
 from kaggleops.blend.metrics import (
     Metric,
     Truth,
@@ -19,7 +19,6 @@ from kaggleops.blend.metrics import (
     wants_numbers,
 )
 from kaggleops.blend.rows import (
-    Options,
     Rows,
     answers_of,
     by_id,
@@ -30,7 +29,7 @@ from kaggleops.blend.rows import (
     target_of,
     truth_of,
 )
-from kaggleops.blend.weights import Floats, Nested, Search, blended, correlations
+from kaggleops.blend.weights import Floats, Nested, blended, correlations, nested
 from kaggleops.errors import UsageError
 from kaggleops.reports.comparison_text import difference as in_words
 from kaggleops.reports.comparison_text import number, summary
@@ -94,14 +93,13 @@ class Blend:
     def answer(self) -> str:
         """The same in a sentence or two."""
         found, best = self.difference, f"{self.members[self.best].name}, the best single run"
+        if found.mean == 0:
+            return f"The blend is as good as {best}, in {self.score.name}."
+        if not self.verdict:
+            return f"Cannot tell whether the blend is better than {best}: {found.why}."
+        said = f"The difference in {self.score.name} to {best}, may be chance"
         if self.verdict in ("better", "worse"):
             said = f"The blend is {self.verdict} than {best}, in {self.score.name}"
-        elif found.mean == 0:
-            return f"The blend is as good as {best}, in {self.score.name}."
-        elif self.verdict:
-            said = f"The difference in {self.score.name} to {best}, may be chance"
-        else:
-            return f"Cannot tell whether the blend is better than {best}: {found.why}."
         more = needed(found)
         return f"{said}: {in_words(found)}." + (f" {more[0].upper()}{more[1:]}." if more else "")
 
@@ -117,22 +115,18 @@ class Blend:
     def weights(self) -> dict[str, float]:
         """The members' weights by their run ids, without those that do not count."""
         pairs = zip(self.members, self.nested.weights.values.tolist(), strict=True)
-        return {each.candidate.run.id: round(value, 6) for each, value in pairs if value > 5e-7}
+        return {each.run.id: round(value, 6) for each, value in pairs if value > 5e-7}
 
     def table(self, correlated: bool = True) -> tuple[list[str], list[list[str]]]:
         """Return the members and the blend as a table's head and rows."""
         names = [each.name for each in self.members] if correlated else []
         rows = []
         for at, member in enumerate(self.members):
-            weight = self.nested.weights.values[at]
-            rows.append([
-                member.name,
-                member.candidate.run.id[:10],
-                summary(summarize_scores(self.alone[at])),
-                f"{weight:.2f}" if weight > 5e-7 else "-",
-                *(f"{self.correlation[at, other]:.3f}" for other in range(len(names))),
-            ])  # fmt: skip
-        rows.append(["blend", "", summary(summarize_scores(self.scores)), "", *("" for _ in names)])
+            weight = f"{self.weights[member.run.id]:.2f}" if member.run.id in self.weights else "-"
+            alone = summary(summarize_scores(self.alone[at]))
+            apart = [f"{each:.3f}" for each in self.correlation[at, : len(names)]]
+            rows.append([member.name, member.run.id[:10], alone, weight, *apart])
+        rows.append(["blend", "", summary(summarize_scores(self.scores)), "", *[""] * len(names)])
         return ["member", "run", self.score.name, "weight", *(f"r {name}" for name in names)], rows
 
     def to_json(self) -> dict[str, Any]:
@@ -147,7 +141,7 @@ class Blend:
             "method": self.nested.weights.method,
             "members": [
                 {
-                    "run_id": each.candidate.run.id,
+                    "run_id": each.run.id,
                     "name": each.name,
                     "weight": float(self.nested.weights.values[at]),
                     "weights_by_fold": [float(w.values[at]) for w in self.nested.of_folds],
@@ -158,7 +152,7 @@ class Blend:
                 for at, each in enumerate(self.members)
             ],
             "methods_by_fold": [each.method for each in self.nested.of_folds],
-            "best_single_run": self.members[self.best].candidate.run.id,
+            "best_single_run": self.members[self.best].run.id,
             "difference": found.mean,
             "interval": None if found.low is None else [found.low, found.high],
             "verdict": self.verdict,
@@ -195,42 +189,37 @@ def blend(
         predictions_of(table, truth, options.prediction, f"reading the oof.csv of {each.name}")
         for each, table in zip(members, rows.tables, strict=True)
     ]
-    lacking: list[str] = []
-    tests = _test(members, truth, options, scored, lacking)
-    sides = [values, tests[1]] if tests else [values]
-    answering = [
+    ids, of_test, lacking = _test(members, truth, options, scored)
+    sides = [values, of_test] if of_test else [values]
+    votes = [
         member.name
         for side in sides
         for member, each in zip(members, side, strict=True)
         if truth.classes and np.isin(each, (0, 1)).all()
     ]
-    if answering and scored.kind == "probabilities":
+    if votes and scored.kind == "probabilities":
         problem = f"it has answers, and {scored.name} needs probabilities"
-        raise UsageError(f"blending {answering[0]}", problem, "Keep a column with them in oof.csv.")
-    if answering:
+        raise UsageError(f"blending {votes[0]}", problem, "Keep a column with them in oof.csv.")
+    if votes:
         told.append(
-            f"{answering[0]} has answers and no probabilities of the rows: the members vote, each "
+            f"{votes[0]} has answers and no probabilities of the rows: the members vote, each "
             "with its weight. Keep probabilities in oof.csv and predictions.csv for a mean of them."
         )
-        for side in sides:
-            side[:] = [truth.votes(truth.labels(each)) for each in side]
-    votes = bool(answering)
-    predictions, every = _stacked(members, values), np.arange(len(rows.ids))
+        sides = [[truth.votes(truth.labels(each)) for each in side] for side in sides]
+    predictions, every = _stacked(members, sides[0]), np.arange(len(rows.ids))
     target = target_of(truth, predictions.shape[2])
     told += suspicions([each.name for each in members], predictions, target, rows, scored)
     score = score_as(scored, declared)
-    nested = Search(predictions, rows.folds, scored.worth, target).nested(done)
+    found = nested(predictions, rows.folds, scored.worth, target, done)
+    of_fold = [np.flatnonzero(rows.folds == at) for at in range(len(rows.fold_names))]
 
     def by_fold(predicted: Floats) -> Scores:
-        return {
-            (fold, ""): scored(predicted[these], these)
-            for at, fold in enumerate(rows.fold_names)
-            for these in [np.flatnonzero(rows.folds == at)]
-        }
+        pairs = zip(rows.fold_names, of_fold, strict=True)
+        return {(fold, ""): scored(predicted[these], these) for fold, these in pairs}
 
     alone = tuple(map(by_fold, predictions))
     for member, scores, predicted in zip(members, alone, predictions, strict=True):
-        run, whole = member.candidate.run, scored(predicted, every)
+        run, whole = member.run, scored(predicted, every)
         logged = whole if run.repetition[0] else run.metrics.get(score.name, whole)
         apart = min(abs(logged - each) for each in (mean_of(scores), whole))
         if apart > APART * max(abs(logged), 1e-9):
@@ -238,26 +227,25 @@ def blend(
                 f"{member.name} logged {score.name} {number(logged)}, and its table scores "
                 f"{number(whole)}: it is of other rows or another column, or those were trained on."
             )
-    told += lacking
     oof = pd.DataFrame({
         rows.id_column: rows.ids,
         FOLD: [rows.fold_names[at] for at in rows.folds],
         rows.target_column: rows.right,
-    }).join(_predicted(nested.predictions, truth, votes))  # fmt: skip
+    }).join(_predicted(found.predictions, truth, bool(votes)))  # fmt: skip
     tested = submitted = None
-    if tests is not None:
-        ids, of_test = tests
-        final = blended(_stacked(members, of_test), nested.weights.values)
-        tested = pd.DataFrame({rows.id_column: ids}).join(_predicted(final, truth, votes))
-        submitted = _submission(members, ids, final, truth, rows, scored, options.sample, told)
+    if of_test:
+        final = blended(_stacked(members, sides[1]), found.weights.values)
+        tested = pd.DataFrame({rows.id_column: ids}).join(_predicted(final, truth, bool(votes)))
+        submitted, lacking = _submission(members, ids, final, truth, rows, scored, options.sample)
+    told += [f"There is no submission: {lacking}"] if lacking else []
     return Blend(
         members=tuple(members),
         metric=scored,
         score=score,
-        nested=nested,
+        nested=found,
         alone=alone,
-        scores=by_fold(nested.predictions),
-        whole=scored(nested.predictions, every),
+        scores=by_fold(found.predictions),
+        whole=scored(found.predictions, every),
         correlation=correlations(predictions),
         oof=oof,
         predictions=tested,
@@ -267,36 +255,29 @@ def blend(
 
 
 def _test(
-    members: Sequence[Member], truth: Truth, options: Options, metric: Metric, told: list[str]
-) -> tuple[pd.Index, list[Floats]] | None:
-    """Return the test rows' ids and each member's predictions of them; None, told, if one lacks."""
+    members: Sequence[Member], truth: Truth, options: Options, metric: Metric
+) -> tuple[pd.Index, list[Floats], str]:
+    """Return the test rows' ids and each member's predictions of them; or none, and why."""
     found: list[Floats] = []
     first = pd.Index([])
     for member in members:
-        if (table := member.predictions) is not None:
-            name, named = "predictions.csv", options.prediction
-        elif (table := member.submission) is not None:
-            name, named = "submission.csv", ()
-        else:
-            told.append(
-                f"There is no submission: {member.name} has no predictions.csv, test.npy or "
-                "submission.csv, and no run that predicted with its models."
-            )
-            return None
+        name, named, table = PREDICTIONS, options.prediction, member.predictions
+        if table is None:
+            name, named, table = SUBMISSION, (), member.submission
+        if table is None:
+            why = "has no predictions.csv, submission.csv or (with --sample) test.npy, and no run"
+            return first, [], f"{member.name} {why} that predicted with its models."
         doing = f"reading the {name} of {member.name}"
         table = by_id(table, doing)
-        if name == "submission.csv" and len(table.columns) == 1:
+        if name == SUBMISSION and len(table.columns) == 1:
             table = table.set_axis([PREDICTION], axis=1)  # its own name is the competition's
         first = first if found else table.index
         require_same_rows(first, table.index, members[0].name, member.name, "the test table")
         found.append(predictions_of(table.loc[first], truth, named, doing))
         if metric.kind == "probabilities" and np.isin(found[-1], (0, 1)).all():
-            told.append(
-                f"There is no submission: that of {member.name} holds answers, and {metric.name} "
-                "needs probabilities. Keep them in predictions.csv."
-            )
-            return None
-    return first, found
+            why = f"that of {member.name} holds answers, and {metric.name} needs probabilities."
+            return first, [], f"{why} Keep them in predictions.csv."
+    return first, found, ""
 
 
 def _stacked(members: Sequence[Member], values: Sequence[Floats]) -> Floats:
@@ -330,11 +311,10 @@ def _submission(
     rows: Rows,
     metric: Metric,
     sample: pd.DataFrame | None,
-    told: list[str],
-) -> pd.DataFrame | None:
+) -> tuple[pd.DataFrame | None, str]:
     """Return what is handed in: in the form and the order of the members', or of the sample.
 
-    None, and told, where that has other columns than the blend.
+    None, and why, where that has other columns than the blend.
     """
     theirs = next((each.submission for each in members if each.submission is not None), None)
     like = theirs if theirs is not None else sample
@@ -351,13 +331,10 @@ def _submission(
             ends = [p for p, each in enumerate(truth.classes) if f"_{name}".endswith(f"_{each}")]
             table[name] = truth.shares(values)[:, ends[0] if len(ends) == 1 else at]
     else:
-        told.append(
-            f"There is no submission: it would have {len(head) - 1} columns of predictions, and "
-            f"the blend has {values.shape[1]}. predictions.csv holds them."
-        )
-        return None
+        many = f"{len(head) - 1} columns of predictions, and the blend has {values.shape[1]}"
+        return None, f"it would have {many}. predictions.csv holds them."
     order = by_id(sample, "reading the file of --sample").index if sample is not None else ids
     if len(lacking := order.difference(ids, sort=False)):
         problem = f"the members lack {len(lacking):,} of its rows, {lacking[0]!r} for one"
         raise UsageError("reading the file of --sample", problem, "Predict the whole test file.")
-    return table.loc[order].rename_axis(head[0]).reset_index()
+    return table.loc[order].rename_axis(head[0]).reset_index(), ""

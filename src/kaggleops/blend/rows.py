@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggleops.blend.members import FOLD, PREDICTION, Member
+from kaggleops.blend.members import FOLD, PREDICTION, Member, Options
 from kaggleops.blend.metrics import Metric, Truth, as_numbers
 from kaggleops.blend.weights import Floats, Ints
 from kaggleops.errors import UsageError
@@ -26,22 +26,8 @@ _GROUPS = ("group", "query", "query_id", "qid", "group_id")
 _OF_CLASS = re.compile(r"(?:probability|proba|prob|p|prediction|predicted|pred|oof)[_. -]+(.+)")
 _MOST_FOLDS = 50
 _MOST_CLASSES = 1000  # of whole numbers that are one a row, nearly
+_ONCE = "Each row has to be there once."
 _TOO_GOOD = 0.4  # of the error that is to be expected of a fold
-
-
-@dataclass(frozen=True)
-class Options:
-    """What was said of the tables and of the metric."""
-
-    target: str | None = None  # the column that says what is right
-    prediction: tuple[str, ...] = ()  # the column with predictions, or one a class
-    group: str | None = None  # the column that says which query a row belongs to
-    truth: pd.DataFrame | None = None  # rows with their truth, in place of the tables'
-    folds: pd.DataFrame | None = None  # rows with their folds, in place of the tables'
-    sample: pd.DataFrame | None = None  # a submission's rows and columns, if not the members'
-    metric: str | None = None  # in place of the score that the members declare
-    lower: bool | None = None  # whether lower is better, of a user's own function
-    threshold: float = 0.5  # from which probability on a row is of the second of two classes
 
 
 @dataclass(frozen=True)
@@ -63,89 +49,81 @@ def rows_of(members: Sequence[Member], options: Options) -> Rows:
 
     Raises UsageError, with the member and the row, if they do not belong together.
     """
+    names = [each.name for each in members]
     tables = [by_id(each.oof, f"reading the oof.csv of {each.name}") for each in members]
-    first = members[0].name
-    for member, table in zip(members[1:], tables[1:], strict=True):
-        require_same_rows(tables[0].index, table.index, first, member.name, "oof.csv")
     ids = tables[0].index
-    tables = [each.loc[ids] for each in tables]
-    right = _truth(members, tables, options)
-    folds, names = _folds(members, tables, options.folds)
+    for name, table in zip(names, tables, strict=True):
+        require_same_rows(ids, table.index, names[0], name, "oof.csv")
+    by_name = [(name, each.loc[ids]) for name, each in zip(names, tables, strict=True)]
+    right = _truth(members, by_name, options)
+    folds, fold_names = _folds(by_name, options.folds)
     target = str(right.name)
-    left = [each.drop(columns=[target, FOLD], errors="ignore") for each in tables]
+    left = [each.drop(columns=[target, FOLD], errors="ignore") for _, each in by_name]
     id_column = str(members[0].oof.columns[0])
-    groups = _groups(tables, options.group)
-    return Rows(id_column, target, ids, tuple(right), folds, names, groups, tuple(left))
+    groups = _groups(left, options.group)
+    return Rows(id_column, target, ids, tuple(right), folds, fold_names, groups, tuple(left))
 
 
 def by_id(table: pd.DataFrame, doing: str) -> pd.DataFrame:
     """Return a table by its rows' ids; UsageError if one is there twice."""
     found = table.set_index(table.columns[0])
     if (twice := found.index.duplicated()).any():
-        name = quoted(str(found.index[twice][0]))
-        problem = f"{int(twice.sum()):,} rows are there twice, {table.columns[0]} {name} for one"
-        raise UsageError(doing, problem, "Each row has to be there once.")
+        problem = f"{int(twice.sum()):,} rows are there twice, {table.columns[0]} "
+        raise UsageError(doing, f"{problem}{_for_one(found.index[twice])}", _ONCE)
     return found
+
+
+def _for_one(rows: pd.Index) -> str:
+    return f"{quoted(str(rows[0]))} for one"
 
 
 def require_same_rows(first: pd.Index, other: pd.Index, one: str, two: str, what: str) -> None:
     """Raise UsageError if two members' tables are not of the same rows."""
     for there, lacking, has, lacks in ((first, other, one, two), (other, first, two, one)):
-        left = there.difference(lacking, sort=False)
-        if len(left):
+        if len(left := there.difference(lacking, sort=False)):
             problem = f"{what} of {has} has {len(left):,} rows that {lacks} has not, "
-            problem += f"{quoted(str(left[0]))} for one"
-            raise UsageError(f"blending {one} and {two}", problem, "Blend runs of the same rows.")
+            hint = "Blend runs of the same rows."
+            raise UsageError(f"blending {one} and {two}", problem + _for_one(left), hint)
 
 
-def _looked_up(
-    table: pd.DataFrame, ids: pd.Index, option: str, column: str = ""
-) -> "pd.Series[str]":
+def _looked_up(table: pd.DataFrame, ids: pd.Index, option: str, column: str) -> "pd.Series[str]":
     doing = f"reading the file of {option}"
     found = by_id(table, doing)
-    lacking = ids.difference(found.index, sort=False)
-    if len(lacking):
-        problem = f"it lacks {len(lacking):,} rows of the members, "
-        problem += f"{quoted(str(lacking[0]))} for one"
+    if len(lacking := ids.difference(found.index, sort=False)):
+        problem = f"it lacks {len(lacking):,} rows of the members, {_for_one(lacking)}"
         raise UsageError(doing, problem, "Its first column has to hold the same ids.")
-    name = column or str(found.columns[-1])
-    if name not in found:
-        raise UsageError(doing, f"it has no column {name}: {some(list(found.columns))}")
-    return found.loc[ids, name]
+    if column not in found:
+        raise UsageError(doing, f"it has no column {column}: {some(list(found.columns))}")
+    return found.loc[ids, column]
 
 
-def _truth(
-    members: Sequence[Member], tables: Sequence[pd.DataFrame], options: Options
-) -> "pd.Series[str]":
+_Tables = Sequence[tuple[str, pd.DataFrame]]  # with the members' names
+
+
+def _truth(members: Sequence[Member], tables: _Tables, options: Options) -> "pd.Series[str]":
     submitted = next((each.submission for each in members if each.submission is not None), None)
     known = [] if submitted is None or len(submitted.columns) > 2 else [str(submitted.columns[1])]
     known = [name for name in known if name not in (*_SHARES, *_ANSWERS)]
     wanted = [options.target] if options.target else [*known, *_TARGETS]
+    first = tables[0][1]
     if (given := options.truth) is not None:
         name = _first_of(wanted, given) or (known or [str(given.columns[-1])])[0]
-        return _looked_up(given, tables[0].index, "--truth", name)
-    found = [
-        (member.name, table[name])
-        for member, table in zip(members, tables, strict=True)
-        if (name := _first_of(wanted, table))
-    ]
+        return _looked_up(given, first.index, "--truth", name)
+    found = [(of, table[name]) for of, table in tables if (name := _first_of(wanted, table))]
     if not found:
-        problem = f"no column says what is right: {some(list(tables[0].columns), 8)}"
+        problem = f"no column says what is right: {some(list(first.columns), 8)}"
         hint = "Name it with --target COLUMN, or a table that has it with --truth FILE.csv."
         raise UsageError(f"reading the oof.csv of {members[0].name}", problem, hint)
-    first, right = found[0]
-    for name, theirs in found[1:]:
+    one, right = found[0]
+    for other, theirs in found[1:]:
         differs = as_numbers(right.tolist()) != as_numbers(theirs.tolist())
         differs &= right.to_numpy() != theirs.to_numpy()  # nan differs from itself
         if differs.any():
-            row, one, other = (
-                each[differs].iloc[0] for each in (right.index.to_series(), right, theirs)
-            )
             problem = f"they differ in what is right of {int(differs.sum()):,} rows: of "
-            problem += f"{quoted(str(row))} {quoted(one)} and {quoted(other)}"
-            raise UsageError(
-                f"blending {first} and {name}", problem, "Blend runs of the same data."
-            )
+            cells = (right.index[differs][0], right[differs].iloc[0], theirs[differs].iloc[0])
+            problem += "{} {} and {}".format(*map(quoted, map(str, cells)))
+            hint = "Blend runs of the same data."
+            raise UsageError(f"blending {one} and {other}", problem, hint)
     return right
 
 
@@ -153,20 +131,16 @@ def _first_of(names: Sequence[str], table: pd.DataFrame) -> str:
     return next((name for name in names if name in table), "")
 
 
-def _folds(
-    members: Sequence[Member], tables: Sequence[pd.DataFrame], named: pd.DataFrame | None
-) -> tuple[Ints, tuple[str, ...]]:
-    found: list[tuple[str, pd.Series[str]]] = []
+def _folds(tables: _Tables, named: pd.DataFrame | None) -> tuple[Ints, tuple[str, ...]]:
+    first, table = tables[0]
+    found = [(of, table[FOLD]) for of, table in tables if FOLD in table]
     if named is not None:
-        column = FOLD if FOLD in named else ""
-        found.append(("the file of --folds", _looked_up(named, tables[0].index, "--folds", column)))
-    for member, table in zip(members, tables, strict=True):
-        if FOLD in table:
-            found.append((member.name, table[FOLD]))
+        column = FOLD if FOLD in named else str(named.columns[-1])
+        looked_up = _looked_up(named, table.index, "--folds", column)
+        found.insert(0, ("the file of --folds", looked_up))
     if not found:
         hint = "Let the training write it, or name a table of ids and folds: --folds FILE.csv."
-        doing = f"reading the oof.csv of {members[0].name}"
-        raise UsageError(doing, "it has no column fold", hint)
+        raise UsageError(f"reading the oof.csv of {first}", "it has no column fold", hint)
     one, folds = found[0]
     for other, theirs in found[1:]:
         # Numbered as they appear: the names may differ, not what is in one fold.
@@ -181,7 +155,7 @@ def _folds(
     if not 2 <= len(names) <= _MOST_FOLDS:
         problem = f"the rows are of {counted(len(names), 'fold')}"
         hint = f"An honest score needs 2 to {_MOST_FOLDS}: blend the runs of all folds."
-        raise UsageError(f"blending {members[0].name}", problem, hint)
+        raise UsageError(f"blending {first}", problem, hint)
     return pd.Index(names).get_indexer(pd.Index(folds)), tuple(names)
 
 

@@ -11,6 +11,7 @@ models"; non-negative least squares on out-of-fold predictions, Breiman 1996, "S
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ Ints = NDArray[np.intp]
 Worth = Callable[[Floats, Ints], float]
 """How good predictions (rows, columns) of some rows are, by the rows' numbers. Higher is better."""
 
-RIDGES = (0.01, 0.1, 1.0)
+RIDGES = (1.0, 0.1, 0.01)
 """How strongly least squares is pulled to equal weights, in shares of the members' mean error."""
 
 _ROUNDS = 50  # of hill climbing
@@ -29,17 +30,16 @@ _PATIENCE = 5  # rounds without a better score, after which it ends
 _EQUAL = 1e-12  # relative: scores nearer than that are equal, and the simpler method is taken
 
 
-@dataclass(frozen=True)
-class Weights:
-    """How much each member counts, and how that was found."""
+class Weights(NamedTuple):
+    """How much each member counts (members,): none negative, together 1; and how it was found."""
 
     method: str
-    values: Floats  # (members,), none negative, together 1
+    values: Floats
 
 
 @dataclass(frozen=True)
 class Nested:
-    """A blend's weights, and its score on rows that they were not found on."""
+    """A blend's weights, and what it predicts of rows that its weights were not found on."""
 
     weights: Weights  # found on all folds
     of_folds: tuple[Weights, ...]  # for each fold, found on the others
@@ -51,81 +51,72 @@ def blended(predictions: Floats, weights: Floats) -> Floats:
     return np.tensordot(weights, predictions, axes=1)
 
 
-class Search:
-    """Finds weights on some folds and chooses between methods on others.
+def nested(
+    predictions: Floats,
+    folds: Ints,
+    worth: Worth,
+    target: Floats | None = None,
+    done: Callable[[int, int], None] = lambda *_: None,
+) -> Nested:
+    """Return the weights of all folds, and the predictions of weights that did not see a fold.
 
     Args:
         predictions: the members' (members, rows, columns).
         folds: each row's fold, as numbers from 0 (rows,).
         worth: what is to be as high as possible.
         target: what the predictions aim at (rows, columns), for least squares; None without one.
+        done: hears how many of how many folds are through.
     """
+    every = range(int(folds.max()) + 1)
+    of_fold = [np.flatnonzero(folds == fold) for fold in every]
 
-    def __init__(
-        self, predictions: Floats, folds: Ints, worth: Worth, target: Floats | None = None
-    ) -> None:
-        self._predictions = predictions
-        self._folds = folds
-        self._worth = worth
-        self._target = target
-        self._found = cache(self._by_method)
-        self.folds = range(int(folds.max()) + 1)
+    @cache  # the rows that an inner fold leaves are those of another one's, too
+    def found(without: frozenset[int]) -> Mapping[str, Floats]:
+        rows = np.flatnonzero(~np.isin(folds, list(without)))
+        aim = None if target is None else target[rows]
+        return _by_method(predictions[:, rows], lambda given: worth(given, rows), aim)
 
-    def nested(self, done: Callable[[int, int], None] = lambda *_: None) -> Nested:
-        """Return the weights of all folds, and the score of weights that did not see a fold.
+    def score(weights: Floats, fold: int) -> float:
+        rows = of_fold[fold]
+        return worth(blended(predictions[:, rows], weights), rows)
 
-        `done` hears how many of how many folds are through.
-        """
-        found = []
-        predictions = np.empty(self._predictions.shape[1:])
-        for fold in self.folds:
-            done(fold, len(self.folds) + 1)
-            found.append(self._chosen(frozenset({fold})))
-            rows = np.flatnonzero(self._folds == fold)
-            predictions[rows] = blended(self._predictions[:, rows], found[-1].values)
-        done(len(self.folds), len(self.folds) + 1)
-        return Nested(self._chosen(frozenset()), tuple(found), predictions)
-
-    def _chosen(self, without: frozenset[int]) -> Weights:
+    def chosen(without: frozenset[int]) -> Weights:
         """Return weights found on all folds but some, by the method that does best among those."""
-        whole = self._found(without)
-        inner = [fold for fold in self.folds if fold not in without]
+        whole, inner = found(without), [fold for fold in every if fold not in without]
         values = {}
         for method, weights in whole.items():
-            # The rows that an inner fold leaves are those of another one's, too: found once.
-            scores = [
-                self._score(
-                    self._found(without | {fold})[method] if len(inner) > 1 else weights, fold
-                )
-                for fold in inner
-            ]
-            values[method] = float(np.mean(scores))
+            held_out = (
+                found(without | {fold})[method] if len(inner) > 1 else weights for fold in inner
+            )
+            values[method] = np.mean([score(*each) for each in zip(held_out, inner, strict=True)])
         best = max(values.values())
         near = best - _EQUAL * max(1.0, abs(best))
         method = next(name for name, value in values.items() if value >= near)
         return Weights(method, whole[method])
 
-    def _by_method(self, without: frozenset[int]) -> Mapping[str, Floats]:
-        """Return each method's weights on all folds but some, the simplest method first."""
-        rows = np.flatnonzero(~np.isin(self._folds, list(without)))
-        predictions, count = self._predictions[:, rows], len(self._predictions)
+    of_folds, mixed = [], np.empty(predictions.shape[1:])
+    for fold, rows in enumerate(of_fold):
+        done(fold, len(every) + 1)
+        of_folds.append(chosen(frozenset({fold})))
+        mixed[rows] = blended(predictions[:, rows], of_folds[-1].values)
+    done(len(every), len(every) + 1)
+    return Nested(chosen(frozenset()), tuple(of_folds), mixed)
 
-        def worth(predicted: Floats) -> float:
-            return self._worth(predicted, rows)
 
-        alone = [worth(each) for each in predictions]
-        found = {"best single run": np.eye(count)[int(np.argmax(alone))]}
-        found["equal weights"] = np.full(count, 1 / count)
-        if self._target is not None:
-            for ridge in (*reversed(RIDGES), 0.0):
-                name = f"ridge {ridge:g}" if ridge else "non-negative least squares"
-                found[name] = least_squares(predictions, self._target[rows], ridge)
-        found["hill climbing"] = hill_climbing(predictions, worth, alone)
-        return found
-
-    def _score(self, weights: Floats, fold: int) -> float:
-        rows = np.flatnonzero(self._folds == fold)
-        return self._worth(blended(self._predictions[:, rows], weights), rows)
+def _by_method(
+    predictions: Floats, worth: Callable[[Floats], float], target: Floats | None
+) -> dict[str, Floats]:
+    """Return each method's weights, the simplest method first."""
+    count = len(predictions)
+    alone = [worth(each) for each in predictions]
+    found = {"best single run": np.eye(count)[int(np.argmax(alone))]}
+    found["equal weights"] = np.full(count, 1 / count)
+    if target is not None:
+        for ridge in RIDGES:
+            found[f"ridge {ridge:g}"] = least_squares(predictions, target, ridge)
+        found["non-negative least squares"] = least_squares(predictions, target)
+    found["hill climbing"] = hill_climbing(predictions, worth, alone)
+    return found
 
 
 def hill_climbing(
@@ -138,9 +129,8 @@ def hill_climbing(
         worth: what a blend's predictions (rows, columns) are worth.
         alone: what each member is worth.
     """
-    counts = np.zeros(len(predictions))
-    counts[int(np.argmax(alone))] = 1
-    total = predictions[int(np.argmax(alone))].copy()
+    first = int(np.argmax(alone))
+    counts, total = np.eye(len(predictions))[first], predictions[first].copy()
     best, kept, since = max(alone), counts.copy(), 0
     for taken in range(2, _ROUNDS + 1):
         values = [worth((total + each) / taken) for each in predictions]
@@ -173,17 +163,14 @@ def least_squares(predictions: Floats, target: Floats, ridge: float = 0.0) -> Fl
     triangle = np.linalg.qr(errors / scale, mode="r") / np.sqrt(len(errors))
     pull = np.sqrt(ridge) * np.eye(count)
     together = 1e4 * np.ones((1, count))  # so heavy that they are 1 together
-    matrix = np.vstack([triangle, pull, together])
     wanted = np.concatenate([np.zeros(len(triangle)), pull.sum(axis=1) / count, [1e4]])
-    values, _ = nnls(matrix, wanted)
+    values, _ = nnls(np.vstack([triangle, pull, together]), wanted)
     return np.asarray(values / values.sum(), dtype=float)
 
 
 def correlations(predictions: Floats) -> Floats:
     """Return Pearson's correlation of each two members' predictions; 0 for a constant one."""
-    flat = predictions.reshape(len(predictions), -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = np.atleast_2d(np.corrcoef(flat))
-    found = np.nan_to_num(found)
+        found = np.nan_to_num(np.corrcoef(predictions.reshape(len(predictions), -1)))
     np.fill_diagonal(found, 1.0)
     return found

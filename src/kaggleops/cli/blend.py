@@ -3,6 +3,7 @@
 import importlib.util
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -51,7 +52,6 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--target", metavar="COLUMN", help="The column of oof.csv that says what is right.")
 @click.option(
     "--prediction",
-    "predictions",
     multiple=True,
     metavar="COLUMN",
     help="The column of oof.csv with predictions; once for each class.",
@@ -77,17 +77,9 @@ def blend_command(
     index: str | None,
     sweep: str | None,
     experiment: str | None,
-    metric: str | None,
-    lower_is_better: bool | None,
-    target: str | None,
-    predictions: tuple[str, ...],
-    group: str | None,
-    threshold: float,
-    truth: Path | None,
-    folds: Path | None,
-    sample: Path | None,
     dry_run: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Blend runs by their out-of-fold predictions, with an honest score.
 
@@ -104,34 +96,23 @@ def blend_command(
             hint = "Install it: pip install 'kaggleops[server,train]'."
             raise UsageError("blending", f"{name} is not installed", hint)
     require_index()
-    from kaggleops.blend.members import Reader, as_table, read_members, wanted
+    from kaggleops.blend.members import Options, as_table, read_members, wanted
     from kaggleops.blend.record import record
     from kaggleops.blend.report import blend
-    from kaggleops.blend.rows import Options
 
-    place = bucket_of(bucket)
-    tables = {
-        name: as_table(file, f"reading --{name} {file}") if file else None
-        for name, file in (("truth", truth), ("folds", folds), ("sample", sample))
-    }
-    options = Options(
-        target=target,
-        prediction=predictions,
-        group=group,
-        metric=metric,
-        lower=lower_is_better,
-        threshold=threshold,
-        **tables,
-    )
+    place, metric = bucket_of(bucket), options["metric"]
+    for name in ("truth", "folds", "sample"):
+        if file := options[name]:
+            options[name] = as_table(file, f"reading --{name} {file}")
+    given = Options(lower=options.pop("lower_is_better"), **options)
     these = ask_index(
         place, index, lambda history: wanted(history, runs, sweep, experiment, metric, place)
     )
-    reader = Reader(bucket_at(place), options.truth, options.sample)
     with stdout_for_json(as_json):
         with progress_bar("Reading the members") as progress:
-            members, notes = read_members(these, reader, progress)
+            members, notes = read_members(these, bucket_at(place), given, progress)
         with progress_bar("Looking for weights") as progress:
-            found = blend(members, options, these.score, notes, progress)
+            found = blend(members, given, these.score, notes, progress)
         run_id = "" if dry_run else record(found, tracking_uri(place))
         if run_id:  # the leaderboard shows it at once, not in some seconds
             with suppress(KaggleOpsError), history_of(place, index, fresh_for=0):
