@@ -251,10 +251,10 @@ def _ranked(right: Floats, scores: Floats, groups: Ints) -> tuple[Floats, Ints, 
 
 def _ndcg(right: Floats, scores: Floats, groups: Ints, most: int) -> list[Floats]:
     """Return each group's gain, and the most that it could be."""
-    gains = []
+    gains: list[Floats] = []
     for by in (scores, right):
         found, group, rank = _ranked(right, by, groups)
-        gains.append(np.bincount(group, found / np.log2(rank + 2) * (rank < most)))
+        gains.append(np.bincount(group, found / np.log2(rank + 2) * (rank < most)).astype(float))
     return gains
 
 
@@ -263,7 +263,7 @@ def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -
     so_far = np.cumsum(found)
     hits = so_far - (so_far - found)[np.flatnonzero(rank == 0)][group]
     precision = np.bincount(group, found * hits / (rank + 1) * (rank < most))
-    return [precision, np.minimum(np.bincount(group, found), most)]
+    return [precision.astype(float), np.bincount(group, found).clip(max=most).astype(float)]
 
 
 def _own(name: str, truth: Truth, doing: str) -> _Function:

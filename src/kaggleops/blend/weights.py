@@ -88,7 +88,8 @@ def nested(
             held_out = (
                 found(without | {fold})[method] if len(inner) > 1 else weights for fold in inner
             )
-            values[method] = np.mean([score(*each) for each in zip(held_out, inner, strict=True)])
+            scores = [score(*each) for each in zip(held_out, inner, strict=True)]
+            values[method] = float(np.mean(scores))
         best = max(values.values())
         near = best - _EQUAL * max(1.0, abs(best))
         method = next(name for name, value in values.items() if value >= near)
