@@ -4,7 +4,7 @@
 
 Who connects to the inherited socket LISTENING sends what to run, as JSON, and its files. The answer
 is the fork's process id, and then how it ended. It is killed when the connection is closed; this
-process ends when LIFE can be read.
+process ends when LIFE can be read and no fork is left.
 """
 
 import atexit
@@ -79,31 +79,60 @@ _HOOKED = ("google.cloud.storage", "gcsfs", "papermill", "kaggleops")
 
 def next_asked(listening: socket.socket, life: int) -> dict[str, Any]:
     """Fork for each that asks; return, in the forked process only, what it is to run."""
-    while True:
-        if life in select.select([listening, life], [], [])[0]:
-            sys.exit()
-        connection, _ = listening.accept()
-        with contextlib.suppress(ChildProcessError):  # there is none
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):  # those who watched, and have ended
-                pass
-        message, files, _, _ = socket.recv_fds(connection, 1 << 20, 250)
-        if message and os.fork() == 0:
-            listening.close()
-            os.close(life)
-            asked: dict[str, Any] = json.loads(message)
-            _fork(connection, asked, files)
-            return asked
-        connection.close()
-        for file in files:
-            os.close(file)
+    running: dict[int, tuple[int, socket.socket]] = {}  # by a file that tells of the fork's end
+    waiting = select.poll()
+    waiting.register(listening, select.POLLIN)
+    waiting.register(life, select.POLLIN)
+    over = False
+    while running or not over:
+        ready = {file for file, _ in waiting.poll()}
+        for ending, (process, connection) in list(running.items()):
+            if not ready & {ending, connection.fileno()}:
+                continue
+            if ending not in ready:
+                os.kill(process, signal.SIGKILL)  # what stands for it was killed
+            _, ended = os.waitpid(process, 0)
+            with contextlib.suppress(OSError):
+                connection.send(b"%d" % os.waitstatus_to_exitcode(ended))
+            del running[ending]
+            waiting.unregister(ending)
+            waiting.unregister(connection)
+            os.close(ending)
+            connection.close()
+        if not over and life in ready:
+            over = True
+            waiting.unregister(listening)
+            waiting.unregister(life)
+        elif not over and listening.fileno() in ready:
+            connection, _ = listening.accept()
+            message, files, _, _ = socket.recv_fds(connection, 1 << 20, 250)
+            process = os.fork() if message else -1
+            if process == 0:
+                for ending, (_, other) in running.items():
+                    os.close(ending)
+                    other.close()
+                for each in (connection, listening):
+                    each.close()
+                os.close(life)
+                asked: dict[str, Any] = json.loads(message)
+                _become(asked, files)
+                return asked
+            for file in files:
+                os.close(file)
+            if not message:
+                connection.close()
+                continue
+            with contextlib.suppress(OSError):
+                connection.send(b"%d" % process)
+            ending = os.pidfd_open(process)
+            running[ending] = (process, connection)
+            waiting.register(ending, select.POLLIN)
+            waiting.register(connection, select.POLLIN)
+    sys.exit()
 
 
-def _fork(connection: socket.socket, asked: dict[str, Any], files: list[int]) -> None:
-    if process := os.fork():
-        for file in files:
-            os.close(file)
-        _watch(process, connection)
-    connection.close()
+def _become(asked: dict[str, Any], files: list[int]) -> None:
+    """Be, in all but its code, the process that was asked for."""
     # What a fork starts is in that one's process group; all else has one of its own.
     os.setpgid(0, asked.get("group", 0))
     # Out of the way of the numbers that they are to have.
@@ -129,18 +158,6 @@ def _fork(connection: socket.socket, asked: dict[str, Any], files: list[int]) ->
     os.chdir(asked["folder"])
     if noted := asked.get("noted"):
         Path(noted).write_text(str(os.getpid()))
-
-
-def _watch(process: int, connection: socket.socket) -> NoReturn:
-    ending = os.pidfd_open(process)
-    with contextlib.suppress(OSError):
-        connection.send(b"%d" % process)
-    if ending not in select.select([ending, connection], [], [])[0]:
-        os.kill(process, signal.SIGKILL)  # what stands for it was killed
-    _, ended = os.waitpid(process, 0)
-    with contextlib.suppress(OSError):
-        connection.send(b"%d" % os.waitstatus_to_exitcode(ended))
-    os._exit(0)
 
 
 def _run(asked: dict[str, Any]) -> None:
