@@ -17,7 +17,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.resources.edits import add_entry, manifest_here
 from kaggleops.resources.files import FOLDER as STAGING
 from kaggleops.resources.files import DamagedError, Staging
-from kaggleops.resources.lock import read_lock
+from kaggleops.resources.lock import is_locked, read_lock
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import GoneError
 from kaggleops.resources.sync import compare, fetch, lock
@@ -117,7 +117,7 @@ class Web:
     def __init__(self) -> None:
         self.faults = Faults()
         self.content: bytes | None = WORDS
-        self.ranges = self.heads = True
+        self.ranges = True
         self.sent: list[int] = []
         self.asked: list[Request] = []
         self.http = HttpServer(self._answer)
@@ -133,12 +133,8 @@ class Web:
             return Response(fault.kind), "whole"
         if fault and fault.kind == "reset":
             return Response(), "not"
-        if request.method == "HEAD" and not self.heads:
-            return Response(405), "whole"
         if self.content is None:
             return Response(404), "whole"
-        if request.method == "HEAD":
-            return Response(200, [], self.content), "whole"
         answer = ranged(request, [], self.content)
         if not self.ranges:
             answer = Response(200, [], self.content)
@@ -261,15 +257,11 @@ def test_a_beginning_of_something_else_is_forgotten(web: Web, project: Project) 
         assert project.files() == {"words/words.txt": WORDS}
 
 
-@pytest.mark.parametrize("heads", [True, False])
-def test_status_asks_the_site(heads: bool, web: Web, project: Project) -> None:
-    web.heads = heads
+def test_status_asks_the_site(web: Web, project: Project) -> None:
     manifest = declared(web, project)
     fetch(manifest)
-    web.sent.clear()
     (status,) = compare(manifest)
     assert status.right
-    assert len(web.sent) == (0 if heads else 1)  # asked for, and not read
     web.content = WORDS[1:]
     (status,) = compare(manifest)
     assert status.source == {"changed": ["words.txt"]}
@@ -354,7 +346,7 @@ def test_a_password_in_an_address_goes_to_the_site_alone(
     # A lock that was written with them still holds, and is rid of them when it is next written.
     project.lock.write_text(project.lock.read_text().replace("***@", f"ada:{PASSWORD}@"))
     locked = read_lock(manifest)["words"]
-    assert locked.holds_for(manifest["words"])
+    assert is_locked(manifest["words"], {"words": locked})
     lock(manifest)
     assert secrets_beside(project) == []
 

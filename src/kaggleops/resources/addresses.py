@@ -39,17 +39,11 @@ class InBucket:
 
 @dataclass(frozen=True)
 class OnKaggle:
-    """A competition (`titanic`), dataset (`owner/name`) or model (`owner/…/1`) on Kaggle.
-
-    Args:
-        kind: which of them.
-        ref: what Kaggle calls it.
-        version: of a dataset; 0 for the newest.
-    """
+    """A competition (`titanic`), dataset (`owner/name`) or model (`owner/…/1`) on Kaggle."""
 
     kind: KaggleKind
-    ref: str
-    version: int = 0
+    ref: str  # what Kaggle calls it
+    version: int = 0  # of a dataset; 0 for the newest
 
     @property
     def page(self) -> str:
@@ -83,57 +77,33 @@ Address = InBucket | OnKaggle | OfRun | OnTheWeb
 
 
 def parse_address(text: str, doing: str) -> Address:
-    """Return what the manifest's `source` means.
-
-    Raises:
-        UsageError: nothing, or nothing that can be fetched.
-    """
+    """Return what the manifest's `source` means; UsageError if that cannot be fetched."""
     text = text.strip()
     if page := _PAGE.match(text):
         meant = f"kaggle://{page[1] or 'competitions'}/{page[2].rstrip('/')}"
         raise UsageError(doing, f"{text} is a page, not a file", f"Did you mean {meant}?")
-    scheme = text.partition(":")[0].lower()
-    match scheme:
-        case _ if scheme in SCHEMES:
-            return _in_bucket(text, doing)
+    scheme, _, rest = text.partition(":")
+    first, _, path = rest.strip("/").partition("/")
+    match scheme.lower():
+        case known if known in SCHEMES:
+            try:
+                return InBucket(bucket_uri(text))
+            except UsageError as error:
+                raise UsageError(doing, f"{text}: {error.problem}", error.hint) from error
         case "kaggle":
-            return _on_kaggle(text, doing)
+            if first in _KAGGLE and _KAGGLE[first].fullmatch(path):
+                ref, _, version = path.partition("/versions/")
+                return OnKaggle(cast("KaggleKind", first), ref, int(version or 0))
+            raise UsageError(doing, f"{text!r} is not an address on Kaggle", KNOWN)
         case "runs":
-            return _of_run(text, doing)
+            if first and ".." not in rest.split("/"):
+                return OfRun(first, path)
+            raise UsageError(doing, f"{text!r} is not the address of a run's artifacts", KNOWN)
         case "http" | "https":
-            return _on_the_web(text, doing)
+            try:
+                if urlsplit(text).hostname and is_key(OnTheWeb(text).name):
+                    return OnTheWeb(text)
+            except ValueError:  # a bracket that nothing closes
+                pass
+            raise UsageError(doing, f"{text} does not name a file", KNOWN)
     raise UsageError(doing, f"{text!r} is not a source", KNOWN)
-
-
-def _in_bucket(text: str, doing: str) -> InBucket:
-    try:
-        return InBucket(bucket_uri(text))
-    except UsageError as error:
-        raise UsageError(doing, f"{text}: {error.problem}", error.hint) from error
-
-
-def _on_the_web(text: str, doing: str) -> OnTheWeb:
-    try:
-        found = OnTheWeb(text)
-        valid = urlsplit(text).hostname and is_key(found.name)
-    except ValueError:  # a bracket that nothing closes
-        valid = False
-    if not valid:
-        raise UsageError(doing, f"{text} does not name a file", KNOWN)
-    return found
-
-
-def _on_kaggle(text: str, doing: str) -> OnKaggle:
-    kind, _, ref = text.partition("://")[2].strip("/").partition("/")
-    pattern = _KAGGLE.get(kind)
-    if pattern is None or not pattern.fullmatch(ref):
-        raise UsageError(doing, f"{text!r} is not an address on Kaggle", KNOWN)
-    ref, _, version = ref.partition("/versions/")
-    return OnKaggle(cast("KaggleKind", kind), ref, int(version or 0))
-
-
-def _of_run(text: str, doing: str) -> OfRun:
-    run, _, path = text.partition(":")[2].strip("/").partition("/")
-    if not run or ".." in path.split("/"):
-        raise UsageError(doing, f"{text!r} is not the address of a run's artifacts", KNOWN)
-    return OfRun(run, path)

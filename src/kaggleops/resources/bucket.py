@@ -41,12 +41,7 @@ class _Part(io.FileIO):
 
 
 class BucketOrigin(Origin):
-    """The objects below a folder of a bucket.
-
-    Args:
-        uri: the bucket, as `open_bucket` takes it.
-        folder: below that; "" for all of it.
-    """
+    """The objects below a folder of a bucket (`uri`, as `open_bucket` takes it); "": all of it."""
 
     def __init__(self, uri: str, folder: str = "") -> None:
         self._bucket: Bucket = open_bucket(uri, patience=_PATIENCE)
@@ -58,14 +53,9 @@ class BucketOrigin(Origin):
         """Ask once, class A, for every 1,000 objects that begin as one of the patterns does."""
         doing = f"listing {self._bucket.object_uri(self._folder.rstrip('/'))}"
         with _explained(doing):
-            return chosen(
-                (
-                    self._file(entry)
-                    for start in literal_starts(patterns)
-                    for entry in self._bucket.list(self._folder + start, checksums=True)
-                ),
-                *(patterns, doing),
-            )
+            starts = literal_starts(patterns)
+            found = (self._bucket.list(self._folder + start, checksums=True) for start in starts)
+            return chosen((self._file(each) for some in found for each in some), patterns, doing)
 
     def detail(self, file: File) -> File:
         """Ask once or twice, class B, where the listing told no checksum; read a folder's file."""

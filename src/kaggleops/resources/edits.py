@@ -5,15 +5,13 @@ an entry are only added.
 """
 
 import re
-from collections.abc import Callable, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
+from kaggleops.bucket import ABSENT, ConflictError, open_bucket
 from kaggleops.bucket.base import check_key
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
@@ -31,7 +29,7 @@ from kaggleops.resources.manifest import (
 )
 from kaggleops.resources.origins import Progress
 from kaggleops.resources.sync import lock
-from kaggleops.resources.transfer import WORKERS, all_of
+from kaggleops.resources.transfer import of_each
 from kaggleops.secret_scan import in_data, refuse
 
 _HEAD = """\
@@ -54,13 +52,8 @@ def manifest_here(directory: Path) -> Path:
 def add_entry(path: Path, name: str, fields: Mapping[str, Any]) -> Manifest:
     """Add an entry to a manifest, which is made if there is none, and return it.
 
-    Args:
-        path: the manifest.
-        name: the entry's.
-        fields: what it says (`FIELDS`); what is empty is left out.
-
-    Raises:
-        UsageError: the manifest or the entry is not right; nothing has been written.
+    It says what is not empty of `fields` (`FIELDS`). Raises UsageError if the manifest or the entry
+    is not right; nothing has been written then.
     """
     text, manifest = _with_entry(path, name, fields)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,21 +72,17 @@ def _with_entry(path: Path, name: str, fields: Mapping[str, Any]) -> tuple[str, 
         hint = "Delete the lines of that one, or take another name."
         raise UsageError(f"declaring {name} in {path}", "there is one already", hint)
     for field, value in said.items():
-        _refuse_secret(field, str(value), f"declaring {name} in {path}")
+        plain = VARIABLE.sub("", re.sub(r"://[^/?#@]*\$\{\w+\}@", "://", str(value)))
+        if redacted(plain) != plain:
+            problem = f"{field}: {value} holds a secret, and the manifest is committed"
+            hint = "Write ${NAME} in its place and set that variable, or use ~/.netrc or --token."
+            raise UsageError(f"declaring {name} in {path}", problem, hint)
     entry = yaml.safe_dump({name: said}, sort_keys=False, allow_unicode=True, width=1000)
     if text.strip():
         text += "" if text.endswith("\n") else end
         text += "" if text.endswith(2 * end) else end
     text += entry.replace("\n", end)
     return text, parse_manifest(text, path)
-
-
-def _refuse_secret(field: str, value: str, doing: str) -> None:
-    plain = VARIABLE.sub("", re.sub(r"://[^/?#@]*\$\{\w+\}@", "://", value))
-    if redacted(plain) != plain:
-        problem = f"{field}: {value} holds a secret, and the manifest is committed"
-        hint = "Write ${NAME} in its place and set that variable, or use ~/.netrc or --token NAME."
-        raise UsageError(doing, problem, hint)
 
 
 def push(
@@ -135,7 +124,8 @@ def push(
     if path.exists() and name in read_manifest(path).resources:
         raise UsageError(doing, f"{path} declares {name} already", "Choose another --name.")
     keys = {file: file.relative_to(folder).as_posix() for file in files}
-    for key in keys.values():
+    names = set(keys.values())
+    for key in names:
         check_key(key, doing)
     bucket = open_bucket(uri)
     project = path.parents[len(MANIFEST.parts) - 1].resolve()
@@ -147,7 +137,10 @@ def push(
         found = [each for file, key in keys.items() for each in in_data(key, file)]
         refuse(found, doing, "or their files out of the folder")
     bucket.prepare()
-    _refuse_others(bucket, set(keys.values()), doing)
+    others = (entry.key for entry in bucket.list() if entry.key not in names)
+    if other := next(others, None):  # the entry would mean that, too
+        problem = f"{bucket.uri} holds other files, such as {other}"
+        raise ConflictError(doing, problem, f"Push it to a place of its own: {bucket.uri}/….")
     begin(sum(file.stat().st_size for file in files))
 
     def upload(file: Path) -> None:
@@ -158,18 +151,5 @@ def push(
             raise ConflictError(error.doing, "another file is there already", hint) from error
         progress(file.stat().st_size)
 
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="push") as pool:
-        all_of(pool.submit(partial(upload, file)) for file in files)
+    of_each(upload, files)
     return lock(add_entry(path, name, fields), [name])[name]
-
-
-def _refuse_others(bucket: Bucket, keys: Set[str], doing: str) -> None:
-    """Refuse a place that holds anything else: the entry would mean that, too.
-
-    Raises:
-        ConflictError: it does.
-    """
-    other = next((entry.key for entry in bucket.list() if entry.key not in keys), None)
-    if other is not None:
-        problem = f"{bucket.uri} holds other files, such as {other}"
-        raise ConflictError(doing, problem, f"Push it to a place of its own: {bucket.uri}/….")

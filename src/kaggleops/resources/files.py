@@ -3,9 +3,8 @@
 What was put on this disk is remembered, so that what somebody changed is told from what is merely
 old. For each path: the last content that was right there, and the file's times and size then. While
 those are the same, so is the content, and nobody reads it again: a file's change time cannot be set
-by whoever edits it. On the disk it is a file of JSON objects, one a line, of which later ones
-count. What is new is added to its end, so that it costs as much as it says, and that no process
-undoes another's.
+by whoever edits it. The record is a file of JSON objects, one a line, of which later ones count:
+what is new is added to its end, so no process undoes another's.
 
 A file on its way waits in a hidden folder beside where it will be, until it has its whole content,
 verified; the last step is a rename. What a killed process left of a large file is gone on with; of
@@ -21,18 +20,16 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kaggleops.bucket.checksums import checksum_of, kind_of
-from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.bucket.checksums import CRC32C, checksum_of, kind_of
+from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 State = Literal["right", "missing", "old", "changed"]
 """A file on this disk against the lock; "changed": by somebody here, "old": by an older lock."""
-
-_Stamp = list[int]
 
 _FEW = 1000  # entries that nobody need tidy up
 
@@ -44,21 +41,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, order=True)
 class File:
-    """One file of a resource.
+    """One file of a resource."""
 
-    Args:
-        name: its path below the resource's destination, with "/".
-        size: in bytes; -1 where the source does not say.
-        version: what the source calls this state of it (Cloud Storage: its generation; S3: its
-            ETag; Kaggle: the dataset's version), "" where it knows none.
-        checksum: as `checksum_of` computes it, in the kind that the source tells; "" where it does
-            not.
-    """
-
-    name: str
-    size: int = -1
+    name: str  # its path below the resource's destination, with "/"
+    size: int = -1  # in bytes; -1 where the source does not say
+    # what the source calls this state of it (Cloud Storage: its generation; S3: its ETag; Kaggle:
+    # the dataset's version), "" where it knows none
     version: str = ""
-    checksum: str = ""
+    checksum: str = ""  # as `checksum_of` has it, in the kind that the source tells; "" for none
 
     @property
     def known(self) -> bool:
@@ -70,54 +60,32 @@ class File:
         return self.known and (self.size, self.checksum) == (other.size, other.checksum)
 
 
-def check_checksum(text: str, doing: str) -> str:
-    """Return a checksum as the manifest has it, in lower case.
-
-    Raises:
-        UsageError: it is none that could be checked.
-    """
-    kind, _, digits = text.strip().lower().partition(":")
-    length = {"sha256": 64, "md5": 32}.get(kind)
-    if length is None or len(digits) != length or set(digits) - set("0123456789abcdef"):
-        hint = "Write sha256:… or md5:… with the digits that `sha256sum FILE` prints."
-        raise UsageError(doing, f"{text!r} is not a checksum", hint)
-    return f"{kind}:{digits}"
-
-
-def verify(path: Path, expected: File, doing: str) -> None:
-    """Make sure that a copy is what it should be.
-
-    Raises:
-        KaggleOpsError: it has another size or another checksum.
-    """
-    size = path.stat().st_size
-    if size != expected.size:
-        raise DamagedError(doing, f"it has {size:,} bytes instead of {expected.size:,}")
-    found = checksum_of(path, kind_of(expected.checksum))
-    if found != expected.checksum:
-        raise DamagedError(doing, f"its checksum is {found} instead of {expected.checksum}")
-
-
 class DamagedError(KaggleOpsError):
     """What came is not what was asked for."""
 
 
-class Placed:
-    """The record of one project's files on this machine. Safe to use from several threads.
+def verified(path: Path, expected: File, doing: str) -> File:
+    """Return what a copy is: a file with its size and checksum; DamagedError if not as expected."""
+    size = path.stat().st_size
+    if expected.known and size != expected.size:
+        raise DamagedError(doing, f"it has {size:,} bytes instead of {expected.size:,}")
+    found = checksum_of(path, kind_of(expected.checksum) if expected.checksum else CRC32C)
+    if expected.checksum and found != expected.checksum:
+        raise DamagedError(doing, f"its checksum is {found} instead of {expected.checksum}")
+    return replace(expected, size=size, checksum=found)
 
-    Args:
-        root: the folder below which its destinations lie.
-    """
+
+class Placed:
+    """The record of the files below a folder of this machine. Safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
         self._file = state_folder() / "resources" / f"{digest}.json"
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[str, _Stamp]] = {}
-        self._new: dict[str, tuple[str, _Stamp]] = {}
-        self._inode = 0
-        self._end = 0  # of the lines that were read
-        self._entries = 0  # that they held
+        self._known: dict[str, tuple[str, list[int]]] = {}
+        self._new: dict[str, tuple[str, list[int]]] = {}
+        self._read = 0, 0  # inode and size of the record when it was read
+        self._entries = 0  # that it held
         self._learn()
 
     @contextmanager
@@ -127,7 +95,11 @@ class Placed:
         with private_file(self._file.with_suffix(".lock")).open("w") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX)
             self._learn()
-            self._tidy_up()
+            if self._entries > 2 * len(self._known) + _FEW:  # most of it does not count any more
+                temporary = self._file.with_suffix(f".{os.getpid()}")
+                private_file(temporary).write_text(f"{json.dumps(self._known)}\n")
+                temporary.replace(self._file)
+                self._learn()
             yield
 
     def checksum(self, path: Path, kind: str) -> str:
@@ -161,8 +133,9 @@ class Placed:
             line = f"\n{json.dumps(self._new)}\n".encode()
             with private_file(self._file).open("ab", buffering=0) as opened:
                 opened.write(line)
-                if opened.tell() - len(line) == self._end:
-                    self._inode, self._end = os.fstat(opened.fileno()).st_ino, opened.tell()
+                there = os.fstat(opened.fileno())
+            if there.st_size - len(line) == self._read[1]:  # else others have written, too
+                self._read = there.st_ino, there.st_size
             self._entries += len(self._new)
             self._new = {}
 
@@ -170,50 +143,26 @@ class Placed:
         """Read what others have written down since."""
         with self._lock, suppress(OSError):
             there = self._file.stat()
-            if there.st_ino != self._inode:
-                self._inode, self._end, self._entries = there.st_ino, 0, 0
-            if there.st_size == self._end:
+            if self._read == (there.st_ino, there.st_size):
                 return
-            with self._file.open("rb") as opened:
-                opened.seek(self._end)
-                for line in opened:
-                    # It spares time, and what is no line of ours spares none.
-                    with suppress(ValueError, TypeError, AttributeError):
-                        said = {
-                            path: (checksum, stamp)
-                            for path, (checksum, stamp) in json.loads(line).items()
-                        }
-                        self._known |= said
-                        self._entries += len(said)
-                    if line.endswith(b"\n"):
-                        self._end += len(line)
-
-    def _tidy_up(self) -> None:
-        """Write the record anew, if most of it does not count any more."""
-        with self._lock:
-            if self._entries < 2 * len(self._known) + _FEW:
-                return
-            temporary = self._file.with_suffix(f".{os.getpid()}")
-            private_file(temporary).write_text(f"{json.dumps(self._known)}\n")
-            temporary.replace(self._file)
-            there = self._file.stat()
-            self._inode, self._end = there.st_ino, there.st_size
-            self._entries, self._new = len(self._known), {}
+            self._read, self._entries = (there.st_ino, there.st_size), 0
+            for line in self._file.read_bytes().splitlines():
+                # It spares time, and what is no line of ours spares none.
+                with suppress(ValueError, TypeError, AttributeError):
+                    said = {path: (each, at) for path, (each, at) in json.loads(line).items()}
+                    self._known |= said
+                    self._entries += len(said)
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def state_of(path: Path, file: File, placed: Placed, *, any_content: bool = False) -> State:
-    """Return how a file on this disk stands against the lock.
+    """Return how what lies at a path, or would, stands against a file of the lock.
 
-    Args:
-        path: where it is, or would be.
-        file: what the lock says.
-        placed: what was put on this disk.
-        any_content: whether one that is there counts as right, whatever it holds.
+    With `any_content`, whatever is there is right.
     """
     if not path.exists():
         return "missing"
@@ -230,11 +179,7 @@ def state_of(path: Path, file: File, placed: Placed, *, any_content: bool = Fals
 
 
 class Staging:
-    """What is on its way to a folder.
-
-    Args:
-        folder: where to.
-    """
+    """What is on its way to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -247,26 +192,20 @@ class Staging:
 
     def come(self, file: File) -> int:
         """Return how many bytes of a file wait on the disk already."""
-        try:
-            return self._part(file).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
+        part = self._part(file)
+        return part.stat().st_size if part.exists() else 0
 
     def _part(self, file: File) -> Path:
         # Of another version, it would be another.
         identity = f"{file.name}\0{file.version}\0{file.checksum}".encode()
         return self._hidden / hashlib.sha256(identity).hexdigest()[:20]
 
-    def place(self, file: File) -> Path:
-        """Give a file that is whole its name, and return its path."""
+    def place(self, file: File, part: Path) -> Path:
+        """Give what is whole in a part the file's name, and return its path."""
         path = self.folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.part(file).replace(path)
+        part.replace(path)
         return path
-
-    def drop(self, file: File) -> None:
-        """Forget what has come of a file."""
-        self.part(file).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget everything that is on its way."""
@@ -280,11 +219,7 @@ class Staging:
 
 @contextmanager
 def full_disk_leaves_nothing(staging: Staging) -> Iterator[None]:
-    """Turn what a disk raises into one line; if it is full, leave nothing half-written on it.
-
-    Raises:
-        KaggleOpsError: it is full, or the file cannot be written.
-    """
+    """Turn what a disk raises into one line; if it is full, leave nothing half-written on it."""
     doing = f"fetching into {staging.folder}"
     try:
         yield

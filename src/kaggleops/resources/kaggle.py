@@ -35,14 +35,9 @@ _CHUNK = 1 << 20
 
 
 class KaggleOrigin(Origin):
-    """One competition, dataset or model, as the user of this machine may see it.
+    """One competition, dataset or model, as the user of this machine, or of a client, may see it.
 
-    Args:
-        address: which.
-        client: that of a user who is signed in already.
-
-    Raises:
-        UsageError: nobody is signed in to Kaggle.
+    Raises UsageError if nobody is signed in to Kaggle.
     """
 
     resumes = True
@@ -54,16 +49,9 @@ class KaggleOrigin(Origin):
     def list(self, patterns: Sequence[str]) -> list[File]:
         """Ask once for every 100 files, and once for the version of a dataset."""
         doing = f"listing {self._address.page}"
-        list_files = {
-            "competitions": self._of_competition,
-            "datasets": self._of_dataset,
-            "models": self._of_model,
-        }[self._address.kind]
-        files = []
-        for file in list_files(doing):
-            if not is_key(file.name):
-                raise KaggleOpsError(doing, f"{file.name!r} leads out of the folder")
-            files.append(file)
+        files = list(self._files(doing))
+        if out := next((file.name for file in files if not is_key(file.name)), None):
+            raise KaggleOpsError(doing, f"{out!r} leads out of the folder")
         return chosen(files, patterns, doing)
 
     def read(self, file: File, into: Path, progress: Progress) -> None:
@@ -82,30 +70,29 @@ class KaggleOrigin(Origin):
 
     # -- listing ------------------------------------------------------------------------------
 
-    def _of_competition(self, doing: str) -> Iterator[File]:
-        for each in self._listed(doing, self._client.competition_list_files, self._address.ref):
-            made = each.creation_date
-            yield File(each.name, each.total_bytes, made.isoformat() if made else "")
+    def _files(self, doing: str) -> Iterator[File]:
+        client, ref = self._client, self._address.ref
+        match self._address.kind:
+            case "competitions":
+                for each in self._listed(doing, client.competition_list_files, ref):
+                    made = each.creation_date
+                    yield File(each.name, each.total_bytes, made.isoformat() if made else "")
+            case "datasets":
+                version = self._address.version or self._ask(doing, self._newest)
+                for each in self._listed(doing, client.dataset_list_files, f"{ref}/{version}"):
+                    yield File(each.name, each.total_bytes, str(version))
+            case "models":
+                for each in self._listed(doing, client.model_instance_version_files, ref):
+                    yield File(each.name, each.size, ref.rpartition("/")[2])
 
-    def _of_dataset(self, doing: str) -> Iterator[File]:
+    def _newest(self) -> int:
         from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
-        def newest() -> int:
-            request = ApiGetDatasetRequest()
-            request.owner_slug, request.dataset_slug = self._address.ref.split("/")
-            with self._client.build_kaggle_client() as kaggle:
-                found = kaggle.datasets.dataset_api_client.get_dataset(request)
-            return int(found.current_version_number)
-
-        version = self._address.version or self._ask(doing, newest)
-        ref = f"{self._address.ref}/{version}"
-        for each in self._listed(doing, self._client.dataset_list_files, ref):
-            yield File(each.name, each.total_bytes, str(version))
-
-    def _of_model(self, doing: str) -> Iterator[File]:
-        ref = self._address.ref
-        for each in self._listed(doing, self._client.model_instance_version_files, ref):
-            yield File(each.name, each.size, ref.rpartition("/")[2])
+        request = ApiGetDatasetRequest()
+        request.owner_slug, request.dataset_slug = self._address.ref.split("/")
+        with self._client.build_kaggle_client() as kaggle:
+            found = kaggle.datasets.dataset_api_client.get_dataset(request)
+        return int(found.current_version_number)
 
     def _listed(self, doing: str, page: Callable[..., Any], ref: str) -> Iterator[Any]:
         """Yield the files of all pages."""
@@ -131,7 +118,11 @@ class KaggleOrigin(Origin):
                     download.receive(rest)
             else:
                 download.receive(answer)
-            _check_hash(into, answer, file)
+            said = _hashes(answer).get(CRC32C)
+            if said and checksum_of(into) != f"{CRC32C}:{said}":
+                raise DamagedError(
+                    f"fetching {file.name}", "it was damaged on the way", "Try again."
+                )
             came_as = PurePosixPath(urlsplit(answer.url).path).suffix
         if came_as == ".zip" and not file.name.endswith(".zip"):
             _unzip(into)
@@ -185,17 +176,6 @@ def _hashes(answer: requests.Response) -> dict[str, str]:
     """Return what Cloud Storage says of what it sends, where it says so."""
     said = answer.headers.get("x-goog-hash", "").split(",")
     return dict(part.strip().split("=", 1) for part in said if "=" in part)
-
-
-def _check_hash(path: Path, answer: requests.Response, file: File) -> None:
-    """Make sure that what came is what Cloud Storage says that it sent, where it says so.
-
-    Raises:
-        DamagedError: it is not.
-    """
-    said = _hashes(answer)
-    if CRC32C in said and checksum_of(path) != f"{CRC32C}:{said[CRC32C]}":
-        raise DamagedError(f"fetching {file.name}", "it was damaged on the way", "Try again.")
 
 
 def _unzip(path: Path) -> None:

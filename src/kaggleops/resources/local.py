@@ -25,7 +25,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import InBucket, OnTheWeb
 from kaggleops.resources.files import File, Placed, state_of
-from kaggleops.resources.lock import Locked, read_lock
+from kaggleops.resources.lock import Locked, is_locked, read_lock
 from kaggleops.resources.manifest import Manifest, Resource, find_manifest
 from kaggleops.resources.origins import Origin
 from kaggleops.resources.places import as_read, data_root, folder_for, mounted_at
@@ -49,30 +49,20 @@ _recorded: set[tuple[str, str, str]] = set()  # run, resource, version
 def resources(name: str) -> "LocalResource":
     """Return a resource of the project around the working directory.
 
-    Args:
-        name: what config/data/resources.yaml calls it.
-
     Raises:
-        UsageError: there is no such resource, or it has not been locked.
+        UsageError: config/data/resources.yaml has none of that name, or it is not locked.
     """
     manifest = find_manifest(Path.cwd())
-    resource = manifest[name]
-    locked = read_lock(manifest).get(name)
-    if locked is None or not locked.holds_for(resource):
-        problem = "it is not locked" if locked is None else "the manifest has changed since"
+    resource, locked = manifest[name], read_lock(manifest)
+    if not is_locked(resource, locked):
+        problem = "the manifest has changed since" if name in locked else "it is not locked"
         hint = f"`kaggleops data lock {name}`, and commit resources.lock."
         raise UsageError(f"reading {name} by its lock", problem, hint)
-    return LocalResource(manifest, resource, locked)
+    return LocalResource(manifest, resource, locked[name])
 
 
 class LocalResource:
-    """A resource's files on this machine.
-
-    Args:
-        manifest: the manifest that declares it.
-        resource: which.
-        locked: what it came to.
-    """
+    """A resource's files on this machine."""
 
     def __init__(self, manifest: Manifest, resource: Resource, locked: Locked) -> None:
         self.name = resource.name
@@ -93,21 +83,13 @@ class LocalResource:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds them, once all of them are right.
-
-        Raises:
-            KaggleOpsError: as for `resources(NAME)[FILE]`.
-        """
+        """The folder that holds them, once all are right; KaggleOpsError as for `[FILE]`."""
         folder, read = self.placed()
-        record([read])
+        record(read)
         return folder
 
     def placed(self) -> tuple[Path, Read]:
-        """Return that folder, and what to tell the run that will read it (`tell`): none is told.
-
-        Raises:
-            KaggleOpsError: as for `folder`.
-        """
+        """Return that folder, and what to tell the run that will read it (`tell`): none is told."""
         self._ensure(list(self._locked.files))
         return as_read(self._folder), (self._resource, self._locked)
 
@@ -118,9 +100,15 @@ class LocalResource:
             UsageError: the resource has no such file.
             KaggleOpsError: what is there is another file, or it cannot be fetched.
         """
-        path = self._ensure([self._named(file)])
-        record([(self._resource, self._locked)])
-        return path
+        if not file and len(self._files) == 1:
+            (file,) = self._files
+        if file not in self._files:
+            close = difflib.get_close_matches(file, self.files, n=3) or self.files[:5]
+            doing = f"reading {file!r} of {self.name}"
+            raise UsageError(doing, "it has no such file", f"It has {', '.join(close)}.")
+        self._ensure([self._files[file]])
+        record((self._resource, self._locked))
+        return as_read(self._folder / file)
 
     def open(self, file: str = "", mode: str = "rb") -> IO[Any]:
         """Open a file for reading; its name may be left out where it is the only one."""
@@ -138,19 +126,9 @@ class LocalResource:
 
         return pd.read_parquet(self[file], **options)
 
-    def _named(self, name: str) -> File:
-        if not name and len(self._locked.files) == 1:
-            return self._locked.files[0]
-        if name in self._files:
-            return self._files[name]
-        close = difflib.get_close_matches(name, self.files, n=3) or self.files[:5]
-        doing = f"reading {name!r} of {self.name}"
-        raise UsageError(doing, "it has no such file", f"It has {', '.join(close)}.")
-
-    def _ensure(self, files: list[File]) -> Path:
-        """Return the path of the last of these files, once all of them are right."""
-        missing = self._missing(files)
-        if missing:
+    def _ensure(self, files: list[File]) -> None:
+        """Fetch what is missing of these files; KaggleOpsError if one is not what is locked."""
+        if missing := self._missing(files):
             _log.info("Fetching %s of %s.", ", ".join(each.name for each in missing), self.name)
             with self._placed.alone():
                 if steps := [
@@ -159,7 +137,6 @@ class LocalResource:
                 ]:
                     fetch_from(self._origin, steps, self._placed)
         self._placed.save()
-        return as_read(self._folder / files[-1].name)
 
     def _missing(self, files: list[File]) -> list[File]:
         missing = []
@@ -179,59 +156,41 @@ class LocalResource:
         return origin_of(self._resource, self._manifest.project, self._locked.origin)
 
 
-def record(reads: Iterable[Read]) -> None:
+def record(read: Read) -> None:
     """Tell the run of this process what it reads; without one, remember it for those to come."""
-    if run_id := _run_here():
-        tell(run_id, [*_outside.values(), *reads])
-    else:
-        _outside.update({(read[0].name, read[1].version): read for read in reads})
-
-
-def tell(run_id: str, reads: Iterable[Read]) -> None:
-    """Say in a run what it reads."""
-    from mlflow import MlflowClient
-
-    _tell(run_id, reads, lambda *args, **named: MlflowClient().log_inputs(*args, **named))
-
-
-def _run_opens(run_id: str, log_inputs: Callable[..., None]) -> None:
-    """Tell a run that opens in this process what has been read outside of any.
-
-    Args:
-        run_id: which.
-        log_inputs: as the method of MLflow's stores.
-    """
-    _tell(run_id, _outside.values(), log_inputs)
-
-
-openings.listeners.append(_run_opens)
-
-
-def _run_here() -> str:
-    # Who has not imported MLflow has no run but one that was given.
-    if "mlflow" in sys.modules:
+    run = None
+    if "mlflow" in sys.modules:  # who has not imported it has no run but one that was given
         import mlflow
 
-        if run := mlflow.active_run():
-            return str(run.info.run_id)
-    return os.environ.get("MLFLOW_RUN_ID", "")
+        run = mlflow.active_run()
+    if run_id := run.info.run_id if run else os.environ.get("MLFLOW_RUN_ID"):
+        tell(run_id, [*_outside.values(), read])
+    else:
+        _outside[read[0].name, read[1].version] = read
 
 
-def _tell(run_id: str, reads: Iterable[Read], log_inputs: Callable[..., None]) -> None:
-    new = {
-        (run_id, resource.name, locked.version): (resource, locked) for resource, locked in reads
-    }
+def tell(run_id: str, reads: Iterable[Read], log_inputs: Callable[..., None] | None = None) -> None:
+    """Say in a run what it reads, by `log_inputs` as MLflow's stores have it."""
+    new = {(run_id, read[0].name, read[1].version): read for read in reads}
     new = {key: read for key, read in new.items() if key not in _recorded}
     if not new:
         return
+    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     _recorded.update(new)
     try:
-        log_inputs(run_id, datasets=[_input(*read) for read in new.values()])
+        (log_inputs or MlflowClient().log_inputs)(
+            run_id, datasets=[_input(*read) for read in new.values()]
+        )
     except MlflowException as error:  # nothing that a training should end for
         names = ", ".join(name for _, name, _ in new)
         _log.warning("The run does not say that it reads %s: %s", names, error)
+
+
+openings.listeners.append(
+    lambda run_id, log_inputs: tell(run_id, _outside.values(), log_inputs)  # of before it opened
+)
 
 
 def _input(resource: Resource, locked: Locked) -> Any:
@@ -239,26 +198,24 @@ def _input(resource: Resource, locked: Locked) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-    kind, source = _source(resource)
-    files = {file.name: [file.version, file.size, file.checksum] for file in locked.files[:_LISTED]}
+    match resource.address:  # as MLflow's own dataset sources have them
+        case OnTheWeb(url):
+            kind, source = "http", {"url": redacted(url)}
+        case InBucket(uri) if is_remote(uri):
+            kind, source = uri.partition("://")[0], {"uri": uri}
+        case _:
+            kind = resource.source.partition(":")[0]
+            source = {"uri": redacted(resource.source)}
     profile = {
         "version": locked.version,
         "num_files": len(locked.files),
         "size": locked.size,
         **({"origin": locked.origin} if locked.origin else {}),
-        "files": files,
+        "files": {
+            file.name: [file.version, file.size, file.checksum] for file in locked.files[:_LISTED]
+        },
     }
     read = Dataset(
         resource.name, locked.version, kind, json.dumps(source), None, json.dumps(profile)
     )
     return DatasetInput(read, [InputTag(MLFLOW_DATASET_CONTEXT, "resource")])
-
-
-def _source(resource: Resource) -> tuple[str, dict[str, str]]:
-    """Return the kind of a source and where it is, as MLflow's own dataset sources have them."""
-    match resource.address:
-        case OnTheWeb(url):
-            return "http", {"url": redacted(url)}
-        case InBucket(uri) if is_remote(uri):
-            return uri.partition("://")[0], {"uri": uri}
-    return resource.source.partition(":")[0], {"uri": redacted(resource.source)}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,17 +28,10 @@ _READ = re.compile(r"""\bresources\(\s*["']([\w.-]+)["']""")
 
 @dataclass(frozen=True)
 class Locked:
-    """What a resource came to.
+    """What a resource came to."""
 
-    Args:
-        asked: what the manifest's entry asked for then (`Resource.asked`).
-        origin: where its files were, where that is more than the manifest's source says: the run
-            that was the best.
-        files: its files.
-    """
-
-    asked: Mapping[str, Any]
-    origin: str
+    asked: Mapping[str, Any]  # what the manifest's entry asked for then (`Resource.asked`)
+    origin: str  # the run that was the best; "" where the manifest's source says it all
     files: tuple[File, ...]
 
     @cached_property
@@ -52,19 +45,16 @@ class Locked:
         """In bytes."""
         return sum(file.size for file in self.files)
 
-    def holds_for(self, resource: Resource) -> bool:
-        """Tell whether the manifest still asks for what it asked for then."""
-        return self.asked == resource.asked
 
-    def __getitem__(self, name: str) -> File:
-        return next(file for file in self.files if file.name == name)
+def is_locked(resource: Resource, locked: Mapping[str, Locked]) -> bool:
+    """Tell whether a resource is locked, and the manifest still asks for what it asked for then."""
+    return resource.name in locked and locked[resource.name].asked == resource.asked
 
 
 def read_lock(manifest: Manifest) -> dict[str, Locked]:
     """Return what each resource came to; nothing where there is no lock yet.
 
-    Raises:
-        UsageError: it cannot be read: somebody merged or edited it.
+    Raises UsageError if it cannot be read: somebody merged or edited it.
     """
     path = manifest.path.with_name(LOCK)
     try:
@@ -80,37 +70,22 @@ def read_lock(manifest: Manifest) -> dict[str, Locked]:
 def refuse_unlocked(folder: Path, given: Collection[str], doing: str) -> None:
     """Refuse to run a commit that reads a resource which no machine could read: it is not locked.
 
-    Args:
-        folder: the commit's files.
-        given: the values that are set for it.
-        doing: what is refused, in words.
-
-    Raises:
-        UsageError: a script reads such a resource by its name, or a value names it.
+    Raises UsageError if a script in the commit's folder reads such a resource by its name, or one
+    of the `given` values names it.
     """
     path = folder / MANIFEST
     if not path.is_file():
         return
     manifest = read_manifest(path)
     locked = read_lock(manifest)
-    unlocked = {
-        each.name
-        for each in manifest.resources.values()
-        if each.name not in locked or not locked[each.name].holds_for(each)
-    }
+    unlocked = {each.name for each in manifest.resources.values() if not is_locked(each, locked)}
     if not unlocked:
         return
-    read = {
-        name
-        for script in folder.rglob("*.py")
-        for name in _READ.findall(script.read_text(errors="replace"))
-    }
+    texts = (script.read_text(errors="replace") for script in folder.rglob("*.py"))
+    read = {name for text in texts for name in _READ.findall(text)}
     if names := sorted(unlocked & {*read, *given}):
-        all_of = " ".join(names)
         problem = f"it reads {', '.join(names)}, and its {LOCK} does not say which files that means"
-        hint = (
-            f"kaggleops data lock {all_of}, and commit {path.with_name(LOCK).relative_to(folder)}."
-        )
+        hint = f"kaggleops data lock {' '.join(names)}, and commit {MANIFEST.with_name(LOCK)}."
         raise UsageError(doing, problem, hint)
 
 
@@ -125,20 +100,17 @@ def write_lock(manifest: Manifest, locked: Mapping[str, Locked]) -> None:
 
 
 def _written(locked: Locked) -> str:
+    files = ",\n".join(
+        f"    {json.dumps(file.name)}: "
+        + json.dumps({"size": file.size, "version": file.version, "checksum": file.checksum})
+        for file in sorted(locked.files)
+    )
     fields = [
         f'  "asked": {json.dumps(locked.asked, sort_keys=True)}',
         *([f'  "origin": {json.dumps(locked.origin)}'] if locked.origin else []),
-        f'  "files": {{\n{_written_files(locked.files)}\n  }}',
+        f'  "files": {{\n{files}\n  }}',
     ]
     return "{\n" + ",\n".join(fields) + "\n}"
-
-
-def _written_files(files: Sequence[File]) -> str:
-    return ",\n".join(
-        f"    {json.dumps(file.name)}: "
-        + json.dumps({"size": file.size, "version": file.version, "checksum": file.checksum})
-        for file in sorted(files)
-    )
 
 
 def _locked(fields: Mapping[str, Any]) -> Locked:
@@ -150,11 +122,7 @@ def _locked(fields: Mapping[str, Any]) -> Locked:
 
 
 def _file(name: str, fields: Mapping[str, Any]) -> File:
-    """Return a file of the lock, which may be somebody else's: its name becomes a path.
-
-    Raises:
-        ValueError: it is none that could be fetched.
-    """
+    """Return a file of the lock, which may be somebody else's: its name becomes a path."""
     file = File(name, int(fields["size"]), str(fields["version"]), str(fields["checksum"]))
     if not is_key(name):
         raise ValueError(f"{name!r} does not name a file below a destination")

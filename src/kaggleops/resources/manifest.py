@@ -17,64 +17,47 @@ from typing import Any
 import yaml
 
 from kaggleops.bucket.base import is_key
-from kaggleops.errors import UsageError
+from kaggleops.errors import UsageError, first_line
 from kaggleops.redaction import redacted
 from kaggleops.resources.addresses import Address, OfRun, OnTheWeb, parse_address
-from kaggleops.resources.files import check_checksum
 
 MANIFEST = Path("config/data/resources.yaml")
 """Where it lies below the project's folder."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 _OF_THE_BEST = ("experiment", "commit", "metric", "lower_is_better")
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One entry.
+    """One entry."""
 
-    Args:
-        name: what code reads it by.
-        source: where its files come from, as the manifest has it.
-        address: the same, understood.
-        files: names or globs (`*`, `?`, `**`) below the source; none for all.
-        destination: the folder below the project that its files go to.
-        description: for people.
-        skip_if_exist: whether a file that is there counts as right, whatever it holds.
-        checksum: of a file on the web.
-        token: the environment variable with what it is asked for with, as `Bearer`.
-        experiment: among whose runs `runs:/best` is looked for.
-        commit: of which commit only, or "".
-        metric: by which metric it is the best.
-        lower_is_better: whether less of that is better.
-    """
-
-    name: str
-    source: str
-    address: Address
-    files: tuple[str, ...] = ()
-    destination: str = ""
-    description: str = ""
-    skip_if_exist: bool = False
-    checksum: str = ""
-    token: str = ""
-    experiment: str = ""
-    commit: str = ""
-    metric: str = ""
+    name: str  # what code reads it by
+    source: str  # where its files come from, as the manifest has it
+    address: Address  # the same, understood
+    files: tuple[str, ...] = ()  # names or globs (*, ?, **) below the source; none for all
+    destination: str = ""  # the folder below the project that its files go to
+    description: str = ""  # for people
+    skip_if_exist: bool = False  # whether a file that is there is right, whatever it holds
+    checksum: str = ""  # of a file on the web
+    token: str = ""  # the environment variable with what is sent there as `Bearer`
+    experiment: str = ""  # among whose runs `runs:/best` is looked for
+    commit: str = ""  # of which commit only
+    metric: str = ""  # by which metric it is the best
     lower_is_better: bool = False
 
     @property
     def asked(self) -> dict[str, Any]:
         """What decides which files it means: where that has changed, a lock no longer holds."""
         # The lock is committed, and another password asks for the same file.
-        fields: dict[str, Any] = {"source": redacted(self.source), "files": list(self.files)}
-        fields["checksum"] = self.checksum
-        fields |= {name: getattr(self, name) for name in _OF_THE_BEST}
-        return {name: value for name, value in fields.items() if value}
+        said: dict[str, Any] = {"source": redacted(self.source), "files": list(self.files)}
+        said |= {name: getattr(self, name) for name in ("checksum", *_OF_THE_BEST)}
+        return {name: value for name, value in said.items() if value}
 
 
 _TYPES: Mapping[str, type] = {
-    each.name: bool if each.type is bool else str if each.type is str else list
+    each.name: each.type if isinstance(each.type, type) and each.type in (bool, str) else list
     for each in fields(Resource)
     if each.name not in ("name", "address")
 }
@@ -84,15 +67,10 @@ FIELDS = tuple(_TYPES)
 
 @dataclass(frozen=True)
 class Manifest:
-    """All entries.
-
-    Args:
-        path: the file.
-        resources: by name, in the file's order.
-    """
+    """All entries."""
 
     path: Path
-    resources: Mapping[str, Resource]
+    resources: Mapping[str, Resource]  # by name, in the file's order
 
     @property
     def project(self) -> Path:
@@ -100,11 +78,7 @@ class Manifest:
         return self.path.parents[len(MANIFEST.parts) - 1]
 
     def named(self, names: Iterable[str]) -> list[Resource]:
-        """Return the entries of these names, or all if there are none.
-
-        Raises:
-            UsageError: there is no such entry.
-        """
+        """Return the entries of these names, or all of them; UsageError if there is no such."""
         return [self[name] for name in dict.fromkeys(names)] or list(self.resources.values())
 
     def __getitem__(self, name: str) -> Resource:
@@ -133,20 +107,12 @@ def find_manifest(directory: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return a manifest.
-
-    Raises:
-        UsageError: it cannot be read or understood; the message names the line.
-    """
+    """Return a manifest; UsageError, with the line, if it cannot be read or understood."""
     return parse_manifest(read_text(path), path)
 
 
 def read_text(path: Path) -> str:
-    """Return a manifest's text with its own line endings.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
+    """Return a manifest's text with its own line endings; UsageError if it cannot be read."""
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -154,22 +120,45 @@ def read_text(path: Path) -> str:
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:
-    """Return what a manifest's text says.
-
-    Raises:
-        UsageError: it cannot be understood; the message names the line.
-    """
+    """Return what a manifest's text says; UsageError, with the line, if that is not understood."""
     doing = f"reading {path}"
-    resources = {}
-    for line, key, node in _entries_of(text, doing):
+    try:
+        top = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", "") or first_line(error)
+        raise UsageError(doing, f"{line}{problem}", "Check its indentation.") from error
+    if top is not None and not isinstance(top, yaml.MappingNode):
+        hint = "Write NAME:, and its fields below"
+        raise UsageError(doing, "it is not a mapping of names to entries", hint)
+    resources: dict[str, Resource] = {}
+    lines: dict[str, int] = {}
+    for key, value in top.value if top else ():
+        line = key.start_mark.line + 1
         there = f"{doing}, line {line}"
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            raise UsageError(there, "an entry's name is text", "Write NAME:")
         name = _value_of(key, there)
         if not isinstance(name, str):  # 2020, or yes
             problem = f"{name!r} is of the type {type(name).__name__}, not a name"
             raise UsageError(there, problem, "Put it in quotes.")
-        resources[name] = _resource(name, _value_of(node, there), there)
+        if name in resources:
+            problem = f"lines {lines[name]} and {line} both declare {name}"
+            raise UsageError(doing, problem, "Give one of them another name.")
+        lines[name] = line
+        resources[name] = _resource(name, _value_of(value, there), there)
     _refuse_shared_destinations(resources.values(), doing)
     return Manifest(path, resources)
+
+
+def _value_of(node: yaml.Node, doing: str) -> Any:
+    try:
+        return yaml.SafeLoader("").construct_document(node)
+    # With what its conversions raise: of a date in a thirteenth month, of `!!bool maybe`.
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        problem = f"a value there is not what it looks like ({first_line(error)})"
+        raise UsageError(doing, problem, "Put it in quotes.") from error
 
 
 def _resource(name: str, fields: Any, doing: str) -> Resource:
@@ -178,21 +167,18 @@ def _resource(name: str, fields: Any, doing: str) -> Resource:
     if not isinstance(fields, dict) or "source" not in fields:
         raise UsageError(doing, f"{name} has no source", "Add `source: gs://BUCKET/PREFIX`.")
     _check_fields(name, fields, doing)
-    files = tuple(map(str, fields.get("files") or ()))
-    for each, said in zip(files, fields.get("files") or (), strict=True):
-        if not isinstance(said, str | int | float) or not is_key(each):
+    files = fields.get("files") or ()
+    for each in files:
+        if not isinstance(each, str | int | float) or not is_key(str(each)):
             raise UsageError(doing, f"{name}: {each!r} does not name a file below its source")
-    made = Resource(
-        **{
-            **fields,
-            "name": name,
-            "source": fields["source"].strip(),
-            "address": parse_address(fields["source"], doing),
-            "files": files,
-            "destination": _destination(name, fields.get("destination") or f"data/{name}", doing),
-        }
-    )
-    return _checked(made, doing)
+    understood = {
+        "name": name,
+        "source": fields["source"].strip(),
+        "address": parse_address(fields["source"], doing),
+        "files": tuple(map(str, files)),
+        "destination": _destination(name, fields.get("destination") or f"data/{name}", doing),
+    }
+    return _checked(Resource(**{**fields, **understood}), doing)
 
 
 def _check_fields(name: str, fields: Mapping[Any, Any], doing: str) -> None:
@@ -210,105 +196,43 @@ def _check_fields(name: str, fields: Mapping[Any, Any], doing: str) -> None:
 
 def _checked(resource: Resource, doing: str) -> Resource:
     """Return it where what it says goes together."""
+    name = resource.name
     if isinstance(resource.address, OnTheWeb):
         if not resource.checksum:
-            problem = f"{resource.name} has no checksum, so its file could not be verified"
+            problem = f"{name} has no checksum, so its file could not be verified"
             raise UsageError(doing, problem, "Add `checksum: sha256:…` (`sha256sum FILE`).")
-        resource = replace(resource, checksum=check_checksum(resource.checksum, doing))
+        resource = replace(resource, checksum=resource.checksum.strip().lower())
+        if not _CHECKSUM.fullmatch(resource.checksum):
+            hint = "Write sha256:… or md5:… with the digits that `sha256sum FILE` prints."
+            raise UsageError(doing, f"{resource.checksum!r} is not a checksum", hint)
     elif resource.token:
-        problem = f"{resource.name}: `token` is for an https:// source"
-        raise UsageError(doing, problem, "Leave it out.")
+        raise UsageError(doing, f"{name}: `token` is for an https:// source", "Leave it out.")
     best = isinstance(resource.address, OfRun) and resource.address.run == OfRun.BEST
     if best and not (resource.experiment and resource.metric):
-        problem = f"{resource.name} does not say which run is the best"
+        problem = f"{name} does not say which run is the best"
         raise UsageError(doing, problem, "Add `experiment:` and `metric:` (and `commit:`).")
     return resource
 
 
 def _destination(name: str, text: str, doing: str) -> str:
     """Return the folder below the project."""
-    folder = os.path.normpath(text)
+    folder, hint = os.path.normpath(text), f"Write a folder in it, such as data/{name}."
     if folder[0] in "/~" or folder == ".." or folder.startswith("../"):
-        problem = f"{name}: its destination {text} lies outside the project"
-        raise UsageError(doing, problem, f"Write a folder in it, such as data/{name}.")
+        raise UsageError(doing, f"{name}: its destination {text} lies outside the project", hint)
     if not is_key(folder) or folder.split("/")[0] == ".git":
-        problem = f"{name}: its destination {text!r} is not for data"
-        raise UsageError(doing, problem, f"Write a folder such as data/{name}.")
+        raise UsageError(doing, f"{name}: its destination {text!r} is not for data", hint)
     return folder
 
 
 def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> None:
-    """Refuse resources that could overwrite each other's files.
-
-    Raises:
-        UsageError: two have the same destination, or one's lies in the other's.
-    """
+    """Refuse resources of which one could overwrite another's files."""
     # In this order, what lies in a folder follows right behind it.
     ordered = sorted(resources, key=lambda each: each.destination.split("/"))
     for outer, inner in pairwise(ordered):
-        if outer.destination == inner.destination:
-            problem = (
-                f"{outer.name} and {inner.name} have the same destination, {inner.destination}"
-            )
+        place, problem = inner.destination, ""
+        if outer.destination == place:
+            problem = f"{outer.name} and {inner.name} have the same destination, {place}"
+        elif place.startswith(f"{outer.destination}/"):
+            problem = f"{inner.name}'s destination {place} lies in {outer.name}'s"
+        if problem:
             raise UsageError(doing, problem, "Give each a folder of its own.")
-        if inner.destination.startswith(f"{outer.destination}/"):
-            problem = f"{inner.name}'s destination {inner.destination} lies in {outer.name}'s"
-            raise UsageError(doing, problem, "Give each a folder of its own.")
-
-
-# -- the YAML, entry by entry ---------------------------------------------------------------------
-
-
-def _entries_of(text: str, doing: str) -> list[tuple[int, yaml.ScalarNode, yaml.Node]]:
-    """Return each entry's line, from 1, its name and what it says.
-
-    Raises:
-        UsageError: it is no YAML, no mapping, or has a name twice, which YAML would pass over.
-    """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        raise _no_yaml(doing, error) from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        problem = f"line {line}: {chr(error.character)!r} is not allowed in YAML"
-        raise UsageError(doing, problem, "Take it out.") from error
-    except RecursionError as error:
-        raise UsageError(doing, "its brackets are nested too deep") from error
-    if node is None:
-        return []
-    if not isinstance(node, yaml.MappingNode):
-        raise UsageError(
-            doing, "it is not a mapping of names to entries", "Write NAME:, and its fields below"
-        )
-    entries: dict[str, tuple[int, yaml.ScalarNode, yaml.Node]] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-            raise UsageError(doing, f"line {line}: an entry's name is text", "Write NAME:")
-        if key.value in entries:
-            problem = f"lines {entries[key.value][0]} and {line} both declare {key.value}"
-            raise UsageError(doing, problem, "Give one of them another name.")
-        entries[key.value] = line, key, value
-    return list(entries.values())
-
-
-def _value_of(node: yaml.Node, doing: str) -> Any:
-    """Return what a part of the manifest says.
-
-    Raises:
-        UsageError: nothing that YAML knows.
-    """
-    try:
-        return yaml.SafeLoader("").construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        raise _no_yaml(doing, error) from error
-    # What its conversions raise: of a date in a thirteenth month, of `!!bool maybe`.
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problem = f"a value there is not what it looks like ({error})"
-        raise UsageError(doing, problem, "Put it in quotes.") from error
-
-
-def _no_yaml(doing: str, error: yaml.MarkedYAMLError) -> UsageError:
-    line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-    return UsageError(doing, f"{line}{error.problem}", "Check its indentation.")

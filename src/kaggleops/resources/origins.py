@@ -22,7 +22,7 @@ class ChangedError(KaggleOpsError):
 
 
 class Origin(ABC):
-    """One source. Safe to use from several threads."""
+    """One source. Safe to use from several threads; what cannot be read is a `KaggleOpsError`."""
 
     name = ""
     """What to write into the lock where the manifest's source does not say it all."""
@@ -34,28 +34,15 @@ class Origin(ABC):
     """Whether `read` goes on behind what the path holds already."""
 
     def look(self, patterns: Sequence[str]) -> list[File]:
-        """Return what `list` does, as far as it is there now: for somebody who waits.
-
-        Raises:
-            KaggleOpsError: it cannot be read.
-        """
+        """Return what `list` does, as far as it is there now: for somebody who waits."""
         return self.list(patterns)
 
     @abstractmethod
     def list(self, patterns: Sequence[str]) -> list[File]:
-        """Return its files, or those that patterns mean.
-
-        Raises:
-            KaggleOpsError: it cannot be read.
-        """
+        """Return its files, or those that patterns mean."""
 
     def detail(self, file: File) -> File:
-        """Return a listed file with what else the source says of it, asked for it alone.
-
-        Raises:
-            GoneError: there is no such file any more.
-            KaggleOpsError: it cannot be read.
-        """
+        """Return a listed file with what else the source says of it; GoneError if it is gone."""
         return file
 
     @abstractmethod
@@ -65,7 +52,6 @@ class Origin(ABC):
         Raises:
             GoneError: there is no such file any more.
             ChangedError: it is not in this state any more.
-            KaggleOpsError: it cannot be read.
             OSError: it cannot be written.
         """
 
@@ -73,10 +59,7 @@ class Origin(ABC):
         """Hand out the contents of small files, in any order, as fast as they come.
 
         A file that does not come is left out: `read` may have more patience, or says what is wrong.
-
-        Args:
-            files: which.
-            take: called with each and its content by one thread; what it raises ends this.
+        `take` is called with each and its content by one thread; what it raises ends this.
         """
         raise NotImplementedError
 

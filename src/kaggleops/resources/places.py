@@ -47,7 +47,7 @@ def folder_for(resource: Resource, manifest: Manifest) -> Path:
     if platform.name == "kaggle-image" and platform.inputs:
         arrive = platform.inputs.with_name(_WRITABLE)
         inputs = arrive if arrive.is_dir() else platform.inputs
-        return inputs / folder_of(resource, manifest.resources.values())
+        return inputs / _folder_of(resource, manifest.resources.values())
     return data_root(manifest.project) / resource.destination
 
 
@@ -60,21 +60,12 @@ def as_read(path: Path) -> Path:
 
 
 def mounted_at(
-    resource: Resource,
-    locked: Locked,
-    manifest: Manifest,
-    placed: Placed,
+    resource: Resource, locked: Locked, manifest: Manifest, placed: Placed
 ) -> Path | None:
     """Return the folder where the platform has mounted a resource; None if it has not.
 
     A folder counts that is called as the resource or as its source on Kaggle, and has all of the
     files with their sizes. Where it may as well be another's of the manifest, they are read.
-
-    Args:
-        resource: which.
-        locked: what it came to.
-        manifest: the manifest that declares it.
-        placed: what is known of this disk.
     """
     platform = detect()
     if platform.name != "kaggle" or platform.inputs is None:
@@ -102,13 +93,8 @@ def _is_there(folder: Path, file: File) -> bool:
 # -- Kaggle's mounts ------------------------------------------------------------------------------
 
 
-def folder_of(resource: Resource, resources: Iterable[Resource]) -> PurePosixPath:
-    """Return the folder below /kaggle/input that is a resource's alone.
-
-    Args:
-        resource: which.
-        resources: all that may go there.
-    """
+def _folder_of(resource: Resource, resources: Iterable[Resource]) -> PurePosixPath:
+    """Return the folder below /kaggle/input that is one resource's alone, of all."""
     taken = [
         folder
         for other in resources

@@ -17,15 +17,10 @@ from kaggleops.resources.origins import GoneError, Origin
 
 
 def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
-    """Return where a resource comes from.
+    """Return where a resource comes from; KaggleOpsError if there is no such place.
 
-    Args:
-        resource: which.
-        project: the project's folder, whose settings name the bucket of its runs.
-        locked: the run that was the best when it was locked (`Locked.origin`); "" to look anew.
-
-    Raises:
-        KaggleOpsError: there is no such place.
+    The settings of the `project`'s folder name the bucket of its runs. `locked` is the run that was
+    the best when it was locked (`Locked.origin`); "" to look anew.
     """
     # Each kind is imported only where it is used: none needs what the others do.
     match resource.address:
@@ -44,26 +39,15 @@ def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
             if bucket is None:
                 hint = "Write `bucket: gs://BUCKET` into config/local.yaml."
                 raise UsageError(f"looking for {resource.source}", "no bucket is named", hint)
-            return _artifacts_of(resource, bucket, locked)
+            return _artifacts_of(resource, resource.address, bucket, locked)
 
 
-def _artifacts_of(resource: Resource, bucket: str, locked: str) -> Origin:
-    """Return where the artifacts lie, called after their run.
-
-    Args:
-        resource: one whose address is `OfRun`.
-        bucket: where its runs are.
-        locked: the id of the run that was the best; "" to look anew.
-
-    Raises:
-        UsageError: there is no such run.
-    """
+def _artifacts_of(resource: Resource, address: OfRun, bucket: str, locked: str) -> Origin:
+    """Return where the artifacts of a run in a bucket lie."""
     # Not at the top: MLflow takes a second to import.
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    address = resource.address
-    assert isinstance(address, OfRun)  # noqa: S101 - whoever calls has looked
     client = mlflow.MlflowClient(tracking_uri(bucket))
     doing = f"looking for {resource.source}"
     best = address.run == OfRun.BEST
@@ -83,11 +67,7 @@ def _artifacts_of(resource: Resource, bucket: str, locked: str) -> Origin:
 
 
 def _best(client: Any, resource: Resource, doing: str) -> str:
-    """Return the id of the run that the entry means.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Return the id of the run that the entry means."""
     experiment = client.get_experiment_by_name(resource.experiment)
     if experiment is None:
         problem = f"there is no experiment {resource.experiment!r}"

@@ -6,32 +6,23 @@ everything there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-from kaggleops.bucket.checksums import checksum_of, kind_of
+from kaggleops.bucket.checksums import kind_of
 from kaggleops.errors import KaggleOpsError
-from kaggleops.resources.files import (
-    DamagedError,
-    File,
-    Placed,
-    Staging,
-    full_disk_leaves_nothing,
-    state_of,
-    verify,
-)
-from kaggleops.resources.lock import Locked, read_lock, write_lock
+from kaggleops.resources.files import File, Placed, Staging, full_disk_leaves_nothing, state_of
+from kaggleops.resources.lock import Locked, is_locked, read_lock, write_lock
 from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress
 from kaggleops.resources.places import data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of
 from kaggleops.resources.transfer import (
-    WORKERS,
     Step,
-    all_of,
     fetch_from,
+    of_each,
+    read_whole,
     refuse_changed,
     refuse_full_disk,
 )
@@ -39,17 +30,11 @@ from kaggleops.resources.transfer import (
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did, or would do.
+    """What a fetch did, or would do."""
 
-    Args:
-        steps: the files that it fetched, or would fetch.
-        right: how many were right already.
-        mounted: the resources that the platform has mounted, with where.
-    """
-
-    steps: list[Step]
-    right: int
-    mounted: dict[str, Path]
+    steps: list[Step]  # the files that it fetched, or would fetch
+    right: int  # how many were right already
+    mounted: dict[str, Path]  # the resources that the platform has mounted, with where
 
     @property
     def size(self) -> int:
@@ -64,10 +49,7 @@ def lock(
 ) -> dict[str, Locked]:
     """Write to the lock what resources come to at their sources now, and return it all.
 
-    Args:
-        manifest: the manifest.
-        names: which resources; all by default.
-        progress: is called with the bytes that have come.
+    Of all resources unless `names` are given; `progress` is called with the bytes that have come.
 
     Raises:
         KaggleOpsError: a source cannot be read; what came before it is locked.
@@ -104,9 +86,14 @@ def fetch(
     placed = Placed(data_root(manifest.project))
     with placed.alone():
         locked = read_lock(manifest)
-        new = [each for each in resources if not _is_locked(each, locked)]
-        if new:
-            locked |= _listed(manifest, new) if dry_run else _lock(manifest, new, placed, progress)
+        new = [each for each in resources if not is_locked(each, locked)]
+        if dry_run:
+            for each in new:  # as far as its source says it
+                origin = origin_of(each, manifest.project)
+                files = of_each(origin.detail, origin.list(each.files))
+                locked[each.name] = Locked(each.asked, "", tuple(files))
+        elif new:
+            locked |= _lock(manifest, new, placed, progress)
         found = {
             each.name: mounted_at(each, locked[each.name], manifest, placed) for each in resources
         }
@@ -137,10 +124,6 @@ def _steps(
             yield Step(resource, file, folder / file.name, state)
 
 
-def _is_locked(resource: Resource, locked: dict[str, Locked]) -> bool:
-    return resource.name in locked and locked[resource.name].holds_for(resource)
-
-
 def _lock(
     manifest: Manifest,
     resources: Sequence[Resource],
@@ -150,31 +133,22 @@ def _lock(
     locked = read_lock(manifest)
     for resource in resources:
         origin = origin_of(resource, manifest.project)
-        before = {file.name: file for file in getattr(locked.get(resource.name), "files", ())}
         staging = Staging(folder_for(resource, manifest))
         listed = origin.list(resource.files)
+        earlier = locked[resource.name].files if resource.name in locked else ()
+        before = {file.name: file for file in earlier}
+
+        def known(file: File) -> File:
+            return _known(file, before.get(file.name), origin, staging, placed, progress)  # noqa: B023 - not later
+
         try:
-            with full_disk_leaves_nothing(staging), ThreadPoolExecutor(WORKERS) as pool:
-                how = (origin, staging, placed, progress)
-                files = all_of(
-                    pool.submit(_known, each, before.get(each.name), *how) for each in listed
-                )
+            with full_disk_leaves_nothing(staging):
+                files = of_each(known, listed)
                 staging.clear()
         finally:
             placed.save()
         locked[resource.name] = Locked(resource.asked, origin.name, tuple(files))
         write_lock(manifest, locked)  # after each: what the next one's failure must not undo
-    return locked
-
-
-def _listed(manifest: Manifest, resources: Sequence[Resource]) -> dict[str, Locked]:
-    """Return what resources would come to, as far as their sources say it."""
-    locked = {}
-    for resource in resources:
-        origin = origin_of(resource, manifest.project)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            files = all_of(pool.submit(origin.detail, each) for each in origin.list(resource.files))
-        locked[resource.name] = Locked(resource.asked, "", tuple(files))
     return locked
 
 
@@ -206,47 +180,28 @@ def _known(
         if checksum == file.checksum:
             placed.right(path, checksum)
             return replace(file, size=path.stat().st_size)
-    part = staging.part(file)
-    try:
-        origin.read(file, part, progress)
-        checksum = file.checksum or checksum_of(part)
-        known = replace(file, size=part.stat().st_size, checksum=checksum)
-        verify(part, known, f"fetching {path}")
-    except BaseException as error:
-        if isinstance(error, DamagedError) or not origin.resumes:
-            staging.drop(file)  # nothing could go on with it
-        raise
+    known = read_whole(origin, file, staging, progress)
     if not path.exists() or placed.is_ours(path):
-        part.replace(staging.part(known))
-        placed.right(staging.place(known), checksum)
+        placed.right(staging.place(file, staging.part(file)), known.checksum)
     else:
-        staging.drop(file)
+        staging.part(file).unlink()
     return known
 
 
-@dataclass(frozen=True)
+@dataclass
 class Status:
-    """How one resource stands.
-
-    Args:
-        resource: which.
-        locked: what it came to; None where it has not been locked.
-        stale: whether the manifest has changed since it was locked.
-        folder: where its files lie, or would.
-        disk: the names of the files that are not right on this disk, by what is wrong: "missing",
-            "old" (as an older lock had them) or "changed" (here, by somebody).
-        source: the names of the files that the source has otherwise than the lock: "changed",
-            "gone" or "new".
-        problem: why the source cannot be asked, or "".
-    """
+    """How one resource stands."""
 
     resource: Resource
-    locked: Locked | None
-    stale: bool
-    folder: Path
+    locked: Locked | None  # what it came to; None where it has not been locked
+    folder: Path  # where its files lie, or would
+    stale: bool = False  # whether the manifest has changed since it was locked
+    # the names of the files that are not right on this disk, by what is wrong: "missing", "old" (as
+    # an older lock had them) or "changed" (here, by somebody)
     disk: dict[str, list[str]] = field(default_factory=dict)
+    # of those that the source has otherwise than the lock: "changed", "gone" or "new"
     source: dict[str, list[str]] = field(default_factory=dict)
-    problem: str = ""
+    problem: str = ""  # why the source cannot be asked
 
     @property
     def right(self) -> bool:
@@ -255,11 +210,7 @@ class Status:
 
 
 def compare(manifest: Manifest, names: Sequence[str] = ()) -> list[Status]:
-    """Return how resources stand.
-
-    Args:
-        manifest: the manifest.
-        names: which resources; all by default.
+    """Return how resources stand, all of them unless `names` are given.
 
     Raises:
         UsageError: there is no such resource, or the lock cannot be read.
@@ -279,33 +230,29 @@ def _status(
 ) -> Status:
     folder = folder_for(resource, manifest)
     if locked is None:
-        return Status(resource, None, False, folder)
-    mounted = mounted_at(resource, locked, manifest, placed)
-    status = Status(resource, locked, not locked.holds_for(resource), mounted or folder)
+        return Status(resource, None, folder)
+    folder = mounted_at(resource, locked, manifest, placed) or folder
+    status = Status(resource, locked, folder, locked.asked != resource.asked)
     for file in locked.files:
-        path = status.folder / file.name
-        state = state_of(path, file, placed, any_content=resource.skip_if_exist)
+        state = state_of(folder / file.name, file, placed, any_content=resource.skip_if_exist)
         if state != "right":
             status.disk.setdefault(state, []).append(file.name)
+    source: dict[str, list[str]] = {}
     try:
-        _compare_source(status, locked, manifest.project)
+        origin = origin_of(resource, manifest.project, locked.origin)
+        there = {file.name: file for file in origin.look(resource.files)}
+        for file in locked.files:
+            now = there.pop(file.name, None)
+            if now is None:
+                source.setdefault("gone", []).append(file.name)
+            elif not _is_same(now, file, origin):
+                source.setdefault("changed", []).append(file.name)
+        if there:
+            source["new"] = sorted(there)
+        status.source = source
     except KaggleOpsError as error:
-        return Status(resource, locked, status.stale, status.folder, status.disk, {}, str(error))
+        status.problem = str(error)
     return status
-
-
-def _compare_source(status: Status, locked: Locked, project: Path) -> None:
-    resource = status.resource
-    origin = origin_of(resource, project, locked.origin)
-    there = {file.name: file for file in origin.look(resource.files)}
-    for file in locked.files:
-        now = there.pop(file.name, None)
-        if now is None:
-            status.source.setdefault("gone", []).append(file.name)
-        elif not _is_same(now, file, origin):
-            status.source.setdefault("changed", []).append(file.name)
-    if there:
-        status.source["new"] = sorted(there)
 
 
 def _is_same(now: File, file: File, origin: Origin) -> bool:

@@ -6,7 +6,7 @@ name before its checksum is that of the lock.
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,15 @@ from kaggleops.resources.files import (
     Staging,
     State,
     full_disk_leaves_nothing,
-    verify,
+    verified,
 )
 from kaggleops.resources.manifest import Resource
 from kaggleops.resources.origins import Origin, Progress
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
-WORKERS = 16
-"""Requests at once. Each waits for the network most of its time."""
-
+_WORKERS = 16  # requests at once; each waits for the network most of its time
 _ATTEMPTS = 3  # to get a file undamaged
 
 _SMALL = 1 << 20  # bytes of a file that may come with many others
@@ -52,11 +51,7 @@ class Step:
 
 
 def refuse_changed(steps: Sequence[Step]) -> None:
-    """Refuse to replace what somebody changed here.
-
-    Raises:
-        UsageError: something was.
-    """
+    """Raise `UsageError` where somebody changed here what is to be replaced."""
     changed = [step.path for step in steps if step.state == "changed"]
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -73,12 +68,12 @@ def fetch_from(
     placed: Placed,
     progress: Progress = lambda size: None,
 ) -> None:
-    """Fetch, verify and place files of one resource.
+    """Fetch, verify and place files of one resource; `placed` is kept up to date and saved.
 
     Args:
         origin: where they come from.
         steps: which; at least one.
-        placed: what was put on this disk; it is kept up to date and saved.
+        placed: what was put on this disk.
         progress: is called with the bytes that have come.
 
     Raises:
@@ -90,20 +85,18 @@ def fetch_from(
     def place(step: Step) -> None:
         if step.path.is_dir():
             raise KaggleOpsError(f"fetching {step.path}", "a folder is in its place", "Move it.")
-        placed.right(staging.place(step.file), step.file.checksum)
+        path = staging.place(step.file, staging.part(step.file))
+        placed.right(path, step.file.checksum)
 
     def fetch(step: Step) -> None:
-        _read(origin, step.file, staging, progress)
+        read_whole(origin, step.file, staging, progress)
         place(step)
 
     try:
-        with (
-            ThreadPoolExecutor(WORKERS, thread_name_prefix="fetch") as pool,
-            full_disk_leaves_nothing(staging),
-        ):
+        with full_disk_leaves_nothing(staging):
             if origin.hands_out_many:
                 steps = _fetch_many(origin, steps, staging, place, progress)
-            all_of(pool.submit(fetch, step) for step in steps)
+            of_each(fetch, steps)
             staging.clear()
     finally:
         staging.leave()
@@ -127,7 +120,7 @@ def _fetch_many(
         part = staging.part(file)
         part.write_bytes(content)
         with suppress(DamagedError):  # then it is read again
-            verify(part, file, f"fetching {staging.folder / file.name}")
+            verified(part, file, f"fetching {staging.folder / file.name}")
             place(left.pop(file))
             progress(file.size)
 
@@ -135,31 +128,31 @@ def _fetch_many(
     return list(left.values())
 
 
-def _read(origin: Origin, file: File, staging: Staging, progress: Progress) -> None:
-    """Read a file into its part until that is what the lock says; DamagedError if it never is."""
+def read_whole(origin: Origin, file: File, staging: Staging, progress: Progress) -> File:
+    """Read a file into its part until it is what it should be; return it with what it came to.
+
+    Raises:
+        DamagedError: it never is.
+    """
     for attempt in range(1, _ATTEMPTS + 1):
         part = staging.part(file)
         try:
             origin.read(file, part, progress)
-            verify(part, file, f"fetching {staging.folder / file.name}")
-            return
+            return verified(part, file, f"fetching {staging.folder / file.name}")
         except DamagedError as error:
-            staging.drop(file)
+            part.unlink(missing_ok=True)
             if attempt == _ATTEMPTS:
                 hint = "Nothing was kept of it. Fetch again; `kaggleops data status` compares."
                 raise DamagedError(error.doing, error.problem, hint) from error
         except BaseException:
             if not origin.resumes:
-                staging.drop(file)  # nothing could go on with it
+                part.unlink(missing_ok=True)  # nothing could go on with it
             raise
+    raise AssertionError("unreachable")
 
 
 def refuse_full_disk(steps: Sequence[Step]) -> None:
-    """Refuse to begin what cannot end.
-
-    Raises:
-        KaggleOpsError: a disk has less space than its files take.
-    """
+    """Raise `KaggleOpsError` where a disk has less space than its files take."""
     needed: dict[int, int] = {}
     for step in steps:
         there = next(each for each in step.path.parents if each.exists())
@@ -174,12 +167,12 @@ def refuse_full_disk(steps: Sequence[Step]) -> None:
             raise KaggleOpsError(f"fetching into {there}", problem, hint)
 
 
-def all_of(futures: Iterable["Future[_T]"]) -> list[_T]:
-    """Return what all came to; after the first failure, those that have not begun never do."""
-    pending = list(futures)
-    try:
-        return [future.result() for future in pending]
-    finally:
-        for future in pending:
-            future.cancel()
-        wait(pending)
+def of_each(work: Callable[[_T], _R], things: Iterable[_T]) -> list[_R]:
+    """Return what many things come to, several at once; after a failure, no other is begun."""
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="data") as pool:
+        pending = [pool.submit(work, each) for each in things]
+        try:
+            return [future.result() for future in pending]
+        finally:
+            for future in pending:
+                future.cancel()

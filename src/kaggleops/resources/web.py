@@ -37,10 +37,8 @@ class BrokeOffError(requests.RequestException):
 class Download:
     """A file on its way to a path, in as many streams as it takes.
 
-    Args:
-        doing: what is being done, for the error.
-        into: the path; what it holds already counts as the beginning.
-        progress: is called with the bytes that have come, what was there among them.
+    What the path holds already counts as its beginning, and is told to `progress`, too; `doing` is
+    for the error.
     """
 
     def __init__(self, doing: str, into: Path, progress: Progress) -> None:
@@ -99,12 +97,7 @@ class Download:
             self._told = size
 
     def keep_at(self, attempt: Callable[[], None], passing: tuple[type[Exception], ...]) -> None:
-        """Attempt it again after what may pass, as long as that brings more of the file.
-
-        Args:
-            attempt: receives an answer.
-            passing: what it raises where another attempt may help.
-        """
+        """Attempt it again after errors that may be `passing`, as long as it brings more."""
         most, fruitless = self.there, 0
         while True:
             try:
@@ -121,10 +114,7 @@ class Download:
 class WebOrigin(Origin):
     """The file at an address, with the checksum that the manifest gives it.
 
-    Args:
-        url: the address, as the manifest has it.
-        checksum: the manifest's.
-        token: the environment variable with what it is asked for with, or "".
+    `token` is the environment variable with what it is asked for with, or "".
     """
 
     resumes = True
@@ -135,24 +125,21 @@ class WebOrigin(Origin):
         self._token = token
 
     def look(self, patterns: Sequence[str]) -> list[File]:
-        """Ask for its size, which is -1 where the site does not say it.
-
-        Raises UsageError if a variable that the address names is not set, KaggleOpsError if the
-        site does not answer.
-        """
-        doing = f"looking for {self._url}"
+        """Ask for its size, which is -1 where the site does not say it; no file if it is gone."""
+        headers = {"Accept-Encoding": "identity"}  # compressed, it would have another size
         try:
-            with self._signed_in(session(_SILENCE, tries=1)) as http:
-                answer = self._ask(http, "HEAD")
-                if not answer.ok:  # there are sites that only know GET
-                    answer = self._ask(http, "GET")
-            if answer.status_code in _GONE:
-                return []
-            answer.raise_for_status()
+            with (
+                self._signed_in(session(_SILENCE, tries=1)) as http,
+                http.get(self._asked(), headers=headers, stream=True) as answer,  # and not read
+            ):
+                if answer.status_code in _GONE:
+                    return []
+                answer.raise_for_status()
+                said = answer.headers.get("Content-Length", "")
+                plain = said.isdecimal() and "Content-Encoding" not in answer.headers
         except requests.RequestException as error:
-            raise KaggleOpsError(doing, str(error), _HINT) from None  # that has the address
-        said = answer.headers.get("Content-Length", "")
-        plain = said.isdecimal() and "Content-Encoding" not in answer.headers
+            # Not `from error`: that has the address.
+            raise KaggleOpsError(f"looking for {self._url}", str(error), _HINT) from None
         size = int(said) if plain else -1
         return [replace(file, size=size) for file in self.list(patterns)]
 
@@ -160,13 +147,6 @@ class WebOrigin(Origin):
         """Ask nobody: its size shows when it comes."""
         file = File(OnTheWeb(self._url).name, -1, "", self._checksum)
         return chosen([file], patterns, f"looking for {self._url}")
-
-    def _ask(self, http: requests.Session, method: str) -> requests.Response:
-        headers = {"Accept-Encoding": "identity"}  # compressed, it would have another size
-        with http.request(
-            method, self._asked(), headers=headers, stream=True, allow_redirects=True
-        ) as answer:
-            return answer
 
     def _asked(self) -> str:
         """Return the address to ask, with what the environment has for `${NAME}` in it."""
