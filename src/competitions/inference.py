@@ -68,6 +68,7 @@ def trainer_arguments(config: TrainerConfig, output_dir: str, **more: Any) -> Tr
         **{_CHECKPOINTING: config.gradient_checkpointing},
         **loader_arguments(torch.cuda.is_available(), os.cpu_count() or 1),
         bf16=precision is Precision.bf16,
+        use_cpu=precision is Precision.bf16 and not torch.cuda.is_available(),  # else it refuses
         fp16=precision is Precision.fp16,
         logging_steps=config.log_every,
         label_names=["labels"],
@@ -141,13 +142,15 @@ def use_all_cores() -> None:
 def pick_precision(wanted: Precision) -> Precision:
     """The number format to use: what is wanted, or for `auto` what the GPU has tensor cores for.
 
-    Raises UsageError where fp16 or bf16 is wanted and there is no GPU.
+    A CPU computes in fp32, or in bf16 if that is wanted. Raises UsageError where fp16 is wanted and
+    there is no GPU, or bf16 and the CPU has no instructions for it either.
     """
     if not torch.cuda.is_available():
-        if wanted in (Precision.fp16, Precision.bf16):
+        in_cpu = wanted is Precision.bf16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if wanted in (Precision.fp16, Precision.bf16) and not in_cpu:
             problem = f"trainer.precision={wanted.name} needs a GPU, and there is none"
             raise UsageError("starting the training", problem, "Leave it at auto")
-        return Precision.fp32
+        return Precision.bf16 if in_cpu else Precision.fp32
     if wanted is not Precision.auto:
         return wanted
     return precision_of(torch.cuda.get_device_capability())

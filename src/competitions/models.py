@@ -37,6 +37,12 @@ from kaggleops.errors import KaggleOpsError, UsageError, first_line
 
 # Tokens that a model is built for where `task.max_length` is a share of the texts.
 LONGEST = 512
+# The transformers class of a task whose answer is a span.
+SPANS = "AutoModelForQuestionAnswering"
+# A logit of what is no answer; also fp16 can hold it.
+NEVER = -1e4
+# In how many dimensions a pair of a first and a last token is compared.
+PAIR = 64
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -198,7 +204,10 @@ def _describe_head(encoder: PretrainedConfig, config: ModelConfig, task: Task) -
         hint = f"Choose from -{deepest + 1} (the embeddings) to -1 (the last layer)"
         raise UsageError("putting a head on the model", problem, hint)
     encoder.head_layers, encoder.head_dropout = layers, config.head_dropout
-    encoder.head_samples = config.head_samples
+    encoder.head_pairs = config.head_pairs
+    if config.head_pairs and task.model_class != SPANS:
+        problem = f"model.head_pairs=true, and {task.config.name} does not look for a span"
+        raise UsageError("putting a head on the model", problem)
     encoder.head_task = task.model_class
 
 
@@ -207,8 +216,9 @@ class LayersModel(PreTrainedModel):
 
     An encoder's `config` says which: `head_layers` (indices), `head_dropout` and `head_task` (a
     transformers class: `AutoModelForQuestionAnswering` for a first and a last token, else one
-    answer for the whole text). In training each row comes `head_samples` times, one after the
-    other, each time with another dropout.
+    answer for the whole text). With `head_pairs`, a token has vectors instead of logits, of shape
+    (rows, tokens, PAIR + 2): the logit of a span is the product of those of its first and its last
+    token. (All spans' logits would be as many as the square of the tokens.)
     """
 
     config_class = PretrainedConfig
@@ -220,9 +230,12 @@ class LayersModel(PreTrainedModel):
         self.encoder = AutoModel.from_config(config)
         self.drop_pooler()
         self.dropout = nn.Dropout(config.head_dropout)
-        self.spans = config.head_task == "AutoModelForQuestionAnswering"
-        outputs = 2 if self.spans else config.num_labels
-        self.head = nn.Linear(config.hidden_size * len(config.head_layers), outputs)
+        self.spans = config.head_task == SPANS
+        outputs, size = 2 if self.spans else config.num_labels, config.hidden_size
+        self.head = nn.Linear(size * len(config.head_layers), outputs)
+        self.pairs: nn.Linear | None = None
+        if getattr(config, "head_pairs", False):
+            self.pairs = nn.Linear(size * len(config.head_layers), 2 * PAIR)
         self.post_init()
 
     def drop_pooler(self) -> None:
@@ -231,9 +244,9 @@ class LayersModel(PreTrainedModel):
             self.encoder.pooler = None
 
     def _init_weights(self, module: nn.Module) -> None:
-        if module is self.head:
-            nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        if isinstance(module, nn.Linear) and module in (self.head, self.pairs):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
 
     def forward(
         self,
@@ -241,16 +254,23 @@ class LayersModel(PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
     ) -> SequenceClassifierOutput | QuestionAnsweringModelOutput:
-        """Logits of shape (rows, tokens) for spans, else (rows, labels); see above for the rows."""
+        """Logits of shape (rows, tokens), or vectors, for spans; else of shape (rows, labels)."""
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         encoded = self.encoder(
             input_ids, attention_mask=attention_mask, output_hidden_states=True, **types
         )
         layers = [encoded.hidden_states[layer] for layer in self.config.head_layers]
         states = torch.cat(layers, dim=-1)
-        if self.training:
-            states = states.repeat_interleave(getattr(self.config, "head_samples", 1), dim=0)
         if not self.spans:
             return SequenceClassifierOutput(logits=self.head(self.dropout(states[:, 0])))
-        start, end = self.head(self.dropout(states)).unbind(dim=-1)
+        states = self.dropout(states)
+        start, end = self.head(states).unbind(dim=-1)
+        if self.pairs:
+            if attention_mask is not None:
+                start = start.masked_fill(attention_mask == 0, NEVER)
+                end = end.masked_fill(attention_mask == 0, NEVER)
+            first, last = self.pairs(states).chunk(2, dim=-1)
+            start, end, one = start[..., None], end[..., None], torch.ones_like(start)[..., None]
+            start = torch.cat([first / 2, start, one], dim=-1)
+            end = torch.cat([last, one, end], dim=-1)
         return QuestionAnsweringModelOutput(start_logits=start, end_logits=end)

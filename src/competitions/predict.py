@@ -210,8 +210,7 @@ def _predict_rows(
             hint = "Average models with one tokenizer, or predict with each alone"
             raise UsageError(f"averaging {folder}", problem, hint)
         logits.append(predict(loaded, encoded[-1], config.trainer))
-    mean = tuple(sum(outputs) / len(folders) for outputs in zip(*logits, strict=True))
-    return task.decode(rows, encoded[0], mean)
+    return task.decode(rows, encoded[0], task.mean(logits))
 
 
 def make_submission(task: Task, submission: pd.DataFrame, folder: str) -> pd.DataFrame:

@@ -100,20 +100,20 @@ class ModelConfig:
     build: BuildConfig | None = None
     head_layers: list[int] | None = MISSING
     head_dropout: float = MISSING
-    head_samples: int = 1
+    head_pairs: bool = False
     epochs: float = MISSING
     learning_rate: float = MISSING
     gradient_checkpointing: bool = False
 
     def check(self) -> None:
-        _check_positive("model", self, "epochs", "learning_rate", "head_samples")
+        _check_positive("model", self, "epochs", "learning_rate")
         if self.build is not None:
             self.build.check()
         _check_shares("model", self, "head_dropout")
         some = self.head_layers is None or len(self.head_layers) > 0
         check_range("model.head_layers", self.head_layers, some, "null or some layers")
-        usable = self.head_samples == 1 or self.head_layers is not None
-        check_range("model.head_samples", self.head_samples, usable, "1 without model.head_layers")
+        usable = not self.head_pairs or self.head_layers is not None
+        check_range("model.head_pairs", self.head_pairs, usable, "false without model.head_layers")
         if not self.pretrained and self.build is None:
             problem = "model.pretrained and model.build are both empty"
             hint = "Name a hub model or a local folder: model.pretrained=<name>"
@@ -198,6 +198,9 @@ class RunConfig:
         """Raise `UsageError` for a value out of range, here or in a group other than the task."""
         for group in (self.model, self.trainer, self.data):
             group.check()
+        smoothing = self.trainer.label_smoothing
+        spread = smoothing and self.model.head_pairs
+        check_range("trainer.label_smoothing", smoothing, not spread, "0 with model.head_pairs")
         check_range("folds", self.folds, self.folds >= 2, "2 or more")
         last = self.folds - 1
         # "01", as a notebook's form may send it, is no number to Hydra.

@@ -6,7 +6,7 @@ named `TASK`, config/task/NAME.yaml with its keys, and a test. Nothing else has 
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from kaggleops.errors import KaggleOpsError
 
 if TYPE_CHECKING:  # they take seconds to import, and a mistake in the files is told before that
     from matplotlib.figure import Figure
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 UNCUT = 100_000  # more tokens than a row has
@@ -126,6 +127,25 @@ class Task(ABC):
         The columns are `prediction` and whatever says how sure it is; where the rows are labelled,
         each row's own score too. There may be no arrays in `logits`.
         """
+
+    def loss(
+        self, logits: Sequence["Tensor"], labels: Sequence["Tensor"], smoothing: float
+    ) -> "Tensor":
+        """What the training makes small: the mean cross entropy of every output and its label.
+
+        For each output there are logits of shape (rows, answers) and labels of shape (rows,); of
+        each label's weight a share of `smoothing` is spread over all other answers.
+        """
+        import torch
+
+        pairs = zip(logits, labels, strict=True)
+        entropy = torch.nn.functional.cross_entropy
+        losses = [entropy(of.float(), label, label_smoothing=smoothing) for of, label in pairs]
+        return torch.stack(losses).mean()
+
+    def mean(self, outputs: Sequence[Logits]) -> Logits:
+        """What several models put out for the same rows, averaged."""
+        return tuple(sum(arrays) / len(outputs) for arrays in zip(*outputs, strict=True))
 
     @abstractmethod
     def scores(self, predicted: pd.DataFrame) -> dict[str, float]:

@@ -201,6 +201,7 @@ def train(
     )
     trainer = RecipeTrainer(
         model=loaded.model,
+        task=task,
         config=config,
         sampler=sampler,
         args=trainer_arguments(
@@ -252,9 +253,10 @@ class RecipeTrainer(Trainer):
     optimizer: Any
 
     def __init__(
-        self, *args: Any, config: TrainerConfig, sampler: "EpochSampler", **kw: Any
+        self, *args: Any, task: Task, config: TrainerConfig, sampler: "EpochSampler", **kw: Any
     ) -> None:
         super().__init__(*args, **kw)
+        self.task = task
         self.config = config
         self.sampler = sampler
         # `compute_loss` gives a batch's share of the step's mean: not to be divided by the batches.
@@ -276,7 +278,7 @@ class RecipeTrainer(Trainer):
         num_items_in_batch: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The mean cross entropy of every output of the model against its label.
+        """The task's loss of the model's outputs.
 
         In training it is the batch's share of the mean over all `num_items_in_batch` labels of the
         optimizer step: the sum over its batches is that mean, also where the last one is smaller.
@@ -285,16 +287,7 @@ class RecipeTrainer(Trainer):
         outputs = model(**inputs)
         smoothing = self.config.label_smoothing if model.training else 0.0
         wanted = labels.reshape(len(labels), -1).unbind(dim=1)
-        losses = [
-            torch.nn.functional.cross_entropy(
-                logits.float(),
-                # A row may come several times: `model.head_samples`.
-                label.repeat_interleave(len(logits) // len(label)),
-                label_smoothing=smoothing,
-            )
-            for logits, label in zip(outputs.to_tuple(), wanted, strict=True)
-        ]
-        loss = torch.stack(losses).mean()
+        loss = self.task.loss(outputs.to_tuple(), wanted, smoothing)
         if model.training and num_items_in_batch is not None:
             loss = loss * (labels.numel() / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss

@@ -38,6 +38,7 @@ def draw(size: int, batch: int) -> list[list[list[int]]]:
         ranks.wait_for_all()
         trainer = RecipeTrainer(
             model=BertForSequenceClassification(tiny),
+            task=None,
             config=config,
             sampler=EpochSampler(size, 5, lengths, batch * ranks.world()),
             args=trainer_arguments(config, folder),

@@ -139,7 +139,14 @@ def test_any_folder_can_be_named(folder: str) -> None:
         (["trainer.warmup=1"], "trainer.warmup=1.0, but it must be from 0 to below 1"),
         (["task.max_length=2"], "task.max_length=2, but it must be 16 or more, or a share"),
         (["task.max_length=99.5"], "task.max_length=99.5, but it must be 16 or more, or a share"),
-        (["model.head_samples=5"], "model.head_samples=5, but it must be 1 without model.head_l"),
+        (
+            ["model.head_pairs=true"],
+            "model.head_pairs=True, but it must be false without model.head_",
+        ),
+        (
+            ["model.head_pairs=true", "model.head_layers=[-1]", "trainer.label_smoothing=0.1"],
+            "trainer.label_smoothing=0.1, but it must be 0 with model.head_pairs",
+        ),
         (["trainer.layer_decay=0"], "trainer.layer_decay=0.0, but it must be more than 0 and at"),
         (["model=hub"], "model.pretrained is missing. Give it: model.pretrained=<value>"),
         (["model.build.heads=3"], "model.build.hidden_size=128, but it must be a multiple of"),

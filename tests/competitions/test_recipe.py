@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,6 +18,8 @@ from competitions.models import LayersModel, layer_shares, load_model, make_mode
 from competitions.tasks import load_task
 from competitions.train import train_fold
 from competitions.training import EpochSampler, RecipeTrainer
+from competitions.tweet_sentiment.losses import pair_logits
+from kaggleops.errors import UsageError
 from tests.competitions.launching import artifacts, client, only_run
 
 LABELS = pd.Series(["a"] * 90 + ["b"] * 10)
@@ -156,6 +159,7 @@ def trainer_of(folder: Path, *overrides: str) -> RecipeTrainer:
     loaded = make_model(config.model, task, task.texts(rows), config.task.max_length)
     return RecipeTrainer(
         model=loaded.model,
+        task=task,
         config=config.trainer,
         sampler=EpochSampler(len(rows), 1),
         args=trainer_arguments(config.trainer, str(folder)),
@@ -166,9 +170,11 @@ def trainer_of(folder: Path, *overrides: str) -> RecipeTrainer:
     )
 
 
-@pytest.mark.parametrize("head", ["null", "[-1,-2]"])
+@pytest.mark.parametrize("head", ["null", "[-1,-2]", "[-1] model.head_pairs=true"])
 def test_a_step_in_parts_has_the_gradients_of_one_large_batch(head: str, tmp_path: Path) -> None:
-    headed = [f"model.head_layers={head}", "model.head_dropout=0", "trainer.label_smoothing=0.1"]
+    headed = [*f"model.head_layers={head}".split(), "model.head_dropout=0", "task.jaccard_loss=1"]
+    if "pairs" not in head:
+        headed.append("trainer.label_smoothing=0.1")
 
     def step(*overrides: str) -> tuple[dict[str, torch.Tensor], float]:
         one = ["trainer.max_steps=1", "trainer.max_grad_norm=1e9"]
@@ -184,8 +190,6 @@ def test_a_step_in_parts_has_the_gradients_of_one_large_batch(head: str, tmp_pat
         ["trainer.batch_size=2", "trainer.gradient_accumulation=9"],  # an epoch ends a step
         ["trainer.batch_size=7", "trainer.gradient_checkpointing=true"],
     ]
-    if head != "null":
-        variants.append([*four_and_three, "model.head_samples=3"])
     for overrides in variants:
         found, same = step(*overrides)
         assert same == pytest.approx(loss, rel=1e-4)
@@ -193,24 +197,49 @@ def test_a_step_in_parts_has_the_gradients_of_one_large_batch(head: str, tmp_pat
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
 
 
-def test_each_draw_of_the_dropout_is_a_row_of_its_own() -> None:
-    sampled = [*TINY, "model.head_layers=[-1]", "model.head_dropout=0.5", "model.head_samples=3"]
-    config = compose(sampled).config
+def test_pairs_of_a_first_and_a_last_token(tmp_path: Path) -> None:
+    paired = [*TINY, "task.repair_blanks=false", "model.head_layers=[-1]", "model.head_pairs=true"]
+    config = compose(paired).config
     torch.manual_seed(1)
-    loaded = make_model(config.model, load_task(config.task), ["so happy"], 32)
+    task = load_task(config.task)
+    loaded = make_model(config.model, task, ["so happy about it"], 32)
     model = loaded.model.eval()
     assert isinstance(model, LayersModel)
-    inputs = loaded.tokenizer(["so happy", "happy"], padding=True, return_tensors="pt")
+    assert model.pairs is not None
     torch.nn.init.normal_(model.head.weight)
-    once = model(**inputs).start_logits
-    assert len(once) == 2
-    assert (once[0] - once[1]).abs().max() > 1
-    model.train()
-    model.encoder.eval()
-    drawn = torch.stack([model(**inputs).start_logits.view(2, 3, -1) for _ in range(300)])
-    assert not torch.equal(drawn[0, :, 0], drawn[0, :, 1])
-    # Their mean is what there is without dropout, each row's own.
-    torch.testing.assert_close(drawn.mean((0, 2)), once, atol=0.5, rtol=0)
+    torch.nn.init.normal_(model.pairs.weight)
+    texts = ["so happy about it", "happy"]
+    inputs = loaded.tokenizer(["positive"] * 2, texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = pair_logits(*model(**inputs).to_tuple())
+        states = model.encoder(**inputs).last_hidden_state
+        starts, ends = model.head(states).unbind(-1)
+        first, last = model.pairs(states).chunk(2, dim=-1)
+    there = int(inputs["attention_mask"][1].sum())
+    for row, i, j in [(0, 3, 3), (0, 3, 5), (1, 0, there - 1)]:
+        wanted = starts[row, i] + ends[row, j] + first[row, i] @ last[row, j] / 2
+        assert found[row, i, j].item() == pytest.approx(wanted.item(), rel=1e-4, abs=1e-4)
+    assert found[0, 5, 3] == -torch.inf
+    assert found[1, :, there:].max() < -1000  # padding is no answer
+
+    # Answers of two models are those of the mean of their logits, whose vectors it is not.
+    rows = pd.DataFrame({"textID": ["a", "b"], "text": texts, "sentiment": ["positive"] * 2})
+    examples = task.encode(rows, loaded.tokenizer)
+    random = np.random.default_rng(3)
+    size = (2, max(examples.lengths()), 5)
+    outputs = [(random.normal(size=size), random.normal(size=size)) for _ in range(3)]
+    firsts, lasts = task.mean(outputs)
+    mean = np.mean([a @ b.transpose(0, 2, 1) for a, b in outputs], axis=0)
+    np.testing.assert_allclose(firsts @ lasts.transpose(0, 2, 1), mean)
+    table = task.decode(rows, examples, (firsts, lasts))
+    assert all(answer in text for answer, text in zip(table["prediction"], texts, strict=True))
+    assert table["start_score"].between(0, 1).all()
+
+
+def test_pairs_are_for_spans() -> None:
+    paired = [*TINY, "model.head_layers=[-1]", "model.head_pairs=true"]
+    with pytest.raises(UsageError, match="disaster_tweets does not look for a span"):
+        train_fold(compose([*paired, "task=disaster_tweets"]))
 
 
 def test_each_layer_learns_at_a_share_of_the_rate_of_the_one_above(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from competitions.models import learn_tokenizer
-from competitions.tweet_sentiment import Decoding, TweetSentiment, TweetSentimentConfig
+from competitions.tweet_sentiment import TweetSentiment, TweetSentimentConfig
+from competitions.tweet_sentiment.losses import expected_jaccard, pair_logits, span_entropy
 from competitions.tweet_sentiment.spans import (
     best_span,
     cover_tokens,
@@ -17,6 +19,7 @@ from competitions.tweet_sentiment.spans import (
     jaccard,
     move_as_published,
     range_of,
+    span_logits,
 )
 
 TASK = TweetSentiment(TweetSentimentConfig("tweet_sentiment", 128, False, None, False))
@@ -85,7 +88,7 @@ def test_the_best_span_is_valid_and_no_valid_one_is_better(
     pair: tuple[list[int], list[int]], longest: int | None
 ) -> None:
     start, end = (np.array(values, dtype=float) for values in pair)
-    first, last = best_span(start, end, longest)
+    first, last = best_span(span_logits(start, end, longest))
     valid = [
         (i, j)
         for i in range(len(start))
@@ -204,32 +207,42 @@ def test_a_moved_range_stays_in_its_text(text: str, data: st.DataObject) -> None
         assert 0 <= first <= last <= len(text)
 
 
-@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.none() | st.integers(1, 3))
-def test_the_span_with_the_best_expected_score(tokens: int, seed: int, longest: int | None) -> None:
-    start, end = np.random.default_rng(seed).normal(scale=2, size=(2, tokens))
-    spans = [
-        set(range(first, last + 1))
-        for first in range(tokens)
-        for last in range(first, min(tokens, first + (longest or tokens)))
-    ]
-    weights = [np.exp(start[min(span)] + end[max(span)]) for span in spans]
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_the_score_that_is_expected_of_logits(tokens: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(scale=2, size=(2, 3, tokens))
+    answers = np.sort(random.integers(tokens, size=(2, 3)), axis=0)
+    pairs = pair_logits(*torch.tensor(logits))
+    found = expected_jaccard(pairs, *torch.tensor(answers))
+    entropy = span_entropy(pairs, *torch.tensor(answers))
+    spans = [range(i, j + 1) for i in range(tokens) for j in range(i, tokens)]
+    for row, (first, last) in enumerate(answers.T):
+        right = set(range(first, last + 1))
+        weights = [np.exp(logits[0, row, s[0]] + logits[1, row, s[-1]]) for s in spans]
+        scores = [len(right & set(s)) / len(right | set(s)) for s in spans]
+        assert found[row].item() == pytest.approx(np.average(scores, weights=weights), rel=1e-4)
+        right_one = weights[spans.index(range(first, last + 1))] / sum(weights)
+        assert entropy[row].item() == pytest.approx(-np.log(right_one), rel=1e-4, abs=1e-6)
+        # And what is answered is the span with the best expected score.
+        probable = np.exp(span_logits(logits[0, row], logits[1, row]))
+        i, j = expected_best_span(probable / probable.sum())
 
-    def expected(answer: set[int]) -> float:
-        scores = [len(answer & right) / len(answer | right) for right in spans]
-        return float(np.average(scores, weights=weights))
+        def expected(span: range, weights: list[float] = weights) -> float:
+            scores = [len({*span} & {*s}) / len({*span} | {*s}) for s in spans]
+            return float(np.average(scores, weights=weights))
 
-    first, last = expected_best_span(start, end, longest)
-    assert set(range(first, last + 1)) in spans
-    best = max(expected(span) for span in spans)
-    assert expected(set(range(first, last + 1))) == pytest.approx(best)
+        assert expected(range(i, j + 1)) == pytest.approx(max(map(expected, spans)))
 
 
-def test_an_answer_between_two_that_may_be_right() -> None:
-    # The first token or all three, nearly as likely, and two are less so: but they lose least.
-    start, end = np.array([9.0, 0.0, 0.0]), np.array([5.1, 4.9, 5.0])
-    assert best_span(start, end) == (0, 0)
-    assert expected_best_span(start, end) == (0, 1)
-    answers = TweetSentiment(
-        TweetSentimentConfig("tweet_sentiment", 128, False, None, False, Decoding.expected_jaccard)
-    )
-    assert answers._answer("a b c", [(0, 1), (2, 3), (4, 5)], start, end)[0] == "a b"
+def test_the_loss_knows_a_near_miss_from_a_far_one() -> None:
+    def loss(weight: float, sure_of: int) -> float:
+        task = TweetSentiment(
+            TweetSentimentConfig("tweet_sentiment", 128, False, None, False, weight)
+        )
+        end = torch.zeros(1, 9)
+        end[0, sure_of] = 9.0  # the answer is the first eight tokens
+        right = (torch.tensor([0]), torch.tensor([7]))
+        return task.loss((torch.zeros(1, 9), end), right, 0.1).item()
+
+    assert loss(0, 6) == pytest.approx(loss(0, 1))
+    assert loss(1, 6) < loss(1, 1)

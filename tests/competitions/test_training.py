@@ -15,7 +15,9 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 from competitions import runs
 from competitions.config import compose
+from competitions.inference import describe_device
 from competitions.models import learn_tokenizer
+from competitions.schema import Precision
 from competitions.train import main, train_fold
 from competitions.tweet_sentiment import TweetSentiment
 from competitions.tweet_sentiment.spans import jaccard
@@ -198,6 +200,28 @@ def test_a_number_format_that_needs_a_gpu(tracking: Path) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(UsageError, match=r"trainer\.precision=fp16 needs a GPU"):
         train_fold(compose([*FAST, "trainer.precision=fp16"]))
+
+
+def test_a_cpu_computes_in_bf16_only_if_that_is_wanted(tracking: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert describe_device(Precision.auto).endswith("in fp32")
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        with pytest.raises(UsageError, match=r"trainer\.precision=bf16 needs a GPU"):
+            train_fold(compose([*FAST, "trainer.precision=bf16"]))
+        return
+    formats: set[torch.dtype] = set()
+
+    def note(module: torch.nn.Module, given: object, output: object) -> None:
+        if isinstance(module, torch.nn.Linear) and isinstance(output, torch.Tensor):
+            formats.add(output.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        train_fold(compose([*FAST, "trainer.precision=bf16"]))
+    finally:
+        hook.remove()
+    assert formats == {torch.bfloat16}
 
 
 def test_long_values_and_odd_keys_are_cut_to_what_mlflow_takes(tracking: Path) -> None:

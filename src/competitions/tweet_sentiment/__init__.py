@@ -8,8 +8,8 @@ https://www.kaggle.com/competitions/tweet-sentiment-extraction
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -30,23 +30,18 @@ from competitions.tweet_sentiment.spans import (
     jaccard,
     move_as_published,
     range_of,
+    span_logits,
 )
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 SENTIMENTS = ("positive", "negative", "neutral")
 # SQuAD 2's way to say "no answer", for a selection of which no token is left: the first token.
 NO_ANSWER = (0, 0)
-
-
-class Decoding(Enum):
-    """Which span is the answer."""
-
-    likeliest = "likeliest"
-    expected_jaccard = "expected_jaccard"
 
 
 @dataclass
@@ -58,12 +53,13 @@ class TweetSentimentConfig:
     neutral_whole_text: bool = MISSING
     max_span: int | None = MISSING
     repair_blanks: bool = MISSING
-    decoding: Decoding = Decoding.likeliest
+    jaccard_loss: float = 0.0
 
     def check(self) -> None:
         check_max_length(self.max_length)
         valid = self.max_span is None or self.max_span > 0
         check_range("task.max_span", self.max_span, valid, "more than 0")
+        check_range("task.jaccard_loss", self.jaccard_loss, self.jaccard_loss >= 0, "0 or more")
 
 
 class TweetSentiment(Task):
@@ -149,14 +145,44 @@ class TweetSentiment(Task):
         context = [token for token, (a, b) in enumerate(offsets) if b > a]
         if not context:
             return text, math.nan, math.nan
-        start, end = start[context], end[context]
-        expected = self.config.decoding is Decoding.expected_jaccard
-        choose = expected_best_span if expected else best_span
-        first, last = choose(start, end, self.config.max_span)
+        logits = span_logits(start[context], end[context], self.config.max_span)
+        probable = np.exp(logits - logits.max())
+        probable /= probable.sum()
+        # Where tokens are chosen one by one, a span is not as probable as their product says, and
+        # the likeliest one scores better (docs/lab-notes.md).
+        first, last = expected_best_span(probable) if start.ndim == 2 else best_span(logits)
         span = range_of(text, offsets, context[first], context[last])
         if self.config.repair_blanks and span[0] < span[1]:
             span = move_as_published(text, *span)
-        return text[slice(*span)], _probability(start, first), _probability(end, last)
+        chosen = float(probable[first].sum()), float(probable[:, last].sum())
+        return text[slice(*span)], *chosen
+
+    def loss(
+        self, logits: Sequence["Tensor"], labels: Sequence["Tensor"], smoothing: float
+    ) -> "Tensor":
+        """The mean cross entropy, and `jaccard_loss` times what the score is expected to lack.
+
+        With vectors instead of logits (`model.head_pairs`) it is the cross entropy of the span,
+        halved: so it is as large as the mean of its two ends'.
+        """
+        from competitions.tweet_sentiment.losses import expected_jaccard, pair_logits, span_entropy
+
+        paired, weight = logits[0].dim() == 3, self.config.jaccard_loss
+        if not paired and not weight:
+            return super().loss(logits, labels, smoothing)
+        pairs = pair_logits(*logits)
+        if paired:
+            loss = span_entropy(pairs, *labels).mean() / 2
+        else:
+            loss = super().loss(logits, labels, smoothing)
+        return loss + weight * (1 - expected_jaccard(pairs, *labels).mean())
+
+    def mean(self, outputs: Sequence[Logits]) -> Logits:
+        """What several models put out, averaged; the products of vectors, not the vectors."""
+        if not outputs[0] or outputs[0][0].ndim == 2:
+            return super().mean(outputs)
+        first, last = (np.concatenate(arrays, axis=-1) for arrays in zip(*outputs, strict=True))
+        return first / len(outputs), last
 
     def scores(self, predicted: pd.DataFrame) -> dict[str, float]:
         """The mean `jaccard`, and the same by sentiment (`jaccard_positive`)."""
@@ -183,12 +209,6 @@ class TweetSentiment(Task):
         rows = self.read(folder, name, *columns, "sentiment")
         check_values(reading(folder, name), rows["sentiment"], SENTIMENTS)
         return rows
-
-
-def _probability(logits: np.ndarray, token: int) -> float:
-    """The softmax of `logits` at `token`."""
-    weights = np.exp(logits - logits.max())
-    return float(weights[token] / weights.sum())
 
 
 TASK = TweetSentiment

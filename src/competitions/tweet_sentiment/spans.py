@@ -52,49 +52,40 @@ def cover_tokens(offsets: Offsets, start: int, end: int) -> tuple[int, int] | No
     return (touched[0], touched[-1]) if touched else None
 
 
-def best_span(
-    start_logits: np.ndarray, end_logits: np.ndarray, longest: int | None = None
-) -> tuple[int, int]:
-    """The span with the largest sum of logits among those that do not end before they begin.
+def span_logits(start: np.ndarray, end: np.ndarray, longest: int | None = None) -> np.ndarray:
+    """A logit for each first (rows) and last token (columns); -inf for what is no span.
 
-    The logits are those of the text's own tokens; a span has at most `longest` of them.
+    Of logits of shape (tokens,) it is the sum, of vectors of shape (tokens, n) the product. A span
+    has at most `longest` tokens.
     """
-    sums = _sums(start_logits, end_logits, longest)
-    first, last = np.unravel_index(np.argmax(sums), sums.shape)
+    logits = start[:, None] + end[None, :] if start.ndim == 1 else start @ end.T
+    valid = np.triu(np.ones(logits.shape, dtype=bool))
+    if longest is not None:
+        valid &= ~np.triu(valid, longest)
+    return np.where(valid, logits, -np.inf)
+
+
+def best_span(logits: np.ndarray) -> tuple[int, int]:
+    """The span with the largest of `span_logits`."""
+    first, last = np.unravel_index(np.argmax(logits), logits.shape)
     return int(first), int(last)
 
 
-def expected_best_span(
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
-    longest: int | None = None,
-    considered: int = 100,
-) -> tuple[int, int]:
+def expected_best_span(probable: np.ndarray, considered: int = 100) -> tuple[int, int]:
     """The span whose Jaccard score, by tokens, is expected to be the largest.
 
-    How probable a span is says the softmax of the sums that `best_span` compares. The likeliest
+    `probable` says how probable each span is, by its first (rows) and last token. The likeliest
     `considered` are both what may be right and what may be answered.
     """
-    sums = _sums(start_logits, end_logits, longest)
-    likeliest = np.argsort(-sums, axis=None, kind="stable")[:considered]
-    likeliest = likeliest[np.isfinite(sums.flat[likeliest])]
-    first, last = np.unravel_index(likeliest, sums.shape)
-    weights = np.exp(sums.flat[likeliest] - sums.max())
+    likeliest = np.argsort(-probable, axis=None, kind="stable")[:considered]
+    likeliest = likeliest[probable.flat[likeliest] > 0]
+    first, last = np.unravel_index(likeliest, probable.shape)
     common = np.minimum.outer(last, last) - np.maximum.outer(first, first) + 1
     common = common.clip(min=0)
     sizes = last - first + 1
-    expected = common / (np.add.outer(sizes, sizes) - common) @ weights
+    expected = common / (np.add.outer(sizes, sizes) - common) @ probable.flat[likeliest]
     best = int(np.argmax(expected))
     return int(first[best]), int(last[best])
-
-
-def _sums(start_logits: np.ndarray, end_logits: np.ndarray, longest: int | None) -> np.ndarray:
-    """Sums of logits for each first (rows) and last token (columns); -inf for what is no span."""
-    sums = start_logits[:, None] + end_logits[None, :]
-    valid = np.triu(np.ones(sums.shape, dtype=bool))
-    if longest is not None:
-        valid &= ~np.triu(valid, longest)
-    return np.where(valid, sums, -np.inf)
 
 
 def range_of(text: str, offsets: Offsets, first: int, last: int) -> tuple[int, int]:
