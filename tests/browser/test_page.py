@@ -171,7 +171,6 @@ def test_it_fits_and_can_be_read(
         expect(page.locator("#offers")).to_contain_text("7.4 h")
         if count > 3:
             expect(page.locator("#waiting")).to_contain_text("kaggle has no free hours left")
-            expect(page.locator(".sweep .parallel polyline.best")).to_have_count(1)
             drawn = page.locator(".sweep .curves canvas").evaluate(COLOURS)
             assert drawn > 20, "nothing is drawn"
 
@@ -210,14 +209,11 @@ def test_it_says_that_nobody_keeps_it(
         expect(shown.page.locator("#stale")).to_have_count(0)
 
 
-def test_a_trial_is_found_in_every_chart(
+def test_a_curve_tells_its_trial_and_all_trials_are_shown_on_demand(
     context: BrowserContext, history: History, tmp_path: Path
 ) -> None:
     with opened(context, history, sized(40), tmp_path) as shown:
         page = shown.page
-        page.locator(".sweep tr.best").hover()
-        number = page.locator(".sweep tr.best").get_attribute("data-trial")
-        expect(page.locator(".parallel .trace.lit")).to_have_attribute("data-trial", str(number))
         page.locator(".sweep .curves .u-over").hover(position={"x": 200, "y": 60})
         expect(page.locator(".curves .readout")).to_contain_text("· step")
         page.get_by_role("button", name="Show 30 more of 40").click()

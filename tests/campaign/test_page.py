@@ -17,8 +17,8 @@ from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.campaign import children
 from kaggleops.campaign.page import PageObject, digest_of, page
 from kaggleops.campaign.state import SweepState, open_sweeps
-from kaggleops.campaign.sweep import Sweep, Trial
-from kaggleops.campaign.view import EVERY, RecentSweeps, View, offers_told, view_of
+from kaggleops.campaign.sweep import Sweep
+from kaggleops.campaign.view import EVERY, View, offers_told, recent_sweeps, view_of
 from kaggleops.cli.indexed import history_of
 from kaggleops.index.refresh import Index
 from kaggleops.layout import PAGE_KEY
@@ -200,26 +200,6 @@ def test_what_a_watcher_was_told_is_read_from_its_page_and_not_believed(history:
     assert secrets_of.GITHUB_TOKEN not in hostile[0][0]["problem"]
 
 
-def test_an_optimum_in_the_middle_makes_a_param_important(history: History) -> None:
-    trials = [
-        Trial(
-            number,
-            f"{number:032x}",
-            {"middle": str(number % 12), "same": "x", "noise": str(number * 7 % 5)},
-            [],
-            [-((number % 12 - 5.5) ** 2)],
-            "FINISHED",
-        )
-        for number in range(48)
-    ]
-    state = replace(search(0), trials=trials)
-    shown = data_in(page(view_of(history, [state], None, NOW)))
-    importance = dict(shown["sweeps"][0]["importance"])
-    assert importance["middle"] > 0.5
-    assert importance["noise"] < 0.1
-    assert "same" not in importance
-
-
 def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(world: World) -> None:
     ids = [world.begin("alpha=1,2", metrics=["score"], directions=["maximize"]) for _ in range(2)]
     client = MlflowClient(world.uri)
@@ -232,13 +212,10 @@ def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(world: Worl
                 if number or state.id == ids[0]:
                     client.set_terminated(run.info.run_id)
     client.set_terminated(ids[0])
-    recent = RecentSweeps()
     with history_of(str(world.folder), None, fresh_for=0) as history:
-        states = recent.of(history)
+        states = recent_sweeps(history)
         shown = view_of(history, states, None, NOW).content
-        over = next(state for state in states if state.id == ids[0])
-        assert next(each for each in recent.of(history) if each.id == ids[0]) is over
-        known = recent.of(history, open_sweeps(history))
+        known = recent_sweeps(history, open_sweeps(history))
         assert {each.id for each in known} == set(ids)
     assert {each["id"]: each["counts"] for each in shown["sweeps"]} == {
         ids[0]: {"FINISHED": 2},

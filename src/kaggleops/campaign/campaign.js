@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { data, root, h, s, fill, text, number, plural, clip, sized, lines, draw } = kaggleops;
+  const { data, root, h, s, fill, text, number, plural, lines, draw } = kaggleops;
   // On a server of ours MLflow's pages are beside this one; in a bucket there are none.
   const served = location.pathname === "/kaggleops/";
   const WORDS = {
@@ -220,25 +220,13 @@
       charts.append(h("div", {}, h("h3", {}, each.status === "RUNNING" ? "Best so far" : "Best"),
         h("div", {}, h("span", { class: "big" }, number(best[2][0])), best[4] !== null ? h("span", { class: "soft" }, ` ± ${number(best[4], 2)}`) : null,
           h("span", { class: "soft" }, " ", text(metric), ` · trial ${best[0]}`)),
-        pairs(varied.length ? varied.map((param) => [param.name, best[3][param.at]]) : []),
-        each.importance.length ? importance(each, params) : null));
+        pairs(varied.length ? varied.map((param) => [param.name, best[3][param.at]]) : [])));
     } else if (each.trials.length) {
       charts.append(h("p", { class: "soft" }, each.counts.FINISHED && metric ? [`${plural(each.counts.FINISHED, "trial")} finished, and none has logged `, text(metric), "."] : "No trial has finished with a score yet."));
     }
     if (each.curves.length) charts.append(curves(each, metric));
-    const axes = varied.concat(each.metrics.map((name, at) => ({ name, short: name, score: at })));
-    const scored = each.trials.filter((trial) => typeof trial[2][0] === "number");
-    if (varied.length && scored.length > 1) charts.append(parallel(each, axes, scored, lower));
     if (each.trials.length) body.append(trials(each, varied, lower));
     return body;
-  }
-
-  function importance(each, params) {
-    const most = Math.max(...each.importance.map((one) => one[1]), 1e-9);
-    return h("div", { style: { marginTop: "14px" } }, h("h3", { title: "How much of the trials' order each parameter explains by itself" }, "Importance of parameters"),
-      h("div", { class: "imp small" }, each.importance.slice(0, 8).map(([name, share]) => [
-        text((params.find((param) => param.name === name) || { short: name }).short, { title: name }), h("i", { style: { width: `${(100 * share) / Math.max(most, 0.25)}%`, opacity: share < 0.02 ? 0.35 : 1 } }),
-        h("span", { class: "num soft" }, `${Math.round(100 * share)} %`)])));
   }
 
   function trials(each, varied, lower) {
@@ -247,7 +235,6 @@
     const heads = [["trial"], ...each.metrics.map((name) => [text(name), "n"]), ...varied.map((param) => [text(param.short, { title: param.name })]), ["took", "n"], [""]];
     const row = (trial) => h("tr", {
       "data-trial": trial[0], class: `${tone(trial[1])} ${trial[0] === each.best ? "best" : ""}`,
-      onmouseenter: () => light(trial[0]), onmouseleave: () => light(null),
     },
       h("td", { class: "lead" }, dot(trial[1]), `${trial[0]}`, trial[7] ? h("span", { title: "No other trial is better in every metric" }, " ★") : null,
         trial[1] === "FINISHED" ? null : h("span", { class: "soft" }, ` ${word(trial[1])}`)),
@@ -257,11 +244,6 @@
       varied.map((param) => cell(param.short, trial[3][param.at] === "" ? "" : text(trial[3][param.at]))),
       cell("took", trial[5] === null ? "" : span(trial[5]), "n"),
       cell("", trial[6] ? text(trial[6], { class: "soft small" }) : "", "full"));
-    const light = (trial) => {
-      const scope = part.closest("details");
-      scope.classList.toggle("lit-on", trial !== null);
-      for (const trace of scope.querySelectorAll("[data-trial]")) trace.classList.toggle("lit", trace.getAttribute("data-trial") === String(trial));
-    };
     const part = h("div", {}, h("h3", {}, "Trials, the best first"), long(heads, ordered.map(row), ROWS));
     if (each.more) part.append(h("p", { class: "soft small" }, `${plural(each.more, "trial")} more ${each.more === 1 ? "is" : "are"} not on this page: MLflow's table has all.`));
     return part;
@@ -276,103 +258,6 @@
     }));
     const hint = `${plural(each.curves.length, "curve")}: what runs, and the best. Point at one.`;
     return h("div", { class: "curves" }, h("h3", {}, text(metric), " over steps"), lines(series, hint));
-  }
-
-  function parallel(each, axes, scored, lower) {
-    const box = h("div", { class: "parallel" });
-    const shownAxes = axes.length > 10 ? [...important(each, axes).slice(0, 9), axes.at(-1)] : axes;
-    const scales = shownAxes.map((axis) => scale(axis, scored));
-    const ranked = [...scored].sort((a, b) => (lower ? b[2][0] - a[2][0] : a[2][0] - b[2][0])); // the best on top
-    const hint = `${plural(scored.length, "trial")} with a score; the stronger the colour, the better.`;
-    const readout = h("div", { class: "readout small soft" }, hint);
-    const told = (trial) => {
-      readout.textContent = trial ? `trial ${trial[0]}: ${number(trial[2][0])} · ` + shownAxes.filter((axis) => axis.at !== undefined).map((axis) => `${axis.short}=${trial[3][axis.at]}`).join(" ") : hint;
-    };
-    sized(box, (room) => {
-      const width = room < 620 ? room : Math.min(room, 300 * shownAxes.length);
-      const upright = width >= 620;
-      const gap = upright ? 0 : 54;
-      const left = upright ? Math.min(90, width / shownAxes.length / 2) : 4;
-      const height = upright ? 330 : gap * shownAxes.length + 6;
-      const length = upright ? height - 64 : width - 2 * left;
-      const between = upright ? (width - 2 * left) / (shownAxes.length - 1) : gap;
-      const at = (axis, share) => upright ? [left + axis * between, 34 + (1 - share) * length] : [left + share * length, axis * gap + 22];
-      const limit = upright ? Math.max(6, Math.floor((between - 10) / 6.2)) : 40;
-      const art = s("svg", { viewBox: `0 0 ${width} ${height}`, height, style: { width: `${width}px` }, role: "img", "aria-label": "Parameters and scores of the trials" });
-      ranked.forEach((trial, order) => {
-        const points = scales.map((one, axis) => at(axis, one.share(trial)).map((value) => value.toFixed(1)).join(",")).join(" ");
-        const share = Math.round(100 * (order / Math.max(1, ranked.length - 1)) ** 2.5);
-        const best = trial[0] === each.best;
-        art.append(s("polyline", {
-          points, class: `trace ${best ? "best" : ""}`, "data-trial": trial[0],
-          style: { stroke: `color-mix(in oklab, var(--accent) ${share}%, var(--trace))`, opacity: ranked.length > 150 && !best ? 0.4 : null },
-        }));
-      });
-      const marks = s("g");
-      shownAxes.forEach((axis, index) => {
-        const [x1, y1] = at(index, 0), [x2, y2] = at(index, 1);
-        marks.append(s("line", { x1, y1, x2, y2, class: "axis" }));
-        const label = s("text", upright ? { x: x1, y: 14, "text-anchor": "middle", class: "strong" } : { x: x1, y: y1 - 8, class: "strong" }, clip(axis.short, limit), s("title", {}, axis.name));
-        marks.append(label);
-        for (const [share, name] of scales[index].ticks) {
-          const [x, y] = at(index, share);
-          const anchor = share < 0.15 ? "start" : share > 0.85 ? "end" : "middle";
-          marks.append(s("text", upright
-            ? (scales[index].words ? { x: x + 6, y: y + 4 } : { x, y: share > 0.5 ? y - 6 : y + 15, "text-anchor": "middle" })
-            : { x, y: y + 15, "text-anchor": anchor }, clip(name, upright ? limit - 1 : Math.floor(width / scales[index].ticks.length / 7)), s("title", {}, name)));
-        }
-      });
-      art.append(marks);
-      // The nearest line, rather than one that has to be hit.
-      const nearest = (event) => {
-        const area = art.getBoundingClientRect();
-        const x = event.clientX - area.left, y = event.clientY - area.top;
-        const along = upright ? (x - left) / between : (y - 22) / gap;
-        const first = Math.max(0, Math.min(shownAxes.length - 2, Math.floor(along)));
-        const part = Math.max(0, Math.min(1, along - first));
-        let found = null, least = 30;
-        for (const trial of ranked) {
-          const [ax, ay] = at(first, scales[first].share(trial)), [bx, by] = at(first + 1, scales[first + 1].share(trial));
-          const far = upright ? Math.abs(ay + (by - ay) * part - y) : Math.abs(ax + (bx - ax) * part - x);
-          if (far <= least) { least = far; found = trial; }
-        }
-        show(found);
-      };
-      const show = (trial) => {
-        art.classList.toggle("lit-on", Boolean(trial));
-        for (const trace of art.querySelectorAll(".trace.lit")) trace.classList.remove("lit");
-        if (trial) art.querySelector(`[data-trial="${trial[0]}"]`).classList.add("lit");
-        told(trial);
-      };
-      art.addEventListener("pointermove", nearest);
-      art.addEventListener("pointerdown", nearest);
-      art.addEventListener("pointerleave", () => show(null));
-      box.append(art);
-    });
-    return h("div", { class: "wide" }, h("h3", {}, "Parameters and score"), box, readout);
-  }
-
-  function important(each, axes) {
-    const order = new Map(each.importance.map(([name], at) => [name, at]));
-    return axes.filter((axis) => axis.at !== undefined).sort((a, b) => (order.get(a.name) ?? 99) - (order.get(b.name) ?? 99));
-  }
-
-  /** Where on an axis a trial stands, from 0 to 1, and what is written beside it. */
-  function scale(axis, scored) {
-    const of = axis.at === undefined ? (trial) => trial[2][axis.score] : (trial) => trial[3][axis.at];
-    const values = scored.map(of);
-    const numbers = values.map((value) => (value === "" ? NaN : Number(value)));
-    if (numbers.every(Number.isFinite)) {
-      const low = Math.min(...numbers), high = Math.max(...numbers);
-      const log = axis.at !== undefined && low > 0 && high / low >= 50;
-      const on = (value) => (log ? Math.log(value) : value);
-      const share = (trial) => (high > low ? (on(Number(of(trial))) - on(low)) / (on(high) - on(low)) : 0.5);
-      return { share, ticks: high > low ? [[0, number(low, 3)], [1, number(high, 3)]] : [[0.5, number(low, 3)]] };
-    }
-    const names = [...new Set(values.map(String))].sort();
-    const share = (trial) => (names.length > 1 ? names.indexOf(String(of(trial))) / (names.length - 1) : 0.5);
-    const every = Math.ceil(names.length / 8);
-    return { share, words: true, ticks: names.map((name, at) => [names.length > 1 ? at / (names.length - 1) : 0.5, name || "(none)"]).filter((_, at) => at % every === 0) };
   }
 
   // -- leaderboard, platforms --------------------------------------------------------------------

@@ -3,22 +3,23 @@
 An address holds its service's secret, so it stands in the environment (`KAGGLEOPS_NOTIFY`) or in a
 file of this user's alone, never in a configuration, and nothing here prints one or any part of it.
 
-What there is to tell of a sweep is made anew from its runs at each look (`news_of`), and what was
-told of it is a tag of its parent (tags.NOTICED): whoever watches next tells the rest. The tag is
-written after the message is sent, so a watcher that dies between the two repeats a digest; it never
-loses one. What no longer holds is forgotten, so a trial that is lost again is told of again.
+What was told of a sweep is a tag of its parent (tags.NOTICED): whoever watches next tells the rest.
+The tag is written after the message is sent, so a watcher that dies between the two repeats a
+digest; it never loses one. What no longer holds is forgotten, so a trial that is lost again is told
+of again.
 """
 
 import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kaggleops.backends.interface import Finding
 from kaggleops.campaign.sweep import Sweep, Trial
@@ -32,19 +33,15 @@ VARIABLE = "KAGGLEOPS_NOTIFY"
 PAUSE = timedelta(minutes=10)
 """Between two messages, unless one is urgent."""
 
-Kind = Literal[
-    "ended", "failed", "lost", "pruned", "cancelled", "waiting", "budget", "paused", "over"
-]
 URGENT = {"budget", "paused", "over"}
-_BY_STATUS: Mapping[str, Kind] = {
+_WORDS = {
     "FINISHED": "ended",
     "FAILED": "failed",
     "LOST": "lost",
     "PRUNED": "pruned",
     "KILLED": "cancelled",
 }
-_LONGEST = 300  # characters of what one event says: it may come from a tag
-_MOST = 10_000  # trials of a sweep that are told of
+_LONGEST = 300  # characters of what is said of one thing: it may come from a tag
 _HINT = (
     "Each is an address of apprise's, such as slack://… or json://HOST/PATH, separated by spaces "
     "or line breaks: https://appriseit.com/services/ lists all."
@@ -54,64 +51,77 @@ _log = logging.getLogger("kaggleops")
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something that holds of a sweep now."""
+class _Told:
+    """What was told of a sweep, as its tag has it."""
 
-    kind: Kind
-    run_id: str  # the trial's, or the parent's
-    text: str = ""  # what to say of it, in one line
-    number: int | None = None  # the trial's; None for what concerns the whole sweep
+    at: float = 0.0  # when the last message went, in seconds since the epoch
+    counts: Counter[str] = field(default_factory=Counter)  # of trials, by their status
+    rest: list[str] = field(default_factory=list)  # the kinds of what concerns the whole sweep
+
+    @classmethod
+    def of(cls, tag: str) -> "_Told":
+        """Return what a tag tells; of one that somebody broke, nothing."""
+        try:
+            found = json.loads(tag or "{}")
+            counts = Counter({status: int(found["counts"].get(status, 0)) for status in _WORDS})
+            at, rest = float(found["at"]), sorted(map(str, found["rest"]))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+            return cls()
+        return cls(at if isfinite(at) else 0.0, counts, rest)
 
 
 @dataclass(frozen=True)
 class News:
-    """All that there is to tell of one sweep now, and what was told of it before."""
+    """What a sweep is at now, and what was told of it before: only of one that could be read."""
 
     sweep_id: str
     name: str
-    events: Sequence[Event]
+    sweep: Sweep
+    trials: Sequence[Trial]
+    # what there is to say of the whole sweep, in a line, by kind: waiting, budget, paused or over
+    rest: Mapping[str, str] = field(default_factory=dict)
     told: str = ""  # the parent's tag NOTICED
-    best: str = ""  # `best jaccard 0.712 (trial 7)`
 
+    @property
+    def counts(self) -> Counter[str]:
+        """How many trials have each status of which there is something to tell."""
+        return Counter(each.status for each in self.trials if each.status in _WORDS)
 
-def news_of(
-    sweep_id: str,
-    name: str,
-    sweep: Sweep,
-    trials: Sequence[Trial],
-    also: Sequence[Event],
-    told: str,
-) -> News:
-    """Return what there is to tell of a sweep: of its trials, and what else its watcher knows.
+    def still(self, told: _Told) -> _Told:
+        """Return what of that which was told holds now."""
+        # What is spent does not come back, whether or not a job waits for it at this moment.
+        rest = sorted({*self.rest, "budget"}.intersection(told.rest))
+        return _Told(told.at, self.counts & told.counts, rest)
 
-    Only of one that could be read: what is missing here counts as no longer so.
-    """
-    of_trials = [
-        Event(kind, each.run_id, _reason(each) if kind in ("failed", "lost") else "", each.number)
-        for each in trials
-        if (kind := _BY_STATUS.get(each.status)) and 0 <= each.number < _MOST
-    ]
-    # What is spent does not come back, whether or not a job waits for it at this moment.
-    spent = [Event("budget", sweep_id)] if "budget" in _Told.of(told).rest else []
-    return News(sweep_id, name, [*of_trials, *also, *spent], told, _best(sweep, trials))
+    def since(self, told: _Told) -> str:
+        """Return `sweep x: 3 trials ended, best f1 0.7 (trial 7), 1 failed (…); waits for …`."""
+        parts: list[str] = []
+        for status, word in _WORDS.items():
+            if count := self.counts[status] - told.counts[status]:
+                trials = "" if parts else ("trial " if count == 1 else "trials ")
+                parts.append(f"{count} {trials}{word}{self._reason(status)}")
+                if status == "FINISHED" and (best := self._best()):
+                    parts.append(best)
+        rest = [_clipped(text) for kind, text in self.rest.items() if kind not in told.rest]
+        said = "; ".join(filter(None, (", ".join(parts), *rest)))
+        return f"sweep {_clipped(self.name)}: {said}" if said else ""
 
+    def _reason(self, status: str) -> str:
+        if status not in ("FAILED", "LOST"):
+            return ""
+        last = [each for each in self.trials if each.status == status][-1]
+        told = (job.tags.get(FAILURE) or job.tags.get(JOB_ENDED) for job in last.jobs)
+        why = next((f": {each}" for each in told if each), "")
+        return f" ({_clipped(f'trial {last.number}{why}')})"
 
-def _reason(trial: Trial) -> str:
-    told = (job.tags.get(FAILURE) or job.tags.get(JOB_ENDED) for job in trial.jobs)
-    ended = next(filter(None, told), "")
-    return f"trial {trial.number}: {ended}" if ended else f"trial {trial.number}"
-
-
-def _best(sweep: Sweep, trials: Sequence[Trial]) -> str:
-    if len(sweep.metrics) != 1:
-        return ""  # several have no best
-    (metric,) = sweep.metrics
-    valued = [(each.values[0], each.number) for each in trials if each.values]
-    if not valued:
-        return ""
-    sign = 1 if sweep.more_is_better(metric) else -1
-    value, number = max(valued, key=lambda each: sign * each[0])
-    return f"best {metric} {value:.4g} (trial {number})"
+    def _best(self) -> str:
+        if len(self.sweep.metrics) != 1:
+            return ""  # several have no best
+        (metric,) = self.sweep.metrics
+        valued = [(each.values[0], each.number) for each in self.trials if each.values]
+        sign = 1 if self.sweep.more_is_better(metric) else -1
+        value, number = max(valued, key=lambda each: sign * each[0], default=(None, 0))
+        return "" if value is None else f"best {metric} {value:.4g} (trial {number})"
 
 
 @dataclass
@@ -160,44 +170,33 @@ class Notices:
         """
         if not self._services:
             return {}
-        told = {each.sweep_id: self._told_of(each) for each in all_news}
-        new = [
-            (news, fresh)
-            for news in all_news
-            if (fresh := [event for event in news.events if not told[news.sweep_id].has(event)])
-        ]
-        text = "\n".join(_digest(*each) for each in new)
-        if new and self._is_time(new, told.values(), now) and self._send(text, now):
-            for news, _ in new:
-                told[news.sweep_id] = _Told.all_of(news.events, now.timestamp())
-        for news in all_news:
-            before = told[news.sweep_id]
-            still = [event for event in news.events if before.has(event)]
-            told[news.sweep_id] = _Told.all_of(still, before.at)
+        told = {each.sweep_id: each.still(self._told_of(each)) for each in all_news}
+        lines = {each.sweep_id: each.since(told[each.sweep_id]) for each in all_news}
+        text = "\n".join(filter(None, lines.values()))
+        new = {kind for each in all_news for kind in {*each.rest} - {*told[each.sweep_id].rest}}
+        urgent = bool(URGENT & new)
+        if text and self._is_time(urgent, told.values(), now) and self._send(text, now):
+            for each in all_news:
+                if lines[each.sweep_id]:
+                    rest = sorted({*each.rest, *told[each.sweep_id].rest})
+                    told[each.sweep_id] = _Told(now.timestamp(), each.counts, rest)
         self._told |= told
         return {
-            each.sweep_id: told[each.sweep_id].to_tag()
+            each.sweep_id: json.dumps(vars(told[each.sweep_id]))
             for each in all_news
             if told[each.sweep_id] != _Told.of(each.told)
         }
 
-    def _told_of(self, news: News) -> "_Told":
+    def _told_of(self, news: News) -> _Told:
         # Its tag may not have been written; or another watcher has told more since.
         return max(_Told.of(news.told), self._told.get(news.sweep_id, _Told()), key=lambda e: e.at)
 
-    def _is_time(
-        self,
-        new: Sequence[tuple[News, Sequence[Event]]],
-        told: Iterable["_Told"],
-        now: datetime,
-    ) -> bool:
+    def _is_time(self, urgent: bool, told: Iterable[_Told], now: datetime) -> bool:
         if self._failed_at is not None:
             return now - self._failed_at >= self._pause
-        if any(event.kind in URGENT for _, events in new for event in events):
-            return True
         passed = [now.timestamp() - each.at for each in told]
         # Whose clock is ahead, or whoever has written the tag, silences nobody.
-        return all(each < 0 or each >= self._pause.total_seconds() for each in passed)
+        return urgent or all(each < 0 or each >= self._pause.total_seconds() for each in passed)
 
     def _send(self, text: str, now: datetime) -> bool:
         """Send a message to all, and tell whether any of them took it."""
@@ -278,62 +277,5 @@ def examine() -> Iterator[Finding]:
         yield Finding("notices", "skipped", "no notices of sweeps are sent", hint)
 
 
-def _digest(news: News, events: Sequence[Event]) -> str:
-    """Return `sweep NAME: 3 trials ended, best f1 0.7 (trial 7), 1 failed; waits for …`."""
-    parts: list[str] = []
-    for kind in _BY_STATUS.values():
-        these = [each for each in events if each.kind == kind]
-        if not these:
-            continue
-        trials = "" if parts else ("trial " if len(these) == 1 else "trials ")
-        said = next((f" ({_clipped(each.text)})" for each in these if each.text), "")
-        parts.append(f"{len(these)} {trials}{kind}{said}")
-        if kind == "ended" and news.best:
-            parts.append(news.best)
-    rest = [_clipped(each.text or each.kind) for each in events if each.number is None]
-    said = "; ".join(filter(None, (", ".join(parts), *rest)))
-    return f"sweep {_clipped(news.name)}: {said}"
-
-
 def _clipped(text: str) -> str:
     return redacted(printable(text)).replace("\n", " ")[:_LONGEST]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What was told of a sweep: a few hundred characters, however many trials it has."""
-
-    at: float = 0.0  # when the last message went, in seconds since the epoch
-    trials: Mapping[str, int] = field(default_factory=dict)  # by kind, a bit for each number
-    rest: Sequence[str] = ()  # the kinds of what concerns the whole sweep
-
-    @classmethod
-    def of(cls, tag: str) -> "_Told":
-        """Return what a tag tells; of one that somebody broke, nothing."""
-        try:
-            found = json.loads(tag or "{}")
-            trials = {str(kind): int(bits, 16) for kind, bits in found["trials"].items()}
-            at = float(found["at"])
-            rest = tuple(str(kind) for kind in found["rest"])
-            return cls(at if isfinite(at) else 0.0, trials, rest)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
-            return cls()
-
-    @classmethod
-    def all_of(cls, events: Sequence[Event], at: float) -> "_Told":
-        """Return that these are told, and nothing else."""
-        trials: dict[str, int] = {}
-        for event in events:
-            if event.number is not None:
-                trials[event.kind] = trials.get(event.kind, 0) | 1 << event.number
-        rest = {event.kind for event in events if event.number is None}
-        return cls(at, trials, tuple(sorted(rest)))
-
-    def has(self, event: Event) -> bool:
-        if event.number is None:
-            return event.kind in self.rest
-        return bool(self.trials.get(event.kind, 0) >> event.number & 1)
-
-    def to_tag(self) -> str:
-        trials = {kind: f"{bits:x}" for kind, bits in self.trials.items()}
-        return json.dumps({"at": self.at, "trials": trials, "rest": self.rest})

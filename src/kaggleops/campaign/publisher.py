@@ -7,12 +7,12 @@ from kaggleops.bucket import Bucket
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts
 from kaggleops.campaign.lease import Lease
-from kaggleops.campaign.notices import Event, News, Notices, news_of
+from kaggleops.campaign.notices import News, Notices
 from kaggleops.campaign.page import PageObject
 from kaggleops.campaign.search import without
 from kaggleops.campaign.state import SweepState
 from kaggleops.campaign.turn import Clock, Turn
-from kaggleops.campaign.view import RecentSweeps, view_of
+from kaggleops.campaign.view import recent_sweeps, view_of
 from kaggleops.reports.history import History
 from kaggleops.tags import NOTICED, PAUSED, TOLD
 
@@ -44,7 +44,6 @@ class Publisher:
         self._notices: Notices | None = None
         self._news: dict[str, News] = {}
         self._page = PageObject(bucket)
-        self._recent = RecentSweeps()
         self._shown: set[str] = set()
         self._shown_at = float("-inf")
 
@@ -94,18 +93,15 @@ class Publisher:
         if not self._notices:
             return
         for state in turn.sweeps:
-            also = []
+            rest = {}
             if waits_for := turn.waiting.get(state.id):
-                kind: Any = "budget" if state.id in turn.over_budget else "waiting"
-                if state.tags.get(PAUSED) == waits_for:
-                    kind = "paused"
-                also.append(Event(kind, state.id, waits_for))
+                kind = "budget" if state.id in turn.over_budget else "waiting"
+                rest["paused" if state.tags.get(PAUSED) == waits_for else kind] = waits_for
             if status := turn.over.get(state.id):
-                also.append(Event("over", state.id, f"it is over: {status.lower()}"))
+                rest["over"] = f"it is over: {status.lower()}"
             told = state.tags.get(NOTICED, "")
-            self._news[state.id] = news_of(
-                state.id, state.name, state.sweep, state.trials, also, told
-            )
+            news = News(state.id, state.name, state.sweep, state.trials, rest, told)
+            self._news[state.id] = news
         changed = self._notices.tell(list(self._news.values()), self._clock.now())
         for sweep_id, tag in changed.items():
             self._lease.require()
@@ -119,7 +115,7 @@ class Publisher:
         now, open_ones = self._clock.steady(), {state.id for state in turn.sweeps}
         if now - self._shown_at < _PAGE_EVERY and not news and open_ones == self._shown:
             return
-        states = self._recent.of(history, turn.sweeps)
+        states = recent_sweeps(history, turn.sweeps)
         offers, told = self._hosts.offered_last()
         view = view_of(history, states, offers, self._clock.now(), self._bucket.uri, told)
         self._lease.require()

@@ -25,7 +25,7 @@ from kaggleops.redaction import HIDDEN, names_a_secret, redacted
 from kaggleops.reports.history import History, Run
 from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import score_of
-from kaggleops.reports.statistics import interval, ranks, summarize
+from kaggleops.reports.statistics import interval, summarize
 from kaggleops.tags import (
     ACCELERATOR,
     BACKEND,
@@ -72,26 +72,13 @@ class View:
         return bool(self.content["live"])
 
 
-class RecentSweeps:
-    """The sweeps that a page shows. What became of those that are over is read once."""
-
-    def __init__(self) -> None:
-        self._over: dict[tuple[str, str, int | None], SweepState] = {}
-
-    def of(self, history: History, known: Sequence[SweepState] = ()) -> list[SweepState]:
-        """Return the newest sweeps of a bucket; those that are `known` as they are."""
-        states = {state.id: state for state in known}
-        over = {}
-        for parent in history.having(SWEEP)[-_MOST_SWEEPS:]:
-            if parent.id in states:
-                continue
-            key = (parent.id, parent.status, parent.ended_ms)
-            state = self._over.get(key) or state_of(history, parent, histories=False)
-            states[parent.id] = state
-            if state.status not in OPEN and not any(job.status in OPEN for job in state.jobs):
-                over[key] = state
-        self._over = over
-        return list(states.values())
+def recent_sweeps(history: History, known: Sequence[SweepState] = ()) -> list[SweepState]:
+    """Return the newest sweeps of a bucket; those that are `known` as they are."""
+    states = {state.id: state for state in known}
+    for parent in history.having(SWEEP)[-_MOST_SWEEPS:]:
+        if parent.id not in states:
+            states[parent.id] = state_of(history, parent, histories=False)
+    return list(states.values())
 
 
 def view_of(
@@ -187,7 +174,6 @@ def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> di
         "params": [_text(each) for each in names],
         "trials": [_trial(each, names, metrics, each.number in front) for each in shown],
         "more": len(trials) - len(shown),
-        "importance": _importances(trials, names),
         "curves": [
             [trial.number, trial.status, curve]
             for trial in drawn
@@ -263,58 +249,6 @@ def _why(tags: Mapping[str, str]) -> str:
 
 def _value(name: str, value: str) -> str:
     return HIDDEN if names_a_secret(name.rpartition(".")[2]) and value else _text(value)
-
-
-# -- which params matter ------------------------------------------------------------------------
-
-_ENOUGH = 8  # trials with a score: fewer tell nothing
-_PARTS = 4  # into which the values of a number are divided
-
-
-def _importances(trials: Sequence[Trial], names: Sequence[str]) -> list[list[Any]]:
-    """Return the params with how much of the trials' order each explains by itself, from 0 to 1."""
-    scored = [(score, trial.point) for trial in trials if (score := _score(trial)) is not None]
-    if len(scored) < _ENOUGH:
-        return []
-    placed = ranks([score for score, _ in scored])
-    found = [
-        [_text(name), round(share, 3)]
-        for name in names
-        if (share := _explained(placed, [point.get(name, "") for _, point in scored])) is not None
-    ]
-    return sorted(found, key=lambda each: (-each[1], each[0]))
-
-
-def _explained(values: Sequence[float], column: Sequence[str]) -> float | None:
-    """Return the share of values' variance between the groups of a column (omega squared).
-
-    Unlike a correlation it sees an optimum in the middle. None where there is but one group, or
-    hardly more than one value in each.
-    """
-    groups: defaultdict[object, list[float]] = defaultdict(list)
-    for value, key in zip(values, _groups(column), strict=True):
-        groups[key].append(value)
-    free = len(values) - len(groups)
-    if len(groups) < 2 or free < len(groups):
-        return None
-    middle = sum(values) / len(values)
-    total = sum((value - middle) ** 2 for value in values)
-    between = sum(len(each) * (sum(each) / len(each) - middle) ** 2 for each in groups.values())
-    noise = (total - between) / free
-    if total + noise == 0:
-        return None
-    return min(1.0, max(0.0, (between - (len(groups) - 1) * noise) / (total + noise)))
-
-
-def _groups(column: Sequence[str]) -> Sequence[object]:
-    """Return the group of each value: itself, or, of many numbers, the part that it lies in."""
-    try:
-        numbers = [float(each) for each in column]
-    except ValueError:
-        return column
-    if len(set(numbers)) <= _PARTS or not all(map(math.isfinite, numbers)):
-        return column
-    return [int(_PARTS * (place - 0.5) / len(numbers)) for place in ranks(numbers)]
 
 
 # -- curves -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from kaggleops.bucket import ABSENT, BucketError, open_bucket
 from kaggleops.campaign.page import page
-from kaggleops.campaign.view import RecentSweeps, View, offers_told, view_of
+from kaggleops.campaign.view import View, offers_told, recent_sweeps, view_of
 from kaggleops.errors import KaggleOpsError, first_line
 from kaggleops.layout import PAGE_KEY
 from kaggleops.mlruns import EntityStore
@@ -54,7 +54,6 @@ class CampaignPage:
         self._place = open_bucket(settings.bucket, patience=_PATIENCE)
         store = EntityStore(self._place)
         self._history = History(self._engine, lambda: store)
-        self._recent = RecentSweeps()
         self._lock = threading.Lock()
         self._content = b""
         self._made = float("-inf")
@@ -79,7 +78,7 @@ class CampaignPage:
     def _fresh(self) -> bytes:
         with self._lock:
             if time.monotonic() - self._made > _FRESH:
-                states = self._recent.of(self._history)
+                states = recent_sweeps(self._history)
                 view = view_of(self._history, states, None, datetime.now(UTC), self._bucket)
                 if (told := self._told()) is not None:
                     view = View({**view.content, "offers": told[0], "told": told[1]}, view.now)

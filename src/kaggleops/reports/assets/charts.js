@@ -185,5 +185,5 @@ const kaggleops = (() => {
     dark.addEventListener("change", () => drawn.forEach((again) => again()));
   }
 
-  return { data, root, h, s, fill, text, number, plural, clip, dark, hue, sized, lines, dots, places, draw };
+  return { data, root, h, s, fill, text, number, plural, dark, hue, lines, dots, places, draw };
 })();
