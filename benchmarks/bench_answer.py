@@ -28,11 +28,11 @@ from common import print_caption, print_table
 from scipy import stats
 
 from kaggleops.reports.comparison import compare
-from kaggleops.reports.history import Run, Scored
 from kaggleops.reports.leaderboard import leaderboard
 from kaggleops.reports.score import named
 from kaggleops.reports.selection import Side
 from kaggleops.reports.statistics import bootstrap
+from kaggleops.reports.trainings import Run
 from kaggleops.tags import COMMIT
 
 FOLDS = 5
@@ -255,11 +255,7 @@ def compared(first: _Side, second: _Side, names: Sequence[str]) -> list[str]:
 def ranked(chain: Sequence[_Side], name: str) -> list[str]:
     """Return the verdict of `leaderboard` on each commit of a chain but the first."""
     shas = [f"{number:040x}" for number in range(len(chain))]
-    runs = [
-        Scored(run.id, 1, run.repetition, (), run.tags, run.metrics, params=run.params)
-        for sha, side in zip(shas, chain, strict=True)
-        for run in _runs(sha, side, [name])
-    ]
+    runs = [run for sha, side in zip(shas, chain, strict=True) for run in _runs(sha, side, [name])]
     score = named(name)
     entries = leaderboard(runs, score, dict(zip(shas[1:], shas, strict=False)))
     return [entry.change.verdict(score.lower) for entry in entries if entry.change]

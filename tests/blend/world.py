@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kaggleops.blend.members import Member
-from kaggleops.reports.history import Run
+from kaggleops.reports.trainings import Run
 
 FOLDS = 5
 

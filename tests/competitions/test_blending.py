@@ -8,8 +8,8 @@ from competitions.disaster_tweets import DisasterTweets, DisasterTweetsConfig
 from competitions.tasks import Examples
 from kaggleops.blend.members import Member, Options
 from kaggleops.blend.report import blend
-from kaggleops.reports.history import Run
 from kaggleops.reports.score import declared
+from kaggleops.reports.trainings import Run
 from kaggleops.tags import SCORE
 
 

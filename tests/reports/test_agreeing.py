@@ -5,7 +5,7 @@ import math
 import pytest
 
 from kaggleops.reports.comparison import Agreement, agreement
-from kaggleops.reports.history import Run
+from kaggleops.reports.trainings import Run
 
 
 def compared(

@@ -12,11 +12,10 @@ from kaggleops.cli import main
 from kaggleops.errors import UsageError
 from kaggleops.reports.comparison import Comparison, compare
 from kaggleops.reports.comparison_text import metric_rows, to_json
-from kaggleops.reports.history import Run, Scored
 from kaggleops.reports.leaderboard import Entry, leaderboard
 from kaggleops.reports.score import named
 from kaggleops.reports.selection import Side
-from kaggleops.reports.trainings import read_folds
+from kaggleops.reports.trainings import Run, read_folds
 from kaggleops.tags import COMMIT, ENTRY_POINT, SETTINGS, SUBJECT
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.reports.lab import Lab
@@ -57,14 +56,7 @@ def compared(*sides: Sequence[Run], **options: object) -> Comparison:
 
 def board(*sides: Sequence[Run], metric: str = "auc") -> dict[str, Entry]:
     """Return the leaderboard's rows by their commits, each compared with the one before."""
-    runs = [
-        Scored(
-            id=each.id, started_ms=each.started_ms, repetition=each.repetition,
-            settings=each.settings, tags=each.tags, metrics=each.metrics, steps=each.steps,
-            params=each.params,
-        )
-        for runs in sides for each in runs
-    ]  # fmt: skip
+    runs = [each for runs in sides for each in runs]
     shas = [each[0].sha for each in sides]
     before = dict(zip(shas[1:], shas, strict=False))
     return {entry.sha: entry for entry in leaderboard(runs, named(metric), before)}

@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from kaggleops.cli import main
 from kaggleops.git.commits import nearest_before
-from kaggleops.reports.history import Scored
 from kaggleops.reports.html import data_in
 from kaggleops.reports.leaderboard import leaderboard
 from kaggleops.reports.score import named
+from kaggleops.reports.trainings import Run
 from kaggleops.tags import COMMIT
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import kaggleops, kaggleops_here
@@ -104,21 +104,21 @@ def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
     assert "Metrics: jaccard, loss." in board("--metric", "nosuch", "--branch", "nosuch").stdout
 
 
-def scored(sha: str, value: float, fold: int, **changes: object) -> Scored:
-    content = {
-        "id": f"{sha}{fold}", "started_ms": 1, "repetition": (str(fold), "1"),
-        "settings": ("lr=1",), "tags": {COMMIT: sha}, **changes,
-        "metrics": {"jaccard": value, "loss": value, **changes.get("metrics", {})},
-    }  # fmt: skip
-    return Scored(**content)  # type: ignore[arg-type]
+def scored(sha: str, value: float, fold: int, started_ms: int = 1, **more: str) -> Run:
+    return Run(
+        f"{sha}{fold}", "", "tweets", "1", "FINISHED", started_ms, "",
+        params={"fold": str(fold), "seed": "1", "lr": more.pop("lr", "1")},
+        tags={COMMIT: sha},
+        metrics={"jaccard": value, "loss": value, **{k: float(v) for k, v in more.items()}},
+    )  # fmt: skip
 
 
 def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None:
     runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
     runs += [scored("b", 0.5 + fold / 90, fold) for fold in range(3)]
-    runs += [scored("b", 0.1, 0, settings=("lr=2",))]  # not its best training
+    runs += [scored("b", 0.1, 0, lr="2")]  # not its best training
     runs += [scored("b", 0.2, 0, started_ms=0)]  # not its newest of that fold
-    runs[0] = scored("a", 0.6, 0, metrics={"public_score": 0.71})
+    runs[0] = scored("a", 0.6, 0, public_score="0.71")
     first, second = leaderboard(runs, named("jaccard"), {"b": "a"})
     assert (first.sha, second.sha) == ("a", "b")
     assert second.regression

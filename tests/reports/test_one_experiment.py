@@ -4,8 +4,8 @@ import pytest
 
 from kaggleops.errors import UsageError
 from kaggleops.reports.comparison import compare
-from kaggleops.reports.history import Run
 from kaggleops.reports.selection import Side
+from kaggleops.reports.trainings import Run
 
 
 def side(word: str, **scores: list[float]) -> Side:

@@ -14,11 +14,11 @@ from kaggleops.errors import UsageError
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from kaggleops.reports.comparison import compare
-from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.history import History
 from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import named
 from kaggleops.reports.selection import Selector, Side
-from kaggleops.reports.trainings import Training, trainings
+from kaggleops.reports.trainings import Run, Training, trainings
 from kaggleops.tags import BEST, FOLD, PARENT, POINT, PRUNED, SWEEP, TRIAL
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import Done, kaggleops_here
@@ -45,7 +45,7 @@ def fold(number: int, parent: str, score: float, **params: str) -> Run:
     return run(f"{parent}-{number}", parent, params=params, tags=tags, metrics={"acc": score})
 
 
-def ids(found: list[Training[Run]]) -> list[list[str]]:
+def ids(found: list[Training]) -> list[list[str]]:
     return sorted(sorted(run.id for run in each.runs) for each in found)
 
 
@@ -169,7 +169,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, empty_index: Path) -> Iterat
     mlflow.set_tracking_uri(None)
 
 
-def _scored(world: World, metric: str = "jaccard") -> list[Scored]:
+def _scored(world: World, metric: str = "jaccard") -> list[Run]:
     history = world.history()
     return read_runs(history, history.experiments()["tweets"], metric)
 

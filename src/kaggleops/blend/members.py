@@ -24,12 +24,12 @@ from kaggleops.bucket import Bucket, ObjectNotFoundError
 from kaggleops.errors import UsageError
 from kaggleops.printable import counted
 from kaggleops.reports.evidence import OOF_FILE
-from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.history import History
 from kaggleops.reports.leaderboard import read_runs, trials_of, values_of
 from kaggleops.reports.score import Score, declared, named
 from kaggleops.reports.selection import Selector, the_run_called
 from kaggleops.reports.statistics import summarize_scores
-from kaggleops.reports.trainings import trainings, worth
+from kaggleops.reports.trainings import Run, trainings, worth
 from kaggleops.tags import BLEND, PARENT
 
 MOST = 100
@@ -172,7 +172,7 @@ def _ranked(
         tried = trials_of(runs, of_sweep, score)
         return [history.runs([*dict.fromkeys([each.run_id, *each.runs])]) for each in tried], score
     # Of several seeds of a training, each is a member.
-    by_seed: defaultdict[tuple[str, str], list[Scored]] = defaultdict(list)
+    by_seed: defaultdict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         by_seed[run.sha, run.repetition[1]].append(run)
     ranked = sorted(
@@ -183,7 +183,7 @@ def _ranked(
     return [history.runs(_whole(each.runs)) for each in ranked], score
 
 
-def _whole(runs: Sequence[Scored]) -> list[str]:
+def _whole(runs: Sequence[Run]) -> list[str]:
     """Return the ids of the parent that the runs of folds have in common, and theirs."""
     above = {run.tags.get(PARENT, "") for run in runs}
     folds = [run for run in runs if run.id not in above] or list(runs)

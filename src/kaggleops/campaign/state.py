@@ -35,7 +35,8 @@ from kaggleops.tags import (
 )
 
 if TYPE_CHECKING:
-    from kaggleops.reports.history import History, Run
+    from kaggleops.reports.history import History
+    from kaggleops.reports.trainings import Run
 
 OPEN = ("SCHEDULED", "RUNNING", IS_LOST)
 

@@ -22,10 +22,11 @@ from kaggleops.mlruns.liveness import LOST as LOST_STATUS
 from kaggleops.mlruns.liveness import OPEN
 from kaggleops.printable import printable
 from kaggleops.redaction import HIDDEN, names_a_secret, redacted
-from kaggleops.reports.history import History, Run
+from kaggleops.reports.history import History
 from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import score_of
 from kaggleops.reports.statistics import interval, summarize
+from kaggleops.reports.trainings import Run
 from kaggleops.tags import (
     ACCELERATOR,
     BACKEND,

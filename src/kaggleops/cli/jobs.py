@@ -35,7 +35,7 @@ from kaggleops.printable import counted, log_line
 
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
-    from kaggleops.reports.history import Run
+    from kaggleops.reports.trainings import Run
 
 
 _LOOK = 10.0  # seconds between two looks at what is kept of a run that goes on

@@ -24,9 +24,10 @@ from kaggleops.printable import printable
 from kaggleops.tags import BACKEND, BRANCH
 
 if TYPE_CHECKING:
-    from kaggleops.reports.history import History, Run, Scored
+    from kaggleops.reports.history import History
     from kaggleops.reports.leaderboard import Entry, Tried
     from kaggleops.reports.score import Score
+    from kaggleops.reports.trainings import Run
 
 _LISTED = 8  # names in a message
 
@@ -98,7 +99,7 @@ def leaderboard_command(
 
     def answer(
         history: "History",
-    ) -> "tuple[dict[str, int], Score, list[Scored], list[Scored], set[str]]":
+    ) -> "tuple[dict[str, int], Score, list[Run], list[Run], set[str]]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
@@ -232,9 +233,7 @@ def _show_trials(found: _Trials, as_json: bool) -> None:
         out.print(printable(f"No finished run of it has {found.metric}."))
 
 
-def _chosen(
-    runs: Sequence["Scored"], since_ms: int, wanted: dict[str, str | None]
-) -> list["Scored"]:
+def _chosen(runs: Sequence["Run"], since_ms: int, wanted: dict[str, str | None]) -> list["Run"]:
     """Return the runs since then that have these tags; a value that no run has is an error."""
     for tag, value in wanted.items():
         known = sorted({run.tags.get(tag, "") for run in runs} - {""})

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
     from kaggleops.reports.comparison import Agreement
-    from kaggleops.reports.history import History, Run
+    from kaggleops.reports.history import History
+    from kaggleops.reports.trainings import Run
 
 
 @click.command("reproduce")

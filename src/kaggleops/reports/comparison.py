@@ -17,7 +17,6 @@ from kaggleops.reports.evidence import (
     rows_of,
     some,
 )
-from kaggleops.reports.history import Run
 from kaggleops.reports.score import (
     Score,
     declared,
@@ -45,6 +44,7 @@ from kaggleops.reports.trainings import (
     Evidence,
     Folds,
     Points,
+    Run,
     Training,
     in_common,
     read_folds,
@@ -228,7 +228,7 @@ def _scores(
     return likely, len(whole) - len(shown)
 
 
-def _with_tables(folds: Folds, of: Sequence[Training[Run]], score: Score, tables: Tables) -> Folds:
+def _with_tables(folds: Folds, of: Sequence[Training], score: Score, tables: Tables) -> Folds:
     """Return the folds of trainings with those that their out-of-fold tables alone tell."""
     silent = [
         run
@@ -241,10 +241,10 @@ def _with_tables(folds: Folds, of: Sequence[Training[Run]], score: Score, tables
 
 def _line(
     score: Score,
-    row: Sequence[Training[Run]],
+    row: Sequence[Training],
     folds: Folds,
     rows: Rows,
-    evidence: Evidence[Run],
+    evidence: Evidence,
 ) -> MetricLine:
     """Return a metric of a training on each side."""
     first, *others = in_common([scores_of(each, score.name, folds) for each in row])
@@ -274,7 +274,7 @@ def _marked(lines: Sequence[MetricLine], names: Collection[str]) -> tuple[Metric
     )
 
 
-def _left_out(sides: Sequence[Side], evidence: Evidence[Run], folds: Folds) -> Iterator[str]:
+def _left_out(sides: Sequence[Side], evidence: Evidence, folds: Folds) -> Iterator[str]:
     """Yield what was not compared, and what should be."""
     chosen, name = evidence.rows[0], evidence.score.name
     if not evidence.are_alike:

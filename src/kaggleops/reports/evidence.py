@@ -9,11 +9,10 @@ from functools import cache
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.reports.history import Run
 from kaggleops.reports.score import Score, family
 from kaggleops.reports.selection import Side
 from kaggleops.reports.statistics import mean
-from kaggleops.reports.trainings import Training
+from kaggleops.reports.trainings import Run, Training
 
 # -- which runs -------------------------------------------------------------------------------
 
@@ -103,7 +102,7 @@ def reader(bucket: Bucket) -> Callable[[Run], str]:
     return lambda run: read(run.artifacts)
 
 
-def rows_of(training: Training[Run], metric: str, rows: Rows) -> dict[str, float]:
+def rows_of(training: Training, metric: str, rows: Rows) -> dict[str, float]:
     """Return a training's score of each row: the mean over the runs that predicted it."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for run in training.runs:

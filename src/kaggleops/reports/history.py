@@ -7,8 +7,8 @@ Importing those takes longer than reading ten thousand runs. Metric points are i
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +18,7 @@ from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.layout import run as run_of
 from kaggleops.mlruns.liveness import OPEN, UNREADABLE, RunState
 from kaggleops.reports.score import Score, declared, family, require_score
-from kaggleops.reports.trainings import (
-    EPOCHS,
-    FOLD_COUNTS,
-    HOUSEKEEPING,
-    REPEATED,
-    point_of,
-    repetition_of,
-)
+from kaggleops.reports.trainings import Run
 from kaggleops.tags import (
     BLEND,
     COMMIT,
@@ -49,6 +42,10 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # ids in a query
 
+_Ids = Sequence[str] | sa.Select[Any]
+
+_Ids = Sequence[str] | sa.Select[Any]
+
 
 def _table(name: str, columns: str) -> sa.TableClause:
     return sa.table(name, *map(sa.column, columns.split()))
@@ -65,77 +62,6 @@ _DATASETS = _table("datasets", "dataset_uuid name digest")
 _ENTITIES = _table("kaggleops_entities", "key version problem heard_ms may_be_silent")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run: its own values and its experiment's name and id, as MLflow has them."""
-
-    id: str
-    name: str
-    experiment: str
-    experiment_id: str
-    status: str
-    started_ms: int  # in milliseconds since the epoch; 0 if not known
-    artifacts: str  # the URI of its artifacts
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each
-    steps: dict[str, int] = field(default_factory=dict)  # the last step of each
-    # the digest of each dataset it was given, by name
-    data: dict[str, str] = field(default_factory=dict)
-    ended_ms: int | None = None  # in milliseconds since the epoch; None while it has not
-
-    @property
-    def step(self) -> int | None:
-        """The last step that it logged (not of its machine's load)."""
-        own = [step for name, step in self.steps.items() if not name.startswith("system/")]
-        return max(own, default=None)
-
-    @property
-    def sha(self) -> str:
-        """Its commit's full hash, or ""."""
-        return self.tags.get(COMMIT, "")
-
-    @property
-    def parent(self) -> str:
-        """The id of its parent run, or ""."""
-        return self.tags.get(PARENT, "")
-
-    @property
-    def repetition(self) -> tuple[str, str]:
-        """What distinguishes it from the others of its training: its fold and seed."""
-        return repetition_of(self.params, self.tags)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """All its other params, and what a sweep set for it: `key=value` each."""
-        told = {**point_of(self.tags), **self.params}
-        return tuple(f"{key}={told[key]}" for key in told if key not in HOUSEKEEPING)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A run on a leaderboard."""
-
-    id: str
-    started_ms: int  # in milliseconds since the epoch; 0 if not known
-    repetition: tuple[str, str]  # its fold and its seed, each "" if it has none
-    # all its other params, and what a sweep set for it: `key=value`, in order
-    settings: tuple[str, ...]
-    # those that were asked for, its commit, what nests it below another run and what was set for it
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]  # those that were asked for
-    steps: Mapping[str, int] = field(default_factory=dict)  # the last step of each
-    # those that tell its folds and seeds
-    params: Mapping[str, str] = field(default_factory=dict)
-    # the metric's values by the folds that it had in one process, a step each
-    folds: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def sha(self) -> str:
-        """Its commit's full hash; of a blend, which has none, its id."""
-        return self.tags.get(COMMIT) or self.id
-
-
 class History:
     """The runs in an index's database that have not been deleted."""
 
@@ -149,19 +75,17 @@ class History:
 
     def ids_by_tag(self, key: str) -> dict[str, list[str]]:
         """Return the ids of the runs with each value of a tag, the newest run first."""
-        query = sa.select(_TAGS.c.value, _TAGS.c.run_uuid)
-        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == key)
-        found: defaultdict[str, list[str]] = defaultdict(list)
-        for value, run_id in self._rows(_newest_first(query)):
-            found[value].append(run_id)
-        return dict(found)
+        return self._ids_by(_TAGS, key)
 
     def ids_by_param(self, key: str) -> dict[str, list[str]]:
         """Return the ids of the runs with each value of a param, the newest run first."""
-        query = sa.select(_PARAMS.c.value, _PARAMS.c.run_uuid)
-        query = query.join(_RUNS, _RUNS.c.run_uuid == _PARAMS.c.run_uuid)
+        return self._ids_by(_PARAMS, key)
+
+    def _ids_by(self, table: sa.TableClause, key: str) -> dict[str, list[str]]:
+        query = sa.select(table.c.value, table.c.run_uuid)
+        query = query.join(_RUNS, _RUNS.c.run_uuid == table.c.run_uuid).where(table.c.key == key)
         found: defaultdict[str, list[str]] = defaultdict(list)
-        for value, run_id in self._rows(_newest_first(query.where(_PARAMS.c.key == key))):
+        for value, run_id in self._rows(_newest_first(query)):
             found[value].append(run_id)
         return dict(found)
 
@@ -184,35 +108,35 @@ class History:
             _RUNS.c.run_uuid, _RUNS.c.experiment_id, _RUNS.c.status, last_ms, _RUNS.c.name,
             _RUNS.c.start_time, _RUNS.c.end_time,
         ).where(chosen)  # fmt: skip
-        pairs = sa.select(_TAGS.c.run_uuid, _TAGS.c.key, _TAGS.c.value).where(
-            _TAGS.c.key.in_((LOST, KEPT_UNTIL, *tags)),
-            _TAGS.c.run_uuid.in_(sa.select(_RUNS.c.run_uuid).where(chosen)),
-        )
+        among = sa.select(_RUNS.c.run_uuid).where(chosen)
         objects = sa.select(*_ENTITIES.c)
         with self._engine.connect() as connection:
-            marks: defaultdict[str, dict[str, str]] = defaultdict(dict)
-            for run_id, tag, value in connection.execute(pairs):
-                marks[run_id][tag] = value
-            values: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
-            settings: defaultdict[str, dict[str, str]] = defaultdict(dict)
+            marks = _pairs(connection, _TAGS, among, (LOST, KEPT_UNTIL, *tags))
+            values: Mapping[str, Mapping[str, tuple[float, int]]] = {}
+            settings: Mapping[str, Mapping[str, str]] = {}
             if params is not None:
-                among = sa.select(_RUNS.c.run_uuid).where(chosen)
                 values = _last_values(connection, among)
-                settings = _params(connection, among, params)
+                settings = _pairs(connection, _PARAMS, among, params)
+                still = among.where(_RUNS.c.status.in_(OPEN))
+                settings = {**settings, **_pairs(connection, _PARAMS, still)}
             found: dict[str, RunState] = {}
             for run_id, home, status, ms, name, began, ended in connection.execute(runs):
-                last = values[run_id]
+                last = {
+                    key: point
+                    for key, point in values.get(run_id, {}).items()
+                    if not key.startswith("system/")
+                }
                 state = RunState(
                     run_of(str(home), run_id),
                     status,
                     ms,
                     name or "",
-                    marks[run_id],
+                    marks.get(run_id, {}),
                     began_ms=began or 0,
                     ended_ms=ended,
-                    params=settings[run_id],
-                    metrics={metric: value for metric, (_, value) in last.items()},
-                    step=max((step for step, _ in last.values()), default=None),
+                    params=settings.get(run_id, {}),
+                    metrics={metric: value for metric, (value, _) in last.items()},
+                    step=max((step for _, step in last.values()), default=None),
                 )
                 found[state.id.key] = state
             unsure = [
@@ -220,9 +144,9 @@ class History:
             ]
             broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
             rows = {row.key: row for row in connection.execute(objects.where(broken))}
-            for start in range(0, len(unsure), _CHUNK):
-                these = _ENTITIES.c.key.in_(unsure[start : start + _CHUNK])
-                rows |= {row.key: row for row in connection.execute(objects.where(these))}
+            for keys in _chunks(unsure):
+                these = objects.where(_ENTITIES.c.key.in_(keys))
+                rows |= {row.key: row for row in connection.execute(these)}
         asked = []
         for key, row in rows.items():
             known = found.pop(key, None)
@@ -262,9 +186,8 @@ class History:
         if values is None:
             return self.runs([row[0] for row in self._rows(query)][::-1])
         found = []
-        for start in range(0, len(values), _CHUNK):
-            these = _TAGS.c.value.in_(values[start : start + _CHUNK])
-            found += [row[0] for row in self._rows(query.where(these))][::-1]
+        for these in _chunks(values):
+            found += [row[0] for row in self._rows(query.where(_TAGS.c.value.in_(these)))][::-1]
         return self.runs(found)
 
     def open_with(self, key: str) -> dict[str, str]:
@@ -333,7 +256,7 @@ class History:
         newest: int | None = None,
         *,
         of_commits: bool = True,
-    ) -> list[Scored]:
+    ) -> list[Run]:
         """Return the finished runs of an experiment, or of all, that have one of the scores.
 
         With these tags and other metrics; the `newest` so many, if that is given; only those that
@@ -347,128 +270,79 @@ class History:
         if newest is not None:
             once = wanted.group_by(_RUNS.c.run_uuid, _RUNS.c.start_time)
             wanted = _newest_first(once).limit(newest)
-        with self._engine.connect() as connection:
-
-            def ask(table: sa.TableClause, *keys: str) -> dict[str, dict[str, str]]:
-                rows = sa.select(table.c.run_uuid, table.c.key, table.c.value)
-                rows = rows.where(table.c.run_uuid.in_(wanted), table.c.key.in_(keys))
-                found: defaultdict[str, dict[str, str]] = defaultdict(dict)
-                for run_id, key, value in connection.execute(rows):
-                    found[run_id][key] = value
-                return found
-
-            started = sa.select(_RUNS.c.run_uuid, _RUNS.c.start_time)
-            runs = connection.execute(started.where(_RUNS.c.run_uuid.in_(wanted))).all()
-            # Of a trial that failed or was pruned, the folds that finished tell too little.
-            parents = sa.select(_TAGS.c.value).where(
-                _TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted)
-            )
-            ended_badly = _ended_badly(connection, _RUNS.c.run_uuid.in_(parents))
-            marks = ask(_TAGS, COMMIT, BLEND, *_NESTED, *tags)
-            repeated = ask(_PARAMS, *REPEATED, *FOLD_COUNTS, *EPOCHS)
-            values: defaultdict[str, dict[str, float]] = defaultdict(dict)
-            steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
-            logged = sa.select(
-                _METRICS.c.run_uuid,
-                _METRICS.c.key,
-                _METRICS.c.value,
-                _METRICS.c.is_nan,
-                _METRICS.c.step,
-            ).where(_METRICS.c.run_uuid.in_(wanted), _METRICS.c.key.in_((*scores, *metrics)))
-            for run_id, key, value, is_nan, step in connection.execute(logged):
-                values[run_id][key] = as_logged(float(value), is_nan)
-                steps[run_id][key] = step
-            # A text for each run rather than forty rows: the database is faster at that.
-            pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
-            texts = (
-                sa.select(_PARAMS.c.run_uuid, sa.func.aggregate_strings(pair, "\x1f"))
-                .where(_PARAMS.c.run_uuid.in_(wanted))
-                .where(_PARAMS.c.key.not_in(HOUSEKEEPING))
-                .group_by(_PARAMS.c.run_uuid)
-            )
-            settings: dict[str, str] = {each[0]: each[1] for each in connection.execute(texts)}
+        # Of a trial that failed or was pruned, the folds that finished tell too little.
+        above = sa.select(_TAGS.c.value).where(_TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted))
+        tagged = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.run_uuid == _RUNS.c.run_uuid)
+        bad = sa.select(_RUNS.c.run_uuid).where(
+            _RUNS.c.run_uuid.in_(above),
+            _RUNS.c.status.in_(("FAILED", "KILLED")),
+            tagged.where(_TAGS.c.key == TRIAL).exists(),
+            sa.not_(tagged.where(_TAGS.c.key == SWEEP).exists()),
+        )
+        ended_badly = {row[0] for row in self._rows(bad)}
+        runs = self._read(wanted, (COMMIT, BLEND, *_NESTED, *tags), (*scores, *metrics))
         return [
-            Scored(
-                id=run_id,
-                started_ms=start or 0,
-                repetition=repetition_of(repeated[run_id], marks[run_id]),
-                settings=_with_point(settings.get(run_id, "").split("\x1f"), marks[run_id]),
-                tags=marks[run_id],
-                metrics=values[run_id],
-                steps=steps[run_id],
-                params=repeated[run_id],
-            )
-            for run_id, start in runs
-            if ({COMMIT, BLEND} & marks[run_id].keys() or not of_commits)
-            and marks[run_id].get(PARENT) not in ended_badly
+            run
+            for run in runs.values()
+            if ({COMMIT, BLEND} & run.tags.keys() or not of_commits)
+            and run.parent not in ended_badly
         ]
 
     def runs(self, run_ids: Sequence[str]) -> list[Run]:
         """Return runs in the order of their ids."""
         found: dict[str, Run] = {}
-        with self._engine.connect() as connection:
-            for start in range(0, len(run_ids), _CHUNK):
-                found |= self._runs(connection, run_ids[start : start + _CHUNK])
+        for these in _chunks(run_ids):
+            found |= self._read(these)
         return [found[run_id] for run_id in run_ids if run_id in found]
 
-    def _runs(self, connection: sa.Connection, ids: Sequence[str]) -> dict[str, Run]:
+    def _read(
+        self,
+        ids: _Ids,
+        tags: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+    ) -> dict[str, Run]:
+        """Return runs by their ids; with `tags`, these and no other, and no datasets."""
         query = sa.select(
             _RUNS.c.run_uuid, _RUNS.c.name, _EXPERIMENTS.c.name, _RUNS.c.experiment_id,
             _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.artifact_uri, _RUNS.c.end_time,
         ).join(_EXPERIMENTS, _EXPERIMENTS.c.experiment_id == _RUNS.c.experiment_id)  # fmt: skip
-        found = {
+        data: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(_RUNS.c.run_uuid.in_(ids))).all()
+            marks = _pairs(connection, _TAGS, ids, tags)
+            params = _pairs(connection, _PARAMS, ids) if not tags else _texts(connection, ids)
+            values = _last_values(connection, ids, metrics)
+            given = (
+                sa.select(_INPUTS.c.destination_id, _DATASETS.c.name, _DATASETS.c.digest)
+                .join(_DATASETS, _DATASETS.c.dataset_uuid == _INPUTS.c.source_id)
+                .where(_INPUTS.c.source_type == "DATASET", _INPUTS.c.destination_id.in_(ids))
+            )
+            for run_id, name, digest in connection.execute(given) if not tags else ():
+                data[run_id][name] = digest
+        return {
             row[0]: Run(
                 row[0], row[1] or "", row[2], str(row[3]), row[4], row[5] or 0, row[6] or "",
-                ended_ms=row[7],
+                params.get(row[0], {}), marks.get(row[0], {}),
+                {key: value for key, (value, _) in values.get(row[0], {}).items()},
+                {key: step for key, (_, step) in values.get(row[0], {}).items()},
+                data.get(row[0], {}), row[7],
             )
-            for row in connection.execute(query.where(_RUNS.c.run_uuid.in_(ids)))
+            for row in rows
         }  # fmt: skip
-        for table, of in ((_PARAMS, "params"), (_TAGS, "tags")):
-            rows = sa.select(table.c.run_uuid, table.c.key, table.c.value)
-            for run_id, key, value in connection.execute(rows.where(table.c.run_uuid.in_(ids))):
-                if run_id in found:
-                    getattr(found[run_id], of)[key] = value
-        values = sa.select(
-            _METRICS.c.run_uuid,
-            _METRICS.c.key,
-            _METRICS.c.value,
-            _METRICS.c.is_nan,
-            _METRICS.c.step,
-        ).where(_METRICS.c.run_uuid.in_(ids))
-        for run_id, key, value, is_nan, step in connection.execute(values):
-            if run_id in found:
-                found[run_id].metrics[key] = as_logged(value, is_nan)
-                found[run_id].steps[key] = step
-        data = (
-            sa.select(_INPUTS.c.destination_id, _DATASETS.c.name, _DATASETS.c.digest)
-            .join(_DATASETS, _DATASETS.c.dataset_uuid == _INPUTS.c.source_id)
-            .where(_INPUTS.c.source_type == "DATASET", _INPUTS.c.destination_id.in_(ids))
-        )
-        for run_id, name, digest in connection.execute(data):
-            if run_id in found:
-                found[run_id].data[name] = digest
-        return found
 
     def trials(self, sweep_ids: Sequence[str]) -> dict[str, list[str]]:
         """Return the status of each trial of sweeps (or fold of one), PRUNED and LOST too."""
-        parent, trial, mark = (_TAGS.alias(name) for name in ("parent", "trial", "mark"))
-        query = (
-            sa.select(parent.c.value, _RUNS.c.status, sa.func.max(mark.c.key))
-            .join(_RUNS, _RUNS.c.run_uuid == parent.c.run_uuid)
-            .join(trial, (trial.c.run_uuid == parent.c.run_uuid) & (trial.c.key == TRIAL))
-            .outerjoin(
-                mark, (mark.c.run_uuid == parent.c.run_uuid) & mark.c.key.in_((LOST, PRUNED))
-            )
-            .where(_RUNS.c.lifecycle_stage == "active", parent.c.key == PARENT)
-            .group_by(parent.c.value, _RUNS.c.run_uuid, _RUNS.c.status)
-        )
+        children = sa.select(_TAGS.c.run_uuid).join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
+        children = children.where(_RUNS.c.lifecycle_stage == "active", _TAGS.c.key == PARENT)
         found: defaultdict[str, list[str]] = defaultdict(list)
-        for start in range(0, len(sweep_ids), _CHUNK):
-            these = parent.c.value.in_(sweep_ids[start : start + _CHUNK])
-            for sweep_id, status, marked in self._rows(query.where(these)):
-                pruned = status == "KILLED" and marked == PRUNED
-                lost = status == "RUNNING" and marked == LOST
-                found[sweep_id].append("PRUNED" if pruned else "LOST" if lost else status)
+        for these in _chunks(sweep_ids):
+            known = self._read(children.where(_TAGS.c.value.in_(these)), _NESTED, ("",))
+            for run in known.values():
+                if TRIAL in run.tags:
+                    pruned = run.status == "KILLED" and PRUNED in run.tags
+                    lost = run.status == "RUNNING" and LOST in run.tags
+                    status = "PRUNED" if pruned else "LOST" if lost else run.status
+                    found[run.parent].append(status)
         return dict(found)
 
     def points(self, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
@@ -489,57 +363,52 @@ class History:
         return PointReader(self._engine, self._open_store())
 
 
-_NESTED = (PARENT, SWEEP, TRIAL, FOLD, POINT, ENTRY_POINT, SETTINGS, SUBJECT)
+_NESTED = (PARENT, SWEEP, TRIAL, FOLD, POINT, ENTRY_POINT, SETTINGS, SUBJECT, LOST, PRUNED)
 
 
-def _with_point(params: Sequence[str], tags: Mapping[str, str]) -> tuple[str, ...]:
-    """Return settings as texts, with what a sweep set that no param tells."""
-    if POINT in tags:
-        known = {each.partition("=")[0] for each in params}.union(HOUSEKEEPING)
-        point = point_of(tags)
-        params = [*params, *(f"{key}={point[key]}" for key in point.keys() - known)]
-    return tuple(sorted(params))
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
 
 
-def _last_values(
-    connection: sa.Connection, among: sa.Select[Any]
-) -> dict[str, dict[str, tuple[int, float]]]:
-    """Return the last step and value of each metric of runs, but for their machines' load."""
-    query = sa.select(
-        _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan, _METRICS.c.step
-    ).where(_METRICS.c.run_uuid.in_(among), sa.not_(_METRICS.c.key.startswith("system/")))
-    found: defaultdict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
-    for run_id, key, value, is_nan, step in connection.execute(query):
-        found[run_id][key] = step, as_logged(value, is_nan)
-    return found
-
-
-def _params(
-    connection: sa.Connection, among: sa.Select[Any], names: Sequence[str]
-) -> defaultdict[str, dict[str, str]]:
-    """Return these params of runs, and all of those that have not ended."""
-    query = (
-        sa.select(_PARAMS.c.run_uuid, _PARAMS.c.key, _PARAMS.c.value)
-        .join(_RUNS, _RUNS.c.run_uuid == _PARAMS.c.run_uuid)
-        .where(_PARAMS.c.run_uuid.in_(among))
-        .where(_PARAMS.c.key.in_(names) | _RUNS.c.status.in_(OPEN))
-    )
+def _pairs(
+    connection: sa.Connection,
+    table: sa.TableClause,
+    ids: _Ids,
+    keys: Sequence[str] = (),
+) -> dict[str, dict[str, str]]:
+    """Return tags or params of runs, those with these keys if any are named."""
+    query = sa.select(table.c.run_uuid, table.c.key, table.c.value)
+    query = query.where(table.c.run_uuid.in_(ids))
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    if keys:
+        query = query.where(table.c.key.in_(keys))
     for run_id, key, value in connection.execute(query):
         found[run_id][key] = value
     return found
 
 
-def _ended_badly(connection: sa.Connection, which: sa.ColumnElement[bool]) -> set[str]:
-    """Return those of some runs that are trials of a search and were killed or failed."""
-    tagged = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.run_uuid == _RUNS.c.run_uuid)
-    query = sa.select(_RUNS.c.run_uuid).where(
-        which,
-        _RUNS.c.status.in_(("FAILED", "KILLED")),
-        tagged.where(_TAGS.c.key == TRIAL).exists(),
-        sa.not_(tagged.where(_TAGS.c.key == SWEEP).exists()),
-    )
-    return {row[0] for row in connection.execute(query)}
+def _texts(connection: sa.Connection, ids: _Ids) -> dict[str, dict[str, str]]:
+    """Return the params of runs: one text for each rather than forty rows, which is faster."""
+    pair = _PARAMS.c.key + "=" + sa.func.coalesce(_PARAMS.c.value, "")
+    query = sa.select(_PARAMS.c.run_uuid, sa.func.aggregate_strings(pair, "\x1f"))
+    query = query.where(_PARAMS.c.run_uuid.in_(ids)).group_by(_PARAMS.c.run_uuid)
+    return {
+        run_id: dict(each.split("=", 1) for each in text.split("\x1f") if "=" in each)
+        for run_id, text in connection.execute(query)
+    }
+
+
+def _last_values(
+    connection: sa.Connection, ids: _Ids, names: Sequence[str] = ()
+) -> dict[str, dict[str, tuple[float, int]]]:
+    """Return the last value and step of each metric of runs, of these alone if any are named."""
+    query = sa.select(
+        _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan, _METRICS.c.step
+    ).where(_METRICS.c.run_uuid.in_(ids), _METRICS.c.key.in_(names) if names else sa.true())
+    found: defaultdict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
+    for run_id, key, value, is_nan, step in connection.execute(query):
+        found[run_id][key] = as_logged(float(value), is_nan), step
+    return found
 
 
 def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:

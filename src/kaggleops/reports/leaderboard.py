@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from kaggleops.reports.comparison_text import difference, number, summary
-from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.history import History
 from kaggleops.reports.score import SUBMITTED, Score, family
 from kaggleops.reports.statistics import Difference, Scores, Summary, holm, summarize_scores
 from kaggleops.reports.trainings import (
     Evidence,
+    Run,
     Spread,
     Training,
     in_common,
@@ -62,7 +63,7 @@ class Entry:
     members: int = 0  # of a blend: how many runs it is of; in place of a commit it has its run's id
 
 
-def read_runs(history: History, experiment_id: str, metric: str) -> list[Scored]:
+def read_runs(history: History, experiment_id: str, metric: str) -> list[Run]:
     """Return the finished runs of an experiment that have a commit and the metric; and blends."""
     tags = [BRANCH, *(column.tag for column in COLUMNS if column.tag)]
     metrics = [column.metric for column in COLUMNS if column.metric]
@@ -81,20 +82,20 @@ def read_spread(history: History, experiment_id: str, metric: str) -> float | No
     return _spread(history.scored(experiment_id, scores, newest=_NEWEST), metric)
 
 
-def _spread(runs: Sequence[Scored], metric: str) -> float | None:
+def _spread(runs: Sequence[Run], metric: str) -> float | None:
     """Return the same of runs at hand; of folds in one process the last one counts, as logged."""
-    of_commits: defaultdict[str, list[Scored]] = defaultdict(list)
+    of_commits: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (-run.started_ms, run.id))[:_NEWEST]:
-        of_commits[run.sha].append(run)
+        of_commits[run.sha or run.id].append(run)
     each = [one for mine in of_commits.values() for one in trainings(mine, metric)]
     return spread_over_seeds(scores_of(one, metric, {}) for one in each)
 
 
 def leaderboard(
-    runs: Sequence[Scored],
+    runs: Sequence[Run],
     score: Score,
     before: Mapping[str, str],
-    shown: Sequence[Scored] | None = None,
+    shown: Sequence[Run] | None = None,
 ) -> list[Entry]:
     """Return an experiment's commits by their runs' score, the best first.
 
@@ -132,12 +133,12 @@ class Tried:
     cells: Mapping[str, str | float]  # as those of an `Entry`
 
 
-def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> list[Tried]:
+def trials_of(runs: Sequence[Run], trials: Sequence[Run], score: Score) -> list[Tried]:
     """Return those trials of a sweep of which runs have a score, the best first.
 
     Those of which folds are missing stand behind the others, whatever they came to so far.
     """
-    below: defaultdict[str, dict[tuple[str, str], Scored]] = defaultdict(dict)
+    below: defaultdict[str, dict[tuple[str, str], Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         for of in (run.id, run.tags.get(PARENT, "")):
             below[of].setdefault(run.repetition, run)
@@ -160,10 +161,10 @@ def trials_of(runs: Sequence[Scored], trials: Sequence[Run], score: Score) -> li
     )
 
 
-def _by_commit(runs: Sequence[Scored], score: Score) -> dict[str, list[Training[Scored]]]:
-    found: defaultdict[str, list[Scored]] = defaultdict(list)
+def _by_commit(runs: Sequence[Run], score: Score) -> dict[str, list[Training]]:
+    found: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        found[run.sha].append(run)
+        found[run.sha or run.id].append(run)  # a blend has no commit
     kept = {
         sha: [each for each in trainings(mine, score.name) if values_of(each, score)]
         for sha, mine in found.items()
@@ -171,17 +172,17 @@ def _by_commit(runs: Sequence[Scored], score: Score) -> dict[str, list[Training[
     return {sha: mine for sha, mine in kept.items() if mine}
 
 
-def values_of(training: Training[Scored], score: Score) -> Scores:
+def values_of(training: Training, score: Score) -> Scores:
     """Return a training's values of the score, by fold and seed."""
     return scores_of(training, score.name, {run.id: run.folds for run in training.runs})
 
 
 def _entry(
     sha: str,
-    mine: Sequence[Training[Scored]],
+    mine: Sequence[Training],
     score: Score,
     parent: str,
-    before: Sequence[Training[Scored]],
+    before: Sequence[Training],
     spread: Spread,
 ) -> Entry:
     best, summary = _best(mine, score)
@@ -204,11 +205,11 @@ def _entry(
     )
 
 
-def _best(side: Sequence[Training[Scored]], score: Score) -> tuple[Training[Scored], Summary]:
+def _best(side: Sequence[Training], score: Score) -> tuple[Training, Summary]:
     values = {id(each): values_of(each, score) for each in side}
     whole = max((len(values[id(each)]) for each in side if each.is_trial), default=0)
 
-    def rank(training: Training[Scored]) -> tuple[bool, float]:
+    def rank(training: Training) -> tuple[bool, float]:
         mine = values[id(training)]
         # A trial of which folds are still missing is better by chance than one that has them all.
         is_whole = len(mine) == whole or not training.is_trial
@@ -220,7 +221,7 @@ def _best(side: Sequence[Training[Scored]], score: Score) -> tuple[Training[Scor
     return best, summary
 
 
-def _cells(runs: Sequence[Scored], score: Score) -> dict[str, str | float]:
+def _cells(runs: Sequence[Run], score: Score) -> dict[str, str | float]:
     cells: dict[str, str | float] = {}
     for column in COLUMNS:
         if column.tag:

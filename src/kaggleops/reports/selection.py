@@ -15,10 +15,10 @@ from pathlib import Path
 from kaggleops.errors import UsageError
 from kaggleops.git.commits import commits_around, nearest_before, resolve
 from kaggleops.printable import counted
-from kaggleops.reports.history import History, Run, Scored
+from kaggleops.reports.history import History
 from kaggleops.reports.score import family, named
 from kaggleops.reports.statistics import summarize_scores
-from kaggleops.reports.trainings import Training, read_folds, scores_of, worth
+from kaggleops.reports.trainings import Run, Training, read_folds, scores_of, worth
 from kaggleops.tags import (
     BEST,
     COMMIT,
@@ -195,7 +195,7 @@ class Selector:
         runs = self._history.scored(experiment_id, names, of_commits=False)
         folds = read_folds(runs, score.name, self._history.points)
 
-        def rank(run: Scored) -> tuple[float, int]:
+        def rank(run: Run) -> tuple[float, int]:
             alone = scores_of(Training((run,), frozenset()), score.name, folds)
             return worth(summarize_scores(alone), score), run.started_ms
 

@@ -16,10 +16,9 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean, variance
-from typing import Generic, Protocol, TypeVar
 
 from kaggleops.errors import UsageError
 from kaggleops.reports.score import FOLD_WORDS, Score, family, fold_of, of_folds
@@ -31,7 +30,7 @@ from kaggleops.reports.statistics import (
     summarize_scores,
     words,
 )
-from kaggleops.tags import ENTRY_POINT, FOLD, PARENT, POINT, SETTINGS, SUBJECT, SWEEP, TRIAL
+from kaggleops.tags import COMMIT, ENTRY_POINT, FOLD, PARENT, POINT, SETTINGS, SUBJECT, SWEEP, TRIAL
 
 SEEDS = ("seed", "random_seed", "random_state")
 REPEATED = ("fold", *SEEDS)
@@ -60,33 +59,60 @@ Folds = Mapping[str, Mapping[str, float]]
 """A metric's values by the folds that a run had in one process, by the run's id."""
 
 
-class _Part(Protocol):
-    @property
-    def id(self) -> str: ...
-    @property
-    def started_ms(self) -> int: ...
-    @property
-    def repetition(self) -> tuple[str, str]: ...
-    @property
-    def settings(self) -> tuple[str, ...]: ...
-    @property
-    def params(self) -> Mapping[str, str]: ...
-    @property
-    def tags(self) -> Mapping[str, str]: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
-    @property
-    def steps(self) -> Mapping[str, int]: ...
+@dataclass(frozen=True)
+class Run:
+    """One run: its own values and its experiment's name and id, as MLflow has them."""
 
+    id: str
+    name: str
+    experiment: str
+    experiment_id: str
+    status: str
+    started_ms: int  # in milliseconds since the epoch; 0 if not known
+    artifacts: str  # the URI of its artifacts
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each
+    steps: dict[str, int] = field(default_factory=dict)  # the last step of each
+    # the digest of each dataset it was given, by name
+    data: dict[str, str] = field(default_factory=dict)
+    ended_ms: int | None = None  # in milliseconds since the epoch; None while it has not
+    # the score's values by the folds that it had in one process, a step each, once they are read
+    folds: Mapping[str, float] = field(default_factory=dict)
 
-_Run = TypeVar("_Run", bound=_Part)
+    @property
+    def step(self) -> int | None:
+        """The last step that it logged (not of its machine's load)."""
+        own = [step for name, step in self.steps.items() if not name.startswith("system/")]
+        return max(own, default=None)
+
+    @property
+    def sha(self) -> str:
+        """Its commit's full hash, or ""."""
+        return self.tags.get(COMMIT, "")
+
+    @property
+    def parent(self) -> str:
+        """The id of its parent run, or ""."""
+        return self.tags.get(PARENT, "")
+
+    @cached_property
+    def repetition(self) -> tuple[str, str]:
+        """What distinguishes it from the others of its training: its fold and seed."""
+        return repetition_of(self.params, self.tags)
+
+    @cached_property
+    def settings(self) -> frozenset[str]:
+        """All its other params, and what a sweep set for it: `key=value` each."""
+        told = {**point_of(self.tags), **self.params}
+        return frozenset(f"{key}={told[key]}" for key in told if key not in HOUSEKEEPING)
 
 
 @dataclass(frozen=True)
-class Training(Generic[_Run]):
+class Training:
     """The runs of one training."""
 
-    runs: tuple[_Run, ...]  # the newest of each fold and seed, the newest first
+    runs: tuple[Run, ...]  # the newest of each fold and seed, the newest first
     settings: frozenset[str]  # `key=value` each, as they were logged
 
     @property
@@ -105,17 +131,17 @@ class Training(Generic[_Run]):
         return {each for each in map(_launched, self.runs) if each is not None}
 
 
-def trainings(runs: Sequence[_Run], metric: str = "") -> list[Training[_Run]]:
+def trainings(runs: Sequence[Run], metric: str = "") -> list[Training]:
     """Return the trainings of a commit's runs; of those that have a metric, if one is named."""
     if metric:
         runs = [run for run in runs if family(metric, run.metrics)]
-    below: defaultdict[str, list[_Run]] = defaultdict(list)
+    below: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if parent := run.tags.get(PARENT):
             below[parent].append(run)
     fold_sets: dict[str, list[frozenset[str]]] = {}
     for parent, children in below.items():
-        if folds := [frozenset(run.settings) for run in children if FOLD in run.tags]:
+        if folds := [run.settings for run in children if FOLD in run.tags]:
             fold_sets[parent] = folds
     # What differs between the folds of any set tells nothing of another.
     differing = {
@@ -128,19 +154,19 @@ def trainings(runs: Sequence[_Run], metric: str = "") -> list[Training[_Run]]:
         for parent, folds in fold_sets.items()
     }
     left_out = _said_elsewhere(runs, below, fold_sets, metric)
-    found: defaultdict[frozenset[str], dict[tuple[str, str], _Run]] = defaultdict(dict)
+    found: defaultdict[frozenset[str], dict[tuple[str, str], Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         if run.id not in left_out:
             of_set = shared.get(run.tags.get(PARENT, "")) if FOLD in run.tags else None
             own = of_set if of_set is not None else shared.get(run.id)
-            key = frozenset(run.settings) if own is None else own
+            key = run.settings if own is None else own
             found[key].setdefault(run.repetition, run)
     return [Training(tuple(each.values()), key) for key, each in found.items()]
 
 
 def _said_elsewhere(
-    runs: Sequence[_Run],
-    below: Mapping[str, Sequence[_Run]],
+    runs: Sequence[Run],
+    below: Mapping[str, Sequence[Run]],
     fold_sets: Mapping[str, object],
     metric: str,
 ) -> set[str]:
@@ -161,7 +187,7 @@ def _said_elsewhere(
     return left_out if len(left_out) < len({run.id for run in runs}) else set()
 
 
-def _launched(run: _Part) -> frozenset[str] | None:
+def _launched(run: Run) -> frozenset[str] | None:
     """Return what was set for a run with its entry point; None where that is not known."""
     # Versions that note no settings note no subject. A sweep's are in its params.
     if ENTRY_POINT not in run.tags or SUBJECT not in run.tags or POINT in run.tags:
@@ -203,7 +229,7 @@ def point_told(tags: Mapping[str, str]) -> dict[str, str] | None:
 # -- the values of a metric -----------------------------------------------------------------------
 
 
-def scores_of(training: Training[_Run], metric: str, folds: Folds) -> Scores:
+def scores_of(training: Training, metric: str, folds: Folds) -> Scores:
     """Return a training's values of a metric by fold and seed.
 
     A run's folds in one process count as folds: those in `folds`, or under names of their own.
@@ -229,14 +255,14 @@ def in_common(values: Sequence[Scores]) -> list[Scores]:
     return [{key: each[key] for key in each if key[0] in shared} for each in values]
 
 
-def read_folds(runs: Sequence[_Run], metric: str, points: Points) -> Folds:
+def read_folds(runs: Sequence[Run], metric: str, points: Points) -> Folds:
     """Return the values of the folds that runs logged at a step each, by the run's id.
 
     They are the points of a metric at the steps 0, 1, 2 … (or 1, 2, 3 …), one a step, where its
     name says so (`fold_rmse`, also for `rmse` and `cv_rmse`), or the run's params (`n_splits=5`).
     The index knows each metric's last step: only of runs that can have them, points are read.
     """
-    asked: defaultdict[str, list[_Run]] = defaultdict(list)
+    asked: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
         if not run.repetition[0] and (name := _by_step(run, metric)):
             asked[name].append(run)
@@ -256,7 +282,7 @@ def _is_of_folds(metric: str) -> bool:
     return not FOLD_WORDS.isdisjoint(words(metric))
 
 
-def _fold_counts(run: _Part) -> set[str]:
+def _fold_counts(run: Run) -> set[str]:
     counts, epochs = (
         {run.params[name] for name in names if name in run.params}
         for names in (FOLD_COUNTS, EPOCHS)
@@ -264,7 +290,7 @@ def _fold_counts(run: _Part) -> set[str]:
     return counts - epochs
 
 
-def _by_step(run: _Part, metric: str) -> str:
+def _by_step(run: Run, metric: str) -> str:
     """Return the metric with a run's values of folds at its steps; "" if there is none."""
     for name in family(metric, run.metrics):
         if fold_of(name):  # its steps are a fold's own: rounds, epochs
@@ -296,13 +322,13 @@ def spread_over_seeds(scores: Iterable[Scores]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Evidence(Generic[_Run]):
+class Evidence:
     """Which trainings of two or more commits say whether it helped."""
 
     score: Score
-    sides: list[list[Training[_Run]]]  # each commit's trainings that have the score
+    sides: list[list[Training]]  # each commit's trainings that have the score
     # one training of each side, of the same settings; the first item is the answer
-    rows: list[list[Training[_Run]]]
+    rows: list[list[Training]]
     are_alike: bool  # whether those of the first item have the same settings
     # the standard deviation over seeds: of the sides' own trainings, else of the experiment's; None
     # where none has several, or the sides' own folds or seeds tell more
@@ -311,11 +337,11 @@ class Evidence(Generic[_Run]):
     @classmethod
     def of(
         cls,
-        sides: Sequence[Sequence[Training[_Run]]],
+        sides: Sequence[Sequence[Training]],
         score: Score,
         folds: Folds,
         spread: Spread = lambda: None,
-    ) -> "Evidence[_Run]":
+    ) -> "Evidence":
         """Return the evidence that commits' trainings are.
 
         The answer is the training for which nothing was set, else that with most folds and seeds,
@@ -329,10 +355,10 @@ class Evidence(Generic[_Run]):
         if not all(found):
             raise UsageError("comparing", f"not every side has a training with {score.name}")
 
-        def value(training: Training[_Run]) -> float:
+        def value(training: Training) -> float:
             return worth(summarize_scores(values[id(training)]), score)
 
-        def size(training: Training[_Run]) -> int:
+        def size(training: Training) -> int:
             return len(values[id(training)])
 
         rows, are_alike = _alike(found, value, size)
@@ -363,7 +389,7 @@ class Evidence(Generic[_Run]):
             return found
         return replace(found, p=None, why=APART)
 
-    def title(self, training: Training[_Run]) -> str:
+    def title(self, training: Training) -> str:
         """Return what was set for a training, or how its settings differ from all others' here."""
         if known := training.launched:
             items = sorted(each for each in min(known, key=len) if not each.startswith("\0"))
@@ -381,10 +407,10 @@ def worth(found: Summary | None, score: Score) -> float:
 
 
 def _alike(
-    sides: Sequence[Sequence[Training[_Run]]],
-    value: Callable[[Training[_Run]], float],
-    size: Callable[[Training[_Run]], int],
-) -> tuple[list[list[Training[_Run]]], bool]:
+    sides: Sequence[Sequence[Training]],
+    value: Callable[[Training], float],
+    size: Callable[[Training], int],
+) -> tuple[list[list[Training]], bool]:
     first, *others = sides
     by_settings = []
     for side in others:
@@ -398,14 +424,14 @@ def _alike(
         if len(found) == len(others):
             rows.append([training, *found])
 
-    def order(row: Sequence[Training[_Run]]) -> tuple[bool, int, int]:
+    def order(row: Sequence[Training]) -> tuple[bool, int, int]:
         is_default = all(any(len(each) == 1 for each in one.launched) for one in row)
         return not is_default, -min(map(size, row)), -row[0].started_ms
 
     if rows:
         return sorted(rows, key=order), True
 
-    def apart(pair: tuple[Training[_Run], Training[_Run]]) -> tuple[int, int, int]:
+    def apart(pair: tuple[Training, Training]) -> tuple[int, int, int]:
         changed = {each.partition("=")[0] for each in pair[0].settings ^ pair[1].settings}
         return len(changed), -pair[1].started_ms, -pair[0].started_ms
 
@@ -419,10 +445,10 @@ def _alike(
 
 
 def _best_trial(
-    side: Sequence[Training[_Run]],
-    value: Callable[[Training[_Run]], float],
-    size: Callable[[Training[_Run]], int],
-) -> list[Training[_Run]]:
+    side: Sequence[Training],
+    value: Callable[[Training], float],
+    size: Callable[[Training], int],
+) -> list[Training]:
     """Return the best trial of a side whose newest training is one; else nothing.
 
     Of those with most folds: what a trial came to in some of them is by chance better.
