@@ -1,20 +1,18 @@
 """The tables of a training's folds, put together to one: `oof.csv` of each, out of fold.
 
 Or `submission.csv`, where the jobs predict, each a shard of the rows. They ran anywhere, and may be
-of any project: what is asked of a table is that it is CSV with the same columns as the others. Its
-lines are copied as they are, and a row at a time is in memory.
+of any project: what is asked of a table is that it is CSV with the same columns as the others. A
+row at a time is in memory.
 """
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 from mlflow import MlflowClient
 
-from kaggleops.bucket import Bucket, ObjectNotFoundError
+from kaggleops.bucket import Bucket
 from kaggleops.campaign.sweep import Job
 from kaggleops.errors import KaggleOpsError
 from kaggleops.printable import printable
@@ -23,7 +21,6 @@ from kaggleops.reports.evidence import OOF_FILE
 SUBMISSION = "submission.csv"
 """The artifact of jobs that predict: of each a shard, of their parent all of it."""
 
-_LONGEST_LINE = 1 << 20  # characters of a table
 _LARGEST = 256 << 20  # bytes of one fold's table
 _DOING = "putting the tables together"
 
@@ -41,22 +38,17 @@ def gathered(
     name = OOF_FILE
     for job in folds:
         location = client.get_run(job.run_id).info.artifact_uri or ""
-        below = location.removeprefix(root)
-        entry = bucket.stat(f"{below}/{name}") if location.startswith(root) else None
-        if entry is None and not kept and location.startswith(root):
-            entry = bucket.stat(f"{below}/{SUBMISSION}")
-            name = SUBMISSION if entry else name
+        below = location.removeprefix(root) if location.startswith(root) else "-"
+        if not kept and bucket.stat(f"{below}/{name}") is None:
+            name = SUBMISSION if bucket.stat(f"{below}/{SUBMISSION}") else name
+        entry = bucket.stat(f"{below}/{name}")
         if entry is None:
             raise TableError(_DOING, f"fold {job.fold} has no {name}")
-        key = f"{below}/{name}"
         if entry.size > _LARGEST:
             problem = f"that of fold {job.fold} has {entry.size:,} bytes, {_LARGEST:,} are the most"
             raise TableError(_DOING, problem)
         kept.append(folder / f"{len(kept)}.csv")
-        try:
-            bucket.fetch(key, kept[-1], listed=entry)
-        except ObjectNotFoundError:
-            raise TableError(_DOING, f"fold {job.fold} has no {name}") from None
+        bucket.fetch(f"{below}/{name}", kept[-1], listed=entry)
     table = folder / name
     return table, put_together(folds, kept, table)
 
@@ -75,16 +67,15 @@ def put_together(folds: Sequence[Job], tables: Sequence[Path], into: Path) -> di
     counts: list[int] = []
     sums: list[dict[str, float]] = []
     with into.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
         for job, path in zip(folds, tables, strict=True):
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
-                lines = _Copied(_lines(table))
-                rows = csv.reader(lines, strict=True)
+                rows = csv.reader(table, strict=True)
                 try:
                     head = next(rows, [])
                     if not columns:
                         columns = head
-                        out.writelines(lines.taken())
-                    lines.taken()
+                        writer.writerow(head)
                     if head != columns or not head:
                         there, first = (printable(", ".join(each[:8])) for each in (head, columns))
                         problem = f"fold {job.fold} has the columns {there or 'none'}"
@@ -95,7 +86,7 @@ def put_together(folds: Sequence[Job], tables: Sequence[Path], into: Path) -> di
                     for row in rows:
                         if len(row) != len(columns):
                             raise ValueError(f"line {rows.line_num} has {len(row)} cells")
-                        out.writelines(lines.taken())
+                        writer.writerow(row)
                         counts[-1] += 1
                         for name, at in scored.items():
                             sums[-1][name] += _number(row[at])
@@ -110,34 +101,6 @@ def put_together(folds: Sequence[Job], tables: Sequence[Path], into: Path) -> di
             for job, each, count in zip(folds, sums, counts, strict=True)
         )
     }
-
-
-class _Copied:
-    """Lines on their way to a reader, which takes as many for a row as it has."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self._taken: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self._taken.append(line if line.endswith("\n") else f"{line}\n")
-        return line
-
-    def taken(self) -> list[str]:
-        """Return those that were taken since this was last asked."""
-        taken, self._taken = self._taken, []
-        return taken
-
-
-def _lines(table: TextIO) -> Iterator[str]:
-    for line in iter(partial(table.readline, _LONGEST_LINE), ""):
-        if len(line) == _LONGEST_LINE:
-            raise ValueError(f"a line has {_LONGEST_LINE:,} characters or more")
-        yield line
 
 
 def _number(text: str) -> float:
