@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from kaggleops.blend.fold_scores import scores_by_fold
-from kaggleops.reports.history import Run
 from kaggleops.reports.score import Score
+from kaggleops.reports.trainings import Run
 
 ROWS = pd.DataFrame({
     "id": ["a", "b", "c", "d"],

@@ -10,8 +10,8 @@ from kaggleops.blend.members import FOLD, Member, Options, as_table
 from kaggleops.blend.metrics import by_name, wants_numbers
 from kaggleops.blend.rows import predictions_of, rows_of, truth_of
 from kaggleops.errors import UsageError
-from kaggleops.reports.history import Run
 from kaggleops.reports.score import Score
+from kaggleops.reports.trainings import Run
 
 APART = 0.02
 """Relative: a logged score that far from its table's is another one's."""

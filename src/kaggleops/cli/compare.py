@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from kaggleops.reports.comparison import Comparison
-    from kaggleops.reports.history import History, Run
+    from kaggleops.reports.history import History
     from kaggleops.reports.score import Score
+    from kaggleops.reports.trainings import Run
 
 _STYLES = {"▲": "green", "▼": "bold red"}
 _MOST_FILES = 12
