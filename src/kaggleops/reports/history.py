@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 500  # ids in a query
 
-_Ids = Sequence[str] | sa.Select[Any]
-
-_Ids = Sequence[str] | sa.Select[Any]
+_Ids: TypeAlias = Sequence[str] | sa.Select[Any]
 
 
 def _table(name: str, columns: str) -> sa.TableClause:
