@@ -297,7 +297,7 @@ def _give_key(context: click.Context, platform: str, whose: Mapping[str, Any]) -
 def _test_run(context: click.Context, root: Path, place: str) -> None:
     context.invoke(
         run_command,
-        overrides=("experiment=smoke",) if (root / _SMOKE).is_file() else (),
+        overrides=("trainer=fast", "experiment=smoke") if (root / _SMOKE).is_file() else (),
         bucket=place,
         version=None,
         experiment=None,
