@@ -273,6 +273,12 @@ def test_what_is_kept_of_a_run_that_goes_on_is_followed_to_its_end(
     assert (done.code, done.output) == (0, "one\ntwo\nthree\n")
 
 
+def test_a_run_that_printed_nothing_has_no_output_to_show(run: Run, tmp_path: Path) -> None:
+    done = kaggleops_here("logs", run.info.run_id, "--bucket", tmp_path / "bucket")
+    assert done.code == 2
+    assert done.error.endswith("Nothing is kept of what it printed.")
+
+
 # -- of a run -------------------------------------------------------------------------------------
 
 MLPROJECT = """

@@ -175,6 +175,8 @@ def test_status_of_what_is_not_there_and_of_what_is_broken(bucket: Bucket, tmp_p
     assert "no run" in nothing.error
     empty = kaggleops("status", "--bucket", bucket.uri, cwd=tmp_path)
     assert (empty.code, "No run in" in empty.output) == (0, True)
+    empty = kaggleops("status", "--failed", "--bucket", bucket.uri, cwd=tmp_path)
+    assert (empty.code, "No such run in" in empty.output) == (0, True)
 
     bucket.write(EntityId(Kind.EXPERIMENT, "1").key, b"", expected="0")
     bucket.write(RUN.key, b"no archive", expected="0")

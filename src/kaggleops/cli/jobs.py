@@ -127,7 +127,8 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
 
     shown = False
     try:
-        found = submitted_run(tracking_uri(place), run_id)
+        nothing = "Nothing is kept of what it printed."
+        found = submitted_run(tracking_uri(place), run_id, nothing)
         if follow:
             wait_for_a_machine(found)
         for line in found.logs(follow):

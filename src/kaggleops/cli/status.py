@@ -56,11 +56,11 @@ _ASK_EVERY = 60.0  # seconds between two questions to a platform about one run
 class _Filter:
     """Which runs are shown."""
 
-    running: bool
-    failed: bool
-    branch: str | None
-    backend: str | None
-    sweep: str  # the id of one
+    running: bool = False
+    failed: bool = False
+    branch: str | None = None
+    backend: str | None = None
+    sweep: str = ""  # the id of one
 
     def shows(self, run: "RunState", status: str) -> bool:
         statuses = (*(_RUNNING if self.running else ()), *(_FAILED if self.failed else ()))
@@ -177,7 +177,8 @@ class _Status:
     def nothing(self) -> str:
         """What is said where there is no run."""
         since = datetime.fromtimestamp(self._since_ms / 1000, UTC)
-        return f"No run in {self._place} is open or was active since {since:%Y-%m-%d %H:%M} UTC."
+        such = "such run" if self._wanted != _Filter() else "run"
+        return f"No {such} in {self._place} is open or was active since {since:%Y-%m-%d %H:%M} UTC."
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return what is known of the runs to show, the latest first; and what is wrong."""
