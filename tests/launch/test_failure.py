@@ -84,6 +84,11 @@ Root Cause (first observed failure):
 """
 LAST_LINE = "To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html"
 RANK_KILLED = TORCHRUN.replace(LAST_LINE, "Signal 9 (SIGKILL) received by PID 5336")
+MISTYPED = """
+W1130 19:40:56.464000 16003 torch/distributed/run.py:874] Setting OMP_NUM_THREADS environment
+/venv/bin/python: can't open file '/code/trian.py': [Errno 2] No such file or directory
+E1130 19:40:56.991000 16003 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode
+"""
 BEFORE_THE_TRAINING = """
 error: fetching git@github.com:ada/toy: Permission denied (publickey)
 An exception has occurred, use %tb to see the full traceback.
@@ -117,6 +122,9 @@ Traceback (most recent call last):
         (NO_GPU, 1, "RuntimeError: Found no NVIDIA driver on your system."),
         (PAPERMILL, None, "FileNotFoundError: [Errno 2] No such file or directory: '/kaggle"),
         (RANKS + TORCHRUN, 1, "ValueError: no rows in fold 3 (exit code 1)"),
+        (MISTYPED + TORCHRUN, 1, "/venv/bin/python: can't open file '/code/trian.py': [Errno 2]"),
+        (TORCHRUN, 1, "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ===="),
+        ("epoch 1" + RANK_KILLED, 1, "Signal 9 (SIGKILL) received by PID 5336 (exit code 1)"),
         (RANK_KILLED, 1, "Signal 9 (SIGKILL) received by PID 5336 (exit code 1)"),
         (BEFORE_THE_TRAINING, None, "fetching git@github.com:ada/toy: Permission denied"),
         (OUR_LINE, None, "KeyError: 'x' (exit code 1)"),

@@ -26,6 +26,7 @@ _RAISED = re.compile(
 _SAID = re.compile(r"(?:\S+: )?(?:error|fatal|killed|oserror)\b.*", re.IGNORECASE)
 _OF_NOTEBOOKS = re.compile(r"papermill|nbclient|nbconvert|Exception encountered at|CellExecution")
 _OF_TORCHRUN = re.compile(r"[\w.]*\bChildFailedError\b.*")
+_LOG_OF_TORCHRUN = re.compile(r"[A-Z]\d{4} [\d:.]+ .*torch/distributed/.*")
 # In torchrun's report, of a rank that said nothing itself.
 _SIGNAL = re.compile(r" *traceback *: (Signal \d+ \(\w+\) received by PID \d+)")
 _OURS = re.compile(r"(?:SystemExit: )?error: (.+)")
@@ -78,7 +79,9 @@ def _last_error(lines: Iterable[str], *, any_line: bool) -> str:
         line, at = plain[at], at + 1
         if _TRACE.fullmatch(line):
             raised, at, ours = _raised(plain, at)
-            if ours and not (found and _OF_TORCHRUN.fullmatch(raised)):
+            if _OF_TORCHRUN.fullmatch(raised):  # a rank may end with a line that is no trace
+                found = found or (last if any_line else "") or raised
+            elif ours:
                 found = raised or found
         elif line.startswith("Root Cause"):
             first_to_fail = True
@@ -88,7 +91,7 @@ def _last_error(lines: Iterable[str], *, any_line: bool) -> str:
             found = _without_our_words(match[1])
         elif _SAID.match(line) and not _OF_NOTEBOOKS.search(line):
             found = line
-        if line and not _OF_NOTEBOOKS.search(line):
+        if line and not (_OF_NOTEBOOKS.search(line) or _LOG_OF_TORCHRUN.match(line)):
             last = line
     return found or (last if any_line else "")
 
