@@ -49,20 +49,6 @@ def read_many(origin: Origin, files: list[File]) -> dict[str, bytes]:
     return came
 
 
-def test_each_is_asked_for_once(server: ObjectServer, origin: Origin) -> None:
-    files = origin.list([])
-    server.reset_counts()
-    assert read_many(origin, files) == MANY
-    assert (server.count("A"), server.count("B")) == (0, len(MANY))
-
-
-def test_only_what_is_gone_is_left_out(server: ObjectServer, origin: Origin) -> None:
-    files = origin.list([])
-    server.put("b-1", "p/deep/7.bin", b"another generation")
-    came = read_many(origin, files)
-    assert MANY.keys() - came.keys() == {"deep/7.bin"}
-
-
 def test_a_fault_that_stays_leaves_out_what_has_not_come(
     server: ObjectServer, origin: Origin
 ) -> None:

@@ -53,14 +53,8 @@ def fetch(
 ) -> Commit:
     """Fetch one commit, without its history, of a repository elsewhere, into a new folder.
 
-    Args:
-        url: the repository's address; it may carry credentials, which go no further than git.
-        version: a full commit hash, a branch or a tag.
-        folder: where to; made here.
-        environment: variables for git.
-
-    Raises:
-        UsageError: the repository, the commit or a submodule of it cannot be fetched.
+    `url` may carry credentials, which go no further than git; `version` is a full commit hash, a
+    branch or a tag. Raises UsageError if it, or a submodule of it, cannot be fetched.
     """
     shown = without_credentials(url)
     doing = f"fetching {version} of {shown}"
@@ -78,10 +72,7 @@ def fetch(
 
 
 def can_fetch(url: str, sha: str) -> bool:
-    """Tell whether anybody may fetch a commit (by its full hash), without this user's credentials.
-
-    Costs little more than the commit itself where the server can leave its files out.
-    """
+    """Tell whether anybody may fetch a commit (its full hash), without this user's credentials."""
     with tempfile.TemporaryDirectory(prefix="kaggleops-") as name:
         folder = Path(name) / "nobody"
         _init(folder, sha, "--bare")
@@ -148,10 +139,7 @@ def _secrets_in(folder: Path) -> Iterator[Finding]:
 
 
 def complete(repository: Path, sha: str) -> None:
-    """Make sure that a repository has all objects of a commit; a partial clone fetches them.
-
-    Raises GitError if one is missing all the same.
-    """
+    """Make sure that a repository has all objects of a commit (a partial clone fetches them)."""
     remote = git(repository, "config", "--name-only", "--get-regexp", r"\.promisor$", check=False)
     name = remote.partition("\n")[0].removeprefix("remote.").removesuffix(".promisor")
     missing: set[str] = set()
@@ -219,16 +207,8 @@ def _fetched(folder: Path, url: str, version: str) -> Commit:
 def left_in(folder: Path, patterns: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the files of a checkout that match patterns, and are not as the commit has them.
 
-    Args:
-        folder: the checkout.
-        patterns: globs as in .gitignore (`*`, `**`), from its top; a folder means all in it.
-
-    Returns:
-        Sizes in bytes and times of modification in nanoseconds, by "/"-separated names; links are
-        left out.
-
-    Raises:
-        GitError: it is no checkout.
+    Patterns are globs as in .gitignore (`*`, `**`), from its top; a folder means all in it. Returns
+    sizes in bytes and times of modification in nanoseconds, by "/"-separated names, without links.
     """
     if not patterns:
         return {}

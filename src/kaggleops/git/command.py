@@ -93,7 +93,7 @@ def git(
     Args:
         folder: where.
         arguments: of git.
-        check: whether a failure is an error; else "" is returned.
+        check: whether a failure is a `GitError`; else "" is returned.
         config: settings for this once; others can read them.
         environment: variables for this once.
         url: the address of the remote that `arguments` call "source", or of one of the
@@ -101,9 +101,6 @@ def git(
             others can read command lines.
         anonymous: whether to ask as anybody would, without this person's credentials.
         given: its standard input.
-
-    Raises:
-        GitError: it failed.
     """
     made = _environment(folder if anonymous else None)
     login, settings = _login(url) if url else ({}, {})

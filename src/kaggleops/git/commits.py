@@ -44,10 +44,9 @@ class Commit:
 
 
 def find_commit(folder: Path, version: str | None = None) -> Commit:
-    """Return the commit that a version names in the repository around a folder.
+    """Return the commit that a version names (by default what is checked out) around a folder.
 
-    A version is a commit, branch or tag; by default what is checked out. Raises UsageError if there
-    is no repository, no commit yet, or no such commit.
+    Raises UsageError if there is no repository, no commit yet, or no such commit.
     """
     folder = folder.absolute()
     doing = f"finding the commit to run in {folder}"
@@ -73,10 +72,7 @@ def find_commit(folder: Path, version: str | None = None) -> Commit:
 
 
 def repository_around(folder: Path) -> Path | None:
-    """Return the top folder of the repository around a folder, its own if bare; None for none.
-
-    Raises GitError if git is not installed.
-    """
+    """Return the top folder of the repository around a folder, its own if bare; None for none."""
     if top := git(folder, "rev-parse", "--show-toplevel", check=False):
         return Path(top)
     asked = ("rev-parse", "--is-bare-repository", "--absolute-git-dir")
@@ -105,10 +101,7 @@ def subject_of(repository: Path, sha: str) -> str:
 
 
 def subjects_of(repository: Path, *revisions: str, check: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the hash and the message's first line of what `git rev-list` lists.
-
-    Raises GitError if that lists nothing, unless told not to `check`.
-    """
+    """Yield the hash and the message's first line of what `git rev-list` lists."""
     lines = git(repository, "rev-list", "--format=%s", *revisions, check=check).split("\n")
     for head, subject in zip(lines[::2], lines[1::2], strict=False):
         yield head.removeprefix("commit "), subject
@@ -142,10 +135,7 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
 def links(
     repository: Path, tree: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the commits of the submodules of a commit or tree, by their paths.
-
-    Raises GitError if the repository lacks it.
-    """
+    """Return the commits of the submodules of a commit or tree, by their paths."""
     asked = ("ls-tree", "-r", "-z", "--full-tree", tree)
     listed = git(repository, *asked, environment=environment).split("\0")
     entries = (line.split("\t", 1) for line in listed if line.startswith("160000 "))
@@ -257,10 +247,7 @@ class Between:
 
 
 def between(repository: Path, first: str, second: str, paths: Sequence[str] = ()) -> Between | None:
-    """Return what lies between two commits, within git's pathspecs; None without one of them.
-
-    Raises GitError if objects of theirs are missing.
-    """
+    """Return what lies between two commits, within git's pathspecs; None without one of them."""
     if not (resolve(repository, first) and resolve(repository, second)):
         return None
     commits = tuple(subjects_of(repository, f"{first}...{second}"))

@@ -26,10 +26,7 @@ _SAYS_HOW = re.compile(r"(^|/)mlproject$|(^|/)resources\.lock$|\.(ya?ml|py)$", r
 
 
 def write_project_files(commit: Commit, folder: Path) -> Path:
-    """Write a commit's MLproject, configuration and scripts into a new folder, and return it.
-
-    Raises GitError if the commit cannot be read, FileExistsError if the folder is there.
-    """
+    """Write a commit's MLproject, configuration and scripts into a new folder, and return it."""
     folder.mkdir(parents=True)
     listed = git(commit.repository, "ls-tree", "-r", "-z", "--full-tree", commit.sha).split("\0")
     entries = (line.split("\t", 1) for line in listed if " blob " in line)

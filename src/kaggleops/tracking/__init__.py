@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "BucketTrackingStore":
-    """Return the tracking store of a bucket (MLflow's plugin group `mlflow.tracking_store`).
-
-    Args:
-        store_uri: the tracking URI, `gs://BUCKET[/PREFIX]/mlruns` or
-            `bucket+file:///FOLDER/mlruns`.
-        artifact_uri: ignored: artifacts lie beside `mlruns`, in the same bucket.
-    """
+    """Return the tracking store of a bucket (MLflow's plugin group `mlflow.tracking_store`)."""
     from kaggleops.tracking.store import BucketTrackingStore
 
     return BucketTrackingStore(store_uri)
@@ -50,9 +44,7 @@ def refuse_location(
 ) -> NoReturn:
     """Refuse a location that is outside of the bucket in which it is written (same plugin group).
 
-    Raises:
-        MlflowException: always; it names the entity and the location. It is of the class for which
-            MlflowClient skips a trace when it lists traces.
+    The error is of the class for which MlflowClient skips a trace when it lists traces.
     """
     from mlflow.exceptions import MlflowException, MlflowTraceDataException
     from mlflow.protos.databricks_pb2 import PERMISSION_DENIED

@@ -87,10 +87,7 @@ def _not_before(updated_ms: int) -> int:
 
 
 class Uploads:
-    """Uploads this process's artifacts.
-
-    `bucket_uri` is the bucket that its runs are tracked in; the artifacts may belong elsewhere.
-    """
+    """Uploads this process's artifacts, wherever to; its runs are tracked in `bucket_uri`."""
 
     def __init__(self, bucket_uri: str) -> None:
         self.bucket_uri = bucket_uri
@@ -108,10 +105,7 @@ class Uploads:
         self._closing = False
 
     def bucket(self, uri: str, patience: float = 120.0) -> Bucket:
-        """Return a bucket that artifacts are in.
-
-        Raises UsageError if that is no address of one; `patience` is in seconds.
-        """
+        """Return a bucket that artifacts are in; `patience` is in seconds."""
         known = self._buckets.get((uri, patience))
         opened = known or open_bucket(uri, patience=patience)
         return self._buckets.setdefault((uri, patience), opened)

@@ -66,10 +66,7 @@ SERVED = "_KAGGLEOPS_SERVED_BUCKET"
 def repository(
     artifact_uri: str, tracking_uri: str | None, registry_uri: str | None
 ) -> ArtifactRepository:
-    """Return the repository for an address: MLflow's own unless runs are tracked in a bucket.
-
-    MLflow's own, too, for a folder that is not in that bucket.
-    """
+    """Return the repository for an address: MLflow's own unless it is in a bucket of runs."""
     uris = {"tracking_uri": tracking_uri, "registry_uri": registry_uri}
     tracked_in = tracking_uri or mlflow.get_tracking_uri()
     own: type[ArtifactRepository] = LocalArtifactRepository
@@ -90,12 +87,7 @@ def repository(
 
 
 def _place(artifact_uri: str, root: str) -> Place | None:
-    """Return the bucket that an address is in and the key that it means; None for any folder.
-
-    Args:
-        artifact_uri: the address.
-        root: the bucket that runs are tracked in, which an address may name without its host.
-    """
+    """Return the bucket that an address is in and the key that it means; None for any folder."""
     inside = f"{artifact_uri_of(root)}/"
     if is_remote(artifact_uri):
         if root and artifact_uri.startswith(inside):
@@ -110,13 +102,9 @@ def _place(artifact_uri: str, root: str) -> Place | None:
 
 
 class BucketArtifactRepository(ArtifactRepository):
-    """Artifacts below a key of a bucket.
+    """Artifacts below a key of a bucket, by a process whose runs are tracked in `tracked_in`.
 
-    Args:
-        artifact_uri: their address.
-        place: the bucket and the key.
-        tracked_in: the bucket that the runs of this process are tracked in.
-        later: whether what cannot be uploaded now is sent later; else it is an error.
+    What cannot be uploaded now is sent `later`, or is an error.
     """
 
     def __init__(
@@ -153,9 +141,8 @@ class BucketArtifactRepository(ArtifactRepository):
     def log_artifacts(self, local_dir: str | Path, artifact_path: str | None = None) -> None:
         """Upload a folder; where that has to wait, return as if it had been done.
 
-        Raises:
-            OSError: a file cannot be read; the others are uploaded all the same.
-            MlflowException: no bucket could hold one; likewise.
+        Raises OSError for a file that cannot be read, MlflowException for one that no bucket could
+        hold; the others are uploaded all the same.
         """
         failed: list[Exception] = []
         top = Path(local_dir)
@@ -229,11 +216,9 @@ class BucketArtifactRepository(ArtifactRepository):
         return str(super().download_artifacts(artifact_path, dst_path))
 
     def download_trace_data(self) -> dict[str, Any]:
-        """Return a trace's spans.
+        """Return a trace's spans; MlflowTraceDataException if they are missing or unreadable.
 
-        Raises:
-            MlflowTraceDataException: they are missing or unreadable. MLflow skips the traces for
-                which it gets this, and ends a search with any other error.
+        MLflow skips the traces for which it gets this, and ends a search with any other error.
         """
         try:
             data: dict[str, Any] = super().download_trace_data()

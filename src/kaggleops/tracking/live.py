@@ -49,10 +49,7 @@ def flush_interval(age: float) -> float:
 
 
 def output_interval(age: float) -> float:
-    """After how long to send what a training has printed since, if it has: it is sent as a whole.
-
-    Raises UsageError as `flush_interval` does.
-    """
+    """After how long to send what a training has printed since: it is sent as a whole."""
     return 5 * flush_interval(age)
 
 
@@ -61,17 +58,13 @@ def watch_interval(age: float) -> float:
 
     A write that meets no conflict says the same, so a run that logs all the time never looks; one
     that logs nothing looks at each flush, to be stopped within the flush interval if it was killed.
-    Raises UsageError as `flush_interval` does.
     """
     # A little less, or a look just before a flush would put the next one off by a whole interval.
     return 0.9 * flush_interval(age)
 
 
 def beat_interval(age: float) -> float:
-    """After how long without any other write to say that the run is alive.
-
-    Raises UsageError as `flush_interval` does.
-    """
+    """After how long without any other write to say that the run is alive."""
     # Nothing is sent between two flushes.
     return max(flush_interval(age), _between(5 * MINUTE, age / 2, 40 * MINUTE))
 

@@ -52,10 +52,7 @@ def _number(name: str) -> int:
 
 
 def is_silent() -> bool:
-    """Whether what this process logs stays with it.
-
-    Raises UsageError for a value of KAGGLEOPS_RANKS that says nothing.
-    """
+    """Whether what this process logs stays with it."""
     wanted = os.environ.get(RANKS, "first")
     if wanted not in ("first", "all"):
         hint = "Set it to all to have every rank log, or remove it: then rank 0 does."

@@ -152,11 +152,7 @@ def _model(name: str) -> EntityId:
 
 
 def _transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable[[], _T]) -> _T:
-    """Make a change of these entities on their newest state and send it, all or nothing.
-
-    If somebody else was faster, the change is made again on what they left. Raises KaggleOpsError
-    if the bucket refused; then nothing has changed.
-    """
+    """Make a change of these entities on their newest state and send it, all or nothing."""
     for _ in range(_ATTEMPTS):
         for entity_id in entity_ids:
             working.bring(entity_id, refresh=True)

@@ -104,11 +104,7 @@ class Session:
 
     @property
     def working(self) -> WorkingCopy:
-        """This process's working copy, made when it is first needed.
-
-        Raises UsageError for a setting that is none, BucketError if the bucket cannot be reached,
-        KaggleOpsError if no folder can be written here.
-        """
+        """This process's working copy, made when it is first needed."""
         return (self._open or self._opened()).working
 
     def _opened(self) -> _Open:

@@ -61,10 +61,7 @@ class WorkingCopy(WorkingFolder):
         """Whether `bring` always looks for a newer version."""
 
     def locate(self, kind: Kind, name: str, *, refresh: bool = False) -> EntityId | None:
-        """Find an entity by its id, here or in the bucket, and `bring` it here.
-
-        Raises BrokenEntityError if what the bucket has cannot be read.
-        """
+        """Find an entity by its id, here or in the bucket, and `bring` it here."""
         home = self.experiment_of.get((kind, name))
         if home is not None:
             entity_id = EntityId(kind, home, name)
@@ -93,9 +90,8 @@ class WorkingCopy(WorkingFolder):
     def bring(self, entity_id: EntityId, *, refresh: bool = False) -> bool:
         """Make sure that the entity is here; return False if there is none.
 
-        With `refresh`, a newer version is fetched even if it is here; if the bucket cannot be
-        reached, what is here has to do. Raises BrokenEntityError if what the bucket has cannot be
-        read.
+        With `refresh`, a newer version is fetched even if it is here, if the bucket can be reached.
+        Raises BrokenEntityError if what the bucket has cannot be read.
         """
         if entity_id not in self.known and self._take_over(entity_id):
             refresh = True
@@ -216,10 +212,7 @@ class WorkingCopy(WorkingFolder):
     # -- from another process -----------------------------------------------------------------
 
     def leave(self, run: EntityId) -> Path:
-        """Leave what is known of a run to the process that is going to run it; return where.
-
-        With that, the process can begin while the bucket is away.
-        """
+        """Leave what is known of a run to the process that will run it, without the bucket too."""
         folder = self.folder / "handed-over"
         home = experiment(run.experiment_id)
         for entity_id in (home, run, *self.held(Kind.DATASET, run.experiment_id)):

@@ -145,10 +145,7 @@ class WorkingFolder:
             shutil.rmtree(self.path(entity_id), ignore_errors=True)
 
     def read(self, entity_id: EntityId) -> Entity:
-        """Read an entity from the folder, its notes brought up to date.
-
-        Raises BrokenEntityError if what lies there is not a valid one.
-        """
+        """Read an entity from the folder, its notes brought up to date."""
         known = self.known.setdefault(entity_id, Known())
         return read_folder(entity_id, self.path(entity_id), known.base)
 
