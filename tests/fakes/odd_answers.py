@@ -62,7 +62,7 @@ def _others(value: Any) -> Iterator[Any]:
     yield _GONE
     yield None
     yield "RESUMING"
-    yield "\0\n\x1b[2J" + "x" * 100_000
+    yield "\0\n\x1b[2J" + "x" * 10_000
     yield -7
     yield 10**400
     yield float("nan")
