@@ -1,11 +1,17 @@
 """What a user sees who gives bad input: one line on standard error, exit code 2, no stack trace."""
 
 import csv
+import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from competitions.console import run_command
 from competitions.predict import main as predict
+from competitions.train import main as train
 from competitions.tweet_sentiment import TweetSentiment
 from kaggleops.errors import UsageError
 from tests.competitions.launching import launch
@@ -25,14 +31,40 @@ def write(folder: Path, lines: list[list[str]], header: list[str] = HEADER) -> N
         csv.writer(file).writerows([header, *lines])
 
 
-def complaint(cwd: Path, *arguments: str, entry_point: str = "train", code: int = 2) -> str:
-    """The one line that a launch fails with."""
-    done = launch(entry_point, *arguments, cwd=cwd, HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    (line,) = done.stderr.splitlines()
+def the_line(output: str, errors: str) -> str:
+    assert "Traceback" not in errors + output
+    (line,) = errors.splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def complaint(cwd: Path, *arguments: str, code: int = 2) -> str:
+    """The one line that a launch fails with."""
+    done = launch("train", *arguments, cwd=cwd, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == code, done.stderr
+    return the_line(done.stdout, done.stderr)
+
+
+Complain = Callable[..., str]
+
+
+@pytest.fixture
+def complain(
+    tracking: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Complain:
+    """The same of what is called in this process."""
+    gcsfs = logging.getLogger("gcsfs")
+    monkeypatch.setattr(gcsfs, "level", gcsfs.level)  # afterwards it is as it was
+
+    def called(*arguments: str, command: click.Command = train) -> str:
+        monkeypatch.setattr(sys, "argv", ["called", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_command(command)
+        output, errors = capsys.readouterr()
+        assert ended.value.code == 2, errors
+        return the_line(output, errors)
+
+    return called
 
 
 @pytest.mark.parametrize(
@@ -52,8 +84,8 @@ def complaint(cwd: Path, *arguments: str, entry_point: str = "train", code: int 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_call(tmp_path: Path, arguments: list[str], said: str) -> None:
-    assert said in complaint(tmp_path, *arguments)
+def test_a_wrong_call(complain: Complain, tmp_path: Path, arguments: list[str], said: str) -> None:
+    assert said in complain(*arguments)
     assert not (tmp_path / "mlruns").exists()  # no run is made of a mistake
 
 
@@ -77,10 +109,10 @@ def test_a_wrong_call(tmp_path: Path, arguments: list[str], said: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_that_cannot_be_trained_on(
-    tmp_path: Path, lines: list[list[str]], header: list[str], said: str
+    complain: Complain, tmp_path: Path, lines: list[list[str]], header: list[str], said: str
 ) -> None:
     write(tmp_path, lines, header)
-    line = complaint(tmp_path, "--overrides", "data=folder data.dir=.")
+    line = complain("--overrides", "data=folder data.dir=.")
     assert said in line
     assert not (tmp_path / "mlruns").exists()
 
@@ -94,9 +126,11 @@ def test_a_file_that_cannot_be_trained_on(
     ],
     ids=["empty", "latin-1", "open quote"],
 )
-def test_a_file_that_is_not_csv(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_csv(
+    complain: Complain, tmp_path: Path, content: bytes, said: str
+) -> None:
     (tmp_path / "train.csv").write_bytes(content)
-    assert said in complaint(tmp_path, "--overrides", "data=folder data.dir=.")
+    assert said in complain("--overrides", "data=folder data.dir=.")
 
 
 def test_a_folder_without_the_file(tmp_path: Path) -> None:
@@ -111,11 +145,11 @@ def test_a_hub_that_cannot_be_reached_fails_with_what_to_do(tmp_path: Path) -> N
     assert "model.pretrained=<folder>" in line
 
 
-def test_predicting_with_no_run(tmp_path: Path) -> None:
-    assert "--runs" in complaint(tmp_path, entry_point="predict")
-    assert "no run is given" in complaint(tmp_path, "--runs", ",", entry_point="predict")
+def test_predicting_with_no_run(complain: Complain, tmp_path: Path) -> None:
+    assert "--runs" in complain(command=predict)
+    assert "no run is given" in complain("--runs", ",", command=predict)
     (tmp_path / "empty").mkdir()
-    line = complaint(tmp_path, "--runs", "empty", entry_point="predict")
+    line = complain("--runs", "empty", command=predict)
     assert "there is no model folder" in line
 
 
@@ -126,9 +160,9 @@ def test_one_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         predict.main(["--runs", "a"], standalone_mode=False)
 
 
-def test_a_sample_is_no_bad_input(tmp_path: Path) -> None:
+def test_a_sample_is_no_bad_input(complain: Complain, tmp_path: Path) -> None:
     """The files that the cases above break are good to begin with: it goes on to the model."""
     TweetSentiment(None).write_sample(tmp_path)
-    line = complaint(tmp_path, "data=folder", "data.dir=.", "model.pretrained=./nowhere")
+    line = complain("data=folder", "data.dir=.", "model.pretrained=./nowhere")
     assert "loading ./nowhere: there is no such folder" in line
     assert not (tmp_path / "mlruns").exists()
