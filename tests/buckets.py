@@ -10,10 +10,11 @@ from tests.fakes.object_server import ObjectServer
 NAMED = os.environ.get("KAGGLEOPS_TEST_BUCKET", "")
 """A bucket on a service that somebody has started, or pays for: a second opinion on ours."""
 
+GCS_SELDOM = pytest.param("gcs", marks=pytest.mark.slow)
 S3_SELDOM = pytest.param("s3", marks=pytest.mark.slow)
-"""S3's turn of what is written over `Bucket`, and cannot tell one kind from the other: seldom. In
-the default suite all of tests/bucket is for S3, what asks for `EVERY_KIND`, and what has S3 in its
-name."""
+"""A service's turn of what is written over `Bucket`, and cannot tell one kind from the other:
+seldom. In the default suite all of tests/bucket is for each kind, what asks for a service or for
+`EVERY_KIND`, and what has a kind in its name."""
 
 ON_SERVICES = pytest.mark.parametrize(
     "bucket", ["gcs", S3_SELDOM, pytest.param("directory", marks=pytest.mark.slow)], indirect=True
@@ -31,16 +32,6 @@ EVERY_DIALECT = pytest.mark.parametrize(
 EVERY_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", "s3"], indirect=True)
 
 EACH_KIND = pytest.mark.parametrize("bucket", ["directory", "gcs", S3_SELDOM], indirect=True)
-
-IN_A_FOLDER = pytest.mark.parametrize(
-    "bucket",
-    ["directory", pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM],
-    indirect=True,
-)
-"""For what takes seconds, and a service has no part in: others show that it gets there."""
-
-ON_TWO_KINDS = pytest.mark.parametrize("bucket", ["directory", "gcs"], indirect=True)
-"""For what a bucket has no part in but to keep bytes: a folder and a service will do."""
 
 BOTH_DIALECTS = pytest.mark.parametrize("gcs_server", ["service", "testbench"], indirect=True)
 """For a flow from end to end: once more where refusals are worded and timed as Google's own

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
 from tests import warm
-from tests.buckets import NAMED, S3_SELDOM
+from tests.buckets import GCS_SELDOM, NAMED, S3_SELDOM
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
@@ -64,9 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "/".join(item.path.parts[-2:]) not in LONG)
 
 
-# How fast a machine is, and what else it does, is no property of the code.
-settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("anywhere")
+def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis draw fewer examples where the slow tests are left out."""
+    settings.register_profile(
+        "anywhere",
+        max_examples=30 if config.option.markexpr == "not slow" else 100,
+        # How fast a machine is, and what else it does, is no property of the code.
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("anywhere")
 
 
 @pytest.fixture(autouse=True)
@@ -202,9 +209,9 @@ def service(request: pytest.FixtureRequest) -> ObjectServer:
     return gcs
 
 
-@pytest.fixture(params=["directory", "gcs", S3_SELDOM])
+@pytest.fixture(params=["directory", GCS_SELDOM, S3_SELDOM])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """An empty bucket of each kind (and of other kinds, for who asks for them: `tests.buckets`)."""
+    """An empty bucket: a folder, unless a test asks for other kinds (`tests.buckets`)."""
     if request.param == "directory":
         folder = request.getfixturevalue("tmp_path") / "a bucket"
         folder.mkdir()

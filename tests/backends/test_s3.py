@@ -33,7 +33,8 @@ SAID = {
     "docker": BY_FILE,
     "colab": BY_FILE,
 }
-KINDS = [InDocker, OnColab, OnKaggle, OnRunPod]
+# A container finds the key in a file, as Colab does.
+KINDS = [pytest.param(InDocker, marks=pytest.mark.slow), OnColab, OnKaggle, OnRunPod]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)

@@ -174,7 +174,9 @@ def test_a_run_of_stock_mlflow_says_its_commit(
     assert [row["commit"] for row in rows.json["runs"]] == ["0123456789"] * 2
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 8))]
+)
 def test_what_mlflow_reads_is_imported_as_mlflow_reads_it(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

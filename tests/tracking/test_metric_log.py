@@ -10,9 +10,6 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.mlruns import run
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_TWO_KINDS
-
-pytestmark = ON_TWO_KINDS
 
 Machines = Callable[[], BucketTrackingStore]
 

@@ -9,9 +9,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.autologging_utils import MlflowAutologgingQueueingClient
 
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.buckets import ON_TWO_KINDS
-
-pytestmark = ON_TWO_KINDS
 
 Machines = Callable[[], BucketTrackingStore]
 PROJECT = [RunTag("mlflow.source.type", "PROJECT")]
