@@ -50,6 +50,7 @@ os.environ.update(warm.stand_in())
 def pytest_xdist_setupnodes() -> None:
     """The processes that run tests are forked, too: each would import all that tests do."""
     os.environ.update(warm.stand_in("training"))
+    warm.begin()
 
 
 LONG = {

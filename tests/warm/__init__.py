@@ -10,7 +10,7 @@ begins has the fixture `cold_python`. A fork and all that it starts are in one p
 
 import atexit
 import functools
-import json
+import marshal
 import os
 import select
 import socket
@@ -84,6 +84,13 @@ def stand_in(kind: str = "mlflow") -> dict[str, str]:
     }
 
 
+def begin() -> None:
+    """Let all that the kinds import be imported now, beside each other: they will be asked."""
+    for kind in KINDS:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(f"{_place()}/{kind}")
+
+
 def passed_on(*paths: str) -> dict[str, str]:
     """Return the same for an environment that a test makes anew, if its own has it.
 
@@ -114,7 +121,7 @@ def ask(asked: dict[str, Any], files: list[int]) -> socket.socket:
         "ignores": [],
         **asked,
     }
-    socket.send_fds(connection, [json.dumps(asked).encode()], files)
+    socket.send_fds(connection, [marshal.dumps(asked)], files)
     return connection
 
 

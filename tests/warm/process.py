@@ -2,9 +2,9 @@
 
     python -m tests.warm.process KIND LISTENING LIFE
 
-Who connects to the inherited socket LISTENING sends what to run, as JSON, and its files. The answer
-is the fork's process id, and then how it ended. It is killed when the connection is closed; this
-process ends when LIFE can be read and no fork is left.
+Who connects to the inherited socket LISTENING sends what to run and its files. The answer is the
+fork's process id, and then how it ended. It is killed when the connection is closed; this process
+ends when LIFE can be read and no fork is left.
 """
 
 import atexit
@@ -13,7 +13,7 @@ import fcntl
 import gc
 import importlib
 import io
-import json
+import marshal
 import os
 import resource
 import runpy
@@ -64,6 +64,9 @@ _IMPORTED = {
 }
 _IMPORTED["training"] = [
     *_IMPORTED["mlflow"],
+    "scipy.stats",
+    "playwright.sync_api",
+    "hcl2",
     "transformers.trainer",
     "transformers.models.bert.modeling_bert",
     "accelerate",
@@ -114,7 +117,7 @@ def next_asked(listening: socket.socket, life: int) -> dict[str, Any]:
                 for each in (connection, listening):
                     each.close()
                 os.close(life)
-                asked: dict[str, Any] = json.loads(message)
+                asked: dict[str, Any] = marshal.loads(message)
                 _become(asked, files)
                 return asked
             for file in files:

@@ -25,12 +25,13 @@ def _stand_in(address: str) -> None:
     inherited = [int(each) for each in os.listdir("/proc/self/fd") if int(each) > 2]
     inherited = [each for each in inherited if os.path.exists(f"/proc/self/fd/{each}")]
 
-    import json
+    # What the modules of their plain names import takes as long as all that is done here.
+    import _signal
+    import _socket
+    import marshal
     import resource
-    import signal
-    import socket
 
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         connection.connect(address)
     except OSError:
@@ -39,8 +40,8 @@ def _stand_in(address: str) -> None:
     os.umask(umask)
     with open("/proc/self/stat") as opened:  # numbers of processes come again: not with the time
         began = opened.read().rpartition(")")[2].split()[19]
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-    ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
+    numbers = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGUSR1)
+    ignored = [each for each in numbers if _signal.getsignal(each) == _signal.SIG_IGN]
     asked = {
         "arguments": sys.orig_argv[1:],
         "tests": _ARGUMENTS == _WORKER,
@@ -57,19 +58,21 @@ def _stand_in(address: str) -> None:
     of_a_fork = os.environ.get("KAGGLEOPS_TESTS_GROUP") == str(os.getpgrp())
     if of_a_fork:
         asked["group"] = os.getpgrp()
-    socket.send_fds(connection, [json.dumps(asked).encode()], asked["files"])
+    files = b"".join(each.to_bytes(4, sys.byteorder) for each in asked["files"])
+    passed = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)
+    connection.sendmsg([marshal.dumps(asked)], [passed])
     process = int(connection.recv(100))
     if of_a_fork:
         os.setpgid(0, 0)  # what is sent to the group reaches the fork itself
     for number in numbers:
         if number not in ignored:
-            signal.signal(number, lambda number, _: os.kill(process, number))
+            _signal.signal(number, lambda number, _: os.kill(process, number))
     for each in asked["files"]:
         os.close(each)  # whoever reads what the fork writes waits for this one's end, too
     code = int(connection.recv(100) or 1)
     if code < 0:
-        if -code != signal.SIGKILL:
-            signal.signal(-code, signal.SIG_DFL)
+        if -code != _signal.SIGKILL:
+            _signal.signal(-code, _signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 
