@@ -16,12 +16,13 @@ watchers at once would find each other's jobs.
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import IO
 
@@ -53,19 +54,13 @@ Moment = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Holder:
-    """Who holds the lease."""
+class _Holder:
+    """Who holds the lease, by its object."""
 
-    id: str  # drawn at random by each watcher
-    host: str
-    pid: int
-    version: str  # of its program
+    said: str
+    id: str = ""  # drawn at random by each watcher
     place: str = ""  # of the state folder whose lock it holds
-    seconds: float = SECONDS
-    format: int = FORMAT
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} (KaggleOps {self.version})"
+    seconds: float = math.inf  # a program of another format's is never taken
 
 
 class NotLeadingError(KaggleOpsError):
@@ -88,15 +83,13 @@ class Lease:
         place = hashlib.sha256(bucket.uri.encode()).hexdigest()[:12]
         self._lock_path = state_folder() / "watch" / f"{place}.lock"
         self._lock: IO[str] | None = None
+        self._place = ""  # what the locked file holds
         self._id = secrets.token_hex(8)
         self._since: Moment | None = None  # when the last write that succeeded was begun
         self._version: Version = ABSENT
-        # what was last seen of another's, and since when it is at that version
+        self._holder: _Holder | None = None  # as it was last seen, if that is another one
+        # at which version that was, since when, and when it was written by the bucket's account
         self._seen: tuple[Version, Moment, int] = (ABSENT, (), 0)
-        self.holder: Holder | None = None
-        """Who else holds it, as far as is known."""
-        self.problem = ""
-        """Why it cannot be had, where nobody of this program's version holds it."""
 
     def held(self) -> bool:
         """Tell whether this watcher may act now."""
@@ -127,8 +120,8 @@ class Lease:
 
     @property
     def reason(self) -> str:
-        """Who else holds it, or why it cannot be had."""
-        return self.problem or (str(self.holder) if self.holder else "")
+        """Who else holds it, "" for nobody."""
+        return self._holder.said if self._holder else ""
 
     def release(self) -> None:
         """Let others have it at once; without an answer of the bucket they wait until it ends."""
@@ -161,66 +154,46 @@ class Lease:
 
     def _write(self, expected: Version) -> bool:
         began = self._clock()
-        host, pid = socket.gethostname(), os.getpid()
-        mine = Holder(self._id, host, pid, version("kaggleops"), self._place())
         # No two writes are alike: on S3 what has the same content keeps its version.
-        content = json.dumps({**asdict(mine), "at": began[-1]}).encode()
+        told = {
+            "format": FORMAT,
+            "id": self._id,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": version("kaggleops"),
+            "place": self._place,
+            "seconds": SECONDS,
+            "at": began[-1],
+        }
+        content = json.dumps(told).encode()
         self._version = self._bucket.write(WATCHER_KEY, content, expected=expected)
-        self._since, self.holder, self.problem = began, None, ""
+        self._since, self._holder = began, None
         return True
 
     def _look(self) -> tuple[Version, bool]:
         """Return at which version it is, and whether somebody else holds it at that."""
-        version, since, written_ms = self._seen
-        known = self.holder or self.problem
+        known = self._seen[0] if self._holder else None
         try:
-            found = self._bucket.read(
-                WATCHER_KEY, unless=version if known else None, at_most=_MAX_BYTES
-            )
+            found = self._bucket.read(WATCHER_KEY, unless=known, at_most=_MAX_BYTES)
         except ObjectNotFoundError:
-            self.holder, self.problem = None, ""
+            self._holder = None
             return ABSENT, False
         except ObjectTooLargeError as error:
-            self.holder, self.problem = None, ""
+            self._holder = None
             return error.version, False
         if found is not None:
             entry = self._bucket.stat(WATCHER_KEY)
             written_ms = entry.updated_ms if entry and entry.version == found.version else 0
-            version, since = found.version, self._clock()
-            self._seen = version, since, written_ms
-            self._read(found.data)
-        if self.problem:
-            return version, True
-        if self.holder is None:
-            return version, False
-        if self.holder.id == self._id:  # a write of ours whose answer was lost
-            return version, False
-        if self._lock and self.holder.place and self.holder.place == self._place():
-            return version, False  # it would hold this machine's lock: it is dead
-        seconds = self.holder.seconds
+            self._seen = found.version, self._clock(), written_ms
+            self._holder = _read(found.data)
+        there, since, written_ms = self._seen
+        if self._holder is None or self._holder.id == self._id:  # a write whose answer was lost
+            return there, False
+        if self._lock and self._holder.place == self._place:
+            return there, False  # it would hold this machine's lock: it is dead
+        seconds = self._holder.seconds
         old = written_ms and self._clock()[-1] - written_ms / 1000 > 2 * seconds
-        return version, not (old or self._age(since) > seconds)
-
-    def _read(self, data: bytes) -> None:
-        self.holder, self.problem = None, ""
-        try:
-            told = json.loads(data)
-            if told["format"] != FORMAT:
-                self.problem = (
-                    f"{str(told.get('host', 'a machine'))[:60]} holds the lease {WATCHER_KEY} with "
-                    f"another version of KaggleOps, {str(told.get('version', 'unknown'))[:20]}"
-                )
-                return
-            self.holder = Holder(
-                id=str(told["id"])[:64],
-                host=str(told["host"])[:60],
-                pid=int(told["pid"]),
-                version=str(told["version"])[:20],
-                place=str(told["place"])[:64],
-                seconds=min(max(1.0, float(told["seconds"])), _LONGEST),
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-            return  # it is no lease: the next one is written over it
+        return there, not (old or self._age(since) > seconds)
 
     def _age(self, since: Moment) -> float:
         return max(now - then for now, then in zip(self._clock(), since, strict=True))
@@ -238,13 +211,24 @@ class Lease:
         except OSError:
             lock.close()
             return False
-        if not lock.read().strip():
-            lock.write(secrets.token_hex(16))
+        self._lock, self._place = lock, lock.read().strip()
+        if not self._place:
+            self._place = secrets.token_hex(16)
+            lock.write(self._place)
             lock.flush()
-        self._lock = lock
         return True
 
-    def _place(self) -> str:
-        with suppress(OSError):
-            return self._lock_path.read_text().strip()
-        return ""
+
+def _read(data: bytes) -> _Holder | None:
+    """Return who holds the lease; None for what is no lease: the next one is written over it."""
+    try:
+        told = json.loads(data)
+        host, program = (str(told.get(key, "unknown")) for key in ("host", "version"))
+        if told["format"] != FORMAT:
+            said = f"{host[:60]} holds the lease {WATCHER_KEY} with another version of KaggleOps"
+            return _Holder(f"{said}, {program[:20]}")
+        said = f"process {int(told['pid'])} on {host[:60]} (KaggleOps {program[:20]})"
+        seconds = min(max(1.0, float(told["seconds"])), _LONGEST)
+        return _Holder(said, str(told["id"]), str(told["place"]), seconds)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
