@@ -11,7 +11,7 @@ import yaml
 
 from kaggleops.backends.interface import Offer
 from kaggleops.backends.lookup import backend_named, names
-from kaggleops.campaign.offers import Offers
+from kaggleops.campaign.hosts import Offers
 from kaggleops.errors import UsageError
 from tests.command import Done, kaggleops_here
 from tests.fakes.runpod_server import RunPodServer

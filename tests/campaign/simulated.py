@@ -12,10 +12,9 @@ from typing import Any
 
 from kaggleops.backends.interface import Offer, RefusedError
 from kaggleops.campaign import money
-from kaggleops.campaign.forecast import Forecast
-from kaggleops.campaign.offers import Offers
+from kaggleops.campaign.hosts import Offers
 from kaggleops.campaign.placement import Decision, fits, place
-from kaggleops.campaign.plan import asked, at_work, budget_of, granted
+from kaggleops.campaign.plan import Forecast, asked, at_work, budget_of, granted
 from kaggleops.campaign.sweep import Job, Sweep
 from kaggleops.errors import KaggleOpsError
 
@@ -386,7 +385,7 @@ class World:
 
 def expected(campaign: Campaign, run_id: str, platform: Platform) -> float:
     """Return the hours that a job should need of one session there, as far as anybody knows."""
-    forecast, point = campaign.forecast, campaign.runs[run_id].point
+    forecast, point = campaign.plan, campaign.runs[run_id].point
     known = forecast.by_backend(point).get(platform.name, forecast.hours(point))
     longest = min(platform.session_hours or EVER, platform.total or EVER)
     return min(longest if known is None else known, longest)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kaggleops.campaign import money
-from kaggleops.campaign.forecast import Forecast
+from kaggleops.campaign.plan import Forecast
 from kaggleops.campaign.sweep import Job
 
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)

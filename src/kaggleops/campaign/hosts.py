@@ -1,33 +1,84 @@
 """The platforms that a watcher hands jobs to: what they offer now, and which are left alone.
 
-One that fails rests for a while, longer each time. What each offered last is kept for the page:
-while no job waits, nobody asks.
+A platform is asked seldom, and one that fails rests for a while, longer each time. One that refused
+a job although it offered a session (somebody else uses the account, a GPU was sold meanwhile) is
+left alone: each attempt would be a run that is refused. What each offered last is kept for the
+page: while no job waits, nobody asks.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from kaggleops.backends.base import Backend
-from kaggleops.backends.interface import Offer
+from kaggleops.backends.interface import Host, Offer
 from kaggleops.backends.lookup import backend_named
-from kaggleops.campaign.offers import Offers
 from kaggleops.campaign.state import SweepState
 from kaggleops.campaign.turn import Clock, Turn
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError, explained
 
 _SHORTEST_REST, _LONGEST_REST = 10.0, 300.0  # seconds
+EVERY = timedelta(minutes=1)
+"""How seldom a platform is asked, as long as no job there ends."""
+SET_UP = timedelta(minutes=10)
+"""How seldom one that is not set up on this machine, or refused a job, is."""
+
+
+class Offers:
+    """What the platforms offer, each as it was when it was asked last.
+
+    Args:
+        clock: returns the time, with a time zone.
+    """
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        # until when an answer stands, beside how many jobs it was given, and the offers
+        self._known: dict[str, tuple[datetime, int, list[Offer]]] = {}
+
+    def of(self, host: Host[Any], tracking_uri: str, config: Any, running: int) -> list[Offer]:
+        """Return the offers of a backend beside the jobs of the bucket that run there.
+
+        One that cannot be asked has a single one, with its problem.
+        """
+        now, key = self._clock(), f"{host.name} {tracking_uri} {config!r}"
+        refusal = self._known.get(host.name)
+        if refusal and now < refusal[0]:
+            return refusal[2]
+        known = self._known.get(key)
+        if known is None or now >= known[0] or running < known[1]:
+            until, offers = _asked(host, tracking_uri, config, running, now)
+            known = self._known[key] = until, running, offers
+        # Those that began since then are at work.
+        begun = max(0, running - known[1])
+        return [replace(each, sessions=max(0, each.sessions - begun)) for each in known[2]]
+
+    def refused(self, backend: str, why: str) -> None:
+        """Note that a backend did not take a job; `why` in one line."""
+        until = self._clock() + SET_UP
+        problem = f"{backend} refused a job: {why}; it is asked again at {until:%H:%M} UTC"
+        self._known[backend] = until, 0, [Offer(backend, 0, problem=problem)]
+
+
+def _asked(
+    host: Host[Any], tracking_uri: str, config: Any, running: int, now: datetime
+) -> tuple[datetime, list[Offer]]:
+    try:
+        until = now + min(EVERY, timedelta(seconds=host.ask_every))
+        return until, host.offers(tracking_uri, config, running)
+    except Exception as raised:
+        error = explained(raised)
+        if error is None:
+            raise
+        problem = f"{host.name}: {' '.join(error.problem.split())}"
+        until = now + (SET_UP if isinstance(error, UsageError) else EVERY)
+        return until, [Offer(host.name, 0, problem=problem)]
 
 
 class Hosts:
-    """The backends of all sweeps of a bucket, by their names.
-
-    Args:
-        uri: the bucket's tracking URI.
-        clock: the time.
-        backends: finds a backend by its name.
-    """
+    """The backends of all sweeps of a bucket, by their names; `backends` finds one by its name."""
 
     def __init__(
         self, uri: str, clock: Clock, backends: Callable[[str], Backend[Any]] | None

@@ -11,16 +11,14 @@ from typing import Any
 
 from kaggleops.backends.answers import number
 from kaggleops.backends.base import Backend
-from kaggleops.bucket import Bucket
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts
-from kaggleops.campaign.lease import Lease
 from kaggleops.campaign.publisher import Publisher
 from kaggleops.campaign.search import Search, blind
 from kaggleops.campaign.state import OPEN, SweepState, is_sent, waits_for_a_machine
 from kaggleops.campaign.submissions import Submissions
 from kaggleops.campaign.sweep import Job, Trial, next_number, trial_id
-from kaggleops.campaign.turn import Clock, Turn
+from kaggleops.campaign.turn import Post, Turn
 from kaggleops.launch.legs import legs_of
 from kaggleops.reports.history import History
 from kaggleops.tags import JOB_ENDED, PAUSED, PRUNED, RESUMED, SUBMITTED_TO, TOLD
@@ -33,26 +31,15 @@ class Keeper:
     """Does what the open sweeps of a bucket lack. Not thread-safe.
 
     Args:
-        uri: the bucket's tracking URI.
-        bucket: the same, opened.
-        lease: is asked for before each act; NotLeadingError says that it is another's.
-        clock: the time.
+        post: what the watcher works with.
         backends: finds a backend by its name.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        bucket: Bucket,
-        lease: Lease,
-        clock: Clock,
-        backends: Callable[[str], Backend[Any]] | None,
-    ) -> None:
-        self._uri = uri
-        self._lease = lease
-        self._hosts = Hosts(uri, clock, backends)
-        self.submissions = Submissions(uri, lease, self._hosts, clock)
-        self._publisher = Publisher(uri, bucket, lease, self._hosts, clock)
+    def __init__(self, post: Post, backends: Callable[[str], Backend[Any]] | None) -> None:
+        self._uri, self._lease = post.uri, post.lease
+        self._hosts = Hosts(post.uri, post.clock, backends)
+        self.submissions = Submissions(post, self._hosts)
+        self._publisher = Publisher(post, self._hosts)
         self._searches: dict[str, Search] = {}
         # trials of a sweep of which somebody deleted a run, by their number
         self._deleted: dict[str, dict[int, Trial]] = {}
@@ -70,13 +57,8 @@ class Keeper:
             NotLeadingError: another watcher is.
             BucketError: it does not answer.
         """
-        mine = Counter(
-            job.tags.get(SUBMITTED_TO, "")
-            for state in turn.sweeps
-            for job in state.jobs
-            if is_sent(job)
-        )
-        self._hosts.begin_turn(mine + Counter(others))
+        mine = [job for state in turn.sweeps for job in state.jobs if is_sent(job)]
+        self._hosts.begin_turn(Counter(job.tags[SUBMITTED_TO] for job in mine) + Counter(others))
         for state in turn.sweeps:
             with turn.isolated(state):
                 self._act(state, turn)
@@ -115,10 +97,9 @@ class Keeper:
         deleted = self._deleted.get(state.id, {})
         trials = {each.number: each for each in state.trials}
         for at, trial in list(deleted.items()):
-            there = trials.get(at)
-            if there is None:
+            there = trials.setdefault(at, trial)
+            if there is trial:
                 self._gone.add(trial.run_id)
-                trials[at] = trial
             elif trial.run_id in self._gone:  # it was restored
                 self._gone.remove(trial.run_id)
                 del deleted[at]
@@ -133,12 +114,13 @@ class Keeper:
 
     def _end(self, state: SweepState, search: Search, turn: Turn) -> None:
         """Note that a sweep is over, if nothing is left of it to do."""
-        over = bool(state.trials) and search.exhausted(state.trials)
         wanted = len(state.sweep.folds) or 1
-        for trial in state.trials:
-            for job in trial.jobs:
-                over = over and not is_sent(job) and not waits_for_a_machine(job)
-            over = over and (len(trial.jobs) >= wanted or trial.status in ("KILLED", "PRUNED"))
+        over = bool(state.trials) and search.exhausted(state.trials)
+        over = over and not any(is_sent(each) or waits_for_a_machine(each) for each in state.jobs)
+        over = over and all(
+            len(trial.jobs) >= wanted or trial.status in ("KILLED", "PRUNED")
+            for trial in state.trials
+        )
         if over:
             finished = any(trial.status == "FINISHED" for trial in state.trials)
             turn.over[state.id] = "FINISHED" if finished else "FAILED"
@@ -156,13 +138,10 @@ class Keeper:
     def _complete(self, state: SweepState, search: Search, turn: Turn) -> list[Job]:
         """Make the jobs that a turn which was broken off left out, and those of new trials."""
         jobs = list(state.jobs)
-        if state.sweep.folds:
-            for trial in state.trials:
-                if len(trial.jobs) < len(state.sweep.folds) and trial.status not in (
-                    "KILLED",
-                    "PRUNED",
-                ):
-                    jobs += self._make(state, trial.number, trial.point, turn, trial.jobs)
+        for trial in state.trials:
+            lacks = len(trial.jobs) < len(state.sweep.folds)
+            if lacks and trial.status not in ("KILLED", "PRUNED"):
+                jobs += self._make(state, trial.number, trial.point, turn, trial.jobs)
         if search.exhausted(state.trials):
             return jobs  # nobody needs to know what room there is
         room = self._room(state, jobs)

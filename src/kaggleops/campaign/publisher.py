@@ -3,15 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from kaggleops.bucket import Bucket
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts
-from kaggleops.campaign.lease import Lease
 from kaggleops.campaign.notices import News, Notices
 from kaggleops.campaign.page import PageObject
 from kaggleops.campaign.search import without
 from kaggleops.campaign.state import SweepState
-from kaggleops.campaign.turn import Clock, Turn
+from kaggleops.campaign.turn import Post, Turn
 from kaggleops.campaign.view import recent_sweeps, view_of
 from kaggleops.reports.history import History
 from kaggleops.tags import NOTICED, PAUSED, TOLD
@@ -23,27 +21,17 @@ _PAGE_EVERY = 300.0  # seconds between two writes of the page
 
 
 class Publisher:
-    """Brings up to date what others see, each no oftener than it is worth. Not thread-safe.
+    """Brings up to date what others see, each no oftener than it is worth. Not thread-safe."""
 
-    Args:
-        uri: the bucket's tracking URI.
-        bucket: the same, opened.
-        lease: is asked for before each act; NotLeadingError says that it is another's.
-        hosts: what they offer is on the page.
-        clock: the time.
-    """
-
-    def __init__(self, uri: str, bucket: Bucket, lease: Lease, hosts: Hosts, clock: Clock) -> None:
-        self._uri = uri
-        self._bucket = bucket
-        self._lease = lease
+    def __init__(self, post: Post, hosts: Hosts) -> None:
+        self._uri, self._bucket = post.uri, post.bucket
+        self._lease, self._clock = post.lease, post.clock
         self._hosts = hosts
-        self._clock = clock
         self._told_at: dict[str, float] = {}
         self._summarized: dict[str, Any] = {}
         self._notices: Notices | None = None
         self._news: dict[str, News] = {}
-        self._page = PageObject(bucket)
+        self._page = PageObject(post.bucket)
         self._shown: set[str] = set()
         self._shown_at = float("-inf")
 

@@ -12,13 +12,12 @@ from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket import BucketError
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts
-from kaggleops.campaign.lease import Lease
 from kaggleops.campaign.money import closed, refused
 from kaggleops.campaign.placement import Busy, Decision, place, waits
 from kaggleops.campaign.plan import asked, at_work, budget_of, granted
 from kaggleops.campaign.state import SweepState, is_sent
 from kaggleops.campaign.sweep import Job
-from kaggleops.campaign.turn import Clock, Turn
+from kaggleops.campaign.turn import Post, Turn
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.mlruns.liveness import LOST
 from kaggleops.tags import PRUNED, SUBMITTED_TO
@@ -27,20 +26,11 @@ _ASK_AGAIN = 600.0  # seconds between two questions to a platform about one sile
 
 
 class Submissions:
-    """What was handed to the platforms, of all sweeps of a bucket. Not thread-safe.
+    """What was handed to the platforms, of all sweeps of a bucket. Not thread-safe."""
 
-    Args:
-        uri: the bucket's tracking URI.
-        lease: is asked for before each act; NotLeadingError says that it is another's.
-        hosts: the platforms.
-        clock: the time.
-    """
-
-    def __init__(self, uri: str, lease: Lease, hosts: Hosts, clock: Clock) -> None:
-        self._uri = uri
-        self._lease = lease
+    def __init__(self, post: Post, hosts: Hosts) -> None:
+        self._uri, self._lease, self._clock = post.uri, post.lease, post.clock
         self._hosts = hosts
-        self._clock = clock
         # jobs that are known to have reached their platform, and when each was asked about
         self._handed: set[str] = set()
         self._asked_at: dict[str, float] = {}
@@ -79,11 +69,10 @@ class Submissions:
         """Ask a platform about a job of which nobody knows better, and end what it says is over."""
         name = job.tags[SUBMITTED_TO]
         backend = self._hosts.backend(name)
-        known = job.run_id in self._handed
-        if job.status == "RUNNING":
-            self._handed.add(job.run_id)
-            known = True
         begun = job.status == "RUNNING"
+        if begun:
+            self._handed.add(job.run_id)
+        known = job.run_id in self._handed
         pause = min(_ASK_AGAIN, 10 * backend.ask_every)
         now = self._clock.steady()
         asked_at = self._asked_at.setdefault(job.run_id, now if known else float("-inf"))
@@ -105,7 +94,8 @@ class Submissions:
         self._hosts.answered(name)
         if answer is None and job.status == LOST:
             self._lease.require()
-            self._settle_lost(job, turn)
+            children.fail(self._uri, job.run_id, "lost: nothing more was heard from its machine")
+            turn.done.append(f"run {job.run_id} is lost: no platform can say what became of it")
             return
         if answer is not None and answer.ended:
             self._lease.require()
@@ -193,10 +183,6 @@ class Submissions:
             )
         ]
         return [*busy, *filter(None, (each.busy for each in turn.decisions.values()))]
-
-    def _settle_lost(self, job: Job, turn: Turn) -> None:
-        children.fail(self._uri, job.run_id, "lost: nothing more was heard from its machine")
-        turn.done.append(f"run {job.run_id} is lost: no platform can say what became of it")
 
     def _notice_end(self, run_id: str) -> None:
         """Let a turn begin as soon as a job on this machine ends."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kaggleops.bucket import BucketError
-from kaggleops.campaign.lease import NotLeadingError
+from kaggleops.bucket import Bucket, BucketError
+from kaggleops.campaign.lease import Lease, NotLeadingError
 from kaggleops.errors import explained
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ class Clock:
     def moment(self) -> tuple[float, ...]:
         """Return both, as the lease wants them."""
         return self.steady(), self.now().timestamp()
+
+
+@dataclass(frozen=True)
+class Post:
+    """What each part of a watcher works with."""
+
+    uri: str  # the bucket's tracking URI
+    bucket: Bucket
+    lease: Lease  # asked for before each act; NotLeadingError says that it is another's
+    clock: Clock
 
 
 @dataclass

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kaggleops.campaign.forecast import Forecast
 from kaggleops.campaign.money import sessions_of, spent
+from kaggleops.campaign.plan import Forecast
 from kaggleops.campaign.state import SweepState, state_of
 from kaggleops.campaign.sweep import Job, Trial, front, means_by_step
 from kaggleops.errors import KaggleOpsError, UsageError

@@ -15,14 +15,22 @@ turn that finds nothing new costs one request of class B, and a renewal of the l
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kaggleops.bucket import Bucket, open_bucket
+import sqlalchemy as sa
+
+from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError, ObjectTooLargeError, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.campaign.lease import Lease, NotLeadingError
-from kaggleops.campaign.reader import Reader
-from kaggleops.campaign.turn import IDLE, QUICK, QUIET, Clock, Turn, told
+from kaggleops.campaign.state import SweepState, open_sweeps
+from kaggleops.campaign.turn import IDLE, QUICK, QUIET, Clock, Post, Turn, told
+from kaggleops.index.refresh import Index
+from kaggleops.layout import LOG_KEY
+from kaggleops.mlruns import EntityStore
+from kaggleops.reports.history import History
+from kaggleops.tags import SUBMITTED_TO
 
 if TYPE_CHECKING:
     from kaggleops.backends.base import Backend
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE = 300.0
 _PATIENCE = 30.0  # seconds that a request to the bucket is tried again
+_REFRESH = 300.0  # seconds after which open runs are looked at although nothing was announced
+_REFRESH_PRUNING = 60.0
 
 
 class Watcher:
@@ -52,15 +62,21 @@ class Watcher:
         bucket: Bucket | None = None,
         backends: "Callable[[str], Backend[Any]] | None" = None,
     ) -> None:
-        self.uri = tracking_uri(address)
         self._clock = clock or Clock()
         self._bucket = bucket or open_bucket(address, patience=_PATIENCE)
         self._backends = backends
         self.lease = Lease(self._bucket, self._clock.moment)
-        self._reader = Reader(self._bucket, index, self._clock)
+        self._post = Post(tracking_uri(address), self._bucket, self.lease, self._clock)
         self._keeper: Keeper | None = None  # as soon as there is a sweep
         self._failed = 0  # turns in a row that could not read the bucket
         self._quiet = 0  # turns in a row in which nothing happened
+        self._url = index
+        self._index: Index | None = None  # as soon as there is anything to read
+        self._engine = sa.create_engine(index)
+        self._log_version = ""
+        self._read_at = float("-inf")
+        self._sweeps: list[SweepState] = []  # the open ones, as they were read last
+        self._stale = True  # whether they are to be read again though nothing was announced
 
     def turn(self) -> Turn:
         """Look once, do what is lacking, and say so; nothing is raised for what may pass."""
@@ -77,8 +93,8 @@ class Watcher:
             turn.stale = True
             turn.problems.append(told(raised))
             turn.pause = _growing(self._failed, _LONGEST_PAUSE)
-            turn.sweeps = list(self._reader.sweeps)
-        self._reader.stale |= turn.stale
+            turn.sweeps = list(self._sweeps)
+        self._stale |= turn.stale
         return turn
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
@@ -87,20 +103,23 @@ class Watcher:
         while not stop.is_set() and (left := end - time.monotonic()) > 0:
             stop.wait(min(0.1, left))  # the next job is to begin at once; a look costs microseconds
             if self._keeper and self._keeper.submissions.ended_here():
-                self._reader.stale = True
+                self._stale = True
                 return
 
     def close(self) -> None:
         """Let another watcher act at once; the jobs go on."""
         self.lease.release()
-        self._reader.close()
+        self._engine.dispose()
+        if self._index:
+            self._index.close()
 
     def _turn(self, turn: Turn) -> None:
         led = self.lease.held()
-        changed = self._read(turn)
+        changed = self._read()
         turn.read = True
+        turn.sweeps = [state for state in self._sweeps if not state.problem]
         turn.problems += [
-            f"sweep {each.id}: {each.problem}" for each in self._reader.sweeps if each.problem
+            f"sweep {each.id}: {each.problem}" for each in self._sweeps if each.problem
         ]
         if not turn.sweeps:
             self.lease.release()  # it costs a write now and then
@@ -113,23 +132,57 @@ class Watcher:
             return
         if not led:
             # What another watcher has done until now counts.
-            changed = self._read(turn, again=True)
+            changed = self._read(again=True)
+            turn.sweeps = [state for state in self._sweeps if not state.problem]
         self._act(turn)
         self._quiet = 0 if turn.done or turn.acted or changed else self._quiet + 1
         turn.pause = _growing(self._quiet, QUIET)
 
-    def _read(self, turn: Turn, *, again: bool = False) -> bool:
-        changed = self._reader.read(again=again)
-        turn.sweeps = [state for state in self._reader.sweeps if not state.problem]
-        return changed
+    def _read(self, *, again: bool = False) -> bool:
+        """Bring what is known up to date, where something may have changed; tell whether it was.
+
+        Where nothing was announced, that costs one request of class B.
+        """
+        version = self._log_now()
+        prunes = any(state.sweep.pruner for state in self._sweeps)
+        age = self._clock.steady() - self._read_at
+        due = age >= (_REFRESH_PRUNING if prunes else _REFRESH)
+        if version == self._log_version and not (self._stale or due or again):
+            return False
+        if self._index is None:
+            store = EntityStore(self._bucket)
+            self._index = Index(self._url, store, lambda: self._clock.now().timestamp())
+        refreshed = self._index.refresh()
+        self._log_version, self._read_at = version, self._clock.steady()
+        fresh = bool(refreshed.changed or refreshed.removed or refreshed.lost)
+        if fresh or self._stale or not self._sweeps:
+            self._sweeps = open_sweeps(self._history)
+        self._stale = False
+        return fresh
+
+    @property
+    def _history(self) -> History:
+        return History(self._engine, lambda: EntityStore(self._bucket))
+
+    def _log_now(self) -> str:
+        try:
+            found = self._bucket.read(LOG_KEY, unless=self._log_version or None)
+        except ObjectNotFoundError:
+            return ABSENT
+        except ObjectTooLargeError as error:
+            return error.version
+        return found.version if found else self._log_version
 
     def _act(self, turn: Turn) -> None:
         # With it comes MLflow, 140 MB that a watcher without a sweep does not need.
         from kaggleops.campaign.keeper import Keeper
 
         if self._keeper is None:
-            self._keeper = Keeper(self.uri, self._bucket, self.lease, self._clock, self._backends)
-        self._keeper.act(turn, self._reader.history, self._reader.others())
+            self._keeper = Keeper(self._post, self._backends)
+        mine = {job.run_id for state in self._sweeps for job in state.jobs}
+        runs = self._history.open_with(SUBMITTED_TO)
+        others = Counter(where for run_id, where in runs.items() if run_id not in mine)
+        self._keeper.act(turn, self._history, others)
 
 
 def _growing(turns: int, most: float) -> float:
