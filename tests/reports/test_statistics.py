@@ -17,7 +17,6 @@ from kaggleops.reports.statistics import (
     rank_correlation,
     rank_interval,
     summarize,
-    summarize_scores,
 )
 
 FIRST = [0.61, 0.64, 0.60, 0.66, 0.63]
@@ -194,33 +193,6 @@ def test_values_that_are_no_numbers_make_the_mean_none(
         changed = difference(first, folds([0.5, 0.25]))
         assert changed is not None
         assert not changed.verdict(lower=False)
-
-
-def test_large_and_small_values_neither_overflow_nor_vanish() -> None:
-    plain = difference(folds(FIRST), folds(SECOND))
-    assert plain is not None
-    for factor in (1e200, 1e300, 1e-200):
-        found = difference(
-            folds([factor * each for each in FIRST]), folds([factor * each for each in SECOND])
-        )
-        assert found is not None
-        assert (found.p, found.low) == pytest.approx((plain.p, (plain.low or 0) * factor))
-    far = [-1.7e308, 1.7e308, 1.0]
-    for first, second in (
-        (folds([1e308, 1e308, -1e308]), folds(far)),
-        (folds(far), folds(far[::-1])),
-        (seeds(far), seeds([1e200, 2e200, 3e200])),
-    ):
-        summary = summarize_scores(first)
-        assert summary
-        assert interval(summary) is None  # pages have no infinite number
-        found = difference(first, second)
-        assert found
-        assert not found.verdict(lower=True).startswith(("better", "worse"))
-        needed(found)
-    apart = difference(folds([0.0, 1e200, 0.0]), folds([1e200, 0.0, 3e200]))
-    assert apart
-    assert "hardly one of 1e+200" in needed(apart)
 
 
 def test_where_one_side_has_nothing_there_is_no_difference() -> None:

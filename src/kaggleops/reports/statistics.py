@@ -16,6 +16,7 @@ CONFIDENCE = 0.95
 POWER = 0.8  # how often `needed` wants a difference of that size to be found
 
 _ROUNDING = 1e-9  # of the score: a smaller difference is none
+_LARGEST = 1e150  # of which the square is a number
 _MOST_SEEDS = 20
 
 Scores = Mapping[tuple[str, str], float]
@@ -132,34 +133,40 @@ def difference(
     """
     if not first or not second:
         return None
-    if not all(map(math.isfinite, (*first.values(), *second.values()))):
+    values = (*first.values(), *second.values())
+    if not all(abs(each) < _LARGEST for each in values):
         apart = mean(list(second.values())) - mean(list(first.values()))
         return Difference(apart, why="a value is infinite or not a number")
-    # Of shares of the largest, the squares neither overflow nor vanish; by a power of two exactly.
-    largest = max(map(abs, (*first.values(), *second.values())))
-    scale = math.ldexp(1.0, math.frexp(largest)[1] - 1)
-    one, other = _by_fold(first, scale), _by_fold(second, scale)
+    # Of the largest value, by a power of two: it rounds nothing itself.
+    rounding = _ROUNDING * math.ldexp(1.0, math.frexp(max(map(abs, values)))[1] - 1)
+    one, other = _by_fold(first), _by_fold(second)
     folds = [fold for fold in one if fold and fold in other]
-    if len(folds) < 2:
-        folds = folds or [fold for fold in one if fold in other]
-        found = _over_seeds(one[folds[0]], other[folds[0]]) if folds else _unlike(one, other)
+    if len(folds) > 1:
+        sides = [one[fold] for fold in folds], [other[fold] for fold in folds]
+        found = _over_folds(*sides, rounding)
+    elif folds := folds or [fold for fold in one if fold in other]:
+        found = _over_seeds(one[folds[0]], other[folds[0]], rounding)
     else:
-        found = _over_folds([one[fold] for fold in folds], [other[fold] for fold in folds])
-    if folds and abs(found.mean) <= _ROUNDING:
+        means = [
+            fmean(value for fold in side.values() for value in fold.values())
+            for side in (one, other)
+        ]
+        found = Difference(means[1] - means[0], why="they have no fold in common")
+    if folds and abs(found.mean) <= rounding:
         found = replace(found, mean=0.0, p=1.0)
     if spread is not None and found.seeds != (0, 0) and min(found.seeds) < 2 and not found.folds:
         why = f"{found.why}; seeds alone change a score by ± {spread:.2g}"
-        found = replace(found, why=why, seed_spread=spread / scale)
+        found = replace(found, why=why, seed_spread=spread)
     if rows is not None and found.low is None and found.mean and (ends := bootstrap(*rows)):
-        low, high = (found.mean + end / scale for end in ends)
+        low, high = (found.mean + end for end in ends)
         found = replace(found, low=low, high=high, how="rows only", rows=len(rows[0]))
-    return _scaled(found, scale)
+    return found
 
 
-def _by_fold(scores: Scores, scale: float) -> dict[str, dict[str, float]]:
+def _by_fold(scores: Scores) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for (fold, seed), value in scores.items():
-        found.setdefault(fold, {})[seed] = value / scale
+        found.setdefault(fold, {})[seed] = value
     return found
 
 
@@ -167,13 +174,14 @@ _Folds = Sequence[Mapping[str, float]]
 """For each fold, the values by seed."""
 
 
-def _over_folds(first: _Folds, second: _Folds) -> Difference:
+def _over_folds(first: _Folds, second: _Folds, rounding: float) -> Difference:
     count = len(first)
+    seeds = max(map(len, first)), max(map(len, second))
     changes = [
         fmean(two.values()) - fmean(one.values()) for one, two in zip(first, second, strict=True)
     ]
-    found = Difference(fmean(changes), folds=count, seeds=(_most(first), _most(second)))
-    if (fold_spread := stdev(changes)) <= _ROUNDING:
+    found = Difference(fmean(changes), folds=count, seeds=seeds)
+    if (fold_spread := stdev(changes)) <= rounding:
         return replace(found, why=f"the difference is the same in all {count} folds")
     # The seeds' own variance in place of the second part marks an equal feature in up to 21 % of
     # comparisons where the model has no chance in it: three seeds are one, then.
@@ -184,24 +192,22 @@ def _over_folds(first: _Folds, second: _Folds) -> Difference:
     return _tested(found, error, count - 1)
 
 
-def _most(folds: _Folds) -> int:
-    return max(map(len, folds))
-
-
 def _means_of_seeds(folds: _Folds) -> list[float]:
     """Return the mean over the folds of each seed that has them all."""
     whole = [seed for seed in folds[0] if all(seed in fold for fold in folds)]
     return [fmean([fold[seed] for fold in folds]) for seed in whole]
 
 
-def _over_seeds(first: Mapping[str, float], second: Mapping[str, float]) -> Difference:
+def _over_seeds(
+    first: Mapping[str, float], second: Mapping[str, float], rounding: float
+) -> Difference:
     sides = [list(first.values()), list(second.values())]
     found = Difference(fmean(sides[1]) - fmean(sides[0]), seeds=(len(first), len(second)))
     if min(found.seeds) < 2:
         one = "one run per side" if max(found.seeds) < 2 else "one side has only one run"
         return replace(found, why=one)
     variances = [variance(each) for each in sides]
-    if sum(variances) <= _ROUNDING**2:
+    if sum(variances) <= rounding**2:
         return replace(found, why="all seeds of each side have the same value")
     parts = [(each / n, n - 1) for each, n in zip(variances, found.seeds, strict=True)]
     total = sum(part for part, _ in parts)
@@ -211,16 +217,6 @@ def _over_seeds(first: Mapping[str, float], second: Mapping[str, float]) -> Diff
     return _tested(found, math.sqrt(total), freedom)
 
 
-def _unlike(
-    first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]]
-) -> Difference:
-    means = [
-        fmean([value for fold in side.values() for value in fold.values()])
-        for side in (first, second)
-    ]
-    return Difference(means[1] - means[0], why="they have no fold in common")
-
-
 def _tested(found: Difference, error: float, freedom: float) -> Difference:
     from scipy.special import stdtr  # type: ignore[import-untyped]
 
@@ -228,18 +224,6 @@ def _tested(found: Difference, error: float, freedom: float) -> Difference:
     half = _t(freedom) * error
     return replace(
         found, p=p, low=found.mean - half, high=found.mean + half, error=error, freedom=freedom
-    )
-
-
-def _scaled(found: Difference, scale: float) -> Difference:
-    return replace(
-        found,
-        mean=found.mean * scale,
-        low=None if found.low is None else found.low * scale,
-        high=None if found.high is None else found.high * scale,
-        error=found.error * scale,
-        fold_spread=found.fold_spread * scale,
-        seed_spread=found.seed_spread * scale,
     )
 
 
@@ -275,8 +259,7 @@ def needed(found: Difference) -> str:
     """
     size = abs(found.mean)
     told = found.how == "by fold" and found.p is not None and found.p <= 1 - CONFIDENCE
-    largest = max(size, found.fold_spread, found.seed_spread)
-    if told or not 0 < size <= largest < math.inf:
+    if told or not 0 < size < math.inf:
         return ""
     if not (found.fold_spread or found.seed_spread):
         return f"{max(5, 2 * found.folds)} folds per side would be a start"
@@ -299,17 +282,15 @@ def _least(found: Difference, folds: int, seeds: int) -> float:
     """Return the least difference that so many seeds and folds a side tell."""
     from scipy.special import stdtrit
 
-    unit = max(found.fold_spread, found.seed_spread)  # the squares of its shares don't overflow
-    of_folds, of_seed = found.fold_spread / unit, found.seed_spread / unit
     if found.folds:
-        total, now = of_folds**2, sum(1 / each for each in found.seeds)
+        total, now = found.fold_spread**2, sum(1 / each for each in found.seeds)
         # What the seeds' chance has to do with the variance of the folds' differences.
-        of_seeds = min(total, found.folds * of_seed**2 * now or total)
+        of_seeds = min(total, found.folds * found.seed_spread**2 * now or total)
         each = total - of_seeds + of_seeds * 2 / seeds / now
         each *= folds / found.folds  # more folds of the same rows are smaller, and differ more
     else:
-        each = 2 * of_seed**2 / seeds
-    error = unit * math.sqrt(each * (1 / folds + 1 / (folds - 1)))
+        each = 2 * found.seed_spread**2 / seeds
+    error = math.sqrt(each * (1 / folds + 1 / (folds - 1)))
     return error * (_t(folds - 1) + float(stdtrit(folds - 1, POWER)))
 
 
