@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from kaggleops import tags
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.campaign import children
-from kaggleops.campaign.page import PageObject, digest_of, page
+from kaggleops.campaign.page import PageObject, page
 from kaggleops.campaign.state import SweepState, open_sweeps
 from kaggleops.campaign.sweep import Sweep
-from kaggleops.campaign.view import EVERY, View, offers_told, recent_sweeps, view_of
+from kaggleops.campaign.view import EVERY, offers_told, recent_sweeps, view_of
 from kaggleops.cli.indexed import history_of
 from kaggleops.index.refresh import Index
 from kaggleops.layout import PAGE_KEY
@@ -91,7 +91,8 @@ def test_the_same_campaign_gives_the_same_page(history: History) -> None:
     other = view_of(history, [search(13)], OFFERS, NOW)
     assert page(once) == page(again)
     assert page(once) != page(later)
-    assert digest_of(once) == digest_of(later) != digest_of(other)
+    assert once == {**later, "now": once["now"]}
+    assert once != other
 
 
 def test_what_others_wrote_ends_no_script_and_is_data(history: History) -> None:
@@ -214,7 +215,7 @@ def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(world: Worl
     client.set_terminated(ids[0])
     with history_of(str(world.folder), None, fresh_for=0) as history:
         states = recent_sweeps(history)
-        shown = view_of(history, states, None, NOW).content
+        shown = view_of(history, states, None, NOW)
         known = recent_sweeps(history, open_sweeps(history))
         assert {each.id for each in known} == set(ids)
     assert {each["id"]: each["counts"] for each in shown["sweeps"]} == {
@@ -239,18 +240,20 @@ def test_the_object_is_written_when_something_changed_or_it_would_look_old(
     bucket: tuple[Bucket, GcsServer],
 ) -> None:
     place, gcs = bucket
-    running = {"live": True, "sweeps": [], "x": 1}
+
+    def view(x: int, seconds: int = 0, *, live: bool = True) -> dict[str, Any]:
+        return {"now": 1000 * (10**9 + seconds), "live": live, "sweeps": [], "x": x}
+
     kept = PageObject(place)
-    assert kept.update(View(running, NOW))
-    assert not kept.update(View(running, NOW + timedelta(seconds=EVERY - 1)))
-    assert kept.update(View({**running, "x": 2}, NOW + timedelta(seconds=EVERY - 1)))
-    assert kept.update(View({**running, "x": 2}, NOW + timedelta(seconds=2 * EVERY)))
+    assert kept.update(view(1))
+    assert not kept.update(view(1, EVERY - 1))
+    assert kept.update(view(2, EVERY - 1))
+    assert kept.update(view(2, 2 * EVERY))
     # Another watcher's is replaced by what is newer, whoever wrote last.
-    assert PageObject(place).update(View({**running, "x": 3}, NOW))
-    assert kept.update(View({**running, "x": 4}, NOW + timedelta(seconds=2 * EVERY)))
-    over = {"live": False, "sweeps": []}
-    assert kept.update(View(over, NOW))
-    assert not kept.update(View(over, NOW + timedelta(days=9)))
+    assert PageObject(place).update(view(3))
+    assert kept.update(view(4, 2 * EVERY))
+    assert kept.update(view(5, live=False))
+    assert not kept.update(view(5, 9 * 86_400, live=False))
     stored = gcs.objects("our-bucket")[PAGE_KEY]
     assert stored.fields["contentType"] == "text/html"
-    assert data_in(stored.data) == {"now": int(NOW.timestamp() * 1000), **over}
+    assert data_in(stored.data) == view(5, live=False)

@@ -8,26 +8,21 @@
    something changed. What passes by itself ("3 min ago") is worked out in the browser.
 """
 
-import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, Version
-from kaggleops.campaign.view import EVERY, View
+from kaggleops.campaign.view import EVERY
 from kaggleops.layout import PAGE_KEY
 from kaggleops.reports import html
 
 _SCRIPT = Path(__file__).with_name("campaign.js")
 
 
-def page(view: View) -> bytes:
+def page(view: Mapping[str, Any]) -> bytes:
     """Return the page: the same bytes for the same view."""
-    data = {"now": int(view.now.timestamp() * 1000), **view.content}
-    return html.page("KaggleOps", _SCRIPT, data).encode()
-
-
-def digest_of(view: View) -> str:
-    """Return what changes with what a page shows, and not with the time."""
-    return hashlib.sha256(html.json_in_html(view.content).encode()).hexdigest()
+    return html.page("KaggleOps", _SCRIPT, view).encode()
 
 
 class PageObject:
@@ -36,17 +31,16 @@ class PageObject:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._version: Version = ABSENT
-        self._digest = ""
-        self._written = 0.0
+        self._shown: Mapping[str, Any] = {}  # that was written last
 
-    def update(self, view: View) -> bool:
+    def update(self, view: Mapping[str, Any]) -> bool:
         """Write the page if it shows something new, or would look old; return whether it did.
 
         Raises BucketError.
         """
-        now, digest = view.now.timestamp(), digest_of(view)
-        old = view.live and now - self._written >= EVERY
-        if digest == self._digest and not old:
+        written = self._shown.get("now", 0)
+        old = view["live"] and view["now"] - written >= 1000 * EVERY
+        if {**view, "now": written} == self._shown and not old:
             return False
         content = page(view)
         try:
@@ -56,5 +50,5 @@ class PageObject:
             there = self._bucket.stat(PAGE_KEY)
             version = there.version if there else ABSENT
             self._version = self._bucket.write(PAGE_KEY, content, expected=version)
-        self._digest, self._written = digest, now
+        self._shown = view
         return True

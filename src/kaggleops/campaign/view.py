@@ -9,7 +9,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from kaggleops.reports.history import History
 from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import score_of
 from kaggleops.reports.statistics import interval, summarize
-from kaggleops.reports.trainings import Run
 from kaggleops.tags import (
     ACCELERATOR,
     BACKEND,
@@ -60,19 +58,6 @@ _LONGEST = 200  # characters of a text
 _DAY = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True)
-class View:
-    """What the page shows, as JSON has it; `now` is when that was so."""
-
-    content: Mapping[str, Any]
-    now: datetime
-
-    @property
-    def live(self) -> bool:
-        """Whether anything in it goes on."""
-        return bool(self.content["live"])
-
-
 def recent_sweeps(history: History, known: Sequence[SweepState] = ()) -> list[SweepState]:
     """Return the newest sweeps of a bucket; those that are `known` as they are."""
     states = {state.id: state for state in known}
@@ -89,8 +74,8 @@ def view_of(
     now: datetime,
     bucket: str = "",
     told: Mapping[str, datetime] | None = None,
-) -> View:
-    """Return what is to be shown of a bucket.
+) -> dict[str, Any]:
+    """Return what is to be shown of a bucket, as JSON has it.
 
     Args:
         history: its runs.
@@ -109,7 +94,8 @@ def view_of(
         room -= len(shown[-1]["trials"])
     jobs = _by_status([*_jobs_of(newest, curves, now), *_other_jobs(history, newest, now)])
     live = any(state.status in OPEN for state in newest)
-    content = {
+    return {
+        "now": int(now.timestamp() * 1000),
         "bucket": _text(bucket),
         "every": EVERY,
         "live": live or bool({*OPEN} & jobs["counts"].keys()),
@@ -119,7 +105,6 @@ def view_of(
         "boards": _boards(history, newest),
         "offers": None if offers is None else [_offer(each, told or {}) for each in offers],
     }
-    return View(content, now)
 
 
 def _text(text: str) -> str:
@@ -319,17 +304,15 @@ def _jobs_of(
                 name = f"trial {job.number}"
                 begun, until = _times(job, forecast, now)
                 yield {
+                    **_shown(job.run_id, state.experiment_id, job.status, job.tags),
                     "sweep": _text(state.name or state.id[:8]),
                     "trial": name,
                     "name": f"{name}, fold {_text(job.fold)}" if job.fold else name,
-                    "run": job.run_id,
-                    "experiment": state.experiment_id,
                     "step": curves.step(job, trial),
                     "metric": _text(metric),
                     "score": _number(job.metrics.get(metric)),
                     "begun": begun,
                     "until": until,
-                    **_place(job.status, job.tags),
                 }
 
 
@@ -354,30 +337,27 @@ def _other_jobs(
     parents = {state.id for state in states}
     for run in history.runs(found):
         if run.id not in parents and not {SWEEP, TRIAL} & run.tags.keys():
-            yield _run(run)
+            status = LOST_STATUS if LOST in run.tags and run.status in OPEN else run.status
+            scored = score_of(run.tags, run.metrics)
+            name = _text(run.name or run.id[:8])
+            yield {
+                **_shown(run.id, run.experiment_id, status, run.tags),
+                "sweep": "",
+                "trial": name,
+                "name": name,
+                "step": None,
+                "metric": _text(scored[0].name if scored else ""),
+                "score": _number(scored[1] if scored else None),
+                "begun": run.started_ms,
+                "until": None,
+            }
 
 
-def _run(run: Run) -> dict[str, Any]:
-    status = LOST_STATUS if LOST in run.tags and run.status in OPEN else run.status
-    scored = score_of(run.tags, run.metrics)
-    return {
-        "sweep": "",
-        "trial": _text(run.name or run.id[:8]),
-        "name": _text(run.name or run.id[:8]),
-        "run": run.id,
-        "experiment": run.experiment_id,
-        "step": None,
-        "metric": _text(scored[0].name if scored else ""),
-        "score": _number(scored[1] if scored else None),
-        "begun": run.started_ms,
-        "until": None,
-        **_place(status, run.tags),
-    }
-
-
-def _place(status: str, tags: Mapping[str, str]) -> dict[str, Any]:
+def _shown(run_id: str, home: str, status: str, tags: Mapping[str, str]) -> dict[str, Any]:
     accelerator = tags.get(ACCELERATOR, "")
     return {
+        "run": run_id,
+        "experiment": home,
         "status": status,
         "where": _text(tags.get(SUBMITTED_TO) or tags.get(BACKEND) or ""),
         "accelerator": _text(accelerator if accelerator != "none" else ""),
@@ -436,35 +416,31 @@ def _boards(history: History, states: Sequence[SweepState]) -> list[dict[str, An
     for experiment in [each for each in wanted if each in names][:3]:
         with suppress(UsageError):  # there is no score yet
             score = history.score(experiment, "ranking the commits")
-            runs = read_runs(history, experiment, score.name)
-            entries = leaderboard(runs, score, {})
-            rows = []
-            for entry in entries[:_MOST_RANKED]:
-                ends = interval(entry.score)
-                rows.append(
-                    {
-                        "commit": _text(entry.sha[:10]),
-                        "run": entry.runs[0],
-                        "runs": len(entry.runs),
-                        "mean": _number(entry.score.mean),
-                        "ends": [_number(each) for each in ends] if ends else None,
-                        "cells": [
-                            [name, _text(cell) if isinstance(cell, str) else _number(cell)]
-                            for name, cell in entry.cells.items()
-                        ],
-                    }
-                )
-            if rows:
-                boards.append(
-                    {
-                        "experiment": experiment,
-                        "name": _text(names[experiment]),
-                        "metric": _text(score.name),
-                        "higher": not score.lower,
-                        "rows": rows,
-                        "more": max(0, len(entries) - _MOST_RANKED),
-                    }
-                )
+            entries = leaderboard(read_runs(history, experiment, score.name), score, {})
+            rows = [
+                {
+                    "commit": _text(entry.sha[:10]),
+                    "run": entry.runs[0],
+                    "runs": len(entry.runs),
+                    "mean": _number(entry.score.mean),
+                    "ends": ends and [_number(each) for each in ends],
+                    "cells": [
+                        [name, _text(cell) if isinstance(cell, str) else _number(cell)]
+                        for name, cell in entry.cells.items()
+                    ],
+                }
+                for entry in entries[:_MOST_RANKED]
+                for ends in [interval(entry.score)]
+            ]
+            board = {
+                "experiment": experiment,
+                "name": _text(names[experiment]),
+                "metric": _text(score.name),
+                "higher": not score.lower,
+                "rows": rows,
+                "more": max(0, len(entries) - _MOST_RANKED),
+            }
+            boards += [board] if rows else []
     return boards
 
 

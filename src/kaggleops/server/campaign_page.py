@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from kaggleops.bucket import ABSENT, BucketError, open_bucket
 from kaggleops.campaign.page import page
-from kaggleops.campaign.view import View, offers_told, recent_sweeps, view_of
+from kaggleops.campaign.view import offers_told, recent_sweeps, view_of
 from kaggleops.errors import KaggleOpsError, first_line
 from kaggleops.layout import PAGE_KEY
 from kaggleops.mlruns import EntityStore
@@ -81,7 +81,7 @@ class CampaignPage:
                 states = recent_sweeps(self._history)
                 view = view_of(self._history, states, None, datetime.now(UTC), self._bucket)
                 if (told := self._told()) is not None:
-                    view = View({**view.content, "offers": told[0], "told": told[1]}, view.now)
+                    view |= {"offers": told[0], "told": told[1]}
                 self._content, self._made = page(view), time.monotonic()
             return self._content
 
