@@ -37,25 +37,16 @@ def losses(client: mlflow.MlflowClient, run: Run) -> dict[str, Points]:
 
 def chart(curves: Mapping[str, Points], title: str, ylabel: str = "") -> bytes:
     """Return a PNG of curves over steps; ImportError without matplotlib."""
-    figure, axes = _axes(title, "step", ylabel)
-    for name, points in curves.items():
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=name, marker="." if len(points) < 20 else None)
-    axes.legend()
-    return _png(figure)
-
-
-def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Any, Any]:
     # The figure alone: pyplot would change how the notebook's own figures are shown.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes: Any = figure.add_subplot(title=title, xlabel="step", ylabel=ylabel)
     axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, label=name, marker="." if len(points) < 20 else None)
+    axes.legend()
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()

@@ -174,6 +174,7 @@ def compare(
         in_process = _with_tables(in_process, whole, each, tables)
         lines.append(_line(each, whole, in_process, rows, evidence))
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
+    every = [run for side in kept for run in side.runs]
     notes += _left_out(sides, evidence, folds)
     if repository is None:
         notes.append("There is no repository here: changes of the code are not shown.")
@@ -187,17 +188,7 @@ def compare(
         code=_code(kept, repository, paths, notes),
         answers=tuple(_answer(kept, marked[0], place) for place in range(len(kept) - 1)),
         hidden=hidden,
-        curves=tuple(
-            sorted(
-                {
-                    name
-                    for side in kept
-                    for run in side.runs
-                    for name, step in run.steps.items()
-                    if step and not name.startswith(_SYSTEM)
-                }
-            )
-        ),
+        curves=tuple(name for name in _names(every) if any(run.steps.get(name) for run in every)),
         notes=tuple(notes),
     )
 

@@ -54,7 +54,7 @@ def page(comparison: Comparison, history: History) -> str:
             )
             if code.files:
                 files = [[name, *map(line_count, counts)] for name, *counts in code.files]
-                found += html.table(["file", "added", "removed"], files, numbers=True)
+                found += html.table(["file", "added", "removed"], files, "n")
             found += f"<pre>{_diff(code.diff)}</pre>"
             parts.append(html.section(f"Commits to {side.title}", found))
     sides = [
@@ -124,27 +124,16 @@ def _figures(title: str, kind: str, found: Sequence[Any], most: int) -> str:
     return html.section(title, f'<div class="charts">{places}</div>{more}')
 
 
-# -- tables -----------------------------------------------------------------------------------
-
-
 def _metrics(comparison: Comparison) -> str:
-    head = metric_titles(comparison)
-    rows = []
+    rows: list[list[html.Cell]] = []
     for line in comparison.metrics:
-        cells = [metric_title(line), *map(summary, line.sides), *map(difference, line.differences)]
-        marks = [""] * (1 + len(line.sides))
-        marks += [line.verdict(place) for place in range(len(line.differences))]
-        row = ""
-        for at, (title, text, mark) in enumerate(zip(head, cells, marks, strict=True)):
-            marked = mark if mark in ("better", "worse") else ""
-            kind = f"n {'said' * (at > len(line.sides))} {marked}" if at else "lead"
-            said = f"{as_html(text)} {mark}".strip()
-            row += f'<td class="{kind}" data-k="{as_html(title if at else "")}">{said}</td>'
-        rows.append(f"<tr>{row}</tr>")
-    titles = "".join(
-        f'<th class="{"n said" if at else ""}">{as_html(text)}</th>' for at, text in enumerate(head)
-    )
-    return html.wrapped(f"<thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody>")
+        marks = [line.verdict(place) for place in range(len(line.differences))]
+        told = [
+            (f"{difference(found)} {mark}".strip(), f"n said {mark}")
+            for found, mark in zip(line.differences, marks, strict=True)
+        ]
+        rows.append([metric_title(line), *map(summary, line.sides), *told])
+    return html.table(metric_titles(comparison), rows, "n")
 
 
 def _diff(diff: str) -> str:

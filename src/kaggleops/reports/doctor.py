@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 from kaggleops.backends.interface import Finding
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
@@ -51,7 +52,9 @@ def _bucket_meant(named: str | None, folder: Path) -> Iterator[Finding]:
         yield Finding("bucket", "error", "none is named", hint)
         return
     place = bucket_uri(found)
-    yield from asked("credentials", lambda: _credentials(place))
+    yield from asked(
+        "credentials", lambda: iter([Finding("credentials", "ok", detect().sign_in(place))])
+    )
     yield from asked("bucket", lambda: _bucket(place))
 
 
@@ -97,10 +100,6 @@ def _git(folder: Path) -> Iterator[Finding]:
         yield Finding("remote", "warning", problem, hint)
 
 
-def _credentials(place: str) -> Iterator[Finding]:
-    yield Finding("credentials", "ok", detect().sign_in(place))
-
-
 def _bucket(place: str) -> Iterator[Finding]:
     bucket = open_bucket(place, patience=_PATIENCE)
     key, content = f"{DOCTOR}/{secrets.token_hex(8)}", b"Can this be written?"
@@ -110,12 +109,17 @@ def _bucket(place: str) -> Iterator[Finding]:
     made = bucket.write(key, content, expected=ABSENT)
     try:
         found = bucket.read(key)
-        if found is None or found.data != content:
-            problem = "an object that was written comes back different"
-            yield Finding("reading", "error", problem, _PROXY)
+        same = found is not None and found.data == content
+        said = "can be read" if same else "comes back different"
+        verdict: Literal["ok", "error"] = "ok" if same else "error"
+        yield Finding("reading", verdict, f"an object that was written {said}", _PROXY * (not same))
+        try:
+            bucket.write(key, b"Twice?", expected=ABSENT)
+        except ConflictError:
+            yield Finding("writing", "ok", "an existing object is not overwritten")
         else:
-            yield Finding("reading", "ok", "an object that was written can be read")
-        yield _conditional(bucket, key)
+            problem = "an existing object was overwritten: runs would lose what others wrote"
+            yield Finding("writing", "error", problem, _PROXY)
         if is_s3(place):
             yield from asked("conditions", lambda: _conditions(place))
             yield from _kept_for_ever(place)
@@ -123,15 +127,6 @@ def _bucket(place: str) -> Iterator[Finding]:
     finally:
         bucket.delete(key, expected=made)
     yield Finding("deleting", "ok", "the test object is deleted again")
-
-
-def _conditional(bucket: Bucket, key: str) -> Finding:
-    try:
-        bucket.write(key, b"Twice?", expected=ABSENT)
-    except ConflictError:
-        return Finding("writing", "ok", "an existing object is not overwritten")
-    problem = "an existing object was overwritten: runs would lose what others wrote"
-    return Finding("writing", "error", problem, _PROXY)
 
 
 def _conditions(place: str) -> Iterator[Finding]:
@@ -186,25 +181,19 @@ def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
 
 
 def examine_platforms(folder: Path) -> Iterator[Finding]:
-    """Yield what is found about each backend: nobody needs all of them.
+    """Yield what is found about each backend, as the repository around a folder configures it.
 
     One that is not set up is skipped, with what sets it up; one that is set up and does not work is
     an error.
-
-    Args:
-        folder: anywhere in the repository that says how its runs run there.
     """
-    from kaggleops.backends.lookup import names
+    from kaggleops.backends.lookup import backend_named, names
     from kaggleops.git.commits import find_commit
+
+    def backend(name: str) -> Iterator[Finding]:
+        found = backend_named(name)
+        yield from found.examine(found.config_of(folder))
 
     with suppress(UsageError):  # no repository: said elsewhere
         folder = find_commit(folder).repository
     for name in names():
-        yield from asked(name, partial(_backend, name, folder))
-
-
-def _backend(name: str, folder: Path) -> Iterator[Finding]:
-    from kaggleops.backends.lookup import backend_named
-
-    backend = backend_named(name)
-    yield from backend.examine(backend.config_of(folder))
+        yield from asked(name, partial(backend, name))

@@ -41,26 +41,29 @@ def section(title: str, content: str) -> str:
     return f'<h2 class="text">{as_html(title)}</h2><div class="card stack">{content}</div>'
 
 
-def table(head: Sequence[str], body: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    """Return a table of texts; on a phone each row is a few lines, each cell with its title."""
-    kind = "n" if numbers else "subject"
+Cell = str | tuple[str, str]
+"""A text, or a text with the classes of its cell."""
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[Cell]], kind: str = "subject") -> str:
+    """Return a table; on a phone each row is a few lines, each cell with its title.
+
+    `kind` is the class of cells without one that are not a row's first; "n" is for numbers.
+    """
     titles = "".join(
-        f'<th class="{kind if numbers and at else ""}">{as_html(text)}</th>'
+        f'<th class="{kind if at and kind != "subject" else ""}">{as_html(text)}</th>'
         for at, text in enumerate(head)
     )
-    rows = []
+    rows = ""
     for line in body:
-        row = "".join(
-            f'<td class="{kind if at else "lead"}" data-k="{as_html(title if at else "")}">'
+        cells = [each if isinstance(each, tuple) else (each, kind) for each in line]
+        rows += "<tr>" + "".join(
+            f'<td class="{of if at else "lead"}" data-k="{as_html(title if at else "")}">'
             f"{as_html(text)}</td>"
-            for at, (title, text) in enumerate(zip(head, line, strict=True))
+            for at, (title, (text, of)) in enumerate(zip(head, cells, strict=True))
         )
-        rows.append(f"<tr>{row}</tr>")
-    return wrapped(f"<thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody>")
-
-
-def wrapped(content: str) -> str:
-    """Return a table of markup that scrolls where it does not fit."""
+        rows += "</tr>"
+    content = f"<thead><tr>{titles}</tr></thead><tbody>{rows}</tbody>"
     return f'<div class="wrap"><table class="rows">{content}</table></div>'
 
 
