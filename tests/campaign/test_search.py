@@ -230,7 +230,7 @@ def test_however_many_are_asked_for_at_once(
         (sweep("a=1,2", sampler="tpe", metrics=[], directions=[]), "Add --metric NAME"),
         (sweep("a=1,2", sampler="tpe", directions=[]), "0 directions are given for 1 metrics"),
         (sweep("a=1,2", metrics=["m", "m"], directions=["minimize"] * 2), "is given twice"),
-        (sweep("a=1,2", metrics=[" "], directions=["minimize"]), "a --metric has no name"),
+        (sweep("a=1,2", metrics=[" "], directions=["minimize"]), "or has no name"),
         (sweep("a=1,2", pruner="median"), "--pruner needs a metric"),
         (
             sweep("a=1,2", pruner="median", metrics=["a", "b"], directions=["minimize"] * 2),

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from click.testing import CliRunner
 
@@ -218,32 +217,13 @@ def found_at(place: str, folder: Path) -> dict[str, Finding]:
     return {each.about: each for each in examine(place, folder)}
 
 
-def rules(server: S3Server, bucket: str, *named: str) -> None:
-    rule = {name: {"DaysAfterInitiation": 7} for name in named}
-    rule |= {"NoncurrentVersionExpiration": {"NoncurrentDays": 7}} if len(named) > 1 else {}
-    client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1")
-    every = {"ID": "all", "Status": "Enabled", "Filter": {"Prefix": ""}, **rule}
-    lifecycle = {"Rules": [every]}
-    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=lifecycle)
-
-
 def test_a_bucket_of_another_service(code: Repository, s3_server: S3Server) -> None:
-    s3_server.create_bucket("our-bucket", versioned=True)
+    s3_server.create_bucket("our-bucket")
     place = s3_server.address("our-bucket", "runs")
     found = found_at(place, code.folder)
     for about in ("credentials", "bucket", "reading", "writing", "conditions", "clock", "deleting"):
         assert found[about].verdict == "ok", found[about]
     assert "honours conditional writes" in found["conditions"].said
-    assert found["leftovers"].verdict == "warning"
-    assert "an upload that breaks off is kept" in found["leftovers"].said
-    assert "every old version of an object is kept" in found["leftovers"].said
-    rules(s3_server, "our-bucket", "AbortIncompleteMultipartUpload")
-    (left,) = found_at(place, code.folder)["leftovers"].said.split("; ")
-    assert left == "every old version of an object is kept and paid for"
-    rules(
-        s3_server, "our-bucket", *("AbortIncompleteMultipartUpload", "NoncurrentVersionExpiration")
-    )
-    assert found_at(place, code.folder)["leftovers"].verdict == "ok"
     assert [key.rpartition("/")[2] for key in s3_server.objects("our-bucket")] == [
         "conditions.json"
     ]

@@ -252,47 +252,39 @@ def _seed(*of: int) -> int:
 
 
 def _check(sweep: Sweep, space: Space, folds: Sequence[str]) -> None:
-    doing = "planning the sweep"
-    sampler = sweep.sampler
+    def refuse(problem: str, hint: str) -> None:
+        raise UsageError("planning the sweep", problem, hint)
+
+    sampler, metrics = sweep.sampler, sweep.metrics
     if sampler not in SAMPLERS:
         hint = f"{did_you_mean(sampler, SAMPLERS)} There are: {', '.join(SAMPLERS)}.".lstrip()
-        raise UsageError(doing, f"there is no sampler {sampler!r}", hint)
+        refuse(f"there is no sampler {sampler!r}", hint)
     if space.count == 1 and not folds:
         problem = "the space has one point" if space.axes else "nothing is swept"
-        hint = "Give a key several values, as in model=a,b; one point is a `kaggleops run`."
-        raise UsageError(doing, problem, hint)
-    if sampler == "grid" and any(not axis.values for axis in space.axes):
-        endless = next(axis for axis in space.axes if not axis.values)
+        refuse(problem, "Give a key several values: model=a,b; one point is a `kaggleops run`.")
+    endless = [axis.expression for axis in space.axes if not axis.values]
+    if sampler == "grid" and endless:
         hint = "Add --sampler tpe --trials N, or list values: range(FROM, BEFORE, STEP)."
-        raise UsageError(doing, f"{endless.expression} is an interval, and has no grid", hint)
+        refuse(f"{endless[0]} is an interval, and has no grid", hint)
     if sampler != "grid" and sweep.trials is None and space.axes:
-        problem = f"--sampler {sampler} needs a number of trials"
-        raise UsageError(doing, problem, "Add --trials N.")
+        refuse(f"--sampler {sampler} needs a number of trials", "Add --trials N.")
     wanted = space.count if sweep.trials is None else sweep.trials
-    if wanted is not None and not 0 < wanted * max(1, len(folds)) <= MOST:
-        jobs = wanted * max(1, len(folds))
+    jobs = (wanted or 0) * max(1, len(folds))
+    if wanted is not None and not 0 < jobs <= MOST:
         problem = f"{jobs:,} runs would be made, and {MOST:,} are the most"
-        raise UsageError(doing, problem, "Add --trials N, or fewer values.")
-    _check_metrics(sweep, doing)
-    needed = ("optuna", *_PACKAGES.get(sampler, ())) if sampler != "grid" else ()
-    for package in needed:
+        refuse(problem, "Add --trials N, or fewer values.")
+    if len(set(metrics)) < len(metrics) or not all(each.strip() for each in metrics):
+        refuse("a --metric is given twice, or has no name", "Name each once.")
+    if len(metrics) != len(sweep.directions):
+        problem = f"{len(sweep.directions)} directions are given for {len(metrics)} metrics"
+        refuse(problem, "Add a --direction for each --metric, or none.")
+    if not metrics and (sampler in LEARNERS or sweep.pruner):
+        what = f"--sampler {sampler}" if sampler in LEARNERS else "--pruner"
+        refuse(f"{what} needs a metric", "Add --metric NAME.")
+    if len(metrics) > 1 and sweep.pruner:
+        refuse("--pruner takes one metric", "Leave out --pruner.")
+    for package in ("optuna", *_PACKAGES.get(sampler, ())) if sampler != "grid" else ():
         if importlib.util.find_spec(package) is None:
             named = "'kaggleops[sweep]'" if package == "optuna" else package
             problem = f"--sampler {sampler} needs {package}, which is not installed"
-            raise UsageError(doing, problem, f"Install it: pip install {named}.")
-
-
-def _check_metrics(sweep: Sweep, doing: str) -> None:
-    if len(set(sweep.metrics)) < len(sweep.metrics):
-        raise UsageError(doing, "a --metric is given twice", "Leave one of them.")
-    if not all(each.strip() for each in sweep.metrics):
-        raise UsageError(doing, "a --metric has no name", "Write --metric NAME.")
-    if len(sweep.metrics) != len(sweep.directions):
-        problem = f"{len(sweep.directions)} directions are given for {len(sweep.metrics)} metrics"
-        raise UsageError(doing, problem, "Add a --direction for each --metric, or none.")
-    if not sweep.metrics and sweep.sampler not in _SEQUENCES:
-        raise UsageError(doing, f"--sampler {sweep.sampler} needs a metric", "Add --metric NAME.")
-    if not sweep.metrics and sweep.pruner:
-        raise UsageError(doing, "--pruner needs a metric", "Add --metric NAME.")
-    if len(sweep.metrics) > 1 and sweep.pruner:
-        raise UsageError(doing, "--pruner takes one metric", "Leave out --pruner.")
+            refuse(problem, f"Install it: pip install {named}.")

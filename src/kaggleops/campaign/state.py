@@ -126,29 +126,22 @@ def is_sent(job: Job) -> bool:
 def _trials(history: "History", sweep_id: str, sweep: Sweep) -> list[Trial]:
     children = history.having(PARENT, [sweep_id])
     if sweep.only_folds:
-        found = _fold_set(0, sweep_id, {}, children, sweep, {})
+        found = _trial(0, sweep_id, {}, children, sweep, {}, "")
         return [found] if found.jobs else []
     numbered = [(number, run) for run in children if (number := _number(run)) is not None]
     trials = [each for each in numbered if each[1].id == trial_id(sweep_id, each[0])]
     trials.sort(key=lambda each: each[0])
-    if not sweep.folds:
-        return [_single(number, run, sweep) for number, run in trials]
     below = defaultdict(list)
-    for each in history.having(PARENT, [run.id for _, run in trials]):
+    for each in history.having(PARENT, [run.id for _, run in trials]) if sweep.folds else ():
         below[each.parent].append(each)
-    sets = []
+    found_trials = []
     for number, run in trials:
         # Where somebody changed that tag it counts as ended: a fold made for it would be another's.
         point = point_told(run.tags)
-        own = "KILLED" if point is None else run.status
-        sets.append(_fold_set(number, run.id, point or {}, below[run.id], sweep, run.tags, own))
-    return sets
-
-
-def _single(number: int, run: "Run", sweep: Sweep) -> Trial:
-    job = _job(number, run)
-    own = "KILLED" if point_told(run.tags) is None else ""
-    return _of_jobs(number, run.id, job.point, [job], sweep, run.tags, own)
+        own = "KILLED" if point is None else run.status if sweep.folds else ""
+        runs = below[run.id] if sweep.folds else [run]
+        found_trials.append(_trial(number, run.id, point or {}, runs, sweep, run.tags, own))
+    return found_trials
 
 
 def _number(run: "Run") -> int | None:
@@ -173,31 +166,22 @@ def _job(number: int, run: "Run", fold: str = "") -> Job:
     )
 
 
-def _fold_set(
+def _trial(
     number: int,
     run_id: str,
     point: Mapping[str, str],
-    below: "Sequence[Run]",
+    runs: "Sequence[Run]",
     sweep: Sweep,
     tags: Mapping[str, str],
-    own: str = "",
+    own: str,
 ) -> Trial:
-    # A run is a fold by its id, which nobody can change; its tag is for people to read.
-    by_id = {run.id: run for run in below}
-    ids = {fold: fold_id(run_id, fold) for fold in sweep.folds}
-    jobs = [_job(number, by_id[ids[fold]], fold) for fold in sweep.folds if ids[fold] in by_id]
-    return _of_jobs(number, run_id, point, jobs, sweep, tags, own)
-
-
-def _of_jobs(
-    number: int,
-    run_id: str,
-    point: Mapping[str, str],
-    jobs: Sequence[Job],
-    sweep: Sweep,
-    tags: Mapping[str, str],
-    own: str = "",
-) -> Trial:
+    """Return a trial of the runs of its folds, or of its own run if it has none."""
+    jobs = [_job(number, run) for run in runs]
+    if sweep.folds:
+        # A run is a fold by its id, which nobody can change; its tag is for people to read.
+        by_id = {run.id: run for run in runs}
+        ids = {fold: fold_id(run_id, fold) for fold in sweep.folds}
+        jobs = [_job(number, by_id[ids[fold]], fold) for fold in sweep.folds if ids[fold] in by_id]
     status = _status(jobs, len(sweep.folds) or 1, own)
     done = status == "FINISHED" and sweep.metrics
     values = means_of(jobs, sweep.metrics) if done else None

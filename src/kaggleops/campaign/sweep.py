@@ -20,9 +20,9 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from kaggleops.errors import KaggleOpsError
 from kaggleops.reports.statistics import higher_is_better, mean
@@ -71,8 +71,9 @@ class Sweep:
     # their defaults, None for one that has none; and where a machine fetches the commit
     declared: Mapping[str, str | None] = field(default_factory=dict)
     code: str = ""
-    version: int = 1
-    """Of this format: a watcher that does not know it leaves the sweep alone, and says so."""
+    # of this format: a watcher that does not know it leaves the sweep alone, and says so
+    version: Literal[1] = 1
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     @property
     def only_folds(self) -> bool:
@@ -98,25 +99,12 @@ class Sweep:
     @classmethod
     def from_tag(cls, text: str) -> "Sweep":
         """Return the sweep that a tag tells; KaggleOpsError where it tells none."""
-        doing = "reading a sweep's tag"
         try:
-            told = json.loads(text)
-        except (ValueError, RecursionError):
-            told = None
-        if not isinstance(told, dict):
-            raise KaggleOpsError(doing, "it is not what this program writes")
-        if told.get("version") != cls.version:
-            problem = f"its format is {told.get('version')!r}, and this program reads 1"
-            raise KaggleOpsError(
-                doing, problem, "Use the version of KaggleOps that began the sweep."
-            )
-        try:
-            sweep: Sweep = _adapter().validate_python(told)
+            return _adapter().validate_json(text)
         except ValueError as error:
-            raise KaggleOpsError(doing, "it is not what this program writes") from error
-        if not set(told) <= {each.name for each in fields(cls)}:
-            raise KaggleOpsError(doing, "it is not what this program writes")
-        return sweep
+            doing, problem = "reading a sweep's tag", "it is not what this version writes"
+            hint = "Use the version of KaggleOps that began the sweep."
+            raise KaggleOpsError(doing, problem, hint) from error
 
 
 @cache

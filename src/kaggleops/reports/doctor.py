@@ -122,7 +122,6 @@ def _bucket(place: str) -> Iterator[Finding]:
             yield Finding("writing", "error", problem, _PROXY)
         if is_s3(place):
             yield from asked("conditions", lambda: _conditions(place))
-            yield from _kept_for_ever(place)
         yield _clock(bucket, key, begun)
     finally:
         bucket.delete(key, expected=made)
@@ -139,33 +138,6 @@ def _conditions(place: str) -> Iterator[Finding]:
     if not found.delete:
         lacks.append("but not conditional deletes: what is written just then is deleted, too")
     yield Finding("conditions", "warning" if lacks else "ok", "; ".join([said, *lacks]))
-
-
-def _kept_for_ever(place: str) -> Iterator[Finding]:
-    """Tell of what a bucket keeps, and somebody pays for, until its settings say otherwise."""
-    from kaggleops.bucket.s3_client import code_of
-
-    bucket = opened(place)
-    try:
-        rules = bucket.ask("get_bucket_lifecycle_configuration", None).get("Rules", [])
-    except Exception as error:  # noqa: BLE001 - a key that may not, a service that cannot
-        if code_of(error) != "NoSuchLifecycleConfiguration":
-            yield Finding("leftovers", "skipped", "this key cannot read the bucket's settings")
-            return
-        rules = []
-    said = {name for rule in rules if rule.get("Status") == "Enabled" for name in rule}
-    problems = []
-    if "AbortIncompleteMultipartUpload" not in said:
-        problems.append("an upload that breaks off is kept, and paid for, until you delete it")
-    with suppress(Exception):
-        versions = bucket.ask("get_bucket_versioning", None).get("Status")
-        if versions == "Enabled" and "NoncurrentVersionExpiration" not in said:
-            problems.append("every old version of an object is kept and paid for")
-    hint = "Add a lifecycle rule to the bucket, at its service, that deletes such after a week."
-    if problems:
-        yield Finding("leftovers", "warning", "; ".join(problems), hint)
-    else:
-        yield Finding("leftovers", "ok", "the bucket deletes what is left of broken uploads")
 
 
 def _clock(bucket: Bucket, key: str, begun: float) -> Finding:
