@@ -385,8 +385,8 @@ class World:
 
 def expected(campaign: Campaign, run_id: str, platform: Platform) -> float:
     """Return the hours that a job should need of one session there, as far as anybody knows."""
-    forecast, point = campaign.plan, campaign.runs[run_id].point
-    known = forecast.by_backend(point).get(platform.name, forecast.hours(point))
+    forecast = campaign.forecast
+    known = forecast.by_backend.get(platform.name, forecast.hours)
     longest = min(platform.session_hours or EVER, platform.total or EVER)
     return min(longest if known is None else known, longest)
 

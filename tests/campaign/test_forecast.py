@@ -11,14 +11,14 @@ from kaggleops.campaign.sweep import Job
 NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
-def finished(hours: float, backend: str = "kaggle", status: str = "FINISHED", **point: str) -> Job:
+def finished(hours: float, backend: str = "kaggle", status: str = "FINISHED") -> Job:
     begun = NOON.timestamp() * 1000
     ended = int(begun + hours * 3_600_000)
-    return Job("b" * 32, 0, point, "", status, {"backend": backend}, {}, int(begun), ended)
+    return Job("b" * 32, 0, {}, "", status, {"backend": backend}, {}, int(begun), ended)
 
 
-def expected_hours(siblings: list[Job], **point: str) -> float | None:
-    return Forecast(siblings).hours(point)
+def expected_hours(siblings: list[Job]) -> float | None:
+    return Forecast(siblings).hours
 
 
 def test_nobody_knows_before_one_has_finished() -> None:
@@ -32,23 +32,9 @@ def test_it_is_what_most_take() -> None:
     assert expected_hours(siblings) == pytest.approx(1.1 * 1.17)
 
 
-def test_a_parameter_counts_if_it_clearly_matters() -> None:
-    sizes = {"tiny": 0.2, "large": 4.0}
-    siblings = [
-        finished(sizes[model] * slower, model=model, lr=lr)
-        for model in sizes
-        for lr, slower in (("1", 1.0), ("2", 1.1), ("3", 1.2))
-    ]
-    assert expected_hours(siblings, model="tiny", lr="1") == pytest.approx(1.1 * 0.24)
-    assert expected_hours(siblings, model="large", lr="9") == pytest.approx(1.1 * 4.8)
-    # Of a value that none has had, and where nothing is clear, the most.
-    for point in ({"model": "huge"}, {"lr": "1"}, {"seed": "1"}):
-        assert expected_hours(siblings, **point) == pytest.approx(1.1 * 4.8)
-
-
 def test_a_backend_has_its_own() -> None:
     siblings = [finished(1.0), finished(10.0, "local"), finished(9.0, "local")]
-    assert Forecast(siblings).by_backend({}) == {
+    assert Forecast(siblings).by_backend == {
         "kaggle": pytest.approx(1.1),
         "local": pytest.approx(11.0),
     }

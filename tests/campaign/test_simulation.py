@@ -209,7 +209,7 @@ def fits(campaign: Campaign, run_id: str, platform: Platform) -> bool:
     if campaign.continuable or not others:
         return True
     there = any(each.tags.get("backend") == platform.name for each in others)
-    return there or (campaign.plan.hours(campaign.runs[run_id].point) or 0.0) <= longest
+    return there or (campaign.forecast.hours or 0.0) <= longest
 
 
 def servable(world: World, campaign: Campaign, run_id: str) -> bool:

@@ -87,7 +87,6 @@ class Hosts:
         self._clock = clock
         self._named = backends or backend_named
         self._backends: dict[str, Backend[Any]] = {}
-        self._configs: dict[tuple[str, str], Any] = {}
         self._offers = Offers(clock.now)
         # what each said last, and when
         self._said: dict[str, tuple[datetime, dict[object, Offer]]] = {}
@@ -110,11 +109,7 @@ class Hosts:
     def config(self, state: SweepState, name: str) -> Any:
         """Return how a sweep sets a backend; raises UsageError where it makes no sense."""
         given = state.sweep.configs.get(name, {})
-        known = name, repr(given)
-        if known not in self._configs:
-            config = self.backend(name).read_config(given, f"the sweep's configuration of {name}")
-            self._configs[known] = config
-        return self._configs[known]
+        return self.backend(name).read_config(given, f"the sweep's configuration of {name}")
 
     def offered(self, state: SweepState) -> list[Offer]:
         """Return what the backends of a sweep offer, of those that do not rest."""

@@ -48,8 +48,8 @@ _SHOWN = 10  # trials in a table
 _LONGEST_SECTION = 4000  # characters, of the 8,000 that MLflow takes for a description
 _LONGEST_NOTE = 8000
 _LONGEST_NAME = 200  # of a metric; a mean of one that is named in more is left out
-_NO_VALUE = ("FAILED", "KILLED", "PRUNED")
-_ENDED = ("FINISHED", *_NO_VALUE)
+_BAD = ("FAILED", "KILLED", "PRUNED")
+_ENDED = ("FINISHED", *_BAD)
 
 
 @dataclass(frozen=True)
@@ -102,25 +102,44 @@ def _parents(state: SweepState) -> Iterator[tuple[Parent, Mapping[str, str]]]:
 
 
 def _fold_set(state: SweepState, trial: Trial) -> Parent:
-    folds = trial.jobs
-    status = _ended(folds, state.sweep.folds, trial.status)
-    values = {}
-    metrics = {}
-    for name in _means_of(folds, state.sweep.metrics) if status == "FINISHED" else ():
-        values[name] = found = summarize([job.metrics[name] for job in folds])
-        assert found is not None  # noqa: S101 - there are folds
-        metrics[f"{name}_mean"] = found.mean
-        if found.spread is not None:
-            metrics[f"{name}_std"] = found.spread
+    folds, sweep = trial.jobs, state.sweep
+    status = _ended(folds, sweep.folds, trial.status)
+    whole = status == "FINISHED"
+    values: dict[str, Summary] = {}
+    for name in _means_of(folds, sweep.metrics) if whole else ():
+        if found := summarize([job.metrics[name] for job in folds]):
+            values[name] = found
+    metrics = {f"{name}_mean": found.mean for name, found in values.items()}
+    spreads = {f"{name}_std": found.spread for name, found in values.items()}
+    shown = _shown_metrics(sweep, folds)
+    ended = [job for job in folds if job.status in _ENDED]
+    statuses = [job.status if job in ended else "" for job in folds]
+    lines = [f"{progress(statuses, len(sweep.folds) or None, 'folds')}."]
+    bad = [f"fold {each.fold} {STATUS_WORDS[each.status]}" for each in ended if each.status in _BAD]
+    if status and bad:
+        lines.append(f"Mean and spread are left out: {as_markdown(', '.join(bad))}.")
+    rows = [
+        [_link(state, job.run_id, f"fold {job.fold}"), STATUS_WORDS.get(job.status, "finished"),
+         *(number(job.metrics[name]) if name in job.metrics else "" for name in shown)]
+        for job in ended
+    ]  # fmt: skip
+    if values:
+        rows.append(["mean ± sd", "", *(summary(values.get(name)) for name in shown)])
+    told = [
+        [job.run_id, job.fold, job.status, sorted(job.metrics.items())]
+        if job in ended
+        else [job.run_id, job.fold]
+        for job in folds
+    ]
     return Parent(
         run_id=trial.run_id,
-        digest=_digest([status, *map(_told, folds)]),
-        metrics=metrics,
+        digest=_digest([status, *told]),
+        metrics=metrics | {name: each for name, each in spreads.items() if each is not None},
         tags={},
-        text=_folds_text(state, folds, status, values),
+        text="\n\n".join([*lines, *_table(["fold", "status", *map(as_markdown, shown)], rows)]),
         status=status,
         ended_ms=max((job.ended_ms or 0 for job in folds), default=0) or None,
-        folds=folds if status == "FINISHED" else (),
+        folds=folds if whole else (),
     )
 
 
@@ -134,47 +153,21 @@ def _ended(folds: Sequence[Job], wanted: Sequence[str], status: str) -> str:
     if not {job.fold for job in folds}.issuperset(wanted):
         return ""
     # Whether a fold that failed is begun again, the trial's own status knows.
-    return "FINISHED" if words == {"FINISHED"} else status if status in _NO_VALUE else ""
+    return "FINISHED" if words == {"FINISHED"} else status if status in _BAD else ""
 
 
 def _means_of(folds: Sequence[Job], metrics: Sequence[str]) -> list[str]:
     """Return the metrics whose means are worth a look: those asked for, then what is a score."""
     shared = set.intersection(*(set(job.metrics) for job in folds))
-    wanted = [name for name in metrics if name in shared]
     scores = sorted(filter(is_score, shared)) or sorted(shared)
-    return list(dict.fromkeys([*wanted, *scores]))[:200]
-
-
-def _folds_text(
-    state: SweepState, folds: Sequence[Job], status: str, values: Mapping[str, Summary | None]
-) -> str:
-    shown = _shown_metrics(state.sweep, folds)
-    statuses = [job.status if job.status in _ENDED else "" for job in folds]
-    lines = [f"{progress(statuses, len(state.sweep.folds) or None, 'folds')}."]
-    ended = [
-        f"fold {job.fold} {STATUS_WORDS[job.status]}" for job in folds if job.status in _NO_VALUE
-    ]
-    if status and ended:
-        lines.append(f"Mean and spread are left out: {as_markdown(', '.join(ended))}.")
-    rows = [
-        [_link(state, job.run_id, f"fold {job.fold}"), STATUS_WORDS.get(job.status, "finished"),
-         *(number(job.metrics[name]) if name in job.metrics else "" for name in shown)]
-        for job in folds
-        if job.status in _ENDED
-    ]  # fmt: skip
-    if values:
-        rows.append(["mean ± sd", "", *(summary(values.get(name)) for name in shown)])
-    if rows:
-        lines.append(_table(["fold", "status", *map(as_markdown, shown)], rows))
-    return "\n\n".join(lines)
+    return list(dict.fromkeys([*(name for name in metrics if name in shared), *scores]))[:200]
 
 
 # -- a sweep's trials ---------------------------------------------------------------------------
 
 
 def _search(state: SweepState) -> Parent:
-    jobs = [job for trial in state.trials for job in trial.jobs]
-    metrics = _shown_metrics(state.sweep, jobs)
+    metrics = _shown_metrics(state.sweep, state.jobs)
     signs = [1.0 if state.sweep.more_is_better(each) else -1.0 for each in metrics]
     # With these, more is better.
     found = {
@@ -190,6 +183,14 @@ def _search(state: SweepState) -> Parent:
         reverse=True,
     )
     statuses = [trial.status if trial.status in _ENDED else "" for trial in state.trials]
+    lines = [f"{state.sweep.progress(statuses)}."]
+    if several and ranked:
+        lines.append("No other trial is better than one of these in everything:")
+    rows = [
+        [_link(state, trial.run_id, f"trial {trial.number}"),
+         *map(number, means_of(trial.jobs, metrics) or ()), point_text(trial.point)]
+        for trial in ranked[:_SHOWN]
+    ]  # fmt: skip
     return Parent(
         run_id=state.id,
         digest=_digest([state.sweep.trials, statuses, [list(each) for each in found.items()]]),
@@ -199,25 +200,11 @@ def _search(state: SweepState) -> Parent:
             if found
         },
         tags={BEST: ranked[0].run_id} if ranked and not several else {},
-        text=_trials_text(state, metrics, ranked, statuses),
+        text="\n\n".join(
+            [*lines, *_table(["trial", *map(as_markdown, metrics), "settings"], rows)]
+        ),
         step=statuses.count("FINISHED"),
     )
-
-
-def _trials_text(
-    state: SweepState, metrics: Sequence[str], ranked: Sequence[Trial], statuses: Sequence[str]
-) -> str:
-    lines = [f"{state.sweep.progress(statuses)}."]
-    if len(metrics) > 1 and ranked:
-        lines.append("No other trial is better than one of these in everything:")
-    rows = []
-    for trial in ranked[:_SHOWN]:
-        values = means_of(trial.jobs, metrics) or ()
-        rows.append([_link(state, trial.run_id, f"trial {trial.number}"),
-                     *map(number, values), point_text(trial.point)])  # fmt: skip
-    if rows:
-        lines.append(_table(["trial", *map(as_markdown, metrics), "settings"], rows))
-    return "\n\n".join(lines)
 
 
 def point_text(point: Mapping[str, str]) -> str:
@@ -244,22 +231,16 @@ def _digest(of: Sequence[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _told(job: Job) -> list[Any]:
-    ended = job.status in _ENDED
-    told = (job.status, sorted(job.metrics.items())) if ended else ("", False)
-    return [job.run_id, job.fold, *told]
-
-
 def _link(state: SweepState, run_id: str, text: str) -> str:
     return f"[{as_markdown(text)}]({run_page(state.experiment_id, run_id)})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, with as many of the rows as there is room for."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table in Markdown, with as many of the rows as there is room for; [] without any."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
     while sum(map(len, lines)) > _LONGEST_SECTION:
         lines.pop()
-    return "\n".join(lines)
+    return ["\n".join(lines)] if rows else []
 
 
 def _write(

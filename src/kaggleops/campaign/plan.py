@@ -18,55 +18,27 @@ from kaggleops.campaign.placement import Budget, Busy, Decision, Waiting
 from kaggleops.tags import BACKEND, DECISION, LEGS, SUBMITTED_TO, TO_BE_CONTINUED
 
 if TYPE_CHECKING:
-    from kaggleops.campaign.sweep import Job, Point, Sweep
+    from kaggleops.campaign.sweep import Job, Sweep
 
 _LONGEST_LINE = 1000
 _QUANTILE = 0.9  # of the hours of those that have finished
 _MARGIN = 1.1  # by which a job may take longer than those before it
-# A parameter tells how long a job takes if the longest of all takes more than so many times as long
-# as the shortest, and among those of one value that is little.
-_FAR_APART, _ALIKE = 2.0, 1.5
 
 
 class Forecast:
-    """What is expected of the jobs of a sweep, by those of them that have finished."""
+    """How long a job of a sweep should have machines: what most of those took that have finished.
+
+    `hours` are of all together, None before any has finished; `by_backend` of each backend on which
+    any has.
+    """
 
     def __init__(self, jobs: "Collection[Job]") -> None:
-        done: dict[str, list[tuple[Point, float]]] = defaultdict(list)
+        done: dict[str, list[float]] = defaultdict(list)
         for job in jobs:
             if (hours := _hours(job)) is not None:
-                done[""].append((job.point, hours))
-                if backend := job.tags.get(BACKEND):
-                    done[backend].append((job.point, hours))
-        self._done = {backend: _Durations(some) for backend, some in done.items()}
-
-    def hours(self, point: "Point") -> float | None:
-        """Return for how long a job of a point should have machines; None before any finished.
-
-        That is what most took: of those with the same value of the parameter on which it depends,
-        if it clearly depends on one.
-        """
-        return self._done[""].of(point) if self._done else None
-
-    def by_backend(self, point: "Point") -> dict[str, float]:
-        """Return the same for each backend on which any has finished, from those alone."""
-        return {name: each.of(point) for name, each in sorted(self._done.items()) if name}
-
-
-class _Durations:
-    """How long jobs took, by their points."""
-
-    def __init__(self, done: "Sequence[tuple[Point, float]]") -> None:
-        self._most = _MARGIN * _high([hours for _, hours in done])
-        # Of each parameter that tells more than that, the one first that tells most.
-        found = [(key, _by_value(key, done)) for key in {key for point, _ in done for key in point}]
-        self._by = sorted((max(map(_spread, by.values())), key, by) for key, by in found if by)
-
-    def of(self, point: "Point") -> float:
-        for _, key, by in self._by:
-            if alike := by.get(point.get(key, "")):
-                return _MARGIN * _high(alike)
-        return self._most
+                done[job.tags.get(BACKEND, "")].append(hours)
+        self.hours = _most([each for some in done.values() for each in some]) if done else None
+        self.by_backend = {name: _most(some) for name, some in sorted(done.items()) if name}
 
 
 def _hours(job: "Job") -> float | None:
@@ -81,23 +53,8 @@ def _hours(job: "Job") -> float | None:
     return sum(max(0.0, end - begin) for begin, end in spans) / 3600
 
 
-def _by_value(key: str, done: "Sequence[tuple[Point, float]]") -> dict[str, list[float]]:
-    """Return the hours by the values of a parameter; {} if it does not clearly matter."""
-    groups = defaultdict(list)
-    for point, hours in done:
-        groups[point.get(key, "")].append(hours)
-    told = {value: some for value, some in groups.items() if len(some) > 1}
-    clear = len(told) > 1 and all(_spread(some) <= _ALIKE for some in told.values())
-    far = clear and _spread([hours for some in told.values() for hours in some]) > _FAR_APART
-    return told if far else {}
-
-
-def _spread(hours: Sequence[float]) -> float:
-    return max(hours) / max(min(hours), 1e-3)
-
-
-def _high(hours: Sequence[float]) -> float:
-    return sorted(hours)[math.ceil(_QUANTILE * len(hours)) - 1]
+def _most(hours: Sequence[float]) -> float:
+    return _MARGIN * sorted(hours)[math.ceil(_QUANTILE * len(hours)) - 1]
 
 
 def asked(sweep: "Sweep", jobs: "Sequence[Job]", waiting: "Sequence[Job]") -> list[Waiting]:
@@ -110,8 +67,8 @@ def asked(sweep: "Sweep", jobs: "Sequence[Job]", waiting: "Sequence[Job]") -> li
     return [
         Waiting(
             job.run_id,
-            forecast.hours(job.point),
-            forecast.by_backend(job.point),
+            forecast.hours,
+            forecast.by_backend,
             wished,
             number(sweep.needs, "memory_gb"),
             order,
@@ -151,7 +108,7 @@ def at_work(jobs: "Sequence[Job]", sent: "Sequence[Job]", now: datetime) -> list
     found = []
     for job in sent:
         backend = job.tags.get(SUBMITTED_TO, "")
-        hours = forecast.by_backend(job.point).get(backend, forecast.hours(job.point))
+        hours = forecast.by_backend.get(backend, forecast.hours)
         sessions = money.sessions_of(job.tags, now)
         began = sessions[-1].at if sessions else job.begun_ms / 1000
         # What is in a platform's queue has used nothing yet.

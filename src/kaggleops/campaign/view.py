@@ -320,7 +320,7 @@ def _times(job: Job, forecast: Forecast, now: datetime) -> tuple[int, int | None
     """Return when the session of a job began, and when the job should be over (ms), if known."""
     sessions = sessions_of(job.tags, now)
     begun = int(sessions[-1].at * 1000) if sessions else job.begun_ms
-    hours = forecast.hours(job.point) if job.status == "RUNNING" else None
+    hours = forecast.hours if job.status == "RUNNING" else None
     if hours is None:
         return begun, None
     had = sum((each.until or each.at) - each.at for each in sessions[:-1])
