@@ -15,7 +15,7 @@ from kaggleops.reports.comparison_text import metric_rows, to_json
 from kaggleops.reports.leaderboard import Entry, leaderboard
 from kaggleops.reports.score import named
 from kaggleops.reports.selection import Side
-from kaggleops.reports.trainings import Run, read_folds
+from kaggleops.reports.trainings import Run, with_folds
 from kaggleops.tags import COMMIT, ENTRY_POINT, SETTINGS, SUBJECT
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.reports.lab import Lab
@@ -288,17 +288,17 @@ def test_the_points_of_a_metric_are_folds_where_its_name_or_the_params_say_so() 
     last = {"fold_rmse": 2, "rmse": 0}
     one = run("a", {"fold_rmse": 0.7, "rmse": 0.61}, steps=last)
     for metric in ("rmse", "fold_rmse", "mean_rmse"):
-        assert read_folds([one], metric, points) == {one.id: expected}
+        assert with_folds([one], metric, points)[0].folds == expected
     from_one = {str(step): value for step, (_, value) in enumerate(by_step, 1)}
     by_step[:] = [(int(step), value) for step, value in from_one.items()]
-    assert read_folds([one], "rmse", points) == {one.id: from_one}
+    assert with_folds([one], "rmse", points)[0].folds == from_one
     by_step[:] = [(int(step), value) for step, value in expected.items()]
     rounds = {f"fold_{k}-rmse": 0.7 for k in range(3)}  # LightGBM's curves, a point a round
     of_rounds = run("a", {**rounds, **one.metrics}, steps={**dict.fromkeys(rounds, 30), **last})
-    assert read_folds([of_rounds], "rmse", points) == {of_rounds.id: expected}
+    assert with_folds([of_rounds], "rmse", points)[0].folds == expected
     assert set(read) == {"fold_rmse"}
     one = run("a", {"auc": 0.7}, steps={"auc": 2}, n_splits="3")
-    assert read_folds([one], "auc", points) == {one.id: expected}
+    assert with_folds([one], "auc", points)[0].folds == expected
     asked = len(read)
     for steps, params in (
         ({"auc": 2}, {}),  # nothing says so
@@ -307,13 +307,16 @@ def test_the_points_of_a_metric_are_folds_where_its_name_or_the_params_say_so() 
         ({"auc": 2}, {"n_splits": "3", "fold": "1"}),  # the run is one fold
         ({"auc": 0}, {"n_splits": "3"}),
     ):
-        assert read_folds([run("a", {"auc": 0.7}, steps=steps, **params)], "auc", points) == {}
+        assert (
+            with_folds([run("a", {"auc": 0.7}, steps=steps, **params)], "auc", points)[0].folds
+            == {}
+        )
     assert len(read) == asked  # the bucket was not asked in vain
     by_step.append((5, 0.7))
-    assert read_folds([one], "auc", points) == {}
+    assert with_folds([one], "auc", points)[0].folds == {}
     by_step[:] = [(step, 0.7) for step in range(6)]  # of a single fold out of five, six epochs
     one = run("a", {"auc": 0.7}, steps={"auc": 5}, n_splits="5")
-    assert read_folds([one], "auc", points) == {}
+    assert with_folds([one], "auc", points)[0].folds == {}
 
 
 def test_only_scores_are_listed_and_only_the_score_is_marked() -> None:

@@ -25,11 +25,11 @@ from kaggleops.errors import UsageError
 from kaggleops.printable import counted
 from kaggleops.reports.evidence import OOF_FILE
 from kaggleops.reports.history import History
-from kaggleops.reports.leaderboard import read_runs, trials_of, values_of
+from kaggleops.reports.leaderboard import read_runs, trials_of
 from kaggleops.reports.score import Score, declared, named
 from kaggleops.reports.selection import Selector, the_run_called
 from kaggleops.reports.statistics import summarize_scores
-from kaggleops.reports.trainings import Run, trainings, worth
+from kaggleops.reports.trainings import Run, scores_of, trainings, worth
 from kaggleops.tags import BLEND, PARENT
 
 MOST = 100
@@ -177,7 +177,7 @@ def _ranked(
         by_seed[run.sha, run.repetition[1]].append(run)
     ranked = sorted(
         (each for mine in by_seed.values() for each in trainings(mine, score.name)),
-        key=lambda each: worth(summarize_scores(values_of(each, score)), score),
+        key=lambda each: worth(summarize_scores(scores_of(each.runs, score.name)), score),
         reverse=True,
     )
     return [history.runs(_whole(each.runs)) for each in ranked], score

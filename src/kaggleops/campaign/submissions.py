@@ -42,19 +42,22 @@ class Submissions:
         ended, self._here = len(alive) < len(self._here), alive
         return ended
 
-    def place(self, state: SweepState, waiting: Sequence[Job], turn: Turn) -> str:
-        """Hand jobs to the platforms that fit them best; return what the others wait for."""
+    def place(self, state: SweepState, waiting: Sequence[Job], turn: Turn, at: str = "") -> str:
+        """Hand jobs to the platforms that fit them best; return what the others wait for.
+
+        With `at`, to that one alone.
+        """
         if not waiting:
             return ""
-        now, jobs = self._clock.now(), state.jobs
-        sent = [job for job in jobs if is_sent(job)]
+        now, jobs, ids = self._clock.now(), state.jobs, {job.run_id for job in waiting}
+        sent = [job for job in jobs if is_sent(job) and job.run_id not in ids]
         limit = state.sweep.at_once
         allowed = list(waiting) if limit is None else list(waiting)[: max(0, limit - len(sent))]
-        wanted = asked(state.sweep, jobs, allowed)
         before = turn.granted.get(state.id, 0.0)
         budget = budget_of(state.sweep, jobs, allowed, now, before)
-        offers = self._hosts.offered(state)
-        decisions = place(wanted, offers, self._busy(turn), budget, now)
+        offers = [each for each in self._hosts.offered(state) if at in ("", each.backend)]
+        busy = [each for each in self._busy(turn) if each.run_id not in ids]
+        decisions = place(asked(state.sweep, jobs, allowed), offers, busy, budget, now)
         turn.decisions |= {each.run_id: each for each in decisions}
         if any(each.over_budget for each in decisions):
             turn.over_budget.add(state.id)
@@ -88,8 +91,11 @@ class Submissions:
             if known:
                 self._hosts.rest(name, turn, error)
                 return
-            # It may never have got there: handing it over again finds it, or sends it.
-            self._hand_over_again(state, job, turn)
+            # It may never have got there: handing it over again finds it, or sends it if there is
+            # room, without counting itself.
+            self._hosts.running[name] -= 1
+            self.place(state, [job], turn, name)
+            self._hosts.running[name] += 1
             return
         self._hosts.answered(name)
         if answer is None and job.status == LOST:
@@ -158,20 +164,6 @@ class Submissions:
         if backend.ask_every == 0:
             self._notice_end(job.run_id)
         turn.done.append(f"{_called(state, job)}: {decision.why}")
-
-    def _hand_over_again(self, state: SweepState, job: Job, turn: Turn) -> None:
-        """Hand a job to the backend that may have it: where there is room, if it has not."""
-        name = job.tags[SUBMITTED_TO]
-        self._hosts.running[name] -= 1  # this one
-        offers = [each for each in self._hosts.offered(state) if each.backend == name]
-        wanted = asked(state.sweep, state.jobs, [job])
-        before = turn.granted.get(state.id, 0.0)
-        budget = budget_of(state.sweep, state.jobs, [job], self._clock.now(), before)
-        busy = [each for each in self._busy(turn) if each.run_id != job.run_id]
-        (decision,) = place(wanted, offers, busy, budget, self._clock.now())
-        self._hosts.running[name] += 1
-        if decision.offer is not None:
-            self._submit(state, job, decision, turn)
 
     def _busy(self, turn: Turn) -> list[Busy]:
         """Return what has a machine, of all sweeps, and what was placed in this turn."""

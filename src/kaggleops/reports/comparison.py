@@ -42,14 +42,13 @@ from kaggleops.reports.trainings import (
     HOUSEKEEPING,
     REPEATED,
     Evidence,
-    Folds,
     Points,
     Run,
     Training,
     in_common,
-    read_folds,
     scores_of,
     trainings,
+    with_folds,
 )
 from kaggleops.tags import ACCELERATOR, BACKEND
 
@@ -154,28 +153,30 @@ def compare(
     sides = of_one_experiment(sides, metrics, notes)
     scores, hidden = _scores(sides, metrics, lower_is_better, every_metric)
     score, *more = scores
-    folds = read_folds([run for side in sides for run in side.runs], score.name, points)
+    runs = with_folds([run for side in sides for run in side.runs], score.name, points)
+    by_id = {run.id: run for run in runs}
     home = sides[0].runs[0].experiment_id
-    each_side = [trainings(side.runs, score.name) for side in sides]
-    evidence = Evidence.of(each_side, score, folds, lambda: spread(home, score.name))
+    each_side = [trainings([by_id[run.id] for run in each.runs], score.name) for each in sides]
+    evidence = Evidence.of(each_side, score, lambda: spread(home, score.name))
     chosen, *other_settings = evidence.rows
-    folds = _with_tables(folds, chosen, score, tables)
-    lines = [_line(score, chosen, folds, rows, evidence)]
+    chosen = _with_tables(chosen, score, tables)
+    lines = [_line(score, chosen, rows, evidence)]
     for row in other_settings[:_MOST_SETTINGS]:
         settings = evidence.title(row[0])
-        lines.append(replace(_line(score, row, folds, rows, evidence), settings=settings))
+        lines.append(replace(_line(score, row, rows, evidence), settings=settings))
     # Of those chosen, all their runs: other metrics may be on a parent alone.
     whole = [
         next((each for each in trainings(side.runs) if each.settings == one.settings), one)
         for side, one in zip(sides, chosen, strict=True)
     ]
     for each in more:
-        in_process = read_folds([run for one in whole for run in one.runs], each.name, points)
-        in_process = _with_tables(in_process, whole, each, tables)
-        lines.append(_line(each, whole, in_process, rows, evidence))
+        those = with_folds([run for one in whole for run in one.runs], each.name, points)
+        of_it = {run.id: run for run in those}
+        row = [replace(one, runs=tuple(of_it[run.id] for run in one.runs)) for one in whole]
+        lines.append(_line(each, _with_tables(row, each, tables), rows, evidence))
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
     every = [run for side in kept for run in side.runs]
-    notes += _left_out(sides, evidence, folds)
+    notes += _left_out(sides, chosen, evidence)
     if repository is None:
         notes.append("There is no repository here: changes of the code are not shown.")
     marked = _marked(lines, [score.name, *metrics])
@@ -219,26 +220,24 @@ def _scores(
     return likely, len(whole) - len(shown)
 
 
-def _with_tables(folds: Folds, of: Sequence[Training], score: Score, tables: Tables) -> Folds:
-    """Return the folds of trainings with those that their out-of-fold tables alone tell."""
-    silent = [
-        run
-        for training in of
-        for run in training.runs
-        if not (run.repetition[0] or run.id in folds or of_folds(score.name, run.metrics))
-    ]
-    return {**folds, **{run.id: found for run in silent if (found := tables(run, score))}}
+def _with_tables(row: Sequence[Training], score: Score, tables: Tables) -> list[Training]:
+    """Return trainings with those folds, too, that their out-of-fold tables alone tell."""
+
+    def told(run: Run) -> Run:
+        logged = run.repetition[0] or run.folds or of_folds(score.name, run.metrics)
+        return run if logged else replace(run, folds=tables(run, score))
+
+    return [replace(one, runs=tuple(map(told, one.runs))) for one in row]
 
 
 def _line(
     score: Score,
     row: Sequence[Training],
-    folds: Folds,
     rows: Rows,
     evidence: Evidence,
 ) -> MetricLine:
     """Return a metric of a training on each side."""
-    first, *others = in_common([scores_of(each, score.name, folds) for each in row])
+    first, *others = in_common([scores_of(each.runs, score.name) for each in row])
     found: list[Difference | None] = []
     for training, second in zip(row[1:], others, strict=True):
         change = evidence.difference(first, second, metric=score.name)
@@ -265,15 +264,17 @@ def _marked(lines: Sequence[MetricLine], names: Collection[str]) -> tuple[Metric
     )
 
 
-def _left_out(sides: Sequence[Side], evidence: Evidence, folds: Folds) -> Iterator[str]:
+def _left_out(
+    sides: Sequence[Side], chosen: Sequence[Training], evidence: Evidence
+) -> Iterator[str]:
     """Yield what was not compared, and what should be."""
-    chosen, name = evidence.rows[0], evidence.score.name
+    name = evidence.score.name
     if not evidence.are_alike:
         said = list_of_each(sides, [[evidence.title(each)] for each in chosen])
         hint = "Run one with the settings of the other."
         yield f"The sides have no settings in common: {said}. {hint}"
     ids = [{run.id for run in each.runs} for each in chosen]
-    values = [scores_of(each, name, folds) for each in chosen]
+    values = [scores_of(each.runs, name) for each in chosen]
     for place, (side, each, kept) in enumerate(zip(sides, values, in_common(values), strict=True)):
         if ids[place] in ids[:place]:
             yield f"{sides[ids.index(ids[place])].title} and {side.title} are the same runs."
@@ -281,7 +282,7 @@ def _left_out(sides: Sequence[Side], evidence: Evidence, folds: Folds) -> Iterat
             yield f"Left out of {side.title}: {name} of fold {some(left)}, missing on another side."
         shown = [row[place] for row in evidence.rows[: _MOST_SETTINGS + 1]]
         others = [one for one in evidence.sides[place] if not any(one is row for row in shown)]
-        means = [(one, summarize_scores(scores_of(one, name, folds))) for one in others]
+        means = [(one, summarize_scores(scores_of(one.runs, name))) for one in others]
         if told := [f"{evidence.title(one)} ({mean.mean:.4g})" for one, mean in means if mean]:
             yield f"Not compared: {name} of {side.title} with other settings: {some(told, 4)}."
 

@@ -17,10 +17,10 @@ from kaggleops.reports.trainings import (
     Training,
     in_common,
     point_of,
-    read_folds,
     scores_of,
     spread_over_seeds,
     trainings,
+    with_folds,
     worth,
 )
 from kaggleops.tags import BACKEND, BLEND, BRANCH, PARENT, TRIAL
@@ -68,9 +68,7 @@ def read_runs(history: History, experiment_id: str, metric: str) -> list[Run]:
     tags = [BRANCH, *(column.tag for column in COLUMNS if column.tag)]
     metrics = [column.metric for column in COLUMNS if column.metric]
     scores = family(metric, history.metric_names(experiment_id)) or [metric]
-    runs = history.scored(experiment_id, scores, tags, metrics)
-    folds = read_folds(runs, metric, history.points)
-    return [replace(run, folds=folds[run.id]) if run.id in folds else run for run in runs]
+    return with_folds(history.scored(experiment_id, scores, tags, metrics), metric, history.points)
 
 
 def read_spread(history: History, experiment_id: str, metric: str) -> float | None:
@@ -86,9 +84,9 @@ def _spread(runs: Sequence[Run], metric: str) -> float | None:
     """Return the same of runs at hand; of folds in one process the last one counts, as logged."""
     of_commits: defaultdict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: (-run.started_ms, run.id))[:_NEWEST]:
-        of_commits[run.sha or run.id].append(run)
+        of_commits[run.sha or run.id].append(replace(run, folds={}))
     each = [one for mine in of_commits.values() for one in trainings(mine, metric)]
-    return spread_over_seeds(scores_of(one, metric, {}) for one in each)
+    return spread_over_seeds(scores_of(one.runs, metric) for one in each)
 
 
 def leaderboard(
@@ -147,9 +145,7 @@ def trials_of(runs: Sequence[Run], trials: Sequence[Run], score: Score) -> list[
         # Of a trial with folds, its own run has no score.
         mine = [each for each in below[trial.id].values() if each.id != trial.id]
         mine = mine or list(below[trial.id].values())
-        if mine and (
-            came := summarize_scores(values_of(Training(tuple(mine), frozenset()), score))
-        ):
+        if mine and (came := summarize_scores(scores_of(mine, score.name))):
             ids = tuple(run.id for run in mine)
             number, point = trial.tags.get(TRIAL, "0"), point_of(trial.tags)
             found.append(Tried(number, trial.id, ids, came, point, _cells(mine, score)))
@@ -166,15 +162,10 @@ def _by_commit(runs: Sequence[Run], score: Score) -> dict[str, list[Training]]:
     for run in runs:
         found[run.sha or run.id].append(run)  # a blend has no commit
     kept = {
-        sha: [each for each in trainings(mine, score.name) if values_of(each, score)]
+        sha: [each for each in trainings(mine, score.name) if scores_of(each.runs, score.name)]
         for sha, mine in found.items()
     }
     return {sha: mine for sha, mine in kept.items() if mine}
-
-
-def values_of(training: Training, score: Score) -> Scores:
-    """Return a training's values of the score, by fold and seed."""
-    return scores_of(training, score.name, {run.id: run.folds for run in training.runs})
 
 
 def _entry(
@@ -187,14 +178,13 @@ def _entry(
 ) -> Entry:
     best, summary = _best(mine, score)
     ids = tuple(run.id for run in best.runs)
-    values = values_of(best, score)
+    values = scores_of(best.runs, score.name)
     members = best.runs[0].tags.get(BLEND, "").count(":")  # a weight for each run id, as JSON
     entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent, members=members)
     if not before:
         return entry
-    folds = {run.id: run.folds for each in (*before, *mine) for run in each.runs}
-    evidence = Evidence.of([before, mine], score, folds, spread)
-    first, second = in_common([values_of(each, score) for each in evidence.rows[0]])
+    evidence = Evidence.of([before, mine], score, spread)
+    first, second = in_common([scores_of(each.runs, score.name) for each in evidence.rows[0]])
     means = tuple(each.mean for each in map(summarize_scores, (first, second)) if each)
     shown = _best(before, score)[1].mean, summary.mean
     return replace(
@@ -206,7 +196,7 @@ def _entry(
 
 
 def _best(side: Sequence[Training], score: Score) -> tuple[Training, Summary]:
-    values = {id(each): values_of(each, score) for each in side}
+    values = {id(each): scores_of(each.runs, score.name) for each in side}
     whole = max((len(values[id(each)]) for each in side if each.is_trial), default=0)
 
     def rank(training: Training) -> tuple[bool, float]:

@@ -18,7 +18,7 @@ from kaggleops.printable import counted
 from kaggleops.reports.history import History
 from kaggleops.reports.score import family, named
 from kaggleops.reports.statistics import summarize_scores
-from kaggleops.reports.trainings import Run, Training, read_folds, scores_of, worth
+from kaggleops.reports.trainings import Run, scores_of, with_folds, worth
 from kaggleops.tags import (
     BEST,
     COMMIT,
@@ -193,11 +193,10 @@ class Selector:
         known = self._history.metric_names(experiment_id)
         names = family(score.name, known) or [score.name]
         runs = self._history.scored(experiment_id, names, of_commits=False)
-        folds = read_folds(runs, score.name, self._history.points)
+        runs = with_folds(runs, score.name, self._history.points)
 
         def rank(run: Run) -> tuple[float, int]:
-            alone = scores_of(Training((run,), frozenset()), score.name, folds)
-            return worth(summarize_scores(alone), score), run.started_ms
+            return worth(summarize_scores(scores_of([run], score.name)), score), run.started_ms
 
         found = max(runs, key=rank, default=None)
         if found is None or rank(found)[0] == -math.inf:

@@ -55,9 +55,6 @@ _NEAREST = 50  # trainings that are looked through for the one that differs leas
 Points = Callable[[Sequence[str], str], Mapping[str, Sequence[tuple[int, float]]]]
 """Reads the steps and values of runs' metric, by the run's id (`History.points`)."""
 
-Folds = Mapping[str, Mapping[str, float]]
-"""A metric's values by the folds that a run had in one process, by the run's id."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -229,17 +226,17 @@ def point_told(tags: Mapping[str, str]) -> dict[str, str] | None:
 # -- the values of a metric -----------------------------------------------------------------------
 
 
-def scores_of(training: Training, metric: str, folds: Folds) -> Scores:
-    """Return a training's values of a metric by fold and seed.
+def scores_of(runs: Sequence[Run], metric: str) -> Scores:
+    """Return the values of a metric of a training's runs by fold and seed.
 
-    A run's folds in one process count as folds: those in `folds`, or under names of their own.
+    A run's folds in one process count as folds: those of `with_folds`, or under names of their own.
     """
     found: dict[tuple[str, str], float] = {}
-    for run in training.runs:
+    for run in runs:
         fold, seed = run.repetition
         within: Mapping[str, float] = {}
         if not fold:
-            within = folds.get(run.id) or of_folds(metric, run.metrics)
+            within = run.folds or of_folds(metric, run.metrics)
         if not within and metric in run.metrics:
             within = {fold: run.metrics[metric]}
         for name, value in within.items():
@@ -255,8 +252,8 @@ def in_common(values: Sequence[Scores]) -> list[Scores]:
     return [{key: each[key] for key in each if key[0] in shared} for each in values]
 
 
-def read_folds(runs: Sequence[Run], metric: str, points: Points) -> Folds:
-    """Return the values of the folds that runs logged at a step each, by the run's id.
+def with_folds(runs: Sequence[Run], metric: str, points: Points) -> list[Run]:
+    """Return runs with the values of a metric that they logged at a step for each fold.
 
     They are the points of a metric at the steps 0, 1, 2 … (or 1, 2, 3 …), one a step, where its
     name says so (`fold_rmse`, also for `rmse` and `cv_rmse`), or the run's params (`n_splits=5`).
@@ -266,7 +263,7 @@ def read_folds(runs: Sequence[Run], metric: str, points: Points) -> Folds:
     for run in runs:
         if not run.repetition[0] and (name := _by_step(run, metric)):
             asked[name].append(run)
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     counts = {run.id: _fold_counts(run) for having in asked.values() for run in having}
     for name, having in asked.items():
         for run_id, curve in points([run.id for run in having], name).items():
@@ -275,7 +272,7 @@ def read_folds(runs: Sequence[Run], metric: str, points: Points) -> Folds:
                 continue
             if _is_of_folds(name) or str(len(steps)) in counts[run_id]:
                 found[run_id] = {str(step): value for step, value in curve}
-    return found
+    return [replace(run, folds=found.get(run.id, {})) for run in runs]
 
 
 def _is_of_folds(metric: str) -> bool:
@@ -339,7 +336,6 @@ class Evidence:
         cls,
         sides: Sequence[Sequence[Training]],
         score: Score,
-        folds: Folds,
         spread: Spread = lambda: None,
     ) -> "Evidence":
         """Return the evidence that commits' trainings are.
@@ -350,7 +346,7 @@ class Evidence:
         a trial, else the trainings that differ in the fewest settings, the newest of those. They
         are alike all the same where no side has another one. Raises UsageError if a side has none.
         """
-        values = {id(each): scores_of(each, score.name, folds) for side in sides for each in side}
+        values = {id(each): scores_of(each.runs, score.name) for side in sides for each in side}
         found = [[each for each in side if values[id(each)]] for side in sides]
         if not all(found):
             raise UsageError("comparing", f"not every side has a training with {score.name}")
