@@ -147,8 +147,10 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "count"), [(390, 0), (390, 40), (1280, 3), (2000, 1000)])
+@pytest.mark.parametrize(
+    ("width", "count", "scheme"),
+    [(390, 0, "light"), (390, 40, "dark"), (1280, 3, "dark"), (2000, 1000, "light")],
+)
 def test_it_fits_and_can_be_read(
     context: BrowserContext,
     history: History,

@@ -225,13 +225,13 @@ class _Status:
         is looked at in the bucket.
         """
         from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
-        from kaggleops.reports.listing import PARAMS, TAGS
+        from kaggleops.reports.listing import TAGS
 
         since_ms, sweep = self._since_ms, self._wanted.sweep
         if can_index():
             with history_of(self._place, self._index, fresh_for=0) as history:
                 # A sweep's runs are shown whenever they ended.
-                ended, unsure = history.recent(0 if sweep else since_ms, TAGS, PARAMS)
+                ended, unsure = history.recent(0 if sweep else since_ms, TAGS)
             # A time that a run has logged may be any.
             ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
             if sweep:

@@ -7,7 +7,7 @@ Importing those takes longer than reading ten thousand runs. Metric points are i
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -87,13 +87,10 @@ class History:
             found[value].append(run_id)
         return dict(found)
 
-    def recent(
-        self, since_ms: int, tags: Sequence[str], params: Sequence[str] | None = None
-    ) -> tuple[list[RunState], list[RunState]]:
+    def recent(self, since_ms: int, tags: Sequence[str]) -> tuple[list[RunState], list[RunState]]:
         """Return the runs that `kaggleops status` may show, deleted ones included, with these tags.
 
         Which have ended since then (milliseconds since the epoch) is told by the times they logged.
-        If `params` are named, those come too, all of a run that has not ended, and the metrics.
 
         Returns:
             Those that ended since then or whose machine is kept; and those of which only the bucket
@@ -102,49 +99,33 @@ class History:
         last_ms = sa.func.coalesce(_RUNS.c.end_time, _RUNS.c.start_time, 0)
         marked = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.key.in_((LOST, KEPT_UNTIL)))
         chosen = _RUNS.c.status.in_(OPEN) | (last_ms >= since_ms) | _RUNS.c.run_uuid.in_(marked)
-        runs = sa.select(
-            _RUNS.c.run_uuid, _RUNS.c.experiment_id, _RUNS.c.status, last_ms, _RUNS.c.name,
-            _RUNS.c.start_time, _RUNS.c.end_time,
-        ).where(chosen)  # fmt: skip
         among = sa.select(_RUNS.c.run_uuid).where(chosen)
+        found: dict[str, RunState] = {}
+        for run in self._read(among, (LOST, KEPT_UNTIL, *tags)).values():
+            state = RunState(
+                run_of(run.experiment_id, run.id),
+                run.status,
+                run.started_ms if run.ended_ms is None else run.ended_ms,
+                run.name,
+                run.tags,
+                began_ms=run.started_ms,
+                ended_ms=run.ended_ms,
+                params=run.params,
+                metrics={
+                    name: value
+                    for name, value in run.metrics.items()
+                    if not name.startswith("system/")
+                },
+                step=run.step,
+            )
+            found[state.id.key] = state
+        unsure = [key for key, each in found.items() if each.status in OPEN or LOST in each.tags]
         objects = sa.select(*_ENTITIES.c)
-        with self._engine.connect() as connection:
-            marks = _pairs(connection, _TAGS, among, (LOST, KEPT_UNTIL, *tags))
-            values: Mapping[str, Mapping[str, tuple[float, int]]] = {}
-            settings: Mapping[str, Mapping[str, str]] = {}
-            if params is not None:
-                values = _last_values(connection, among)
-                settings = _pairs(connection, _PARAMS, among, params)
-                still = among.where(_RUNS.c.status.in_(OPEN))
-                settings = {**settings, **_pairs(connection, _PARAMS, still)}
-            found: dict[str, RunState] = {}
-            for run_id, home, status, ms, name, began, ended in connection.execute(runs):
-                last = {
-                    key: point
-                    for key, point in values.get(run_id, {}).items()
-                    if not key.startswith("system/")
-                }
-                state = RunState(
-                    run_of(str(home), run_id),
-                    status,
-                    ms,
-                    name or "",
-                    marks.get(run_id, {}),
-                    began_ms=began or 0,
-                    ended_ms=ended,
-                    params=settings.get(run_id, {}),
-                    metrics={metric: value for metric, (value, _) in last.items()},
-                    step=max((step for _, step in last.values()), default=None),
-                )
-                found[state.id.key] = state
-            unsure = [
-                key for key, state in found.items() if state.status in OPEN or LOST in state.tags
-            ]
-            broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
-            rows = {row.key: row for row in connection.execute(objects.where(broken))}
-            for keys in _chunks(unsure):
-                these = objects.where(_ENTITIES.c.key.in_(keys))
-                rows |= {row.key: row for row in connection.execute(these)}
+        broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
+        rows = {row.key: row for row in self._rows(objects.where(broken))}
+        for keys in _chunks(unsure):
+            these = self._rows(objects.where(_ENTITIES.c.key.in_(keys)))
+            rows |= {row.key: row for row in these}
         asked = []
         for key, row in rows.items():
             known = found.pop(key, None)

@@ -46,9 +46,6 @@ TAGS = (
 )
 """The tags that it is told from."""
 
-PARAMS = ("fold", "seed", "overrides")
-"""The params of an ended run that it is told from."""
-
 # Names of a param that says how many steps there are to be; the last part counts.
 _STEPS = ("max_steps", "total_steps", "num_steps", "iterations", "num_boost_round", "n_estimators")
 
