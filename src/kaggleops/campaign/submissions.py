@@ -58,7 +58,8 @@ class Submissions:
         offers = [each for each in self._hosts.offered(state) if at in ("", each.backend)]
         busy = [each for each in self._busy(turn) if each.run_id not in ids]
         decisions = place(asked(state.sweep, jobs, allowed), offers, busy, budget, now)
-        turn.decisions |= {each.run_id: each for each in decisions}
+        if not at:  # else it counts as sent already
+            turn.decisions |= {each.run_id: each for each in decisions}
         if any(each.over_budget for each in decisions):
             turn.over_budget.add(state.id)
         by_id = {job.run_id: job for job in allowed}
