@@ -18,10 +18,10 @@ from kaggleops.errors import UsageError
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from kaggleops.reports.comparison import Comparison, compare
-from kaggleops.reports.comparison_page import page as to_page
 from kaggleops.reports.comparison_text import to_markdown
 from kaggleops.reports.evidence import reader
 from kaggleops.reports.history import History
+from kaggleops.reports.pages import comparison_page as to_page
 from kaggleops.reports.selection import Selector
 from tests.command import kaggleops, kaggleops_here
 from tests.reports.lab import Lab

@@ -107,7 +107,7 @@ class Lease:
             self._look()
             return False
         try:
-            return self._renew() if self._since is not None else self._take()
+            return self._take()
         except BucketError:
             if self.held():
                 return True  # tried again before the next act
@@ -135,19 +135,16 @@ class Lease:
 
     # -- in the bucket ------------------------------------------------------------------------
 
-    def _renew(self) -> bool:
-        try:
-            return self._write(self._version)
-        except ConflictError:  # it ran out, or somebody deleted it
-            self._since = None
-            return self._take()
-
     def _take(self) -> bool:
+        """Write it: over our own, or, if that ran out or is gone, where nobody else holds it."""
+        if self._since is not None:
+            try:
+                return self._write(self._version)
+            except ConflictError:
+                self._since = None
         found, taken = self._look()
-        if taken:
-            return False
         try:
-            return self._write(found)
+            return not taken and self._write(found)
         except ConflictError:  # somebody else was faster
             self._look()
             return False

@@ -107,9 +107,9 @@ def compare(
     require_index()
     from kaggleops.git.commits import repository_around
     from kaggleops.reports import comparison
-    from kaggleops.reports.comparison_page import page as page_of
     from kaggleops.reports.evidence import reader, scores_by_row
     from kaggleops.reports.leaderboard import read_spread
+    from kaggleops.reports.pages import comparison_page
     from kaggleops.reports.selection import Selector
     from kaggleops.server.settings import index_at
 
@@ -147,7 +147,7 @@ def compare(
             paths=shown,
             every_metric=every_metric,
         )
-        return Compared(found, page_of(found, history) if page else "")
+        return Compared(found, comparison_page(found, history) if page else "")
 
     return ask_index(place, index_at(index) if index else None, answer)
 

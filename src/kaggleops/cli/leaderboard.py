@@ -126,9 +126,9 @@ def leaderboard_command(
     said = subjects(repository, commits) if repository else {}
     said |= {each.sha: f"blend of {each.members}" for each in entries if each.members}
     if page:
-        from kaggleops.reports.leaderboard_page import page as page_of
+        from kaggleops.reports.pages import leaderboard_page
 
-        page.write_text(page_of(entries, score, said), encoding="utf-8")
+        page.write_text(leaderboard_page(entries, score, said), encoding="utf-8")
         leave_out(page)
     if as_json:
         known = {name: each for name, each in correlations.items() if each is not None}

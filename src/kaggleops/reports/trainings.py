@@ -351,13 +351,7 @@ class Evidence:
         if not all(found):
             raise UsageError("comparing", f"not every side has a training with {score.name}")
 
-        def value(training: Training) -> float:
-            return worth(summarize_scores(values[id(training)]), score)
-
-        def size(training: Training) -> int:
-            return len(values[id(training)])
-
-        rows, are_alike = _alike(found, value, size)
+        rows, are_alike = _alike(found, score, values)
         over_seeds = spread_over_seeds(values.values())
         if over_seeds is None and any(len(values[id(each)]) == 1 for each in rows[0]):
             over_seeds = spread()
@@ -403,9 +397,7 @@ def worth(found: Summary | None, score: Score) -> float:
 
 
 def _alike(
-    sides: Sequence[Sequence[Training]],
-    value: Callable[[Training], float],
-    size: Callable[[Training], int],
+    sides: Sequence[Sequence[Training]], score: Score, values: Mapping[int, Scores]
 ) -> tuple[list[list[Training]], bool]:
     first, *others = sides
     by_settings = []
@@ -422,7 +414,7 @@ def _alike(
 
     def order(row: Sequence[Training]) -> tuple[bool, int, int]:
         is_default = all(any(len(each) == 1 for each in one.launched) for one in row)
-        return not is_default, -min(map(size, row)), -row[0].started_ms
+        return not is_default, -min(len(values[id(each)]) for each in row), -row[0].started_ms
 
     if rows:
         return sorted(rows, key=order), True
@@ -433,7 +425,7 @@ def _alike(
 
     newest = [sorted(side, key=lambda each: -each.started_ms)[:_NEAREST] for side in sides]
     choices = [
-        _best_trial(side, value, size) or near for side, near in zip(sides, newest, strict=True)
+        _best_trial(side, score, values) or near for side, near in zip(sides, newest, strict=True)
     ]
     one, two = min(((a, b) for a in choices[0] for b in choices[1]), key=apart)
     rest = [min(((one, each) for each in side), key=apart)[1] for side in choices[2:]]
@@ -441,14 +433,16 @@ def _alike(
 
 
 def _best_trial(
-    side: Sequence[Training],
-    value: Callable[[Training], float],
-    size: Callable[[Training], int],
+    side: Sequence[Training], score: Score, values: Mapping[int, Scores]
 ) -> list[Training]:
     """Return the best trial of a side whose newest training is one; else nothing.
 
     Of those with most folds: what a trial came to in some of them is by chance better.
     """
+
+    def rank(training: Training) -> tuple[int, float]:
+        mine = values[id(training)]
+        return len(mine), worth(summarize_scores(mine), score)
+
     newest = max(side, key=lambda each: each.started_ms)
-    trials = [each for each in side if each.is_trial]
-    return [max(trials, key=lambda each: (size(each), value(each)))] if newest in trials else []
+    return [max((each for each in side if each.is_trial), key=rank)] if newest.is_trial else []

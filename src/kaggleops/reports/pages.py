@@ -1,7 +1,7 @@
-"""A comparison as one HTML page: the answer, the scores, the curves, and what the code changed."""
+"""A comparison and the leaderboard, each as one HTML page that opens without a network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,23 @@ from kaggleops.reports.comparison_text import (
     summary,
 )
 from kaggleops.reports.history import History
+from kaggleops.reports.leaderboard import Entry, table
+from kaggleops.reports.score import SUBMITTED, Score
 from kaggleops.reports.selection import Side
 from kaggleops.tags import SUBJECT
 
-_SCRIPT = Path(__file__).with_name("comparison.js")
+_FOLDER = Path(__file__).parent
 _MOST_CURVES = 12
+_MOST_COMMITS = 30
 _MOST_SCORES = 24
 _MOST_POINTS = 400  # of a curve: more are not seen at this width
 
 
-def page(comparison: Comparison, history: History) -> str:
-    """Return the page; `history` has the points of the metrics' curves."""
+def comparison_page(comparison: Comparison, history: History) -> str:
+    """Return the answer, the scores, the curves and what the code changed, as a page.
+
+    `history` has the points of the metrics' curves.
+    """
     title = as_html(comparison.title)
     scores, curves = _charts(comparison, history)
     keys = "".join(
@@ -62,7 +68,7 @@ def page(comparison: Comparison, history: History) -> str:
         for side in comparison.sides
     ]
     data = {"sides": sides, "scores": scores[:_MOST_SCORES], "curves": curves[:_MOST_CURVES]}
-    return html.page(comparison.title, _SCRIPT, data, "\n".join(parts))
+    return html.page(comparison.title, _FOLDER / "comparison.js", data, "\n".join(parts))
 
 
 def _label(side: Side) -> str:
@@ -143,3 +149,39 @@ def _diff(diff: str) -> str:
         text = as_html(line)
         shown.append(f'<span class="{kind}">{text}</span>' if kind else text)
     return "\n".join(shown)
+
+
+# -- the leaderboard --------------------------------------------------------------------------
+
+
+def leaderboard_page(entries: Sequence[Entry], score: Score, subjects: Mapping[str, str]) -> str:
+    """Return the board, each fold's score, and own scores against Kaggle's, as a page.
+
+    `subjects` are those of commits, by hash.
+    """
+    metric = printable(score.name)
+    groups = []
+    for entry in entries[:_MOST_COMMITS]:
+        named = [(value, point_name(*which) or "one run") for which, value in entry.values.items()]
+        groups.append({
+            "label": printable(f"{entry.sha[:10]} {subjects.get(entry.sha, '')}").strip(),
+            "short": printable(entry.sha[:10]),
+            "colour": 1 if entry.regression else 0,
+            **html.dots(named, entry.score),
+        })  # fmt: skip
+    parts = [
+        f'<header><h1 class="text">{as_html(f"Leaderboard by {metric}")}</h1></header>',
+        html.section("Commits, the best first", html.table(*table(entries, score.name, subjects))),
+        html.section(f"{metric} of every fold and seed", '<div id="scores"></div>'),
+    ]
+    # The private score, which is named last, is the one that counts.
+    name = next((n for n in reversed(SUBMITTED) if any(n in e.cells for e in entries)), "")
+    submitted = [
+        {"label": printable(entry.sha[:10]), "x": entry.score.mean, "y": float(entry.cells[name])}
+        for entry in entries
+        if name in entry.cells and math.isfinite(entry.score.mean)
+    ]
+    if submitted:
+        parts.append(html.section("Own score and Kaggle's", '<div id="submitted"></div>'))
+    data = {"metric": metric, "groups": groups, "kaggle": name, "submitted": submitted}
+    return html.page(f"Leaderboard by {metric}", _FOLDER / "leaderboard.js", data, "\n".join(parts))
