@@ -190,8 +190,8 @@ def _make(
         POINT: json.dumps(dict(point), sort_keys=True),
         **more,
     }
-    with _as_ours(doing):
-        return BucketTrackingStore(tracking_uri).schedule_run(
+    with _store(tracking_uri, doing) as store:
+        return store.schedule_run(
             state.experiment_id,
             state.tags.get("mlflow.user") or user_name(),
             [RunTag(*tag) for tag in tags.items()],
@@ -229,8 +229,7 @@ def submit(
     `tags` are written before the platform hears of it. Returns None if the run does not wait any
     more, since somebody cancelled it meanwhile, or not yet, since its last leg has not ended there.
     """
-    with _as_ours(f"submitting run {run_id}"):
-        store = BucketTrackingStore(tracking_uri)
+    with _store(tracking_uri, f"submitting run {run_id}") as store:
         run = store.get_run(run_id)
         continued = TO_BE_CONTINUED in run.data.tags
         if continued and _is_there(run, tracking_uri, backend):
@@ -268,8 +267,7 @@ def _is_there(run: Run, tracking_uri: str, next_one: Backend[Any]) -> bool:
 
 def set_tags(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run, and send them."""
-    with _as_ours(f"writing to run {run_id}"):
-        store = BucketTrackingStore(tracking_uri)
+    with _store(tracking_uri, f"writing to run {run_id}") as store:
         store.log_batch(run_id, [], [], [RunTag(*tag) for tag in tags.items()])
         store.flush()
 
@@ -282,8 +280,7 @@ def fail(tracking_uri: str, run_id: str, why: str) -> None:
 
 def end(tracking_uri: str, run_id: str, status: str) -> None:
     """End a run, unless it has ended."""
-    with _as_ours(f"ending run {run_id}"):
-        store = BucketTrackingStore(tracking_uri)
+    with _store(tracking_uri, f"ending run {run_id}") as store:
         if store.get_run(run_id).info.status in OPEN:
             store.update_run_info(run_id, RunStatus.from_string(status), now_ms(), None)
             store.flush()
@@ -291,8 +288,7 @@ def end(tracking_uri: str, run_id: str, status: str) -> None:
 
 def cancel_job(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
     """Set a job to KILLED, unless it has ended, with tags that say why."""
-    with _as_ours(f"cancelling run {run_id}"):
-        store = BucketTrackingStore(tracking_uri)
+    with _store(tracking_uri, f"cancelling run {run_id}") as store:
         if store.get_run(run_id).info.status not in OPEN:
             return
         if tags:
@@ -303,7 +299,7 @@ def cancel_job(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
 
 def summarize(tracking_uri: str, state: SweepState, bucket: Bucket) -> list[str]:
     """Bring up to date what the parents of a sweep say; return the ids of those that changed."""
-    with _as_ours(f"summing up sweep {state.id}"):
+    with _store(tracking_uri, f"summing up sweep {state.id}"):
         changed = parents.keep(state, mlflow.MlflowClient(tracking_uri), bucket)
         session(bucket_uri(tracking_uri)).flush()
         return changed
@@ -314,8 +310,7 @@ def resume_sweep(tracking_uri: str, sweep_id: str, below: Iterable[str] = ()) ->
 
     Of the runs `below` it, by their ids, those go on that were cancelled with it.
     """
-    with _as_ours(f"resuming sweep {sweep_id}"):
-        store = BucketTrackingStore(tracking_uri)
+    with _store(tracking_uri, f"resuming sweep {sweep_id}") as store:
         run = store.get_run(sweep_id)
         if run.info.status == "FINISHED":
             raise UsageError(f"resuming sweep {sweep_id}", "it has finished", "Begin another one.")
@@ -345,9 +340,9 @@ def close_runs(tracking_uri: str) -> None:
 
 
 @contextmanager
-def _as_ours(doing: str) -> Iterator[None]:
-    """Turn what MLflow raises into one of our errors."""
+def _store(tracking_uri: str, doing: str) -> Iterator[BucketTrackingStore]:
+    """Yield the store of a bucket, and turn what MLflow raises into one of our errors."""
     try:
-        yield
+        yield BucketTrackingStore(tracking_uri)
     except MlflowException as error:
         raise KaggleOpsError(doing, str(error.message)) from error
