@@ -127,20 +127,12 @@ def test_what_begins_can_be_gone_on_with_from_the_bucket_alone(theirs: Repositor
     assert len(Search(begun).ask([], 9)) == 7
 
 
-def test_a_space_comes_from_an_experiment_or_a_file_and_what_is_typed_wins(
-    theirs: Repository, tmp_path: Path
-) -> None:
+def test_a_space_comes_from_an_experiment_and_what_is_typed_wins(theirs: Repository) -> None:
     asked = ("--sampler", "random", "--trials", 3, "experiment=search")
     found = points(theirs, *asked)
     assert [list(each) for each in found] == [["lr", "net.depth"]] * 3
     assert list(points(theirs, *asked, "lr=1,2")[0]) == ["lr", "net.depth"]
     assert points(theirs, *asked, "net.depth=2", "net=small,large")[0].keys() == {"lr", "net"}
-    space = tmp_path / "space.yaml"
-    space.write_text("lr: 1,2\nnet: glob(*, exclude=wide)\n")
-    assert len(points(theirs, "--space", space)) == 4
-    assert len(points(theirs, "--space", space, "lr=1,2,3")) == 6
-    space.write_text("hydra: {sweeper: {params: {lr: 'range(5)'}}}\n")
-    assert len(points(theirs, "--space", space)) == 5
 
 
 def test_quotes_reach_hydra_and_no_other_program(theirs: Repository) -> None:
@@ -203,7 +195,6 @@ def test_a_search_ranks_by_what_the_experiment_is_ranked_by(theirs: Repository) 
         (["lr=1,2", "--memory", "100000"], "100000 GB wanted"),
         (["alpha=1,2", "-e", "nonsense"], "nonsense"),
         (["beta=1,2", "-e", "plain"], "it does not take 'beta=1'"),
-        (["lr=1,2", "--space", "none.yaml"], "reading none.yaml"),
         (["lr=1,2", "--version", "nonsense"], "no commit 'nonsense'"),
         (["lr=1,2", f"+a={secrets_of.HUGGING_FACE_TOKEN}"], "holds a secret"),
         (["lr=1,2", f"+a=x,{secrets_of.HUGGING_FACE_TOKEN}"], "holds a secret"),
@@ -220,22 +211,6 @@ def test_what_is_wrong_is_one_line_before_anything_is_made(
 def done_error(theirs: Repository, done: Done) -> str:
     assert "Traceback" not in done.errors
     return done.error.replace(str(theirs.folder), "")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[1, 2]", "not a mapping"),
-        ("", "not a mapping"),
-        ("lr: [1, 2]", "lr is a list"),
-        ("lr: {a: 1}", "lr is a mapping"),
-        ("lr: :", "space.yaml"),
-    ],
-)
-def test_a_file_that_is_no_space(theirs: Repository, tmp_path: Path, text: str, said: str) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text(text)
-    assert said in sweep(theirs, "--space", space).error
 
 
 def test_uncommitted_changes_are_refused_unless_a_version_is_named(tmp_path: Path) -> None:

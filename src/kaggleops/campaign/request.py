@@ -52,7 +52,7 @@ def sweep_of(
     Args:
         commit: what its jobs run.
         what: where they go; its overrides are not looked at.
-        asked: how the points are found; its axes are a file's, in which `typed` may set others.
+        asked: how the points are found.
         typed: `key=…` as typed: axes, and what sets one value.
         fold_axis: the key of the folds, "" for none; None for `fold`, if that is swept.
 
@@ -66,7 +66,7 @@ def sweep_of(
         _, entry_point = project_in(files, what.entry_point, doing)
         command, declared = entry_point.command, entry_point.parameters
         choices = choices_of(files, command)
-        items = _merged(_configured(files, command, typed), asked.axes, typed)
+        items = _merged(_configured(files, command, typed), typed)
         refuse_secrets(items, doing, allowed=what.allow_secrets)
         literal = set(literal_keys(files, command, declared))
         space = read_space(
@@ -93,42 +93,8 @@ def sweep_of(
     return sweep, str(name or "Default")
 
 
-def read_space_file(path: Path) -> list[str]:
-    """Return the axes of a YAML file, a mapping of keys to expressions; UsageError if it is none.
-
-    The file may have them in Hydra's own place as well, `hydra: sweeper: params:`.
-    """
-    doing = f"reading {path}"
-    try:
-        told = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(doing, " ".join(str(error).split())) from None
-    hydras = _params(told)
-    found = hydras if hydras is not None else told
-    if not isinstance(found, dict) or not found:
-        hint = "Write lines such as `trainer.learning_rate: tag(log, interval(1e-5, 1e-3))`."
-        raise UsageError(doing, "it is not a mapping of keys to values", hint)
-    return list(_items(found, doing))
-
-
-def _items(found: Mapping[Any, Any], doing: str) -> Iterator[str]:
-    for key, value in found.items():
-        if isinstance(value, dict | list):
-            problem = f"{key} is a {'mapping' if isinstance(value, dict) else 'list'}"
-            raise UsageError(doing, problem, f"Write `{key}: 1,2,3`, or choice(…), as one text.")
-        text = {True: "true", False: "false", None: "null"}.get(value, value)
-        yield f"{key}={text}"
-
-
-def _params(told: Any) -> Any:
-    """Return Hydra's `hydra.sweeper.params` of a configuration's file; None without."""
-    for key in ("hydra", "sweeper", "params"):
-        told = told.get(key) if isinstance(told, dict) else None
-    return told
-
-
 def _configured(files: Path, command: str, typed: Sequence[str]) -> Iterator[str]:
-    """Yield the axes that the commit's configuration has, and the choices that are typed."""
+    """Yield the axes of `hydra.sweeper.params` in a commit's configuration and chosen groups."""
     main = configuration_of(files, command)
     if main is None:
         return
@@ -136,11 +102,17 @@ def _configured(files: Path, command: str, typed: Sequence[str]) -> Iterator[str
     for file in [main, *(main.parent / key / f"{value}.yaml" for key, _, value in chosen)]:
         if file.resolve().is_relative_to(main.parent) and file.is_file():
             try:
-                found = _params(yaml.safe_load(file.read_text()))
+                found: Any = yaml.safe_load(file.read_text())
             except (UnicodeDecodeError, yaml.YAMLError):
                 continue  # composing it says so
-            if isinstance(found, dict):
-                yield from _items(found, f"reading {file.relative_to(files)}")
+            for key in ("hydra", "sweeper", "params"):
+                found = found.get(key) if isinstance(found, dict) else None
+            for key, value in found.items() if isinstance(found, dict) else ():
+                if isinstance(value, dict | list):
+                    doing, hint = f"reading {file.relative_to(files)}", f"Write `{key}: 1,2,3`."
+                    raise UsageError(doing, f"{key} is not one text", hint)
+                text = {True: "true", False: "false", None: "null"}.get(value, value)
+                yield f"{key}={text}"
 
 
 def _merged(*layers: Iterable[str]) -> list[str]:

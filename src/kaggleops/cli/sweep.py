@@ -98,12 +98,6 @@ _SHOWN = 20  # points
     help="The axis whose values are folds of one training; '' for none. Default: fold, if "
     "it is swept.",
 )
-@click.option(
-    "--space",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="YAML with KEY: VALUES; what is typed replaces its keys.",
-)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sampler.")
 @click.option(
     "--budget",
@@ -148,7 +142,6 @@ def sweep_command(
     directions: "Sequence[Direction]",
     pruner: str,
     folds: str | None,
-    space: Path | None,
     seed: int,
     budget: float | None,
     at_once: int | None,
@@ -199,7 +192,7 @@ def sweep_command(
     what = Launch(uri, entry_point=entry_point, experiment=experiment, allow_secrets=allow_secrets)
     named, automatic = request.backend_names(backends)
     asked = Sweep(
-        request.read_space_file(space) if space else [],
+        [],
         sampler=sampler,
         trials=trials,
         metrics=metrics,
