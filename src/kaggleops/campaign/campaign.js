@@ -236,10 +236,10 @@
     const row = (trial) => h("tr", {
       "data-trial": trial[0], class: `${tone(trial[1])} ${trial[0] === each.best ? "best" : ""}`,
     },
-      h("td", { class: "lead" }, dot(trial[1]), `${trial[0]}`, trial[7] ? h("span", { title: "No other trial is better in every metric" }, " ★") : null,
+      h("td", { class: "lead" }, dot(trial[1]), `${trial[0]}`,
         trial[1] === "FINISHED" ? null : h("span", { class: "soft" }, ` ${word(trial[1])}`)),
       each.metrics.map((name, at) => cell(at ? name : "", trial[2][at] === undefined
-        ? (at || trial[8] === null ? "" : h("span", { class: "soft", title: "So far" }, `(${number(trial[8])})`))
+        ? (at || trial[7] === null ? "" : h("span", { class: "soft", title: "So far" }, `(${number(trial[7])})`))
         : [number(trial[2][at]), !at && trial[4] !== null ? h("span", { class: "soft" }, ` ± ${number(trial[4], 2)}`) : null], "n")),
       varied.map((param) => cell(param.short, trial[3][param.at] === "" ? "" : text(trial[3][param.at]))),
       cell("took", trial[5] === null ? "" : span(trial[5]), "n"),

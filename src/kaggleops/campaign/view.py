@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kaggleops.campaign.money import sessions_of, spent
 from kaggleops.campaign.plan import Forecast
 from kaggleops.campaign.state import SweepState, state_of
-from kaggleops.campaign.sweep import Job, Trial, front, means_by_step
+from kaggleops.campaign.sweep import Job, Trial, means_by_step
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns.liveness import LOST as LOST_STATUS
 from kaggleops.mlruns.liveness import OPEN
@@ -135,7 +135,7 @@ def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> di
     ended = [job.ended_ms for each in trials for job in each.jobs if job.ended_ms]
     shown = sorted(order[: max(0, room)], key=lambda trial: trial.number)
     names = sorted({name for trial in shown for name in trial.point})
-    front, drawn = _front(state), _with_curves(order)
+    drawn = _with_curves(order)
     if metrics:
         curves.read(drawn, metrics[0])
     return {
@@ -158,7 +158,7 @@ def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> di
         "ended": max(ended, default=0) if state.status not in OPEN else 0,
         "best": best.number if best else None,
         "params": [_text(each) for each in names],
-        "trials": [_trial(each, names, metrics, each.number in front) for each in shown],
+        "trials": [_trial(each, names, metrics) for each in shown],
         "more": len(trials) - len(shown),
         "curves": [
             [trial.number, trial.status, curve]
@@ -188,24 +188,8 @@ def _best_first(state: SweepState) -> list[Trial]:
     return sorted(state.trials, key=rank)
 
 
-def _front(state: SweepState) -> set[int]:
-    """Return the trials that no other beats in every metric: of several metrics only."""
-    signs = [1 if state.sweep.more_is_better(each) else -1 for each in state.sweep.metrics]
-    if len(signs) < 2:
-        return set()
-    return front(
-        {
-            trial.number: [sign * value for sign, value in zip(signs, values, strict=True)]
-            for trial in state.trials
-            if len(values := trial.values or ()) == len(signs) and all(map(math.isfinite, values))
-        }
-    )
-
-
-def _trial(trial: Trial, names: Sequence[str], metrics: Sequence[str], front: bool) -> list[Any]:
-    """Return its number, status, scores, params, half an interval, how long it took, why it
-    ended, whether no other beats it in every metric, and its score so far.
-    """
+def _trial(trial: Trial, names: Sequence[str], metrics: Sequence[str]) -> list[Any]:
+    """Return number, status, scores, params, half an interval, time taken, why, score so far."""
     half = None
     if metrics and len(trial.jobs) > 1:
         values = [job.metrics[metrics[0]] for job in trial.jobs if metrics[0] in job.metrics]
@@ -224,7 +208,6 @@ def _trial(trial: Trial, names: Sequence[str], metrics: Sequence[str], front: bo
         _number(half),
         max(ended) - min(begun) if over else None,
         _text(why),
-        int(front),
         _number(trial.reports[-1][1]) if trial.reports and not trial.values else None,
     ]
 
