@@ -38,7 +38,7 @@ LOGS = "logs"
 """The logs that pods of RunPod leave."""
 PAGE = "page"
 PAGE_KEY = f"{PAGE}/index.html"
-"""The campaign as an HTML page (campaign/page.py); a copy of what the runs tell."""
+"""The campaign as an HTML page (campaign/view.py); a copy of what the runs tell."""
 SERVER = "server"
 """What a server's machine installs, as root."""
 BESIDE_RUNS = (ARTIFACTS, CODE, COLAB, DOCTOR, LOGS, PAGE, SERVER)

@@ -20,8 +20,8 @@ from playwright.sync_api import BrowserContext, Page, expect
 from kaggleops import tags
 from kaggleops.bucket import open_bucket
 from kaggleops.campaign import view as views
-from kaggleops.campaign.page import page as page_of
 from kaggleops.campaign.state import SweepState
+from kaggleops.campaign.view import page as page_of
 from kaggleops.campaign.view import view_of
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore

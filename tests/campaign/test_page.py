@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from kaggleops import tags
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.campaign import children
-from kaggleops.campaign.page import PageObject, page
+from kaggleops.campaign.publisher import PageObject
 from kaggleops.campaign.state import SweepState, open_sweeps
 from kaggleops.campaign.sweep import Sweep
-from kaggleops.campaign.view import EVERY, offers_told, recent_sweeps, view_of
+from kaggleops.campaign.view import EVERY, offers_told, page, recent_sweeps, view_of
 from kaggleops.cli.indexed import history_of
 from kaggleops.index.refresh import Index
 from kaggleops.layout import PAGE_KEY

@@ -7,9 +7,9 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
@@ -21,8 +21,7 @@ import requests
 from starlette.types import Message, Receive, Scope, Send
 
 from kaggleops.bucket import ABSENT, open_bucket
-from kaggleops.campaign.page import page as page_of
-from kaggleops.campaign.view import View
+from kaggleops.campaign.view import page as page_of
 from kaggleops.layout import PAGE_KEY
 from kaggleops.server.door import GRAPHQL, OFFERED, Door, reason_against
 from kaggleops.server.settings import mlflow_environment
@@ -57,8 +56,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> str:
     client.create_run(client.create_experiment("tweets"), run_name="first")
     # The server takes from the watcher's page what the platforms told, and nothing else.
     offer = {"backend": "kaggle", "accelerator": "GPU", "problem": "", "sessions": 2}
-    told = {"offers": [offer], "sweeps": [{"name": "forged"}]}
-    left = page_of(View(told, datetime.now(UTC)))
+    now = time.time_ns() // 1_000_000
+    left = page_of({"now": now, "offers": [offer], "sweeps": [{"name": "forged"}]})
     open_bucket(uri).write(PAGE_KEY, left, expected=ABSENT)
     return uri
 

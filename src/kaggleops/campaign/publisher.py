@@ -1,16 +1,18 @@
 """What others see of sweeps: what each waits for, what its parents say, notices, and the page."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, Version
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts
 from kaggleops.campaign.notices import News, Notices
-from kaggleops.campaign.page import PageObject
 from kaggleops.campaign.search import without
 from kaggleops.campaign.state import SweepState
 from kaggleops.campaign.turn import Post, Turn
-from kaggleops.campaign.view import recent_sweeps, view_of
+from kaggleops.campaign.view import EVERY, page, recent_sweeps, view_of
+from kaggleops.layout import PAGE_KEY
 from kaggleops.reports.history import History
 from kaggleops.tags import NOTICED, PAUSED, TOLD
 
@@ -109,3 +111,32 @@ class Publisher:
         self._lease.require()
         self._page.update(view)
         self._shown_at, self._shown = now, open_ones
+
+
+class PageObject:
+    """The page in a bucket, for whoever keeps it."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._version: Version = ABSENT
+        self._shown: Mapping[str, Any] = {}  # that was written last
+
+    def update(self, view: Mapping[str, Any]) -> bool:
+        """Write the page if it shows something new, or would look old; return whether it did.
+
+        Raises BucketError.
+        """
+        written = self._shown.get("now", 0)
+        old = view["live"] and view["now"] - written >= 1000 * EVERY
+        if {**view, "now": written} == self._shown and not old:
+            return False
+        content = page(view)
+        try:
+            self._version = self._bucket.write(PAGE_KEY, content, expected=self._version)
+        except ConflictError:
+            # Another watcher's, or of an earlier process: this one is as true, and newer.
+            there = self._bucket.stat(PAGE_KEY)
+            version = there.version if there else ABSENT
+            self._version = self._bucket.write(PAGE_KEY, content, expected=version)
+        self._shown = view
+        return True

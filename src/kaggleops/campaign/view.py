@@ -1,8 +1,11 @@
-"""What the campaign's page shows, worked out from the runs: what runs where, what waits and why.
+"""The campaign as one HTML page, worked out from the runs: what runs where, what waits and why.
 
-Everything in it is JSON: texts are fit to be shown and without secrets, numbers have the digits
-that are shown, and of many trials, points and jobs some are left out and counted. Times are
-absolute, so that the same campaign is the same view however late it is.
+1. It is one object, and asks nobody for anything (reports/html.py).
+2. What others wrote (names, tags, params, errors) is shown as text, without secrets.
+3. However many trials there are, it stays below about a megabyte: some trials, points and jobs are
+   left out, and it says how many.
+4. The same campaign gives the same page but for the time, so that it is written again only if
+   something changed. What passes by itself ("3 min ago") is worked out in the browser.
 """
 
 import math
@@ -10,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaggleops.campaign.money import sessions_of, spent
@@ -21,6 +25,7 @@ from kaggleops.mlruns.liveness import LOST as LOST_STATUS
 from kaggleops.mlruns.liveness import OPEN
 from kaggleops.printable import printable
 from kaggleops.redaction import HIDDEN, names_a_secret, redacted
+from kaggleops.reports import html
 from kaggleops.reports.history import History
 from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import score_of
@@ -46,6 +51,7 @@ EVERY = 600
 """Seconds within which a page is written again while something runs: an older one says that nobody
 keeps it."""
 
+_SCRIPT = Path(__file__).with_name("campaign.js")
 _MOST_SWEEPS = 20
 _MOST_TRIALS = 1000  # of all sweeps together, each with its params
 _MOST_CURVES = 16  # of a sweep
@@ -105,6 +111,11 @@ def view_of(
         "boards": _boards(history, newest),
         "offers": None if offers is None else [_offer(each, told or {}) for each in offers],
     }
+
+
+def page(view: Mapping[str, Any]) -> bytes:
+    """Return the page: the same bytes for the same view."""
+    return html.page("KaggleOps", _SCRIPT, view).encode()
 
 
 def _text(text: str) -> str:

@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from kaggleops.bucket import ABSENT, BucketError, open_bucket
-from kaggleops.campaign.page import page
-from kaggleops.campaign.view import offers_told, recent_sweeps, view_of
+from kaggleops.campaign.view import offers_told, page, recent_sweeps, view_of
 from kaggleops.errors import KaggleOpsError, first_line
 from kaggleops.layout import PAGE_KEY
 from kaggleops.mlruns import EntityStore
