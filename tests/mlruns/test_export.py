@@ -87,27 +87,6 @@ def test_a_proxy_that_answers_in_the_buckets_place_is_not_noticed(
     assert export(store, tmp_path / "out", artifacts=True).problems == []
     folder = tmp_path / "out/1" / ("a" * 32) / "artifacts"
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
-    target = EntityStore(open_bucket(str(tmp_path / "imported")))
-    service.create_bucket("plain")
-    service.heal()
-    for path, data in tree(tmp_path / "out").items():
-        if data is not None:
-            service.put("plain", f"mlruns/{path}", data)
-    # Few: an import has patience, and begins to wait with a second.
-    faults = [
-        service.fail(fault, times=2, probability=0.3, seed=seed)
-        for seed, fault in enumerate(("page", "redirect", "truncate", "corrupt"))
-    ]
-    target.bucket.prepare()
-    with opened(f"{service.address('plain')}/mlruns") as found:
-        imported = import_into(target, found)
-    assert all(fault.hits for fault in faults)
-    assert imported.problems == []
-    assert imported.artifacts == len(expected)
-    for name, data in expected.items():
-        stored = target.bucket.read(f"artifacts/1/{'a' * 32}/artifacts/{name}")
-        assert stored is not None
-        assert stored.data == data
 
 
 @pytest.mark.usefixtures("allowed")

@@ -1,4 +1,4 @@
-"""A file-store `mlruns` taken into a bucket, from a disk and from a bucket of loose files."""
+"""A file-store `mlruns` taken into a bucket."""
 
 import os
 import time
@@ -116,37 +116,6 @@ def test_a_bucket_that_does_not_change_is_only_read(service: ObjectServer, mlrun
     assert service.count("A") == 2
 
 
-@ON_EACH_SERVICE
-def test_a_bucket_laid_out_one_object_per_file(
-    service: ObjectServer, mlruns: Path, tmp_path: Path
-) -> None:
-    service.create_bucket("recipe")
-    for path in mlruns.rglob("*"):
-        if path.is_file():  # and no empty folder: a bucket has none
-            key = f"mlruns/{path.relative_to(mlruns).as_posix()}"
-            service.put("recipe", key, path.read_bytes())
-            service.age("recipe", key, 1)
-    service.put("recipe", "mlruns/", b"")  # a console's placeholder
-    service.create_bucket("ours")
-    store = EntityStore(open_bucket(service.address("ours")))
-    first = bring(store, service.address("recipe", "mlruns"))
-    assert (len(first.new), first.problems) == (16, [])
-    export(store, tmp_path / "a", artifacts=True)
-    straight = EntityStore(DirectoryBucket(tmp_path / "straight"))
-    bring(straight, mlruns)
-    export(straight, tmp_path / "b", artifacts=True)
-    got, expected = plain_tree(tmp_path / "a"), plain_tree(tmp_path / "b")
-    other = {path for path in got.keys() ^ expected.keys() if not path.endswith("/tags")}
-    assert other == set()  # an experiment's or a version's empty tags/ is nothing MLflow needs
-    a, b = str(tmp_path / "a").encode(), str(tmp_path / "b").encode()
-    for path in got.keys() & expected.keys():
-        assert (got[path] or b"").replace(a, b) == (expected[path] or b""), path
-    before = versions(store)
-    again = bring(store, service.address("recipe"))  # the folder above will do
-    assert (again.new, again.changed, again.unchanged, again.artifacts) == ([], [], 16, 0)
-    assert versions(store) == before
-
-
 def test_artifacts_whose_service_the_export_does_not_name(
     s3_server: S3Server, mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,20 +136,6 @@ def test_artifacts_whose_service_the_export_does_not_name(
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
     again = bring(ours, tmp_path / "out")
     assert (again.artifacts, again.problems) == (artifacts, [])
-
-
-@ON_EACH_SERVICE
-def test_a_bucket_of_loose_files_is_packed_in_place(service: ObjectServer, mlruns: Path) -> None:
-    service.create_bucket("ours")
-    for path in mlruns.rglob("*"):
-        if path.is_file():
-            key = f"mlruns/{path.relative_to(mlruns).as_posix()}"
-            service.put("ours", key, path.read_bytes())
-            service.age("ours", key, 1)
-    store = EntityStore(open_bucket(service.address("ours")))
-    assert len(bring(store, service.address("ours", "mlruns")).new) == 16
-    again = bring(store, service.address("ours", "mlruns"))
-    assert (again.unchanged, again.artifacts, again.problems) == (16, 0, [])
 
 
 def test_an_experiment_that_the_bucket_has_by_name_is_taken_into_it(

@@ -1,6 +1,5 @@
 """Commands on the whole bucket: push, import, export, bundle."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -67,10 +66,9 @@ def push_command(bucket: str | None, as_json: bool) -> None:
 def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     """Import runs from an mlruns folder, with their artifacts.
 
-    SOURCE is a folder, or an address such as gs://BUCKET/mlruns or s3://BUCKET/mlruns where each
-    file is an object; the output of a notebook that logged without internet works too. Artifacts in
-    another bucket are copied; what cannot be copied is named. Importing again adds what is new, and
-    undoes no change made in the bucket.
+    SOURCE is a folder; the output of a notebook that logged without internet works too. Artifacts
+    in another bucket are copied; what cannot be copied is named. Importing again adds what is new,
+    and undoes no change made in the bucket.
 
     \b
     Example:
@@ -82,17 +80,14 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
 
     place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
-    with ExitStack() as stack:
-        with progress_bar("Reading") as reading:
-            found = stack.enter_context(opened(source, reading))
-        with progress_bar("Importing") as importing:
-            imported = import_into(
-                store,
-                found,
-                lambda done, total, artifacts, size: importing(
-                    done, total, f"Importing ({counted(artifacts, 'artifact')}, {sized(size)})"
-                ),
-            )
+    with opened(source) as found, progress_bar("Importing") as importing:
+        imported = import_into(
+            store,
+            found,
+            lambda done, total, artifacts, size: importing(
+                done, total, f"Importing ({counted(artifacts, 'artifact')}, {sized(size)})"
+            ),
+        )
     if as_json:
         print_json(
             new=[str(entity_id) for entity_id in sorted(imported.new)],

@@ -20,7 +20,7 @@ from kaggleops.layout import (
     artifact_owner,
     experiment,
 )
-from kaggleops.mlruns.entity import BrokenEntityError, Entity
+from kaggleops.mlruns.entity import BrokenEntityError
 from kaggleops.mlruns.folder import TRASH, write_folder
 from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
@@ -36,12 +36,9 @@ Progress = Callable[[int, int], None]
 class Exported:
     """What became of an export."""
 
-    entities: int = 0
-    """How many experiments, runs, models and the like are in the folder now."""
-    artifacts: int = 0
-    """How many artifacts are."""
-    problems: list[str] = field(default_factory=list)
-    """What was passed over."""
+    entities: int = 0  # how many experiments, runs, models and the like are in the folder now
+    artifacts: int = 0  # how many artifacts are
+    problems: list[str] = field(default_factory=list)  # what was passed over
 
 
 def export(
@@ -65,81 +62,62 @@ def export(
         raise UsageError(doing, "it is a file", hint)
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(doing, "it is not empty", hint)
-    return _Export(store, folder.absolute(), artifacts).run(progress)
+    result, folder, deleted = Exported(), folder.absolute(), set[str]()
 
+    def home_of(experiment_id: str) -> Path:
+        return folder / TRASH if experiment_id in deleted else folder
 
-class _Export:
-    """A file-store `mlruns` that is being made."""
-
-    def __init__(self, store: EntityStore, folder: Path, artifacts: bool) -> None:
-        self._store = store
-        self._folder = folder
-        self._artifacts = artifacts
-        self._deleted: set[str] = set()
-        self._result = Exported()
-
-    def run(self, progress: Progress) -> Exported:
-        ids = [entity_id for entity_id, _ in self._store.every()]
-        bucket, artifacts = self._store.bucket, []
-        if self._artifacts:
-            artifacts = list(bucket.list(f"{ARTIFACTS}/", checksums=True))
-        total = len(ids) + len(artifacts)
-        (self._folder / TRASH).mkdir(parents=True, exist_ok=True)
-        # The experiments first: what belongs to a deleted one lies in the trash.
-        homes = [entity_id for entity_id in ids if entity_id.kind is Kind.EXPERIMENT]
-        others = [entity_id for entity_id in ids if entity_id.kind is not Kind.EXPERIMENT]
-        done = 0
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for batch in (*batches(homes), *batches(others)):
-                for written in pool.map(self._write_entity, batch):
-                    self._result.entities += written
-                    done += 1
-                    progress(done, total)
-            for entries in batches(artifacts):
-                for written in pool.map(self._write_artifact, entries):
-                    self._result.artifacts += written
-                    done += 1
-                    progress(done, total)
-        return self._result
-
-    def _write_entity(self, entity_id: EntityId) -> bool:
+    def write(found: EntityId | Entry) -> bool:
         try:
-            stored = self._store.read(entity_id)
+            if isinstance(found, Entry):
+                _write_artifact(store, found, home_of)
+                return True
+            stored = store.read(found)
             assert stored is not None  # noqa: S101 - it was read unconditionally
-            entity = stored.entity
-            if self._artifacts:
-                entity = rebase(entity, self._folder.as_uri())
-            write_folder(entity, self._home_of(entity) / entity_id.folder, notes=False)
-        except BrokenEntityError as error:
-            self._result.problems.append(str(error))
-            return False
-        return True
-
-    def _home_of(self, entity: Entity) -> Path:
-        home = entity.id.experiment_id
-        deleted = entity.id == experiment(home) and entity.meta["lifecycle_stage"] == "deleted"
-        if deleted:
-            self._deleted.add(home)
-        return self._folder / TRASH if home in self._deleted else self._folder
-
-    def _write_artifact(self, entry: Entry) -> bool:
-        path = entry.key.removeprefix(f"{ARTIFACTS}/")
-        owner = artifact_owner(path)
-        if owner is None:
-            # It might lie where an entity's own files do.
-            where = self._store.bucket.object_uri(entry.key)
-            self._result.problems.append(f"exporting {where}: it is no artifact of a run.")
-            return False
-        target = self._folder / (TRASH if owner.experiment_id in self._deleted else "") / path
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._store.bucket.fetch(entry.key, target, listed=entry)
-            written_ns = entry.updated_ms * 1_000_000
-            os.utime(target, ns=(written_ns, written_ns))  # tells a later import which is newer
+            entity, home = stored.entity, found.experiment_id
+            if found == experiment(home) and entity.meta["lifecycle_stage"] == "deleted":
+                deleted.add(home)
+            if artifacts:
+                entity = rebase(entity, folder.as_uri())
+            write_folder(entity, home_of(home) / found.folder, notes=False)
         except (KaggleOpsError, OSError) as error:
-            self._result.problems.append(str(error))
+            if isinstance(found, EntityId) and not isinstance(error, BrokenEntityError):
+                raise
+            result.problems.append(str(error))
             return False
         return True
+
+    ids = [entity_id for entity_id, _ in store.every()]
+    # The experiments first: what belongs to a deleted one lies in the trash.
+    homes = [entity_id for entity_id in ids if entity_id.kind is Kind.EXPERIMENT]
+    others = [entity_id for entity_id in ids if entity_id.kind is not Kind.EXPERIMENT]
+    files = list(store.bucket.list(f"{ARTIFACTS}/", checksums=True)) if artifacts else []
+    done, total = 0, len(ids) + len(files)
+    (folder / TRASH).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for batch in (*batches(homes), *batches(others), *batches(files)):
+            for number, written in enumerate(pool.map(write, batch), done + 1):
+                if number > len(ids):
+                    result.artifacts += written
+                else:
+                    result.entities += written
+                progress(number, total)
+            done += len(batch)
+    return result
+
+
+def _write_artifact(store: EntityStore, entry: Entry, home_of: Callable[[str], Path]) -> None:
+    path = entry.key.removeprefix(f"{ARTIFACTS}/")
+    owner = artifact_owner(path)
+    if owner is None:
+        # It might lie where an entity's own files do.
+        where = store.bucket.object_uri(entry.key)
+        raise KaggleOpsError(f"exporting {where}", "it is no artifact of a run")
+    target = home_of(owner.experiment_id) / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.bucket.fetch(entry.key, target, listed=entry)
+    written_ns = entry.updated_ms * 1_000_000
+    os.utime(target, ns=(written_ns, written_ns))  # tells a later import which is newer
 
 
 def batches(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

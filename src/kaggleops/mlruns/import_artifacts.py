@@ -90,8 +90,12 @@ class Carrier:
         found: dict[str, tuple[Place, Entry]] = {}
         there: Place | None = None
         try:
-            place, files = self._source.artifacts_in(folder)
-            found = {path: (place, entry) for path, entry in files.items()}
+            place = Place(folder / ARTIFACTS)
+            if (folder / ARTIFACTS).is_dir():
+                found = {path: (place, entry) for path, entry in place.files()}
+                self.problems += place.problems
+            if found:
+                self._found_inside.add(root)
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
@@ -106,8 +110,6 @@ class Carrier:
         except KaggleOpsError as error:
             self._say(f"importing the artifacts of {entity_id}: {error}")
             return found
-        if files:
-            self._found_inside.add(root)
         if there is None and not found:
             with self._lock:
                 self._left.setdefault((root, reason), []).append(entity_id)
@@ -129,7 +131,9 @@ class Carrier:
         """Return where a location leads, as a path or an address; None where it leads nowhere."""
         ends = location.replace("\\", "/").rstrip("/").endswith(f"/{entity_id.name}/{ARTIFACTS}")
         if is_elsewhere(location):
-            return self._addressed(location) if ends and _BUCKETS.match(location) else None
+            # With its bucket's host, which it does not say, where that is ours.
+            known = at_its_service(location, self._bucket.uri)
+            return known if ends and _BUCKETS.match(location) else None
         path = local_path(location)
         if location.startswith("mlflow-artifacts:"):
             # Where `mlflow server` keeps them, unless it is told otherwise.
@@ -137,12 +141,6 @@ class Carrier:
         if path is None or not path.is_absolute():
             return None
         return str(path) if path.parts[-2:] == (entity_id.name, ARTIFACTS) else None
-
-    def _addressed(self, location: str) -> str:
-        """Return a location with its bucket's host, which it does not say, where that is known."""
-        remote = self._source.remote
-        known = (remote.bucket.uri, self._bucket.uri) if remote else (self._bucket.uri,)
-        return at_its_service(location, *known)
 
     def _copy(self, place: Place, entry: Entry, key: str) -> None:
         if not is_key(key):

@@ -37,7 +37,7 @@ from kaggleops.mlruns.entity import (
 from kaggleops.mlruns.export import WORKERS, batches
 from kaggleops.mlruns.folder import entities_in, links_in, read_folder
 from kaggleops.mlruns.import_artifacts import Carrier
-from kaggleops.mlruns.import_sources import Source, linked, modernized, with_commit
+from kaggleops.mlruns.import_sources import Source, linked, with_commit
 from kaggleops.mlruns.locations import artifact_path, follow_runs
 from kaggleops.mlruns.merge_rules import REGISTERS, merge_onto, status_rank
 from kaggleops.mlruns.store import EntityStore
@@ -280,9 +280,9 @@ class _Import:
         try:
             if entity_id.kind is Kind.REGISTERED_MODEL and not is_model_name(entity_id.name):
                 raise BrokenEntityError(doing, "MLflow does not allow that name")
-            entity = with_commit(modernized(read_folder(entity_id, folder)))
+            entity = with_commit(read_folder(entity_id, folder))
             self._source.problems += map(linked, links_in(entity_id, folder))
-            # A bucket of one object per file has no empty folders.
+            # A copy may have lost empty folders.
             wanted = FOLDERS.get(entity_id.kind, frozenset())
             entity = noted_as_imported(replace(entity, folders=entity.folders | wanted))
             check_packable(entity, doing)

@@ -1,4 +1,4 @@
-"""Where an import reads files: a folder on this machine, or a prefix of a remote bucket.
+"""Where an import reads artifacts: a folder on this machine, or a prefix of a remote bucket.
 
 Only plain files are seen: a link could lead anywhere, and what lies behind it would be copied into
 a bucket that others may read.
@@ -6,18 +6,13 @@ a bucket that others may read.
 
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
-from kaggleops.bucket import Bucket, Entry, ObjectNotFoundError, open_bucket
+from kaggleops.bucket import Bucket, Entry, open_bucket
 from kaggleops.bucket.directory import DirectoryBucket
 from kaggleops.bucket.location import is_remote, root_and_prefix
 from kaggleops.errors import KaggleOpsError, UsageError
-
-_AT_ONCE = 16
-_MANY = 100  # files for which reading many at once is worth its beginning (gcsfs: a second)
 
 
 class Place:
@@ -50,7 +45,7 @@ class Place:
             self.uri = self.bucket.object_uri(prefix)
         else:
             hint = "Copy it into a folder (rclone copy), and import that."
-            problem = "an import reads folders and buckets at gs:// and s3://"
+            problem = "an import reads artifacts from folders and buckets at gs:// and s3://"
             raise UsageError(f"reading {self.uri[:200]}", problem, hint)
 
     def files(self) -> Iterator[tuple[str, Entry]]:
@@ -61,24 +56,6 @@ class Place:
 
         for entry in self.bucket.list(self._prefix, checksums=True, left_out=left_out):
             yield entry.key.removeprefix(self._prefix), entry
-
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[str, bytes]]:
-        """Yield the paths and contents of (small) files; those that are gone are left out."""
-        found: dict[Entry, bytes] = {}
-
-        # All at once; then one by one what did not come right.
-        if len(entries) >= _MANY:
-            self.bucket.read_many(entries, found.__setitem__)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            left = [entry for entry in entries if entry not in found]
-            found.update(each for each in pool.map(self._read, left) if each)
-        yield from ((entry.key.removeprefix(self._prefix), found[entry]) for entry in found)
-
-    def _read(self, entry: Entry) -> tuple[Entry, bytes] | None:
-        with suppress(ObjectNotFoundError):
-            if stored := self.bucket.read(entry.key):
-                return entry, stored.data
-        return None
 
 
 def local_path(uri: str) -> Path | None:

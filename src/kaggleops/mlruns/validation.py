@@ -97,12 +97,6 @@ LINK_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
 _STATUSES: Mapping[Kind, range] = {Kind.RUN: range(1, 6), Kind.LOGGED_MODEL: range(4)}
 
 
-def holds_points(kind: Kind, data: bytes) -> bool:
-    """Tell whether a metric's file of an entity of this kind is as MLflow writes it."""
-    pattern = _MODEL_POINTS if kind is Kind.LOGGED_MODEL else _POINTS
-    return bool(pattern.fullmatch(data))
-
-
 def check_entity(entity: Entity, doing: str) -> None:
     """Refuse an entity that MLflow's file store could not read, or that is another than its key.
 
@@ -204,10 +198,10 @@ def _check_link(name: str, data: bytes, doing: str, types: tuple[str, ...] = _IN
         _check_fields(meta, _fields(number="step"), doing)
 
 
-def _check_points(name: str, data: bytes, doing: str, kind: Kind = Kind.RUN) -> None:
+def _check_points(name: str, data: bytes, doing: str, pattern: re.Pattern[bytes] = _POINTS) -> None:
     _check_name(name, doing)
-    if not holds_points(kind, data):
-        whose = "" if kind is Kind.RUN else "a model's "
+    if not pattern.fullmatch(data):
+        whose = "" if pattern is _POINTS else "a model's "
         raise BrokenEntityError(doing, f"it holds something else than {whose}metric points")
 
 
@@ -246,7 +240,7 @@ _FOLDERS: Mapping[Kind, Mapping[str, _Check]] = {
         "outputs": partial(_check_link, types=_OUTPUT_TYPES),
     },
     Kind.LOGGED_MODEL: {
-        "metrics": partial(_check_points, kind=Kind.LOGGED_MODEL),
+        "metrics": partial(_check_points, pattern=_MODEL_POINTS),
         "params": _check_text,
         "tags": _check_text,
     },
