@@ -3,7 +3,6 @@
 import threading
 
 from kaggleops.index.database import INDEX, open_database, writing
-from kaggleops.server.health import Notice, NoticeBoard
 from tests.index.worlds import World, world
 
 __all__ = ["world"]
@@ -41,14 +40,8 @@ def test_an_edit_waits_for_one_transaction(world: World) -> None:
     assert sum(waited) <= 50, waited
 
 
-def test_nobody_waits_who_opens_it_or_says_how_far_it_is(world: World) -> None:
-    board = NoticeBoard(world.url)
+def test_nobody_waits_who_opens_it(world: World) -> None:
     importing = open_database(world.url, world.bucket.uri)
-    board.post_at_once(Notice(done=1, total=9))
     with writing(importing):  # as long as a snapshot takes; this thread would wait for itself
         open_database(world.url, world.bucket.uri, for_mlflow=True).dispose()
-        board.post_at_once(Notice(done=2, total=9))
-        assert board.read() == Notice(done=1, total=9)
-    board.post_at_once(Notice(done=3, total=9))
-    assert board.read() == Notice(done=3, total=9)
     importing.dispose()

@@ -20,7 +20,7 @@ from kaggleops.server.settings import Settings, make_users_database
 from tests.fakes.gcs_server import GcsServer
 from tests.mlruns.entities import main_file
 from tests.server.serving import eventually, serving
-from tests.warm import children, forked
+from tests.warm import children
 
 FILES = ("index.db", "index.db-wal", "users.db.new", "users.db")
 
@@ -72,7 +72,7 @@ HOME = experiment("7")
 MANY = [run("7", f"{number:032x}") for number in range(1050)]  # more than a link waits for
 
 
-def test_it_answers_with_what_is_there_and_goes_on_if_the_first_pull_is_killed(
+def test_it_answers_with_what_is_there_and_goes_on_if_it_is_killed(
     tmp_path: Path,
 ) -> None:
     with GcsServer() as gcs:
@@ -92,9 +92,9 @@ def test_it_answers_with_what_is_there_and_goes_on_if_the_first_pull_is_killed(
             assert "of 1,051 runs, experiments and models are in; the rest" in health["coming_in"]
             mlflow.MlflowClient(server.url).set_tag(MANY[0].name, "colour", "red")
             assert server.runs("7", filter="tags.colour = 'red'")
-            started = psutil.Process(forked(server.process.pid)).children()
-            [pull] = [each for each in started if each.cmdline()[-1] == "pull"]
-            psutil.Process(forked(pull.pid)).send_signal(signal.SIGKILL)
+            [worker] = server.children
+            worker.send_signal(signal.SIGKILL)
+            server.session.close()  # its connection went with the process
             eventually(lambda: "SIGKILL" in server.errors)
             gcs.heal()
             eventually(lambda: len(server.runs("7", max_results=2000)) == len(MANY))
@@ -118,7 +118,7 @@ from kaggleops.server.application import application, prepare
 from kaggleops.server.settings import Settings
 settings = Settings.from_environment()
 prepare(settings)
-application(settings, None, None, None)
+application(settings, None, None)
 print(json.dumps(sorted({"mlflow", "numpy", "pandas", "pyarrow", "scipy"} & set(sys.modules))))
 importlib.import_module("pandas")
 """

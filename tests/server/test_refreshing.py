@@ -3,14 +3,14 @@
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kaggleops.bucket import open_bucket
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.health import NoticeBoard
-from kaggleops.server.refresher import Refresher, refresh_lock
+from kaggleops.server.refresher import Refresher
 from kaggleops.server.settings import Settings
 from tests.server.serving import eventually
 
@@ -26,36 +26,29 @@ def settings(tmp_path: Path, empty_index: Path) -> Settings:
     return Settings(bucket.uri, index_url, scratch="")
 
 
-def test_one_leads_and_hears_that_somebody_looks_elsewhere(settings: Settings) -> None:
-    board = NoticeBoard(settings.index)
-    leader = Refresher(settings, board, lambda: None)
-    leader.start()
-    eventually(lambda: not refresh_lock(settings.index).held())
-    other = Refresher(settings, board, lambda: None)
-    other.start()
-    other.somebody_looks()
-    fresh = eventually(lambda: leader.notice.fresh, seconds=30)
-    eventually(lambda: other.notice.fresh == fresh, seconds=30)
-    leader.stop()
-    eventually(lambda: other.notice.fresh > fresh, seconds=30)  # the other one leads now
-    other.stop()
-
-
-class Broken(NoticeBoard):
-    """A board that fails in a way that nobody has thought of."""
-
-    def looks(self) -> int:
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("not thought of")
-        return super().looks()
+def test_what_a_first_refresh_comes_to_is_told_once(settings: Settings) -> None:
+    told: list[dict[str, Any]] = []
+    refresher = Refresher(settings, lambda **found: told.append(found), lambda: None)
+    refresher.start()
+    assert refresher.begun.wait(30)
+    eventually(lambda: refresher.notice.fresh, seconds=30)
+    refresher.somebody_looks()  # after a pause: it looks at once
+    first = refresher.notice.fresh
+    eventually(lambda: refresher.notice.fresh > first, seconds=30)
+    refresher.stop()
+    [found] = [each for each in told if "complete" in each]
+    assert found == {"complete": True, "warning": "", "problems": 0, "experiment": None}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_does_not_die_silently(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def tell(**found: Any) -> None:
+        raise RuntimeError("not thought of")
+
     died = threading.Event()
-    refresher = Refresher(settings, Broken(settings.index), died.set)
+    refresher = Refresher(settings, tell, died.set)
     refresher.start()
     assert died.wait(30)
     refresher.stop()

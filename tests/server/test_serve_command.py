@@ -98,7 +98,7 @@ import sys
 import kaggleops.cli
 print("a bucket's objects", "kaggleops.mlruns" in sys.modules)
 import kaggleops.server.processes, kaggleops.server.supervisor
-from kaggleops.server.links import experiment_link
+from kaggleops.server.processes import experiment_link
 experiment_link("http://localhost", "1")
 print({"mlflow", "pandas", "sqlalchemy"} & set(sys.modules))
 """

@@ -85,13 +85,6 @@ def names(server: Serving, experiment: str) -> set[str]:
     return {run["info"]["run_name"] for run in server.runs(experiment)}
 
 
-def test_a_page_of_runs_is_written_quickly(server: Serving, experiment: str) -> None:
-    url = f"{server.url}/ajax-api/2.0/mlflow/runs/search"
-    answer = server.session.post(url, json={"experiment_ids": [experiment]}, timeout=60)
-    assert answer.json()["runs"][0]["data"]["metrics"][0]["key"] == "f1"
-    assert "\n" not in answer.text  # MLflow's own has line breaks, and takes thrice as long
-
-
 def test_it_shows_what_was_there_and_what_comes(
     server: Serving, experiment: str, service: Service, home: Path
 ) -> None:
@@ -194,7 +187,7 @@ def test_a_server_process_that_dies_is_started_again(server: Serving, experiment
     assert "SIGKILL" in server.errors
 
 
-def test_it_prepares_itself_while_the_bucket_comes_in_and_can_be_ended(tmp_path: Path) -> None:
+def test_it_can_be_ended_while_the_bucket_comes_in(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kaggleops", "serve", "--port", "0", "--bucket", "gs://slow/a"]
     with GcsServer() as slow:
         slow.create_bucket("slow")
@@ -203,13 +196,7 @@ def test_it_prepares_itself_while_the_bucket_comes_in_and_can_be_ended(tmp_path:
         process = subprocess.Popen(
             command, env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
         )
-        both = {"pull", "serve"}
-
-        def doing() -> set[str]:
-            serving = psutil.Process(forked(process.pid))
-            return {each.cmdline()[-1] for each in serving.children()}
-
-        eventually(lambda: both <= doing())
+        eventually(lambda: psutil.Process(forked(process.pid)).children())
         started = children(process.pid)
         process.terminate()
         _, errors = process.communicate(timeout=60)

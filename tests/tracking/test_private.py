@@ -9,10 +9,8 @@ import pytest
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms.folders import write_private
 from kaggleops.resources.files import Placed
-from kaggleops.server.refresher import refresh_lock
 from kaggleops.server.settings import (
     ask_for_passwords,
-    default_index,
     make_users_database,
     server_folder,
 )
@@ -60,9 +58,6 @@ def flows(server: ObjectServer, state: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name, raising=False)
     ask_for_passwords(server_folder(place))
     make_users_database(f"sqlite:///{server_folder(place) / 'users.db'}")
-    lead = refresh_lock(default_index(place))
-    assert lead.held()
-    lead.release()
     placed = Placed(state / "project")
     file = state.parent / "x.csv"
     file.write_text("x")

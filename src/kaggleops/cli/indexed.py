@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -135,7 +134,6 @@ def _fresh_at(url: str, place: str, marker: Path) -> float:
     """Return when an index was last up to date with its bucket; 0 if it is not of this bucket."""
     import sqlalchemy as sa
 
-    found = 0.0
     # What is wrong with it is said when it is opened to be refreshed.
     with suppress(sa.exc.SQLAlchemyError, ImportError, ValueError):
         engine = sa.create_engine(url)
@@ -144,10 +142,7 @@ def _fresh_at(url: str, place: str, marker: Path) -> float:
                 if connection.scalar(sa.text("SELECT bucket FROM kaggleops_index")) != place:
                     return 0.0
                 with suppress(OSError):
-                    found = marker.stat().st_mtime
-                # When a server last refreshed it (server/health.py).
-                notice = connection.scalar(sa.text("SELECT notice FROM kaggleops_serving"))
-                return max(found, float(json.loads(notice or "{}").get("fresh", 0.0)))
+                    return marker.stat().st_mtime
         finally:
             engine.dispose()
-    return found
+    return 0.0

@@ -46,13 +46,6 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     type=click.IntRange(0, 65535),
     help="The port to listen on; 0 for any free one.",
 )
-@click.option(
-    "--workers",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1, 64),
-    help="How many processes serve, at some 200 MB each.",
-)
 @click.option("--auth", is_flag=True, help="Ask for a name and a password.")
 @click.option(
     "--anyone-may-read-and-write",
@@ -68,7 +61,6 @@ def serve_command(
     host: str,
     host_names: tuple[str, ...],
     port: int | None,
-    workers: int,
     auth: bool,
     to_anyone: bool,
     open_browser: bool,
@@ -86,8 +78,12 @@ def serve_command(
     """
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
-    from kaggleops.server.links import experiment_link, progress_line
-    from kaggleops.server.processes import listening_socket, url_of
+    from kaggleops.server.processes import (
+        experiment_link,
+        listening_socket,
+        progress_line,
+        url_of,
+    )
     from kaggleops.server.settings import (
         HEALTH_PATH,
         Settings,
@@ -95,7 +91,7 @@ def serve_command(
         default_index,
         server_folder,
     )
-    from kaggleops.server.supervisor import Pulled, Supervisor
+    from kaggleops.server.supervisor import Found, Supervisor
 
     place = bucket_of(bucket)
     folder = server_folder(place)
@@ -113,26 +109,26 @@ def serve_command(
             socket=listening.fileno(),
             host_names=(host, *host_names),
         )
-        supervisor = Supervisor(settings, workers, lambda line: err.print(line, style="yellow"))
+        supervisor = Supervisor(settings, lambda line: err.print(line, style="yellow"))
         with supervisor.running(), ExitStack() as bars:
             update = bars.enter_context(progress_bar("Updating the index"))
-            shown: list[Pulled] = []
+            shown: list[Found] = []
 
-            def show(pulled: Pulled) -> None:
+            def show(told: Found) -> None:
                 nonlocal update
                 bars.close()
-                shown.append(pulled)
-                if pulled.warning:
-                    err.print(pulled.warning, style="yellow")
-                link = experiment_link(url, pulled.experiment)
+                shown.append(told)
+                if told["warning"]:
+                    err.print(told["warning"], style="yellow")
+                link = experiment_link(url, told["experiment"])
                 found = {
                     "link": link,
                     "health": f"{url}{HEALTH_PATH}",
                     "bucket": place,
                     "index": redacted(settings.index),
-                    "problems": pulled.problems,
-                    "warning": pulled.warning,
-                    "complete": pulled.ended and not pulled.warning,
+                    "problems": told["problems"],
+                    "warning": told["warning"],
+                    "complete": told["complete"] and not told["warning"],
                 }
                 if as_json:
                     print_json(**found)
@@ -140,16 +136,16 @@ def serve_command(
                     _show(found, access)
                 if open_browser:
                     webbrowser.open(link)
-                if not pulled.ended:
-                    err.print(progress_line(pulled.done, pulled.total))
+                if not told["complete"]:
+                    err.print(progress_line(told["done"], told["total"]))
                     update = bars.enter_context(progress_bar("The rest"))
 
-            def all_in(pulled: Pulled) -> None:
+            def all_in(told: Found) -> None:
                 bars.close()
-                line = pulled.warning or progress_line(pulled.total, pulled.total)
-                err.print(line, style="yellow" if pulled.warning else None)
-                if pulled.experiment != shown[0].experiment and not as_json:
-                    out.print(f"\n    {experiment_link(url, pulled.experiment)}")
+                line = told["warning"] or progress_line(told["total"], told["total"])
+                err.print(line, style="yellow" if told["warning"] else None)
+                if told["experiment"] != shown[0]["experiment"] and not as_json:
+                    out.print(f"\n    {experiment_link(url, told['experiment'])}")
 
             supervisor.serve(lambda done, total: update(done, total), show, all_in)
 
@@ -218,7 +214,7 @@ def _another_bucket() -> bool:
 
 def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_json: bool) -> None:
     """Open a remote server's UI, until Ctrl-C."""
-    from kaggleops.server.links import experiment_link
+    from kaggleops.server.processes import experiment_link
     from kaggleops.server.tunnel import tunnel
 
     with (

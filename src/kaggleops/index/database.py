@@ -1,8 +1,8 @@
 """The database of an index: MLflow's own schema, and beside it what the index keeps for itself.
 
-MLflow's migrations make and upgrade the schema. Five tables are ours: which version of each object
-the rows were made of, how far the bucket's change log has been read, which bucket this is, what its
-snapshot was when it was last seen, and what its servers tell each other.
+MLflow's migrations make and upgrade the schema. Four tables are ours: which version of each object
+the rows were made of, how far the bucket's change log has been read, which bucket this is, and what
+its snapshot was when it was last seen.
 
 Metric points, nine tenths of what a tracking server keeps, are not here: points.py.
 
@@ -78,16 +78,6 @@ SNAPSHOT = sa.Table(
 """The bucket's snapshot (snapshot.py) when it was last read, written or looked at (seconds since
 the epoch): its version, how far it is, and how many objects its writer knew. At most one row."""
 
-SERVING = sa.Table(
-    "kaggleops_serving",
-    _OURS,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("looks", sa.BigInteger, nullable=False),
-    sa.Column("notice", sa.Text, nullable=False),
-)
-"""What servers tell each other (server/health.py). One row: `looks` grows while somebody looks at
-a server that does not refresh the index."""
-
 SCHEMA = Path(__file__).with_name("schema.sql")
 """What MLflow's migrations make in SQLite, of the release that its first line names."""
 
@@ -108,9 +98,7 @@ _SEARCHED = (
 and filters by (search.py): 13 MB for 10,000 runs. The last one is for SQLite only: PostgreSQL
 refuses an index of values as long as a tag may be."""
 
-BUSY = 120
-"""Seconds for which one waits while another writes to SQLite."""
-
+_BUSY = 120  # seconds for which one waits while another writes to SQLite
 _CACHE = 32  # MiB
 _READS = "kaggleops_reads"
 _MAKING = 0x6B6167676C656F6D  # "kaggleom": the locks of a database are numbers
@@ -191,7 +179,7 @@ def versions_of(
 def _engine(url: URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY})
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY})
 
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
@@ -210,7 +198,7 @@ def _engine(url: URL) -> sa.Engine:
         if connection.get_execution_options().get(_READS):
             connection.exec_driver_sql("BEGIN")
             return
-        with in_turn(url):
+        with _in_turn(url):
             # Two that have read the same must not both write what follows from it.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -218,19 +206,14 @@ def _engine(url: URL) -> sa.Engine:
 
 
 @contextmanager
-def in_turn(url: URL, *, wait: bool = True) -> Iterator[None]:
+def _in_turn(url: URL) -> Iterator[None]:
     """Begin a transaction that writes in a block: whoever came first is first.
-
-    BlockingIOError if somebody was, and this one does not `wait`.
 
     SQLite itself grants no turns: who waits asks ten times a second, and an import, which begins
     the next transaction as soon as one is over, would keep everybody else waiting.
     """
-    if url.get_backend_name() != "sqlite":
-        yield
-        return
     with private_file(Path(f"{url.database}.turn")).open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(turn, fcntl.LOCK_EX)
         yield
 
 
@@ -240,9 +223,7 @@ def _is_made(connection: sa.Connection, bucket_uri: str, *, for_mlflow: bool) ->
     tables = set(found.get_table_names())
     if not _OURS.tables.keys() <= tables:
         return False
-    if _missing(connection) or connection.scalar(sa.select(SERVING.c.id)) is None:
-        return False
-    if connection.scalar(sa.select(INDEX.c.bucket)) != bucket_uri:
+    if _missing(connection) or connection.scalar(sa.select(INDEX.c.bucket)) != bucket_uri:
         return False
     if not for_mlflow:
         return True
@@ -285,8 +266,6 @@ def _make(connection: sa.Connection, bucket_uri: str, doing: str, *, for_mlflow:
         connection.exec_driver_sql(f"CREATE INDEX IF NOT EXISTS {each}")
     if connection.scalar(sa.select(INDEX.c.bucket)) is None:
         connection.execute(INDEX.insert().values(bucket=bucket_uri, analyzed=0))
-    if connection.scalar(sa.select(SERVING.c.id)) is None:
-        connection.execute(SERVING.insert().values(id=1, looks=0, notice="{}"))
 
 
 def _copy_schema(connection: sa.Connection) -> bool:

@@ -1,15 +1,12 @@
 """Searching an index for runs: what MLflow's own search finds, in a fraction of the time.
 
 MLflow lets the database sort whole runs and look for duplicates among them. What they have logged,
-6,000 rows for a page of 100 runs, becomes objects of SQLAlchemy's, then entities, protobuf messages
-and JSON. Here the database sorts names, from indexes of our own (database.py), rows are read as
-they are, and those of a page for the UI become JSON at once.
+6,000 rows for a page of 100 runs, becomes objects of SQLAlchemy's. Here the database sorts names,
+from indexes of our own (database.py), and rows are read as they are.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,19 +33,11 @@ from mlflow.utils.validation import _parse_experiment_ids
 
 _AT_ONCE = 500  # runs whose rows one statement asks for: it may name so many and not many more
 
-_VALUES = "key", "value"
-_COLUMNS = {
-    "metrics": (SqlLatestMetric, (*_VALUES, "timestamp", "step", "is_nan")),
-    "params": (SqlParam, _VALUES),
-    "tags": (SqlTag, _VALUES),
-}
-"""What runs log, as MLflow's JSON calls it: where it is kept."""
+_METRICS = ("key", "value", "timestamp", "step", "is_nan")
+_COLUMNS = ((SqlLatestMetric, _METRICS), (SqlParam, _METRICS[:2]), (SqlTag, _METRICS[:2]))
+"""What runs log: where it is kept."""
 
-Logged = dict[str, list[Sequence[Any]]]
-"""What one run has logged: for each name of `_COLUMNS`, rows with those columns."""
-
-PAGE: ContextVar[dict[str, Logged] | None] = ContextVar("page", default=None)
-"""If it is set, a search leaves here what its runs have logged, by their ids, and not in them."""
+_NAN = float("nan")
 
 
 class RunSearch(SqlAlchemyStore):
@@ -100,17 +89,17 @@ class RunSearch(SqlAlchemyStore):
             return runs, token
 
     def _runs(self, session: sa.orm.Session, run_ids: list[str]) -> Iterator[Run]:
-        page, connection = PAGE.get(), session.connection()
+        connection = session.connection()
         mine = sa.select(SqlRun.__table__).where(SqlRun.run_uuid.in_(run_ids))
         rows = {row.run_uuid: row for row in connection.execute(mine).all()}
-        logged: defaultdict[str, Logged] = defaultdict(lambda: {name: [] for name in _COLUMNS})
-        for name, (model, columns) in _COLUMNS.items():
+        logged: defaultdict[str, list[list[Sequence[Any]]]] = defaultdict(lambda: [[], [], []])
+        for place, (model, columns) in enumerate(_COLUMNS):
             selected = (model.run_uuid, *(getattr(model, each) for each in columns))
             # All at once: the driver takes longer for one after the other.
             for run_id, *row in connection.execute(
                 sa.select(*selected).where(model.run_uuid.in_(run_ids))
             ).all():
-                logged[run_id][name].append(row)
+                logged[run_id][place].append(row)
         run_ids = [each for each in run_ids if each in rows]  # the others were deleted meanwhile
         inputs = self._get_run_inputs(run_uuids=run_ids, session=session)
         outputs = self._get_model_outputs_bulk(run_ids=run_ids, session=session)
@@ -118,46 +107,10 @@ class RunSearch(SqlAlchemyStore):
             nothing = dict.fromkeys(("latest_metrics", "params", "tags"), ())
             # MLflow makes a run of whatever has a row's attributes.
             run = SqlRun.to_mlflow_entity(SimpleNamespace(**rows[run_id]._mapping, **nothing))
+            metrics, params, tags = logged[run_id]
             if not run.info.run_name:  # as MLflow does it
-                tags = {key: value for key, value in logged[run_id]["tags"]}  # noqa: C416
-                run.info._set_run_name(tags.get(MLFLOW_RUN_NAME))
-            if page is None:
-                run._data = entities(logged[run_id])
-            else:
-                page[run_id] = logged[run_id]
-            yield Run(run.info, run.data, RunInputs(datasets), RunOutputs(outputs[run_id]))
-
-
-_NAN = float("nan")
-
-
-def entities(logged: Logged) -> RunData:
-    """Return what a run has logged as MLflow's entities."""
-    return RunData(
-        [
-            Metric(key, _NAN if is_nan else value, timestamp, step)
-            for key, value, timestamp, step, is_nan in logged["metrics"]
-        ],
-        [Param(*row) for row in logged["params"]],
-        [RunTag(*row) for row in logged["tags"]],
-    )
-
-
-def plain(logged: Logged) -> dict[str, list[dict[str, Any]]]:
-    """Return what a run has logged as MLflow's JSON has it."""
-    found: dict[str, list[dict[str, Any]]] = {
-        name: [{"key": key, "value": value} for key, value in logged[name]]
-        for name in ("params", "tags")
-    }
-    found["metrics"] = [
-        {"key": key, "value": as_json(_NAN if is_nan else value), "timestamp": at, "step": step}
-        for key, value, at, step, is_nan in logged["metrics"]
-    ]
-    return {name: values for name, values in found.items() if values}
-
-
-def as_json(value: float) -> float | str:
-    """Return a number, or what protobuf writes for one that JSON does not have."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+                named = (value for key, value in tags if key == MLFLOW_RUN_NAME)
+                run.info._set_run_name(next(named, None))
+            values = [Metric(row[0], _NAN if row[4] else row[1], *row[2:4]) for row in metrics]
+            data = RunData(values, [Param(*row) for row in params], [RunTag(*row) for row in tags])
+            yield Run(run.info, data, RunInputs(datasets), RunOutputs(outputs[run_id]))

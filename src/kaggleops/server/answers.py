@@ -1,4 +1,4 @@
-"""How MLflow's answers are changed: mistakes get a reason, downloads little memory, pages speed."""
+"""How MLflow's answers are changed: mistakes get a reason, downloads take little memory."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.from_thread
 from flask import Response, request
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import Message
 from graphql import GraphQLError
 from mlflow.exceptions import MlflowException
-from mlflow.protos import service_pb2
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.utils.proto_json_utils import message_to_json
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as AsgiMessage
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from werkzeug.exceptions import HTTPException
-
-from kaggleops.index.search import PAGE, as_json, plain
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -145,83 +138,10 @@ def count_sent(app: ASGIApp) -> ASGIApp:
         flow = _Flow()
         _flow.set(flow)
 
-        async def send_counted(message: AsgiMessage) -> None:
+        async def send_counted(message: Message) -> None:
             await send(message)
             flow.sent(len(message.get("body", b"")))
 
         return await app(scope, receive, send_counted)
 
     return counting
-
-
-# -- pages of runs, and charts ----------------------------------------------------------------
-# Half of the time of a search was spent on protobuf messages and JSON: MLflow makes one for each of
-# some 6,000 params, tags and metrics of a page of 100 runs, and goes through them three more times
-# to write them: protobuf's own conversion, which puts integers into strings, a second one which
-# brings them back, and Python's slow way to JSON, for the sake of line breaks
-# (`mlflow/utils/proto_json_utils.py`, 3.17). What runs have logged never becomes messages here
-# (search.py). The points of a chart do, and hold nothing but texts and numbers: one pass is enough.
-
-_HISTORIES = (
-    service_pb2.GetMetricHistory.Response,
-    service_pb2.GetMetricHistoryBulkInterval.Response,
-)
-_PLAIN = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_DOUBLE)
-
-
-def write_quickly(app: "Flask") -> None:
-    """Let MLflow's application answer searches for runs and charts this way."""
-    from mlflow.server import handlers
-
-    def quickly(view: Callable[..., Any]) -> Callable[..., Any]:
-        def search(*args: Any, **kwargs: Any) -> Any:
-            token = PAGE.set({})
-            try:
-                return view(*args, **kwargs)
-            finally:
-                PAGE.reset(token)
-
-        return search
-
-    points = (service_pb2.Metric, service_pb2.MetricWithRunId)
-    if all(_is_plain(each.DESCRIPTOR) for each in points):
-        handlers.message_to_json = to_json
-        for name in {each.endpoint for each in app.url_map.iter_rules() if _searches(each.rule)}:
-            app.view_functions[name] = quickly(app.view_functions[name])
-
-
-def _searches(path: str) -> bool:
-    return path.endswith("/mlflow/runs/search")
-
-
-def to_json(message: Message, **options: Any) -> str:
-    """Write an answer as MLflow does (runs and points without line breaks), and empty it."""
-    if isinstance(message, _HISTORIES):
-        points = [_plain(each) for each in message.metrics]
-        message.ClearField("metrics")
-        history = json.loads(message_to_json(message, **options))
-        return _compact(history | ({"metrics": points} if points else {}))
-    written = str(message_to_json(message, **options))
-    logged = PAGE.get()
-    if not logged or not isinstance(message, service_pb2.SearchRuns.Response):
-        return written
-    page = json.loads(written)
-    for run in page["runs"]:
-        run["data"] = plain(logged[run["info"]["run_id"]])
-    return _compact(page)
-
-
-def _compact(content: object) -> str:
-    return json.dumps(content, separators=(",", ":"))
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    values = {field.name: value for field, value in message.ListFields()}
-    value = values.get("value")
-    if type(value) is float:
-        values["value"] = as_json(value)
-    return values
-
-
-def _is_plain(descriptor: Descriptor) -> bool:
-    return all(field.type in _PLAIN for field in descriptor.fields)

@@ -21,7 +21,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.server.campaign_page import CampaignPage, MayRead
 from kaggleops.server.door import Address, Door, is_offered, keep_offered, not_offered
 from kaggleops.server.front_page import FrontPage
-from kaggleops.server.health import HEALTH_PATH, Health, NoticeBoard
+from kaggleops.server.health import HEALTH_PATH, Health
 from kaggleops.server.refresher import Refresher
 from kaggleops.server.settings import PAGE_PATH, Settings, make_users_database, mlflow_environment
 
@@ -61,9 +61,7 @@ def _missing(names: Iterable[str]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def application(
-    settings: Settings, board: NoticeBoard, refresher: Refresher, listens: Address
-) -> ASGIApp:
+def application(settings: Settings, refresher: Refresher, listens: Address) -> ASGIApp:
     """Return the application of a process, after `prepare`; KaggleOpsError if MLflow refuses."""
     if settings.auth:
         _ask_for_passwords()
@@ -74,7 +72,7 @@ def application(
 
     user_of = _user_of(settings.auth)
     known = lambda request: user_of(request) is not None  # noqa: E731
-    health = Health(settings, board, lambda: refresher.notice, known)
+    health = Health(settings, lambda: refresher.notice, known)
     pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
     may_read = _may_read(settings.auth, user_of)
     pages[PAGE_PATH] = CampaignPage(settings, may_read).page
@@ -100,11 +98,9 @@ def offered_application(
         answer_mistakes,
         count_sent,
         produce_slowly,
-        write_quickly,
     )
 
     keep_offered(flask_app)
-    write_quickly(flask_app)
     answer_mistakes(flask_app)
     flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     pages = {**pages, _GATEWAY: _no_gateway}

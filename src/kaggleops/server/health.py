@@ -3,12 +3,9 @@
 One process refreshes the index (refresher.py) and posts how that goes; the others post visits.
 """
 
-import json
 import platform
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -19,125 +16,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from kaggleops.errors import first_line
-from kaggleops.index.database import BUSY, ENTITIES, SERVING, in_turn
-from kaggleops.index.tables import RUNS
+from kaggleops.index.database import ENTITIES
 from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
-from kaggleops.server.links import progress_line
+from kaggleops.server.refresher import Notice
 from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
-
-
-@dataclass(frozen=True)
-class Notice:
-    """How refreshing the index goes.
-
-    Args:
-        fresh: when it was last up to date, in seconds since the epoch; 0 for never.
-        heard: when the bucket last answered, likewise.
-        trouble: what has kept it from being up to date since then, or "".
-        pace: seconds between two polls.
-        done: while it is being brought up to date, how many runs, experiments and models were
-            looked at since that began.
-        total: … of how many; 0 when it is up to date.
-    """
-
-    fresh: float = 0.0
-    heard: float = 0.0
-    trouble: str = ""
-    pace: float = 0.0
-    done: int = 0
-    total: int = 0
-
-    @property
-    def progress(self) -> str:
-        """What is there and what is still to come, as a sentence; "" when all is there."""
-        return progress_line(self.done, self.total) if self.total else ""
-
-
-class NoticeBoard:
-    """The notices in an index's database, and what it holds. Thread-safe."""
-
-    def __init__(self, url: str) -> None:
-        # Not the index's engine, each of whose transactions waits for the writer.
-        waits = {"timeout": BUSY} if sa.make_url(url).get_backend_name() == "sqlite" else {}
-        self._engine = sa.create_engine(url, pool_pre_ping=True, pool_size=1, connect_args=waits)
-
-    def post(self, notice: Notice) -> None:
-        """Post how refreshing goes."""
-        with in_turn(self._engine.url), self._engine.begin() as connection:
-            connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
-
-    def post_at_once(self, notice: Notice) -> None:
-        """Post how refreshing goes, unless that has to wait: the caller itself may be writing."""
-        with suppress(SQLAlchemyError, BlockingIOError), self._engine.connect() as connection:
-            is_file = connection.dialect.name == "sqlite"
-            if is_file:
-                connection.exec_driver_sql("PRAGMA busy_timeout = 0")
-            try:
-                with in_turn(self._engine.url, wait=False):
-                    connection.execute(SERVING.update().values(notice=json.dumps(asdict(notice))))
-                    connection.commit()
-            finally:
-                connection.rollback()
-                if is_file:
-                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * BUSY}")
-
-    def read(self) -> Notice:
-        """Return how refreshing goes."""
-        with self._engine.connect() as connection:
-            found = json.loads(connection.execute(sa.select(SERVING.c.notice)).scalar_one())
-        # A server of another release may say more.
-        known = {each.name for each in fields(Notice)}
-        return Notice(**{name: value for name, value in found.items() if name in known})
-
-    def post_look(self) -> None:
-        """Post a visit."""
-        with in_turn(self._engine.url), self._engine.begin() as connection:
-            connection.execute(SERVING.update().values(looks=SERVING.c.looks + 1))
-
-    def looks(self) -> int:
-        """Return a number that changes with each visit that is posted."""
-        with self._engine.connect() as connection:
-            return int(connection.execute(sa.select(SERVING.c.looks)).scalar_one())
-
-    # -- what the index holds -------------------------------------------------------------------
-
-    def counts(self) -> dict[str, int]:
-        """Return how many experiments, runs, models and traces there are."""
-        names = ("experiments", "runs", "registered_models", "trace_info")
-        count = sa.select(sa.func.count())
-        with self._engine.connect() as connection:
-            return {
-                name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names
-            }
-
-    def problems(self, at_most: int) -> list[str]:
-        """Return why parts of the bucket are not shown; first what is of all of them."""
-        query = (
-            sa.select(ENTITIES.c.problem)
-            .where(ENTITIES.c.problem != "")
-            .order_by(sa.case((ENTITIES.c.key.in_((LOG_KEY, INDEX_KEY)), 0), else_=1))
-            .limit(at_most)
-        )
-        with self._engine.connect() as connection:
-            return list(connection.scalars(query))
-
-    def last_experiment(self) -> str | None:
-        """Return the id of the experiment of the latest run."""
-        runs = RUNS.table
-        query = (
-            sa.select(runs.c.experiment_id)
-            .where(runs.c.lifecycle_stage == "active")
-            .order_by(runs.c.start_time.desc())
-            .limit(1)
-        )
-        with self._engine.connect() as connection:
-            found = connection.scalar(query)
-        return None if found is None else str(found)
-
 
 _OLD_SECONDS = 3 * IDLE_LOOK  # then the index is not what people think they see
 _MOST_PROBLEMS = 100
@@ -148,7 +34,6 @@ class Health:
 
     Args:
         settings: what is served.
-        board: of its index.
         notice: returns how refreshing goes.
         may_see_all: returns whether a request may see more than whether all is well.
     """
@@ -156,13 +41,13 @@ class Health:
     def __init__(
         self,
         settings: Settings,
-        board: NoticeBoard,
         notice: Callable[[], Notice],
         may_see_all: Callable[[Request], bool],
     ) -> None:
         self._bucket = settings.bucket
         self._index = redacted(settings.index)
-        self._board = board
+        # Not the index's engine, each of whose transactions waits for the writer.
+        self._engine = sa.create_engine(settings.index, pool_pre_ping=True, pool_size=1)
         self._notice = notice
         self._may_see_all = may_see_all
 
@@ -182,15 +67,12 @@ class Health:
         details: dict[str, Any] = {}
         try:
             if everything:
-                details = {
-                    "holds": self._board.counts(),
-                    "problems": self._board.problems(_MOST_PROBLEMS),
-                }
+                details = {"holds": self._counts(), "problems": self._problems()}
         except SQLAlchemyError as error:
             trouble = redacted(f"reading the index: {first_line(error)}")
         old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
         content: dict[str, Any] = {
-            "status": "fresh" if not old else "old" if notice.fresh else "incomplete",
+            "status": "fresh" if not old else "incomplete" if notice.total else "old",
             "index_fresh": _time(notice.fresh),
             "index_fresh_seconds_ago": _ago(notice.fresh, now),
             "bucket_heard": _time(notice.heard),
@@ -211,6 +93,26 @@ class Health:
                 },
             }
         return content
+
+    def _counts(self) -> dict[str, int]:
+        """Return how many experiments, runs, models and traces there are."""
+        names = ("experiments", "runs", "registered_models", "trace_info")
+        count = sa.select(sa.func.count())
+        with self._engine.connect() as connection:
+            return {
+                name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names
+            }
+
+    def _problems(self) -> list[str]:
+        """Return why parts of the bucket are not shown; first what is of all of them."""
+        query = (
+            sa.select(ENTITIES.c.problem)
+            .where(ENTITIES.c.problem != "")
+            .order_by(sa.case((ENTITIES.c.key.in_((LOG_KEY, INDEX_KEY)), 0), else_=1))
+            .limit(_MOST_PROBLEMS)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
 
 
 def _time(seconds: float) -> str | None:

@@ -1,8 +1,7 @@
 """A process that `kaggleops serve` starts; and the socket that a server listens on.
 
 A child talks to its parent in lines of JSON on its standard output. Its standard input is a pipe
-that closes when the parent is gone, however that happened, and the child ends too. The only thing
-ever written to it is that a child which has prepared itself shall begin.
+that closes when the parent is gone, however that happened, and the child ends too.
 """
 
 import ipaddress
@@ -15,12 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.mlruns import ui
 from kaggleops.printable import log_line
 from kaggleops.redaction import redacted
 from kaggleops.server.settings import Settings
@@ -28,39 +26,26 @@ from kaggleops.server.settings import Settings
 _SECONDS_TO_END = 20.0
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """A child said something."""
 
     child: "Child"
     message: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A child ended.
-
-    Args:
-        child: the child.
-        code: its exit code, negative for a signal.
-        reason: how it ended, with the last line that it wrote.
-        lived: its seconds.
-        error: what it could not do, if it said so.
-    """
+class Ended(NamedTuple):
+    """A child ended."""
 
     child: "Child"
-    code: int
-    reason: str
-    lived: float
-    error: KaggleOpsError | None
+    code: int  # its exit code, negative for a signal
+    reason: str  # how it ended, with the last line that it wrote
+    lived: float  # its seconds
+    error: KaggleOpsError | None  # what it could not do, if it said so
 
 
-@dataclass(frozen=True)
-class Told:
-    """This process was told to end, by a signal."""
+Event = Said | Ended | None
+"""None: this process was told to end, by a signal."""
 
-
-Event = Said | Ended | Told
 Events = queue.SimpleQueue[Event]
 """A simple queue, as a signal handler may put something into it at any moment."""
 
@@ -72,17 +57,14 @@ class Child:
         module: its name.
         settings: what it gets to know.
         events: gets what it says, and that it ended.
-        arguments: of its command line.
     """
 
-    def __init__(
-        self, module: str, settings: Settings, events: Events, arguments: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, module: str, settings: Settings, events: Events) -> None:
         self._events = events
         self._last_line = ""
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", module],
             env=settings.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -96,21 +78,10 @@ class Child:
         self._forwarding.start()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def tell_to_begin(self) -> None:
-        """Let it return from `wait_to_begin`."""
-        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        with suppress(BrokenPipeError):  # it has ended, which is an event of its own
-            self._process.stdin.write("begin\n")
-            self._process.stdin.flush()
-
-    def tell_to_end(self) -> None:
-        """Ask it to end, without waiting."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-
     def end(self) -> None:
         """End it, and wait until it has ended."""
-        self.tell_to_end()
+        with suppress(ProcessLookupError):
+            self._process.terminate()
         try:
             self._process.wait(_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
@@ -143,22 +114,15 @@ class Child:
         self._events.put(Ended(self, code, reason, lived, error))
 
 
-def begin_child(*, prepares: bool = False) -> Settings:
+_to_parent = 1
+
+
+def begin_child() -> Settings:
     """Set up a process that a `Child` runs, so that it ends with its parent; return its settings.
 
-    SIGTERM ends it cleanly, and whatever else it prints goes to standard error.
-
-    Args:
-        prepares: whether SIGTERM may end it at once until it is told to begin.
+    Whatever else it prints goes to standard error.
     """
     global _to_parent
-
-    def end(*_: object) -> None:
-        if prepares and not _told_to_begin.is_set():
-            os._exit(0)  # an exception in the middle of an import would be printed
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, end)
     _to_parent = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
@@ -166,20 +130,10 @@ def begin_child(*, prepares: bool = False) -> Settings:
 
 
 def _watch_parent() -> None:
-    while os.read(0, 1 << 10):
-        _told_to_begin.set()
+    os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_SECONDS_TO_END)
     os._exit(1)
-
-
-def wait_to_begin() -> None:
-    """Wait until the parent tells this process to begin."""
-    _told_to_begin.wait()
-
-
-_to_parent = 1
-_told_to_begin = threading.Event()
 
 
 def say(**message: Any) -> None:
@@ -246,3 +200,16 @@ def url_of(bound: socket.socket) -> str:
     if ipaddress.ip_address(host).is_unspecified:
         host = "127.0.0.1" if bound.family == socket.AF_INET else "::1"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def experiment_link(server_url: str, experiment_id: str | None) -> str:
+    """Return the address of an experiment's run table; without one, of the list of experiments."""
+    return f"{server_url}/{ui.run_table(experiment_id)}"
+
+
+def progress_line(done: int, total: int) -> str:
+    """Return how much of a bucket is in the index, as a sentence."""
+    what = "runs, experiments and models"
+    if done >= total:
+        return f"All {total:,} {what} are in."
+    return f"{done:,} of {total:,} {what} are in; the rest follows."

@@ -4,29 +4,23 @@
 2. A bucket or a database out of reach is reported once, retried ever more slowly, and ends nothing.
 3. Any other failure ends the process, so that it is started again: an index that silently stays as
    it was is worse than a server that is away for seconds.
-4. Of the processes that serve an index, the one that holds its lock refreshes it. The operating
-   system, or the database, takes that back from a process that dies.
 """
 
-import contextlib
-import fcntl
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import IO
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from kaggleops.bucket import open_bucket
+from kaggleops.bucket import BucketUnavailableError, open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.index.refresh import LISTING_EVERY, Index
+from kaggleops.index.tables import RUNS
 from kaggleops.mlruns import EntityStore
-from kaggleops.platforms.folders import private_file
-from kaggleops.server.health import NoticeBoard
+from kaggleops.server.processes import progress_line, say_error
 from kaggleops.server.settings import Settings
 from kaggleops.tracking.live import IDLE_LOOK, WATCHED_LOOK
 
@@ -88,98 +82,60 @@ class Schedule:
         self._retry = min(max(2 * self._retry, WATCHED_LOOK), _LONGEST_RETRY)
 
 
-_LOCK = 0x6B6167676C656F70  # "kaggleop": a database's advisory locks are numbers
+@dataclass(frozen=True)
+class Notice:
+    """How refreshing the index goes."""
 
+    fresh: float = 0.0  # when it was last up to date, in seconds since the epoch; 0 for never
+    heard: float = 0.0  # when the bucket last answered, likewise
+    trouble: str = ""  # what has kept it from being up to date since then, or ""
+    pace: float = 0.0  # seconds between two polls
+    # while it is being brought up to date, how many runs, experiments and models were looked at
+    done: int = 0
+    total: int = 0  # … of how many; 0 when it is up to date
 
-def refresh_lock(url: str) -> "_FileLock | _DatabaseLock":
-    """Return the lock for refreshing an index: `held()` takes it if nobody has it."""
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        return _FileLock(Path(f"{parsed.database}.lock"))
-    return _DatabaseLock(parsed)
-
-
-class _FileLock:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-
-    def held(self) -> bool:
-        if self._file is None:
-            file = private_file(self._path).open("w")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return False
-            self._file = file
-        return True
-
-    def release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-class _DatabaseLock:
-    def __init__(self, url: sa.URL) -> None:
-        # The lock belongs to a connection, which is kept.
-        self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        self._connection: sa.Connection | None = None
-
-    def held(self) -> bool:
-        if self._connection is None:
-            connection = self._engine.connect()
-            if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
-                connection.close()
-                return False
-            self._connection = connection
-        try:
-            self._connection.scalar(sa.select(1))
-        except SQLAlchemyError:  # the connection broke, and the lock with it
-            self.release()
-            return False
-        return True
-
-    def release(self) -> None:
-        if self._connection is not None:
-            self._connection.invalidate()
-            self._connection.close()
-            self._connection = None
+    @property
+    def progress(self) -> str:
+        """What is there and what is still to come, as a sentence; "" when all is there."""
+        return progress_line(self.done, self.total) if self.total else ""
 
 
 _TICK = 1.0  # seconds
-_PATIENCE = 10.0  # seconds; then the bucket is out of reach
+_PATIENCE = 30.0  # seconds; then the bucket is out of reach
+_TO_STOP = 10.0  # seconds for a poll that is under way
+_BETWEEN_REPORTS = 0.25  # seconds
 
 _log = logging.getLogger("kaggleops")
 
 
 class Refresher:
-    """A thread that refreshes an index while no other process does.
+    """A thread that makes an index and refreshes it.
 
     Args:
         settings: the index and the bucket.
-        board: where to post how that goes.
+        tell: called with what it has found until all is in, as `supervisor.Found` has it.
         on_failure: called if the thread dies.
     """
 
     def __init__(
-        self, settings: Settings, board: NoticeBoard, on_failure: Callable[[], object]
+        self,
+        settings: Settings,
+        tell: Callable[..., object],
+        on_failure: Callable[[], object],
     ) -> None:
         self._settings = settings
-        self._board = board
+        self._tell = tell
         self._on_failure = on_failure
-        self._lock = refresh_lock(settings.index)
-        self._index: Index | None = None
         self._schedule = Schedule()
-        self._looks = board.looks()
-        self._told = -WATCHED_FOR_SECONDS
-        self._posted = time.monotonic()
+        self._complete = False
+        self._next_report = 0.0
         self._thread = threading.Thread(target=self._run, name="refresher", daemon=True)
         self._ending = False
         self._wake = threading.Event()
-        self.notice = board.read()
-        """How it goes, as far as this process knows."""
+        self.begun = threading.Event()
+        """Set when there is an index, as far as it goes."""
+        self.notice = Notice()
+        """How it goes."""
 
     def start(self) -> None:
         """Start."""
@@ -189,7 +145,7 @@ class Refresher:
         """End after the current poll, unless that takes long."""
         self._ending = True
         self._wake.set()
-        self._thread.join(_PATIENCE)
+        self._thread.join(_TO_STOP)
 
     def somebody_looks(self) -> None:
         """Note a request, at once and from any thread."""
@@ -200,72 +156,82 @@ class Refresher:
 
     def _run(self) -> None:
         try:
+            self._begin()
             while not self._ending:
-                try:
-                    self._turn()
-                except (KaggleOpsError, SQLAlchemyError) as error:
-                    self._in_trouble(error)
+                if self._schedule.due or not (self._complete or self._schedule.waiting_to_retry):
+                    try:
+                        self._refresh()
+                    except (KaggleOpsError, SQLAlchemyError) as error:
+                        self._in_trouble(error)
                 self._wake.wait(_TICK)
                 self._wake.clear()
-            self._lock.release()
-        except BaseException:
-            _log.exception("The thread that refreshes the index has died")
+        except BaseException as error:
+            if self._complete or not isinstance(error, KaggleOpsError):
+                _log.exception("The thread that refreshes the index has died")
+            else:
+                say_error(error)
             self._on_failure()
             raise
 
-    def _turn(self) -> None:
-        if self._schedule.waiting_to_retry:
-            return
-        if not self._lock.held():
-            self._follow()
-            return
-        looks = self._board.looks()
-        if looks != self._looks:
-            self._looks = looks
-            self._schedule.somebody_looks()
-        if self._schedule.due or (self._index is None and self._left_behind()):
-            self._refresh()
+    def _begin(self) -> None:
+        store = EntityStore(open_bucket(self._settings.bucket, patience=_PATIENCE))
+        away: KaggleOpsError | None = None
+        try:
+            store.check()  # a mistyped address is an error before anything is made for it
+        except BucketUnavailableError as error:
+            away = error
+        self._index = Index(self._settings.index, store)
+        self._engine = sa.create_engine(self._settings.index, pool_pre_ping=True, pool_size=1)
+        if away and self._last_experiment() is None:
+            raise away
+        self.begun.set()
 
-    def _left_behind(self) -> bool:
-        """Return whether whoever refreshed the index before was not done with it."""
-        left = self._board.read()
-        if left.fresh and not (left.total or left.trouble):
-            return False
-        self.notice = left
-        return True
-
-    def _follow(self) -> None:
-        """Post visits to the process that refreshes the index, and read how that goes."""
-        now = time.monotonic()
-        if self._schedule.watched and now > self._told + WATCHED_FOR_SECONDS / 4:
-            self._told = now
-            self._board.post_look()
-        self.notice = self._board.read()
+    def _last_experiment(self) -> str | None:
+        """Return the id of the experiment of the latest run."""
+        runs = RUNS.table
+        query = (
+            sa.select(runs.c.experiment_id)
+            .where(runs.c.lifecycle_stage == "active")
+            .order_by(runs.c.start_time.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            found = connection.scalar(query)
+        return None if found is None else str(found)
 
     def _refresh(self) -> None:
-        if self._index is None:
-            bucket = open_bucket(self._settings.bucket, patience=_PATIENCE)
-            self._index = Index(self._settings.index, EntityStore(bucket))
         refreshed = self._index.refresh(self._heard, full=self._schedule.listing_due)
         self._schedule.succeeded(listed=refreshed.listed)
         if self.notice.trouble:
             _log.warning("The index is up to date again.")
         pace = self._schedule.pace
         self.notice = replace(self.notice, fresh=time.time(), trouble="", pace=pace, total=0)
-        self._board.post(self.notice)
+        self._has_looked()
+
+    def _has_looked(self, warning: str = "") -> None:
+        """Say once what all that is there comes to."""
+        if not self._complete:
+            self._complete = True
+            problems = len(self._index.problems())
+            found = {"experiment": self._last_experiment(), "problems": problems}
+            self._tell(complete=True, warning=warning, **found)
 
     def _heard(self, done: int, total: int) -> None:
         left = total if done < total else 0
         self.notice = replace(self.notice, heard=time.time(), done=done, total=left)
-        if left and time.monotonic() > self._posted + _TICK:
-            self._posted = time.monotonic()
-            self._board.post_at_once(self.notice)
+        now = time.monotonic()
+        if not self._complete and (not left or now >= self._next_report):
+            self._next_report = now + _BETWEEN_REPORTS
+            experiment = self._last_experiment() if done else None
+            self._tell(done=done, total=total, experiment=experiment)
 
     def _in_trouble(self, error: Exception) -> None:
-        if not self.notice.trouble:
+        if not self._complete:
+            if self._last_experiment() is None:
+                raise error  # nothing can be served, now or before
+            warning = f"{error} What the index has is served, and the bucket is asked again."
+            self._has_looked(warning)
+        elif not self.notice.trouble:
             _log.warning("The index cannot be updated for now: %s", error)
         self._schedule.failed()
-        # Kept here first: the trouble may be the database itself.
         self.notice = replace(self.notice, trouble=str(error), pace=self._schedule.pace)
-        with contextlib.suppress(SQLAlchemyError):
-            self._board.post(self.notice)
