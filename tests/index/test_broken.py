@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.store.tracking.file_store import FileStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from kaggleops.bucket import BucketError, open_bucket
@@ -51,8 +50,8 @@ from pathlib import Path
 from kaggleops.bucket import open_bucket
 from kaggleops.mlruns import EntityStore, Poll
 
-for change in Poll(EntityStore(open_bucket(sys.argv[1])), packed=True).changed():
-    print(change.id.name, len(change.packed or b""), change.problem)
+for change in Poll(EntityStore(open_bucket(sys.argv[1]))).changed():
+    print(change.id.name, change.problem)
     del change
 print(re.search(r"VmHWM:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1])
 """
@@ -85,13 +84,16 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # the smallest machine that serves
 from pathlib import Path
 from kaggleops.index.preparation import prepare
-from kaggleops.mlruns.poll import unpacked
-from kaggleops.mlruns import Change
+from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import Change, unpack
 from kaggleops.layout import parse_key
 
 key = parse_key(sys.argv[1])
-change = Change(key, "1", packed=Path(sys.argv[2]).read_bytes())
-print(prepare(unpacked(change, "it", "gs://b/artifacts")).problem)
+try:
+    change = Change(key, "1", unpack(Path(sys.argv[2]).read_bytes(), key, "it"))
+except KaggleOpsError as error:
+    change = Change(key, "1", problem=error)
+print(prepare(change).problem)
 """
 
 
@@ -152,43 +154,17 @@ def test_what_mlflow_could_not_show_ends_no_refresh_and_is_not_shown(
     assert world.query("SELECT count(*) FROM assessments, model_versions") == [(0,)]
 
 
-@pytest.mark.parametrize("first", ["hostile", "sound"])
-def test_nothing_hides_what_lies_in_its_own_folder(world: World, first: str) -> None:
-    name = FileStore._get_dataset_id("tweets", "d")
-    mine, hostile = (EntityId(Kind.TRACE, "7", f"tr-{each * 32}") for each in "ba")
-    sound, copied = (EntityId(Kind.DATASET, "7", each) for each in (name, "0" * 32))
-    told = b"assessment_name: good\nfeedback: {value: %s}\nassessment_id: %s\n"
-    link = f"source_type: DATASET\nsource_id: '{name}'\ndestination_type: RUN\n"
-    link += f"destination_id: {RUN.name}\ntags: {{}}\n"
+def test_of_two_that_mlflows_schema_has_no_room_for_one_is_shown(world: World) -> None:
+    first, second = (EntityId(Kind.DATASET, "7", each * 32) for each in "ab")
     world.put(HOME)
-    world.put(RUN, {"inputs/1/meta.yaml": link.encode()})
-
-    def put(theirs: bool) -> None:
-        world.put(copied if theirs else sound, profile="theirs" if theirs else "mine")
-        files = {"assessments/a-1.yaml": told % ((b"false", b"a-1") if theirs else (b"true", b""))}
-        if theirs:
-            files["assessments/a-2.yaml"] = told % (b"false", b"a-1")
-        world.put(hostile if theirs else mine, files)
-        world.refresh()
-
-    put(first == "hostile")
-    put(first != "hostile")
-    dataset = world.query(
-        f"SELECT digest FROM datasets d, inputs i WHERE {RUN.name!r} = "
-        "i.destination_id AND d.dataset_uuid = i.source_id"
-    )
-    assert dataset == [("d",)]
-    assert world.query("SELECT count(*) FROM datasets WHERE dataset_profile = 'mine'") == [(1,)]
-    assert world.query("SELECT count(*) FROM datasets") == [(2,)]
-    values = world.query("SELECT trace_id, value FROM assessments ORDER BY trace_id")
-    assert values == [(hostile.name, "false")] * 2 + [(mine.name, "true")]
-    assert len(world.index.problems()) == 1 if first == "hostile" else 2
-    # Once the others are gone, it has its own id.
-    for each in (hostile, copied):
-        world.store.delete(each)
+    world.put(first)
     world.refresh()
-    assert world.query("SELECT assessment_id FROM assessments") == [("a-1",)]
-    assert world.index.problems() == {}
+    world.put(second)
+    world.put(OTHER, POINTS)
+    refreshed = world.refresh()
+    assert list(refreshed.problems) == [second]
+    assert refreshed.changed == 1
+    assert world.query("SELECT count(*) FROM datasets") == [(1,)]
 
 
 def test_what_the_database_does_not_take_is_named_and_everything_else_is_served(

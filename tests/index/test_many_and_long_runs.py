@@ -1,11 +1,7 @@
 """Many runs at once, and runs of many points: other ways to the same rows."""
 
 import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from mlflow.entities import RunStatus
@@ -41,13 +37,6 @@ def test_the_names_of_a_runs_statuses_are_mlflows() -> None:
     assert dict(enumerate(RUN_STATUSES[1:], 1)) == known
 
 
-def test_the_process_that_unpacks_starts_light() -> None:
-    """MLflow and SQLAlchemy would take it four seconds and 170 MB."""
-    command = "import sys, kaggleops.index.preparation; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
-    assert not {b"mlflow", b"sqlalchemy"} & set(done.stdout.split())
-
-
 def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path) -> None:
     world = cloud
     world.put(HOME)
@@ -67,14 +56,9 @@ def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path)
         assert other.query(KEPT) == world.query(KEPT)
         other.index.close()
 
-    # Here another process unpacks them: to the end, until it is killed, until both are.
+    # At once, and by two of which the first one dies.
     other = another(world, empty_index)
     assert other.refresh().changed == 222
-    same(other)
-    other = another(world, empty_index)
-    killed: list[int] = []
-    assert other.refresh(progress=lambda *_: killed.extend(kill_children())).changed == 222
-    assert killed
     same(other)
     other = another(world, empty_index)
 
@@ -87,29 +71,7 @@ def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path)
 
     with contextlib.suppress(DiedError):
         other.refresh(progress=die)
-    assert not children()
     other.index.close()
     other.index = Index(other.url, other.store)
     other.refresh()
     same(other)
-
-
-def children() -> list[int]:
-    """Return the processes that unpack; other tests' servers may be this one's children too."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    every = [int(child) for task in tasks for child in _content(task).split()]
-    places = {child: Path(f"/proc/{child}/cmdline") for child in every}
-    return [child for child, place in places.items() if b"index.preparation" in _content(place)]
-
-
-def _content(file: Path) -> bytes:
-    with contextlib.suppress(OSError):  # what it is about has ended
-        return file.read_bytes()
-    return b""
-
-
-def kill_children() -> list[int]:
-    found = children()
-    for child in found:
-        os.kill(child, signal.SIGKILL)
-    return found

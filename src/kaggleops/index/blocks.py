@@ -34,6 +34,7 @@ from kaggleops.mlruns.validation import (
     VERSIONS,
     is_allowed_name,
 )
+from kaggleops.tags import LOST
 
 AT_ONCE = 200
 """Entities that a block has at most."""
@@ -126,11 +127,6 @@ def _holds(table: Owned, column: str, cells: _Cells) -> bool:
     if None in cells and {full, column} & _NEVER_NULL:
         return False
     return (_CHECKS.get(full) or _CHECKS.get(column, _TEXT))(cells)
-
-
-def text_columns(table: Owned) -> list[str]:
-    """Return the columns whose cells may be large."""
-    return [name for name in table.columns if (_CHECKS.get(name) or _TEXT) is _TEXT]
 
 
 # -- whose a row is --------------------------------------------------------------------------------
@@ -283,5 +279,7 @@ def _check_places(rows: Mapping[Owned, list[Row]], root: str) -> None:
             raise ValueError("a model version leads out of the bucket")
     if any(key == TRACE_SPANS for _, key, _ in rows.get(t.TRACE_TAGS, ())):
         raise ValueError("spans lie in the bucket")
+    if any(key == LOST for _, key, _ in rows.get(t.TAGS, ())):
+        raise ValueError("a run that one machine shows as lost")
     for row in rows.get(t.ASSESSMENTS, ()):
         check_assessment(row)

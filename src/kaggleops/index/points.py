@@ -129,11 +129,11 @@ class PointReader:
         self._clock = clock
         self._kept: OrderedDict[EntityId, _Points] = OrderedDict()  # the least recently used first
         self._taken = 0
-        self._reading: dict[tuple[EntityId, Version | None, bool], Future[_Points]] = {}
+        self._reading: dict[tuple[EntityId, Version | None], Future[_Points]] = {}
         self._lock = threading.Lock()
         self._unpacking = threading.Lock()  # so that few are unpacked in memory
+        self._large = threading.Lock()
         self._pool = ThreadPoolExecutor(_WORKERS)
-        self._alone = ThreadPoolExecutor(1)
         self._away: BucketError | None = None
         self._away_until = 0.0
 
@@ -149,20 +149,16 @@ class PointReader:
         """
         places = self._places(run_ids)
         upcoming = iter([run_id for run_id in run_ids if run_id in places])
-        begun: deque[tuple[str, _Points | Future[_Points]]] = deque()
+        begun: deque[tuple[str, Future[_Points]]] = deque()
         problem, readable = None, False
         while True:
             for run_id in islice(upcoming, _AHEAD - len(begun)):
                 begun.append((run_id, self._begin(*places[run_id])))
             if not begun:
                 break
-            run_id, found = begun.popleft()
-            if isinstance(found, Future):
-                try:
-                    found = found.result()
-                except ObjectTooLargeError:
-                    found = self._begin(*places[run_id], alone=True)
-                    found = found.result() if isinstance(found, Future) else found
+            run_id, future = begun.popleft()
+            found = future.result()
+            del future
             if found.problem is not None:
                 problem = problem or found.problem
                 continue
@@ -186,28 +182,31 @@ class PointReader:
                 found |= {name: (each, versions.get(each)) for name, each in ids.items()}
         return found
 
-    def _begin(
-        self, entity_id: EntityId, version: Version | None, *, alone: bool = False
-    ) -> _Points | Future[_Points]:
+    def _begin(self, entity_id: EntityId, version: Version | None) -> Future[_Points]:
         """Return what is kept of a run at this version, or what is about to be read of it."""
         with self._lock:
             kept = self._kept.get(entity_id)
             if kept is not None and kept.version == version:
                 self._kept.move_to_end(entity_id)
-                return kept
+                there: Future[_Points] = Future()
+                there.set_result(kept)
+                return there
             # A page with eight charts asks eight times at once.
-            asked = (entity_id, version, alone)
+            asked = (entity_id, version)
             if asked not in self._reading:
-                pool = self._alone if alone else self._pool
-                self._reading[asked] = pool.submit(self._look, *asked)
+                self._reading[asked] = self._pool.submit(self._look, *asked)
             return self._reading[asked]
 
-    def _look(self, entity_id: EntityId, version: Version | None, alone: bool) -> _Points:
+    def _look(self, entity_id: EntityId, version: Version | None) -> _Points:
         try:
-            return self._asked(entity_id, AT_MOST if alone else _AT_ONCE)
+            try:
+                return self._asked(entity_id, _AT_ONCE)
+            except ObjectTooLargeError:
+                with self._large:
+                    return self._asked(entity_id, AT_MOST)
         finally:
             with self._lock:
-                del self._reading[entity_id, version, alone]
+                del self._reading[entity_id, version]
 
     def _asked(self, entity_id: EntityId, at_most: int) -> _Points:
         with self._lock:

@@ -16,9 +16,7 @@
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -35,12 +33,11 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.preparation import Prepared, prepare, worker
+from kaggleops.index.preparation import Prepared, prepare
 from kaggleops.index.sharing import Sharing
 from kaggleops.index.snapshot import Loaded
 from kaggleops.index.transaction import (
     REFUSED,
-    Outcome,
     import_alone,
     import_changes,
     mark_lost,
@@ -48,8 +45,7 @@ from kaggleops.index.transaction import (
 )
 from kaggleops.index.writes import take_statistics
 from kaggleops.layout import LOG_KEY, parse_key
-from kaggleops.mlruns import Change, Changes, EntityId, EntityStore, Kind, Mark, Poll
-from kaggleops.mlruns.poll import unpacked
+from kaggleops.mlruns import Change, EntityId, EntityStore, Mark, Poll
 
 ONE_LISTING = 1000
 """Objects that one request lists. A process that begins lists so few whatever was kept: that finds
@@ -58,52 +54,10 @@ what was written and not announced."""
 LISTING_EVERY = 24 * 3600.0
 """Seconds after which it lists any number of them, for the same reason."""
 
-
-class _Marks:
-    """How far an index has read the change log, as one process reads and moves it."""
-
-    def __init__(self, engine: sa.Engine, few: int) -> None:
-        self._engine = engine
-        self._few = few
-        self._kept: Mark | None = None
-        self._listed = 0.0
-
-    def begin(self, entities: int, now: float, loaded: Loaded | None) -> Mark | None:
-        """Return from where to go on without listing the bucket; None where it is to be listed."""
-        if loaded:
-            mark, self._listed = loaded.mark, loaded.head.listed
-        else:
-            with self._engine.begin() as connection:
-                row = connection.execute(sa.select(MARK)).first()
-            if row is None:
-                return None
-            mark, self._listed = Mark(row.log_id, row.sequence, json.loads(row.open)), row.listed
-            self._kept = mark
-        # A clock that was set back is no reason to wait for longer.
-        recently = 0 <= now - self._listed < LISTING_EVERY
-        return mark if recently and entities > self._few else None
-
-    def keep(self, connection: sa.Connection, mark: Mark | None, listed: float | None) -> None:
-        """Keep a mark where it says something new; `listed` is when the bucket was, if just now."""
-        if mark is None or (listed is None and mark.same_place(self._kept)):
-            return
-        self._kept = mark
-        self._listed = self._listed if listed is None else listed
-        kept = json.dumps({key: dict(writers) for key, writers in mark.open.items()})
-        values = {"log_id": mark.log_id, "sequence": mark.sequence, "open": kept}
-        connection.execute(MARK.delete())
-        connection.execute(MARK.insert().values(listed=self._listed, **values))
-
-
 Progress = Callable[[int, int], None]
-Batch = Sequence[Change | Prepared]
 
 _BATCH = 100  # entities in a transaction
-_BATCH_BYTES = 1 << 20  # of their archives, which take some thirty times as much as rows in memory
-_AHEAD = 2  # batches that are made ready while one is written
-_GROWTH = 16  # times as large as its archive is an entity, as a rule
-_LARGE_BYTES = 16 << 20  # of the archives of a batch that waits for none beside it
-_WORTH_A_WORKER = 200  # entities; it takes a third of a second to start
+_BATCH_BYTES = 16 << 20  # of their files
 
 
 @dataclass
@@ -142,12 +96,14 @@ class Index:
     ) -> None:
         self._store = store
         self._clock = clock
+        self._few = few
         self._engine = open_database(url, store.bucket.uri)
-        self._marks = _Marks(self._engine, few)
         self._sharing = Sharing(self._engine, store)
         self._poll: Poll | None = None
         self._known: dict[EntityId, Version] = {}  # what was last seen of the database
         self._overtaken: list[EntityId] = []
+        self._mark: Mark | None = None  # as the database has it
+        self._listed = 0.0
 
     def close(self) -> None:
         """Close all connections to the database."""
@@ -189,45 +145,29 @@ class Index:
         result: Refreshed | None = None,
     ) -> Refreshed:
         result = result or Refreshed()
-        touched: set[str] | None = set()
-        looked = self._clock()
-        if self._poll is None:
-            with self._engine.begin() as connection:
-                versions = versions_of(connection)
-            loaded = None if versions else self._sharing.take(looked, progress)
-            if loaded:
-                result.changed += loaded.entities
-                with self._engine.begin() as connection:
-                    versions = versions_of(connection)
-            self._known = dict(versions)
-            mark = self._marks.begin(len(versions), looked, loaded)
-            self._poll = Poll(self._store, versions, mark=mark, packed=True)
-            if loaded and mark:
-                self._poll.again(loaded.unsettled)
-            touched = None  # an earlier process may have ended before what waited was seen to
-        changes = self._poll.changed(full=full)
+        looked, began = self._clock(), self._poll is None
+        poll = self._poll = self._poll or self._begin(looked, progress, result)
+        changes = poll.changed(full=full)
         result.listed |= changes.listed
-        if touched is not None:
-            self._poll.is_known(self._look_again(self._poll.due))
-        done = 0
-        progress(done, changes.due)
-        with closing(self._ready(changes)) as batches:
-            for batch in batches:
+        if not began and poll.due:
+            self._look_again(poll)
+        progress(0, changes.due)
+        touched: set[str] = set()
+        for batch in _batches(changes):
+            self._import(batch, result)
+            touched |= {change.id.key for change in batch}
+            progress(len(touched), changes.due)
+        # An earlier process may have ended before what waited was seen to.
+        if waiting := self._waiting(None if began else touched):
+            poll.again(waiting)
+            for batch in _batches(poll.changed()):
                 self._import(batch, result)
-                if touched is not None:
-                    touched |= {change.id.key for change in batch}
-                done += len(batch)
-                progress(done, changes.due)
-        if waiting := self._waiting(touched):
-            self._poll.again(waiting)
-            for batch in _batches(self._poll.changed()):
-                self._import([self._unpacked(change) for change in batch], result)
-        self._poll.again(self._overtaken)
+        poll.again(self._overtaken)
         self._overtaken = []
         with writing(self._engine) as connection:
             result.lost += mark_lost(connection, self._now_ms())
-            self._marks.keep(connection, self._poll.mark, looked if changes.listed else None)
-            record_problem(connection, LOG_KEY, self._poll.problem)
+            self._keep_mark(connection, poll.mark, looked if changes.listed else None)
+            record_problem(connection, LOG_KEY, poll.problem)
         if result.changed:
             take_statistics(self._engine)
         progress(changes.due, changes.due)
@@ -236,83 +176,88 @@ class Index:
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
-    def _look_again(self, due: Set[EntityId]) -> dict[EntityId, Version]:
-        """Return at which versions these are by now: others write to the index, too."""
-        if not due:
-            return {}
+    # -- where to go on -----------------------------------------------------------------------
+
+    def _begin(self, now: float, progress: Progress, result: Refreshed) -> Poll:
+        loaded: Loaded | None = None
+        self._known = self._in_the_index()
+        if not self._known and (loaded := self._sharing.take(now, progress)):
+            result.changed += loaded.entities
+            self._known = self._in_the_index()
+        mark = self._kept_mark(now, loaded)
+        poll = Poll(self._store, self._known, mark=mark)
+        if loaded and mark:
+            poll.again(loaded.unsettled)
+        return poll
+
+    def _in_the_index(self, which: Set[EntityId] | None = None) -> dict[EntityId, Version]:
         with self._engine.begin() as connection:
-            versions = versions_of(connection, due if len(due) <= _BATCH else None)
+            return versions_of(connection, which)
+
+    def _look_again(self, poll: Poll) -> None:
+        """Tell a poll at which versions what is due is by now: others write to the index, too."""
+        due = poll.due
+        versions = self._in_the_index(due if len(due) <= _BATCH else None)
         for entity_id in due:
             self._known.pop(entity_id, None)
-            if entity_id in versions:
-                self._known[entity_id] = versions[entity_id]
-        return versions
+        self._known |= {each: versions[each] for each in due & versions.keys()}
+        poll.is_known(versions)
 
-    # -- unpacking ----------------------------------------------------------------------------
+    def _kept_mark(self, now: float, loaded: Loaded | None) -> Mark | None:
+        """Return from where to go on without listing the bucket; None where it is to be listed."""
+        if loaded:
+            mark, self._listed = loaded.mark, loaded.head.listed
+        else:
+            with self._engine.begin() as connection:
+                row = connection.execute(sa.select(MARK)).first()
+            if row is None:
+                return None
+            mark, self._listed = Mark(row.log_id, row.sequence, json.loads(row.open)), row.listed
+            self._mark = mark
+        # A clock that was set back is no reason to wait for longer.
+        recently = 0 <= now - self._listed < LISTING_EVERY
+        return mark if recently and len(self._known) > self._few else None
 
-    def _ready(self, changes: Changes) -> Generator[Batch]:
-        """Yield what changed in batches, unpacked; many new runs by another process, too."""
-        with ExitStack() as stack:
-            helper = None
-            if changes.due >= _WORTH_A_WORKER:
-                helper = stack.enter_context(worker(self._store))
-            ahead: deque[Callable[[], Batch]] = deque()
-            for batch in _batches(changes):
-                if helper and all(
-                    each.id.kind is Kind.RUN
-                    and each.packed is not None
-                    and each.id not in self._known
-                    for each in batch
-                ):
-                    if helper.waiting < _AHEAD:
-                        ahead.append(helper.prepare(batch).result)
-                    else:  # it takes longer than what is left to do here
-                        made: Batch = [prepare(self._unpacked(change)) for change in batch]
-                        ahead.append(partial(list, made))
-                else:
-                    ahead.append(partial(list, map(self._unpacked, batch)))
-                large = sum(map(_weight, batch)) > _LARGE_BYTES
-                del batch
-                while len(ahead) > (0 if large else _AHEAD):
-                    yield ahead.popleft()()
-            while ahead:
-                yield ahead.popleft()()
-
-    def _unpacked(self, change: Change) -> Change:
-        where = self._store.bucket.object_uri(change.id.key)
-        return unpacked(change, where, self._store.artifact_root)
+    def _keep_mark(
+        self, connection: sa.Connection, mark: Mark | None, listed: float | None
+    ) -> None:
+        """Keep a mark where it says something new; `listed` is when the bucket was, if just now."""
+        if mark is None or (listed is None and mark.same_place(self._mark)):
+            return
+        self._mark = mark
+        self._listed = self._listed if listed is None else listed
+        kept = json.dumps({key: dict(writers) for key, writers in mark.open.items()})
+        values = {"log_id": mark.log_id, "sequence": mark.sequence, "open": kept}
+        connection.execute(MARK.delete())
+        connection.execute(MARK.insert().values(listed=self._listed, **values))
 
     # -- one batch ----------------------------------------------------------------------------
 
-    def _import(self, batch: Batch, result: Refreshed) -> None:
+    def _import(self, batch: list[Prepared], result: Refreshed) -> None:
+        now_ms, root = self._now_ms(), self._store.artifact_root
         try:
             with writing(self._engine) as connection:
-                newest, root = self._not_overtaken(connection, batch), self._store.artifact_root
-                known = self._known
-                outcomes = import_changes(
-                    connection, newest, lambda each: each not in known, self._now_ms(), root
-                )
+                newest = self._not_overtaken(connection, batch)
+                new = {each.id for each in newest if each.id not in self._known}
+                outcomes = import_changes(connection, newest, now_ms, root, new=new)
         except REFUSED:
-            outcomes = [outcome for change in batch for outcome in self._import_alone(change)]
-        for outcome in outcomes:
-            done = outcome.change
+            outcomes = []
+            for change in batch:
+                with writing(self._engine) as connection:
+                    for each in self._not_overtaken(connection, [change]):
+                        outcomes += import_alone(connection, each, now_ms, root)
+        for done in outcomes:
             result.problems.pop(done.id, None)
-            if outcome.problem:
-                result.problems[done.id] = outcome.problem
+            if done.problem:
+                result.problems[done.id] = done.problem
             if done.version == ABSENT:
                 self._known.pop(done.id, None)
                 result.removed += 1
             else:
                 self._known[done.id] = done.version
-                result.changed += not outcome.problem
+                result.changed += not done.problem
 
-    def _import_alone(self, change: Change | Prepared) -> list[Outcome]:
-        with writing(self._engine) as connection:
-            if not self._not_overtaken(connection, [change]):
-                return []
-            return import_alone(connection, change, self._now_ms(), self._store.artifact_root)
-
-    def _not_overtaken(self, connection: sa.Connection, batch: Batch) -> Batch:
+    def _not_overtaken(self, connection: sa.Connection, batch: list[Prepared]) -> list[Prepared]:
         """Return what nobody else has written since this index last looked."""
         now = versions_of(connection, [change.id for change in batch])
         newest = []
@@ -328,8 +273,6 @@ class Index:
                 self._known[change.id] = there
         return newest
 
-    # -- what waits for others ----------------------------------------------------------------
-
     def _waiting(self, touched: set[str] | None) -> list[EntityId]:
         """Return what waits for one of these objects, or for any."""
         waits = ENTITIES.c.waits_for != sa.literal_column("''")  # as the index of them has it
@@ -340,22 +283,15 @@ class Index:
         return [entity_id for entity_id in ids if entity_id is not None]
 
 
-def _weight(change: Change) -> int:
-    """Return the bytes of an archive, or those that it would have if it were packed as usual."""
-    packed = change.packed or b""
-    # What it unpacks to, as it says itself at its end; where that is not so, it is refused.
-    return max(len(packed), int.from_bytes(packed[-4:], "little") // _GROWTH)
-
-
-def _batches(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    batch: list[Change] = []
+def _batches(changes: Iterable[Change]) -> Iterator[list[Prepared]]:
+    batch: list[Prepared] = []
     size = 0
     for change in changes:
         if batch and batch[-1].id.kind is not change.id.kind:
             yield batch
             batch, size = [], 0
-        batch.append(change)
-        size += _weight(change)
+        batch.append(prepare(change))
+        size += sum(map(len, change.entity.files.values())) if change.entity else 0
         del change  # which may be large, while the next one is fetched
         if len(batch) >= _BATCH or size >= _BATCH_BYTES:
             yield batch

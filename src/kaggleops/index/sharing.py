@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
 from kaggleops.bucket import ABSENT, BucketError, ObjectTooLargeError, Version
 from kaggleops.errors import first_line
@@ -69,18 +68,12 @@ class Sharing:
         problem = ""
         try:
             with self._opened() as found:
-                if found is None:
-                    return None
-                return self._load(*found, now, progress)
+                return found and self._load(*found, now, progress)
         except SnapshotError as error:
             problem = str(error)
         except REFUSED as error:
             reason = first_line(getattr(error, "orig", None) or error)
             problem = str(SnapshotError(f"the database does not take it ({reason})"))
-            if self._engine.dialect.name != "sqlite" and not isinstance(error, IntegrityError):
-                # It is as good as any: this database has no room for what others have.
-                _log.info("%s", problem)
-                problem = ""
         except OSError as error:
             _log.info("The snapshot of the index cannot be fetched: %s", error)
         with writing(self._engine) as connection:

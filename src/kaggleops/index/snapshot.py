@@ -40,7 +40,6 @@ from kaggleops.index.blocks import (
     encoded,
     name_of,
     owner_column,
-    text_columns,
 )
 from kaggleops.index.database import ENTITIES, MARK
 from kaggleops.index.tables import TABLES, Owned, Row
@@ -49,7 +48,6 @@ from kaggleops.index.writes import add
 from kaggleops.layout import DEFAULT_ID, INDEX_KEY, parse_key
 from kaggleops.mlruns import EntityId, Kind, Mark, experiment
 from kaggleops.mlruns.change_log import a_number, a_text
-from kaggleops.tags import LOST
 
 FORMAT = 1
 """Of the object. Whoever changes what `TABLES` holds, or how, raises it."""
@@ -133,15 +131,39 @@ class Loaded:
     unsettled: tuple[EntityId, ...]  # what is to be looked at in the bucket
 
 
-def digest_of(address: str) -> str:
+def _digest_of(address: str) -> str:
     """Return what a snapshot says instead of a bucket's address, which may name a person's home."""
     return hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
 
 
-# -- writing ---------------------------------------------------------------------------------------
+def _most(compressed: int) -> int:
+    """Return how many bytes there may be in so many."""
+    return _GROWTH * compressed + _LINE_BYTES
 
-_PARTS = {Kind.EXPERIMENT: 1, Kind.RUN: 2, Kind.REGISTERED_MODEL: 2}
-"""Slashes in a key; 3 in those of other kinds."""
+
+class _Before:
+    """What the blocks so far hold that later ones need."""
+
+    def __init__(self, head: Head) -> None:
+        self._homes = {DEFAULT_ID} if head.default else set[str]()
+        self._runs: set[str] = set()
+
+    def take(self, found: Sequence[Found], rows: Mapping[Owned, list[Row]]) -> None:
+        """Raise ValueError where a block needs what is not there; else remember what it holds."""
+        ids = [each for each, _ in found]
+        kind, homes = ids[0].kind, {each.experiment_id for each in ids}
+        if kind not in (Kind.EXPERIMENT, Kind.REGISTERED_MODEL) and homes - self._homes:
+            raise ValueError("an experiment is missing")
+        place = t.LOGGED_MODEL_METRICS.columns.index("run_id")
+        if {point[place] for point in rows.get(t.LOGGED_MODEL_METRICS, ())} - self._runs:
+            raise ValueError("a run is missing")
+        if kind is Kind.EXPERIMENT:
+            self._homes |= homes
+        if kind is Kind.RUN:
+            self._runs |= {each.name for each in ids}
+
+
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def save(connection: sa.Connection, into: BinaryIO, address: str, artifact_root: str) -> Head:
@@ -157,31 +179,19 @@ def save(connection: sa.Connection, into: BinaryIO, address: str, artifact_root:
     return head
 
 
-def _most(compressed: int) -> int:
-    """Return how many bytes there may be in so many."""
-    return _GROWTH * compressed + _LINE_BYTES
-
-
 def _head_now(connection: sa.Connection, address: str) -> Head:
     row = connection.execute(sa.select(MARK)).first()
     count = sa.select(sa.func.count()).where(ENTITIES.c.version != ABSENT)
-    default = experiment(DEFAULT_ID)
-    table = t.EXPERIMENTS.table
-    shown = connection.scalar(
-        sa.select(sa.literal(1)).where(table.c.experiment_id == int(DEFAULT_ID)).limit(1)
-    )
-    own = connection.scalar(sa.select(ENTITIES.c.key).where(ENTITIES.c.key == default.key))
+    ids = t.EXPERIMENTS.table.c.experiment_id
+    shown = connection.scalar(sa.select(ids).where(ids == int(DEFAULT_ID)))
+    own = sa.select(ENTITIES.c.key).where(ENTITIES.c.key == experiment(DEFAULT_ID).key)
     return Head(
-        digest_of(address),
+        _digest_of(address),
         Mark(row.log_id, row.sequence, json.loads(row.open)) if row else None,
         row.listed if row else 0.0,
         connection.scalar(count) or 0,
-        bool(shown) and own is None,
+        shown is not None and connection.scalar(own) is None,
     )
-
-
-_ByName = dict[Owned, dict[str | int, list[Row]]]
-"""Of each table, the rows of each entity by what its column says whose they are."""
 
 
 class _Writer:
@@ -192,8 +202,7 @@ class _Writer:
         self._stream = stream
         self._root = root
         self._head = head
-        self._homes = {DEFAULT_ID} if head.default else set[str]()
-        self._runs: set[str] = set()
+        self._before = _Before(head)
         self._entities = 0
         self._unsettled: list[str] = []
         self._bytes = 0
@@ -203,8 +212,7 @@ class _Writer:
         self._put(_line(self._head.content))
         for kind in TABLES:
             for chunk in self._settled(kind):
-                for part in self._parts(kind, chunk):
-                    self._write(kind, part)
+                self._write(kind, chunk)
         few = len(self._unsettled) <= _MOST_UNSETTLED
         unsettled = self._unsettled if few else None
         self._put(_line({"entities": self._entities, "unsettled": unsettled}))
@@ -224,12 +232,10 @@ class _Writer:
         streamed = {"yield_per": 5 * AT_ONCE}
         found = self._connection.execute(columns.order_by(table.key), execution_options=streamed)
         for key, version, settled in found:
-            if key.count("/") != _PARTS.get(kind, 3):
-                continue
             entity_id = parse_key(key)
             if entity_id is None or entity_id.kind is not kind:
                 continue
-            if not settled or not self._has_home(entity_id):
+            if not settled:
                 self._leave_out(entity_id)
                 continue
             chunk.append((entity_id, version))
@@ -239,105 +245,61 @@ class _Writer:
         if chunk:
             yield chunk
 
-    def _has_home(self, entity_id: EntityId) -> bool:
-        needs_none = entity_id.kind in (Kind.EXPERIMENT, Kind.REGISTERED_MODEL)
-        return needs_none or entity_id.experiment_id in self._homes
-
     def _leave_out(self, entity_id: EntityId) -> None:
         if len(self._unsettled) <= _MOST_UNSETTLED:
             self._unsettled.append(entity_id.key)
 
-    def _parts(self, kind: Kind, chunk: Sequence[Found]) -> Iterator[list[Found]]:
-        """Yield parts of a chunk whose rows are not too large to be held at once."""
-        names = {name_of(each): each for each, _ in chunk}
-        sizes: dict[EntityId, int] = dict.fromkeys(names.values(), 0)
+    def _write(self, kind: Kind, chunk: list[Found]) -> None:
+        """Write what whoever reads it reads as it is here; of the rest, say that it is left out."""
+        names = [name_of(each) for each, _ in chunk]
+        if self._size(kind, names) <= _BLOCK_BYTES and self._is_taken(kind, chunk, names):
+            self._entities += len(chunk)
+        elif len(chunk) == 1:
+            self._leave_out(chunk[0][0])
+        else:
+            half = len(chunk) // 2
+            self._write(kind, chunk[:half])
+            self._write(kind, chunk[half:])
+
+    def _size(self, kind: Kind, names: Sequence[str | int]) -> int:
+        size = 0
         for table in TABLES[kind]:
-            source, owner, mine = _rows_of(table, names)
-            lengths = (
-                sa.func.length(sa.cast(table.table.c[name], sa.Text))
-                for name in text_columns(table)
-            )
-            row = sum((sa.func.coalesce(each, 0) for each in lengths), sa.literal(_ROW_BYTES))
-            of_each = sa.select(owner, sa.func.sum(row)).select_from(source).where(mine)
-            for name, size in self._connection.execute(of_each.group_by(owner)):
-                sizes[names[name]] += size
-        part, weight = list[Found](), 0
-        for each in chunk:
-            # One that lies in two experiments is shown in one of them, and left out.
-            size = sizes.get(each[0], _BLOCK_BYTES + 1)
-            if size > _BLOCK_BYTES:
-                self._leave_out(each[0])
-                continue
-            if weight + size > _BLOCK_BYTES:
-                yield part
-                part, weight = [], 0
-            part.append(each)
-            weight += size
-        if part:
-            yield part
+            source, _, mine = _rows_of(table, names)
+            texts = (sa.cast(table.table.c[name], sa.Text) for name in table.columns)
+            lengths = (sa.func.coalesce(sa.func.length(each), 0) for each in texts)
+            total = sa.func.sum(sum(lengths, sa.literal(_ROW_BYTES)))
+            size += self._connection.scalar(sa.select(total).select_from(source).where(mine)) or 0
+        return size
 
-    def _write(self, kind: Kind, part: Sequence[Found]) -> None:
-        rows = self._read(kind, part)
-        part = [each for each in part if self._is_whole(each[0], rows)]
-        for line, entities in self._accepted(kind, part, rows):
-            self._put(line)
-            self._entities += len(entities)
-            if kind is Kind.EXPERIMENT:
-                self._homes |= {each.experiment_id for each, _ in entities}
-            elif kind is Kind.RUN:
-                self._runs |= {each.name for each, _ in entities}
+    def _is_taken(self, kind: Kind, chunk: list[Found], names: Sequence[str | int]) -> bool:
+        try:
+            mine = self._read(kind, names)
+            content = encoded(kind, chunk, mine, self._root)
+            line = _line(content)
+            found, read = decoded(content, self._root)
+            if found != chunk or any(read[e] != [*chain.from_iterable(mine[e])] for e in mine):
+                return False
+            self._before.take(found, read)
+        except sa.exc.SQLAlchemyError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a value came to
+            return False
+        self._put(line)
+        return True
 
-    def _read(self, kind: Kind, part: Sequence[Found]) -> _ByName:
-        names = [name_of(each) for each, _ in part]
-        rows: _ByName = {}
+    def _read(self, kind: Kind, names: Sequence[str | int]) -> dict[Owned, list[list[Row]]]:
+        """Return of each table the rows of each entity."""
+        rows: dict[Owned, list[list[Row]]] = {}
         for table in TABLES[kind]:
             source, owner, mine = _rows_of(table, names)
             columns = (table.table.c[name] for name in table.columns)
             query = sa.select(*columns, owner.label("owner")).select_from(source).where(mine)
-            rows[table] = of_each = {name: list[Row]() for name in names}
+            of_each: dict[Any, list[Row]] = {name: [] for name in names}
             # As the driver has them: making them SQLAlchemy's takes as long as all else here.
             for row in self._connection.execute(query).cursor.fetchall():
                 of_each[row[-1]].append(row[:-1])
+            rows[table] = [*of_each.values()]
         return rows
-
-    def _is_whole(self, entity_id: EntityId, rows: _ByName) -> bool:
-        """Tell whether an entity's rows are of it alone, and nothing else is needed for them."""
-        main, name = TABLES[entity_id.kind][0], name_of(entity_id)
-        mine = rows[main][name]
-        whole = len(mine) == 1
-        if whole and entity_id.kind is not Kind.REGISTERED_MODEL:
-            whole = str(main.named(mine[0])["experiment_id"]) == entity_id.experiment_id
-        if entity_id.kind is Kind.RUN:
-            whole = whole and not any(key == LOST for _, key, _ in rows[t.TAGS][name])
-        elif entity_id.kind is Kind.LOGGED_MODEL:
-            place = t.LOGGED_MODEL_METRICS.columns.index("run_id")
-            points = rows[t.LOGGED_MODEL_METRICS][name]
-            whole = whole and all(point[place] in self._runs for point in points)
-        if not whole:
-            self._leave_out(entity_id)
-        return whole
-
-    def _accepted(
-        self, kind: Kind, part: Sequence[Found], rows: _ByName
-    ) -> Iterator[tuple[bytes, Sequence[Found]]]:
-        """Yield blocks of these entities that whoever reads them reads as they are here."""
-        if not part:
-            return
-        names = [name_of(each) for each, _ in part]
-        mine = {table: [of_each[name] for name in names] for table, of_each in rows.items()}
-        try:
-            content = encoded(kind, part, mine, self._root)
-            found, read = decoded(content, self._root)
-            same = all(read[each] == [*chain.from_iterable(mine[each])] for each in mine)
-            if found == [*part] and same:
-                yield _line(content), part
-                return
-        except Exception:  # noqa: BLE001, S110 - whatever a value came to
-            pass
-        if len(part) == 1:
-            self._leave_out(part[0][0])
-        for each in part if len(part) > 1 else ():
-            yield from self._accepted(kind, [each], rows)
 
 
 def _line(content: Any) -> bytes:
@@ -382,133 +344,55 @@ def load(
 
     `now_ms` is in milliseconds since the epoch; `progress` is called with how many entities are in,
     and how many there are to be. Raises SnapshotError if it is none, or one of another release;
-    REFUSED (transaction.py) if the database does not take a value.
+    SQLAlchemyError if the database does not take a value.
     """
-    with _indexes_aside(connection):
-        return _Reader(connection, content, address, artifact_root, now_ms).read(progress)
+    with _explained():
+        return _load(connection, content, address, artifact_root, now_ms, progress)
 
 
-@contextmanager
-def _indexes_aside(connection: sa.Connection) -> Iterator[None]:
-    """Make the indexes of runs' tables after a block, in SQLite: an eighth faster than row by row.
-
-    After an error the whole transaction is undone.
-    """
-    found: list[tuple[str, str]] = []
-    if connection.dialect.name == "sqlite":
-        query = "SELECT name, sql, tbl_name FROM sqlite_master WHERE type = 'index'"
-        tables = {table.name for table in TABLES[Kind.RUN]}
-        rows = connection.exec_driver_sql(query).all()
-        found = [(name, sql) for name, sql, table in rows if sql and table in tables]
-    for name, _ in found:
-        connection.exec_driver_sql(f'DROP INDEX "{name}"')
-    yield
-    for _, sql in found:
-        connection.exec_driver_sql(sql)
-
-
-class _Reader:
-    def __init__(
-        self,
-        connection: sa.Connection,
-        content: BinaryIO,
-        address: str,
-        root: str,
-        now_ms: int,
-    ) -> None:
-        self._connection = connection
-        self._lines = _lines(content)
-        self._address = address
-        self._root = root
-        self._now_ms = now_ms
-        self._homes: set[str] = set()
-        self._entities = 0
-
-    def read(self, progress: Progress) -> Loaded:
-        with _explained():
-            head = Head.of(next(self._lines))
-        if head.default:
-            self._homes.add(DEFAULT_ID)
-            add(self._connection, [default_rows(self._root)])
-        unsettled: tuple[EntityId, ...] | None = ()
-        ended = False
-        for line in self._lines_left():
-            with _explained():
-                block = _parsed(line)
-                if ended:
-                    raise ValueError("something follows its end")
-                if ended := isinstance(block, dict):
-                    unsettled = self._end(block)
-                    continue
-                found, rows = decoded(block, self._root)
-                self._check(found, rows)
-            self._write(found, rows)
-            progress(self._entities, head.entities)
-        with _explained():
-            if not ended:
-                raise ValueError("it ends too early")
-            self._check_links()
-        # Of another bucket that this one is a copy of, perhaps: it has another history.
-        goes_on = unsettled is not None and head.bucket == digest_of(self._address)
-        return Loaded(head, self._entities, head.mark if goes_on else None, unsettled or ())
-
-    def _lines_left(self) -> Iterator[bytes]:
-        while True:
-            with _explained():
-                if (line := next(self._lines, None)) is None:
-                    return
-            yield line
-
-    def _end(self, content: Any) -> tuple[EntityId, ...] | None:
-        if content["entities"] != self._entities:
-            raise ValueError("entities are missing")
-        keys = content["unsettled"]
-        if keys is None:
-            return None
-        ids = [found for key in keys if (found := parse_key(key))]
-        if not len(ids) == len(keys) <= _MOST_UNSETTLED:
-            raise ValueError("a key that is none")
-        return tuple(ids)
-
-    def _check(self, found: Sequence[Found], rows: Mapping[Owned, list[Row]]) -> None:
-        """Raise ValueError where something is needed that is not there."""
-        kind = found[0][0].kind
-        if kind is Kind.EXPERIMENT:
-            self._homes |= {each.experiment_id for each, _ in found}
-        elif kind is not Kind.REGISTERED_MODEL and any(
-            each.experiment_id not in self._homes for each, _ in found
-        ):
-            raise ValueError("an experiment is missing")
-        place = t.LOGGED_MODEL_METRICS.columns.index("run_id")
-        if wanted := {point[place] for point in rows.get(t.LOGGED_MODEL_METRICS, ())}:
-            runs = t.RUNS.table.c.run_uuid
-            there = self._connection.scalars(sa.select(runs).where(runs.in_(wanted)))
-            if wanted - set(there):
-                raise ValueError("a run is missing")
-
-    def _write(self, found: Sequence[Found], rows: Mapping[Owned, list[Row]]) -> None:
-        add(self._connection, [rows])
-        self._connection.execute(
-            ENTITIES.insert(),
-            [
-                {
-                    "key": each.key,
-                    "version": version,
-                    "problem": "",
-                    "waits_for": "",
-                    "heard_ms": self._now_ms,
-                    "may_be_silent": None,
-                }
-                for each, version in found
-            ],
-        )
-        self._entities += len(found)
-
-    def _check_links(self) -> None:
-        uuid = t.INPUTS.table.c.input_uuid
-        twice = sa.select(uuid).group_by(uuid).having(sa.func.count() > 1).limit(1)
-        if self._connection.scalar(twice) is not None:
-            raise ValueError("two inputs have one id")
+def _load(
+    connection: sa.Connection,
+    content: BinaryIO,
+    address: str,
+    root: str,
+    now_ms: int,
+    progress: Progress,
+) -> Loaded:
+    lines = _lines(content)
+    head = Head.of(next(lines))
+    if head.default:
+        add(connection, [default_rows(root)])
+    before, entities, end = _Before(head), 0, None
+    kept = {"problem": "", "waits_for": "", "heard_ms": now_ms, "may_be_silent": None}
+    for line in lines:
+        if end:
+            raise ValueError("something follows its end")
+        block = _parsed(line)
+        if isinstance(block, dict):
+            end = block
+            continue
+        found, rows = decoded(block, root)
+        before.take(found, rows)
+        add(connection, [rows])
+        values = [{"key": each.key, "version": version, **kept} for each, version in found]
+        connection.execute(ENTITIES.insert(), values)
+        entities += len(found)
+        progress(entities, head.entities)
+    if not end:
+        raise ValueError("it ends too early")
+    if end["entities"] != entities:
+        raise ValueError("entities are missing")
+    uuid = t.INPUTS.table.c.input_uuid
+    twice = sa.select(uuid).group_by(uuid).having(sa.func.count() > 1).limit(1)
+    if connection.scalar(twice) is not None:
+        raise ValueError("two inputs have one id")
+    keys = end["unsettled"]
+    unsettled = [each for key in keys or () if (each := parse_key(key))]
+    if not len(unsettled) == len(keys or ()) <= _MOST_UNSETTLED:
+        raise ValueError("a key that is none")
+    # Of another bucket that this one is a copy of, perhaps: it has another history.
+    goes_on = keys is not None and head.bucket == _digest_of(address)
+    return Loaded(head, entities, head.mark if goes_on else None, tuple(unsettled))
 
 
 def _lines(content: BinaryIO) -> Iterator[bytes]:
@@ -536,13 +420,10 @@ def _refuse(constant: str) -> None:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (SnapshotError, OSError) as error:
-        if isinstance(error, gzip.BadGzipFile):
-            raise SnapshotError(f"it is damaged ({error})") from error
-        raise
-    except sa.exc.SQLAlchemyError:
-        raise
     except Exception as error:  # whatever stands in it
+        known = isinstance(error, (SnapshotError, sa.exc.SQLAlchemyError, OSError))
+        if known and not isinstance(error, gzip.BadGzipFile):
+            raise
         reason = str(error).partition("\n")[0][:100] or type(error).__name__
         raise SnapshotError(f"it is damaged ({reason})") from error
 

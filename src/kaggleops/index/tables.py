@@ -6,7 +6,6 @@ imports MLflow, which takes four seconds and 200 MB; the process that makes rows
 does without SQLAlchemy, too.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -94,20 +93,9 @@ def dataset_uuid(experiment_id: str, name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{experiment_id}/datasets/{name}"))
 
 
-def own_dataset_id(name: str, digest: str) -> str:
-    """Return the id under which the file store keeps a dataset of that name and digest."""
-    named = f"{name}{digest}".encode(errors="replace")
-    return hashlib.md5(named, usedforsecurity=False).hexdigest()
-
-
 def input_uuid(run_id: str, path: str) -> str:
     """Return the id of a run's input or output in the database: the same wherever it is made."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{path}"))
-
-
-def assessment_id(trace_id: str, taken: str) -> str:
-    """Return the id in the database of a trace's assessment whose own another trace has taken."""
-    return f"a-{uuid.uuid5(uuid.NAMESPACE_OID, f'{trace_id}/{taken}').hex}"
 
 
 _OF_MODEL = "model_id* experiment_id"

@@ -28,6 +28,7 @@ from mlflow.protos.databricks_pb2 import (
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, StoredObject
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database, writing
+from kaggleops.index.preparation import prepare
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
 from kaggleops.index.transaction import import_alone, mark_lost
 from kaggleops.mlruns import Change, Entity, EntityId, EntityStore, Kind
@@ -74,7 +75,7 @@ def take(
             with writing(engine) as connection:
                 if _row(connection, entity_id) != before:
                     continue
-                import_alone(connection, change, now_ms, store.artifact_root)
+                import_alone(connection, prepare(change), now_ms, store.artifact_root)
                 if before and change.entity and change.entity.notes.heartbeat:
                     # That somebody renamed a run says nothing about the machine that beats for it.
                     mine = ENTITIES.update().where(ENTITIES.c.key == entity_id.key)

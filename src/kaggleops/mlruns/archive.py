@@ -184,6 +184,7 @@ def _inflated(data: bytes, doing: str) -> Iterator[io.BytesIO]:
     if inflater.eof and not inflater.unused_data:
         yield io.BytesIO(whole)
         return
+    del inflater  # it keeps a copy of what it could not read
     size = _inflated_size(data, doing)
     with _large_one if size > _LARGE else nullcontext():
         content = io.BytesIO()

@@ -17,9 +17,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from kaggleops.bucket import ABSENT, AT_MOST, ObjectNotFoundError, ObjectTooLargeError, Version
+from kaggleops.bucket import (
+    ABSENT,
+    AT_MOST,
+    ObjectNotFoundError,
+    ObjectTooLargeError,
+    StoredObject,
+    Version,
+)
 from kaggleops.layout import EntityId, Kind, parse_key
-from kaggleops.mlruns.archive import unpack
 from kaggleops.mlruns.change_log import (
     LOG_KEY,
     MAX_BYTES,
@@ -32,7 +38,6 @@ from kaggleops.mlruns.change_log import (
     some_seconds,
 )
 from kaggleops.mlruns.entity import BrokenEntityError, Entity
-from kaggleops.mlruns.locations import rebase
 from kaggleops.mlruns.store import EntityStore
 
 _WORKERS = 16
@@ -55,20 +60,8 @@ class Change:
 
     id: EntityId  # which
     version: Version  # at which it is now; `ABSENT` where it is gone
-    entity: Entity | None = None  # its content; None where it is gone or broken, or packed
+    entity: Entity | None = None  # its content; None where it is gone or broken
     problem: BrokenEntityError | None = None  # why it cannot be read, where it is broken
-    packed: bytes | None = None  # its archive, for a caller that unpacks it elsewhere
-
-
-def unpacked(change: Change, where: str, artifact_root: str) -> Change:
-    """Return a packed change of the address `where` with its entity, or why it has none."""
-    if change.packed is None:
-        return change
-    try:
-        entity = rebase(unpack(change.packed, change.id, where), artifact_root)
-    except BrokenEntityError as error:
-        return Change(change.id, change.version, problem=error)
-    return Change(change.id, change.version, entity)
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,6 @@ class Poll:
         store: the bucket's entities.
         versions: what the caller has already; only what is not at that version is delivered.
         mark: how far whoever has these versions had come.
-        packed: deliver archives as they are.
         clock: seconds that never go back.
     """
 
@@ -135,11 +127,9 @@ class Poll:
         versions: Mapping[EntityId, Version] | None = None,
         *,
         mark: Mark | None = None,
-        packed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self._packed = packed
         self._versions = dict(versions or {})
         self._clock = clock
         self._log_id = mark.log_id if mark else ""
@@ -252,8 +242,7 @@ class Poll:
             return
         with ThreadPoolExecutor(min(_WORKERS, len(due))) as pool:
             upcoming = iter(due)
-            begun: deque[tuple[EntityId, Future[Change | None]]] = deque()
-            change: Change | None
+            begun: deque[tuple[EntityId, Future[StoredObject | None]]] = deque()
             while True:
                 # Few enough at once that what waits to be asked for takes little memory.
                 for entity_id in itertools.islice(upcoming, 2 * _WORKERS - len(begun)):
@@ -261,14 +250,7 @@ class Poll:
                 if not begun:
                     return
                 entity_id, future = begun.popleft()
-                try:
-                    change = future.result()
-                except ObjectTooLargeError:
-                    try:
-                        change = self._look(entity_id, AT_MOST)
-                    except ObjectTooLargeError as error:
-                        problem = BrokenEntityError(error.doing, error.problem)
-                        change = Change(entity_id, error.version, problem=problem)
+                change = self._change(entity_id, future)
                 del future
                 if change is not None:
                     yield change
@@ -279,16 +261,26 @@ class Poll:
                 self._due.discard(entity_id)
                 self._again.discard(entity_id)
 
-    def _look(self, entity_id: EntityId, at_most: int = _AT_ONCE) -> Change | None:
+    def _look(self, entity_id: EntityId, at_most: int = _AT_ONCE) -> StoredObject | None:
         known = self._versions.get(entity_id, ABSENT) if entity_id not in self._again else None
         try:
-            found = self._store.bucket.read(entity_id.key, unless=known, at_most=at_most)
+            return self._store.bucket.read(entity_id.key, unless=known, at_most=at_most)
         except ObjectNotFoundError:
-            return Change(entity_id, ABSENT)
-        if found is None:
-            return None
-        change = Change(entity_id, found.version, packed=found.data)
-        if self._packed:
-            return change
-        where = self._store.bucket.object_uri(entity_id.key)
-        return unpacked(change, where, self._store.artifact_root)
+            return StoredObject(entity_id.key, ABSENT, b"")
+
+    def _change(self, entity_id: EntityId, future: "Future[StoredObject | None]") -> Change | None:
+        version = ABSENT
+        try:
+            is_large = isinstance(future.exception(), ObjectTooLargeError)
+            found = self._look(entity_id, AT_MOST) if is_large else future.result()
+            if found is None:
+                return None
+            if found.version == ABSENT:
+                return Change(entity_id, ABSENT)
+            version = found.version
+            return Change(entity_id, version, self._store.unpack(entity_id, found.data))
+        except ObjectTooLargeError as error:
+            problem = BrokenEntityError(error.doing, error.problem)
+            return Change(entity_id, error.version, problem=problem)
+        except BrokenEntityError as error:
+            return Change(entity_id, version, problem=error)
