@@ -79,7 +79,6 @@ def test_no_command_prints_anything_that_a_terminal_obeys(lab: HostileLab, tmp_p
         ("compare", lab.base, lab.hostile, "--json"),
         ("leaderboard", "--metric", "jaccard"),
         ("leaderboard", "--metric", HOSTILE),
-        ("leaderboard", "--metric", "jaccard", "--backend", HOSTILE),
         ("run", "--version", lab.hostile, "--require", f"{HOSTILE}>1"),
         ("reproduce", lab.run_id, "--against", lab.other),
         ("cost",),

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from click.testing import CliRunner, Result
 
-from kaggleops.cli import main
 from kaggleops.git.commits import nearest_before
 from kaggleops.reports.html import data_in
 from kaggleops.reports.leaderboard import leaderboard
@@ -61,47 +59,9 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     assert not commits[lab.worse]["regression"]  # of a single run nothing can be said
     assert commits[lab.better]["parent"] == lab.base
     assert commits[lab.better]["change"] == pytest.approx(0.14 / 3)
-    options = ("--backend", "kaggle", "--branch", "idea", "--metric", "loss", "--since", "9999w")
-    done = kaggleops_here("leaderboard", "--bucket", lab.bucket, *options, "--json", **here)
-    [only] = done.json["commits"]
-    assert (only["commit"], only["parent"]) == (lab.merged, lab.better)  # which is of no branch
     done = kaggleops_here("leaderboard", "--bucket", lab.bucket, **here)
     assert "Learn much faster" in done.output
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
-    done = kaggleops_here("leaderboard", "--bucket", lab.bucket, "--since", "soon", **here)
-    assert done.code == 2
-    assert "'soon' is no time" in done.errors
-
-
-def test_a_filter_that_leaves_nothing_is_named_with_what_there_is(
-    lab: Lab, tmp_path: Path, empty_index: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lab.log(lab.merged, "merged", {}, 0.67, git_branch="idea", backend="kaggle")
-    lab.log(lab.worse, "worse", {}, 0.40, git_branch="main", backend="local")
-    BucketTrackingStore(lab.tracking_uri).flush()
-    database = tmp_path / "index.db"
-    database.write_bytes(empty_index.read_bytes())
-    monkeypatch.setenv("KAGGLEOPS_INDEX", f"sqlite:///{database}")
-    monkeypatch.setenv("KAGGLEOPS_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(lab.repository.folder)
-
-    def board(*options: str) -> Result:
-        return CliRunner().invoke(main, ["leaderboard", "--bucket", str(lab.bucket), *options])
-
-    for option, message in (
-        ("--branch", "filtering by branch 'nosuch': no run on the board has it."),
-        ("--backend", "filtering by backend 'nosuch': no run on the board has it."),
-    ):
-        done = board(option, "nosuch")
-        assert done.exit_code == 2
-        there = {"--branch": "idea, main", "--backend": "kaggle, local"}[option]
-        assert done.stderr.lstrip() == f"error: {message} Known: {there}.\n"
-    done = board("--branch", "idea", "--backend", "local")
-    assert done.exit_code == 0
-    assert done.stdout == (
-        "--branch idea --backend local excludes all 11 finished runs with a commit and jaccard.\n"
-    )
-    assert "Metrics: jaccard, loss." in board("--metric", "nosuch", "--branch", "nosuch").stdout
 
 
 def scored(sha: str, value: float, fold: int, started_ms: int = 1, **more: str) -> Run:

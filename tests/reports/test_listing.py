@@ -23,7 +23,7 @@ def state(status: str = "RUNNING", **more: Any) -> RunState:
 
 
 def row(of: RunState, platform: Platform | None = None, sweep: str = "") -> dict[str, Any]:
-    return Lister(NOW, {"f" * 40: "From the repository"}).row(of, platform, sweep)
+    return Lister(NOW).row(of, platform, sweep)
 
 
 def test_how_long_it_still_takes_is_told_by_its_steps_or_epochs() -> None:

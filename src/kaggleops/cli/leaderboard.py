@@ -1,7 +1,6 @@
 """`kaggleops leaderboard`."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,19 +8,16 @@ import click
 
 from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
-    Since,
-    bucket_of,
-    bucket_option,
     direction_option,
     in_a_folder,
     index_option,
     json_option,
+    place_option,
 )
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import printable
-from kaggleops.tags import BACKEND, BRANCH
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History
@@ -33,15 +29,12 @@ _LISTED = 8  # names in a message
 
 
 @click.command("leaderboard")
-@bucket_option
+@place_option
 @index_option
 @click.option("--experiment", metavar="NAME", help="Default: the most recently used one.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
 @direction_option
 @click.option("--sweep", metavar="RUN", help="Rank the trials of this sweep instead.")
-@click.option("--since", metavar="TIME", help="Only runs since then: 12h, 7d, 2026-11-30.")
-@click.option("--branch", metavar="NAME", help="Only runs of this branch.")
-@click.option("--backend", metavar="NAME", help="Only runs on kaggle, colab, local …")
 @click.option(
     "--html",
     "page",
@@ -53,23 +46,20 @@ _LISTED = 8  # names in a message
 )
 @json_option
 def leaderboard_command(
-    bucket: str | None,
+    place: str,
     index: str | None,
     experiment: str | None,
     metric: str | None,
     lower_is_better: bool | None,
     sweep: str | None,
-    since: str | None,
-    branch: str | None,
-    backend: str | None,
     page: Path | None,
     as_json: bool,
 ) -> None:
     """Rank an experiment's commits, or a sweep's trials, the best first.
 
     A commit that is significantly worse than the nearest scored commit before it is marked as a
-    regression, even if --since, --branch or --backend hide that one. The last line says how well
-    Kaggle's scores agree with the ranking (Spearman's correlation).
+    regression. The last line says how well Kaggle's scores agree with the ranking (Spearman's
+    correlation).
 
     \b
     Example:
@@ -82,36 +72,35 @@ def leaderboard_command(
     from kaggleops.reports.selection import Selector
     from kaggleops.reports.statistics import rank_correlation
 
-    place = bucket_of(bucket)
     repository = repository_around(Path.cwd())
-    since_ms = int(Since().convert(since, None, None) * 1000) if since else 0
-    wanted = {BRANCH: branch, BACKEND: backend}
     if sweep:
         if page:
             hint = "The campaign's page shows trials: `kaggleops watch` keeps it."
             raise UsageError("reading --html", "it shows commits, and no trials of a sweep", hint)
 
         def trials(history: "History") -> "_Trials":
-            return _trials(history, repository, sweep, metric, lower_is_better, since_ms, wanted)
+            return _trials(history, repository, sweep, metric, lower_is_better)
 
         _show_trials(ask_index(place, index, trials), as_json)
         return
 
-    def answer(
-        history: "History",
-    ) -> "tuple[dict[str, int], Score, list[Run], list[Run], set[str]]":
+    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str]]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
         score = _score(history, number, metric, lower_is_better, "ranking the commits")
-        runs = read_runs(history, number, score.name)
         scored = history.commits(number, score.name)  # as `compare` finds the one before
-        return history.metric_names(number), score, runs, _chosen(runs, since_ms, wanted), scored
+        return (
+            history.metric_names(number),
+            score,
+            read_runs(history, number, score.name),
+            scored,
+        )
 
-    counted, score, runs, shown, scored = ask_index(place, index, answer)
+    counted, score, runs, scored = ask_index(place, index, answer)
     metric = score.name
     before = nearest_before(repository, scored) if repository else {}
-    entries = leaderboard(runs, score, before, shown)
+    entries = leaderboard(runs, score, before)
     # Each submitted commit's own score with one of Kaggle's, by its short hash.
     pairs = {
         name: {
@@ -139,10 +128,6 @@ def leaderboard_command(
             if each is not None:
                 text = f"Rank correlation of {metric} and {name}: {each:+.2f}"
                 out.print(f"{text} over {len(pairs[name])} commits.")
-    elif runs:
-        filters = {"--since": since, "--branch": branch, "--backend": backend}
-        named = " ".join(f"{option} {value}" for option, value in filters.items() if value)
-        out.print(f"{named} excludes all {len(runs)} finished runs with a commit and {metric}.")
     else:
         listed = ", ".join(sorted(counted)[:_LISTED]) or "none"
         out.print(printable(f"No finished run has a commit and {metric}. Metrics: {listed}."))
@@ -173,8 +158,6 @@ def _trials(
     name: str,
     metric: str | None,
     lower_is_better: bool | None,
-    since_ms: int,
-    wanted: dict[str, str | None],
 ) -> _Trials:
     from kaggleops.campaign.sweep import Sweep
     from kaggleops.reports.leaderboard import read_runs, trials_of
@@ -189,7 +172,7 @@ def _trials(
             lower_is_better = sweep.directions[0] == "minimize"
     doing = f"ranking the trials of {parent.name or parent.id}"
     score = _score(history, parent.experiment_id, metric, lower_is_better, doing)
-    runs = _chosen(read_runs(history, parent.experiment_id, score.name), since_ms, wanted)
+    runs = read_runs(history, parent.experiment_id, score.name)
     ranked = trials_of(runs, trials, score)
     statuses = history.trials([parent.id]).get(parent.id, [])
     return _Trials(parent, score.name, sweep.progress(statuses), ranked)
@@ -231,23 +214,6 @@ def _show_trials(found: _Trials, as_json: bool) -> None:
     out.print(printable(f"{found.sweep.name or found.sweep.id}: {found.progress}."))
     if not rows:
         out.print(printable(f"No finished run of it has {found.metric}."))
-
-
-def _chosen(runs: Sequence["Run"], since_ms: int, wanted: dict[str, str | None]) -> list["Run"]:
-    """Return the runs since then that have these tags; a value that no run has is an error."""
-    for tag, value in wanted.items():
-        known = sorted({run.tags.get(tag, "") for run in runs} - {""})
-        if value and runs and value not in known:
-            listed = ", ".join(known[:_LISTED]) + (" …" if len(known) > _LISTED else "")
-            name = "branch" if tag == BRANCH else tag
-            hint = f"Known: {listed}." if known else f"No run has a {name}."
-            raise UsageError(f"filtering by {name} {value!r}", "no run on the board has it", hint)
-    return [
-        run
-        for run in runs
-        if run.started_ms >= since_ms
-        and all(not value or run.tags.get(tag) == value for tag, value in wanted.items())
-    ]
 
 
 def _plain(entry: "Entry") -> dict[str, object]:

@@ -25,11 +25,16 @@ from kaggleops.redaction import redacted
 
 _PATIENCE = 30.0  # seconds that a command retries an unreachable bucket: somebody is waiting
 
-bucket_option = click.option(
+_BUCKET = "gs://…, s3://… or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml."
+bucket_option = click.option("--bucket", metavar="URI", help=_BUCKET)
+place_option = click.option(
     "--bucket",
+    "place",
     metavar="URI",
-    help="gs://…, s3://… or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml.",
+    callback=lambda _context, _parameter, named: bucket_of(named),
+    help=_BUCKET,
 )
+"""The same; the command gets the address as `place`."""
 version_option = click.option(
     "--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD."
 )
@@ -109,14 +114,9 @@ def in_a_folder(
 
 
 def bucket_of(named: str | None, how: str = "Add --bucket gs://BUCKET (or a folder)") -> str:
-    """Return the address of the bucket to use: the one named, or the default.
+    """Return the address of the bucket to use: the one named with `--bucket`, or the default.
 
-    Args:
-        named: the value of `--bucket`.
-        how: how to name one, for the error.
-
-    Raises:
-        UsageError: there is none, or it is not a bucket's address.
+    `how` says how to name one. Raises UsageError if there is none, or it is no bucket's address.
     """
     found = named or default_bucket(Path())
     if found is None:

@@ -1,13 +1,11 @@
 """`kaggleops status`: the list of runs."""
 
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,11 +16,10 @@ from kaggleops.cli.indexed import can_index, history_of, run_named, runs_named
 from kaggleops.cli.options import (
     Since,
     bucket_at,
-    bucket_of,
-    bucket_option,
     complete_backend,
     index_option,
     json_option,
+    place_option,
 )
 from kaggleops.cli.output import err, exit_with, live, out, print_json, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -30,11 +27,9 @@ from kaggleops.printable import counted
 from kaggleops.tags import (
     BACKEND,
     BRANCH,
-    COMMIT,
     KEPT_UNTIL,
     PARENT,
     PRICE,
-    SUBJECT,
     SUBMITTED_TO,
     SWEEP,
 )
@@ -56,6 +51,8 @@ _ASK_EVERY = 60.0  # seconds between two questions to a platform about one run
 class _Filter:
     """Which runs are shown."""
 
+    chosen: Sequence[str]  # their ids; none for the open and the latest ones
+    since_ms: int
     running: bool = False
     failed: bool = False
     branch: str | None = None
@@ -73,7 +70,7 @@ class _Filter:
 
 @click.command("status")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@bucket_option
+@place_option
 @index_option
 @click.option(
     "--running", is_flag=True, help="Only runs that run, wait for a machine, or are LOST."
@@ -99,16 +96,13 @@ class _Filter:
 @json_option
 def status_command(
     runs: tuple[str, ...],
-    bucket: str | None,
+    place: str,
     index: str | None,
-    running: bool,
-    failed: bool,
     since: float,
-    branch: str | None,
-    backend: str | None,
     sweep: str | None,
     watch: bool,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """Show runs: those named, or the open and the latest ones.
 
@@ -123,11 +117,10 @@ def status_command(
     """
     if watch and as_json:
         raise UsageError("showing runs", "--watch and --json exclude each other")
-    place = bucket_of(bucket)
     chosen = runs_named(place, runs, index)
     sweep_id = run_named(place, sweep, index) if sweep else ""
-    wanted = _Filter(running, failed, branch, backend, sweep_id)
-    looked = _Status(place, index, chosen, max(0, int(since * 1000)), wanted)
+    since_ms = max(0, int(since * 1000))
+    looked = _Status(place, index, _Filter(chosen, since_ms, sweep=sweep_id, **wanted))
     if watch:
         _watch(looked)
         return
@@ -159,25 +152,19 @@ def _watch(looked: "_Status") -> None:
 class _Status:
     """Looks at the runs of a bucket, as often as it is asked."""
 
-    def __init__(
-        self, place: str, index: str | None, chosen: Sequence[str], since_ms: int, wanted: _Filter
-    ) -> None:
+    def __init__(self, place: str, index: str | None, wanted: _Filter) -> None:
         from kaggleops.mlruns import EntityStore
 
-        self._place = place
-        self._index = index
-        self._chosen = chosen
-        self._since_ms = since_ms
-        self._wanted = wanted
+        self._place, self._index, self._wanted = place, index, wanted
         self._store = EntityStore(bucket_at(place))
         self._answers: dict[str, tuple[float, Platform]] = {}
-        self._subjects: dict[str, str] = {}
 
     @property
     def nothing(self) -> str:
         """What is said where there is no run."""
-        since = datetime.fromtimestamp(self._since_ms / 1000, UTC)
-        such = "such run" if self._wanted != _Filter() else "run"
+        wanted = self._wanted
+        since = datetime.fromtimestamp(wanted.since_ms / 1000, UTC)
+        such = "run" if wanted == _Filter(wanted.chosen, wanted.since_ms) else "such run"
         return f"No {such} in {self._place} is open or was active since {since:%Y-%m-%d %H:%M} UTC."
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
@@ -186,15 +173,15 @@ class _Status:
         from kaggleops.reports.listing import Lister
 
         now_ms = time.time_ns() // 1_000_000
-        if self._chosen:
+        if self._wanted.chosen:
             with err.status("Reading the bucket"):
-                ids = [_found(self._store, run_id) for run_id in self._chosen]
+                ids = [_found(self._store, run_id) for run_id in self._wanted.chosen]
                 states = [run_state(self._store, each, now_ms) for each in ids]
         else:
             states = self._recent(now_ms)
         platforms = self._ask_platforms(states)
         sweeps = self._progress(states)
-        lister = Lister(now_ms, self._subjects_of(states))
+        lister = Lister(now_ms)
         rows = []
         for state in states:
             name = state.id.name
@@ -208,7 +195,7 @@ class _Status:
         from kaggleops.reports.listing import table as cells_of
 
         parents: set[str] = set()
-        if not (self._chosen or self._wanted.sweep or self._wanted.failed):
+        if not (self._wanted.chosen or self._wanted.sweep or self._wanted.failed):
             parents = {row["run_id"] for row in rows if row["sweep"]}
             parents |= {row["run_id"] for row in rows if row["parent"] in parents}
         shown = [row for row in rows if row["parent"] not in parents]
@@ -227,7 +214,7 @@ class _Status:
         from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
         from kaggleops.reports.listing import TAGS
 
-        since_ms, sweep = self._since_ms, self._wanted.sweep
+        since_ms, sweep = self._wanted.since_ms, self._wanted.sweep
         if can_index():
             with history_of(self._place, self._index, fresh_for=0) as history:
                 # A sweep's runs are shown whenever they ended.
@@ -235,12 +222,15 @@ class _Status:
             # A time that a run has logged may be any.
             ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
             if sweep:
-                ended, unsure = _below(sweep, ended), _below(sweep, [*ended, *unsure], unsure)
+                ended, unsure = (
+                    _below(sweep, ended, ended),
+                    _below(sweep, [*ended, *unsure], unsure),
+                )
             states = [*ended, *look_at(self._store, unsure, now_ms)]
         else:
             self._store.check()
             states = recent_runs(self._store, 0 if sweep else since_ms, now_ms)
-            states = _below(sweep, states) if sweep else states
+            states = _below(sweep, states, states) if sweep else states
         shown = [
             state
             for state in states
@@ -250,18 +240,6 @@ class _Status:
             or _kept_until(state) > now_ms / 1000
         ]
         return sorted(shown, key=lambda state: -state.heard_ms)
-
-    def _subjects_of(self, states: "list[RunState]") -> dict[str, str]:
-        """Return the first lines of those commits' messages that the runs do not tell."""
-        from kaggleops.git.commits import repository_around, subjects
-
-        lacking = {each.tags[COMMIT] for each in states if COMMIT in each.tags}
-        lacking -= {each.tags.get(COMMIT, "") for each in states if SUBJECT in each.tags}
-        if asked := sorted(each for each in lacking if re.fullmatch("[0-9a-f]{40}", each)):
-            with suppress(KaggleOpsError):  # no git
-                if repository := repository_around(Path.cwd()):
-                    self._subjects |= subjects(repository, asked)
-        return self._subjects
 
     def _progress(self, states: "list[RunState]") -> dict[str, str]:
         """Return how far each of those runs is that is the parent of a sweep, in one line."""
@@ -286,7 +264,7 @@ class _Status:
             state
             for state in states
             if state.tags.get(SUBMITTED_TO)
-            and (state.status in _RUNNING or self._chosen or _kept_until(state) > now)
+            and (state.status in _RUNNING or self._wanted.chosen or _kept_until(state) > now)
             and now - self._answers.get(state.id.name, (0.0, None))[0] > _ASK_EVERY
         ]
         if asked:
@@ -302,13 +280,10 @@ def _kept_until(state: "RunState") -> float:
     return number(state.tags, KEPT_UNTIL) or 0.0
 
 
-def _below(
-    parent: str, among: "Sequence[RunState]", of: "Sequence[RunState] | None" = None
-) -> "list[RunState]":
-    """Return those `of` some runs (by default of all) that are nested below a parent."""
-    ids = {parent}
-    ids |= {run.id.name for run in among if run.tags.get(PARENT) in ids}
-    return [run for run in (among if of is None else of) if run.tags.get(PARENT) in ids]
+def _below(parent: str, among: "Sequence[RunState]", of: "Sequence[RunState]") -> "list[RunState]":
+    """Return those `of` some runs that are nested below a parent, directly or below one of it."""
+    ids = {parent} | {run.id.name for run in among if run.tags.get(PARENT) == parent}
+    return [run for run in of if run.tags.get(PARENT) in ids]
 
 
 def _found(store: "EntityStore", run_id: str) -> Any:

@@ -5,16 +5,21 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
 
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, index_option, json_option
-from kaggleops.cli.output import err, live, out, print_error, stdout_for_json
+from kaggleops.cli.options import (
+    bucket_at,
+    bucket_flag,
+    index_option,
+    json_option,
+    place_option,
+)
+from kaggleops.cli.output import err, out, print_error, stdout_for_json
 from kaggleops.layout import PAGE_KEY
 
 if TYPE_CHECKING:
@@ -27,11 +32,11 @@ _OVER = ("FINISHED", "FAILED", "KILLED", "PRUNED")
 
 
 @click.command("watch")
-@bucket_option
+@place_option
 @index_option
 @click.option("--once", is_flag=True, help="Take one turn, and exit.")
 @json_option
-def watch_command(bucket: str | None, index: str | None, once: bool, as_json: bool) -> None:
+def watch_command(place: str, index: str | None, once: bool, as_json: bool) -> None:
     """Keep all sweeps of the bucket going, until interrupted.
 
     Interrupting it leaves the jobs running and loses nothing: start it again on any machine. Of
@@ -41,13 +46,12 @@ def watch_command(bucket: str | None, index: str | None, once: bool, as_json: bo
     Example:
       kaggleops watch --bucket gs://my-bucket
     """
-    place = bucket_of(bucket)
     try:
         watch_in_foreground(place, index=index, once=once, as_json=as_json)
     except KeyboardInterrupt as interrupted:
         if interrupted.args != (_NOTHING_LEFT,):
-            at = f" --bucket {bucket}" if bucket else ""
-            err.print(f"The jobs go on. Continue their sweeps with: kaggleops watch{at}")
+            how = f"kaggleops watch{bucket_flag(place)}"
+            err.print(f"The jobs go on. Continue their sweeps with: {how}")
 
 
 def watch_in_foreground(
@@ -71,7 +75,8 @@ def watch_in_foreground(
     if not as_json:
         err.print(f"Page  {bucket_at(place).object_uri(PAGE_KEY)}")
     turn = None
-    with _interruptible() as stop, _shown(as_json) as show:
+    show = _print_json if as_json else _Lines().show
+    with _interruptible() as stop:
         try:
             while not stop.is_set():
                 with stdout_for_json(as_json):
@@ -115,50 +120,26 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _shown(as_json: bool) -> "Iterator[Callable[[Turn], None]]":
-    if as_json:
-        yield _print_json
-    elif not out.is_terminal:
-        yield _Lines().show
-    else:
-        lines = _Lines()
-        with live() as update:
-
-            def show(turn: "Turn") -> None:
-                lines.show_news(turn)  # above the table, where they stay
-                update(_table(turn))
-
-            yield show
-
-
 class _Lines:
     """Prints what is new, a line each."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        # the trials of each sweep that are over
-        self._ended: dict[str, set[int]] = {}
+        self._ended: dict[str, set[int]] = {}  # the trials of each sweep that are over
 
     def show(self, turn: "Turn") -> None:
-        self.show_news(turn)
-        state = [_led(turn), *map(_line, turn.sweeps)] if turn.read else []
-        waiting = [f"waits: {each}" for each in turn.waiting.values() if each]
-        now = {*filter(None, (*state, *waiting, *turn.problems))}
-        for line in (*state, *waiting, *turn.problems):
-            if line and line not in self._said:
-                if line in turn.problems:
-                    print_error(line)
-                else:
-                    out.print(line)
-        self._said = now
-
-    def show_news(self, turn: "Turn") -> None:
         for each in turn.sweeps:
             for line in self._results(each):
                 out.print(line)
         for line in turn.done:
             out.print(line)
+        state = [_led(turn), *map(_line, turn.sweeps)] if turn.read else []
+        waiting = [f"waits: {each}" for each in turn.waiting.values() if each]
+        lines = list(filter(None, (*state, *waiting, *turn.problems)))
+        for line in lines:
+            if line not in self._said:
+                (print_error if line in turn.problems else out.print)(line)
+        self._said = set(lines)
 
     def _results(self, state: "SweepState") -> Iterator[str]:
         """Yield what those trials came to that have ended since the last turn."""
@@ -202,20 +183,6 @@ def _running(state: "SweepState") -> Counter[str]:
     from kaggleops.tags import SUBMITTED_TO
 
     return Counter(job.tags[SUBMITTED_TO] for job in state.jobs if is_sent(job))
-
-
-def _table(turn: "Turn") -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("Sweep", "Progress", "Where", "Waits for"):
-        table.add_column(title, overflow="fold")
-    for state in turn.sweeps:
-        where = ", ".join(f"{name} {count}" for name, count in _running(state).items())
-        table.add_row(state.name, state.progress, where, turn.waiting.get(state.id, ""))
-    if led := _led(turn):
-        table.add_row("", led)
-    for problem in turn.problems[:5]:
-        table.add_row("problem", problem, style="yellow")
-    return table
 
 
 def _print_json(turn: "Turn") -> None:

@@ -61,16 +61,10 @@ class Platform:
 
 
 class Lister:
-    """Makes the rows of a list.
+    """Makes the rows of a list; `now_ms` is the time (ms since the epoch) by the bucket's clock."""
 
-    Args:
-        now_ms: the time, by a clock that agrees with the bucket's, in milliseconds since the epoch.
-        subjects: the first lines of commits' messages by their hashes, for runs that lack them.
-    """
-
-    def __init__(self, now_ms: int, subjects: Mapping[str, str]) -> None:
+    def __init__(self, now_ms: int) -> None:
         self._now_ms = now_ms
-        self._subjects = subjects
 
     def row(self, run: RunState, platform: Platform | None, sweep: str) -> dict[str, Any]:
         """Return what is known of a run, ready for JSON."""
@@ -88,7 +82,7 @@ class Lister:
             "status": status,
             "to_be_continued": tags.get(TO_BE_CONTINUED, ""),
             "commit": tags.get(SHORT_COMMIT) or tags.get(COMMIT, "")[:10],
-            "subject": tags.get(SUBJECT) or self._subjects.get(tags.get(COMMIT, ""), ""),
+            "subject": tags.get(SUBJECT, ""),
             "branch": tags.get(BRANCH, ""),
             "settings": settings(run),
             "backend": tags.get(BACKEND, ""),
