@@ -70,8 +70,7 @@ def _timed(started: float) -> Callable[[str], None]:
 
     def show(line: str) -> None:
         passed = int(time.monotonic() - started)
-        target.write(f"{passed // 60:3d}:{passed % 60:02d}  {line}\n")
-        target.flush()
+        print(f"{passed // 60:3d}:{passed % 60:02d}  {line}", file=target, flush=True)
 
     return show
 
@@ -313,14 +312,9 @@ class Notebook:
 def install_hydra(project: Path, inputs: Path | None) -> None:
     """Install Hydra where a project's environment names it and this machine lacks it.
 
-    The core does without it; what this machine has stays as it is.
-
-    Args:
-        project: the commit's files.
-        inputs: where datasets are attached, one with Hydra's wheel perhaps; None for nowhere.
-
-    Raises:
-        KaggleOpsError: it cannot be installed.
+    The core does without it; what this machine has stays as it is. `project` is the folder of the
+    commit's files, `inputs` where datasets are attached, one with Hydra's wheel perhaps. Raises
+    KaggleOpsError if it cannot be installed.
     """
     try:
         environment = load_project(str(project)).env_config_path
@@ -330,27 +324,13 @@ def install_hydra(project: Path, inputs: Path | None) -> None:
     if named is None or find_spec("hydra"):
         return
     wheels = [*inputs.glob("*/hydra_core-*"), *inputs.glob("*/*/*/hydra_core-*")] if inputs else []
-    _install(named[0], wheels[0].parent if wheels else None)
-    importlib.invalidate_caches()
-    echo(f"Install  {named[0]}, which the project's {Path(environment).name} names")
-
-
-def _install(requirement: str, wheels: Path | None) -> None:
-    """Install a package and what it needs, as the notebook's first cell does: nothing else changes.
-
-    Args:
-        requirement: which.
-        wheels: the folder that it comes from; None for the package registry.
-
-    Raises:
-        KaggleOpsError: pip cannot.
-    """
+    offline = ["--no-index", "--find-links", str(wheels[0].parent)] if wheels else []
+    # As the notebook's first cell does: nothing else changes.
     there = {
         canonicalize_name(each.metadata["Name"]): each.version
         for each in reversed(list(distributions()))  # of two of a name the first is imported
         if "Name" in each.metadata and "Version" in each.metadata
     }
-    offline = ["--no-index", "--find-links", str(wheels)] if wheels else []
     tools = [[sys.executable, "-m", "pip", "install", "--no-compile", "--no-warn-conflicts"]]
     if uv := shutil.which("uv") or shutil.which("uv", path=str(Path.home() / ".local/bin")):
         tools.insert(0, [uv, "pip", "install", "--python", sys.executable])
@@ -358,12 +338,16 @@ def _install(requirement: str, wheels: Path | None) -> None:
         kept = folder / "kept.txt"
         kept.write_text("\n".join(f"{name}=={version}" for name, version in there.items()))
         for tool in tools:
-            command = [*tool, "--quiet", "--constraint", str(kept), *offline, requirement]
+            command = [*tool, "--quiet", "--constraint", str(kept), *offline, named[0]]
             done = subprocess.run(command, capture_output=True, text=True)
             if not done.returncode:
-                return
-    reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-    raise KaggleOpsError(f"installing {requirement}", reason, "Is the internet switched on?")
+                break
+        else:
+            reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            hint = "Is the internet switched on?"
+            raise KaggleOpsError(f"installing {named[0]}", reason, hint)
+    importlib.invalidate_caches()
+    echo(f"Install  {named[0]}, which the project's {Path(environment).name} names")
 
 
 def _show_chart(curves: Mapping[str, Points], title: str, ylabel: str) -> None:

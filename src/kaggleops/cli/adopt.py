@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import metadata, packages_distributions, version
@@ -20,7 +20,7 @@ import yaml
 
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.bucket.location import is_remote, is_s3
-from kaggleops.cli.scripts import Parameter, Script, find_experiments, find_script
+from kaggleops.cli.scripts import Script, find_experiments, find_script
 from kaggleops.errors import UsageError
 from kaggleops.git.addresses import web_address
 from kaggleops.git.command import git
@@ -39,19 +39,12 @@ _ENVIRONMENTS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What there is in a repository for its project.
+    """What there is in a repository for its project."""
 
-    Args:
-        main: its training script, if one has a usual name.
-        experiments: the scripts of its folder of experiments.
-        data: the paths that they read and git does not have.
-        score: the metric that is its score, or "".
-    """
-
-    main: Script | None
-    experiments: tuple[Script, ...] = ()
-    data: tuple[str, ...] = ()
-    score: str = ""
+    main: Script | None  # its training script, if one has a usual name
+    experiments: tuple[Script, ...] = ()  # the scripts of its folder of experiments
+    data: tuple[str, ...] = ()  # the paths that they read and git does not have
+    score: str = ""  # the metric that is its score, or ""
 
     @property
     def scripts(self) -> list[Script]:
@@ -113,19 +106,16 @@ def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[lis
         bucket: the address of the bucket for its runs.
     """
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
-    written: list[str] = []
-    left: list[str] = []
-    if (repository / "MLproject").is_file():
-        added, left = _extend(repository / "MLproject", repository, found)
-        written += ["MLproject"] if added else []
+    project = repository / "MLproject"
+    written, left = _extend(project, repository, found) if project.is_file() else ([], [])
     contents = {
         "MLproject": _mlproject(repository, found, environment or "conda.yaml"),
         "notebooks/run.ipynb": _notebook(origin, bucket if is_remote(bucket) else ""),
     }
-    named = (repository / "MLproject").is_file() and (repository / "MLproject").read_text()
-    if environment is None and found.scripts and (not named or "conda.yaml" in named):
+    wants_ours = not project.is_file() or "conda.yaml" in project.read_text()
+    if environment is None and found.scripts and wants_ours:
         contents["conda.yaml"] = _conda(repository, found, "[s3]" if is_s3(bucket) else "")
-    for name, content in sorted(contents.items()):
+    for name, content in contents.items():
         file = repository / name
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -160,20 +150,16 @@ def warnings_about(repository: Path, found: Found) -> list[str]:
             said.append(
                 f"{where} sets MLflow's tracking URI itself: its runs will not be in the bucket."
             )
-        if missing := sorted(_not_installed(repository, script)):
+        missing = [each for each in sorted(_foreign(repository, script)) if find_spec(each) is None]
+        if missing:
             said.append(
                 f"{script.path} imports {', '.join(missing)}, which this environment lacks: a run "
                 "uses the environment that it is started in."
             )
-    for path in found.data:
-        said.append(
-            f"{path} is not in git: runs on this machine find it where it is (`data` in MLproject)."
-        )
-    return said
-
-
-def _not_installed(repository: Path, script: Script) -> set[str]:
-    return {name for name in _foreign(repository, script) if find_spec(name) is None}
+    return said + [
+        f"{path} is not in git: runs on this machine find it where it is (`data` in MLproject)."
+        for path in found.data
+    ]
 
 
 def _foreign(repository: Path, script: Script) -> set[str]:
@@ -190,8 +176,7 @@ def _foreign(repository: Path, script: Script) -> set[str]:
 def ignore(repository: Path, bucket: Path | None = None, data: Iterable[str] = ()) -> list[str]:
     """Let git ignore this machine's settings, data, and a bucket in the repository.
 
-    Returns:
-        The lines that are new in its .gitignore.
+    Returns the lines that are new in its .gitignore.
     """
     wanted = {LOCAL.as_posix(): LOCAL.as_posix()}
     if bucket and bucket.is_relative_to(repository):
@@ -221,58 +206,48 @@ def _mlproject(repository: Path, found: Found, environment: str) -> str:
         "",
         f"{_ENVIRONMENTS[environment]}: {environment}",
         "",
-        *_SCORE,
+        _SCORE,
         f"score: {json.dumps(found.score)}" if found.score else "# score: rmse",
-        *_DATA,
-        _data_line(found.data) if found.data else "# data: [data/train.csv]",
+        _DATA,
+        f"data: {json.dumps(found.data)}" if found.data else "# data: [data/train.csv]",
         "# Files that a run leaves behind and that are kept with it. Without this line, these are:",
         f"# keep: [{', '.join(USUALLY_KEPT)}]",
         "",
         "entry_points:",
+        *_entry_points(repository, found.entry_points, "  "),
     ]
-    for name, script in found.entry_points.items():
-        lines += _entry_point(repository, name, script, "  ")
     return "\n".join(lines) + "\n"
 
 
-_SCORE = ("# The metric that is the score of a run.",)
-_DATA = ("# What the code reads and git does not have.",)
+_SCORE = "# The metric that is the score of a run."
+_DATA = "# What the code reads and git does not have."
 
 
-def _data_line(data: Iterable[str]) -> str:
-    return f"data: {json.dumps(list(data))}"
-
-
-def _entry_point(repository: Path, name: str, script: Script, indent: str) -> list[str]:
-    key = name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
-    lines = [
-        f"{key}:",
-        f"  # Set each with {_how(name)} NAME=VALUE. It is logged as a param.",
-        *(f"  {line}" for line in _parameter_lines(script)),
-        f"  command: {json.dumps(_command(repository, script))}",
-    ]
-    return [f"{indent}{line}" for line in lines]
+def _entry_points(repository: Path, scripts: Mapping[str, Script], indent: str) -> Iterator[str]:
+    for name, script in scripts.items():
+        key = name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
+        yield f"{indent}{key}:"
+        yield f"{indent}  # Set each with {_how(name)} NAME=VALUE. It is logged as a param."
+        yield from (f"{indent}  {line}" for line in _parameter_lines(script))
+        yield f"{indent}  command: {json.dumps(_command(repository, script))}"
 
 
 def _how(entry_point: str) -> str:
     return f"kaggleops run{'' if entry_point == 'main' else f' -e {shlex.quote(entry_point)}'}"
 
 
-def _extend(file: Path, repository: Path, found: Found) -> tuple[bool, list[str]]:
-    """Add to an MLproject what it lacks; return whether there was anything, and what was not done.
+def _extend(file: Path, repository: Path, found: Found) -> tuple[list[str], list[str]]:
+    """Add to an MLproject what it lacks; return its name if it changed, and what was not done.
 
     Its words and comments stay: lines are put between its own.
     """
-    text = before = file.read_text()
-    left = []
+    text, left = file.read_text(), []
     try:
         content, node = yaml.safe_load(text) or {}, yaml.compose(text)
-        points = (
-            {key.value: value for key, value in node.value}.get("entry_points") if node else None
-        )
+        nodes = {key.value: value for key, value in node.value} if node else {}
         known = content.get("entry_points") or {}
         started = " ".join(str(each.get("command")) for each in known.values())
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"reading {file}", f"it is no MLproject ({error})") from None
     new = {
         name: script
@@ -281,37 +256,36 @@ def _extend(file: Path, repository: Path, found: Found) -> tuple[bool, list[str]
         and script.path not in started
         and PurePosixPath(script.path).name not in started.split()
     }
+    points, more = nodes.get("entry_points"), text
     if new and isinstance(points, yaml.MappingNode) and not points.flow_style:
         indent = " " * points.value[0][0].start_mark.column
+        head = text[: points.end_mark.index].rstrip()
         lines = [
-            line
-            for name, script in new.items()
-            for line in _entry_point(repository, name, script, indent)
+            head,
+            *_entry_points(repository, new, indent),
+            text[len(head) :].removeprefix("\n"),
         ]
-        at = points.end_mark.index
-        head = text[:at].rstrip()
-        rest = text[len(head) :]
-        text = head + "\n" + "\n".join(lines) + (rest if rest.startswith("\n") else f"\n{rest}")
-    elif new:
+        more = "\n".join(lines)
+    else:
         left += [f"no entry point for {each.path}: add it to MLproject" for each in new.values()]
-    end = "" if text.endswith("\n") else "\n"
+    added = []
     if found.score and "score" not in content:
-        text += f"{end}\n{_SCORE[0]}\nscore: {json.dumps(found.score)}\n"
-        end = ""
+        added.append(f"\n{_SCORE}\nscore: {json.dumps(found.score)}\n")
     elif found.score and content["score"] != found.score:
         left.append(f"the score in MLproject stays {content['score']!r}: change it there")
     if found.data and "data" not in content:
-        text += f"{end}\n{_DATA[0]}\n{_data_line(found.data)}\n"
+        added.append(f"\n{_DATA}\ndata: {json.dumps(found.data)}\n")
     elif missing := [each for each in found.data if each not in content.get("data", ())]:
         left.append(f"{', '.join(missing)} is not among the data in MLproject: add it there")
-    after = yaml.safe_load(text) or {}
-    points_now = after.get("entry_points") or {}
-    if all(after[key] == content[key] for key in content if key != "entry_points") and all(
-        points_now[name] == known[name] for name in known
-    ):
-        file.write_text(text)
-        return text != before, left
-    return False, [*left, "nothing was added to MLproject: it is written in an unusual way"]
+    if added:
+        more = "".join([more if more.endswith("\n") else f"{more}\n", *added])
+    after = yaml.safe_load(more) or {}
+    after_points = after.pop("entry_points", None) or {}
+    kept = all(after[key] == each for key, each in content.items() if key != "entry_points")
+    if not kept or any(after_points[name] != each for name, each in known.items()):
+        return [], [*left, "nothing was added to MLproject: it is written in an unusual way"]
+    file.write_text(more)
+    return ([file.name] if more != text else []), left
 
 
 def _parameter_lines(script: Script) -> Iterator[str]:
@@ -320,18 +294,15 @@ def _parameter_lines(script: Script) -> Iterator[str]:
         yield '  overrides: {type: string, default: ""}'
     elif script.parameters:
         yield "parameters:"
-        yield from (f"  {each.name}: {{{_described(each)}}}" for each in script.parameters)
+        for each in script.parameters:
+            kind = "float" if isinstance(each.default, int | float) else "string"
+            default = "" if each.default is None else f", default: {json.dumps(each.default)}"
+            yield f"  {each.name}: {{type: {kind}{default}}}"
     else:
         yield f"# {script.path} has none that could be read from it. To add one:"
         yield "# parameters:"
         yield "#   lr: {type: float, default: 0.1}"
         yield f'# command: "python {script.path} --lr {{lr}}"'
-
-
-def _described(parameter: Parameter) -> str:
-    kind = "float" if isinstance(parameter.default, int | float) else "string"
-    default = "" if parameter.default is None else f", default: {json.dumps(parameter.default)}"
-    return f"type: {kind}{default}"
 
 
 def _command(repository: Path, script: Script) -> str:

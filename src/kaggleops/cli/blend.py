@@ -13,11 +13,10 @@ from kaggleops.cli.options import (
     NumberRange,
     bucket_at,
     bucket_flag,
-    bucket_of,
-    bucket_option,
     direction_option,
     index_option,
     json_option,
+    place_option,
 )
 from kaggleops.cli.output import (
     err,
@@ -39,7 +38,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command("blend")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@bucket_option
+@place_option
 @index_option
 @click.option("--sweep", metavar="RUN", help="Blend the finished trials of this sweep.")
 @click.option("--experiment", metavar="NAME", help="Of `best:N`. Default: the last one used.")
@@ -73,7 +72,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @json_option
 def blend_command(
     runs: tuple[str, ...],
-    bucket: str | None,
+    place: str,
     index: str | None,
     sweep: str | None,
     experiment: str | None,
@@ -100,7 +99,7 @@ def blend_command(
     from kaggleops.blend.record import record
     from kaggleops.blend.report import blend
 
-    place, metric = bucket_of(bucket), options["metric"]
+    metric = options["metric"]
     for name in ("truth", "folds", "sample"):
         if file := options[name]:
             options[name] = as_table(file, f"reading --{name} {file}")

@@ -185,16 +185,11 @@ def compare(
 def compare_command(
     names: tuple[str, ...],
     bucket: str | None,
-    index: str | None,
-    experiment: str | None,
-    metrics: tuple[str, ...],
-    every_metric: bool,
-    lower_is_better: bool | None,
-    paths: tuple[str, ...],
     markdown: bool,
     html: Path | None,
     to_run: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Compare two commits' runs: what changed, and did it help?
 
@@ -207,17 +202,7 @@ def compare_command(
     """
     from kaggleops.reports.comparison_text import to_markdown
 
-    done = compare(
-        *names,
-        bucket=bucket,
-        experiment=experiment,
-        metrics=metrics,
-        lower_is_better=lower_is_better,
-        paths=paths,
-        index=index,
-        page=bool(html or to_run),
-        every_metric=every_metric,
-    )
+    done = compare(*names, bucket=bucket, page=bool(html or to_run), **how)
     if html is not None:
         html.write_text(done.page, encoding="utf-8")
         leave_out(html)

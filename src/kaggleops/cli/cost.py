@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, json_option, place_option
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.tracking.live import IDLE_LOOK, beat_interval, flush_interval, output_interval
@@ -49,14 +49,9 @@ class Prices(NamedTuple):
 
 
 def prices_at(host: str = "", region: str | None = None) -> Prices:
-    """Return the price list of the service that answers at a host.
+    """Return the price list of the service that answers at a host; of Cloud Storage for "".
 
-    Args:
-        host: its name; "" for Cloud Storage.
-        region: of Cloud Storage.
-
-    Raises:
-        UsageError: the price of that region is not known.
+    Raises UsageError if the price of that region is not known.
     """
     lists = tomllib.loads(Path(__file__).with_name("prices.toml").read_text())["list"]
     regions: list[str] = []
@@ -111,19 +106,15 @@ class Charge:
 
 def charges(stored: float, asked: Operations, prices: Prices) -> list[Charge]:
     """Return the lines of a month's bill for so many bytes and operations."""
-    units = (prices.gigabyte, _MILLION, _MILLION)
-    each = (prices.storage, prices.class_a, prices.class_b)
     bill = [Charge("subscription", 1, 0, 1, prices.fixed)] if prices.fixed else []
-    for name, amount, unit, units_free, price in zip(
-        ("storage", "class A", "class B"),
-        (stored, asked.class_a, asked.class_b),
-        *(units, prices.free, each),
-        strict=True,
+    for name, amount, unit, free, price in (
+        ("storage", stored, prices.gigabyte, prices.free[0], prices.storage),
+        ("class A", asked.class_a, _MILLION, prices.free[1], prices.class_a),
+        ("class B", asked.class_b, _MILLION, prices.free[2], prices.class_b),
     ):
-        charged = max(0.0, amount - units_free * unit) / unit
-        if prices.rounded_up:
-            charged = math.ceil(charged)
-        bill.append(Charge(name, amount, units_free * unit, charged * unit, charged * price))
+        charged = max(0.0, amount - free * unit) / unit
+        charged = math.ceil(charged) if prices.rounded_up else charged
+        bill.append(Charge(name, amount, free * unit, charged * unit, charged * price))
     return bill
 
 
@@ -170,8 +161,7 @@ def of_output(seconds: float) -> Operations:
 def of_idle_server(live_run_seconds: float = 0.0) -> Operations:
     """Return a month of a server without visitors: it polls the change log and each live run.
 
-    Args:
-        live_run_seconds: how long runs were live in that month, all together.
+    `live_run_seconds` is how long runs were live in that month, all together.
     """
     daily_listings = MONTH / (24 * 3600)
     return Operations(daily_listings, (MONTH + live_run_seconds) / IDLE_LOOK)
@@ -223,17 +213,18 @@ def usage(store: "EntityStore") -> Usage:
             with_output.update(rest[1:2] if rest[2:] == [ARTIFACTS, OUTPUT] else ())
 
     def life(entity_id: "EntityId") -> tuple[float, float, Operations] | None:
+        """Return when a run ended (since the epoch), how long it took, and what was done for it."""
         try:
             stored = store.read(entity_id)
         except (BrokenEntityError, ObjectNotFoundError):
             return None  # one broken run must not hide what the others cost
         if stored is None:
             return None
-        end, seconds, operations = _life(stored.entity)
-        operations += Operations(uploads[entity_id.name])
+        end, seconds, logged = _times(stored.entity)
+        asked = of_run(seconds, logged) + Operations(uploads[entity_id.name])
         if entity_id.name in with_output:
-            operations += of_output(seconds) + Operations(-1)
-        return end, seconds, operations
+            asked += of_output(seconds) + Operations(-1)
+        return end, seconds, asked
 
     # The listing does not say how old a run is; reading each would cost more than it tells.
     sample = random.Random(0).sample(runs, min(len(runs), _SAMPLE))  # noqa: S311
@@ -254,8 +245,8 @@ def usage(store: "EntityStore") -> Usage:
     )
 
 
-def _life(entity: "Entity") -> tuple[float, float, Operations]:
-    """Return when a run ended (seconds since the epoch), how long it took, and what it did."""
+def _times(entity: "Entity") -> tuple[float, float, list[float]]:
+    """Return when a run ended (since the epoch), how long it took, and when it logged, in it."""
     start = float(entity.meta.get("start_time") or 0)
     logs = [data for path, data in entity.files.items() if path.startswith("metrics/")]
     stamps = (line.partition(b" ")[0] for data in logs for line in data.splitlines())
@@ -265,20 +256,20 @@ def _life(entity: "Entity") -> tuple[float, float, Operations]:
     # Whoever wrote the run wrote its times, and the model goes through them step by step.
     seconds = min(max(0.0, end - start) / 1000, _LONGEST_LIFE)
     logged = [(at - start) / 1000 for at in points if start <= at <= start + 1000 * seconds]
-    return end / 1000, seconds, of_run(seconds, logged)
+    return end / 1000, seconds, logged
 
 
 # -- the command ---------------------------------------------------------------------------------
 
 
 @click.command("cost")
-@bucket_option
+@place_option
 @click.option(
     "--region",
     help="Of a bucket on Cloud Storage; a run's credentials may not read it. Default: us-central1.",
 )
 @json_option
-def cost_command(bucket: str | None, region: str | None, as_json: bool) -> None:
+def cost_command(place: str, region: str | None, as_json: bool) -> None:
     """Estimate the bucket's monthly cost from what is in it.
 
     A folder: what it would cost on Cloud Storage.
@@ -289,17 +280,17 @@ def cost_command(bucket: str | None, region: str | None, as_json: bool) -> None:
     """
     from kaggleops.mlruns import EntityStore
 
-    place = bucket_at(bucket_of(bucket))
+    bucket = bucket_at(place)
     # An unknown region is an error before anything is read.
-    prices = prices_at(getattr(place, "service", ""), region)
+    prices = prices_at(getattr(bucket, "service", ""), region)
     with err.status("Reading the bucket"):
-        used = usage(EntityStore(place))
+        used = usage(EntityStore(bucket))
     bill = charges(used.runs + used.artifacts + used.other, used.tracking + used.server, prices)
     total = sum(charge.cost for charge in bill) if prices.source else None
     not_included = (*([f"downloads: {prices.downloads}"] * bool(prices.downloads)), *_NOT_INCLUDED)
     if as_json:
         print_json(
-            bucket=place.uri,
+            bucket=bucket.uri,
             service=prices.service,
             region=region,
             currency="USD",
@@ -311,7 +302,7 @@ def cost_command(bucket: str | None, region: str | None, as_json: bool) -> None:
         )
         return
     where = f" in {region}" if region else ""
-    out.print(f"Estimate for {place.uri} on {prices.service}{where}")
+    out.print(f"Estimate for {bucket.uri} on {prices.service}{where}")
     rows = []
     for charge in bill:
         shown = (charge.amount, min(charge.amount, charge.free))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.cli.indexed import can_index, history_of, runs_named
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, json_option, place_option
 from kaggleops.cli.output import err, out, print_json, progress_bar
 from kaggleops.errors import UsageError
 from kaggleops.printable import counted
@@ -23,10 +23,10 @@ _SHOWN = 20  # runs
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--user", metavar="NAME", help="All runs of this user: the tag mlflow.user.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@bucket_option
+@place_option
 @json_option
 def forget_command(
-    runs: tuple[str, ...], user: str | None, yes: bool, bucket: str | None, as_json: bool
+    runs: tuple[str, ...], user: str | None, yes: bool, place: str, as_json: bool
 ) -> None:
     """Delete runs for good, with everything that belongs to them.
 
@@ -43,7 +43,7 @@ def forget_command(
 
     if bool(runs) == bool(user):
         raise UsageError("deleting runs", "name either runs or a user", "Add RUN... or --user.")
-    store_in = bucket_at(bucket_of(bucket))
+    store_in = bucket_at(place)
     store = EntityStore(store_in, ChangeLog(store_in))
     store.check()
     ids = runs_named(store.bucket.uri, runs)

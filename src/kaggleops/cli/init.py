@@ -79,6 +79,7 @@ def init_command(
       kaggleops init --bucket gs://my-bucket --platform kaggle
       kaggleops init --bucket s3://my-bucket --endpoint https://ACCOUNT.r2.cloudflarestorage.com
     """
+    from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
     from kaggleops.cli.adopt import look, warnings_about
     from kaggleops.git.commits import find_commit
 
@@ -103,11 +104,17 @@ def init_command(
         keep_settings(root, settings)
         files, left = _write_files(commit, place, found)
         if container:
-            files += _write_container(root)
+            added = write_container(root, parameters_of(ready_notebook({}))["install_from"])
+            files += added
+            for file in added:
+                _said("✓", f"wrote {file}")
         for each in left:
             _said("-", each)
         others = _not_ours(find_commit(root), files)
-        warnings = [*warnings_about(root, found), *_warn_of(others)]
+        warnings = warnings_about(root, found)
+        if others.uncommitted:
+            how = "Commit it or name it in .gitignore: until then runs need --uncommitted."
+            warnings.append(f"{others.changes} new or changed, and not committed. {how}")
         for warning in warnings:
             _said("!", warning)
         for platform in platforms:
@@ -144,9 +151,8 @@ def _place(bucket: str, endpoint: str | None, region: str | None) -> str:
     """Return the bucket's address; one of Amazon's names its region, which no runner knows."""
     place = bucket_uri(bucket, endpoint=endpoint, region=region)
     if endpoint and not is_s3(place):
-        raise UsageError(
-            "reading --endpoint", f"{place} has none", "Leave it out, or name s3://BUCKET."
-        )
+        hint = "Leave it out, or name s3://BUCKET."
+        raise UsageError("reading --endpoint", f"{place} has none", hint)
     return place
 
 
@@ -179,11 +185,8 @@ def _cloud(
 ) -> dict[str, str]:
     """Create the bucket and the runner's account, unless the bucket exists and no project is named.
 
-    Args:
-        place: the bucket's address.
-        project: the Google Cloud project.
-        names: the region and the name of the accounts, if they are given.
-        ask: whether to ask for what is missing.
+    `names` are the region and the name of the accounts, if they are given; `ask` is whether to ask
+    for what is missing.
     """
     from kaggleops.bucket import BucketNotFoundError
     from kaggleops.platforms import detect
@@ -241,13 +244,6 @@ def _not_ours(commit: "Commit", files: Sequence[str]) -> "Commit":
     return replace(commit, uncommitted=others)
 
 
-def _warn_of(others: "Commit") -> list[str]:
-    if not others.uncommitted:
-        return []
-    how = "Commit it or name it in .gitignore: until then runs need --uncommitted."
-    return [f"{others.changes} new or changed, and not committed. {how}"]
-
-
 def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str], list[str]]:
     """Write what the repository lacks; return the files that are new or changed, and what stays."""
     from kaggleops.bucket import open_bucket
@@ -273,15 +269,6 @@ def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str
     return written, left
 
 
-def _write_container(root: Path) -> list[str]:
-    from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
-
-    written = write_container(root, parameters_of(ready_notebook({}))["install_from"])
-    for file in written:
-        _said("✓", f"wrote {file}")
-    return written
-
-
 def _give_key(context: click.Context, platform: str, whose: Mapping[str, Any]) -> None:
     from kaggleops.platforms.keys import made_keys
 
@@ -291,23 +278,13 @@ def _give_key(context: click.Context, platform: str, whose: Mapping[str, Any]) -
     if not any(whose.values()):
         hint = "Add --project ID to create one, or write `runner: EMAIL` into config/local.yaml."
         raise UsageError(f"creating a key for {platform}", "there is no runner account", hint)
-    context.invoke(create_command, platform=platform, **whose, as_json=False)
+    context.invoke(create_command, platform=platform, **whose)
 
 
 def _test_run(context: click.Context, root: Path, place: str) -> None:
-    context.invoke(
-        run_command,
-        overrides=("trainer=fast", "experiment=smoke") if (root / _SMOKE).is_file() else (),
-        bucket=place,
-        version=None,
-        experiment=None,
-        repository=root,
-        uncommitted=True,
-        entry_point="main",
-        backend=None,
-        backend_config=None,
-        as_json=False,
-    )
+    overrides = ("trainer=fast", "experiment=smoke") if (root / _SMOKE).is_file() else ()
+    given: dict[str, Any] = {"repository": root, "uncommitted": True}
+    context.invoke(run_command, overrides=overrides, bucket=place, **given)
 
 
 def _next_steps(root: Path, files: Sequence[str], others: bool, has_runner: bool) -> list[str]:

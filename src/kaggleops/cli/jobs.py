@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import run_named, runs_named
-from kaggleops.cli.options import (
-    bucket_at,
-    bucket_of,
-    bucket_option,
-    json_option,
-    project_folder,
-)
+from kaggleops.cli.options import bucket_at, json_option, place_option, project_folder
 from kaggleops.cli.output import as_named, err, exit_with, out, print_json, stdout_for_json
 from kaggleops.cli.submission import (
     announce,
@@ -56,9 +51,9 @@ def _each(runs: Iterable[str], do: Callable[[str], object]) -> tuple[list[str], 
 
 @click.command("cancel")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@bucket_option
+@place_option
 @json_option
-def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
+def cancel_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
     """Cancel runs: set them to KILLED in the bucket.
 
     Their machines notice within the flush interval (10 s at first, a minute in a long run), send
@@ -71,7 +66,6 @@ def cancel_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> 
     from kaggleops.mlruns.liveness import OPEN
     from kaggleops.tracking.store import cancel
 
-    place = bucket_of(bucket)
     uri = tracking_uri(place)
     chosen = runs_named(place, runs)
     cancelled, problems = _each(chosen, lambda run_id: cancel(uri, run_id))
@@ -102,10 +96,10 @@ def _below_sweeps(place: str, run_ids: Iterable[str]) -> "list[Run]":
 
 @click.command("logs")
 @click.argument("run")
-@bucket_option
+@place_option
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
-def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> None:
+def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
     """Show the output of a run, and why it failed.
 
     It is what its platform has of it; where that has nothing, what is kept with the run.
@@ -119,7 +113,6 @@ def logs_command(run: str, bucket: str | None, follow: bool, as_json: bool) -> N
     from kaggleops.backends.lookup import submitted_run
     from kaggleops.backends.remote_run import failure_of
 
-    place = bucket_of(bucket)
     run_id = run_named(place, run)
 
     def show(line: str) -> None:
@@ -173,14 +166,14 @@ def kept_output(uri: str, run_id: str, follow: bool) -> Iterator[str]:
 
 @click.command("resume")
 @click.argument("run")
-@bucket_option
+@place_option
 @backend_option
 @backend_config_option
 @money_options
 @json_option
 def resume_command(
     run: str,
-    bucket: str | None,
+    place: str,
     backend: str | None,
     backend_config: Path | None,
     budget: float | None,
@@ -199,7 +192,6 @@ def resume_command(
     """
     from kaggleops.backends.lookup import backend_named, resume, submitted_run
 
-    place = bucket_of(bucket)
     uri, run = tracking_uri(place), run_named(place, run)
     if _is_sweep(uri, run):
         from kaggleops.campaign.children import resume_sweep
@@ -230,11 +222,11 @@ def _is_sweep(uri: str, run_id: str) -> bool:
 
 
 @click.command("reap")
-@bucket_option
+@place_option
 @backend_option
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @json_option
-def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json: bool) -> None:
+def reap_command(place: str, backend: str | None, dry_run: bool, as_json: bool) -> None:
     """Delete machines that cost money after their run is over.
 
     A machine deletes itself; this is for one that could not, and can be run at any time, from
@@ -246,11 +238,12 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
       kaggleops reap --dry-run
     """
     from kaggleops.backends.lookup import backend_named, names
+    from kaggleops.first_contact.trial import left_behind
     from kaggleops.mlruns import EntityStore
 
-    place = bucket_of(bucket)
     found: list[Reaped] = []
     checked: list[str] = []
+    trials: list[str] = []
     skipped: list[dict[str, str]] = []
     with err.status("Checking the platforms"):
         # Why the bucket cannot say which runs are over; machines past their time still go.
@@ -267,8 +260,10 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
             else:
                 found += there or []
                 checked += [] if there is None else [name]
-        trials, of_trials = _trials(place, delete=not dry_run)
-        problems += of_trials
+        with suppress(KaggleOpsError):  # what is wrong with the bucket is said already
+            left = {each.folder: each for each in left_behind(place)}
+            trials, more = _each(left, lambda each: None if dry_run else left[each].delete())
+            problems += more
     problems += [
         f"{_described(each)} was not deleted: {each.problem}" for each in found if each.problem
     ]
@@ -276,13 +271,8 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
         problems.append("no platform could be checked for machines that cost money")
     if as_json:
         machines = [asdict(each) for each in found]
-        print_json(
-            machines=machines,
-            trials=trials,
-            deleted=not dry_run,
-            passed_over=skipped,
-            problems=problems,
-        )
+        told = {"trials": trials, "deleted": not dry_run, "passed_over": skipped}
+        print_json(machines=machines, **told, problems=problems)
     else:
         done = "would be deleted" if dry_run else "deleted"
         for each in found:
@@ -300,17 +290,6 @@ def reap_command(bucket: str | None, backend: str | None, dry_run: bool, as_json
     exit_with(problems)
 
 
-def _trials(place: str, *, delete: bool) -> tuple[list[str], list[str]]:
-    """Delete (or only look for) what `doctor --try` left; return the folders, and the problems."""
-    from kaggleops.first_contact.trial import left_behind
-
-    try:
-        left = {each.folder: each for each in left_behind(place)}
-    except KaggleOpsError:
-        return [], []  # what is wrong with the bucket is said already
-    return _each(left, lambda folder: left[folder].delete() if delete else None)
-
-
 def _described(machine: "Reaped") -> str:
     price = f" (${machine.per_hour:.2f}/h)" if machine.per_hour else ""
     return f"{machine.backend} {machine.machine} of run {machine.run_id}{price}"
@@ -318,9 +297,9 @@ def _described(machine: "Reaped") -> str:
 
 @click.command("cleanup")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@bucket_option
+@place_option
 @json_option
-def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) -> None:
+def cleanup_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
     """Delete what ended runs left on their platform.
 
     That is the notebook, its log and its files. Runs and artifacts in the bucket stay.
@@ -331,7 +310,6 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
     """
     from kaggleops.backends.lookup import submitted_run
 
-    place = bucket_of(bucket)
     uri, chosen = tracking_uri(place), runs_named(place, runs)
     none = "It has left nothing on a platform."
     deleted, problems = _each(chosen, lambda run_id: submitted_run(uri, run_id, none).clean_up())
@@ -347,9 +325,9 @@ def cleanup_command(runs: tuple[str, ...], bucket: str | None, as_json: bool) ->
 @click.argument(
     "folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False)
 )
-@bucket_option
+@place_option
 @json_option
-def download_command(run: str, folder: Path | None, bucket: str | None, as_json: bool) -> None:
+def download_command(run: str, folder: Path | None, place: str, as_json: bool) -> None:
     """Download what a run has left, here or elsewhere.
 
     Its artifacts, with the files that it left in its checkout (`keep` in MLproject: results/,
@@ -362,7 +340,6 @@ def download_command(run: str, folder: Path | None, bucket: str | None, as_json:
     """
     from kaggleops.backends.lookup import download
 
-    place = bucket_of(bucket)
     run_id = run_named(place, run)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a line says it
     with err.status("Downloading"):

@@ -90,12 +90,7 @@ def leaderboard_command(
             raise UsageError("ranking the commits", "the bucket has no runs")
         score = _score(history, number, metric, lower_is_better, "ranking the commits")
         scored = history.commits(number, score.name)  # as `compare` finds the one before
-        return (
-            history.metric_names(number),
-            score,
-            read_runs(history, number, score.name),
-            scored,
-        )
+        return (history.metric_names(number), score, read_runs(history, number, score.name), scored)
 
     counted, score, runs, scored = ask_index(place, index, answer)
     metric = score.name

@@ -1,7 +1,6 @@
 """`kaggleops open`: a run's page, its notebook or its commit, in the browser."""
 
 import json
-import shlex
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import run_named
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, json_option
+from kaggleops.cli.options import bucket_at, bucket_flag, json_option, place_option
 from kaggleops.cli.output import err, out, print_json
 from kaggleops.errors import UsageError
 from kaggleops.tags import COMMIT, REPOSITORY, SUBMITTED_TO
@@ -30,9 +29,9 @@ _PATIENCE = 3.0  # seconds
 @click.argument("run")
 @click.option("--notebook", is_flag=True, help="The notebook or machine that it runs in.")
 @click.option("--commit", is_flag=True, help="Its commit, where the repository is.")
-@bucket_option
+@place_option
 @json_option
-def open_command(run: str, notebook: bool, commit: bool, bucket: str | None, as_json: bool) -> None:
+def open_command(run: str, notebook: bool, commit: bool, place: str, as_json: bool) -> None:
     """Open a run's page in the browser, or its notebook or commit.
 
     The page is that of a `kaggleops ui` or `serve` of the bucket on this machine. The address is
@@ -48,7 +47,6 @@ def open_command(run: str, notebook: bool, commit: bool, bucket: str | None, as_
     doing = f"opening run {run}"
     if notebook and commit:
         raise UsageError(doing, "--notebook and --commit exclude each other")
-    place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     run_id = run_named(place, run)
     if (found := store.find(Kind.RUN, run_id)) is None:
@@ -59,7 +57,7 @@ def open_command(run: str, notebook: bool, commit: bool, bucket: str | None, as_
     elif notebook:
         address = _job_page(state, place, doing)
     else:
-        address = _run_page(state, place, bucket)
+        address = _run_page(state, place)
     address = quote(address, safe=_OF_ADDRESSES)  # what others wrote in tags
     if as_json:
         print_json(run_id=run_id, address=address)
@@ -94,7 +92,7 @@ def _job_page(run: "RunState", place: str, doing: str) -> str:
     return page
 
 
-def _run_page(run: "RunState", place: str, bucket: str | None) -> str:
+def _run_page(run: "RunState", place: str) -> str:
     """Return its page on a server here; on the one that would be, where there is none."""
     from kaggleops.mlruns.ui import run_page
     from kaggleops.server.settings import server_folder
@@ -103,8 +101,8 @@ def _run_page(run: "RunState", place: str, bucket: str | None) -> str:
     serving = (url for port in ports if _serves(url := f"http://127.0.0.1:{port}", place))
     if (url := next(serving, "")) == "":
         url = "http://127.0.0.1:5000"
-        at = f" --bucket {shlex.quote(bucket)}" if bucket else ""
-        err.print(f"Nothing serves {place} here now. Start it:  kaggleops ui{at}", style="yellow")
+        how = f"kaggleops ui{bucket_flag(place)}"
+        err.print(f"Nothing serves {place} here now. Start it:  {how}", style="yellow")
     return f"{url}/{run_page(run.id.experiment_id, run.id.name)}"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
@@ -30,31 +29,27 @@ from kaggleops.platforms import WITH_KEYS, keys_of
 from kaggleops.platforms.platform import SECRET
 
 if TYPE_CHECKING:
-    from kaggleops.backends.interface import Finding, Machines, Price, Quota, Units
+    from kaggleops.backends.interface import Finding
+    from kaggleops.platforms.keys import Made
 
 
 PLATFORMS = click.Choice(list(WITH_KEYS))
 TRIED = (*SERVICES, "kaggle", "runpod", "docker", "colab", "server")
 
 
-def _owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    account = click.option(
-        "--account",
-        metavar="EMAIL",
-        help="Google's service account of the runner. Default: `runner:` in config/local.yaml.",
-    )
-    return account(bucket_option(command))
-
-
-def _from_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--from",
-        "file",
-        type=click.File(),
-        metavar="FILE",
-        help="A file with the access key of an s3 bucket; - for the standard input. Default: "
-        f"{SECRET} in the environment, else you are asked.",
-    )(command)
+_account_option = click.option(
+    "--account",
+    metavar="EMAIL",
+    help="Google's service account of the runner. Default: `runner:` in config/local.yaml.",
+)
+_from_option = click.option(
+    "--from",
+    "file",
+    type=click.File(),
+    metavar="FILE",
+    help="A file with the access key of an s3 bucket; - for the standard input. Default: "
+    f"{SECRET} in the environment, else you are asked.",
+)
 
 
 @click.group("credentials")
@@ -73,7 +68,8 @@ def credentials_command() -> None:
 
 @credentials_command.command("create")
 @click.argument("platform", type=PLATFORMS)
-@_owner_options
+@_account_option
+@bucket_option
 @_from_option
 @json_option
 def create_command(
@@ -87,9 +83,7 @@ def create_command(
     Example:
       kaggleops credentials create kaggle
     """
-    from kaggleops.platforms.keys import made_keys
-
-    if any(each.platform == platform for each in made_keys()):
+    if _made(platform):
         hint = f"Replace it: kaggleops credentials rotate {platform}"
         raise UsageError(f"creating a key for {platform}", "there is one already", hint)
     _put_new(platform, _owner(account, bucket), file, as_json)
@@ -97,7 +91,8 @@ def create_command(
 
 @credentials_command.command("rotate")
 @click.argument("platform", type=PLATFORMS)
-@_owner_options
+@_account_option
+@bucket_option
 @_from_option
 @json_option
 def rotate_command(
@@ -111,9 +106,7 @@ def rotate_command(
     Example:
       kaggleops credentials rotate kaggle
     """
-    from kaggleops.platforms.keys import made_keys
-
-    old = [each for each in made_keys() if each.platform == platform]
+    old = _made(platform)
     named = account or bucket
     owner = old[-1].account if old and not named else _owner(account, bucket)
     _put_new(platform, owner, file, as_json)
@@ -122,7 +115,8 @@ def rotate_command(
 
 
 @credentials_command.command("list")
-@_owner_options
+@_account_option
+@bucket_option
 @json_option
 def list_command(account: str | None, bucket: str | None, as_json: bool) -> None:
     """List the keys, and what each is for.
@@ -157,7 +151,8 @@ def list_command(account: str | None, bucket: str | None, as_json: bool) -> None
 
 @credentials_command.command("revoke")
 @click.argument("name", metavar="PLATFORM|KEY")
-@_owner_options
+@_account_option
+@bucket_option
 def revoke_command(name: str, account: str | None, bucket: str | None) -> None:
     """Delete a platform's keys, or one key by its id.
 
@@ -168,24 +163,28 @@ def revoke_command(name: str, account: str | None, bucket: str | None) -> None:
     Example:
       kaggleops credentials revoke kaggle
     """
-    from kaggleops.platforms.keys import made_keys
-
-    found = [each for each in made_keys() if name in (each.platform, each.id)]
+    found = _made(name)
     if name in WITH_KEYS and not found:
         hint = "Name a key by its id: `kaggleops credentials list` shows all."
         raise UsageError(f"revoking {name}'s key", "none was made on this machine", hint)
-    # At the service first: then no copy of it works anywhere.
     ids = {each.id: each.account for each in found}
     if not ids:
-        owner = _owner(account, bucket)
+        ids = {name: (owner := _owner(account, bucket))}
         if not any(key.id == name for key in keys_of(owner).listed()):
             raise UsageError(f"revoking {name}", f"{owner} has no such key")
-        ids = {name: owner}
+    # At the service first: then no copy of it works anywhere.
     for key_id, owner in ids.items():
         out.print(Text(_delete(key_id, owner)))
     for platform in {each.platform for each in found}:
-        if not any(each.platform == platform for each in made_keys()):
+        if not _made(platform):
             WITH_KEYS[platform].delete_key()
+
+
+def _made(name: str) -> "list[Made]":
+    """Return the keys that this machine has put somewhere: of a platform, or of an id."""
+    from kaggleops.platforms.keys import made_keys
+
+    return [each for each in made_keys() if name in (each.platform, each.id)]
 
 
 def _delete(key_id: str, owner: str) -> str:
@@ -359,74 +358,61 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     from kaggleops.backends.lookup import backend_named, names
 
     folder = project_folder()
-    quotas: list[Quota] = []
-    prices: list[Price] = []
-    machines: list[Machines] = []
-    units: list[Units] = []
-    missing: dict[str, UsageError] = {}
+    quotas, prices, lines = [], [], []
+    told: dict[str, list[dict[str, Any]]] = {each: [] for each in ("quotas", "prices", "machines")}
+    told |= {"units": [], "not_set_up": []}
     problems: list[KaggleOpsError] = []
     with err.status("Asking the platforms"):
         for name in [backend] if backend else sorted(names(), key=lambda each: each != "kaggle"):
             try:
                 asked = backend_named(name)
-                quotas += asked.quota()
-                prices += asked.prices()
-                machines += filter(None, [asked.machines()])
-                units += filter(None, [asked.units(asked.config_of(folder))])
+                for each in asked.quota():
+                    told["quotas"].append(
+                        asdict(each)
+                        | {"left_hours": each.left_hours}
+                        | {"refreshes": each.refreshes.isoformat() if each.refreshes else None}
+                    )
+                    hours = (f"{each.left_hours:.1f} h", f"{each.total_hours:.0f} h")
+                    until = f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else ""
+                    quotas.append([name, each.resource, *hours, until])
+                for price in asked.prices():
+                    told["prices"].append(asdict(price))
+                    cells = (price.resource, f"${price.per_hour:.2f}", price.free or "none")
+                    prices.append([name, *cells])
+                if there := asked.machines():
+                    told["machines"].append(asdict(there))
+                    lines.append(f"{name}: {there}")
+                if units := asked.units(asked.config_of(folder)):
+                    told["units"].append(asdict(units))
+                    lines.append(f"{name}: {units}")
+            except UsageError as error:
+                if backend:
+                    raise
+                why = {"problem": error.problem, "hint": error.hint}
+                told["not_set_up"].append({"backend": name, **why})
             except KaggleOpsError as error:
                 if backend:
                     raise
-                if isinstance(error, UsageError):
-                    missing[name] = error
-                else:
-                    problems.append(error)
+                problems.append(error)
+    nothing = not (quotas or prices or told["units"])
     if as_json:
-        print_json(
-            quotas=[_as_row(each) for each in quotas],
-            prices=[asdict(each) for each in prices],
-            machines=[asdict(each) for each in machines],
-            units=[asdict(each) for each in units],
-            not_set_up=[
-                {"backend": name, "problem": each.problem, "hint": each.hint}
-                for name, each in missing.items()
-            ],
-            problems=[str(each) for each in problems],
-        )
-        exit_with(() if quotas or prices or units else problems)
+        print_json(**told, problems=[str(each) for each in problems])
+        exit_with(problems if nothing else ())
         return
     if quotas:
-        print_table(
-            ["Backend", "", "Left", "Of", "Resets"],
-            [
-                [
-                    each.backend,
-                    each.resource,
-                    f"{each.left_hours:.1f} h",
-                    f"{each.total_hours:.0f} h",
-                    f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else "",
-                ]
-                for each in quotas
-            ],
-        )
+        print_table(["Backend", "", "Left", "Of", "Resets"], quotas)
     if prices:
-        rows = [[p.backend, p.resource, f"${p.per_hour:.2f}", p.free or "none"] for p in prices]
-        print_table(["Backend", "", "An hour", "Free"], rows)
-    lines = [f"{each.backend}: {each}" for each in units]
-    for line in lines + [f"{each.backend}: {each}" for each in machines]:
+        print_table(["Backend", "", "An hour", "Free"], prices)
+    for line in lines:
         out.print(line)
-    if backend and not (quotas or prices or units):
+    if backend and nothing:
         out.print(f"{backend} has no quota.")
-    if missing:
+    if missing := told["not_set_up"]:
         out.print()
-    width = max(map(len, missing), default=0)
-    for name, why in missing.items():
-        out.print(f"{name:<{width}}  not set up: {why.problem}")
-        out.print(f"{'':<{width}}  {why.hint}")
-    for problem in problems if quotas or prices or units else ():
+    width = max((len(each["backend"]) for each in missing), default=0)
+    for lacking in missing:
+        out.print(f"{lacking['backend']:<{width}}  not set up: {lacking['problem']}")
+        out.print(f"{'':<{width}}  {lacking['hint']}")
+    exit_with(problems if nothing else ())
+    for problem in problems:
         err.print(f"skipped: {problem}", style="yellow")
-    exit_with(() if quotas or prices or units else problems)
-
-
-def _as_row(quota: "Quota") -> dict[str, Any]:
-    refreshes = quota.refreshes.isoformat() if quota.refreshes else None
-    return asdict(quota) | {"left_hours": quota.left_hours, "refreshes": refreshes}

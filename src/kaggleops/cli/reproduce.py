@@ -11,20 +11,12 @@ from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.options import (
     NumberRange,
-    bucket_of,
-    bucket_option,
     direction_option,
     index_option,
     json_option,
+    place_option,
 )
-from kaggleops.cli.output import (
-    err,
-    name_as_typed,
-    out,
-    print_json,
-    print_rows,
-    stdout_for_json,
-)
+from kaggleops.cli.output import err, name_as_typed, out, print_json, print_rows, stdout_for_json
 from kaggleops.cli.submission import backend_config_option, backend_option, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import counted, printable
@@ -33,14 +25,13 @@ from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
 if TYPE_CHECKING:
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
-    from kaggleops.reports.comparison import Agreement
     from kaggleops.reports.history import History
     from kaggleops.reports.trainings import Run
 
 
 @click.command("reproduce")
 @click.argument("name", metavar="RUN")
-@bucket_option
+@place_option
 @index_option
 @click.option("--run", "run_it", is_flag=True, help="Run it again here, and compare the two.")
 @click.option("--against", metavar="RUN", help="Compare with this run, made earlier.")
@@ -58,7 +49,7 @@ if TYPE_CHECKING:
 @json_option
 def reproduce_command(
     name: str,
-    bucket: str | None,
+    place: str,
     index: str | None,
     run_it: bool,
     against: str | None,
@@ -79,7 +70,6 @@ def reproduce_command(
     Example:
       kaggleops reproduce best --metric jaccard
     """
-    place = bucket_of(bucket)
     first = _run(place, index, name, metric, lower_is_better)
     if against:
         second = _run(place, index, against, metric, lower_is_better)
@@ -184,6 +174,7 @@ def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> No
     from kaggleops.reports.comparison import agreement
 
     found = agreement(first, second, tolerance)
+    others = {name: getattr(found, name) for name in ("params", "data", "environment")}
     if as_json:
         print_json(
             agree=found.agree,
@@ -191,31 +182,24 @@ def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> No
             status=[first.status, second.status],
             equal=found.equal,
             **{
-                name: {key: list(map(str, pair)) for key, pair in getattr(found, name).items()}
-                for name in ("metrics", "params", "data", "environment")
+                name: {key: list(map(str, pair)) for key, pair in each.items()}
+                for name, each in {"metrics": found.metrics, **others}.items()
             },
         )
-    else:
-        _show_agreement(found, first, second)
-    if not found.agree:
-        sys.exit(1)
-
-
-def _show_agreement(found: "Agreement", first: "Run", second: "Run") -> None:
+        sys.exit(0 if found.agree else 1)
     if first.status != second.status:
         out.print(f"status: {first.status} and {second.status}")
     for key in found.metrics:
         one, other = (run.metrics.get(key, "missing") for run in (first, second))
         out.print(printable(f"metrics: {key} is {one} and {other}"))
-    for name in ("params", "data", "environment"):
-        for key, (one, other) in getattr(found, name).items():
+    for name, differing in others.items():
+        for key, (one, other) in differing.items():
             out.print(printable(f"{name}: {key} is {one or 'missing'} and {other or 'missing'}"))
-    both = f"{first.id} and {second.id}"
-    count = found.equal + len(found.metrics)
+    both, count = f"{first.id} and {second.id}", found.equal + len(found.metrics)
     if found.agree:
         every = "all " if found.equal > 1 else ""
         out.print(f"{both} agree in {every}{counted(found.equal, 'metric')}.")
-    elif count:
-        err.print(f"{both} differ in {len(found.metrics)} of {count} metrics.", style="bold red")
-    else:
-        err.print(f"{both} have no metrics to compare.", style="bold red")
+        return
+    said = f"differ in {len(found.metrics)} of {count} metrics"
+    err.print(f"{both} {said if count else 'have no metrics to compare'}.", style="bold red")
+    sys.exit(1)

@@ -37,9 +37,7 @@ from kaggleops.cli.submission import (
     money_options,
     submit,
 )
-from kaggleops.cli.submission import (
-    follow as follow_to_its_end,
-)
+from kaggleops.cli.submission import follow as follow_to_its_end
 from kaggleops.errors import UsageError, explained
 from kaggleops.printable import counted
 from kaggleops.session_end import TO_BE_CONTINUED
@@ -91,11 +89,7 @@ class _Judging(click.Command):
 @click.option("--uncommitted", is_flag=True, help="Run uncommitted changes too.")
 @secrets_option
 @click.option(
-    "-e",
-    "--entry-point",
-    default="main",
-    show_default=True,
-    help="Of the MLproject file.",
+    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
 )
 @click.option(
     "--require",

@@ -25,17 +25,11 @@ _NOT_ONE_VALUE = {"action", "nargs", "is_flag", "multiple", "count"}
 
 @dataclass(frozen=True)
 class Parameter:
-    """A value that a script takes on its command line.
+    """A value that a script takes on its command line."""
 
-    Args:
-        name: its name in an entry point.
-        option: its option (`--batch-size`), "" if it is positional.
-        default: its default; None if it is required.
-    """
-
-    name: str
-    option: str
-    default: str | float | None
+    name: str  # its name in an entry point
+    option: str  # its option (`--batch-size`), "" if it is positional
+    default: str | float | None  # None if it is required
 
     @property
     def words(self) -> str:
@@ -45,27 +39,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Script:
-    """A training script.
+    """A training script."""
 
-    Args:
-        path: its path in the repository, "/"-separated.
-        parameters: what it takes.
-        is_hydra: whether Hydra reads its command line.
-        experiment: the MLflow experiment that it sets, or "".
-        imports: the top-level names of its imports.
-        sets_tracking_uri: the line in which it sets MLflow's tracking URI; 0 if it does not.
-        paths: what it names that may be a path which it reads.
-        is_program: whether it does something when it is started.
-    """
-
-    path: str
+    path: str  # in the repository, "/"-separated
     parameters: tuple[Parameter, ...]
-    is_hydra: bool
-    experiment: str
-    imports: frozenset[str]
-    sets_tracking_uri: int
-    paths: tuple[str, ...] = ()
-    is_program: bool = True
+    is_hydra: bool  # whether Hydra reads its command line
+    experiment: str  # the MLflow experiment that it sets, or ""
+    imports: frozenset[str]  # the top-level names of its imports
+    sets_tracking_uri: int  # the line in which it sets MLflow's tracking URI; 0 if it does not
+    paths: tuple[str, ...] = ()  # what it names that may be a path which it reads
+    is_program: bool = True  # whether it does something when it is started
 
     @property
     def entry_point(self) -> str:
@@ -76,19 +59,17 @@ class Script:
 
 
 def find_script(repository: Path, named: str | None = None) -> Script:
-    """Return a repository's training script; UsageError if there is none, or it is not Python.
+    """Return a repository's training script: the named one, or the first of the `USUAL` ones.
 
-    Args:
-        repository: its top folder.
-        named: the script's path in it; by default the first of the `USUAL` ones.
+    Raises UsageError if there is none, or it is not Python.
     """
-    doing = f"looking for the training script of {repository.name}"
     candidates = [named] if named else USUAL
-    path = next((each for each in candidates if (repository / each).is_file()), None)
-    if path is None:
-        problem = f"there is no {' or '.join(candidates)}"
-        raise UsageError(doing, problem, "Name it: kaggleops init --script PATH.")
-    return read_script(repository, path)
+    for path in candidates:
+        if (repository / path).is_file():
+            return read_script(repository, path)
+    doing = f"looking for the training script of {repository.name}"
+    problem = f"there is no {' or '.join(candidates)}"
+    raise UsageError(doing, problem, "Name it: kaggleops init --script PATH.")
 
 
 def find_experiments(repository: Path) -> list[Script]:
@@ -96,16 +77,11 @@ def find_experiments(repository: Path) -> list[Script]:
 
     Those are `NAME.py` and, one folder down, `NAME/train.py`, `NAME/main.py` or `NAME/run.py`.
     """
+    patterns = ("*.py", "*/train.py", "*/main.py", "*/run.py")
     for folder in EXPERIMENTS:
-        found = sorted([
-            *(repository / folder).glob("*.py"),
-            *(repository / folder).glob("*/train.py"),
-            *(repository / folder).glob("*/main.py"),
-            *(repository / folder).glob("*/run.py"),
-        ])  # fmt: skip
+        found = sorted(file for each in patterns for file in (repository / folder).glob(each))
         if found:
-            names = (each.relative_to(repository).as_posix() for each in found)
-            return [read_script(repository, name) for name in names]
+            return [read_script(repository, str(each.relative_to(repository))) for each in found]
     return []
 
 
@@ -119,7 +95,7 @@ def read_script(repository: Path, path: str) -> Script:
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
     return Script(
         path=path,
-        parameters=tuple(_parameters(calls)),
+        parameters=tuple(_parameters(calls).values()),
         is_hydra=any(ast.unparse(call.func) == "hydra.main" for call in calls),
         experiment=next((_texts(call)[0] for call in _named(calls, "set_experiment")), ""),
         imports=frozenset(_imports(tree)),
@@ -160,32 +136,26 @@ def _paths(tree: ast.AST) -> Iterator[str]:
                     yield text.rpartition("/")[0]  # of f"data/train_{fold}.csv" the folder
 
 
-def _parameters(calls: list[ast.Call]) -> Iterator[Parameter]:
-    known: set[str] = set()
+def _parameters(calls: list[ast.Call]) -> dict[str, Parameter]:
+    """Return what argparse's and click's calls declare, the first of each name."""
+    found: dict[str, Parameter] = {}
     for call in calls:
-        found = _parameter(call) if _name(call) in _DECLARING else None
-        if found and found.name not in known:
-            known.add(found.name)
-            yield found
-
-
-def _parameter(call: ast.Call) -> Parameter | None:
-    given = {keyword.arg: keyword.value for keyword in call.keywords}
-    names = _texts(call)
-    if not names or _NOT_ONE_VALUE & given.keys():
-        return None
-    option = next((each for each in names if each.startswith("--")), names[0])
-    name = option.lstrip("-").replace("-", "_")
-    if not re.fullmatch(r"[a-zA-Z]\w*", name, re.ASCII):
-        return None
-    if not option.startswith("-"):
-        return Parameter(name, "", None)
-    default = _literal(given.get("default"))
-    if default is None and _literal(given.get("required")) is not True:
-        return None
-    if isinstance(default, bool) or not isinstance(default, str | int | float | None):
-        return None
-    return Parameter(name, option, default)
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        names = _texts(call)
+        if _name(call) not in _DECLARING or not names or _NOT_ONE_VALUE & given.keys():
+            continue
+        option = next((each for each in names if each.startswith("--")), names[0])
+        name = option.lstrip("-").replace("-", "_")
+        default, required = _literal(given.get("default")), _literal(given.get("required"))
+        if not re.fullmatch(r"[a-zA-Z]\w*", name, re.ASCII):
+            continue
+        if not option.startswith("-"):
+            found.setdefault(name, Parameter(name, "", None))
+        elif default is None and required is True:
+            found.setdefault(name, Parameter(name, option, None))
+        elif isinstance(default, str | int | float) and not isinstance(default, bool):
+            found.setdefault(name, Parameter(name, option, default))
+    return found
 
 
 def _literal(node: ast.expr | None) -> object:

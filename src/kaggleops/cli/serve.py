@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option
+from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option, place_option
 from kaggleops.cli.output import err, out, print_json, print_rows, progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.settings import local_setting
@@ -28,7 +28,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
 
 
 @click.command("serve")
-@bucket_option
+@place_option
 @index_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -56,7 +56,7 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
 @click.option("--open", "open_browser", is_flag=True, help="Open the browser.")
 @json_option
 def serve_command(
-    bucket: str | None,
+    place: str,
     index: str | None,
     host: str,
     host_names: tuple[str, ...],
@@ -93,7 +93,6 @@ def serve_command(
     )
     from kaggleops.server.supervisor import Found, Supervisor
 
-    place = bucket_of(bucket)
     folder = server_folder(place)
     if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
@@ -202,8 +201,8 @@ def ui_command(
     if machine:
         _show_remote(machine, port, open_browser, as_json)
     else:
-        given = {"bucket": bucket, "port": port, "open_browser": open_browser, "as_json": as_json}
-        context.invoke(serve_command, **given)
+        given = {"port": port, "open_browser": open_browser, "as_json": as_json}
+        context.invoke(serve_command, place=bucket_of(bucket), **given)
 
 
 def _another_bucket() -> bool:

@@ -24,15 +24,7 @@ from kaggleops.cli.options import (
 from kaggleops.cli.output import err, exit_with, live, out, print_json, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import counted
-from kaggleops.tags import (
-    BACKEND,
-    BRANCH,
-    KEPT_UNTIL,
-    PARENT,
-    PRICE,
-    SUBMITTED_TO,
-    SWEEP,
-)
+from kaggleops.tags import BACKEND, BRANCH, KEPT_UNTIL, PARENT, PRICE, SUBMITTED_TO, SWEEP
 
 if TYPE_CHECKING:
     from kaggleops.mlruns import EntityStore

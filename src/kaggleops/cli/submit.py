@@ -10,7 +10,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli.indexed import run_named
-from kaggleops.cli.options import bucket_of, bucket_option, json_option
+from kaggleops.cli.options import json_option, place_option
 from kaggleops.cli.output import (
     err,
     out,
@@ -37,7 +37,7 @@ competition_option = click.option(
 
 @click.command("submit")
 @click.argument("run")
-@bucket_option
+@place_option
 @click.option("--file", metavar="FILE", help="Default: the run's artifact submission.csv.")
 @click.option("--message", default="", help="Default: the run's name and its commit.")
 @competition_option
@@ -51,7 +51,7 @@ competition_option = click.option(
 @json_option
 def submit_command(
     run: str,
-    bucket: str | None,
+    place: str,
     file: str | None,
     message: str,
     competition: str,
@@ -84,7 +84,6 @@ def submit_command(
     for name, value in {"--file": file, "--scores": scores}.items():
         if code and value:
             raise UsageError("submitting", f"--code and {name} exclude each other")
-    place = bucket_of(bucket)
     steps: dict[str, str] = {}
 
     def say(name: str, text: str) -> None:
@@ -206,10 +205,10 @@ def _plain(done: "Submission") -> dict[str, Any]:
 
 
 @click.command("submissions")
-@bucket_option
+@place_option
 @competition_option
 @json_option
-def submissions_command(bucket: str | None, competition: str, as_json: bool) -> None:
+def submissions_command(place: str, competition: str, as_json: bool) -> None:
     """List what was submitted, own scores beside Kaggle's.
 
     Below it: how far both rank the runs alike, and how many submissions are left today.
@@ -223,45 +222,45 @@ def submissions_command(bucket: str | None, competition: str, as_json: bool) -> 
     from kaggleops.backends.kaggle.submissions import Submissions
     from kaggleops.reports.statistics import rank_correlation, rank_interval
 
-    client = mlflow.MlflowClient(tracking_uri(bucket_of(bucket)))
+    client = mlflow.MlflowClient(tracking_uri(place))
     at = Submissions(competition)
     listed, left = list(at), at.left_today()
     ids = {each.run for each in listed if each.run}
     with ThreadPoolExecutor(8) as pool:
-        own = dict(zip(ids, pool.map(lambda run_id: _own(client, run_id), ids), strict=True))
-    metric = next(iter(Counter(name for _, name, _ in own.values() if name).most_common(1)), [""])[
-        0
-    ]
+        known = dict(zip(ids, pool.map(lambda run_id: _own(client, run_id), ids), strict=True))
+    own = [(each, known.get(each.run, _NOTHING)) for each in listed]
+    counts = Counter(each["metric"] for each in known.values() if each["metric"])
+    metric = max(counts, key=lambda name: counts[name], default="")
     pairs: dict[str, tuple[float, float]] = {}  # the newest of each run
-    for each in listed:
-        _, name, value = own.get(each.run, ("", "", None))
-        if name == metric and value is not None and each.public_score is not None:
-            pairs.setdefault(each.run, (value, each.public_score))
+    for each, of in own:
+        if of["metric"] == metric and each.public_score is not None:
+            pairs.setdefault(each.run, (of["own_score"], each.public_score))
     found = rank_correlation(list(pairs.values()))
     interval = None if found is None else rank_interval(found, len(pairs))
     if as_json:
-        rows = [
-            {**_plain(each), "run_id": each.run or None, **_named(own.get(each.run))}
-            for each in listed
-        ]
+        rows = [{**_plain(each), "run_id": each.run or None, **of} for each, of in own]
         counted = {"rank_correlation": found, "interval": interval, "runs": len(pairs)}
         print_json(competition=at.competition, left_today=left, **counted, submissions=rows)
         return
-    if not listed:
-        out.print(f"Nothing was submitted to {at.competition} yet.")
+    if listed:
+        _print_submissions(own)
     else:
-        _print_submissions(listed, own)
+        out.print(f"Nothing was submitted to {at.competition} yet.")
     if found is not None:
-        within = "; an interval takes four" if interval is None else (
-            f" (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f}, Fisher's z)"
-        )  # fmt: skip
-        out.print(f"Rank correlation of {metric} and public score: {found:+.2f}{within}, "
-                  f"over {len(pairs)} runs.")  # fmt: skip
+        within = "; an interval takes four"
+        if interval:
+            low, high = interval
+            within = f" (95 % interval {low:+.2f} to {high:+.2f}, Fisher's z)"
+        said = f"Rank correlation of {metric} and public score: {found:+.2f}{within}"
+        out.print(f"{said}, over {len(pairs)} runs.")
     if left:
         out.print(f"Today {left}.")
 
 
-def _own(client: "mlflow.MlflowClient", run_id: str) -> tuple[str, str, float | None]:
+_NOTHING: dict[str, Any] = {"run_name": None, "metric": None, "own_score": None}
+
+
+def _own(client: "mlflow.MlflowClient", run_id: str) -> dict[str, Any]:
     """Return a run's name, and its score; that of the runs whose models it used if it has none."""
     from mlflow.exceptions import MlflowException
 
@@ -272,37 +271,33 @@ def _own(client: "mlflow.MlflowClient", run_id: str) -> tuple[str, str, float | 
     try:
         run = client.get_run(run_id)
     except MlflowException:  # of another bucket, or deleted for good
-        return "", "", None
+        return _NOTHING
+    named = {**_NOTHING, "run_name": run.data.tags.get(RUN_NAME) or None}
     for runs in ([run], runs_behind(client, run)):
         known = [score_of(each.data.tags, each.data.metrics) for each in runs]
         scores = [each for each in known if each is not None]
         if scores and len({score.name for score, _ in scores}) == 1:
-            name = run.data.tags.get(RUN_NAME, "")
-            return name, scores[0][0].name, mean([value for _, value in scores])
-    return run.data.tags.get(RUN_NAME, ""), "", None
+            value = mean([value for _, value in scores])
+            return named | {"metric": scores[0][0].name, "own_score": value}
+    return named
 
 
-def _named(own: tuple[str, str, float | None] | None) -> dict[str, Any]:
-    name, metric, value = own or ("", "", None)
-    return {"run_name": name or None, "metric": metric or None, "own_score": value}
+def _print_submissions(own: "list[tuple[Submission, dict[str, Any]]]") -> None:
+    def score(value: float | None) -> str:
+        return "" if value is None else f"{value:.5f}"
 
-
-def _print_submissions(
-    listed: "list[Submission]", own: dict[str, tuple[str, str, float | None]]
-) -> None:
-    rows = []
-    for each in listed:
-        name, metric, value = own.get(each.run, ("", "", None))
-        shown = "" if each.public_score is None else f"{each.public_score:.5f}"
-        rows.append([
-            f"{each.submitted:%Y-%m-%d %H:%M}" if each.submitted else "",
-            str(each.ref),
-            f"{each.run[:8]} {name}".strip(),
-            "" if value is None else f"{value:.5f} {metric}",
-            shown or each.status.lower(),
-            "" if each.private_score is None else f"{each.private_score:.5f}",
-            each.error,
-        ])  # fmt: skip
-    head = ["submitted", "ref", "run", "own score", "public", "private", "error"]
-    keep = [at for at in range(len(head)) if at < 5 or any(row[at] for row in rows)]
-    print_table([head[at] for at in keep], [[row[at] for at in keep] for row in rows], left=True)
+    rows = [
+        {
+            "submitted": f"{each.submitted:%Y-%m-%d %H:%M}" if each.submitted else "",
+            "ref": str(each.ref),
+            "run": f"{each.run[:8]} {of['run_name'] or ''}".strip(),
+            "own score": f"{score(of['own_score'])} {of['metric'] or ''}".strip(),
+            "public": score(each.public_score) or each.status.lower(),
+            "private": score(each.private_score),
+            "error": each.error,
+        }
+        for each, of in own
+    ]
+    optional = [name for name in ("private", "error") if not any(row[name] for row in rows)]
+    head = [name for name in rows[0] if name not in optional]
+    print_table(head, [[row[name] for name in head] for row in rows], left=True)

@@ -136,28 +136,23 @@ _SHOWN = 20  # points
 def sweep_command(
     overrides: Sequence[str],
     backends: Sequence[str],
-    sampler: str,
-    trials: int | None,
     metrics: Sequence[str],
     directions: "Sequence[Direction]",
-    pruner: str,
     folds: str | None,
-    seed: int,
-    budget: float | None,
-    at_once: int | None,
     gpu: str | None,
     memory: float | None,
     name: str | None,
-    experiment: str | None,
-    entry_point: str,
     version: str | None,
     bucket: str | None,
     repository: Path,
     backend_config: Path | None,
-    allow_secrets: bool,
     dry_run: bool,
     detach: bool,
     as_json: bool,
+    entry_point: str,
+    experiment: str | None,
+    allow_secrets: bool,
+    **tried: Any,
 ) -> None:
     """Run a commit many times: a grid, a search, or its folds.
 
@@ -187,31 +182,31 @@ def sweep_command(
     from kaggleops.git.project_files import declared_score
     from kaggleops.launch.launcher import Launch
     from kaggleops.reports.score import declared
+    from kaggleops.reports.statistics import higher_is_better
 
     uri = tracking_uri(place)
     what = Launch(uri, entry_point=entry_point, experiment=experiment, allow_secrets=allow_secrets)
     named, automatic = request.backend_names(backends)
     asked = Sweep(
         [],
-        sampler=sampler,
-        trials=trials,
         metrics=metrics,
-        seed=seed,
-        pruner=pruner,
         backends=[request.AUTO] if automatic else named,
-        budget=budget,
-        at_once=at_once,
         needs=({"gpu": gpu} if gpu else {}) | ({"memory_gb": memory} if memory else {}),
+        **tried,
     )
     sweep, home = request.sweep_of(commit, what, asked, overrides, folds)
-    if not metrics and (sampler in LEARNERS or pruner):
+    if not metrics and (sweep.sampler in LEARNERS or sweep.pruner):
         score = declared({SCORE: declared_score(commit.repository, commit.sha)})
         score = score or _usual_score(place, home)
         directions = directions or ("minimize" if score.lower else "maximize",)
         sweep = replace(sweep, metrics=[score.name])
-    sweep = replace(sweep, directions=_directions(sweep.metrics, directions))
+    if not directions:
+        directions = [
+            "maximize" if higher_is_better(each) else "minimize" for each in sweep.metrics
+        ]
+    sweep = replace(sweep, directions=directions)
     search = Search(sweep)
-    sites, problems = _sites(uri, named, automatic, backend_config, commit, at_once)
+    sites, problems = _sites(uri, named, automatic, backend_config, commit, sweep.at_once)
     sweep = replace(sweep, trials=search.total, configs=request.configs_of(sites, commit))
     for problem in problems:
         err.print(f"        left out: {problem.doing}: {problem.problem}", style="yellow")
@@ -219,8 +214,7 @@ def sweep_command(
     decisions = request.first_jobs(sweep, sites, jobs)
     print_named("Sweep", _described(sweep, search.total, jobs))
     if dry_run:
-        points = search.ask([], _SHOWN)
-        _show(sweep, points, search.total, jobs, decisions, as_json)
+        _show(sweep, search.ask([], _SHOWN), search.total, jobs, decisions, as_json)
         return
     from kaggleops.campaign.children import begin
 
@@ -294,12 +288,6 @@ def _usual_score(place: str, experiment: str) -> "Score":
         raise UsageError(doing, problem, hint) from None
 
 
-def _directions(metrics: Sequence[str], given: "Sequence[Direction]") -> "Sequence[Direction]":
-    from kaggleops.reports.statistics import higher_is_better
-
-    return given or ["maximize" if higher_is_better(each) else "minimize" for each in metrics]
-
-
 def _sites(
     uri: str,
     named: Sequence[str],
@@ -351,33 +339,25 @@ def _show(
 
     going = Counter(each.offer.backend for each in decisions if each.offer)
     if as_json:
-        told = [{"backend": name, "jobs": count} for name, count in going.items()]
         print_json(
             trials=trials,
             jobs=jobs,
             points=[dict(each) for each in points],
-            begin_now=told,
+            begin_now=[{"backend": name, "jobs": count} for name, count in going.items()],
             waiting=waits(decisions),
             sweep=asdict(sweep),
         )
         return
-    _print_points(points, trials, sweep)
-    out.print()
-    for each in {each.offer.backend: each for each in decisions if each.offer}.values():
-        backend = each.offer.backend if each.offer else ""
-        count = going[backend]
-        print_named(backend.capitalize(), f"{count} {'job' if count == 1 else 'jobs'} now", to=out)
-    if said := waits(decisions):
-        print_named("Waits", said, to=out)
-    out.print("Nothing was begun.")
-
-
-def _print_points(points: "Sequence[Point]", trials: int, sweep: "Sweep") -> None:
-    keys = list(points[0]) if points else []
-    if keys:
+    if points and (keys := list(points[0])):
         rows = [[str(at), *(point[key] for key in keys)] for at, point in enumerate(points)]
         print_table(["trial", *keys], rows, left=True)
     if trials > len(points):
         out.print(f"… and {trials - len(points)} more.")
     if sweep.folds:
         out.print(f"Each with {sweep.fold_axis} = {', '.join(sweep.folds)}.")
+    out.print()
+    for backend, count in going.items():
+        print_named(backend.capitalize(), f"{counted(count, 'job')} now", to=out)
+    if said := waits(decisions):
+        print_named("Waits", said, to=out)
+    out.print("Nothing was begun.")

@@ -11,6 +11,7 @@ from kaggleops.cli.options import (
     bucket_of,
     bucket_option,
     json_option,
+    place_option,
     repository_option,
     secrets_option,
     version_option,
@@ -22,9 +23,9 @@ from kaggleops.printable import counted
 
 
 @click.command("push")
-@bucket_option
+@place_option
 @json_option
-def push_command(bucket: str | None, as_json: bool) -> None:
+def push_command(place: str, as_json: bool) -> None:
     """Send what ended runs could not: metrics and artifacts.
 
     \b
@@ -34,7 +35,6 @@ def push_command(bucket: str | None, as_json: bool) -> None:
     from kaggleops.mlruns import ChangeLog, EntityStore
     from kaggleops.tracking.push import push
 
-    place = bucket_of(bucket)
     store_in = bucket_at(place)
     store_in.expect()
     with progress_bar("Sending") as progress:
@@ -61,9 +61,9 @@ def push_command(bucket: str | None, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("source")
-@bucket_option
+@place_option
 @json_option
-def import_command(source: str, bucket: str | None, as_json: bool) -> None:
+def import_command(source: str, place: str, as_json: bool) -> None:
     """Import runs from an mlruns folder, with their artifacts.
 
     SOURCE is a folder; the output of a notebook that logged without internet works too. Artifacts
@@ -78,7 +78,6 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
     from kaggleops.mlruns.import_sources import opened
     from kaggleops.mlruns.importer import import_into
 
-    place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     with opened(source) as found, progress_bar("Importing") as importing:
         imported = import_into(
@@ -108,10 +107,10 @@ def import_command(source: str, bucket: str | None, as_json: bool) -> None:
 
 @click.command("export")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@bucket_option
+@place_option
 @click.option("--artifacts", is_flag=True, help="Also the models, plots and checkpoints.")
 @json_option
-def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: bool) -> None:
+def export_command(folder: Path, place: str, artifacts: bool, as_json: bool) -> None:
     """Export all runs as a plain mlruns folder.
 
     For MLflow without KaggleOps. DIR must be new or empty. For a copy that is itself a bucket, copy
@@ -124,7 +123,6 @@ def export_command(folder: Path, bucket: str | None, artifacts: bool, as_json: b
     from kaggleops.mlruns import EntityStore
     from kaggleops.mlruns.export import export
 
-    place = bucket_of(bucket)
     store = EntityStore(bucket_at(place))
     store.check()
     with progress_bar("Exporting") as progress:

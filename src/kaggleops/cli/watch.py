@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.options import (
-    bucket_at,
-    bucket_flag,
-    index_option,
-    json_option,
-    place_option,
-)
+from kaggleops.cli.options import bucket_at, bucket_flag, index_option, json_option, place_option
 from kaggleops.cli.output import err, out, print_error, stdout_for_json
 from kaggleops.layout import PAGE_KEY
 
