@@ -130,7 +130,7 @@ def test_the_page_is_on_the_server_that_serves_the_bucket(
     page = f"#/experiments/1/runs/{RUN}"
     done = here(place, RUN)
     assert page in done.output
-    assert f"Start it:  kaggleops ui --bucket '{place}'" in done.errors
+    assert f"Start it:  kaggleops ui --bucket {serving['bucket']}" in done.errors
 
     port = serving["url"].rpartition(":")[2]
     (server_folder(serving["bucket"]) / f"scratch-{port}").mkdir(parents=True)
