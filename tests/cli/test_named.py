@@ -87,7 +87,7 @@ def test_a_name_and_the_beginning_of_an_id_are_the_run(place: Path, word: str) -
     assert row["run_id"] == IDS["calm-owl-7"]
     refused = ask(place, "logs", word).error  # it was not submitted
     assert f"looking for run {word}: " in refused
-    assert refused.endswith(f" kaggleops download {word}")
+    assert refused.endswith("Nothing is kept of what it printed.")
     assert IDS["calm-owl-7"] in kaggleops_here("reproduce", word, "--bucket", place).output
 
 
