@@ -78,7 +78,7 @@ def _in_lists(edit: Callable[[dict[str, Any]], object]) -> Change:
 
 GCS: dict[str, Change] = {
     "create-refused": _DONE,
-    "replace-at-generation": told(lambda it: it.update(generation="1")),
+    "replace-at-version": told(lambda it: it.update(generation="1")),
     "replace-refused": _DONE,
     "replace-of-absent-refused": _DONE,
     "one-of-many-wins": _DONE,
@@ -90,7 +90,7 @@ GCS: dict[str, Change] = {
     "part-beyond-end": answered(416, 200, b"0123456789", _CONTENT),
     "damaged-upload-refused": reworded("match calculated", "fit", 400),
     "upload-told": told(lambda it: it.pop("md5Hash", None)),
-    "empty-object": told(lambda it: it.update(size="-1")),
+    "empty-object": answered(200, 404),
     "large-upload": headed("Range", None, 308),
     "large-upload-refused": _DONE,
     "listing-order": _in_lists(lambda it: it["items"].reverse()),
@@ -110,7 +110,7 @@ _WRITTEN = answered(412, 200, b"", ("ETag", '"1"'))
 
 S3: dict[str, Change] = {
     "create-refused": _WRITTEN,
-    "replace-at-etag": headed("ETag", '"1"'),
+    "replace-at-version": headed("ETag", '"1"'),
     "replace-refused": _WRITTEN,
     "replace-of-absent-refused": answered(404, 200, b"", ("ETag", '"1"')),
     "one-of-many-wins": _WRITTEN,
@@ -144,7 +144,7 @@ KAGGLE: dict[str, Change] = {
     "output-sizes": told(lambda it: it["files"][0].update(size=1), "ListKernelFiles"),
     "quota-told": told(lambda it: it.pop("tpuQuota"), "GetAcceleratorQuotaStatistics"),
     "dataset-found": told(lambda it: it.pop("datasets", None), "ListDatasets"),
-    "notebook-deleted": _no_refusals(b"{}"),
+    "job-deleted": _no_refusals(b"{}"),
 }
 
 RUNPOD: dict[str, Change] = {
@@ -164,5 +164,5 @@ DOCKER: dict[str, Change] = {
     "absent-refused": answered(404, 400, b'{"message": "no"}'),
     "name-is-unique": answered(409, 201, _MADE),
     "missing-mount-refused": answered(400, 201, _MADE),
-    "container-removed": _no_refusals(b'{"Id": "x"}'),
+    "job-deleted": _no_refusals(b'{"Id": "x"}'),
 }

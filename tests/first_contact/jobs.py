@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.backends.colab.job import Job
-from kaggleops.first_contact.assumption import Assumptions, Line
-from kaggleops.first_contact.colab import COLAB
-from kaggleops.first_contact.docker import DOCKER
+from kaggleops.first_contact.assumption import Line, tried
 from kaggleops.first_contact.job import ENDS, Observed
-from kaggleops.first_contact.kaggle import KAGGLE
-from kaggleops.first_contact.runpod import RUNPOD
+from kaggleops.first_contact.jobs import CHECKS
 from tests.backends.places import InDocker, OnColab, OnKaggle, OnRunPod, Place
 from tests.fakes.wire import HttpServer
 
@@ -63,7 +60,7 @@ _ANYWHERE: dict[str, Seen] = {
 class Case:
     """One platform: its fake, and how that can differ in what is seen of a job, or answered."""
 
-    assumed: Assumptions[Observed]
+    name: str
     place: type[Place]
     seen: Mapping[str, Seen]
     answers: Mapping[str, Change]
@@ -79,15 +76,15 @@ class Case:
 
 CASES = {
     "kaggle": Case(
-        KAGGLE,
+        "kaggle",
         OnKaggle,
         {
             **_ANYWHERE,
-            "output-listed": _changed(files={}),
+            "output-comes": _changed(files={}),
             "platform-told": _noted(variables=["KAGGLE_URL_BASE"]),
             "key-mounted": _noted(inputs=["datasets/a/b/c/kaggleops-key.json"]),
             "signed-in": _without("Sign-in"),
-            "working-folder": _noted(folder="/kaggle/outputs"),
+            "output-kept": _noted(folder="/kaggle/outputs"),
             "gpus-as-asked": _noted(accelerator="Tesla P100"),
             "secrets-module": _noted(modules={"kaggle_secrets": False, "papermill": True}),
             "storage-hook-passed": _noted(storage_import_seconds=12.6),
@@ -97,41 +94,42 @@ CASES = {
         {"session_hours": 0.25, "machine_shape": "NvidiaTeslaT4"},
     ),
     "runpod": Case(
-        RUNPOD,
+        "runpod",
         OnRunPod,
         {
             **_ANYWHERE,
             "pod-told": _tagged(runpod_pod=""),
             "price-told": _tagged(price_per_hour="0"),
-            "variables-given": _noted(variables=["RUNPOD_POD_ID"]),
-            "secret-resolved": _without("Sign-in"),
-            "gpu-as-asked": _noted(accelerator=""),
+            "platform-told": _noted(variables=["RUNPOD_POD_ID"]),
+            "signed-in": _without("Sign-in"),
+            "gpus-as-asked": _noted(accelerator=""),
             "session-end-known": _noted(seconds_left=7200),
         },
         differences.RUNPOD,
         {"hours": 0.25, "volume": ""},
     ),
     "docker": Case(
-        DOCKER,
+        "docker",
         InDocker,
         {
             **_ANYWHERE,
-            "output-copied": _changed(files={}),
-            "key-mounted": _without("Sign-in"),
-            "working-folder": _noted(folder="/root"),
+            "output-comes": _changed(files={}),
+            "signed-in": _without("Sign-in"),
+            "platform-told": _tagged(backend="local"),
+            "output-kept": _noted(folder="/root"),
             "gpus-as-asked": _noted(accelerator="Tesla T4"),
         },
         differences.DOCKER,
     ),
     "colab": Case(
-        COLAB,
+        "colab",
         OnColab,
         {
             **{name: each for name, each in _ANYWHERE.items() if name != "states-known"},
             "platform-told": _noted(variables=[]),
-            "key-uploaded": _without("Sign-in"),
-            "content-folder": _noted(folder="/root"),
-            "gpu-as-asked": _noted(accelerator="Tesla T4"),
+            "signed-in": _without("Sign-in"),
+            "output-kept": _noted(folder="/root"),
+            "gpus-as-asked": _noted(accelerator="Tesla T4"),
             "session-end-known": _noted(seconds_left=None),
         },
         {},
@@ -184,6 +182,10 @@ class Executed:
             return lambda: containers.__setitem__(slice(None), before)
         return lambda: None
 
+    def lines(self, on: Callable[[str], Observed]) -> list[Line]:
+        """Check all, each on what `on` returns."""
+        return list(tried(self.case.name, lambda name: CHECKS[self.case.name](on(name))))
+
     def tried(self, turned: Callable[[str], str]) -> list[Line]:
         """Check all, each on a platform that differs in the one that `turned` returns, or ""."""
         back = self._there()
@@ -196,7 +198,7 @@ class Executed:
             return seen(self.job)
 
         try:
-            return list(self.case.assumed.tried(on))
+            return self.lines(on)
         finally:
             back()
             self.answer(None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kaggleops.first_contact.assumption import assumed_of
 from kaggleops.first_contact.job import observed
 from kaggleops.first_contact.trial import begun, left_behind
 from kaggleops.git.commits import find_commit
@@ -62,7 +63,7 @@ def executed(request: pytest.FixtureRequest, outside: World) -> Iterator[Execute
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_assumption_can_differ(name: str) -> None:
-    assert sorted(CASES[name].assumed.ids) == CASES[name].differing
+    assert sorted(assumed_of(name)) == CASES[name].differing
 
 
 def test_what_is_assumed_holds_on_the_fake(executed: Executed) -> None:
@@ -85,7 +86,7 @@ def test_what_is_seen_of_a_job_differs_for_itself_alone(executed: Executed) -> N
 def test_a_platform_that_does_not_answer_is_no_difference(executed: Executed) -> None:
     page = Response(200, [("Content-Type", "text/html")], b"<html>Log in</html>")
     executed.answer(lambda request, response: page)
-    lines = {line.id: line for line in executed.case.assumed.tried(executed.job.within)}
+    lines = {line.id: line for line in executed.lines(lambda _: executed.job)}
     executed.answer(None)
     assert {name for name, line in lines.items() if line.verdict == "ok"} >= set(executed.case.seen)
     if executed.place.name in ("kaggle", "runpod"):  # others are on this machine
@@ -94,7 +95,7 @@ def test_a_platform_that_does_not_answer_is_no_difference(executed: Executed) ->
 
 def test_a_job_that_fails_is_told_with_its_reason(executed: Executed) -> None:
     failed = replace(executed.job, status="FAILED", noted={}, problems=("it broke",))
-    found = {line.id: line for line in executed.case.assumed.tried(failed.within)}
+    found = {line.id: line for line in executed.lines(lambda _: failed)}
     assert found["job-finishes"].seen.endswith("it broke")
     assert found["python-new-enough"].verdict == "not checked"
     assert "it broke" in found["python-new-enough"].seen

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.first_contact.server import SERVER, Remote, reached
+from kaggleops.first_contact.assumption import assumed_of, tried
+from kaggleops.first_contact.server import Remote, reached
 from kaggleops.server.tunnel import Machine
 from tests.command import kaggleops_here
 from tests.fakes import iap_tunnel
@@ -49,17 +50,17 @@ DIFFERENCES: dict[str, Change] = {
 
 
 def test_each_holds_and_each_that_differs_is_told(http: HttpServer) -> None:
-    assert SERVER.ids == list(DIFFERENCES)
+    assert list(assumed_of("server")) == list(DIFFERENCES)
     with reached(Machine.named(MACHINE)) as server:
-        assert {line.verdict for line in SERVER.tried(server.within)} == {"ok"}
+        assert {line.verdict for line in tried("server", lambda _: server)} == {"ok"}
 
         def differing(name: str) -> Remote:
             http.change = DIFFERENCES[name]
             return server
 
-        assert {line.verdict for line in SERVER.tried(differing)} == {"differs"}
+        assert {line.verdict for line in tried("server", differing)} == {"differs"}
         http.change = answered(200, 401)
-        verdicts = {line.id: line.verdict for line in SERVER.tried(server.within)}
+        verdicts = {line.id: line.verdict for line in tried("server", lambda _: server)}
         assert verdicts["api-answers"] == verdicts["ui-answers"] == "not checked"
 
 

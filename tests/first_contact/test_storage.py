@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from kaggleops.first_contact.assumption import Assumptions, Line
+from kaggleops.first_contact.assumption import Line, assumed_of, tried
+from kaggleops.first_contact.storage import S3, CloudStorage, Storage
 from tests.fakes.object_server import ObjectServer
 from tests.fakes.wire import Response
 
@@ -28,28 +29,20 @@ def server(kind: str, request: pytest.FixtureRequest) -> Iterator[ObjectServer]:
     made.heal()
 
 
-def listed(kind: str) -> tuple[Assumptions[Any], Callable[[str, float], Any], dict[str, Change]]:
-    if kind == "gcs":
-        from kaggleops.first_contact.gcs import GCS, Storage
-
-        return GCS, Storage.of, differences.GCS
-    from kaggleops.first_contact.s3 import S3
-    from kaggleops.first_contact.s3 import Storage as OfS3
-
-    return S3, OfS3.of, differences.S3
+DIFFERENCES: dict[str, dict[str, Change]] = {"gcs": differences.GCS, "s3": differences.S3}
+KINDS: dict[str, type[Storage]] = {"gcs": CloudStorage, "s3": S3}
 
 
-def tried(kind: str, server: ObjectServer, turned: Callable[[str, str], bool]) -> list[Line]:
+def lines_of(kind: str, server: ObjectServer, turned: Callable[[str, str], bool]) -> list[Line]:
     """Check all, each on a service that differs in those that are turned (by both names)."""
-    assumed, of, differing = listed(kind)
-    at = of(server.address("our-bucket", PLACE), 1.0)
+    at = KINDS[kind](server.address("our-bucket", PLACE), 1.0)
     http = server._http
     assert http
 
-    def on(name: str) -> Any:
+    def on(name: str) -> Storage:
         def change(request: Any, response: Response) -> Response:
             about = request.key or request.query.get("prefix", "")
-            for other, each in differing.items():
+            for other, each in DIFFERENCES[kind].items():
                 if f"/{other}/" in f"{about}/" and turned(name, other):
                     response = each(request, response)
             return response
@@ -57,23 +50,22 @@ def tried(kind: str, server: ObjectServer, turned: Callable[[str, str], bool]) -
         http.change = change
         return at.within(name)
 
-    return list(assumed.tried(on))
+    return list(tried(kind, on))
 
 
 def test_every_assumption_can_differ(kind: str) -> None:
-    assumed, _, differing = listed(kind)
-    assert assumed.ids == list(differing)
+    assert set(assumed_of(kind)) == set(DIFFERENCES[kind])
 
 
 def test_what_is_assumed_holds_on_the_fake_whatever_else_differs(
     kind: str, server: ObjectServer
 ) -> None:
-    lines = tried(kind, server, lambda name, other: name != other)
+    lines = lines_of(kind, server, lambda name, other: name != other)
     assert {line.id: line.seen for line in lines if line.verdict != "ok"} == {}
 
 
 def test_one_that_differs_is_told_with_what_was_seen(kind: str, server: ObjectServer) -> None:
-    lines = tried(kind, server, lambda name, other: name == other)
+    lines = lines_of(kind, server, lambda name, other: name == other)
     assert {line.id: line.seen for line in lines if line.verdict != "differs"} == {}
     assert all(line.seen and line.assumed and line.breaks for line in lines)
 
@@ -81,30 +73,26 @@ def test_one_that_differs_is_told_with_what_was_seen(kind: str, server: ObjectSe
 def test_the_testbench_differs_where_its_words_do(gcs_server: Any) -> None:
     gcs_server.testbench = True
     gcs_server.create_bucket("our-bucket")
-    lines = tried("gcs", gcs_server, lambda name, other: False)
+    lines = lines_of("gcs", gcs_server, lambda name, other: False)
     differing = [line.id for line in lines if line.verdict != "ok"]
     assert differing == ["absent-object", "damaged-upload-refused"]
 
 
 @pytest.mark.parametrize("fault", [503, 429, "reset", "page", "garbled"])
 def test_a_fault_that_stays_is_no_difference(fault: int | str, gcs_server: Any) -> None:
-    from kaggleops.first_contact.gcs import GCS, Storage
-
     gcs_server.create_bucket("our-bucket")
     gcs_server.fail(fault, times=None)
-    at = Storage.of(gcs_server.address("our-bucket", PLACE), 0.01)
-    verdicts = {line.id: line.verdict for line in GCS.tried(at.within)}
+    at = CloudStorage(gcs_server.address("our-bucket", PLACE), 0.01)
+    verdicts = {line.id: line.verdict for line in tried("gcs", at.within)}
     assert "differs" not in verdicts.values(), verdicts
 
 
 @pytest.mark.parametrize("fault", [503, "reset"])
 def test_a_fault_that_passes_is_none(fault: int | str, gcs_server: Any) -> None:
-    from kaggleops.first_contact.gcs import GCS, Storage
-
     gcs_server.create_bucket("our-bucket")
     gcs_server.fail(fault, times=30, probability=0.3)
-    at = Storage.of(gcs_server.address("our-bucket", PLACE), 5)
-    lines = GCS.tried(at.within)
+    at = CloudStorage(gcs_server.address("our-bucket", PLACE), 5)
+    lines = tried("gcs", at.within)
     # Where each refusal counts, one that only looks like the service's is no answer.
     left = {line.id for line in lines if line.verdict != "ok"} - {"rate-of-one-object"}
     assert left == set()

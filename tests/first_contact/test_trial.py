@@ -79,12 +79,12 @@ def test_an_s3_that_ignores_a_condition_is_told(s3_server: S3Server, state_folde
     done = kaggleops_here("doctor", "--try", "s3", "--yes", "--bucket", place)
     assert done.code == 1
     differing = [line for line in done.output.splitlines() if line.startswith("✗")]
-    assert differing == ["✗ delete-refused             it is done"]
+    assert differing == ["✗ delete-refused             204"]
     assert "Otherwise what somebody has just written is deleted" in " ".join(done.output.split())
     assert "✓ left behind                nothing" in done.output
     assert [key for key in s3_server.objects("our-bucket") if "/doctor/" in key] == []
     (report,) = (state_folder / "first-contact").glob("s3-*.md")
-    assert "| delete-refused | **differs** | it is done" in report.read_text()
+    assert "| delete-refused | **differs** | 204" in report.read_text()
 
 
 def test_a_report_names_nobody_and_holds_no_secret(gcs: GcsServer, state_folder: Path) -> None:

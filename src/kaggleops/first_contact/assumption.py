@@ -1,8 +1,9 @@
-"""An assumption about a service, and what came of checking it."""
+"""What is assumed of a service (assumptions.md), and what came of checking it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal
 
 from kaggleops.backends.interface import Finding
 from kaggleops.errors import KaggleOpsError, explained
@@ -10,9 +11,7 @@ from kaggleops.platforms.http import NotTakenError
 from kaggleops.printable import printable
 from kaggleops.redaction import redacted
 
-Seen = TypeVar("Seen")
-"""What a service's assumptions are checked on: a connection, or what a job was seen to do."""
-
+Verdict = Literal["ok", "differs", "not checked"]
 _LONGEST = 300  # characters of what was seen
 
 
@@ -31,7 +30,7 @@ class Line:
     id: str
     assumed: str  # what is assumed, a sentence
     breaks: str  # what happens here if it is false
-    verdict: Literal["ok", "differs", "not checked"]
+    verdict: Verdict
     seen: str  # what was seen, or why nothing was
 
     @property
@@ -43,50 +42,38 @@ class Line:
         return Finding(self.id, "error" if self.verdict == "differs" else "ok", self.seen, hint)
 
 
-class Assumptions(Generic[Seen]):
-    """The assumptions about one service, in the order in which they are checked."""
+def assumed_of(service: str) -> dict[str, tuple[str, str]]:
+    """Return what is assumed of a service and what breaks otherwise, by the assumption's name."""
+    table = Path(__file__).with_name("assumptions.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return {row[0]: (row[2], row[3]) for row in rows if service in row[1].split(", ")}
 
-    def __init__(self) -> None:
-        self._checks: dict[str, tuple[Callable[[Seen], str], str]] = {}
 
-    def otherwise(self, breaks: str) -> Callable[[Callable[[Seen], str]], Callable[[Seen], str]]:
-        """List a check, which returns what it saw, with what happens here if it fails.
+def tried(service: str, on: Callable[[str], Any]) -> Iterator[Line]:
+    """Check each assumption, whatever comes of the others.
 
-        It raises DiffersError with what it saw instead, or NotCheckedError with why it cannot look.
-        """
-
-        def listed(check: Callable[[Seen], str]) -> Callable[[Seen], str]:
-            self._checks[check.__name__.replace("_", "-")] = (check, breaks)
-            return check
-
-        return listed
-
-    @property
-    def ids(self) -> list[str]:
-        """The names of all of them."""
-        return list(self._checks)
-
-    def tried(self, on: Callable[[str], Seen]) -> Iterator[Line]:
-        """Check each, whatever comes of the others; `on` returns what one of a name looks at."""
-        for name, (check, breaks) in self._checks.items():
-            verdict: Literal["ok", "differs", "not checked"] = "ok"
-            try:
-                seen = check(on(name))
-            except DiffersError as error:
-                verdict, seen = "differs", str(error)
-            except NotCheckedError as error:
-                verdict, seen = "not checked", str(error)
-            except NotTakenError as error:
-                verdict, seen = "differs", error.problem
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
-                # An answer of another shape than the one that is assumed.
-                verdict, seen = "differs", f"an answer of another shape: {error!r}"
-            except Exception as error:  # noqa: BLE001 - no answer, of whatever client
-                said = explained(error) or error
-                problem = said.problem if isinstance(said, KaggleOpsError) else repr(said)
-                verdict, seen = "not checked", problem
-            assumed = " ".join((check.__doc__ or "").split())
-            yield Line(name, assumed, breaks, verdict, shown(seen))
+    Args:
+        service: which.
+        on: returns where the check of a name is a method, which returns what it saw. It raises
+            DiffersError with what it saw instead, or NotCheckedError with why it cannot look.
+    """
+    for name, (assumed, breaks) in assumed_of(service).items():
+        verdict: Verdict = "ok"
+        try:
+            seen = getattr(on(name), name.replace("-", "_"))()
+        except DiffersError as error:
+            verdict, seen = "differs", str(error)
+        except NotCheckedError as error:
+            verdict, seen = "not checked", str(error)
+        except NotTakenError as error:
+            verdict, seen = "differs", error.problem
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            verdict, seen = "differs", f"an answer of another shape: {error!r}"
+        except Exception as error:  # noqa: BLE001 - no answer, of whatever client
+            said = explained(error) or error
+            verdict = "not checked"
+            seen = said.problem if isinstance(said, KaggleOpsError) else repr(said)
+        yield Line(name, assumed, breaks, verdict, shown(seen))
 
 
 def shown(text: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ OUTPUT = "first-contact.txt"
 
 _NOTES = "contact.json"  # the artifact with what the job noted
 _PROJECT = Path(__file__).parent / "project"
-_PAUSES = (0.5, 10.0)  # seconds between two looks: the first, and the longest
+_PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds between two looks: the first, and later
 _LONGEST = 60  # minutes after which it is cancelled
 _TO_END = 300.0  # seconds that a cancelled job is given
 
@@ -52,10 +53,6 @@ class Observed:
     problems: tuple[str, ...] = ()  # what could not be seen, and why
     noted: Mapping[str, Any] = field(default_factory=dict)  # what it noted of its machine
 
-    def within(self, _: str) -> "Observed":
-        """Return itself: all checks look at the same job."""
-        return self
-
     def note(self, name: str) -> Any:
         """Return something that the job noted; NotCheckedError if it could not."""
         if name not in self.noted:
@@ -67,43 +64,37 @@ class Observed:
 class _Following(threading.Thread):
     """The lines of a log as they come, read beside what else is done."""
 
-    def __init__(self, lines: Iterator[str], first: threading.Event) -> None:
+    def __init__(self, lines: Iterator[str]) -> None:
         super().__init__(daemon=True)
-        self._source, self._first = lines, first
+        self._source, self.begins = lines, threading.Event()
         self.lines: list[str] = []
-        self.problem = ""
+        self.problems: list[str] = []
 
     def run(self) -> None:
         try:
             for line in self._source:
                 self.lines.append(line)
                 if BEGINS in line:
-                    self._first.set()
+                    self.begins.set()
         except Exception as error:  # noqa: BLE001 - whatever the platform's client raises
-            self.problem = f"its log: {explained(error) or repr(error)}"
+            self.problems.append(f"its log: {explained(error) or repr(error)}")
 
 
 def observed(backend: Backend[Any], uri: str, config: Any) -> Observed:
-    """Submit the job to a backend, its run in the bucket `uri`, and watch it to its end.
+    """Submit the job to a backend, its run in a trial's bucket `uri`, and watch it to its end.
 
-    Args:
-        backend: which.
-        uri: a trial's bucket.
-        config: of the backend.
-
-    Raises:
-        KaggleOpsError: it was not taken.
+    Raises KaggleOpsError if it is not taken.
     """
     with temporary_folder() as folder:
         project = shutil.copytree(_PROJECT, folder / "first-contact")
         commit = commit_folder(project, "First contact")
         run = backend.submit(commit, Launch(tracking_uri(uri)), config)
-    begins, problems = threading.Event(), list[str]()
-    following = _Following(run.logs(follow=True), begins)
+    problems: list[str] = []
+    following = _Following(run.logs(follow=True))
     following.start()
-    said, last, live = _watched(run, uri, following, begins, problems)
+    said, last, live = _watched(run, uri, following, problems)
     following.join(timeout=60)
-    problems += filter(None, [following.problem])
+    problems += following.problems
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = mlflow.MlflowClient(run.tracking_uri)
     files: dict[str, bytes] = {}
@@ -122,41 +113,28 @@ def observed(backend: Backend[Any], uri: str, config: Any) -> Observed:
             noted = json.loads(Path(came).read_text())
         except Exception as error:  # noqa: BLE001 - whatever MLflow makes of an artifact's absence
             problems.append(f"its notes: {explained(error) or error}")
+    lines: tuple[str, ...] = ()
     try:
         lines = tuple(run.logs())
     except KaggleOpsError as error:
-        lines = ()
         problems.append(str(error))
     ended = client.get_run(run.run_id)
+    status, tags = ended.info.status, ended.data.tags
     return Observed(
-        backend,
-        config,
-        ended.info.status,
-        ended.data.tags,
-        said,
-        last,
-        live,
-        lines,
-        files,
-        tuple(problems),
-        noted,
+        *(backend, config, status, tags, said, last, live, lines, files, tuple(problems), noted)
     )
 
 
 def _watched(
-    run: RemoteRun,
-    uri: str,
-    following: _Following,
-    begins: threading.Event,
-    problems: list[str],
+    run: RemoteRun, uri: str, following: _Following, problems: list[str]
 ) -> tuple[tuple[str, ...], JobState | None, tuple[str, ...]]:
     """Return the words for its states, its last state, and the lines that came before that."""
     said: list[str] = []
     live: tuple[str, ...] = ()
     until, cancelled = time.monotonic() + 60 * _LONGEST, False
-    pause, longest_pause = _PAUSES
+    pause = _PAUSE
     while True:
-        seen, lines = begins.is_set(), tuple(following.lines)
+        seen, lines = following.begins.is_set(), tuple(following.lines)
         try:
             state = run.state()
             if state and state.said not in said[-1:]:
@@ -166,7 +144,8 @@ def _watched(
             if state and not state.ended:
                 live = lines
                 if seen:  # it goes on, and what it printed has come all the same
-                    _mark_seen(uri)
+                    with suppress(ConflictError):
+                        open_bucket(uri).write("seen", b"", expected=ABSENT)
         except KaggleOpsError as error:
             if str(error) not in problems:
                 problems.append(str(error))
@@ -176,15 +155,8 @@ def _watched(
             problems.append(f"it had not ended after {_LONGEST} minutes, and was cancelled")
             run.cancel()
             cancelled, until = True, time.monotonic() + _TO_END
-        if begins.is_set():
+        if following.begins.is_set():
             time.sleep(min(pause, 2.0))
         else:
-            begins.wait(pause)
-        pause = min(pause * 1.5, longest_pause)
-
-
-def _mark_seen(uri: str) -> None:
-    try:
-        open_bucket(uri).write("seen", b"", expected=ABSENT)
-    except ConflictError:
-        return
+            following.begins.wait(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,9 @@ from kaggleops.backends.interface import Finding
 from kaggleops.backends.lookup import backend_named
 from kaggleops.bucket.location import SERVICES, bucket_uri, is_remote, service_name
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.first_contact.assumption import Line
+from kaggleops.first_contact.assumption import Line, tried
 from kaggleops.first_contact.job import HOURS, observed
 from kaggleops.first_contact.trial import Trial, begun, left_behind
-
-Tried = Callable[[Trial], Iterator[Line]]
-"""Checks all of a service's assumptions, within a trial."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Plan:
     bucket: str  # the person's, by its address
     costs: str  # what is made, and what that costs, for the person to say yes to
     names: dict[str, str]  # what is replaced in the report, with what
-    tried: Tried
+    checks: Callable[[Trial], Iterator[Line]]
     makes: bool = True  # whether anything is made, in the bucket or elsewhere
 
     def lines(self) -> Generator[Line | Finding]:
@@ -35,7 +31,7 @@ class Plan:
         Raises KaggleOpsError if it cannot begin.
         """
         if not self.makes:
-            yield from self.tried(Trial(self.bucket, ""))
+            yield from self.checks(Trial(self.bucket, ""))
             return
         for each in left_behind(self.bucket):
             said = f"deleted what a trial that was interrupted left: {each.folder}"
@@ -47,10 +43,9 @@ class Plan:
         with begun(self.bucket) as trial:
             over = Finding("left behind", "ok", "nothing")
             try:
-                try:
-                    yield from self.tried(trial)
-                except KaggleOpsError as error:
-                    yield Finding("job", "error", f"{error.doing}: {error.problem}", error.hint)
+                yield from self.checks(trial)
+            except KaggleOpsError as error:
+                yield Finding("job", "error", f"{error.doing}: {error.problem}", error.hint)
             finally:
                 try:
                     trial.delete()
@@ -68,101 +63,79 @@ def plan(service: str, bucket: str, folder: Path) -> Plan:
         bucket: the person's bucket, as people type it.
         folder: the repository's, for its config/backend.
     """
+    doing = f"trying {service}"
     if service == "server":
         return _of_server(bucket, folder)
     bucket = bucket_uri(bucket)
     if not is_remote(bucket):
-        problem = f"{bucket} is a folder of this machine"
-        raise UsageError(f"trying {service}", problem, "Add --bucket gs://BUCKET.")
-    if service in SERVICES:
-        return _of_storage(service, bucket)
-    return _of_backend(service, bucket, folder)
-
-
-def _list(service: str) -> Any:
-    """Return the module with what is assumed of a service, and the list itself."""
-    module = import_module(f"kaggleops.first_contact.{service}")
-    return module, getattr(module, service.upper())
-
-
-def _of_storage(service: str, bucket: str) -> Plan:
+        raise UsageError(
+            doing, f"{bucket} is a folder of this machine", "Add --bucket gs://BUCKET."
+        )
+    if service not in SERVICES:
+        return _of_backend(service, bucket, folder)
     if service_name(bucket) != service:
         problem = f"{bucket} is not a bucket of that service"
-        raise UsageError(f"trying {service}", problem, f"Add --bucket {SERVICES[service]}.")
+        raise UsageError(doing, problem, f"Add --bucket {SERVICES[service]}.")
 
-    def tried(trial: Trial) -> Iterator[Line]:
-        module, listed = _list(service)
-        yield from listed.tried(module.Storage.of(trial.uri).within)
+    def checks(trial: Trial) -> Iterator[Line]:
+        from kaggleops.first_contact.storage import S3, CloudStorage
+
+        at = (S3 if service == "s3" else CloudStorage)(trial.uri)
+        return tried(service, at.within)
 
     costs = f"writes some 60 small objects into {bucket}, for less than a cent, and deletes them"
-    return Plan(service, bucket, costs, {}, tried)
+    return Plan(service, bucket, costs, {}, checks)
 
 
 def _of_server(bucket: str, folder: Path) -> Plan:
-    from kaggleops.first_contact.server import SERVER, machine_of, reached
+    from kaggleops.first_contact.server import reached
+    from kaggleops.server.tunnel import Machine
 
-    machine = machine_of(folder)
+    machine = Machine.of_settings(folder)
+    if machine is None:
+        hint = "Write `server: projects/…/zones/…/instances/…` into config/local.yaml."
+        raise UsageError("trying the server", "none is named", hint)
 
-    def tried(_: Trial) -> Iterator[Line]:
+    def checks(_: Trial) -> Iterator[Line]:
         with reached(machine) as server:
-            yield from SERVER.tried(server.within)
+            yield from tried("server", lambda _: server)
 
     costs = "asks the server of config/local.yaml through a tunnel; it makes and costs nothing"
     names = {machine.project: "PROJECT", machine.name: "MACHINE"}
-    return Plan("server", bucket, costs, names, tried, makes=False)
+    return Plan("server", bucket, costs, names, checks, makes=False)
 
 
 def _of_backend(service: str, bucket: str, folder: Path) -> Plan:
-    backend = backend_named(service)
-    made, config, names = _JOBS[service](backend, backend.config_of(folder))
+    backend: Any = backend_named(service)
+    config: Any = backend.config_of(folder)
+    names: dict[str, str] = {}
+    if service == "kaggle":
+        of_week = f"up to {HOURS:g} h of this week's {config.resource}"
+        made = f"a private notebook with {config.machine_shape or 'no accelerator'}"
+        costs, ends = of_week if config.resource else "no quota", "deletes it"
+        names = {backend._client.user: "USER"}
+        config = replace(config, session_hours=HOURS)
+    elif service == "colab":
+        made, ends = f"a runtime with {config.accelerator or 'no accelerator'}", "releases it"
+        costs = f"at most {HOURS:g} h of its compute units; {backend.units(config)}"
+        config = replace(config, session_hours=HOURS)
+    elif service == "runpod":
+        # No volume, which would be there, and paid for, afterwards.
+        plain = {"volume": "", "packages": [], "keep": False, "env": {}, "setup": "", "ports": []}
+        config = replace(config, hours=HOURS, **plain)
+        made, costs, ends = "a pod", backend.announce(config), "deletes it"
+    else:
+        made, costs, ends = f"a container of {config.image_name}", "for nothing", "removes it"
     backend.check(bucket, config)
 
-    def tried(trial: Trial) -> Iterator[Line]:
-        _, listed = _list(service)
+    def checks(trial: Trial) -> Iterator[Line]:
+        from kaggleops.first_contact.jobs import CHECKS
+
         # The folders of this machine that a container mounts, and leaves its files in.
-        mounted = {name: str(trial.here / name) for name in _MOUNTED if hasattr(config, name)}
-        job = observed(backend, trial.uri, replace(config, **mounted))
-        yield from listed.tried(job.within)
+        there = [each for each in ("input", "output") if hasattr(config, each)]
+        mounted = replace(config, **{each: str(trial.here / each) for each in there})
+        seen = CHECKS[service](observed(backend, trial.uri, mounted))
+        yield from tried(service, lambda _: seen)
 
-    return Plan(service, bucket, made, names, tried)
-
-
-_MOUNTED = ("input", "output")
-
-Job = tuple[str, Any, dict[str, str]]
-"""What a job makes and costs, its configuration, and what to replace in the report, with what."""
-
-
-def _kaggle(backend: Any, config: Any) -> Job:
-    hours = f"up to {HOURS:g} h of this week's {config.resource}" if config.resource else "no quota"
-    shape = config.machine_shape or "no accelerator"
-    made = f"runs a private notebook with {shape} for a few minutes ({hours}), and deletes it"
-    return made, replace(config, session_hours=HOURS), {backend._client.user: "USER"}
-
-
-def _runpod(backend: Any, config: Any) -> Job:
-    # No volume, which would be there, and paid for, afterwards.
-    short = replace(config, hours=HOURS, volume="", packages=[], keep=False)
-    short = replace(short, env={}, setup="", ports=[])
-    made = f"runs a pod for a few minutes, and deletes it ({backend.announce(short)})"
-    return made, short, {}
-
-
-def _docker(backend: Any, config: Any) -> Job:
-    made = f"runs a container of {config.image_name} for a few minutes, for nothing, and removes it"
-    return made, config, {}
-
-
-def _colab(backend: Any, config: Any) -> Job:
-    shape = config.accelerator or "no accelerator"
-    units = f"at most {HOURS:g} h of its compute units; {backend.units(config)}"
-    made = f"runs a runtime with {shape} for a few minutes, and releases it ({units})"
-    return made, replace(config, session_hours=HOURS), {}
-
-
-_JOBS: dict[str, Callable[[Any, Any], Job]] = {
-    "kaggle": _kaggle,
-    "runpod": _runpod,
-    "docker": _docker,
-    "colab": _colab,
-}
+    said = f"runs {made} for a few minutes, and {ends} ({costs})"
+    return Plan(service, bucket, said, names, checks)

@@ -6,11 +6,9 @@ or so many seconds), and leaves one file on the platform. What it notes holds no
 
 import json
 import os
-import shutil
 import sys
 import time
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,7 @@ from kaggleops.bucket.kaggle_hook import storage_library
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.platforms import detect
 
-MODULES = ("kaggle_secrets", "kaggle_gcp", "google.colab", "papermill", "torch")
-PACKAGES = ("kaggleops", "mlflow-skinny", "mlflow", "google-cloud-storage", "numpy", "torch")
+MODULES = ("kaggle_secrets", "papermill")
 OWN = ("KAGGLE_", "COLAB_", "RUNPOD_", "TPU_")
 
 
@@ -33,13 +30,6 @@ def is_there(name: str) -> bool:
         return find_spec(name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def mounts(folder: Path) -> list[str]:
@@ -55,9 +45,7 @@ def noted() -> dict[str, Any]:
     with suppress(ImportError):
         storage_library()
         took = round(time.monotonic() - began, 1)
-    shared = Path("/dev/shm")  # noqa: S108
     return {
-        "platform": here.name,
         "python": here.python,
         "accelerator": here.accelerator,
         "folder": str(here.folder),
@@ -66,11 +54,7 @@ def noted() -> dict[str, Any]:
         "seconds_left": kaggleops.time_left(),
         "variables": sorted(name for name in os.environ if name.startswith(OWN)),
         "modules": {name: is_there(name) for name in MODULES},
-        "packages": {name: version_of(name) for name in PACKAGES},
         "storage_import_seconds": took,
-        "shared_memory_gb": shutil.disk_usage(shared).total / 1e9 if shared.is_dir() else 0,
-        "user": os.getuid(),
-        "first_process": Path("/proc/1/comm").read_text().strip(),
     }
 
 
