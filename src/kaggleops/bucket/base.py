@@ -49,17 +49,15 @@ _MAX_PART_BYTES = 255
 
 def check_key(key: str, doing: str) -> None:
     """Raise `InvalidKeyError` if `key` cannot be the key of an object in every kind of bucket."""
-    problem = _problem_with(key)
-    if problem:
-        raise InvalidKeyError(doing, problem, _HINT)
+    if problem := _problem_with(key):
+        hint = "A key is a relative path such as mlruns/0123/meta.tar.gz."
+        raise InvalidKeyError(doing, problem, hint)
 
 
 def check_prefix(prefix: str, doing: str) -> None:
     """Raise `InvalidKeyError` if no valid key could start with `prefix`."""
     # A letter completes a part that was cut off anywhere, also after "." or "..".
-    problem = _problem_with(prefix + "x")
-    if problem:
-        raise InvalidKeyError(doing, problem, _HINT)
+    check_key(prefix + "x", doing)
 
 
 def is_key(key: str) -> bool:
@@ -83,9 +81,6 @@ def compile_glob(glob: str, doing: str) -> re.Pattern[str]:
     parts = re.split(r"(\*\*|\*|\?)", glob)
     wild = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(wild.get(part) or re.escape(part) for part in parts), re.DOTALL)
-
-
-_HINT = "A key is a relative path such as mlruns/0123/meta.tar.gz."
 
 
 def _problem_with(key: str) -> str | None:
@@ -151,14 +146,7 @@ class ObjectNotFoundError(BucketError):
 
 
 class ObjectTooLargeError(BucketError):
-    """The object has more bytes than are wanted in memory; none of them has come.
-
-    Args:
-        doing: as for `KaggleOpsError`.
-        size: how many it has.
-        at_most: how many are wanted.
-        version: the object's.
-    """
+    """The object has more bytes than are wanted in memory; none of them has come."""
 
     def __init__(self, doing: str, size: int, at_most: int, version: Version) -> None:
         super().__init__(doing, f"it has {size:,} bytes, and {at_most:,} are the most for it")

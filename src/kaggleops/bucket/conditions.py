@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kaggleops.bucket.base import (
     ABSENT,
@@ -24,9 +23,7 @@ from kaggleops.bucket.base import (
     BucketError,
     BucketUnavailableError,
     ConflictError,
-    Entry,
     ObjectTooLargeError,
-    StoredObject,
     Version,
 )
 
@@ -58,59 +55,24 @@ class UnsafeServiceError(BucketError):
 class Conditions:
     """Which conditions a service keeps, beside those of plain writes, without which nothing goes.
 
-    Args:
-        endpoint: the service's host.
-        bucket: the bucket's name.
-        proven: when, as ISO 8601 in UTC.
-        multipart: whether those of a write in parts hold.
-        delete: whether those of a delete hold.
-        quotes: whether an ETag is known in its quotes, as HTTP has it. Ceph's gateway, and with it
-            several services, know it only without.
+    `quotes` tells whether an ETag is known in its quotes, as HTTP has it. Ceph's gateway, and with
+    it several services, know it only without.
     """
 
-    endpoint: str
-    bucket: str
-    proven: str = ""
-    multipart: bool = False
-    delete: bool = False
+    endpoint: str  # the service's host
+    bucket: str  # the bucket's name
+    proven: str = ""  # when, as ISO 8601 in UTC
+    multipart: bool = False  # whether those of a write in parts hold
+    delete: bool = False  # whether those of a delete hold
     quotes: bool = True
 
 
-class Unproven(Protocol):
-    """A bucket whose service may ignore conditions."""
-
-    uri: str
-    name: str
-    quotes: bool
-
-    @property
-    def service(self) -> str:
-        """The host that answers."""
-
-    def read(
-        self, key: str, *, unless: Version | None = None, at_most: int = _LONGEST
-    ) -> StoredObject | None:
-        """Read as a bucket does."""
-
-    def stat(self, key: str) -> Entry | None:
-        """Look as a bucket does."""
-
-    def write_unproven(
-        self, key: str, data: bytes | Path, *, expected: Version, in_parts: bool | None = None
-    ) -> Version:
-        """Write as a bucket does, if that condition holds."""
-
-    def delete_unproven(self, key: str, *, expected: Version | None = None) -> None:
-        """Delete as a bucket does, if that condition holds."""
+Unproven = Any
+"""An `S3Bucket`, whose service may ignore conditions."""
 
 
 def conditions_of(bucket: Unproven) -> Conditions:
-    """Return what was proven of a bucket's service, by anybody; prove it if nobody has.
-
-    Raises:
-        UnsafeServiceError: it overwrites what it should not.
-        BucketError: it cannot be asked.
-    """
+    """Return what was proven of a bucket's service, by anybody; else `prove` it."""
     with _one_at_a_time:
         if bucket.uri not in _known:
             _known[bucket.uri] = _kept(bucket) or prove(bucket)
@@ -185,9 +147,7 @@ def prove(bucket: Unproven) -> Conditions:
             quotes=bucket.quotes,
         )
     except BaseException as error:
-        lost = isinstance(error, UnsafeServiceError)
-        if lost:
-            _known.pop(bucket.uri, None)
+        lost = isinstance(error, UnsafeServiceError) and _known.pop(bucket.uri, True)
         for each in (key, _ANSWER) if lost else (key,):
             with suppress(BucketError):  # what is wrong is said already
                 bucket.delete_unproven(each)
@@ -219,27 +179,22 @@ def _keeps_multipart(bucket: Unproven, key: str, version: Version) -> bool:
 def _keeps_delete(bucket: Unproven, key: str) -> bool:
     try:
         bucket.delete_unproven(key, expected=_STALE)
+        return False
     except ConflictError:
-        there = bucket.stat(key)
+        if there := bucket.stat(key):
+            bucket.delete_unproven(key, expected=there.version)
+        return there is not None and bucket.stat(key) is None
     except (AccessDeniedError, BucketUnavailableError):
         raise
     except BucketError:  # it knows no such condition
         return False
-    else:
-        return False
-    if there is not None:
-        bucket.delete_unproven(key, expected=there.version)
-    return there is not None and bucket.stat(key) is None
 
 
 def _keep(bucket: Unproven, found: Conditions) -> None:
     content = (json.dumps(asdict(found), indent=2) + "\n").encode()
     there = bucket.stat(_ANSWER)
-    version = there.version if there else ABSENT
-    try:
-        bucket.write_unproven(_ANSWER, content, expected=version)
-    except ConflictError:  # somebody else has proven it meanwhile
-        return
+    with suppress(ConflictError):  # somebody else has proven it meanwhile
+        bucket.write_unproven(_ANSWER, content, expected=there.version if there else ABSENT)
 
 
 def _unsafe(bucket: Unproven, doing: str, what: str) -> UnsafeServiceError:

@@ -22,7 +22,6 @@ file system carries them there (NFS does; a synchronised folder such as Google D
 
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
@@ -60,6 +59,8 @@ from kaggleops.bucket.checksums import checksum_of, kind_of
 from kaggleops.bucket.workroom import Workroom
 from kaggleops.layout import MLRUNS
 
+_NOT_BOTH = "A folder cannot hold both an object and others below its key."
+
 _seen: set[Path] = set()
 """Folders that are known to be buckets."""
 
@@ -96,15 +97,8 @@ class DirectoryBucket(Bucket):
     ) -> StoredObject | None:
         """Read without a lock; a folder is no object."""
         doing = f"reading {self.object_uri(key)}"
-        path = self._path(key, doing)
-        with self._explained(doing):
-            file = _open(path)
-            if file is None:
-                self._require_root(doing)
-                if unless == ABSENT:
-                    return None
-                raise ObjectNotFoundError(doing, "there is no such object")
-            with file:
+        try:
+            with self._explained(doing), self._opened(key, doing) as file:
                 found = os.fstat(file.fileno())
                 version, size = _version(found), found.st_size
                 if version == unless:
@@ -112,16 +106,19 @@ class DirectoryBucket(Bucket):
                 if size > at_most:
                     raise ObjectTooLargeError(doing, size, at_most, version)
                 return StoredObject(key, version, file.read(size))
+        except ObjectNotFoundError:
+            if unless == ABSENT:
+                return None
+            raise
 
     def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
         """Copy without a lock; a file that is overwritten in place meanwhile is copied again."""
         doing = f"fetching {self.object_uri(key)}"
-        path = self._path(key, doing)
         with made(into) as part:
             for _ in range(10):
                 part.seek(0)
                 part.truncate()
-                version = self._copy(path, part, doing)
+                version = self._copy(key, part, doing)
                 part.seek(0)
                 right = listed.checksum if listed and listed.version == version else ""
                 if right and checksum_of(part, kind_of(right)) != right:
@@ -135,14 +132,11 @@ class DirectoryBucket(Bucket):
     ) -> None:
         """Read without a lock."""
         doing = f"fetching {self.object_uri(entry.key)}"
-        path = self._path(entry.key, doing)
-        with self._explained(doing):
-            file = _open(path)
-            if file is None or _version(os.fstat(file.fileno())) != entry.version:
+        with self._explained(doing), self._opened(entry.key, doing) as file:
+            if _version(os.fstat(file.fileno())) != entry.version:
                 raise ObjectNotFoundError(doing, "it is not there at that version any more")
-            with file:
-                file.seek(start)
-                into.write(file.read(-1 if end is None else end - start))
+            file.seek(start)
+            into.write(file.read(-1 if end is None else end - start))
 
     @contextmanager
     def on_disk(self, entry: Entry) -> Iterator[Path]:
@@ -153,13 +147,17 @@ class DirectoryBucket(Bucket):
         """Return it, whether or not something is there."""
         return self._path(key, f"looking for {self.object_uri(key)}") if key else self._root
 
-    def _copy(self, path: Path, into: BinaryIO, doing: str) -> Version | None:
+    def _opened(self, key: str, doing: str) -> BinaryIO:
+        file = _open(self._path(key, doing))
+        if file is None:
+            self._require_root(doing)
+            raise ObjectNotFoundError(doing, "there is no such object")
+        return file
+
+    def _copy(self, key: str, into: BinaryIO, doing: str) -> Version | None:
         """Copy an object's content and return its version; None if it has changed meanwhile."""
         with self._explained(doing):
-            file = _open(path)
-            if file is None:
-                self._require_root(doing)
-                raise ObjectNotFoundError(doing, "there is no such object")
+            file = self._opened(key, doing)
         with file:
             version = _version(os.fstat(file.fileno()))
             while True:
@@ -232,26 +230,21 @@ class DirectoryBucket(Bucket):
         doing = f"listing {self.object_uri(prefix)}"
         check_prefix(prefix, doing)
         pattern = compile_glob(glob, doing) if glob is not None else None
-        return self._list(prefix, recursive, pattern, doing, left_out)
-
-    def _list(
-        self,
-        prefix: str,
-        recursive: bool,
-        pattern: re.Pattern[str] | None,
-        doing: str,
-        left_out: LeftOut,
-    ) -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")
-        with self._explained(doing):
-            self._require_root(doing)
-            if folder and not _is_within(self._root / folder, self._root):
-                return
-            for key, found in _walk(self._root, folder, start, recursive, frozenset(), left_out):
-                if not is_key(key):
-                    left_out(str(self._root / key), NO_KEY)
-                elif pattern is None or pattern.fullmatch(key):
-                    yield _entry(key, found)
+
+        def wanted() -> Iterator[Entry]:
+            with self._explained(doing):
+                self._require_root(doing)
+                if folder and not _is_within(self._root / folder, self._root):
+                    return
+                found = _walk(self._root, folder, start, recursive, frozenset(), left_out)
+                for key, details in found:
+                    if not is_key(key):
+                        left_out(str(self._root / key), NO_KEY)
+                    elif pattern is None or pattern.fullmatch(key):
+                        yield _entry(key, details)
+
+        return wanted()
 
     def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
         moment = max(time.time_ns(), later_than + 1)
@@ -310,30 +303,25 @@ class DirectoryBucket(Bucket):
         try:
             yield
         except OSError as error:
-            raise self._explain(error, doing) from error
-
-    def _explain(self, error: OSError, doing: str) -> BucketError:
-        place = error.filename2 or error.filename
-        reason = f"{error.strerror}: {place}" if place else str(error.strerror)
-        match error.errno:
-            case errno.EACCES | errno.EPERM | errno.EROFS:
-                hint = f"You need to own {self._root}, or to be given write access to it."
-                return AccessDeniedError(doing, reason, hint)
-            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-                return BucketUnavailableError(doing, reason, f"Free some space at {self._root}.")
-            case errno.ENAMETOOLONG | errno.EINVAL | errno.EILSEQ | errno.ELOOP:
-                return BucketError(doing, reason, "No file there can have that name.")
-            case errno.ENOTDIR | errno.EEXIST:
-                hint = "A folder cannot hold both an object and others below its key."
-                return BucketError(
-                    doing, f"a file stands where a folder is needed ({reason})", hint
-                )
-            case errno.EISDIR | errno.ENOTEMPTY:
-                hint = "A folder cannot hold both an object and others below its key."
-                return BucketError(doing, f"a folder with objects stands there ({reason})", hint)
-            case _:  # a disk that fails, a network drive that is away
-                hint = f"Check that {self._root} can be reached."
-                return BucketUnavailableError(doing, reason, hint)
+            place = error.filename2 or error.filename
+            reason = f"{error.strerror}: {place}" if place else str(error.strerror)
+            kind: type[BucketError] = BucketError
+            match error.errno:
+                case errno.EACCES | errno.EPERM | errno.EROFS:
+                    kind = AccessDeniedError
+                    hint = f"You need to own {self._root}, or to be given write access to it."
+                case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                    kind, hint = BucketUnavailableError, f"Free some space at {self._root}."
+                case errno.ENAMETOOLONG | errno.EINVAL | errno.EILSEQ | errno.ELOOP:
+                    hint = "No file there can have that name."
+                case errno.ENOTDIR | errno.EEXIST:
+                    reason, hint = f"a file stands where a folder is needed ({reason})", _NOT_BOTH
+                case errno.EISDIR | errno.ENOTEMPTY:
+                    reason, hint = f"a folder with objects stands there ({reason})", _NOT_BOTH
+                case _:  # a disk that fails, a network drive that is away
+                    kind = BucketUnavailableError
+                    hint = f"Check that {self._root} can be reached."
+            raise kind(doing, reason, hint) from error
 
 
 def _entry(key: str, found: os.stat_result) -> Entry:

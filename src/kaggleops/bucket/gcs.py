@@ -42,6 +42,7 @@ from kaggleops.bucket.gcs_client import (
     explain,
     is_passing,
     message_of,
+    read_objects,
 )
 from kaggleops.bucket.patience import InterruptedTransferError
 from kaggleops.bucket.remote import AbsentError, Begun, Head, RemoteBucket, UnchangedError
@@ -80,14 +81,13 @@ class GcsBucket(RemoteBucket):
         begun: Begun | None = None,
     ) -> None:
         """Ask Cloud Storage, which has the generation and the checksum in the answer's headers."""
-        start, end = span
         try:
             download(
                 *(self._client(), self.name, self._root + key, into),
                 timeout=self._timeout,
                 generation=generation_of(version),
                 unless=generation_of(unless),
-                span=(start, None if end is None else end - 1) if span != (0, None) else None,
+                span=span,
                 begun=lambda headers: begun and begun(_head(headers)),
             )
         except answers.NotModified as error:
@@ -104,9 +104,6 @@ class GcsBucket(RemoteBucket):
 
     def read_many(self, entries: Sequence[Entry], take: Callable[[Entry, bytes], None]) -> None:
         """Ask once, class B, for each; after a fault that stays, all that have not come are out."""
-        # A second, which few objects are not worth.
-        from kaggleops.bucket.gcs_many import read_objects
-
         names = {f"{self.name}/{self._root}{entry.key}": entry for entry in entries}
         objects = [(name, generation_of(entry.version) or 0) for name, entry in names.items()]
 
@@ -126,10 +123,8 @@ class GcsBucket(RemoteBucket):
                 digest = hashlib.file_digest(content, new_md5).digest()
                 size, md5 = content.seek(0, os.SEEK_END), base64.b64encode(digest).decode()
                 content.seek(0)
-                blob = self._blob(key, chunk_size=_CHUNK)
-                blob.md5_hash = md5
                 try:
-                    return self._upload(blob, content, size, expected, doing)
+                    return self._upload(key, content, size, md5, expected, doing)
                 except answers.PreconditionFailed as error:
                     there = self._look(key, doing)
                     if there is not None and (there.size or 0, there.md5_hash) == (size, md5):
@@ -145,7 +140,7 @@ class GcsBucket(RemoteBucket):
         doing = f"looking for {self.object_uri(key)}"
         check_key(key, doing)
         there = self._look(key, doing)
-        return entry_of(key, there) if there is not None else None
+        return _entry(key, there) if there is not None else None
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Ask once, which is free."""
@@ -194,12 +189,9 @@ class GcsBucket(RemoteBucket):
             doing,
         )
         blobs = iter(pages)
-        while (blob := self._next(blobs, doing)) is not None:
-            yield entry_of(self._key_of(blob), blob)
-
-    def _next(self, blobs: Iterator[Any], doing: str) -> Any | None:
         try:
-            return self._do(lambda: next(blobs, None), doing)
+            while (blob := self._do(lambda: next(blobs, None), doing)) is not None:
+                yield _entry(blob.name.removeprefix(self._root), blob)
         except answers.NotFound as error:
             raise self._missing_bucket(doing) from error
 
@@ -211,15 +203,16 @@ class GcsBucket(RemoteBucket):
         # Always a new one: a blob that has been used asks for the generation that it has seen.
         return self._client().bucket(self.name).blob(self._root + key, chunk_size=chunk_size)
 
-    def _key_of(self, blob: Any) -> str:
-        return str(blob.name).removeprefix(self._root)
-
     def _explain(self, error: Exception, doing: str) -> Exception:
         if isinstance(error, answers.NotModified | answers.NotFound | answers.PreconditionFailed):
             return error
         return explain(error, doing, self.name)
 
-    def _upload(self, blob: Any, content: Any, size: int, expected: Version, doing: str) -> Version:
+    def _upload(
+        self, key: str, content: Any, size: int, md5: str, expected: Version, doing: str
+    ) -> Version:
+        blob = self._blob(key, chunk_size=_CHUNK)
+        blob.md5_hash = md5
         large = size > _ONE_REQUEST
         try:
             blob.upload_from_file(
@@ -237,7 +230,7 @@ class GcsBucket(RemoteBucket):
                 raise
             if isinstance(error, answers.NotFound):
                 self._refuse_missing_bucket(error, doing)
-                if generation_of(expected) and self._look(self._key_of(blob), doing) is None:
+                if generation_of(expected) and self._look(key, doing) is None:
                     raise conflict(doing, expected, ABSENT) from error
             raise InterruptedTransferError("the upload's session was lost") from error
         except ValueError as error:
@@ -283,8 +276,7 @@ def _head(headers: Mapping[str, str]) -> Head:
     return Head(headers["X-Goog-Generation"], size, checksums)
 
 
-def entry_of(key: str, blob: Any) -> Entry:
-    """Return an object as a listing shows it."""
+def _entry(key: str, blob: Any) -> Entry:
     updated_ms = int(blob.updated.timestamp() * 1000)
     checksum = f"{CRC32C}:{blob.crc32c}" if blob.crc32c else ""
     return Entry(key, str(blob.generation), blob.size or 0, updated_ms, checksum)

@@ -8,11 +8,13 @@ redirect to that, an error page. Google's client takes the page for an object's 
 a JSON for a mistake of the program; here such an answer is a fault that passes.
 """
 
+import asyncio
 import http.client
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -79,13 +81,7 @@ def message_of(error: Exception) -> str:
 
 
 def explain(error: Exception, doing: str, bucket: str) -> Exception:
-    """Return the error to raise for what the client raised: `error` itself if it is our mistake.
-
-    Args:
-        error: what the client raised.
-        doing: what was being done, as for `KaggleOpsError`.
-        bucket: the bucket's name.
-    """
+    """Return the error to raise for what the client raised: `error` itself if it is our mistake."""
     match error:
         case KaggleOpsError():
             return error
@@ -140,7 +136,7 @@ class ForeignAnswerError(requests.ConnectionError):
 
 
 class GoogleAdapter(HTTPAdapter):
-    """Sends requests for tokens, and raises `ForeignAnswerError` for foreign answers."""
+    """Sends requests for tokens, and raises `ForeignAnswerError` for answers not of Google's."""
 
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
@@ -156,7 +152,7 @@ class GoogleAdapter(HTTPAdapter):
 
     def is_foreign(self, request: requests.PreparedRequest, answer: requests.Response) -> bool:
         """Tell whether that is no answer of Google's: it redirects nobody and shows no page."""
-        return 300 <= answer.status_code < 400 or _is_page(answer)
+        return 300 <= answer.status_code < 400 or answer.content.lstrip().startswith(b"<")
 
 
 class CloudStorageAdapter(GoogleAdapter):
@@ -164,32 +160,23 @@ class CloudStorageAdapter(GoogleAdapter):
 
     def is_foreign(self, request: requests.PreparedRequest, answer: requests.Response) -> bool:
         """Tell whether that is no answer of Cloud Storage's."""
-        return _is_not_cloud_storage(request, answer)
-
-
-def _is_page(answer: requests.Response) -> bool:
-    return answer.content.lstrip().startswith(b"<")
-
-
-def _is_not_cloud_storage(request: requests.PreparedRequest, answer: requests.Response) -> bool:
-    status = answer.status_code
-    if status == 308:  # of an upload that goes on
-        return "Location" in answer.headers
-    if 300 <= status < 400:
-        return status != 304
-    if status >= 400:  # in JSON, or one plain line
-        return _is_page(answer)
-    if "alt=media" in str(request.url):
-        return "X-Goog-Generation" not in answer.headers
-    if "Location" in answer.headers:  # an upload has begun
-        return False
-    content = answer.content.strip()
-    if request.method == "DELETE" and not content:
-        return False
-    return not (content.startswith(b"{") and b'"storage#' in content and content.endswith(b"}"))
+        status = answer.status_code
+        if status == 308:  # of an upload that goes on
+            return "Location" in answer.headers
+        if status >= 300:  # an error is in JSON, or one plain line
+            return status != 304 and super().is_foreign(request, answer)
+        if "alt=media" in str(request.url):
+            return "X-Goog-Generation" not in answer.headers
+        if "Location" in answer.headers:  # an upload has begun
+            return False
+        content = answer.content.strip()
+        if request.method == "DELETE" and not content:
+            return False
+        return not (content.startswith(b"{") and b'"storage#' in content and content.endswith(b"}"))
 
 
 _PIECE = 1 << 20
+_AT_ONCE, _REQUEST_TIMEOUT = 32, 60.0  # small objects; seconds
 
 
 def connect() -> Any:
@@ -233,7 +220,7 @@ def download(
     timeout: tuple[float, float],
     generation: int | None = None,
     unless: int | None = None,
-    span: tuple[int, int | None] | None = None,
+    span: tuple[int, int | None] = (0, None),
     begun: Callable[[Mapping[str, str]], object] = lambda headers: None,
 ) -> None:
     """Write an object's content, as it is stored, to where a stream stands.
@@ -246,18 +233,17 @@ def download(
         timeout: seconds to connect, and between two bytes.
         generation: which; None for the live one.
         unless: the generation that is not to be sent.
-        span: the first byte and the last, None for all that follow.
+        span: the first byte and the one after the last, None for all that follow.
         begun: called with the answer's headers before anything is written.
 
     Raises:
         google.api_core.exceptions.GoogleAPICallError: Cloud Storage refuses, or (NotModified) has
             nothing else than that generation.
     """
-    from google.api_core.exceptions import from_http_response
-
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
-    if span is not None:
-        headers["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1]}"
+    is_part = span != (0, None)
+    if is_part:
+        headers["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1] - 1}"
     params = {"alt": "media", "generation": generation, "ifGenerationNotMatch": unless}
     # Not by `download_to_file`: it reads pieces of 8 kB, and takes three times as long.
     with client._http.get(
@@ -268,17 +254,67 @@ def download(
         timeout=timeout,
     ) as answer:
         if not answer.ok or answer.status_code == HTTPStatus.NOT_MODIFIED:
-            raise from_http_response(answer)
-        if span is not None and answer.status_code != 206:
+            raise answers.from_http_response(answer)
+        if is_part and answer.status_code != 206:
             raise ForeignAnswerError("a whole for a part", response=answer)
         begun(answer.headers)
         for piece in answer.raw.stream(_PIECE, decode_content=False):
             into.write(piece)
 
 
-def settle_gcsfs() -> None:
-    """Let gcsfs go the ordinary way, and say nothing; before it is first imported."""
+def read_objects(
+    client: Any, objects: Sequence[tuple[str, int]], take: Callable[[str, bytes], None]
+) -> None:
+    """Hand out the contents of many small objects by gcsfs, as they come and unverified.
+
+    Its one thread waits for all the requests, which takes the processor a quarter of the time that
+    google-cloud-storage needs for as many (docs/benchmarks.md). One that is gone is left out; after
+    any other fault that stays, all that have not come are.
+
+    Args:
+        client: as `connect` returns it, for its credentials and its address.
+        objects: their names, each with its bucket before it, and their generations (which gcsfs
+            of 2025, as Colab has it, passes over: then what is there now may come).
+        take: called with a name and the content; what it raises ends this.
+    """
     # Else it tries gRPC first, for a minute where that leads nowhere.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     # What it has to say it also raises; the rest would be stack traces for a mistyped address.
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    from fsspec.asyn import sync
+    from gcsfs import GCSFileSystem
+    from google.auth.credentials import AnonymousCredentials
+
+    waiting = deque(objects)
+
+    async def read() -> None:
+        while waiting:
+            name, generation = waiting.popleft()
+            try:
+                content = await files._cat_file(name, generation=generation)
+            except FileNotFoundError:
+                continue
+            except Exception:  # noqa: BLE001 - whatever it is, they are read again one by one
+                waiting.clear()
+            else:
+                take(name, content)
+
+    async def read_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as readers:
+                for _ in range(_AT_ONCE):
+                    readers.create_task(read())
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    login = client._credentials
+    try:
+        files = GCSFileSystem(
+            token="anon" if isinstance(login, AnonymousCredentials) else login,
+            endpoint_url=client.api_endpoint,
+            requests_timeout=_REQUEST_TIMEOUT,
+            skip_instance_cache=True,
+        )
+        sync(files.loop, read_all)
+    finally:
+        waiting.clear()  # who is interrupted leaves nobody at work

@@ -42,13 +42,6 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_END
 # https://cloud.google.com/storage/docs/buckets#naming; 222 characters only where there are dots.
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _IP_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
-_WEB_ADDRESSES = re.compile(
-    r"https?://(?:storage\.googleapis\.com|storage\.cloud\.google\.com"
-    r"|console\.cloud\.google\.com/storage/browser)/+([^?#;]+)"
-)
-_R2_PAGE = re.compile(r"dash\.cloudflare\.com/(\w+)/r2/(\w+)/buckets/([\w.-]+)")
-_AMAZONS_PAGE = re.compile(r"(?:[\w-]+\.)*console\.aws\.amazon\.com/s3/buckets/([\w.-]+)")
-_AMAZONS_HOST = re.compile(r"(.+)\.(s3[.-].*amazonaws\.com)")  # with the bucket's name in it
 _SERVICE_HOST = re.compile(
     r"(?:.+\.)?(?:s3[.-].*amazonaws\.com|r2\.cloudflarestorage\.com|digitaloceanspaces\.com"
     r"|s3\.[\w-]+\.scw\.cloud|wasabisys\.com|your-objectstorage\.com|s3\.hf\.co)|[^@]+:\d{1,5}"
@@ -227,7 +220,8 @@ def _parse(text: str, endpoint: str | None = None, region: str | None = None) ->
         _refuse_lost_slashes(text, doing)
         return _folder_typed(text, doing)
     if scheme.lower() == "gs":
-        return _Remote("gs", *_remote(rest, doing))
+        name, prefix = _remote(rest, doing)
+        return _Remote("gs", name, "", prefix)
     if scheme.lower() in {"s3", "s3+http"}:
         return _s3(scheme.lower(), rest, endpoint, region)
     if scheme.lower() == "bucket+file":
@@ -243,9 +237,9 @@ def _s3(scheme: str, rest: str, endpoint: str | None, region: str | None) -> _Re
     doing = f"opening the bucket '{scheme}://{rest}'"
     if not at and _SERVICE_HOST.fullmatch(name.lower()):
         problem = f"{name!r} is the host of a service, not a bucket"
-        url = f"{'http' if scheme == 's3+http' else 'https'}://{rest}"
-        raise UsageError(doing, problem, _did_you_mean(url))
-    name, _, prefix = _remote(f"{name}/{path}", doing)
+        bucket = path.partition("/")[0] or "BUCKET"
+        raise UsageError(doing, problem, f"Did you mean {scheme}://{bucket}@{name}? {_KNOWN}")
+    name, prefix = _remote(f"{name}/{path}", doing)
     options = urllib.parse.parse_qs(query, keep_blank_values=True)
     if not options.keys() <= set(_ENDPOINT_OPTIONS):
         other = next(iter(options.keys() - set(_ENDPOINT_OPTIONS)))
@@ -296,8 +290,8 @@ def _endpoint(url: str, doing: str) -> tuple[str, str]:
     return "s3+http" if scheme == "http" else "s3", rest
 
 
-def _remote(rest: str, doing: str) -> tuple[str, str, str]:
-    """Return the name of a bucket, no host, and the prefix."""
+def _remote(rest: str, doing: str) -> tuple[str, str]:
+    """Return the name of a bucket, and the prefix."""
     name, _, path = rest.partition("/")
     if not name:
         raise UsageError(doing, "the name of the bucket is missing", _KNOWN)
@@ -313,15 +307,13 @@ def _remote(rest: str, doing: str) -> tuple[str, str, str]:
         raise UsageError(doing, f"the prefix {prefix!r} cannot be part of an object's name", _KNOWN)
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
         raise UsageError(doing, f"its prefix is longer than {MAX_PREFIX_BYTES} bytes", _KNOWN)
-    return name, "", prefix
+    return name, prefix
 
 
 def _folder_of_uri(rest: str, doing: str) -> Path:
     host, slash, path = rest.partition("/")
     if host:
-        meant = Path(rest).expanduser().as_uri() if host == "~" else f"file:///{rest}"
-        problem = f"{host!r} looks like a host, and a folder has none"
-        raise UsageError(doing, problem, f"Did you mean bucket+{meant}? {_KNOWN}")
+        raise UsageError(doing, f"{host!r} looks like a host, and a folder has none", _KNOWN)
     if not slash:
         raise UsageError(doing, "the folder is missing", _KNOWN)
     decoded = os.fsdecode(urllib.parse.unquote_to_bytes(path))
@@ -363,45 +355,10 @@ def _refuse_lost_slashes(text: str, doing: str) -> None:
         scheme, _, rest = match.groups()
         slashes = "///" if scheme.lower().endswith("file") else "//"
         raise UsageError(doing, "it lacks slashes", _did_you_mean(f"{scheme}:{slashes}{rest}"))
-    if arn := re.match(r"arn:[\w-]+:s3:::(.+)", text, re.IGNORECASE):
-        raise UsageError(doing, "that is an ARN", f"Did you mean s3://{arn[1]}? {_KNOWN}")
-
-
-def _shown_at(url: str) -> str:
-    """Return the address of the S3 bucket that a URL or a console's page shows; "" for others."""
-    host, _, path = re.split(r"[?#;]", url.partition("://")[2])[0].partition("/")
-    region = re.search(r"[?&]region=([\w-]+)", url)
-    host, scheme = host.lower(), "s3+http" if url.lower().startswith("http:") else "s3"
-    name, _, prefix = path.partition("/")
-    if page := _R2_PAGE.match(f"{host}/{path}"):
-        account = page[1] if page[2] == "default" else f"{page[1]}.{page[2]}"
-        name, host, prefix = page[3], f"{account}.r2.cloudflarestorage.com", ""
-    elif page := _AMAZONS_PAGE.match(f"{host}/{path}"):
-        name, host, prefix = page[1], f"s3.{region[1]}.amazonaws.com" if region else "", ""
-    elif own := _AMAZONS_HOST.fullmatch(host):
-        name, host, prefix = own[1], own[2], path
-    elif not _SERVICE_HOST.fullmatch(host):
-        return ""
-    if not name:
-        return f"{scheme}://BUCKET@{host}"
-    at = "" if host in {"", "s3.amazonaws.com"} else f"@{host}"
-    return f"{scheme}://{name}{at}/{prefix}".rstrip("/")
 
 
 def _did_you_mean(text: str) -> str:
-    web = _WEB_ADDRESSES.match(text)
     scheme, _, rest = text.partition("://")
-    same = {each: each for each in SCHEMES} | {
-        "gcs": "gs",
-        "file": _FOLDER,
-        "s3a": "s3",
-        "s3n": "s3",
-    }
+    same = {each: each for each in SCHEMES} | {"gcs": "gs", "file": _FOLDER, "s3a": "s3"}
     close = difflib.get_close_matches(scheme.lower(), same, n=1, cutoff=0.75)
-    if web:
-        return f"Did you mean gs://{web.group(1).rstrip('/')}? {_KNOWN}"
-    if scheme.lower() in {"http", "https"} and (shown := _shown_at(text)):
-        return f"Did you mean {shown}? {_KNOWN}"
-    if close:
-        return f"Did you mean {same[close[0]]}://{rest}? {_KNOWN}"
-    return _KNOWN
+    return f"Did you mean {same[close[0]]}://{rest}? {_KNOWN}" if close else _KNOWN

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -13,12 +13,7 @@ class InterruptedTransferError(Exception):
 
 
 class OutOfPatienceError(Exception):
-    """The last of the passing faults that outlasted the patience.
-
-    Args:
-        cause: which.
-        seconds: for how long it was tried again.
-    """
+    """The last (`cause`) of the passing faults that were tried again for so many seconds."""
 
     def __init__(self, cause: Exception, seconds: float) -> None:
         super().__init__(cause, seconds)
@@ -45,30 +40,27 @@ class Patience:
 
     def __call__(self, call: Callable[[], _T], **_: Any) -> Callable[[], _T]:
         """Return `call`, made patient."""
-        return lambda: self._call(call)
 
-    def _call(self, call: Callable[[], _T]) -> _T:
-        began = time.monotonic()
-        pauses = self._pauses()
-        while True:
-            try:
-                return call()
-            except Exception as error:
-                if not self._is_passing(error):
-                    raise
-                pause = max(next(pauses), _asked_for(error))
-                passed = time.monotonic() - began
-                if passed + pause > self.seconds:
-                    raise OutOfPatienceError(error, passed) from error
-            time.sleep(pause)
+        def patient() -> _T:
+            began = time.monotonic()
+            # From a second as Google and Amazon advise, unless there is little time for it.
+            longest = min(1.0, self.seconds / 100)
+            while True:
+                try:
+                    return call()
+                except Exception as error:
+                    if not self._is_passing(error):
+                        raise
+                    # Not all come back at once.
+                    pause = min(random.uniform(0, 2 * longest), 30.0)  # noqa: S311
+                    pause = max(pause, _asked_for(error))
+                    passed = time.monotonic() - began
+                    if passed + pause > self.seconds:
+                        raise OutOfPatienceError(error, passed) from error
+                time.sleep(pause)
+                longest *= 2
 
-    def _pauses(self) -> Iterator[float]:
-        # From a second as Google and Amazon advise, unless there is little time for it.
-        longest = min(1.0, self.seconds / 100)
-        while True:
-            # Not all come back at once.
-            yield min(random.uniform(0, 2 * longest), 30.0)  # noqa: S311
-            longest *= 2
+        return patient
 
 
 def _asked_for(error: Exception) -> float:

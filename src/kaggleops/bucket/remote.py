@@ -230,17 +230,7 @@ class RemoteBucket(Bucket):
 
 
 class _Fetching:
-    """A content that comes into a file, in as many requests as it takes.
-
-    Args:
-        bucket: where from.
-        key: which.
-        part: the file, empty.
-        doing: what is being done, for the error.
-        listed: the object as a listing has shown it.
-        unless: the version that is known already.
-        at_most: how many bytes it may have.
-    """
+    """A content that comes into an empty file `part`, in as many requests as it takes."""
 
     def __init__(
         self,
@@ -253,13 +243,8 @@ class _Fetching:
         unless: Version | None = None,
         at_most: float = math.inf,
     ) -> None:
-        self._bucket = bucket
-        self._key = key
-        self._part = part
-        self._doing = doing
-        self._listed = listed
-        self._unless = unless
-        self._at_most = at_most
+        self._bucket, self._key, self._part, self._doing = bucket, key, part, doing
+        self._listed, self._unless, self._at_most = listed, unless, at_most
         self._head: Head | None = None
         """What the first answer told: it is of the whole object."""
         self._came = ""

@@ -21,15 +21,16 @@ import hashlib
 import io
 import math
 import os
+import re
 import shlex
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,10 +76,11 @@ _LARGEST_REQUEST = 5 << 30
 _CHECKSUM = "md5chksum"
 """What rclone calls a content's MD5 (in base64) in an object's metadata."""
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _PIECE = 1 << 20
 _AT_ONCE = 32
-_AHEAD = 2 * _AT_ONCE
-"""How many small objects are asked for, or here, before one of them is handed out."""
+_AHEAD = 8 * _AT_ONCE
+"""How many small objects are asked for before the last of them is handed out."""
 
 
 class S3Bucket(RemoteBucket):
@@ -106,37 +108,30 @@ class S3Bucket(RemoteBucket):
 
     def read_many(self, entries: Sequence[Entry], take: Callable[[Entry, bytes], None]) -> None:
         """Ask once, class B, for each; after a fault that stays, all that have not come are out."""
-        rights = {each: each.checksum or f"{MD5}:{each.version}" for each in entries}
         ended = False
 
-        def content_of(entry: Entry) -> bytes | None:
+        def content_of(entry: Entry) -> io.BytesIO | None:
             nonlocal ended
             content = io.BytesIO()
             try:
                 if ended:
                     return None
                 self.read_span(entry, content)
-            except ObjectNotFoundError:
+            except BucketError as error:
+                ended |= not isinstance(error, ObjectNotFoundError)
                 return None
-            except BucketError:
-                ended = True
-                return None
-            return content.getvalue()
+            content.seek(0)
+            return content
 
-        def hand_out(entry: Entry, coming: Future[bytes | None]) -> None:
-            data, right = coming.result(), rights[entry]
-            if data is not None and checksum_of(io.BytesIO(data), kind_of(right)) == right:
-                take(entry, data)
-
-        asked: deque[tuple[Entry, Future[bytes | None]]] = deque()
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             try:
-                for entry in rights:
-                    asked.append((entry, threads.submit(content_of, entry)))
-                    if len(asked) > _AHEAD:
-                        hand_out(*asked.popleft())
-                while asked:
-                    hand_out(*asked.popleft())
+                # No more of them in memory than are handed out next.
+                for at in range(0, len(entries), _AHEAD):
+                    some = entries[at : at + _AHEAD]
+                    for entry, content in zip(some, threads.map(content_of, some), strict=True):
+                        right = entry.checksum or f"{MD5}:{entry.version}"
+                        if content and checksum_of(content, kind_of(right)) == right:
+                            take(entry, content.getvalue())
             finally:
                 ended = True  # who is interrupted leaves nobody at work
 
@@ -150,15 +145,7 @@ class S3Bucket(RemoteBucket):
     ) -> Version:
         """Write as `write` does, on a service that may have proven nothing.
 
-        Args:
-            key: where to.
-            data: the content.
-            expected: the version that this write replaces.
-            in_parts: whether it goes up in parts; None for a large one where the service is proven.
-
-        Raises:
-            ConflictError: the object is at another version.
-            BucketError: the service refuses it, or cannot take so large a one.
+        `in_parts` tells whether it goes up so; None for a large one where the service is proven.
         """
         doing = f"writing {self.object_uri(key)}"
         self._check_key(key, doing)
@@ -235,14 +222,12 @@ class S3Bucket(RemoteBucket):
             answer = self._patience(partial(self.ask, "upload_part", key, **sent))()
             return {"ETag": answer["ETag"], "PartNumber": number}
 
-        sending, parts = deque[Future[Mapping[str, Any]]](), list[Mapping[str, Any]]()
+        parts: list[Mapping[str, Any]] = []
         try:
             with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-                for number, part in enumerate(iter(partial(content.read, length), b""), 1):
-                    sending.append(threads.submit(send, number, part))
-                    if len(sending) == _PARTS_AT_ONCE:  # no more of them in memory
-                        parts.append(sending.popleft().result())
-                parts += [each.result() for each in sending]
+                numbered = enumerate(iter(partial(content.read, length), b""), 1)
+                while some := list(islice(numbered, _PARTS_AT_ONCE)):  # no more in memory
+                    parts += threads.map(lambda part: send(*part), some)
             # After a 409 its parts are no more: they go up anew.
             completing = Patience(
                 self._patience.seconds, lambda error: is_passing(error) and status_of(error) != 409
@@ -268,19 +253,19 @@ class S3Bucket(RemoteBucket):
         there = self._look(key, doing)
         if there is None:
             return None
-        found = _entry(key, _version(there), there["ContentLength"], there["LastModified"])
-        if not checksum:
-            return found
-        told = self._do(self._patience(lambda: self._checksums(key, there)), doing) or ()
-        [sure] = told if len(told) == 1 else [""]
-        return replace(found, checksum=sure if _adds_up(sure, found.size) else "")
+        size, sure = there["ContentLength"], ""
+        if checksum:
+            told = self._do(self._patience(lambda: self._checksums(key, there)), doing) or ()
+            [sure] = told if len(told) == 1 else [""]
+        found = _entry(key, there, size)
+        return replace(found, checksum=sure) if _adds_up(sure, size) else found
 
     def _checksums(self, key: str, answer: Mapping[str, Any]) -> frozenset[str] | None:
         """Return of which checksums the object's content has one; None where nothing tells."""
         if md5s := frozenset(f"{MD5}:{each.hex()}" for each in _md5s(answer)):
             return md5s
         digest, _, parts = _version(answer).partition("-")
-        if not _is_md5(digest) or not parts.isdecimal():
+        if not _MD5.fullmatch(digest) or not parts.isdecimal():
             return None  # encrypted with a key of the service's own, by somebody else
         first = self.ask("head_object", key, PartNumber=1)
         same = first["ETag"] == answer["ETag"]
@@ -318,10 +303,7 @@ class S3Bucket(RemoteBucket):
         return self.delete_unproven(key)
 
     def delete_unproven(self, key: str, *, expected: Version | None = None) -> None:
-        """Delete as `delete` does, on a service of which that condition is taken to hold.
-
-        Raises ConflictError if the object is at another version.
-        """
+        """Delete as `delete` does, on a service of which that condition is taken to hold."""
         doing = f"deleting {self.object_uri(key)}"
         what = {} if expected is None else {"IfMatch": self._etag(expected)}
         try:
@@ -339,16 +321,13 @@ class S3Bucket(RemoteBucket):
         # A delimiter counts from the end of the prefix that is sent.
         start = start_of(glob, prefix) if recursive else prefix
         for each in self._pages(start, "" if recursive else "/", doing):
-            key = each["Key"].removeprefix(self._root)
-            yield _entry(key, _version(each), each["Size"], each["LastModified"])
+            yield _entry(each["Key"].removeprefix(self._root), each, each["Size"])
 
     def _page(self, asked: Mapping[str, str]) -> Any:
         page = self.ask("list_objects_v2", None, **asked)
-        if any(
-            {"Key", "ETag", "Size", "LastModified"} - each.keys()
-            for each in page.get("Contents", ())
-        ):
-            raise ForeignAnswerError("a list that says too little")
+        for each in page.get("Contents", ()):
+            if not {"Key", "ETag", "Size", "LastModified"} <= each.keys():
+                raise ForeignAnswerError("a list that says too little")
         return page
 
     def _pages(self, start: str, delimiter: str, doing: str) -> Iterator[Any]:
@@ -513,8 +492,8 @@ _MARKS: Mapping[str, tuple[str, ...]] = {
 """What each answer of a service says, and a proxy's page does not."""
 
 
-def _entry(key: str, version: Version, size: int, updated: Any) -> Entry:
-    return Entry(key, version, size, int(updated.timestamp() * 1000))
+def _entry(key: str, told: Mapping[str, Any], size: int) -> Entry:
+    return Entry(key, _version(told), size, int(told["LastModified"].timestamp() * 1000))
 
 
 def _version(answer: Mapping[str, Any]) -> Version:
@@ -529,15 +508,11 @@ def _adds_up(checksum: str, size: int) -> bool:
     return max(1, math.ceil(size / int(part))) == int(count.rpartition("-")[2])
 
 
-def _is_md5(version: str) -> bool:
-    return len(version) == 32 and set(version) <= set("0123456789abcdef")
-
-
 def _md5s(answer: Mapping[str, Any]) -> Iterator[bytes]:
     """Yield what may be the MD5 of an object's content, first what more services tell rightly."""
     own_key = "kms" in str(answer.get("ServerSideEncryption")) or "SSECustomerAlgorithm" in answer
     version = _version(answer) if answer else ""
-    if _is_md5(version) and not own_key:
+    if _MD5.fullmatch(version) and not own_key:
         yield bytes.fromhex(version)
     with suppress(ValueError):
         told = base64.b64decode(answer.get("Metadata", {}).get(_CHECKSUM, ""), validate=True)

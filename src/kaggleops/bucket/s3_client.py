@@ -31,13 +31,8 @@ except ImportError as error:
 
 _PASSING_CODES = {
     *("BadDigest", "ConditionalRequestConflict", "InternalError", "OperationAborted"),
-    *(
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "XAmzContentSHA256Mismatch",
-    ),
+    *("RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"),
+    "XAmzContentSHA256Mismatch",
 }
 _REFUSED_KEYS = {
     *("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"),
@@ -72,15 +67,12 @@ class ForeignAnswerError(InterruptedTransferError):
 
 
 class Endpoint(NamedTuple):
-    """Where a service answers.
-
-    Args:
-        scheme: `https`, or `http` without TLS.
-        host: its host and port; "" for Amazon, or wherever the usual variables and profiles lead.
-    """
+    """Where a service answers."""
 
     scheme: str
+    """`https`, or `http` without TLS."""
     host: str
+    """With its port; "" for Amazon, or wherever the usual variables and profiles lead."""
 
     @property
     def url(self) -> str | None:
@@ -223,13 +215,7 @@ def _is_page(error: ClientError) -> bool:
 
 
 def explain(error: Exception, doing: str, uri: str) -> Exception:
-    """Return the error to raise for what the client raised: `error` itself if it is our mistake.
-
-    Args:
-        error: what the client raised.
-        doing: what was being done, as for `KaggleOpsError`.
-        uri: the bucket's address.
-    """
+    """Return the error to raise for what the client raised: `error` itself if it is our mistake."""
     match error:
         case KaggleOpsError():
             return error
