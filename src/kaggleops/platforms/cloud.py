@@ -56,16 +56,10 @@ def answer_of(command: Sequence[str]) -> str | None:
 
 
 def output_of(command: Sequence[str], doing: str, hint: str = "") -> str:
-    """Return what a command prints.
+    """Return what a command prints; CommandFailedError with what it says if it fails.
 
-    Args:
-        command: its words.
-        doing: what it is started for.
-        hint: what to do where it fails; where nobody is signed in, that is said instead.
-
-    Raises:
-        UsageError: the program is not installed.
-        CommandFailedError: it failed, with what it says.
+    `hint` tells what to do then; where nobody is signed in, that is said instead. Raises UsageError
+    if the program is not installed.
     """
     done = _run(command)
     if done.returncode:
@@ -104,21 +98,13 @@ _KEEP_CODE_DAYS = 180
 
 @dataclass(frozen=True)
 class Place:
-    """What is to be made.
+    """What is to be made."""
 
-    Args:
-        project: the Google Cloud project's id.
-        bucket: the bucket's name, without gs://.
-        region: where it lies.
-        name: what the accounts are called.
-        prefix: where in the bucket everything lies, with a slash behind it; "" for all of it.
-    """
-
-    project: str
-    bucket: str
-    region: str = "us-central1"
-    name: str = "kaggleops"
-    prefix: str = ""
+    project: str  # the Google Cloud project's id
+    bucket: str  # the bucket's name, without gs://
+    region: str = "us-central1"  # where it lies
+    name: str = "kaggleops"  # what the accounts are called
+    prefix: str = ""  # where everything lies in it, with a slash behind it; "" for all of it
 
     @property
     def uri(self) -> str:
@@ -134,9 +120,7 @@ class Place:
 def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
     """Return the steps from a Google account to a bucket and an account that may use only it.
 
-    Args:
-        place: what to make.
-        foreign: whether the bucket is somebody's own, and keeps its settings.
+    A `foreign` bucket is somebody's own, and keeps its settings.
     """
     bucket, project = place.uri, f"--project={place.project}"
     versioning = Step(
@@ -144,7 +128,12 @@ def gcloud_steps(place: Place, *, foreign: bool = False) -> list[Step]:
     )
     billing = f"https://console.cloud.google.com/billing/linkedaccount?project={place.project}"
     return [
-        project_step(place),
+        Step(
+            f"the project {place.project}",
+            ("gcloud", "projects", "create", place.project),
+            ("gcloud", "projects", "describe", place.project, "--format=value(projectId)"),
+            "Ids are unique in the world: choose another one.",
+        ),
         Step(
             "its services",
             ("gcloud", "services", "enable", "storage.googleapis.com", "iam.googleapis.com",
@@ -185,16 +174,6 @@ def _not_releases(place: Place) -> str:
     return f'!resource.name.startsWith("{objects}{SERVER}/")'
 
 
-def project_step(place: Place) -> Step:
-    """Return the step that makes the project itself."""
-    return Step(
-        f"the project {place.project}",
-        ("gcloud", "projects", "create", place.project),
-        ("gcloud", "projects", "describe", place.project, "--format=value(projectId)"),
-        "Ids are unique in the world: choose another one.",
-    )
-
-
 def what_it_lacks(place: Place) -> list[str] | None:
     """Return what a bucket of somebody's own has not, and one that is made here has.
 
@@ -211,10 +190,9 @@ def what_it_lacks(place: Place) -> list[str] | None:
     if any(prefix.endswith(f"{MLRUNS}/") for prefix in prefixes):
         return None
     soft_delete = (found.get("soft_delete_policy") or {}).get("retentionDurationSeconds", 0)
+    uniform = "uniform access (without which the account gets no right)"
     has = {
-        "uniform access (without which the account gets no right)": found.get(
-            "uniform_bucket_level_access"
-        ),
+        uniform: found.get("uniform_bucket_level_access"),
         "public access prevention": found.get("public_access_prevention") == "enforced",
         "soft delete": int(soft_delete),
         "versioning": found.get("versioning_enabled"),

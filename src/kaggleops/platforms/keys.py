@@ -39,11 +39,10 @@ class Key:
 
 
 class Keys(ABC):
-    """The keys of one kind of bucket.
+    """The keys of one kind of bucket, and of its `owner`.
 
-    Args:
-        owner: whose they are: the email address of Google's service account, or an s3 bucket's own
-            address. It may be "" where a process only signs in to Cloud Storage.
+    That is the email address of Google's service account ("" where a process only signs in), or an
+    s3 bucket's own address.
     """
 
     title: ClassVar[str]
@@ -62,16 +61,14 @@ class Keys(ABC):
     def already_there(self) -> str:
         """Return in words which credentials the clients find by themselves; "" for none.
 
-        Raises:
-            NotThisWayError: some are named that are not there.
+        Raises NotThisWayError if some are named that are not there.
         """
 
     @abstractmethod
     def at_last(self, own_machine: bool) -> str:
         """Return what else makes signing in needless; "" for nothing.
 
-        Args:
-            own_machine: whether the machine's account, if it has one, is the user's own.
+        `own_machine` tells whether the machine's account, if it has one, is the user's own.
         """
 
     @property
@@ -103,38 +100,25 @@ class Keys(ABC):
 
     @abstractmethod
     def create(self, given: Callable[[], str]) -> tuple[str, Content]:
-        """Return the id and the content of a new key.
+        """Return the id and the content of a new key; KaggleOpsError if there is none.
 
-        Args:
-            given: returns the text of a key that somebody made, where no command can.
-
-        Raises:
-            KaggleOpsError: there is none.
+        `given` returns the text of a key that somebody made, where no command can.
         """
 
     def can_too_much(self, key: Content) -> list[str]:
         """Return what a new key can do that no runner needs, where its service gives more.
 
-        Raises:
-            KaggleOpsError: it cannot do what a runner has to.
+        Raises KaggleOpsError if it cannot do what a runner has to.
         """
         return []
 
     @abstractmethod
     def listed(self) -> list[Key]:
-        """Return what is known of the keys that people made, the oldest first.
-
-        Raises:
-            KaggleOpsError: the service cannot be asked.
-        """
+        """Return what is known of the keys that people made, the oldest first."""
 
     @abstractmethod
     def delete(self, key_id: str) -> str:
-        """Delete a key, unless it is gone already; return what is left to do by hand, or "".
-
-        Raises:
-            KaggleOpsError: it could not be deleted.
-        """
+        """Delete a key, unless it is gone already; return what is left to do by hand, or ""."""
 
 
 _LINE = re.compile(
@@ -169,9 +153,8 @@ def key_in(text: str) -> Content | None:
         key = {"type": S3_KEY, **dict(found)}
     known = {name: key[name] for name in ("type", *_NAMES) if key.get(name)}
     complete = all(isinstance(known.get(name), str) for name in _NAMES[:2])
-    return (
-        known if complete and not re.search(r"[\r\n]", "".join(map(str, known.values()))) else None
-    )
+    carried = not re.search(r"[\r\n]", "".join(map(str, known.values())))
+    return known if complete and carried else None
 
 
 # -- those that were made here --------------------------------------------------------------------
@@ -189,7 +172,7 @@ class Made:
 
 def made_keys() -> list[Made]:
     """Return the keys made on this machine, in the order in which they were made."""
-    file = _list()
+    file = state_folder() / "credentials/keys.json"
     return [Made(**each) for each in json.loads(file.read_text())] if file.is_file() else []
 
 
@@ -204,8 +187,5 @@ def forget(key_id: str) -> None:
 
 
 def _write(keys: list[Made]) -> None:
-    write_private(_list(), json.dumps([asdict(each) for each in keys], indent=1))
-
-
-def _list() -> Path:
-    return state_folder() / "credentials" / "keys.json"
+    listed = json.dumps([asdict(each) for each in keys], indent=1)
+    write_private(state_folder() / "credentials/keys.json", listed)

@@ -37,7 +37,7 @@ def process_began() -> float:
 
 def accelerator(environ: Mapping[str, str]) -> str:
     """Return the GPUs or TPU as their makers name them, "" for none."""
-    if gpus := _gpus(environ.get("PATH", "")):
+    if gpus := _shown("name", environ.get("PATH", "")):
         counted = Counter(gpus)
         return ", ".join(name if n == 1 else f"{n}x {name}" for name, n in counted.items())
     tpu = environ.get("TPU_ACCELERATOR_TYPE")
@@ -45,12 +45,12 @@ def accelerator(environ: Mapping[str, str]) -> str:
 
 
 @cache
-def _gpus(path: str) -> tuple[str, ...]:
-    """Return the names of the GPUs that the driver shows, asked once in a process."""
+def _shown(columns: str, path: str) -> tuple[str, ...]:
+    """Return a line for each GPU that the driver shows, asked once in a process."""
     program = shutil.which("nvidia-smi", path=path)
     if program is None:
         return ()
-    query = [program, "--query-gpu=name", "--format=csv,noheader"]
+    query = [program, f"--query-gpu={columns}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -67,25 +67,14 @@ class Gpu:
     memory_gb: float | None = None
 
 
-@cache
-def _known_gpus(path: str) -> tuple[Gpu, ...]:
-    program = shutil.which("nvidia-smi", path=path)
-    query = [program or "", "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
-    found = []
-    with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-        for line in done.stdout.splitlines():
-            number, name, *rest = (each.strip() for each in line.split(","))
-            size = rest[0] if rest else ""
-            found.append(Gpu(number, name, int(size) / 1024 if size.isdecimal() else None))
-    return tuple(found)
-
-
 def visible_gpus(environ: Mapping[str, str]) -> list[Gpu]:
     """Return the GPUs that a process with this environment sees, in its own order."""
-    known = _known_gpus(environ.get("PATH", ""))
+    known = []
+    for line in _shown("index,name,memory.total", environ.get("PATH", "")):
+        number, name, size = (*map(str.strip, line.split(",")), "", "")[:3]
+        known.append(Gpu(number, name, int(size) / 1024 if size.isdecimal() else None))
     if (named := environ.get("CUDA_VISIBLE_DEVICES")) is None:
-        return list(known)
+        return known
     names = {each.id: each for each in known}
     ids = [each.strip() for each in named.split(",") if each.strip() not in ("", "-1")]
     # One may be called by its UUID.

@@ -47,29 +47,21 @@ def for_clients(key: Content) -> str:
 
 
 class Platform:
-    """Where a process runs, and what is known of the place.
-
-    Args:
-        environ: the environment of the process.
+    """Where a process with an environment runs, and what is known of the place.
 
     Attributes:
-        name: what runs record of it.
-        title: its name for people.
-        backend: the backend that sends runs there, for which a key can be made; "" for none.
         accelerator: its GPUs or TPU as their makers name them (`2x Tesla T4`, `TPU v5e-8`), ""
             for none.
         python: the interpreter's version, `3.12.11`.
         folder: where what is written is kept longest: the platform's output folder, or the working
             directory.
         inputs: where the platform mounts datasets, if it does.
-        session_hours: how long a session may last, None where nothing is known to end it.
-        network_hint: what to do about a network that is not there.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    backend: ClassVar[str] = ""
-    session_hours: float | None = None
+    name: ClassVar[str]  # what runs record of it
+    title: ClassVar[str]  # its name for people
+    backend: ClassVar[str] = ""  # what sends runs there, for which a key can be made; "" for none
+    session_hours: float | None = None  # how long one may last, None where nothing is known
     network_hint: ClassVar[str] = "Check this machine's network, and try again."
 
     _output: ClassVar[str] = ""  # below the root; "" for the working directory
@@ -122,9 +114,10 @@ class Platform:
             return "none needed, the bucket is a folder"
         keys = keys_of(bucket_uri)
         ways: tuple[Way, ...] = (type(keys).already_there, *self._ways(keys))
+        ways += (self._mounted, self._environment, lambda keys: keys.at_last(self._may_be_own))
         why_not: list[str] = []
         try:
-            for way in (*ways, self._mounted, self._environment, self._at_last):
+            for way in ways:
                 try:
                     if used := way(keys):
                         return used
@@ -155,25 +148,21 @@ class Platform:
         self._use_key(keys, secret, SECRET)
         return f"the {self._variable} {SECRET}"
 
-    def _at_last(self, keys: Keys) -> str:
-        return keys.at_last(self._may_be_own)
-
     def _use_key(self, keys: Keys, content: str, source: str) -> None:
         """Keep a key where only this user can read it, and let the clients find it."""
         key = key_in(content)
         if key is None:
             # Nothing of the content: it may be most of a key.
-            problem = f"{source} holds no {keys.title}: it should be a JSON file's text"
-            raise NotThisWayError(problem)
+            said = f"{source} holds no {keys.title}: it should be a JSON file's text"
+            raise NotThisWayError(said)
         if not keys.takes(key):
-            problem = f"{source} holds a key of another service, and no {keys.title}"
-            raise NotThisWayError(problem)
+            raise NotThisWayError(f"{source} holds a key of another service, and no {keys.title}")
         keys.use(key, self._key_folder() / KEY_FILE)
 
     def _key_folder(self) -> Path:
         return state_folder() / "credentials"
 
-    # -- its key, from another machine --------------------------------------------------------
+    # -- its key, from another machine: KaggleOpsError where the platform does not take it --------
 
     @classmethod
     def key_file(cls) -> Path:
@@ -182,29 +171,17 @@ class Platform:
 
     @classmethod
     def check_place(cls) -> None:
-        """See that a key can be put there, before anybody makes one.
-
-        Raises:
-            KaggleOpsError: this machine is not signed in there.
-        """
+        """See that a key can be put there, before anybody makes one."""
 
     @classmethod
     def put_key(cls, key: Content) -> str:
-        """Put a key where the platform finds it, in place of any other; return where that is.
-
-        Raises:
-            KaggleOpsError: it could not be put there.
-        """
+        """Put a key where the platform finds it, in place of any other; return where that is."""
         write_private(cls.key_file(), for_clients(key))
         return str(cls.key_file())
 
     @classmethod
     def delete_key(cls) -> None:
-        """Delete it there.
-
-        Raises:
-            KaggleOpsError: it could not be deleted.
-        """
+        """Delete it there."""
         cls.key_file().unlink(missing_ok=True)
 
     @classmethod

@@ -8,11 +8,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from kaggleops.bucket import ABSENT, AccessDeniedError, BucketError, open_bucket
@@ -35,21 +34,13 @@ _VARIABLES = {
 _BY_NAME = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
 
-@dataclass(frozen=True)
-class Service:
-    """Where a service's keys are made.
-
-    Args:
-        name: its name.
-        host: what its hosts end in.
-        page: where keys are made and deleted; "" where each installation has its own.
-        steps: how, with places for `bucket` and `policy`.
-    """
+class Service(NamedTuple):
+    """Where a service's keys are made."""
 
     name: str
-    host: str
-    page: str
-    steps: str
+    host: str  # what its hosts end in
+    page: str  # where keys are made and deleted; "" where each installation has its own
+    steps: str  # how, with places for `bucket` and `policy`
 
 
 # Read on 2026-11-29: developers.cloudflare.com/r2/api/tokens and docs.aws.amazon.com/IAM.
@@ -78,12 +69,7 @@ _OTHER = Service(
 
 
 def policy(bucket: str, prefix: str) -> dict[str, Any]:
-    """Return Amazon's policy of a key that can do what a runner has to, and nothing else.
-
-    Args:
-        bucket: the bucket's name.
-        prefix: where in it everything lies, "" for all of it.
-    """
+    """Return Amazon's policy of a key that can do what a runner has to, and nothing else."""
     below = f"arn:aws:s3:::{bucket}/{prefix}/" if prefix else f"arn:aws:s3:::{bucket}/"
     objects = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
     return {
@@ -209,11 +195,7 @@ def opened(uri: str) -> "S3Bucket":
 
 
 def create_bucket(bucket: "S3Bucket") -> None:
-    """Make a bucket, where the service lets the machine's own key do that.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Make a bucket; UsageError where the service does not let the machine's own key do that."""
     from kaggleops.bucket.s3_client import explain
 
     doing = f"creating {bucket.uri}"
@@ -253,32 +235,21 @@ def _more_than_needed(bucket: "S3Bucket", uri: str, probe: str) -> Iterator[str]
 @contextmanager
 def _signed_in(key: Content) -> Iterator[None]:
     """Let S3's clients use a key, and no other, meanwhile."""
-    before = {name: os.environ.pop(name, None) for name in (*_VARIABLES.values(), *_BY_NAME)}
-    # Its region counts as anybody's does (`Endpoint.region`).
-    region = key.get("region") or before["AWS_REGION"]
-    wanted = {variable: key.get(name) for name, variable in _VARIABLES.items()}
-    _set({**wanted, "AWS_REGION": region})
+    before = dict(os.environ)
+    for name in (*_VARIABLES.values(), *_BY_NAME):
+        if name != "AWS_REGION":  # which counts as anybody's does (`Endpoint.region`)
+            os.environ.pop(name, None)
+    os.environ |= {_VARIABLES[name]: key[name] for name in _VARIABLES if key.get(name)}
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
+        for name in (*_VARIABLES.values(), *_BY_NAME):
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ |= before
 
 
 def _found(*but: str) -> str:
-    """Return in words which credentials AWS's clients find, but for those of some providers.
-
-    Raises:
-        NotThisWayError: some are named that are not there.
-        UsageError: the client is not installed.
-    """
+    """Return in words which credentials AWS's clients find, but for those of some providers."""
     try:
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session
