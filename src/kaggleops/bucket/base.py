@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from kaggleops.errors import KaggleOpsError, UsageError
 
@@ -103,9 +103,6 @@ def _problem_with(key: str) -> str | None:
 
 
 LeftOut = Callable[[str, str], object]
-
-NO_KEY = "no object can have that name"
-"""Why a listing leaves an object out."""
 
 Version = str
 """Changes with an object's content, and nearly everywhere with every write (on s3:// it is the
@@ -192,6 +189,17 @@ class StoredObject:
     key: str
     version: Version
     data: bytes
+
+
+class Listing(NamedTuple):
+    """What `Bucket.list` is asked for, and what is being done, for errors."""
+
+    prefix: str = ""
+    recursive: bool = True
+    glob: str | None = None
+    checksums: bool = False
+    left_out: LeftOut = lambda where, why: None
+    doing: str = ""
 
 
 class Bucket(ABC):
@@ -327,7 +335,6 @@ class Bucket(ABC):
             ConflictError: `expected` was given and the object is at another version.
         """
 
-    @abstractmethod
     def list(
         self,
         prefix: str = "",
@@ -347,6 +354,29 @@ class Bucket(ABC):
             left_out: called with the address of each object that lies there and is not listed,
                 and with the reason.
         """
+        doing = f"listing {self.object_uri(prefix)}"
+        check_prefix(prefix, doing)
+        pattern = compile_glob(glob, doing) if glob is not None else None
+
+        def wanted() -> Iterator[Entry]:
+            # A kind may have left out what does not match; what matches is decided here, so that
+            # all kinds agree.
+            asked = Listing(prefix, recursive, glob, checksums, left_out, doing)
+            for entry in self.listed(asked):
+                key = entry.key
+                deeper = not recursive and "/" in key[len(prefix) :]
+                if not is_key(key):
+                    # A placeholder for a folder, or what a copy of another kind has brought.
+                    if not key.endswith("/") and not key.startswith(f"{HIDDEN_FOLDER}/"):
+                        left_out(self.object_uri(key), "no object can have that name")
+                elif not deeper and (pattern is None or pattern.fullmatch(key)):
+                    yield entry
+
+        return wanted()
+
+    @abstractmethod
+    def listed(self, asked: Listing) -> Iterator[Entry]:
+        """Yield what `list` is asked for, or more: all that starts with the prefix, in order."""
 
     def old_versions(self, keys: Sequence[str]) -> Sequence[str]:
         """Return the commands that delete what versioning may keep of deleted objects.

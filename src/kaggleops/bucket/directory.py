@@ -35,7 +35,6 @@ from kaggleops.bucket.base import (
     ABSENT,
     AT_MOST,
     HIDDEN_FOLDER,
-    NO_KEY,
     AccessDeniedError,
     Bucket,
     BucketError,
@@ -43,15 +42,13 @@ from kaggleops.bucket.base import (
     BucketUnavailableError,
     Entry,
     LeftOut,
+    Listing,
     ObjectNotFoundError,
     ObjectTooLargeError,
     StoredObject,
     Version,
     check_key,
-    check_prefix,
-    compile_glob,
     conflict,
-    is_key,
     made,
     opened,
 )
@@ -217,34 +214,16 @@ class DirectoryBucket(Bucket):
                     raise conflict(doing, expected, _version(there))
                 path.unlink()
 
-    def list(
-        self,
-        prefix: str = "",
-        *,
-        recursive: bool = True,
-        glob: str | None = None,
-        checksums: bool = False,
-        left_out: LeftOut = lambda where, why: None,
-    ) -> Iterator[Entry]:
+    def listed(self, asked: Listing) -> Iterator[Entry]:
         """Walk the folders; what is there all along is sure to be found."""
-        doing = f"listing {self.object_uri(prefix)}"
-        check_prefix(prefix, doing)
-        pattern = compile_glob(glob, doing) if glob is not None else None
-        folder, _, start = prefix.rpartition("/")
-
-        def wanted() -> Iterator[Entry]:
-            with self._explained(doing):
-                self._require_root(doing)
-                if folder and not _is_within(self._root / folder, self._root):
-                    return
-                found = _walk(self._root, folder, start, recursive, frozenset(), left_out)
-                for key, details in found:
-                    if not is_key(key):
-                        left_out(str(self._root / key), NO_KEY)
-                    elif pattern is None or pattern.fullmatch(key):
-                        yield _entry(key, details)
-
-        return wanted()
+        folder, _, start = asked.prefix.rpartition("/")
+        how = (asked.recursive, frozenset[tuple[int, int]](), asked.left_out)
+        with self._explained(asked.doing):
+            self._require_root(asked.doing)
+            if folder and not _is_within(self._root / folder, self._root):
+                return
+            for key, found in _walk(self._root, folder, start, *how):
+                yield _entry(key, found)
 
     def _put(self, new: BinaryIO, path: Path, later_than: int, doing: str) -> Version:
         moment = max(time.time_ns(), later_than + 1)

@@ -29,6 +29,7 @@ from kaggleops.bucket.base import (
     ABSENT,
     BucketNotFoundError,
     Entry,
+    Listing,
     Version,
     check_key,
     conflict,
@@ -168,32 +169,31 @@ class GcsBucket(RemoteBucket):
         places = [f"{self.object_uri(key)}{'**' if key.endswith('/') else ''}" for key in keys]
         return [shlex.join(["gcloud", "storage", "rm", "--all-versions", *places])]
 
-    def _listed(
-        self, prefix: str, recursive: bool, glob: str | None, checksums: bool, doing: str
-    ) -> Iterator[Entry]:
+    def listed(self, asked: Listing) -> Iterator[Entry]:
+        """Ask once, class A, for every 1,000 objects."""
         # The glob cannot be sent where the bucket's own prefix would be taken for a part of it, and
         # beside a delimiter it means something else.
-        usable = glob is not None and not re.search(r"[*?\[\]{}\\]", self._root)
-        told = f"name,generation,size,updated{',crc32c' if checksums else ''}"
+        usable = asked.glob is not None and not re.search(r"[*?\[\]{}\\]", self._root)
+        told = f"name,generation,size,updated{',crc32c' if asked.checksums else ''}"
         pages = self._do(
             lambda: self._client().list_blobs(
                 self.name,
-                prefix=self._root + prefix or None,
-                delimiter=None if recursive or usable else "/",
-                match_glob=f"{self._root}{glob}" if usable else None,
+                prefix=self._root + asked.prefix or None,
+                delimiter=None if asked.recursive or usable else "/",
+                match_glob=f"{self._root}{asked.glob}" if usable else None,
                 fields=f"kind,items({told}),nextPageToken",
                 page_size=1000,
                 timeout=self._timeout,
                 retry=self._patience,
             ),
-            doing,
+            asked.doing,
         )
         blobs = iter(pages)
         try:
-            while (blob := self._do(lambda: next(blobs, None), doing)) is not None:
+            while (blob := self._do(lambda: next(blobs, None), asked.doing)) is not None:
                 yield _entry(blob.name.removeprefix(self._root), blob)
         except answers.NotFound as error:
-            raise self._missing_bucket(doing) from error
+            raise self._missing_bucket(asked.doing) from error
 
     def _client(self) -> Any:
         client = self._clients.get(os.getpid())
@@ -262,7 +262,7 @@ class GcsBucket(RemoteBucket):
         if "bucket does not exist" in message:
             raise self._missing_bucket(doing) from error
         # Not words that we know. Only an absent bucket cannot be listed.
-        next(self._listed("", False, None, False, doing), None)
+        next(self.listed(Listing(recursive=False, doing=doing)), None)
 
     def _missing_bucket(self, doing: str) -> BucketNotFoundError:
         hint = f"Check the name, or create it: gcloud storage buckets create gs://{self.name}"

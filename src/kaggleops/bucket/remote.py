@@ -1,6 +1,6 @@
-"""What the buckets of remote services do alike: read, fetch, and list, whatever happens on the way.
+"""What the buckets of remote services do alike: read and fetch, whatever happens on the way.
 
-A kind says how it downloads and lists; here is what comes of it: a content that comes in as many
+A kind says how it downloads; here is what comes of it: a content that comes in as many
 requests as it takes, and is handed out once it has the checksum that it must have.
 """
 
@@ -8,7 +8,7 @@ import io
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -16,20 +16,14 @@ from typing import BinaryIO, TypeVar
 from kaggleops.bucket.base import (
     ABSENT,
     AT_MOST,
-    HIDDEN_FOLDER,
-    NO_KEY,
     Bucket,
     BucketUnavailableError,
     Entry,
-    LeftOut,
     ObjectNotFoundError,
     ObjectTooLargeError,
     StoredObject,
     Version,
     check_key,
-    check_prefix,
-    compile_glob,
-    is_key,
     made,
 )
 from kaggleops.bucket.checksums import checksum_of, is_of_parts, kind_of
@@ -111,12 +105,6 @@ class RemoteBucket(Bucket):
         """
 
     @abstractmethod
-    def _listed(
-        self, prefix: str, recursive: bool, glob: str | None, checksums: bool, doing: str
-    ) -> Iterator[Entry]:
-        """Yield at least the objects that are asked for, whatever their keys are."""
-
-    @abstractmethod
     def _explain(self, error: Exception, doing: str) -> Exception:
         """Return the error to raise, `error` itself where it says all: an answer, or a mistake."""
 
@@ -176,35 +164,6 @@ class RemoteBucket(Bucket):
             self._as_long_as_some_comes(attempt, into, doing)
         except AbsentError as error:
             raise ObjectNotFoundError(doing, "it is not at that version any more") from error
-
-    def list(
-        self,
-        prefix: str = "",
-        *,
-        recursive: bool = True,
-        glob: str | None = None,
-        checksums: bool = False,
-        left_out: LeftOut = lambda where, why: None,
-    ) -> Iterator[Entry]:
-        """Ask once, class A, for every 1,000 objects."""
-        doing = f"listing {self.object_uri(prefix)}"
-        check_prefix(prefix, doing)
-        pattern = compile_glob(glob, doing) if glob is not None else None
-
-        def wanted() -> Iterator[Entry]:
-            # A service may have left out what does not match; what matches is decided here, so
-            # that all kinds of bucket agree.
-            for entry in self._listed(prefix, recursive, glob, checksums, doing):
-                key = entry.key
-                deeper = not recursive and "/" in key[len(prefix) :]
-                if not is_key(key):
-                    # A placeholder for a folder, or what a copy of another kind has brought.
-                    if not key.endswith("/") and not key.startswith(f"{HIDDEN_FOLDER}/"):
-                        left_out(self.object_uri(key), NO_KEY)
-                elif not deeper and (pattern is None or pattern.fullmatch(key)):
-                    yield entry
-
-        return wanted()
 
     def _check_key(self, key: str, doing: str) -> None:
         check_key(key, doing)

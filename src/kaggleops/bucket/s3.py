@@ -40,6 +40,7 @@ from kaggleops.bucket.base import (
     BucketError,
     BucketNotFoundError,
     Entry,
+    Listing,
     ObjectNotFoundError,
     Version,
     check_key,
@@ -315,12 +316,11 @@ class S3Bucket(RemoteBucket):
             if there is not None:
                 raise conflict(doing, str(expected), _version(there)) from error
 
-    def _listed(
-        self, prefix: str, recursive: bool, glob: str | None, checksums: bool, doing: str
-    ) -> Iterator[Entry]:
+    def listed(self, asked: Listing) -> Iterator[Entry]:
+        """Ask once, class A, for every 1,000 objects."""
         # A delimiter counts from the end of the prefix that is sent.
-        start = start_of(glob, prefix) if recursive else prefix
-        for each in self._pages(start, "" if recursive else "/", doing):
+        start = start_of(asked.glob, asked.prefix) if asked.recursive else asked.prefix
+        for each in self._pages(start, "" if asked.recursive else "/", asked.doing):
             yield _entry(each["Key"].removeprefix(self._root), each, each["Size"])
 
     def _page(self, asked: Mapping[str, str]) -> Any:
