@@ -84,14 +84,14 @@ def compile_glob(glob: str, doing: str) -> re.Pattern[str]:
 
 
 def _problem_with(key: str) -> str | None:
+    parts = key.split("/")
     if not key:
         return "the key is empty"
     if re.search(r"[\0\r\n\ud800-\udfff]", key):
         return f"the key {key!r} contains a line end, a NUL or half of a surrogate pair"
-    parts = key.split("/")
     if "" in parts:
         return f"the key {key!r} starts or ends with a slash, or has two in a row"
-    if "." in parts or ".." in parts:
+    if {".", ".."} & set(parts):
         return f"the key {key!r} contains the part '.' or '..'"
     if parts[0] == HIDDEN_FOLDER:
         return f"the folder {HIDDEN_FOLDER} is not for objects"
@@ -166,20 +166,16 @@ class InvalidKeyError(BucketError, UsageError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One object as a listing shows it. `size` is in bytes.
-
-    `updated_ms` is when it was last written, in milliseconds since the epoch, by the bucket's own
-    clock: it tells of one object's age, and says nothing about which of two is newer.
-
-    `checksum` is the content's, with its kind before it (checksums.py); "" unless it was asked for
-    and is known.
-    """
+    """One object as a listing shows it."""
 
     key: str
     version: Version
-    size: int
+    size: int  # bytes
     updated_ms: int = field(default=0, compare=False)
+    """When it was last written, in milliseconds since the epoch, by the bucket's own clock: it
+    tells of one object's age, and says nothing about which of two is newer."""
     checksum: str = field(default="", compare=False)
+    """The content's (checksums.py); "" unless it was asked for and is known."""
 
 
 @dataclass(frozen=True)
@@ -233,25 +229,17 @@ class Bucket(ABC):
         `unless=ABSENT` asks for the object if there is one by now, and gets None as long as there
         is none.
 
-        Args:
-            key: which.
-            unless: the version that is known already.
-            at_most: how many bytes it may have.
-
         Raises:
             ObjectNotFoundError: no object has that key.
-            ObjectTooLargeError: it has more bytes than that.
+            ObjectTooLargeError: it has more than `at_most` bytes.
         """
 
     @abstractmethod
     def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
         """Write the object's content into a file and return its version, a large one in pieces.
 
-        Args:
-            key: which.
-            into: the file; one that is there is replaced once the content has come.
-            listed: the object as a listing has shown it. If it is still at that version, it has to
-                have the checksum that the listing told.
+        A file that is there is replaced once the content has come. If the object is still at the
+        version that was `listed`, it has to have the checksum that the listing told.
 
         Raises:
             ObjectNotFoundError: no object has that key.
@@ -261,18 +249,10 @@ class Bucket(ABC):
     def read_span(
         self, entry: Entry, into: BinaryIO, start: int = 0, end: int | None = None
     ) -> None:
-        """Write a part of a listed object, at just that version, to where a stream stands.
+        """Write a listed object's bytes from `start` until before `end` to where a stream stands.
 
-        Nothing is verified: whoever has all parts has a checksum, too.
-
-        Args:
-            entry: which, as a listing has shown it.
-            into: where to.
-            start: the part's first byte.
-            end: the byte after its last; None for all that follow.
-
-        Raises:
-            ObjectNotFoundError: it is not there at that version any more.
+        Nothing is verified: whoever has all parts has a checksum, too. Raises ObjectNotFoundError
+        if it is not there at that version any more.
         """
         there = self.read(entry.key)
         if there is None or there.version != entry.version:
@@ -284,11 +264,8 @@ class Bucket(ABC):
         """Hand out the contents of small listed objects, in any order, as fast as they come.
 
         One that does not come is left out, as is one that is not sure to be what was listed:
-        `fetch` may have more patience, or says what is wrong.
-
-        Args:
-            entries: which. Where a listing tells checksums, with these.
-            take: called with each and its content by one thread; what it raises ends this.
+        `fetch` may have more patience, or says what is wrong. One thread calls `take`; what that
+        raises ends this. Where a listing tells checksums, the entries have to have them.
         """
         for entry in entries:
             content = io.BytesIO()
@@ -302,37 +279,27 @@ class Bucket(ABC):
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Write the object whole if it is still at version `expected`; return its version.
 
-        Where it is at another version but holds exactly `data`, that version is returned.
-
-        Args:
-            key: where to.
-            data: the content, or a file that holds it (for large ones: it is streamed).
-            expected: the version that this write replaces; `ABSENT` to create.
+        `data` is the content, or a file that holds it (for large ones: it is streamed). Where the
+        object is at another version but holds exactly that, that version is returned.
 
         Raises:
-            ConflictError: the object is at another version and holds another content.
+            ConflictError: it is at another version and holds another content.
         """
 
     @abstractmethod
     def stat(self, key: str, *, checksum: bool = False) -> Entry | None:
         """Return the object's version and size, or None if there is none.
 
-        Args:
-            key: which.
-            checksum: whether to find out its `checksum`: a folder reads the file for it, S3 may
-                take a second request. "" where nothing but the content tells it.
+        With `checksum`, its checksum, too ("" where nothing but the content tells it): a folder
+        reads the file for it, S3 may take a second request.
         """
 
     @abstractmethod
     def delete(self, key: str, *, expected: Version | None = None) -> None:
-        """Delete the object; it is no error if it is gone already.
-
-        Args:
-            key: which.
-            expected: delete only this version.
+        """Delete the object (only the version `expected`); it is no error if it is gone already.
 
         Raises:
-            ConflictError: `expected` was given and the object is at another version.
+            ConflictError: it is at another version than that.
         """
 
     def list(
@@ -381,8 +348,7 @@ class Bucket(ABC):
     def old_versions(self, keys: Sequence[str]) -> Sequence[str]:
         """Return the commands that delete what versioning may keep of deleted objects.
 
-        Args:
-            keys: theirs; one that ends in a slash is for all that were below it.
+        A key that ends in a slash is for all that were below it.
         """
         return []
 

@@ -20,12 +20,7 @@ _CHUNK = 1 << 20
 
 
 def checksum_of(content: BinaryIO | Path, kind: str = CRC32C) -> str:
-    """Return the checksum of a file, or of the rest of a stream.
-
-    Args:
-        content: the file or the stream.
-        kind: one for which `is_kind` holds.
-    """
+    """Return the checksum, of a kind for which `is_kind` holds, of a file or a stream's rest."""
     if isinstance(content, Path):
         with content.open("rb", buffering=0) as opened:
             return checksum_of(opened, kind)

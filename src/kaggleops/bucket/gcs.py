@@ -31,7 +31,6 @@ from kaggleops.bucket.base import (
     Entry,
     Listing,
     Version,
-    check_key,
     conflict,
     content_type,
     opened,
@@ -116,8 +115,7 @@ class GcsBucket(RemoteBucket):
 
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Ask once, class A; a refusal costs one request of class B more."""
-        doing = f"writing {self.object_uri(key)}"
-        check_key(key, doing)
+        doing = self._about("writing", key)
 
         def attempt() -> Version:
             with opened(data, doing) as content:
@@ -138,15 +136,13 @@ class GcsBucket(RemoteBucket):
 
     def stat(self, key: str, *, checksum: bool = False) -> Entry | None:
         """Ask once, class B; the answer tells the checksum."""
-        doing = f"looking for {self.object_uri(key)}"
-        check_key(key, doing)
+        doing = self._about("looking for", key)
         there = self._look(key, doing)
         return _entry(key, there) if there is not None else None
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Ask once, which is free."""
-        doing = f"deleting {self.object_uri(key)}"
-        check_key(key, doing)
+        doing = self._about("deleting", key)
 
         def delete() -> None:
             self._blob(key).delete(

@@ -55,13 +55,9 @@ Begun = Callable[[Head], object]
 
 
 class RemoteBucket(Bucket):
-    """The objects of the bucket `name` whose names start with `prefix` and a slash.
+    """The objects of the bucket `name` whose names start with `prefix` and a slash ("" for all).
 
-    Args:
-        name: the bucket's.
-        prefix: without a slash behind it, "" for none.
-        patience: for how many seconds passing faults are retried.
-        is_passing: tells which faults pass.
+    For `patience` seconds, faults of which `is_passing` is true are retried.
     """
 
     def __init__(
@@ -94,14 +90,11 @@ class RemoteBucket(Bucket):
             into: where to.
             doing: what is being done, for the error.
             version: which; None for what is there now.
-            unless: the version that is not to be sent.
+            unless: the version that is not to be sent: UnchangedError if there is no other.
             span: the first byte and the one after the last, None for all that follow.
             begun: called before anything is written, for the whole object's sake.
 
-        Raises:
-            AbsentError: it is not there.
-            UnchangedError: there is nothing else than the version `unless`.
-            BucketNotFoundError: nor is the bucket.
+        Raises AbsentError if it is not there.
         """
 
     @abstractmethod
@@ -118,8 +111,7 @@ class RemoteBucket(Bucket):
         self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST
     ) -> StoredObject | None:
         """Ask once, class B, also where nothing has changed."""
-        doing = f"reading {self.object_uri(key)}"
-        self._check_key(key, doing)
+        doing = self._about("reading", key)
 
         def attempt() -> StoredObject:
             content = io.BytesIO()
@@ -137,8 +129,7 @@ class RemoteBucket(Bucket):
 
     def fetch(self, key: str, into: Path, *, listed: Entry | None = None) -> Version:
         """Ask once, class B, and again for what has not come whenever the connection breaks."""
-        doing = f"fetching {self.object_uri(key)}"
-        self._check_key(key, doing)
+        doing = self._about("fetching", key)
         with made(into) as part:
             fetching = _Fetching(self, key, part, doing, listed=listed)
             try:
@@ -150,8 +141,7 @@ class RemoteBucket(Bucket):
         self, entry: Entry, into: BinaryIO, start: int = 0, end: int | None = None
     ) -> None:
         """Ask once, class B, and again for what has not come whenever the connection breaks."""
-        doing = f"fetching {self.object_uri(entry.key)}"
-        self._check_key(entry.key, doing)
+        doing = self._about("fetching", entry.key)
         begin = into.tell()
 
         def attempt() -> None:
@@ -165,8 +155,11 @@ class RemoteBucket(Bucket):
         except AbsentError as error:
             raise ObjectNotFoundError(doing, "it is not at that version any more") from error
 
-    def _check_key(self, key: str, doing: str) -> None:
+    def _about(self, verb: str, key: str) -> str:
+        """Return what is being done, for errors; InvalidKeyError if there can be no such object."""
+        doing = f"{verb} {self.object_uri(key)}"
         check_key(key, doing)
+        return doing
 
     def _as_long_as_some_comes(self, attempt: Callable[[], _T], into: BinaryIO, doing: str) -> _T:
         while True:

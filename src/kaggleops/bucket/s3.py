@@ -43,7 +43,6 @@ from kaggleops.bucket.base import (
     Listing,
     ObjectNotFoundError,
     Version,
-    check_key,
     conflict,
     content_type,
     opened,
@@ -148,8 +147,7 @@ class S3Bucket(RemoteBucket):
 
         `in_parts` tells whether it goes up so; None for a large one where the service is proven.
         """
-        doing = f"writing {self.object_uri(key)}"
-        self._check_key(key, doing)
+        doing = self._about("writing", key)
         replaced = expected
 
         def attempt() -> Version:
@@ -249,8 +247,7 @@ class S3Bucket(RemoteBucket):
 
     def stat(self, key: str, *, checksum: bool = False) -> Entry | None:
         """Ask once, class B; twice for the checksum of somebody else's object in parts."""
-        doing = f"looking for {self.object_uri(key)}"
-        self._check_key(key, doing)
+        doing = self._about("looking for", key)
         there = self._look(key, doing)
         if there is None:
             return None
@@ -293,8 +290,7 @@ class S3Bucket(RemoteBucket):
 
     def delete(self, key: str, *, expected: Version | None = None) -> None:
         """Ask once, which is free; twice where the service honours no conditional delete."""
-        doing = f"deleting {self.object_uri(key)}"
-        self._check_key(key, doing)
+        doing = self._about("deleting", key)
         if expected is None or self._proven().delete:
             return self.delete_unproven(key, expected=expected)
         # Whoever writes it just now is lost with it, as somebody who writes a moment sooner is.
@@ -444,9 +440,10 @@ class S3Bucket(RemoteBucket):
             return error
         return explain(error, doing, self.uri)
 
-    def _check_key(self, key: str, doing: str) -> None:
-        if not key.startswith(OWN_KEYS):
-            check_key(key, doing)
+    def _about(self, verb: str, key: str) -> str:
+        if key.startswith(OWN_KEYS):
+            return f"{verb} {self.object_uri(key)}"
+        return super()._about(verb, key)
 
     def _refuse_other_than_absent(self, error: ClientError, doing: str) -> None:
         """Raise the error that a refusal means, unless it only means that there is no object."""
