@@ -50,35 +50,33 @@ class Trial:
     @property
     def here(self) -> Path:
         """Its folder on this machine, for jobs that leave files here."""
-        return _place(self.folder)
+        return state_folder() / "first-contact" / self.folder.rpartition("/")[2]
+
+    @property
+    def lock(self) -> Path:
+        """The file on this machine that is locked as long as its process lives."""
+        return self.here.with_suffix(".lock")
 
     @property
     def _keys(self) -> list[str]:
-        place = open_bucket(self.bucket, patience=_PATIENCE)
-        return [each.key for each in place.list(f"{self.folder}/")]
-
-    def runs(self) -> list[str]:
-        """Return the ids of its runs."""
-        found = [parse_key(key.removeprefix(f"{self.folder}/")) for key in self._keys]
-        return [each.name for each in found if each and each.kind is Kind.RUN]
+        return [each.key for each in _opened(self.bucket).list(f"{self.folder}/")]
 
     def delete(self) -> None:
         """Delete all that it made: its jobs first, as only its runs tell of them.
 
         Raises KaggleOpsError for what could not be deleted: then what tells of it is still there.
         """
-        uri = tracking_uri(self.uri)
-        for run_id in self.runs():
+        found = [parse_key(key.removeprefix(f"{self.folder}/")) for key in self._keys]
+        for run_id in [each.name for each in found if each and each.kind is Kind.RUN]:
             try:
-                run = submitted_run(uri, run_id)
+                run = submitted_run(tracking_uri(self.uri), run_id)
             except UsageError:  # it was killed before it had handed it over
                 continue
             with suppress(UsageError):  # it has ended already
                 run.cancel()
             _remove(run)
         session(self.uri).close()  # which writes to the bucket once more
-        place = open_bucket(self.bucket, patience=_PATIENCE)
-        mark = f"{self.folder}/{_MARK}"
+        place, mark = _opened(self.bucket), f"{self.folder}/{_MARK}"
         for key in self._keys:
             if key != mark:
                 place.delete(key)
@@ -90,7 +88,7 @@ class Trial:
             problem = f"{self.here} holds files of another user's"
             raise KaggleOpsError("deleting a trial's files", problem, f"sudo rm -r {self.here}")
         place.delete(mark)
-        _lock_of(self.folder).unlink(missing_ok=True)
+        self.lock.unlink(missing_ok=True)
 
 
 def _remove(run: RemoteRun) -> None:
@@ -99,56 +97,42 @@ def _remove(run: RemoteRun) -> None:
     while True:
         try:
             run.backend.remove(run.tags)
-        except UsageError:
-            raise
-        except KaggleOpsError:
-            if time.monotonic() > until or run.backend.name not in _END_BY_THEMSELVES:
+            return
+        except KaggleOpsError as error:
+            waits = run.backend.name in _END_BY_THEMSELVES and not isinstance(error, UsageError)
+            if not waits or time.monotonic() > until:
                 raise
             time.sleep(_PAUSE)
-        else:
-            return
 
 
-def _place(folder: str) -> Path:
-    return state_folder() / "first-contact" / folder.rpartition("/")[2]
-
-
-def _lock_of(folder: str) -> Path:
-    return _place(folder).with_suffix(".lock")
+def _opened(bucket: str) -> Bucket:
+    return open_bucket(bucket, patience=_PATIENCE)
 
 
 @contextmanager
 def begun(bucket: str) -> Iterator[Trial]:
     """Begin a trial in a bucket; its end is for who asked for it to see to (`Trial.delete`)."""
     trial = Trial(bucket, f"{TRIALS}{secrets.token_hex(4)}")
-    lock = _lock_of(trial.folder)
-    private_folder(lock.parent)
-    with lock.open("w") as held:
+    private_folder(trial.lock.parent)
+    with trial.lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         content = json.dumps({"begun": time.time()}).encode()
-        place = open_bucket(bucket, patience=_PATIENCE)
-        place.write(f"{trial.folder}/{_MARK}", content, expected=ABSENT)
+        _opened(bucket).write(f"{trial.folder}/{_MARK}", content, expected=ABSENT)
         yield trial
 
 
 def left_behind(bucket: str) -> list[Trial]:
     """Return the trials in a bucket whose process is gone."""
-    place = open_bucket(bucket, patience=_PATIENCE)
-    return [Trial(bucket, folder) for folder, last in _there(place).items() if _over(folder, last)]
+    last: dict[Trial, float] = {}  # when something was last written there
+    for entry in _opened(bucket).list(TRIALS):
+        trial = Trial(bucket, "/".join(entry.key.split("/")[:2]))
+        last[trial] = max(last.get(trial, 0.0), entry.updated_ms / 1000)
+    return [trial for trial in last if _is_over(trial, last[trial])]
 
 
-def _there(place: Bucket) -> dict[str, float]:
-    """Return the folders of trials, with when something was last written there."""
-    found: dict[str, float] = {}
-    for entry in place.list(TRIALS):
-        folder = "/".join(entry.key.split("/")[:2])
-        found[folder] = max(found.get(folder, 0.0), entry.updated_ms / 1000)
-    return found
-
-
-def _over(folder: str, last: float) -> bool:
+def _is_over(trial: Trial, last: float) -> bool:
     try:
-        with _lock_of(folder).open() as held:
+        with trial.lock.open() as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:  # of another machine
         return time.time() - last > LONGEST
