@@ -64,12 +64,9 @@ class _Adapter(HTTPAdapter):
 
 
 def session(silence: float = READ, *, again: bool = True, tries: int = _TRIES) -> requests.Session:
-    """Return a session of HTTP that gives up in time.
+    """Return a session of HTTP that gives up after so many seconds without a byte.
 
-    Args:
-        silence: seconds without a byte after which it does.
-        again: whether a request may be repeated.
-        tries: how often it is, at most.
+    A request may be repeated (if `again`, after faults, too), so many times at most.
     """
     made = requests.Session()
     mount(made, (ASK_AGAIN if again else ASK_ONCE).new(total=tries), silence)

@@ -18,9 +18,6 @@ def default_bucket(directory: Path) -> str | None:
 
     `MLFLOW_TRACKING_URI` if set, else `bucket:` in the `config/local.yaml` of the folder or of
     one above it, with an `endpoint:` or Amazon's `region:` beside it.
-
-    Raises:
-        UsageError: the file is not readable YAML, or no mapping.
     """
     if tracked_in := os.environ.get("MLFLOW_TRACKING_URI"):
         return tracked_in
@@ -71,12 +68,7 @@ _HINT = "Mend it, or delete it: `kaggleops init` writes a new one."
 def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
     """Set these in the folder's own `config/local.yaml`; what else stands there stays.
 
-    Args:
-        directory: a repository's top folder.
-        settings: values by name.
-
-    Raises:
-        UsageError: it is not readable YAML, or not written line by line.
+    Raises UsageError if it is not readable YAML, or not written line by line.
     """
     file = directory / LOCAL
     before = _read(file)
@@ -87,15 +79,12 @@ def keep_settings(directory: Path, settings: Mapping[str, str]) -> None:
         at = next((n for n, each in enumerate(lines) if each.startswith(f"{name}:")), len(lines))
         lines[at : at + 1] = [line]
     text = "\n".join(lines) + "\n"
-    if not _says(text, {**before, **settings}):
+    try:
+        right = yaml.safe_load(text) == {**before, **settings}
+    except yaml.YAMLError:
+        right = False
+    if not right:
         hint = "Write these there: " + ", ".join(f"{name}: {settings[name]}" for name in settings)
         raise UsageError(f"writing {file}", "it is not written as lines `name: value`", hint)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-
-
-def _says(text: str, settings: Mapping[str, Any]) -> bool:
-    try:
-        return bool(yaml.safe_load(text) == settings)
-    except yaml.YAMLError:
-        return False

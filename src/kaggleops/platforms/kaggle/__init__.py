@@ -11,13 +11,7 @@ from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.folders import write_private
 from kaggleops.platforms.google import GoogleKeys
 from kaggleops.platforms.keys import Content, Keys, NotThisWayError
-from kaggleops.platforms.platform import (
-    KEY_FILE,
-    SECRET,
-    Platform,
-    Way,
-    module,
-)
+from kaggleops.platforms.platform import KEY_FILE, SECRET, Platform, Way, module
 
 if TYPE_CHECKING:
     from kaggleops.platforms.kaggle.client import Client
@@ -52,11 +46,10 @@ class Kaggle(Platform):
         return (self._secret, *of_google)
 
     def _hint(self, keys: Keys) -> str:
-        others = (
+        of_google = (
             "; Add-ons > Google Cloud SDK; or Add-ons > Google Cloud Services > Cloud Storage"
-            if isinstance(keys, GoogleKeys)
-            else ""
         )
+        others = of_google if isinstance(keys, GoogleKeys) else ""
         return (
             f"Attach one in the editor (Add-ons > Secrets, called {SECRET}{others}), or for pushed "
             "notebooks add the dataset that `kaggleops credentials create kaggle` makes."
@@ -121,14 +114,9 @@ def _add_on(keys: Keys) -> str:
 
 
 def sign_in(**how: Any) -> "Client":
-    """Return Kaggle's client, signed in as the user of this machine.
+    """Return Kaggle's `Client` (client.py has `how`), signed in as the user of this machine.
 
-    Args:
-        how: as for `kaggleops.platforms.kaggle.client.Client`.
-
-    Raises:
-        UsageError: Kaggle's package is not installed, cannot make its folder, or there are no
-            credentials.
+    Raises UsageError if its package is missing or cannot make its folder, or nobody is signed in.
     """
     from kaggleops.platforms.kaggle.http import quiet
 

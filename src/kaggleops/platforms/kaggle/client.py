@@ -39,14 +39,9 @@ class Word:
 
 
 class Client(KaggleApi):
-    """The client, signed in as the user of this machine.
+    """The client, signed in as the user of this machine; UsageError without credentials.
 
-    Args:
-        again: whether a request may be repeated.
-        silence: seconds without a byte after which an answer is given up.
-
-    Raises:
-        UsageError: there are no credentials.
+    Requests are repeated if `again`; an answer is given up after `silence` seconds without a byte.
     """
 
     def __init__(self, *, again: bool = True, silence: float = READ) -> None:
@@ -91,24 +86,17 @@ class Client(KaggleApi):
         return ResumableUploadResult.COMPLETE
 
     def ask(self, doing: str, method: str, request: Any, of: str = "kernel") -> Any:
-        """Call a method of a service's and return its answer.
+        """Call a method of "kernel" (notebooks) or "competition", and return its answer.
 
-        Args:
-            doing: what for.
-            method: which.
-            request: with what.
-            of: of which service: "kernel" (notebooks), "competition".
-
-        Raises:
-            KaggleOpsError: in one line, whatever was wrong.
+        Raises KaggleOpsError in one line, whatever was wrong.
         """
 
         def call() -> Any:
             with self.build_kaggle_client() as kaggle:
-                if of == "kernel":
-                    service = kaggle.kernels.kernels_api_client
-                else:
-                    service = kaggle.competitions.competition_api_client
+                kernels, others = kaggle.kernels, kaggle.competitions
+                service = (
+                    kernels.kernels_api_client if of == "kernel" else others.competition_api_client
+                )
                 return getattr(service, method)(request)
 
         return self.quietly(doing, call)
@@ -117,8 +105,7 @@ class Client(KaggleApi):
     def quietly(doing: str, call: Callable[[], _Answer]) -> _Answer:
         """Return what a call of the client's returns, and print nothing of what it prints.
 
-        Raises:
-            KaggleOpsError: in one line, whatever was wrong.
+        Raises KaggleOpsError in one line, whatever was wrong.
         """
         with quiet(), explained(doing):
             return call()
@@ -135,10 +122,7 @@ class Client(KaggleApi):
     ) -> None:
         """Make what is in a folder a private dataset of the user's or, of one, the next version.
 
-        Its folders go as archives, which Kaggle unpacks.
-
-        Raises:
-            KaggleOpsError: Kaggle does not take it.
+        Its folders go as archives, which Kaggle unpacks. Raises KaggleOpsError if it is not taken.
         """
         described = {"id": f"{self.user}/{slug}", "title": slug, "licenses": [{"name": "other"}]}
         (folder / self.DATASET_METADATA_FILE).write_text(json.dumps(described))
@@ -153,10 +137,7 @@ class Client(KaggleApi):
             raise KaggleOpsError(doing, made.error)
 
     def has_dataset(self, doing: str, slug: str) -> bool:
-        """Tell whether the user has a dataset of that name.
-
-        Raises KaggleOpsError if Kaggle does not say.
-        """
+        """Tell whether the user has a dataset of that name."""
         found = self.quietly(doing, lambda: self.dataset_list(mine=True, search=slug))
         return any(each and each.ref == f"{self.user}/{slug}" for each in found or ())
 
@@ -216,16 +197,9 @@ def _one(field: Any, serializer: Any, value: Any) -> Any:
             return field.serializer.from_dict_value(kind, value)
         except KeyError:
             return Word(str(value)[:_LONGEST])
-    if isinstance(serializer, PredefinedSerializer) or kind in (str, int, float, bool):
-        return _plain(kind, value)
-    return serializer.from_dict_value(kind, value)
-
-
-def _plain(kind: Any, value: Any) -> Any:
-    if isinstance(value, bool) is not (kind is bool):
+    if not isinstance(serializer, PredefinedSerializer) and kind not in (str, int, float, bool):
+        return serializer.from_dict_value(kind, value)
+    numbers = kind in (int, float)  # long ones come as texts
+    if isinstance(value, bool) is not (kind is bool) or not (numbers or isinstance(value, kind)):
         raise TypeError(value)
-    if kind in (int, float):
-        return kind(value)  # long ones come as texts
-    if not isinstance(value, kind):
-        raise TypeError(value)
-    return value
+    return kind(value) if numbers else value
