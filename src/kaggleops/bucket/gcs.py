@@ -45,7 +45,7 @@ from kaggleops.bucket.gcs_client import (
     read_objects,
 )
 from kaggleops.bucket.patience import InterruptedTransferError
-from kaggleops.bucket.remote import AbsentError, Begun, Head, RemoteBucket, UnchangedError
+from kaggleops.bucket.remote import AbsentError, Download, Head, RemoteBucket, UnchangedError
 
 _ONE_REQUEST = 8 * 1024 * 1024
 """Up to how many bytes the client uploads in one request; above, in chunks (its own constant)."""
@@ -69,31 +69,21 @@ class GcsBucket(RemoteBucket):
         self._clients: dict[int, Any] = {}
         self.uri = self.artifact_uri = f"gs://{name}/{prefix}" if prefix else f"gs://{name}"
 
-    def download(
-        self,
-        key: str,
-        into: BinaryIO,
-        doing: str,
-        *,
-        version: Version | None = None,
-        unless: Version | None = None,
-        span: tuple[int, int | None] = (0, None),
-        begun: Begun | None = None,
-    ) -> None:
+    def download(self, asked: Download, into: BinaryIO) -> None:
         """Ask Cloud Storage, which has the generation and the checksum in the answer's headers."""
         try:
             download(
-                *(self._client(), self.name, self._root + key, into),
+                *(self._client(), self.name, self._root + asked.key, into),
                 timeout=self._timeout,
-                generation=generation_of(version),
-                unless=generation_of(unless),
-                span=span,
-                begun=lambda headers: begun and begun(_head(headers)),
+                generation=generation_of(asked.version),
+                unless=generation_of(asked.unless),
+                part=asked.range,
+                begun=lambda headers: asked.begun and asked.begun(_head(headers)),
             )
         except answers.NotModified as error:
             raise UnchangedError from error
         except answers.NotFound as error:
-            self._refuse_missing_bucket(error, doing)
+            self._refuse_missing_bucket(error, asked.doing)
             raise AbsentError from error
         except answers.RequestRangeNotSatisfiable as error:
             raise AbsentError from error

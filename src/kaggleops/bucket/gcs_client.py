@@ -220,7 +220,7 @@ def download(
     timeout: tuple[float, float],
     generation: int | None = None,
     unless: int | None = None,
-    span: tuple[int, int | None] = (0, None),
+    part: str = "",
     begun: Callable[[Mapping[str, str]], object] = lambda headers: None,
 ) -> None:
     """Write an object's content, as it is stored, to where a stream stands.
@@ -233,7 +233,7 @@ def download(
         timeout: seconds to connect, and between two bytes.
         generation: which; None for the live one.
         unless: the generation that is not to be sent.
-        span: the first byte and the one after the last, None for all that follow.
+        part: which part, as the header Range has it; "" for the whole.
         begun: called with the answer's headers before anything is written.
 
     Raises:
@@ -241,9 +241,7 @@ def download(
             nothing else than that generation.
     """
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
-    is_part = span != (0, None)
-    if is_part:
-        headers["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1] - 1}"
+    headers |= {"Range": part} if part else {}
     params = {"alt": "media", "generation": generation, "ifGenerationNotMatch": unless}
     # Not by `download_to_file`: it reads pieces of 8 kB, and takes three times as long.
     with client._http.get(
@@ -255,7 +253,7 @@ def download(
     ) as answer:
         if not answer.ok or answer.status_code == HTTPStatus.NOT_MODIFIED:
             raise answers.from_http_response(answer)
-        if is_part and answer.status_code != 206:
+        if part and answer.status_code != 206:
             raise ForeignAnswerError("a whole for a part", response=answer)
         begun(answer.headers)
         for piece in answer.raw.stream(_PIECE, decode_content=False):

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from kaggleops.bucket.base import (
     ABSENT,
@@ -51,7 +51,23 @@ class Head:
     """Of which the whole content has one; None where nothing tells, and any content will do."""
 
 
-Begun = Callable[[Head], object]
+class Download(NamedTuple):
+    """A content that is asked for."""
+
+    key: str
+    doing: str  # what is being done, for the error
+    version: Version | None = None  # which; None for what is there now
+    unless: Version | None = None  # the version that is not to be sent
+    start: int = 0
+    end: int | None = None  # the byte after the last; None for all that follow
+    begun: Callable[[Head], object] | None = None
+    """Called before anything is written, for the whole object's sake."""
+
+    @property
+    def range(self) -> str:
+        """The header that asks for a part; "" for the whole."""
+        last = "" if self.end is None else self.end - 1
+        return f"bytes={self.start}-{last}" if self.start or self.end is not None else ""
 
 
 class RemoteBucket(Bucket):
@@ -72,29 +88,10 @@ class RemoteBucket(Bucket):
     # -- what each kind does its own way --------------------------------------------------------
 
     @abstractmethod
-    def download(
-        self,
-        key: str,
-        into: BinaryIO,
-        doing: str,
-        *,
-        version: Version | None = None,
-        unless: Version | None = None,
-        span: tuple[int, int | None] = (0, None),
-        begun: Begun | None = None,
-    ) -> None:
+    def download(self, asked: Download, into: BinaryIO) -> None:
         """Ask once, and write a content to where a stream stands; what came before an error stays.
 
-        Args:
-            key: which object.
-            into: where to.
-            doing: what is being done, for the error.
-            version: which; None for what is there now.
-            unless: the version that is not to be sent: UnchangedError if there is no other.
-            span: the first byte and the one after the last, None for all that follow.
-            begun: called before anything is written, for the whole object's sake.
-
-        Raises AbsentError if it is not there.
+        Raises AbsentError if it is not there, UnchangedError if nothing but `unless` is.
         """
 
     @abstractmethod
@@ -148,7 +145,7 @@ class RemoteBucket(Bucket):
             at = start + into.tell() - begin
             if at and at >= (entry.size if end is None else end):
                 return
-            self.download(entry.key, into, doing, version=entry.version, span=(at, end))
+            self.download(Download(entry.key, doing, entry.version, start=at, end=end), into)
 
         try:
             self._as_long_as_some_comes(attempt, into, doing)
@@ -207,15 +204,9 @@ class _Fetching:
         at = self._part.seek(0, os.SEEK_END)
         if self._head is None or at != self._head.size:
             try:
-                self._bucket.download(
-                    self._key,
-                    self._part,
-                    self._doing,
-                    version=self._head.version if self._head and at else None,
-                    unless=self._unless,
-                    span=(at, None),
-                    begun=self._begun,
-                )
+                version = self._head.version if self._head and at else None
+                of = (self._key, self._doing, version, self._unless)
+                self._bucket.download(Download(*of, start=at, begun=self._begun), self._part)
             except AbsentError as error:
                 if at:
                     raise self._anew("it was replaced meanwhile") from error

@@ -51,7 +51,7 @@ from kaggleops.bucket.base import (
 from kaggleops.bucket.checksums import MD5, checksum_of, kind_of, new_md5, of_parts
 from kaggleops.bucket.conditions import OWN_KEYS, Conditions, conditions_of
 from kaggleops.bucket.patience import InterruptedTransferError, Patience
-from kaggleops.bucket.remote import AbsentError, Begun, Head, RemoteBucket, UnchangedError
+from kaggleops.bucket.remote import AbsentError, Download, Head, RemoteBucket, UnchangedError
 from kaggleops.bucket.s3_client import (
     ClientError,
     Endpoint,
@@ -190,7 +190,7 @@ class S3Bucket(RemoteBucket):
         """Return the MD5 of what has come there: an ETag may look like one and be none."""
         with tempfile.TemporaryFile() as content:
             try:
-                self.download(key, content, doing, version=version)
+                self.download(Download(key, doing, version), content)
             except AbsentError:  # somebody else has written it meanwhile
                 return None
             content.seek(0)
@@ -384,38 +384,26 @@ class S3Bucket(RemoteBucket):
             self._is_signed = False
             return answer
 
-    def download(
-        self,
-        key: str,
-        into: BinaryIO,
-        doing: str,
-        *,
-        version: Version | None = None,
-        unless: Version | None = None,
-        span: tuple[int, int | None] = (0, None),
-        begun: Begun | None = None,
-    ) -> None:
+    def download(self, asked: Download, into: BinaryIO) -> None:
         """Ask the service, which has the ETag and mostly an MD5 in the answer's headers."""
-        what: dict[str, Any] = {}
+        key, doing, unless = asked.key, asked.doing, asked.unless
+        what: dict[str, Any] = {"Range": asked.range} if asked.range else {}
         if unless not in (None, ABSENT):
             what["IfNoneMatch"] = _quoted(unless)
-        is_part = span != (0, None)
-        if is_part:
-            what["Range"] = f"bytes={span[0]}-{'' if span[1] is None else span[1] - 1}"
         try:
             answer = self.ask("get_object", key, **what)
             with closing(answer["Body"]) as body:
-                if is_part and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
+                if asked.range and answer["ResponseMetadata"]["HTTPStatusCode"] != 206:
                     raise ForeignAnswerError("a whole for a part")
                 # Not every service honours conditional reads, and nobody proves that it does.
                 found = _version(answer)
-                if version not in (None, found):
+                if asked.version not in (None, found):
                     raise AbsentError
                 if found == unless:
                     raise UnchangedError
-                if begun:
+                if asked.begun:
                     size = answer.get("ContentLength", -1)  # in chunks, a proxy does not tell it
-                    begun(Head(found, size, self._checksums(key, answer)))
+                    asked.begun(Head(found, size, self._checksums(key, answer)))
                 for piece in body.iter_chunks(_PIECE):
                     into.write(piece)
         except ClientError as error:
