@@ -316,7 +316,7 @@ class RunPod(OnPlatform):
         there = self._api.pod(self._pod)
         listed = [pod.id for pod in self._api.pods() if pod.id == self._pod]
         seen = f"asked for it: {there.status if there else 'gone'}, listed: {len(listed)} times"
-        return expect(self._pod and there is None and not listed, seen)
+        return expect(there is None and not listed, seen)
 
     def absent_pod(self) -> str:
         there = self._api.pod("there0is0none")

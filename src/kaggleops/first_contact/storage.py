@@ -196,7 +196,7 @@ class Storage:
         return expect((names, more, end) == (["0", "1"], ["2"], ""), f"{names}, then {more}")
 
     def listing_folders(self) -> str:
-        return self.having("a/b", "a/c", "d").lists(["d"], ["a/"], delimiter="/").seen
+        return self.having("d", "a/b", "a/c").lists(["d"], ["a/"], delimiter="/").seen
 
     def seen_at_once(self) -> str:
         self.put().lists(["object"]).put(b"two").lists(["object"])
@@ -307,7 +307,7 @@ class CloudStorage(Storage):
 
     def absent_bucket(self) -> str:
         self.bucket += f"-{hashlib.sha256(self.prefix.encode()).hexdigest()[:8]}"
-        answer = self.ask("GET")
+        answer = self.ask("GET", params={"prefix": self.prefix})
         if answer.status in (401, 403):
             raise NotCheckedError(f"this account may not ask for other buckets: {answer.said}")
         return self._expect(answer, 404, "bucket does not exist").seen
