@@ -7,7 +7,7 @@ from typing import Any
 
 from kaggleops.backends.interface import Finding
 from kaggleops.backends.lookup import backend_named
-from kaggleops.bucket.location import SERVICES, bucket_uri, is_remote, service_name
+from kaggleops.bucket.location import SERVICES, bucket_uri, is_remote, is_s3, service_name
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.first_contact.assumption import Line, tried
 from kaggleops.first_contact.job import HOURS, observed
@@ -80,7 +80,7 @@ def plan(service: str, bucket: str, folder: Path) -> Plan:
     def checks(trial: Trial) -> Iterator[Line]:
         from kaggleops.first_contact.storage import S3, CloudStorage
 
-        at = (S3 if service == "s3" else CloudStorage)(trial.uri)
+        at = (S3 if is_s3(bucket) else CloudStorage)(trial.uri)
         return tried(service, at.within)
 
     costs = f"writes some 60 small objects into {bucket}, for less than a cent, and deletes them"
