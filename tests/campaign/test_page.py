@@ -187,7 +187,7 @@ def test_what_a_watcher_was_told_is_read_from_its_page_and_not_believed(history:
     told = offers_told(data_of(content))
     assert told == (data_in(content)["offers"], int(NOW.timestamp() * 1000))
     row = data_in(content)["offers"][0]
-    for odd in ("1", [1], {}, True, None, float("nan"), float("inf"), 10**400):
+    for odd in ("x", [1], {}, True, None, float("nan"), float("inf"), 10**400):
         assert offers_told({"now": 1, "offers": [{**row, "sessions": odd}, [], 7]}) is None
     assert offers_told({"now": 10**400, "offers": [row]}) is None
     for other in (None, [], 3, {}, {"now": 1, "offers": 5}, {"now": "x", "offers": [row]}):

@@ -139,14 +139,12 @@ class Notices:
 
     Args:
         addresses: apprise's, each with its secret.
-        pause: the shortest time between two messages, unless one is urgent.
 
     Raises:
         UsageError: apprise is not installed, or knows no such address.
     """
 
-    def __init__(self, addresses: Sequence[str], pause: timedelta = PAUSE) -> None:
-        self._pause = pause
+    def __init__(self, addresses: Sequence[str]) -> None:
         self._services = [_service(number, each) for number, each in enumerate(addresses, 1)]
         self._told: dict[str, _Told] = {}
         self._failed_at: datetime | None = None
@@ -193,10 +191,10 @@ class Notices:
 
     def _is_time(self, urgent: bool, told: Iterable[_Told], now: datetime) -> bool:
         if self._failed_at is not None:
-            return now - self._failed_at >= self._pause
+            return now - self._failed_at >= PAUSE
         passed = [now.timestamp() - each.at for each in told]
         # Whose clock is ahead, or whoever has written the tag, silences nobody.
-        return urgent or all(each < 0 or each >= self._pause.total_seconds() for each in passed)
+        return urgent or all(each < 0 or each >= PAUSE.total_seconds() for each in passed)
 
     def _send(self, text: str, now: datetime) -> bool:
         """Send a message to all, and tell whether any of them took it."""

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaggleops.backends.answers import number, objects, text
 from kaggleops.campaign.money import sessions_of, spent
 from kaggleops.campaign.plan import Forecast
 from kaggleops.campaign.state import SweepState, state_of
@@ -118,10 +119,10 @@ def page(view: Mapping[str, Any]) -> bytes:
     return html.page("KaggleOps", _SCRIPT, view).encode()
 
 
-def _text(text: str) -> str:
+def _text(said: str) -> str:
     """Return a text as it may be shown: without secrets, and not longer than anybody reads."""
-    text = printable(redacted(text))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    said = printable(redacted(said))
+    return said if len(said) <= _LONGEST else f"{said[: _LONGEST - 1]}…"
 
 
 def _number(value: float | None) -> float | str | None:
@@ -452,26 +453,15 @@ def _offer(offer: "Offer", told: Mapping[str, datetime]) -> dict[str, Any]:
     }
 
 
-_NUMBERS = ("sessions", "price", "hours", "refreshes", "told")
-
-
 def offers_told(content: object) -> tuple[list[dict[str, Any]], int] | None:
     """Return the offers in another page's data, and when they were told (ms); None without any.
 
     Anybody may have written that page: what is no offer is left out.
     """
-    if not isinstance(content, dict) or not isinstance(content.get("offers"), list):
-        return None
-    found, now = [], content.get("now")
-    for each in content["offers"][:_MOST_JOBS]:
-        told = dict(each) if isinstance(each, dict) else {}
-        numbers = {name: told.get(name) for name in _NUMBERS}
-        texts = {name: told.get(name) for name in ("backend", "accelerator", "problem")}
-        sound = all(value is None or _is_number(value) for value in numbers.values())
-        if sound and _is_number(told.get("sessions")) and {*map(type, texts.values())} == {str}:
-            found.append({**{name: _text(str(text)) for name, text in texts.items()}, **numbers})
-    return (found, now) if found and type(now) is int and _is_number(now) else None
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e15  # type: ignore[arg-type]  # it is one
+    now, found = number(content, "now"), []
+    for each in (objects(content, "offers") or [])[:_MOST_JOBS]:
+        numbers = {name: number(each, name) for name in ("price", "hours", "refreshes", "told")}
+        texts = {name: _text(text(each, name)) for name in ("backend", "accelerator", "problem")}
+        if (sessions := number(each, "sessions")) is not None and texts["backend"]:
+            found.append({**texts, "sessions": sessions, **numbers})
+    return (found, int(now)) if found and now is not None else None
