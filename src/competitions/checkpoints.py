@@ -85,14 +85,8 @@ def check_fits(checkpoint: Path, model: PreTrainedModel) -> None:
 class CheckpointUpload(TrainerCallback):
     """Sends each checkpoint that the Trainer saves to the active run, which holds `index`.
 
-    Args:
-        index: what the run holds.
-        parameters: of the model.
-        clock: the time.
-
-    Attributes:
-        seconds: how long the last one took from the first byte on the disk to the last one sent;
-            before there is one, a guess.
+    `seconds` is how long the last one took from the first byte on the disk to the last one sent;
+    before there is one, a guess by the model's `parameters`.
     """
 
     def __init__(self, index: Index, parameters: int, clock: Clock = time.monotonic) -> None:
@@ -142,10 +136,8 @@ class CheckpointSchedule(TrainerCallback):
     that is due at an epoch's last step waits until the evaluation is over: it draws from torch's
     random state, so a training that went on from before it without it would become another one.
 
-    Args:
-        upload: what stores the checkpoints.
-        evaluation: how long an evaluation may take, in steps, as long as there was none.
-        score: what the best epoch is told by, as `compute_metrics` names it; None: it is not saved.
+    `evaluation` is how long one may take, in steps, as long as there was none; `score` what the
+    best epoch is told by, None where that is not saved.
     """
 
     def __init__(

@@ -4,7 +4,6 @@ Hydra's compose API is used rather than its decorator, so that an unknown choice
 a value of a wrong type are each one `UsageError` that says what may be written instead.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -150,21 +149,14 @@ def overridden_choices(overrides: Iterable[str]) -> list[str]:
 
 
 def _check(overrides: list[str]) -> list[str]:
-    """The keys of overrides, each of which is one, given once, and a choice that there is."""
+    """The keys of overrides, each of which is one, and given once."""
     given: dict[str, str] = {}
-    parsed = [_parse(text) for text in overrides]
-    for override in parsed:
+    for override in map(_parse, overrides):
         key, text = str(override.key_or_group), str(override.input_line)
         if given.setdefault(key, text) != text:
             hint = f"Leave one out: {key} is a parameter of its own" if key in PARAMETERS else ""
             problem = f"{key} is given twice, as {given[key]} and as {text}"
             raise UsageError(READING, problem, hint)
-    for override in parsed:
-        key, name = str(override.key_or_group), override.value()
-        if not (CONFIG_DIR / key).is_dir() or override.is_delete() or name is None:
-            continue
-        if name not in choices(key):
-            raise _unknown_choice(key, str(name), choices(key))
     return list(given)
 
 
@@ -186,7 +178,8 @@ def _compose(overrides: list[str]) -> tuple[DictConfig, str | None]:
             composed = hydra_compose("config", overrides, return_hydra_config=True)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        raise _unknown_choice(group, name, list(error.options or [])) from None
+        hint = f"Choose {group}=<one of: {', '.join(choices(group))}>"
+        raise UsageError(READING, f"there is no {group} '{name}'", hint) from None
     except OmegaConfBaseException as error:
         raise _config_error(error) from None
     except (HydraException, ValueError) as error:
@@ -199,11 +192,6 @@ def _compose(overrides: list[str]) -> tuple[DictConfig, str | None]:
     return composed, experiment
 
 
-def _unknown_choice(group: str, name: str, options: list[str]) -> UsageError:
-    problem = f"there is no {group} '{name}'"
-    return UsageError(READING, problem, f"Choose {group}=<one of: {', '.join(options)}>")
-
-
 def _missing_key(key: str) -> UsageError:
     value = "<folder or URL>" if key == "data.dir" else "<value>"
     return UsageError(READING, f"{key} is missing", f"Give it: {key}={value}")
@@ -214,19 +202,10 @@ def _config_error(error: OmegaConfBaseException) -> UsageError:
     key = str(error.full_key)
     if isinstance(error, MissingMandatoryValue):
         return _missing_key(key)
-    if not isinstance(error, ConfigAttributeError | ConfigKeyError):
-        problem = str(error.msg or error).splitlines()[0]
-        return UsageError(READING, f"{key}: {problem[0].lower()}{problem[1:]}")
-    # It does not exist: the nearest that do are named, else all that stand beside it.
-    composed, _ = _compose([])
-    known = [name for name, _ in _flatten(OmegaConf.to_container(composed))]
-    group, _, last = key.rpartition(".")
-    beside = [name for name in known if name.rpartition(".")[0] == group]
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.8)
-    near += [name for name in known if name.rpartition(".")[2] == last]
-    listed = " or ".join(dict.fromkeys(near))
-    hint = f"Did you mean {listed}?" if near else f"There are: {', '.join(beside or composed)}"
-    return UsageError(READING, f"there is no key {key}", hint)
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return UsageError(READING, f"there is no key {key}", f"{CONFIG_DIR} has all of them")
+    problem = str(error.msg or error).splitlines()[0]
+    return UsageError(READING, f"{key}: {problem[0].lower()}{problem[1:]}")
 
 
 def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:

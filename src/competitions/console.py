@@ -28,10 +28,7 @@ class Stopped(Exception):  # noqa: N818 - no error: exit code 42
 
 
 def say(line: str) -> None:
-    """Print one line at once: a parent process or a notebook shows it as it comes.
-
-    Of several processes that train together, the first alone prints.
-    """
+    """Print one line at once; of several processes that train together, the first alone does."""
     if ranks.is_first():
         click.echo(printable(line, lines=True))
 
@@ -57,17 +54,6 @@ def split_runs(text: str, hint: str) -> list[str]:
     if not names:
         raise UsageError("reading --runs", "no run is given", hint)
     return names
-
-
-def check_one_process() -> None:
-    """Raise `UsageError` in one of several processes that `torchrun` has started.
-
-    Each would do all of it. One process uses all GPUs: the Trainer splits each batch among them.
-    """
-    if ranks.world() > 1:
-        problem = f"it is one of {ranks.world()} processes, and each would do all of it"
-        hint = "Start it plainly, without torchrun or accelerate: one process uses every GPU"
-        raise UsageError("starting", problem, hint)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Entry point `gather`: the runs of single folds, trained anywhere, to one out-of-fold table.
 
-    python -m competitions.gather --runs RUN_ID            # and all folds that go with this one
-    python -m competitions.gather --runs RUN_ID,RUN_ID,… --any-commit true
+    python -m competitions.gather --runs RUN_ID,RUN_ID,…
 
 `fold=all` ends with the same. What the gathering run keeps: mean and spread of the folds' scores,
 the scores of all rows together (`oof_…`), oof.csv, plots and the worst answers.
@@ -30,41 +29,15 @@ _FINISH = "Finish it first: start its training again with MLFLOW_RUN_ID set to t
 
 
 @click.command()
-@click.option(
-    "--runs", "names", required=True, help="Run ids, separated by commas; or one of them."
-)
+@click.option("--runs", "names", required=True, help="Run ids, separated by commas.")
 @click.option(
     "--any-commit", type=bool, default=False, help="Whether folds of different code may be mixed."
 )
 def main(names: str, any_commit: bool) -> None:
     """Gather the folds of one training into one out-of-fold table."""
-    run_ids = split_runs(names, "Give one run id, or all of them")
-    if len(run_ids) == 1:
-        run_ids = find_folds(run_ids[0])
-    parts = check_folds(run_ids, any_commit)
+    parts = check_folds(split_runs(names, "Give the run ids of all folds"), any_commit)
     with runs.active_run():
         gather(parts)
-
-
-def find_folds(run_id: str) -> list[str]:
-    """The finished runs that differ from a run in nothing but the fold; UsageError for none.
-
-    Of each fold the newest; one of the run's own commit rather than one of another.
-    """
-    one = _get_run(run_id)
-    wanted = _comparable(one)
-    found = mlflow.MlflowClient().search_runs(
-        [one.info.experiment_id],
-        f"attributes.status = 'FINISHED' and params.task = '{wanted.get('task')}'",
-        order_by=["attributes.start_time ASC"],
-        max_results=50_000,
-    )
-    found = sorted(found, key=lambda run: _commit(run) == _commit(one))
-    alike = {run.data.params.get("fold"): run for run in found if _comparable(run) == wanted}
-    if not alike:
-        problem = f"it is {one.info.status}, and no run with its configuration is finished"
-        raise UsageError(f"gathering the folds of run {run_id}", problem, _FINISH)
-    return [run.info.run_id for _, run in sorted(alike.items(), key=lambda item: str(item[0]))]
 
 
 def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
@@ -107,10 +80,7 @@ def check_folds(run_ids: Sequence[str], any_commit: bool = False) -> list[Run]:
 
 
 def gather(parts: Sequence[Run]) -> dict[str, float]:
-    """Log to the active run what the folds bring together, as `check_folds` gives them.
-
-    Returns mean and spread of the folds' scores, then the scores of all rows together.
-    """
+    """Log to the active run what the folds bring together; return mean, spread and all scores."""
     with TemporaryDirectory(prefix="gathering-") as scratch:
         read = [_read_part(run, Path(scratch)) for run in parts]
         task = read[0][0]

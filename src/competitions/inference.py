@@ -79,11 +79,7 @@ def trainer_arguments(config: TrainerConfig, output_dir: str, **more: Any) -> Tr
 
 
 def loader_arguments(gpu: bool, cores: int) -> dict[str, Any]:
-    """What the Trainer is told of how batches are made.
-
-    For a GPU, by two processes (one for a single core) that are two batches ahead each, in memory
-    that it copies from by itself. A CPU would only take the time from itself.
-    """
+    """What the Trainer is told of how batches are made: for a GPU beside it, and ahead of it."""
     if not gpu:
         return {"dataloader_pin_memory": False}
     workers = {"dataloader_num_workers": min(2, cores), "dataloader_prefetch_factor": 2}
@@ -97,10 +93,7 @@ def as_logits(predictions: Any) -> Logits:
 
 @contextlib.contextmanager
 def out_of_memory_explained(config: TrainerConfig, doing: str = "training") -> Iterator[None]:
-    """Raise `KaggleOpsError` with what to change where there is not enough memory for a batch.
-
-    Batches are `config.batch_size` rows where `doing` is "training", else `eval_batch_size`.
-    """
+    """Raise `KaggleOpsError` with what to change where there is no memory for a batch."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one, on a CPU there is only this

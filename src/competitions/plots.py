@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 MODEL_COLOUR = "#2a6f97"
 BASELINE_COLOUR = "#c9ced6"
-LOSS_COLOUR = "#b5651d"
 
 
 def scores_by_label(
@@ -53,25 +52,6 @@ def confusion_matrix(right: pd.Series, answered: pd.Series, names: Sequence[str]
     ConfusionMatrixDisplay.from_predictions(
         right, answered, labels=list(names), ax=axes, cmap="Blues", colorbar=False
     )
-    return figure
-
-
-def learning_curves(history: Sequence[Mapping[str, float]], score: str) -> Figure:
-    """The training loss and the validation score over the steps of the Trainer's `log_history`."""
-    figure, axes = _new_figure()
-    losses = [(point["step"], point["loss"]) for point in history if "loss" in point]
-    key = f"eval_{score}"
-    scored = [(point["step"], point[key]) for point in history if key in point]
-    axes.plot([step for step, _ in losses], [loss for _, loss in losses], color=LOSS_COLOUR)
-    axes.set_xlabel("step")
-    axes.set_ylabel("training loss", color=LOSS_COLOUR)
-    beside = axes.twinx()
-    beside.plot(
-        [step for step, _ in scored], [value for _, value in scored], "o-", color=MODEL_COLOUR
-    )
-    beside.set_ylabel(f"validation {score}", color=MODEL_COLOUR)
-    axes.spines["top"].set_visible(False)
-    beside.spines["top"].set_visible(False)
     return figure
 
 

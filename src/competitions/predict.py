@@ -25,24 +25,20 @@ import yaml
 
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, compose
 from competitions.console import (
-    check_one_process,
     run_command,
     say,
     split_overrides,
     split_runs,
     store_explained,
-    warn,
     writing_explained,
 )
 from competitions.schema import RunConfig
-from competitions.tables import check_unique, has_file, read_table
 from competitions.tasks import Task, data_folder, describe_data, load_task
 from kaggleops.errors import UsageError
 
 if TYPE_CHECKING:
     from competitions.models import LoadedModel
 
-SAMPLE = "sample_submission.csv"
 GIVE = "Give run ids or model folders"
 PREDICTIONS_FILE = "predictions.csv"
 """The artifact of a run that predicts: its rows, with the columns that oof.csv has of others."""
@@ -69,7 +65,6 @@ def main(
     overrides: str,
 ) -> None:
     """Predict the test rows with trained models. KEY=VALUE overrides a key of config/."""
-    check_one_process()
     if not 0 <= shard < shards or part < 1:
         problem = f"shard {shard} of {shards} by {part} rows is none"
         raise UsageError("predicting", problem, f"Shards are 0 to {max(0, shards - 1)}.")
@@ -125,8 +120,6 @@ def predict_file(
         )
         predicted = _predict_parts(config, task, rows, folders, part, run_id)
         submission = task.submission(predicted)
-        if shard[1] == 1:
-            submission = make_submission(task, submission, folder)
     submission.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
     if run_id:
         with TemporaryDirectory(prefix="predictions-") as scratch:
@@ -151,10 +144,7 @@ def _log(path: Path, below: str | None = None) -> None:
 def _predict_parts(
     config: RunConfig, task: Task, rows: pd.DataFrame, folders: list[Path], part: int, run_id: str
 ) -> pd.DataFrame:
-    """The rows' ids and all that is predicted of them: the answer, and how sure it is.
-
-    A run keeps each part; what it has kept is not done again.
-    """
+    """The rows' ids and all that is predicted of them; a run keeps each part and goes on."""
     from competitions.models import load_model
 
     several = run_id and len(rows) > part
@@ -211,33 +201,6 @@ def _predict_rows(
             raise UsageError(f"averaging {folder}", problem, hint)
         logits.append(predict(loaded, encoded[-1], config.trainer))
     return task.decode(rows, encoded[0], task.mean(logits))
-
-
-def make_submission(task: Task, submission: pd.DataFrame, folder: str) -> pd.DataFrame:
-    """What `Task.submission` gave for the test file, as it is handed in.
-
-    Where `folder` holds the competition's sample_submission.csv, it is in that one's order. Raises
-    UsageError where the sample has other columns or other ids than the test file.
-    """
-    if empty := int((submission[task.target_column] == "").sum()):
-        warn(f"{empty} predictions are empty, which Kaggle may refuse")
-    if not has_file(folder, SAMPLE):
-        say(f"{folder} has no {SAMPLE}: the submission is not checked against it")
-        return submission
-    doing = f"checking the submission against {folder.rstrip('/')}/{SAMPLE}"
-    columns = [task.id_column, task.target_column]
-    wanted = read_table(folder, SAMPLE, columns, task.download_hint())[task.id_column]
-    check_unique(doing, wanted)
-    by_id = submission.set_index(task.id_column)
-    for place, ids, others in (
-        ("test.csv", wanted, by_id.index),
-        ("the sample", submission[task.id_column], wanted),
-    ):
-        lacking = ids[~ids.isin(others)]
-        if len(lacking):
-            problem = f"{len(lacking)} ids are not in {place}, the first {lacking.iloc[0]!r}"
-            raise UsageError(doing, problem, "Take test.csv and the sample from the same download")
-    return by_id.loc[wanted].reset_index()
 
 
 def model_folders(names: list[str], downloads: Path) -> list[Path]:

@@ -209,10 +209,7 @@ def digest(rows: pd.DataFrame) -> str:
 
 
 def log_dataset(task: Task, rows: pd.DataFrame, folder: str | None, context: str) -> None:
-    """Log rows as an input of the active run; `context` is "training" or "validation".
-
-    `folder` is where they were read; None: the sample, which comes from the code.
-    """
+    """Log rows, read in `folder`, as an input of the active run for "training" or "validation"."""
     if folder and folder.startswith(RESOURCE):
         folder = None  # it is an input of its own, with its source
     with warnings.catch_warnings():

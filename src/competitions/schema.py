@@ -19,10 +19,7 @@ RESOURCE = "resource:"
 
 
 def check_range(key: str, value: Any, valid: bool, wanted: str) -> None:
-    """Raise the `UsageError` of a value that has the right type but makes no sense.
-
-    `key` is dotted ("trainer.batch_size"); `wanted` says what is allowed, after "must be".
-    """
+    """Raise the `UsageError` of a value that must be `wanted`; `key` is dotted."""
     if not valid:
         raise UsageError(READING, f"{key}={value}, but it must be {wanted}")
 

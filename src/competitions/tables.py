@@ -5,10 +5,9 @@ are numbered by the line of the file on which they begin (the frame's index, nam
 a later complaint about a row can say where it stands.
 """
 
-import contextlib
 import csv
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import fsspec
@@ -94,31 +93,15 @@ def leave_out_blank(rows: pd.DataFrame, column: str, place: str) -> pd.DataFrame
     return rows[~blank]
 
 
-def has_file(folder: str, name: str) -> bool:
-    """Whether `folder`, local or remote, holds the file `name`."""
-    path = f"{folder.rstrip('/')}/{name}"
-    with _one_line(f"looking for {path}"):
-        filesystem, inside = fsspec.url_to_fs(path)
-        return bool(filesystem.exists(inside))
-
-
 def _read_bytes(doing: str, folder: str, name: str, download: str) -> bytes:
-    with _one_line(doing):
-        filesystem, inside = fsspec.url_to_fs(f"{folder.rstrip('/')}/{name}")
-        try:
-            return bytes(filesystem.cat_file(inside))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            pass
-    place = Path(folder).expanduser().absolute()
-    if "://" not in folder and not place.is_dir():
-        raise UsageError(doing, f"there is no folder {place}", download)
-    raise UsageError(doing, "there is no such file", download)
-
-
-@contextlib.contextmanager
-def _one_line(doing: str) -> Iterator[None]:
     try:
-        yield
+        filesystem, inside = fsspec.url_to_fs(f"{folder.rstrip('/')}/{name}")
+        return bytes(filesystem.cat_file(inside))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        place = Path(folder).expanduser().absolute()
+        missing = "://" not in folder and not place.is_dir()
+        problem = f"there is no folder {place}" if missing else "there is no such file"
+        raise UsageError(doing, problem, download) from None
     except (ValueError, ImportError) as error:  # no such protocol, or the package for it is missing
         raise UsageError(doing, str(error)) from None
     except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own

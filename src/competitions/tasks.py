@@ -34,17 +34,12 @@ Logits = tuple[np.ndarray, ...]
 
 @dataclass
 class Examples:
-    """Rows of a file as a model's inputs: a torch data set (of the map kind).
+    """Rows of a file as a model's inputs: a torch data set (of the map kind)."""
 
-    Attributes:
-        rows: the rows they were made of, in the same order.
-        features: for each row its inputs (`input_ids`, …) and, where it is known, its label.
-        offsets: where the answer is a piece of the text, for each row, for each of its tokens, the
-            half-open range of characters it stands for; (0, 0) for tokens that are not of the text.
-    """
-
-    rows: pd.DataFrame
-    features: list[dict[str, Any]]
+    rows: pd.DataFrame  # the rows they were made of, in the same order
+    features: list[dict[str, Any]]  # of each row: `input_ids`, … and, where it is known, its label
+    # Where the answer is a piece of the text, for each row, for each of its tokens, the half-open
+    # range of characters it stands for; (0, 0) for tokens that are not of the text.
     offsets: list[list[tuple[int, int]]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -189,10 +184,7 @@ class Task(ABC):
 def fit_length(
     task: Task, rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", longest: int
 ) -> None:
-    """Set `task.max_length`, where it is a share of the rows, to the most tokens that so many have.
-
-    That is rounded up to a multiple of 8, as tensor cores like it, and at most `longest`.
-    """
+    """Make a `task.max_length` that is a share of the rows the tokens that so many have."""
     share = task.config.max_length
     if share >= 1:
         return

@@ -42,12 +42,8 @@ def main(parameters: tuple[str, ...], overrides: str) -> None:
         _check_weights(settings)
         shares, processes = _divided(settings)
     if ranks.world() == 1 or settings.config.trainer.devices == "auto":
-        others = [
-            override
-            for override in given
-            if not override.lstrip("+").startswith("trainer.devices=")
-        ]
-        given = [*others, f"trainer.devices={shares}"]
+        given = [each for each in given if not each.lstrip("+").startswith("trainer.devices=")]
+        given.append(f"trainer.devices={shares}")
         settings = compose(given)
     if processes > ranks.world():
         ranks.launch(processes, "competitions.train", given)
@@ -97,10 +93,7 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
 
 
 def _divided(settings: Settings) -> tuple[int, int]:
-    """How many shares of rows a step has, and how many processes are to take them.
-
-    A run that is continued keeps its shares: with fewer GPUs, each process takes some in turn.
-    """
+    """How many shares of rows a step has, as before where a run is continued, and processes."""
     import torch
 
     wanted, available = settings.config.trainer.devices, torch.cuda.device_count()
@@ -118,10 +111,7 @@ def _divided(settings: Settings) -> tuple[int, int]:
 
 
 def divide(wanted: int | str, available: int) -> tuple[int, int]:
-    """How many shares of rows a step has, and how many processes take as many of them each.
-
-    `wanted` is `trainer.devices`; `available` counts the GPUs, of which each process needs one.
-    """
+    """How many shares of rows a step has, and how many processes take as many of them each."""
     shares = max(1, available) if wanted == "auto" else int(wanted)
     most = min(shares, available or shares)
     return shares, next(count for count in range(most, 0, -1) if shares % count == 0)

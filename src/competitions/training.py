@@ -48,7 +48,6 @@ from competitions.inference import (
     use_all_cores,
 )
 from competitions.models import LoadedModel, layer_shares, make_model
-from competitions.plots import learning_curves
 from competitions.progress import ProgressReport
 from competitions.schema import Checkpoints, TrainerConfig
 from competitions.tasks import Examples, Task, describe_data, fit_length
@@ -128,7 +127,6 @@ def fit_fold(
         table.to_csv(folder / runs.OOF_FILE, index=False)
         for name, figure in task.plots(predicted).items():
             figure.savefig(folder / name)
-        learning_curves(state.log_history, task.score_name).savefig(folder / "learning_curves.png")
         runs.log_outputs(folder)
         shutil.rmtree(folder)  # only now: where storing fails, this is all there is
     say(f"done: {runs.listed(scores)} (run {run_id})")
@@ -148,16 +146,9 @@ def train(
     """Train the model in place, evaluate it after each epoch, log to the active MLflow run.
 
     Where that run holds a checkpoint, the training goes on from there. `seed` is that of the rows'
-    order and of dropout; the Trainer writes to the existing folder `output_dir`.
-
-    Returns:
-        What the last evaluation predicted for the validation rows, in their order, and the state
-        that the Trainer ended in: its steps, and what it logged.
-
-    Raises:
-        KaggleOpsError: for a loss that is no number, too little memory, or a checkpoint of another
-            architecture.
-        Stopped: before the session ends, with a checkpoint saved.
+    order and of dropout; the Trainer writes to the existing folder `output_dir`. Returns what the
+    last evaluation predicted for the validation rows, in their order, and the state that the
+    Trainer ended in. Raises `Stopped` before the session ends, with a checkpoint saved.
     """
     if config.gradient_checkpointing and not loaded.model.supports_gradient_checkpointing:
         problem = f"{type(loaded.model).__name__} cannot compute its layers' outputs anew"
@@ -225,7 +216,7 @@ def train(
             *filter(None, [average]),
             schedule,
             upload,
-            ProgressReport(task.score_name),  # last: it measures when the others are done
+            ProgressReport(task.score_name),
         ],
     )
     trainer.remove_callback(PrinterCallback)

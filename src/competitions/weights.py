@@ -17,8 +17,7 @@ FROM_THE_HUB = "from the Hugging Face hub"
 def find_weights(pretrained: str, packages: dict[str, str]) -> tuple[str, str]:
     """Return the folder or the hub's name to load `pretrained` from, and in words where that is.
 
-    `packages` says which installed Python package carries which name on the hub. Raises UsageError
-    if there is no such folder, KaggleOpsError if the hub cannot be reached or knows no such model.
+    `packages` says which installed Python package carries which name on the hub.
     """
     if found := local_weights(pretrained, packages):
         return found

@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 from competitions import runs
 from competitions.config import compose
 from competitions.console import Stopped
-from competitions.gather import check_folds, find_folds, gather
+from competitions.gather import check_folds, gather
 from competitions.gather import main as gather_command
 from competitions.predict import main as predict_command
 from competitions.train import train_all_folds, train_fold
@@ -82,18 +82,20 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     assert train_together("trainer.checkpoints=epoch") == scores
     assert capsys.readouterr().out.count("is finished already") == 3
 
+    alone = []
     for fold in (2, 0):
         train_fold(compose([*OVERRIDES, f"fold={fold}"]))
-    one = newest(tracking)
+        alone.append(one := newest(tracking))
     with pytest.raises(
         UsageError, match=r"there is no finished run of fold 1\. Train it .* fold=1"
     ):
-        check_folds(find_folds(one))
+        check_folds(alone)
     train_fold(compose([*OVERRIDES, "fold=1"]))
+    alone.append(newest(tracking))
     train_fold(compose([*OVERRIDES, "fold=1", "seed=3"]))
     other = newest(tracking)
     with pytest.raises(UsageError, match=r"data\.digest is .* in run "):
-        check_folds([*find_folds(one), other])
+        check_folds([*alone, other])
     with pytest.raises(UsageError, match="fold 0 is there twice"):
         check_folds([one, one])
     with pytest.raises(UsageError, match="it is no run of one fold"):
@@ -101,17 +103,17 @@ def test_folds_trained_one_by_one_make_the_table_of_all_folds(
     assert runs.single_runs(one) == [one]
     assert runs.single_runs(parent) == [below[fold].info.run_id for fold in range(3)]
     with runs.active_run() as gathering:
-        assert gather(check_folds(find_folds(one))) == scores
+        assert gather(check_folds(alone)) == scores
     assert (artifacts(tracking, gathering) / "oof.csv").read_bytes() == (
         artifacts(tracking, parent) / "oof.csv"
     ).read_bytes()
 
     # Folds of different code are told, and mixed only by who asks for it.
-    for number, run_id in enumerate(find_folds(one)):
+    for number, run_id in enumerate(alone):
         commit = ("a" if number < 2 else "b") * 40
         client(tracking).set_tag(run_id, MLFLOW_GIT_COMMIT, commit)
-    mixed = r"the folds are of different code \(aaaaaaaaaa: fold 0, 1; bbbbbbbbbb: fold 2\)"
+    mixed = r"the folds are of different code \(aaaaaaaaaa: fold 0, 2; bbbbbbbbbb: fold 1\)"
     with pytest.raises(UsageError, match=rf"{mixed}\. To mix them .*: --any-commit true"):
-        gather_command.main(["--runs", one], standalone_mode=False)
-    assert len(check_folds(find_folds(one), any_commit=True)) == 3
+        gather_command.main(["--runs", ",".join(alone)], standalone_mode=False)
+    assert len(check_folds(alone, any_commit=True)) == 3
     assert re.search(mixed, capsys.readouterr().err)

@@ -12,8 +12,7 @@ import pytest
 from competitions import offline
 from competitions.config import compose
 from competitions.offline import make_folder
-from competitions.predict import main, make_submission, predict_file
-from competitions.tasks import load_task
+from competitions.predict import main, predict_file
 from competitions.train import train_fold
 from competitions.tweet_sentiment import TweetSentiment
 from competitions.tweet_sentiment.sample import TEST_ROWS
@@ -167,49 +166,30 @@ run_command(main)
 """
 
 
-def run_cell(lines: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the notebook's cell that `lines` hold, with kaggle/ in `cwd` as Kaggle's /kaggle."""
-    magic, *cell = [line.removeprefix("    ") for line in lines if line.startswith("    ")]
-    assert magic == "%%bash"
-    (cwd / "cut_off.py").write_text(CUT_OFF)
-    (cwd / "bin").mkdir(exist_ok=True)
-    python = f'#!/bin/sh\nshift 2\nexec {sys.executable} {cwd}/cut_off.py "$@"\n'
-    (cwd / "bin" / "python").write_text(python)
-    (cwd / "bin" / "python").chmod(0o755)
-    return subprocess.run(
-        ["bash", "-c", "\n".join(cell).replace("/kaggle/", f"{cwd}/kaggle/")],
-        cwd=cwd,
-        env=environment(cwd / "mlruns") | {"PATH": f"{cwd}/bin:{os.environ['PATH']}"},
+def test_a_folder_that_predicts_with_the_internet_off(
+    trained: Training, tmp_path: Path, competition: Path
+) -> None:
+    folder, code = tmp_path / "my-models", tmp_path / "my-models/code"
+    make_folder([str(trained.artifacts)] * 2, folder)
+    # The code is the commit's; what is tested is the code that stands here.
+    shutil.copytree(ROOT / "src", code / "src", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "config", code / "config", dirs_exist_ok=True)
+    (tmp_path / "cut_off.py").write_text(CUT_OFF)
+    (tmp_path / "bin").mkdir()
+    python = f'#!/bin/sh\nshift 2\nexec {sys.executable} {tmp_path}/cut_off.py "$@"\n'
+    (tmp_path / "bin" / "python").write_text(python)
+    (tmp_path / "bin" / "python").chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(folder / "predict.sh"), str(competition)],
+        cwd=tmp_path,
+        env=environment(tmp_path / "mlruns") | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_a_folder_that_predicts_with_the_internet_off(
-    trained: Training, tmp_path: Path, competition: Path
-) -> None:
-    # Where Kaggle mounts what is attached changes: neither place is told to the cell.
-    attached = tmp_path / "kaggle" / "input"
-    folder = attached / "datasets" / "me" / "my-models"
-    lines = make_folder([str(trained.artifacts)] * 2, folder)
-    assert (folder / "README.md").read_text().splitlines() == lines
-    code = folder / "code"
-    assert len((code / "COMMIT").read_text().strip()) == 40
-    (tmp_path / "kaggle" / "working").mkdir()
-    assert run_cell(lines, tmp_path).stdout == "attach both, each once\n"
-
-    shutil.copytree(competition, attached / "competitions" / "tweet-sentiment-extraction")
-    # The code is the commit's; what is tested is the code that stands here.
-    shutil.copytree(ROOT / "src", code / "src", dirs_exist_ok=True)
-    shutil.copytree(ROOT / "config", code / "config", dirs_exist_ok=True)
-    done = run_cell(lines, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "with 2 models" in done.stdout
-    assert len(read(tmp_path / "kaggle" / "working" / "submission.csv")) == TEST_ROWS
-
-    shutil.copytree(code, attached / "again" / "code")
-    assert run_cell(lines, tmp_path).stdout == "attach both, each once\n"
+    assert len(read(tmp_path / "submission.csv")) == TEST_ROWS
 
 
 def test_the_folder_becomes_an_artifact(
@@ -220,7 +200,7 @@ def test_the_folder_becomes_an_artifact(
     arguments = ["--runs", str(trained.artifacts), "--output", "mine", "--no-wheels"]
     offline.main(arguments, standalone_mode=False)
     kept = artifacts(tracking, run_id) / "mine"
-    assert {path.name for path in kept.iterdir()} == {"README.md", "code", "models", "predict.sh"}
+    assert {path.name for path in kept.iterdir()} == {"code", "models", "predict.sh"}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -239,29 +219,3 @@ def test_a_submission_that_cannot_be_written(trained: Training, tmp_path: Path) 
     arguments = ["--runs", str(trained.artifacts), "--output", str(tmp_path / "mine" / "s.csv")]
     with pytest.raises(UsageError, match="Name another place with --output"):
         main.main(arguments, standalone_mode=False)
-
-
-def predictions(ids: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"textID": ids, "selected_text": [f"text {i}" for i in ids]})
-
-
-@pytest.mark.parametrize(
-    ("sample", "said"),
-    [
-        ("textID,text\na,\nb,\n", "line 1 has no column 'selected_text'"),
-        ("textID,selected_text\na,\nb,\nc,\n", "1 ids are not in test.csv, the first 'c'"),
-        ("textID,selected_text\na,\n", "1 ids are not in the sample, the first 'b'"),
-    ],
-)
-def test_a_submission_that_would_be_refused(tmp_path: Path, sample: str, said: str) -> None:
-    (tmp_path / "sample_submission.csv").write_text(sample)
-    task = load_task(compose([]).config.task)
-    with pytest.raises(UsageError, match=said):
-        make_submission(task, predictions(["a", "b"]), str(tmp_path))
-
-
-def test_a_submission_takes_the_order_of_the_sample(tmp_path: Path) -> None:
-    (tmp_path / "sample_submission.csv").write_text("textID,selected_text\nb,\na,\n")
-    task = load_task(compose([]).config.task)
-    made = make_submission(task, predictions(["a", "b"]), str(tmp_path))
-    assert made.to_dict("list") == {"textID": ["b", "a"], "selected_text": ["text b", "text a"]}
