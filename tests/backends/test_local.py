@@ -9,7 +9,7 @@ from kaggleops.backends import local
 from kaggleops.backends.lookup import resume, submitted_run
 from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.tags import JOB_ENDED
+from kaggleops.tags import JOB_ENDED, NOTE
 
 from .places import Here, end_job, job_of
 from .world import TRACKING, Gate, World
@@ -37,6 +37,7 @@ def test_one_that_finds_no_slot_waits_and_is_not_started_twice(here: Here) -> No
     here.start(run)
     job_of(run).wait()
     assert (run.get_status(), str(run.state())) == ("FINISHED", "ended")
+    assert "**alpha 1**" in here.world.run(run.run_id).data.tags[NOTE]
     lines = list(run.logs())
     assert sum("the training begins" in line for line in lines) == 1
     assert here.backend.offers(TRACKING, config, 0)[0].sessions == 6

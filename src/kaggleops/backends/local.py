@@ -7,7 +7,6 @@ with GPUs, a slot is one of them. What finds no slot free waits.
 """
 
 import fcntl
-import gc
 import json
 import os
 import shutil
@@ -15,11 +14,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
+
+from mlflow.entities import Run
 
 from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
@@ -127,7 +128,7 @@ class Job:
             write_private(self._plan, json.dumps(dict(plan)))
             with private_file(self.log).open("a") as log:
                 subprocess.Popen(
-                    [sys.executable, "-m", "kaggleops.backends.local", str(self.folder)],
+                    [sys.executable, "-m", "kaggleops.local_job", str(self.folder)],
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -280,15 +281,15 @@ def _take_slot(count: int) -> tuple[int, IO[str]]:
 # -- a job's process ----------------------------------------------------------------------------
 
 
-def main(job: Job) -> None:
-    """Be a job's process: wait for a slot, fetch the commit, run it."""
+def main(job: Job, tell: Callable[[str, Run], None]) -> None:
+    """Be a job's process: wait for a slot, fetch the commit, run it, and `tell` what came of it."""
     plan = job.plan
     number, slot = _take_slot(int(plan["jobs"]))
     with slot:
         if gpus := visible_gpus(os.environ):
             os.environ[_GPUS] = gpus[number % len(gpus)].id
         try:
-            job.end(*_carried_out(job, plan))
+            job.end(*_carried_out(job, plan, tell))
         except RunFailedError as error:
             sys.stderr.write(f"error: {error}\n")
             job.end(error.status, error.problem)
@@ -301,7 +302,9 @@ def main(job: Job) -> None:
             job.end("FAILED", said.problem)
 
 
-def _carried_out(job: Job, plan: Mapping[str, Any]) -> tuple[str, str]:
+def _carried_out(
+    job: Job, plan: Mapping[str, Any], tell: Callable[[str, Run], None]
+) -> tuple[str, str]:
     import mlflow
 
     from kaggleops.tracking.session import close_all
@@ -321,11 +324,6 @@ def _carried_out(job: Job, plan: Mapping[str, Any]) -> tuple[str, str]:
             code = commit.repository
         job.begins()
         run = launch_in(code, commit, Launch(tracking_uri=uri, run_id=run_id))
+        tell(uri, run)
         close_all()
     return "FINISHED" if is_to_be_continued(run) else run.info.status, ""
-
-
-if __name__ == "__main__":
-    main(Job(Path(sys.argv[1])))
-    # The next job waits for this process's end: collecting all of MLflow takes a fifth of a second.
-    gc.freeze()
