@@ -88,16 +88,6 @@ def test_worse_than_the_commit_before_it_beyond_chance_is_a_regression() -> None
     assert not any(entry.regression for entry in leaderboard(runs, named("loss"), {"b": "a"}))
 
 
-def test_what_a_commit_is_held_against_need_not_be_shown() -> None:
-    runs = [scored("a", 0.6 + fold / 100, fold) for fold in range(3)]
-    idea = [scored("b", 0.5 + fold / 90, fold) for fold in range(3)]
-    [entry] = leaderboard([*runs, *idea], named("jaccard"), {"b": "a"}, idea)
-    assert (entry.sha, entry.parent, entry.regression) == ("b", "a", True)
-    # A commit's own row is of what is shown, whatever else was better.
-    [entry] = leaderboard([*runs, *idea], named("jaccard"), {}, runs[:1])
-    assert entry.score.mean == pytest.approx(0.6)
-
-
 def test_the_commit_before_is_found_through_a_merge(lab: Lab) -> None:
     folder = lab.repository.folder
     assert nearest_before(folder, [lab.base, lab.worse]) == {lab.worse: lab.base}

@@ -18,8 +18,6 @@ from kaggleops.reports.evidence import OOF_FILE
 from kaggleops.reports.statistics import words
 from kaggleops.tags import BLEND, NOTE, RUN_NAME, SCORE
 
-_WEIGHTS = "weights.json"
-_TABLE = "members.json"  # which MLflow's UI shows as a table
 _LINKED = 20  # members on the run's page
 
 
@@ -72,26 +70,25 @@ def _log(found: Blend, client: MlflowClient, run_id: str) -> None:
             if table is not None:
                 table.to_csv(Path(scratch, file), index=False)
         client.log_artifacts(run_id, scratch)
-    client.log_dict(run_id, found.to_json(), _WEIGHTS)
+    client.log_dict(run_id, found.to_json(), "weights.json")
     head, rows = found.table()
-    client.log_table(run_id, pd.DataFrame(rows, columns=head), _TABLE)
+    client.log_table(run_id, pd.DataFrame(rows, columns=head), "members.json")
 
 
 def _text(found: Blend) -> str:
     """Return what the run's page says, in Markdown."""
     lines = [
         f"A blend of {counted(len(found.weights), 'run')}: **{as_markdown(found.score.name)} "
-        f"{number(found.mean)}**. {as_markdown(found.answer)}",
-        "",
+        f"{number(found.mean)}**. {as_markdown(found.answer)}\n",
         "| member | score | weight |",
         "|---|---|---|",
     ]
     weights = found.nested.weights.values
     for at in np.argsort(-weights, kind="stable")[:_LINKED]:
         member = found.members[at]
-        run = member.run
-        link = f"[{as_markdown(member.name)}]({run_page(run.experiment_id, run.id)})"
-        lines.append(f"| {link} | {number(mean_of(found.alone[at]))} | {weights[at]:.2f} |")
+        link = run_page(member.run.experiment_id, member.run.id)
+        score, weight = number(mean_of(found.alone[at])), f"{weights[at]:.2f}"
+        lines.append(f"| [{as_markdown(member.name)}]({link}) | {score} | {weight} |")
     if len(weights) > _LINKED:
-        lines.append(f"| {len(weights) - _LINKED} more in {_WEIGHTS} | | |")
+        lines.append(f"| {len(weights) - _LINKED} more in weights.json | | |")
     return "\n".join([*lines, "", found.how])

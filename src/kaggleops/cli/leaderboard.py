@@ -67,7 +67,7 @@ def leaderboard_command(
     """
     require_index()
     from kaggleops.git.commits import nearest_before, repository_around, subjects
-    from kaggleops.reports.leaderboard import leaderboard, read_runs
+    from kaggleops.reports.leaderboard import leaderboard, read_runs, table
     from kaggleops.reports.score import SUBMITTED
     from kaggleops.reports.selection import Selector
     from kaggleops.reports.statistics import rank_correlation
@@ -118,7 +118,7 @@ def leaderboard_command(
         known = {name: each for name, each in correlations.items() if each is not None}
         print_json(metric=metric, rank_correlation=known, commits=[_plain(e) for e in entries])
     elif entries:
-        _show(entries, metric, said)
+        print_table(*table(entries, metric, said), {"REGRESSION": "bold red"})
         for name, each in correlations.items():
             if each is not None:
                 text = f"Rank correlation of {metric} and {name}: {each:+.2f}"
@@ -226,9 +226,3 @@ def _plain(entry: "Entry") -> dict[str, object]:
         "interval": [change.low, change.high] if change and change.low is not None else None,
         "regression": entry.regression,
     }
-
-
-def _show(entries: list["Entry"], metric: str, said: dict[str, str]) -> None:
-    from kaggleops.reports.leaderboard import table
-
-    print_table(*table(entries, metric, said), {"REGRESSION": "bold red"})

@@ -18,7 +18,6 @@ from typing import Any
 import click
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.live import Live
 from rich.progress import Progress
 from rich.segment import Segment
 from rich.text import Text
@@ -134,16 +133,6 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         shown.cancel()
         shown.join()
         bar.stop()
-
-
-@contextmanager
-def live() -> Iterator[Callable[[RenderableType], None]]:
-    """Yield what shows something in place of what it showed before; where nobody looks, below."""
-    if not out.is_terminal:
-        yield lambda shown: out.print(shown, end="")
-        return
-    with Live(console=out, auto_refresh=False) as shown:
-        yield lambda more: shown.update(more, refresh=True)
 
 
 def terminal_width() -> int | None:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.live import Live
 
 from kaggleops.backends.answers import number
 from kaggleops.bucket.location import tracking_uri
@@ -21,7 +22,7 @@ from kaggleops.cli.options import (
     json_option,
     place_option,
 )
-from kaggleops.cli.output import err, exit_with, live, out, print_json, table, terminal_width
+from kaggleops.cli.output import err, exit_with, out, print_json, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import counted
 from kaggleops.tags import BACKEND, BRANCH, KEPT_UNTIL, PARENT, PRICE, SUBMITTED_TO, SWEEP
@@ -127,11 +128,16 @@ def status_command(
 
 
 def _watch(looked: "_Status") -> None:
+    shown = Live(console=out, auto_refresh=False) if out.is_terminal else None
     try:
-        with live() as show:
+        with shown or nullcontext():
             while True:
                 rows, problems = looked.rows()
-                show(looked.table(rows, out.width) if rows else looked.nothing)
+                said = looked.table(rows, out.width) if rows else looked.nothing
+                if shown:
+                    shown.update(said, refresh=True)
+                else:
+                    out.print(said, end="")
                 if not any(row["status"] in _RUNNING for row in rows):
                     break
                 time.sleep(_EVERY)

@@ -89,22 +89,17 @@ def _spread(runs: Sequence[Run], metric: str) -> float | None:
     return spread_over_seeds(scores_of(one.runs, metric) for one in each)
 
 
-def leaderboard(
-    runs: Sequence[Run],
-    score: Score,
-    before: Mapping[str, str],
-    shown: Sequence[Run] | None = None,
-) -> list[Entry]:
+def leaderboard(runs: Sequence[Run], score: Score, before: Mapping[str, str]) -> list[Entry]:
     """Return an experiment's commits by their runs' score, the best first.
 
     A commit is compared with the one `before` it, where the repository knows that, as `compare`
-    does, whether its runs are `shown` on the board or not.
+    does.
     """
     every = _by_commit(runs, score)
     spread = cache(lambda: _spread(runs, score.name))
     entries = [
         _entry(sha, mine, score, before.get(sha, ""), every.get(before.get(sha, ""), ()), spread)
-        for sha, mine in (every if shown is None else _by_commit(shown, score)).items()
+        for sha, mine in every.items()
     ]
     changes = holm([entry.change for entry in entries])  # all marks of the board hold at once
     entries = [
