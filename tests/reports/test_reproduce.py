@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from mlflow import MlflowClient
+
+from kaggleops.tags import NOTE
 from tests.command import kaggleops
 from tests.fakes.git_server import Repository
 from tests.launch.conftest import toy
@@ -27,6 +30,8 @@ def test_a_run_is_made_again_from_its_commit_and_parameters(
     assert again.json["equal"] == 1
     other = again.json["runs"][1]
     assert other != run_id
+    client = MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
+    assert "**alpha 0.5" in client.get_run(other).data.tags[NOTE]  # what it came to
     worse = kaggleops("run", *bucket, "--version", sha, "alpha=0.6", "--json", cwd=toy.folder)
     done = kaggleops(
         "reproduce", run_id, *bucket, "--against", worse.json["run_id"], cwd=toy.folder

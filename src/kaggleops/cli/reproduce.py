@@ -87,9 +87,11 @@ def reproduce_command(
         return
     _require_ended(first)
     from kaggleops.launch.launcher import launch
+    from kaggleops.reports.outcome import tell_outcome
 
     with stdout_for_json(as_json):
         made = launch(commit, what)
+    tell_outcome(what.tracking_uri, made)
     _compare(first, _run(place, index, made.info.run_id), tolerance, as_json)
 
 

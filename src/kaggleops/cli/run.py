@@ -211,6 +211,7 @@ def _judge(
         prepared,
         temporary_folder,
     )
+    from kaggleops.reports.outcome import tell_outcome
 
     try:
         with temporary_folder() as folder:
@@ -225,6 +226,7 @@ def _judge(
         if run is None:
             with stdout_for_json(as_json):
                 run = launch(commit, what, uncommitted=patched)
+            tell_outcome(what.tracking_uri, run)
     except RunFailedError as error:
         if error.status == "KILLED":
             raise  # somebody cancelled it
