@@ -5,20 +5,16 @@ An MLproject says both, for whoever runs the commit:
     data: [data/train.csv]            # read by the training, and not in git
     keep: [results/, submission.csv]  # written by it, and kept with the run
 
-1. Data is a link to where it lies: in the repository that a run of this machine comes from, or
-   where the resource that brings it has it (resources/). What git has counts more.
-2. Files that match `keep` (by default `USUALLY_KEPT`) become artifacts of the run at the same path
-   when it ends, whatever ended it, and at the end of every leg. Left out are: what git has and the
-   run did not change, links, what holds a secret, and what goes over the limits once the smaller
-   files are kept; a line says which.
-3. An artifact that the run has logged itself under that name stays; what an earlier leg left there
-   is replaced.
-4. Nothing of this fails a training that has begun.
+Data is a link to where it lies: in the repository that a run of this machine comes from, or where
+its resource has it; what git has counts more. Files that match `keep` (by default `USUALLY_KEPT`)
+become artifacts of the run at the end of every leg. Left out are, with a line: what git has or the
+run has logged itself, links, what holds a secret, and what goes over the limits. Nothing of this
+fails a training that has begun.
 """
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import chdir, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,12 +54,12 @@ def declared_paths(folder: Path, key: str, doing: str) -> tuple[str, ...] | None
         return None
     listed = [told] if isinstance(told, str) else told
     if not isinstance(listed, list) or not all(map(_is_inside, listed)):
-        hint = f"Write {key}: [data/train.csv, models/]." if key == "data" else _KEEP
-        raise UsageError(doing, f"`{key}` in MLproject lists no paths in the repository", hint)
+        problem = f"`{key}` in MLproject lists no paths in the repository"
+        raise UsageError(doing, problem, f"Write {key}: [{_EXAMPLES[key]}].")
     return tuple(listed)
 
 
-_KEEP = "Write keep: [results/, submission.csv], or keep: [] for nothing."
+_EXAMPLES = {"data": "data/train.csv, models/", "keep": "results/, submission.csv"}
 
 
 def _is_inside(path: Any) -> bool:
@@ -71,9 +67,6 @@ def _is_inside(path: Any) -> bool:
         return False
     parts = PurePosixPath(path).parts
     return bool(parts) and not path.startswith("/") and ".." not in parts and ".git" not in parts
-
-
-# -- data ---------------------------------------------------------------------------------------
 
 
 def place_data(folder: Path, doing: str) -> list[Read]:
@@ -140,19 +133,10 @@ def _link(there: Path, here: Path) -> None:
         here.symlink_to(there.resolve())
 
 
-# -- what a run leaves --------------------------------------------------------------------------
-
-
 class Left:
-    """What a run leaves in its checkout, from now on.
+    """What a run leaves in its checkout, a folder, from now on; with secrets only if allowed.
 
-    Args:
-        folder: the checkout.
-        doing: for errors.
-        allow_secrets: keep what holds a secret, too.
-
-    Raises:
-        UsageError: its MLproject does not say rightly what to keep.
+    Raises UsageError if its MLproject does not say rightly what to keep.
     """
 
     def __init__(self, folder: Path, doing: str, *, allow_secrets: bool = False) -> None:
@@ -180,22 +164,20 @@ class Left:
 
     def _keep(self, run: Run, sizes: dict[str, int], again: bool) -> None:
         client, run_id = MlflowClient(), run.info.run_id
-        try:
-            known = _known(client, run_id, sizes)
-        except (KaggleOpsError, MlflowException):  # what is logged now is sent later
-            known = {}
+        known: dict[str, int] = {}
+        with suppress(KaggleOpsError, MlflowException):  # what is logged now is sent later
+            known = {} if again else _known(client, run_id, sizes)
         kept: list[str] = []
         over: list[str] = []
         size = 0
         for name in sorted(sizes, key=lambda each: (sizes[each], each)):
-            if known.get(name) == sizes[name] and not again:
+            if known.get(name) == sizes[name]:
                 continue  # the run has logged it itself
             if size + sizes[name] > MOST_BYTES or len(kept) == MOST_FILES:
                 over.append(name)
                 continue
-            another = name in known and not again
             try:
-                why = _ANOTHER if another else self._secret(name)
+                why = _ANOTHER if name in known else self._secret(name)
                 if not why:
                     parent = PurePosixPath(name).parent.as_posix()
                     there = None if parent == "." else parent
@@ -207,16 +189,14 @@ class Left:
             if why:
                 _log.warning("%s is not kept: %s.", printable(name), why)
         if kept:
+            # As their top folders, those at the root as they are.
+            tops = ["".join(name.partition("/")[:2]) for name in kept]
             sized = f"{size / 1e6:,.1f} MB" if size > 1e5 else f"{size:,} bytes"
-            sys.stderr.write(
-                f"kept with the run: {_listed(kept)} ({counted(len(kept))}, {sized})\n"
-            )
+            said = f"{_some(list(dict.fromkeys(tops)))} ({counted(len(kept))}, {sized})"
+            sys.stderr.write(f"kept with the run: {said}\n")
         if over:
             limits = f"a run keeps {MOST_BYTES / 1e9:.0f} GB and {MOST_FILES:,} files of its folder"
-            more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
-            _log.warning(
-                "Not kept: %s%s; %s.", ", ".join(map(printable, over[:_NAMED])), more, limits
-            )
+            _log.warning("Not kept: %s; %s.", _some(over), limits)
 
     def _secret(self, name: str) -> str:
         found = [] if self._allow_secrets else in_data(name, self._folder / name)
@@ -234,14 +214,6 @@ def _known(client: MlflowClient, run_id: str, names: Iterable[str]) -> dict[str,
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return names as their top folders, those at the root as they are, some of them."""
-    tops = list(dict.fromkeys(_tops(names)))
-    more = f" and {len(tops) - _NAMED} more" if len(tops) > _NAMED else ""
-    return ", ".join(map(printable, tops[:_NAMED])) + more
-
-
-def _tops(names: Iterable[str]) -> Iterator[str]:
-    for name in names:
-        top, slash, _ = name.partition("/")
-        yield f"{top}{slash}"
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(printable, names[:_NAMED])) + more

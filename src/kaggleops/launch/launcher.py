@@ -120,10 +120,8 @@ class Launch:
 def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
     """Clone a commit of a repository on this machine, run it here, and return its run.
 
-    That has finished, or it is to be continued (`is_to_be_continued`): it needs another session.
-
-    The output of the training goes where this process's own goes, and into its run (output.py).
-    With `uncommitted`, what is not committed runs too, and the run carries the patch.
+    That has finished, or it is to be continued. With `uncommitted`, what is not committed runs too,
+    and the run carries the patch.
 
     Raises:
         UsageError: the commit has no such entry point, or it does not take such parameters.
@@ -131,7 +129,7 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
     """
     # The clone is gone with the run; its data is not.
     data: dict[str, str | None] = {DATA_ROOT: str(data_root(commit.repository))}
-    with temporary_folder() as folder, _environment(data):
+    with temporary_folder() as folder, environment(data):
         cloned = clone(commit, folder / "code" / commit.repository.name)
         patch = None
         if uncommitted:
@@ -164,7 +162,8 @@ def launch_in(
     if what.session_ends is not None:
         changed[session_end.SESSION_ENDS] = f"{what.session_ends:.3f}"
     began = time.time()
-    with _environment(changed), tracked_in(what.tracking_uri), _quiet_mlflow():
+    logging.getLogger("mlflow.projects").setLevel(logging.WARNING)  # it tells the command
+    with environment(changed), tracked_in(what.tracking_uri):
         before = _to_go_on_with(what.run_id) if what.run_id else None
         if before:
             begun = before.data.tags.get(MLFLOW_PROJECT_ENTRY_POINT, what.entry_point)
@@ -185,11 +184,11 @@ def launch_in(
         # that goes on keeps the parameters it has.
         given = {**declared, **parameters}
         new = [Param(key, str(given[key])) for key in given if key not in run.data.params]
-        machine = of_machine(detect())
-        going_on = _goes_on(before, machine) if before else {}
+        changed_tags = of_machine(detect())
+        going_on = _goes_on(before, changed_tags) if before else {}
+        changed_tags |= going_on
         if before and not going_on:  # it was made when it was submitted
-            going_on = {BEGAN: datetime.now(UTC).isoformat(timespec="seconds")}
-        changed_tags = {**machine, **going_on}
+            changed_tags[BEGAN] = datetime.now(UTC).isoformat(timespec="seconds")
         if patch:
             changed_tags[UNCOMMITTED] = f"see {PATCH}"
         tags = [RunTag(*tag) for tag in changed_tags.items()]
@@ -206,7 +205,7 @@ def launch_in(
         # The project's own process is its runner: that one sends heartbeats, and stops when killed.
         entity_id = entity_of(run.info.experiment_id, run.info.run_id)
         runner.hand_over(entity_id)
-        with _environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
+        with environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
             output = Output(run, len(legs.legs_of(going_on)) or 1, show)
             try:
                 return _finish(commit, what, folder, run, parameters, began, output)
@@ -280,18 +279,20 @@ def _finish(
     if code == session_end.TO_BE_CONTINUED and CANCELLED not in told.data.tags:
         step, before = legs.last_step(told), legs.last_step(run)
         if step is not None and (before is None or step > before):
-            _continue(client, told, began)
+            client.set_tag(run_id, TO_BE_CONTINUED, legs.to_be_continued(step))
+            _log_legs(client, told, legs.ended(told, began, "continued"))
+            client.update_run(run_id, status="SCHEDULED")
             return client.get_run(run_id)
         reached = "no step" if step is None else f"no step after {step}, where it began"
         problem = f"it exited with {code}, to be continued, and it has logged {reached}"
         client.set_terminated(run_id, "FAILED")
         _close_leg(client, run_id)
         raise RunFailedError("FAILED", doing, problem, hint)
-    why = cause(output.last_lines(), code) if code else ""
     ended = _ensure_ended(client, run_id, "FAILED" if code else "FINISHED")
     # Where one rank fails, torchrun tells the one that logs to end.
     if ended == "KILLED" and CANCELLED not in told.data.tags and of_torchrun(output.last_lines()):
         client.set_terminated(run_id, ended := "FAILED")
+    why = cause(output.last_lines(), code) if code else ""
     if ended == "FAILED":
         client.set_tag(run_id, FAILURE, why)
     _close_leg(client, run_id)
@@ -302,15 +303,11 @@ def _finish(
     return client.get_run(run_id)
 
 
+# What `mlflow.projects.run` tells its local backend.
 _HERE = {
-    PROJECT_ENV_MANAGER: "local",
-    PROJECT_SYNCHRONOUS: True,
-    PROJECT_DOCKER_ARGS: None,
-    PROJECT_STORAGE_DIR: None,
-    PROJECT_BUILD_IMAGE: False,
-    PROJECT_DOCKER_AUTH: None,
+    **{PROJECT_ENV_MANAGER: "local", PROJECT_SYNCHRONOUS: True, PROJECT_BUILD_IMAGE: False},
+    **dict.fromkeys((PROJECT_DOCKER_ARGS, PROJECT_STORAGE_DIR, PROJECT_DOCKER_AUTH)),
 }
-"""What `mlflow.projects.run` tells its local backend."""
 
 
 def _stopped(client: mlflow.MlflowClient, run_id: str) -> str:
@@ -332,9 +329,6 @@ def _ensure_ended(client: mlflow.MlflowClient, run_id: str, as_what: str) -> str
     return status
 
 
-# -- longer than a session --------------------------------------------------------------------
-
-
 def is_to_be_continued(run: Run) -> bool:
     """Tell whether a run waits for its next leg."""
     return run.info.status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags
@@ -352,14 +346,6 @@ def _goes_on(before: Run, machine: Mapping[str, str]) -> dict[str, str]:
     note = before.data.tags.get(NOTE, "")
     described = {NOTE: ui.with_section(note, "legs", legs.table(known))} if END in note else {}
     return {LEGS: legs.to_tag(known), **described}
-
-
-def _continue(client: mlflow.MlflowClient, run: Run, began: float) -> None:
-    """Leave a run to its next leg."""
-    told = legs.to_be_continued(legs.last_step(run))
-    client.set_tag(run.info.run_id, TO_BE_CONTINUED, told)
-    _log_legs(client, run, legs.ended(run, began, "continued"))
-    client.update_run(run.info.run_id, status="SCHEDULED")
 
 
 def _close_leg(client: mlflow.MlflowClient, run_id: str) -> None:
@@ -420,8 +406,12 @@ def prepared(
     if before is None:
         refuse_unlocked(folder, [each.partition("=")[2] for each in what.overrides.items], doing)
     for name, value in parameters.items():
-        if entry_point.parameters[name].type == "float" and not _is_number(value):
-            raise UsageError(doing, f"{name} takes a number, not {value!r}")
+        if entry_point.parameters[name].type == "float":
+            try:
+                float(value)
+            except ValueError:
+                problem = f"{name} takes a number, not {value!r}"
+                raise UsageError(doing, problem) from None
     try:
         entry_point.command.format(**dict.fromkeys(declared, ""))  # as MLflow fills it
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -434,14 +424,6 @@ def prepared(
     return parameters, declared, project.name
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
     """Return a folder's MLflow project and its entry point; UsageError where there is none."""
     if not (folder / "MLproject").is_file():
@@ -449,13 +431,11 @@ def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
         raise UsageError(doing, "the commit has no MLproject file", hint)
     try:
         project = load_project(str(folder))
-    except (ExecutionException, MlflowException) as error:
-        raise UsageError(doing, str(error)) from error
-    except Exception as error:  # noqa: BLE001 - MLflow takes its shape for granted
+    except Exception as error:
+        if isinstance(error, ExecutionException | MlflowException):
+            raise UsageError(doing, str(error)) from error
         said = " ".join(str(error).replace(f"{folder}/", "").split())
-        hint = (
-            "`kaggleops init` writes one; https://mlflow.org/docs/latest/ml/projects/ explains it."
-        )
+        hint = "`kaggleops init` writes one; https://mlflow.org/docs/latest/ml/projects/ tells how."
         raise UsageError(doing, f"its MLproject cannot be read ({said})", hint) from None
     try:
         point = project.get_entry_point(entry_point)
@@ -528,7 +508,7 @@ def tracked_in(uri: str) -> Iterator[None]:
     Afterwards it tracks where it did before: this may be a notebook with runs of its own.
     """
     # What MLflow is told, it leaves in these variables, too, and they count where it is told none.
-    with _environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
+    with environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
         mlflow.set_tracking_uri(uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
         mlflow.set_registry_uri(uri)
@@ -541,27 +521,18 @@ def tracked_in(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(changed: Mapping[str, str | None]) -> Iterator[None]:
+def environment(changed: Mapping[str, str | None]) -> Iterator[None]:
     """Change this process's environment, which its children inherit, meanwhile; None removes."""
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in changed.items() if value is not None})
-    for name in changed:
-        if changed[name] is None:
-            os.environ.pop(name, None)
+    before = {name: os.environ.get(name) for name in changed}
+    _set(changed)
     try:
         yield
     finally:
-        for name in changed:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in changed if name in before})
+        _set(before)
 
 
-@contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    logger = logging.getLogger("mlflow")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value

@@ -1,19 +1,18 @@
 """A run that takes longer than a session: its legs, and whether another one is to follow.
 
-A leg is one session of a run. A training that sees its session's end coming (`kaggleops.time_left`)
-saves a checkpoint and exits with code 42, "to be continued": the run is then SCHEDULED, with the
-tag TO_BE_CONTINUED, and goes on as the same run wherever it is resumed. A machine that is taken
-away ends a leg, too.
+A training that sees its session's end coming (`kaggleops.time_left`) saves a checkpoint and exits
+with code 42, "to be continued": the run is then SCHEDULED, with the tag TO_BE_CONTINUED, and goes
+on as the same run wherever it is resumed. A machine that is taken away ends a leg, too.
 
 The legs of a run stand in its tag LEGS, once there is more than one or another one is to follow.
-Two counters decide whether it goes on, as submitit has them: what a platform does to a run is free,
-its own failures are counted. And a run that comes no further is not repeated for ever, whoever ends
-its legs.
+What a platform does to a run is free, its own failures are counted; and a run that comes no further
+is not repeated for ever, whoever ends its legs.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -168,7 +167,9 @@ def table(legs: Sequence[Leg]) -> str:
         first = "" if leg.first is None else leg.first
         steps = f"{first} → {'' if leg.last is None else leg.last}"
         ending = f"{_WORDS[leg.how]}{f': {leg.why}' if leg.why else ''}"
-        began = _date(leg.began)
+        began = ""
+        with suppress(ValueError, OverflowError, OSError):  # anybody may have written the tag
+            began = f"{datetime.fromtimestamp(leg.began, UTC):%Y-%m-%d %H:%M}"
         cells = (str(leg.number), where, began, hours, steps, ending)
         rows.append("| " + " | ".join(as_markdown(cell) for cell in cells) + " |")
     return "\n".join(rows)
@@ -235,10 +236,3 @@ def _with_last(
 
 def _at(step: int | None) -> str:
     return "before its first step" if step is None else f"at step {step}"
-
-
-def _date(seconds: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
-    except (ValueError, OverflowError, OSError):  # anybody may have written the tag
-        return ""

@@ -1,14 +1,10 @@
 """What a training prints, kept as the artifact `output.txt` of its run, which grows meanwhile.
 
-1. It is shown at once and as it is, and a terminal stays one for the training.
-2. The artifact has both streams in one, in the order in which they came: exactly so where both lead
-   to one place, as they do on every platform and in a terminal. Colours are left out, and a
-   progress bar is the last state that it was in.
-3. Secrets that can be told (redaction.py), and the values of variables that are named like one, are
-   masked.
-4. It is sent when it has changed, five times as seldom as metrics are, and at the end of every leg,
-   whatever ended it: a write each time. Behind 8 MiB its beginning and its end are kept.
-5. Nothing of this stops the training: what cannot be sent is kept and sent later, as any artifact.
+It is shown at once and as it is, and a terminal stays one for the training. The artifact has both
+streams in one, in the order in which they came, exactly so where both lead to one place; without
+colours, of a progress bar the last state, secrets masked (redaction.py), behind 8 MiB its beginning
+and its end. It is sent when it has changed, five times as seldom as metrics are, and at the end of
+every leg. Nothing of this stops the training: what cannot be sent is sent later, as any artifact.
 
 Only a SIGKILL of this very process costs what was printed since it was last sent. As behind
 `| tee`, the training then meets a closed pipe when it prints next.
@@ -76,51 +72,49 @@ class Lines:
         self._show = show
         self._clock = clock
         self._line = ""
-        self._redrawn = ""
         self._shown = clock()
 
     def feed(self, text: str) -> None:
         """Take in what was printed next."""
-        for piece in re.findall(r"[^\r\n]+|\r|\n", text):
-            if piece == "\n":
-                self._end_line()
-            elif piece == "\r":
-                self._redraw()
-            else:
-                self._line += piece
-                if len(self._line) > _LONGEST_LINE:  # to add to it takes as long as it is
-                    self._end_line()
+        *whole, self._line = (self._line + text).split("\n")
+        for line in whole:
+            self._show(_last_state(line))
+        drawn, redrawn, rest = self._line.rpartition("\r")
+        if redrawn and (state := _last_state(drawn)):
+            if self._clock() - self._shown >= BAR_INTERVAL:
+                self._shown = self._clock()
+                self._show(state)
+                state = ""
+            self._line = f"{state}\r{rest}"
+        if len(self._line) > _LONGEST_LINE:  # to add to it takes as long as it is
+            self.end()
 
     def end(self) -> None:
         """Show what is left, as nothing follows."""
-        if self._line or self._redrawn:
-            self._end_line()
+        if left := _last_state(self._line):
+            self._show(left)
+        self._line = ""
 
-    def _end_line(self) -> None:
-        # A bar's last state may stand before its carriage return; "\r\n" ends a line as "\n" does.
-        self._show((self._line or self._redrawn).rstrip())
-        self._line = self._redrawn = ""
 
-    def _redraw(self) -> None:
-        if not self._line.strip():
-            return
-        self._redrawn, self._line = self._line, ""
-        now = self._clock()
-        if now - self._shown >= BAR_INTERVAL:
-            self._shown = now
-            self._show(self._redrawn.rstrip())
-            self._redrawn = ""
+def _last_state(line: str) -> str:
+    # A bar's last state may stand before its carriage return; "\r\n" ends a line as "\n" does.
+    return line.rstrip().rpartition("\r")[2]
 
 
 def kept(run: Run, tracking_uri: str) -> list[str] | None:
     """Return the lines that are kept of what a run printed; None if nothing is."""
+    with suppress(MlflowException):
+        found = _fetched(run.info.artifact_uri, tracking_uri)
+        return found.decode(errors="replace").removesuffix("\n").split("\n")
+    return None
+
+
+def _fetched(address: str, tracking_uri: str | None = None) -> bytes:
     with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
         file = Path(folder, OUTPUT)
-        with suppress(MlflowException):
-            repository = get_artifact_repository(run.info.artifact_uri, tracking_uri)
-            repository._download_file(OUTPUT, str(file))
-            return file.read_text(errors="replace").removesuffix("\n").split("\n")
-    return None
+        # One request; `download_artifacts` lists before, and shows a progress bar.
+        get_artifact_repository(address, tracking_uri)._download_file(OUTPUT, str(file))
+        return file.read_bytes()
 
 
 class Output:
@@ -153,20 +147,19 @@ class Output:
         sys.stdout.flush()
         sys.stderr.flush()
         before = os.dup(1), os.dup(2)
+        alike = os.path.sameopenfile(1, 2)
         streams: dict[int, int] = {}
+        writing = []
         started = False
         try:
-            first, second = os.fstat(1), os.fstat(2)
-            alike = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-            reading, writing = _channel(1)
-            streams[reading] = before[0]
-            os.dup2(writing, 1)
-            if not alike:
-                os.close(writing)
-                reading, writing = _channel(2)
-                streams[reading] = before[1]
-            os.dup2(writing, 2)
-            os.close(writing)
+            for descriptor, there in zip((1, 2), before, strict=True):
+                if not (streams and alike):
+                    reading, end = _channel(descriptor)
+                    streams[reading] = there
+                    writing.append(end)
+                os.dup2(writing[-1], descriptor)
+            for each in writing:
+                os.close(each)
             yield
             started = True
         finally:
@@ -201,22 +194,17 @@ class Output:
             self._over.set()
             sending.join()
 
-    # -- reading ------------------------------------------------------------------------------
-
     def _read(self, streams: dict[int, int]) -> None:
         """Read what comes, show it and keep it; `streams` are descriptors, from where to where."""
-        decoder = codecs.getincrementaldecoder("utf-8")
-        decoders = {each: decoder("replace") for each in streams}
-        open_ones = dict(streams)
-        while open_ones:
-            for each in select.select(list(open_ones), [], [])[0]:
-                try:
+        decoders = {each: codecs.getincrementaldecoder("utf-8")("replace") for each in streams}
+        while decoders:
+            for each in select.select(list(decoders), [], [])[0]:
+                data = b""
+                with suppress(OSError):  # a terminal whose other end is closed
                     data = os.read(each, 1 << 16)
-                except OSError:  # a terminal whose other end is closed
-                    data = b""
-                if data and self._shown is None:
-                    _write(open_ones[each], data)
-                if self._shown is not None:
+                if self._shown is None:
+                    _write(streams[each], data)
+                else:
                     try:
                         self._shown.feed(decoders[each].decode(data, final=not data))
                     except Exception as error:  # noqa: BLE001 - unread, the training would wait
@@ -225,7 +213,7 @@ class Output:
                 self._keep(data)
                 if not data:
                     os.close(each)
-                    del open_ones[each]
+                    del decoders[each]
         if self._shown is not None:
             self._shown.end()
         for each in set(streams.values()):
@@ -244,8 +232,6 @@ class Output:
                 del self._kept[MOST // 2 : -MOST // 2]
                 self._cut = True
 
-    # -- sending ------------------------------------------------------------------------------
-
     def _send_now_and_then(self) -> None:
         began = time.monotonic()
         earlier = self._earlier()
@@ -259,28 +245,21 @@ class Output:
                 continue
             try:
                 text = _bounded(content, cut=cut).decode(errors="replace")
-                text = "\n".join(log_line(line.rstrip("\r")) for line in text.split("\n"))
-                self._send(_bounded(earlier + _masked(text).encode(errors="replace")))
+                text = _masked("\n".join(log_line(line.rstrip("\r")) for line in text.split("\n")))
+                with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
+                    file = Path(folder, self._name)
+                    file.write_bytes(_bounded(earlier + text.encode(errors="replace")))
+                    get_artifact_repository(self._address).log_artifact(str(file))
                 sent = count
             except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on
                 _log.warning("What the training prints cannot be kept now: %s", error)
-
-    def _send(self, content: bytes) -> None:
-        with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
-            file = Path(folder, self._name)
-            file.write_bytes(content)
-            get_artifact_repository(self._address).log_artifact(str(file))
 
     def _earlier(self) -> bytes:
         """Return what the legs before have printed."""
         if self._leg == 1:
             return b""
         try:
-            with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
-                there = Path(folder, OUTPUT)
-                # One request; `download_artifacts` lists before, and shows a progress bar.
-                get_artifact_repository(self._address)._download_file(OUTPUT, str(there))
-                printed = there.read_bytes().rstrip(b"\n")
+            printed = _fetched(self._address).rstrip(b"\n")
         except Exception as error:  # noqa: BLE001
             absent = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
             if not (isinstance(error, MlflowException) and error.error_code == absent):
@@ -327,8 +306,7 @@ def _bounded(content: bytes, *, cut: bool = False) -> bytes:
 
 def _masked(text: str) -> str:
     """Return a text without its secrets, a piece of some lines at a time."""
-    pieces = []
-    start = 0
+    pieces, start = [], 0
     while start < len(text):
         end = text.find("\n", start + _PIECE) + 1 or len(text)
         key = text.rfind("-----BEGIN ", start, end)

@@ -9,7 +9,6 @@ files alone cannot tell (parts that only code registers, options of the script b
 overrides), nothing is refused: the entry point itself will report it.
 """
 
-import ast
 import difflib
 import os
 import re
@@ -83,6 +82,9 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 _PLACED = re.compile(r"(?<![\w./@+~-])([\w./@+~][\w./@+~-]*)=\{(\w+)\}")
 """A parameter in a command that is an override: `model={model}`."""
+
+_HYDRA_MAIN = re.compile(r"^[^#\n]*\bhydra\.main\(([^)]*)\)", re.MULTILINE)
+_GIVEN = re.compile(r"\b(config_\w+)\s*=\s*[\"']([^\"']*)[\"']")
 
 # What is stored for Hydra itself, such as a launcher, is no part of a project's configuration.
 _HYDRAS_OWN = r"\)\s*\.\s*store\(\s*group\s*=\s*[\"']hydra/"
@@ -191,13 +193,15 @@ def _has_more_in_code(folder: Path) -> bool:
 def configuration_of(folder: Path, command: str) -> Path | None:
     """Return the main file of the Hydra configuration that a command reads; None for none."""
     for word in re.split(r"[\s'\"]+", command):
-        if word.endswith(".py") and (folder / word).is_file():
-            for called in _hydra_mains(folder / word):
-                name = str(called.get("config_name") or "").removesuffix(".yaml")
-                file = (
-                    (folder / word).parent / str(called.get("config_path") or "") / f"{name}.yaml"
-                )
-                return file.resolve() if name and file.is_file() else None
+        script = folder / word
+        called = None
+        if word.endswith(".py") and script.is_file():
+            called = _HYDRA_MAIN.search(script.read_text(errors="replace"))
+        if called:
+            given = dict(_GIVEN.findall(called[1]))
+            name = given.get("config_name", "").removesuffix(".yaml")
+            file = script.parent / given.get("config_path", "") / f"{name}.yaml"
+            return file.resolve() if name and file.is_file() else None
     file = folder / "config/config.yaml"
     try:
         usual = yaml.safe_load(file.read_text()) if file.is_file() else None
@@ -206,27 +210,12 @@ def configuration_of(folder: Path, command: str) -> Path | None:
     return file.resolve() if isinstance(usual, dict) and "defaults" in usual else None
 
 
-def _hydra_mains(script: Path) -> Iterator[dict[str, Any]]:
-    try:
-        tree = ast.parse(script.read_bytes())
-    except (SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
-            yield {
-                each.arg: each.value.value
-                for each in node.keywords
-                if each.arg and isinstance(each.value, ast.Constant)
-            }
-
-
 def _compose(place: Path, overrides: list[str]) -> Mapping[Any, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(place.parent), version_base="1.3"):
-        composed = compose(place.stem, overrides)
-    found = OmegaConf.to_container(composed, resolve=False)
+        found = OmegaConf.to_container(compose(place.stem, overrides), resolve=False)
     return found if isinstance(found, dict) else {}
 
 
