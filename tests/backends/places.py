@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from kaggleops.backends import local
-from kaggleops.backends.colab.job import Job
+from kaggleops.backends.base import RemoteRun
+from kaggleops.backends.colab.supervisor import Job
 from kaggleops.backends.lookup import backend_named
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from kaggleops.launch.overrides import Overrides
@@ -180,7 +180,7 @@ class OnColab(Place):
 
     def job(self, run: RemoteRun) -> Job:
         """Return the job of a run."""
-        return Job(Path(run.tags["colab_job"].partition(":")[2]))
+        return Job.known(run.tags["colab_job"])
 
     def start(self, run: RemoteRun) -> None:
         self.colab.let_go(self.job(run).session)
@@ -302,7 +302,7 @@ def open_slot(number: int) -> IO[str]:
 
 def job_of(run: RemoteRun) -> local.Job:
     """Return a run's job on this machine."""
-    return local.Job(Path(run.tags[local.JOB].partition(":")[2]))
+    return local.Job.known(run.tags[local.JOB], gone=True)
 
 
 def end_job(job: local.Job) -> None:

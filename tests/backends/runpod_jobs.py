@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.lookup import backend_named
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
 from tests.fakes.runpod_server import RunPodServer

@@ -202,7 +202,7 @@ def test_mlflow_run_submits_too(outside: World, tmp_path: Path) -> None:
 
     # What MLflow's command shows as one line.
     wrong = {"credential": "ada/bucket-key"}
-    with pytest.raises(ExecutionException, match=r"Is 'credentials' meant\?"):
+    with pytest.raises(ExecutionException, match=r"Did you mean credentials\?"):
         mlflow.projects.run(address, backend="kaggle", backend_config=wrong)
 
 

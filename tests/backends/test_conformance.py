@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.lookup import download, resume, submitted_run
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import KaggleOpsError, UsageError
 from tests import secrets_of
 from tests.canaries import CommandLines, found_below, found_in_bucket, marks_in
@@ -211,7 +211,7 @@ def test_two_submits_at_once_are_two_runs(place: Place) -> None:
     ("fields", "problem"),
     [
         ({"nonsense": 1}, r"there is no field 'nonsense'"),
-        ({"install_form": "."}, r"Is 'install_from' meant\?"),
+        ({"install_form": "."}, r"Did you mean install_from\?"),
         ({"install_from": []}, r"install_from: "),
         (
             {"install_from": "git+https://ada:a-token@host.test/x"},

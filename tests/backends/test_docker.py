@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.docker import _lines
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import resume
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.cli import main
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
@@ -178,10 +178,9 @@ def test_a_submit_is_shown_with_what_follows_it(
     [
         ({"image": "another/image"}, "is not on this machine. docker pull another/image"),
         ({"credentials": "/nowhere/key.json"}, "no key of the bucket, /nowhere/key.json"),
-        ({"gpus": "many"}, "'many' is not a number of GPUs"),
-        ({"gpus": "0"}, "'0' is not a number of GPUs"),
-        ({"shm_size": "large"}, "'large' is not a size"),
-        ({"input": ""}, "input: a folder has to be named"),
+        ({"gpus": "many"}, "gpus: 'many': string should match"),
+        ({"shm_size": "large"}, "shm_size: 'large': string should match"),
+        ({"input": ""}, "input: '': string should have at least 1"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_made(

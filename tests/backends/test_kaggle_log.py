@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.backends.kaggle.outputs import Log, parsed
+from kaggleops.backends.kaggle.backend import Log, parsed
 from kaggleops.backends.lookup import backend_named
 from kaggleops.errors import KaggleOpsError
 from tests.fakes.kaggle_uses import kernel_folder

@@ -1,13 +1,14 @@
 """This machine as a backend: jobs that outlive who started them, and slots that they wait for."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kaggleops.backends import local
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.lookup import resume, submitted_run
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.tags import JOB_ENDED, NOTE
 
@@ -103,13 +104,13 @@ def test_another_machines_job_is_nobodys_to_ask(here: Here) -> None:
     jobs.mkdir(parents=True)
     for folder in ("/etc", f"{jobs}/..", f"{jobs}/.", str(jobs)):  # anybody may have written it
         with pytest.raises(KaggleOpsError, match="it is not here"):
-            here.backend.remove({local.JOB: f"{local.socket.gethostname()}:{folder}"})
+            here.backend.remove({local.JOB: f"{socket.gethostname()}:{folder}"})
     assert jobs.is_dir()
 
 
 def test_a_configuration_that_cannot_be_meant(here: Here) -> None:
-    with pytest.raises(UsageError, match="-1 is no number of jobs"):
+    with pytest.raises(UsageError, match="jobs: -1: input should be greater"):
         here.backend.read_config({"jobs": -1}, "-")
-    with pytest.raises(UsageError, match="1000000000 is too many"):  # a file for each
+    with pytest.raises(UsageError, match="less than or equal to 256"):  # a file for each
         here.backend.read_config({"jobs": 10**9}, "-")
     assert here.backend.read_config({}, "-").with_room_for(10**9).slots < 1000

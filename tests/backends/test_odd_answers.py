@@ -15,13 +15,13 @@ from kagglesdk.competitions.types import competition_api_service as competitions
 from kagglesdk.kaggle_object import DateTimeSerializer, KaggleObject, ListSerializer
 from kagglesdk.kernels.types import kernels_api_service as kernels
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.colab.cli import ColabCli, Session
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import RefusedError, Units
 from kaggleops.backends.job_log import until_silent
-from kaggleops.backends.kaggle import outputs
+from kaggleops.backends.kaggle.backend import Log, parsed
 from kaggleops.backends.lookup import backend_named, resume
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
@@ -219,7 +219,7 @@ def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> Non
 
 def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
     def entries(*parts: object) -> Callable[[], Iterator[str]]:
-        readings, log = iter(parts), outputs.Log()
+        readings, log = iter(parts), Log()
 
         def opened() -> Iterator[str]:
             texts, error = next(readings)  # type: ignore[misc]
@@ -234,8 +234,8 @@ def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
     assert list(until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
     with pytest.raises(NoAnswerError):
         list(until_silent(entries(("", NoAnswerError))))
-    assert [each["data"] for each in outputs.parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
-    assert [each["data"] for each in outputs.parsed('{"a": 1}')] == ['{"a": 1}']
+    assert [each["data"] for each in parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
+    assert [each["data"] for each in parsed('{"a": 1}')] == ['{"a": 1}']
 
 
 # -- containers ----------------------------------------------------------------------------------

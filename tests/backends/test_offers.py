@@ -126,9 +126,10 @@ def test_a_session_is_no_longer_and_no_dearer_than_was_decided(
     ):
         other = backend_named(name)
         whole = other.read_config({}, "a test")
-        narrowed = other.for_session(whole, Offer(name, 1), hours, 0.0)
+        offer = Offer(name, 1, session_hours=hours and 12.0)
+        narrowed = other.for_session(whole, offer, hours, 0.0)
         assert getattr(narrowed, field) == (hours or getattr(whole, field))
-        assert other.for_session(whole, Offer(name, 1), 99.0, 0.0) == whole
+        assert other.for_session(whole, offer, 99.0, 0.0) == whole
 
 
 def test_docker_offers_a_container(docker: InDocker) -> None:
@@ -145,7 +146,7 @@ def test_where_nobody_starts_it_there_is_nothing_to_offer() -> None:
 
 @pytest.mark.parametrize("name", sorted({"colab", "docker", "kaggle", "runpod"} & set(names())))
 def test_no_session_at_all_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="sessions: 0: it is 1 or more"):
+    with pytest.raises(UsageError, match="sessions: 0: input should be greater"):
         backend_named(name).read_config({"sessions": 0}, "a test")
 
 

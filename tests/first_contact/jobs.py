@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kaggleops.backends.colab.job import Job
+from kaggleops.backends.colab.supervisor import Job
 from kaggleops.first_contact.assumption import Line, tried
 from kaggleops.first_contact.job import ENDS, Observed
 from kaggleops.first_contact.jobs import CHECKS
@@ -38,7 +38,7 @@ def _program(says: str) -> Seen:
     """Let the platform's own program say something else."""
 
     def change(job: Observed) -> Observed:
-        endpoint = Job(Path(job.tags["colab_job"].partition(":")[2])).progress.endpoint
+        endpoint = Job.known(job.tags["colab_job"]).progress.endpoint
         program = Path(job.config.cli).with_name("another")
         program.write_text(f"#!/bin/sh\necho '{says.format(endpoint=endpoint)}'\n")
         program.chmod(0o755)

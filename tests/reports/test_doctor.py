@@ -131,7 +131,7 @@ def test_a_backends_file_that_cannot_be_used(
     Path("config/backend").mkdir(parents=True)
     Path("config/backend/docker.yaml").write_text("gpu: all\n")
     found = {each.about: each for each in examine_platforms(Path())}["docker"]
-    assert (found.verdict, found.hint) == ("error", "Is 'gpus' meant?")
+    assert (found.verdict, found.hint) == ("error", "Did you mean gpus?")
     assert "there is no field 'gpu'" in found.said
 
 

@@ -1,5 +1,4 @@
 """Run a commit on a machine that is not this one, and find it again from anywhere.
 
-Each backend is an MLflow plugin of the group `mlflow.project_backend`. What is imported from here
-costs MLflow's client; a command imports it when it is needed.
+What is imported from here costs MLflow's client; a command imports it when it is needed.
 """

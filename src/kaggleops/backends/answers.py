@@ -1,7 +1,6 @@
 """What a platform answered, read for what it is worth: what is missing or odd is unknown.
 
-A platform may change a word, leave a field out, answer half or with something else's page. So no
-answer is taken apart anywhere but through these, and what they cannot read is one thing unknown.
+No answer is taken apart anywhere but through these.
 """
 
 import math

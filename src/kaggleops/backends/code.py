@@ -17,12 +17,16 @@ def anybody_can_fetch(commit: Commit) -> bool:
 
     Raises GitError if the commit cannot be read here.
     """
-    # `git@github.com:…` takes a key, and https://github.com/… may not.
-    address = web_address(commit.origin) or commit.origin
+    address = _address(commit)
     inner = submodules(commit.repository, commit.sha)
     return _is_open(address, commit.sha) and all(
         _is_open(joined(address, url), sha) for _, sha, url in inner if url
     )
+
+
+def _address(commit: Commit) -> str:
+    # `git@github.com:…` takes a key, and https://github.com/… may not.
+    return web_address(commit.origin) or commit.origin
 
 
 def _is_open(address: str, sha: str) -> bool:
@@ -36,11 +40,9 @@ def address_for_others(commit: Commit, bucket_uri: str, *, allow_secrets: bool =
     where `kaggleops.git.bundles` looks for it next. Raises KaggleOpsError if it can be neither
     fetched nor bundled.
     """
-    address = web_address(commit.origin) or commit.origin
-    if anybody_can_fetch(commit):
-        return address
-    send(commit, open_bucket(bucket_uri), allow_secrets=allow_secrets)
-    return address or commit.repository.name
+    if not anybody_can_fetch(commit):
+        send(commit, open_bucket(bucket_uri), allow_secrets=allow_secrets)
+    return _address(commit) or commit.repository.name
 
 
 def address_of_known(commit: Commit, bucket_uri: str) -> str:
@@ -49,15 +51,11 @@ def address_of_known(commit: Commit, bucket_uri: str) -> str:
     Where its repository is here, it goes into the bucket as a new run's does. Raises UsageError if
     it can neither be fetched nor is in the bucket, else what `address_for_others` does.
     """
-    address = web_address(commit.origin) or commit.origin
-    if _is_open(address, commit.sha):
-        return address
-    bucket = open_bucket(bucket_uri)
-    if bucket.stat(key_of(commit.sha)) is None:
-        if has_commit(commit.repository, commit.sha):
-            return address_for_others(commit, bucket_uri)
-        where = address or "a remote"
-        problem = f"not everybody can fetch it from {where}, and {bucket_uri} has none"
-        hint = "Push it, or resume it in a folder that is its repository."
-        raise UsageError(f"looking for commit {commit.sha[:10]}", problem, hint)
-    return address or "bundle"
+    address = _address(commit)
+    if _is_open(address, commit.sha) or open_bucket(bucket_uri).stat(key_of(commit.sha)):
+        return address or "bundle"
+    if has_commit(commit.repository, commit.sha):
+        return address_for_others(commit, bucket_uri)
+    problem = f"not everybody can fetch it from {address or 'a remote'}, and {bucket_uri} has none"
+    hint = "Push it, or resume it in a folder that is its repository."
+    raise UsageError(f"looking for commit {commit.sha[:10]}", problem, hint)

@@ -4,19 +4,29 @@ The fields are those of `config/backend/<backend>.yaml` and of the JSON that `ml
 --backend-config` takes.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
 from mlflow.projects import utils as mlflow_projects
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from kaggleops.errors import UsageError
+from kaggleops.launch.overrides import did_you_mean
+from kaggleops.platforms.platform import Platform
 from kaggleops.redaction import redacted
+
+Count = Annotated[int, Field(ge=1)]
+"""A field that says how many, sessions say: 1 or more."""
+
+PACKAGES = (
+    *("hydra-core>=1.3.2", "transformers>=5.0", "accelerate>=1.3", "scikit-learn>=1.5"),
+    *("pandas>=2.2", "matplotlib>=3.8", "nvidia-ml-py>=12.535"),
+)
+"""What src/competitions trains with, beside torch."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class Config:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True
     )
+    lasts: ClassVar[str] = "session_hours"
+    """The field that says how long a session lasts, if there is one."""
 
     # what pip installs KaggleOps from on the machine; where it is published if empty
     install_from: str = ""
@@ -35,19 +47,26 @@ class Config:
         """Check what types cannot say; raise UsageError with `doing` for what cannot be meant."""
 
 
-def check_sessions(doing: str, sessions: int) -> None:
-    """Check how many sessions a platform may be asked for at once."""
-    if sessions < 1:
-        raise UsageError(doing, f"sessions: {sessions}: it is 1 or more")
+@dataclass(frozen=True)
+class KeyConfig(Config):
+    """What a backend takes that hands the bucket's key to its machines itself."""
+
+    platform: ClassVar[type[Platform]]
+
+    credentials: str = ""
+
+    @property
+    def key_file(self) -> Path:
+        """The key of the bucket."""
+        if self.credentials:
+            return Path(self.credentials).expanduser().absolute()
+        return self.platform.key_file()
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 # What mlflow.projects adds to the configuration that its user wrote.
 _MLFLOWS = {value for name, value in vars(mlflow_projects).items() if name.startswith("PROJECT_")}
-
-
-_WITHOUT = "Name what can be had without one, or let the machine have it from its own secrets."
 
 
 def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) -> AnyConfig:
@@ -61,26 +80,22 @@ def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) ->
     values = {key: value for key, value in given.items() if key not in _MLFLOWS}
     for key, value in values.items():
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Is {close[0]!r} meant?" if close else f"There are: {', '.join(known)}."
+            hint = did_you_mean(str(key), known) or f"There are: {', '.join(known)}."
             raise UsageError(doing, f"there is no field {str(key)!r}", hint)
         for text in map(str, value if isinstance(value, list) else [value]):
             if redacted(text) != text:
                 problem = f"{key}: {text} holds a secret, and would stand where others read it"
-                raise UsageError(doing, problem, _WITHOUT)
+                hint = "Name what can be had without one, or let the machine have its own secrets."
+                raise UsageError(doing, problem, hint)
     try:
         config = TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(doing, f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        said = f"{where}: {first['input']!r:.50}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise UsageError(doing, said) from None
     config.check(doing)
     return config
-
-
-def named_file(named: str) -> Path | None:
-    """Return the file that a field names, None for an empty one."""
-    return Path(named).expanduser().absolute() if named else None
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -6,21 +6,22 @@ everything else that the container wrote goes with it.
 """
 
 import codecs
-import re
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import Field
 
 from kaggleops.backends.answers import number, text
 from kaggleops.backends.base import Backend
-from kaggleops.backends.config import Config, check_sessions, named_file
+from kaggleops.backends.config import Count, KeyConfig
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import UNKNOWN, Finding, JobState, Offer, RefusedError
 from kaggleops.backends.ready_notebook import parameters_of
@@ -33,20 +34,20 @@ VERSION = "v170"
 """The version of Kaggle's images (June 2026), the same as in infra/kaggle-image/compose.yaml."""
 
 _LONGEST_LINE = 1 << 16
-_SIZE = re.compile(r"[1-9]\d*[bkmg]")
 
 
 @dataclass(frozen=True)
-class DockerConfig(Config):
+class DockerConfig(KeyConfig):
     """The fields of config/backend/docker.yaml, where each is explained."""
 
+    platform = KaggleImage
+
     image: str = ""
-    gpus: str = ""
-    input: str = "~/kaggle/input"
-    output: str = "~/kaggle/output"
-    credentials: str = ""
-    shm_size: str = "8g"
-    sessions: int = 1
+    gpus: Annotated[str, Field(pattern=r"^(all|[1-9]\d*)?$")] = ""
+    input: Annotated[str, Field(min_length=1)] = "~/kaggle/input"
+    output: Annotated[str, Field(min_length=1)] = "~/kaggle/output"
+    shm_size: Annotated[str, Field(pattern=r"^[1-9]\d*[bkmg]$")] = "8g"
+    sessions: Count = 1
 
     @property
     def image_name(self) -> str:
@@ -64,45 +65,9 @@ class DockerConfig(Config):
         """Where the outputs of all runs are kept."""
         return Path(self.output).expanduser().absolute()
 
-    @property
-    def key_file(self) -> Path:
-        """The key of the bucket."""
-        return named_file(self.credentials) or KaggleImage.key_file()
-
-    @property
-    def gpu_count(self) -> int:
-        """How many GPUs, as the engine counts them: -1 for all."""
-        return -1 if self.gpus == "all" else int(self.gpus or 0)
-
-    def check(self, doing: str) -> None:
-        check_sessions(doing, self.sessions)
-        if self.gpus not in ("", "all") and not re.fullmatch(r"[1-9]\d*", self.gpus):
-            problem = f"gpus: {self.gpus!r} is not a number of GPUs"
-            raise UsageError(doing, problem, "It is all, a number, or '' for none.")
-        if not _SIZE.fullmatch(self.shm_size):
-            problem = f"shm_size: {self.shm_size!r} is not a size"
-            raise UsageError(doing, problem, "Write 8g, or 512m.")
-        for name in ("input", "output"):
-            if not getattr(self, name):
-                raise UsageError(doing, f"{name}: a folder has to be named")
-
 
 class GoneError(KaggleOpsError):
     """There is no such container or image."""
-
-
-def connect() -> Any:
-    """Return a client of the engine that `DOCKER_HOST` names, of this machine's by default.
-
-    Raises UsageError if the client is not installed, KaggleOpsError if no engine answers.
-    """
-    try:
-        import docker
-    except ModuleNotFoundError as error:
-        hint = "Install it: pip install 'kaggleops[docker]'."
-        raise UsageError("using Docker", f"{error.name} is not installed", hint) from None
-    with explained("asking the container engine"):
-        return docker.from_env()
 
 
 @contextmanager
@@ -110,20 +75,25 @@ def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
     """Turn what the client raises into one line.
 
     Raises:
+        UsageError: the client is not installed.
         GoneError: there is no such container or image.
         RefusedError: with `refusing`, the engine said no to what would run there.
         KaggleOpsError: it said no to anything else, or did not answer.
     """
-    from docker import errors
-    from requests import exceptions
-
+    try:
+        from docker import errors
+        from requests import exceptions
+    except ModuleNotFoundError as error:
+        hint = "Install it: pip install 'kaggleops[docker]'."
+        raise UsageError("using Docker", f"{error.name} is not installed", hint) from None
     try:
         yield
+    except KaggleOpsError:
+        raise
     except errors.NotFound as error:
         raise GoneError(doing, str(error.explanation)) from error
     except errors.APIError as error:
-        said = str(error.explanation or error)
-        hint = ""
+        said, hint = str(error.explanation or error), ""
         if "could not select device driver" in said:
             said = "the engine gives no GPU to containers"
             hint = "Install NVIDIA's container toolkit, or take a configuration without `gpus`."
@@ -131,15 +101,12 @@ def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
         refused = refusing and error.status_code != HTTPStatus.CONFLICT
         raise (RefusedError if refused else KaggleOpsError)(doing, said, hint) from error
     except (errors.DockerException, exceptions.RequestException, OSError) as error:
+        problem = "no engine answers"
+        hint = "Start Docker, or name another engine's socket in DOCKER_HOST."
         if "Permission denied" in str(error):
             problem = "you may not use its socket"
             hint = "Let an administrator add you to the group docker, and sign in again."
-        else:
-            problem = "no engine answers"
-            hint = "Start Docker, or name another engine's socket in DOCKER_HOST."
         raise KaggleOpsError(doing, problem, hint) from error
-    except KaggleOpsError:
-        raise
     except Exception as error:  # the client takes what it expects for granted
         problem = f"the engine's answer cannot be read ({type(error).__name__})"
         raise KaggleOpsError(doing, problem, "Is it Docker that answers there?") from error
@@ -171,14 +138,15 @@ class DockerBackend(Backend[DockerConfig]):
 
     @cached_property
     def _engine(self) -> Any:
-        return connect()
+        """A client of the engine that `DOCKER_HOST` names, of this machine's by default."""
+        with explained("asking the container engine"):
+            import docker
 
-    # -- submitting ---------------------------------------------------------------------------
+            return docker.from_env()
 
     def check(self, tracking_uri: str, config: DockerConfig) -> None:
         doing = "submitting to a container"
-        self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file, tracking_uri)
+        self._require_key(doing, config, tracking_uri)
         engine = self._engine
         try:
             with explained(doing):
@@ -199,24 +167,23 @@ class DockerBackend(Backend[DockerConfig]):
     def send(self, tags: Mapping[str, str], notebook: str, config: DockerConfig) -> None:
         """Start a container, unless one of this run is at work."""
         name = tags[CONTAINER]
-        try:
+        there = None
+        with suppress(GoneError):
             there = self._container(tags)
             if _status(there) in _ENDED:  # this is another attempt
                 with explained(f"removing the container {name}"):
                     there.remove(v=True)
                 there = None
-        except GoneError:
-            there = None
-        if there is None:
-            there = self._created(name, notebook, config)
-        if _status(there) == "created":
-            try:
-                with explained(f"starting the container {name}", refusing=True):
-                    there.start()
-            except RefusedError:
-                with explained(f"removing the container {name}"):
-                    there.remove(v=True)
-                raise
+        there = there or self._created(name, notebook, config)
+        if _status(there) != "created":
+            return
+        try:
+            with explained(f"starting the container {name}", refusing=True):
+                there.start()
+        except RefusedError:
+            with explained(f"removing the container {name}"):
+                there.remove(v=True)
+            raise
 
     def _created(self, name: str, notebook: str, config: DockerConfig) -> Any:
         from docker.types import DeviceRequest, Mount
@@ -238,7 +205,8 @@ class DockerBackend(Backend[DockerConfig]):
             Mount(f"{_INPUT}-rw", str(config.input_folder), type="bind"),
             Mount(_KEY, str(config.key_file), type="bind", read_only=True),
         ]
-        gpus = [DeviceRequest(count=config.gpu_count, capabilities=[["gpu"]])]
+        count = -1 if config.gpus == "all" else int(config.gpus or 0)  # -1 for all
+        gpus = [DeviceRequest(count=count, capabilities=[["gpu"]])]
         streams = ["--stdout-file", "/dev/stdout", "--stderr-file", "/dev/stderr"]
         with explained(f"creating the container {name}", refusing=True):
             return self._engine.containers.create(
@@ -251,19 +219,18 @@ class DockerBackend(Backend[DockerConfig]):
                 environment={keys_of(parameters_of(notebook)["bucket"]).variable: _KEY},
                 mounts=mounts,
                 shm_size=config.shm_size,
-                device_requests=gpus if config.gpu_count else None,
+                device_requests=gpus if count else None,
                 init=True,  # a training's children are reaped, and a signal reaches it
             )
 
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete the container with its log; what is in /kaggle/working stays on the host."""
-        try:
+        with suppress(GoneError):
             container = self._container(tags)
             with explained(f"removing the container {tags[CONTAINER]}"):
                 container.remove(v=True, force=True)
-        except GoneError:
-            return False
-        return True
+            return True
+        return False
 
     def _container(self, tags: Mapping[str, str]) -> Any:
         doing = f"looking for the container {tags[CONTAINER]}"
@@ -272,8 +239,6 @@ class DockerBackend(Backend[DockerConfig]):
             raise KaggleOpsError(doing, "the engine of this machine does not have it", hint)
         with explained(doing):
             return self._engine.containers.get(tags[CONTAINER])
-
-    # -- watching -----------------------------------------------------------------------------
 
     def state(self, tags: Mapping[str, str]) -> JobState | None:
         if tags.get(ENGINE) != self._engine_id():
@@ -312,10 +277,7 @@ class DockerBackend(Backend[DockerConfig]):
             yield self._not_set_up(error)
             return
         with explained("asking the container engine"):
-            version = engine.version().get("Version", "unknown")
-        yield self._found("ok", f"an engine answers, version {version}")
-
-    # -- bringing home ------------------------------------------------------------------------
+            yield self._found("ok", f"an engine answers, version {engine.version()['Version']}")
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring what the container left in /kaggle/working, as this user's own files."""
@@ -353,11 +315,10 @@ def _unpacked(archive: IO[bytes], directory: Path) -> Downloaded:
     brought = Downloaded()
     with tarfile.open(fileobj=archive) as tar:
         for member in tar:
-            name = member.name.partition("/")[2]  # below the folder's own name
-            if member.isdir():
-                continue
-            source = tar.extractfile(member) if member.isfile() else None
-            brought.keep(directory, name, partial(_write, name, source))
+            if not member.isdir():
+                name = member.name.partition("/")[2]  # below the folder's own name
+                source = tar.extractfile(member) if member.isfile() else None
+                brought.keep(directory, name, partial(_write, name, source))
     return brought
 
 

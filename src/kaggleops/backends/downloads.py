@@ -4,17 +4,22 @@ What a run has left comes into one folder: its artifacts at their own paths, and
 on the platform below `output/`.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from kaggleops.errors import KaggleOpsError, explained, first_line
+
+_AT_ONCE = 8  # files
 
 
 def inside(directory: Path, name: str) -> Path:
@@ -43,64 +48,55 @@ class Downloaded:
     def keep(self, directory: Path, name: str, write: Callable[[IO[bytes]], object]) -> None:
         """Keep a file below a directory; it gets its name (as for `inside`) when all is written.
 
-        Whatever is wrong with it (its name, its content, a full disk, a KaggleOpsError that `write`
-        raises) is noted, and no half of it is left.
+        Whatever is wrong with it (its name, its content, a full disk) is noted, and no half of it
+        is left.
         """
         temporary = None
         try:
             path = inside(directory, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".kaggleops-")
-            with os.fdopen(handle, "wb") as file:
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=".kaggleops-", delete=False
+            ) as file:
+                temporary = Path(file.name)
                 write(file)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
             self.files.append(path)
         except KaggleOpsError as error:
             self.problems.append(str(error))
-        except OSError as error:
-            problem = error.strerror or str(error)
-            self.problems.append(str(KaggleOpsError(f"downloading {name!r}", problem)))
+        except Exception as error:  # noqa: BLE001 - a full disk, a bucket that does not answer
+            said = getattr(error, "strerror", None) or first_line(explained(error) or error)
+            self.problems.append(str(KaggleOpsError(f"downloading {name!r}", said)))
         finally:
             if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
 
 def download_artifacts(client: MlflowClient, run_id: str, directory: Path) -> Downloaded:
     """Bring a run's artifacts into a folder; one that does not come is a problem of the result."""
+    brought = Downloaded()
     try:
-        if not client.list_artifacts(run_id):
-            return Downloaded()
+        run = client.get_run(run_id)
+        repository = get_artifact_repository(run.info.artifact_uri, client.tracking_uri)
+        names = list(_files(repository, None))
     except MlflowException as error:  # they are said to lie outside of the bucket, for one
         return Downloaded(problems=[str(error.message)])
-    directory.mkdir(parents=True, exist_ok=True)
-    problems = []
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".kaggleops-") as scratch:
-        try:
-            client.download_artifacts(run_id, "", scratch)
-        except Exception:  # noqa: BLE001 - whatever it was, which file it was is seen one by one
-            problems = list(_one_by_one(client, run_id, "", Path(scratch)))
-        came = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
-        files = [inside(directory, path.relative_to(scratch).as_posix()) for path in came]
-        for path, file in zip(came, files, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(file)
-    return Downloaded(files, problems)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for name in names:
+            pool.submit(brought.keep, directory, name, partial(_fetch, repository, name))
+    brought.files.sort()
+    brought.problems.sort()
+    return brought
 
 
-def _one_by_one(client: MlflowClient, run_id: str, path: str, directory: Path) -> Iterator[str]:
-    """Download the artifacts below a path; yield what is wrong with each that does not come."""
-    for each in client.list_artifacts(run_id, path or None):
+def _files(repository: ArtifactRepository, folder: str | None) -> Iterator[str]:
+    for each in repository.list_artifacts(folder):
         if each.is_dir:
-            yield from _one_by_one(client, run_id, each.path, directory)
-            continue
-        try:
-            kept = inside(directory, each.path)
-            kept.unlink(missing_ok=True)  # it may be half of it
-            with tempfile.TemporaryDirectory(dir=directory, prefix=".kaggleops-") as folder:
-                came = client.download_artifacts(run_id, each.path, folder)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                Path(came).replace(kept)
-        except Exception as error:  # noqa: BLE001 - a full disk, a bucket that does not answer
-            said = first_line(explained(error) or error)
-            yield str(KaggleOpsError(f"downloading {each.path!r}", said))
+            yield from _files(repository, each.path)
+        else:
+            yield each.path
+
+
+def _fetch(repository: ArtifactRepository, name: str, file: IO[bytes]) -> None:
+    repository._download_file(name, file.name)

@@ -3,14 +3,14 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, Generic, Literal
 
 from mlflow.entities import RunStatus
 
-from kaggleops.backends.config import AnyConfig
+from kaggleops.backends.config import AnyConfig, KeyConfig
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -32,10 +32,8 @@ class JobState:
     status: str  # MLflow's word for it (`SCHEDULED`, `RUNNING`, …), or UNKNOWN
     said: str  # the platform's own word
     reason: str = ""  # why it ended so, where the platform says why
-    # what its machine costs now, in US dollars for an hour; None where nobody pays
-    price: float | None = None
-    # compute units that it uses up in an hour now; None where nobody counts them
-    units: float | None = None
+    price: float | None = None  # US dollars an hour now; None where nobody pays
+    units: float | None = None  # compute units an hour now; None where nobody counts them
     access: str = ""  # the command that leads into the machine, where there is one
     # what is wrong with it if its run has not begun; the platform cannot know
     unless_begun: str = ""
@@ -61,8 +59,8 @@ def is_ended(status: str) -> bool:
 class Quota:
     """How many hours of an accelerator (`GPU`, `TPU`) may still be used."""
 
-    backend: str  # whose
-    resource: str  # which
+    backend: str
+    resource: str
     used_hours: float  # since the quota was last refreshed
     total_hours: float  # of which
     refreshes: datetime | None  # when there is all of it again (UTC), if that is known
@@ -90,8 +88,7 @@ class Offer:
     memory_gb: float | None = None  # of the accelerator, or of the machine where it has none
     # which offers share their sessions and hours: those of one pool; "" for this one alone
     pool: str = ""
-    # why it gives none now, in one line; "" where it does
-    problem: str = ""
+    problem: str = ""  # why it gives none now, in one line; "" where it does
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Units:
 class Price:
     """What a platform takes for an accelerator."""
 
-    backend: str  # which platform
+    backend: str
     resource: str  # the accelerator, as the platform calls it
     per_hour: float  # for one of it, in US dollars
     free: str  # how much of it can be had now, in the platform's words; "" for nothing
@@ -137,7 +134,7 @@ class Machines:
 class Reaped:
     """A machine that costs money although its run is over."""
 
-    backend: str  # whose
+    backend: str
     machine: str  # its id there
     run_id: str  # which run it was made for
     why: str  # why nothing will come of it
@@ -153,7 +150,7 @@ class Finding:
     """What `kaggleops doctor` found with one check."""
 
     about: str  # what was checked
-    verdict: Verdict  # how it is
+    verdict: Verdict
     said: str  # what was found, or what is wrong
     hint: str = ""  # what to do about it
 
@@ -171,11 +168,8 @@ class Host(ABC, Generic[AnyConfig]):
     """Whether its jobs find what lies in the repository here, and git does not have."""
     ask_every: ClassVar[float] = 60.0
     """Seconds within which it is not asked the same again; 0 where a question costs nothing."""
-
     waiting: ClassVar[str] = "waiting for a machine"
     """What a job does that has not begun."""
-
-    # -- what every platform says -------------------------------------------------------------
 
     @abstractmethod
     def check(self, tracking_uri: str, config: AnyConfig) -> None:
@@ -203,13 +197,8 @@ class Host(ABC, Generic[AnyConfig]):
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
         """Yield the lines that the job printed, each once."""
 
-    # -- what some platforms say --------------------------------------------------------------
-
     def bring_home(self, tracking_uri: str) -> None:
-        """Send the bucket what ended jobs could not; by default their machines are gone.
-
-        Raises KaggleOpsError if the bucket does not answer.
-        """
+        """Send the bucket what ended jobs could not; by default their machines are gone."""
 
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring the files that the job left on the platform; by default it leaves none."""
@@ -242,8 +231,7 @@ class Host(ABC, Generic[AnyConfig]):
     def offers(self, tracking_uri: str, config: AnyConfig, running: int) -> list[Offer]:
         """Return what it can give now, nothing where nobody can place a job by itself.
 
-        `running` jobs of this bucket are there already. Raises UsageError if this machine cannot
-        ask, KaggleOpsError if the platform does not answer.
+        `running` jobs of this bucket are there already.
         """
         return []
 
@@ -253,9 +241,11 @@ class Host(ABC, Generic[AnyConfig]):
         """Return the configuration for one session of an offer.
 
         It lasts `hours` at most (None for as long as there is no limit), and costs no more than
-        `dollars`. By default, it is the configuration as it is.
+        `dollars`. By default, no longer than the offer's own.
         """
-        return config
+        if hours is None or offer.session_hours is None or hours >= offer.session_hours:
+            return config
+        return replace(config, **{config.lasts: hours})  # type: ignore[arg-type]
 
     def quota(self) -> list[Quota]:
         """Return what may still be used, nothing where nothing is counted."""
@@ -276,12 +266,9 @@ class Host(ABC, Generic[AnyConfig]):
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Delete (or only look for) the machines that cost money although their run is over.
 
-        Returns None where nobody was asked, as nothing that it knows of costs money. Raises
-        UsageError if this machine cannot ask, KaggleOpsError if the platform does not answer.
+        Returns None where nobody was asked, as nothing that it knows of costs money.
         """
         return None
-
-    # -- what several of them say alike -------------------------------------------------------
 
     def _found(self, verdict: Verdict, said: str, hint: str = "") -> Finding:
         return Finding(self.name, verdict, said, hint)
@@ -295,11 +282,14 @@ class Host(ABC, Generic[AnyConfig]):
             hint = "Take a bucket that they reach: --bucket gs://BUCKET; or run without -b."
             raise UsageError(doing, f"its machines cannot reach {tracking_uri}", hint)
 
-    def _require_key(self, doing: str, file: Path, tracking_uri: str) -> None:
+    def _require_key(self, doing: str, config: KeyConfig, tracking_uri: str) -> None:
+        """Make sure that its machines reach the bucket, and this one has a key for them."""
+        self._require_cloud(doing, tracking_uri)
+        keys, file = keys_of(tracking_uri), config.key_file
         if not file.is_file():
             hint = f"Make it: `kaggleops credentials create {self.name}`."
             raise UsageError(doing, f"there is no key of the bucket, {file}", hint)
-        keys, text = keys_of(tracking_uri), file.read_text(errors="replace")
+        text = file.read_text(errors="replace")
         key = key_in(text)
         if key and not keys.takes(key):
             problem = f"{file} holds a key of another service, and no {keys.title}"

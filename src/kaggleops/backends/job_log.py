@@ -1,18 +1,15 @@
 """The log of a job while its platform streams it, each line once.
 
-A stream breaks off after some idle minutes, or when the platform has a fault, and is opened again.
-What tells a line that was shown from a new one differs by platform: whoever opens a stream here
-yields the new ones only.
+A stream breaks off after some idle minutes and is opened again: whoever opens one here yields the
+new lines only, which each platform tells in its own way.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from kaggleops.platforms.http import NoAnswerError, NotThereError, SilenceError
 
 _PAUSE = 1.0  # seconds before a stream that ended is opened again
-_LOOK = 0.5  # seconds between two looks into a file
 _FAILURES = 5  # in a row and without a line, after which it is given up
 
 
@@ -37,24 +34,6 @@ def follow(opened: Callable[[], Iterable[str]], ended: Callable[[], bool]) -> It
         if over:
             return
         time.sleep(_PAUSE)
-
-
-def read(file: Path, over: Callable[[], bool]) -> Iterator[str]:
-    """Yield the lines of a file that a process of this machine writes, until that is `over`."""
-    with file.open(errors="replace") as log:
-        line = ""
-        while True:
-            last = over()  # asked before it is read: what it says last is read then
-            while more := log.readline():
-                line += more
-                if line.endswith("\n"):
-                    yield line[:-1]
-                    line = ""
-            if last:
-                if line:
-                    yield line
-                return
-            time.sleep(_LOOK)
 
 
 def until_silent(opened: Callable[[], Iterable[str]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import re
 import time
-from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from mlflow.entities import Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_BRANCH, MLFLOW_GIT_COMMIT, MLFLOW_GIT_REPO_URL
 
-from kaggleops.backends.base import Backend
+from kaggleops.backends.base import Backend, RemoteRun
 from kaggleops.backends.code import address_of_known
 from kaggleops.backends.config import AnyConfig
 from kaggleops.backends.downloads import Downloaded, download_artifacts
 from kaggleops.backends.interface import is_ended
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import Commit
@@ -140,23 +138,23 @@ def _refuse_unless_it_stands_still(
 ) -> None:
     run_id, status = run.info.run_id, run.info.status
     submitted_to = run.data.tags.get(SUBMITTED_TO)
+    leg_ended = status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags
     if status == "RUNNING" and submitted_to:
         # Its job may have ended without a word.
         status = RemoteRun(backend_named(submitted_to), tracking_uri, run_id).get_status()
     if status == "FINISHED":
         raise UsageError(doing, "it has finished", "Run its commit anew: `kaggleops run`.")
-    if status == "SCHEDULED" and TO_BE_CONTINUED in run.data.tags:
-        if submitted_to == backend.name:
-            state = RemoteRun(backend, tracking_uri, run_id).state()
-            if state and not state.ended:  # another job would be taken for this one
-                raise UsageError(doing, "the job of its last leg has not ended yet", "Try again.")
-    elif is_ended(status) and submitted_to == backend.name:
+    if submitted_to == backend.name and (leg_ended or is_ended(status)):
         state = None
-        with suppress(KaggleOpsError):  # a job that was deleted there has ended
+        try:
             state = RemoteRun(backend, tracking_uri, run_id).state()
-        if state and state.status == "RUNNING":
+        except KaggleOpsError:
+            if leg_ended:
+                raise  # else it was deleted there, and has ended
+        # Another job would be taken for this one.
+        if state and (state.status == "RUNNING" or (leg_ended and not state.ended)):
             raise UsageError(doing, "its job has not ended yet", "Try again.")
-    elif status == "SCHEDULED" and submitted_to not in (None, backend.name):
+    elif status == "SCHEDULED" and not leg_ended and submitted_to not in (None, backend.name):
         hint = f"First `kaggleops cancel {run_id}`, or resume it there."
         raise UsageError(doing, f"it waits for a machine of {submitted_to}", hint)
     if status == "RUNNING":

@@ -55,9 +55,13 @@ def as_script(notebook: str) -> str:
 
     Its exit code says whether the run is to be continued.
     """
+    return "\n\n".join([*code_cells(notebook), _EXIT])
+
+
+def code_cells(notebook: str) -> list[str]:
+    """Return the code of a notebook's cells (its JSON)."""
     cells = json.loads(notebook)["cells"]
-    code = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
-    return "\n\n".join([*code, _EXIT])
+    return ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
 
 
 def _parameter_cell(notebook: dict[str, Any]) -> dict[str, Any]:

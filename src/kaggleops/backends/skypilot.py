@@ -1,12 +1,10 @@
 """SkyPilot, as a backend: for whoever outgrows free quotas and has a cloud or a cluster.
 
-SkyPilot asks for older packages than ours and takes hundreds of megabytes, so its command is driven
-as a tool of its own, and what a job is, is its task file. A managed job is called after its run, so
-whoever submits it again finds it there. SkyPilot's controller starts it anew where it loses its
-machine, and where it ends with exit code 42, "to be continued"; any other failure is its end.
-
-The bucket's key is a secret of the task: it goes from the environment of the command to SkyPilot,
-and stands in no file, argument or log.
+SkyPilot asks for older packages than ours, so its command is driven as a tool of its own. A managed
+job is called after its run, so whoever submits it again finds it there. SkyPilot's controller
+starts it anew where it loses its machine, and where it ends with exit code 42, "to be continued".
+The bucket's key goes from the environment of the command to SkyPilot as a secret of the task, and
+stands in no file, argument or log.
 """
 
 import base64
@@ -19,15 +17,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
 from kaggleops.backends.answers import number, objects, text
 from kaggleops.backends.base import Backend
-from kaggleops.backends.config import Config, named_file
+from kaggleops.backends.config import PACKAGES, KeyConfig
 from kaggleops.backends.interface import (
     UNKNOWN,
     Finding,
@@ -61,11 +61,6 @@ _STATUSES = {
     **dict.fromkeys(("FAILED", "FAILED_SETUP", "FAILED_PRECHECKS"), "FAILED"),
     **dict.fromkeys(("FAILED_NO_RESOURCE", "FAILED_CONTROLLER"), "FAILED"),
 }
-# What src/competitions trains with.
-_PACKAGES = (
-    *("torch>=2.6", "hydra-core>=1.3.2", "transformers>=5.0", "accelerate>=1.3"),
-    *("scikit-learn>=1.5", "pandas>=2.2", "matplotlib>=3.8", "nvidia-ml-py>=12.535"),
-)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HINT = "Install it in an environment of its own: uv tool install 'skypilot[aws,gcp,kubernetes]'."
 
@@ -89,31 +84,24 @@ cd ~/kaggleops-job && exec timeout --kill-after=60 "$left" bin/python run.py
 
 
 @dataclass(frozen=True)
-class SkyPilotConfig(Config):
+class SkyPilotConfig(KeyConfig):
     """The fields of config/backend/skypilot.yaml, where each is explained."""
 
-    resources: dict[str, Any] = field(default_factory=dict)
-    max_hourly_cost: float | None = None
-    hours: float = 24.0
-    python: str = "3.12"
-    packages: Sequence[str] = _PACKAGES
-    cli: str = "sky"
-    credentials: str = ""
+    platform = SkyPilot
+    lasts = "hours"
 
-    @property
-    def key_file(self) -> Path:
-        """The key of the bucket."""
-        return named_file(self.credentials) or SkyPilot.key_file()
+    resources: dict[str, Any] = field(default_factory=dict)
+    max_hourly_cost: Annotated[float, Field(ge=0)] | None = None
+    hours: Annotated[float, Field(gt=0)] = 24.0
+    python: str = "3.12"
+    packages: Sequence[str] = ("torch>=2.6", *PACKAGES)
+    cli: str = "sky"
 
     def check(self, doing: str) -> None:
         for name in ("job_recovery", "max_hourly_cost"):
             if name in self.resources:
                 problem = f"resources: {name} is set by KaggleOps"
                 raise UsageError(doing, problem, "Write max_hourly_cost beside `resources`.")
-        if self.max_hourly_cost is not None and self.max_hourly_cost < 0:
-            raise UsageError(doing, "max_hourly_cost: it is less than nothing")
-        if not self.hours > 0:
-            raise UsageError(doing, f"hours: {self.hours:g}: it is more than 0")
 
 
 class SkyPilotBackend(Backend[SkyPilotConfig]):
@@ -125,22 +113,18 @@ class SkyPilotBackend(Backend[SkyPilotConfig]):
     # Which command is asked, where only a run's tags are given.
     _cli = "sky"
 
-    # -- submitting ---------------------------------------------------------------------------
-
     def check(self, tracking_uri: str, config: SkyPilotConfig) -> None:
         doing = "submitting to SkyPilot"
-        self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file, tracking_uri)
+        self._require_key(doing, config, tracking_uri)
         self._cli = config.cli
         if not shutil.which(config.cli):
             raise UsageError(doing, f"there is no command {config.cli!r}", _HINT)
 
     def announce(self, config: SkyPilotConfig) -> str:
-        if config.max_hourly_cost == 0:
-            return ""
         if config.max_hourly_cost is None:
             return "SkyPilot takes the cheapest machine that fits; max_hourly_cost sets no limit"
-        return f"SkyPilot takes a machine for ${config.max_hourly_cost:.2f} an hour at most"
+        cost = f"SkyPilot takes a machine for ${config.max_hourly_cost:.2f} an hour at most"
+        return cost if config.max_hourly_cost else ""
 
     def place(self, run_id: str, config: SkyPilotConfig) -> dict[str, str]:
         return {NAME: f"kaggleops-{run_id}", JOB: ""}
@@ -185,8 +169,6 @@ class SkyPilotBackend(Backend[SkyPilotConfig]):
         self._ask("cancel", "--yes", _number(job))
         return True
 
-    # -- watching -----------------------------------------------------------------------------
-
     def state(self, tags: Mapping[str, str]) -> JobState:
         job = self._job(tags[NAME])
         if job is None:
@@ -222,38 +204,27 @@ class SkyPilotBackend(Backend[SkyPilotConfig]):
     def offers(self, tracking_uri: str, config: SkyPilotConfig, running: int) -> list[Offer]:
         wanted = config.resources.get("accelerators") or ""
         accelerator = wanted if isinstance(wanted, str) else ",".join(map(str, wanted))
-        problem = ""
+        offer = Offer(
+            self.name,
+            max(0, _MANY - running),
+            config.max_hourly_cost or 0.0,
+            session_hours=config.hours,
+            ending_hours=_ENDING_HOURS,
+            accelerator=accelerator.partition(":")[0],
+        )
         if config.max_hourly_cost is None:
             problem = "what a machine costs is not known: set max_hourly_cost"
-        return [
-            Offer(
-                self.name,
-                0 if problem else max(0, _MANY - running),
-                config.max_hourly_cost or 0.0,
-                session_hours=config.hours,
-                ending_hours=_ENDING_HOURS,
-                accelerator=accelerator.partition(":")[0],
-                problem=problem,
-            )
-        ]
-
-    def for_session(
-        self, config: SkyPilotConfig, offer: Offer, hours: float | None, dollars: float
-    ) -> SkyPilotConfig:
-        return config if hours is None else replace(config, hours=min(config.hours, hours))
-
-    # -- the command --------------------------------------------------------------------------
+            offer = replace(offer, sessions=0, problem=problem)
+        return [offer]
 
     def _jobs(self, name: str) -> list[Mapping[str, Any]]:
         """Return the managed jobs of a name, the newest first."""
         said = self._ask("queue", "--all", "--verbose", "--output", "json")
-        doing = "asking SkyPilot for its jobs"
-        try:
+        found = None
+        with suppress(ValueError):
             found = objects({"jobs": json.loads(said)}, "jobs")
-        except ValueError:
-            found = None
         if found is None:
-            raise KaggleOpsError(doing, "its answer cannot be read")
+            raise KaggleOpsError("asking SkyPilot for its jobs", "its answer cannot be read")
         named = [each for each in found if text(each, "job_name") == name]
         return sorted(named, key=lambda each: number(each, "job_id") or 0.0, reverse=True)
 

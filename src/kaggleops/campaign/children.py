@@ -16,10 +16,9 @@ from mlflow.entities import LifecycleStage, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_BACKEND
 
-from kaggleops.backends.base import Backend
+from kaggleops.backends.base import Backend, RemoteRun
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.lookup import backend_named
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket import Bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.campaign import parents

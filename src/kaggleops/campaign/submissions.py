@@ -6,9 +6,9 @@ over twice is one job, found by its run's id.
 
 from collections.abc import Sequence
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.local import Job as LocalJob
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket import BucketError
 from kaggleops.campaign import children
 from kaggleops.campaign.hosts import Hosts

@@ -110,8 +110,8 @@ def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
     """
     from mlflow import MlflowClient
 
+    from kaggleops.backends.base import failure_of
     from kaggleops.backends.lookup import submitted_run
-    from kaggleops.backends.remote_run import failure_of
 
     run_id = run_named(place, run)
 

@@ -296,8 +296,8 @@ def _found(store: "EntityStore", run_id: str) -> Any:
 
 
 def _ask(uri: str, of: "RunState") -> "Platform":
+    from kaggleops.backends.base import RemoteRun
     from kaggleops.backends.lookup import backend_named
-    from kaggleops.backends.remote_run import RemoteRun
     from kaggleops.reports.listing import Platform
 
     is_open = of.status in _RUNNING

@@ -16,8 +16,7 @@ from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tags import COMMIT, PRICE, RUN_NAME
 
 if TYPE_CHECKING:
-    from kaggleops.backends.base import Backend
-    from kaggleops.backends.remote_run import RemoteRun
+    from kaggleops.backends.base import Backend, RemoteRun
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import mlflow
 
-from kaggleops.backends.base import Backend
+from kaggleops.backends.base import Backend, RemoteRun
 from kaggleops.backends.interface import JobState, is_ended
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket import ABSENT, ConflictError, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, explained

@@ -6,7 +6,6 @@ Each check looks at one job (job.py), and at what its platform then answers abou
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from kaggleops.first_contact.assumption import DiffersError, NotCheckedError, expect
@@ -112,17 +111,14 @@ class Kaggle(OnPlatform):
     variables = ("KAGGLE_KERNEL_RUN_TYPE",)
     ways = ("the credentials dataset", "the Kaggle secret", "Kaggle's")
 
-    def _ask(self, method: str, kind: str, token: str | None = None) -> Any:
+    def _ask(self, method: str, token: str | None = None) -> Any:
         """Return Kaggle's answer about the job's notebook."""
-        from kagglesdk.kernels.types import kernels_api_service as messages
+        from kaggleops.backends.kaggle.backend import NOTEBOOK
 
-        from kaggleops.backends.kaggle.backend import NOTEBOOK, about
-
-        request = about(getattr(messages, kind), self.job.tags[NOTEBOOK], token)
-        return self.on._client.ask(f"asking Kaggle ({method})", method, request)
+        return self.on._ask(f"asking Kaggle ({method})", method, self.job.tags[NOTEBOOK], token)
 
     def _tells(self, name: str, wanted: object) -> str:
-        told = getattr(self._ask("get_kernel", "ApiGetKernelRequest").metadata, name)
+        told = getattr(self._ask("get_kernel").metadata, name)
         return expect((told or "") == wanted, f"{name}: {told}")
 
     def version_told(self) -> str:
@@ -140,18 +136,17 @@ class Kaggle(OnPlatform):
         return self._tells("machine_shape", self.job.config.machine_shape)
 
     def absent_notebook(self) -> str:
-        version = self.on._version(f"{self.on._client.user}/{_NOBODYS}")
+        version = self.on.latest(f"{self.on._client.user}/{_NOBODYS}")[0]
         return expect(version == 0, f"version {version}")
 
     def kept_log_is_json(self) -> str:
-        kind = "ApiListKernelSessionOutputRequest"
-        entries = json.loads(self._ask("list_kernel_session_output", kind, "").log or "[]")
+        entries = json.loads(self._ask("list_kernel_session_output", "").log or "[]")
         keys = sorted({key for entry in entries for key in entry})
         seen = f"{len(entries)} entries of {', '.join(keys)}"
         return self._finished(keys == ["data", "stream_name", "time"], seen)
 
     def output_sizes(self) -> str:
-        page = self._ask("list_kernel_files", "ApiListKernelFilesRequest", "")
+        page = self._ask("list_kernel_files", "")
         size = {each.name: each.size for each in page.files or ()}.get(OUTPUT)
         if OUTPUT not in self.job.files:
             raise NotCheckedError("the file did not come")
@@ -202,12 +197,12 @@ class Colab(OnPlatform):
         self._cli = _cli(job.config, job.config.cli)
 
     def runtime_released(self) -> str:
-        from kaggleops.backends.colab.job import JOB, Job
+        from kaggleops.backends.colab.supervisor import JOB, Job
 
         if (listed := self._cli.sessions()) is None:
             raise NotCheckedError("the command line does not list the sessions")
         # Not by its name: only the configuration that has made a session knows that.
-        endpoint = Job(Path(self.job.tags[JOB].partition(":")[2])).progress.endpoint
+        endpoint = Job.known(self.job.tags[JOB]).progress.endpoint
         left = [each for each in listed if each.endpoint == endpoint]
         return expect(endpoint and not left, f"{len(listed)} sessions, {len(left)} of the job")
 

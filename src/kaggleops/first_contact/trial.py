@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.lookup import submitted_run
-from kaggleops.backends.remote_run import RemoteRun
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from kaggleops.backends.colab.job import Job
-from kaggleops.backends.colab.supervisor import main
+from kaggleops.backends.colab.supervisor import Job, main
 
 if __name__ == "__main__":
     main(Job(Path(sys.argv[1])))

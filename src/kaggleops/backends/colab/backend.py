@@ -2,17 +2,12 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from pathlib import Path
 
-from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
 from kaggleops.backends.colab.cli import FREE, ColabCli, ColabConfig
-from kaggleops.backends.colab.job import JOB, Job
-from kaggleops.backends.colab.supervisor import release_abandoned
+from kaggleops.backends.colab.supervisor import JOB, Job, plan_of, release_abandoned
 from kaggleops.backends.interface import Finding, JobState, Offer, Reaped, RefusedError, Units
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.layout import is_run_id
 from kaggleops.platforms.folders import state_folder
 
 
@@ -23,49 +18,39 @@ class ColabBackend(Backend[ColabConfig]):
     waiting = "waiting for a session on Colab"
     config_type = ColabConfig
 
-    # -- submitting ---------------------------------------------------------------------------
-
     def check(self, tracking_uri: str, config: ColabConfig) -> None:
         doing = "submitting to Colab"
-        self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file, tracking_uri)
+        self._require_key(doing, config, tracking_uri)
         for job in Job.all():
             release_abandoned(job)
         _usage(config, doing)
 
     def place(self, run_id: str, config: ColabConfig) -> dict[str, str]:
-        return {JOB: Job(Job.folder_of(run_id)).address}
+        return {JOB: Job.of(run_id).address}
 
     def send(self, tags: Mapping[str, str], notebook: str, config: ColabConfig) -> None:
-        job = _here(tags)
-        assert job is not None  # noqa: S101 - `place` has just named this machine
-        if job.exists:
-            release_abandoned(job)
-            if job.supervised:
-                return
-            if not job.progress.over:
-                doing = f"handing over {job.run_id}"
-                problem = "its last runtime could not be released yet"
-                raise RefusedError(doing, problem, "Try again.")
-        job.create(notebook, config)
-        job.start()
-
-    # -- watching -----------------------------------------------------------------------------
+        job = Job.known(tags[JOB], gone=True)
+        release_abandoned(job)
+        if job.exists and not job.alive and not job.progress.over:
+            problem = "its last runtime could not be released yet"
+            raise RefusedError(f"handing over {job.run_id}", problem, "Try again.")
+        job.start(plan_of(notebook, config))
 
     def state(self, tags: Mapping[str, str]) -> JobState | None:
-        job = _here(tags)
-        if job is None:  # another machine's
+        if Job.at(tags[JOB]) is None:  # another machine's
             return None
-        release_abandoned(_required(job))
+        job = Job.known(tags[JOB])
+        release_abandoned(job)
         return job.progress.state
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        job = _here(tags)
-        if job is None:
-            host, _, folder = tags[JOB].partition(":")
-            hint = "Its metrics are in the bucket: `kaggleops ui`."
-            raise KaggleOpsError("reading the log", f"it is on {host}, {folder}/log", hint)
-        return _log_of(_required(job), follow)
+        job = Job.known(tags[JOB])
+
+        def over() -> bool:
+            release_abandoned(job)
+            return not follow or job.progress.state.ended
+
+        yield from job.lines(over)
 
     # It has no page: the address of a session holds a token.
 
@@ -74,8 +59,7 @@ class ColabBackend(Backend[ColabConfig]):
 
     def offers(self, tracking_uri: str, config: ColabConfig, running: int) -> list[Offer]:
         doing = "looking for a session on Colab"
-        self._require_cloud(doing, tracking_uri)
-        self._require_key(doing, config.key_file, tracking_uri)
+        self._require_key(doing, config, tracking_uri)
         units = _usage(config, doing)
         used = units.left == 0 and config.accelerator not in FREE
         return [
@@ -89,13 +73,6 @@ class ColabBackend(Backend[ColabConfig]):
             )
         ]
 
-    def for_session(
-        self, config: ColabConfig, offer: Offer, hours: float | None, dollars: float
-    ) -> ColabConfig:
-        if hours is None or hours >= config.session_hours:
-            return config
-        return replace(config, session_hours=hours)
-
     def examine(self, config: ColabConfig) -> Iterator[Finding]:
         program = shutil.which(config.cli)
         if program is None:
@@ -108,19 +85,16 @@ class ColabBackend(Backend[ColabConfig]):
         else:
             yield self._found("ok", f"{program} is signed in")
 
-    # -- what is left -------------------------------------------------------------------------
-
     # What is no artifact goes with the runtime: there is nothing to download.
 
     def remove(self, tags: Mapping[str, str]) -> bool:
-        job = _here(tags)
+        job = Job.at(tags[JOB])
         if job is None or not job.exists:
             return False
         release_abandoned(job)
-        if job.supervised or not job.progress.over:
+        if job.alive or not job.progress.over:
             raise KaggleOpsError(f"cleaning up {job.session}", "its runtime is not released yet")
-        job.remove()
-        return True
+        return job.remove()
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped] | None:
         """Release the runtimes of this machine's jobs whose supervisors died."""
@@ -129,7 +103,7 @@ class ColabBackend(Backend[ColabConfig]):
             return None  # of another machine's it knows nothing
         found = []
         for job in jobs:
-            if job.tracking_uri == tracking_uri and not job.progress.over and not job.supervised:
+            if not job.progress.over and not job.alive and job.tracking_uri == tracking_uri:
                 if delete:
                     release_abandoned(job)
                 kept = delete and not job.progress.over
@@ -137,20 +111,6 @@ class ColabBackend(Backend[ColabConfig]):
                 why = "its supervisor is gone"
                 found.append(Reaped(self.name, job.session, job.run_id, why, 0.0, problem))
         return found
-
-
-def _here(tags: Mapping[str, str]) -> Job | None:
-    """Return the job, None on another machine than its supervisor's."""
-    job = Job(Path(tags[JOB].partition(":")[2]))
-    # Anybody may have written the tag, and its folder says which program is started.
-    ours = is_run_id(job.folder.name) and job.folder == Job.folder_of(job.folder.name)
-    return job if ours and job.address == tags[JOB] else None
-
-
-def _required(job: Job) -> Job:
-    if not job.exists:
-        raise KaggleOpsError(f"looking for {job.folder}", "there is no such folder any more")
-    return job
 
 
 def _cli(config: ColabConfig, program: str) -> ColabCli:
@@ -164,11 +124,3 @@ def _usage(config: ColabConfig, doing: str) -> Units:
     if usage is None:
         raise UsageError(doing, "you are not signed in", f"Once: {cli.sign_in}")
     return usage
-
-
-def _log_of(job: Job, follow: bool) -> Iterator[str]:
-    def over() -> bool:
-        release_abandoned(job)
-        return not follow or job.progress.state.ended
-
-    return job_log.read(job.log, over)

@@ -4,16 +4,18 @@ Read in google-colab-cli 0.7.5: its exit codes say little, and its debug log kee
 its requests. So what counts is what it prints and lists, and its files lie in a private folder.
 """
 
-import difflib
 import json
 import os
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from kaggleops.backends.answers import number
-from kaggleops.backends.config import Config, check_sessions, named_file
+from kaggleops.backends.config import Count, KeyConfig
 from kaggleops.backends.interface import Units
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.colab import Colab
@@ -55,14 +57,9 @@ class Session:
 
 
 class ColabCli:
-    """The CLI.
+    """The CLI `program`, which signs in by `auth` and keeps who is signed in, and logs, in `home`.
 
-    Args:
-        program: its name or path.
-        auth: how it signs in: `oauth2` or `adc`.
-        home: its HOME, where it keeps who is signed in, and its logs.
-        sessions: the file where it keeps its sessions; jobs that run at once need one each.
-        lock: a file descriptor for its processes to inherit.
+    Jobs that run at once need a file for its `sessions` each; its processes inherit the `lock`.
     """
 
     def __init__(
@@ -78,10 +75,18 @@ class ColabCli:
         if not settings.exists():
             # Else it looks for a newer version, and prints about that.
             write_private(settings, json.dumps({"enable_update_check": False}))
+        gcloud = os.environ.get("CLOUDSDK_CONFIG") or str(Path.home() / ".config/gcloud")
+        environment = {
+            "HOME": str(self.home),
+            "CLOUDSDK_CONFIG": gcloud,  # for --auth adc: HOME leads elsewhere now
+            "COLAB_CLI_REQUEST_TIMEOUT": "300",  # seconds; an allocation may take as long
+            "TMPDIR": str(self.home),  # where it saves pictures
+            "COLUMNS": "1000",
+        }
         try:
             return subprocess.Popen(
                 [*self._command, *arguments],
-                env=self._environment(),
+                env=os.environ | environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -94,17 +99,6 @@ class ColabCli:
             problem = f"the Colab CLI cannot be started ({error.strerror}: {self._command[0]})"
             hint = "Install it in an environment of its own: uv tool install google-colab-cli."
             raise UsageError("using Colab", problem, hint) from None
-
-    def _environment(self) -> dict[str, str]:
-        gcloud = os.environ.get("CLOUDSDK_CONFIG") or str(Path.home() / ".config/gcloud")
-        return {
-            **os.environ,
-            "HOME": str(self.home),
-            "CLOUDSDK_CONFIG": gcloud,  # for --auth adc: HOME leads elsewhere now
-            "COLAB_CLI_REQUEST_TIMEOUT": "300",  # seconds; an allocation may take as long
-            "TMPDIR": str(self.home),  # where it saves pictures
-            "COLUMNS": "1000",
-        }
 
     def ask(self, *arguments: str) -> Answer:
         """Run it and return its answer; KaggleOpsError if it is not installed, or does not end."""
@@ -148,62 +142,40 @@ class ColabCli:
     @property
     def sign_in(self) -> str:
         """The command with which a person signs in, once."""
-        auth = self._command[2]
-        if auth == "adc":
+        if self._command[2] == "adc":
             wanted = ("cloud-platform", "userinfo.email", "colaboratory")
             scopes = [f"https://www.googleapis.com/auth/{each}" for each in wanted]
             return f"gcloud auth application-default login --scopes=openid,{','.join(scopes)}"
-        return f"HOME={self.home} {self._command[0]} --auth {auth} usage"
+        return f"HOME={self.home} {self._command[0]} --auth oauth2 usage"
 
 
 MEMORY_GB = {
     **{"T4": 16.0, "L4": 24.0, "G4": 96.0, "A100": 40.0, "H100": 80.0},
     **{"v5e1": 16.0, "v6e1": 32.0},
 }
+"""Of each accelerator (secondary sources, 2026). The CLI would take any other for an A100."""
+
 FREE = ("", "T4")
 """What may be had without compute units."""
-
-GPUS = ("T4", "L4", "G4", "A100", "H100")
-TPUS = ("v5e1", "v6e1")
 
 LONGEST_HOURS = 24
 """What a session may last at most, with Colab Pro+ (secondary sources, 2026); 12 without."""
 
 
 @dataclass(frozen=True)
-class ColabConfig(Config):
+class ColabConfig(KeyConfig):
     """The fields of config/backend/colab.yaml, where each is explained."""
 
-    accelerator: str = "T4"
-    high_mem: bool = False
-    session_hours: float = 12
-    sessions: int = 1
-    credentials: str = ""
-    auth: str = "oauth2"
-    cli: str = "colab"
+    platform = Colab
 
-    @property
-    def key_file(self) -> Path:
-        """The key of the bucket."""
-        return named_file(self.credentials) or Colab.key_file()
+    accelerator: Literal["", "T4", "L4", "G4", "A100", "H100", "v5e1", "v6e1"] = "T4"
+    high_mem: bool = False
+    session_hours: Annotated[float, Field(gt=0, le=LONGEST_HOURS)] = 12
+    sessions: Count = 1
+    auth: Literal["oauth2", "adc"] = "oauth2"
+    cli: str = "colab"
 
     @property
     def memory_gb(self) -> float:
         """Of the accelerator, of the machine without (secondary sources, 2026)."""
         return MEMORY_GB.get(self.accelerator) or (51.0 if self.high_mem else 12.0)
-
-    def check(self, doing: str) -> None:
-        check_sessions(doing, self.sessions)
-        known = (*GPUS, *TPUS)
-        if self.accelerator and self.accelerator not in known:
-            # The CLI would take any other for an A100, the dearest but one.
-            folded = {each.lower(): each for each in known}
-            close = difflib.get_close_matches(self.accelerator.lower(), folded, n=1)
-            hint = f"Is {folded[close[0]]} meant? " if close else ""
-            hint += f"There are: {', '.join(known)}, and '' for none."
-            raise UsageError(doing, f"accelerator: there is no {self.accelerator!r}", hint)
-        if not 0 < self.session_hours <= LONGEST_HOURS:
-            problem = f"session_hours: {self.session_hours:g} is not between 0 and {LONGEST_HOURS}"
-            raise UsageError(doing, problem)
-        if self.auth not in ("oauth2", "adc"):
-            raise UsageError(doing, f"auth: {self.auth!r} is unknown", "It is oauth2 or adc.")

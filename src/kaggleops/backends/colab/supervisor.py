@@ -1,29 +1,44 @@
 """The process that holds a session on Colab: it allocates, executes, and always releases.
 
-A runtime lives while somebody is connected and its kernel is busy, so one long `exec` holds it.
-This process needs no terminal. If it dies, the next command that looks at the job releases the
-runtime in its place.
+A runtime lives while somebody is connected and its kernel is busy, so one long `exec` holds it. If
+this process dies, the next command that looks at the job releases the runtime in its place: every
+process of the CLI that it starts inherits a lock, which tells whether one is still at work.
 """
 
+import fcntl
 import json
 import os
 import re
+import secrets
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NoReturn
 
-from kaggleops.backends.colab.cli import ColabCli
-from kaggleops.backends.colab.job import JOB, Job
-from kaggleops.backends.interface import JobState
+from kaggleops.backends import jobs
+from kaggleops.backends.colab.cli import ColabCli, ColabConfig
+from kaggleops.backends.config import read_config
+from kaggleops.backends.interface import JobState, is_ended
+from kaggleops.backends.ready_notebook import code_cells, parameters_of
+from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms import keys_of
 from kaggleops.platforms.platform import KEY_FILE
 from kaggleops.redaction import redacted
 from kaggleops.session_end import SESSION_ENDS
 
+JOB = "colab_job"
+"""The tag of a run that says where its job is: `host:folder` of its supervisor."""
+
+_PAUSES = (0.0, 1.0, 5.0, 20.0)  # seconds before each attempt to release a runtime
+_LOOK = 10.0  # seconds between two looks at a run that goes on without a connection
+_LOST = "the connection to the runtime was lost"
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _KEY = f"content/{KEY_FILE}"  # where it is uploaded to, below the runtime's root
 
 _SCRIPT = """
@@ -43,11 +58,102 @@ print({nonce!r}, outcome, flush=True)
 """
 
 
-UNITS = "colab_units"
-"""The tag of a run with the compute units that its runtime used up."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
 
-_PAUSES = (0.0, 1.0, 5.0, 20.0)  # seconds before each attempt to release a runtime
-_LOOK = 10.0  # seconds between two looks at a run that goes on without a connection
+    status: str = "SCHEDULED"  # MLflow's word for it
+    said: str = "waiting"  # ours: `waiting`, `allocating`, `running`, …
+    reason: str = ""  # why it ended so
+    asked: bool = False  # whether Colab was asked for a runtime, so that there may be one
+    endpoint: str = ""  # what Colab calls the runtime, once that is known
+    rate: float = 0.0  # compute units an hour that the runtime uses up
+    released: bool = False  # whether there is none any more
+
+    @property
+    def state(self) -> JobState:
+        units = self.rate if self.rate and not self.over else None
+        state = JobState(self.status, self.said, self.reason, units=units)
+        if state.ended and not self.over:
+            problem = "its runtime may still use up units: see https://colab.research.google.com"
+            return replace(state, reason="; ".join(filter(None, (self.reason, problem))))
+        return state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do, not even to release the runtime."""
+        return is_ended(self.status) and (self.released or not self.asked)
+
+
+class Job(jobs.Job):
+    """The job of one run."""
+
+    kind = "colab"
+    program = "kaggleops.backends.colab"
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        known = {field.name for field in fields(Progress)}  # another version's may have more
+        return Progress(**{name: value for name, value in self.noted.items() if name in known})
+
+    def prepare(self, plan: Mapping[str, Any]) -> None:
+        super().prepare(plan)
+        self._sessions.unlink(missing_ok=True)
+
+    @property
+    def _sessions(self) -> Path:
+        return self.folder / "sessions.json"
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that it executes, as JSON."""
+        return str(self.plan["notebook"])
+
+    @property
+    def config(self) -> ColabConfig:
+        """The configuration that it was submitted with."""
+        return read_config(ColabConfig, self.plan["config"], str(self.folder))
+
+    @property
+    def tracking_uri(self) -> str:
+        """The bucket of its run."""
+        return tracking_uri(parameters_of(self.notebook)["bucket"])
+
+    @property
+    def session(self) -> str:
+        """What its session is called."""
+        return f"kaggleops-{self.run_id}"
+
+    @contextmanager
+    def cli(self) -> Iterator[ColabCli]:
+        """Yield the CLI; its processes are known as this job's."""
+        config = self.config
+        lock = jobs.locked(self.folder / "cli.lock", fcntl.LOCK_SH)
+        assert lock is not None  # noqa: S101 - it was waited for
+        with lock:
+            home = self.folder.parents[1] / "home"  # of whoever submitted it
+            yield ColabCli(config.cli, config.auth, home, self._sessions, lock.fileno())
+
+    @property
+    def cli_running(self) -> bool:
+        """Whether a process of the CLI is at work, be it one that a supervisor left behind."""
+        if lock := jobs.locked(self.folder / "cli.lock"):
+            lock.close()
+        return lock is None
+
+    def end_cli(self) -> None:
+        """End the CLI's processes that a supervisor left behind."""
+        if self.cli_running:  # so the number of their group is still theirs
+            with suppress(ProcessLookupError):
+                os.killpg(int((self.folder / "pid").read_text()), signal.SIGKILL)
+            if lock := jobs.locked(self.folder / "cli.lock", fcntl.LOCK_EX):
+                lock.close()
+
+
+def plan_of(notebook: str, config: ColabConfig) -> dict[str, Any]:
+    """Return what a job is to do, as it is written down."""
+    return {"notebook": notebook, "config": asdict(config), "nonce": secrets.token_hex(16)}
 
 
 class _StoppedError(KaggleOpsError):
@@ -71,8 +177,11 @@ def release_abandoned(job: Job) -> None:
     """Release the runtime of a job whose supervisor died, if there is one."""
     if not job.exists or job.progress.over:
         return
-    with job.unsupervised() as free:
-        if not free or (job.progress.said == "allocating" and job.cli_running()):
+    lock = jobs.locked(job.lock)
+    if lock is None:
+        return
+    with lock:  # while it has no supervisor, nobody else becomes one
+        if job.progress.said == "allocating" and job.cli_running:
             return
         job.end_cli()
         progress = job.progress
@@ -84,13 +193,11 @@ def release_abandoned(job: Job) -> None:
 
 def finish(job: Job, ended: JobState, pauses: Sequence[float] = _PAUSES) -> None:
     """Release a job's runtime with a pause (in seconds) before each attempt; note how it ended."""
-    progress = job.progress
-    released = progress.released or not progress.asked
+    released = job.progress.released or not job.progress.asked
     if not released:
         job.note(said="releasing")
         with job.cli() as cli:
             released = _released(job, cli, pauses)
-        _record_units(job)
     job.note(status=ended.status, said=ended.said, reason=ended.reason, released=released)
 
 
@@ -108,11 +215,11 @@ def _carried_out(job: Job) -> JobState:
             raise KaggleOpsError("uploading the key", uploaded.last_line)
         job.note(status="RUNNING", said="running")
         outcome = _executed(job, cli, deadline)
-    if outcome == "done":
-        return JobState("FINISHED", "done")
     if outcome == "failed":
         return JobState("FAILED", "failed", "the notebook failed; its log says why")
-    return _seen_in_the_bucket(job, deadline)
+    if outcome == "done" or _finished(job, deadline):
+        return JobState("FINISHED", "done")
+    return JobState("FAILED", "failed", _LOST)
 
 
 def _refuse_if_not_wanted(job: Job) -> None:
@@ -139,7 +246,6 @@ def _allocate(job: Job, cli: ColabCli) -> None:
         answer = cli.ask("new", "-s", job.session, *wanted)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-    job.note(since=time.time())
     mine = [each for each in cli.sessions() or () if each.name == job.session]
     if answer.code or not mine:
         raise KaggleOpsError(doing, answer.last_line)
@@ -153,21 +259,25 @@ def _executed(job: Job, cli: ColabCli, deadline: float) -> str:
     """Execute the notebook, and return what its last line says: done, failed, or "" for nothing."""
     script = job.folder / "script.py"
     # The CLI goes on behind a cell that failed, and its exit code does not tell.
-    cells = json.loads(job.notebook.read_text())["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    filled = {"variable": keys_of(job.tracking_uri).variable, "cells": json.dumps(sources)}
     left = max(1.0, deadline - time.time())
-    filled |= {"ends": SESSION_ENDS, "left": f"{left:.0f}"}
-    script.write_text(_SCRIPT.format(key=_KEY, nonce=job.nonce, **filled))
-    last_line = re.compile(rf"(.*?){job.nonce} (done|failed)\s*")
+    nonce = job.plan["nonce"]
+    filled = _SCRIPT.format(
+        key=_KEY,
+        nonce=nonce,
+        variable=keys_of(job.tracking_uri).variable,
+        cells=json.dumps(code_cells(job.notebook)),
+        ends=SESSION_ENDS,
+        left=f"{left:.0f}",
+    )
+    script.write_text(filled)
+    last_line = re.compile(rf"(.*?){nonce} (done|failed)\s*")
     outcome = ""
     process = cli.start("exec", "-s", job.session, "-f", str(script), "--timeout", f"{left:.0f}")
     timer = threading.Timer(left, process.kill)
     timer.start()
     try:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
         with job.log.open("a") as log:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 found = last_line.fullmatch(line)
                 outcome = found[2] if found else outcome
                 log.write(found[1] if found else line)
@@ -185,38 +295,31 @@ def _refuse_late(deadline: float) -> None:
         raise _StoppedError("executing the notebook", "its session_hours were over")
 
 
-def _seen_in_the_bucket(job: Job, deadline: float) -> JobState:
-    """Return how a run ended whose connection was lost, when it has ended."""
-    from kaggleops.tracking.store import BucketTrackingStore
-
-    lost = "the connection to the runtime was lost"
-    with job.log.open("a") as log:
-        log.write(f"({lost}; the bucket tells how the run goes on)\n")
-    run = BucketTrackingStore(job.tracking_uri).get_run(job.run_id)
-    while (status := _status(job, run.info.experiment_id)) == "RUNNING":
-        _refuse_late(deadline)
-        time.sleep(_LOOK)
-    if status == "FINISHED":
-        return JobState("FINISHED", "done")
-    return JobState("FAILED", "failed", lost)
-
-
-def _status(job: Job, experiment_id: str) -> str:
+def _finished(job: Job, deadline: float) -> bool:
+    """Wait until the bucket tells how a run ended whose connection was lost: whether well."""
     from kaggleops.bucket import BucketUnavailableError, open_bucket
     from kaggleops.mlruns import EntityStore, run
     from kaggleops.mlruns.liveness import run_state
+    from kaggleops.tracking.store import BucketTrackingStore
 
+    with job.log.open("a") as log:
+        log.write(f"({_LOST}; the bucket tells how the run goes on)\n")
+    home = BucketTrackingStore(job.tracking_uri).get_run(job.run_id).info.experiment_id
     store = EntityStore(open_bucket(job.tracking_uri))
-    now_ms = time.time_ns() // 1_000_000
-    try:
-        return run_state(store, run(experiment_id, job.run_id), now_ms).status
-    except BucketUnavailableError:
-        return "RUNNING"  # nobody knows better, and the runtime may hold what was not sent yet
+    while True:
+        # Without the bucket nobody knows better, and the runtime may hold what was not sent yet.
+        with suppress(BucketUnavailableError):
+            now_ms = time.time_ns() // 1_000_000
+            status = run_state(store, run(home, job.run_id), now_ms).status
+            if status != "RUNNING":
+                return status == "FINISHED"
+        _refuse_late(deadline)
+        time.sleep(_LOOK)
 
 
 def _released(job: Job, cli: ColabCli, pauses: Sequence[float]) -> bool:
     """Release the runtime, and tell whether Colab lists it no more."""
-    endpoint = job.progress.endpoint
+    mine = {job.session, job.progress.endpoint} - {""}
     for pause in pauses:
         time.sleep(pause)
         try:
@@ -224,34 +327,11 @@ def _released(job: Job, cli: ColabCli, pauses: Sequence[float]) -> bool:
             listed = cli.sessions()
         except KaggleOpsError:
             continue
-        gone = listed is not None and not any(
-            job.session == each.name or (endpoint and endpoint == each.endpoint) for each in listed
-        )
+        gone = listed is not None and not any(mine & {each.name, each.endpoint} for each in listed)
         # Who is not signed in any more is shown an empty list, too.
         if gone and ("terminated" in said or "not found" in said):
             return True
     return False
-
-
-def _record_units(job: Job) -> None:
-    progress = job.progress
-    if not progress.rate:
-        return
-    from mlflow.entities import RunTag
-
-    from kaggleops.tracking.store import BucketTrackingStore
-
-    units = progress.rate * (time.time() - progress.since) / 3600
-    try:
-        store = BucketTrackingStore(job.tracking_uri)
-        store.set_tag(job.run_id, RunTag(UNITS, f"{units:.2f}"))
-        store.flush()
-    except KaggleOpsError as error:
-        with job.log.open("a") as log:
-            log.write(f"(the {units:.2f} compute units are not in the bucket: {error})\n")
-
-
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def _stop(*_: object) -> NoReturn:

@@ -1,24 +1,28 @@
 """Kaggle, as a backend.
 
-A run's notebook is called after the run, so whoever submits it again finds it there, and whoever
-reads the run's tags finds the notebook. It is pushed by Kaggle's own client, which reports success
-whatever Kaggle answers; here a refusal is an error, and an answer that was lost is looked for.
+A run's notebook is called after the run, so whoever submits it again finds it there. It is pushed
+by Kaggle's own client, which reports success whatever Kaggle answers; here a refusal is an error,
+and an answer that was lost is looked for.
 """
 
 import functools
 import json
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+import requests
+from pydantic import Field
 
 from kaggleops.backends import job_log
 from kaggleops.backends.base import Backend
-from kaggleops.backends.config import Config, check_sessions
+from kaggleops.backends.config import Config, Count
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import (
     UNKNOWN,
@@ -29,9 +33,8 @@ from kaggleops.backends.interface import (
     RefusedError,
     Verdict,
 )
-from kaggleops.backends.kaggle import outputs
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.errors import UsageError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError, session
 from kaggleops.platforms.kaggle import DATASET, sign_in
@@ -42,14 +45,9 @@ if TYPE_CHECKING:
 
 
 _PART = r"[\w-]+"
-_OWNED = f"{_PART}/{_PART}"
-_FORMS = {
-    "credentials": (_OWNED, "owner/name"),
-    "dataset_sources": (_OWNED, "owner/name"),
-    "kernel_sources": (_OWNED, "owner/name"),
-    "competition_sources": (_PART, "titanic"),
-    "model_sources": ("/".join([_PART] * 4) + r"/\d+", "owner/model/framework/variation/1"),
-}
+Owned = Annotated[str, Field(pattern=rf"^{_PART}/{_PART}$")]
+"""`owner/name`."""
+
 LONGEST_HOURS = 12
 """What a session may last at most (secondary sources, 2026); 9 with a TPU."""
 _LONGEST_ON_TPU = 9
@@ -62,17 +60,22 @@ _MEMORY_GB = {"": 30.0, "nvidiateslat4": 16.0, "nvidiateslap100": 16.0, "tpuv5e8
 class KaggleConfig(Config):
     """The fields of config/backend/kaggle.yaml, where each is explained."""
 
-    credentials: str = ""
+    credentials: Annotated[str, Field(pattern=rf"^({_PART}/{_PART})?$")] = ""
     machine_shape: str = "NvidiaTeslaT4"
     internet: bool = True
-    session_hours: float | None = None
-    sessions: int = 2
-    competition_sources: list[str] = field(default_factory=list)
-    dataset_sources: list[str] = field(default_factory=list)
-    kernel_sources: list[str] = field(default_factory=list)
-    model_sources: list[str] = field(default_factory=list)
+    session_hours: Annotated[float, Field(gt=0, le=LONGEST_HOURS)] | None = None
+    sessions: Count = 2
+    competition_sources: list[Annotated[str, Field(pattern=rf"^{_PART}$")]] = field(
+        default_factory=list
+    )
+    dataset_sources: list[Owned] = field(default_factory=list)
+    kernel_sources: list[Owned] = field(default_factory=list)
+    # owner/model/framework/variation/1
+    model_sources: list[Annotated[str, Field(pattern=rf"^({_PART}/){{4}}\d+$")]] = field(
+        default_factory=list
+    )
     docker_image: str = ""
-    docker_image_pinning: str = ""
+    docker_image_pinning: Literal["", "original", "latest"] = ""
 
     @property
     def resource(self) -> str:
@@ -87,20 +90,6 @@ class KaggleConfig(Config):
         longest = _LONGEST_ON_TPU if self.resource == "TPU" else LONGEST_HOURS
         return min(self.session_hours or longest, longest)
 
-    def check(self, doing: str) -> None:
-        check_sessions(doing, self.sessions)
-        for name, (shape, form) in _FORMS.items():
-            value = getattr(self, name)
-            for each in [value] if isinstance(value, str) else value:
-                if each and not re.fullmatch(shape, each):
-                    raise UsageError(doing, f"{name}: {each!r} is not of the form {form}")
-        if self.docker_image_pinning not in ("", "original", "latest"):
-            problem = f"docker_image_pinning: {self.docker_image_pinning!r} is unknown"
-            raise UsageError(doing, problem, "It is original or latest.")
-        if self.session_hours is not None and not 0 < self.session_hours <= LONGEST_HOURS:
-            problem = f"session_hours: {self.session_hours:g} is not between 0 and {LONGEST_HOURS}"
-            raise UsageError(doing, problem)
-
 
 _log = logging.getLogger("kaggleops")
 
@@ -108,17 +97,14 @@ NOTEBOOK = "kaggle_notebook"
 """The tag of a run that names its notebook: `owner/slug`."""
 
 _STATUSES = {
-    "NEW_SCRIPT": "SCHEDULED",
-    "QUEUED": "SCHEDULED",
-    "RUNNING": "RUNNING",
-    "COMPLETE": "FINISHED",
-    "ERROR": "FAILED",
-    "CANCEL_REQUESTED": "RUNNING",
-    "CANCEL_ACKNOWLEDGED": "KILLED",
+    **dict.fromkeys(("NEW_SCRIPT", "QUEUED"), "SCHEDULED"),
+    **dict.fromkeys(("RUNNING", "CANCEL_REQUESTED"), "RUNNING"),
+    **{"COMPLETE": "FINISHED", "ERROR": "FAILED", "CANCEL_ACKNOWLEDGED": "KILLED"},
 }
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
 _LATE = 5  # times to ask for a kept log
 _PAGE = 100  # files in one answer
+_CHUNK = 1 << 20
 
 
 class KaggleBackend(Backend[KaggleConfig]):
@@ -131,8 +117,6 @@ class KaggleBackend(Backend[KaggleConfig]):
     @functools.cached_property
     def _client(self) -> "Client":
         return sign_in()
-
-    # -- submitting ---------------------------------------------------------------------------
 
     def check(self, tracking_uri: str, config: KaggleConfig) -> None:
         doing = "submitting to Kaggle"
@@ -164,7 +148,7 @@ class KaggleBackend(Backend[KaggleConfig]):
     def send(self, tags: Mapping[str, str], notebook: str, config: KaggleConfig) -> None:
         """Push the notebook, unless a session of it is under way."""
         ref = tags[NOTEBOOK]
-        before = self._version(ref)
+        before = self.latest(ref)[0]
         if before and not self._state(ref).ended:
             return
         key = config.credentials or self._own_credentials
@@ -179,50 +163,40 @@ class KaggleBackend(Backend[KaggleConfig]):
         try:
             answer = _push(ref, notebook, config)
         except NoAnswerError:
-            if (arrived := self._version(ref)) > before:
+            if (arrived := self.latest(ref)[0]) > before:
                 return arrived
             raise
         except (NotTakenError, NotThereError) as error:
             raise RefusedError(error.doing, error.problem, error.hint) from error
         self._refuse_invalid(ref, answer, before)
-        given = self._metadata(ref).machine_shape
+        given = self._look(ref).metadata.machine_shape
         if config.machine_shape and given and given != config.machine_shape:
             _log.warning("Kaggle has no %s for you: it gives %s.", config.machine_shape, given)
-        return int(answer.version_number or self._version(ref))
+        return int(answer.version_number or self.latest(ref)[0])
 
     def _refuse_invalid(self, ref: str, answer: Any, before: int) -> None:
         doing = f"pushing {ref} to Kaggle"
         if answer.error:
             hint = "`kaggleops quota` shows what is left, `kaggleops status` what is running."
             raise RefusedError(doing, answer.error, hint)
-        invalid = {
-            "competition": answer.invalid_competition_sources,
-            "dataset": answer.invalid_dataset_sources,
-            "kernel": answer.invalid_kernel_sources,
-            "model": answer.invalid_model_sources,
-        }
+        kinds = ("competition", "dataset", "kernel", "model")
+        invalid = {kind: getattr(answer, f"invalid_{kind}_sources") for kind in kinds}
         named = ", ".join(f"{kind} {each}" for kind, some in invalid.items() for each in some or ())
         if named:
             # It was pushed all the same, and would train without its data.
             self.remove({NOTEBOOK: ref})
             hint = "Correct them in config/backend/kaggle.yaml. (A competition has to be joined.)"
             raise RefusedError(doing, f"you cannot use these sources: {named}", hint)
-        if not answer.version_number and self._version(ref) <= before:
+        if not answer.version_number and self.latest(ref)[0] <= before:
             raise RefusedError(doing, "Kaggle made no version of it, and did not say why")
 
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete the notebook, its log and its files; a session of it ends."""
-        from kagglesdk.kernels.types.kernels_api_service import ApiDeleteKernelRequest
-
-        request = about(ApiDeleteKernelRequest, tags[NOTEBOOK])
         try:
-            self._client.ask(f"deleting {tags[NOTEBOOK]}", "delete_kernel", request)
+            self._ask(f"deleting {tags[NOTEBOOK]}", "delete_kernel", tags[NOTEBOOK])
         except NotThereError:
             return False
         return True
-
-    def _version(self, ref: str) -> int:
-        return self.latest(ref)[0]
 
     def latest(self, ref: str) -> tuple[int, str]:
         """Return the number and the source of a notebook's latest version; 0 if there is none."""
@@ -233,30 +207,22 @@ class KaggleBackend(Backend[KaggleConfig]):
         source = found.blob.source if found.blob else ""
         return int(found.metadata.current_version_number or 1), source or ""
 
-    def _metadata(self, ref: str) -> Any:
-        return self._look(ref).metadata
-
     def _look(self, ref: str) -> Any:
-        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
-
-        request = about(ApiGetKernelRequest, ref)
         doing = f"looking for {ref} on Kaggle"
-        found = self._client.ask(doing, "get_kernel", request)
+        found = self._ask(doing, "get_kernel", ref)
         if found.metadata is None:
             raise NoAnswerError(doing, "Kaggle's answer does not say anything of it", "Try again.")
         return found
 
-    # -- watching -----------------------------------------------------------------------------
+    def _ask(self, doing: str, method: str, ref: str, token: str | None = None) -> Any:
+        return self._client.ask(doing, method, about(method, ref, token))
 
     def state(self, tags: Mapping[str, str]) -> JobState:
         return self._state(tags[NOTEBOOK])
 
     def _state(self, ref: str) -> JobState:
-        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
-
-        request = about(ApiGetKernelSessionStatusRequest, ref)
         doing = f"asking Kaggle about {ref}"
-        answer = self._client.ask(doing, "get_kernel_session_status", request)
+        answer = self._ask(doing, "get_kernel_session_status", ref)
         said = answer.status.name
         return JobState(_STATUSES.get(said, UNKNOWN), said, answer.failure_message or "")
 
@@ -264,7 +230,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         return f"https://www.kaggle.com/code/{tags[NOTEBOOK]}"
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        ref, log, over = tags[NOTEBOOK], outputs.Log(), False
+        ref, log, over = tags[NOTEBOOK], Log(), False
         client = self._client if follow else sign_in(silence=_SILENCE)
 
         def ended() -> bool:
@@ -284,23 +250,22 @@ class KaggleBackend(Backend[KaggleConfig]):
             return
         for number in range(_LATE if follow else 1):  # the kept one may come a little after the end
             time.sleep(min(1.0, number))
-            if kept := outputs.parsed(next(self._outputs(ref)).log or ""):
+            if kept := parsed(next(self._outputs(ref)).log or ""):
                 yield from log.new(kept)
                 return
 
     def quota(self) -> list[Quota]:
-        doing, method = "reading Kaggle's quota", "get_accelerator_quota_statistics"
-        answer = self._client.ask(doing, method, None)
-        both = {"GPU": answer.gpu_quota, "TPU": answer.tpu_quota}
+        method = "get_accelerator_quota_statistics"
+        answer = self._client.ask("reading Kaggle's quota", method, None)
         return [
             Quota(
-                backend=self.name,
-                resource=resource,
-                used_hours=counted.time_used.total_seconds() / 3600 if counted.time_used else 0.0,
-                total_hours=counted.total_time_allowed.total_seconds() / 3600,
-                refreshes=answer.quota_refresh_time,
+                self.name,
+                resource,
+                counted.time_used.total_seconds() / 3600 if counted.time_used else 0.0,
+                counted.total_time_allowed.total_seconds() / 3600,
+                answer.quota_refresh_time,
             )
-            for resource, counted in both.items()
+            for resource, counted in (("GPU", answer.gpu_quota), ("TPU", answer.tpu_quota))
             if counted is not None and counted.total_time_allowed
         ]
 
@@ -320,19 +285,12 @@ class KaggleBackend(Backend[KaggleConfig]):
                     hours=quota.left_hours,
                     total_hours=quota.total_hours,
                     refreshes=quota.refreshes and _in_utc(quota.refreshes),
-                    problem="" if quota.left_hours else _used_until(quota),
+                    problem="" if quota.left_hours else _used(quota),
                 )
         return [offer]
 
     def session_hours(self, config: KaggleConfig) -> float:
         return config.longest_hours
-
-    def for_session(
-        self, config: KaggleConfig, offer: Offer, hours: float | None, dollars: float
-    ) -> KaggleConfig:
-        if hours is None or hours >= config.longest_hours:
-            return config
-        return replace(config, session_hours=hours)
 
     def examine(self, config: KaggleConfig) -> Iterator[Finding]:
         try:
@@ -349,47 +307,81 @@ class KaggleBackend(Backend[KaggleConfig]):
             verdict: Verdict = "ok" if quota.left_hours > 0 else "warning"
             yield self._found(verdict, f"signed in as {user}, {left}{when}")
 
-    # -- bringing home ------------------------------------------------------------------------
-
     def download(self, tags: Mapping[str, str], directory: Path) -> Downloaded:
         """Bring what the notebook left in /kaggle/working."""
         return self.fetch(tags[NOTEBOOK], directory)
 
     def fetch(self, ref: str, directory: Path, only: str = "") -> Downloaded:
         """Bring what a notebook left into a folder, or `only` one file of it."""
-        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelFilesRequest
-
         left = (each for page in self._outputs(ref) for each in page.files or ())
         named = ((each.file_name or "", each.url or "") for each in left)
         listed = [each for each in named if not only or each[0] == only]
-        doing = f"listing the files of {ref}"
-        pages = self._pages(doing, "list_kernel_files", ApiListKernelFilesRequest, ref)
+        pages = self._pages(f"listing the files of {ref}", "list_kernel_files", ref)
         known = (each for page in pages for each in page.files or ())
         sizes = {each.name: each.size for each in known if each.size}
+        brought = Downloaded()
         with session() as fetching:
-            return outputs.keep(listed, sizes, directory, fetching)
+            for name, url in listed:
+                fetch = functools.partial(_fetch, name, url, sizes.get(name), fetching)
+                brought.keep(directory, name, fetch)
+        return brought
 
     def _outputs(self, ref: str) -> Iterator[Any]:
-        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+        return self._pages(f"listing what {ref} left", "list_kernel_session_output", ref)
 
-        doing, kind = f"listing what {ref} left", ApiListKernelSessionOutputRequest
-        return self._pages(doing, "list_kernel_session_output", kind, ref)
-
-    def _pages(self, doing: str, method: str, kind: Callable[[], Any], ref: str) -> Iterator[Any]:
+    def _pages(self, doing: str, method: str, ref: str) -> Iterator[Any]:
         token = ""
         while True:
-            page = self._client.ask(doing, method, about(kind, ref, token))
+            page = self._ask(doing, method, ref, token)
             yield page
             if not (token := page.next_page_token):
                 return
 
 
+def _fetch(name: str, url: str, size: int | None, http: requests.Session, file: IO[bytes]) -> None:
+    """Download a file; Kaggle's own client keeps an error's page as the file."""
+    doing = f"downloading {name!r}"
+    with explained(doing), http.get(url, stream=True) as answer:
+        answer.raise_for_status()
+        for chunk in answer.iter_content(_CHUNK):
+            file.write(chunk)
+    if size is not None and file.tell() != size:
+        raise KaggleOpsError(doing, f"{file.tell()} bytes came of {size}", "Try again.")
+
+
+class Log:
+    """What has been shown of one log, which Kaggle drops and replays from its start.
+
+    So what counts is how often an entry came within one reading: the n-th time is new if no reading
+    before it had n of them.
+    """
+
+    def __init__(self) -> None:
+        self._shown: Counter[tuple[str, str, str]] = Counter()
+
+    def new(self, reading: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+        """Yield the text of those entries of a reading, from its start, that no other had."""
+        here: Counter[tuple[str, str, str]] = Counter()
+        for entry in reading:
+            text = str(entry.get("data") or "")
+            key = (str(entry.get("stream_name")), str(entry.get("time")), text)
+            here[key] += 1
+            if here[key] > self._shown[key]:
+                self._shown[key] += 1
+                yield text.removesuffix("\n")
+
+
+def parsed(kept: str) -> list[Mapping[str, Any]]:
+    """Return the entries of a kept log: a JSON array, or else its plain lines."""
+    entries = None
+    with suppress(ValueError):
+        entries = json.loads(kept)
+    if not isinstance(entries, list):
+        entries = kept.splitlines()
+    return [each if isinstance(each, dict) else {"data": str(each)} for each in entries]
+
+
 def _used(quota: Quota) -> str:
-    used = f"all {quota.total_hours:g} hours of {quota.resource} are used"
-    return used + (f"; it is refreshed on {quota.refreshes:%d %B}" if quota.refreshes else "")
-
-
-def _used_until(quota: Quota) -> str:
     used = f"kaggle's {quota.total_hours:g} h of {quota.resource} are used"
     when = quota.refreshes and _in_utc(quota.refreshes)
     return used + (f" until {when.day} {when:%B %H:%M} UTC" if when else "")
@@ -399,9 +391,12 @@ def _in_utc(when: datetime) -> datetime:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
+def about(method: str, ref: str, token: str | None = None) -> Any:
     """Return a request about a notebook; for one page of a list, if there is a token."""
-    request = kind()
+    from kagglesdk.kernels.types import kernels_api_service
+
+    name = "".join(word.capitalize() for word in method.split("_"))
+    request = getattr(kernels_api_service, f"Api{name}Request")()
     request.user_name, request.kernel_slug = ref.split("/")
     if token is not None:
         request.page_size = _PAGE
@@ -411,6 +406,7 @@ def about(kind: Callable[[], Any], ref: str, token: str | None = None) -> Any:
 
 def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
     client = sign_in(again=False)
+    attached = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
     metadata = {
         "id": ref,
         # A title that makes another slug would make another notebook.
@@ -423,10 +419,7 @@ def _push(ref: str, notebook: str, config: KaggleConfig) -> Any:
         "machine_shape": config.machine_shape or None,
         "docker_image": config.docker_image or None,
         "docker_image_pinning_type": config.docker_image_pinning or None,
-        "competition_sources": config.competition_sources,
-        "dataset_sources": config.dataset_sources,
-        "kernel_sources": config.kernel_sources,
-        "model_sources": config.model_sources,
+        **{name: getattr(config, name) for name in attached},
     }
     seconds = str(int(config.session_hours * 3600)) if config.session_hours else None
     with temporary_folder() as folder:

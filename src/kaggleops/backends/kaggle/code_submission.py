@@ -2,8 +2,7 @@
 
 An offline folder becomes a private dataset; a notebook predicts with it, and the version of it that
 left what the competition wants is submitted. All of that is called after the run, and says what it
-was made of: the dataset by a file's name, the notebook in its source, the submission in its
-description. Each step looks at Kaggle first and does only what is lacking, so a command that was
+was made of. Each step looks at Kaggle first and does only what is lacking, so a command that was
 killed is given again, from whatever machine, and nothing is submitted twice.
 """
 
@@ -14,18 +13,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 from kaggleops.backends.interface import JobState
 from kaggleops.backends.kaggle.backend import NOTEBOOK, KaggleBackend, KaggleConfig
 from kaggleops.backends.kaggle.offline_folder import PREDICT, BlendFolder, OfflineFolder
-from kaggleops.backends.kaggle.submissions import FILE, Submission, Submitter
+from kaggleops.backends.kaggle.submissions import FILE, Submission, Submitter, pauses
 from kaggleops.errors import KaggleOpsError
 from kaggleops.launch.failure import cause
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NotThereError
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two questions
 _LONGEST_WAIT = 3600.0  # seconds that Kaggle may take over a dataset; it takes minutes
 _PAGE = 100  # files in one answer
 
@@ -45,14 +43,9 @@ bash "$HERE/{predict}" "$DATA"
 
 
 class CodeSubmission:
-    """One run's, to one competition.
+    """One run's, to one competition; `say` is called with each step and what became of it.
 
-    Args:
-        submitter: whose, and where to.
-        folder: what predicts.
-        config: the notebook's machine and what else is attached.
-        say: called with each step's name and what became of it.
-        pause: waits for so many seconds.
+    `folder` is what predicts, `config` the notebook's machine and what else is attached.
     """
 
     def __init__(
@@ -73,6 +66,8 @@ class CodeSubmission:
         self._slug = f"kaggleops-code-{submitter.run_id}"
         self.ref = f"{self._client.user}/{self._slug}"
         """The dataset and, of the same name, the notebook."""
+        self._tags = {NOTEBOOK: self.ref}
+        self._page = f"https://www.kaggle.com/code/{self.ref}"
         self._marker = f"kaggleops-{folder.digest}.txt"
         self._config = replace(
             config,
@@ -88,8 +83,7 @@ class CodeSubmission:
 
     def plan(self) -> None:
         """Say what `submit` would do; do nothing."""
-        if left := self._submitter.submissions.left_today():
-            self._say("Today", left)
+        self._say_left()
         described, sent = self._folder.describe(), self._sent()
         would = {"none": "would be made", "other": "would get a new version"}
         state = self._dataset()
@@ -105,23 +99,33 @@ class CodeSubmission:
     def submit(self, message: str = "") -> Submission:
         """Do what is lacking, and return the submission, which has no score yet.
 
-        Raises:
-            KaggleOpsError: a step failed, or no more are taken today. Once more, it goes on there.
+        Raises KaggleOpsError if a step failed, or no more are taken today. Once more, it goes on
+        there.
         """
         if sent := self._sent():
             self._say("Submission", f"{sent.ref} was made already")
             return self._submitter.record(sent)
-        if left := self._submitter.submissions.left_today():
-            self._say("Today", left)
+        self._say_left()
         self._provide_dataset()
         version = self._provide_notebook()
-        self._check_output(version)
+        with temporary_folder() as folder:
+            brought = self._backend.fetch(self.ref, folder, FILE)
+            if not brought.files:
+                doing = f"reading what version {version} of {self.ref} left"
+                raise KaggleOpsError(doing, (brought.problems or [f"there is no {FILE}"])[0])
+            rows = self._submitter.check(brought.files[0])
+        like = "the competition has no sample"
+        if rows is not None:
+            like = f"{rows:,} rows, those of the sample"
+        self._say("Output", f"{FILE}: {like}")
         return self._submitter.submit_version(self.ref, version, self._digest, message)
+
+    def _say_left(self) -> None:
+        if left := self._submitter.submissions.left_today():
+            self._say("Today", left)
 
     def _sent(self) -> Submission | None:
         return self._submitter.submissions.holding(self._digest, failed=True)
-
-    # -- the dataset --------------------------------------------------------------------------
 
     def _dataset(self) -> str:
         """Return how far it is: "none", "in the making", "other" (content), "there", "failed"."""
@@ -134,21 +138,18 @@ class CodeSubmission:
             return "failed"
         if status != "ready":
             return "in the making"
-        return "there" if self._has_marker(doing) else "other"
-
-    def _has_marker(self, doing: str) -> bool:
         token = None
         while True:
             ask = partial(self._client.dataset_list_files, self.ref, token, _PAGE)
             page = self._client.quietly(doing, ask)
             if any(each.name == self._marker for each in page.dataset_files or ()):
-                return True
+                return "there"
             if not (token := page.next_page_token):
-                return False
+                return "other"
 
     def _provide_dataset(self) -> None:
         name = f"dataset {self.ref}"
-        state = self._until(self._dataset, ("there", "none", "other", "failed"))
+        state = self._until("there", "none", "other", "failed")
         if state == "there":
             self._say("Folder", f"{name} has it already")
             return
@@ -160,89 +161,62 @@ class CodeSubmission:
             (folder / self._marker).write_text("By this file the notebook finds the folder.\n")
             size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
             self._say("Dataset", f"uploading {size / 1e6:,.1f} MB to {self.ref}")
-            notes = f"kaggleops {self._folder.digest}"
+            notes, exists = f"kaggleops {self._folder.digest}", state != "none"
             try:
-                exists = state != "none"
                 doing = f"uploading {name}"
                 self._client.put_dataset(doing, self._slug, folder, notes, exists=exists)
             except KaggleOpsError:
                 # The answer may be lost, and a repeated request refused.
                 if self._dataset() not in ("there", "in the making"):
                     raise
-        if self._until(self._dataset, ("there", "failed")) == "failed":
+        if self._until("there", "failed") == "failed":
             page = f"https://www.kaggle.com/datasets/{self.ref}"
             raise KaggleOpsError(f"making the {name}", "Kaggle says that it failed", page)
         self._say("Dataset", f"{self.ref} is ready")
 
-    def _until(self, look: Callable[[], str], wanted: tuple[str, ...]) -> str:
-        seconds, waited = _FIRST_PAUSE, 0.0
-        while (found := look()) not in wanted:
+    def _until(self, *wanted: str) -> str:
+        waited = 0.0
+        for seconds in pauses():
+            if (found := self._dataset()) in wanted:
+                break
             if waited > _LONGEST_WAIT:
                 doing = f"waiting for the dataset {self.ref}"
                 problem = f"it is not ready after {waited / 60:.0f} min"
                 raise KaggleOpsError(doing, problem, "Give the command again later: it goes on.")
             self._pause(seconds)
-            waited, seconds = waited + seconds, min(2 * seconds, _LONGEST_PAUSE)
+            waited += seconds
         return found
-
-    # -- the notebook -------------------------------------------------------------------------
 
     def _latest(self) -> tuple[int, JobState | None]:
         """Return its latest version, and how far that is; None for one made of something else."""
         version, source = self._backend.latest(self.ref)
-        if f"# kaggleops {self._digest}" not in source:
-            return version, None
-        return version, self._state()
-
-    def _state(self) -> JobState:
-        return self._backend.state({NOTEBOOK: self.ref})
+        ours = f"# kaggleops {self._digest}" in source
+        return version, self._backend.state(self._tags) if ours else None
 
     def _provide_notebook(self) -> int:
         """Return the version that came to its end well."""
         version, state = self._latest()
-        page = f"https://www.kaggle.com/code/{self.ref}"
         if state is None or state.status in ("FAILED", "KILLED"):
             version = self._backend.push(self.ref, self._notebook, self._config, version)
-            self._say("Notebook", f"pushed version {version}: {page}")
+            self._say("Notebook", f"pushed version {version}: {self._page}")
         else:
-            self._say("Notebook", f"version {version} is there: {page}")
-        seconds = _FIRST_PAUSE
-        while not (state := self._state()).ended:
-            self._pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
-        if state.status != "FINISHED":
-            why = state.reason
+            self._say("Notebook", f"version {version} is there: {self._page}")
+        between = pauses()
+        while not (now := self._backend.state(self._tags)).ended:
+            self._pause(next(between))
+        if now.status != "FINISHED":
+            why = now.reason
             with suppress(KaggleOpsError):
-                why = why or cause(self._backend.logs({NOTEBOOK: self.ref}, follow=False))
-            raise KaggleOpsError(
-                f"running version {version} of {self.ref}", why or state.said, page
-            )
+                why = why or cause(self._backend.logs(self._tags, follow=False))
+            doing = f"running version {version} of {self.ref}"
+            raise KaggleOpsError(doing, why or now.said, self._page)
         return version
-
-    def _check_output(self, version: int) -> None:
-        with temporary_folder() as folder:
-            brought = self._backend.fetch(self.ref, folder, FILE)
-            if not brought.files:
-                doing = f"reading what version {version} of {self.ref} left"
-                problem = (brought.problems or [f"there is no {FILE}"])[0]
-                raise KaggleOpsError(doing, problem)
-            rows = self._submitter.check(Path(brought.files[0]))
-        like = "those of the sample" if rows is not None else "the competition has no sample"
-        self._say("Output", f"{FILE}: {'' if rows is None else f'{rows:,} rows, '}{like}")
 
 
 def _notebook_of(cell: str) -> str:
     """Return a notebook of one cell, as JSON."""
-    code: dict[str, object] = {
-        "cell_type": "code",
-        "execution_count": None,
-        "metadata": {},
-        "outputs": [],
-    }
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return json.dumps({
-        "cells": [{**code, "source": cell}],
-        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 4,
-    })  # fmt: skip
+    code: dict[str, Any] = {"cell_type": "code", "execution_count": None, "metadata": {}}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    cells = [{**code, "outputs": [], "source": cell}]
+    return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4})

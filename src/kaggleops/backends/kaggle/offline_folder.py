@@ -30,16 +30,18 @@ from kaggleops.git.command import not_inherited
 from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import entry_points, has_path
 from kaggleops.launch.failure import cause
+from kaggleops.launch.launcher import environment
 from kaggleops.secret_scan import in_file
 
 PREDICT = "predict.sh"
 """The program of a folder, with which the notebook starts it."""
 
 _FORM = 1  # of the folder: another one makes other datasets of the same runs
-_GIVEN = {"models": "MODELS", "model": "MODELS", "runs": "MODELS", "data": "DATA"}
-_GIVEN["output"] = "OUTPUT"
-# What a parameter of an entry point is given; no shell quotes it.
-_PLACES = {name: f"@{name}@" for name in _GIVEN.values()}
+# What a parameter of an entry point is given, by its name.
+_GIVEN = {
+    **{"models": "MODELS", "model": "MODELS", "runs": "MODELS"},
+    **{"data": "DATA", "output": "OUTPUT"},
+}
 
 _SCRIPT = """set -e
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -140,22 +142,19 @@ class OfflineFolder:
     def _by_entry_point(self, source: Path, folder: Path) -> None:
         doing = f"running the entry point offline of {self.commit.sha[:10]}"
         given = {"runs": ",".join(self.models), "output": str(folder)}
-        command = _filled(self._entry_points["offline"], given, doing)
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": self.tracking_uri}
-        for name in ("MLFLOW_RUN_ID", *not_inherited()):  # git in there means that repository
-            environment.pop(name, None)
-        python = str(Path(sys.executable).parent)
-        environment["PATH"] = os.pathsep.join([python, environment.get("PATH", os.defpath)])
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=source,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        # git in there means the repository that it is in
+        dropped = dict.fromkeys(["MLFLOW_RUN_ID", *not_inherited()])
+        with environment({"MLFLOW_TRACKING_URI": self.tracking_uri, "PATH": path, **dropped}):
+            done = subprocess.run(
+                ["bash", "-c", _filled(self._entry_points["offline"], given, doing)],
+                cwd=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+            )
         if done.returncode:
             raise KaggleOpsError(doing, cause(done.stdout.splitlines(), done.returncode))
         if not (folder / PREDICT).is_file():
@@ -166,9 +165,8 @@ class OfflineFolder:
         client = mlflow.MlflowClient(self.tracking_uri)
         for run_id in self.models:
             # Of several, each has a folder of its own.
-            brought = download_artifacts(
-                client, run_id, folder / run_id if len(self.models) > 1 else folder
-            )
+            own = folder / run_id if len(self.models) > 1 else folder
+            brought = download_artifacts(client, run_id, own)
             doing = f"fetching the artifacts of run {run_id}"
             if brought.problems:
                 raise KaggleOpsError(doing, brought.problems[0])
@@ -186,10 +184,10 @@ class OfflineFolder:
         if "predict" not in self._entry_points:
             hint = "Add one, or name a program with --script; and --version, if it is newer."
             raise UsageError(doing, "its MLproject has no entry point predict", hint)
-        given = {name: _PLACES[place] for name, place in _GIVEN.items()}
+        given = {name: f"@{place}@" for name, place in _GIVEN.items()}  # no shell quotes that
         line = _filled(self._entry_points["predict"], given, doing)
-        for name, place in _PLACES.items():
-            line = line.replace(place, f'"${name}"')
+        for place in _GIVEN.values():
+            line = line.replace(f"@{place}@", f'"${place}"')
         return line
 
 
@@ -216,10 +214,9 @@ class BlendFolder:
                 each.mkdir()
             member.make(folder / str(at), scratch / str(at))
         shutil.copy(blend_program.__file__, folder / "blend.py")
-        files = (
-            f'"$WORK/{at}/submission.csv={weight}"' for at, (_, weight) in enumerate(self.members)
-        )
-        numbers = " ".join(str(at) for at in range(len(self.members)))
+        weights = enumerate(weight for _, weight in self.members)
+        files = [f'"$WORK/{at}/submission.csv={weight}"' for at, weight in weights]
+        numbers = " ".join(map(str, range(len(self.members))))
         (folder / PREDICT).write_text(_BLEND.format(numbers=numbers, files=" ".join(files)))
 
 

@@ -1,14 +1,13 @@
 """What a run predicted, submitted to its competition; its score goes to the runs behind it.
 
 Kaggle's own list of submissions is the truth. Each one that is sent says in its description which
-run it is of and what it holds, so what was sent and whose answer was lost is found there, and so is
-what somebody sent before, from whatever machine. A file is compared with the competition's
-sample_submission.csv first. What a code competition takes is made by code_submission.py.
-
-A run that predicts names the runs whose models it used, in its param `runs`: the score is theirs,
-too, and so it stands beside their cross-validation on the leaderboard.
+run it is of and what it holds, so one whose answer was lost is found there, and so is what somebody
+sent before, from whatever machine. A file is compared with the competition's sample_submission.csv
+first. A run that predicts names the runs whose models it used, in its param `runs`: the score is
+theirs, too.
 """
 
+import csv
 import hashlib
 import itertools
 import re
@@ -16,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,32 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kaggleops.backends.kaggle.sample import check_against, sample_of
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.resources.addresses import OnKaggle
+from kaggleops.resources.kaggle import KaggleOrigin
 from kaggleops.resources.manifest import MANIFEST, find_manifest
 from kaggleops.tags import RUN_NAME, SHORT_COMMIT
+
+FILE = "submission.csv"
+"""The artifact, or the notebook's output file, that is submitted if none is named."""
 
 _PAGE = 100  # submissions in one answer
 _LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that
 _MARK = re.compile(r"\[kaggleops (?P<run>\S+) (?P<content>[0-9a-f]{16})\]")
+_COMPETITION, _REF, _TIME = "submission_competition", "submission_ref", "submission_time"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_SAMPLE = re.compile(r"(?:.*/)?sample_?submission[^/]*\.csv", re.IGNORECASE)
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds between two looks at something that takes minutes."""
+    seconds = 0.5
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, 15.0)
 
 
 @dataclass(frozen=True)
@@ -44,14 +57,14 @@ class Submission:
     """One submission, as Kaggle lists it."""
 
     ref: int  # Kaggle's number of it
-    competition: str  # which competition it is for
+    competition: str
     status: str  # `PENDING`, `COMPLETE`, `ERROR`, or a word of Kaggle's that is unknown here
-    submitted: datetime | None  # when it was sent, None where that is not told
-    public_score: float | None  # None where there is none yet
-    private_score: float | None  # None until the competition has ended
-    error: str  # why Kaggle could not score it, or ""
+    submitted: datetime | None  # None where that is not told
     content: str  # the mark of what it holds, "" where it was sent otherwise
-    run: str = ""  # the id of the run that it is of, likewise
+    run: str  # the id of the run that it is of, likewise
+    public_score: float | None = None  # None where there is none yet
+    private_score: float | None = None  # None until the competition has ended
+    error: str = ""  # why Kaggle could not score it
 
     @property
     def page(self) -> str:
@@ -59,26 +72,11 @@ class Submission:
         return f"https://www.kaggle.com/competitions/{self.competition}/submissions"
 
 
-FILE = "submission.csv"
-"""The artifact, or the notebook's output file, that is submitted if none is named."""
-
-_COMPETITION = "submission_competition"
-_REF = "submission_ref"
-_TIME = "submission_time"
-
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two looks for a score
-
-
 class Submissions:
     """What the user of this machine has submitted to a competition, and may submit today.
 
-    Args:
-        competition: its name, as in its address; "" for the only one that the manifest around the
-            working directory has.
-
-    Raises:
-        UsageError: there is no competition, or nobody is signed in to Kaggle.
+    The competition is, unless named, the only one that the manifest around the working directory
+    has. Raises UsageError if there is none, or nobody is signed in to Kaggle.
     """
 
     def __init__(self, competition: str) -> None:
@@ -95,7 +93,19 @@ class Submissions:
             listing, of = self.client.competition_submissions, self.competition
             ask = partial(listing, of, page_number=number, page_size=_PAGE)
             page = self.client.quietly(doing, ask) or ()
-            yield from (self._described(each) for each in page if each is not None)
+            for each in filter(None, page):
+                mark = _MARK.search(each.description or "")
+                yield Submission(
+                    int(each.ref or 0),
+                    self.competition,
+                    each.status.name,
+                    each.date,
+                    mark["content"] if mark else "",
+                    mark["run"] if mark else "",
+                    _score(each.public_score),
+                    _score(each.private_score),
+                    each.error_description or "",
+                )
             if len(page) < _PAGE:
                 return
 
@@ -107,48 +117,34 @@ class Submissions:
     def left_today(self) -> str:
         """Return how many are left, in words; "" where Kaggle does not say."""
         limits = self._limits("reading the day's limit")
-        most = limits.num_allowed_now + limits.num_today
         if limits.limited_by_total:
             return f"{limits.num_allowed_now} submissions are left in all"
+        most = limits.num_allowed_now + limits.num_today
         return f"{limits.num_allowed_now} of {most} submissions are left" if most else ""
 
     def refuse_over_limit(self, doing: str) -> None:
-        """Raise KaggleOpsError if no more are taken today, with when the next is."""
+        """Raise KaggleOpsError if no more are taken today."""
         limits = self._limits(doing)
         # Who never submitted is in no team yet, and has all of them at zero.
         if limits.num_allowed_now or not (limits.num_today or limits.num_total):
             return
         if limits.limited_by_total:
             raise KaggleOpsError(doing, f"all {limits.num_total} submissions are used up")
-        now = datetime.now(UTC)
-        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-        minutes = int((midnight - now).total_seconds() // 60)
         problem = f"all {limits.num_today} of today are used"
-        hint = f"The next is free at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
-        raise KaggleOpsError(doing, problem, hint)
+        raise KaggleOpsError(doing, problem, "The next is free at 00:00 UTC.")
 
     def _limits(self, doing: str) -> Any:
-        from kagglesdk.competitions.types.competition_api_service import (
-            ApiGetSubmissionLimitsRequest,
-        )
+        from kagglesdk.competitions.types import competition_api_service
 
-        request = ApiGetSubmissionLimitsRequest()
+        request = competition_api_service.ApiGetSubmissionLimitsRequest()
         request.competition_name = self.competition
         return self.client.ask(doing, "get_submission_limits", request, of="competition")
 
-    def _described(self, listed: Any) -> Submission:
-        mark = _MARK.search(listed.description or "")
-        return Submission(
-            ref=int(listed.ref or 0),
-            competition=self.competition,
-            status=listed.status.name,
-            submitted=listed.date,
-            public_score=_score(listed.public_score),
-            private_score=_score(listed.private_score),
-            error=listed.error_description or "",
-            content=mark["content"] if mark else "",
-            run=mark["run"] if mark else "",
-        )
+
+def _score(shown: str | None) -> float | None:
+    with suppress(ValueError):
+        return float(shown or "")
+    return None
 
 
 def _declared_competition() -> str:
@@ -177,9 +173,9 @@ def runs_behind(client: mlflow.MlflowClient, run: Run) -> list[Run]:
 class Submitter:
     """Submits for one run.
 
-    The competition is, unless named, the one that the run was submitted to before, or the only one
-    that the manifest around the working directory has. Raises UsageError if there is no such run,
-    no competition, or nobody is signed in to Kaggle.
+    The competition is, unless named, the one that the run was submitted to before, or that of
+    `Submissions`. Raises UsageError if there is no such run, no competition, or nobody is signed
+    in to Kaggle.
     """
 
     def __init__(self, tracking_uri: str, run_id: str, competition: str = "") -> None:
@@ -191,14 +187,8 @@ class Submitter:
             hint = "`kaggleops status` lists the last runs."
             raise UsageError(self._doing, error.message, hint) from error
         self.run_id = str(self.run.info.run_id)
-        known = self.run.data.tags.get(_COMPETITION, "")
-        self.submissions = Submissions(competition or known)
+        self.submissions = Submissions(competition or self.run.data.tags.get(_COMPETITION, ""))
         self.competition = self.submissions.competition
-
-    @cached_property
-    def behind(self) -> list[Run]:
-        """The runs whose models it used, as its param `runs` has them; none of another bucket."""
-        return runs_behind(self._mlflow, self.run)
 
     def submit(self, file: Path | None, message: str) -> tuple[Submission, bool]:
         """Submit a file: the run's artifact submission.csv unless another is named.
@@ -218,26 +208,13 @@ class Submitter:
             def send(client: Any, said: str) -> Any:
                 return client.competition_submit(str(found), said, self.competition, quiet=True)
 
-            sent = self._send(send, message, content, found.name)
-            return self.record(sent), rows is not None
-
-    def check(self, file: Path) -> int | None:
-        """Return how many rows a file has, those of the sample; None if there is no sample.
-
-        Raises UsageError where it differs from the sample.
-        """
-        with temporary_folder() as folder:
-            sample = sample_of(self.competition, folder, self.submissions.client)
-            return None if sample is None else check_against(sample, file)
+            return self._send(send, message, content, found.name), rows is not None
 
     def submit_version(self, ref: str, version: int, content: str, message: str) -> Submission:
-        """Submit what a version of a notebook left, to a code competition; as `submit`.
+        """Submit what a version of a notebook (owner/slug) left; as `submit`.
 
-        Args:
-            ref: the notebook, owner/slug.
-            version: which.
-            content: the mark of what the notebook is.
-            message: its description; "" for the run's name and commit.
+        `content` is the mark of what the notebook is, `message` the description: by default the
+        run's name and commit.
         """
 
         def send(client: Any, said: str) -> Any:
@@ -245,22 +222,39 @@ class Submitter:
                 FILE, said, self.competition, kernel=ref, kernel_version=version, quiet=True
             )
 
-        return self.record(
-            self._send(send, message, content, f"{FILE} of {ref}, version {version}")
-        )
+        return self._send(send, message, content, f"{FILE} of {ref}, version {version}")
+
+    def _artifact(self, folder: Path) -> Path:
+        if FILE not in {each.path for each in self._mlflow.list_artifacts(self.run_id)}:
+            make = f"kaggleops run --entry-point predict runs={self.run_id}"
+            hint = f"Make it: `{make}`; or name a --file."
+            raise UsageError(self._doing, f"it has no artifact {FILE}", hint)
+        return Path(self._mlflow.download_artifacts(self.run_id, FILE, str(folder)))
+
+    def check(self, file: Path) -> int | None:
+        """Return how many rows a file has, those of the sample; None if there is no sample.
+
+        Raises UsageError where it differs from the sample.
+        """
+        origin = KaggleOrigin(OnKaggle("competitions", self.competition), self.submissions.client)
+        samples = [each for each in origin.list(()) if _SAMPLE.fullmatch(each.name)]
+        if not samples:
+            return None
+        with temporary_folder() as folder:
+            sample = folder / "sample_submission.csv"
+            origin.read(samples[0], sample, lambda size: None)
+            return check_against(sample, file)
 
     def submitted(self) -> Submission:
         """Return what was submitted last for the run, as it is now; record its scores.
 
         Raises UsageError if nothing was.
         """
-        ref = self.run.data.tags.get(_REF)
-        found = (
-            next((each for each in self.submissions if str(each.ref) == ref), None) if ref else None
-        )
-        if found is None:
-            raise UsageError(self._doing, "nothing was submitted for it yet")
-        return self.record(found)
+        if ref := self.run.data.tags.get(_REF):
+            for each in self.submissions:
+                if str(each.ref) == ref:
+                    return self.record(each)
+        raise UsageError(self._doing, "nothing was submitted for it yet")
 
     def wait(
         self,
@@ -272,20 +266,16 @@ class Submitter:
 
         `how` stands behind what was being done, in the error.
         """
-        seconds = _FIRST_PAUSE
+        between = pauses()
         while submission.status not in ("COMPLETE", "ERROR"):
-            pause(seconds)
-            seconds = min(2 * seconds, _LONGEST_PAUSE)
+            pause(next(between))
             mine = (each for each in self.submissions if each.ref == submission.ref)
             submission = next(mine, submission)  # Kaggle may not list it yet
         if submission.status == "ERROR":
             problem = submission.error or "Kaggle does not say why"
-            raise KaggleOpsError(
-                f"scoring submission {submission.ref}{how}", problem, submission.page
-            )
+            doing = f"scoring submission {submission.ref}{how}"
+            raise KaggleOpsError(doing, problem, submission.page)
         return self.record(submission)
-
-    # -- sending ------------------------------------------------------------------------------
 
     def _send(
         self, send: Callable[[Any, str], Any], message: str, content: str, what: str
@@ -294,42 +284,31 @@ class Submitter:
         if before := self.submissions.holding(content):
             score = f", {before.public_score:g}" if before.public_score is not None else ""
             when = f" on {before.submitted:%d %B %H:%M} UTC" if before.submitted else ""
-            problem = f"the same was submitted{when}{score}"
+            problem = f"the same was submitted{when}{score} (submission {before.ref})"
             hint = "`kaggleops submit RUN --scores` records its score on a run."
-            raise UsageError(doing, f"{problem} (submission {before.ref})", hint)
+            raise UsageError(doing, problem, hint)
         self.submissions.refuse_over_limit(doing)
         tags = self.run.data.tags
         message = message or " ".join(filter(None, [tags.get(RUN_NAME), tags.get(SHORT_COMMIT)]))
         said = f"{message[:_LONGEST_MESSAGE]} [kaggleops {self.run_id} {content}]".strip()
+        problem, sent = "", None
+        lost: KaggleOpsError | None = None
         try:
             # Not to be repeated: each that arrives is one of the day's.
             client = sign_in(again=False)
             answer = client.quietly(doing, lambda: send(client, said))
-        except NoAnswerError:
-            if arrived := self.submissions.holding(content):
-                return arrived
-            raise
+            if answer.ref:
+                ref, now = int(answer.ref), datetime.now(UTC)
+                sent = Submission(ref, self.competition, "PENDING", now, content, self.run_id)
+            problem = answer.message or "Kaggle did not say why it refuses it"
+        except NoAnswerError as error:
+            lost = error
         except (NotTakenError, NotThereError) as error:
-            rules = f"https://www.kaggle.com/competitions/{self.competition}/rules"
-            hint = f"Are its rules accepted? {rules}"
-            raise KaggleOpsError(doing, error.problem, hint) from error
-        if not answer.ref:
-            if arrived := self.submissions.holding(content):
-                return arrived
-            raise KaggleOpsError(doing, answer.message or "Kaggle did not say why it refuses it")
-        sent = datetime.now(UTC), None, None, "", content, self.run_id
-        return Submission(int(answer.ref), self.competition, "PENDING", *sent)
-
-    # -- what the run knows -------------------------------------------------------------------
-
-    def _artifact(self, folder: Path) -> Path:
-        names = {each.path for each in self._mlflow.list_artifacts(self.run_id)}
-        if FILE not in names:
-            problem = f"it has no artifact {FILE}"
-            make = f"kaggleops run --entry-point predict runs={self.run_id}"
-            hint = f"Make it: `{make}`; or name a --file."
-            raise UsageError(self._doing, problem, hint)
-        return Path(self._mlflow.download_artifacts(self.run_id, FILE, str(folder)))
+            page = f"https://www.kaggle.com/competitions/{self.competition}/rules"
+            raise KaggleOpsError(doing, error.problem, f"Are its rules accepted? {page}") from error
+        if found := sent or self.submissions.holding(content):
+            return self.record(found)
+        raise lost or KaggleOpsError(doing, problem)
 
     def record(self, submission: Submission) -> Submission:
         """Write what is known of a submission on the run, and on those whose models it used."""
@@ -337,7 +316,7 @@ class Submitter:
         if when := submission.submitted:
             moment = when.replace(tzinfo=when.tzinfo or UTC)
             tags[_TIME] = moment.isoformat(timespec="seconds")
-        for run in (self.run, *self.behind):
+        for run in (self.run, *runs_behind(self._mlflow, self.run)):
             for key, value in tags.items():
                 self._mlflow.set_tag(run.info.run_id, key, value)
             for name in ("public_score", "private_score"):
@@ -347,8 +326,43 @@ class Submitter:
         return submission
 
 
-def _score(shown: str | None) -> float | None:
+def check_against(sample: Path, submission: Path) -> int:
+    """Make sure that a file has the sample's columns, and each of its rows once; return how many.
+
+    Rows are told by their first column, in any order, as Kaggle tells them. Raises UsageError with
+    the first line that is wrong.
+    """
+    doing = f"checking {submission.name} against sample_submission.csv"
+    wanted, rows = _rows(sample, f"reading {sample.name}"), _rows(submission, doing)
+    (_, expected), (_, header) = next(wanted, (1, [])), next(rows, (1, []))
+    if header != expected:
+        problem = f"its columns are {', '.join(header)} instead of {', '.join(expected)}"
+        raise UsageError(doing, problem, "Write the sample's columns, in its order.")
+    ids = {row[0] for _, row in wanted}
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UsageError(doing, f"line {line} has {len(row)} fields instead of {len(header)}")
+        if row[0] not in ids:
+            problem = f"line {line} has the {header[0]} {row[0]!r}, which the sample has not"
+            raise UsageError(doing, problem, "Predict the competition's own test file.")
+        if row[0] in seen:
+            problem = f"lines {seen[row[0]]} and {line} both have the {header[0]} {row[0]!r}"
+            raise UsageError(doing, problem, "Each row is wanted once.")
+        seen[row[0]] = line
+    if lacking := ids - seen.keys():
+        problem = f"{len(lacking):,} of {len(ids):,} rows are missing, {min(lacking)!r} say"
+        raise UsageError(doing, problem, "Predict the whole test file.")
+    return len(ids)
+
+
+def _rows(path: Path, doing: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row ends, and its fields; empty lines are none."""
     try:
-        return float(shown or "")
-    except ValueError:
-        return None
+        with path.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.reader(opened, strict=True)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(doing, f"it is not CSV in UTF-8 ({error})") from error

@@ -8,6 +8,7 @@ what was not able to.
 import functools
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -32,8 +33,17 @@ from kaggleops.backends.interface import (
 )
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.backends.runpod import log
-from kaggleops.backends.runpod.answers import BEGINS_WITHIN, LATE, LONGEST_HOURS, PREFIX, Pod
-from kaggleops.backends.runpod.client import BUSY, INVALID, NO_MONEY, RunPod, RunPodError
+from kaggleops.backends.runpod.client import (
+    BUSY,
+    INVALID,
+    LATE,
+    LONGEST_HOURS,
+    NO_MONEY,
+    PREFIX,
+    Pod,
+    RunPod,
+    RunPodError,
+)
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig, Volumes, offers
 from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, pod_body, set_up_script
 from kaggleops.bucket import open_bucket
@@ -44,15 +54,16 @@ from kaggleops.tags import KEPT_UNTIL, PRICE
 
 _log = logging.getLogger("kaggleops")
 
+# A pod that does its job is deleted when it has: one that was stopped has not.
 _STATUSES = {
-    "PROVISIONING": "SCHEDULED",
-    "STARTING": "SCHEDULED",
+    **dict.fromkeys(("PROVISIONING", "STARTING"), "SCHEDULED"),
     "RUNNING": "RUNNING",
-    # A pod that does its job is deleted when it has: one that was stopped has not.
-    "EXITED": "FAILED",
-    "ERROR": "FAILED",
-    "TERMINATED": "FAILED",
+    **dict.fromkeys(("EXITED", "ERROR", "TERMINATED"), "FAILED"),
 }
+BEGINS_WITHIN = 3600.0
+"""Seconds from a pod's creation by which its job has begun, however large its image: it is pulled
+in minutes, and packages are installed in minutes more."""
+
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
 _PATIENCE = 30.0  # seconds that somebody waits for the bucket
 
@@ -68,8 +79,6 @@ class RunPodBackend(Backend[RunPodConfig]):
     def _runpod(self) -> RunPod:
         return RunPod()
 
-    # -- submitting ---------------------------------------------------------------------------
-
     def check(self, tracking_uri: str, config: RunPodConfig) -> None:
         doing = "submitting to RunPod"
         self._require_cloud(doing, tracking_uri)
@@ -77,9 +86,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         self._offers(config)
         if config.ssh and not self._runpod.ssh_keys():
             problem = "there is no public SSH key on your account, so nobody could look in"
-            hint = (
-                "Add one (https://console.runpod.io/user/settings), or leave out --keep and 22/tcp."
-            )
+            hint = "Add one (https://console.runpod.io/user/settings), or leave out --keep, 22/tcp."
             raise UsageError(doing, problem, hint)
 
     def announce(self, config: RunPodConfig) -> str:
@@ -120,26 +127,22 @@ class RunPodBackend(Backend[RunPodConfig]):
     ) -> list[interface.Offer]:
         """Return one offer for each kind of GPU that is free, at the price of its hours."""
         self._require_cloud("looking for a GPU on RunPod", tracking_uri)
-        found: list[interface.Offer] = []
+        found: dict[str, interface.Offer] = {}
         for each in self._offers(replace(config, budget=None)):
             limit = math.inf if config.budget is None else each.longest(config.budget)
-            known = each.gpu in [offer.accelerator for offer in found]
             # What is said to cost nothing must not be taken for free.
-            if each.price > 0 and limit and not known:
-                sessions = max(0, config.sessions - running)
-                found.append(
-                    interface.Offer(
-                        self.name,
-                        sessions,
-                        each.price,
-                        session_hours=min(config.hours, limit),
-                        ending_hours=LATE / 3600,
-                        accelerator=each.gpu,
-                        memory_gb=each.memory_gb,
-                        pool="pods",
-                    )
+            if each.price > 0 and limit and each.gpu not in found:
+                found[each.gpu] = interface.Offer(
+                    self.name,
+                    max(0, config.sessions - running),
+                    each.price,
+                    session_hours=min(config.hours, limit),
+                    ending_hours=LATE / 3600,
+                    accelerator=each.gpu,
+                    memory_gb=each.memory_gb,
+                    pool="pods",
                 )
-        return found
+        return list(found.values())
 
     def for_session(
         self, config: RunPodConfig, offer: interface.Offer, hours: float | None, dollars: float
@@ -167,7 +170,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             known[PRICE] = f"{pod.cost:g}"
         # Of one whose job is not told, what it is to be told now.
         keep = pod.job.keep if pod.job else config.keep
-        until = pod.job.deadline if pod.job else self._runpod.now() + config.hours * 3600
+        until = pod.job.deadline if pod.job else time.time() + config.hours * 3600
         return known | {KEPT_UNTIL: f"{until:.0f}" if keep else ""}
 
     def _created(self, name: str, notebook: str, config: RunPodConfig) -> Pod:
@@ -177,7 +180,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         for offer in self._offers(config):
             try:
                 volume = volumes.take(offer.data_center)
-                now = self._runpod.now()
+                now = time.time()
                 body = pod_body(name.removeprefix(PREFIX), notebook, config, offer, volume, now)
                 pod = self._create(name, body)
             except (RunPodError, NotThereError) as error:
@@ -215,13 +218,9 @@ class RunPodBackend(Backend[RunPodConfig]):
 
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete the pod; its log is in the bucket."""
-        found = (
-            [tags[POD]] if tags.get(POD) else [pod.id for pod in self._named(tags[NAME]) if pod.id]
-        )
-        deleted = [self._runpod.delete_pod(each) for each in found]
+        ids = [tags[POD]] if tags.get(POD) else [pod.id for pod in self._named(tags[NAME])]
+        deleted = [self._runpod.delete_pod(each) for each in ids if each]
         return any(deleted)
-
-    # -- watching -----------------------------------------------------------------------------
 
     def _pod(self, tags: Mapping[str, str]) -> Pod | None:
         """Return the pod of a run, None if it is gone or was never there."""
@@ -234,7 +233,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         if pod is None:
             # Without an id it may be on its way: somebody is creating it, or has to do it again.
             return JobState("FAILED", "TERMINATED") if tags.get(POD) else JobState("SCHEDULED", "")
-        age = self._runpod.now() - pod.created if pod.created is not None else 0.0
+        age = time.time() - pod.created if pod.created is not None else 0.0
         late = age > BEGINS_WITHIN and not pod.ended
         return JobState(
             _STATUSES.get(pod.status, UNKNOWN),
@@ -264,25 +263,20 @@ class RunPodBackend(Backend[RunPodConfig]):
                 shown[line] += 1
             if self._runpod.pod(pod_id):
                 return
-        for line in self._kept(tags):
+        run_id = tags[NAME].removeprefix(PREFIX)
+        kept = None
+        if tags.get(LOG_IN):
+            kept = log.kept(open_bucket(tags[LOG_IN], patience=_PATIENCE), run_id)
+        if kept is None:
+            problem = "there is no pod, and none left its log in the bucket"
+            raise KaggleOpsError(f"reading the log of run {run_id}", problem)
+        for line in kept:
             if shown[line]:
                 shown[line] -= 1
             else:
                 yield line
 
-    def _kept(self, tags: Mapping[str, str]) -> list[str]:
-        run_id = tags[NAME].removeprefix(PREFIX)
-        lines = None
-        if tags.get(LOG_IN):
-            lines = log.kept(open_bucket(tags[LOG_IN], patience=_PATIENCE), run_id)
-        if lines is None:
-            problem = "there is no pod, and none left its log in the bucket"
-            raise KaggleOpsError(f"reading the log of run {run_id}", problem)
-        return lines
-
     # What is no artifact, a pod leaves on its volume: there is nothing to download.
-
-    # -- the account, and money ---------------------------------------------------------------
 
     def examine(self, config: RunPodConfig) -> Iterator[Finding]:
         try:
@@ -314,11 +308,9 @@ class RunPodBackend(Backend[RunPodConfig]):
         return Machines(self.name, len(costs), sum(costs)) if costs else None
 
     def reap(self, tracking_uri: str, *, delete: bool) -> list[Reaped]:
-        """Delete the pods whose run is over, or whose time is.
+        """Delete the pods whose run or time is over: those that could not do it themselves.
 
-        A pod deletes itself. This is for those that could not: RunPod's key was revoked, their
-        start script never ran or hung, somebody stopped them. Any machine may do it, at any time,
-        again and again; pods of other buckets are over when their time is.
+        Any machine may do it, again and again; pods of other buckets are over when their time is.
         """
         found = []
         for pod in self._runpod.pods():
@@ -328,7 +320,7 @@ class RunPodBackend(Backend[RunPodConfig]):
             try:
                 if not pod.id:
                     raise KaggleOpsError("reaping", "RunPod lists a pod without an id")
-                why = _why_over(pod, tracking_uri, self._runpod.now())
+                why = _why_over(pod, tracking_uri, time.time())
                 if why and delete:
                     self._runpod.delete_pod(pod.id)
             except KaggleOpsError as error:
@@ -362,10 +354,9 @@ def _why_over(pod: Pod, tracking_uri: str, now: float) -> str:
         doing = f"looking for run {pod.run_id}"
         raise explained(error) or KaggleOpsError(doing, error.message) from error
     status = run.info.status
+    kept_until = number(run.data.tags, KEPT_UNTIL) or 0.0
     if job:
         kept_until = job.deadline if job.keep else 0.0
-    else:
-        kept_until = number(run.data.tags, KEPT_UNTIL) or 0.0
     if is_ended(status) and now >= kept_until:
         return f"its run is {status}"
     # Its image may be one that cannot be pulled or started: RunPod tries for ever, and bills it.

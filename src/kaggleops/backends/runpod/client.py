@@ -1,23 +1,23 @@
 """RunPod's REST API, version 2, as far as this project uses it; https://docs.runpod.io.
 
-Whatever may be asked twice is; making a pod or a volume is not, as each one costs money.
+Whatever may be asked twice is; making a pod or a volume is not, as each one costs money. Of an
+answer, what is missing or odd is unknown: "" or None.
 """
 
+import json
 import os
-import time
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 from urllib3.exceptions import ReadTimeoutError
 
-from kaggleops.backends.answers import objects, text
-from kaggleops.backends.runpod import answers
-from kaggleops.backends.runpod.answers import Gpu, Pod, Volume
+from kaggleops.backends.answers import moment, number, objects, text
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import (
     READ,
@@ -29,22 +29,105 @@ from kaggleops.platforms.http import (
 )
 from kaggleops.redaction import keep
 
-_API = "https://api.runpod.io"
-_KEY = "RUNPOD_API_KEY"
-_KEY_FILE = Path(".runpod/config.toml")
-"""Under the home folder: where RunPod's own `runpodctl` keeps the key."""
+LONGEST_HOURS = 168.0
+"""What a job may be given: a week. RunPod has no limit of its own, and a pod that is forgotten is
+paid for until its hours are over."""
 
-_SAME_TIME = 60.0  # seconds by which two clocks may differ: an answer says whole ones, and is late
-_LONGEST = 1_000  # characters of what RunPod says is wrong
+GRACE = 60.0
+"""Seconds that a job has to send what it logged, once it is told to end."""
+
+PATIENCE = 300.0
+"""Seconds that the bucket then has to take the exit code and the log."""
+
+LATE = 2 * (GRACE + PATIENCE)
+"""Seconds behind the deadline at which a pod deletes itself if all else hangs, as in
+infra/runpod/start.py. Until then it is paid for."""
+
+PREFIX = "kaggleops-"
+"""What the names of our pods begin with; the run's id follows."""
+
+JOB_VARIABLE = "KAGGLEOPS_JOB"
+"""The variable of a pod's environment with what its start script finds to do."""
 
 NO_MONEY, FORBIDDEN, INVALID, BUSY = 402, 403, 422, 429
 
+_API = "https://api.runpod.io"
+_KEY = "RUNPOD_API_KEY"
+_KEY_FILE = Path(".runpod/config.toml")  # at home: where RunPod's own `runpodctl` keeps the key
+_LONGEST = 1_000  # characters of what RunPod says is wrong
+_NEW_KEY = f"Make one (https://console.runpod.io/user/settings), and set {_KEY} to it."
 _NETWORK = "Check this machine's network; https://uptime.runpod.io says how RunPod is."
 _HINTS = {
+    401: _NEW_KEY,
     NO_MONEY: "Add funds: https://console.runpod.io/user/billing.",
     FORBIDDEN: "Give the key more permissions: https://console.runpod.io/user/settings.",
     BUSY: "Try again later.",
 }
+_OURS = re.compile(re.escape(PREFIX) + "([0-9a-f]{32})")
+_ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one of our pods was made to do.
+
+    Until its deadline (seconds since the epoch); with `keep`, the pod is kept until then.
+    """
+
+    run_id: str
+    bucket: str
+    deadline: float
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod, as RunPod shows it."""
+
+    id: str  # RunPod's
+    name: str  # ours
+    status: str  # RunPod's word
+    cost: float | None  # in US dollars an hour
+    created: float | None  # when, in seconds since the epoch
+    created_at: str  # the same in RunPod's words
+    access: str  # the command that leads into it, and the pages of what it serves
+    job: Job | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is known to have: a status that is new is that of a live one."""
+        return self.status in ("EXITED", "ERROR", "TERMINATED")
+
+    @property
+    def run_id(self) -> str:
+        """The run that it was made for, "" for a pod that is none of ours."""
+        if not self.name:
+            return self.job.run_id if self.job else ""
+        ours = _OURS.fullmatch(self.name)
+        return ours[1] if ours else ""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A kind of GPU."""
+
+    id: str  # what RunPod calls it
+    name: str  # what people call it
+    price: Mapping[str, float]  # in US dollars an hour for one, by cloud; only those that are told
+    most: Mapping[str, float]  # how many a pod may have, by cloud; only those that are told
+    stock: str  # how much of it is free, in RunPod's word; "" for nothing
+    places: Mapping[str, str]  # the same by data center
+    memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A network volume."""
+
+    id: str
+    name: str
+    size: int | None  # in GB
+    data_center: str
 
 
 class RunPodError(NotTakenError):
@@ -64,11 +147,6 @@ class RunPod:
     def __init__(self) -> None:
         self._url = os.environ.get("RUNPOD_API_URL", _API)
         self._key = _api_key()
-        self._ahead = 0.0
-
-    def now(self) -> float:
-        """Return the time by RunPod's clock, in seconds since the epoch: ours may be hours off."""
-        return time.time() + self._ahead
 
     def gpus(self, cloud: str, count: int, min_cuda: str) -> list[Gpu]:
         """Return the GPUs that there are, with their prices and where how many are free."""
@@ -76,22 +154,21 @@ class RunPod:
         if min_cuda:
             query["minCudaVersion"] = min_cuda
         found = self._list("reading RunPod's prices", "/v2/catalog/gpus", "gpus", query)
-        return [gpu for each in found if (gpu := answers.gpu(each)).id]
+        return [gpu for each in found if (gpu := gpu_of(each)).id]
 
     def pods(self) -> list[Pod]:
         """Return the account's pods."""
-        return [answers.pod(each) for each in self._list("listing the pods", "/v2/pods", "pods")]
+        return [pod_of(each) for each in self._list("listing the pods", "/v2/pods", "pods")]
 
     def pod(self, pod_id: str) -> Pod | None:
         """Return a pod, None where it is gone."""
         doing = f"asking RunPod about pod {pod_id}"
         found = self._unless_gone(doing, "GET", f"/v2/pods/{pod_id}")
-        return None if found is None else answers.pod(found, pod_id)
+        return None if found is None else pod_of(found, pod_id)
 
     def create_pod(self, body: Mapping[str, Any]) -> Pod:
         """Make a pod (`CreatePodRequest` in RunPod's document)."""
-        doing = f"creating the pod {body['name']}"
-        return answers.pod(self._make(doing, "pod", "/v2/pods", body))
+        return pod_of(self._make(f"creating the pod {body['name']}", "/v2/pods", body))
 
     def delete_pod(self, pod_id: str) -> bool:
         """Delete a pod, and tell whether there was one."""
@@ -100,21 +177,14 @@ class RunPod:
 
     def volumes(self) -> list[Volume]:
         """Return the account's network volumes."""
-        path, doing = "/v2/network-volumes", "listing the network volumes"
-        found = self._list(doing, path, "networkVolumes")
-        return [volume for each in found if (volume := answers.volume(each)).id]
+        found = self._list("listing the network volumes", "/v2/network-volumes", "networkVolumes")
+        return [volume for each in found if (volume := volume_of(each)).id]
 
     def create_volume(self, name: str, data_center: str, size_gb: int) -> str:
         """Make a network volume, and return its id."""
         body = {"name": name, "dataCenter": data_center, "size": size_gb}
         doing = f"creating the network volume {name} in {data_center}"
-        return answers.volume(self._make(doing, "volume", "/v2/network-volumes", body)).id
-
-    def _make(self, doing: str, what: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        made = self._ask(doing, "POST", path, body=body)
-        if not answers.id_of(made):
-            raise NoAnswerError(doing, f"RunPod does not say which {what} it made")
-        return made
+        return volume_of(self._make(doing, "/v2/network-volumes", body)).id
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a network volume with what it holds."""
@@ -134,12 +204,11 @@ class RunPod:
         """
         doing, path = f"reading the log of pod {pod_id}", f"/v2/pods/{pod_id}/logs"
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
-        how: dict[str, Any] = {
-            "params": {"source": "container"},
-            "headers": headers,
-            "stream": True,
-        }
-        with session(silence) as asking, self._send(doing, asking, "GET", path, **how) as answer:
+        how: dict[str, Any] = {"params": {"source": "container"}, "stream": True}
+        with (
+            session(silence) as asking,
+            self._send(doing, asking, "GET", path, headers, **how) as answer,
+        ):
             try:
                 # As bytes: a str would be broken at each separator that Unicode knows.
                 for line in answer.iter_lines():
@@ -157,6 +226,12 @@ class RunPod:
             raise NoAnswerError(doing, f"RunPod's answer has no {name}", "Try again.")
         return found
 
+    def _make(self, doing: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._ask(doing, "POST", path, body=body)
+        if not _id(made):
+            raise NoAnswerError(doing, "RunPod does not say which one it made")
+        return made
+
     def _unless_gone(self, doing: str, method: str, path: str) -> dict[str, Any] | None:
         try:
             return self._ask(doing, method, path)
@@ -173,13 +248,10 @@ class RunPod:
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         with session(again=method != "POST") as asking:
-            answer = self._send(doing, asking, method, path, params=query, json=body)
-            if not answer.content:
-                return {}
-            try:
-                found = answer.json()
-            except ValueError as error:
-                raise NoAnswerError(doing, "RunPod's answer is not JSON", "Try again.") from error
+            answer = self._send(doing, asking, method, path, {}, params=query, json=body)
+            found: Any = None
+            with suppress(ValueError):
+                found = answer.json() if answer.content else {}
         if not isinstance(found, dict):
             raise NoAnswerError(doing, "RunPod's answer is not a JSON object", "Try again.")
         return found
@@ -190,65 +262,116 @@ class RunPod:
         asking: requests.Session,
         method: str,
         path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str],
         **how: Any,
     ) -> requests.Response:
-        headers = {**(headers or {}), "Authorization": f"Bearer {self._key}"}
+        headers = {**headers, "Authorization": f"Bearer {self._key}"}
         try:
             answer = asking.request(method, self._url + path, headers=headers, **how)
         except requests.RequestException as error:
             problem = f"no answer from RunPod ({type(error).__name__})"
             raise NoAnswerError(doing, problem, _NETWORK) from error
-        with suppress(ValueError, TypeError, KeyError, OverflowError):
-            ahead = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
-            self._ahead = ahead if abs(ahead) > _SAME_TIME else 0.0
         if answer.ok:
             return answer
         with answer:
-            raise _of_status(doing, answer)
+            raise _refusal(doing, answer)
 
 
-def _of_status(doing: str, answer: requests.Response) -> KaggleOpsError:
+def _refusal(doing: str, answer: requests.Response) -> KaggleOpsError:
     status = answer.status_code
-    if status == 401:
-        hint = f"Make a new one (https://console.runpod.io/user/settings), and set {_KEY} to it."
-        return RunPodError(doing, "RunPod does not accept the API key", hint, status)
     if status >= 500:
         return NoAnswerError(doing, f"RunPod has a fault ({status})", "Try again later.")
-    try:
+    problem: Any = None
+    with suppress(ValueError):
         problem = answer.json()
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict):
-        if status == 404:
-            return NotThereError(doing, _said(problem, status))
-        return RunPodError(doing, _said(problem, status), _HINTS.get(status, ""), status)
-    if status == 404:  # a page of whoever stands between: RunPod knows nothing of this
+    if status == 404 and not isinstance(problem, dict):  # RunPod knows nothing of this
         return NoAnswerError(doing, f"something other than RunPod answered ({status})", _NETWORK)
-    return RunPodError(doing, f"RunPod refused it ({status})", _HINTS.get(status, ""), status)
-
-
-def _said(problem: Mapping[str, Any], status: int) -> str:
-    """Return what a problem document (RFC 9457) says."""
-    errors = problem.get("errors")
-    said = [text(problem, "detail") or text(problem, "title")]
-    said += map(str, errors if isinstance(errors, list) else [])
-    return "; ".join(filter(None, said))[:_LONGEST] or f"RunPod refused it ({status})"
+    # What a problem document (RFC 9457) says.
+    errors = problem.get("errors") if isinstance(problem, dict) else None
+    told = [text(problem, "detail") or text(problem, "title")]
+    told += map(str, errors if isinstance(errors, list) else [])
+    said = "; ".join(filter(None, told))[:_LONGEST] or f"RunPod refused it ({status})"
+    if status == 404:
+        return NotThereError(doing, said)
+    said = "RunPod does not accept the API key" if status == 401 else said
+    return RunPodError(doing, said, _HINTS.get(status, ""), status)
 
 
 def _api_key() -> str:
     if key := os.environ.get(_KEY, "").strip():
         return keep(key)
-    file = Path.home() / _KEY_FILE
     found = None
-    try:
-        settings = tomllib.loads(file.read_text())
+    with suppress(OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError):
+        settings = tomllib.loads((Path.home() / _KEY_FILE).read_text())
         # runpodctl's spelling, and that of RunPod's Python package.
         found = settings.get("apikey") or settings.get("default", {}).get("api_key")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError):
-        pass  # no such file, or none of theirs
     if not found:
-        hint = f"Make one (https://console.runpod.io/user/settings), and set {_KEY} to it."
-        raise UsageError("signing in to RunPod", "there is no API key on this machine", hint)
+        problem = "there is no API key on this machine"
+        raise UsageError("signing in to RunPod", problem, _NEW_KEY)
     return keep(str(found))
+
+
+def pod_of(found: Mapping[str, Any], pod_id: str = "") -> Pod:
+    """Return a pod from an answer; from one that lacks its id, the one that was asked for."""
+    created = moment(found, "createdAt")
+    pages = []
+    ports = found.get("ports")
+    for port in ports if isinstance(ports, list) and _id(found) else ():
+        number_of, _, kind = str(port).partition("/")
+        if kind == "http" and number_of.isdigit():  # RunPod's proxy shows what it serves
+            pages.append(f"https://{_id(found)}-{number_of}.proxy.runpod.net")
+    return Pod(
+        id=_id(found) or pod_id,
+        name=text(found, "name"),
+        status=text(found, "status"),
+        cost=number(found, "cost"),
+        created=created,
+        created_at="" if created is None else text(found, "createdAt"),
+        access=", ".join(filter(None, (text(found, "ssh", "direct", "command"), *pages))),
+        job=_job(found),
+    )
+
+
+def _id(found: Mapping[str, Any]) -> str:
+    """Return the id that an answer tells: it will be part of addresses."""
+    told = text(found, "id")
+    return told if _ID.fullmatch(told) else ""
+
+
+def _job(found: Mapping[str, Any]) -> Job | None:
+    environment = found.get("env")
+    said = environment.get(JOB_VARIABLE) if isinstance(environment, Mapping) else None
+    with suppress(TypeError, ValueError, RecursionError):
+        job = json.loads(said)  # type: ignore[arg-type] # whatever it is
+        run_id, bucket, deadline = text(job, "run_id"), text(job, "bucket"), number(job, "deadline")
+        if run_id and bucket and deadline is not None:
+            return Job(run_id, bucket, deadline, job.get("keep") is True)
+    return None
+
+
+def gpu_of(found: Mapping[str, Any]) -> Gpu:
+    """Return a kind of GPU from an answer."""
+    stock = text(found, "availability")
+    there = objects(found, "dataCenters") or ()
+    places = {text(each, "id"): text(each, "availability") for each in there}
+    return Gpu(
+        id=text(found, "id"),
+        name=text(found, "name"),
+        price=_by_cloud(found, "price"),
+        most=_by_cloud(found, "maxCount"),
+        stock="" if stock == "NONE" else stock,
+        places={place: level for place, level in places.items() if place and level != "NONE"},
+        memory_gb=number(found, "memory"),
+    )
+
+
+def _by_cloud(found: Mapping[str, Any], name: str) -> dict[str, float]:
+    told = {cloud: number(found, name, cloud) for cloud in ("secure", "community")}
+    return {cloud: value for cloud, value in told.items() if value is not None}
+
+
+def volume_of(found: Mapping[str, Any]) -> Volume:
+    """Return a network volume from an answer."""
+    size = number(found, "size")
+    whole = None if size is None else int(size)
+    return Volume(_id(found), text(found, "name"), whole, text(found, "dataCenter"))

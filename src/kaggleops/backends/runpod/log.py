@@ -1,7 +1,5 @@
 """The log of a pod as a stream of lines, each once, and the log that a pod leaves in the bucket.
 
-RunPod's stream is taken up again after a break from the id of the last event. Events of one moment
-have the same id, and the stream begins anew with all of them: those that are known are left out.
 A pod that is deleted takes its log along, so it puts it into the bucket before.
 """
 
@@ -18,9 +16,10 @@ _LONGEST = 20_000_000  # bytes at the end of a log that are kept
 
 
 class Reading:
-    """What has been read of one log.
+    """What has been read of one log; `opened` opens its stream from an event on, by its id.
 
-    `opened` opens its stream from an event on, whose id it takes; `beginning` is the id before all.
+    Events of one moment have the same id, and the stream begins anew with all of them: those that
+    are known are left out. `beginning` is the id before all.
     """
 
     def __init__(self, opened: Callable[[str], Iterable[str]], beginning: str) -> None:

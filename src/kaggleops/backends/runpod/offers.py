@@ -7,63 +7,58 @@ import functools
 import logging
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated, Literal
 
-from kaggleops.backends.config import Config, check_sessions
-from kaggleops.backends.runpod.answers import LATE, LONGEST_HOURS, Gpu, Volume
-from kaggleops.backends.runpod.client import RunPod
+from pydantic import Field
+
+from kaggleops.backends.config import PACKAGES, Config, Count
+from kaggleops.backends.runpod.client import LATE, LONGEST_HOURS, Gpu, RunPod, Volume
 from kaggleops.errors import UsageError
 from kaggleops.platforms.http import NoAnswerError
 from kaggleops.redaction import names_a_secret
 from kaggleops.secret_scan import in_file
 
+_log = logging.getLogger("kaggleops")
+
+# US dollars for a GB and month, as of https://www.runpod.io/pricing (2026-10); the API tells none.
+_PRICE, _PRICE_ABOVE, _ABOVE_GB = 0.07, 0.05, 1000
+_RANK = {"HIGH": 0, "MEDIUM": 1, "LOW": 2}  # what is in none of these words may be there, too
 _REFERENCE = re.compile(r"\{\{ ?RUNPOD_SECRET_\w+ ?\}\}")
 _NAME = re.compile(r"(?!KAGGLEOPS_|RUNPOD_)[A-Za-z_]\w*")
-_MOST_VARIABLES = 50 - 4  # RunPod's limit, and ours
-_PORT = re.compile(r"[1-9]\d{0,4}/(?:http|tcp)")
 _SSH = "22/tcp"
-_CUDA = re.compile(r"\d+\.\d+")
-_LEAST_VOLUME_GB, _LARGEST_VOLUME_GB = 10, 4096  # RunPod's limits
 
 
 @dataclass(frozen=True)
 class RunPodConfig(Config):
     """The fields of config/backend/runpod.yaml, where each is explained."""
 
-    gpus: list[str] = field(
+    gpus: Annotated[list[str], Field(min_length=1)] = field(
         default_factory=lambda: ["NVIDIA L4", "NVIDIA RTX A5000", "NVIDIA GeForce RTX 4090"]
     )
-    gpu_count: int = 1
-    cloud: str = "SECURE"
+    gpu_count: Count = 1
+    cloud: Literal["SECURE", "COMMUNITY"] = "SECURE"
     data_centers: list[str] = field(default_factory=list)
     image: str = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
     template: str = ""
     registry: str = ""
-    min_cuda: str = "12.8"
-    disk_gb: int = 50
+    min_cuda: Annotated[str, Field(pattern=r"^(\d+\.\d+)?$")] = "12.8"
+    disk_gb: Count = 50
     volume: str = "kaggleops"
-    volume_gb: int = 50
-    hours: float = 6.0
-    budget: float | None = None
+    volume_gb: Annotated[int, Field(ge=10, le=4096)] = 50  # RunPod's limits
+    hours: Annotated[float, Field(gt=0, le=LONGEST_HOURS)] = 6.0
+    budget: Annotated[float, Field(gt=0)] | None = None
     keep: bool = False
-    sessions: int = 2
-    secret: str = "kaggleops_key"  # noqa: S105 - its name
-    env: dict[str, str] = field(default_factory=dict)
+    sessions: Count = 2
+    secret: Annotated[str, Field(pattern=r"^\w+$")] = "kaggleops_key"  # noqa: S105 - its name
+    # RunPod's limit of variables, but for ours
+    env: Annotated[dict[str, str], Field(max_length=50 - 4)] = field(default_factory=dict)
     setup: str = ""
-    ports: list[str] = field(default_factory=list)
-    packages: list[str] = field(
-        default_factory=lambda: [
-            "hydra-core>=1.3.2",
-            "transformers>=5.0",
-            "accelerate>=1.3",
-            "scikit-learn>=1.5",
-            "pandas>=2.2",
-            "matplotlib>=3.8",
-            "nvidia-ml-py>=12.535",
-        ]
+    ports: list[Annotated[str, Field(pattern=r"^[1-9]\d{0,4}/(http|tcp)$")]] = field(
+        default_factory=list
     )
+    packages: list[str] = field(default_factory=lambda: list(PACKAGES))
 
     @property
     def secrets(self) -> list[str]:
@@ -75,40 +70,16 @@ class RunPodConfig(Config):
         """Whether people can look in."""
         return self.keep or _SSH in self.ports
 
-    def check(self, doing: str) -> None:
-        check_sessions(doing, self.sessions)
-        self._check_variables(doing)
-        wrong = {
-            "gpus": not self.gpus and "name one at least",
-            "gpu_count": self.gpu_count < 1 and "it is 1 or more",
-            "cloud": self.cloud not in ("SECURE", "COMMUNITY") and "it is SECURE or COMMUNITY",
-            "image": not (self.image or self.template) and "name it, or a template",
-            "min_cuda": bool(self.min_cuda)
-            and not _CUDA.fullmatch(self.min_cuda)
-            and "it is of the form 12.8",
-            "disk_gb": self.disk_gb < 1 and "it is 1 or more",
-            "volume": bool(self.volume)
-            and self.cloud == "COMMUNITY"
-            and "the community cloud has no network volumes: leave it empty",
-            "volume_gb": not _LEAST_VOLUME_GB <= self.volume_gb <= _LARGEST_VOLUME_GB
-            and f"it is between {_LEAST_VOLUME_GB} and {_LARGEST_VOLUME_GB}",
-            "hours": not 0 < self.hours <= LONGEST_HOURS
-            and f"it is more than 0 and {LONGEST_HOURS:g} at most",
-            "budget": self.budget is not None and not self.budget > 0 and "it is more than 0",
-            "secret": not re.fullmatch(r"\w+", self.secret) and "letters, digits and _",
-        }
-        for port in self.ports:
-            if not _PORT.fullmatch(port):
-                wrong["ports"] = f"{port!r} is not of the form 6006/http or 22/tcp"
-        if self.setup and not Path(self.setup).expanduser().is_file():
-            wrong["setup"] = "there is no such file here"
-        for name, problem in wrong.items():
-            if problem:
-                raise UsageError(doing, f"{name}: {getattr(self, name)!r}: {problem}")
+    @property
+    def open_ports(self) -> list[str]:
+        """What of the pod can be reached."""
+        return list(dict.fromkeys([*self.ports, *([_SSH] if self.ssh else [])]))
 
-    def _check_variables(self, doing: str) -> None:
-        if len(self.env) > _MOST_VARIABLES:
-            problem = f"env: {len(self.env)} variables, and {_MOST_VARIABLES} are the most"
+    def check(self, doing: str) -> None:
+        if not (self.image or self.template):
+            raise UsageError(doing, "image: name it, or a template")
+        if self.volume and self.cloud == "COMMUNITY":
+            problem = "volume: the community cloud has no network volumes: leave it empty"
             raise UsageError(doing, problem)
         for name, value in self.env.items():
             if not _NAME.fullmatch(name):
@@ -124,9 +95,6 @@ class RunPodConfig(Config):
                     f'{name}: "{{{{ RUNPOD_SECRET_{name.lower()} }}}}".'
                 )
                 raise UsageError(doing, problem, hint)
-
-
-_STOCK = ("HIGH", "MEDIUM", "LOW")  # what is in none of these words may be there, too
 
 
 @dataclass(frozen=True)
@@ -166,9 +134,12 @@ def offers(
         cloud = config.cloud.lower()
         if gpu.most.get(cloud, config.gpu_count) < config.gpu_count or cloud not in gpu.price:
             continue
-        price = gpu.price[cloud] * config.gpu_count
-        for place in _places(gpu, config):
+        places = sorted(gpu.places, key=lambda at: _RANK.get(gpu.places[at], len(_RANK)))
+        if not config.volume and not config.data_centers:  # RunPod may choose
+            places = [""] if gpu.stock else []
+        for place in places:
             if all(place in only for only in (volumes_in, config.data_centers) if only):
+                price = gpu.price[cloud] * config.gpu_count
                 found.append(Offer(gpu.id, place, price, gpu.memory_gb))
     return found
 
@@ -179,26 +150,6 @@ def _named(name: str, catalogue: Collection[Gpu]) -> Gpu:
             return gpu
     there = ", ".join(sorted(gpu.id for gpu in catalogue))
     raise UsageError(f"looking for the GPU {name!r}", "RunPod has none", f"It has: {there}.")
-
-
-def _places(gpu: Gpu, config: RunPodConfig) -> Iterator[str]:
-    """Yield where a GPU is free, where most are first; "" where RunPod may choose."""
-    if not config.volume and not config.data_centers:
-        if gpu.stock:
-            yield ""
-        return
-
-    def rank(place: str) -> int:
-        level = gpu.places[place]
-        return _STOCK.index(level) if level in _STOCK else len(_STOCK)
-
-    yield from sorted(gpu.places, key=rank)
-
-
-_log = logging.getLogger("kaggleops")
-
-# US dollars for a GB and month, as of https://www.runpod.io/pricing (2026-10); the API tells none.
-_PRICE, _PRICE_ABOVE, _ABOVE_GB = 0.07, 0.05, 1000
 
 
 class Volumes:
@@ -233,23 +184,22 @@ class Volumes:
         """Return the id of the one in a data center, which is made if need be; "" for none."""
         if not self._config.volume:
             return ""
-        if data_center not in self._there:
-            name, size = self._config.volume, self._config.volume_gb
-            self._made = self._create(name, data_center, size)
-            where = f"the network volume {name} ({size} GB) in {data_center}"
-            _log.warning("Made %s: %s, until you delete it.", where, _monthly(size))
-            return self._made
-        return self._there[data_center].id
-
-    def _create(self, name: str, data_center: str, size: int) -> str:
+        if data_center in self._there:
+            return self._there[data_center].id
+        name, size = self._config.volume, self._config.volume_gb
         try:
-            return self._runpod.create_volume(name, data_center, size)
-        except NoAnswerError:
-            # It may have been made all the same.
-            for each in self._runpod.volumes():
-                if (each.name, each.data_center) == (name, data_center):
-                    return each.id
-            raise
+            self._made = self._runpod.create_volume(name, data_center, size)
+        except NoAnswerError:  # it may have been made all the same
+            there = self._runpod.volumes()
+            found = [
+                each.id for each in there if (each.name, each.data_center) == (name, data_center)
+            ]
+            if not found:
+                raise
+            self._made = found[0]
+        where = f"the network volume {name} ({size} GB) in {data_center}"
+        _log.warning("Made %s: %s, until you delete it.", where, _monthly(size))
+        return self._made
 
     def give_back(self) -> None:
         """Delete the one that was made for a pod that there is not."""

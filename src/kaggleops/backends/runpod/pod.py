@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.runpod.answers import GRACE, JOB_VARIABLE, PATIENCE, PREFIX
+from kaggleops.backends.runpod.client import GRACE, JOB_VARIABLE, PATIENCE, PREFIX
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig
 from kaggleops.bucket.location import is_s3
 from kaggleops.errors import UsageError
@@ -63,17 +63,14 @@ _IN_REPOSITORY = _HERE.parents[3] / "infra/runpod/start.py"
 def pod_body(
     run_id: str, notebook: str, config: RunPodConfig, offer: Offer, volume_id: str, now: float
 ) -> dict[str, Any]:
-    """Return what to send to RunPod for a run's pod; `now` is in seconds, by RunPod's clock."""
+    """Return what to send to RunPod for a run's pod; `now` is in seconds since the epoch."""
     bucket = parameters_of(notebook)["bucket"]
     on_kaggle = any(name.startswith("KAGGLE_") for name in config.env)  # data that lies there
-    if is_s3(bucket):
-        extra = "[s3,kaggle]" if on_kaggle else "[s3]"
-    else:
-        extra = "[kaggle]" if on_kaggle else ""
+    extras = ",".join(["s3"] * is_s3(bucket) + ["kaggle"] * on_kaggle)
     job = {
         "run_id": run_id,
         "bucket": bucket,
-        "extra": extra,
+        "extra": extras and f"[{extras}]",
         "notebook": base64.b64encode(gzip.compress(notebook.encode(), mtime=0)).decode(),
         "install_from": parameters_of(notebook)["install_from"],
         "packages": [*_RUNNER, *config.packages],
@@ -90,10 +87,12 @@ def pod_body(
         "price": offer.price,
     }
     script = (_PACKED if _PACKED.is_file() else _IN_REPOSITORY).read_bytes()
-    gpu: dict[str, Any] = {"id": offer.gpu, "count": config.gpu_count}
+    network = [{"volumeId": volume_id, "path": _MOUNT}]
+    places = [offer.data_center] if offer.data_center else list(config.data_centers)
+    cuda = {"minCudaVersion": config.min_cuda} if config.min_cuda else {}
     body: dict[str, Any] = {
         "name": f"{PREFIX}{run_id}",
-        "gpu": gpu,
+        "gpu": {"id": offer.gpu, "count": config.gpu_count, **cuda},
         "cloud": config.cloud,
         "disk": config.disk_gb,
         "args": _ARGS,
@@ -105,20 +104,16 @@ def pod_body(
             **config.env,
         },
     }
-    if config.min_cuda:
-        gpu["minCudaVersion"] = config.min_cuda
-    named = {"image": config.image, "templateId": config.template, "registry": config.registry}
-    body |= {name: value for name, value in named.items() if value}
-    if volume_id:
-        body["mounts"] = {"network": [{"volumeId": volume_id, "path": _MOUNT}]}
-    places = [offer.data_center] if offer.data_center else config.data_centers
-    if places:
-        body["dataCenterIds"] = list(places)
-    if ports := list(dict.fromkeys([*config.ports, *(["22/tcp"] if config.ssh else [])])):
-        body["ports"] = ports
-    if config.ssh:
-        body["startSsh"] = True
-    return body
+    optional = {
+        "image": config.image,
+        "templateId": config.template,
+        "registry": config.registry,
+        "mounts": {"network": network} if volume_id else {},
+        "dataCenterIds": places,
+        "ports": config.open_ports,
+        "startSsh": config.ssh,
+    }
+    return body | {name: value for name, value in optional.items() if value}
 
 
 def set_up_script(config: RunPodConfig, doing: str) -> str:

@@ -1,14 +1,9 @@
 """What a pod tells the bucket, for infra/runpod/start.py: that it begins a job, and how that ended.
 
-    python -m kaggleops.backends.runpod.report claim BUCKET RUN POD
-
-for pods whose disk nothing outlives: it ends with 0 for the first start of the container, from then
-on with 3, and with 1 where the bucket cannot be asked.
-
-    python -m kaggleops.backends.runpod.report JSON
-
-for the exit code, the cost, and the log: it ends with 0 only if nothing is left on the pod that the
-bucket lacks.
+`report.py claim BUCKET RUN POD`, for pods whose disk nothing outlives, ends with 0 for the first
+start of the container, from then on with 3, and with 1 where the bucket cannot be asked.
+`report.py JSON`, with the exit code, the cost and the log, ends with 0 only if nothing is left on
+the pod that the bucket lacks.
 """
 
 import json
