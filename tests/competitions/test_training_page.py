@@ -58,6 +58,11 @@ def check(line: str) -> None:
         check_run(given)
 
 
+@pytest.fixture(autouse=True)
+def _a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "gs://our-bucket/mlruns")
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_page(line: str) -> None:
     check(line)
