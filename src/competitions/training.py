@@ -216,7 +216,7 @@ def train(
             *filter(None, [average]),
             schedule,
             upload,
-            ProgressReport(task.score_name),
+            ProgressReport(task.score_name),  # last: it measures when the others are done
         ],
     )
     trainer.remove_callback(PrinterCallback)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,12 @@ def test_what_is_kept(trained: Training, tmp_path: Path) -> None:
 
 
 def test_what_is_printed(trained: Training) -> None:
-    first, *epochs, last = trained.output.splitlines()
+    first, *epochs, speed, last = trained.output.splitlines()
     assert first.startswith("training tweet_sentiment with tiny (")
     assert " of 640 rows of the sample, validating on 160 (fold 0 of 5), on " in first
     assert len(epochs) >= 10
     assert all("samples/s" in line and " left" in line for line in epochs)
+    assert re.fullmatch(r"speed: [\d,]+ samples/s, [\d,]+ tokens/s, \S+ TFLOP/s", speed)
     assert last.startswith("done: jaccard 0.")
     assert trained.run_id in last
 
