@@ -66,11 +66,13 @@ def pod_body(
     """Return what to send to RunPod for a run's pod; `now` is in seconds since the epoch."""
     bucket = parameters_of(notebook)["bucket"]
     on_kaggle = any(name.startswith("KAGGLE_") for name in config.env)  # data that lies there
-    extras = ",".join(["s3"] * is_s3(bucket) + ["kaggle"] * on_kaggle)
+    extra = "[kaggle]" if on_kaggle else ""
+    if is_s3(bucket):
+        extra = "[s3,kaggle]" if on_kaggle else "[s3]"
     job = {
         "run_id": run_id,
         "bucket": bucket,
-        "extra": extras and f"[{extras}]",
+        "extra": extra,
         "notebook": base64.b64encode(gzip.compress(notebook.encode(), mtime=0)).decode(),
         "install_from": parameters_of(notebook)["install_from"],
         "packages": [*_RUNNER, *config.packages],
