@@ -10,11 +10,11 @@ from tests.fakes.object_server import ObjectServer
 NAMED = os.environ.get("KAGGLEOPS_TEST_BUCKET", "")
 """A bucket on a service that somebody has started, or pays for: a second opinion on ours."""
 
-GCS_SELDOM = pytest.param("gcs", marks=pytest.mark.slow)
+FOLDER_SELDOM = pytest.param("directory", marks=pytest.mark.slow)
 S3_SELDOM = pytest.param("s3", marks=pytest.mark.slow)
-"""A service's turn of what is written over `Bucket`, and cannot tell one kind from the other:
-seldom. In the default suite all of tests/bucket is for each kind, what asks for a service or for
-`EVERY_KIND`, and what has a kind in its name."""
+"""The turn of two kinds at what is written over `Bucket`, and cannot tell one from the other:
+seldom. In the default suite it has Cloud Storage's; all of tests/bucket is for each kind, and what
+asks for one, for `EVERY_KIND`, or has a kind in its name."""
 
 ON_SERVICES = pytest.mark.parametrize(
     "bucket", ["gcs", S3_SELDOM, pytest.param("directory", marks=pytest.mark.slow)], indirect=True

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from kaggleops import redaction
 from kaggleops.bucket import Bucket, open_bucket
 from tests import warm
-from tests.buckets import GCS_SELDOM, NAMED, S3_SELDOM
+from tests.buckets import FOLDER_SELDOM, NAMED, S3_SELDOM
 from tests.chromium import PATIENCE, chromium
 from tests.databases import empty_index, postgresql, postgresql_database
 from tests.fakes.gcs_server import GcsServer
@@ -212,9 +212,9 @@ def service(request: pytest.FixtureRequest) -> ObjectServer:
     return gcs
 
 
-@pytest.fixture(params=["directory", GCS_SELDOM, S3_SELDOM])
+@pytest.fixture(params=["gcs", FOLDER_SELDOM, S3_SELDOM])
 def bucket(request: pytest.FixtureRequest) -> Bucket:
-    """An empty bucket: a folder, unless a test asks for other kinds (`tests.buckets`)."""
+    """An empty bucket of Cloud Storage, unless a test asks for other kinds (`tests.buckets`)."""
     if request.param == "directory":
         folder = request.getfixturevalue("tmp_path") / "a bucket"
         folder.mkdir()

@@ -188,7 +188,10 @@ def _end_runs(folder: Path, status: str) -> None:
     client = mlflow.MlflowClient()
     for run_id in reversed((folder / _RUNS).read_text().split()):
         try:
-            now = client.get_run(run_id).info.status
+            try:
+                now = client.get_run(run_id).info.status
+            except ValueError:  # MLflow's file store, of a metric that was killed as it was begun
+                now = "RUNNING"
             if now == "RUNNING" or (now == "KILLED" and status == "FAILED"):
                 client.set_terminated(run_id, status)
         except Exception as error:  # noqa: BLE001 - each kind of store has exceptions of its own

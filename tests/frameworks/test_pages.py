@@ -23,11 +23,7 @@ from tests.frameworks.adopting import PYTHON, adopted, client_of, train
 
 PAGES = Path(__file__).parents[2] / "docs/frameworks"
 
-TESTED = (
-    sorted(each.stem for each in PAGES.glob("*.md"))
-    if PYTHON
-    else ["pytorch", pytest.param("scikit-learn", marks=pytest.mark.slow)]
-)
+TESTED = sorted(each.stem for each in PAGES.glob("*.md")) if PYTHON else ["pytorch", "scikit-learn"]
 # KAGGLEOPS_TEST_FRAMEWORKS=…/bin/python make test PYTEST=tests/frameworks
 
 EDITS = {

@@ -14,6 +14,17 @@ from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from tests.fakes.object_server import ObjectServer
 
+_OTHERS = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "s3"))
+
+
+@pytest.fixture(params=["directory", *_OTHERS])
+def bucket(bucket: Bucket) -> Bucket:
+    """A folder; another kind for a test that says so, and for each among the slow ones.
+
+    What an index asks of a bucket is the same on all kinds, and tests/bucket looks at that.
+    """
+    return bucket
+
 
 @pytest.fixture(scope="session")
 def stock_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
