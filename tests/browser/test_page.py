@@ -27,6 +27,7 @@ from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
 from kaggleops.reports.history import History
 from tests.campaign.campaigns import NOW, OFFERS, search
+from tests.canaries import MARKS
 
 pytestmark = pytest.mark.browser
 
@@ -173,6 +174,7 @@ def test_it_fits_and_can_be_read(
         expect(page.locator("#offers")).to_contain_text("7.4 h")
         if count > 3:
             expect(page.locator("#waiting")).to_contain_text("kaggle has no free hours left")
+            expect(page.locator(".sweep .parallel polyline.best")).to_have_count(1)
             drawn = page.locator(".sweep .curves canvas").evaluate(COLOURS)
             assert drawn > 20, "nothing is drawn"
 
@@ -193,6 +195,7 @@ def test_what_others_wrote_is_text(
         page = shown.page
         expect(page.locator("#told")).to_contain_text(HOSTILE)
         expect(page.locator(".sweep .name")).to_have_text(HOSTILE)
+        expect(page.locator(".sweep .parallel .ticks")).to_contain_text([HOSTILE, "0."])
         assert page.locator("img, iframe, object, a[href]").count() == 0
         assert page.locator("script").count() == 2
         assert shown.overflow == 0
@@ -209,6 +212,67 @@ def test_it_says_that_nobody_keeps_it(
     over = [search(3, ended=True)]
     with opened(context, history, over, tmp_path, later=late) as shown:
         expect(shown.page.locator("#stale")).to_have_count(0)
+
+
+def test_parameters_and_score_are_lines_that_tell_their_trials(
+    context: BrowserContext, history: History, tmp_path: Path
+) -> None:
+    state = search(40)
+    trials = [
+        replace(each, point={**each.point, "hub.api_key": f"{MARKS['Kaggle key']}{each.number}"})
+        for each in state.trials
+    ]
+    state = replace(state, trials=trials)
+    with opened(context, history, [state], tmp_path, width=390, scheme="dark") as shown:
+        page, chart = shown.page, shown.page.locator(".sweep .parallel")
+        names = ["model", "batch_size", "learning_rate (log)", "weight_decay", "jaccard"]
+        expect(chart.locator(".axis b")).to_have_text(names)
+        expect(chart.locator(".axis").first.locator(".ticks span")).to_have_text(
+            ["deberta-v3-small", "minilm", "roberta-squad2"]
+        )
+        expect(chart.locator("polyline")).to_have_count(31)
+        assert MARKS["Kaggle key"] not in page.content()
+        best = page.locator(".sweep tr.best")
+        number = str(best.get_attribute("data-trial"))
+        points = str(chart.locator("polyline.best").get_attribute("points"))
+        assert points.startswith("1.0000,"), "roberta-squad2 is the last of the models"
+        assert points.split()[-1].startswith("1.0000,"), "no score is higher"
+        expect(chart.locator("polyline.best title")).to_contain_text(f"trial {number}: 0.746 · ")
+        best.hover()
+        expect(chart.locator("polyline.lit")).to_have_attribute("data-trial", number)
+        page.locator("footer").hover()
+        expect(chart.locator("polyline.lit")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks", "shares"),
+    [
+        (["1", "2", "3", "5"], ["1", "5"], [0, 0.25, 0.5, 1]),
+        (["1e-4", "1e-2", "1e-3", "1e-4"], ["0.0001", "0.01"], [0, 1, 0.5, 0]),
+        (["a", "", "1", "a"], ["(none)", "1", "a"], [1, 0, 0.5, 1]),
+        (["-1e308", "1e308", "0", "0"], ["-1e308", "0", "1e308"], [0, 1, 0.5, 0.5]),
+        (["1", "1.0", "1e0", "1"], ["1"], [0.5, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_an_axis_is_of_numbers_or_of_words(
+    context: BrowserContext,
+    history: History,
+    tmp_path: Path,
+    values: list[str],
+    ticks: list[str],
+    shares: list[float],
+) -> None:
+    state = search(4, ended=True)
+    trials = [
+        replace(trial, point={"x": value}, values=[0.1 * trial.number], status="FINISHED")
+        for trial, value in zip(state.trials, values, strict=True)
+    ]
+    with opened(context, history, [replace(state, trials=trials)], tmp_path) as shown:
+        chart = shown.page.locator(".parallel")
+        expect(chart.locator(".axis").first.locator(".ticks span")).to_have_text(ticks)
+        lines = chart.locator("polyline").all()
+        found = [str(line.get_attribute("points")).partition(",")[0] for line in lines]
+        assert [float(each) for each in found] == shares
 
 
 def test_a_curve_tells_its_trial_and_all_trials_are_shown_on_demand(

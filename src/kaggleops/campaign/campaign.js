@@ -220,7 +220,8 @@
       charts.append(h("div", {}, h("h3", {}, each.status === "RUNNING" ? "Best so far" : "Best"),
         h("div", {}, h("span", { class: "big" }, number(best[2][0])), best[4] !== null ? h("span", { class: "soft" }, ` ± ${number(best[4], 2)}`) : null,
           h("span", { class: "soft" }, " ", text(metric), ` · trial ${best[0]}`)),
-        pairs(varied.length ? varied.map((param) => [param.name, best[3][param.at]]) : [])));
+        pairs(varied.length ? varied.map((param) => [param.name, best[3][param.at]]) : []),
+        parallel(each, varied, lower)));
     } else if (each.trials.length) {
       charts.append(h("p", { class: "soft" }, each.counts.FINISHED && metric ? [`${plural(each.counts.FINISHED, "trial")} finished, and none has logged `, text(metric), "."] : "No trial has finished with a score yet."));
     }
@@ -235,6 +236,7 @@
     const heads = [["trial"], ...each.metrics.map((name) => [text(name), "n"]), ...varied.map((param) => [text(param.short, { title: param.name })]), ["took", "n"], [""]];
     const row = (trial) => h("tr", {
       "data-trial": trial[0], class: `${tone(trial[1])} ${trial[0] === each.best ? "best" : ""}`,
+      onmouseenter: () => light(trial[0]), onmouseleave: () => light(null),
     },
       h("td", { class: "lead" }, dot(trial[1]), `${trial[0]}`,
         trial[1] === "FINISHED" ? null : h("span", { class: "soft" }, ` ${word(trial[1])}`)),
@@ -244,6 +246,8 @@
       varied.map((param) => cell(param.short, trial[3][param.at] === "" ? "" : text(trial[3][param.at]))),
       cell("took", trial[5] === null ? "" : span(trial[5]), "n"),
       cell("", trial[6] ? text(trial[6], { class: "soft small" }) : "", "full"));
+    const light = (trial) => part.closest("details").querySelectorAll("polyline").forEach((line) =>
+      line.classList.toggle("lit", line.getAttribute("data-trial") === String(trial)));
     const part = h("div", {}, h("h3", {}, "Trials, the best first"), long(heads, ordered.map(row), ROWS));
     if (each.more) part.append(h("p", { class: "soft small" }, `${plural(each.more, "trial")} more ${each.more === 1 ? "is" : "are"} not on this page: MLflow's table has all.`));
     return part;
@@ -258,6 +262,48 @@
     }));
     const hint = `${plural(each.curves.length, "curve")}: what runs, and the best. Point at one.`;
     return h("div", { class: "curves" }, h("h3", {}, text(metric), " over steps"), lines(series, hint));
+  }
+
+  /** Parallel coordinates: an axis a row, the scores' last, and a line a trial, the best on top. */
+  function parallel(each, varied, lower) {
+    const scored = each.trials.filter((trial) => typeof trial[2][0] === "number");
+    scored.sort((a, b) => (lower ? b[2][0] - a[2][0] : a[2][0] - b[2][0]));
+    if (!varied.length || scored.length < 2) return null;
+    const axes = [
+      ...varied.map(({ name, short, at }) => ({ name, short, ...scale(scored.map((trial) => trial[3][at])) })),
+      ...each.metrics.map((name, at) => ({ name, short: name, ...scale(scored.map((trial) => trial[2][at] ?? "")) })),
+    ];
+    const line = (trial, order) => s("polyline", {
+      // Upright where names and numbers may hide it, aslant from there to the next axis.
+      points: axes.flatMap(({ shares }, at) => [at, at + 0.55].map((y) => `${shares[order].toFixed(4)},${y}`)).join(" "),
+      class: trial[0] === each.best ? "best" : null, "data-trial": trial[0],
+      style: { stroke: `color-mix(in oklab, var(--accent) ${Math.round(10 + 90 * (order / (scored.length - 1)) ** 2.5)}%, var(--line))` },
+    }, s("title", {}, [`trial ${trial[0]}: ${number(trial[2][0])}`, ...varied.map(({ short, at }) => `${short}=${trial[3][at]}`)].join(" · ")));
+    const row = ({ name, short, log, ticks }) => h("div", { class: "axis" },
+      h("b", { class: "text", title: name }, short, log ? " (log)" : ""),
+      h("div", { class: "ticks" }, ticks.map(([share, value]) => h("span", { class: "text", title: value, style: {
+        left: `${100 * share}%`, transform: `translateX(${-100 * share}%)`, maxWidth: `${90 / ticks.length}%`,
+      } }, value))));
+    return h("div", { class: "parallel small" }, h("h3", {}, "Parameters and score"),
+      h("div", {}, s("svg", { viewBox: `0 0 1 ${axes.length}`, preserveAspectRatio: "none", role: "img", "aria-label": "Parameters and scores of the trials" },
+        scored.map(line)), axes.map(row)),
+      h("p", { class: "soft" }, `${plural(scored.length, "trial")} with a score: the stronger the colour, the better.`));
+  }
+
+  /** Where on an axis each value stands, from 0 to 1, and what is written there. */
+  function scale(values) {
+    const numbers = values.map((value) => (value === "" ? NaN : Number(value)));
+    const low = Math.min(...numbers), high = Math.max(...numbers);
+    if (high === low) return { shares: numbers.fill(0.5), ticks: [[0.5, number(low, 3)]] };
+    if (Number.isFinite(high - low)) {
+      const log = low > 0 && high / low >= 50;
+      const [from, to, ...on] = [low, high, ...numbers].map((value) => (log ? Math.log(value) : value));
+      return { shares: on.map((value) => (value - from) / (to - from)), ticks: [[0, number(low, 3)], [1, number(high, 3)]], log };
+    }
+    const names = [...new Set(values.map(String))].sort();
+    const share = (name) => (names.length > 1 ? names.indexOf(String(name)) / (names.length - 1) : 0.5);
+    const every = Math.ceil(names.length / 6);
+    return { shares: values.map(share), ticks: names.filter((_, at) => at % every === 0).map((name) => [share(name), name || "(none)"]) };
   }
 
   // -- leaderboard, platforms --------------------------------------------------------------------
