@@ -1,6 +1,11 @@
 """`kaggleops watch`, and the commands that take a sweep as they take a run."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -43,6 +48,41 @@ def test_a_problem_is_told_once(toys: World) -> None:
     done = kaggleops_here("watch", "--once", "--bucket", toys.place)
     assert done.code == 1
     assert done.errors.count(f"sweep {sweep_id}: ") == 1
+
+
+def test_at_a_terminal_it_is_one_table_that_is_redrawn(toys: World, cold_python: None) -> None:
+    """Whether it can be redrawn a process sees when it begins: here, cold."""
+    toys.begin("alpha=1,2", backends=["nowhere"], configs={"nowhere": {}})
+    reading, terminal = pty.openpty()
+    command = [sys.executable, "-m", "kaggleops", "watch", "--bucket", toys.place]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=environment
+    ) as watching:
+        os.close(terminal)
+        shown = ""
+        while "there is none of that name" not in shown:
+            shown += os.read(reading, 1 << 16).decode()
+        watching.send_signal(signal.SIGINT)  # it is shown once more, and stays
+        while "The jobs go on." not in shown:
+            shown += os.read(reading, 1 << 16).decode()
+    os.close(reading)
+    assert watching.returncode == 0
+    _, *between, after = shown.split("Waits for")
+    assert between
+    up = "\x1b[1A\x1b[2K"  # over the table before
+    assert all(up in each for each in between)
+    assert up not in after
+    assert "waits: 1 job" not in shown  # not as a line, too
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "TERM": "dumb"}])
+def test_elsewhere_it_is_lines(toys: World, environment: dict[str, str]) -> None:
+    toys.begin("alpha=1,2", backends=["nowhere"], configs={"nowhere": {}})
+    done = kaggleops_here("watch", "--once", "--bucket", toys.place, **environment)
+    assert "Waits for" not in done.output
+    assert "\x1b[2K" not in done.output
+    assert any(line.startswith("waits: ") for line in done.output.splitlines())
 
 
 def test_a_platform_that_is_not_set_up_is_named_and_the_sweep_waits(toys: World) -> None:

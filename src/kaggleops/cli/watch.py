@@ -6,10 +6,12 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.live import Live
+from rich.table import Table
 
 from kaggleops.cli.indexed import require_index
 from kaggleops.cli.options import bucket_at, bucket_flag, index_option, json_option, place_option
@@ -69,8 +71,10 @@ def watch_in_foreground(
     if not as_json:
         err.print(f"Page  {bucket_at(place).object_uri(PAGE_KEY)}")
     turn = None
-    show = _print_json if as_json else _Lines().show
-    with _interruptible() as stop:
+    redrawn = out.is_terminal and not (as_json or out.is_dumb_terminal)
+    live = Live(console=out, auto_refresh=False) if redrawn else None
+    show = _print_json if as_json else _Shown(live).show
+    with _interruptible() as stop, live or nullcontext():
         try:
             while not stop.is_set():
                 with stdout_for_json(as_json):
@@ -114,10 +118,11 @@ def _interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class _Lines:
-    """Prints what is new, a line each."""
+class _Shown:
+    """Prints what is new, a line each; how things are, in one table where that can be redrawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
         self._said: set[str] = set()
         self._ended: dict[str, set[int]] = {}  # the trials of each sweep that are over
 
@@ -127,6 +132,9 @@ class _Lines:
                 out.print(line)
         for line in turn.done:
             out.print(line)
+        if self._live:
+            self._live.update(_table(turn), refresh=True)  # below those lines, which stay
+            return
         state = [_led(turn), *map(_line, turn.sweeps)] if turn.read else []
         waiting = [f"waits: {each}" for each in turn.waiting.values() if each]
         lines = list(filter(None, (*state, *waiting, *turn.problems)))
@@ -177,6 +185,20 @@ def _running(state: "SweepState") -> Counter[str]:
     from kaggleops.tags import SUBMITTED_TO
 
     return Counter(job.tags[SUBMITTED_TO] for job in state.jobs if is_sent(job))
+
+
+def _table(turn: "Turn") -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("Sweep", "Progress", "Where", "Waits for"):
+        table.add_column(title, overflow="fold")
+    for state in turn.sweeps:
+        where = ", ".join(f"{name} {count}" for name, count in _running(state).items())
+        table.add_row(state.name, state.progress, where, turn.waiting.get(state.id, ""))
+    if turn.read and (led := _led(turn)):
+        table.add_row("", led)
+    for problem in turn.problems:
+        table.add_row("problem", problem, style="yellow")
+    return table
 
 
 def _print_json(turn: "Turn") -> None:
