@@ -150,6 +150,7 @@ class OnColab(Place):
     """An account on Colab, whose runtimes wait to be allocated until they are started."""
 
     name = "colab"
+    home = "home"
     stores = (
         "colab-account/key.json",
         "colab-account/own.json",
@@ -180,7 +181,7 @@ class OnColab(Place):
 
     def job(self, run: RemoteRun) -> Job:
         """Return the job of a run."""
-        return Job.known(run.tags["colab_job"])
+        return Job(Path(run.tags["colab_job"].partition(":")[2]))
 
     def start(self, run: RemoteRun) -> None:
         self.colab.let_go(self.job(run).session)

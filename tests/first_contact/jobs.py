@@ -38,7 +38,7 @@ def _program(says: str) -> Seen:
     """Let the platform's own program say something else."""
 
     def change(job: Observed) -> Observed:
-        endpoint = Job.known(job.tags["colab_job"]).progress.endpoint
+        endpoint = Job(Path(job.tags["colab_job"].partition(":")[2])).progress.endpoint
         program = Path(job.config.cli).with_name("another")
         program.write_text(f"#!/bin/sh\necho '{says.format(endpoint=endpoint)}'\n")
         program.chmod(0o755)

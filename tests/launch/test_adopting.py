@@ -170,7 +170,7 @@ def test_at_a_terminal_it_asks(foreign: Repository) -> None:
     os.close(ours)
     os.close(theirs)
     assert process.returncode == 0
-    assert b"Where do the runs go" in errors
+    assert b"Where should runs go" in errors
     assert b"Make a test run now?" in errors
     settings = yaml.safe_load((foreign.folder / "config/local.yaml").read_text())
     assert settings == {"bucket": f"bucket+file://{foreign.folder}/bucket"}

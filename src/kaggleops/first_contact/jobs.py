@@ -6,6 +6,7 @@ Each check looks at one job (job.py), and at what its platform then answers abou
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kaggleops.first_contact.assumption import DiffersError, NotCheckedError, expect
@@ -202,7 +203,7 @@ class Colab(OnPlatform):
         if (listed := self._cli.sessions()) is None:
             raise NotCheckedError("the command line does not list the sessions")
         # Not by its name: only the configuration that has made a session knows that.
-        endpoint = Job.known(self.job.tags[JOB]).progress.endpoint
+        endpoint = Job(Path(self.job.tags[JOB].partition(":")[2])).progress.endpoint
         left = [each for each in listed if each.endpoint == endpoint]
         return expect(endpoint and not left, f"{len(listed)} sessions, {len(left)} of the job")
 
