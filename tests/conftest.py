@@ -58,7 +58,7 @@ LONG = {
     *("backends/test_all_at_once.py", "backends/test_runpod_pod.py", "launch/test_bucket_away.py"),
     *("frameworks/test_pages.py", "frameworks/test_one_process.py", "server/test_untrusted.py"),
     *("tracking/test_flavors.py", "launch/test_long_examples.py", "competitions/test_ranks.py"),
-    *("competitions/test_folds_together.py", "repository/test_walks.py", "notebooks/test_run.py"),
+    *("competitions/test_folds_together.py", "repository/test_walks.py"),
 }
 
 
