@@ -135,7 +135,9 @@ def test_one_that_runs_is_followed_and_brought_home(
     assert run.get_status() == "RUNNING"
     tags = place.world.run(jobs.good).data.tags
     assert (tags["backend"], tags["submitted_to"]) == (place.machine, place.name)
-    longest = {"kaggle": 12, "colab": 12, "runpod": 6, "skypilot": 24}.get(place.name, 0)
+    longest = {"kaggle": 12, "colab": 12, "manual": 12, "runpod": 6, "skypilot": 24}.get(
+        place.name, 0
+    )
     assert longest - 1 < float(tags["hours_left"]) <= longest
     assert place.world.run(jobs.good).data.metrics == {"alpha": 0.5}
     if place.has_logs:
