@@ -162,6 +162,12 @@ def test_the_projects_address_stands_in_one_place_only() -> None:
     assert stray == []
 
 
+def test_what_is_no_text_is_a_picture() -> None:
+    """So that no database or archive of somebody's machine comes in unseen."""
+    files = [path for path in tracked() if path.stat().st_size]
+    assert {path.suffix for path in files if not text_of(path)} == {".png"}
+
+
 def test_no_path_of_one_machine_and_no_secret() -> None:
     # Built here so that this file does not hold what it looks for.
     forbidden = [
