@@ -234,6 +234,18 @@ def test_one_that_was_killed_goes_on_in_another_container(place: InDocker) -> No
     assert "job_ended" not in run.tags
 
 
+def test_one_that_somebody_else_removes_just_now_is_made_anew(place: InDocker) -> None:
+    run = submit(place)
+    ended = place.engine.named(run.tags["container"])
+    place.engine.session(ended.name).cancel()
+    place.engine.session(ended.name).wait()
+    assert run.get_status() in ("FAILED", "KILLED")
+    place.engine.meanwhile["delete"] = lambda: place.engine.containers.remove(ended)
+    again(place, run.run_id)
+    assert place.engine.named(ended.name).id != ended.id
+    assert run.state().said == "running"
+
+
 def test_another_machines_engine_is_not_asked(place: InDocker) -> None:
     run = submit(place)
     place.engine.id = "engine-2"

@@ -105,6 +105,8 @@ class DockerEngine:
         self.containers: list[Container] = []
         self.lost: set[str] = set()
         """Operations whose next answer is lost: create, start."""
+        self.meanwhile: dict[str, Callable[[], object]] = {}
+        """What somebody else does just before the next operation of a name."""
         self._lock = threading.Lock()
         # A socket's path may have 107 characters.
         self._folder = tempfile.TemporaryDirectory(prefix="engine-")
@@ -140,11 +142,12 @@ class DockerEngine:
         for method, pattern, operation in _ROUTES:
             found = re.fullmatch(pattern, path)
             if found and method == request.method:
+                name = operation.__name__.strip("_")
+                self.meanwhile.pop(name, lambda: None)()
                 try:
                     answer = operation(self, request, *found.groups())
                 except _Refused as refused:
                     return refused.answer, "whole"
-                name = operation.__name__.strip("_")
                 if name in self.lost:
                     self.lost.remove(name)
                     return answer, "not"

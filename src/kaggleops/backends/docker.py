@@ -169,11 +169,12 @@ class DockerBackend(Backend[DockerConfig]):
         name = tags[CONTAINER]
         there = None
         with suppress(GoneError):
-            there = self._container(tags)
-            if _status(there) in _ENDED:  # this is another attempt
+            found = self._container(tags)
+            if _status(found) not in _ENDED:
+                there = found
+            else:  # this is another attempt
                 with explained(f"removing the container {name}"):
-                    there.remove(v=True)
-                there = None
+                    found.remove(v=True)
         there = there or self._created(name, notebook, config)
         if _status(there) != "created":
             return
