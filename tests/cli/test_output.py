@@ -1,6 +1,13 @@
 """What the commands print, on any terminal."""
 
 import logging
+import os
+import pty
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -28,3 +35,44 @@ def test_a_warning_is_one_line_however_long_it_is(
     said = "reading s3://runs@host/" + "x" * 100 + ": the service cannot be reached"
     LogLines().handle(logging.makeLogRecord({"levelname": "WARNING", "levelno": 30, "msg": said}))
     assert capsys.readouterr().err == f"WARNING  {said}\n"
+
+
+REDRAWN = """
+import logging, sys
+from kaggleops.cli.output import LogLines, redrawn
+logging.getLogger("kaggleops").addHandler(LogLines())
+with redrawn() as live:
+    live.update("the table", refresh=True)
+    logging.getLogger("kaggleops").warning("beside it")
+    print("of a library", file=sys.stderr)
+    live.update("the table", refresh=True)
+"""
+
+
+def test_what_is_logged_stands_above_what_is_redrawn(cold_python: None) -> None:
+    """Whether it can be redrawn a process sees when it begins: here, cold."""
+    erased = "\x1b[2K"
+    _, first, *others, _ = at_a_terminal(REDRAWN).split("the table")
+    assert first.index(erased) < first.index("WARNING  beside it")
+    assert all(erased in each for each in others)
+
+
+def test_what_is_logged_goes_where_stderr_does(cold_python: None, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        at_a_terminal(REDRAWN, log)
+    assert (tmp_path / "log").read_text() == "WARNING  beside it\nof a library\n"
+
+
+def at_a_terminal(script: str, errors: IO[str] | None = None) -> str:
+    """Return what a script writes to a terminal; `errors` is where its stderr goes if elsewhere."""
+    reading, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, stdout=terminal, stderr=errors or terminal, env=environment, check=True)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # nobody writes there any more
+        while more := os.read(reading, 1 << 16):
+            shown += more
+    os.close(reading)
+    return shown.decode()

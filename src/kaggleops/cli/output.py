@@ -18,6 +18,7 @@ from typing import Any
 import click
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.progress import Progress
 from rich.segment import Segment
 from rich.text import Text
@@ -88,10 +89,27 @@ err = _Plain(stderr=True)
 class LogLines(logging.Handler):
     """Shows what is logged in whole lines: an address in it can be copied."""
 
+    to: Console = err
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print it among the rest of what goes to stderr."""
         style = "yellow" if record.levelno >= logging.WARNING else ""
-        err.print(Text(f"{record.levelname:<8} {self.format(record)}", style=style))
+        self.to.print(Text(f"{record.levelname:<8} {self.format(record)}", style=style))
+
+
+@contextmanager
+def redrawn() -> Iterator[Live | None]:
+    """Yield what is redrawn below all that is printed; None where stdout cannot be redrawn."""
+    if not out.is_interactive:
+        yield None
+        return
+    # What another console writes to this terminal would move it, and leave a line of it behind.
+    LogLines.to = out if err.is_terminal else err
+    try:
+        with Live(console=out, auto_refresh=False, redirect_stderr=err.is_terminal) as live:
+            yield live
+    finally:
+        LogLines.to = err
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.live import Live
 
 from kaggleops.backends.answers import number
 from kaggleops.bucket.location import tracking_uri
@@ -22,7 +21,7 @@ from kaggleops.cli.options import (
     json_option,
     place_option,
 )
-from kaggleops.cli.output import err, exit_with, out, print_json, table, terminal_width
+from kaggleops.cli.output import err, exit_with, out, print_json, redrawn, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import counted
 from kaggleops.tags import BACKEND, BRANCH, KEPT_UNTIL, PARENT, PRICE, SUBMITTED_TO, SWEEP
@@ -128,9 +127,8 @@ def status_command(
 
 
 def _watch(looked: "_Status") -> None:
-    shown = Live(console=out, auto_refresh=False) if out.is_terminal else None
     try:
-        with shown or nullcontext():
+        with redrawn() as shown:
             while True:
                 rows, problems = looked.rows()
                 said = looked.table(rows, out.width) if rows else looked.nothing

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from kaggleops.cli.indexed import require_index
 from kaggleops.cli.options import bucket_at, bucket_flag, index_option, json_option, place_option
-from kaggleops.cli.output import err, out, print_error, stdout_for_json
+from kaggleops.cli.output import err, out, print_error, redrawn, stdout_for_json
 from kaggleops.layout import PAGE_KEY
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ def watch_in_foreground(
     if not as_json:
         err.print(f"Page  {bucket_at(place).object_uri(PAGE_KEY)}")
     turn = None
-    redrawn = out.is_terminal and not (as_json or out.is_dumb_terminal)
-    live = Live(console=out, auto_refresh=False) if redrawn else None
-    show = _print_json if as_json else _Shown(live).show
-    with _interruptible() as stop, live or nullcontext():
+    with _interruptible() as stop, nullcontext() if as_json else redrawn() as live:
+        show = _print_json if as_json else _Shown(live).show
         try:
             while not stop.is_set():
                 with stdout_for_json(as_json):
