@@ -98,6 +98,20 @@ def test_a_script_of_hydras_own(hydra_project: Repository) -> None:
     _check(hydra_project.folder, command, "nte.width=5")
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        f'"""Train: `hydra.main()` composes what is below conf/."""{SCRIPT}',
+        SCRIPT.replace("None, ", "None,  # (as Hydra 1.1 did)\n    "),
+    ],
+    ids=["mentioned above", "a comment within"],
+)
+def test_what_only_reads_like_the_call_of_hydra(hydra_project: Repository, script: str) -> None:
+    hydra_project.write(code__train_py=script)
+    with pytest.raises(UsageError, match="no key nte"):
+        _check(hydra_project.folder, "eval python code/train.py {overrides}", "nte=5")
+
+
 def test_hydra_is_asked_for_where_a_project_needs_it_and_nowhere_else(
     hydra_project: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

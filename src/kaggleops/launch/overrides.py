@@ -9,11 +9,13 @@ files alone cannot tell (parts that only code registers, options of the script b
 overrides), nothing is refused: the entry point itself will report it.
 """
 
+import ast
 import difflib
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +84,6 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 _PLACED = re.compile(r"(?<![\w./@+~-])([\w./@+~][\w./@+~-]*)=\{(\w+)\}")
 """A parameter in a command that is an override: `model={model}`."""
-
-_HYDRA_MAIN = re.compile(r"^[^#\n]*\bhydra\.main\(([^)]*)\)", re.MULTILINE)
-_GIVEN = re.compile(r"\b(config_\w+)\s*=\s*[\"']([^\"']*)[\"']")
 
 # What is stored for Hydra itself, such as a launcher, is no part of a project's configuration.
 _HYDRAS_OWN = r"\)\s*\.\s*store\(\s*group\s*=\s*[\"']hydra/"
@@ -194,20 +193,28 @@ def configuration_of(folder: Path, command: str) -> Path | None:
     """Return the main file of the Hydra configuration that a command reads; None for none."""
     for word in re.split(r"[\s'\"]+", command):
         script = folder / word
-        called = None
         if word.endswith(".py") and script.is_file():
-            called = _HYDRA_MAIN.search(script.read_text(errors="replace"))
-        if called:
-            given = dict(_GIVEN.findall(called[1]))
-            name = given.get("config_name", "").removesuffix(".yaml")
-            file = script.parent / given.get("config_path", "") / f"{name}.yaml"
-            return file.resolve() if name and file.is_file() else None
+            given = _given_to_hydra(script)
+            if given is not None:
+                name = str(given.get("config_name") or "").removesuffix(".yaml")
+                file = script.parent / str(given.get("config_path") or "") / f"{name}.yaml"
+                return file.resolve() if name and file.is_file() else None
     file = folder / "config/config.yaml"
     try:
         usual = yaml.safe_load(file.read_text()) if file.is_file() else None
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     return file.resolve() if isinstance(usual, dict) and "defaults" in usual else None
+
+
+def _given_to_hydra(script: Path) -> dict[str | None, Any] | None:
+    """Return the plain values that a script calls `hydra.main` with; None if it does not."""
+    with suppress(SyntaxError, ValueError):
+        for node in ast.walk(ast.parse(script.read_bytes())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hydra.main":
+                values = {each.arg: each.value for each in node.keywords}
+                return {k: v.value for k, v in values.items() if isinstance(v, ast.Constant)}
+    return None
 
 
 def _compose(place: Path, overrides: list[str]) -> Mapping[Any, Any]:
