@@ -201,6 +201,7 @@ def test_a_supervisor_needs_no_terminal_and_its_death_leaves_no_runtime(
     os.kill(int((job.folder / "pid").read_text()), signal.SIGTERM)
     job.wait()
     assert again.state() == JobState("KILLED", "stopped", "its supervisor was told to end")
+    assert list(again.logs()) == ["it begins"]  # but what the first one printed
     assert place.colab.runtimes == []
     assert again.get_status() == "KILLED"
     assert again.clean_up()

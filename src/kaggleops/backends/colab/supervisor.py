@@ -28,6 +28,7 @@ from kaggleops.backends.ready_notebook import code_cells, parameters_of
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms import keys_of
+from kaggleops.platforms.folders import private_file
 from kaggleops.platforms.platform import KEY_FILE
 from kaggleops.redaction import redacted
 from kaggleops.session_end import SESSION_ENDS
@@ -100,6 +101,7 @@ class Job(jobs.Job):
     def prepare(self, plan: Mapping[str, Any]) -> None:
         super().prepare(plan)
         self._sessions.unlink(missing_ok=True)
+        os.truncate(private_file(self.log), 0)  # an earlier runtime's says nothing of this one
 
     @property
     def _sessions(self) -> Path:
