@@ -156,7 +156,11 @@ def test_until_every_fold_is_finished_there_is_no_mean(world: World) -> None:
         (["id,acc\na,1\n", 'id,acc\n"b,1\n', "id,acc\nc,1\n"], "that of fold 1 is not CSV"),
         (["id,acc\na,1\n", "id,acc\nb\n", "id,acc\nc,1\n"], "line 2 has 1 cells"),
         (
-            ["id,acc\na,1\n", f"id,acc\n{'b' * (1 << 20)}", "id,acc\nc,1\n"],
+            ["id,acc\na,1\n", f"id,acc\n{'b,' * (1 << 19)}", "id,acc\nc,1\n"],
+            "a line has 1,048,576 characters or more",
+        ),
+        (
+            ["id,acc\na,1\n", f"id,acc\n{'b' * (1 << 18)}", "id,acc\nc,1\n"],
             "larger than field limit",
         ),
     ],

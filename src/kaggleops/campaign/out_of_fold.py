@@ -7,8 +7,10 @@ row at a time is in memory.
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from mlflow import MlflowClient
 
@@ -22,6 +24,7 @@ SUBMISSION = "submission.csv"
 """The artifact of jobs that predict: of each a shard, of their parent all of it."""
 
 _LARGEST = 256 << 20  # bytes of one fold's table
+_LONGEST_LINE = 1 << 20  # characters: a row is in memory, and a watcher may have 300 MB
 _DOING = "putting the tables together"
 
 
@@ -70,7 +73,7 @@ def put_together(folds: Sequence[Job], tables: Sequence[Path], into: Path) -> di
         writer = csv.writer(out, lineterminator="\n")
         for job, path in zip(folds, tables, strict=True):
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
-                rows = csv.reader(table, strict=True)
+                rows = csv.reader(_lines(table), strict=True)
                 try:
                     head = next(rows, [])
                     if not columns:
@@ -101,6 +104,13 @@ def put_together(folds: Sequence[Job], tables: Sequence[Path], into: Path) -> di
             for job, each, count in zip(folds, sums, counts, strict=True)
         )
     }
+
+
+def _lines(table: TextIO) -> Iterator[str]:
+    for line in iter(partial(table.readline, _LONGEST_LINE), ""):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"a line has {_LONGEST_LINE:,} characters or more")
+        yield line
 
 
 def _number(text: str) -> float:
