@@ -45,6 +45,8 @@ hydra:
     params:
       lr: tag(log, interval(1e-4, 1e-1))
       net.depth: 2,4
+      fold: 1
+      +fast: true
 """
 
 
@@ -131,6 +133,10 @@ def test_a_space_comes_from_an_experiment_and_what_is_typed_wins(theirs: Reposit
     asked = ("--sampler", "random", "--trials", 3, "experiment=search")
     found = points(theirs, *asked)
     assert [list(each) for each in found] == [["lr", "net.depth"]] * 3
+    assert sweep(theirs, "--dry-run", "--json", *asked).json["sweep"]["overrides"][:2] == [
+        "fold=1",
+        "+fast=true",
+    ]
     assert list(points(theirs, *asked, "lr=1,2")[0]) == ["lr", "net.depth"]
     assert points(theirs, *asked, "net.depth=2", "net=small,large")[0].keys() == {"lr", "net"}
 

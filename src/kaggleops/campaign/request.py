@@ -3,6 +3,7 @@
 Nothing is written, here or in the bucket.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -111,8 +112,8 @@ def _configured(files: Path, command: str, typed: Sequence[str]) -> Iterator[str
                 if isinstance(value, dict | list):
                     doing, hint = f"reading {file.relative_to(files)}", f"Write `{key}: 1,2,3`."
                     raise UsageError(doing, f"{key} is not one text", hint)
-                text = {True: "true", False: "false", None: "null"}.get(value, value)
-                yield f"{key}={text}"
+                is_word = value is None or isinstance(value, bool)  # which Hydra spells as JSON
+                yield f"{key}={json.dumps(value) if is_word else value}"
 
 
 def _merged(*layers: Iterable[str]) -> list[str]:
