@@ -23,6 +23,7 @@ import click
 import pandas as pd
 import yaml
 
+from competitions import ranks
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, compose
 from competitions.console import (
     run_command,
@@ -65,6 +66,10 @@ def main(
     overrides: str,
 ) -> None:
     """Predict the test rows with trained models. KEY=VALUE overrides a key of config/."""
+    if (world := ranks.world()) > 1:
+        problem = f"it is one of {world} processes, and each would do all of it"
+        hint = "Start it plainly, without torchrun or accelerate: one process uses every GPU"
+        raise UsageError("predicting", problem, hint)
     if not 0 <= shard < shards or part < 1:
         problem = f"shard {shard} of {shards} by {part} rows is none"
         raise UsageError("predicting", problem, f"Shards are 0 to {max(0, shards - 1)}.")

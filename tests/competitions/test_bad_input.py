@@ -13,6 +13,7 @@ from competitions.console import run_command
 from competitions.predict import main as predict
 from competitions.train import main as train
 from competitions.tweet_sentiment import TweetSentiment
+from kaggleops.errors import UsageError
 from tests.competitions.launching import launch
 
 HEADER = ["textID", "text", "selected_text", "sentiment"]
@@ -150,6 +151,13 @@ def test_predicting_with_no_run(complain: Complain, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     line = complain("--runs", "empty", command=predict)
     assert "there is no model folder" in line
+
+
+def test_one_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(key, value)
+    with pytest.raises(UsageError, match=r"one of 2 processes, .* one process uses every GPU"):
+        predict.main(["--runs", "a"], standalone_mode=False)
 
 
 def test_a_sample_is_no_bad_input(complain: Complain, tmp_path: Path) -> None:
