@@ -188,11 +188,16 @@ def test_members_that_cannot_be_blended_are_named(bucket: Bucket) -> None:
     bucket.client.create_run(bucket.experiment, run_name="training")
     for name, array in (("empty", np.zeros((0, 2))), ("cube", np.zeros((2, 2, 2)))):
         bucket.run(name, {"oof.npy": array})
+    bucket.run("{curly}", {"oof.csv": ROWS.head(0)})
+    nothing = bucket.run("nothing", {})
+    bucket.client.log_text(nothing, "", "oof.csv")
     rows_file = str(bucket.folder.parent / "rows.csv")
     ROWS.to_csv(rows_file, index=False)
     for words, line in (
         ([good, "empty", "--truth", rows_file], "no array of numbers, but float64 of shape (0, 2)"),
         ([good, "cube", "--truth", rows_file], "float64 of shape (2, 2, 2). Keep an array of "),
+        ([good, "{curly}"], "reading oof.csv of run {curly}: it has no rows"),
+        ([good, "nothing"], "reading oof.csv of run nothing: it is not CSV (No columns"),
         ([good, "whole"], "blending whole: it has neither oof.csv nor oof.npy: with fold=all and"),
         ([good, "training"], "blending training: it is RUNNING. Wait for it"),
         ([good], "blending: that is 1 run. A blend is of 2 to 100 runs."),

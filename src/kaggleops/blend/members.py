@@ -261,11 +261,11 @@ def _member(of: Candidate, bucket: Bucket, options: Options) -> Member | None:
     ) -> Iterator[pd.DataFrame]:
         """Yield the runs' tables of this name, or of the arrays that stand in for them."""
         for run in runs:
-            doing = f"reading {{}} of run {_name(run)}"
-            if data := _read(bucket, run, name):
-                yield as_table(io.BytesIO(data), doing.format(name))
-            elif array and (data := _read(bucket, run, array)):
-                yield _of_array(data, rows, doing.format(array))
+            of_run = f"of run {_name(run)}"
+            if (data := _read(bucket, run, name)) is not None:
+                yield as_table(io.BytesIO(data), f"reading {name} {of_run}")
+            elif array and (data := _read(bucket, run, array)) is not None:
+                yield _of_array(data, rows, f"reading {array} {of_run}")
 
     def of_fold(run: Run) -> Iterator[pd.DataFrame]:
         for table in tables([run], OOF_FILE, "oof.npy", options.truth):
