@@ -1,5 +1,7 @@
 """The scores of a run's folds, from the table of what it predicted out of fold."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -39,6 +41,17 @@ def test_folds_count_where_their_scores_can_be_told(
 ) -> None:
     run = Run("1" * 32, "mine", "e", "1", "FINISHED", 0, "", metrics={score.name: logged})
     assert scores_by_fold(run, table.to_csv(index=False), score) == told
+
+
+def test_a_score_that_is_called_like_a_module_runs_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`val:accuracy` is the name of a metric; a repository may have a val.py."""
+    (tmp_path / "val.py").write_text("raise SystemExit('val.py was run')")
+    monkeypatch.chdir(tmp_path)
+    score = Score("val:accuracy", lower=False)
+    run = Run("1" * 32, "mine", "e", "1", "FINISHED", 0, "", metrics={score.name: 0.75})
+    assert scores_by_fold(run, ROWS.to_csv(index=False), score) == {"0": 0.5, "1": 1.0}
 
 
 def test_what_is_no_table_tells_nothing() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kaggleops.blend.metrics import Truth, by_name, canonical, score_as, wants_numbers
+from kaggleops.blend.metrics import Truth, by_name, canonical, own, score_as, wants_numbers
 from kaggleops.errors import UsageError
 from kaggleops.reports.score import Score
 
@@ -35,7 +35,7 @@ BEST = THREE.argmax(axis=1)
 )
 def test_of_numbers(name: str, expected: float, lower: bool) -> None:
     assert wants_numbers(name)
-    found = by_name(name, Truth(VALUES), None)
+    found = by_name(name, Truth(VALUES))
     assert found(ONE, ROWS) == pytest.approx(expected)
     assert (found.lower, found.kind) == (lower, "values")
     assert found.worth(ONE, ROWS) == pytest.approx(-expected if lower else expected)
@@ -56,7 +56,7 @@ def test_of_numbers(name: str, expected: float, lower: bool) -> None:
 )
 def test_of_two_classes(name: str, expected: float, kind: str) -> None:
     assert not wants_numbers(name)
-    found = by_name(name, Truth(BINARY.astype(float), ("no", "yes")), None)
+    found = by_name(name, Truth(BINARY.astype(float), ("no", "yes")))
     assert found(ONE, ROWS) == pytest.approx(expected)
     assert found.kind == kind
 
@@ -71,14 +71,14 @@ def test_of_two_classes(name: str, expected: float, kind: str) -> None:
     ],
 )
 def test_of_three_classes(name: str, expected: float) -> None:
-    found = by_name(name, Truth(CLASSES.astype(float), ("a", "b", "c")), None)
+    found = by_name(name, Truth(CLASSES.astype(float), ("a", "b", "c")))
     assert found(THREE, ROWS) == pytest.approx(expected)
     assert found.lower is False
 
 
 def test_a_fold_that_lacks_a_class_has_a_log_loss_all_the_same() -> None:
     rows = np.flatnonzero(CLASSES < 2)
-    found = by_name("logloss", Truth(CLASSES.astype(float), ("a", "b", "c")), None)
+    found = by_name("logloss", Truth(CLASSES.astype(float), ("a", "b", "c")))
     expected = metrics.log_loss(CLASSES[rows], THREE[rows], labels=[0, 1, 2])
     assert found(THREE[rows], rows) == pytest.approx(expected)
 
@@ -87,12 +87,12 @@ def test_a_fold_that_lacks_a_class_has_a_log_loss_all_the_same() -> None:
 def test_of_the_rows_of_a_query(most: int | None) -> None:
     relevance = CLASSES.astype(float)
     suffix = f"@{most}" if most else ""
-    found = by_name(f"val_ndcg{suffix}", Truth(relevance, groups=GROUPS), None)
+    found = by_name(f"val_ndcg{suffix}", Truth(relevance, groups=GROUPS))
     each = [np.flatnonzero(group == GROUPS) for group in np.unique(GROUPS)]
     expected = [metrics.ndcg_score([relevance[i]], [ONE[i, 0]], k=most) for i in each]
     assert found(ONE, ROWS) == pytest.approx(np.mean(expected))
     if most is None:
-        precise = by_name("map", Truth(relevance, groups=GROUPS), None)
+        precise = by_name("map", Truth(relevance, groups=GROUPS))
         scores = [metrics.average_precision_score(relevance[i] > 0, ONE[i, 0]) for i in each]
         assert precise(ONE, ROWS) == pytest.approx(np.mean(scores))
         some = np.concatenate(each[3:6])  # the groups of some rows alone
@@ -103,7 +103,7 @@ def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     code = "def gap(y_true, y_pred):\n    return abs(y_true.mean() - y_pred.mean())\nbroken = 3\n"
     (tmp_path / "our_metric.py").write_text(code)
-    found = by_name("our_metric:gap", Truth(VALUES), lower=True)
+    found = own("our_metric:gap", Truth(VALUES), lower=True)
     assert found(ONE, ROWS) == pytest.approx(abs(VALUES.mean() - ONE.mean()))
     assert score_as(found, Score("gap_score", True)) == Score("gap_score", True)
     assert score_as(found, Score("rmse", True)) == Score("gap", True)  # that is another metric
@@ -112,9 +112,9 @@ def test_a_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("no_such_module:gap", "No module named 'no_such_module'"),
     ):
         with pytest.raises(UsageError, match=line):
-            by_name(name, Truth(VALUES), None)
+            own(name, Truth(VALUES), None)
     with pytest.raises(UsageError, match="scoring broken: 'int' object is not callable"):
-        by_name("our_metric:broken", Truth(VALUES), None)(ONE, ROWS)
+        own("our_metric:broken", Truth(VALUES), None)(ONE, ROWS)
 
 
 def test_what_is_no_metric_of_these_rows_is_refused_by_name() -> None:
@@ -122,8 +122,8 @@ def test_what_is_no_metric_of_these_rows_is_refused_by_name() -> None:
     with pytest.raises(
         UsageError, match=r"reading the metric 'house_points': scikit-learn has none"
     ):
-        by_name("house_points", Truth(VALUES), None)
+        by_name("house_points", Truth(VALUES))
     with pytest.raises(UsageError, match=r"no column says which query a row is of\. .*--group"):
-        by_name("ndcg", Truth(VALUES), None)
+        by_name("ndcg", Truth(VALUES))
     with pytest.raises(UsageError, match=r"scoring rmsle: .*cannot be used"):
-        by_name("rmsle", Truth(VALUES), None)(-5 * ONE, ROWS)
+        by_name("rmsle", Truth(VALUES))(-5 * ONE, ROWS)

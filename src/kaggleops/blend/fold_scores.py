@@ -56,7 +56,7 @@ def _scores(run: Run, oof: str, score: Score) -> tuple[float, dict[str, float]]:
         means = {name: float(of_row[at].mean()) for name, at in each_fold.items()}
         return float(of_row.mean()), means
     truth = truth_of(rows, wants_numbers(score.name), 0.5)
-    metric = by_name(score.name, truth, score.lower)
+    metric = by_name(score.name, truth)
     predicted = predictions_of(rows.tables[0], truth, (), doing)
     whole = metric(predicted, np.arange(len(rows.ids)))
     return whole, {name: metric(predicted[at], at) for name, at in each_fold.items()}

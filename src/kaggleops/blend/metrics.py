@@ -159,17 +159,12 @@ def wants_numbers(name: str) -> bool:
     return bool(_OF_VALUES.fullmatch(known) or _OF_GROUPS.fullmatch(known))
 
 
-def by_name(name: str, truth: Truth, lower: bool | None) -> Metric:
-    """Return a metric by scikit-learn's name, one that people use, or `module:function`.
+def by_name(name: str, truth: Truth) -> Metric:
+    """Return a metric by scikit-learn's name, or one that people use.
 
-    `lower` says whether lower is better, of a user's own function; None as its name tells. Raises
-    UsageError if there is no such metric, or it does not fit the truth.
+    Raises UsageError if there is no such metric, or it does not fit the truth.
     """
     doing = f"reading the metric {name!r}"
-    if ":" in name:
-        function = name.rpartition(":")[2]
-        is_lower = not higher_is_better(function, lower)
-        return Metric(function, function, is_lower, "own", _own(name, truth, doing), truth)
     if not (known := canonical(name)):
         hint = "Name one of scikit-learn's, or your own function: --metric module:function."
         raise UsageError(doing, "scikit-learn has none of this name", hint)
@@ -266,9 +261,15 @@ def _average_precision(right: Floats, scores: Floats, groups: Ints, most: int) -
     return [precision.astype(float), np.bincount(group, found).clip(max=most).astype(float)]
 
 
-def _own(name: str, truth: Truth, doing: str) -> _Function:
-    """Return the function that `module:function` names, from the working directory."""
+def own(name: str, truth: Truth, lower: bool | None) -> Metric:
+    """Return the function that `module:function` names, from the working directory, as a metric.
+
+    Importing it runs it: only for what the user has typed, never for a name that a run has.
+    `lower` says whether lower is better; None as its name tells. Raises UsageError if there is no
+    such function.
+    """
     module, _, function = name.rpartition(":")
+    doing = f"reading the metric {name!r}"
     sys.path[:] = dict.fromkeys([str(Path.cwd()), *sys.path])
     try:
         found = getattr(importlib.import_module(module), function)
@@ -282,7 +283,7 @@ def _own(name: str, truth: Truth, doing: str) -> _Function:
     def score(predicted: Floats, rows: Ints) -> float:
         return float(found(right[rows], predicted[:, 0] if predicted.shape[1] == 1 else predicted))
 
-    return score
+    return Metric(function, function, not higher_is_better(function, lower), "own", score, truth)
 
 
 def score_as(metric: Metric, declared: Score | None) -> Score:

@@ -15,6 +15,7 @@ from kaggleops.blend.metrics import (
     as_numbers,
     by_name,
     canonical,
+    own,
     score_as,
     wants_numbers,
 )
@@ -180,11 +181,12 @@ def blend(
         raise UsageError(f"blending {members[0].name}", problem, hint)
     told, rows, lower = list(notes), rows_of(members, options), options.lower
     numeric = as_numbers(rows.right).dtype.kind == "f"
-    numbers = numeric and not options.prediction[1:] if ":" in name else wants_numbers(name)
+    is_own = ":" in (options.metric or "")
+    numbers = numeric and not options.prediction[1:] if is_own else wants_numbers(name)
     truth = truth_of(rows, numbers, options.threshold)
     if lower is None and declared and not canonical(declared.name):
         lower = declared.lower  # that a function of one's own is
-    scored = by_name(name, truth, lower)
+    scored = own(name, truth, lower) if is_own else by_name(name, truth)
     values = [
         predictions_of(table, truth, options.prediction, f"reading the oof.csv of {each.name}")
         for each, table in zip(members, rows.tables, strict=True)
