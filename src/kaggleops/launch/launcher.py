@@ -129,7 +129,7 @@ def launch(commit: Commit, what: Launch, *, uncommitted: bool = False) -> Run:
     """
     # The clone is gone with the run; its data is not.
     data: dict[str, str | None] = {DATA_ROOT: str(data_root(commit.repository))}
-    with temporary_folder() as folder, environment(data):
+    with temporary_folder() as folder, _environment(data):
         cloned = clone(commit, folder / "code" / commit.repository.name)
         patch = None
         if uncommitted:
@@ -163,7 +163,7 @@ def launch_in(
         changed[session_end.SESSION_ENDS] = f"{what.session_ends:.3f}"
     began = time.time()
     logging.getLogger("mlflow.projects").setLevel(logging.WARNING)  # it tells the command
-    with environment(changed), tracked_in(what.tracking_uri):
+    with _environment(changed), tracked_in(what.tracking_uri):
         before = _to_go_on_with(what.run_id) if what.run_id else None
         if before:
             begun = before.data.tags.get(MLFLOW_PROJECT_ENTRY_POINT, what.entry_point)
@@ -205,7 +205,7 @@ def launch_in(
         # The project's own process is its runner: that one sends heartbeats, and stops when killed.
         entity_id = entity_of(run.info.experiment_id, run.info.run_id)
         runner.hand_over(entity_id)
-        with environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
+        with _environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
             output = Output(run, len(legs.legs_of(going_on)) or 1, show)
             try:
                 return _finish(commit, what, folder, run, parameters, began, output)
@@ -508,7 +508,7 @@ def tracked_in(uri: str) -> Iterator[None]:
     Afterwards it tracks where it did before: this may be a notebook with runs of its own.
     """
     # What MLflow is told, it leaves in these variables, too, and they count where it is told none.
-    with environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
+    with _environment({"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}):
         mlflow.set_tracking_uri(uri)
         # Spares a search for Spark at every call: 98 µs of a `log_metric` become 14 µs.
         mlflow.set_registry_uri(uri)
@@ -521,7 +521,7 @@ def tracked_in(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def environment(changed: Mapping[str, str | None]) -> Iterator[None]:
+def _environment(changed: Mapping[str, str | None]) -> Iterator[None]:
     """Change this process's environment, which its children inherit, meanwhile; None removes."""
     before = {name: os.environ.get(name) for name in changed}
     _set(changed)

@@ -30,7 +30,6 @@ from kaggleops.git.command import not_inherited
 from kaggleops.git.commits import Commit
 from kaggleops.git.project_files import entry_points, has_path
 from kaggleops.launch.failure import cause
-from kaggleops.launch.launcher import environment
 from kaggleops.secret_scan import in_file
 
 PREDICT = "predict.sh"
@@ -142,19 +141,20 @@ class OfflineFolder:
     def _by_entry_point(self, source: Path, folder: Path) -> None:
         doing = f"running the entry point offline of {self.commit.sha[:10]}"
         given = {"runs": ",".join(self.models), "output": str(folder)}
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        # git in there means the repository that it is in
-        dropped = dict.fromkeys(["MLFLOW_RUN_ID", *not_inherited()])
-        with environment({"MLFLOW_TRACKING_URI": self.tracking_uri, "PATH": path, **dropped}):
-            done = subprocess.run(
-                ["bash", "-c", _filled(self._entry_points["offline"], given, doing)],
-                cwd=source,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
-            )
+        dropped = {"MLFLOW_RUN_ID", *not_inherited()}  # git in there means that repository
+        environment = {name: value for name, value in os.environ.items() if name not in dropped}
+        there = [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+        environment |= {"MLFLOW_TRACKING_URI": self.tracking_uri, "PATH": os.pathsep.join(there)}
+        done = subprocess.run(
+            ["bash", "-c", _filled(self._entry_points["offline"], given, doing)],
+            cwd=source,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
         if done.returncode:
             raise KaggleOpsError(doing, cause(done.stdout.splitlines(), done.returncode))
         if not (folder / PREDICT).is_file():
