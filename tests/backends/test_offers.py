@@ -42,6 +42,17 @@ def docker(outside: World) -> Iterator[InDocker]:
     made.close()
 
 
+def test_a_session_is_made_shorter_where_a_field_says_how_long() -> None:
+    for name, field in (("kaggle", "session_hours"), ("skypilot", "hours"), ("local", "")):
+        backend = backend_named(name)
+        config = backend.read_config({}, "a test")
+        offer = Offer(name, 1, session_hours=9.0)
+        wanted = replace(config, **{field: 2.0}) if field else config
+        assert backend.for_session(config, offer, 2.0, 1.0) == wanted
+        assert backend.for_session(config, offer, None, 1.0) == config
+        assert backend.for_session(config, offer, 10.0, 1.0) == config
+
+
 def test_kaggle_offers_what_is_left_of_its_quota(outside: World) -> None:
     outside.kaggle.use_gpu("ada", 7.5)
     (gpu,) = offered("kaggle", **KAGGLE)

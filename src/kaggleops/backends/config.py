@@ -37,7 +37,7 @@ class Config:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True
     )
-    lasts: ClassVar[str] = "session_hours"
+    lasts: ClassVar[str] = ""
     """The field that says how long a session lasts, if there is one."""
 
     # what pip installs KaggleOps from on the machine; where it is published if empty

@@ -241,9 +241,10 @@ class Host(ABC, Generic[AnyConfig]):
         """Return the configuration for one session of an offer.
 
         It lasts `hours` at most (None for as long as there is no limit), and costs no more than
-        `dollars`. By default, no longer than the offer's own.
+        `dollars`. By default, no longer than the offer's own, where a field says how long.
         """
-        if hours is None or offer.session_hours is None or hours >= offer.session_hours:
+        longest = offer.session_hours
+        if not config.lasts or hours is None or longest is None or hours >= longest:
             return config
         return replace(config, **{config.lasts: hours})  # type: ignore[arg-type]
 

@@ -167,6 +167,7 @@ class ColabConfig(KeyConfig):
     """The fields of config/backend/colab.yaml, where each is explained."""
 
     platform = Colab
+    lasts = "session_hours"
 
     accelerator: Literal["", "T4", "L4", "G4", "A100", "H100", "v5e1", "v6e1"] = "T4"
     high_mem: bool = False

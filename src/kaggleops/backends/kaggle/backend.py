@@ -60,6 +60,8 @@ _MEMORY_GB = {"": 30.0, "nvidiateslat4": 16.0, "nvidiateslap100": 16.0, "tpuv5e8
 class KaggleConfig(Config):
     """The fields of config/backend/kaggle.yaml, where each is explained."""
 
+    lasts = "session_hours"
+
     credentials: Annotated[str, Field(pattern=rf"^({_PART}/{_PART})?$")] = ""
     machine_shape: str = "NvidiaTeslaT4"
     internet: bool = True
