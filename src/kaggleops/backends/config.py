@@ -92,7 +92,10 @@ def read_config(kind: type[AnyConfig], given: Mapping[str, Any], source: str) ->
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        said = f"{where}: {first['input']!r:.50}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        # What people name themselves (`env`) may be a secret: no message repeats it.
+        own = {each.name for each in fields(kind) if each.default_factory is dict}
+        value = "" if first["loc"][0] in own else f"{first['input']!r:.50}: "
+        said = f"{where}: {value}{first['msg'][0].lower()}{first['msg'][1:]}"
         raise UsageError(doing, said) from None
     config.check(doing)
     return config
