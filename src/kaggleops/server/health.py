@@ -1,7 +1,4 @@
-"""How a server is: the health page, and the table through which its processes tell each other.
-
-One process refreshes the index (refresher.py) and posts how that goes; the others post visits.
-"""
+"""How a server is: the health page, of what refresher.py notes and what the index holds."""
 
 import platform
 import time
