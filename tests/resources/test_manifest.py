@@ -67,7 +67,7 @@ g: {{source: "https://example.org/data/words.txt?raw=1", checksum: {SHA.upper()}
         ("a: {source: gs://b-1, destination: ~/in}", r"~/in lies outside the project"),
         ('a: {source: gs://b-1, destination: "data/\\0x"}', r"line 1: a: .* is not for data"),
         ("\na: {source: gs://B}", r"line 2: gs://B: 'B' cannot be the name of a bucket"),
-        ("\na: {source: gs://b-1, description: \x07}", r"unacceptable character"),
+        ("\na: {source: gs://b-1, description: \x07}", r"line 2: unacceptable .*Take it out"),
         ("\na: {source: gs://b-1, description: 2020-13-45}", r"line 2: .*month must be in 1"),
         ("\na: {source: gs://b-1, skip_if_exist: !!bool maybe}", r"line 2: .*'maybe'"),
         ("? [a, b]\n: {source: gs://b-1}", r"line 1: an entry's name is text"),

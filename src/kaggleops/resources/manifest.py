@@ -124,6 +124,9 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     doing = f"reading {path}"
     try:
         top = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.reader.ReaderError as error:
+        number = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{doing}, line {number}", first_line(error), "Take it out.") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
