@@ -87,7 +87,11 @@ def test_what_a_killed_rank_left_is_removed_by_the_next(
     (tmp_path / "scratch").mkdir()
     second = SECOND | {"TMPDIR": str(tmp_path / "scratch")}
     assert train(LOGS, tracking_uri, state_folder, **second, DIES="yes").code == -9
-    assert len(list(tmp_path.rglob("mlruns"))) == 1
+    (left,) = tmp_path.rglob("mlruns")
+    unreadable = left.parent.with_name("10000101-unreadable")  # it comes first
+    (unreadable / "owner.lock").mkdir(parents=True)
+    assert train(LOGS, tracking_uri, state_folder, **second).code == 0
+    unreadable.joinpath("owner.lock").rmdir()
     assert train(LOGS, tracking_uri, state_folder, **second).code == 0
     assert list(tmp_path.rglob("mlruns")) == []
 

@@ -133,7 +133,7 @@ class Session:
         store, name = EntityStore(bucket, ChangeLog(bucket)), OUTBOX
         if silent:
             store, name = ranks.SilentStore(bucket), RANKS  # not where `push` looks
-            with ExitStack() as held:
+            with suppress(OSError), ExitStack() as held:  # a training needs none of it
                 for killed in left_behind(self.bucket_uri, [], held, RANKS):
                     remove(killed)
             if ranks.rank() == 1:
