@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import boto3
@@ -29,6 +29,7 @@ from kaggleops.bucket.s3 import S3Bucket
 from kaggleops.bucket.s3_client import Endpoint, connect
 from kaggleops.errors import UsageError
 from tests.bucket.uses import USES, impatient, large
+from tests.fakes.object_server import Request
 from tests.fakes.s3_server import S3Server
 from tests.fakes.wire import Response
 
@@ -204,6 +205,25 @@ def test_a_conflict_at_the_end_of_an_upload_in_parts_begins_it_anew(
     ops = [logged.op for logged in server.requests]
     assert ops.count("CreateMultipartUpload") == 2
     assert not server.uploads("ours")
+
+
+def test_a_part_that_is_slow_does_not_hold_up_the_others(server: S3Server) -> None:
+    bucket, content = impatient(server, 60), os.urandom((4 << 24) + 1)
+    last_came = Event()
+
+    def is_first(request: Request) -> bool:
+        if request.query["partNumber"] == "5":
+            last_came.set()
+        return request.query["partNumber"] == "1"
+
+    slow = server.fail("late", op="UploadPart", times=None, where=is_first)
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(bucket.write, "new", content, expected=ABSENT)
+        came = last_came.wait(30)
+        slow.release()
+        writing.result()
+    assert came
+    assert server.objects("ours")["new"].data == content
 
 
 def test_an_etag_that_looks_like_an_md5_and_is_none(server: S3Server, tmp_path: Path) -> None:

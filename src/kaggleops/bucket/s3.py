@@ -30,8 +30,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 from kaggleops.bucket.base import (
@@ -214,19 +214,20 @@ class S3Bucket(RemoteBucket):
             lambda: self.ask("create_multipart_upload", key, **_described(key, md5))
         )()["UploadId"]
         length = max(_PART, math.ceil(size / _MOST_PARTS))
+        reading = Lock()
 
-        def send(number: int, part: bytes) -> Mapping[str, Any]:
+        def send(number: int) -> Mapping[str, Any]:
+            with reading:
+                content.seek((number - 1) * length)
+                part = content.read(length)
             sent = {"UploadId": upload, "PartNumber": number, "Body": part}
             sent["ContentMD5"] = _base64(hashlib.md5(part, usedforsecurity=False).digest())
             answer = self._patience(partial(self.ask, "upload_part", key, **sent))()
             return {"ETag": answer["ETag"], "PartNumber": number}
 
-        parts: list[Mapping[str, Any]] = []
         try:
-            with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-                numbered = enumerate(iter(partial(content.read, length), b""), 1)
-                while some := list(islice(numbered, _PARTS_AT_ONCE)):  # no more in memory
-                    parts += threads.map(lambda part: send(*part), some)
+            with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:  # no more of them in memory
+                parts = list(threads.map(send, range(1, math.ceil(size / length) + 1)))
             # After a 409 its parts are no more: they go up anew.
             completing = Patience(
                 self._patience.seconds, lambda error: is_passing(error) and status_of(error) != 409
