@@ -270,7 +270,11 @@ def test_an_access_key_as_a_private_dataset_and_for_a_pod(at_home: AtHome) -> No
     assert "runpod has that key already" in done.error
 
 
-def test_what_an_access_key_can_do_beyond_its_work_is_one_warning(at_home: AtHome) -> None:
+def test_what_an_access_key_can_do_beyond_its_work_is_one_warning(
+    at_home: AtHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINE", "before")
+    at_home.server.fail(op="PutObject", then=lambda: os.environ.update(MINE="since then"))
     at_home.server.add_key("root", "may do everything")
     (at_home.folder / "root").write_text("access_key_id=root\nsecret_access_key=may do everything")
     done = at_home.credentials("create", "docker", "--from", "root", "--json")
@@ -282,7 +286,7 @@ def test_what_an_access_key_can_do_beyond_its_work_is_one_warning(at_home: AtHom
     (line,) = [each for each in done.errors.splitlines() if each.startswith("!")]
     assert line.startswith("! The key can do more than a runner needs: list the account's buckets")
     assert at_home.kept == set()
-    assert os.environ["AWS_ACCESS_KEY_ID"] == "a-key"
+    assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["MINE"]) == ("a-key", "since then")
 
 
 @pytest.mark.parametrize(

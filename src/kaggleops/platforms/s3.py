@@ -235,15 +235,16 @@ def _more_than_needed(bucket: "S3Bucket", uri: str, probe: str) -> Iterator[str]
 @contextmanager
 def _signed_in(key: Content) -> Iterator[None]:
     """Let S3's clients use a key, and no other, meanwhile."""
-    before = dict(os.environ)
-    for name in (*_VARIABLES.values(), *_BY_NAME):
+    names = (*_VARIABLES.values(), *_BY_NAME)
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    for name in names:
         if name != "AWS_REGION":  # which counts as anybody's does (`Endpoint.region`)
             os.environ.pop(name, None)
     os.environ |= {_VARIABLES[name]: key[name] for name in _VARIABLES if key.get(name)}
     try:
         yield
     finally:
-        for name in (*_VARIABLES.values(), *_BY_NAME):
+        for name in names:
             os.environ.pop(name, None)
         os.environ |= before
 
