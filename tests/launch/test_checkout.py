@@ -142,7 +142,12 @@ def test_a_later_leg_replaces_what_an_earlier_one_left(
 @pytest.mark.parametrize(
     ("lines", "given", "problem"),
     [
-        ("keep: [../other]", [], "`keep` in MLproject lists no paths in the repository"),
+        (
+            "keep: [../other]",
+            [],
+            "no paths in the repository. Write keep: [results/, submission.csv]",
+        ),
+        ("keep: /results", [], "submission.csv], or keep: [] for nothing"),
         ("data: {a: b}", [], "`data` in MLproject lists no paths in the repository"),
         ("data: [data/train.csv, data/gone.csv]", [], "its data data/gone.csv is neither in git"),
         ("", ["epochs=many"], "epochs takes a number, not 'many'"),

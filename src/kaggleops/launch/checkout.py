@@ -7,9 +7,9 @@ An MLproject says both, for whoever runs the commit:
 
 Data is a link to where it lies: in the repository that a run of this machine comes from, or where
 its resource has it; what git has counts more. Files that match `keep` (by default `USUALLY_KEPT`)
-become artifacts of the run at the end of every leg. Left out are, with a line: what git has or the
-run has logged itself, links, what holds a secret, and what goes over the limits. Nothing of this
-fails a training that has begun.
+become artifacts of the run at the end of every leg, in place of what an earlier leg left there.
+Left out are links, what is as the commit has it, what the run has logged itself and, with a line,
+what holds a secret or goes over the limits. Nothing of this fails a training that has begun.
 """
 
 import logging
@@ -55,11 +55,14 @@ def declared_paths(folder: Path, key: str, doing: str) -> tuple[str, ...] | None
     listed = [told] if isinstance(told, str) else told
     if not isinstance(listed, list) or not all(map(_is_inside, listed)):
         problem = f"`{key}` in MLproject lists no paths in the repository"
-        raise UsageError(doing, problem, f"Write {key}: [{_EXAMPLES[key]}].")
+        raise UsageError(doing, problem, f"Write {key}: {_EXAMPLES[key]}.")
     return tuple(listed)
 
 
-_EXAMPLES = {"data": "data/train.csv, models/", "keep": "results/, submission.csv"}
+_EXAMPLES = {
+    "data": "[data/train.csv, models/]",
+    "keep": "[results/, submission.csv], or keep: [] for nothing",
+}
 
 
 def _is_inside(path: Any) -> bool:
