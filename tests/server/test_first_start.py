@@ -14,6 +14,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.mlruns import Entity, experiment, run
 from kaggleops.mlruns.archive import pack
 from kaggleops.server.settings import Settings, make_users_database
@@ -106,6 +107,21 @@ def test_it_answers_with_what_is_there_and_goes_on_if_it_is_killed(
             assert server.found["complete"] is True
             assert len(server.runs("7", max_results=2000)) == len(MANY)
         assert len(gcs.requests) < 20
+
+
+def test_one_that_is_started_again_says_that_the_bucket_is_away(tmp_path: Path) -> None:
+    bucket = open_bucket(str(tmp_path / "bucket"))
+    for each in (HOME, MANY[0]):
+        bucket.write(each.key, pack(Entity(each, main_file(each))), expected=ABSENT)
+    with serving("--bucket", str(tmp_path / "bucket"), home=tmp_path / "home") as server:
+        (tmp_path / "bucket").rename(tmp_path / "elsewhere")
+        [worker] = server.children
+        worker.kill()
+        server.session.close()
+        eventually(lambda: "What the index has is served" in server.errors)
+        assert len(server.runs("7")) == 1
+        (tmp_path / "elsewhere").rename(tmp_path / "bucket")
+        eventually(lambda: "The index is up to date again" in server.errors)
 
 
 @pytest.mark.usefixtures("cold_python")

@@ -177,7 +177,10 @@ class Refresher:
         store = EntityStore(open_bucket(self._settings.bucket, patience=_PATIENCE))
         away: KaggleOpsError | None = None
         try:
-            store.check()  # a mistyped address is an error before anything is made for it
+            if self._settings.again:
+                store.bucket.expect()
+            else:
+                store.check()  # a mistyped address is an error before anything is made for it
         except BucketUnavailableError as error:
             away = error
         self._index = Index(self._settings.index, store)
@@ -227,7 +230,7 @@ class Refresher:
 
     def _in_trouble(self, error: Exception) -> None:
         if not self._complete:
-            if self._last_experiment() is None:
+            if self._last_experiment() is None and not self._settings.again:
                 raise error  # nothing can be served, now or before
             warning = f"{error} What the index has is served, and the bucket is asked again."
             self._has_looked(warning)

@@ -51,6 +51,7 @@ class Settings:
         auth: whether to ask for a name and a password.
         socket: the file descriptor to listen on; -1 for none.
         host_names: the server's names in a browser's address, beside loopback.
+        again: whether this process takes the place of one that has served and died.
     """
 
     bucket: str
@@ -59,6 +60,7 @@ class Settings:
     auth: bool = False
     socket: int = -1
     host_names: Sequence[str] = ()
+    again: bool = False
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a process that gets these settings."""

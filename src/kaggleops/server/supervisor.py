@@ -11,6 +11,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +42,7 @@ class Supervisor:
 
     Args:
         settings: what to serve, and how.
-        tell: called with a line when the process is started again.
+        tell: called with a line when the process is started again, and cannot read the bucket.
     """
 
     def __init__(self, settings: Settings, tell: Callable[[str], object]) -> None:
@@ -87,7 +88,8 @@ class Supervisor:
         found["complete"] = found["listens"] = was_shown = was_completed = False
         pause = _FIRST_PAUSE
         while True:
-            self._child = Child("kaggleops.server.worker", self._settings, self._events)
+            settings = replace(self._settings, again=was_shown)
+            self._child = Child("kaggleops.server.worker", settings, self._events)
             while not isinstance(event := self._events.get(), Ended):
                 if event is None:
                     raise _ToldToEnd
@@ -101,6 +103,8 @@ class Supervisor:
                 elif was_shown and found["complete"] and not was_completed:
                     was_completed = True
                     on_complete(found)
+                elif was_completed and event.message.get("warning"):
+                    self._tell(event.message["warning"])
             if not was_shown:
                 raise event.error or KaggleOpsError("starting the server", event.reason)
             if event.lived > _STEADY:
