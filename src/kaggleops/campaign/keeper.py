@@ -18,7 +18,7 @@ from kaggleops.campaign.search import Search, blind
 from kaggleops.campaign.state import OPEN, SweepState, is_sent, waits_for_a_machine
 from kaggleops.campaign.submissions import Submissions
 from kaggleops.campaign.sweep import Job, Trial, next_number, trial_id
-from kaggleops.campaign.turn import Post, Turn
+from kaggleops.campaign.turn import Context, Turn
 from kaggleops.launch.legs import legs_of
 from kaggleops.reports.history import History
 from kaggleops.tags import JOB_ENDED, PAUSED, PRUNED, RESUMED, SUBMITTED_TO, TOLD
@@ -31,15 +31,15 @@ class Keeper:
     """Does what the open sweeps of a bucket lack. Not thread-safe.
 
     Args:
-        post: what the watcher works with.
+        context: what the watcher works with.
         backends: finds a backend by its name.
     """
 
-    def __init__(self, post: Post, backends: Callable[[str], Backend[Any]] | None) -> None:
-        self._uri, self._lease = post.uri, post.lease
-        self._hosts = Hosts(post.uri, post.clock, backends)
-        self.submissions = Submissions(post, self._hosts)
-        self._publisher = Publisher(post, self._hosts)
+    def __init__(self, context: Context, backends: Callable[[str], Backend[Any]] | None) -> None:
+        self._uri, self._lease = context.uri, context.lease
+        self._hosts = Hosts(context.uri, context.clock, backends)
+        self.submissions = Submissions(context, self._hosts)
+        self._publisher = Publisher(context, self._hosts)
         self._searches: dict[str, Search] = {}
         # trials of a sweep of which somebody deleted a run, by their number
         self._deleted: dict[str, dict[int, Trial]] = {}

@@ -86,7 +86,7 @@ class Pruner:
             at_step = [each[step] for each in finished if not math.isnan(each.get(step, math.nan))]
             if trial.status != "RUNNING" or step < warmup or len(at_step) < least:
                 continue
-            best = sign * max(_finite(sign, trial), default=-math.inf)
+            best = sign * max(_numbers(sign, trial), default=-math.inf)
             middle = statistics.median(at_step)
             if sign * best < sign * middle:
                 before = f", {best:.4g} at best" if best != value else ""
@@ -96,7 +96,7 @@ class Pruner:
     def _stuck(self, trials: Sequence[Trial], sign: float) -> _Judged:
         patience, delta = int(self.arguments["patience"]), self.arguments["delta"]
         for trial in trials:
-            values = list(_finite(sign, trial))
+            values = list(_numbers(sign, trial))
             before, last = values[: -patience - 1], values[-patience - 1 :]
             if trial.status == "RUNNING" and before and max(last) < max(before) - delta:
                 yield trial, trial.reports[-1], f", no better for {patience} reports"
@@ -124,7 +124,7 @@ class Pruner:
                     yield trial, reached[-1], why
 
 
-def _finite(sign: float, trial: Trial) -> Iterator[float]:
+def _numbers(sign: float, trial: Trial) -> Iterator[float]:
     return (sign * value for _, value in trial.reports if not math.isnan(value))
 
 

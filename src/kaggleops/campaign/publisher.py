@@ -10,7 +10,7 @@ from kaggleops.campaign.hosts import Hosts
 from kaggleops.campaign.notices import News, Notices
 from kaggleops.campaign.search import without
 from kaggleops.campaign.state import SweepState
-from kaggleops.campaign.turn import Post, Turn
+from kaggleops.campaign.turn import Context, Turn
 from kaggleops.campaign.view import EVERY, page, recent_sweeps, view_of
 from kaggleops.layout import PAGE_KEY
 from kaggleops.reports.history import History
@@ -25,15 +25,15 @@ _PAGE_EVERY = 300.0  # seconds between two writes of the page
 class Publisher:
     """Brings up to date what others see, each no oftener than it is worth. Not thread-safe."""
 
-    def __init__(self, post: Post, hosts: Hosts) -> None:
-        self._uri, self._bucket = post.uri, post.bucket
-        self._lease, self._clock = post.lease, post.clock
+    def __init__(self, context: Context, hosts: Hosts) -> None:
+        self._uri, self._bucket = context.uri, context.bucket
+        self._lease, self._clock = context.lease, context.clock
         self._hosts = hosts
         self._told_at: dict[str, float] = {}
         self._summarized: dict[str, Any] = {}
         self._notices: Notices | None = None
         self._news: dict[str, News] = {}
-        self._page = PageObject(post.bucket)
+        self._page = PageObject(context.bucket)
         self._shown: set[str] = set()
         self._shown_at = float("-inf")
 

@@ -17,7 +17,7 @@ from kaggleops.campaign.placement import Busy, Decision, place, waits
 from kaggleops.campaign.plan import asked, at_work, budget_of, granted
 from kaggleops.campaign.state import SweepState, is_sent
 from kaggleops.campaign.sweep import Job
-from kaggleops.campaign.turn import Post, Turn
+from kaggleops.campaign.turn import Context, Turn
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.mlruns.liveness import LOST
 from kaggleops.tags import PRUNED, SUBMITTED_TO
@@ -28,8 +28,8 @@ _ASK_AGAIN = 600.0  # seconds between two questions to a platform about one sile
 class Submissions:
     """What was handed to the platforms, of all sweeps of a bucket. Not thread-safe."""
 
-    def __init__(self, post: Post, hosts: Hosts) -> None:
-        self._uri, self._lease, self._clock = post.uri, post.lease, post.clock
+    def __init__(self, context: Context, hosts: Hosts) -> None:
+        self._uri, self._lease, self._clock = context.uri, context.lease, context.clock
         self._hosts = hosts
         # jobs that are known to have reached their platform, and when each was asked about
         self._handed: set[str] = set()

@@ -38,7 +38,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Post:
+class Context:
     """What each part of a watcher works with."""
 
     uri: str  # the bucket's tracking URI

@@ -25,7 +25,7 @@ from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError, ObjectTooLarge
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.campaign.lease import Lease, NotLeadingError
 from kaggleops.campaign.state import SweepState, open_sweeps
-from kaggleops.campaign.turn import IDLE, QUICK, QUIET, Clock, Post, Turn, told
+from kaggleops.campaign.turn import IDLE, QUICK, QUIET, Clock, Context, Turn, told
 from kaggleops.index.refresh import Index
 from kaggleops.layout import LOG_KEY
 from kaggleops.mlruns import EntityStore
@@ -66,7 +66,7 @@ class Watcher:
         self._bucket = bucket or open_bucket(address, patience=_PATIENCE)
         self._backends = backends
         self.lease = Lease(self._bucket, self._clock.moment)
-        self._post = Post(tracking_uri(address), self._bucket, self.lease, self._clock)
+        self._context = Context(tracking_uri(address), self._bucket, self.lease, self._clock)
         self._keeper: Keeper | None = None  # as soon as there is a sweep
         self._failed = 0  # turns in a row that could not read the bucket
         self._quiet = 0  # turns in a row in which nothing happened
@@ -178,7 +178,7 @@ class Watcher:
         from kaggleops.campaign.keeper import Keeper
 
         if self._keeper is None:
-            self._keeper = Keeper(self._post, self._backends)
+            self._keeper = Keeper(self._context, self._backends)
         mine = {job.run_id for state in self._sweeps for job in state.jobs}
         runs = self._history.open_with(SUBMITTED_TO)
         others = Counter(where for run_id, where in runs.items() if run_id not in mine)

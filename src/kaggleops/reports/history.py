@@ -315,7 +315,9 @@ class History:
         children = children.where(_RUNS.c.lifecycle_stage == "active", _TAGS.c.key == PARENT)
         found: defaultdict[str, list[str]] = defaultdict(list)
         for these in _chunks(sweep_ids):
-            known = self._read(children.where(_TAGS.c.value.in_(these)), _NESTED, ("",))
+            known = self._read(
+                children.where(_TAGS.c.value.in_(these)), _NESTED, ("",)
+            )  # no metrics
             for run in known.values():
                 if TRIAL in run.tags:
                     pruned = run.status == "KILLED" and PRUNED in run.tags
