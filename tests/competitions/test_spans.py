@@ -246,3 +246,13 @@ def test_the_loss_knows_a_near_miss_from_a_far_one() -> None:
 
     assert loss(0, 6) == pytest.approx(loss(0, 1))
     assert loss(1, 6) < loss(1, 1)
+
+
+def test_models_of_both_kinds_of_heads_are_averaged() -> None:
+    draw = np.random.default_rng(0)
+    alone, paired = draw.normal(size=(2, 3, 5)), draw.normal(size=(2, 3, 5, 7))
+    for outputs in ([(*alone,), (*paired,)], [(*paired,), (*alone,)]):
+        start, end = TASK.mean(outputs)
+        for row in range(3):
+            both = [span_logits(first[row], last[row]) for first, last in outputs]
+            np.testing.assert_allclose(span_logits(start[row], end[row]), sum(both) / 2)

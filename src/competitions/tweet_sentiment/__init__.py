@@ -22,6 +22,7 @@ from competitions.tasks import Examples, Logits, Task, encode_pairs
 from competitions.tweet_sentiment.sample import sample
 from competitions.tweet_sentiment.spans import (
     Offsets,
+    as_vectors,
     best_span,
     cover_tokens,
     expected_best_span,
@@ -179,9 +180,10 @@ class TweetSentiment(Task):
 
     def mean(self, outputs: Sequence[Logits]) -> Logits:
         """What several models put out, averaged; the products of vectors, not the vectors."""
-        if not outputs[0] or outputs[0][0].ndim == 2:
+        if all(array.ndim == 2 for arrays in outputs for array in arrays):
             return super().mean(outputs)
-        first, last = (np.concatenate(arrays, axis=-1) for arrays in zip(*outputs, strict=True))
+        vectors = (as_vectors(*arrays) for arrays in outputs)
+        first, last = (np.concatenate(arrays, axis=-1) for arrays in zip(*vectors, strict=True))
         return first / len(outputs), last
 
     def scores(self, predicted: pd.DataFrame) -> dict[str, float]:

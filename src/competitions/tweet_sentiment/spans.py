@@ -65,6 +65,17 @@ def span_logits(start: np.ndarray, end: np.ndarray, longest: int | None = None) 
     return np.where(valid, logits, -np.inf)
 
 
+def as_vectors(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of shape (rows, tokens) as vectors whose products are their sums; others as they are.
+
+    So a model that chooses tokens one by one is averaged with one that scores whole spans.
+    """
+    if start.ndim > 2:
+        return start, end
+    one = np.ones_like(start)
+    return np.stack([start, one], axis=-1), np.stack([one, end], axis=-1)
+
+
 def best_span(logits: np.ndarray) -> tuple[int, int]:
     """The span with the largest of `span_logits`."""
     first, last = np.unravel_index(np.argmax(logits), logits.shape)
