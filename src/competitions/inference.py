@@ -139,7 +139,11 @@ def pick_precision(wanted: Precision) -> Precision:
     there is no GPU, or bf16 and the CPU has no instructions for it either.
     """
     if not torch.cuda.is_available():
-        in_cpu = wanted is Precision.bf16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        in_cpu = (
+            wanted is Precision.bf16
+            and torch.backends.mkldnn.is_available()  # else there is no such operator
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         if wanted in (Precision.fp16, Precision.bf16) and not in_cpu:
             problem = f"trainer.precision={wanted.name} needs a GPU, and there is none"
             raise UsageError("starting the training", problem, "Leave it at auto")
