@@ -234,7 +234,7 @@ def _numbers(key: str, typed: str, told: Any, seed: int) -> Axis:
     for each in (low, high, step or 0):
         if not isinstance(each, int | float) or not abs(each) <= _LARGEST:
             hint = f"The largest number is {_LARGEST}."
-            raise UsageError(_DOING, f"{typed} has an end that is no finite number", hint)
+            raise UsageError(_DOING, f"{typed} has an end that is no number, or too large", hint)
     texts: list[str] = []
     if step is None:
         empty = low >= high
@@ -258,7 +258,8 @@ def _numbers(key: str, typed: str, told: Any, seed: int) -> Axis:
     stepped = step is not None and (step != 1 or isinstance(low, float))
     if told.tags and (not log or low <= 0 or stepped):
         hint = f"Write {key}=tag(log, interval(FROM, TO)) with FROM above 0, or leave out the tag."
-        raise UsageError(_DOING, f"{typed} cannot be tried by its magnitude", hint)
+        problem = f"{typed}: the only tag is log, for numbers above 0, in steps of 1 if in any"
+        raise UsageError(_DOING, problem, hint)
     return Axis(key, tuple(texts), low, high, step, log, typed)
 
 

@@ -1,7 +1,4 @@
-"""What a change in the bucket comes to: rows, or the reason why there are none.
-
-This needs neither the database nor the bucket, MLflow nor SQLAlchemy.
-"""
+"""What a change in the bucket comes to: rows, or the reason why there are none."""
 
 from dataclasses import dataclass
 

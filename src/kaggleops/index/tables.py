@@ -2,19 +2,16 @@
 
 The tables are MLflow's own (mlflow.store.tracking.dbmodels, mlflow.store.model_registry.dbmodels).
 Columns that are not named here keep the schema's defaults: the workspace, above all. Nothing here
-imports MLflow, which takes four seconds and 200 MB; the process that makes rows (preparation.py)
-does without SQLAlchemy, too.
+imports MLflow, which takes four seconds and 200 MB.
 """
 
 import uuid
 from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import sqlalchemy as sa
 
 from kaggleops.mlruns import EntityId, Kind
-
-if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, TableClause
 
 Row = tuple[Any, ...]
 
@@ -37,22 +34,15 @@ class Owned:
         self,
         name: str,
         columns: str,
-        of: "Callable[[TableClause, EntityId], ColumnElement[bool]] | None" = None,
+        of: Callable[[sa.TableClause, EntityId], sa.ColumnElement[bool]] | None = None,
     ) -> None:
         self.name = name
         self.columns = tuple(columns.replace("*", "").split())
         self.key = tuple(each[:-1] for each in columns.split() if each.endswith("*"))
         self.of = of or (lambda table, entity_id: table.c[self.columns[0]] == entity_id.name)
-
-    @cached_property
-    def table(self) -> "TableClause":
+        kinds = {each: sa.Boolean() for each in BOOLEANS}
+        self.table = sa.table(name, *(sa.column(each, kinds.get(each)) for each in self.columns))
         """The table, as far as it is filled."""
-        import sqlalchemy as sa
-
-        columns = [
-            sa.column(name, sa.Boolean() if name in BOOLEANS else None) for name in self.columns
-        ]
-        return sa.table(self.name, *columns)
 
     def row(self, meta: Mapping[str, Any], **values: Any) -> Row:
         """Return a row: the values that are given, the others as `meta` calls them, or NULL."""
@@ -67,25 +57,21 @@ Rows = Mapping[Owned, list[Row]]
 """The rows of an entity, or of several."""
 
 
-def _of_experiment(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
+def _of_experiment(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
     return table.c.experiment_id == int(entity_id.experiment_id)
 
 
-def _linked(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
-    from sqlalchemy import or_
-
+def _linked(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
     run = entity_id.name
-    return or_(
+    return sa.or_(
         (table.c.destination_type == "RUN") & (table.c.destination_id == run),
         table.c.source_type.in_(("RUN_INPUT", "RUN_OUTPUT")) & (table.c.source_id == run),
     )
 
 
-def _tagged(table: "TableClause", entity_id: EntityId) -> "ColumnElement[bool]":
-    from sqlalchemy import select
-
+def _tagged(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
     inputs = INPUTS.table
-    return table.c.input_uuid.in_(select(inputs.c.input_uuid).where(_linked(inputs, entity_id)))
+    return table.c.input_uuid.in_(sa.select(inputs.c.input_uuid).where(_linked(inputs, entity_id)))
 
 
 def dataset_uuid(experiment_id: str, name: str) -> str:

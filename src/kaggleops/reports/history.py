@@ -315,10 +315,8 @@ class History:
         children = children.where(_RUNS.c.lifecycle_stage == "active", _TAGS.c.key == PARENT)
         found: defaultdict[str, list[str]] = defaultdict(list)
         for these in _chunks(sweep_ids):
-            known = self._read(
-                children.where(_TAGS.c.value.in_(these)), _NESTED, ("",)
-            )  # no metrics
-            for run in known.values():
+            mine = children.where(_TAGS.c.value.in_(these))
+            for run in self._read(mine, _NESTED, ("",)).values():  # without metrics
                 if TRIAL in run.tags:
                     pruned = run.status == "KILLED" and PRUNED in run.tags
                     lost = run.status == "RUNNING" and LOST in run.tags
