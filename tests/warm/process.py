@@ -29,6 +29,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jupyter_client import localinterfaces
+
 _IMPORTED = {
     "mlflow": [
         "mlflow",
@@ -161,6 +163,11 @@ def _become(asked: dict[str, Any], files: list[int]) -> None:
     os.chdir(asked["folder"])
     if noted := asked.get("noted"):
         Path(noted).write_text(str(os.getpid()))
+    # Jupyter's kernels: a port is free only until one listens, so each process has its own address.
+    # Of kernels that began beside each other one in a hundred found its port taken, and died.
+    number = os.getpid()
+    localinterfaces.LOCALHOST = f"127.{number >> 16 & 127 | 128}.{number >> 8 & 255}.{number & 255}"
+    localinterfaces.local_ips().append(localinterfaces.LOCALHOST)
 
 
 def _run(asked: dict[str, Any]) -> None:
@@ -267,6 +274,7 @@ if __name__ == "__main__":
     for _name in _ANEW:
         _forget(_name)
     _make_a_client()
+    localinterfaces.local_ips()  # it asks once
     gc.collect()
     gc.freeze()  # else each fork's first collection copies all of it
     _asked = next_asked(socket.socket(fileno=int(_listening)), int(_life))
