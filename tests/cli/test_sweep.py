@@ -186,7 +186,7 @@ def test_a_search_ranks_by_what_the_experiment_is_ranked_by(theirs: Repository) 
         (["net=glob(z*)"], "matches nothing in the commit's configuration. There are: large"),
         (["lr=interval(0,1)"], "is an interval, and has no grid. Add --sampler tpe --trials N"),
         (["lr=1,2", "lr=3,4"], "lr is swept twice"),
-        (["lr=tag(log,interval(0,1))", "--sampler", "random"], "cannot be tried by its magnitude"),
+        (["lr=tag(log,interval(0,1))", "--sampler", "random"], "the only tag is log"),
         (["lr=1,2", "--sampler", "tpe", "--metric", "x"], "Add --trials N"),
         (["lr=1,2", "--sampler", "bayes"], "there is no sampler 'bayes'"),
         (["lr=1,2", "--pruner", "medain", "--metric", "x"], "Did you mean median?"),
