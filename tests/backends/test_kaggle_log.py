@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from kaggleops.backends.kaggle.backend import Log, parsed
+from kaggleops.backends.job_log import Once
+from kaggleops.backends.kaggle.backend import entry, parsed
 from kaggleops.backends.lookup import backend_named
 from kaggleops.errors import KaggleOpsError
 from tests.fakes.kaggle_uses import kernel_folder
 
 from .world import Collected, Gate, World
 
-ENTRIES = [
+ENTRIES: list[dict[str, object]] = [
     {"stream_name": "stdout", "time": 0.5, "data": "begin\n"},
     {"stream_name": "stdout", "time": 0.5, "data": "same\n"},
     {"stream_name": "stdout", "time": 0.5, "data": "same\n"},
@@ -22,18 +23,22 @@ ENTRIES = [
 TEXTS = ["begin", "same", "same", "same", "two\nlines"]
 
 
+def new(log: Once, reading: list[dict[str, object]]) -> list[str]:
+    return [text for *_, text in log.new(map(entry, reading))]
+
+
 def test_a_replay_says_nothing_new() -> None:
-    log = Log()
-    assert list(log.new(ENTRIES[:2])) == TEXTS[:2]
-    assert list(log.new(ENTRIES[:3])) == TEXTS[2:3]
-    assert list(log.new(ENTRIES)) == TEXTS[3:]
-    assert list(log.new(ENTRIES)) == []
+    log = Once()
+    assert new(log, ENTRIES[:2]) == TEXTS[:2]
+    assert new(log, ENTRIES[:3]) == TEXTS[2:3]
+    assert new(log, ENTRIES) == TEXTS[3:]
+    assert new(log, ENTRIES) == []
 
 
 def test_what_comes_late_in_the_middle_is_shown() -> None:
-    log = Log()
-    assert list(log.new([ENTRIES[0], ENTRIES[4]])) == ["begin", "two\nlines"]
-    assert list(log.new(ENTRIES)) == ["same", "same", "same"]
+    log = Once()
+    assert new(log, [ENTRIES[0], ENTRIES[4]]) == ["begin", "two\nlines"]
+    assert new(log, ENTRIES) == ["same", "same", "same"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_what_comes_late_in_the_middle_is_shown() -> None:
     ],
 )
 def test_a_kept_log(kept: str, texts: list[str]) -> None:
-    assert list(Log().new(parsed(kept))) == texts
+    assert [text for *_, text in Once().new(parsed(kept))] == texts
 
 
 SCRIPT = """

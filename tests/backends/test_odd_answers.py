@@ -19,8 +19,8 @@ from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.colab.cli import ColabCli, Session
 from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import RefusedError, Units
-from kaggleops.backends.job_log import until_silent
-from kaggleops.backends.kaggle.backend import Log, parsed
+from kaggleops.backends.job_log import Once, until_silent
+from kaggleops.backends.kaggle.backend import parsed
 from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
@@ -219,11 +219,11 @@ def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> Non
 
 def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
     def entries(*parts: object) -> Callable[[], Iterator[str]]:
-        readings, log = iter(parts), Log()
+        readings, log = iter(parts), Once()
 
         def opened() -> Iterator[str]:
             texts, error = next(readings)  # type: ignore[misc]
-            yield from log.new({"data": text} for text in texts)
+            yield from log.new(texts)
             if error:
                 raise error("reading", "no")
 
@@ -234,8 +234,8 @@ def test_a_log_that_is_silent_is_none_that_cannot_be_had() -> None:
     assert list(until_silent(entries(("a", NoAnswerError), ("ab", None)))) == ["a", "b"]
     with pytest.raises(NoAnswerError):
         list(until_silent(entries(("", NoAnswerError))))
-    assert [each["data"] for each in parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
-    assert [each["data"] for each in parsed('{"a": 1}')] == ['{"a": 1}']
+    assert [text for *_, text in parsed('["a", {"data": "b"}, 7]')] == ["a", "b", "7"]
+    assert [text for *_, text in parsed('{"a": 1}')] == ['{"a": 1}']
 
 
 # -- containers ----------------------------------------------------------------------------------

@@ -1,25 +1,26 @@
 """What a pod tells the bucket, and how its log is read: from RunPod, and afterwards from there."""
 
 import json
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from kaggleops.backends import job_log
-from kaggleops.backends.runpod import log, report
-from kaggleops.backends.runpod.client import RunPod
+from kaggleops.backends.interface import BUCKET
+from kaggleops.backends.runpod import RunPodBackend, report
+from kaggleops.backends.runpod.pod import NAME, POD
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.mlruns import EntityStore, Kind
-from kaggleops.platforms.http import NoAnswerError
 from tests.fakes.gcs_server import GcsServer
+from tests.fakes.runpod.pod import Pod
 from tests.fakes.runpod_server import RunPodServer
+from tests.fakes.wire import Request, Response
 from tests.warm import passed_on
 
-from .light_pods import light_pods
+from .light_pods import RUN, light_pods
 
 
 def a_run(bucket: Bucket) -> str:
@@ -69,11 +70,11 @@ def test_a_run_that_is_still_open_ends_as_its_job_did(
     found, tags = in_bucket(bucket, run_id)
     assert (found, tags["job_ended"], tags["cost_usd"]) == (status, how, "0.5000")
     assert tags.get("exit_code") == (None if code is None else str(code))
-    assert log.kept(bucket, run_id) == ["one", "", "two \u2028 halves"]
+    assert job_log.kept(bucket, run_id) == ["one", "", "two \u2028 halves"]
     # Another job of the same run.
     (tmp_path / "log.txt").write_text("three\n")
     told(bucket, run_id, code, tmp_path / "log.txt")
-    assert log.kept(bucket, run_id) == ["three"]
+    assert job_log.kept(bucket, run_id) == ["three"]
 
 
 def test_a_run_that_has_ended_stays_as_it_is(bucket: Bucket, tmp_path: Path) -> None:
@@ -102,41 +103,58 @@ def test_a_job_is_begun_once(bucket: Bucket) -> None:
     assert report.main(["claim", bucket.uri, run_id, "pod2"]) == 0
 
 
-def test_a_log_that_breaks_off_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RunPodServer(tmp_path, passed_on(str(tmp_path / "toys"))) as server:
-        for name, value in server.environment().items():
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunPodServer]:
+    with RunPodServer(tmp_path, passed_on(str(tmp_path / "toys"))) as made:
+        for name, value in made.environment().items():
             monkeypatch.setenv(name, value)
-        pod = light_pods(tmp_path, server).create("talks")
-        pod.wait_for_log("the kernel waits")
-        # In one second, and so with one id: each break begins anew with all of them.
-        server.drop_streams += [0, 2, 5, 7]
-        reading = log.Reading(partial(RunPod().log, pod.id), pod.created)
-        lines = []
-        for line in job_log.follow(reading.on, lambda: pod.status == "TERMINATED"):
-            lines.append(line)
-            if line == "the kernel waits":
-                pod.delete()
-        assert server.drop_streams == []
-        assert lines == pod.text.split("\n")
-        assert lines.count("again and again") == 5
+        yield made
 
 
-def test_a_stream_is_taken_up_from_its_last_event() -> None:
+def followed(pod: Pod, folder: Path, kept: str) -> Iterator[str]:
+    """Yield the log of a pod that has kept this in its bucket, too."""
+    (folder / "kept.txt").write_text(kept)
+    bucket = open_bucket(str(folder / "bucket"))
+    bucket.prepare()
+    job_log.keep(bucket, RUN, folder / "kept.txt")
+    tags = {NAME: f"kaggleops-{RUN}", POD: pod.id, BUCKET: bucket.uri}
+    return RunPodBackend().logs(tags, follow=True)
+
+
+def test_a_log_that_breaks_off_is_read_on(server: RunPodServer, tmp_path: Path) -> None:
+    pod = light_pods(tmp_path, server).create("talks")
+    pod.wait_for_log("the kernel waits")
+    # In one second, and so with one id: each break begins anew with all of them.
+    server.drop_streams += [0, 2, 5, 7]
+    lines = []
+    for line in followed(pod, tmp_path, "again and again\nthe end\n"):
+        lines.append(line)
+        if line == "the kernel waits":
+            pod.delete()
+    assert server.drop_streams == []
+    assert lines == [*pod.text.split("\n"), "the end"]
+    assert lines.count("again and again") == 5
+
+
+def test_a_stream_is_taken_up_from_its_last_event(server: RunPodServer, tmp_path: Path) -> None:
+    server.held = True
+    pod = light_pods(tmp_path, server).create("ends")
     asked = []
+    shown = {
+        pod.created: ["1 a", "2 b", "2 b"],
+        "2": ["2 b", "2 b", "2 c", "3 b"],
+        "3": ["3 b"],
+    }
 
-    def opened(after: str) -> Iterable[str]:
-        asked.append(after)
-        shown = {"0": ["1 a", "2 b", "2 b"], "2": ["2 b", "2 b", "2 c", "3 b"], "3": ["3 b"]}
-        for event in shown[after]:
-            yield f"id: {event[0]}"
-            yield f'data: {{"line": "{event[2]}"}}'
-            yield ""
-        raise NoAnswerError("reading", "it broke off")
+    def change(request: Request, response: Response) -> Response:
+        if request.op != "getPodLogs" or response.status != 200:
+            return response
+        asked.append(after := request.headers["Last-Event-ID"])
+        if after == "3":
+            pod.delete()
+        events = [f'id: {each[0]}\ndata: {{"line": "{each[2]}"}}\n\n' for each in shown[after]]
+        return Response(200, response.headers, "".join(events).encode())
 
-    reading = log.Reading(opened, "0")
-    lines: list[str] = []
-    for _ in range(3):
-        with pytest.raises(NoAnswerError):
-            lines.extend(reading.on())
-    assert asked == ["0", "2", "3"]
-    assert lines == ["a", "b", "b", "c", "b"]
+    server._http.change = change
+    assert list(followed(pod, tmp_path, "a\n")) == ["a", "b", "b", "c", "b"]
+    assert asked == [pod.created, "2", "3"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from kaggleops.backends.runpod import log
+from kaggleops.backends import job_log
 from kaggleops.backends.runpod.client import RunPod
 from kaggleops.bucket import open_bucket
 from kaggleops.tracking.store import BucketTrackingStore
@@ -72,7 +72,7 @@ class Case:
     def told(self) -> tuple[str, str, str]:
         """Return what the bucket has: status, how it ended, and the log."""
         run = mlflow.MlflowClient().get_run(self.run_id)
-        lines = log.kept(open_bucket(self.bucket), self.run_id)
+        lines = job_log.kept(open_bucket(self.bucket), self.run_id)
         return run.info.status, run.data.tags.get("job_ended", ""), "\n".join(lines or [])
 
 

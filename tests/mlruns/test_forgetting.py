@@ -11,10 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
-from kaggleops.backends.runpod import log
 from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.cli import main
-from kaggleops.layout import INDEX_KEY
+from kaggleops.layout import INDEX_KEY, LEFT_BY_JOBS
 from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.deletion import Belongings, forget
 from kaggleops.tracking import session
@@ -60,7 +59,7 @@ def world(bucket: Bucket) -> World:
         made = client.create_run(home, tags={"mlflow.user": user})
         run_id = runs[user] = made.info.run_id
         client.log_text(run_id, f"weights of {user}", f"{user}.txt")
-        for key in (log.key_of(run_id), f"colab/{run_id}/run.ipynb"):
+        for key in (LEFT_BY_JOBS[0].format(run_id), f"colab/{run_id}/run.ipynb"):
             bucket.write(key, f"printed by {user}".encode(), expected=ABSENT)
         client.create_logged_model(home, name=f"model-of-{user}", source_run_id=run_id)
         client._tracking_client.store.start_trace(

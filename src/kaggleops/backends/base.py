@@ -27,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PROJECT_BACKEND
 from kaggleops.backends.code import address_for_others
 from kaggleops.backends.config import AnyConfig, read_config, read_file
 from kaggleops.backends.downloads import Downloaded
-from kaggleops.backends.interface import Host, JobState, RefusedError, is_ended
+from kaggleops.backends.interface import BUCKET, Host, JobState, RefusedError, is_ended
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.bucket.location import bucket_uri, is_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
@@ -52,9 +52,6 @@ from kaggleops.tracking.store import BucketTrackingStore, cancel
 
 _LAST_LINES = 1000  # of a log, in which an error is looked for
 _PAUSE = 10.0  # seconds between two looks at a run that is waited for
-
-PLACES = {"runpod_log_in"}
-"""The tags that say where in the run's bucket its job left something: anybody may write them."""
 
 
 class RemoteRun(SubmittedRun):
@@ -159,12 +156,12 @@ class RemoteRun(SubmittedRun):
         Raises what `state` does.
         """
         with self._told_by() as tags:
-            yield from self.backend.logs(self._within(tags), follow)
+            yield from self.backend.logs(tags, follow)
 
     def download(self, directory: Path) -> Downloaded:
         """Bring the files that the job left on its platform. Raises what `state` does."""
         with self._told_by() as tags:
-            return self.backend.download(self._within(tags), directory)
+            return self.backend.download(tags, directory)
 
     def clean_up(self) -> bool:
         """Delete its job from the platform, and tell whether there was any; the run stays.
@@ -181,19 +178,11 @@ class RemoteRun(SubmittedRun):
     def _told_by(self, tags: Mapping[str, str] | None = None) -> Iterator[Mapping[str, str]]:
         """Yield its tags; one that names its job may be deleted by anybody."""
         try:
-            yield self.tags if tags is None else tags
+            told = self.tags if tags is None else tags
+            yield {**told, BUCKET: bucket_uri(self.tracking_uri)}
         except KeyError as error:
             doing = f"looking for the job of run {self.run_id}"
             raise KaggleOpsError(doing, f"it has no tag {error} any more") from error
-
-    def _within(self, tags: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the tags, if what they say lies in the run's bucket does."""
-        own = bucket_uri(self.tracking_uri)
-        for name in filter(tags.get, PLACES):
-            if not f"{bucket_uri(tags[name])}/".startswith(f"{own}/"):
-                doing = f"looking for what the job of run {self.run_id} left"
-                raise KaggleOpsError(doing, f"its tag {name}, {tags[name]!r}, is outside of {own}")
-        return tags
 
 
 def failure_of(run: Run) -> str:

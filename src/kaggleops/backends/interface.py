@@ -20,6 +20,9 @@ from kaggleops.platforms.keys import key_in
 UNKNOWN = "UNKNOWN"
 """The status of a job whose platform uses a word that is unknown here."""
 
+BUCKET = "kaggleops.bucket"
+"""What a host finds among a run's tags beside them: the address of the run's bucket."""
+
 
 class RefusedError(KaggleOpsError):
     """The platform said no: nothing runs there."""

@@ -9,8 +9,7 @@ import functools
 import json
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -232,7 +231,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         return f"https://www.kaggle.com/code/{tags[NOTEBOOK]}"
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        ref, log, over = tags[NOTEBOOK], Log(), False
+        ref, shown, over = tags[NOTEBOOK], job_log.Once(), False
         client = self._client if follow else sign_in(silence=_SILENCE)
 
         def ended() -> bool:
@@ -242,8 +241,10 @@ class KaggleBackend(Backend[KaggleConfig]):
 
         def live() -> Iterator[str]:
             if not over:
+                # Kaggle drops it, and replays it from its start.
                 with explained(f"reading the log of {ref}"):
-                    yield from log.new(client.kernels_logs_stream(ref))
+                    for *_, text in shown.new(map(entry, client.kernels_logs_stream(ref))):
+                        yield text
 
         if follow:
             yield from job_log.follow(live, ended)
@@ -253,7 +254,7 @@ class KaggleBackend(Backend[KaggleConfig]):
         for number in range(_LATE if follow else 1):  # the kept one may come a little after the end
             time.sleep(min(1.0, number))
             if kept := parsed(next(self._outputs(ref)).log or ""):
-                yield from log.new(kept)
+                yield from (text for *_, text in shown.new(kept))
                 return
 
     def quota(self) -> list[Quota]:
@@ -351,36 +352,20 @@ def _fetch(name: str, url: str, size: int | None, http: requests.Session, file: 
         raise KaggleOpsError(doing, f"{file.tell()} bytes came of {size}", "Try again.")
 
 
-class Log:
-    """What has been shown of one log, which Kaggle drops and replays from its start.
-
-    So what counts is how often an entry came within one reading: the n-th time is new if no reading
-    before it had n of them.
-    """
-
-    def __init__(self) -> None:
-        self._shown: Counter[tuple[str, str, str]] = Counter()
-
-    def new(self, reading: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield the text of those entries of a reading, from its start, that no other had."""
-        here: Counter[tuple[str, str, str]] = Counter()
-        for entry in reading:
-            text = str(entry.get("data") or "")
-            key = (str(entry.get("stream_name")), str(entry.get("time")), text)
-            here[key] += 1
-            if here[key] > self._shown[key]:
-                self._shown[key] += 1
-                yield text.removesuffix("\n")
+def entry(told: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what makes an entry of a log another than the others: stream, time, and its text."""
+    text = str(told.get("data") or "").removesuffix("\n")
+    return str(told.get("stream_name")), str(told.get("time")), text
 
 
-def parsed(kept: str) -> list[Mapping[str, Any]]:
+def parsed(kept: str) -> list[tuple[str, str, str]]:
     """Return the entries of a kept log: a JSON array, or else its plain lines."""
     entries = None
     with suppress(ValueError):
         entries = json.loads(kept)
     if not isinstance(entries, list):
         entries = kept.splitlines()
-    return [each if isinstance(each, dict) else {"data": str(each)} for each in entries]
+    return [entry(each if isinstance(each, dict) else {"data": str(each)}) for each in entries]
 
 
 def _used(quota: Quota) -> str:

@@ -9,7 +9,6 @@ import functools
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from kaggleops.backends import interface, job_log
 from kaggleops.backends.answers import number
 from kaggleops.backends.base import Backend
 from kaggleops.backends.interface import (
+    BUCKET,
     UNKNOWN,
     Finding,
     JobState,
@@ -31,8 +31,6 @@ from kaggleops.backends.interface import (
     Verdict,
     is_ended,
 )
-from kaggleops.backends.ready_notebook import parameters_of
-from kaggleops.backends.runpod import log
 from kaggleops.backends.runpod.client import (
     BUSY,
     INVALID,
@@ -45,7 +43,7 @@ from kaggleops.backends.runpod.client import (
     RunPodError,
 )
 from kaggleops.backends.runpod.offers import Offer, RunPodConfig, Volumes, offers
-from kaggleops.backends.runpod.pod import LOG_IN, NAME, POD, pod_body, set_up_script
+from kaggleops.backends.runpod.pod import NAME, POD, pod_body, set_up_script
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
@@ -165,7 +163,7 @@ class RunPodBackend(Backend[RunPodConfig]):
                 self._runpod.delete_pod(each.id)
         alive = [each for each in there if not each.ended]
         pod = alive[0] if alive else self._created(tags[NAME], notebook, config)
-        known = {POD: pod.id, LOG_IN: parameters_of(notebook)["bucket"]}
+        known = {POD: pod.id}
         if pod.cost is not None:
             known[PRICE] = f"{pod.cost:g}"
         # Of one whose job is not told, what it is to be told now.
@@ -247,34 +245,32 @@ class RunPodBackend(Backend[RunPodConfig]):
         return f"https://console.runpod.io/pods?id={tags[POD]}" if tags.get(POD) else ""
 
     def logs(self, tags: Mapping[str, str], follow: bool) -> Iterator[str]:
-        shown: Counter[str] = Counter()
+        lines = job_log.Once()
         if (pod := self._pod(tags)) and (pod_id := pod.id):
-            silence = READ if follow else _SILENCE
-            stream = functools.partial(self._runpod.log, pod_id, silence=silence)
-            reading = log.Reading(stream, pod.created_at)
+            events, last = job_log.Once(), pod.created_at
+
+            def opened() -> Iterator[str]:
+                nonlocal last
+                log = self._runpod.log(pod_id, last, READ if follow else _SILENCE)
+                for event_id, line in events.new(log):
+                    last = event_id
+                    yield line
 
             def over() -> bool:
                 now = self._runpod.pod(pod_id)
                 return now is None or now.ended
 
-            following = job_log.follow(reading.on, over)
-            for line in following if follow else job_log.until_silent(reading.on):
-                yield line
-                shown[line] += 1
+            live = job_log.follow(opened, over) if follow else job_log.until_silent(opened)
+            yield from lines.new(live)
             if self._runpod.pod(pod_id):
                 return
+        # A pod that is deleted takes its log along, so it puts it into the bucket before.
         run_id = tags[NAME].removeprefix(PREFIX)
-        kept = None
-        if tags.get(LOG_IN):
-            kept = log.kept(open_bucket(tags[LOG_IN], patience=_PATIENCE), run_id)
+        kept = job_log.kept(open_bucket(tags[BUCKET], patience=_PATIENCE), run_id)
         if kept is None:
             problem = "there is no pod, and none left its log in the bucket"
             raise KaggleOpsError(f"reading the log of run {run_id}", problem)
-        for line in kept:
-            if shown[line]:
-                shown[line] -= 1
-            else:
-                yield line
+        yield from lines.new(kept)
 
     # What is no artifact, a pod leaves on its volume: there is nothing to download.
 

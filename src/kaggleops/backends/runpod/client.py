@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,10 +196,10 @@ class RunPod:
         found = self._ask("reading your SSH keys", "GET", "/v2/account/ssh-keys").get("keys")
         return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
-    def log(self, pod_id: str, after: str, silence: float = READ) -> Iterator[str]:
-        """Yield the lines of the stream of a pod's log, as server-sent events.
+    def log(self, pod_id: str, after: str, silence: float = READ) -> Iterator[tuple[str, str]]:
+        """Yield the lines of a pod's log, each behind its event's id; those of one moment share it.
 
-        It begins after the event of an id, or at a time; "" for all that there is. Raises
+        It begins anew with all events of an id, or at a time; "" for all that there is. Raises
         SilenceError after so many seconds without a line.
         """
         doing, path = f"reading the log of pod {pod_id}", f"/v2/pods/{pod_id}/logs"
@@ -211,8 +211,7 @@ class RunPod:
         ):
             try:
                 # As bytes: a str would be broken at each separator that Unicode knows.
-                for line in answer.iter_lines():
-                    yield line.decode(errors="replace")
+                yield from _events(line.decode(errors="replace") for line in answer.iter_lines())
             except requests.RequestException as error:
                 silent = any(isinstance(each, ReadTimeoutError) for each in error.args)
                 kind = SilenceError if silent else NoAnswerError
@@ -275,6 +274,31 @@ class RunPod:
             return answer
         with answer:
             raise _refusal(doing, answer)
+
+
+def _events(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the id and the line of each server-sent event (https://html.spec.whatwg.org)."""
+    event_id = ""
+    data: list[str] = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id":
+            # It is sent back in a header.
+            event_id = value if value.isascii() and value.isprintable() else ""
+        elif name == "data":
+            data.append(value)
+        elif not line and data:
+            yield event_id, _line("\n".join(data))
+            data = []
+
+
+def _line(data: str) -> str:
+    """Return the line that an event holds; of one that is not as it should be, all that it is."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        if isinstance(line := json.loads(data)["line"], str):
+            return line
+    return data
 
 
 def _refusal(doing: str, answer: requests.Response) -> KaggleOpsError:

@@ -24,9 +24,6 @@ NAME = "runpod_name"
 POD = "runpod_pod"
 """The tag of a run with the id of its pod; "" before anybody knows it."""
 
-LOG_IN = "runpod_log_in"
-"""The tag of a run with the address of the bucket that its pod puts its log into."""
-
 _START = "KAGGLEOPS_START"
 _BEGIN = "KAGGLEOPS_BEGIN"
 # The container's command, with the quotes of RunPod's own examples.

@@ -17,9 +17,9 @@ import mlflow
 from click import echo
 from mlflow.entities import RunTag
 
+from kaggleops.backends import job_log
 from kaggleops.backends.interface import is_ended
-from kaggleops.backends.runpod import log
-from kaggleops.backends.runpod.pod import LOG_IN, POD
+from kaggleops.backends.runpod.pod import POD
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import explained
@@ -52,7 +52,7 @@ def report(said: dict[str, Any]) -> list[str]:
     bucket = open_bucket(place, patience=_PATIENCE)
     # First what the job itself logged and could not send: its last words may be that it ended.
     left = push(EntityStore(bucket, ChangeLog(bucket))).problems
-    log.keep(bucket, said["run_id"], Path(said["log"]))
+    job_log.keep(bucket, said["run_id"], Path(said["log"]))
     _tell(place, said["run_id"], said["code"], said["cost"], again=said["again"])
     return left
 
@@ -61,7 +61,7 @@ def _tell(place: str, run_id: str, code: int | None, cost: float, *, again: bool
     client = mlflow.MlflowClient(tracking_uri(place))
     store = BucketTrackingStore(tracking_uri(place))
     # Who created the pod may have died before it could say which it is.
-    tags = {COST: f"{cost:.4f}", POD: os.environ.get("RUNPOD_POD_ID", ""), LOG_IN: place}
+    tags = {COST: f"{cost:.4f}", POD: os.environ.get("RUNPOD_POD_ID", "")}
     tags |= {} if code is None else {EXIT_CODE: str(code)}
     run = client.get_run(run_id)
     if not is_ended(run.info.status) and not is_to_be_continued(run):
