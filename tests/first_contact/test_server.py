@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kaggleops.first_contact.assumption import assumed_of, tried
-from kaggleops.first_contact.server import Remote, reached
-from kaggleops.server.tunnel import Machine
+from kaggleops.first_contact.services import Server
+from kaggleops.server.tunnel import Machine, tunnel
 from tests.command import kaggleops_here
 from tests.fakes import iap_tunnel
 from tests.fakes.wire import Delivery, HttpServer, Request, Response
@@ -51,10 +51,11 @@ DIFFERENCES: dict[str, Change] = {
 
 def test_each_holds_and_each_that_differs_is_told(http: HttpServer) -> None:
     assert list(assumed_of("server")) == list(DIFFERENCES)
-    with reached(Machine.named(MACHINE)) as server:
+    with tunnel(Machine.named(MACHINE)) as opened:
+        server = Server(opened.url)
         assert {line.verdict for line in tried("server", lambda _: server)} == {"ok"}
 
-        def differing(name: str) -> Remote:
+        def differing(name: str) -> Server:
             http.change = DIFFERENCES[name]
             return server
 

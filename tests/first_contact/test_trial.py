@@ -9,8 +9,7 @@ import pytest
 from kaggleops.backends.interface import Finding
 from kaggleops.errors import KaggleOpsError
 from kaggleops.first_contact.assumption import Line, shown
-from kaggleops.first_contact.report import written
-from kaggleops.first_contact.services import plan
+from kaggleops.first_contact.services import plan, written
 from kaggleops.first_contact.trial import begun, left_behind
 from tests import secrets_of
 from tests.canaries import marks_in

@@ -312,8 +312,7 @@ def _show(finding: "Finding", width: int) -> None:
 def _try(service: str, bucket: str, yes: bool, as_json: bool) -> None:
     """Try a service with a job of the person's own, once they have said yes."""
     from kaggleops.first_contact.assumption import Line
-    from kaggleops.first_contact.report import written
-    from kaggleops.first_contact.services import plan
+    from kaggleops.first_contact.services import plan, written
     from kaggleops.git.commits import repository_around
 
     planned = plan(service, bucket, repository_around(Path.cwd()) or Path())

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,23 +60,29 @@ class Observed:
         return self.noted[name]
 
 
+@contextmanager
+def _noting(problems: list[str], what: str = "") -> Iterator[None]:
+    """Note why something could not be seen, whatever a client makes of that."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        problems.append(f"{what}{explained(error) or repr(error)}")
+
+
 class _Following(threading.Thread):
     """The lines of a log as they come, read beside what else is done."""
 
-    def __init__(self, lines: Iterator[str]) -> None:
+    def __init__(self, lines: Iterator[str], problems: list[str]) -> None:
         super().__init__(daemon=True)
-        self._source, self.begins = lines, threading.Event()
+        self._source, self._problems, self.begins = lines, problems, threading.Event()
         self.lines: list[str] = []
-        self.problems: list[str] = []
 
     def run(self) -> None:
-        try:
+        with _noting(self._problems, "its log: "):
             for line in self._source:
                 self.lines.append(line)
                 if BEGINS in line:
                     self.begins.set()
-        except Exception as error:  # noqa: BLE001 - whatever the platform's client raises
-            self.problems.append(f"its log: {explained(error) or repr(error)}")
 
 
 def observed(backend: Backend[Any], uri: str, config: Any) -> Observed:
@@ -89,34 +95,25 @@ def observed(backend: Backend[Any], uri: str, config: Any) -> Observed:
         commit = commit_folder(project, "First contact")
         run = backend.submit(commit, Launch(tracking_uri(uri)), config)
     problems: list[str] = []
-    following = _Following(run.logs(follow=True))
+    following = _Following(run.logs(follow=True), problems)
     following.start()
     said, last, live = _watched(run, uri, following, problems)
     following.join(timeout=60)
-    problems += following.problems
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = mlflow.MlflowClient(run.tracking_uri)
     files: dict[str, bytes] = {}
     noted: dict[str, Any] = {}
+    lines: tuple[str, ...] = ()
     with temporary_folder() as folder:
-        output = folder / "output"
-        output.mkdir()
-        try:
-            brought = run.download(output)
+        with _noting(problems):
+            brought = run.download(folder / "output")
             files = {each.name: each.read_bytes() for each in brought.files}
             problems += brought.problems
-        except KaggleOpsError as error:
-            problems.append(str(error))
-        try:
+        with _noting(problems, "its notes: "):
             came = client.download_artifacts(run.run_id, _NOTES, str(folder))
             noted = json.loads(Path(came).read_text())
-        except Exception as error:  # noqa: BLE001 - whatever MLflow makes of an artifact's absence
-            problems.append(f"its notes: {explained(error) or error}")
-    lines: tuple[str, ...] = ()
-    try:
+    with _noting(problems):
         lines = tuple(run.logs())
-    except KaggleOpsError as error:
-        problems.append(str(error))
     ended = client.get_run(run.run_id)
     status, tags = ended.info.status, ended.data.tags
     return Observed(

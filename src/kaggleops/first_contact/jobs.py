@@ -9,6 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import requests
+
+from kaggleops.backends.colab.backend import _cli
+from kaggleops.backends.colab.supervisor import JOB, Job
+from kaggleops.backends.docker import CONTAINER
+from kaggleops.backends.kaggle.backend import NOTEBOOK
+from kaggleops.backends.runpod.client import INVALID, RunPodError
+from kaggleops.backends.runpod.pod import POD
 from kaggleops.first_contact.assumption import DiffersError, NotCheckedError, expect
 from kaggleops.first_contact.job import BEGINS, ENDS, HOURS, OUTPUT, Observed
 from kaggleops.platforms.kaggle import DATASET
@@ -114,8 +122,6 @@ class Kaggle(OnPlatform):
 
     def _ask(self, method: str, token: str | None = None) -> Any:
         """Return Kaggle's answer about the job's notebook."""
-        from kaggleops.backends.kaggle.backend import NOTEBOOK
-
         return self.on._ask(f"asking Kaggle ({method})", method, self.job.tags[NOTEBOOK], token)
 
     def _tells(self, name: str, wanted: object) -> str:
@@ -193,13 +199,9 @@ class Colab(OnPlatform):
 
     def __init__(self, job: Observed) -> None:
         super().__init__(job)
-        from kaggleops.backends.colab.backend import _cli
-
         self._cli = _cli(job.config, job.config.cli)
 
     def runtime_released(self) -> str:
-        from kaggleops.backends.colab.supervisor import JOB, Job
-
         if (listed := self._cli.sessions()) is None:
             raise NotCheckedError("the command line does not list the sessions")
         # Not by its name: only the configuration that has made a session knows that.
@@ -246,14 +248,8 @@ class Docker(OnPlatform):
         create, image = self.on._engine.containers.create, self.job.config.image_name
         return self._answers(create, image, ["true"], name=name, working_dir=self.folder, **how)
 
-    @property
-    def _name(self) -> str:
-        from kaggleops.backends.docker import CONTAINER
-
-        return self.job.tags[CONTAINER]
-
     def exit_code_told(self) -> str:
-        state = self.on._engine.containers.get(self._name).attrs["State"]
+        state = self.on._engine.containers.get(self.job.tags[CONTAINER]).attrs["State"]
         code, full = state.get("ExitCode"), state.get("OOMKilled")
         return expect((code, full) == (0, False), f"ExitCode {code}, OOMKilled {full}")
 
@@ -268,7 +264,7 @@ class Docker(OnPlatform):
         return expect(statuses == [404, 404], f"{statuses}")
 
     def name_is_unique(self) -> str:
-        status, said = self._created(self._name, mounts=[])
+        status, said = self._created(self.job.tags[CONTAINER], mounts=[])
         return expect(status == 409, said)
 
     def missing_mount_refused(self) -> str:
@@ -292,8 +288,6 @@ class RunPod(OnPlatform):
 
     def __init__(self, job: Observed) -> None:
         super().__init__(job)
-        from kaggleops.backends.runpod.pod import POD
-
         self._api, self._pod = self.on._runpod, job.tags.get(POD, "")
 
     def platform_told(self) -> str:
@@ -319,8 +313,6 @@ class RunPod(OnPlatform):
         return expect(there is None, "404" if there is None else f"{there.status}")
 
     def unknown_field_refused(self) -> str:
-        from kaggleops.backends.runpod.client import INVALID, RunPodError
-
         doing, body = "asking for what is to be refused", {"there_is_no_such_field": 1}
         try:
             self._api._ask(doing, "POST", "/v2/pods", body=body)
@@ -341,8 +333,6 @@ class RunPod(OnPlatform):
         return expect(good, f"{len(found)} volumes")
 
     def wrong_key_refused(self) -> str:
-        import requests
-
         headers = {"Authorization": "Bearer wrong"}
         answer = requests.get(f"{self._api._url}/v2/pods", headers=headers, timeout=30)
         # A page is of whoever stands between.
