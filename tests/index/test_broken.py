@@ -83,7 +83,7 @@ _PREPARE = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))  # the smallest machine that serves
 from pathlib import Path
-from kaggleops.index.preparation import prepare
+from kaggleops.index.transaction import prepare
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import Change, unpack
 from kaggleops.layout import parse_key

@@ -81,6 +81,7 @@ def picture(registry: AbstractStore) -> list[str]:
 
 def _without_times(entity: Any) -> dict[str, Any]:
     plain = {key: value for key, value in dict(entity).items() if "timestamp" not in key}
+    plain["tags"] = sorted(plain["tags"].items())  # a database has no order of its own
     if "latest_versions" in plain:
         plain["latest_versions"] = [_without_times(each) for each in plain["latest_versions"]]
     return plain

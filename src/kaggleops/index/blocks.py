@@ -134,25 +134,11 @@ def _holds(table: Owned, column: str, cells: _Cells) -> bool:
 LINKS = (t.INPUTS, t.INPUT_TAGS)
 
 
-def owner_column(table: Owned) -> str:
-    """Return the column that says whose a row is."""
-    return "trace_id" if table is t.ASSESSMENTS else table.columns[0]
-
-
-def name_of(entity_id: EntityId) -> str | int:
-    """Return what that column says."""
-    if entity_id.kind is Kind.EXPERIMENT:
-        return int(entity_id.experiment_id)
-    if entity_id.kind is Kind.DATASET:
-        return t.dataset_uuid(entity_id.experiment_id, entity_id.name)
-    return entity_id.name
-
-
 def _implied(kind: Kind, table: Owned) -> dict[str, Callable[[EntityId], str | int]]:
     """Return the columns that follow from whose a row is."""
     if table in LINKS:
         return {}
-    columns: dict[str, Callable[[EntityId], str | int]] = {owner_column(table): name_of}
+    columns: dict[str, Callable[[EntityId], str | int]] = {table.owner: t.name_of}
     if kind is not Kind.REGISTERED_MODEL and "experiment_id" in table.columns:
         columns["experiment_id"] = lambda entity_id: int(entity_id.experiment_id)
     return columns
@@ -221,7 +207,7 @@ def decoded(content: Any, root: str) -> tuple[list[Found], dict[Owned, list[Row]
         raise ValueError("a version that is none")
     if kind is Kind.EXPERIMENT and not all(is_number(each.experiment_id) for each in ids):
         raise ValueError("an experiment without a number")
-    rows: dict[Owned, list[Row]] = {}
+    names, rows = [each.name for each in ids], dict[Owned, list[Row]]()
     for table, (counts, *cells) in zip(TABLES[kind], tables, strict=True):
         if len(counts) != len(ids) or {*map(type, counts)} != {int} or min(counts) < 0:
             raise ValueError(f"{table.name}: counts that are none")
@@ -236,7 +222,7 @@ def decoded(content: Any, root: str) -> tuple[list[Found], dict[Owned, list[Row]
         if table is TABLES[kind][0] and {*counts} != {1}:
             raise ValueError(f"{table.name}: an entity is one row of it")
         if table in LINKS:
-            _check_links(table, ids, counts, rows)
+            _check_links(table, [*chain.from_iterable(map(repeat, names, counts))], rows)
     _check_places(rows, root)
     return [*zip(ids, versions, strict=True)], rows
 
@@ -247,28 +233,22 @@ def _source(location: str | None, root: str) -> str | None:
     return located(location, root) if location and inside else location
 
 
-def _check_links(
-    table: Owned, ids: Sequence[EntityId], counts: Sequence[int], rows: Mapping[Owned, list[Row]]
-) -> None:
-    owners = chain.from_iterable(map(repeat, (each.name for each in ids), counts))
-    if table is t.INPUT_TAGS:
-        found = {
-            uuid: destination if source_type == "DATASET" else source
-            for uuid, source_type, source, _, destination, _ in rows[t.INPUTS]
-        }
-        if any(found.get(row[0]) != owner for row, owner in zip(rows[table], owners, strict=True)):
-            raise ValueError("a tag of no input")
-        return
-    for (_, *row), owner in zip(rows[table], owners, strict=True):
-        source_type, source, destination_type, destination, _ = row
-        ends = {
-            ("DATASET", "RUN"): (_UUID.fullmatch(source), destination),
-            ("RUN_INPUT", "MODEL_INPUT"): (LINK_ID.fullmatch(destination), source),
-            ("RUN_OUTPUT", "MODEL_OUTPUT"): (LINK_ID.fullmatch(destination), source),
-        }
-        fits, run = ends[source_type, destination_type]
-        if not fits or run != owner:
-            raise ValueError("an input of no run")
+_ENDS = {
+    ("DATASET", "RUN"): _UUID,
+    ("RUN_INPUT", "MODEL_INPUT"): LINK_ID,
+    ("RUN_OUTPUT", "MODEL_OUTPUT"): LINK_ID,
+}
+"""What an input or output is from and to, and how the end that is not its run is called."""
+
+
+def _check_links(table: Owned, runs: list[str], rows: Mapping[Owned, list[Row]]) -> None:
+    for _, source_type, source, destination_type, destination, _ in rows[t.INPUTS]:
+        other = source if destination_type == "RUN" else destination
+        if not _ENDS[source_type, destination_type].fullmatch(other):
+            raise ValueError("an input of nothing")
+    owners = t.owners(rows[t.INPUTS])
+    if [owners.get(row[0]) for row in rows[table]] != runs:
+        raise ValueError("an input of no run")
 
 
 def _check_places(rows: Mapping[Owned, list[Row]], root: str) -> None:

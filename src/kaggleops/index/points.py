@@ -31,8 +31,7 @@ import sqlalchemy as sa
 
 from kaggleops.bucket import AT_MOST, BucketError, ObjectNotFoundError, ObjectTooLargeError, Version
 from kaggleops.index.database import versions_of
-from kaggleops.index.preparation import check_room
-from kaggleops.index.rows import point_fields, storable
+from kaggleops.index.rows import check_room, point_fields, storable
 from kaggleops.layout import EntityId, run
 from kaggleops.mlruns import BrokenEntityError, EntityStore
 from kaggleops.mlruns.archive import unpack

@@ -33,14 +33,15 @@ from kaggleops.index.database import (
     versions_of,
     writing,
 )
-from kaggleops.index.preparation import Prepared, prepare
 from kaggleops.index.sharing import Sharing
 from kaggleops.index.snapshot import Loaded
 from kaggleops.index.transaction import (
     REFUSED,
+    Prepared,
     import_alone,
     import_changes,
     mark_lost,
+    prepare,
     record_problem,
 )
 from kaggleops.index.writes import take_statistics

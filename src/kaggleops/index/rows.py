@@ -25,8 +25,11 @@ from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.entity import META, parse_yaml
 from kaggleops.mlruns.liveness import RUN_STATUSES
 from kaggleops.mlruns.validation import TRACE_INFO
+from kaggleops.platforms.machine import memory
 
 Files = Mapping[str, bytes]
+
+_MEMORY_OF_POINT = 1024  # bytes of this machine's; a row, or sorting one, takes some 250
 
 
 def rows_of(entity: Entity) -> Rows:
@@ -35,6 +38,14 @@ def rows_of(entity: Entity) -> Rows:
     Raises ValueError, TypeError, AttributeError or LookupError for what fits no column.
     """
     return _ROWS_OF[entity.id.kind](entity)
+
+
+def check_room(entity: Entity) -> None:
+    """Raise ValueError where an entity has more metric points than this machine has room for."""
+    files = [data for path, data in entity.files.items() if path.startswith("metrics/")]
+    points, most = sum(data.count(b"\n") for data in files), memory() // _MEMORY_OF_POINT
+    if points > most:
+        raise ValueError(f"{points:,} points at once, and this machine has room for {most:,}")
 
 
 def _by_folder(entity: Entity) -> Mapping[str, Files]:

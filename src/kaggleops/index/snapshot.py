@@ -20,9 +20,9 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -31,16 +31,7 @@ import sqlalchemy as sa
 from kaggleops.bucket import ABSENT
 from kaggleops.errors import KaggleOpsError
 from kaggleops.index import tables as t
-from kaggleops.index.blocks import (
-    AT_ONCE,
-    COLUMNS,
-    LINKS,
-    Found,
-    decoded,
-    encoded,
-    name_of,
-    owner_column,
-)
+from kaggleops.index.blocks import AT_ONCE, COLUMNS, LINKS, Found, decoded, encoded
 from kaggleops.index.database import ENTITIES, MARK
 from kaggleops.index.tables import TABLES, Owned, Row
 from kaggleops.index.transaction import default_rows
@@ -173,7 +164,7 @@ def save(connection: sa.Connection, into: BinaryIO, address: str, artifact_root:
     """
     head = _head_now(connection, address)
     with gzip.GzipFile("", "wb", _LEVEL, into, mtime=0) as stream:
-        written = _Writer(connection, stream, artifact_root, head).write()
+        written = _Writer(connection, stream, artifact_root, _Before(head)).write(head)
     if into.tell() > MAX_BYTES or written > _most(into.tell()):
         raise SnapshotError(f"{into.tell():,} bytes are too many")
     return head
@@ -194,32 +185,29 @@ def _head_now(connection: sa.Connection, address: str) -> Head:
     )
 
 
+@dataclass
 class _Writer:
-    def __init__(
-        self, connection: sa.Connection, stream: gzip.GzipFile, root: str, head: Head
-    ) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._root = root
-        self._head = head
-        self._before = _Before(head)
-        self._entities = 0
-        self._unsettled: list[str] = []
-        self._bytes = 0
+    connection: sa.Connection
+    stream: gzip.GzipFile
+    root: str
+    before: _Before
+    entities: int = 0
+    unsettled: list[str] = field(default_factory=list)
+    written: int = 0
 
-    def write(self) -> int:
+    def write(self, head: Head) -> int:
         """Write it all, and return how many bytes that were."""
-        self._put(_line(self._head.content))
+        self._put(_line(head.content))
         for kind in TABLES:
             for chunk in self._settled(kind):
                 self._write(kind, chunk)
-        few = len(self._unsettled) <= _MOST_UNSETTLED
-        unsettled = self._unsettled if few else None
-        self._put(_line({"entities": self._entities, "unsettled": unsettled}))
-        return self._bytes
+        few = len(self.unsettled) <= _MOST_UNSETTLED
+        unsettled = self.unsettled if few else None
+        self._put(_line({"entities": self.entities, "unsettled": unsettled}))
+        return self.written
 
     def _put(self, line: bytes) -> None:
-        self._bytes += self._stream.write(line)
+        self.written += self.stream.write(line)
 
     def _settled(self, kind: Kind) -> Iterator[list[Found]]:
         """Yield the entities of a kind that nothing is amiss with, some at once."""
@@ -230,7 +218,7 @@ class _Writer:
             (table.problem == "") & (table.waits_for == "") & table.may_be_silent.is_(None),
         )
         streamed = {"yield_per": 5 * AT_ONCE}
-        found = self._connection.execute(columns.order_by(table.key), execution_options=streamed)
+        found = self.connection.execute(columns.order_by(table.key), execution_options=streamed)
         for key, version, settled in found:
             entity_id = parse_key(key)
             if entity_id is None or entity_id.kind is not kind:
@@ -246,14 +234,14 @@ class _Writer:
             yield chunk
 
     def _leave_out(self, entity_id: EntityId) -> None:
-        if len(self._unsettled) <= _MOST_UNSETTLED:
-            self._unsettled.append(entity_id.key)
+        if len(self.unsettled) <= _MOST_UNSETTLED:
+            self.unsettled.append(entity_id.key)
 
     def _write(self, kind: Kind, chunk: list[Found]) -> None:
         """Write what whoever reads it reads as it is here; of the rest, say that it is left out."""
-        names = [name_of(each) for each, _ in chunk]
+        names = [t.name_of(each) for each, _ in chunk]
         if self._size(kind, names) <= _BLOCK_BYTES and self._is_taken(kind, chunk, names):
-            self._entities += len(chunk)
+            self.entities += len(chunk)
         elif len(chunk) == 1:
             self._leave_out(chunk[0][0])
         else:
@@ -264,22 +252,22 @@ class _Writer:
     def _size(self, kind: Kind, names: Sequence[str | int]) -> int:
         size = 0
         for table in TABLES[kind]:
-            source, _, mine = _rows_of(table, names)
             texts = (sa.cast(table.table.c[name], sa.Text) for name in table.columns)
             lengths = (sa.func.coalesce(sa.func.length(each), 0) for each in texts)
             total = sa.func.sum(sum(lengths, sa.literal(_ROW_BYTES)))
-            size += self._connection.scalar(sa.select(total).select_from(source).where(mine)) or 0
+            query = sa.select(total).where(t.belonging(table, names))
+            size += self.connection.scalar(query) or 0
         return size
 
     def _is_taken(self, kind: Kind, chunk: list[Found], names: Sequence[str | int]) -> bool:
         try:
             mine = self._read(kind, names)
-            content = encoded(kind, chunk, mine, self._root)
+            content = encoded(kind, chunk, mine, self.root)
             line = _line(content)
-            found, read = decoded(content, self._root)
+            found, read = decoded(content, self.root)
             if found != chunk or any(read[e] != [*chain.from_iterable(mine[e])] for e in mine):
                 return False
-            self._before.take(found, read)
+            self.before.take(found, read)
         except sa.exc.SQLAlchemyError:
             raise
         except Exception:  # noqa: BLE001 - whatever a value came to
@@ -290,14 +278,17 @@ class _Writer:
     def _read(self, kind: Kind, names: Sequence[str | int]) -> dict[Owned, list[list[Row]]]:
         """Return of each table the rows of each entity."""
         rows: dict[Owned, list[list[Row]]] = {}
+        runs: dict[str, str] = {}  # whose run's each input or output is
         for table in TABLES[kind]:
-            source, owner, mine = _rows_of(table, names)
-            columns = (table.table.c[name] for name in table.columns)
-            query = sa.select(*columns, owner.label("owner")).select_from(source).where(mine)
-            of_each: dict[Any, list[Row]] = {name: [] for name in names}
+            query = sa.select(*table.table.c).where(t.belonging(table, names))
             # As the driver has them: making them SQLAlchemy's takes as long as all else here.
-            for row in self._connection.execute(query).cursor.fetchall():
-                of_each[row[-1]].append(row[:-1])
+            found = self.connection.execute(query).cursor.fetchall()
+            if table is t.INPUTS:
+                runs = t.owners(found)
+            place = table.columns.index(table.owner)
+            of_each: dict[Any, list[Row]] = {name: [] for name in names}
+            for row in found:
+                of_each[runs[row[0]] if table in LINKS else row[place]].append(row)
             rows[table] = [*of_each.values()]
         return rows
 
@@ -310,28 +301,22 @@ def _line(content: Any) -> bytes:
     return line
 
 
-def _rows_of(
-    table: Owned, names: Iterable[str | int]
-) -> tuple[sa.FromClause, sa.ColumnElement[Any], sa.ColumnElement[bool]]:
-    """Return where a table's rows of these entities are: from what, whose, and which."""
-    columns, names = table.table.c, [*names]
-    if table not in LINKS:
-        owner: sa.ColumnElement[Any] = columns[owner_column(table)]
-        return table.table, owner, owner.in_(names)
-    links = t.INPUTS.table.c
-    of_run = links.destination_type == "RUN"
-    owner = sa.case((of_run, links.destination_id), else_=links.source_id)
-    mine = (of_run & links.destination_id.in_(names)) | (
-        links.source_type.in_(("RUN_INPUT", "RUN_OUTPUT")) & links.source_id.in_(names)
-    )
-    if table is t.INPUTS:
-        return table.table, owner, mine
-    return table.table.join(t.INPUTS.table, links.input_uuid == columns.input_uuid), owner, mine
-
-
 # -- reading ---------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever stands in it
+        known = isinstance(error, (SnapshotError, sa.exc.SQLAlchemyError, OSError))
+        if known and not isinstance(error, gzip.BadGzipFile):
+            raise
+        reason = str(error).partition("\n")[0][:100] or type(error).__name__
+        raise SnapshotError(f"it is damaged ({reason})") from error
+
+
+@_explained()
 def load(
     connection: sa.Connection,
     content: BinaryIO,
@@ -346,22 +331,10 @@ def load(
     and how many there are to be. Raises SnapshotError if it is none, or one of another release;
     SQLAlchemyError if the database does not take a value.
     """
-    with _explained():
-        return _load(connection, content, address, artifact_root, now_ms, progress)
-
-
-def _load(
-    connection: sa.Connection,
-    content: BinaryIO,
-    address: str,
-    root: str,
-    now_ms: int,
-    progress: Progress,
-) -> Loaded:
     lines = _lines(content)
     head = Head.of(next(lines))
     if head.default:
-        add(connection, [default_rows(root)])
+        add(connection, [default_rows(artifact_root)])
     before, entities, end = _Before(head), 0, None
     kept = {"problem": "", "waits_for": "", "heard_ms": now_ms, "may_be_silent": None}
     for line in lines:
@@ -371,7 +344,7 @@ def _load(
         if isinstance(block, dict):
             end = block
             continue
-        found, rows = decoded(block, root)
+        found, rows = decoded(block, artifact_root)
         before.take(found, rows)
         add(connection, [rows])
         values = [{"key": each.key, "version": version, **kept} for each, version in found]
@@ -416,23 +389,11 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # whatever stands in it
-        known = isinstance(error, (SnapshotError, sa.exc.SQLAlchemyError, OSError))
-        if known and not isinstance(error, gzip.BadGzipFile):
-            raise
-        reason = str(error).partition("\n")[0][:100] or type(error).__name__
-        raise SnapshotError(f"it is damaged ({reason})") from error
-
-
+@_explained()
 def head_of(begin: bytes) -> Head:
     """Return what a snapshot says of itself first; `begin` are its first `HEAD_BYTES`.
 
     Raises SnapshotError if it is damaged, or of another format.
     """
-    with _explained():
-        text = zlib.decompressobj(wbits=31).decompress(begin, _LINE_BYTES)
-        return Head.of(text[: text.index(b"\n") + 1])
+    text = zlib.decompressobj(wbits=31).decompress(begin, _LINE_BYTES)
+    return Head.of(text[: text.index(b"\n") + 1])

@@ -6,7 +6,7 @@ imports MLflow, which takes four seconds and 200 MB.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,20 +26,14 @@ class Owned:
         name: the table's name.
         columns: those that are filled, in the order in which a row has its values. Those that
             distinguish one of its rows from another have a star behind their names.
-        of: the condition under which a row of the table belongs to an entity; by default, the
-            first column is the entity's name.
+        owner: the column that says whose a row is (`name_of`); by default the first one.
     """
 
-    def __init__(
-        self,
-        name: str,
-        columns: str,
-        of: Callable[[sa.TableClause, EntityId], sa.ColumnElement[bool]] | None = None,
-    ) -> None:
+    def __init__(self, name: str, columns: str, owner: str = "") -> None:
         self.name = name
         self.columns = tuple(columns.replace("*", "").split())
         self.key = tuple(each[:-1] for each in columns.split() if each.endswith("*"))
-        self.of = of or (lambda table, entity_id: table.c[self.columns[0]] == entity_id.name)
+        self.owner = owner or self.columns[0]
         kinds = {each: sa.Boolean() for each in BOOLEANS}
         self.table = sa.table(name, *(sa.column(each, kinds.get(each)) for each in self.columns))
         """The table, as far as it is filled."""
@@ -57,21 +51,35 @@ Rows = Mapping[Owned, list[Row]]
 """The rows of an entity, or of several."""
 
 
-def _of_experiment(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
-    return table.c.experiment_id == int(entity_id.experiment_id)
+def name_of(entity_id: EntityId) -> str | int:
+    """Return what the rows of an entity call it."""
+    if entity_id.kind is Kind.EXPERIMENT:
+        return int(entity_id.experiment_id)
+    if entity_id.kind is Kind.DATASET:
+        return dataset_uuid(entity_id.experiment_id, entity_id.name)
+    return entity_id.name
 
 
-def _linked(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
-    run = entity_id.name
-    return sa.or_(
-        (table.c.destination_type == "RUN") & (table.c.destination_id == run),
-        table.c.source_type.in_(("RUN_INPUT", "RUN_OUTPUT")) & (table.c.source_id == run),
-    )
+def belonging(owned: Owned, names: Sequence[str | int]) -> sa.ColumnElement[bool]:
+    """Return the condition under which a row belongs to one of the entities of these names."""
+    columns, links = owned.table.c, INPUTS.table.c
+    if owned is INPUT_TAGS:
+        of_these = sa.select(links.input_uuid).where(belonging(INPUTS, names))
+        return columns.input_uuid.in_(of_these)
+    if owned is INPUTS:
+        from_run = links.source_type.in_(("RUN_INPUT", "RUN_OUTPUT"))
+        return ((links.destination_type == "RUN") & links.destination_id.in_(names)) | (
+            from_run & links.source_id.in_(names)
+        )
+    return columns[owned.owner].in_(names)
 
 
-def _tagged(table: sa.TableClause, entity_id: EntityId) -> sa.ColumnElement[bool]:
-    inputs = INPUTS.table
-    return table.c.input_uuid.in_(sa.select(inputs.c.input_uuid).where(_linked(inputs, entity_id)))
+def owners(links: Iterable[Row]) -> dict[str, str]:
+    """Return whose run's each input or output is, by its uuid."""
+    return {
+        uuid: destination if destination_type == "RUN" else source
+        for uuid, _, source, destination_type, destination, _ in links
+    }
 
 
 def dataset_uuid(experiment_id: str, name: str) -> str:
@@ -89,15 +97,13 @@ _OF_MODEL = "model_id* experiment_id"
 EXPERIMENTS = Owned(
     "experiments",
     "experiment_id* name artifact_location lifecycle_stage creation_time last_update_time",
-    _of_experiment,
 )
-EXPERIMENT_TAGS = Owned("experiment_tags", "experiment_id* key* value", _of_experiment)
+EXPERIMENT_TAGS = Owned("experiment_tags", "experiment_id* key* value")
 
 DATASETS = Owned(
     "datasets",
     "dataset_uuid experiment_id* name* digest* "
     "dataset_source_type dataset_source dataset_schema dataset_profile",
-    lambda table, id_: table.c.dataset_uuid == dataset_uuid(id_.experiment_id, id_.name),
 )
 
 RUNS = Owned(
@@ -109,11 +115,9 @@ PARAMS = Owned("params", "run_uuid* key* value")
 TAGS = Owned("tags", "run_uuid* key* value")
 LATEST_METRICS = Owned("latest_metrics", "run_uuid* key* value timestamp step is_nan")
 INPUTS = Owned(
-    "inputs",
-    "input_uuid source_type* source_id* destination_type* destination_id* step",
-    _linked,
+    "inputs", "input_uuid source_type* source_id* destination_type* destination_id* step"
 )
-INPUT_TAGS = Owned("input_tags", "input_uuid* name* value", _tagged)
+INPUT_TAGS = Owned("input_tags", "input_uuid* name* value")
 
 LOGGED_MODELS = Owned(
     "logged_models",
@@ -145,7 +149,7 @@ ASSESSMENTS = Owned(
     "assessment_id* trace_id experiment_id trace_timestamp_ms name assessment_type value error "
     "created_timestamp last_updated_timestamp source_type source_id run_id span_id rationale "
     "overrides valid assessment_metadata aggregate_value is_numeric_value",
-    lambda table, entity_id: table.c.trace_id == entity_id.name,
+    owner="trace_id",
 )
 
 _TIMES = "creation_time last_updated_time description"

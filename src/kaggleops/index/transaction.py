@@ -21,6 +21,7 @@ version of it, by this machine's own clock; no two machines' clocks are compared
 """
 
 from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
 from dataclasses import replace as with_
 from datetime import UTC, datetime
 
@@ -33,15 +34,16 @@ from sqlalchemy.exc import (
     ProgrammingError,
 )
 
-from kaggleops.bucket import ABSENT
+from kaggleops.bucket import ABSENT, Version
 from kaggleops.errors import first_line
 from kaggleops.index import tables as t
 from kaggleops.index.database import ENTITIES
-from kaggleops.index.preparation import Prepared
+from kaggleops.index.rows import check_room, rows_of
 from kaggleops.index.tables import Row, Rows
 from kaggleops.index.writes import add, fit, remove, replace
 from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, MLRUNS, parse_key
-from kaggleops.mlruns import EntityId, Kind, experiment, run
+from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
+from kaggleops.mlruns.liveness import silence_allowed
 from kaggleops.printable import quoted
 from kaggleops.tags import LOST
 
@@ -61,6 +63,39 @@ REFUSED = (
     ValueError,
 )
 """What a database says to values that it does not take; SQLAlchemy lets some of it through."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A change, ready to be written; then what became of it."""
+
+    id: EntityId  # of which entity
+    version: Version  # at which it is now
+    rows: Rows | None = None  # what it comes to; None where it is gone or has a problem
+    problem: str = ""  # why it is not in the index as it is in the bucket, or ""
+    waits_for: str = ""  # the key of the object without which that cannot be mended, or ""
+    # when its run said that it is alive, in ms since the epoch; 0 if it never did
+    heartbeat: int = 0
+    # after how many seconds of silence its run is lost; None if it does not run
+    may_be_silent: int | None = None
+
+
+def prepare(change: Change) -> Prepared:
+    """Return what a change comes to."""
+    entity = change.entity
+    if entity is None:
+        return Prepared(change.id, change.version, problem=str(change.problem or ""))
+    rows, problem = None, ""
+    try:
+        if change.id.kind is Kind.LOGGED_MODEL:
+            check_room(entity)
+        rows = rows_of(entity)
+    except Exception as error:  # noqa: BLE001
+        # Whatever stands in an object: MLflow's code for it was not made for that.
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        problem = f"indexing {change.id}: it holds what nobody expects ({reason})."
+    silence = silence_allowed(entity) if change.id.kind is Kind.RUN else None
+    return Prepared(change.id, change.version, rows, problem, "", entity.notes.heartbeat, silence)
 
 
 def import_changes(

@@ -28,9 +28,8 @@ from mlflow.protos.databricks_pb2 import (
 from kaggleops.bucket import ABSENT, ObjectNotFoundError, StoredObject
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database, writing
-from kaggleops.index.preparation import prepare
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
-from kaggleops.index.transaction import import_alone, mark_lost
+from kaggleops.index.transaction import import_alone, mark_lost, prepare
 from kaggleops.mlruns import Change, Entity, EntityId, EntityStore, Kind
 from kaggleops.mlruns.archive import check_packable
 from kaggleops.mlruns.folder import now_ms

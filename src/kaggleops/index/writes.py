@@ -1,18 +1,16 @@
 """Rows into tables: many new entities at once, or one entity in place of its earlier rows.
 
-Replacing writes only what differs, so that it may be repeated, and so that what other rows refer
-to stays where it is. What is too long or too large for a column is cut, after the database has
-refused it: MLflow's SQL store refuses or cuts such values when they are logged, a bucket may hold
-them all the same.
+What is too long or too large for a column is cut, after the database has refused it: MLflow's SQL
+store refuses or cuts such values when they are logged, a bucket may hold them all the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from kaggleops.index.database import ENTITIES, INDEX, writing
-from kaggleops.index.tables import TABLES, Owned, Row, Rows
+from kaggleops.index.tables import TABLES, Owned, Row, Rows, belonging, name_of
 from kaggleops.mlruns import EntityId
 
 
@@ -24,26 +22,28 @@ def add(connection: sa.Connection, several: Sequence[Rows]) -> None:
 
 
 def replace(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> None:
-    """Make exactly these the rows of an entity."""
-    tables = TABLES[entity_id.kind]
-    found = [(t, *_compare(connection, t, entity_id, rows.get(t, ()))) for t in tables]
-    # What refers to other rows goes before them, and comes after them.
-    for owned, gone, _, _ in reversed(found):
-        if gone:
-            connection.execute(owned.table.delete().where(_same_key(owned)), gone)
-    for owned, _, changed, new in found:
-        if changed:
-            others = [name for name in owned.columns if name not in owned.key]
-            values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in others}
-            update = owned.table.update().where(_same_key(owned))
-            connection.execute(update.values(**values), changed)
-        _insert(connection, owned, new)
+    """Make exactly these the rows of an entity: what others refer to, its first, stays in place."""
+    main, *others = TABLES[entity_id.kind]
+    names = [name_of(entity_id)]
+    for owned in reversed(others):  # what refers to other rows goes before them
+        connection.execute(owned.table.delete().where(belonging(owned, names)))
+    mine, new = belonging(main, names), rows.get(main, ())
+    if not new:
+        connection.execute(main.table.delete().where(mine))
+    for row in new:
+        update = main.table.update().where(mine).values(**main.named(row))
+        if not connection.execute(update).rowcount:
+            _insert(connection, main, [row])
+    for owned in others:
+        places = [owned.columns.index(name) for name in owned.key]
+        by_key = {tuple(row[each] for each in places): row for row in rows.get(owned, ())}
+        _insert(connection, owned, [*by_key.values()])
 
 
 def remove(connection: sa.Connection, entity_id: EntityId) -> None:
     """Remove the rows of an entity; those of one that has moved to another experiment stay."""
     main = TABLES[entity_id.kind][0]
-    mine = main.of(main.table, entity_id)
+    mine = belonging(main, [name_of(entity_id)])
     if "experiment_id" in main.table.c:
         mine &= main.table.c.experiment_id == int(entity_id.experiment_id)
     if connection.execute(sa.select(sa.literal(1)).select_from(main.table).where(mine)).first():
@@ -61,40 +61,6 @@ def _insert(connection: sa.Connection, owned: Owned, rows: Sequence[Row]) -> Non
         connection.exec_driver_sql(statement, list(rows))
     else:
         connection.execute(sa.insert(owned.table), [owned.named(row) for row in rows])
-
-
-def _compare(
-    connection: sa.Connection, owned: Owned, entity_id: EntityId, rows: Iterable[Row]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Row]]:
-    """Return which of a table's rows are gone, which have changed, and which are new."""
-    places = [owned.columns.index(name) for name in owned.key]
-
-    def by_key(several: Iterable[Row]) -> dict[Row, Row]:
-        return {tuple(row[place] for place in places): row for row in several}
-
-    def old(key: Row) -> dict[str, Any]:
-        return {f"old_{name}": value for name, value in zip(owned.key, key, strict=True)}
-
-    def new(row: Row) -> dict[str, Any]:
-        named = owned.named(row)
-        return {f"new_{name}": named[name] for name in named if name not in owned.key}
-
-    table = owned.table
-    query = sa.select(*(table.c[name] for name in owned.columns)).where(owned.of(table, entity_id))
-    there, wanted = by_key(map(tuple, connection.execute(query))), by_key(rows)
-    both = [key for key in wanted if key in there and there[key] != wanted[key]]
-    changed = [old(key) | new(wanted[key]) for key in both]
-    gone = [old(key) for key in there.keys() - wanted.keys()]
-    return gone, changed, [row for key, row in wanted.items() if key not in there]
-
-
-def _same_key(owned: Owned) -> sa.ColumnElement[bool]:
-    columns = owned.table.c
-    return sa.and_(*(columns[name] == sa.bindparam(f"old_{name}") for name in owned.key))
-
-
-_BITS: dict[type, int] = {sa.SmallInteger: 16, sa.BigInteger: 64, sa.Integer: 32}
-"""From the narrowest class of types to the widest."""
 
 
 def fit(connection: sa.Connection, entity_id: EntityId, rows: Rows) -> tuple[Rows, list[str]]:
@@ -131,8 +97,8 @@ def _held(value: Any, of_type: sa.types.TypeEngine[Any], exact: bool) -> Any:
         # PostgreSQL has no place for NUL.
         return text.replace("\0", "\N{REPLACEMENT CHARACTER}")[: getattr(of_type, "length", None)]
     if isinstance(value, int) and isinstance(of_type, sa.Integer):
-        known = next((each for each in _BITS if isinstance(of_type, each)), sa.BigInteger)
-        largest = 2 ** (_BITS[known] - 1 if exact else 63) - 1
+        is_narrow = exact and not isinstance(of_type, sa.BigInteger)
+        largest = 2 ** (31 if is_narrow else 63) - 1
         return max(-largest - 1, min(largest, value))
     return value
 
