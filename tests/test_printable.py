@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from kaggleops import tags
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns.ui import END, Before, Pages, described, since
+from kaggleops.mlruns.ui import END, Before, described, since
 from kaggleops.printable import as_code, as_html, as_markdown, log_line, printable
 from tests.hostile import HOSTILE, Page, unseen
 
@@ -130,7 +130,7 @@ def test_the_note_on_a_runs_page_is_of_text_and_our_links() -> None:
     before = Before("[1](2)", {tags.COMMIT: evil, tags.SUBJECT: evil, tags.SETTINGS: "x](y)"})
     note = described(
         told,
-        since(told, Pages("1](2)", "b" * 32), before),
+        since(told, "1](2)", "b" * 32, before),
         notebook="javascript:alert(1)",
         place="gs://b/a) ![x](y)/artifacts",
     )

@@ -76,8 +76,8 @@ class World:
         """Describe a run as `kaggleops run` does, since another one, and what it came to."""
         run, other = (self.client.get_run(self.runs[each]) for each in (name, before))
         there = ui.Before(other.info.run_id, other.data.tags)
-        pages = ui.Pages(self.experiment, run.info.run_id)
-        note = ui.described(run.data.tags, ui.since(run.data.tags, pages, there))
+        where = self.experiment, run.info.run_id
+        note = ui.described(run.data.tags, ui.since(run.data.tags, *where, there))
         self.client.set_tag(run.info.run_id, NOTE, note)
         self.client.set_tag(run.info.run_id, PREVIOUS, other.info.run_id)
         tell_outcome(self.uri, self.client.get_run(run.info.run_id))

@@ -5,7 +5,6 @@ import pytest
 from kaggleops.mlruns.ui import (
     END,
     Before,
-    Pages,
     described,
     since,
     with_link,
@@ -93,20 +92,22 @@ SIDE += "&workflowType=machine_learning)"
 def test_it_says_what_changed_since_the_run_before(
     tags: dict[str, str], before: dict[str, str], expected: str
 ) -> None:
-    assert since({**RUN, **tags}, Pages("7", "1"), Before("2", before)) == expected
+    assert since({**RUN, **tags}, "7", "1", Before("2", before)) == expected
 
 
 def test_once_it_is_over_it_says_what_it_came_to() -> None:
-    pages, before = Pages("7", "1"), Before("2", {COMMIT: SHA, SETTINGS: "fold=0"})
-    beside = since(RUN, pages, before, "**f1 0.7**", "0.1000 better than")
+    before = Before("2", {COMMIT: SHA, SETTINGS: "fold=0"})
+    beside = since(RUN, "7", "1", before, "**f1 0.7**", "0.1000 better than")
     assert beside == (
         f"**f1 0.7**, 0.1000 better than {THERE}, of the same commit (one run each: no telling): "
         f"{SIDE}"
     )
-    assert since(RUN, pages, before, "**f1 0.7**").startswith("**f1 0.7**. Since [the run before")
-    assert since(RUN, pages, None, "**f1 0.7**") == "**f1 0.7**"
-    assert since(RUN, pages, None) == ""
-    begun = with_note(described(RUN, since(RUN, pages, before), "https://n/x"), "mine")
+    assert since(RUN, "7", "1", before, "**f1 0.7**").startswith(
+        "**f1 0.7**. Since [the run before"
+    )
+    assert since(RUN, "7", "1", None, "**f1 0.7**") == "**f1 0.7**"
+    assert since(RUN, "7", "1", None) == ""
+    begun = with_note(described(RUN, since(RUN, "7", "1", before), "https://n/x"), "mine")
     over = described(RUN, beside, "https://n/x") + "\n\nmine"
     assert with_sentences(begun, RUN, beside) == over
     assert with_sentences(over, RUN, beside) == over

@@ -46,7 +46,7 @@ def present(
     below = run.info.artifact_uri.removeprefix(store.bucket.artifact_uri)
     note = ui.described(
         tags,
-        ui.since(tags, ui.Pages(home, run_id), before),
+        ui.since(tags, home, run_id, before),
         notebook or os.environ.get(NOTEBOOK, ""),
         store.bucket.uri + below,
     )

@@ -81,13 +81,19 @@ _LONGEST = 200  # characters of what was set for a run
 
 
 def since(
-    tags: Mapping[str, str], pages: "Pages", before: Before | None, score: str = "", how: str = ""
+    tags: Mapping[str, str],
+    experiment_id: str,
+    run_id: str,
+    before: Before | None,
+    score: str = "",
+    how: str = "",
 ) -> str:
     """Return what a run came to, and what changed since the run before, with links.
 
     Args:
         tags: the run's.
-        pages: where the links lead.
+        experiment_id: its experiment's; the run before is one of it, too.
+        run_id: its own.
         before: the run before, if there was one.
         score: what the run came to, if it is over.
         how: how that is beside the run before: "0.0040 better than"; "" if they are not to be
@@ -105,7 +111,7 @@ def since(
     settings = before.tags.get(SETTINGS, "")
     if settings != tags.get(SETTINGS, ""):
         of += f" with {as_code(_short(settings)) if settings else 'no settings of its own'}"
-    run = _link(f"the run before{on}", run_page(pages.experiment_id, before.run_id))
+    run = _link(f"the run before{on}", run_page(experiment_id, before.run_id))
     if how:
         said = f"{score}, {how} {run}, {of} (one run each: no telling)"
     else:
@@ -114,9 +120,10 @@ def since(
     compare = f"{web}/compare/{there}...{tags[COMMIT]}" if web else ""
     code = f"git diff {there[:10]} {tags[COMMIT][:10]}"
     changed = [] if same else [_link("what changed", compare) if compare else as_code(code)]
-    return f"{said}: " + " · ".join(
-        [*changed, _link("side by side", pages.side_by_side(before.run_id))]
-    )
+    both = ([before.run_id, run_id], [experiment_id])
+    runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in both)
+    page = f"#/compare-runs?runs={runs}&experiments={experiments}&{_SIDE}"
+    return f"{said}: " + " · ".join([*changed, _link("side by side", page)])
 
 
 def _head(said: str, since: str, links: str) -> str:
@@ -273,17 +280,3 @@ def run_page(experiment_id: str, run_id: str) -> str:
 def artifact_page(experiment_id: str, run_id: str, path: str) -> str:
     """Return the page that shows an artifact of a run."""
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/{quote(path)}?{_SIDE}"
-
-
-@dataclass(frozen=True)
-class Pages:
-    """The pages of one run's experiment, for links on its own page."""
-
-    experiment_id: str
-    run_id: str  # the run's own
-
-    def side_by_side(self, run_id: str) -> str:
-        """Return the page that compares the run with another one."""
-        both = ([run_id, self.run_id], [self.experiment_id])
-        runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in both)
-        return f"#/compare-runs?runs={runs}&experiments={experiments}&{_SIDE}"

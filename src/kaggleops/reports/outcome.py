@@ -46,7 +46,8 @@ def _tell(tracking_uri: str, run: Run) -> None:
         said += " (lower is better)"
     since = ui.since(
         tags,
-        ui.Pages(run.info.experiment_id, run.info.run_id),
+        run.info.experiment_id,
+        run.info.run_id,
         ui.Before(before.info.run_id, before.data.tags) if before else None,
         said,
         _beside(score, value, before, tags.get(SETTINGS)) if before else "",
