@@ -137,6 +137,16 @@ def artifact_uri_of(uri: str) -> str:
     return plain if is_s3(uri) else uri.removeprefix("bucket+")
 
 
+def local_path(uri: str) -> Path | None:
+    """Return the path on this machine that a path or a `file:` URI names; None for any other."""
+    scheme, separator, _ = uri.partition("://")
+    if separator and scheme.lower() != "file":
+        return None
+    if uri[:5].lower() == "file:":
+        return Path(urllib.parse.unquote(urllib.parse.urlsplit(uri).path))
+    return Path(uri).expanduser()
+
+
 def at_its_service(location: str, *buckets: str) -> str:
     """Return an address in one of these buckets with the host of its service, if it says none.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from kaggleops.bucket.location import bucket_uri, is_remote, is_s3, name_and_prefix
+from kaggleops.bucket.location import bucket_uri, is_remote, is_s3, local_path, name_and_prefix
 from kaggleops.cli.container import COMMAND, write_container
 from kaggleops.cli.options import bucket_at, json_option, repository_option
 from kaggleops.cli.output import as_typed, err, out, print_json, stdout_for_json
@@ -248,7 +248,6 @@ def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str
     """Write what the repository lacks; return the files that are new or changed, and what stays."""
     from kaggleops.bucket import open_bucket
     from kaggleops.cli.adopt import adopt, ignore
-    from kaggleops.mlruns.places import local_path
 
     root = commit.repository
     folder = local_path(open_bucket(place).artifact_uri)

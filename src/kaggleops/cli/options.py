@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from kaggleops.bucket import Bucket, open_bucket
-from kaggleops.bucket.location import bucket_uri
+from kaggleops.bucket.location import bucket_uri, local_path
 from kaggleops.cli.output import err
 from kaggleops.errors import UsageError
 from kaggleops.git.command import GitError
@@ -140,8 +140,6 @@ def bucket_for_runs(named: str | None, repository: Path) -> str:
     """
     root = repository_around(repository.absolute()) if repository.is_dir() else None
     place = bucket_of(named or (default_bucket(root) if root else None))
-    from kaggleops.mlruns.places import local_path  # not above: a server's start needs none of it
-
     folder = local_path(bucket_at(place).artifact_uri)
     for own in (folder, root and root / LOCAL):
         if own:
@@ -157,7 +155,6 @@ def remember(place: str, repository: Path) -> None:
     if not (repository / ".git").exists() or default_bucket(repository):
         return
     from kaggleops.mlruns import EntityStore
-    from kaggleops.mlruns.places import local_path
 
     bucket = bucket_at(place)
     folder = local_path(bucket.artifact_uri)

@@ -8,13 +8,14 @@ stay where it is is named.
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version
+from kaggleops.bucket import ABSENT, Bucket, ConflictError, Entry, Version, open_bucket
 from kaggleops.bucket.base import is_key
-from kaggleops.bucket.location import at_its_service, is_s3
+from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.bucket.location import at_its_service, is_s3, local_path, root_and_prefix
 from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import ARTIFACTS, MLRUNS, EntityId, Kind
 from kaggleops.mlruns.entity import Entity
@@ -26,7 +27,6 @@ from kaggleops.mlruns.locations import (
     is_inside,
     relocate,
 )
-from kaggleops.mlruns.places import Place, local_path
 from kaggleops.redaction import redacted
 
 _BUCKETS = re.compile(r"(?:gs|gcs|s3|s3a|abfss?|az|adl|wasbs?|hdfs|oci)://", re.IGNORECASE)
@@ -37,6 +37,8 @@ _HINT = (  # where an address says no host, and so leads to Amazon
     "again, or export again with --artifacts"
 )
 _PATIENCE = 10.0  # seconds that it takes to find out that a service cannot be reached
+
+_File = tuple[Bucket, Entry]
 
 
 class Carrier:
@@ -78,49 +80,64 @@ class Carrier:
         if is_inside(location, self._root):
             return entity
         if entity.id.kind is not Kind.EXPERIMENT:
-            for path, (place, entry) in self._find(entity.id, folder, location).items():
-                self._copy(place, entry, f"{ARTIFACTS}{target}/{path}")
+            for path, file in self._find(entity.id, folder, location).items():
+                self._copy(*file, f"{ARTIFACTS}{target}/{path}")
         return relocate(entity, self._root + target)
 
-    def _find(
-        self, entity_id: EntityId, folder: Path, location: str
-    ) -> dict[str, tuple[Place, Entry]]:
+    def _find(self, entity_id: EntityId, folder: Path, location: str) -> dict[str, _File]:
         """Return what lies in its folder and where its location leads; the later written of two."""
-        root = _root_of(location, entity_id)
-        found: dict[str, tuple[Place, Entry]] = {}
-        there: Place | None = None
+        root, own = _root_of(location, entity_id), folder / ARTIFACTS
+        found: dict[str, _File] = {}
+        address: str | Path | None = None
         try:
-            place = Place(folder / ARTIFACTS)
-            if (folder / ARTIFACTS).is_dir():
-                found = {path: (place, entry) for path, entry in place.files()}
-                self.problems += place.problems
-            if found:
+            if own.is_dir() and (found := dict(self._files(own))):
                 self._found_inside.add(root)
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
-                there = Place(Path(named)) if Path(named).is_dir() else None
+                address = Path(named) if Path(named).is_dir() else None
             elif named is not None and not (reason := self._why_not(root, named)):
-                there = Place(named)
-            if there is not None and not (found and f"{there.uri}/".startswith(f"{place.uri}/")):
-                for path, entry in there.files():
-                    if path not in found or found[path][1].updated_ms < entry.updated_ms:
-                        found[path] = there, entry
-                self.problems += there.problems
+                address = named
+            if address and not (found and Path(address).is_relative_to(own)):
+                for path, file in self._files(address):
+                    if path not in found or found[path][1].updated_ms < file[1].updated_ms:
+                        found[path] = file
         except KaggleOpsError as error:
             self._say(f"importing the artifacts of {entity_id}: {error}")
             return found
-        if there is None and not found:
+        if address is None and not found:
             with self._lock:
                 self._left.setdefault((root, reason), []).append(entity_id)
         return found
+
+    def _files(self, address: str | Path, patience: float = 120.0) -> Iterator[tuple[str, _File]]:
+        """Yield the plain files in a folder, or below an address of a remote bucket.
+
+        Not what is behind a link: it could lead anywhere, and others may read the bucket.
+        """
+        prefix = ""
+        if isinstance(address, str):
+            root, prefix = root_and_prefix(address)
+            bucket = open_bucket(root, patience=patience)
+        elif address.is_symlink():
+            hint = "Put the files themselves there."
+            raise KaggleOpsError(f"reading {address}", "it is a symbolic link", hint)
+        else:
+            bucket = DirectoryBucket(address.absolute())
+
+        def left_out(where: str, why: str) -> None:
+            self._say(f"importing {where}: {why}. It was skipped.")
+
+        prefix = prefix and f"{prefix}/"
+        for entry in bucket.list(prefix, checksums=True, left_out=left_out):
+            yield entry.key.removeprefix(prefix), (bucket, entry)
 
     def _why_not(self, root: str, location: str) -> str:
         """Return why a root in another bucket cannot be read; "" where it can."""
         with self._asking:  # once for each
             if root not in self._reached:
                 try:
-                    next(Place(location, patience=_PATIENCE).files(), None)
+                    next(self._files(location, _PATIENCE), None)
                     self._reached[root] = ""
                 except KaggleOpsError as error:
                     hint = _HINT if is_s3(location) and "@" not in location else ""
@@ -142,9 +159,9 @@ class Carrier:
             return None
         return str(path) if path.parts[-2:] == (entity_id.name, ARTIFACTS) else None
 
-    def _copy(self, place: Place, entry: Entry, key: str) -> None:
+    def _copy(self, source: Bucket, entry: Entry, key: str) -> None:
         if not is_key(key):
-            where = place.bucket.object_uri(entry.key)
+            where = source.object_uri(entry.key)
             self._say(f"importing {where}: no object can have the name {key[:200]!r}.")
             return
         there = self._there.get(key)
@@ -154,7 +171,7 @@ class Carrier:
         expected: Version = ABSENT if there is None else there.version
         with ExitStack() as stack:
             try:
-                content = stack.enter_context(place.bucket.on_disk(entry))
+                content = stack.enter_context(source.on_disk(entry))
             except KaggleOpsError as error:
                 self._say(str(error))
                 return

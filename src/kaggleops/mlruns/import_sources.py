@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kaggleops.bucket.directory import DirectoryBucket
+from kaggleops.bucket.location import local_path
 from kaggleops.errors import UsageError
 from kaggleops.layout import MLRUNS, Kind, is_experiment_id, is_run_id, parse_key
 from kaggleops.mlruns.entity import META, Entity
 from kaggleops.mlruns.export import export
 from kaggleops.mlruns.folder import TRASH, entities_in
-from kaggleops.mlruns.places import local_path
 from kaggleops.mlruns.store import EntityStore
 from kaggleops.mlruns.ui import END, commit_tags, described, with_note
 from kaggleops.tags import NOTE, SHORT_COMMIT

@@ -224,7 +224,7 @@ class _Import:
         self._result.artifacts = self._carrier.carried
         self._result.artifacts_size = self._carrier.size
         self._result.problems += dict.fromkeys(self._source.problems)
-        self._result.problems += self._carrier.problems + self._carrier.left()
+        self._result.problems += [*dict.fromkeys(self._carrier.problems), *self._carrier.left()]
         return self._result
 
     # -- which experiment is which ------------------------------------------------------------
