@@ -1,12 +1,11 @@
 """What a server's process says on its way to people."""
 
-import queue
 from pathlib import Path
 
 import pytest
 
-from kaggleops.server.processes import Child, Ended, Events
 from kaggleops.server.settings import Settings
+from kaggleops.server.supervisor import Child
 from tests import secrets_of
 from tests.canaries import marks_in
 
@@ -16,11 +15,10 @@ def test_no_process_shows_the_password_of_its_database(
 ) -> None:
     # As a library would that fails in the midst of something.
     (tmp_path / "failing.py").write_text(f"raise ValueError({secrets_of.DATABASE!r})")
-    events: Events = queue.SimpleQueue()
-    Child("failing", Settings("a bucket", secrets_of.DATABASE, str(tmp_path)), events)
-    ended = events.get(timeout=60)
-    assert isinstance(ended, Ended)
-    assert "ValueError: postgresql://ada:***@db.lab.org/runs" in ended.reason
+    settings = Settings("a bucket", secrets_of.DATABASE, str(tmp_path))
+    with Child("failing", settings) as child:
+        assert list(child.messages()) == []
+    assert "ValueError: postgresql://ada:***@db.lab.org/runs" in child.reason
     shown = capsys.readouterr().err
     assert "Traceback" in shown
-    assert marks_in(ended.reason + shown) == set()
+    assert marks_in(child.reason + shown) == set()

@@ -16,8 +16,7 @@ from kaggleops import tags
 from kaggleops.bucket import open_bucket
 from kaggleops.index.refresh import Index
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.front_page import FrontPage, view, views_in
-from kaggleops.server.settings import Settings
+from kaggleops.server.pages import FrontPage, view, views_in
 
 STOCK = '<!doctype html><html><head><script src="main.js"></script></head></html>'
 
@@ -107,8 +106,7 @@ def test_the_page_is_mlflows_own_with_the_views_of_what_its_reader_may_read(
     def may_read(request: Request, experiments: Collection[str]) -> bool | None:
         return None if request.headers.get("x") else readable.issuperset(experiments)
 
-    settings = Settings(place.uri, place.url, str(tmp_path))
-    page = FrontPage(settings, may_read, file)
+    page = FrontPage(sa.create_engine(place.url), may_read, file)
 
     def ask(*headers: tuple[bytes, bytes]) -> tuple[int, str]:
         answer = page.page(Request({"type": "http", "headers": headers}))

@@ -28,7 +28,7 @@ def settings(tmp_path: Path, empty_index: Path) -> Settings:
 
 def test_what_a_first_refresh_comes_to_is_told_once(settings: Settings) -> None:
     told: list[dict[str, Any]] = []
-    refresher = Refresher(settings, lambda **found: told.append(found), lambda: None)
+    refresher = Refresher(settings, lambda **found: told.append(found), lambda _: None)
     refresher.start()
     assert refresher.begun.wait(30)
     eventually(lambda: refresher.notice.fresh, seconds=30)
@@ -48,7 +48,7 @@ def test_a_thread_that_dies_does_not_die_silently(
         raise RuntimeError("not thought of")
 
     died = threading.Event()
-    refresher = Refresher(settings, tell, died.set)
+    refresher = Refresher(settings, tell, lambda _: died.set())
     refresher.start()
     assert died.wait(30)
     refresher.stop()

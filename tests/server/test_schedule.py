@@ -15,6 +15,8 @@ class Clock:
 def test_often_while_somebody_looks_and_seldom_otherwise() -> None:
     clock = Clock()
     schedule = Schedule(clock)
+    assert schedule.due  # at once, at first
+    schedule.succeeded(listed=False)
     clock.now += WATCHED_LOOK
     assert not schedule.due
     schedule.somebody_looks()
@@ -38,7 +40,7 @@ def test_what_fails_is_tried_ever_more_slowly_and_never_given_up() -> None:
     paces = []
     for _ in range(8):
         schedule.failed()
-        assert schedule.waiting_to_retry
+        assert not schedule.due
         paces.append(schedule.pace)
         schedule.somebody_looks()
         assert not schedule.due

@@ -97,8 +97,8 @@ def test_what_starts_the_servers_imports_nothing_heavy() -> None:
 import sys
 import kaggleops.cli
 print("a bucket's objects", "kaggleops.mlruns" in sys.modules)
-import kaggleops.server.processes, kaggleops.server.supervisor
-from kaggleops.server.processes import experiment_link
+import kaggleops.server.address, kaggleops.server.supervisor
+from kaggleops.server.address import experiment_link
 experiment_link("http://localhost", "1")
 print({"mlflow", "pandas", "sqlalchemy"} & set(sys.modules))
 """

@@ -15,7 +15,7 @@ import pytest
 
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.mlruns import ui
-from kaggleops.server.processes import listening_socket
+from kaggleops.server.address import listening_socket
 from kaggleops.server.settings import default_index
 from tests.command import kaggleops
 from tests.server.serving import eventually

@@ -78,12 +78,7 @@ def serve_command(
     """
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
-    from kaggleops.server.processes import (
-        experiment_link,
-        listening_socket,
-        progress_line,
-        url_of,
-    )
+    from kaggleops.server.address import experiment_link, listening_socket, progress_line, url_of
     from kaggleops.server.settings import (
         HEALTH_PATH,
         Settings,
@@ -91,7 +86,7 @@ def serve_command(
         default_index,
         server_folder,
     )
-    from kaggleops.server.supervisor import Found, Supervisor
+    from kaggleops.server.supervisor import Found, serve
 
     folder = server_folder(place)
     if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
@@ -108,8 +103,7 @@ def serve_command(
             socket=listening.fileno(),
             host_names=(host, *host_names),
         )
-        supervisor = Supervisor(settings, lambda line: err.print(line, style="yellow"))
-        with supervisor.running(), ExitStack() as bars:
+        with ExitStack() as bars:
             update = bars.enter_context(progress_bar("Updating the index"))
             shown: list[Found] = []
 
@@ -146,7 +140,13 @@ def serve_command(
                 if told["experiment"] != shown[0]["experiment"] and not as_json:
                     out.print(f"\n    {experiment_link(url, told['experiment'])}")
 
-            supervisor.serve(lambda done, total: update(done, total), show, all_in)
+            serve(
+                settings,
+                lambda line: err.print(line, style="yellow"),
+                lambda done, total: update(done, total),
+                show,
+                all_in,
+            )
 
 
 def _show(found: dict[str, Any], access: str) -> None:
@@ -213,7 +213,7 @@ def _another_bucket() -> bool:
 
 def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_json: bool) -> None:
     """Open a remote server's UI, until Ctrl-C."""
-    from kaggleops.server.processes import experiment_link
+    from kaggleops.server.address import experiment_link
     from kaggleops.server.tunnel import tunnel
 
     with (

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anyio
+import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,12 +19,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.campaign_page import CampaignPage, MayRead
 from kaggleops.server.door import Address, Door, is_offered, keep_offered, not_offered
-from kaggleops.server.front_page import FrontPage
-from kaggleops.server.health import HEALTH_PATH, Health
+from kaggleops.server.health import Health
+from kaggleops.server.pages import CampaignPage, FrontPage, MayRead
 from kaggleops.server.refresher import Refresher
-from kaggleops.server.settings import PAGE_PATH, Settings, make_users_database, mlflow_environment
+from kaggleops.server.settings import (
+    HEALTH_PATH,
+    PAGE_PATH,
+    Settings,
+    make_users_database,
+    mlflow_environment,
+)
 
 _AT_ONCE = 4  # API requests: a page of 1,000 runs takes 26 MB, and more at once are no faster
 
@@ -70,21 +76,17 @@ def application(settings: Settings, refresher: Refresher, listens: Address) -> A
         # is asked for a password.
         sys.modules.setdefault("mlflow.server.auth", None)  # type: ignore[arg-type]
 
-    user_of = _user_of(settings.auth)
-    known = lambda request: user_of(request) is not None  # noqa: E731
-    health = Health(settings, lambda: refresher.notice, known)
-    pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
-    may_read = _may_read(settings.auth, user_of)
-    pages[PAGE_PATH] = CampaignPage(settings, may_read).page
-    pages["/"] = FrontPage(settings, may_read, _stock_page()).page
-    app, offers = offered_application(pages)
-    return Door(_limited(refresher, app), offers, listens, settings.host_names)
-
-
-def _stock_page() -> Path:
     from mlflow.server import app as flask_app
 
-    return Path(flask_app.static_folder, "index.html")
+    # Not the index's engine, each of whose transactions waits for the writer.
+    engine = sa.create_engine(settings.index, pool_pre_ping=True, pool_size=1)
+    may_read = _may_read(settings.auth)
+    health = Health(settings, engine, lambda: refresher.notice, may_read)
+    pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
+    pages[PAGE_PATH] = CampaignPage(settings.bucket, engine, may_read).page
+    pages["/"] = FrontPage(engine, may_read, Path(flask_app.static_folder, "index.html")).page
+    app, offers = offered_application(pages)
+    return Door(_limited(refresher, app), offers, listens, settings.host_names)
 
 
 def offered_application(
@@ -92,29 +94,22 @@ def offered_application(
 ) -> tuple[ASGIApp, Callable[[str, str], bool]]:
     """Return MLflow's application with our own pages, and whether it offers a method and a path."""
     from mlflow.server import app as flask_app
-    from starlette.middleware.wsgi import WSGIMiddleware
 
-    from kaggleops.server.answers import (
-        answer_mistakes,
-        count_sent,
-        produce_slowly,
-    )
+    from kaggleops.server.answers import Wsgi, answer_mistakes
 
     keep_offered(flask_app)
     answer_mistakes(flask_app)
-    flask_app.wsgi_app = produce_slowly(flask_app.wsgi_app)
     pages = {**pages, _GATEWAY: _no_gateway}
     # Of MLflow's outer application, in FastAPI, nothing is used: it adds to the inner one what is
     # not offered (the assistant, the gateway, jobs), and takes a second to import.
-    to_flask = Mount("/", WSGIMiddleware(flask_app))
-    app = Starlette(routes=[*map(Route, pages, pages.values()), to_flask])
+    app = Starlette(routes=[*map(Route, pages, pages.values()), Mount("/", Wsgi(flask_app))])
 
     def offers(method: str, path: str) -> bool:
         if path in pages:
             return method in ("GET", "HEAD")
         return is_offered(flask_app, method, path)
 
-    return count_sent(app), offers
+    return app, offers
 
 
 def _no_gateway(request: Request) -> Response:
@@ -136,11 +131,14 @@ def _ask_for_passwords() -> None:
         raise KaggleOpsError("starting MLflow's basic auth", error.message) from error
 
 
-def _user_of(auth: bool) -> Callable[[Request], str | None]:
-    """Return whose a request is, as a function: "" where nobody is asked, None for a stranger."""
+def _may_read(auth: bool) -> MayRead:
+    """Return whether a request may read all of some experiments, as a function."""
     if not auth:
-        return lambda _: ""
-    from mlflow.server.auth import store
+        return lambda *_: True
+    from mlflow.server.auth import auth_config, resolve_permissions, store
+    from mlflow.server.auth.permissions import GrantLoadKey, get_permission
+    from mlflow.server.auth.requirements import floor_positive_permission
+    from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 
     def user_of(request: Request) -> str | None:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -150,22 +148,10 @@ def _user_of(auth: bool) -> Callable[[Request], str | None]:
                 return name
         return None
 
-    return user_of
-
-
-def _may_read(auth: bool, user_of: Callable[[Request], str | None]) -> MayRead:
-    """Return whether a request may read all of some experiments, as a function."""
-
     def may_read(request: Request, experiments: Collection[str]) -> bool | None:
-        user = user_of(request)
-        if not auth or user is None:
-            return None if user is None else True
-        from mlflow.server.auth import auth_config, resolve_permissions, store
-        from mlflow.server.auth.permissions import GrantLoadKey, get_permission
-        from mlflow.server.auth.requirements import floor_positive_permission
-        from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
-
-        if store.get_user(user).is_admin:
+        if (user := user_of(request)) is None:
+            return None
+        if not experiments or store.get_user(user).is_admin:
             return True
         keys = [GrantLoadKey("experiment", each) for each in experiments]
         default = auth_config.default_permission

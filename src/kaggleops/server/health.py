@@ -18,6 +18,7 @@ from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns.change_log import LOG_KEY
 from kaggleops.printable import as_html
 from kaggleops.redaction import redacted
+from kaggleops.server.pages import MayRead
 from kaggleops.server.refresher import Notice
 from kaggleops.server.settings import HEALTH_PATH, Settings
 from kaggleops.tracking.live import IDLE_LOOK
@@ -31,26 +32,26 @@ class Health:
 
     Args:
         settings: what is served.
+        engine: of the index.
         notice: returns how refreshing goes.
-        may_see_all: returns whether a request may see more than whether all is well.
+        may_read: who may see more than whether all is well: not strangers.
     """
 
     def __init__(
         self,
         settings: Settings,
+        engine: sa.Engine,
         notice: Callable[[], Notice],
-        may_see_all: Callable[[Request], bool],
+        may_read: MayRead,
     ) -> None:
-        self._bucket = settings.bucket
-        self._index = redacted(settings.index)
-        # Not the index's engine, each of whose transactions waits for the writer.
-        self._engine = sa.create_engine(settings.index, pool_pre_ping=True, pool_size=1)
+        self._settings = settings
+        self._engine = engine
         self._notice = notice
-        self._may_see_all = may_see_all
+        self._may_read = may_read
 
     def page(self, request: Request) -> Response:
         """Return the page, as JSON for programs and as HTML for people; 503 if all is not well."""
-        content = self._content(self._may_see_all(request))
+        content = self._content(self._may_read(request, ()) is not None)
         status = 200 if content["status"] == "fresh" else 503
         headers = {"Cache-Control": "no-store"}
         wants_page = "text/html" in request.headers.get("accept", "")
@@ -80,8 +81,8 @@ class Health:
             content |= {
                 "coming_in": notice.progress,
                 "trouble": trouble,
-                "bucket": self._bucket,
-                "index": self._index,
+                "bucket": self._settings.bucket,
+                "index": redacted(self._settings.index),
                 **details,
                 "versions": {
                     "kaggleops": version("kaggleops"),

@@ -7,6 +7,7 @@
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from kaggleops.bucket import BucketUnavailableError, open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.index.refresh import LISTING_EVERY, Index
-from kaggleops.index.tables import RUNS
 from kaggleops.mlruns import EntityStore
-from kaggleops.server.processes import progress_line, say_error
+from kaggleops.reports.history import History
+from kaggleops.server.address import progress_line
 from kaggleops.server.settings import Settings
 from kaggleops.tracking.live import IDLE_LOOK, WATCHED_LOOK
 
@@ -35,9 +36,8 @@ class Schedule:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._last = clock()
-        self._listed = self._last
-        self._looked = self._last - WATCHED_FOR_SECONDS
+        self._last = self._looked = -math.inf
+        self._listed = clock()
         self._retry = 0.0
 
     def somebody_looks(self) -> None:
@@ -56,13 +56,8 @@ class Schedule:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to poll."""
+        """Whether it is time to poll: at first, at once."""
         return self._clock() >= self._last + self.pace
-
-    @property
-    def waiting_to_retry(self) -> bool:
-        """Whether the last poll failed, and it is too early for another one."""
-        return bool(self._retry) and not self.due
 
     @property
     def listing_due(self) -> bool:
@@ -71,8 +66,7 @@ class Schedule:
 
     def succeeded(self, *, listed: bool) -> None:
         """Note a poll."""
-        self._last = self._clock()
-        self._retry = 0.0
+        self._last, self._retry = self._clock(), 0.0
         if listed:
             self._listed = self._last
 
@@ -114,14 +108,14 @@ class Refresher:
     Args:
         settings: the index and the bucket.
         tell: called with what it has found until all is in, as `supervisor.Found` has it.
-        on_failure: called if the thread dies.
+        on_failure: called if the thread dies: with why nothing can be served, if that is known.
     """
 
     def __init__(
         self,
         settings: Settings,
         tell: Callable[..., object],
-        on_failure: Callable[[], object],
+        on_failure: Callable[[KaggleOpsError | None], object],
     ) -> None:
         self._settings = settings
         self._tell = tell
@@ -158,7 +152,7 @@ class Refresher:
         try:
             self._begin()
             while not self._ending:
-                if self._schedule.due or not (self._complete or self._schedule.waiting_to_retry):
+                if self._schedule.due:
                     try:
                         self._refresh()
                     except (KaggleOpsError, SQLAlchemyError) as error:
@@ -166,11 +160,10 @@ class Refresher:
                 self._wake.wait(_TICK)
                 self._wake.clear()
         except BaseException as error:
-            if self._complete or not isinstance(error, KaggleOpsError):
+            known = error if isinstance(error, KaggleOpsError) and not self._complete else None
+            if known is None:
                 _log.exception("The thread that refreshes the index has died")
-            else:
-                say_error(error)
-            self._on_failure()
+            self._on_failure(known)
             raise
 
     def _begin(self) -> None:
@@ -184,23 +177,11 @@ class Refresher:
         except BucketUnavailableError as error:
             away = error
         self._index = Index(self._settings.index, store)
-        self._engine = sa.create_engine(self._settings.index, pool_pre_ping=True, pool_size=1)
-        if away and self._last_experiment() is None:
+        engine = sa.create_engine(self._settings.index, pool_pre_ping=True, pool_size=1)
+        self._history = History(engine, lambda: store)
+        if away and self._history.last_experiment() is None:
             raise away
         self.begun.set()
-
-    def _last_experiment(self) -> str | None:
-        """Return the id of the experiment of the latest run."""
-        runs = RUNS.table
-        query = (
-            sa.select(runs.c.experiment_id)
-            .where(runs.c.lifecycle_stage == "active")
-            .order_by(runs.c.start_time.desc())
-            .limit(1)
-        )
-        with self._engine.connect() as connection:
-            found = connection.scalar(query)
-        return None if found is None else str(found)
 
     def _refresh(self) -> None:
         refreshed = self._index.refresh(self._heard, full=self._schedule.listing_due)
@@ -215,9 +196,8 @@ class Refresher:
         """Say once what all that is there comes to."""
         if not self._complete:
             self._complete = True
-            problems = len(self._index.problems())
-            found = {"experiment": self._last_experiment(), "problems": problems}
-            self._tell(complete=True, warning=warning, **found)
+            experiment, problems = self._history.last_experiment(), len(self._index.problems())
+            self._tell(complete=True, warning=warning, experiment=experiment, problems=problems)
 
     def _heard(self, done: int, total: int) -> None:
         left = total if done < total else 0
@@ -225,12 +205,12 @@ class Refresher:
         now = time.monotonic()
         if not self._complete and (not left or now >= self._next_report):
             self._next_report = now + _BETWEEN_REPORTS
-            experiment = self._last_experiment() if done else None
+            experiment = self._history.last_experiment() if done else None
             self._tell(done=done, total=total, experiment=experiment)
 
     def _in_trouble(self, error: Exception) -> None:
         if not self._complete:
-            if self._last_experiment() is None and not self._settings.again:
+            if self._history.last_experiment() is None and not self._settings.again:
                 raise error  # nothing can be served, now or before
             warning = f"{error} What the index has is served, and the bucket is asked again."
             self._has_looked(warning)

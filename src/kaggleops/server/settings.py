@@ -27,6 +27,9 @@ from kaggleops.redaction import keep_login
 PAGE_PATH = "/kaggleops/"
 HEALTH_PATH = "/kaggleops/health"
 
+SECONDS_TO_END = 20.0
+"""How long a process that serves may take to end before it is killed."""
+
 _VARIABLE = "KAGGLEOPS_SERVE"
 
 _LEAN = {

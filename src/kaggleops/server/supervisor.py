@@ -3,22 +3,30 @@
 The server answers with what the index has as soon as there is one, and the rest comes in meanwhile.
 
 This is the process that people start and see. It imports nothing of MLflow, to take little memory.
-However it ends, even killed, nothing that it started stays.
+However it ends, even killed, nothing that it started stays: the standard input of the process that
+serves is a pipe that closes when this one is gone, and it ends, too. It talks in lines of JSON on
+its standard output.
 """
 
-import queue
+import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kaggleops.errors import KaggleOpsError
+from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.folders import private_folder
-from kaggleops.server.processes import Child, Ended, Events
-from kaggleops.server.settings import Settings
+from kaggleops.printable import log_line
+from kaggleops.redaction import redacted
+from kaggleops.server.settings import SECONDS_TO_END, Settings
 
 _FIRST_PAUSE = 1.0  # seconds before a process that died is started again
 _LONGEST_PAUSE = 60.0
@@ -37,89 +45,138 @@ models were looked at, of how many; `complete`: whether that was all.
 """
 
 
-class Supervisor:
-    """Serves a bucket, in a process that is started again when it dies.
+def serve(
+    settings: Settings,
+    tell: Callable[[str], object],
+    progress: Callable[[int, int], object],
+    on_ready: Callable[[Found], object],
+    on_complete: Callable[[Found], object],
+) -> None:
+    """Serve until told to end by a signal; KaggleOpsError if nothing can be served.
 
     Args:
         settings: what to serve, and how.
         tell: called with a line when the process is started again, and cannot read the bucket.
+        progress: called with how many entities are in the index, and how many there are to be.
+        on_ready: called when the server listens and all is in, or, if there is much to come, some
+            of it.
+        on_complete: called when all is in, or is not to be had for now, if that is later.
     """
-
-    def __init__(self, settings: Settings, tell: Callable[[str], object]) -> None:
-        self._settings = settings
-        self._tell = tell
-        self._events: Events = queue.SimpleQueue()
-        self._child: Child | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run a block that SIGTERM, SIGINT and SIGHUP end, and clean up after it."""
-        which = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        before = [signal.signal(each, lambda *_: self._events.put(None)) for each in which]
-        scratch = Path(self._settings.scratch)
-        shutil.rmtree(scratch, ignore_errors=True)  # left by one that was killed
-        private_folder(scratch)
-        try:
-            yield
-        except _ToldToEnd:
-            pass
-        finally:
-            if self._child is not None:
-                self._child.end()
-            shutil.rmtree(scratch, ignore_errors=True)
-            for each, handler in zip(which, before, strict=True):
-                signal.signal(each, handler)
-
-    def serve(
-        self,
-        progress: Callable[[int, int], object],
-        on_ready: Callable[[Found], object],
-        on_complete: Callable[[Found], object],
-    ) -> NoReturn:
-        """Serve until told to end; KaggleOpsError if nothing can be served.
-
-        Args:
-            progress: called with how many entities are in the index, and how many there are to be.
-            on_ready: called when the server listens and all is in, or, if there is much to come,
-                some of it.
-            on_complete: called when all is in, or is not to be had for now, if that is later.
-        """
-        found: Found = {"experiment": None, "problems": 0, "warning": "", "done": 0, "total": 0}
-        found["complete"] = found["listens"] = was_shown = was_completed = False
-        pause = _FIRST_PAUSE
+    found: Found = {"experiment": None, "problems": 0, "warning": "", "done": 0, "total": 0}
+    found["complete"] = found["listens"] = was_shown = was_completed = False
+    pause = _FIRST_PAUSE
+    with _until_a_signal(Path(settings.scratch)):
         while True:
-            settings = replace(self._settings, again=was_shown)
-            self._child = Child("kaggleops.server.worker", settings, self._events)
-            while not isinstance(event := self._events.get(), Ended):
-                if event is None:
-                    raise _ToldToEnd
-                found |= event.message
-                if "total" in event.message:
-                    progress(found["done"], found["total"])
-                enough = found["experiment"] and found["total"] > _SOON
-                if found["listens"] and not was_shown and (found["complete"] or enough):
-                    was_shown, was_completed = True, found["complete"]
-                    on_ready(found.copy())
-                elif was_shown and found["complete"] and not was_completed:
-                    was_completed = True
-                    on_complete(found)
-                elif was_completed and event.message.get("warning"):
-                    self._tell(event.message["warning"])
+            begun = time.monotonic()
+            with Child("kaggleops.server.worker", replace(settings, again=was_shown)) as child:
+                for message in child.messages():
+                    found |= message
+                    if "total" in message:
+                        progress(found["done"], found["total"])
+                    enough = found["experiment"] and found["total"] > _SOON
+                    if found["listens"] and not was_shown and (found["complete"] or enough):
+                        was_shown, was_completed = True, found["complete"]
+                        on_ready(found.copy())
+                    elif was_shown and found["complete"] and not was_completed:
+                        was_completed = True
+                        on_complete(found)
+                    elif was_completed and message.get("warning"):
+                        tell(message["warning"])
             if not was_shown:
-                raise event.error or KaggleOpsError("starting the server", event.reason)
-            if event.lived > _STEADY:
+                raise child.error or KaggleOpsError("starting the server", child.reason)
+            if time.monotonic() - begun > _STEADY:
                 pause = _FIRST_PAUSE
-            self._tell(f"The server process died: {event.reason}. Another starts in {pause:g} s.")
-            if self._is_told_to_end(pause):
-                raise _ToldToEnd
+            tell(f"The server process died: {child.reason}. Another starts in {pause:g} s.")
+            time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _is_told_to_end(self, seconds: float) -> bool:
-        """Wait so long; return whether this process was told to end meanwhile."""
-        with suppress(queue.Empty):
-            return self._events.get(timeout=seconds) is None
-        return False
 
-
-class _ToldToEnd(Exception):  # noqa: N818 - not an error
+class _ToldToEnd(BaseException):
     pass
+
+
+@contextmanager
+def _until_a_signal(scratch: Path) -> Iterator[None]:
+    """Run a block, with an empty folder, that SIGTERM, SIGINT and SIGHUP end; clean up after it."""
+    which = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def end(*_: object) -> NoReturn:
+        for each in which:
+            signal.signal(each, signal.SIG_IGN)
+        raise _ToldToEnd
+
+    before = [signal.signal(each, end) for each in which]
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)  # left by one that was killed
+        private_folder(scratch)
+        yield
+    except _ToldToEnd:
+        pass
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for each, handler in zip(which, before, strict=True):
+            signal.signal(each, handler)
+
+
+class Child:
+    """A process that runs a module of ours while a block runs.
+
+    Args:
+        module: its name.
+        settings: what it gets to know.
+    """
+
+    def __init__(self, module: str, settings: Settings) -> None:
+        self.error: KaggleOpsError | None = None
+        """What it could not do, if it said so."""
+        self.reason = ""
+        """How it ended, with the last line that it wrote."""
+        self._last_line = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env=settings.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[settings.socket] if settings.socket >= 0 else [],
+            start_new_session=True,  # we end it, in our order, not the terminal's Ctrl-C
+            text=True,
+            errors="replace",
+        )
+        self._forwarding = threading.Thread(target=self._forward, daemon=True)
+
+    def __enter__(self) -> "Child":
+        self._forwarding.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what it says until it has ended."""
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        for line in self._process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                kind = UsageError if message["usage"] else KaggleOpsError
+                self.error = kind(**message["error"])
+            else:
+                yield message
+        code = self._process.wait()
+        self._forwarding.join()
+        self.reason = f"it ended with {f'code {code}' if code >= 0 else signal.Signals(-code).name}"
+        if told := self.error or self._last_line:
+            self.reason += f" ({told})"
+
+    def _forward(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101 - it is a pipe
+        for line in map(redacted, self._process.stderr):  # a library may print the index's URL
+            self._last_line = line.strip() or self._last_line
+            sys.stderr.write(log_line(line))
+            sys.stderr.flush()

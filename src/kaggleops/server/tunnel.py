@@ -11,17 +11,17 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from kaggleops.backends.interface import Finding
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.settings import local_setting
-from kaggleops.server.processes import LOOPBACK, listening_socket
+from kaggleops.server.address import LOOPBACK, listening_socket
 from kaggleops.server.settings import HEALTH_PATH
 
 _SERVER_PORT = 5000  # on its machine
@@ -112,30 +112,25 @@ def tunnel(machine: Machine, port: int | None = None) -> Iterator[Tunnel]:
     ]
     start = f"gcloud compute instances start {machine.name} {' '.join(machine.options)}"
     hint = f"If it is off: {start}. To serve the bucket here: kaggleops ui --local"
-    with tempfile.TemporaryFile() as log, _process(command, log) as process:
-        opened = Tunnel(f"http://{LOOPBACK}:{port}", process)
-        _await(opened, log, doing, hint)
-        yield opened
-
-
-@contextmanager
-def _process(command: Sequence[str], log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,  # ended by us, not by the terminal's Ctrl-C
-    )
-    try:
-        yield process
-    finally:
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_SECONDS_TO_END)
-                break
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # ended by us, not by the terminal's Ctrl-C
+        )
+        try:
+            opened = Tunnel(f"http://{LOOPBACK}:{port}", process)
+            _await(opened, log, doing, hint)
+            yield opened
+        finally:
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, how)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_SECONDS_TO_END)
+                    break
 
 
 def _await(opened: Tunnel, log: IO[bytes], doing: str, hint: str) -> None:
@@ -159,12 +154,23 @@ def _await(opened: Tunnel, log: IO[bytes], doing: str, hint: str) -> None:
 
 def examine_server(folder: Path) -> Iterator[Finding]:
     """Check the server that the folder's settings name; KaggleOpsError if it cannot be reached."""
+    import requests
+
     machine = Machine.of_settings(folder)
     if machine is None:
         hint = "`kaggleops ui` serves the bucket here; infra/terraform makes a server."
         yield Finding("server", "skipped", "none is named", hint)
         return
-    health = _health(machine)
+    doing = f"checking {machine}"
+    with tunnel(machine) as server:
+        try:
+            # 503 where all is not well, with the same content.
+            health = requests.get(f"{server.url}{HEALTH_PATH}.json", timeout=30).json()
+        except (requests.RequestException, ValueError) as error:
+            hint = "Does `kaggleops serve` listen there?"
+            raise KaggleOpsError(doing, f"no health page ({type(error).__name__})", hint) from error
+    if not isinstance(health, dict) or "status" not in health:
+        raise KaggleOpsError(doing, "the server there has no health page")
     said = f"{machine} answers, its index is {health['status']}"
     if health["status"] == "fresh":
         yield Finding("server", "ok", said)
@@ -172,33 +178,14 @@ def examine_server(folder: Path) -> Iterator[Finding]:
         hint = f"Look at {HEALTH_PATH}: kaggleops ui."
         yield Finding("server", "warning", f"{said}: {health.get('trouble') or 'see there'}", hint)
     # A server that asks for a password tells its versions only with it.
-    if theirs := health.get("versions"):
-        yield _compared(theirs)
-
-
-def _health(machine: Machine) -> Mapping[str, Any]:
-    import requests
-
-    doing = f"checking {machine}"
-    with tunnel(machine) as server:
-        try:
-            # 503 where all is not well, with the same content.
-            found = requests.get(f"{server.url}{HEALTH_PATH}.json", timeout=30).json()
-        except (requests.RequestException, ValueError) as error:
-            hint = "Does `kaggleops serve` listen there?"
-            raise KaggleOpsError(doing, f"no health page ({type(error).__name__})", hint) from error
-    if not isinstance(found, dict) or "status" not in found:
-        raise KaggleOpsError(doing, "the server there has no health page")
-    return found
-
-
-def _compared(theirs: Mapping[str, str]) -> Finding:
-    differing = [
-        f"{name} {theirs[name]} there and {version(package)} here"
-        for name, package in (("kaggleops", "kaggleops"), ("mlflow", "mlflow-skinny"))
-        if theirs.get(name, version(package)) != version(package)
-    ]
-    if differing:
+    theirs = health.get("versions") or {}
+    ours = {"kaggleops": version("kaggleops"), "mlflow": version("mlflow-skinny")}
+    if differing := [
+        f"{name} {theirs[name]} there and {each} here"
+        for name, each in ours.items()
+        if theirs.get(name, each) != each
+    ]:
         said = f"the versions differ: {', '.join(differing)}"
-        return Finding("server", "warning", said, "Update the older one (docs/server.md).")
-    return Finding("server", "ok", f"both ends have kaggleops {theirs['kaggleops']}")
+        yield Finding("server", "warning", said, "Update the older one (docs/server.md).")
+    elif theirs:
+        yield Finding("server", "ok", f"both ends have kaggleops {theirs['kaggleops']}")

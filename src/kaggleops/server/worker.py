@@ -4,17 +4,22 @@ The bucket comes in while MLflow is imported, and while the server answers with 
 """
 
 import gc
+import json
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
-from kaggleops.errors import KaggleOpsError
-from kaggleops.server.processes import begin_child, say, say_error
-from kaggleops.server.settings import Settings
+from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.server.settings import SECONDS_TO_END, Settings
 
 _SECONDS_FOR_REQUESTS = 5  # that are being answered when the server is told to end
 _NEW_OBJECTS = 50_000
@@ -23,22 +28,46 @@ _NEW_OBJECTS = 50_000
 
 def main() -> int:
     """Serve, and return the exit code."""
-    settings = begin_child()
+    to_parent = os.dup(1)
+    os.dup2(2, 1)  # whatever else is printed
+    threading.Thread(target=_end_with_parent, name="watch-parent", daemon=True).start()
+
+    def say(**message: Any) -> None:
+        with suppress(BrokenPipeError):  # the parent is gone, and this process is about to end
+            os.write(to_parent, json.dumps(message).encode() + b"\n")
+
     try:
-        return _serve(settings)
+        return _serve(Settings.from_environment(), say)
     except KaggleOpsError as error:
-        say_error(error)
+        say(**_as_message(error))
         return 1
 
 
-def _serve(settings: Settings) -> int:
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SECONDS_TO_END)
+    os._exit(1)
+
+
+def _as_message(error: KaggleOpsError) -> dict[str, Any]:
+    told = {"doing": error.doing, "problem": error.problem, "hint": error.hint}
+    return {"error": told, "usage": isinstance(error, UsageError)}
+
+
+def _serve(settings: Settings, say: Callable[..., None]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     warnings.simplefilter("ignore")  # of MLflow's parts to each other, which nobody here can fix
 
     from kaggleops.server.refresher import Refresher
 
-    # A dead one would leave an index that stays as it was: another process starts.
-    refresher = Refresher(settings, say, lambda: os._exit(1))
+    def dies(error: KaggleOpsError | None) -> None:
+        """End: a dead refresher would leave an index that stays as it was."""
+        if error:
+            say(**_as_message(error))
+        os._exit(1)
+
+    refresher = Refresher(settings, say, dies)
     refresher.start()
 
     import uvicorn

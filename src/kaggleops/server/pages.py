@@ -1,17 +1,20 @@
-"""MLflow's front page, with how its run tables look when somebody opens them for the first time.
+"""The pages that the server makes of its index: the campaign's, and MLflow's front page.
 
-MLflow's interface has no setting for that on the server's side. A view that is shared by a tag of
-the experiment comes with a banner, and what one changes in it is lost. What a person has changed
-lies in the browser's storage, though, and there a script puts our view before MLflow's own begins:
-that one line is added to its page, and its scripts stay as they are. It follows the metrics that
-are logged, since it is made from the index whenever the page is opened.
+MLflow's interface has no setting on the server's side for how its run tables look. A view that is
+shared by a tag of the experiment comes with a banner, and what one changes in it is lost. What a
+person has changed lies in the browser's storage, though, and there a script puts our view before
+MLflow's own begins: that one line is added to its page, and its scripts stay as they are. It
+follows the metrics that are logged, since it is made from the index whenever the page is opened.
 """
 
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,57 +22,137 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from kaggleops import tags
+from kaggleops.bucket import ABSENT, BucketError, open_bucket
+from kaggleops.campaign.view import offers_told, page, recent_sweeps, view_of
+from kaggleops.errors import KaggleOpsError, first_line
 from kaggleops.index.tables import LATEST_METRICS, RUNS, TAGS
-from kaggleops.reports.html import json_in_html
+from kaggleops.layout import PAGE_KEY
+from kaggleops.mlruns import EntityStore
+from kaggleops.printable import printable
+from kaggleops.redaction import redacted
+from kaggleops.reports.history import History
+from kaggleops.reports.html import data_in, json_in_html
 from kaggleops.reports.score import Score, declared, score_among
-from kaggleops.server.campaign_page import MayRead, ask_to_sign_in
-from kaggleops.server.settings import Settings
+
+_FRESH = 5.0  # seconds for which what was made is shown again
+_PATIENCE = 3.0  # seconds that a request to the bucket is tried again
+_MOST_BYTES = 4 << 20  # of the watcher's page
 
 _LOOKED_AT = 100  # runs of an experiment, the latest
 _MOST = 200  # experiments, those with the latest runs
-_FRESH = 5.0  # seconds for which the views are shown again
+
+_NEW = {"Cache-Control": "no-store"}
+
+MayRead = Callable[[Request, Collection[str]], bool | None]
+"""Returns whether a request may read all of these experiments; None where nobody is signed in."""
+
+_Made = TypeVar("_Made")
+
+
+def _ask_to_sign_in() -> Response:
+    asks = {"WWW-Authenticate": 'Basic realm="mlflow"'}
+    return PlainTextResponse("Who asks? Sign in as in MLflow.\n", 401, asks)
+
+
+class _Kept(Generic[_Made]):
+    """What is made once for all who ask within seconds."""
+
+    def __init__(self, make: Callable[[], _Made]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._until = 0.0
+
+    def __call__(self) -> _Made:
+        with self._lock:
+            if time.monotonic() > self._until:
+                self._made = self._make()
+                self._until = time.monotonic() + _FRESH
+            return self._made
+
+
+class CampaignPage:
+    """The campaign's page; the watcher's lies in the bucket.
+
+    Args:
+        bucket: its address.
+        engine: of the index.
+        may_read: who may read which experiments.
+    """
+
+    def __init__(self, bucket: str, engine: sa.Engine, may_read: MayRead) -> None:
+        self._bucket = bucket
+        self._may_read = may_read
+        # Whoever looks is not to wait for a bucket that is away: what the index has is shown.
+        self._place = open_bucket(bucket, patience=_PATIENCE)
+        store = EntityStore(self._place)
+        self._history = History(engine, lambda: store)
+        self._content = _Kept(self._make)
+        self._offers: tuple[list[dict[str, Any]], int] | None = None
+        self._version = ABSENT
+
+    def page(self, request: Request) -> Response:
+        """Return the page; 401 to strangers, 403 to whoever may not read all experiments."""
+        try:
+            # It shows runs of all of them, and is made once for everybody.
+            may = self._may_read(request, self._history.experiments().values())
+            if may is None:
+                return _ask_to_sign_in()
+            if not may:
+                line = "this page shows all experiments, and you may not read some of them\n"
+                return PlainTextResponse(line, 403)
+            return HTMLResponse(self._content(), 200, _NEW)
+        except (KaggleOpsError, SQLAlchemyError) as error:
+            line = printable(redacted(first_line(error)))
+            return PlainTextResponse(f"making the page: {line}\n", 503)
+
+    def _make(self) -> bytes:
+        states = recent_sweeps(self._history)
+        view = view_of(self._history, states, None, datetime.now(UTC), self._bucket)
+        with suppress(BucketError):
+            # What the platforms told is the watcher's alone to know: it has their keys.
+            found = self._place.read(PAGE_KEY, unless=self._version, at_most=_MOST_BYTES)
+            if found is not None:
+                self._version = found.version
+                self._offers = offers_told(data_in(found.data))
+        if self._offers is not None:
+            view |= {"offers": self._offers[0], "told": self._offers[1]}
+        return page(view)
 
 
 class FrontPage:
-    """The page, made when somebody asks for it.
+    """MLflow's front page, with how its run tables look when somebody first opens them.
 
     Args:
-        settings: what is served.
+        engine: of the index.
         may_read: who may read which experiments.
-        stock: MLflow's own page.
+        stock: the file of MLflow's own page.
     """
 
-    def __init__(self, settings: Settings, may_read: MayRead, stock: Path) -> None:
+    def __init__(self, engine: sa.Engine, may_read: MayRead, stock: Path) -> None:
         self._may_read = may_read
         self._stock = stock
         self._script = Path(__file__).with_name("assets").joinpath("front_page.js").read_text()
-        self._engine = sa.create_engine(settings.index, pool_pre_ping=True, pool_size=1)
-        self._lock = threading.Lock()
-        self._views: dict[str, dict[str, Any]] = {}
-        self._made = float("-inf")
+        self._views = _Kept(lambda: views_in(engine))
+        self._last: dict[str, dict[str, Any]] = {}
 
     def page(self, request: Request) -> Response:
         """Return the page; 401 to strangers."""
         if self._may_read(request, ()) is None:
-            return ask_to_sign_in()
+            return _ask_to_sign_in()
         if not self._stock.is_file():
             return PlainTextResponse("this MLflow was installed without its interface\n", 501)
-        views = self._fresh()
+        with suppress(SQLAlchemyError):  # MLflow itself is going to say what is wrong
+            self._last = self._views()
+        views = self._last
         if not self._may_read(request, views):
             views = {each: view for each, view in views.items() if self._may_read(request, [each])}
         script = self._script.replace("VIEWS", json_in_html(views))
         page = self._stock.read_text().replace("<head>", f"<head><script>{script}</script>", 1)
         # Another release of MLflow names other scripts here.
-        return HTMLResponse(page, 200, {"Cache-Control": "no-store"})
+        return HTMLResponse(page, 200, _NEW)
 
-    def _fresh(self) -> dict[str, dict[str, Any]]:
-        with self._lock:
-            if time.monotonic() - self._made > _FRESH:
-                try:
-                    self._views, self._made = views_in(self._engine), time.monotonic()
-                except SQLAlchemyError:
-                    return self._views  # MLflow itself is going to say what is wrong
-            return self._views
+
+# -- how a run table looks ----------------------------------------------------------------------
 
 
 def views_in(engine: sa.Engine) -> dict[str, dict[str, Any]]:
