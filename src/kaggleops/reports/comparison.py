@@ -230,25 +230,19 @@ def _with_tables(row: Sequence[Training], score: Score, tables: Tables) -> list[
     return [replace(one, runs=tuple(map(told, one.runs))) for one in row]
 
 
-def _line(
-    score: Score,
-    row: Sequence[Training],
-    rows: Rows,
-    evidence: Evidence,
-) -> MetricLine:
+def _line(score: Score, row: Sequence[Training], rows: Rows, evidence: Evidence) -> MetricLine:
     """Return a metric of a training on each side."""
-    first, *others = in_common([scores_of(each.runs, score.name) for each in row])
+    values = tuple(in_common([scores_of(each.runs, score.name) for each in row]))
     found: list[Difference | None] = []
-    for training, second in zip(row[1:], others, strict=True):
-        change = evidence.difference(first, second, metric=score.name)
+    for training, second in zip(row[1:], values[1:], strict=True):
+        change = evidence.difference(values[0], second, metric=score.name)
         if change is not None and change.low is None and change.mean:
-            pair = [rows_of(each, score.name, rows) for each in (row[0], training)]
-            if both := [name for name in pair[0] if name in pair[1]]:
-                by_row = [pair[0][name] for name in both], [pair[1][name] for name in both]
-                change = evidence.difference(first, second, by_row, score.name)
+            one, other = (rows_of(each, score.name, rows) for each in (row[0], training))
+            if both := [name for name in one if name in other]:
+                by_row = [one[name] for name in both], [other[name] for name in both]
+                change = evidence.difference(values[0], second, by_row, score.name)
         found.append(change)
-    summaries = tuple(map(summarize_scores, (first, *others)))
-    values = (first, *others)
+    summaries = tuple(map(summarize_scores, values))
     return MetricLine(score.name, not score.lower, summaries, tuple(found), values=values)
 
 
@@ -317,14 +311,13 @@ def environment(run: Run) -> dict[str, str]:
 
 def _differing(sides: Sequence[Side], of: Callable[[Run], Mapping[str, str]]) -> Differing:
     read = [[of(run) for run in side.runs] for side in sides]
-    lines = {}
-    for name in sorted({name for side in read for each in side for name in each}):
-        values = tuple(
+    lines = {
+        name: tuple(
             ", ".join(sorted({each[name] for each in side if name in each})) for side in read
         )
-        if len(set(values)) > 1:
-            lines[name] = values
-    return lines
+        for name in sorted({name for side in read for each in side for name in each})
+    }
+    return {name: values for name, values in lines.items() if len(set(values)) > 1}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -334,21 +327,20 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _code(
     sides: Sequence[Side], repository: Path | None, paths: Sequence[str], notes: list[str]
 ) -> tuple[Between | None, ...]:
-    found: list[Between | None] = []
+    first = sides[0].sha
     tasks = {run.params.get("task", "") for side in sides for run in side.runs}
-    for side in sides[1:]:
-        ends = (sides[0].sha, side.sha)
-        if repository is None or not all(ends) or ends[0] == ends[1]:
-            found.append(None)
-            continue
-        shown = paths or used_code(repository, ends, () if "" in tasks else tasks)
-        lies_between = between(repository, *ends, shown)
-        if lies_between is not None:
-            require_code(repository, ends, paths)
+
+    def since(sha: str) -> Between | None:
+        if repository is None or not (first and sha) or first == sha:
+            return None
+        shown = paths or used_code(repository, (first, sha), () if "" in tasks else tasks)
+        if found := between(repository, first, sha, shown):
+            require_code(repository, (first, sha), paths)
         else:
-            notes.append(f"The repository here lacks {ends[0][:10]} or {ends[1][:10]}: fetch it.")
-        found.append(lies_between)
-    return tuple(found)
+            notes.append(f"The repository here lacks {first[:10]} or {sha[:10]}: fetch it.")
+        return found
+
+    return tuple(since(side.sha) for side in sides[1:])
 
 
 # -- do two runs agree? -----------------------------------------------------------------------
@@ -386,13 +378,7 @@ def agreement(first: Run, second: Run, tolerance: float = 0.0) -> Agreement:
         if not same or (name in first.metrics) != (name in second.metrics):
             apart[name] = (one, other)
     hidden = set(HOUSEKEEPING) - set(REPEATED)
+    kept = lambda run: {key: run.params[key] for key in run.params if key not in hidden}  # noqa: E731
     pair = [Side(run.id, run.sha, (run,)) for run in (first, second)]
-    return Agreement(
-        metrics=apart,
-        equal=len(names) - len(apart),
-        params=_differing(
-            pair, lambda run: {key: run.params[key] for key in run.params if key not in hidden}
-        ),
-        data=_differing(pair, lambda run: run.data),
-        environment=_differing(pair, environment),
-    )
+    params, data, where = (_differing(pair, of) for of in (kept, lambda run: run.data, environment))
+    return Agreement(apart, len(names) - len(apart), params, data, where)

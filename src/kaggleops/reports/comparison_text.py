@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kaggleops.git.commits import Between
 from kaggleops.printable import as_code, as_markdown, printable
 from kaggleops.reports.comparison import Comparison, MetricLine
 from kaggleops.reports.statistics import Difference, Summary
@@ -96,56 +97,43 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             for side in comparison.sides
         ],
         "answers": list(comparison.answers),
-        "metrics": [_metric_json(line) for line in comparison.metrics],
-        "params": {name: list(values) for name, values in comparison.params.items()},
-        "data": {name: list(values) for name, values in comparison.data.items()},
-        "environment": {name: list(values) for name, values in comparison.environment.items()},
-        "code": [
-            code
-            and {
-                "commits": [{"commit": sha, "subject": text} for sha, text in code.commits],
-                "files": [
-                    {"file": name, "added": added, "removed": removed}
-                    for name, added, removed in code.files
+        "metrics": [
+            {
+                "name": line.name,
+                "settings": line.settings,
+                "higher_is_better": line.higher_is_better,
+                "sides": [side and _summary_json(side) for side in line.sides],
+                "differences": [
+                    found and {**_difference_json(found), "verdict": line.verdict(place)}
+                    for place, found in enumerate(line.differences)
                 ],
-                "diff": code.diff,
             }
-            for code in comparison.code
+            for line in comparison.metrics
         ],
+        **{
+            kind: {name: list(values) for name, values in getattr(comparison, kind).items()}
+            for kind in ("params", "data", "environment")
+        },
+        "code": [code and _code_json(code) for code in comparison.code],
         "notes": list(comparison.notes),
     }
 
 
-def _metric_json(line: MetricLine) -> dict[str, Any]:
-    return {
-        "name": line.name,
-        "settings": line.settings,
-        "higher_is_better": line.higher_is_better,
-        "sides": [
-            side
-            and {
-                "mean": _plain(side.mean),
-                "spread": _plain(side.spread),
-                "runs": side.count,
-                "folds": side.folds,
-                "seeds": side.seeds,
-            }
-            for side in line.sides
-        ],
-        "differences": [
-            found
-            and {
-                **{key: _plain(getattr(found, key)) for key in ("mean", "low", "high", "p")},
-                "how": found.how,
-                "folds": found.folds,
-                "seeds": list(found.seeds),
-                "rows": found.rows,
-                "why": found.why,
-                "verdict": line.verdict(place),
-            }
-            for place, found in enumerate(line.differences)
-        ],
-    }
+def _summary_json(side: Summary) -> dict[str, Any]:
+    values = {"mean": _plain(side.mean), "spread": _plain(side.spread)}
+    return {**values, "runs": side.count, "folds": side.folds, "seeds": side.seeds}
+
+
+def _difference_json(found: Difference) -> dict[str, Any]:
+    values = {name: _plain(getattr(found, name)) for name in ("mean", "low", "high", "p")}
+    told = {name: getattr(found, name) for name in ("how", "folds", "rows", "why")}
+    return {**values, **told, "seeds": list(found.seeds)}
+
+
+def _code_json(code: Between) -> dict[str, Any]:
+    files = [dict(zip(("file", "added", "removed"), each, strict=True)) for each in code.files]
+    commits = [{"commit": sha, "subject": text} for sha, text in code.commits]
+    return {"commits": commits, "files": files, "diff": code.diff}
 
 
 def _plain(value: float | None) -> float | None:
@@ -165,7 +153,7 @@ def to_markdown(comparison: Comparison) -> str:
     diffs = []
     for side, code in zip(others, comparison.code, strict=True):
         if code is not None:
-            parts += _commits_and_files(side.title, code.commits, code.files)
+            parts += _commits_and_files(side.title, code)
             if code.diff:
                 diffs.append((len(parts), code.diff, f"git diff {first.sha[:10]} {side.sha[:10]}"))
                 parts.append("")
@@ -177,20 +165,18 @@ def to_markdown(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _commits_and_files(
-    title: str, commits: Sequence[tuple[str, str]], files: Sequence[tuple[str, int, int]]
-) -> Iterable[str]:
+def _commits_and_files(title: str, code: Between) -> Iterable[str]:
     shown = [
-        f"- {as_code(sha[:10])} {as_markdown(subject)}" for sha, subject in commits[:_MOST_COMMITS]
+        f"- {as_code(sha[:10])} {as_markdown(text)}" for sha, text in code.commits[:_MOST_COMMITS]
     ]
-    if len(commits) > _MOST_COMMITS:
-        shown.append(f"- … and {len(commits) - _MOST_COMMITS} more")
+    if more := code.commits[_MOST_COMMITS:]:
+        shown.append(f"- … and {len(more)} more")
     yield f"**Commits to** {as_markdown(title)}"
     yield "\n".join(shown) or "none"
-    if files:
-        counted = [[name, *map(line_count, counts)] for name, *counts in files[:_MOST_FILES]]
-        if len(files) > _MOST_FILES:
-            counted.append([f"… and {len(files) - _MOST_FILES} more", "", ""])
+    if code.files:
+        counted = [[name, *map(line_count, of)] for name, *of in code.files[:_MOST_FILES]]
+        if hidden := code.files[_MOST_FILES:]:
+            counted.append([f"… and {len(hidden)} more", "", ""])
         yield _table(["file", "added", "removed"], counted)
 
 

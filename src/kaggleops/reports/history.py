@@ -80,10 +80,9 @@ class History:
         return self._ids_by(_PARAMS, key)
 
     def _ids_by(self, table: sa.TableClause, key: str) -> dict[str, list[str]]:
-        query = sa.select(table.c.value, table.c.run_uuid)
-        query = query.join(_RUNS, _RUNS.c.run_uuid == table.c.run_uuid).where(table.c.key == key)
+        query = _newest_first(table.c.value, table.c.run_uuid, of=table)
         found: defaultdict[str, list[str]] = defaultdict(list)
-        for value, run_id in self._rows(_newest_first(query)):
+        for value, run_id in self._rows(query.where(table.c.key == key)):
             found[value].append(run_id)
         return dict(found)
 
@@ -102,37 +101,28 @@ class History:
         among = sa.select(_RUNS.c.run_uuid).where(chosen)
         found: dict[str, RunState] = {}
         for run in self._read(among, (LOST, KEPT_UNTIL, *tags)).values():
+            own = {
+                each: run.metrics[each] for each in run.metrics if not each.startswith("system/")
+            }
+            heard_ms = run.started_ms if run.ended_ms is None else run.ended_ms
             state = RunState(
-                run_of(run.experiment_id, run.id),
-                run.status,
-                run.started_ms if run.ended_ms is None else run.ended_ms,
-                run.name,
-                run.tags,
-                began_ms=run.started_ms,
-                ended_ms=run.ended_ms,
-                params=run.params,
-                metrics={
-                    name: value
-                    for name, value in run.metrics.items()
-                    if not name.startswith("system/")
-                },
+                run_of(run.experiment_id, run.id), run.status, heard_ms, run.name, run.tags,
+                began_ms=run.started_ms, ended_ms=run.ended_ms, params=run.params, metrics=own,
                 step=run.step,
-            )
+            )  # fmt: skip
             found[state.id.key] = state
         unsure = [key for key, each in found.items() if each.status in OPEN or LOST in each.tags]
         objects = sa.select(*_ENTITIES.c)
         broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
         rows = {row.key: row for row in self._rows(objects.where(broken))}
         for keys in _chunks(unsure):
-            these = self._rows(objects.where(_ENTITIES.c.key.in_(keys)))
-            rows |= {row.key: row for row in these}
+            rows |= {row.key: row for row in self._rows(objects.where(_ENTITIES.c.key.in_(keys)))}
         asked = []
         for key, row in rows.items():
             known = found.pop(key, None)
-            may_be_silent = row.may_be_silent
-            if known and not row.problem and (may_be_silent or known.status == "SCHEDULED"):
-                version = row.version
-                asked.append(replace(known, version=version, may_be_silent=may_be_silent))
+            if known and not row.problem and (row.may_be_silent or known.status == "SCHEDULED"):
+                known = replace(known, version=row.version, may_be_silent=row.may_be_silent)
+                asked.append(known)
                 continue
             # What is shown as lost, or cut, is not as its object has it: that has to be read.
             counts = known and (known.status in OPEN or KEPT_UNTIL in known.tags)
@@ -157,29 +147,22 @@ class History:
 
         The oldest first; not those that were deleted.
         """
-        query = _newest_first(
-            sa.select(_TAGS.c.run_uuid)
-            .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
-            .where(_TAGS.c.key == key)
-        )
-        if values is None:
-            return self.runs([row[0] for row in self._rows(query)][::-1])
-        found = []
-        for these in _chunks(values):
-            found += [row[0] for row in self._rows(query.where(_TAGS.c.value.in_(these)))][::-1]
-        return self.runs(found)
+        query = _newest_first(_TAGS.c.run_uuid, of=_TAGS).where(_TAGS.c.key == key)
+        queries = [query]
+        if values is not None:
+            queries = [query.where(_TAGS.c.value.in_(these)) for these in _chunks(values)]
+        return self.runs([row[0] for each in queries for row in self._rows(each)[::-1]])
 
     def open_with(self, key: str) -> dict[str, str]:
         """Return the value of a tag of each run that has it and has not ended."""
-        query = sa.select(_TAGS.c.run_uuid, _TAGS.c.value)
-        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
-        open_ones = _RUNS.c.status.in_(OPEN), _RUNS.c.lifecycle_stage == "active"
-        return {row[0]: row[1] for row in self._rows(query.where(_TAGS.c.key == key, *open_ones))}
+        query = _newest_first(_TAGS.c.run_uuid, _TAGS.c.value, of=_TAGS)
+        rows = self._rows(query.where(_TAGS.c.key == key, _RUNS.c.status.in_(OPEN)))
+        return {row[0]: row[1] for row in rows}
 
     def names(self) -> list[tuple[str, str]]:
         """Return the id and the name of every run, the newest first."""
-        query = _newest_first(sa.select(_RUNS.c.run_uuid, _RUNS.c.name))
-        return [(run_id, name or "") for run_id, name in self._rows(query)]
+        rows = self._rows(_newest_first(_RUNS.c.run_uuid, _RUNS.c.name))
+        return [(run_id, name or "") for run_id, name in rows]
 
     def experiments(self) -> dict[str, str]:
         """Return the experiments' ids by their names."""
@@ -188,7 +171,7 @@ class History:
 
     def last_experiment(self) -> str | None:
         """Return the id of the experiment of the run that began last."""
-        rows = self._rows(_newest_first(sa.select(_RUNS.c.experiment_id)).limit(1))
+        rows = self._rows(_newest_first(_RUNS.c.experiment_id).limit(1))
         return str(rows[0][0]) if rows else None
 
     def metric_names(self, experiment_id: str | None) -> dict[str, int]:
@@ -220,8 +203,7 @@ class History:
 
         UsageError if none of the finished runs' metrics looks like a score.
         """
-        query = _newest_first(sa.select(_TAGS.c.value))
-        query = query.join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid).where(_TAGS.c.key == SCORE)
+        query = _newest_first(_TAGS.c.value, of=_TAGS).where(_TAGS.c.key == SCORE)
         told = self._rows(query.where(_RUNS.c.experiment_id == int(experiment_id)).limit(1))
         score = declared({SCORE: told[0][0]}) if told else None
         return require_score(self.metric_names(experiment_id), score, doing)
@@ -248,7 +230,7 @@ class History:
         )
         if newest is not None:
             once = wanted.group_by(_RUNS.c.run_uuid, _RUNS.c.start_time)
-            wanted = _newest_first(once).limit(newest)
+            wanted = once.order_by(*_ORDER).limit(newest)
         # Of a trial that failed or was pruned, the folds that finished tell too little.
         above = sa.select(_TAGS.c.value).where(_TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted))
         tagged = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.run_uuid == _RUNS.c.run_uuid)
@@ -311,8 +293,7 @@ class History:
 
     def trials(self, sweep_ids: Sequence[str]) -> dict[str, list[str]]:
         """Return the status of each trial of sweeps (or fold of one), PRUNED and LOST too."""
-        children = sa.select(_TAGS.c.run_uuid).join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
-        children = children.where(_RUNS.c.lifecycle_stage == "active", _TAGS.c.key == PARENT)
+        children = _newest_first(_TAGS.c.run_uuid, of=_TAGS).where(_TAGS.c.key == PARENT)
         found: defaultdict[str, list[str]] = defaultdict(list)
         for these in _chunks(sweep_ids):
             mine = children.where(_TAGS.c.value.in_(these))
@@ -358,9 +339,9 @@ def _pairs(
     """Return tags or params of runs, those with these keys if any are named."""
     query = sa.select(table.c.run_uuid, table.c.key, table.c.value)
     query = query.where(table.c.run_uuid.in_(ids))
-    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     if keys:
         query = query.where(table.c.key.in_(keys))
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for run_id, key, value in connection.execute(query):
         found[run_id][key] = value
     return found
@@ -401,10 +382,17 @@ def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
 _IS_NUMBER = sa.not_(_METRICS.c.is_nan)
 
 
-def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:
-    """Restrict a query to runs that are not deleted, the newest first."""
-    query = query.where(_RUNS.c.lifecycle_stage == "active")
-    return query.order_by(_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
+_ORDER = (_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
+
+
+def _newest_first(
+    *columns: sa.ColumnElement[Any], of: sa.TableClause | None = None
+) -> sa.Select[Any]:
+    """Select from the runs that are not deleted, with a table's rows `of` them; newest first."""
+    query = sa.select(*columns).select_from(_RUNS)
+    if of is not None:
+        query = query.join(of, of.c.run_uuid == _RUNS.c.run_uuid)
+    return query.where(_RUNS.c.lifecycle_stage == "active").order_by(*_ORDER)
 
 
 def as_logged(value: float, is_nan: bool = False) -> float:

@@ -133,13 +133,12 @@ def trainings(runs: Sequence[Run], metric: str = "") -> list[Training]:
     if metric:
         runs = [run for run in runs if family(metric, run.metrics)]
     below: defaultdict[str, list[Run]] = defaultdict(list)
+    fold_sets: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
     for run in runs:
-        if parent := run.tags.get(PARENT):
-            below[parent].append(run)
-    fold_sets: dict[str, list[frozenset[str]]] = {}
-    for parent, children in below.items():
-        if folds := [run.settings for run in children if FOLD in run.tags]:
-            fold_sets[parent] = folds
+        if run.parent:
+            below[run.parent].append(run)
+            if FOLD in run.tags:
+                fold_sets[run.parent].append(run.settings)
     # What differs between the folds of any set tells nothing of another.
     differing = {
         each.partition("=")[0]
@@ -150,13 +149,12 @@ def trainings(runs: Sequence[Run], metric: str = "") -> list[Training]:
         parent: frozenset(each for each in folds[0] if each.partition("=")[0] not in differing)
         for parent, folds in fold_sets.items()
     }
-    left_out = _said_elsewhere(runs, below, fold_sets, metric)
+    left_out = _said_elsewhere(runs, below, shared, metric)
     found: defaultdict[frozenset[str], dict[tuple[str, str], Run]] = defaultdict(dict)
     for run in sorted(runs, key=lambda run: -run.started_ms):
         if run.id not in left_out:
-            of_set = shared.get(run.tags.get(PARENT, "")) if FOLD in run.tags else None
-            own = of_set if of_set is not None else shared.get(run.id)
-            key = run.settings if own is None else own
+            own = shared.get(run.id, run.settings)
+            key = shared.get(run.parent, own) if FOLD in run.tags else own
             found[key].setdefault(run.repetition, run)
     return [Training(tuple(each.values()), key) for key, each in found.items()]
 
@@ -170,15 +168,13 @@ def _said_elsewhere(
     """Return the ids of runs that stand for no training of their own."""
     left_out: set[str] = set()
     for run in runs:
-        children = below.get(run.id, ())
-        if SWEEP in run.tags and run.id not in fold_sets:
-            left_out.add(run.id)
-            continue
         own = {name for name in run.metrics if not name.startswith("system/")}
         own = set(family(metric, own)) if metric else own
-        same = [child for child in children if own & set(child.metrics)]
-        if same:
-            folds = {child.repetition for child in same if child.repetition[0]}
+        same = [child for child in below.get(run.id, ()) if own & set(child.metrics)]
+        folds = {child.repetition for child in same if child.repetition[0]}
+        if SWEEP in run.tags and run.id not in fold_sets:
+            left_out.add(run.id)
+        elif same:
             are_folds = len(folds) == len(same)
             left_out.update([run.id] if are_folds else [child.id for child in same])
     return left_out if len(left_out) < len({run.id for run in runs}) else set()
@@ -234,9 +230,7 @@ def scores_of(runs: Sequence[Run], metric: str) -> Scores:
     found: dict[tuple[str, str], float] = {}
     for run in runs:
         fold, seed = run.repetition
-        within: Mapping[str, float] = {}
-        if not fold:
-            within = run.folds or of_folds(metric, run.metrics)
+        within = {} if fold else run.folds or of_folds(metric, run.metrics)
         if not within and metric in run.metrics:
             within = {fold: run.metrics[metric]}
         for name, value in within.items():
@@ -267,10 +261,9 @@ def with_folds(runs: Sequence[Run], metric: str, points: Points) -> list[Run]:
     counts = {run.id: _fold_counts(run) for having in asked.values() for run in having}
     for name, having in asked.items():
         for run_id, curve in points([run.id for run in having], name).items():
-            steps = [step for step, _ in curve]
-            if steps not in (list(range(len(steps))), list(range(1, len(steps) + 1))):
-                continue
-            if _is_of_folds(name) or str(len(steps)) in counts[run_id]:
+            steps, count = [step for step, _ in curve], len(curve)
+            counts_up = steps in (list(range(count)), list(range(1, count + 1)))
+            if counts_up and (_is_of_folds(name) or str(count) in counts[run_id]):
                 found[run_id] = {str(step): value for step, value in curve}
     return [replace(run, folds=found.get(run.id, {})) for run in runs]
 
@@ -281,8 +274,7 @@ def _is_of_folds(metric: str) -> bool:
 
 def _fold_counts(run: Run) -> set[str]:
     counts, epochs = (
-        {run.params[name] for name in names if name in run.params}
-        for names in (FOLD_COUNTS, EPOCHS)
+        {run.params.get(name, "") for name in names} for names in (FOLD_COUNTS, EPOCHS)
     )
     return counts - epochs
 
