@@ -61,6 +61,7 @@ def test_a_team(place: str, database: str, tmp_path: Path) -> None:
         assert open_to_others(home) == set()
         assert {"users.db", "admin-password"} <= {path.name for path in home.rglob("*")}
         assert found_below(home) == {}
+        _changes_the_password(server)
     assert command_lines.looks
     assert command_lines.found == {}
 
@@ -75,3 +76,13 @@ def _asks_who_it_is(server: Serving) -> None:
     stranger = server.health()
     assert "bucket" not in stranger
     assert "problems" not in stranger
+
+
+def _changes_the_password(server: Serving) -> None:
+    changed = {"username": "admin", "password": "another password"}
+    change = f"{server.url}/api/2.0/mlflow/users/update-password"
+    server.session.patch(change, json=changed, timeout=60).raise_for_status()
+    with pytest.raises(requests.HTTPError, match="401"):  # the old one counts no longer
+        server.runs("0")
+    server.session.auth = ("admin", "another password")
+    server.runs("0")

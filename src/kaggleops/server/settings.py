@@ -196,8 +196,11 @@ def _write(file: Path, text: str) -> None:
     new.rename(file)
 
 
+# A password costs a tenth of a second to check, more on a small machine, and a page asks thirty
+# times. Of one that is changed MLflow forgets what it knows at once.
 _INI = """[mlflow]
 default_permission = READ
 database_uri = {users}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+auth_cache_ttl_seconds = 60
 """
