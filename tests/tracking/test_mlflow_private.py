@@ -23,9 +23,13 @@ mlflow.store.artifact.artifact_repo.ArtifactRepository
     _download_file(self, remote_file_path, local_path)
 mlflow.store.model_registry.file_store.FileStore
     _get_all_registered_model_paths(self)
+    _get_file_model_version_from_dir(self, directory)
+    _get_model_version_aliases(self, directory)
+    _get_model_version_tags_from_dir(self, directory)
     _get_registered_model_alias_path(self, name, alias)
     _get_registered_model_tag_path(self, name, tag_name)
     _get_registered_model_version_tag_path(self, name, version, tag_name)
+    _read_yaml(root, file_name, retries)
 mlflow.store.model_registry.sqlalchemy_store.SqlAlchemyStore
     _initialize_store_state(self)
 mlflow.store.tracking.file_store.FileStore

@@ -155,3 +155,18 @@ def test_registering_a_logged_model_through_mlflows_own_interface(
     assert list(loaded.predict(["hello"])) == ["hello"]
     assert bucket.stat("mlruns/models/echo.tar.gz") is not None
     assert mlflow.get_logged_model(info.model_id).status == "READY"
+
+
+def test_a_version_has_its_models_metrics_wherever_this_process_tracks(tracking_uri: str) -> None:
+    mlflow.set_tracking_uri(tracking_uri)
+    client = mlflow.MlflowClient()
+    run = client.create_run(client.create_experiment("tweets"))
+    model = client.create_logged_model(run.info.experiment_id, "echo", params={"lr": "0.1"})
+    client.log_metric(run.info.run_id, "jaccard", 0.71, model_id=model.model_id)
+    client.create_registered_model("echo")
+    client.create_model_version("echo", f"models:/{model.model_id}", model_id=model.model_id)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # where MLflow tracks if nobody says
+    version = mlflow.MlflowClient(tracking_uri).get_model_version("echo", "1")
+    assert [(each.key, each.value) for each in version.metrics] == [("jaccard", 0.71)]
+    assert version.params == {"lr": "0.1"}
+    assert not Path("mlflow.db").exists()

@@ -8,13 +8,18 @@ If the bucket refuses, nothing has changed and the caller gets the error.
 import functools
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mlflow.entities.model_registry import RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
-from mlflow.store.model_registry.file_store import FileStore, _validate_model_name
+from mlflow.store.model_registry.file_store import (
+    FileModelVersion,
+    FileStore,
+    _validate_model_name,
+)
 from mlflow.utils.validation import _validate_length_limit
 
 from kaggleops.bucket import BucketUnavailableError, ConflictError
@@ -23,6 +28,7 @@ from kaggleops.mlruns import Entity, EntityId, Kind
 from kaggleops.mlruns.folder import read_folder, write_folder
 from kaggleops.tracking.base import OverWorkingCopy, mlflow_errors, reading
 from kaggleops.tracking.names import check_name, check_text
+from kaggleops.tracking.store import BucketTrackingStore
 from kaggleops.tracking.unsupported import UnsupportedRegistry
 from kaggleops.tracking.working_copy import WorkingCopy
 from kaggleops.tracking.working_folder import Known
@@ -91,6 +97,18 @@ class BucketRegistryStore(UnsupportedRegistry, OverWorkingCopy, FileStore):
             (self._working.root / "models").mkdir(exist_ok=True)
             paths: list[str] = super()._get_all_registered_model_paths()
             return paths
+
+    def _get_file_model_version_from_dir(self, directory: str) -> FileModelVersion:
+        # MLflow's own asks for the logged model wherever this process tracks, and makes a database
+        # in the working directory for that: the model lies in this bucket.
+        meta = self._read_yaml(directory, self.META_DATA_FILE_NAME)
+        meta["tags"] = self._get_model_version_tags_from_dir(directory)
+        meta["aliases"] = self._get_model_version_aliases(directory)
+        if model_id := meta.get("model_id"):
+            with suppress(MlflowException):
+                model = BucketTrackingStore(self._session).get_logged_model(model_id)
+                meta |= {"metrics": model.metrics, "params": model.params}
+        return FileModelVersion.from_dictionary(meta)
 
     get_registered_model = reading(FileStore.get_registered_model, _bring)
     get_latest_versions = reading(FileStore.get_latest_versions, _bring)
