@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import logging
 import os
 import secrets
@@ -65,6 +66,12 @@ LONG = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest: at the end, all other workers wait for one."""
     items.sort(key=lambda item: "/".join(item.path.parts[-2:]) not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Let no training look through all of the tests for what nobody needs any more."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
