@@ -11,7 +11,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.bundles import fetch_or_unbundle, key_of, send
 from kaggleops.git.checkouts import bundle, clone, fetch, fetch_bundle
 from kaggleops.git.commits import find_commit
-from kaggleops.git.patches import apply_patch, write_patch
+from kaggleops.git.patches import write_patch
 from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository
 
@@ -224,42 +224,25 @@ def test_a_submodules_address_may_not_read_what_is_here(toy: Repository, tmp_pat
         fetch(str(toy.folder), "main", tmp_path / "copy")
 
 
-def test_changes_inside_submodules_are_taken_along(
-    with_library: Repository, tmp_path: Path
+@pytest.mark.parametrize("change", ["a file", "a commit", "removed", "a new one"])
+def test_a_repository_inside_that_is_not_as_committed_is_named(
+    with_library: Repository, tmp_path: Path, change: str
 ) -> None:
     library = Repository.at(with_library.folder / "lib")
-    library.git("config", "user.name", "Ada")
-    library.git("config", "user.email", "ada@example.org")
-    library.write(code_py="two")
-    library.commit("Two, in the submodule alone")
-    library.write(new_py="new", deep__deep_py="deeper")
-    with_library.write(version_txt="ignored", other__file="beside")
-    (with_library.folder / "version.txt").write_text("third")
-    commit = find_commit(with_library.folder)
-    names = write_patch(commit, tmp_path / "patch")
-    assert {"lib/code.py", "lib/new.py", "lib/deep/deep.py", "version.txt"} <= set(names)
-    copy = clone(commit, tmp_path / "copy")
-    apply_patch(tmp_path / "patch", copy)
-    assert _files(copy) == _files(with_library.folder)
-
-
-def test_a_repository_inside_that_is_no_submodule_is_taken_along(
-    toy: Repository, tmp_path: Path
-) -> None:
-    inner = Repository(toy.folder / "vendored")
-    inner.write(tool_py="tool")
-    inner.commit("A repository of its own")
-    commit = find_commit(toy.folder)
-    assert commit.uncommitted == ("vendored/",)
-    assert write_patch(commit, tmp_path / "patch") == ["vendored/tool.py"]
-    copy = clone(commit, tmp_path / "copy")
-    apply_patch(tmp_path / "patch", copy)
-    assert (copy / "vendored/tool.py").read_text() == "tool"
-
-
-def test_a_submodule_that_was_removed_is_named(with_library: Repository, tmp_path: Path) -> None:
-    with_library.git("rm", "--quiet", "--force", "lib")
-    with pytest.raises(UsageError, match="the submodule lib was removed"):
+    if change == "a file":
+        library.write(new_py="new")
+    elif change == "a commit":
+        library.git("checkout", "--quiet", "--orphan", "other")
+        library.git("-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "Two")
+    elif change == "removed":
+        with_library.git("rm", "--quiet", "--force", "lib")
+    else:
+        Repository(with_library.folder / "vendored").write(tool_py="tool")
+        Repository.at(with_library.folder / "vendored").commit("A repository of its own")
+    inner = "vendored" if change == "a new one" else "lib"
+    with pytest.raises(
+        UsageError, match=f"the repository inside it, {inner}, is not as the commit"
+    ):
         write_patch(find_commit(with_library.folder), tmp_path / "patch")
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,9 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
     The address may be relative to the repository's own; it is "" where the commit gives none, or
     tells git not to fetch it. Raises GitError if the repository lacks the commit.
     """
-    found = links(repository, sha)
+    listed = git(repository, "ls-tree", "-r", "-z", "--full-tree", sha).split("\0")
+    entries = (line.split("\t", 1) for line in listed if line.startswith("160000 "))
+    found = {path: head.split()[2] for head, path in entries}
     told = _modules(repository, sha) if found else {}
     for path, inner in found.items():
         module = told.get(path, {})
@@ -130,16 +132,6 @@ def submodules(repository: Path, sha: str) -> Iterator[tuple[str, str, str]]:
         if own and address:  # a person may have it from somewhere else
             address = git(repository, "config", "--local", own, check=False) or address
         yield path, inner, address
-
-
-def links(
-    repository: Path, tree: str, environment: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return the commits of the submodules of a commit or tree, by their paths."""
-    asked = ("ls-tree", "-r", "-z", "--full-tree", tree)
-    listed = git(repository, *asked, environment=environment).split("\0")
-    entries = (line.split("\t", 1) for line in listed if line.startswith("160000 "))
-    return {path: head.split()[2] for head, path in entries}
 
 
 def _modules(repository: Path, sha: str) -> dict[str, dict[str, str]]:
