@@ -95,21 +95,21 @@ def test_no_secret_leaves_in_a_patch_or_a_bundle(
     toy.commit("Add a submodule")
     (toy.folder / "key.json").write_text(secrets_of.SERVICE_ACCOUNT)
     (toy.folder / "model.bin").write_bytes(bytes(9) + secrets_of.GITHUB_TOKEN.encode())
-    (toy.folder / "lib/b.env").write_text(f"\nA={secrets_of.RUNPOD_KEY}")
+    (toy.folder / "b.env").write_text(f"\nA={secrets_of.RUNPOD_KEY}")
     patch = tmp_path / "patch"
     found = [
         "key.json, line 5: Private Key",
         "model.bin, line 1: GitHub token",
-        "lib/b.env, line 2: RunPod key",
+        "b.env, line 2: RunPod key",
     ]
     with pytest.raises(UsageError) as refused:
         write_patch(find_commit(toy.folder), patch)
     assert all(each in str(refused.value) for each in found)
     assert "CANARY" not in str(refused.value).upper().replace("KAGGLE", "")
     names = write_patch(find_commit(toy.folder), patch, allow_secrets=True)
-    assert names == ["key.json", "model.bin", "lib/b.env"]
+    assert names == ["b.env", "key.json", "model.bin"]
 
-    (toy.folder / "lib/b.env").unlink()
+    (toy.folder / "b.env").unlink()
     toy.commit("Take them along")
     with pytest.raises(UsageError, match=r"key.json, line 5: .*hub.py, line 1") as refused:
         send(find_commit(toy.folder), bucket)

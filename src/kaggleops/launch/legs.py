@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from kaggleops.mlruns.liveness import LOST
@@ -97,11 +98,7 @@ def next_leg(tags: Mapping[str, str], status: str, step: int | None = None) -> V
             return Verdict("fail", f"it failed twice {_at(step)}")
         if len(failed) >= MOST_FAILURES:
             return Verdict("fail", f"it failed {len(failed)} times")
-    vain = 0
-    for leg in reversed(legs):
-        if not leg.in_vain:
-            break
-        vain += 1
+    vain = len(list(takewhile(lambda leg: leg.in_vain, reversed(legs))))
     if vain >= MOST_IN_VAIN:
         return Verdict("fail", f"{vain} legs in a row came no further: {why}")
     return Verdict("continue", why)
@@ -166,24 +163,14 @@ def table(legs: Sequence[Leg]) -> str:
         hours = "" if leg.ended is None else f"{(leg.ended - leg.began) / 3600:.1f}"
         first = "" if leg.first is None else leg.first
         steps = f"{first} → {'' if leg.last is None else leg.last}"
-        ending = f"{_WORDS[leg.how]}{f': {leg.why}' if leg.why else ''}"
+        said = {"": "running", "continued": "to be continued"}.get(leg.how, leg.how)
+        ending = f"{said}{f': {leg.why}' if leg.why else ''}"
         began = ""
         with suppress(ValueError, OverflowError, OSError):  # anybody may have written the tag
             began = f"{datetime.fromtimestamp(leg.began, UTC):%Y-%m-%d %H:%M}"
         cells = (str(leg.number), where, began, hours, steps, ending)
         rows.append("| " + " | ".join(as_markdown(cell) for cell in cells) + " |")
     return "\n".join(rows)
-
-
-_WORDS: Mapping[How, str] = {
-    "": "running",
-    "continued": "to be continued",
-    "lost": "lost",
-    "refused": "refused",
-    "failed": "failed",
-    "cancelled": "cancelled",
-    "finished": "finished",
-}
 
 
 def _how_it_ended(tags: Mapping[str, str], status: str) -> tuple[How, str]:

@@ -11,8 +11,8 @@ from mlflow.entities import Run, RunTag
 from kaggleops.bucket import ObjectNotFoundError
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
-from kaggleops.mlruns import BrokenEntityError, EntityId, EntityStore, ui
-from kaggleops.mlruns.liveness import last_written
+from kaggleops.mlruns import BrokenEntityError, EntityStore, ui
+from kaggleops.mlruns.liveness import last_written, state_of
 from kaggleops.mlruns.ui import END, Before
 from kaggleops.tags import BRANCH, COMMIT, ENTRY_POINT, NOTE, PARENT, PREVIOUS, SETTINGS, SWEEP
 
@@ -60,7 +60,10 @@ def _before(tags: Mapping[str, str], home: str, run_id: str, store: EntityStore)
     with suppress(KaggleOpsError):  # it is only a help to the reader
         listed = last_written(store, home)
         for each in [each for each in listed if each.name != run_id][:_LOOKED_AT]:
-            found = _tags_in(store, each)
+            found: Mapping[str, str] = {}
+            with suppress(BrokenEntityError, ObjectNotFoundError):
+                if stored := store.read(each):
+                    found = state_of(stored.entity, stored.version, 0, 0).tags
             alike = all(found.get(name) == tags.get(name) for name in (BRANCH, ENTRY_POINT))
             whole = PARENT not in found and (SWEEP in found) == (SWEEP in tags)
             if not (alike and whole and re.fullmatch("[0-9a-f]{40,64}", found.get(COMMIT, ""))):
@@ -69,16 +72,3 @@ def _before(tags: Mapping[str, str], home: str, run_id: str, store: EntityStore)
                 return Before(each.name, found)
             other_settings = other_settings or Before(each.name, found)
     return other_settings
-
-
-def _tags_in(store: EntityStore, run: EntityId) -> dict[str, str]:
-    """Return a run's tags as the bucket has them; none of one that cannot be read."""
-    with suppress(BrokenEntityError, ObjectNotFoundError):
-        if stored := store.read(run):
-            files = stored.entity.files.items()
-            return {
-                path.removeprefix("tags/"): data.decode(errors="replace")
-                for path, data in files
-                if path.startswith("tags/")
-            }
-    return {}

@@ -31,7 +31,7 @@ from kaggleops.resources.origins import Origin
 from kaggleops.resources.places import as_read, data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of
 from kaggleops.resources.transfer import Step, fetch_from
-from kaggleops.tracking import openings
+from kaggleops.tracking import live
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,7 +188,7 @@ def tell(run_id: str, reads: Iterable[Read], log_inputs: Callable[..., None] | N
         _log.warning("The run does not say that it reads %s: %s", names, error)
 
 
-openings.listeners.append(
+live.listeners.append(
     lambda run_id, log_inputs: tell(run_id, _outside.values(), log_inputs)  # of before it opened
 )
 

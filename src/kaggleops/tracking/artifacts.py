@@ -82,7 +82,7 @@ def repository(
     later = not indexed and _IN_SERVER not in os.environ
     with mlflow_errors():
         silent = later and ranks.is_silent()
-    kind = SilentRepository if silent else BucketArtifactRepository
+    kind = _SilentRepository if silent else BucketArtifactRepository
     return kind(artifact_uri, place, root, later=later, **uris)
 
 
@@ -253,7 +253,7 @@ class BucketArtifactRepository(ArtifactRepository):
         return super().download_archived_trace_data()
 
 
-class SilentRepository(BucketArtifactRepository):
+class _SilentRepository(BucketArtifactRepository):
     """Artifacts for a rank that logs nothing: it reads those that there are."""
 
     def log_artifact(self, local_file: str | Path, artifact_path: str | None = None) -> None:

@@ -105,14 +105,21 @@ class StoreBase(OverWorkingCopy, FileStore):
         return entity_id
 
 
-def changing(method: Any, find: Callable[..., EntityId]) -> Any:
-    """Return a method of the file store as one that changes the entity of its first argument."""
+def changing(method: Any, find: Callable[..., EntityId], *, now: bool = False) -> Any:
+    """Return a method of the file store as one that changes its first argument's entity.
+
+    `now`: others wait for the change.
+    """
     first = list(inspect.signature(method).parameters)[1]
 
     @functools.wraps(method)
     def change(store: StoreBase, *args: Any, **kwargs: Any) -> Any:
-        with store._changing(find(store, args[0] if args else kwargs[first])):
-            return method(store, *args, **kwargs)
+        entity_id = find(store, args[0] if args else kwargs[first])
+        with store._changing(entity_id):
+            result = method(store, *args, **kwargs)
+        if now:
+            store._send_now(entity_id)
+        return result
 
     return change
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # `kaggleops cost` wants the intervals alone, and each comman
 
 MINUTE = 60.0
 
+listeners: list[Callable[[str, Callable[..., None]], None]] = []
+"""Called with the id of each run that opens in this process, and with `log_inputs` as MLflow's
+stores have it: rooms above this one add themselves."""
+
 IDLE_LOOK = 5 * MINUTE
 """How often a server that nobody looks at asks what has changed."""
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ from kaggleops.mlruns.folder import now_ms, replace_file
 from kaggleops.mlruns.merge_rules import free_name, kept_beside, same_value
 from kaggleops.mlruns.ui import commit_tags, with_note
 from kaggleops.tags import LEGS, NOTE, PARENT
-from kaggleops.tracking import openings
 from kaggleops.tracking.base import as_mlflow_error, changing, mlflow_errors, reading
 from kaggleops.tracking.experiments import ExperimentStore
+from kaggleops.tracking.live import listeners
 from kaggleops.tracking.metric_log import MetricLog, line_of, read_points
 from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.working_copy import HANDED_OVER
@@ -180,7 +181,8 @@ class RunStore(ExperimentStore):
         if not is_project:
             self._session.claim(new, self.update_run_info)  # else its entry point's process
         self._send_now(*needed)  # another process, a project's entry point say, may wait for it
-        openings.tell(created.info.run_id, self.log_inputs)
+        for listener in listeners:
+            listener(created.info.run_id, self.log_inputs)
         return created
 
     def schedule_run(
@@ -268,7 +270,8 @@ class RunStore(ExperimentStore):
         if run_status == RunStatus.RUNNING:
             self._session.run_begins(entity_id)
             self._session.claim(entity_id, self.update_run_info)
-            openings.tell(run_id, self.log_inputs)
+            for listener in listeners:
+                listener(run_id, self.log_inputs)
         elif ends:
             self._session.run_ends(entity_id, for_all=for_all)
         return info
@@ -280,11 +283,7 @@ class RunStore(ExperimentStore):
             super().delete_run(run_id)
         self._send_now(entity_id)
 
-    def restore_run(self, run_id: str) -> None:
-        entity_id = self._run(run_id, refresh=True)
-        with self._changing(entity_id):
-            super().restore_run(run_id)
-        self._send_now(entity_id)
+    restore_run = changing(FileStore.restore_run, partial(_run, refresh=True), now=True)
 
     def _hard_delete_run(self, run_id: str) -> None:
         entity_id = self._run(run_id)
