@@ -239,7 +239,8 @@ class RunStore(ExperimentStore):
         persisted = {**_make_persisted_run_info_dict(info), "deleted_time": None}
         write_yaml(str(folder), "meta.yaml", persisted)
         for tag in {**{MLFLOW_RUN_NAME: name}, **{tag.key: tag.value for tag in tags}}.items():
-            self.set_tag(new.name, RunTag(*tag))
+            self._set_run_tag(info, _validate_tag(*tag))
+        self._working.changed(new)
 
     def _with_home(self, new: EntityId) -> tuple[EntityId, EntityId]:
         """Let a new entity's experiment be sent with it if the bucket does not have that.
