@@ -13,13 +13,12 @@ import pytest
 
 from kaggleops.backends.interface import Offer
 from kaggleops.campaign.notices import VARIABLE, News, Notices, examine
-from kaggleops.campaign.sweep import Job, Sweep, Trial
-from kaggleops.campaign.watch import Watcher
+from kaggleops.campaign.sweep import Job, Sweep, Trial, trial_id
 from kaggleops.errors import UsageError
-from kaggleops.server.settings import default_index
 from kaggleops.tags import JOB_ENDED
 from tests.command import kaggleops_here
 
+from .platform import trains
 from .test_watch import Watched
 from .world import World
 
@@ -284,18 +283,16 @@ def test_a_budget_that_is_reached_is_told_at_once_and_once(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_sweep_ends_whoever_is_told(
-    world: World, service: Service, monkeypatch: pytest.MonkeyPatch, known: bool
+    world: World, tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     monkeypatch.setenv(VARIABLE, service.address if known else f"slakc://{SECRET}")
-    sweep_id = world.begin("alpha=1,2", metrics=["score"], directions=["maximize"])
-    watcher = Watcher(world.place, index=default_index(world.place), bucket=world.bucket)
-    problems = ""
-    for _ in range(100):
-        if not (turn := watcher.turn()).sweeps:
-            break
-        problems += " ".join(turn.problems)
-        watcher.wait(turn.pause, threading.Event())
-    watcher.close()
+    watched = Watched(world, tmp_path)
+    sweep_id = watched.begin("alpha=1,2", metrics=["score"], directions=["maximize"])
+    problems = " ".join(watched.turn().problems)
+    for number in range(2):
+        trains(world.uri, trial_id(sweep_id, number), watched.platform, score=number + 1)
+    problems += " ".join(watched.turn().problems)
+    watched.watcher.close()
     assert mlflow.MlflowClient(world.uri).get_run(sweep_id).info.status == "FINISHED"
     assert ("address 1 is not one that apprise knows" in problems) != known
     assert SECRET not in problems

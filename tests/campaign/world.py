@@ -1,6 +1,7 @@
 """A small project in a repository, a bucket in a folder, and sweeps of the one into the other."""
 
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,11 +92,22 @@ class World:
         return self.ran.read_text().splitlines() if self.ran.exists() else []
 
 
-def world(folder: Path, place: str = "") -> World:
-    """Make one below a folder; its bucket is a folder, too, unless another one is named."""
-    repository = Repository(folder / "git/toy")
-    repository.write(MLproject=MLPROJECT, train_py=TRAIN)
-    repository.commit("Train a toy")
+def toy(folder: Path) -> Repository:
+    """Make the repository of a world."""
+    made = Repository(folder)
+    made.write(MLproject=MLPROJECT, train_py=TRAIN)
+    made.commit("Train a toy")
+    return made
+
+
+def world(folder: Path, place: str = "", copied: Path | None = None) -> World:
+    """Make one below a folder; its bucket is a folder, too, unless another one is named.
+
+    Its repository is a copy of one that `toy` has made, if that is named.
+    """
+    if copied:
+        shutil.copytree(copied, folder / "git/toy")
+    repository = Repository.at(folder / "git/toy") if copied else toy(folder / "git/toy")
     made = World(repository, folder / "bucket", folder / "ran", place or str(folder / "bucket"))
     made.folder.mkdir()
     os.environ["RAN"] = str(made.ran)  # taken back by the fixture `environment`
