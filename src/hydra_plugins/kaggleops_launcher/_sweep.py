@@ -21,7 +21,6 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from kaggleops.backends.lookup import backend_named
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.campaign import children, request
 from kaggleops.campaign.search import GIVEN
@@ -88,12 +87,8 @@ class HydraSweep:
     def _with_backends(self, sweep: Sweep, named: Sequence[str]) -> Sweep:
         """Return a sweep with the backends that a submit has a chance with."""
         chosen, automatic = request.backend_names(named)
-        folder = self._commit.repository
-        configs = {name: backend_named(name).config_of(folder) for name in chosen}
-        if "local" in configs:
-            configs["local"] = configs["local"].with_room_for(sweep.at_once)
-        uri = self._what.tracking_uri
-        sites, problems = request.sites_of(uri, configs, automatic=automatic)
+        where = (self._what.tracking_uri, chosen, self._commit, sweep.at_once)
+        sites, problems = request.sites_of(*where, automatic=automatic)
         for problem in problems:
             _log.info("%s", problem)
         backends = [request.AUTO] if automatic else chosen

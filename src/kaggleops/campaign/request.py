@@ -4,7 +4,7 @@ Nothing is written, here or in the bucket.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,16 +50,9 @@ def sweep_of(
 ) -> tuple[Sweep, str]:
     """Return a sweep whose jobs the commit will take, and the name of its experiment.
 
-    Args:
-        commit: what its jobs run.
-        what: where they go; its overrides are not looked at.
-        asked: how the points are found.
-        typed: `key=…` as typed: axes, and what sets one value.
-        fold_axis: the key of the folds, "" for none; None for `fold`, if that is swept.
-
-    Raises:
-        UsageError: the commit has no such entry point, or that does not take a point; the space is
-            none.
+    `asked` says how points are found; `typed` are axes and what sets one value, as `key=…`;
+    `fold_axis` is the key of the folds, "" for none, None for `fold` if that is swept. Raises
+    UsageError if the commit has no such entry point, that takes no point, or the space is none.
     """
     doing = f"planning a sweep of {commit.sha[:7]}"
     with temporary_folder() as folder:
@@ -70,12 +63,7 @@ def sweep_of(
         items = _merged(_configured(files, command, typed), typed)
         refuse_secrets(items, doing, allowed=what.allow_secrets)
         literal = set(literal_keys(files, command, declared))
-        space = read_space(
-            items,
-            lambda group: choices.get(group, []),
-            literal=literal,
-            seed=asked.seed,
-        )
+        space = read_space(items, lambda group: choices.get(group, []), literal=literal)
         sweep = replace(
             asked,
             axes=space.expressions,
@@ -165,16 +153,28 @@ def backend_names(named: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def sites_of(
-    tracking_uri: str, configs: Mapping[str, Any], *, automatic: bool
+    tracking_uri: str,
+    named: Sequence[str],
+    commit: Commit,
+    at_once: int | None,
+    file: Path | None = None,
+    *,
+    automatic: bool,
 ) -> tuple[list[Site], list[KaggleOpsError]]:
     """Return the backends that a submit has a chance with, and why others have none.
 
-    `configs` are their configurations by their names. Raises UsageError if one has none that was
-    named (`automatic` ones are left out), or nobody can place a job there by itself.
+    They are configured by the commit's repository, or by a `file`. Raises UsageError if one has no
+    chance that was named (`automatic` ones are left out), or its jobs are started by hand.
     """
+    if file and (automatic or len(named) > 1):
+        hint = "Write them into the repository's config/backend/NAME.yaml."
+        raise UsageError("reading --backend-config", "it is one file for several backends", hint)
     found, problems = list[Site](), list[KaggleOpsError]()
-    for name, config in configs.items():
-        backend = backend_named(name)
+    backends = [backend_named(name) for name in named]
+    configs = [each.config_of(commit.repository, file) for each in backends]
+    for backend, config in zip(backends, configs, strict=True):
+        if backend.name == "local":
+            config = config.with_room_for(at_once)
         try:
             _check(backend, tracking_uri, config)
             offers = backend.offers(tracking_uri, config, 0)
@@ -187,7 +187,8 @@ def sites_of(
             found.append(Site(backend, config, offers))
         elif not automatic:
             hint = "Take local, kaggle, colab, runpod, skypilot or docker."
-            raise UsageError(f"planning jobs on {name}", "its jobs are started by hand", hint)
+            doing = f"planning jobs on {backend.name}"
+            raise UsageError(doing, "its jobs are started by hand", hint)
     if not found:
         problem = "no backend is set up here that could run them"
         raise UsageError("planning the jobs", problem, "`kaggleops doctor` says what is missing.")

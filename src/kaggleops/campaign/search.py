@@ -4,10 +4,9 @@ There is no database: each time, the study is made anew from the trials, which a
 bucket. What is proposed follows from the sweep, the trials there are and the number of the next one
 alone, so two watchers that meet propose the same. No point is tried twice.
 
-A grid, a random search and a quasi-random one (`qmc`) are fixed sequences of points, whatever comes
-of them. The other samplers are Optuna's, by ask-and-tell. A trial that is under way counts as one
-(else those that run together would be alike), a pruned one with the values that it reported, one
-that failed, was cancelled or lost as failed.
+A grid is in order, whatever comes of it. The other samplers are Optuna's, by ask-and-tell. To those
+that learn, a trial that is under way counts as one (else those that run together would be alike), a
+pruned one with the values that it reported, one that failed, was cancelled or lost as failed.
 """
 
 import hashlib
@@ -17,7 +16,6 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kaggleops.campaign.pruning import Pruner
@@ -29,16 +27,14 @@ from kaggleops.printable import counted
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-    from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 GIVEN = "given"
 """The sampler of a sweep whose points somebody else proposes, such as a sweeper of Hydra's."""
-_SEQUENCES = ("grid", "random", "qmc")
 LEARNERS = ("tpe", "gp")
 """The samplers that go by what the trials come to."""
-SAMPLERS = (*_SEQUENCES, *LEARNERS)
-_PACKAGES = {"gp": ("torch", "scipy"), "qmc": ("scipy",)}
+SAMPLERS = ("grid", "random", *LEARNERS)
+_PACKAGES = {"gp": ("torch", "scipy")}
 """What samplers of Optuna's import besides it."""
 
 _RUNNING = ("SCHEDULED", "RUNNING")
@@ -64,8 +60,6 @@ class Search:
         counts = [count for count in (sweep.trials, self.space.count) if count is not None]
         self.total = min(counts)
         """How many trials there will be."""
-        self._sequence: list[Point] = []  # what is known of a fixed sequence
-        self._more = self._fixed() if sweep.sampler in _SEQUENCES else None
         optunas = sweep.sampler != "grid"
         self._distributions = {axis.key: axis.distribution() for axis in self.space.axes if optunas}
 
@@ -76,13 +70,10 @@ class Search:
     def ask(self, trials: Sequence[Trial], count: int) -> list[Point]:
         """Return up to `count` points to try next; the first is that of `next_number(trials)`."""
         begin = next_number(trials)
-        end = min(self.total, begin + count)
-        if end <= begin:
-            return []
-        if self._more is None:
-            return self._asked(trials, range(begin, end))
-        self._sequence.extend(islice(self._more, max(0, end - len(self._sequence))))
-        return self._sequence[begin:end]
+        numbers = range(begin, min(self.total, begin + count))
+        if self.sweep.sampler == "grid":
+            return list(map(self.space.point, numbers))
+        return self._asked(trials, numbers) if numbers else []
 
     def hopeless(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Return the trials under way that should be ended, each with why, in one line."""
@@ -91,52 +82,15 @@ class Search:
         metric, direction = self.sweep.metrics[0], self.sweep.directions[0]
         return self.pruner.hopeless(trials, metric, direction)
 
-    # -- sequences ----------------------------------------------------------------------------
-
-    def _fixed(self) -> Iterator[Point]:
-        if self.sweep.sampler == "grid":
-            yield from map(self.space.point, range(self.total))
-        elif self.sweep.sampler == "random" and self.space.count is not None:
-            yield from self._shuffled()
-        else:
-            yield from self._new(self._drawn())
-
-    def _shuffled(self) -> Iterator[Point]:
-        """Yield the points of a space that has a `count`, in an order of the seed's."""
-        count = self.space.count or 0
-        order = random.Random(self.sweep.seed)  # noqa: S311 - an order, and no secret
-        if count <= sys.maxsize:
-            yield from map(self.space.point, order.sample(range(count), min(count, MOST)))
-        else:  # more than a range can have: no number of so many comes twice
-            yield from (self.space.point(order.randrange(count)) for _ in range(MOST))
-
-    def _drawn(self) -> Iterator[Point]:
-        """Yield what one of Optuna's samplers draws that learns nothing from values."""
-        study = self._study([], self._sampler(_seed(self.sweep.seed)))
-        while True:
-            yield self._point(study.ask(self._distributions).params)
-
-    def _new(self, drawn: Iterator[Point]) -> Iterator[Point]:
-        """Yield only those that were not yielded before, as long as there are any."""
-        seen: set[tuple[str, ...]] = set()
-        for points in (drawn, self._shuffled()):
-            missed = 0
-            for point in points:
-                if (known := tuple(point.values())) not in seen:
-                    seen.add(known)
-                    missed = 0
-                    yield point
-                elif (missed := missed + 1) > _ATTEMPTS * 10 and points is drawn:
-                    break  # a few of many are left: draw no longer
-
-    # -- samplers that learn ------------------------------------------------------------------
-
     def _asked(self, trials: Sequence[Trial], numbers: Sequence[int]) -> list[Point]:
+        import optuna
         from optuna.trial import TrialState
 
-        by_number = sorted(trials, key=lambda trial: trial.number)
-        told = [each for trial in by_number if (each := self._told(trial))]
-        study = self._study(told)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(directions=list(self.sweep.directions) or ["maximize"])
+        if self.sweep.sampler in LEARNERS:
+            by_number = sorted(trials, key=lambda trial: trial.number)
+            study.add_trials([each for trial in by_number if (each := self._told(trial))])
         # A tag does not keep the order of the axes.
         seen = {frozenset(trial.point.items()) for trial in trials}
         found: list[Point] = []
@@ -156,16 +110,14 @@ class Search:
             found.append(point)
         return found
 
-    def _study(
-        self, trials: Sequence["FrozenTrial"], sampler: "BaseSampler | None" = None
-    ) -> "Study":
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = list(self.sweep.directions) or ["maximize"]
-        study = optuna.create_study(sampler=sampler, directions=directions)
-        study.add_trials(trials)
-        return study
+    def _shuffled(self) -> Iterator[Point]:
+        """Yield the points of a space that has a `count`, in an order of the seed's."""
+        count = self.space.count or 0
+        order = random.Random(self.sweep.seed)  # noqa: S311 - an order, and no secret
+        if count <= sys.maxsize:
+            yield from map(self.space.point, order.sample(range(count), min(count, MOST)))
+        else:  # more than a range can have: no number of so many comes twice
+            yield from (self.space.point(order.randrange(count)) for _ in range(MOST))
 
     def _told(self, trial: Trial) -> "FrozenTrial | None":
         """Return a trial as Optuna has it; None for one that is no point of this space."""
@@ -202,8 +154,6 @@ class Search:
             match self.sweep.sampler:
                 case "random":
                     return samplers.RandomSampler(seed)
-                case "qmc":
-                    return samplers.QMCSampler(scramble=True, seed=seed)
                 case "tpe":
                     return samplers.TPESampler(seed=seed, constant_liar=True)
                 case _:

@@ -1,16 +1,15 @@
 """What a sweep tries: Hydra's sweep syntax, read for any MLproject, with Hydra or without.
 
-`a=1,2,3`, `choice(…)`, `range(…)`, `interval(…)`, `int(…)`, `tag(log, …)`, `glob(…)`, `shuffle(…)`
-and `sort(…)` mean what they mean to `python train.py -m`; Hydra's own parser reads them. A value is
-kept as the text that stands in an override, quotes included, so that a job gets what
-`kaggleops run KEY=VALUE` would give it.
+`a=1,2,3`, `choice(…)`, `range(…)`, `interval(…)`, `int(…)`, `tag(log, …)`, `glob(…)` and `sort(…)`
+mean what they mean to `python train.py -m`; Hydra's own parser reads them. A value is kept as the
+text that stands in an override, quotes included, so that a job gets what `kaggleops run KEY=VALUE`
+would give it.
 
 What a space is read from can be read again anywhere: `expressions` has the files that a `glob`
-found, and the order that `shuffle` gave, written out.
+found written out.
 """
 
 import math
-import random
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -128,19 +127,13 @@ def read_space(
     groups: Callable[[str], list[str]] = lambda _: [],
     *,
     literal: Collection[str] = (),
-    seed: int = 0,
 ) -> Space:
     """Return the space that `key=…` in Hydra's sweep syntax describe.
 
-    Args:
-        axes: as typed; one that sets a single value is not an axis, but `fixed`.
-        groups: the choices that a group of the configuration has, for `glob`.
-        literal: keys whose values are taken as they are, for an entry point that is not Hydra's:
-            quotes only keep together what they surround.
-        seed: of the order that `shuffle` gives.
-
-    Raises:
-        UsageError: one of them is none, or no values come of it; Hydra is not installed.
+    What sets a single value is not an axis, but `fixed`. `groups` tells the choices that a group of
+    the configuration has, for `glob`. `literal` are keys whose values are taken as they are, for an
+    entry point that is not Hydra's: quotes only keep together what they surround. Raises UsageError
+    if one is none, or no values come of it, or Hydra is not installed.
     """
     found: list[Axis] = []
     fixed: list[str] = []
@@ -151,7 +144,7 @@ def read_space(
         if override is None or not override.is_sweep_override():
             fixed.append(item)
             continue
-        axis = _axis(override, groups, literal, seed)
+        axis = _axis(override, groups, literal)
         if any(axis.key == other.key for other in found):
             raise UsageError(_DOING, f"{axis.key} is swept twice", "Give each key once.")
         if len(set(axis.values)) < len(axis.values):
@@ -167,7 +160,7 @@ def read_space(
 
 def split_of(sweep: Sweep) -> tuple[Space, list[str]]:
     """Return the space that a sweep searches, and each trial's folds as an override has them."""
-    space = read_space(sweep.axes, literal=sweep.literal, seed=sweep.seed)
+    space = read_space(sweep.axes, literal=sweep.literal)
     others, folds = space.split(sweep.fold_axis)
     return others, folds or list(sweep.folds)
 
@@ -191,13 +184,16 @@ def _parsed(item: str, literal: Collection[str]) -> "Override | None":
 
 
 def _axis(
-    override: "Override", groups: Callable[[str], list[str]], literal: Collection[str], seed: int
+    override: "Override", groups: Callable[[str], list[str]], literal: Collection[str]
 ) -> Axis:
     from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, RangeSweep
 
     key, typed, told = override.get_key_element(), override.input_line or "", override.value()
+    if getattr(told, "shuffle", False):
+        hint = "--sampler random tries points in an order of the seed's."
+        raise UsageError(_DOING, f"{typed} is not a sweep that is supported", hint)
     if isinstance(told, IntervalSweep | RangeSweep):
-        return _numbers(key, typed, told, seed)
+        return _numbers(key, typed, told)
     if isinstance(told, Glob):
         listed = groups(override.key_or_group)
         names = told.filter(sorted(listed))
@@ -211,23 +207,18 @@ def _axis(
     if not isinstance(told, ChoiceSweep) or told.tags:
         hint = f"A tag is for numbers: {key}=tag(log, interval(FROM, TO))."
         raise UsageError(_DOING, f"{typed} is not a sweep that is supported", hint)
-    shuffled, told.shuffle = told.shuffle, False
     _check_count(key, len(told.list))
     strings, values = override.sweep_string_iterator(), list(told.list)
     texts = [
         _text(value) if isinstance(value, str) else text
         for value, text in zip(values, strings, strict=True)
     ]
-    if shuffled:
-        order = random.Random(f"{seed}:{key}").sample(range(len(texts)), len(texts))  # noqa: S311
-        texts, values = [texts[at] for at in order], [values[at] for at in order]
-        typed = f"{key}=choice({','.join(texts)})"
     if key in literal:
         texts = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
     return Axis(key, tuple(texts), expression=typed)
 
 
-def _numbers(key: str, typed: str, told: Any, seed: int) -> Axis:
+def _numbers(key: str, typed: str, told: Any) -> Axis:
     """Return the axis of an interval or a range."""
     step = getattr(told, "step", None)
     low, high = (told.start, told.end) if step is None else (told.start, told.stop)
@@ -248,9 +239,6 @@ def _numbers(key: str, typed: str, told: Any, seed: int) -> Axis:
     if step is not None:
         numbers = list(told.range())
         texts = [_number(each) for each in numbers]
-        if told.shuffle:
-            random.Random(f"{seed}:{key}").shuffle(texts)  # noqa: S311 - an order, and no secret
-            return Axis(key, tuple(texts), expression=f"{key}=choice({','.join(texts)})")
         read = int if isinstance(numbers[0], int) else float
         low, high = sorted(read(texts[at]) for at in (0, -1))
         step = abs(step)

@@ -20,7 +20,7 @@ from kaggleops.campaign.sweep import Job
 from kaggleops.campaign.turn import Context, Turn
 from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.mlruns.liveness import LOST
-from kaggleops.tags import PRUNED, SUBMITTED_TO
+from kaggleops.tags import JOB_ENDED, PRUNED, SUBMITTED_TO
 
 _ASK_AGAIN = 600.0  # seconds between two questions to a platform about one silent job
 
@@ -101,7 +101,9 @@ class Submissions:
         self._hosts.answered(name)
         if answer is None and job.status == LOST:
             self._lease.require()
-            children.fail(self._uri, job.run_id, "lost: nothing more was heard from its machine")
+            why = "lost: nothing more was heard from its machine"
+            children.set_tags(self._uri, job.run_id, {JOB_ENDED: why})
+            children.end(self._uri, job.run_id, "FAILED")
             turn.done.append(f"run {job.run_id} is lost: no platform can say what became of it")
             return
         if answer is not None and answer.ended:
@@ -138,7 +140,7 @@ class Submissions:
         except RefusedError as error:
             if taken_back := refused({**job.tags, **tags}):
                 children.set_tags(self._uri, job.run_id, taken_back)
-            self._hosts.refused(offer.backend, error.problem)
+            self._hosts.offers.refused(offer.backend, error.problem)
             turn.problems.append(f"{_called(state, job)}: {error.problem}")
             turn.stale = True
             return

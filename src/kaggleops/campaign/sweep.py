@@ -49,7 +49,7 @@ class Sweep:
     # the axis whose values are folds of one training, "" for none
     fold_axis: str = ""
     folds: Sequence[str] = ()  # its values
-    sampler: str = "grid"  # grid, random, or a sampler of Optuna's: tpe, gp, qmc
+    sampler: str = "grid"  # grid, random, or a sampler of Optuna's: tpe, gp
     trials: int | None = None  # how many points are tried; None for all of a grid
     # what is optimized, one direction each: several for a multi-objective search
     metrics: Sequence[str] = ()

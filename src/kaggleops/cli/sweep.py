@@ -39,9 +39,7 @@ from kaggleops.tags import SCORE
 
 if TYPE_CHECKING:
     from kaggleops.campaign.placement import Decision
-    from kaggleops.campaign.request import Site
     from kaggleops.campaign.sweep import Direction, Point, Sweep
-    from kaggleops.git.commits import Commit
     from kaggleops.reports.score import Score
 
 _SHOWN = 20  # points
@@ -63,7 +61,7 @@ _SHOWN = 20  # points
     default="grid",
     show_default=True,
     metavar="NAME",
-    help="grid, random, qmc, or one that learns: tpe, gp.",
+    help="grid, random, or one that learns: tpe, gp.",
 )
 @click.option(
     "--trials",
@@ -206,7 +204,8 @@ def sweep_command(
         ]
     sweep = replace(sweep, directions=directions)
     search = Search(sweep)
-    sites, problems = _sites(uri, named, automatic, backend_config, commit, sweep.at_once)
+    where = (uri, named, commit, sweep.at_once, backend_config)
+    sites, problems = request.sites_of(*where, automatic=automatic)
     sweep = replace(sweep, trials=search.total, configs=request.configs_of(sites, commit))
     for problem in problems:
         err.print(f"        left out: {problem.doing}: {problem.problem}", style="yellow")
@@ -286,26 +285,6 @@ def _usual_score(place: str, experiment: str) -> "Score":
     except KaggleOpsError as error:  # a new experiment, or a new bucket
         problem = f"no --metric is given, and {experiment} has none yet ({error.problem})"
         raise UsageError(doing, problem, hint) from None
-
-
-def _sites(
-    uri: str,
-    named: Sequence[str],
-    automatic: bool,
-    file: Path | None,
-    commit: "Commit",
-    at_once: int | None,
-) -> "tuple[list[Site], list[KaggleOpsError]]":
-    from kaggleops.backends.lookup import backend_named
-    from kaggleops.campaign.request import sites_of
-
-    if file and (automatic or len(named) > 1):
-        hint = "Write them into the repository's config/backend/NAME.yaml."
-        raise UsageError("reading --backend-config", "it is one file for several backends", hint)
-    configs = {name: backend_named(name).config_of(commit.repository, file) for name in named}
-    if "local" in configs:
-        configs["local"] = configs["local"].with_room_for(at_once)
-    return sites_of(uri, configs, automatic=automatic)
 
 
 def _name(sweep: "Sweep") -> str:
