@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kaggleops.blend.fold_scores import scores_by_fold
+from kaggleops.blend.report import scores_by_fold
 from kaggleops.reports.score import Score
 from kaggleops.reports.trainings import Run
 

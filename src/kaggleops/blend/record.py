@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 
-from kaggleops.blend.fold_scores import numbered
 from kaggleops.blend.members import PREDICTIONS, SUBMISSION
-from kaggleops.blend.report import Blend, mean_of
+from kaggleops.blend.report import Blend, mean_of, numbered
 from kaggleops.mlruns.ui import run_page, with_section
 from kaggleops.printable import as_markdown, counted
 from kaggleops.reports.comparison_text import number

@@ -1,5 +1,9 @@
-"""A blend of members: its weights, its honest score beside the best single run's, and its files."""
+"""A blend of members: its weights, its honest score beside the best single run's, and its files.
 
+`scores_by_fold` scores a run's table in the same way, for `compare` to pair as logged ones.
+"""
+
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kaggleops.blend.fold_scores import APART
-from kaggleops.blend.members import FOLD, PREDICTION, PREDICTIONS, SUBMISSION, Member, Options
+from kaggleops.blend.members import (
+    FOLD,
+    PREDICTION,
+    PREDICTIONS,
+    SUBMISSION,
+    Member,
+    Options,
+    as_table,
+)
 from kaggleops.blend.metrics import (
     Metric,
-    Truth,
     as_numbers,
     by_name,
     canonical,
@@ -30,7 +40,7 @@ from kaggleops.blend.rows import (
     target_of,
     truth_of,
 )
-from kaggleops.blend.weights import Floats, Nested, blended, correlations, nested
+from kaggleops.blend.weights import Floats, Ints, Nested, blended, correlations, nested
 from kaggleops.errors import UsageError
 from kaggleops.reports.comparison_text import difference as in_words
 from kaggleops.reports.comparison_text import number, summary
@@ -43,6 +53,9 @@ from kaggleops.reports.statistics import (
     needed,
     summarize_scores,
 )
+from kaggleops.reports.trainings import Run
+
+_APART = 0.02  # relative: a logged score that far from its table's is another one's
 
 
 def mean_of(scores: Scores) -> float:
@@ -191,7 +204,7 @@ def blend(
         predictions_of(table, truth, options.prediction, f"reading the oof.csv of {each.name}")
         for each, table in zip(members, rows.tables, strict=True)
     ]
-    ids, of_test, lacking = _test(members, truth, options, scored)
+    ids, of_test, lacking = _test(members, options, scored)
     sides = [values, of_test] if of_test else [values]
     votes = [
         member.name
@@ -213,18 +226,16 @@ def blend(
     told += suspicions([each.name for each in members], predictions, target, rows, scored)
     score = score_as(scored, declared)
     found = nested(predictions, rows.folds, scored.worth, target, done)
-    of_fold = [np.flatnonzero(rows.folds == at) for at in range(len(rows.fold_names))]
+    of_fold = rows.by_fold.items()
 
     def by_fold(predicted: Floats) -> Scores:
-        pairs = zip(rows.fold_names, of_fold, strict=True)
-        return {(fold, ""): scored(predicted[these], these) for fold, these in pairs}
+        return {(fold, ""): scored(predicted[these], these) for fold, these in of_fold}
 
     alone = tuple(map(by_fold, predictions))
     for member, scores, predicted in zip(members, alone, predictions, strict=True):
         run, whole = member.run, scored(predicted, every)
         logged = whole if run.repetition[0] else run.metrics.get(score.name, whole)
-        apart = min(abs(logged - each) for each in (mean_of(scores), whole))
-        if apart > APART * max(abs(logged), 1e-9):
+        if _is_apart(logged, mean_of(scores), whole):
             told.append(
                 f"{member.name} logged {score.name} {number(logged)}, and its table scores "
                 f"{number(whole)}: it is of other rows or another column, or those were trained on."
@@ -233,12 +244,12 @@ def blend(
         rows.id_column: rows.ids,
         FOLD: [rows.fold_names[at] for at in rows.folds],
         rows.target_column: rows.right,
-    }).join(_predicted(found.predictions, truth, bool(votes)))  # fmt: skip
+    }).join(_predicted(found.predictions, scored, bool(votes)))  # fmt: skip
     tested = submitted = None
     if of_test:
         final = blended(_stacked(members, sides[1]), found.weights.values)
-        tested = pd.DataFrame({rows.id_column: ids}).join(_predicted(final, truth, bool(votes)))
-        submitted, lacking = _submission(members, ids, final, truth, rows, scored, options.sample)
+        tested = pd.DataFrame({rows.id_column: ids}).join(_predicted(final, scored, bool(votes)))
+        submitted, lacking = _submission(members, ids, final, rows, scored, options.sample)
     told += [f"There is no submission: {lacking}"] if lacking else []
     return Blend(
         members=tuple(members),
@@ -256,8 +267,12 @@ def blend(
     )
 
 
+def _is_apart(logged: float, *scores: float) -> bool:
+    return min(abs(logged - each) for each in scores) > _APART * max(abs(logged), 1e-9)
+
+
 def _test(
-    members: Sequence[Member], truth: Truth, options: Options, metric: Metric
+    members: Sequence[Member], options: Options, metric: Metric
 ) -> tuple[pd.Index, list[Floats], str]:
     """Return the test rows' ids and each member's predictions of them; or none, and why."""
     found: list[Floats] = []
@@ -275,7 +290,7 @@ def _test(
             table = table.set_axis([PREDICTION], axis=1)  # its own name is the competition's
         first = first if found else table.index
         require_same_rows(first, table.index, members[0].name, member.name, "the test table")
-        found.append(predictions_of(table.loc[first], truth, named, doing))
+        found.append(predictions_of(table.loc[first], metric.truth, named, doing))
         if metric.kind == "probabilities" and np.isin(found[-1], (0, 1)).all():
             why = f"that of {member.name} holds answers, and {metric.name} needs probabilities."
             return first, [], f"{why} Keep them in predictions.csv."
@@ -292,8 +307,9 @@ def _stacked(members: Sequence[Member], values: Sequence[Floats]) -> Floats:
     return np.array(values)
 
 
-def _predicted(values: Floats, truth: Truth, votes: bool) -> pd.DataFrame:
-    """Return a blend's predictions as columns of a table, as this module reads them."""
+def _predicted(values: Floats, metric: Metric, votes: bool) -> pd.DataFrame:
+    """Return a blend's predictions as columns of a table, as a member's are read."""
+    truth = metric.truth
     if not truth.classes:
         return pd.DataFrame({PREDICTION: values[:, 0]})
     table = pd.DataFrame({PREDICTION: [truth.classes[at] for at in truth.labels(values)]})
@@ -309,7 +325,6 @@ def _submission(
     members: Sequence[Member],
     ids: pd.Index,
     values: Floats,
-    truth: Truth,
     rows: Rows,
     metric: Metric,
     sample: pd.DataFrame | None,
@@ -318,6 +333,7 @@ def _submission(
 
     None, and why, where that has other columns than the blend.
     """
+    truth = metric.truth
     theirs = next((each.submission for each in members if each.submission is not None), None)
     like = theirs if theirs is not None else sample
     head = [rows.id_column, rows.target_column] if like is None else list(like.columns)
@@ -340,3 +356,49 @@ def _submission(
         problem = f"the members lack {len(lacking):,} of its rows, {lacking[0]!r} for one"
         raise UsageError("reading the file of --sample", problem, "Predict the whole test file.")
     return table.loc[order].rename_axis(head[0]).reset_index(), ""
+
+
+# -- the folds of a single run ------------------------------------------------------------------
+
+
+def numbered(folds: Sequence[str]) -> list[str]:
+    """Return folds' names as they are if all are numbers, else their places, from 0."""
+    are_numbers = all(fold.isdecimal() and len(fold) < 4 for fold in folds)
+    return [fold if are_numbers else str(at) for at, fold in enumerate(folds)]
+
+
+def scores_by_fold(run: Run, oof: str, score: Score) -> dict[str, float]:
+    """Return a run's score in each fold of its `oof.csv`, by the fold's name.
+
+    A column with the score of each row is averaged; else the score is computed of what was
+    predicted, as a blend's is. Nothing where the table cannot tell, or tells another score than the
+    run logged.
+    """
+    if FOLD not in oof.partition("\n")[0] or score.name not in run.metrics:
+        return {}
+    try:
+        with np.errstate(all="ignore"):
+            scored, rows = _scorer(run, oof, score)
+            whole = scored(np.arange(len(rows.ids)))
+            found = {fold: scored(these) for fold, these in rows.by_fold.items()}
+    except UsageError:
+        return {}
+    logged, values = run.metrics[score.name], list(found.values())
+    if not np.isfinite(values).all() or _is_apart(logged, whole, float(np.mean(values))):
+        return {}
+    return dict(zip(numbered(list(found)), values, strict=True))
+
+
+def _scorer(run: Run, oof: str, score: Score) -> tuple[Callable[[Ints], float], Rows]:
+    """Return what scores rows of a run's table, and all its rows; UsageError if nothing can."""
+    doing = f"reading the oof.csv of {run.name}"
+    member = Member(run, as_table(io.BytesIO(oof.encode()), doing))
+    by_row = score.name if score.name in member.oof else None
+    rows = rows_of([member], Options(target=by_row))
+    if by_row:
+        of_row = pd.to_numeric(pd.Series(rows.right), errors="coerce").to_numpy(float)
+        return lambda these: float(of_row[these].mean()), rows
+    truth = truth_of(rows, wants_numbers(score.name), 0.5)
+    metric = by_name(score.name, truth)
+    predicted = predictions_of(rows.tables[0], truth, (), doing)
+    return lambda these: metric(predicted[these], these), rows

@@ -43,6 +43,11 @@ class Rows:
     groups: Ints | None  # (rows,): which query a row belongs to, from 0
     tables: tuple[pd.DataFrame, ...]  # the members', in this order, without what is right
 
+    @property
+    def by_fold(self) -> dict[str, Ints]:
+        """The rows of each fold, by its name."""
+        return {name: np.flatnonzero(self.folds == at) for at, name in enumerate(self.fold_names)}
+
 
 def rows_of(members: Sequence[Member], options: Options) -> Rows:
     """Return the rows of all members.
@@ -279,18 +284,18 @@ def suspicions(
     if target is None:
         return []
     squares = ((predictions - target) ** 2).sum(axis=2)
-    count = len(rows.fold_names)
-    errors = np.stack([squares[:, rows.folds == at].mean(axis=1) for at in range(count)], axis=1)
+    folds = list(rows.by_fold.items())
+    errors = np.stack([squares[:, these].mean(axis=1) for _, these in folds], axis=1)
     usual = np.median(errors, axis=1, keepdims=True)
     relative = np.divide(errors, usual, out=np.ones_like(errors), where=usual > 0)
     found = []
     for at, name in enumerate(names):
         others = np.median(np.delete(relative, at, axis=0), axis=0)
         for fold in np.flatnonzero(relative[at] < _TOO_GOOD * others):
-            these = np.flatnonzero(rows.folds == fold)
+            which, these = folds[fold]
             score = metric(predictions[at][these], these)
             found.append(
-                f"{name} looks as if it was trained on fold {rows.fold_names[fold]}: it scores "
+                f"{name} looks as if it was trained on fold {which}: it scores "
                 f"{score:.4g} there, with {errors[at, fold] / usual[at, 0]:.0%} of its usual error."
             )
     return found

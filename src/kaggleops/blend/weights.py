@@ -60,12 +60,9 @@ def nested(
 ) -> Nested:
     """Return the weights of all folds, and the predictions of weights that did not see a fold.
 
-    Args:
-        predictions: the members' (members, rows, columns).
-        folds: each row's fold, as numbers from 0 (rows,).
-        worth: what is to be as high as possible.
-        target: what the predictions aim at (rows, columns), for least squares; None without one.
-        done: hears how many of how many folds are through.
+    Of members' `predictions` (members, rows, columns), with each row's fold from 0 (rows,), by what
+    is `worth` most; least squares need what they aim at, the `target` (rows, columns). `done` hears
+    how many of how many folds are through.
     """
     every = range(int(folds.max()) + 1)
     of_fold = [np.flatnonzero(folds == fold) for fold in every]
@@ -125,10 +122,7 @@ def hill_climbing(
 ) -> Floats:
     """Return weights (members,) by taking, again and again, the member that helps most.
 
-    Args:
-        predictions: the members' (members, rows, columns).
-        worth: what a blend's predictions (rows, columns) are worth.
-        alone: what each member is worth.
+    Of members' predictions (members, rows, columns), `worth` so much `alone`.
     """
     first = int(np.argmax(alone))
     counts, total = np.eye(len(predictions))[first], predictions[first].copy()
@@ -148,10 +142,8 @@ def hill_climbing(
 def least_squares(predictions: Floats, target: Floats, ridge: float = 0.0) -> Floats:
     """Return the weights (members,) of the least squared error: none negative, together 1.
 
-    Args:
-        predictions: the members' (members, rows, columns).
-        target: what they aim at (rows, columns).
-        ridge: how strongly the weights are pulled to equal ones.
+    Of members' predictions (members, rows, columns) of a target (rows, columns); `ridge` is how
+    strongly the weights are pulled to equal ones.
     """
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 

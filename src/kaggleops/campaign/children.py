@@ -271,12 +271,6 @@ def set_tags(tracking_uri: str, run_id: str, tags: Mapping[str, str]) -> None:
         store.flush()
 
 
-def fail(tracking_uri: str, run_id: str, why: str) -> None:
-    """End a run that nobody runs any more as FAILED."""
-    set_tags(tracking_uri, run_id, {JOB_ENDED: why})
-    end(tracking_uri, run_id, "FAILED")
-
-
 def end(tracking_uri: str, run_id: str, status: str) -> None:
     """End a run, unless it has ended."""
     with _store(tracking_uri, f"ending run {run_id}") as store:

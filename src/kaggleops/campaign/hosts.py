@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from kaggleops.backends.base import Backend
@@ -27,11 +28,7 @@ SET_UP = timedelta(minutes=10)
 
 
 class Offers:
-    """What the platforms offer, each as it was when it was asked last.
-
-    Args:
-        clock: returns the time, with a time zone.
-    """
+    """What the platforms offer, each as it was when it was asked last."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -85,9 +82,9 @@ class Hosts:
     ) -> None:
         self._uri = uri
         self._clock = clock
-        self._named = backends or backend_named
-        self._backends: dict[str, Backend[Any]] = {}
-        self._offers = Offers(clock.now)
+        self.backend = cache(backends or backend_named)
+        """Finds a backend; raises UsageError if there is none of this name."""
+        self.offers = Offers(clock.now)
         # what each said last, and when
         self._said: dict[str, tuple[datetime, dict[object, Offer]]] = {}
         # those that failed: until when they are left alone, and for how long
@@ -99,12 +96,6 @@ class Hosts:
     def begin_turn(self, running: Mapping[str, int]) -> None:
         """Take what runs on each backend from what was read."""
         self._began, self.running = self._clock.now(), Counter(running)
-
-    def backend(self, name: str) -> Backend[Any]:
-        """Return a backend; raises UsageError if there is none of this name."""
-        if name not in self._backends:
-            self._backends[name] = self._named(name)
-        return self._backends[name]
 
     def config(self, state: SweepState, name: str) -> Any:
         """Return how a sweep sets a backend; raises UsageError where it makes no sense."""
@@ -122,7 +113,7 @@ class Hosts:
             except KaggleOpsError as error:
                 found.append(Offer(name, 0, problem=error.problem))
                 continue
-            found += self._offers.of(backend, self._uri, config, self.running[name])
+            found += self.offers.of(backend, self._uri, config, self.running[name])
         for each in found:
             when, known = self._said.get(each.backend, (self._began, {}))
             # Sweeps may ask differently; that a session was taken meanwhile is no other offer.
@@ -136,10 +127,6 @@ class Hosts:
         offers = [each for _, known in self._said.values() for each in known.values()]
         times = {name: when for name, (when, _) in self._said.items() if when < self._began}
         return offers, times
-
-    def refused(self, name: str, why: str) -> None:
-        """Note that a backend did not take a job; `why` in one line."""
-        self._offers.refused(name, why)
 
     def rests(self, name: str) -> bool:
         """Tell whether a backend has just failed, and is left alone."""

@@ -30,9 +30,7 @@ _FAILURES = 3  # in a row, with no success, that pause a sweep
 class Keeper:
     """Does what the open sweeps of a bucket lack. Not thread-safe.
 
-    Args:
-        context: what the watcher works with.
-        backends: finds a backend by its name.
+    `backends` finds a backend by its name.
     """
 
     def __init__(self, context: Context, backends: Callable[[str], Backend[Any]] | None) -> None:
@@ -48,14 +46,8 @@ class Keeper:
     def act(self, turn: Turn, history: History, others: Mapping[str, int]) -> None:
         """Do what the sweeps of a turn lack, and tell others.
 
-        Args:
-            turn: takes what is done.
-            history: the runs, as the turn has read them.
-            others: how many jobs of no sweep each backend has.
-
-        Raises:
-            NotLeadingError: another watcher is.
-            BucketError: it does not answer.
+        `history` is as the turn has read it, `others` how many jobs of no sweep each backend has.
+        Raises NotLeadingError if another watcher acts, BucketError without an answer.
         """
         mine = [job for state in turn.sweeps for job in state.jobs if is_sent(job)]
         self._hosts.begin_turn(Counter(job.tags[SUBMITTED_TO] for job in mine) + Counter(others))

@@ -70,11 +70,8 @@ class NotLeadingError(KaggleOpsError):
 class Lease:
     """One watcher's hold on a bucket. Not thread-safe.
 
-    Args:
-        bucket: which.
-        clock: this machine's clocks in seconds, as `change_log` has them: one that cannot be set,
-            and the time since the epoch. The one stands still while the machine sleeps, the other
-            can be set.
+    `clock` tells seconds by two of this machine's clocks, as `change_log` has them: one stands
+    still while the machine sleeps, the other (since the epoch) can be set.
     """
 
     def __init__(self, bucket: Bucket, clock: Callable[[], Moment]) -> None:

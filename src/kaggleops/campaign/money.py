@@ -88,16 +88,16 @@ def opened(
     A session that nobody has closed is over with that: whatever of it were still billed, the new
     one is. `hours` are those that are billed at most, its end included.
     """
-    before = _read(_closed(tags, now))
     session = Session(now.timestamp(), price, hours, tags.get(COST, ""))
     # Of the machine before, no longer of this one.
-    return {SESSIONS: _text([*before, session]), PRICE: f"{price:g}" if price else ""}
+    return {SESSIONS: _text([*_closed(tags, now), session]), PRICE: f"{price:g}" if price else ""}
 
 
 def closed(tags: Mapping[str, str], now: datetime) -> dict[str, str]:
     """Return the tags to write once a job's last session was seen to be over; {} if it was."""
-    after = _closed(tags, now)
-    return {} if after == tags else {SESSIONS: after[SESSIONS]}
+    sessions = _read(tags)
+    is_open = bool(sessions) and sessions[-1].until is None
+    return {SESSIONS: _text(_closed(tags, now))} if is_open else {}
 
 
 def refused(tags: Mapping[str, str]) -> dict[str, str]:
@@ -105,13 +105,13 @@ def refused(tags: Mapping[str, str]) -> dict[str, str]:
     return {SESSIONS: _text(_read(tags)[:-1])} if _read(tags) else {}
 
 
-def _closed(tags: Mapping[str, str], now: datetime) -> dict[str, str]:
-    sessions = sessions_of(tags, now)
-    if not sessions or sessions[-1].until is not None:
-        return dict(tags)
-    moment = now.timestamp()
-    last = replace(sessions[-1], cost=sessions[-1].billed(moment), until=moment)
-    return {**tags, SESSIONS: _text([*sessions[:-1], last])}
+def _closed(tags: Mapping[str, str], now: datetime) -> list[Session]:
+    """Return a job's sessions, none of them open."""
+    sessions, moment = sessions_of(tags, now), now.timestamp()
+    if sessions and sessions[-1].until is None:
+        last = sessions[-1]
+        sessions[-1] = replace(last, cost=last.billed(moment), until=moment)
+    return sessions
 
 
 def _billed(job: "Job", now: datetime) -> float:

@@ -135,13 +135,9 @@ class _Service:
 
 
 class Notices:
-    """Sends what is new, if any address is known.
+    """Sends what is new to `addresses` of apprise's, each with its secret.
 
-    Args:
-        addresses: apprise's, each with its secret.
-
-    Raises:
-        UsageError: apprise is not installed, or knows no such address.
+    Raises UsageError if apprise is not installed, or knows no such address.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
@@ -160,11 +156,8 @@ class Notices:
     def tell(self, all_news: Sequence[News], now: datetime) -> dict[str, str]:
         """Send one message with what is new of all sweeps, if there is any and it is time.
 
-        A service that cannot be reached is warned of once, and asked again later. Nothing is
-        raised.
-
-        Returns:
-            The new value of the tag NOTICED by the sweep's id, where it changed.
+        Returns the new value of the tag NOTICED by the sweep's id, where it changed. A service
+        that cannot be reached is warned of once, and asked again later; nothing is raised.
         """
         if not self._services:
             return {}

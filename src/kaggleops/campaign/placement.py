@@ -100,13 +100,9 @@ def place(
 ) -> list[Decision]:
     """Decide for each waiting job, in the order in which they go.
 
-    Args:
-        waiting: the jobs; each gets one decision.
-        offers: what can be had now. Their sessions are free ones: those of `busy` do not count.
-        busy: what has a machine on any of these platforms, whoever's it is. Of a quota, the hours
-            are held back for it that it is still expected to need.
-        budget: the sweep's.
-        now: with a time zone, as all other times.
+    The sessions of `offers` are free ones, beside what is `busy` there, whoever's it is: of a
+    quota, the hours are held back for it that it is still expected to need. All times have a time
+    zone.
     """
     plan = _Plan(offers, busy, budget, now)
     jobs = sorted(waiting, key=lambda job: (job.order, job.run_id))

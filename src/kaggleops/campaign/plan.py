@@ -97,13 +97,7 @@ def budget_of(
 
 
 def at_work(jobs: "Sequence[Job]", sent: "Sequence[Job]", now: datetime) -> list[Busy]:
-    """Return what the jobs of a sweep that were handed over keep at work.
-
-    Args:
-        jobs: all of it.
-        sent: those that a platform has, or may have.
-        now: with a time zone.
-    """
+    """Return what those `jobs` of a sweep keep at work that a platform has, or may have."""
     forecast = Forecast(jobs)
     found = []
     for job in sent:

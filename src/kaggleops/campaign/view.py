@@ -82,15 +82,10 @@ def view_of(
     bucket: str = "",
     told: Mapping[str, datetime] | None = None,
 ) -> dict[str, Any]:
-    """Return what is to be shown of a bucket, as JSON has it.
+    """Return what is to be shown of a bucket at an address, as JSON has it.
 
-    Args:
-        history: its runs.
-        sweeps: those to show, in any order.
-        offers: what the backends can give now; None where nobody was asked.
-        now: the time.
-        bucket: its address.
-        told: when backends said what they offer, those that were not asked now.
+    `offers` are what the backends can give now, None where nobody was asked; `told` is when those
+    said so that were not asked now.
     """
     newest = sorted(sweeps, key=lambda state: (-state.begun_ms, state.id))
     curves = _Curves(history)

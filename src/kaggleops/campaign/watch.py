@@ -45,12 +45,8 @@ _REFRESH_PRUNING = 60.0
 class Watcher:
     """Keeps all sweeps of a bucket going, as long as `turn` is called. Not thread-safe.
 
-    Args:
-        address: the bucket's.
-        index: the URL of the database that it reads: an index of the bucket.
-        clock: the time.
-        bucket: the bucket, if it was opened already.
-        backends: finds a backend by its name.
+    `index` is the URL of the bucket's index; `bucket` is given if it was opened already, and
+    `backends` finds a backend by its name.
     """
 
     def __init__(

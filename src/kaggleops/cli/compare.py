@@ -125,7 +125,7 @@ def compare(
     def by_fold(run: "Run", score: "Score") -> Mapping[str, float]:
         if not (told := table(run)):
             return {}
-        from kaggleops.blend.fold_scores import scores_by_fold  # pandas takes a second
+        from kaggleops.blend.report import scores_by_fold  # pandas takes a second
 
         return scores_by_fold(run, told, score)
 
