@@ -11,8 +11,7 @@ from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.interface import RefusedError
 from kaggleops.backends.lookup import backend_named, resume
 from kaggleops.backends.ready_notebook import ready_notebook
-from kaggleops.backends.runpod.offers import Offer, RunPodConfig
-from kaggleops.backends.runpod.pod import pod_body
+from kaggleops.backends.runpod.pod import Offer, RunPodConfig, pod_body
 from kaggleops.errors import KaggleOpsError, UsageError
 from tests import secrets_of
 from tests.fakes.runpod.contract import document, violations

@@ -18,7 +18,7 @@ import yaml
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
-from kaggleops.backends.runpod.offers import RunPodConfig
+from kaggleops.backends.runpod.pod import RunPodConfig
 from kaggleops.backends.skypilot import SkyPilotConfig
 
 ROOT = Path(__file__).parents[2]

@@ -42,8 +42,16 @@ from kaggleops.backends.runpod.client import (
     RunPod,
     RunPodError,
 )
-from kaggleops.backends.runpod.offers import Offer, RunPodConfig, Volumes, offers
-from kaggleops.backends.runpod.pod import NAME, POD, pod_body, set_up_script
+from kaggleops.backends.runpod.pod import (
+    NAME,
+    POD,
+    Offer,
+    RunPodConfig,
+    Volumes,
+    offers,
+    pod_body,
+    set_up_script,
+)
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
@@ -270,7 +278,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         if kept is None:
             problem = "there is no pod, and none left its log in the bucket"
             raise KaggleOpsError(f"reading the log of run {run_id}", problem)
-        yield from lines.new(kept)
+        yield from lines.new(kept) if pod else kept
 
     # What is no artifact, a pod leaves on its volume: there is nothing to download.
 
