@@ -6,17 +6,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from kaggleops.backends import job_log, jobs
-from kaggleops.platforms import http
 from tests.fakes.runpod_server import RunPodServer
 
 from .places import PLACES, Place
 from .world import World, world
-
-# A platform on the loopback needs no time to get well: five tries would take fifteen seconds.
-for _retry in (http.ASK_AGAIN, http.ASK_ONCE):
-    _retry.backoff_factor = 0.02
-job_log._PAUSE = jobs._LOOK = 0.1
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from typing import Any
 
 from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.backends.runpod.client import RunPod
-from kaggleops.backends.runpod.offers import Offer, RunPodConfig
-from kaggleops.backends.runpod.pod import pod_body
+from kaggleops.backends.runpod.pod import Offer, RunPodConfig, pod_body
 from tests.fakes.runpod.pod import Pod
 from tests.fakes.runpod_server import RunPodServer
 
@@ -131,8 +130,3 @@ def light_pods(folder: Path, server: RunPodServer, *, told: bool = False) -> Lig
     word.mkdir()
     volume = RunPod().create_volume("kaggleops", "EU-RO-1", 10)
     return LightPods(server, word, volume)
-
-
-def soon() -> float:
-    """Return a deadline that is near, and by which a job has surely begun."""
-    return time.time() + 25

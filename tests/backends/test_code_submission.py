@@ -9,7 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from kaggleops.backends.kaggle import blend_program
+from kaggleops.backends.kaggle import blend_program, submissions
 from tests.command import Done, kaggleops_here
 from tests.fakes.git_server import Repository
 from tests.fakes.kaggle_server import KaggleServer
@@ -115,6 +115,7 @@ def kaggle(
         light.chmod(0o755)
         python = str(light)
     with KaggleServer(tmp_path / "kaggle", python) as server:
+        monkeypatch.setattr(submissions, "_SHORTEST_PAUSE", 0.05)  # it needs no minutes
         server.add_user("ada")
         server.api("ada")
         for name in ("HOME", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_ENVIRONMENT"):

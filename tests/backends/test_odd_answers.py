@@ -21,7 +21,8 @@ from kaggleops.backends.downloads import Downloaded
 from kaggleops.backends.interface import RefusedError, Units
 from kaggleops.backends.job_log import Once, until_silent
 from kaggleops.backends.kaggle.backend import parsed
-from kaggleops.backends.lookup import backend_named, resume
+from kaggleops.backends.lookup import backend_named
+from kaggleops.backends.ready_notebook import ready_notebook
 from kaggleops.errors import KaggleOpsError
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch
@@ -64,9 +65,11 @@ def examine() -> None:
 
 
 def refuses(backend: Any, run: RemoteRun, config: Any) -> bool:
-    """Resume a run, and tell whether that was refused: then it counts as ended."""
+    """Hand a run over again, and tell whether that was refused: then it counts as ended."""
+    told = {"repository": "toy", "bucket": BUCKET, "run_id": run.run_id}
     try:
-        resume(backend, TRACKING, run.run_id, config)
+        backend.check(TRACKING, config)
+        backend.send(run.tags, ready_notebook(told), config)
     except RefusedError:
         return True
     except KaggleOpsError:
@@ -148,23 +151,29 @@ def test_an_answer_of_kaggles_that_is_none(outside: World, tmp_path: Path) -> No
     config.write_text("credentials: ada/bucket-key\nmachine_shape: ''\n")
     asked_by = {
         "GetKernel": [("resume", "--backend-config", config)],
-        "GetKernelSessionStatus": [("status",), ("resume", "--backend-config", config)],
-        "GetAcceleratorQuotaStatistics": [("quota", "-b", "kaggle"), ("doctor",)],
+        "GetKernelSessionStatus": [("status",)],
+        "GetAcceleratorQuotaStatistics": [("quota", "-b", "kaggle")],
         "ListKernelSessionOutput": [("download",)],
         "ListKernelFiles": [("download",)],
         "live log": [("logs",)],
     }
     http = outside.kaggle._http
     assert http
+    fields = run.backend.config_of(tmp_path, config)
     for op, commands in asked_by.items():
-        for _, answer in whole(json.dumps({"status": "RUNNING"}).encode()):
+        for number, (_, answer) in enumerate(whole(json.dumps({"status": "RUNNING"}).encode())):
             with changed(http, lambda request, op=op: request.op == op, answer):  # type: ignore[misc]
                 for name, *more in commands:
                     given = [run.run_id, *([tmp_path / "home"] if name == "download" else [])]
-                    if name == "doctor":
+                    check(name, *more, *(() if name == "quota" else (*given, *BUCKET_OPTION)))
+                backend = backend_named("kaggle")
+                if op == "GetKernelSessionStatus":
+                    assert not refuses(backend, run, fields)
+                if op == "GetAcceleratorQuotaStatistics":
+                    with suppress(KaggleOpsError):
+                        assert list(backend.examine(fields))
+                    if number == 0:
                         examine()
-                    else:
-                        check(name, *more, *(() if name == "quota" else (*given, *BUCKET_OPTION)))
     assert outside.run(run.run_id).info.status == "SCHEDULED"
     assert len(outside.kaggle.kernel(ref).versions) == 1
     with changed(http, lambda request: True, Response(200)):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from kaggleops.backends.base import RemoteRun
-from kaggleops.backends.runpod import client
+from kaggleops.backends.ready_notebook import ready_notebook
+from kaggleops.backends.runpod import RunPodBackend, client
+from kaggleops.backends.runpod.pod import NAME, POD, RunPodConfig
 from kaggleops.reports.doctor import examine_platforms
 from tests.fakes.odd_answers import all_odd, odd, whole
 from tests.fakes.runpod.contract import document, sample
@@ -211,9 +213,14 @@ def test_what_was_made_without_a_word_is_found(
         if answer.status != 200:
             continue
         change(runpod, op, lambda response, answer=answer: Response(201, JSON, answer.body))  # type: ignore[misc]
-        run = submit(outside, volume=f"volume-{len(made)}" if "Volume" in op else "")
-        made.append(run.tags["runpod_pod"])
-        assert outside.run(run.run_id).info.status == "SCHEDULED"
+        volume = f"volume-{len(made)}" if "Volume" in op else ""
+        if not made:
+            run = submit(outside, volume=volume)
+            assert outside.run(run.run_id).info.status == "SCHEDULED"
+            made.append(run.tags[POD])
+            continue
+        tags, config = {NAME: f"kaggleops-{len(made):032x}"}, RunPodConfig(volume=volume)
+        made.append(RunPodBackend().send(tags, ready_notebook({"bucket": BUCKET}), config)[POD])
     assert sorted(made) == sorted(pod.id for pod in runpod.alive)
     assert len(runpod.volumes) == (len(made) if "Volume" in op else 0)
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,30 @@ from tests.conftest import unavailable
 from tests.fakes.runpod_server import RunPodServer
 from tests.warm import passed_on
 
-from .light_pods import LightPods, light_pods, soon
+from .light_pods import LightPods, light_pods
+
+
+@pytest.fixture(scope="module")
+def of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightPods]:
+    """One volume for all tests: an environment on it is made once."""
+    folder = tmp_path_factory.mktemp("pods")
+    toys = passed_on(str(folder / "toys"))
+    with RunPodServer(folder / "runpod", toys) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        yield light_pods(folder, server)
 
 
 @pytest.fixture
-def pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LightPods]:
-    toys = passed_on(str(tmp_path / "toys"))
-    with RunPodServer(tmp_path / "runpod", toys) as server:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        yield light_pods(tmp_path, server)
-        assert server.alive == []
+def pods(of_all: LightPods, tmp_path: Path) -> Iterator[LightPods]:
+    yield replace(of_all, word=tmp_path)
+    of_all.server.heal()
+    of_all.server.image = None
+    assert of_all.server.alive == []
 
 
 def test_a_job_is_reported_and_its_pod_deleted(pods: LightPods) -> None:
-    first = pods.create("ends")
+    first = pods.create("ends", image="another")
     first.wait()
     (report,) = pods.reports
     assert (report["code"], report["run_id"], report["bucket"]) == (0, "0" * 32, "gs://b")
@@ -44,7 +54,7 @@ def test_a_job_is_reported_and_its_pod_deleted(pods: LightPods) -> None:
     assert {each.name for each in mark.iterdir()} == {"begun", "told"}
 
     # It costs from when it was asked for, however long its image was pulled.
-    second = pods.create("fails", asked=time.time() - 1800)
+    second = pods.create("fails", image="another", asked=time.time() - 1800)
     second.wait()
     assert 0.20 < pods.reports[1]["cost"] < 0.40
     assert pods.reports[1]["code"] == 3
@@ -102,7 +112,7 @@ def test_runpod_is_asked_until_the_pod_is_deleted(pods: LightPods) -> None:
 
 
 def test_a_crash_after_the_report_is_not_reported(pods: LightPods) -> None:
-    pods.server.fail(500, op="deletePod", then=lambda: pods.server.first().crash())
+    pods.server.fail(500, op="deletePod", then=lambda: list(pods.server.pods.values())[-1].crash())
     pod = pods.create("ends")
     pod.wait()
     assert (pod.starts, pods.jobs, len(pods.reports)) == (2, [pod.id], 1)
@@ -165,7 +175,7 @@ def program(name: str) -> Path:
 def test_no_pod_outlives_its_deadline(pods: LightPods) -> None:
     """They wait for it side by side, and need no environment made by then."""
     pods.create("ends").wait()
-    deadline = soon()
+    deadline = time.time() + 15  # by which all have surely begun
     gentle = pods.create("waits", deadline=deadline, grace=20)
     deaf = pods.create("is deaf", deadline=deadline, grace=0.5)
     hanging = pods.create("breaks the wrapper", deadline=deadline, grace=0.1, patience=0.1)

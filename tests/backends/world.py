@@ -10,10 +10,19 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from kaggleops.backends import job_log, jobs
+from kaggleops.backends.kaggle import backend
+from kaggleops.platforms import http
 from tests import canaries, secrets_of
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.git_server import Repository, git_daemon
 from tests.fakes.kaggle_server import KaggleServer
+
+# A platform on the loopback needs no time to get well: five tries would take fifteen seconds.
+for _retry in (http.ASK_AGAIN, http.ASK_ONCE):
+    _retry.backoff_factor = 0.02
+job_log._PAUSE = jobs._LOOK = 0.1
+backend._LATE = (0.0, *(4 * [0.1]))
 
 MLPROJECT = """
 name: toy

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kaggleops.first_contact import job as first_job
 from kaggleops.first_contact.assumption import assumed_of
 from kaggleops.first_contact.job import observed
 from kaggleops.first_contact.trial import begun, left_behind
@@ -17,6 +18,8 @@ from tests.command import kaggleops_here
 from tests.fakes.wire import Request, Response
 
 from .jobs import CASES, Executed
+
+first_job._PAUSE = 0.1
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
 """Which backends there are, which of them has a run, and how a run that ended goes on."""
 
+import functools
 import re
 import time
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,20 @@ from kaggleops.tags import (
 from kaggleops.tracking.session import session
 from kaggleops.tracking.store import BucketTrackingStore
 
-_GROUP = "mlflow.project_backend"  # where MLflow looks for them, too
+
+@functools.cache
+def _plugins() -> EntryPoints:
+    return entry_points(group="mlflow.project_backend")  # where MLflow looks for them, too
 
 
 def names() -> list[str]:
     """Return the names of all backends."""
-    return sorted(each.name for each in entry_points(group=_GROUP))
+    return sorted(_plugins().names)
 
 
 def backend_named(name: str) -> Backend[Any]:
     """Return a backend; UsageError if there is none of that name."""
-    found = entry_points(group=_GROUP, name=name)
+    found = _plugins().select(name=name)
     backend = next(iter(found)).load()() if found else None
     if not isinstance(backend, Backend):
         hint = f"There are: {', '.join(names())}."

@@ -103,7 +103,7 @@ _STATUSES = {
     **{"COMPLETE": "FINISHED", "ERROR": "FAILED", "CANCEL_ACKNOWLEDGED": "KILLED"},
 }
 _SILENCE = 3.0  # seconds without a line after which a live log has said all that it has
-_LATE = 5  # times to ask for a kept log
+_LATE = (0.0, 1.0, 1.0, 1.0, 1.0)  # seconds before each time that a kept log is asked for
 _PAGE = 100  # files in one answer
 _CHUNK = 1 << 20
 
@@ -251,8 +251,8 @@ class KaggleBackend(Backend[KaggleConfig]):
         elif not ended():
             yield from job_log.until_silent(live)
             return
-        for number in range(_LATE if follow else 1):  # the kept one may come a little after the end
-            time.sleep(min(1.0, number))
+        for pause in _LATE if follow else _LATE[:1]:  # the kept one may come a little after the end
+            time.sleep(pause)
             if kept := parsed(next(self._outputs(ref)).log or ""):
                 yield from (text for *_, text in shown.new(kept))
                 return

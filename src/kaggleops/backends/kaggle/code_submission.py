@@ -54,12 +54,10 @@ class CodeSubmission:
         folder: OfflineFolder | BlendFolder,
         config: KaggleConfig,
         say: Callable[[str, str], None],
-        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._submitter = submitter
         self._folder = folder
         self._say = say
-        self._pause = pause
         self._backend = KaggleBackend()
         self._client = submitter.submissions.client
         competition = submitter.competition
@@ -183,7 +181,7 @@ class CodeSubmission:
                 doing = f"waiting for the dataset {self.ref}"
                 problem = f"it is not ready after {waited / 60:.0f} min"
                 raise KaggleOpsError(doing, problem, "Give the command again later: it goes on.")
-            self._pause(seconds)
+            time.sleep(seconds)
             waited += seconds
         return found
 
@@ -201,9 +199,10 @@ class CodeSubmission:
             self._say("Notebook", f"pushed version {version}: {self._page}")
         else:
             self._say("Notebook", f"version {version} is there: {self._page}")
-        between = pauses()
-        while not (now := self._backend.state(self._tags)).ended:
-            self._pause(next(between))
+        for seconds in pauses():
+            if (now := self._backend.state(self._tags)).ended:
+                break
+            time.sleep(seconds)
         if now.status != "FINISHED":
             why = now.reason
             with suppress(KaggleOpsError):

@@ -37,6 +37,7 @@ FILE = "submission.csv"
 """The artifact, or the notebook's output file, that is submitted if none is named."""
 
 _PAGE = 100  # submissions in one answer
+_SHORTEST_PAUSE = 0.5  # seconds
 _LONGEST_MESSAGE = 400  # characters; Kaggle's own limit is above that
 _MARK = re.compile(r"\[kaggleops (?P<run>\S+) (?P<content>[0-9a-f]{16})\]")
 _COMPETITION, _REF, _TIME = "submission_competition", "submission_ref", "submission_time"
@@ -46,7 +47,7 @@ _SAMPLE = re.compile(r"(?:.*/)?sample_?submission[^/]*\.csv", re.IGNORECASE)
 
 def pauses() -> Iterator[float]:
     """Yield the seconds between two looks at something that takes minutes."""
-    seconds = 0.5
+    seconds = _SHORTEST_PAUSE
     while True:
         yield seconds
         seconds = min(2 * seconds, 15.0)
