@@ -308,7 +308,7 @@ def test_every_wrong_call_gets_the_code_that_mlflows_sql_store_gives(
 
 
 @pytest.mark.parametrize("bucket", ["directory"], indirect=True)
-def test_a_param_that_changes_is_refused_with_the_reason(ours: Server) -> None:
+def test_what_is_refused_has_its_reason_and_takes_no_run_away_from_everybody(ours: Server) -> None:
     prepared(ours)
     params = [{"key": "new", "value": "1"}, {"key": "lr", "value": "2"}]
     refused = ours.ask(POST, "runs/log-batch", run_id="$r", params=params)
@@ -316,27 +316,19 @@ def test_a_param_that_changes_is_refused_with_the_reason(ours: Server) -> None:
     assert "Changing param values is not allowed" in refused.reason
     assert "'1'" in refused.reason
     assert "'2'" in refused.reason
-
-
-@pytest.mark.parametrize("bucket", ["directory"], indirect=True)
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
+    wrong: list[tuple[str, dict[str, Any]]] = [
         ("runs/log-inputs", {"models": [{}]}),
         ("runs/log-inputs", {"models": [{"model_id": "../x"}]}),
         ("runs/outputs", {"models": [{"model_id": "a b", "step": 1}]}),
         ("runs/update", {"end_time": 2**62}),
         ("runs/update", {"end_time": -(2**62)}),
-    ],
-)
-def test_no_call_takes_a_run_away_from_everybody(
-    ours: Server, path: str, content: dict[str, Any]
-) -> None:
-    prepared(ours)
-    refused = ours.ask(POST, path, run_id="$r", **content)
-    assert refused[:2] == (400, "INVALID_PARAMETER_VALUE")
-    assert ours.ask(POST, "runs/set-tag", run_id="$r", key="still", value="here").status == 200
-    assert ours.ask(GET, "runs/get", run_id="$r").status == 200
+    ]
+    for number, (path, content) in enumerate(wrong):
+        refused = ours.ask(POST, path, run_id="$r", **content)
+        assert refused[:2] == (400, "INVALID_PARAMETER_VALUE"), (path, content)
+        tag = {"key": f"still {number}", "value": "here"}
+        assert ours.ask(POST, "runs/set-tag", run_id="$r", **tag).status == 200, (path, content)
+        assert ours.ask(GET, "runs/get", run_id="$r").status == 200
 
 
 def test_a_bucket_that_may_not_be_written_or_is_out_of_reach(

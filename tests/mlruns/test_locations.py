@@ -15,7 +15,7 @@ from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
 from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.importer import import_into
-from tests.buckets import ON_EACH_SERVICE
+from tests.buckets import ON_EACH_SERVICE, S3_SELDOM
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.object_server import ObjectServer
@@ -69,6 +69,9 @@ def _under(value: object, old: str, new: str) -> object:
     return moved.replace("/", "\\") if "\\" in new else moved
 
 
+@pytest.mark.parametrize(
+    "bucket", ["directory", pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM], indirect=True
+)
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_artifact_is_found_whatever_machine_it_comes_from(
     store: EntityStore, mlruns: Path, root: str, tmp_path: Path
