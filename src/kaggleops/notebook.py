@@ -37,8 +37,7 @@ from kaggleops import tags
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, is_remote, service_url, tracking_uri
 from kaggleops.errors import KaggleOpsError, UsageError, explained
-from kaggleops.git.bundles import fetch_or_unbundle, mounted_bundle, mounted_bundles
-from kaggleops.git.checkouts import fetch_bundle
+from kaggleops.git.checkouts import fetch_bundle, fetch_or_unbundle, mounted_bundle, mounted_bundles
 from kaggleops.git.commits import Commit
 from kaggleops.launch.launcher import (
     Launch,

@@ -6,18 +6,19 @@ import pytest
 
 from kaggleops.bucket import Bucket
 from kaggleops.errors import UsageError
-from kaggleops.git.bundles import (
+from kaggleops.git.checkouts import (
+    bundle,
+    clone,
     fetch_or_unbundle,
     key_of,
     mounted_bundle,
     mounted_bundles,
     send,
 )
-from kaggleops.git.checkouts import bundle, clone
 from kaggleops.git.commits import find_commit
 from kaggleops.git.patches import apply_patch, write_patch
 from tests import secrets_of
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository
 
 PRIVATE = "https://user:secret@127.0.0.1:9/private.git"
@@ -115,9 +116,9 @@ def test_no_secret_leaves_in_a_patch_or_a_bundle(
         send(find_commit(toy.folder), bucket)
     assert "model.bin, line 1: GitHub token" in str(refused.value)
     assert list(bucket.list()) == []
-    done = kaggleops("bundle", "--bucket", bucket.uri, cwd=toy.folder)
+    done = kaggleops_here("bundle", "--bucket", bucket.uri, cwd=toy.folder)
     assert (done.code, "--allow-secrets" in done.error) == (2, True)
-    done = kaggleops("bundle", "--bucket", bucket.uri, "--allow-secrets", cwd=toy.folder)
+    done = kaggleops_here("bundle", "--bucket", bucket.uri, "--allow-secrets", cwd=toy.folder)
     assert (done.code, len(list(bucket.list()))) == (0, 1)
 
 
@@ -126,15 +127,15 @@ def test_the_command_puts_it_into_the_bucket_or_into_a_folder(
 ) -> None:
     sha = toy.git("rev-parse", "HEAD")
     toy.git("remote", "add", "origin", "https://github.com/ada/toy")
-    done = kaggleops("bundle", "--bucket", bucket.uri, cwd=toy.folder)
+    done = kaggleops_here("bundle", "--bucket", bucket.uri, cwd=toy.folder)
     assert done.code == 0, done.errors
     assert f"code/{sha}.bundle" in done.output
     assert f'version = "{sha}"' in done.output
     assert bucket.stat(key_of(sha)) is not None
     (toy.folder / "new.py").write_text("")
-    refused = kaggleops("bundle", "--to", tmp_path / "dataset", cwd=toy.folder)
+    refused = kaggleops_here("bundle", "--to", tmp_path / "dataset", cwd=toy.folder)
     assert refused.code == 2
     assert "not committed" in refused.error
     options = ("--to", tmp_path / "dataset", "--version", "HEAD", "--json")
-    done = kaggleops("bundle", *options, cwd=toy.folder)
+    done = kaggleops_here("bundle", *options, cwd=toy.folder)
     assert Path(done.json["bundle"]).is_file()

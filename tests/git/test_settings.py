@@ -278,7 +278,12 @@ def _change(repository: Repository) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "inherited"),
-    [*((kind, "all") for kind in KINDS), ("worktree", "alias"), ("worktree", "hook")],
+    [
+        *((kind, "all") for kind in KINDS if kind != "usual"),
+        ("worktree", "alias"),
+        pytest.param("usual", "all", marks=pytest.mark.slow),
+        pytest.param("worktree", "hook", marks=pytest.mark.slow),
+    ],
 )
 def test_settings_and_inherited_variables_change_nothing(
     origin: Repository,

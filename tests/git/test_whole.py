@@ -8,8 +8,15 @@ import pytest
 
 from kaggleops.bucket import ABSENT, Bucket, open_bucket
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.git.bundles import fetch_or_unbundle, key_of, send
-from kaggleops.git.checkouts import bundle, clone, fetch, fetch_bundle
+from kaggleops.git.checkouts import (
+    bundle,
+    clone,
+    fetch,
+    fetch_bundle,
+    fetch_or_unbundle,
+    key_of,
+    send,
+)
 from kaggleops.git.commits import find_commit
 from kaggleops.git.patches import write_patch
 from tests.command import kaggleops_here
@@ -66,17 +73,17 @@ def test_a_bundle_of_another_commit_is_refused(toy: Repository, tmp_path: Path) 
             fetch_bundle(mounted, NOWHERE, tmp_path / f"mounted{number}", version)
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "renamed head"])
-def test_what_is_no_bundle_is_one_clear_line(toy: Repository, tmp_path: Path, damage: str) -> None:
+def test_what_is_no_bundle_is_one_clear_line(toy: Repository, tmp_path: Path) -> None:
     commit = find_commit(toy.folder)
     file = bundle(commit, tmp_path / f"{commit.sha}.bundle")
     whole = file.read_bytes()
     lie = whole.replace(commit.sha.encode(), toy.git("rev-parse", "HEAD~1").encode(), 1)
     broken = {"empty": b"", "text": b"<html>", "cut": whole[:-30], "renamed head": lie}
-    file.write_bytes(broken[damage])
-    with pytest.raises(UsageError, match="reading the code in") as caught:
-        fetch_bundle(file, NOWHERE, tmp_path / "there", commit.sha)
-    assert "\n" not in str(caught.value)
+    for damage, data in broken.items():
+        file.write_bytes(data)
+        with pytest.raises(UsageError, match="reading the code in") as caught:
+            fetch_bundle(file, NOWHERE, tmp_path / damage, commit.sha)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_bundle_with_a_history_is_read_too(toy: Repository, tmp_path: Path) -> None:
@@ -108,15 +115,20 @@ def test_a_filter_finds_what_it_needs_where_the_commit_came_from(
 # -- shallow, partial and damaged repositories --------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [["--depth=1"], ["--filter=blob:none"], ["--filter=tree:0"]])
+BLOBS_ALONE = pytest.param("blob:none", marks=pytest.mark.slow)
+"""What lacks trees, too, has to fetch both."""
+
+
+@pytest.mark.parametrize("lacks", ["history", "tree:0", BLOBS_ALONE])
 def test_a_clone_that_lacks_something_gives_out_whole_commits(
-    toy: Repository, tmp_path: Path, options: list[str]
+    toy: Repository, tmp_path: Path, lacks: str
 ) -> None:
     toy.git("config", "uploadpack.allowFilter", "true")
     address, sha = f"file://{toy.folder}", toy.git("rev-parse", "HEAD~1")
-    toy.git("clone", "--quiet", *options, address, str(tmp_path / "mine"))
+    option = "--depth=1" if lacks == "history" else f"--filter={lacks}"
+    toy.git("clone", "--quiet", option, address, str(tmp_path / "mine"))
     mine = Repository.at(tmp_path / "mine")
-    if "--depth=1" in options:
+    if lacks == "history":
         sha = toy.git("rev-parse", "HEAD")
     commit = find_commit(mine.folder, sha)
     expected = _files(clone(find_commit(toy.folder, sha), tmp_path / "expected"))
@@ -125,7 +137,7 @@ def test_a_clone_that_lacks_something_gives_out_whole_commits(
     assert _files(fetch_bundle(file, NOWHERE, tmp_path / "there", sha).repository) == expected
 
 
-@pytest.mark.parametrize("filter_", ["blob:none", "tree:0"])
+@pytest.mark.parametrize("filter_", ["tree:0", BLOBS_ALONE])
 def test_a_partial_clone_whose_remote_is_gone_refuses(
     toy: Repository, tmp_path: Path, filter_: str
 ) -> None:
@@ -267,10 +279,8 @@ def _objects(repository: Repository) -> set[Path]:
 # -- names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["\u2028", "\x85"])
-def test_no_line_break_of_unicodes_ends_a_line_of_gits(
-    toy: Repository, tmp_path: Path, end: str
-) -> None:
+def test_no_line_break_of_unicodes_ends_a_line_of_gits(toy: Repository, tmp_path: Path) -> None:
+    end = "\u2028-\x85"
     toy.write(**{f"config/task/a{end}?{'0' * 40}": "x", f"config/task/b{end}c.yaml": ""})
     sha = toy.commit("Odd names")
     toy.git("branch", f"odd{end}branch", "HEAD~1")

@@ -1,5 +1,9 @@
 """Repositories to run commits of."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,10 +41,17 @@ with mlflow.start_run():
 @pytest.fixture
 def toy(tmp_path: Path) -> Repository:
     """A repository with a project that trains in no time, at its second commit."""
-    repository = Repository(tmp_path / "toy")
+    return Repository.at(shutil.copytree(_made(), tmp_path / "toy"))
+
+
+@functools.cache
+def _made() -> Path:
+    place = tempfile.TemporaryDirectory(prefix="toy-")
+    atexit.register(place.cleanup)
+    repository = Repository(Path(place.name) / "toy")
     repository.write(MLproject=MLPROJECT, train_py=TRAIN)
     (repository.folder / "version.txt").write_text("first")
     repository.commit("First version")
     (repository.folder / "version.txt").write_text("second")
     repository.commit("Second version")
-    return repository
+    return repository.folder

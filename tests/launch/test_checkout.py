@@ -145,9 +145,9 @@ def test_a_later_leg_replaces_what_an_earlier_one_left(
         (
             "keep: [../other]",
             [],
-            "no paths in the repository. Write keep: [results/, submission.csv]",
+            "no paths in the repository. Write keep: [FOLDER/, FILE.csv]",
         ),
-        ("keep: /results", [], "submission.csv], or keep: [] for nothing"),
+        ("keep: /results", [], "FILE.csv], or keep: []"),
         ("data: {a: b}", [], "`data` in MLproject lists no paths in the repository"),
         ("data: [data/train.csv, data/gone.csv]", [], "its data data/gone.csv is neither in git"),
         ("", ["epochs=many"], "epochs takes a number, not 'many'"),

@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import Run
 
 from kaggleops.tags import NOTE, PREVIOUS
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository
 
 WEB = "https://github.com/ada/toy"
@@ -23,7 +23,7 @@ def test_a_run_says_what_it_is_what_changed_on_its_branch_and_what_it_came_to(
     monkeypatch.setenv("KAGGLEOPS_NOTEBOOK_URL", "https://www.kaggle.com/code/ada/toy")
 
     def run(*overrides: str) -> Run:
-        done = kaggleops("run", *overrides, "--bucket", bucket, "--json", cwd=toy.folder)
+        done = kaggleops_here("run", *overrides, "--bucket", bucket, "--json", cwd=toy.folder)
         assert done.code == 0, done.errors
         return client.get_run(done.json["run_id"])
 

@@ -92,18 +92,18 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
 ) -> None:
     (toy.folder / "version.txt").write_text("third, not committed")
     options = ("run", "--bucket", tmp_path / "bucket", "--json")
-    refused = kaggleops(*options, cwd=toy.folder)
+    refused = kaggleops_here(*options, cwd=toy.folder)
     assert refused.code == 2
     assert "version.txt is new or changed, and not committed. Commit" in refused.error
 
     (toy.folder / "kaggle.json").write_text(f"\n{secrets_of.KAGGLE_KEY}\n")
-    refused = kaggleops(*options, "--uncommitted", cwd=toy.folder)
+    refused = kaggleops_here(*options, "--uncommitted", cwd=toy.folder)
     assert refused.code == 2
     assert "there are secrets in it (kaggle.json, line 2: Kaggle key). Take them" in refused.error
     assert secrets_of.HEX not in refused.errors + refused.output
     assert not (tmp_path / "bucket").exists()
 
-    allowed = kaggleops(*options, "--uncommitted", "--allow-secrets", cwd=toy.folder)
+    allowed = kaggleops_here(*options, "--uncommitted", "--allow-secrets", cwd=toy.folder)
     artifacts = allowed.json["artifacts"]
     assert mlflow.artifacts.load_text(f"{artifacts}/version.txt") == "third, not committed"
     patch = mlflow.artifacts.load_text(f"{artifacts}/uncommitted.patch")
@@ -152,7 +152,7 @@ def test_nothing_is_left_on_the_machine(toy: Repository, tmp_path: Path) -> None
 
 @ON_BOTH_SERVICES
 def test_a_run_that_fails_is_a_failed_run_and_exit_code_1(toy: Repository, bucket: Bucket) -> None:
-    done = kaggleops("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
+    done = kaggleops_here("run", "--bucket", bucket.uri, "--entry-point", "fail", cwd=toy.folder)
     assert done.code == 1
     assert "ended with an error" in done.error
     client = mlflow.MlflowClient(f"{bucket.uri}/mlruns")
@@ -165,7 +165,7 @@ def test_the_bucket_of_this_machine(toy: Repository, tmp_path: Path) -> None:
     (toy.folder / ".git/info/exclude").write_text("local.yaml")
     (toy.folder / "config").mkdir()
     (toy.folder / "config/local.yaml").write_text(f"bucket: {tmp_path / 'mine'}\n")
-    done = kaggleops("run", "--json", cwd=toy.folder)
+    done = kaggleops_here("run", "--json", cwd=toy.folder)
     assert done.json["artifacts"].startswith(f"file://{tmp_path}/mine/artifacts/")
 
 
@@ -187,7 +187,7 @@ def test_bad_input_is_one_clear_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     filled = [argument.format(tmp=tmp_path) for argument in arguments]
-    done = kaggleops("run", *filled, cwd=toy.folder)
+    done = kaggleops_here("run", *filled, cwd=toy.folder)
     assert problem in done.error
     assert done.code == code
 
@@ -196,7 +196,7 @@ def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "bare")
     repository.write(train_py="print()")
     repository.commit("No MLproject")
-    done = kaggleops("run", "--bucket", tmp_path / "b", cwd=repository.folder)
+    done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
     assert "no MLproject file" in done.error
     assert done.code == 2
     for project, problem in {
@@ -227,7 +227,7 @@ def test_a_bucket_that_cannot_be_used_is_one_clear_line(
     if trouble != "missing":
         gcs_server.create_bucket("our-bucket")
         gcs_server.deny("our-bucket", write=trouble == "no writing", read=trouble == "no reading")
-    done = kaggleops("run", "--bucket", "gs://our-bucket", cwd=toy.folder)
+    done = kaggleops_here("run", "--bucket", "gs://our-bucket", cwd=toy.folder)
     assert "gs://our-bucket" in done.error
     assert done.code == 1
 
@@ -236,7 +236,7 @@ def test_the_run_belongs_to_a_deleted_experiment(toy: Repository, tmp_path: Path
     uri = f"bucket+file://{tmp_path}/bucket/mlruns"
     client = mlflow.MlflowClient(uri)
     client.delete_experiment(client.create_experiment("toy"))
-    done = kaggleops("run", "--bucket", tmp_path / "bucket", cwd=toy.folder)
+    done = kaggleops_here("run", "--bucket", tmp_path / "bucket", cwd=toy.folder)
     assert "'toy'" in done.error
     assert "deleted" in done.error
 

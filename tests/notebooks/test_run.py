@@ -15,8 +15,7 @@ import nbformat
 import pytest
 
 from kaggleops.bucket import open_bucket
-from kaggleops.git.bundles import send
-from kaggleops.git.checkouts import bundle
+from kaggleops.git.checkouts import bundle, send
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.legs import legs_of
 from notebooks import addresses

@@ -9,7 +9,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.push import push as push_here
 from tests.buckets import ON_EACH_SERVICE, ON_EACH_SERVICE_AND_DIALECT
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.object_server import ObjectServer
 
 from .processes import Training, train
@@ -191,7 +191,7 @@ def test_push_does_not_replace_what_was_written_since(
     (manifest,) = [path for path in left(state_folder) if path.name == "manifest.json"]
     (key,) = re.findall(r'"key": "([^"]+)"', manifest.read_text())
     server.put("our-bucket", key, b"new")
-    refused = kaggleops("push", "--bucket", uri(server), cwd=state_folder)
+    refused = kaggleops_here("push", "--bucket", uri(server), cwd=state_folder)
     assert refused.code == 1
     assert "somebody else has written it since" in refused.error
     assert str(manifest.parent) in refused.error

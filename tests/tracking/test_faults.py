@@ -17,7 +17,7 @@ from kaggleops.mlruns import EntityStore
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.conftest import unavailable
 from tests.fakes.object_server import ObjectServer
 
@@ -368,14 +368,14 @@ def test_what_is_logged_while_a_disk_is_not_mounted_goes_to_no_other(
     if mounted == "disk":
         training.signal(signal.SIGKILL)
         training.end()
-        refused = kaggleops("push", "--bucket", uri, cwd=tmp_path)
+        refused = kaggleops_here("push", "--bucket", uri, cwd=tmp_path)
         assert refused.code == 1
         assert refused.errors.count("is not there any more") == 1
     assert list(mount.iterdir()) == []
     mount.rmdir()
     (tmp_path / "elsewhere").rename(mount)
     if mounted == "disk":
-        assert kaggleops("push", "--bucket", uri, cwd=tmp_path).code == 0
+        assert kaggleops_here("push", "--bucket", uri, cwd=tmp_path).code == 0
     else:
         training.tell("go on")
         training.until("sent")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 
 from .processes import Training, train
 from .test_process import OFTEN, Machines, only_run
@@ -148,8 +148,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "work"
 
 
-# Each imports MLflow anew in several processes.
-SLOW = ("a pool of a fork server", "joblib", "a data loader")
+# The first four import MLflow anew in several processes, the last says no more than its sibling.
+SLOW = (
+    *("a pool, spawned", "a pool of a fork server", "joblib", "a data loader"),
+    "a process, hung up on",
+)
 
 
 @ON_GCS_ALONE
@@ -187,7 +190,7 @@ def test_a_run_with_helpers_is_cancelled_as_any_other(
     script = PROCESS.replace("os.kill(process.pid, signal.{how})", "say(run.info.run_id); wait()")
     training = Training(script, tracking_uri, state_folder, **OFTEN)
     run_id = training.line()
-    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=work).code == 0
+    assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=work).code == 0
     assert training.end().code == 128 + signal.SIGTERM
     assert only_run(machines()).info.status == "KILLED"
 

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from kaggleops.bucket import ABSENT, Bucket
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, Notes, experiment, pack, run
-from kaggleops.mlruns.archive import MAX_ENTRIES
+from kaggleops.mlruns import archive as archive_module
 from kaggleops.mlruns.entity import META, NOTES
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_SERVICES
@@ -22,7 +22,7 @@ from tests.mlruns.entities import main_file
 
 GOOD = [run("1", letter * 32) for letter in "ab"]
 BAD = run("1", "c" * 32)
-
+MOST_ENTRIES = 2000
 
 Hostile = Callable[[EntityId], bytes]
 
@@ -100,9 +100,9 @@ HOSTILE = {
     "truncated": lambda bad: with_meta()(bad)[:-9],
     "no archive": just(b"<html>Sign in to the hotel's network</html>"),
     "empty": just(b""),
-    "a bomb": lambda _: bomb(600),
+    "a bomb": lambda _: bomb(9),
     "a tar that claims a terabyte": just(huge_claim()),
-    "more entries than anything has": lambda _: many_entries(MAX_ENTRIES + 1),
+    "more entries than anything has": lambda _: many_entries(MOST_ENTRIES + 1),
     "an absolute path": with_file("/tmp/kaggleops-escaped"),
     "dots": with_file("tags/../../escaped"),
     "a symbolic link": with_file("tags/x", b"", tarfile.SYMTYPE),
@@ -149,8 +149,15 @@ def fill(bucket: Bucket) -> None:
 
 @ON_SERVICES
 def test_hostile_runs_are_named_and_the_others_are_served(
-    bucket: Bucket, tracking_uri: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    bucket: Bucket,
+    tracking_uri: str,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Each is read three times.
+    monkeypatch.setattr(archive_module, "MAX_BYTES", 8 << 20)
+    monkeypatch.setattr(archive_module, "MAX_ENTRIES", MOST_ENTRIES)
     fill(bucket)
     runs = {name: run("1", f"{number:032x}") for number, name in enumerate(HOSTILE)}
     for name, bad in runs.items():

@@ -16,7 +16,7 @@ from kaggleops.mlruns.liveness import LOST, state_of
 from kaggleops.tracking.live import LiveRuns, beat_interval, flush_interval, watch_interval
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_EACH_SERVICE, ON_SERVICES, server_of
-from tests.command import kaggleops
+from tests.command import kaggleops, kaggleops_here
 from tests.fakes.object_server import ObjectServer
 
 from .processes import Training, train
@@ -150,7 +150,7 @@ def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     """
     training = Training(script, tracking_uri, state_folder)
     training.until("waiting")
-    (row,) = kaggleops("status", "--bucket", bucket.uri, "--json", cwd=tmp_path).json["runs"]
+    (row,) = kaggleops_here("status", "--bucket", bucket.uri, "--json", cwd=tmp_path).json["runs"]
     assert (row["status"], row["name"], row["commit"]) == ("RUNNING", "a run", "3f2a91c0")
     assert row["promised_seconds"] == beat_interval(0)
     training.signal(signal.SIGKILL)
@@ -162,7 +162,7 @@ def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
     else:
         file = tmp_path / "a bucket" / key
         os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 3600))
-    done = kaggleops("status", row["run_id"], "--bucket", bucket.uri, cwd=tmp_path)
+    done = kaggleops_here("status", row["run_id"], "--bucket", bucket.uri, cwd=tmp_path)
     assert done.code == 0, done.errors
     assert "LOST" in done.output
     assert "3f2a91c0" in done.output
@@ -170,17 +170,17 @@ def test_status_tells_a_running_run_from_one_whose_machine_is_gone(
 
 def test_status_of_what_is_not_there_and_of_what_is_broken(bucket: Bucket, tmp_path: Path) -> None:
     bucket.prepare()
-    nothing = kaggleops("status", "f" * 32, "--bucket", bucket.uri, cwd=tmp_path)
+    nothing = kaggleops_here("status", "f" * 32, "--bucket", bucket.uri, cwd=tmp_path)
     assert nothing.code == 2
     assert "no run" in nothing.error
-    empty = kaggleops("status", "--bucket", bucket.uri, cwd=tmp_path)
+    empty = kaggleops_here("status", "--bucket", bucket.uri, cwd=tmp_path)
     assert (empty.code, "No run in" in empty.output) == (0, True)
-    empty = kaggleops("status", "--failed", "--bucket", bucket.uri, cwd=tmp_path)
+    empty = kaggleops_here("status", "--failed", "--bucket", bucket.uri, cwd=tmp_path)
     assert (empty.code, "No such run in" in empty.output) == (0, True)
 
     bucket.write(EntityId(Kind.EXPERIMENT, "1").key, b"", expected="0")
     bucket.write(RUN.key, b"no archive", expected="0")
-    broken = kaggleops("status", "--bucket", bucket.uri, "--json", cwd=tmp_path)
+    broken = kaggleops_here("status", "--bucket", bucket.uri, "--json", cwd=tmp_path)
     assert broken.code == 1
     assert json.loads(broken.output)["runs"][0]["status"] == "UNREADABLE"
     assert RUN.name in broken.error
@@ -220,10 +220,10 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     assert history == list(range(len(history)))
     assert history
 
-    again = kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path)
+    again = kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path)
     assert again.code == 1
     assert "it has ended already, as KILLED" in again.error
-    unknown = kaggleops("cancel", "f" * 32, "--bucket", bucket.uri, cwd=tmp_path)
+    unknown = kaggleops_here("cancel", "f" * 32, "--bucket", bucket.uri, cwd=tmp_path)
     assert "kaggleops status" in unknown.error
 
 
@@ -238,7 +238,7 @@ def test_a_run_that_logs_nothing_sees_it_too(
     """
     training = Training(script, tracking_uri, state_folder, **OFTEN)
     run_id = training.line()
-    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
+    assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
     assert training.end().code == 128 + signal.SIGTERM
     assert only_run(machines()).info.status == "KILLED"
 
@@ -258,7 +258,7 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
     """
     training = Training(script, tracking_uri, state_folder, **OFTEN)
     run_id = training.line()
-    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
+    assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
     assert training.end().code == -signal.SIGKILL
     run = only_run(machines())
     assert (run.info.status, run.data.metrics) == ("KILLED", {"late": 1.0})
@@ -285,7 +285,7 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
     """
     training = Training(script, tracking_uri, state_folder, **OFTEN)
     run_id = training.line()
-    assert kaggleops("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
+    assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=tmp_path).code == 0
     training.until("the cell ended")
     training.until("the kernel lives")
     assert training.end().code == 0

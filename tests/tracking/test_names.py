@@ -90,7 +90,7 @@ def names_in_run(store: BucketTrackingStore, run_id: str) -> dict[str, set[str]]
     return {"metrics": set(data.metrics), "params": set(data.params), "tags": set(data.tags)}
 
 
-@pytest.mark.parametrize("examples", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_any_name(empty_index: Path, examples: int) -> None:
     @settings(max_examples=examples)
     @given(st.lists(NAMES, min_size=1, max_size=6))
@@ -118,11 +118,11 @@ def _any_name(names: list[str], folder: Path, empty_index: Path) -> None:
     read_everywhere(f"bucket+file://{folder}/bucket", folder / "out", empty_index)
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_tricky_names_of_everything(
     every: int, machines: Machines, tracking_uri: str, tmp_path: Path, empty_index: Path
 ) -> None:
-    """Of what is named by one rule, each is called every fourth of the names, and each name asked
+    """Of what is named by one rule, each is called every eighth of the names, and each name asked
     for is some of them's."""
     store = machines()
     registry = BucketRegistryStore(store._session)

@@ -15,7 +15,7 @@ from kaggleops.server.settings import (
     server_folder,
 )
 from tests.canaries import open_to_others
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.object_server import ObjectServer
 
 from .processes import train
@@ -53,7 +53,7 @@ def flows(server: ObjectServer, state: Path, monkeypatch: pytest.MonkeyPatch) ->
     server.heal()
     train(LEFT, uri(server), state)
     place = bucket_uri(uri(server))
-    assert kaggleops("leaderboard", "--metric", "loss", "--bucket", place, cwd=state).code == 0
+    assert kaggleops_here("leaderboard", "--metric", "loss", "--bucket", place, cwd=state).code == 0
     for name in ("MLFLOW_AUTH_CONFIG_PATH", "MLFLOW_AUTH_ADMIN_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
     ask_for_passwords(server_folder(place))

@@ -61,8 +61,9 @@ def test_an_answer_that_comes_late_undoes_nothing(
     assert elsewhere.get_run(run_id).data.params == {"p": "1", "q": "2"}
 
 
+@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_nobody_takes_a_folder_that_is_just_being_made(
-    machines: Machines, tracking_uri: str
+    machines: Machines, tracking_uri: str, times: int
 ) -> None:
     here = machines()
     run_id = here.create_run(here.create_experiment("e"), "me", 0, [], "r").info.run_id
@@ -77,7 +78,7 @@ def test_nobody_takes_a_folder_that_is_just_being_made(
     with ThreadPoolExecutor() as pool:
         sending = pool.submit(send_what_is_left)
         try:
-            for step in range(50):
+            for step in range(times):
                 here.log_metric(run_id, Metric("loss", step, 0, step))
                 here.log_param(run_id, Param(f"p{step}", "1"))
                 assert here._session.escape_full_disk(OSError(errno.ENOSPC, "full"))
@@ -87,4 +88,4 @@ def test_nobody_takes_a_folder_that_is_just_being_made(
         assert sending.result(30) == []
     here.flush()
     logged = machines().get_run(run_id).data
-    assert (logged.metrics, len(logged.params)) == ({"loss": 49}, 50)
+    assert (logged.metrics, len(logged.params)) == ({"loss": times - 1}, times)

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.command import kaggleops
+from tests.command import kaggleops_here
 from tests.fakes.object_server import ObjectServer, Request
 
 PREAMBLE = """
@@ -59,7 +59,7 @@ def uri(server: ObjectServer) -> str:
 
 def push(server: ObjectServer, state_folder: Path) -> list[str]:
     """Run `kaggleops push`; return where it has sent artifacts."""
-    done = kaggleops("push", "--bucket", uri(server), "--json", cwd=state_folder)
+    done = kaggleops_here("push", "--bucket", uri(server), "--json", cwd=state_folder)
     assert done.code == 0, done.errors
     sent: list[str] = done.json["artifacts"]
     return sent

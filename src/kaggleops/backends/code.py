@@ -5,8 +5,7 @@ from urllib.parse import urlsplit
 from kaggleops.bucket import open_bucket
 from kaggleops.errors import UsageError
 from kaggleops.git.addresses import joined, web_address
-from kaggleops.git.bundles import key_of, send
-from kaggleops.git.checkouts import can_fetch
+from kaggleops.git.checkouts import can_fetch, key_of, send
 from kaggleops.git.commits import Commit, has_commit, submodules
 
 _OPEN = ("http", "https", "git")  # others take a key or a disk that only this machine has
@@ -37,7 +36,7 @@ def address_for_others(commit: Commit, bucket_uri: str, *, allow_secrets: bool =
     """Return the repository's address for a machine without this one's keys.
 
     A commit that such a machine cannot fetch there (private, not pushed) goes into the bucket,
-    where `kaggleops.git.bundles` looks for it next. Raises KaggleOpsError if it can be neither
+    where `kaggleops.git.checkouts` looks for it next. Raises KaggleOpsError if it can be neither
     fetched nor bundled.
     """
     if not anybody_can_fetch(commit):

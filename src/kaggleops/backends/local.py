@@ -23,8 +23,7 @@ from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import KaggleOpsError, explained
-from kaggleops.git.bundles import fetch_or_unbundle
-from kaggleops.git.checkouts import clone
+from kaggleops.git.checkouts import clone, fetch_or_unbundle
 from kaggleops.git.commits import Commit, find_commit, has_commit
 from kaggleops.launch.launcher import (
     Launch,

@@ -175,8 +175,7 @@ def bundle_command(
     Example:
       kaggleops bundle --version my-branch
     """
-    from kaggleops.git.bundles import key_of, send
-    from kaggleops.git.checkouts import bundle
+    from kaggleops.git.checkouts import bundle, key_of, send
     from kaggleops.git.commits import find_commit
 
     place = bucket_of(bucket) if folder is None else ""

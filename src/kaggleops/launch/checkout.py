@@ -55,14 +55,8 @@ def declared_paths(folder: Path, key: str, doing: str) -> tuple[str, ...] | None
     listed = [told] if isinstance(told, str) else told
     if not isinstance(listed, list) or not all(map(_is_inside, listed)):
         problem = f"`{key}` in MLproject lists no paths in the repository"
-        raise UsageError(doing, problem, f"Write {key}: {_EXAMPLES[key]}.")
+        raise UsageError(doing, problem, f"Write {key}: [FOLDER/, FILE.csv], or {key}: [].")
     return tuple(listed)
-
-
-_EXAMPLES = {
-    "data": "[data/train.csv, models/]",
-    "keep": "[results/, submission.csv], or keep: [] for nothing",
-}
 
 
 def _is_inside(path: Any) -> bool:

@@ -431,9 +431,7 @@ def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
         raise UsageError(doing, "the commit has no MLproject file", hint)
     try:
         project = load_project(str(folder))
-    except Exception as error:
-        if isinstance(error, ExecutionException | MlflowException):
-            raise UsageError(doing, str(error)) from error
+    except Exception as error:  # noqa: BLE001 - whatever MLflow meets there
         said = " ".join(str(error).replace(f"{folder}/", "").split())
         hint = "`kaggleops init` writes one; https://mlflow.org/docs/latest/ml/projects/ tells how."
         raise UsageError(doing, f"its MLproject cannot be read ({said})", hint) from None
@@ -452,10 +450,8 @@ def refuse_secrets(items: Iterable[str], doing: str, *, allowed: bool) -> None:
     """Raise UsageError if one of `key=value` holds a secret, unless that is `allowed`."""
     for item in () if allowed else items:
         if found := in_file("", item.encode(errors="replace")):
-            problem = (
-                f"{item.partition('=')[0]} holds a secret ({found[0].kind}), and what is set is "
-                "recorded in the run and stands on command lines"
-            )
+            key = item.partition("=")[0]
+            problem = f"{key} holds a secret ({found[0].kind}), and the run records what is set"
             hint = "Let the training read it from its environment; --allow-secrets sends it so."
             raise UsageError(doing, problem, hint)
 

@@ -1,14 +1,9 @@
 """MLflow's artifact repository over a bucket of any kind, with uploads that do not end a training.
 
 MLflow's own repositories raise in the training process what goes wrong with an upload, that for
-Cloud Storage after two minutes a file (MLflow issues #3478, #4543).
-
-1. What the bucket cannot take now (it is full, away, read-only, or no longer yours) is kept on this
-   machine and sent later.
-2. In a server, the client is told that its upload failed.
-3. A file of a folder that cannot be logged does not hold back the others.
-4. What still waits to be sent is listed and read as if it were there.
-5. A trace whose spans cannot be read hides no other one.
+Cloud Storage after two minutes a file (MLflow issues #3478, #4543). Here what the bucket cannot
+take now is kept on this machine, sent later, and meanwhile listed and read as if it were there. In
+a server, the client is told that its upload failed.
 """
 
 import logging
