@@ -154,13 +154,13 @@ def test_while_skypilot_is_away_nothing_is_lost(place: OnSkyPilot) -> None:
     run.cancel()
 
 
-@pytest.mark.parametrize("said", ["", "<html>", '{"a": 1}', "null"])
-def test_an_answer_that_cannot_be_read_ends_no_run(place: OnSkyPilot, said: str) -> None:
+def test_an_answer_that_cannot_be_read_ends_no_run(place: OnSkyPilot) -> None:
     run = place.submit()
-    (place.sky.folder / "says").write_text(said)
     try:
-        with pytest.raises(KaggleOpsError, match="its answer cannot be read"):
-            run.get_status()
+        for said in ("", "<html>", '{"a": 1}', "null"):
+            (place.sky.folder / "says").write_text(said)
+            with pytest.raises(KaggleOpsError, match="its answer cannot be read"):
+                run.get_status()
     finally:
         (place.sky.folder / "says").unlink()
     run.cancel()
