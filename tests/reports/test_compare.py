@@ -111,7 +111,7 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
     # Without a metric, by the score of the experiment used last, or of the one that is named.
     assert selector.find("best").runs[0].name == "digits"
     assert asking.selector(experiment="tweets").find("best").sha == lab.better
-    with pytest.raises(UsageError, match=r"Known: "):
+    with pytest.raises(UsageError, match="Did you mean tweets"):
         asking.selector(experiment="twets")
     sides = [selector.find(lab.runs[lab.base][0]), selector.find("digits")]
     with pytest.raises(UsageError, match=r"different tasks: .* has tweets; digits .* has digits"):
@@ -128,10 +128,10 @@ def test_a_name_of_runs_and_of_a_commit_is_not_guessed_at(lab: Lab, asking: Read
     only = lab.log(lab.merged, "release", {}, 0.1)
     lab.repository.git("tag", "release", lab.merged)
     selector = asking.selector(experiment="tweets")
-    message = f"the run {run_id} of {lab.base[:10]} and the commit {lab.worse[:10]}"
+    message = f"1 run: {run_id} of {lab.base[:10]}; and 1 commit: {lab.worse[:10]}"
     with pytest.raises(UsageError, match=message):
         selector.find("main")
-    with pytest.raises(UsageError, match=f"; {run_id} of .*and the commit"):
+    with pytest.raises(UsageError, match=f"; {run_id} of .*and 1 commit"):
         asking.selector().find("main")
     with pytest.raises(UsageError, match="by its id, or a commit by its hash"):
         selector.find("v1")  # one of that commit's runs, and the others too

@@ -10,7 +10,7 @@ from kaggleops.cli.output import table
 from kaggleops.layout import run as run_of
 from kaggleops.mlruns.liveness import RunState
 from kaggleops.reports import listing
-from kaggleops.reports.listing import Lister, Platform, ago, duration
+from kaggleops.reports.listing import Platform, ago, duration
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
@@ -23,7 +23,7 @@ def state(status: str = "RUNNING", **more: Any) -> RunState:
 
 
 def row(of: RunState, platform: Platform | None = None, sweep: str = "") -> dict[str, Any]:
-    return Lister(NOW).row(of, platform, sweep)
+    return listing.row(of, platform, sweep, NOW)
 
 
 def test_how_long_it_still_takes_is_told_by_its_steps_or_epochs() -> None:

@@ -166,7 +166,7 @@ class _Status:
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return what is known of the runs to show, the latest first; and what is wrong."""
         from kaggleops.mlruns.liveness import run_state
-        from kaggleops.reports.listing import Lister
+        from kaggleops.reports.listing import row as row_of
 
         now_ms = time.time_ns() // 1_000_000
         if self._wanted.chosen:
@@ -177,11 +177,10 @@ class _Status:
             states = self._recent(now_ms)
         platforms = self._ask_platforms(states)
         sweeps = self._progress(states)
-        lister = Lister(now_ms)
         rows = []
         for state in states:
             name = state.id.name
-            row = lister.row(state, platforms.get(name), sweeps.get(name, ""))
+            row = row_of(state, platforms.get(name), sweeps.get(name, ""), now_ms)
             if self._wanted.shows(state, row["status"]):
                 rows.append(row)
         return rows, [state.problem for state in states if state.problem]

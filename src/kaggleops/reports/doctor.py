@@ -7,12 +7,11 @@ set up and does not work is an error.
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 from kaggleops.backends.interface import Finding
 from kaggleops.bucket import ABSENT, Bucket, ConflictError, open_bucket
@@ -52,13 +51,11 @@ def _bucket_meant(named: str | None, folder: Path) -> Iterator[Finding]:
         yield Finding("bucket", "error", "none is named", hint)
         return
     place = bucket_uri(found)
-    yield from asked(
-        "credentials", lambda: iter([Finding("credentials", "ok", detect().sign_in(place))])
-    )
+    yield from asked("credentials", lambda: [Finding("credentials", "ok", detect().sign_in(place))])
     yield from asked("bucket", lambda: _bucket(place))
 
 
-def asked(about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def asked(about: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """Run a check, and make an error of it a finding."""
     try:
         yield from look()
@@ -89,14 +86,13 @@ def _git(folder: Path) -> Iterator[Finding]:
         yield Finding("commit", "warning", f"{said}; {commit.changes} not committed", hint)
     else:
         yield Finding("commit", "ok", said)
-    if not commit.origin:
-        hint = "Other machines get the commit through the bucket."
-        yield Finding("remote", "warning", "the repository has no remote `origin`", hint)
-    elif anybody_can_fetch(commit):
+    if commit.origin and anybody_can_fetch(commit):
         yield Finding("remote", "ok", f"anybody can fetch the commit from {commit.origin}")
     else:
-        problem = f"not everybody can fetch the commit from {commit.origin}"
-        hint = "Push it; private code goes through the bucket instead."
+        problem = "the repository has no remote `origin`"
+        if commit.origin:
+            problem = f"not everybody can fetch the commit from {commit.origin}"
+        hint = "Push it, or other machines get it through the bucket."
         yield Finding("remote", "warning", problem, hint)
 
 
@@ -109,10 +105,11 @@ def _bucket(place: str) -> Iterator[Finding]:
     made = bucket.write(key, content, expected=ABSENT)
     try:
         found = bucket.read(key)
-        same = found is not None and found.data == content
-        said = "can be read" if same else "comes back different"
-        verdict: Literal["ok", "error"] = "ok" if same else "error"
-        yield Finding("reading", verdict, f"an object that was written {said}", _PROXY * (not same))
+        if found is not None and found.data == content:
+            yield Finding("reading", "ok", "an object that was written can be read")
+        else:
+            problem = "an object that was written comes back different"
+            yield Finding("reading", "error", problem, _PROXY)
         try:
             bucket.write(key, b"Twice?", expected=ABSENT)
         except ConflictError:

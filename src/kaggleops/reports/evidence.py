@@ -5,6 +5,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 
 from kaggleops.bucket import Bucket
@@ -30,20 +31,19 @@ def of_one_experiment(
     if not set.intersection(*tasks):
         problem = f"they are of different tasks: {list_of_each(sides, list(map(sorted, tasks)))}"
         raise UsageError("comparing", problem, "Name runs of one task, or one with --experiment.")
-    by_name: list[defaultdict[str, list[Run]]] = []
-    for side in sides:
-        by_name.append(defaultdict(list))
-        for run in side.runs:
-            by_name[-1][run.experiment].append(run)
-    shared = set.intersection(*map(set, by_name))
+    names = [{run.experiment for run in side.runs} for side in sides]
+    shared = set.intersection(*names)
     if not shared:
-        if all(len(each) == 1 for each in by_name):
+        if all(len(each) == 1 for each in names):
             return sides
-        problem = f"they share no experiment: {list_of_each(sides, list(map(sorted, by_name)))}"
+        problem = f"they share no experiment: {list_of_each(sides, list(map(sorted, names)))}"
         raise UsageError("comparing", problem, "Name runs instead.")
 
+    def within(name: str) -> list[list[Run]]:
+        return [[run for run in side.runs if run.experiment == name] for side in sides]
+
     def weight(name: str) -> tuple[bool, int, int]:
-        runs = [each[name] for each in by_name]
+        runs = within(name)
         having = [[run for run in each if has_metric(run)] for each in runs]
         latest = max(run.started_ms for each in runs for run in each)
         return all(having), sum(map(len, having)), latest
@@ -52,14 +52,11 @@ def of_one_experiment(
         return not metrics or any(family(name, run.metrics) for name in metrics)
 
     chosen = max(shared, key=weight)
-    left = sorted({name for each in by_name for name in each} - {chosen})
-    if left:
+    if left := sorted(set.union(*names) - {chosen}):
         hint = " --experiment NAME compares others." if len(shared) > 1 else ""
         notes.append(f"Only runs of {chosen} are compared, not those of {some(left)}.{hint}")
-    return [
-        Side(side.word, side.sha, tuple(each[chosen]))
-        for side, each in zip(sides, by_name, strict=True)
-    ]
+    runs = zip(sides, within(chosen), strict=True)
+    return [replace(side, runs=tuple(each)) for side, each in runs]
 
 
 def list_of_each(sides: Sequence[Side], names: Sequence[Sequence[str]]) -> str:

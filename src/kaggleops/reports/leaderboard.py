@@ -95,20 +95,24 @@ def leaderboard(runs: Sequence[Run], score: Score, before: Mapping[str, str]) ->
     A commit is compared with the one `before` it, where the repository knows that, as `compare`
     does.
     """
-    every = _by_commit(runs, score)
+    by_commit: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_commit[run.sha or run.id].append(run)  # a blend has no commit
+    every = {
+        sha: [each for each in trainings(mine, score.name) if scores_of(each.runs, score.name)]
+        for sha, mine in by_commit.items()
+    }
     spread = cache(lambda: _spread(runs, score.name))
     entries = [
         _entry(sha, mine, score, before.get(sha, ""), every.get(before.get(sha, ""), ()), spread)
         for sha, mine in every.items()
+        if mine
     ]
     changes = holm([entry.change for entry in entries])  # all marks of the board hold at once
+    verdicts = [change.verdict(score.lower) if change else "" for change in changes]
     entries = [
-        replace(
-            entry,
-            change=change,
-            regression=change is not None and change.verdict(score.lower) == "worse",
-        )
-        for entry, change in zip(entries, changes, strict=True)
+        replace(entry, change=change, regression=verdict == "worse")
+        for entry, change, verdict in zip(entries, changes, verdicts, strict=True)
     ]
     entries.sort(key=lambda entry: entry.sha)
     return sorted(entries, key=lambda entry: worth(entry.score, score), reverse=True)
@@ -150,17 +154,6 @@ def trials_of(runs: Sequence[Run], trials: Sequence[Run], score: Score) -> list[
         key=lambda each: (len(each.runs) == whole, worth(each.score, score)),
         reverse=True,
     )
-
-
-def _by_commit(runs: Sequence[Run], score: Score) -> dict[str, list[Training]]:
-    found: defaultdict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        found[run.sha or run.id].append(run)  # a blend has no commit
-    kept = {
-        sha: [each for each in trainings(mine, score.name) if scores_of(each.runs, score.name)]
-        for sha, mine in found.items()
-    }
-    return {sha: mine for sha, mine in kept.items() if mine}
 
 
 def _entry(

@@ -8,41 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from kaggleops import tags
 from kaggleops.backends.answers import number
 from kaggleops.mlruns.liveness import LOST, OPEN, RunState
 from kaggleops.reports.score import score_of
 from kaggleops.reports.trainings import EPOCHS, point_of
-from kaggleops.tags import (
-    ACCELERATOR,
-    BACKEND,
-    BEGAN,
-    BRANCH,
-    CANCELLED,
-    COMMIT,
-    COST,
-    ENTRY_POINT,
-    FAILURE,
-    FOLD,
-    JOB_ENDED,
-    KEPT_UNTIL,
-    PARENT,
-    POINT,
-    PRICE,
-    PRUNED,
-    SCORE,
-    SETTINGS,
-    SHORT_COMMIT,
-    SUBJECT,
-    SUBMITTED_TO,
-    SWEEP,
-    TO_BE_CONTINUED,
-    TRIAL,
-)
 
 TAGS = (
-    *(ACCELERATOR, BACKEND, BEGAN, BRANCH, CANCELLED, COMMIT, COST, ENTRY_POINT, FAILURE, FOLD),
-    *(JOB_ENDED, KEPT_UNTIL, PARENT, POINT, PRICE, PRUNED, SCORE, SETTINGS, SHORT_COMMIT, SUBJECT),
-    *(SUBMITTED_TO, SWEEP, TO_BE_CONTINUED, TRIAL),
+    *(tags.ACCELERATOR, tags.BACKEND, tags.BEGAN, tags.BRANCH, tags.CANCELLED, tags.COMMIT),
+    *(tags.COST, tags.ENTRY_POINT, tags.FAILURE, tags.FOLD, tags.JOB_ENDED, tags.KEPT_UNTIL),
+    *(tags.PARENT, tags.POINT, tags.PRICE, tags.PRUNED, tags.SCORE, tags.SETTINGS),
+    *(tags.SHORT_COMMIT, tags.SUBJECT, tags.SUBMITTED_TO, tags.SWEEP, tags.TO_BE_CONTINUED),
+    tags.TRIAL,
 )
 """The tags that it is told from."""
 
@@ -60,57 +37,50 @@ class Platform:
     units: float | None = None
 
 
-class Lister:
-    """Makes the rows of a list; `now_ms` is the time (ms since the epoch) by the bucket's clock."""
+def row(run: RunState, platform: Platform | None, sweep: str, now_ms: int) -> dict[str, Any]:
+    """Return what is known of a run, ready for JSON.
 
-    def __init__(self, now_ms: int) -> None:
-        self._now_ms = now_ms
-
-    def row(self, run: RunState, platform: Platform | None, sweep: str) -> dict[str, Any]:
-        """Return what is known of a run, ready for JSON."""
-        tags = run.tags
-        status = (platform and platform.status) or run.status
-        began = began_ms(run)
-        ended = run.ended_ms if status not in (*OPEN, LOST) else None
-        until = ended or (run.heard_ms if status == LOST else self._now_ms)
-        score = score_of(tags, run.metrics)
-        return {
-            "run_id": run.id.name,
-            "name": run.name or None,
-            "experiment_id": run.id.experiment_id,
-            "parent": tags.get(PARENT, ""),
-            "status": status,
-            "to_be_continued": tags.get(TO_BE_CONTINUED, ""),
-            "commit": tags.get(SHORT_COMMIT) or tags.get(COMMIT, "")[:10],
-            "subject": tags.get(SUBJECT, ""),
-            "branch": tags.get(BRANCH, ""),
-            "settings": settings(run),
-            "backend": tags.get(BACKEND, ""),
-            "accelerator": tags.get(ACCELERATOR, ""),
-            "platform": platform.said if platform else "",
-            "sweep": sweep,
-            "step": run.step,
-            "began": _iso(began),
-            "ended": _iso(ended),
-            "seconds": max(0, (until - began) // 1000) if began and status != "SCHEDULED" else None,
-            "seconds_left": self._left(run, began) if status == "RUNNING" else None,
-            "score": score
-            and {"metric": score[0].name, "value": score[1], "lower": score[0].lower},
-            "failure": failure(run, status),
-            "heard": _iso(run.heard_ms),
-            "silent_seconds": max(0, (self._now_ms - run.heard_ms) // 1000),
-            "promised_seconds": run.promise,
-            "price_per_hour": platform.price if platform else None,
-            "units_per_hour": platform.units if platform else None,
-            "cost_usd": number(tags, COST) or None,
-        }
-
-    def _left(self, run: RunState, began: int) -> int | None:
-        """Return how many seconds a run still takes if it goes on as it did; None if not told."""
-        done = _part_done(run)
-        if done is None or not began:
-            return None
-        return round((self._now_ms - began) / 1000 * (1 - done) / done)
+    `now_ms` is the time by the bucket's clock, in milliseconds since the epoch.
+    """
+    told, platform = run.tags, platform or Platform()
+    status = platform.status or run.status
+    began = _began_ms(run)
+    ended = run.ended_ms if status not in (*OPEN, LOST) else None
+    until = ended or (run.heard_ms if status == LOST else now_ms)
+    seconds = max(0, (until - began) // 1000) if began and status != "SCHEDULED" else None
+    left, done = None, _part_done(run)
+    if status == "RUNNING" and began and done is not None:  # if it goes on as it did
+        left = round((now_ms - began) / 1000 * (1 - done) / done)
+    score = score_of(told, run.metrics)
+    return {
+        "run_id": run.id.name,
+        "name": run.name or None,
+        "experiment_id": run.id.experiment_id,
+        "parent": told.get(tags.PARENT, ""),
+        "status": status,
+        "to_be_continued": told.get(tags.TO_BE_CONTINUED, ""),
+        "commit": told.get(tags.SHORT_COMMIT) or told.get(tags.COMMIT, "")[:10],
+        "subject": told.get(tags.SUBJECT, ""),
+        "branch": told.get(tags.BRANCH, ""),
+        "settings": _settings(run),
+        "backend": told.get(tags.BACKEND, ""),
+        "accelerator": told.get(tags.ACCELERATOR, ""),
+        "platform": platform.said,
+        "sweep": sweep,
+        "step": run.step,
+        "began": _iso(began),
+        "ended": _iso(ended),
+        "seconds": seconds,
+        "seconds_left": left,
+        "score": score and {"metric": score[0].name, "value": score[1], "lower": score[0].lower},
+        "failure": _failure(run, status),
+        "heard": _iso(run.heard_ms),
+        "silent_seconds": max(0, (now_ms - run.heard_ms) // 1000),
+        "promised_seconds": run.promise,
+        "price_per_hour": platform.price,
+        "units_per_hour": platform.units,
+        "cost_usd": number(told, tags.COST) or None,
+    }
 
 
 def _part_done(run: RunState) -> float | None:
@@ -127,40 +97,38 @@ def _part_done(run: RunState) -> float | None:
     return epoch / epochs if 0 < epoch <= epochs < math.inf else None
 
 
-def began_ms(run: RunState) -> int:
+def _began_ms(run: RunState) -> int:
     """Return when a machine began a run, or when it was made; in milliseconds since the epoch."""
     with suppress(KeyError, ValueError, OverflowError):
-        return int(datetime.fromisoformat(run.tags[BEGAN]).timestamp() * 1000)
+        return int(datetime.fromisoformat(run.tags[tags.BEGAN]).timestamp() * 1000)
     return run.began_ms
 
 
-def settings(run: RunState) -> str:
+def _settings(run: RunState) -> str:
     """Return what was set for a run, in one line."""
-    tags, params = run.tags, run.params
-    entry_point = tags.get(ENTRY_POINT, "main")
-    trial = f"trial {tags[TRIAL]}" if TRIAL in tags and SWEEP not in tags else ""
-    given = [f"{key}={value}" for key, value in point_of(tags).items()]
-    if not given and SETTINGS in tags:
-        given = [tags[SETTINGS]]
+    told, params = run.tags, run.params
+    entry_point = told.get(tags.ENTRY_POINT, "main")
+    is_trial = tags.TRIAL in told and tags.SWEEP not in told
+    given = [f"{key}={value}" for key, value in point_of(told).items()]
+    if not given and tags.SETTINGS in told:
+        given = [told[tags.SETTINGS]]
     elif not given:
         repeated = [f"{name}={params[name]}" for name in ("fold", "seed") if name in params]
         given = [*repeated, params.get("overrides", "")]
+    trial = f"trial {told[tags.TRIAL]}" if is_trial else ""
     return " ".join(filter(None, ["" if entry_point == "main" else entry_point, trial, *given]))
 
 
-def failure(run: RunState, status: str) -> str:
+def _failure(run: RunState, status: str) -> str:
     """Return why a run did not finish, "" for one that did, or whose machine told nothing."""
-    tags = run.tags
+    told = run.tags
     if status == "KILLED":
-        cancelled = CANCELLED in tags and f"cancelled {tags[CANCELLED]}"
-        return tags.get(PRUNED, "") or cancelled or tags.get(JOB_ENDED, "")
+        cancelled = tags.CANCELLED in told and f"cancelled {told[tags.CANCELLED]}"
+        return told.get(tags.PRUNED, "") or cancelled or told.get(tags.JOB_ENDED, "")
     if status == "FAILED":
-        return "; ".join(filter(None, (tags.get(FAILURE), tags.get(JOB_ENDED))))
-    return (
-        f"its machine has fallen silent: kaggleops resume {run.id.name[:8]}"
-        if status == LOST
-        else ""
-    )
+        return "; ".join(filter(None, (told.get(tags.FAILURE), told.get(tags.JOB_ENDED))))
+    resume = f"kaggleops resume {run.id.name[:8]}"
+    return f"its machine has fallen silent: {resume}" if status == LOST else ""
 
 
 def _iso(ms: int | None) -> str | None:
@@ -200,14 +168,14 @@ def table(
     longest = _LEAST[0] if width is None or width >= _NARROW else 16
     cells, below = [], []
     for row in rows:
-        name = row["name"] or ""
+        short, name = row["run_id"][:8], row["name"] or ""
         alone = name and names[name] == 1 and len(name) <= longest
         commit = f"{row['commit'][:8]} {row['subject']}".strip()
         what = row["sweep"] or row["settings"]
         accelerator = row["accelerator"] if wide and row["accelerator"] != "none" else ""
         cells.append(
             [
-                name if alone else _with_id(row),
+                name if alone or name == short else f"{short} {name}".strip(),
                 row["status"],
                 _time(row),
                 _score_cell(row["score"], shared),
@@ -224,11 +192,6 @@ def table(
     shown = [[cell[at] for at in kept] for cell in cells]
     least = [longest, *_LEAST[1:]]
     return [head[at] for at in kept], shown, below, [least[at] for at in kept]
-
-
-def _with_id(row: Mapping[str, Any]) -> str:
-    short, name = row["run_id"][:8], row["name"] or ""
-    return short if name in ("", short) else f"{short} {name}"
 
 
 def _time(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,7 @@ from kaggleops.reports.history import History
 from kaggleops.reports.score import family, named
 from kaggleops.reports.statistics import summarize_scores
 from kaggleops.reports.trainings import Run, scores_of, with_folds, worth
-from kaggleops.tags import (
-    BEST,
-    COMMIT,
-    ENTRY_POINT,
-    FOLD,
-    PARENT,
-    SWEEP,
-    TRIAL,
-    UNCOMMITTED,
-)
+from kaggleops.tags import BEST, COMMIT, ENTRY_POINT, FOLD, PARENT, SWEEP, TRIAL, UNCOMMITTED
 
 _SHOWN = 5  # candidates in a message
 _HEX = re.compile(r"[0-9a-f]{4,40}")
@@ -76,8 +67,9 @@ class Selector:
     def _id_of(self, experiment: str) -> str:
         known = self._history.experiments()
         if experiment not in known:
-            names = difflib.get_close_matches(experiment, known, n=_SHOWN, cutoff=0.3) or known
-            hint = f"Known: {', '.join(sorted(names)[:_SHOWN])}."
+            hint = (
+                _did_you_mean(experiment, known) or f"Known: {', '.join(sorted(known)[:_SHOWN])}."
+            )
             raise UsageError(f"looking up experiment {experiment!r}", "there is none", hint)
         return known[experiment]
 
@@ -182,14 +174,14 @@ class Selector:
     def _best(self) -> list[Run]:
         """Return the best run: of one that has folds in its process, their mean counts."""
         doing = "looking for the best run"
-        metric, experiment_id = self._metric, self.experiment_id
-        if metric is None:
+        experiment_id = self.experiment_id
+        if self._metric is None:
             experiment_id = experiment_id or self._history.last_experiment()
             if experiment_id is None:
                 raise UsageError(doing, "the bucket has no runs")
             score = self._history.score(experiment_id, doing)
         else:
-            score = named(metric, self._lower_is_better)
+            score = named(self._metric, self._lower_is_better)
         known = self._history.metric_names(experiment_id)
         names = family(score.name, known) or [score.name]
         runs = self._history.scored(experiment_id, names, of_commits=False)
@@ -211,9 +203,7 @@ class Selector:
         everything = self._history.runs(self._ids(runs))
         # Of a trial that failed or was pruned, the folds that finished tell too little.
         bad = {
-            run.id
-            for run in everything
-            if run.status in ("FAILED", "KILLED") and TRIAL in run.tags and SWEEP not in run.tags
+            run.id for run in everything if run.status in ("FAILED", "KILLED") and _is_trial(run)
         }
         finished = [run for run in everything if run.status == "FINISHED" and run.parent not in bad]
         if not finished:
@@ -239,21 +229,20 @@ class Selector:
     def _ambiguous(self, word: str, runs: Sequence[Run], shas: Sequence[str]) -> UsageError:
         commits = ", ".join(sha[:10] for sha in shas[:_SHOWN])
         listed = "; ".join(f"{run.id} of {run.sha[:10] or 'no commit'}" for run in runs[:_SHOWN])
-        if not runs:
-            problem, hint = f"it matches {commits}", "Add some characters."
-        elif not shas:
-            problem, hint = f"it matches {len(runs)} runs: {listed}", "Name one by its id."
-        else:
-            problem = f"it matches the run {listed} and the commit {commits}"
-            hint = "Name a run by its id, or a commit by its hash."
-        return UsageError(f"looking for {word!r}", problem, hint)
+        found = [f"{counted(len(runs), 'run')}: {listed}"] if runs else []
+        found += [f"{counted(len(shas), 'commit')}: {commits}"] if shas else []
+        hint = "Name a run by its id, or a commit by its hash."
+        return UsageError(f"looking for {word!r}", f"it matches {'; and '.join(found)}", hint)
 
     def _unknown(self, word: str) -> UsageError:
         known = [name for _, name in self._history.names()] + [sha[:10] for sha in self._commits]
-        close = difflib.get_close_matches(word, list(dict.fromkeys(known)), n=_SHOWN, cutoff=0.5)
-        hint = f"Did you mean {', '.join(close)}?" if close else _NAMES
         where = "" if self._repository else " (and there is no repository here to look in)"
-        return UsageError(f"looking for {word!r}", f"no commit or run has this name{where}", hint)
+        problem = f"no commit or run has this name{where}"
+        return UsageError(f"looking for {word!r}", problem, _did_you_mean(word, known) or _NAMES)
+
+
+def _is_trial(run: Run) -> bool:
+    return TRIAL in run.tags and SWEEP not in run.tags
 
 
 _LEAST = 4  # digits of an id, as git takes them
@@ -284,15 +273,18 @@ def the_run_called(history: History, word: str, where: str) -> str:
         more = f"; and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         problem = f"{len(ids)} runs have this name or id prefix"
         raise UsageError(doing, problem, f"Name one by its id: {shown}{more}.")
-    names = dict.fromkeys(name for _, name in history.names())
-    close = difflib.get_close_matches(word, names, n=_SHOWN, cutoff=0.5)
-    hint = f"Did you mean {', '.join(close)}?" if close else _RUNS
+    hint = _did_you_mean(word, [name for _, name in history.names()]) or _RUNS
     raise UsageError(doing, f"no run in {where} has this name or id prefix", hint)
 
 
 def _told(run: Run) -> str:
     commit = f", commit {run.sha[:10]}" if run.sha else ""
     return f"{run.id} ({run.name}, {run.status}{commit})"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, dict.fromkeys(known), n=_SHOWN, cutoff=0.5)
+    return f"Did you mean {', '.join(close)}?" if close else ""
 
 
 _RUNS = "`kaggleops status` lists the last ones; an id takes at least 4 digits."
