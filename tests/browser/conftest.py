@@ -29,6 +29,15 @@ def page(context: BrowserContext) -> Iterator[Page]:
     page.close()
 
 
+@pytest.fixture(scope="module")
+def tab(context: BrowserContext) -> Iterator[Page]:
+    """A page for what changes nothing of it: MLflow's scripts run once, and its links lead on."""
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    yield page
+    page.close()
+
+
 @pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A bucket with the runs of two commits on three backends."""

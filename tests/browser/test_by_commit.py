@@ -52,19 +52,19 @@ def from_top(links: Locator) -> list[str]:
 
 
 def test_the_folds_of_a_sweep_are_nested_below_their_parent(
-    page: Page, server: Serving, world: World
+    tab: Page, server: Serving, world: World
 ) -> None:
-    page.goto(f"{server.url}/#/experiments/{world.folds}/runs?workflowType=machine_learning")
-    expect(page.get_by_role("link", name="fold set")).to_be_visible()
-    expect(page.get_by_role("link", name="fold 0")).to_have_count(0)
-    page.get_by_role("row").filter(has_text="fold set").get_by_role("button").first.click()
+    tab.goto(f"{server.url}/#/experiments/{world.folds}/runs?workflowType=machine_learning")
+    expect(tab.get_by_role("link", name="fold set")).to_be_visible()
+    expect(tab.get_by_role("link", name="fold 0")).to_have_count(0)
+    tab.get_by_role("row").filter(has_text="fold set").get_by_role("button").first.click()
     for name in ("fold 0", "fold 1"):
-        expect(page.get_by_role("link", name=name)).to_be_visible()
-    page.get_by_role("link", name="fold set").click()
+        expect(tab.get_by_role("link", name=name)).to_be_visible()
+    tab.get_by_role("link", name="fold set").click()
     # What its page says of them.
-    expect(page.get_by_text("Out of fold: acc 0.6250 (oof.csv).")).to_be_visible()
-    expect(page.get_by_role("cell", name="0.6250 ± 0.1768 (2)")).to_be_visible()
-    link = page.get_by_role("cell", name="fold 1").get_by_role("link")
+    expect(tab.get_by_text("Out of fold: acc 0.6250 (oof.csv).")).to_be_visible()
+    expect(tab.get_by_role("cell", name="0.6250 ± 0.1768 (2)")).to_be_visible()
+    link = tab.get_by_role("cell", name="fold 1").get_by_role("link")
     expect(link).to_have_attribute("href", re.compile(f"#/experiments/{world.folds}/runs/"))
 
 
@@ -79,19 +79,19 @@ def columns(page: Page) -> list[str]:
 
 
 def test_the_run_table_opens_with_the_score_by_commit(
-    page: Page, server: Serving, world: World
+    tab: Page, server: Serving, world: World
 ) -> None:
-    open_table(page, server)
+    open_table(tab, server)
     for name in world.runs:
-        expect(page.get_by_role("link", name=name)).to_be_visible()
-    eventually(lambda: columns(page) == COLUMNS)
+        expect(tab.get_by_role("link", name=name)).to_be_visible()
+    eventually(lambda: columns(tab) == COLUMNS)
     for commit, subject in COMMITS.items():
-        expect(page.get_by_text(f"Group: {commit} {subject}")).to_be_visible()
+        expect(tab.get_by_text(f"Group: {commit} {subject}")).to_be_visible()
     for backend in BACKENDS:
-        expect(page.get_by_role("gridcell", name=backend, exact=True).first).to_be_visible()
+        expect(tab.get_by_role("gridcell", name=backend, exact=True).first).to_be_visible()
     for stray in ("You're viewing a shared view", "Welcome to MLflow Assistant", "GenAI apps"):
-        expect(page.get_by_text(stray)).to_have_count(0)
-    take_picture(page, "by-commit.png")
+        expect(tab.get_by_text(stray)).to_have_count(0)
+    take_picture(tab, "by-commit.png")
 
 
 def test_it_stays_as_somebody_changed_it_and_else_follows_what_is_logged(
@@ -118,16 +118,16 @@ def test_it_stays_as_somebody_changed_it_and_else_follows_what_is_logged(
 
 
 def test_a_runs_page_says_what_it_is_and_its_links_lead_there(
-    page: Page, server: Serving, world: World
+    tab: Page, server: Serving, world: World
 ) -> None:
     before = world.runs["kaggle-1f0c"]
     leads = {"the run before on main": "kaggle-1f0c", "side by side": "Comparing 2 Runs"}
-    open_run(page, server, world, world.runs["kaggle-9b3e"])
-    expect(page.get_by_text("“Clean the tweets” on main, on Kaggle")).to_be_visible()
-    expect(page.get_by_text("jaccard 0.6193, 0.0200 better than")).to_be_visible()
+    open_run(tab, server, world, world.runs["kaggle-9b3e"])
+    expect(tab.get_by_text("“Clean the tweets” on main, on Kaggle")).to_be_visible()
+    expect(tab.get_by_text("jaccard 0.6193, 0.0200 better than")).to_be_visible()
     for text, heading in leads.items():
-        with page.expect_popup() as opened:
-            page.get_by_role("link", name=text).click()
+        with tab.expect_popup() as opened:
+            tab.get_by_role("link", name=text).click()
         shown = opened.value
         expect(shown.get_by_role("heading", name=re.compile(heading)).first).to_be_visible()
         assert before in shown.url
@@ -147,18 +147,18 @@ def test_sorting_by_a_metric(page: Page, server: Serving, world: World) -> None:
         eventually(lambda links=links, best=best_first: from_top(links) == best)
 
 
-def test_comparing_two_commits(page: Page, server: Serving, world: World) -> None:
+def test_comparing_two_commits(tab: Page, server: Serving, world: World) -> None:
     names = [f"kaggle-{commit[:4]}" for commit in COMMITS]
-    open_table(page, server)
+    open_table(tab, server)
     for name in names:
-        row = page.get_by_role("row").filter(has_text=name)
+        row = tab.get_by_role("row").filter(has_text=name)
         row.get_by_role("checkbox", name="toggle row selection").check()
-    page.get_by_role("button", name="Compare").click()
-    expect(page.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
+    tab.get_by_role("button", name="Compare").click()
+    expect(tab.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for name in names:
-        expect(page.get_by_text(name).first).to_be_visible()
-    page.get_by_role("tab", name="Scatter Plot").click()
-    chart = page.locator(".js-plotly-plot").filter(has_text="jaccard")
+        expect(tab.get_by_text(name).first).to_be_visible()
+    tab.get_by_role("tab", name="Scatter Plot").click()
+    chart = tab.locator(".js-plotly-plot").filter(has_text="jaccard")
     expect(chart).to_be_visible()
     best = chart.evaluate("plot => plot.data[0].y")
     assert sorted(best) == pytest.approx([world.score(name) for name in names], abs=0.01)
@@ -174,10 +174,6 @@ def curves(page: Page) -> dict[str, list[float]]:
 @pytest.mark.parametrize("where", ["the chart view", "a comparison"])
 def test_the_curves_of_several_runs(page: Page, server: Serving, world: World, where: str) -> None:
     """Their points are in the bucket alone, and are asked for together."""
-    assert page.context.browser
-    # What is changed in a view stays in the browser: not in the one of the other tests.
-    page = page.context.browser.new_context().new_page()
-    page.set_default_timeout(PATIENCE)
     if where == "the chart view":
         part = f"experiments/{world.experiment}/runs?compareRunsMode=CHART&"
     else:
@@ -218,16 +214,16 @@ def test_a_live_runs_chart_grows(page: Page, server: Serving, world: World) -> N
     page.context.close()
 
 
-def test_artifacts_open(page: Page, server: Serving, world: World) -> None:
-    open_run(page, server, world, world.runs["kaggle-1f0c"], "/artifacts")
-    page.get_by_text("confusion.png").first.click()
-    image = page.get_by_role("img", name="confusion.png").or_(page.locator("img[src^=blob]")).first
+def test_artifacts_open(tab: Page, server: Serving, world: World) -> None:
+    open_run(tab, server, world, world.runs["kaggle-1f0c"], "/artifacts")
+    tab.get_by_text("confusion.png").first.click()
+    image = tab.get_by_role("img", name="confusion.png").or_(tab.locator("img[src^=blob]")).first
     expect(image).to_be_visible()
     assert image.evaluate("image => image.naturalWidth") == 64
-    page.get_by_text("report.txt").first.click()
-    expect(page.get_by_text("precision of what the model says")).to_be_visible()
-    page.get_by_text("tweets.csv").first.click()
-    expect(page.get_by_text("positive", exact=True).first).to_be_visible()
+    tab.get_by_text("report.txt").first.click()
+    expect(tab.get_by_text("precision of what the model says")).to_be_visible()
+    tab.get_by_text("tweets.csv").first.click()
+    expect(tab.get_by_text("positive", exact=True).first).to_be_visible()
 
 
 def in_bucket(world: World, run_id: str) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,28 +149,32 @@ def test_what_a_client_sends_opens_no_other_place(
 
 
 def test_somebody_who_may_only_read_gets_nothing_of_the_servers_disk_and_writes_nothing(
-    hostile: Hostile, tmp_path: Path
+    hostile: Hostile, server: Serving, tmp_path: Path
 ) -> None:
     home, root = tmp_path / "guarded", f"{hostile.folder.as_uri()}/artifacts"
     place = home / "serve" / server_folder(bucket_uri(hostile.uri)).name
     keys = run("7", "d" * 32)
     hostile.put(keys, pack(_located(keys, place.as_uri(), root)))
-    with serving("--bucket", hostile.uri, "--auth", home=home) as server:
+    place.mkdir(parents=True)
+    with sqlite3.connect(server.found["index"].removeprefix("sqlite:///")) as index:
+        index.execute("VACUUM INTO ?", [str(place / "index.db")])  # made once is enough
+    (hostile.folder / LOG_KEY).unlink(missing_ok=True)  # so that the bucket is listed
+    with serving("--bucket", hostile.uri, "--auth", home=home) as guarded:
         admin = (place / "admin-password").read_text().strip()
         password = "a password of some length"
-        server.session.post(
-            f"{server.url}/api/2.0/mlflow/users/create",
+        guarded.session.post(
+            f"{guarded.url}/api/2.0/mlflow/users/create",
             json={"username": "reader", "password": password},
             auth=("admin", admin),
             timeout=60,
         ).raise_for_status()
-        server.session.auth = ("reader", password)
-        asked = [each for located, _ in hostile.located[::27] for each in questions(located)][::2]
+        guarded.session.auth = ("reader", password)
+        asked = [each for located, _ in hostile.located[::54] for each in questions(located)][::2]
         names = [each.name for each in place.iterdir() if each.is_file()]
         asked += [("GET", "get-artifact", {"run_id": keys.name, "path": name}) for name in names]
         assert {"admin-password", "users.db", "index.db"} <= set(names)
         for question in asked:
-            answer = ask(server.session, server.url, question)
+            answer = ask(guarded.session, guarded.url, question)
             assert admin not in answer.text, question
             if "upload" in question[1] or question[2].get("run_id") == keys.name:
                 assert answer.status_code == 403, (question, answer.text)
@@ -180,11 +185,11 @@ def test_somebody_who_may_only_read_gets_nothing_of_the_servers_disk_and_writes_
             ("model-versions/create", {"name": "model 20", "source": place.as_uri()}),
             ("logged-models", {"experiment_id": "7"}),
         ):
-            sent = server.session.post(f"{server.url}/{API}/{path}", json=body, timeout=60)
+            sent = guarded.session.post(f"{guarded.url}/{API}/{path}", json=body, timeout=60)
             assert sent.status_code == 403, (path, sent.text)
         search = {"experiment_ids": ["7"], "max_results": 2000}
-        every_page(server, "POST", f"{API}/runs/search", search)
-        assert server.health()["status"] == "fresh"
+        every_page(guarded, "POST", f"{API}/runs/search", search)
+        assert guarded.health()["status"] == "fresh"
 
 
 def test_whatever_stands_in_an_object_ends_nothing(hostile: Hostile, server: Serving) -> None:
@@ -212,11 +217,16 @@ def test_whatever_stands_in_an_object_ends_nothing(hostile: Hostile, server: Ser
     assert all(len(each) < 1000 for each in health["problems"])
 
 
+_OF_ANY_ROUTE = (b"", b'{"query":"{"}', b'{"query":1}')
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b'{"query":"{"}', b'{"query":1}']
 )
 def test_whatever_is_sent_is_answered_with_a_reason(server: Serving, content: bytes) -> None:
-    for method, path in sorted(OFFERED):
+    offered = sorted(OFFERED)
+    # What is no object at all is refused before a route is looked for.
+    for method, path in offered if content in _OF_ANY_ROUTE else offered[::7]:
         if not path.startswith("/ajax-api") and method in ("POST", "PATCH", "DELETE"):
             asked = re.sub(r"<\w+>", "x", path)
             answer = server.session.request(
@@ -266,13 +276,12 @@ def test_what_the_server_says_of_itself_is_true(server: Serving) -> None:
     assert not said["workspaces_enabled"]
 
 
-@pytest.mark.parametrize("changed", [{"sequence": HUGE}, {"dropped": -1}, {"entries": {"a": 1}}])
 def test_a_broken_change_log_is_named_and_the_bucket_is_listed(
-    hostile: Hostile, server: Serving, changed: dict[str, Any]
+    hostile: Hostile, server: Serving
 ) -> None:
-    sound = {"format": 1, "id": "a", "sequence": 0, "dropped": 0, "entries": []}
-    (hostile.folder / LOG_KEY).write_text(json.dumps({**sound, **changed}))
-    new = run("7", f"{abs(hash(str(changed))):032x}"[-32:])
+    broken = {"format": 1, "id": "a", "sequence": 0, "dropped": 0, "entries": {"a": 1}}
+    (hostile.folder / LOG_KEY).write_text(json.dumps(broken))
+    new = run("7", "b" * 32)
     root = f"{hostile.folder.as_uri()}/artifacts"
     before = {each.pid for each in server.children}
     hostile.put(new, pack(_sound(new, root)))

@@ -4,7 +4,7 @@ import base64
 import importlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import EntityStore
 from kaggleops.server.door import Address, Door, is_offered, keep_offered, not_offered
-from kaggleops.server.health import Health
+from kaggleops.server.health import health_page
 from kaggleops.server.pages import CampaignPage, FrontPage, MayRead
 from kaggleops.server.refresher import Refresher
 from kaggleops.server.settings import (
@@ -78,28 +78,22 @@ def application(settings: Settings, refresher: Refresher, listens: Address) -> A
 
     from mlflow.server import app as flask_app
 
+    from kaggleops.server.answers import Wsgi, answer_mistakes
+
     # Not the index's engine, each of whose transactions waits for the writer.
     engine = sa.create_engine(settings.index, pool_pre_ping=True, pool_size=1)
     may_read = _may_read(settings.auth)
-    health = Health(settings, engine, lambda: refresher.notice, may_read)
-    pages = dict.fromkeys((HEALTH_PATH, f"{HEALTH_PATH}.json"), health.page)
-    pages[PAGE_PATH] = CampaignPage(settings.bucket, engine, may_read).page
-    pages["/"] = FrontPage(engine, may_read, Path(flask_app.static_folder, "index.html")).page
-    app, offers = offered_application(pages)
-    return Door(_limited(refresher, app), offers, listens, settings.host_names)
-
-
-def offered_application(
-    pages: Mapping[str, Callable[[Request], Response]],
-) -> tuple[ASGIApp, Callable[[str, str], bool]]:
-    """Return MLflow's application with our own pages, and whether it offers a method and a path."""
-    from mlflow.server import app as flask_app
-
-    from kaggleops.server.answers import Wsgi, answer_mistakes
-
+    health = health_page(settings, engine, lambda: refresher.notice, may_read)
+    front = FrontPage(engine, may_read, Path(flask_app.static_folder, "index.html"))
+    pages = {
+        "/": front.page,
+        PAGE_PATH: CampaignPage(settings.bucket, engine, may_read).page,
+        HEALTH_PATH: health,
+        f"{HEALTH_PATH}.json": health,
+        _GATEWAY: _no_gateway,
+    }
     keep_offered(flask_app)
     answer_mistakes(flask_app)
-    pages = {**pages, _GATEWAY: _no_gateway}
     # Of MLflow's outer application, in FastAPI, nothing is used: it adds to the inner one what is
     # not offered (the assistant, the gateway, jobs), and takes a second to import.
     app = Starlette(routes=[*map(Route, pages, pages.values()), Mount("/", Wsgi(flask_app))])
@@ -109,7 +103,7 @@ def offered_application(
             return method in ("GET", "HEAD")
         return is_offered(flask_app, method, path)
 
-    return app, offers
+    return Door(_limited(refresher, app), offers, listens, settings.host_names)
 
 
 def _no_gateway(request: Request) -> Response:

@@ -27,8 +27,10 @@ _OLD_SECONDS = 3 * IDLE_LOOK  # then the index is not what people think they see
 _MOST_PROBLEMS = 100
 
 
-class Health:
-    """The health page.
+def health_page(
+    settings: Settings, engine: sa.Engine, notice: Callable[[], Notice], may_read: MayRead
+) -> Callable[[Request], Response]:
+    """Return the page: JSON for programs and HTML for people, with status 503 if all is not well.
 
     Args:
         settings: what is served.
@@ -37,21 +39,9 @@ class Health:
         may_read: who may see more than whether all is well: not strangers.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        engine: sa.Engine,
-        notice: Callable[[], Notice],
-        may_read: MayRead,
-    ) -> None:
-        self._settings = settings
-        self._engine = engine
-        self._notice = notice
-        self._may_read = may_read
-
-    def page(self, request: Request) -> Response:
-        """Return the page, as JSON for programs and as HTML for people; 503 if all is not well."""
-        content = self._content(self._may_read(request, ()) is not None)
+    def page(request: Request) -> Response:
+        told = None if may_read(request, ()) is None else settings
+        content = _content(notice(), engine, told)
         status = 200 if content["status"] == "fresh" else 503
         headers = {"Cache-Control": "no-store"}
         wants_page = "text/html" in request.headers.get("accept", "")
@@ -59,58 +49,61 @@ class Health:
             return JSONResponse(content, status, headers)
         return HTMLResponse(_as_html(content), status, headers)
 
-    def _content(self, everything: bool) -> dict[str, Any]:
-        notice, now = self._notice(), time.time()
-        trouble = notice.trouble
-        details: dict[str, Any] = {}
-        try:
-            if everything:
-                details = {"holds": self._counts(), "problems": self._problems()}
-        except SQLAlchemyError as error:
-            trouble = redacted(f"reading the index: {first_line(error)}")
-        old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
-        content: dict[str, Any] = {
-            "status": "fresh" if not old else "incomplete" if notice.total else "old",
-            "index_fresh": _time(notice.fresh),
-            "index_fresh_seconds_ago": _ago(notice.fresh, now),
-            "bucket_heard": _time(notice.heard),
-            "bucket_heard_seconds_ago": _ago(notice.heard, now),
-            "looks_every_seconds": notice.pace,
+    return page
+
+
+def _content(notice: Notice, engine: sa.Engine, told: Settings | None) -> dict[str, Any]:
+    """Return what there is to say; without the settings, to a stranger."""
+    now, trouble = time.time(), notice.trouble
+    details: dict[str, Any] = {}
+    try:
+        if told:
+            details = {"holds": _counts(engine), "problems": _problems(engine)}
+    except SQLAlchemyError as error:
+        trouble = redacted(f"reading the index: {first_line(error)}")
+    old = now - notice.fresh > _OLD_SECONDS or trouble != notice.trouble
+    content: dict[str, Any] = {
+        "status": "fresh" if not old else "incomplete" if notice.total else "old",
+        "index_fresh": _time(notice.fresh),
+        "index_fresh_seconds_ago": _ago(notice.fresh, now),
+        "bucket_heard": _time(notice.heard),
+        "bucket_heard_seconds_ago": _ago(notice.heard, now),
+        "looks_every_seconds": notice.pace,
+    }
+    if told:
+        content |= {
+            "coming_in": notice.progress,
+            "trouble": trouble,
+            "bucket": told.bucket,
+            "index": redacted(told.index),
+            **details,
+            "versions": {
+                "kaggleops": version("kaggleops"),
+                "mlflow": version("mlflow"),
+                "python": platform.python_version(),
+            },
         }
-        if everything:
-            content |= {
-                "coming_in": notice.progress,
-                "trouble": trouble,
-                "bucket": self._settings.bucket,
-                "index": redacted(self._settings.index),
-                **details,
-                "versions": {
-                    "kaggleops": version("kaggleops"),
-                    "mlflow": version("mlflow"),
-                    "python": platform.python_version(),
-                },
-            }
-        return content
+    return content
 
-    def _counts(self) -> dict[str, int]:
-        """Return how many experiments, runs, models and traces there are."""
-        names = ("experiments", "runs", "registered_models", "trace_info")
-        count = sa.select(sa.func.count())
-        with self._engine.connect() as connection:
-            return {
-                name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names
-            }
 
-    def _problems(self) -> list[str]:
-        """Return why parts of the bucket are not shown; first what is of all of them."""
-        query = (
-            sa.select(ENTITIES.c.problem)
-            .where(ENTITIES.c.problem != "")
-            .order_by(sa.case((ENTITIES.c.key.in_((LOG_KEY, INDEX_KEY)), 0), else_=1))
-            .limit(_MOST_PROBLEMS)
-        )
-        with self._engine.connect() as connection:
-            return list(connection.scalars(query))
+def _counts(engine: sa.Engine) -> dict[str, int]:
+    """Return how many experiments, runs, models and traces there are."""
+    names = ("experiments", "runs", "registered_models", "trace_info")
+    count = sa.select(sa.func.count())
+    with engine.connect() as connection:
+        return {name: connection.scalar(count.select_from(sa.table(name))) or 0 for name in names}
+
+
+def _problems(engine: sa.Engine) -> list[str]:
+    """Return why parts of the bucket are not shown; first what is of all of them."""
+    query = (
+        sa.select(ENTITIES.c.problem)
+        .where(ENTITIES.c.problem != "")
+        .order_by(sa.case((ENTITIES.c.key.in_((LOG_KEY, INDEX_KEY)), 0), else_=1))
+        .limit(_MOST_PROBLEMS)
+    )
+    with engine.connect() as connection:
+        return list(connection.scalars(query))
 
 
 def _time(seconds: float) -> str | None:
