@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
+from kaggleops.index import tables
+from kaggleops.index.database import ENTITIES
 from kaggleops.layout import EntityId, Kind, parse_key
 from kaggleops.layout import run as run_of
 from kaggleops.mlruns.liveness import OPEN, UNREADABLE, RunState
@@ -45,19 +47,9 @@ _CHUNK = 500  # ids in a query
 _Ids: TypeAlias = Sequence[str] | sa.Select[Any]
 
 
-def _table(name: str, columns: str) -> sa.TableClause:
-    return sa.table(name, *map(sa.column, columns.split()))
-
-
-_RUN = "run_uuid name experiment_id status start_time end_time lifecycle_stage artifact_uri"
-_RUNS = _table("runs", _RUN)
-_TAGS = _table("tags", "run_uuid key value")
-_PARAMS = _table("params", "run_uuid key value")
-_METRICS = _table("latest_metrics", "run_uuid key value is_nan step")
-_EXPERIMENTS = _table("experiments", "experiment_id name")
-_INPUTS = _table("inputs", "source_id destination_id source_type")
-_DATASETS = _table("datasets", "dataset_uuid name digest")
-_ENTITIES = _table("kaggleops_entities", "key version problem heard_ms may_be_silent")
+_RUNS, _TAGS, _PARAMS = tables.RUNS.table, tables.TAGS.table, tables.PARAMS.table
+_METRICS, _EXPERIMENTS = tables.LATEST_METRICS.table, tables.EXPERIMENTS.table
+_INPUTS, _DATASETS = tables.INPUTS.table, tables.DATASETS.table
 
 
 class History:
@@ -112,11 +104,11 @@ class History:
             )  # fmt: skip
             found[state.id.key] = state
         unsure = [key for key, each in found.items() if each.status in OPEN or LOST in each.tags]
-        objects = sa.select(*_ENTITIES.c)
-        broken = (_ENTITIES.c.problem != "") & (_ENTITIES.c.heard_ms >= since_ms)
+        objects = sa.select(*ENTITIES.c)
+        broken = (ENTITIES.c.problem != "") & (ENTITIES.c.heard_ms >= since_ms)
         rows = {row.key: row for row in self._rows(objects.where(broken))}
         for keys in _chunks(unsure):
-            rows |= {row.key: row for row in self._rows(objects.where(_ENTITIES.c.key.in_(keys)))}
+            rows |= {row.key: row for row in self._rows(objects.where(ENTITIES.c.key.in_(keys)))}
         asked = []
         for key, row in rows.items():
             known = found.pop(key, None)
@@ -138,7 +130,7 @@ class History:
         rows = self._rows(runs.where(_TAGS.c.key == key, _TAGS.c.value == value))
         found = {run_of(str(home), run_id) for home, run_id in rows}
         # The index does not hold these as they are in the bucket.
-        broken = self._rows(sa.select(_ENTITIES.c.key).where(_ENTITIES.c.problem != ""))
+        broken = self._rows(sa.select(ENTITIES.c.key).where(ENTITIES.c.problem != ""))
         others = filter(None, (parse_key(key) for (key,) in broken))
         return sorted(found.union(each for each in others if each.kind is Kind.RUN))
 

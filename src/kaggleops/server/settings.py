@@ -21,7 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kaggleops.errors import UsageError
-from kaggleops.platforms.folders import private_database, private_file, private_folder, state_folder
+from kaggleops.platforms.folders import (
+    private_database,
+    private_file,
+    private_folder,
+    state_folder,
+    write_private,
+)
 from kaggleops.redaction import keep_login
 
 PAGE_PATH = "/kaggleops/"
@@ -109,21 +115,12 @@ def default_index(bucket_uri: str) -> str:
 def index_at(url: str) -> str:
     """Return the URL of an index as the driver takes it; UsageError for an unsupported database."""
     scheme, separator, rest = keep_login(url).partition("://")
-    if separator and scheme in _SCHEMES:
-        # SQLAlchemy's own choice of a driver depends on its version.
-        return f"{_SCHEMES[scheme]}://{rest}"
-    raise UsageError(
-        f"opening the index {url}",
-        "an index is kept in SQLite or PostgreSQL",
-        "Name one as sqlite:////folder/index.db or postgresql://host/name.",
-    )
-
-
-_SCHEMES = {
-    "sqlite": "sqlite",
-    "postgresql": "postgresql+psycopg2",
-    "postgresql+psycopg2": "postgresql+psycopg2",
-}
+    if separator and scheme == "sqlite":
+        return f"{scheme}://{rest}"
+    if separator and scheme in ("postgresql", "postgresql+psycopg2"):
+        return f"postgresql+psycopg2://{rest}"  # SQLAlchemy's own choice depends on its version
+    hint = "Name one as sqlite:////folder/index.db or postgresql://host/name."
+    raise UsageError(f"opening the index {url}", "an index is kept in SQLite or PostgreSQL", hint)
 
 
 _USER = "MLFLOW_AUTH_ADMIN_USERNAME"
@@ -143,17 +140,15 @@ def ask_for_passwords(folder: Path) -> str:
     os.environ.setdefault(_SECRET_KEY, secrets.token_hex(32))
     user = os.environ.setdefault(_USER, "admin")
     if _CONFIG not in os.environ:
-        config = folder / "basic_auth.ini"
         users = f"sqlite:///{folder / 'users.db'}".replace("%", "%%")
-        with _alone(folder):
-            _write(config, _INI.format(users=users))
-        os.environ[_CONFIG] = str(config)
+        write_private(folder / "basic_auth.ini", _INI.format(users=users))
+        os.environ[_CONFIG] = str(folder / "basic_auth.ini")
     if os.environ.get(_PASSWORD):
         return f"user {user}, with the password in {_PASSWORD}"
     file = folder / "admin-password"
     with _alone(folder):
         if not file.exists() or not file.read_text().strip():
-            _write(file, secrets.token_urlsafe(18) + "\n")
+            write_private(file, secrets.token_urlsafe(18) + "\n")
     private_file(file)
     os.environ[_PASSWORD] = file.read_text().strip()
     return f"user {user}, with the password in {file}"
@@ -187,13 +182,6 @@ def _alone(folder: Path) -> Iterator[None]:
     with private_file(folder / "passwords.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write(file: Path, text: str) -> None:
-    new = file.with_name(f"{file.name}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as whole:
-        whole.write(text)
-    new.rename(file)
 
 
 # A password costs a tenth of a second to check, more on a small machine, and a page asks thirty
