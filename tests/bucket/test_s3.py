@@ -39,6 +39,7 @@ ANSWER = ".kaggleops/conditions.json"
 
 @pytest.fixture
 def server(s3_server: S3Server) -> S3Server:
+    s3_server.proven = [""]
     s3_server.create_bucket("ours")
     s3_server.put("ours", "k", b"content")
     open_bucket(s3_server.address("ours"), patience=5).write("first", b"", expected=ABSENT)
@@ -87,7 +88,7 @@ def test_a_service_that_knows_no_conditions_is_refused_at_once(s3_server: S3Serv
     assert [logged.op for logged in s3_server.requests].count("PutObject") <= 8
 
 
-def test_what_was_proven_is_kept_in_the_bucket(s3_server: S3Server) -> None:
+def test_what_was_proven_is_kept_in_the_bucket(s3_server: S3Server, tmp_path: Path) -> None:
     s3_server.create_bucket("ours")
     address = s3_server.address("ours", "some/prefix")
     open_bucket(address).write("k", b"content", expected=ABSENT)
@@ -99,9 +100,9 @@ def test_what_was_proven_is_kept_in_the_bucket(s3_server: S3Server) -> None:
     assert set(s3_server.objects("ours")) == {"some/prefix/k", f"some/prefix/{ANSWER}"}
     assert [entry.key for entry in open_bucket(address).list()] == ["k"]
     s3_server.reset_counts()
-    write = "import sys; from kaggleops.bucket import open_bucket; "
-    write += f"open_bucket({address!r}).write('other', b'', expected='0')"
-    subprocess.run([sys.executable, "-c", write], check=True)
+    write = f"open_bucket({address!r}).write('other', b'', expected='0')"
+    (tmp_path / "write.py").write_text(f"from kaggleops.bucket import open_bucket\n{write}\n")
+    subprocess.run([sys.executable, tmp_path / "write.py"], check=True)
     assert [logged.op for logged in s3_server.requests] == ["GetObject", "PutObject"]
 
 

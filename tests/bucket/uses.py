@@ -25,6 +25,6 @@ USES: dict[str, Callable[[Bucket], object]] = {
 }
 
 
-def impatient(server: ObjectServer, seconds: float = 0.3) -> Bucket:
+def impatient(server: ObjectServer, seconds: float = 0.1) -> Bucket:
     """Return the bucket `ours` of a service."""
     return open_bucket(server.address("ours"), patience=seconds)

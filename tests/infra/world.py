@@ -186,6 +186,7 @@ def machine(folder: Path, gcs: GcsServer) -> Iterator[World]:
         "SECRET_MANAGER_HOST": http.url,
         "STORAGE_EMULATOR_HOST": gcs.url,
         "KAGGLEOPS_HEALTH": f"http://127.0.0.1:{port}/kaggleops/health.json",
+        "PIP_NO_COMPILE": "0",  # which means none: each release brings pip
     }
     try:
         yield World(root, gcs, google, port, environment)

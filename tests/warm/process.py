@@ -73,7 +73,10 @@ _IMPORTED["training"] = [
     "transformers.models.bert.modeling_bert",
     "accelerate",
     "hydra",
+    "torch.distributed.launcher.api",
     "competitions.train",
+    "competitions.training",
+    "competitions.gather",
     "competitions.predict",
 ]
 # They look at the environment as they are imported.
