@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 
 from kaggleops.errors import UsageError
-from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
-from kaggleops.resources.manifest import MANIFEST, parse_manifest, read_manifest
+from kaggleops.resources.manifest import (
+    MANIFEST,
+    InBucket,
+    OfRun,
+    OnKaggle,
+    OnTheWeb,
+    parse_manifest,
+    read_manifest,
+)
 
 PATH = Path("/p") / MANIFEST
 SHA = "sha256:" + "0a" * 32

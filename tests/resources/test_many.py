@@ -6,10 +6,10 @@ import pytest
 
 from kaggleops.bucket import AccessDeniedError
 from kaggleops.errors import KaggleOpsError
-from kaggleops.resources.bucket import BucketOrigin
 from kaggleops.resources.files import DamagedError, File
 from kaggleops.resources.manifest import Manifest
 from kaggleops.resources.origins import ChangedError, Origin
+from kaggleops.resources.sources import BucketOrigin
 from kaggleops.resources.sync import fetch, lock
 from tests.buckets import ON_EACH_SERVICE
 from tests.fakes.object_server import ObjectServer

@@ -15,12 +15,12 @@ from kaggleops.bucket import ABSENT, ConflictError, open_bucket
 from kaggleops.bucket.base import check_key
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
-from kaggleops.resources.addresses import VARIABLE
 from kaggleops.resources.files import FOLDER
 from kaggleops.resources.lock import Locked
 from kaggleops.resources.manifest import (
     FIELDS,
     MANIFEST,
+    VARIABLE,
     Manifest,
     find_manifest,
     parse_manifest,

@@ -20,8 +20,8 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.platforms.http import NoAnswerError, NotThereError, session
 from kaggleops.platforms.kaggle import sign_in
 from kaggleops.platforms.kaggle.http import explained, quiet
-from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import DamagedError, File
+from kaggleops.resources.manifest import OnKaggle
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 from kaggleops.resources.web import Download
 

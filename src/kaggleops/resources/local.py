@@ -23,10 +23,9 @@ from typing import IO, TYPE_CHECKING, Any
 from kaggleops.bucket.location import is_remote
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.redaction import redacted
-from kaggleops.resources.addresses import InBucket, OnTheWeb
 from kaggleops.resources.files import File, Placed, state_of
 from kaggleops.resources.lock import Locked, is_locked, read_lock
-from kaggleops.resources.manifest import Manifest, Resource, find_manifest
+from kaggleops.resources.manifest import InBucket, Manifest, OnTheWeb, Resource, find_manifest
 from kaggleops.resources.origins import Origin
 from kaggleops.resources.places import as_read, data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of

@@ -21,10 +21,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from kaggleops.platforms import detect
-from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.files import File, Placed, state_of
 from kaggleops.resources.lock import Locked
-from kaggleops.resources.manifest import Manifest, Resource
+from kaggleops.resources.manifest import Manifest, OnKaggle, Resource
 
 DATA_ROOT = "KAGGLEOPS_DATA"
 """The environment variable for the folder below which destinations lie, if not the project's."""

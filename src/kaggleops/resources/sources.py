@@ -1,19 +1,32 @@
 """From an entry of the manifest to where its files come from: each kind of source, by its address.
 
 A run's artifacts are a source, too: of one run, or of the best of an experiment and a commit.
+
+Of a bucket, every request names the object's version, so all of a file is of one state, whenever it
+comes: what was overwritten meanwhile is not mixed in but missing. An object that was written anew
+with the same content is taken, whatever its version.
 """
 
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kaggleops.bucket import open_bucket
-from kaggleops.bucket.location import tracking_uri
+from kaggleops.bucket import Bucket, BucketNotFoundError, Entry, ObjectNotFoundError, open_bucket
+from kaggleops.bucket.location import is_remote, tracking_uri
 from kaggleops.errors import UsageError
 from kaggleops.platforms.settings import default_bucket
-from kaggleops.resources.addresses import InBucket, OfRun, OnKaggle, OnTheWeb
-from kaggleops.resources.bucket import BucketOrigin
-from kaggleops.resources.manifest import Resource
-from kaggleops.resources.origins import GoneError, Origin
+from kaggleops.resources.files import File
+from kaggleops.resources.manifest import InBucket, OfRun, OnKaggle, OnTheWeb, Resource
+from kaggleops.resources.origins import (
+    ChangedError,
+    GoneError,
+    Origin,
+    Progress,
+    chosen,
+    literal_starts,
+)
 
 
 def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
@@ -88,3 +101,97 @@ def _best(client: Any, resource: Resource, doing: str) -> str:
         raise UsageError(doing, problem, "Check `commit` and `metric` in the manifest.")
     run_id: str = found[0].info.run_id
     return run_id
+
+
+_PATIENCE = 60.0  # seconds that a passing fault is retried
+
+
+class _Part(io.FileIO):
+    """A file that grows, and tells by how much, what was there included."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        super().__init__(path, "ab")
+        self._progress = progress
+        progress(self.tell())
+
+    def write(self, content: Any) -> int:
+        written = super().write(content)
+        self._progress(written)
+        return written
+
+
+class BucketOrigin(Origin):
+    """The objects below a folder of a bucket (`uri`, as `open_bucket` takes it); "": all of it."""
+
+    def __init__(self, uri: str, folder: str = "") -> None:
+        self._bucket: Bucket = open_bucket(uri, patience=_PATIENCE)
+        self._folder = f"{folder}/" if folder else ""
+        # The versions of a folder are those of this machine, so a lock does not name them.
+        self._pinned = self.resumes = self.hands_out_many = is_remote(self._bucket.uri)
+
+    def list(self, patterns: Sequence[str]) -> list[File]:
+        """Ask once, class A, for every 1,000 objects that begin as one of the patterns does."""
+        doing = f"listing {self._bucket.object_uri(self._folder.rstrip('/'))}"
+        with _explained(doing):
+            starts = literal_starts(patterns)
+            found = (self._bucket.list(self._folder + start, checksums=True) for start in starts)
+            return chosen((self._file(each) for some in found for each in some), patterns, doing)
+
+    def detail(self, file: File) -> File:
+        """Ask once or twice, class B, where the listing told no checksum; read a folder's file."""
+        if file.known:
+            return file
+        doing = f"looking for {self._bucket.object_uri(self._folder + file.name)}"
+        with _explained(doing):
+            there = self._bucket.stat(self._folder + file.name, checksum=True)
+        if there is None:
+            hint = "Ask the bucket's owner, or lock what is there now: `kaggleops data lock`."
+            raise GoneError(doing, "it is gone at the source", hint)
+        return self._file(there)
+
+    def read(self, file: File, into: Path, progress: Progress) -> None:
+        """Ask once, class B, for what is missing of it."""
+        if not self._pinned:
+            try:
+                self._bucket.fetch(self._folder + file.name, into)
+            except ObjectNotFoundError as error:
+                raise GoneError(error.doing, "it is gone at the source") from error
+            progress(file.size)
+            return
+        with _Part(into, progress) as part:
+            # The checksum is verified when all of it is there.
+            try:
+                self._bucket.read_span(self._entry(file), part, part.tell())
+            except ObjectNotFoundError:
+                same = self._same_now(file)
+                self._bucket.read_span(self._entry(same), part, part.tell())
+
+    def read_many(self, files: Sequence[File], take: Callable[[File, bytes], None]) -> None:
+        """Ask once, class B, for each."""
+        listed = {self._entry(file): file for file in files}
+        self._bucket.read_many(list(listed), lambda entry, content: take(listed[entry], content))
+
+    def _entry(self, file: File) -> Entry:
+        return Entry(self._folder + file.name, file.version, file.size, checksum=file.checksum)
+
+    def _file(self, entry: Entry) -> File:
+        version = entry.version if self._pinned else ""
+        return File(entry.key.removeprefix(self._folder), entry.size, version, entry.checksum)
+
+    def _same_now(self, file: File) -> File:
+        """Return the file as it is at the source now, if that is the same content."""
+        found = self.detail(File(file.name))
+        if not found.same_content(file):
+            doing = f"fetching {self._bucket.object_uri(self._folder + file.name)}"
+            problem = "it has changed at the source since it was locked"
+            hint = "`kaggleops data status` shows what changed; `kaggleops data lock` accepts it."
+            raise ChangedError(doing, problem, hint)
+        return found
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except BucketNotFoundError as error:
+        raise GoneError(doing, error.problem, "Check the address in the manifest.") from error

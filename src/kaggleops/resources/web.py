@@ -18,8 +18,8 @@ import requests
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms.http import session
 from kaggleops.redaction import keep
-from kaggleops.resources.addresses import VARIABLE, OnTheWeb
 from kaggleops.resources.files import DamagedError, File
+from kaggleops.resources.manifest import VARIABLE, OnTheWeb
 from kaggleops.resources.origins import GoneError, Origin, Progress, chosen
 
 _GONE = (requests.codes.not_found, requests.codes.gone)

@@ -28,9 +28,8 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.launch.launcher import temporary_folder
 from kaggleops.platforms.http import NoAnswerError, NotTakenError, NotThereError
 from kaggleops.platforms.kaggle import sign_in
-from kaggleops.resources.addresses import OnKaggle
 from kaggleops.resources.kaggle import KaggleOrigin
-from kaggleops.resources.manifest import MANIFEST, find_manifest
+from kaggleops.resources.manifest import MANIFEST, OnKaggle, find_manifest
 from kaggleops.tags import RUN_NAME, SHORT_COMMIT
 
 FILE = "submission.csv"
