@@ -157,7 +157,6 @@ class CheckpointSchedule(TrainerCallback):
         return TO_END + self._step + evaluation + 1.5 * self.upload.seconds
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note when it begins."""
         self._begun = self.upload.clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

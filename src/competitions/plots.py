@@ -7,31 +7,21 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-MODEL_COLOUR = "#2a6f97"
-BASELINE_COLOUR = "#c9ced6"
+COLOURS = ("#2a6f97", "#c9ced6")
 
 
 def scores_by_label(
-    scores: Mapping[str, pd.Series], baselines: Mapping[str, float], title: str, baseline: str
+    bars: Mapping[str, tuple[int, float, float]], title: str, baseline: str
 ) -> Figure:
-    """Bars of mean scores (0 to 1), all rows first and then each label, beside a baseline's."""
-    counts = {label: len(values) for label, values in scores.items()}
-    everything = pd.concat(scores.values())
-    total = sum(baselines[label] * count for label, count in counts.items()) / len(everything)
-    bars = [("all", float(everything.mean()), total, len(everything))]
-    bars += [(name, float(scores[name].mean()), baselines[name], counts[name]) for name in scores]
-
+    """Bars of mean scores (0 to 1): of each label how many rows, the model's, and a baseline's."""
     figure, axes = _new_figure(1.6 + 1.5 * len(bars))
-    for place, offset, colour, name in (
-        (1, 0.2, MODEL_COLOUR, "model"),
-        (2, -0.2, BASELINE_COLOUR, baseline),
-    ):
-        heights = [bar[place] for bar in bars]
-        drawn = axes.bar(
-            [i - offset for i in range(len(bars))], heights, 0.38, color=colour, label=name
-        )
+    _, *heights = zip(*bars.values(), strict=True)
+    names = ("model", baseline)
+    for offset, colour, name, height in zip((-0.2, 0.2), COLOURS, names, heights, strict=True):
+        places = [place + offset for place in range(len(bars))]
+        drawn = axes.bar(places, height, 0.38, color=colour, label=name)
         axes.bar_label(drawn, fmt="%.3f", padding=2, fontsize=8)
-    axes.set_xticks(range(len(bars)), [f"{name}\n{count:,} rows" for name, _, _, count in bars])
+    axes.set_xticks(range(len(bars)), [f"{name}\n{bars[name][0]:,} rows" for name in bars])
     axes.set_ylim(0, 1.12)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_ylabel("mean of the validation rows")

@@ -92,7 +92,6 @@ class ProgressReport(TrainerCallback):
     on_save = on_epoch_begin
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print a line when it is time."""
         now = time.monotonic()
         self.trained, self.measured = self.trained + now - self.measured, now
         interval = max(LINE_INTERVAL, LINE_SHARE * (now - self.started))
@@ -108,7 +107,6 @@ class ProgressReport(TrainerCallback):
     def on_train_end(
         self, args: Any, state: Any, control: Any, model: Any, train_dataloader: Any, **kwargs: Any
     ) -> None:
-        """Print how fast it was."""
         steps = state.global_step - self.first_step
         # The Trainer counts 6 operations for each weight and token: 2 forward and 4 backward.
         operations = state.total_flos - self.first_operations
@@ -125,7 +123,6 @@ class ProgressReport(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
     ) -> None:
-        """Print what the epoch has brought."""
         key = next(key for key in metrics if key.endswith(f"_{self.score}"))
         kind = key.removesuffix(f"_{self.score}").replace("eval", "validation")
         self.last_line = time.monotonic()

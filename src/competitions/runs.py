@@ -117,10 +117,10 @@ def _has_psutil() -> bool:
     return find_spec("psutil") is not None
 
 
-def finished_fold(parent: str, fold: int) -> str | None:
-    """The id of the finished run of a fold below the run of all folds, if there is one."""
-    run = fold_runs(parent).get(fold)
-    return str(run.info.run_id) if run and run.info.status == "FINISHED" else None
+def finished_folds(parent: str) -> dict[int, str]:
+    """The ids of the finished runs of single folds below the run of all folds, by fold."""
+    found = sorted(fold_runs(parent).items())
+    return {fold: run.info.run_id for fold, run in found if run.info.status == "FINISHED"}
 
 
 def fold_runs(parent: str) -> dict[int, Run]:
@@ -145,15 +145,14 @@ def single_runs(run_id: str) -> list[str]:
     run = mlflow.get_run(run_id)
     if run.data.params.get("fold") != "all":
         return [run_id]
-    below = sorted(fold_runs(run_id).items())
-    finished = [(fold, run.info.run_id) for fold, run in below if run.info.status == "FINISHED"]
+    finished = finished_folds(run_id)
     doing, folds = f"reading the folds of run {run_id}", run.data.params.get("folds")
     if not finished:
         raise UsageError(doing, "none of them is finished", "Finish its training first")
     if str(len(finished)) != folds:
-        listed = ", ".join(str(fold) for fold, _ in finished)
+        listed = ", ".join(map(str, finished))
         warn(f"only fold {listed} of the {folds} of run {run_id} are finished")
-    return [each for _, each in finished]
+    return list(finished.values())
 
 
 def log_config(flat: Mapping[str, str], yaml: str) -> None:

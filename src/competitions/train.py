@@ -12,7 +12,6 @@ model/ (all that `predict` needs), oof.csv and a plot of the scores.
 
 import os
 from collections.abc import Sequence
-from functools import partial
 
 import click
 import numpy as np
@@ -74,10 +73,10 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
     with runs.active_run(settings.flat()) as parent:
         if ranks.is_first():
             runs.log_config(settings.flat(), settings.yaml())
+        finished = ranks.from_first(lambda: runs.finished_folds(parent))
         for number, fold in enumerate(folds):
-            earlier = ranks.from_first(partial(runs.finished_fold, parent, number))
-            if earlier:
-                say(f"fold {number} is finished already (run {earlier})")
+            if number in finished:
+                say(f"fold {number} is finished already (run {finished[number]})")
             else:
                 try:
                     train_fold(fold, parent)
@@ -87,9 +86,8 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
                     raise
         if not ranks.is_first():
             return {}
-        finished = runs.fold_runs(parent)
         # Who continues a run with other code has seen to that: it is a warning here.
-        return gather(check_folds([run.info.run_id for run in finished.values()], any_commit=True))
+        return gather(check_folds([*runs.finished_folds(parent).values()], any_commit=True))
 
 
 def _divided(settings: Settings) -> tuple[int, int]:

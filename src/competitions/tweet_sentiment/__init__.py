@@ -201,10 +201,12 @@ class TweetSentiment(Task):
         """Jaccard by sentiment, beside what predicting the whole text scores there."""
         from competitions.plots import scores_by_label
 
-        groups = predicted.groupby("sentiment")
-        baselines = {str(name): self.baseline(rows)["baseline_jaccard"] for name, rows in groups}
-        values = {str(name): rows["jaccard"] for name, rows in groups}
-        figure = scores_by_label(values, baselines, "Jaccard by sentiment", "whole text")
+        groups = [("all", predicted), *predicted.groupby("sentiment")]
+        bars = {
+            str(name): (len(rows), rows["jaccard"].mean(), *self.baseline(rows).values())
+            for name, rows in groups
+        }
+        figure = scores_by_label(bars, "Jaccard by sentiment", "whole text")
         return {"score_by_sentiment.png": figure}
 
     def _read(self, folder: str, name: str, *columns: str) -> pd.DataFrame:
