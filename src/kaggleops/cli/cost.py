@@ -194,9 +194,8 @@ def usage(store: "EntityStore") -> Usage:
 
     Raises BucketError if the bucket cannot be read.
     """
-    from kaggleops.bucket import ObjectNotFoundError
     from kaggleops.layout import OUTPUT, parse_key
-    from kaggleops.mlruns import ARTIFACTS, MLRUNS, BrokenEntityError, Kind
+    from kaggleops.mlruns import ARTIFACTS, MLRUNS, Kind
 
     size: Counter[str] = Counter()
     uploads: Counter[str] = Counter()
@@ -214,13 +213,9 @@ def usage(store: "EntityStore") -> Usage:
 
     def life(entity_id: "EntityId") -> tuple[float, float, Operations] | None:
         """Return when a run ended (since the epoch), how long it took, and what was done for it."""
-        try:
-            stored = store.read(entity_id)
-        except (BrokenEntityError, ObjectNotFoundError):
+        if (entity := store.readable(entity_id)) is None:
             return None  # one broken run must not hide what the others cost
-        if stored is None:
-            return None
-        end, seconds, logged = _times(stored.entity)
+        end, seconds, logged = _times(entity)
         asked = of_run(seconds, logged) + Operations(uploads[entity_id.name])
         if entity_id.name in with_output:
             asked += of_output(seconds) + Operations(-1)

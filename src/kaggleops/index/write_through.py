@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -25,7 +26,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from kaggleops.bucket import ABSENT, ObjectNotFoundError, StoredObject
+from kaggleops.bucket import ABSENT, ObjectNotFoundError
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.index.database import ENTITIES, INDEX, DatabaseError, open_database, writing
 from kaggleops.index.tables import LOGGED_MODELS, RUNS, TRACES
@@ -59,18 +60,16 @@ def take(
         for _ in range(_ATTEMPTS):  # then the next refresh has it
             with engine.begin() as connection:
                 before = _row(connection, entity_id)
-            write = writes[entity_id]
+            write, change = writes[entity_id], Change(entity_id, ABSENT)
             if write and write.replaced == (before.version if before else ABSENT):
-                found: StoredObject | None = write.stored
+                written = write.stored
+                if written.version != ABSENT:
+                    entity = store.unpack(entity_id, written.data)
+                    change = Change(entity_id, written.version, entity)
             else:
-                try:
-                    found = store.read_packed(entity_id)
-                except ObjectNotFoundError:
-                    found = None
-            if found is None or found.version == ABSENT:
-                change = Change(entity_id, ABSENT)
-            else:
-                change = Change(entity_id, found.version, store.unpack(entity_id, found.data))
+                with suppress(ObjectNotFoundError):
+                    found = store.read(entity_id)
+                    change = Change(entity_id, found.version, found.entity)
             with writing(engine) as connection:
                 if _row(connection, entity_id) != before:
                     continue

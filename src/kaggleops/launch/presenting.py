@@ -62,8 +62,8 @@ def _before(tags: Mapping[str, str], home: str, run_id: str, store: EntityStore)
         for each in [each for each in listed if each.name != run_id][:_LOOKED_AT]:
             found: Mapping[str, str] = {}
             with suppress(BrokenEntityError, ObjectNotFoundError):
-                if stored := store.read(each):
-                    found = state_of(stored.entity, stored.version, 0, 0).tags
+                stored = store.read(each)
+                found = state_of(stored.entity, stored.version, 0, 0).tags
             alike = all(found.get(name) == tags.get(name) for name in (BRANCH, ENTRY_POINT))
             whole = PARENT not in found and (SWEEP in found) == (SWEEP in tags)
             if not (alike and whole and re.fullmatch("[0-9a-f]{40,64}", found.get(COMMIT, ""))):

@@ -72,9 +72,7 @@ def export(
             if isinstance(found, Entry):
                 _write_artifact(store, found, home_of)
                 return True
-            stored = store.read(found)
-            assert stored is not None  # noqa: S101 - it was read unconditionally
-            entity, home = stored.entity, found.experiment_id
+            entity, home = store.read(found).entity, found.experiment_id
             if found == experiment(home) and entity.meta["lifecycle_stage"] == "deleted":
                 deleted.add(home)
             if artifacts:

@@ -297,7 +297,6 @@ class _Import:
             self._result.new.append(entity.id)
             return entity, ABSENT
         stored = self._store.read(entity.id)
-        assert stored is not None  # noqa: S101 - it was read unconditionally
         for version in clashing_versions(stored.entity, entity):
             self._result.problems.append(
                 f"importing {entity.id}: the bucket has another {version}, and keeps it."

@@ -167,7 +167,6 @@ def _looked_at(store: EntityStore, known: RunState, now_ms: int) -> RunState | N
 def _read(store: EntityStore, run: EntityId, entry: Entry, now_ms: int) -> RunState:
     try:
         stored = store.read(run)
-        assert stored is not None  # noqa: S101 - it was read unconditionally
         return state_of(stored.entity, stored.version, entry.updated_ms, now_ms)
     except (BrokenEntityError, ObjectNotFoundError) as error:
         return RunState(run, UNREADABLE, entry.updated_ms, problem=str(error))

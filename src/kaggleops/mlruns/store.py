@@ -64,29 +64,23 @@ class EntityStore:
         """Read the bucket once; raise `BucketError` where it is not there or cannot be read."""
         self.bucket.stat(experiment("0").key)
 
-    def read(self, entity_id: EntityId, *, unless: Version | None = None) -> Stored | None:
-        """Return the entity, or None if it is still at version `unless`.
+    def read(self, entity_id: EntityId) -> Stored:
+        """Return the entity.
 
         Raises ObjectNotFoundError if the bucket has none, BrokenEntityError if its object is not a
         readable archive.
         """
-        found = self.read_packed(entity_id, unless=unless)
-        if found is None:
-            return None
-        return Stored(self.unpack(entity_id, found.data), found.version)
+        stored = self.read_unless(entity_id, None)
+        assert stored is not None  # noqa: S101 - it was read unconditionally
+        return stored
 
-    def read_packed(
-        self, entity_id: EntityId, *, unless: Version | None = None
-    ) -> StoredObject | None:
-        """Return the entity's object as it is, or None if it is still at version `unless`.
-
-        Raises ObjectNotFoundError if the bucket has none, BrokenEntityError if it is too large to
-        be one.
-        """
+    def read_unless(self, entity_id: EntityId, known: Version | None) -> Stored | None:
+        """Return the entity as `read`, or None if it is still at the version that is known."""
         try:
-            return self.bucket.read(entity_id.key, unless=unless)
+            found = self.bucket.read(entity_id.key, unless=known)
         except ObjectTooLargeError as error:
             raise BrokenEntityError(error.doing, error.problem) from error
+        return Stored(self.unpack(entity_id, found.data), found.version) if found else None
 
     def write(self, entity: Entity, *, expected: Version, distinct: bool = False) -> Version:
         """Write the entity if its object is still at version `expected`; else ConflictError.
@@ -124,17 +118,15 @@ class EntityStore:
                 if attempt == ATTEMPTS - 1:
                     raise
             try:
-                theirs = self.read_packed(entity.id)
+                theirs = self.read(entity.id)
             except ObjectNotFoundError:
                 # Deleted meanwhile; what this writer holds was logged, so it stays.
                 expected = ABSENT
                 continue
-            assert theirs is not None  # noqa: S101 - it was read unconditionally
-            stored = self.unpack(entity.id, theirs.data)
-            merged, said = merge_onto(stored, entity)
+            merged, said = merge_onto(theirs.entity, entity)
             renamed += said
-            if merged == stored:
-                return Stored(stored, theirs.version, renamed)
+            if merged == theirs.entity:
+                return Stored(merged, theirs.version, renamed)
             entity, expected = merged, theirs.version
             pause(attempt)
         raise AssertionError("unreachable")
@@ -165,10 +157,9 @@ class EntityStore:
     def readable(self, entity_id: EntityId) -> Entity | None:
         """Return the entity; None where it is gone or cannot be read."""
         try:
-            stored = self.read(entity_id)
+            return self.read(entity_id).entity
         except (BrokenEntityError, ObjectNotFoundError):
             return None
-        return stored.entity if stored else None
 
     def every(self) -> Iterator[tuple[EntityId, Entry]]:
         """Yield all entities with their objects: one listing."""

@@ -102,7 +102,6 @@ def _send_entity(store: EntityStore, entity_id: EntityId, place: Path, result: S
     except ObjectNotFoundError:
         store.merge_in(entity)
     else:
-        assert theirs is not None  # noqa: S101 - it was read unconditionally
         merged, renamed = merge_onto(theirs.entity, entity)
         result.renamed += renamed
         if merged == theirs.entity:

@@ -104,7 +104,7 @@ class WorkingCopy(WorkingFolder):
                 return True
             version = known.version if known else None
             try:
-                stored = self.store.read(entity_id, unless=version)
+                stored = self.store.read_unless(entity_id, version)
             except ObjectNotFoundError:
                 return self._gone(entity_id)
             except BucketError as error:
