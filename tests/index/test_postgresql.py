@@ -15,8 +15,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.index.database import DatabaseError
 from kaggleops.index.refresh import Index
-from kaggleops.index.tables import TABLES
-from kaggleops.index.writes import fit
+from kaggleops.index.tables import TABLES, fit
 from kaggleops.mlruns import Entity, EntityId, EntityStore, Kind, experiment, run
 from kaggleops.mlruns.entity import dump_yaml
 from tests.index.corpus import fill, tables
@@ -27,9 +26,9 @@ __all__ = ["allowed"]
 
 
 @pytest.fixture
-def database(postgresql_database: str) -> str:
+def database(postgresql_index: str) -> str:
     """A database of this test's own."""
-    return postgresql_database
+    return postgresql_index
 
 
 @pytest.fixture

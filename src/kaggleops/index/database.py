@@ -98,6 +98,7 @@ _SEARCHED = (
 and filters by (search.py): 13 MB for 10,000 runs. The last one is for SQLite only: PostgreSQL
 refuses an index of values as long as a tag may be."""
 
+_WORTH_STATISTICS = 100  # entities
 _BUSY = 120  # seconds for which one waits while another writes to SQLite
 _CACHE = 32  # MiB
 _READS = "kaggleops_reads"
@@ -174,6 +175,22 @@ def versions_of(
         query = query.where(ENTITIES.c.key.in_([each.key for each in entity_ids]))
     found = connection.execute(query).all()
     return {entity_id: version for key, version in found if (entity_id := parse_key(key))}
+
+
+def take_statistics(engine: sa.Engine) -> None:
+    """Let the database look at what it holds, when that has become twice as much."""
+    # Without them SQLite looks for a metric's values through the wrong index: 6.4 s instead of
+    # 0.43 s for the first page of 9,400 runs.
+    count = sa.select(sa.func.count()).select_from(ENTITIES)
+    with writing(engine) as connection:
+        now = connection.scalar(count) or 0
+        then = connection.scalar(sa.select(INDEX.c.analyzed)) or 0
+        if now >= max(_WORTH_STATISTICS, 2 * then):
+            if connection.dialect.name == "sqlite":
+                # A sample gives the same plans, in a hundredth of the time.
+                connection.exec_driver_sql("PRAGMA analysis_limit=1000")
+            connection.exec_driver_sql("ANALYZE")
+            connection.execute(INDEX.update().values(analyzed=now))
 
 
 def _engine(url: URL) -> sa.Engine:

@@ -30,6 +30,7 @@ from kaggleops.index.database import (
     MARK,
     DatabaseError,
     open_database,
+    take_statistics,
     versions_of,
     writing,
 )
@@ -44,7 +45,6 @@ from kaggleops.index.transaction import (
     prepare,
     record_problem,
 )
-from kaggleops.index.writes import take_statistics
 from kaggleops.layout import LOG_KEY, parse_key
 from kaggleops.mlruns import Change, EntityId, EntityStore, Mark, Poll
 

@@ -33,9 +33,8 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.index import tables as t
 from kaggleops.index.blocks import AT_ONCE, COLUMNS, LINKS, Found, decoded, encoded
 from kaggleops.index.database import ENTITIES, MARK
-from kaggleops.index.tables import TABLES, Owned, Row
+from kaggleops.index.tables import TABLES, Owned, Row, add
 from kaggleops.index.transaction import default_rows
-from kaggleops.index.writes import add
 from kaggleops.layout import DEFAULT_ID, INDEX_KEY, parse_key
 from kaggleops.mlruns import EntityId, Kind, Mark, experiment
 from kaggleops.mlruns.change_log import a_number, a_text

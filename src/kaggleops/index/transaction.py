@@ -39,8 +39,7 @@ from kaggleops.errors import first_line
 from kaggleops.index import tables as t
 from kaggleops.index.database import ENTITIES
 from kaggleops.index.rows import check_room, rows_of
-from kaggleops.index.tables import Row, Rows
-from kaggleops.index.writes import add, fit, remove, replace
+from kaggleops.index.tables import Row, Rows, add, fit, remove, replace
 from kaggleops.layout import DEFAULT_ID, DEFAULT_NAME, MLRUNS, parse_key
 from kaggleops.mlruns import Change, EntityId, Kind, experiment, run
 from kaggleops.mlruns.liveness import silence_allowed
