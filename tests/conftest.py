@@ -18,11 +18,23 @@ from kaggleops.bucket import Bucket, open_bucket
 from tests import warm
 from tests.buckets import FOLDER_SELDOM, NAMED, S3_SELDOM
 from tests.chromium import PATIENCE, chromium
-from tests.databases import empty_index, postgresql, postgresql_database
+from tests.databases import (
+    _postgresql_template,
+    empty_index,
+    postgresql,
+    postgresql_database,
+    postgresql_index,
+)
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.object_server import ObjectServer
 
-__all__ = ["empty_index", "postgresql", "postgresql_database"]
+__all__ = [
+    "_postgresql_template",
+    "empty_index",
+    "postgresql",
+    "postgresql_database",
+    "postgresql_index",
+]
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

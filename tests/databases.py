@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from tests.warm import disk
 
-__all__ = ["disk", "empty_index", "postgresql", "postgresql_database"]
+__all__ = ["disk", "empty_index", "postgresql", "postgresql_database", "postgresql_index"]
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +48,39 @@ def postgresql() -> Iterator[str]:
             run("pg_ctl", "stop", "--mode=immediate", f"--pgdata={data}")
 
 
+def _create(postgresql: str, name: str, template: str = "template1") -> str:
+    name = "".join(each if each.isalnum() else "_" for each in name)
+    server = sa.create_engine(postgresql, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    server.dispose()
+    return postgresql.replace("/postgres?", f"/{name}?")
+
+
 @pytest.fixture
 def postgresql_database(postgresql: str, request: pytest.FixtureRequest) -> str:
     """The URL of a database in PostgreSQL of this test's own."""
-    name = "".join(each if each.isalnum() else "_" for each in request.node.name)
-    server = sa.create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    server.dispose()
-    return postgresql.replace("/postgres?", f"/{name}?")
+    return _create(postgresql, request.node.name)
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template(postgresql: str) -> str:
+    """As `empty_index`."""
+    from kaggleops.index.database import INDEX, open_database
+
+    engine = open_database(_create(postgresql, "empty_index"), "nobody's")
+    with engine.begin() as connection:
+        connection.execute(INDEX.delete())
+    engine.dispose()
+    return "empty_index"
+
+
+@pytest.fixture
+def postgresql_index(
+    postgresql: str, _postgresql_template: str, request: pytest.FixtureRequest
+) -> str:
+    """The URL of an index in PostgreSQL that is no bucket's yet."""
+    return _create(postgresql, request.node.name, _postgresql_template)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from kaggleops.index.refresh import Index
 from kaggleops.index.rows import RUN_STATUSES
 from kaggleops.layout import INDEX_KEY
 from kaggleops.mlruns import run
-from tests.index.worlds import HOME, POINTS, RUN, World, cloud, world
+from tests.index.worlds import HOME, POINTS, RUN, World, world
 
-__all__ = ["cloud", "world"]
+__all__ = ["world"]
 
 BROKEN = run("7", "f" * 32)
 KEPT = "SELECT key, version, problem, may_be_silent FROM kaggleops_entities ORDER BY key"
@@ -37,8 +37,7 @@ def test_the_names_of_a_runs_statuses_are_mlflows() -> None:
     assert dict(enumerate(RUN_STATUSES[1:], 1)) == known
 
 
-def test_many_runs_come_to_the_same_rows_as_few(cloud: World, empty_index: Path) -> None:
-    world = cloud
+def test_many_runs_come_to_the_same_rows_as_few(world: World, empty_index: Path) -> None:
     world.put(HOME)
     world.bucket.write(BROKEN.key, b"no archive", expected=ABSENT)
     world.put(RUN, {"metrics/loss": steps(range(5000))})

@@ -159,7 +159,7 @@ def on(world: World, request: pytest.FixtureRequest) -> World:
     """A world whose index is in SQLite, or in PostgreSQL where the test says so."""
     if getattr(request, "param", "sqlite") == "postgresql":
         world.index.close()
-        world.url = request.getfixturevalue("postgresql_database")
+        world.url = request.getfixturevalue("postgresql_index")
         world.index = Index(world.url, world.store)
     return world
 

@@ -169,7 +169,7 @@ def test_an_index_of_every_kind_of_entity(world: World, anew: Callable[..., Inde
 
 @pytest.mark.usefixtures("allowed")
 def test_from_one_database_to_the_other(
-    postgresql_database: str,
+    postgresql_index: str,
     tmp_path: Path,
     empty_index: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -179,9 +179,8 @@ def test_from_one_database_to_the_other(
     (tmp_path / "bucket").mkdir()
     store = EntityStore(open_bucket(str(tmp_path / "bucket")))
     fill(store, tmp_path / "mlruns")
-    open_database(postgresql_database, store.bucket.uri).dispose()
-    server = sa.create_engine(postgresql_database, isolation_level="AUTOCOMMIT")
-    others = [sa.make_url(postgresql_database).set(database=f"copy{each}") for each in range(2)]
+    server = sa.create_engine(postgresql_index, isolation_level="AUTOCOMMIT")
+    others = [sa.make_url(postgresql_index).set(database=f"copy{each}") for each in range(2)]
     admin = sa.create_engine(server.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         for other in others:
@@ -192,14 +191,14 @@ def test_from_one_database_to_the_other(
     files = [f"sqlite:///{tmp_path}/{each}.db" for each in range(3)]
     for each in range(3):
         shutil.copyfile(empty_index, tmp_path / f"{each}.db")
-    for url in (files[0], postgresql_database):
+    for url in (files[0], postgresql_index):
         index = Index(url, store)
         assert index.refresh().problems == {}
         index.close()
     expected = everything(files[0])
     to_each = [files[1:], [each.render_as_string(hide_password=False) for each in others]]
     pairs = zip(*to_each, strict=True)
-    for source, targets in zip((files[0], postgresql_database), pairs, strict=True):
+    for source, targets in zip((files[0], postgresql_index), pairs, strict=True):
         content = packed(source, store)
         assert lines(content)[-1]["entities"] > 10
         put(store, content)

@@ -22,10 +22,10 @@ def stock(stock_url: str, tmp_path: Path) -> tuple[StockTracking, StockRegistry]
 
 
 @pytest.fixture
-def on_postgresql(replicated: Replicated, postgresql_database: str) -> Replicated:
+def on_postgresql(replicated: Replicated, postgresql_index: str) -> Replicated:
     """The index in PostgreSQL."""
-    replicated.index_url = postgresql_database
-    replicated.uri = f"kaggleops+{postgresql_database}"
+    replicated.index_url = postgresql_index
+    replicated.uri = f"kaggleops+{postgresql_index}"
     replicated.refresh()
     return replicated
 

@@ -17,11 +17,11 @@ from kaggleops.layout import INDEX_KEY, LEFT_BY_JOBS
 from kaggleops.mlruns import EntityStore
 from kaggleops.mlruns.deletion import Belongings, forget
 from kaggleops.tracking import session
-from tests.buckets import EACH_KIND, S3_SELDOM
+from tests.buckets import EACH_KIND, FOLDER_SELDOM, S3_SELDOM
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.s3_server import S3Server
 
-SELDOM = [pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM]
+SELDOM = [FOLDER_SELDOM, pytest.param("gcs", marks=pytest.mark.slow), S3_SELDOM]
 
 
 @dataclass
@@ -78,10 +78,8 @@ def world(bucket: Bucket) -> World:
     return World(bucket, runs)
 
 
-# A folder, and where what is deleted is kept as a version; without versions there is less to do.
-@pytest.mark.parametrize(
-    "bucket", ["directory", "testbench", "s3-versioned", *SELDOM], indirect=True
-)
+# Where what is deleted is kept as a version; without versions there is less to do.
+@pytest.mark.parametrize("bucket", ["testbench", "s3-versioned", *SELDOM], indirect=True)
 def test_one_persons_runs_with_all_that_belongs_to_them(
     world: World, request: pytest.FixtureRequest
 ) -> None:
