@@ -208,6 +208,7 @@ def _everything(repository: Path, address: str, scratch: Path) -> dict[str, Any]
     sha, first = commit.sha, resolve(repository, "HEAD~1")
     done: dict[str, Any] = {
         "commit": commit,
+        "uncommitted": commit.uncommitted,
         "around": repository_around(repository),
         "older": find_commit(repository, "HEAD~1") if first else None,
         "subjects": subjects(repository, [sha]),

@@ -111,7 +111,6 @@ def resume(
         subject="",
         branch=tags.get(MLFLOW_GIT_BRANCH, ""),
         origin=tags.get(MLFLOW_GIT_REPO_URL, ""),
-        uncommitted=(),
     )
     address = address_of_known(commit, bucket_uri(tracking_uri))
     backend.check(tracking_uri, config)

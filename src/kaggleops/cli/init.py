@@ -4,7 +4,6 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ def init_command(
     """
     from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
     from kaggleops.cli.adopt import look, warnings_about
-    from kaggleops.git.commits import find_commit
+    from kaggleops.git.commits import find_commit, with_verb
 
     ask = not yes and sys.stdin.isatty()
     given = os.environ.get(SECRET, "")  # for a platform: signing in takes it out of there
@@ -112,9 +111,9 @@ def init_command(
             _said("-", each)
         others = _not_ours(find_commit(root), files)
         warnings = warnings_about(root, found)
-        if others.uncommitted:
+        if others:
             how = "Commit it or name it in .gitignore: until then runs need --uncommitted."
-            warnings.append(f"{others.changes} new or changed, and not committed. {how}")
+            warnings.append(f"{with_verb(others)} new or changed, and not committed. {how}")
         for warning in warnings:
             _said("!", warning)
         for platform in platforms:
@@ -124,7 +123,7 @@ def init_command(
         if test_run or (ask and click.confirm("Make a test run now?", default=True, err=True)):
             _test_run(context, root, place)
     has_runner = bool(settings.get("runner")) or is_s3(place)
-    next_steps = _next_steps(root, files, bool(others.uncommitted), has_runner)
+    next_steps = _next_steps(root, files, bool(others), has_runner)
     if container:
         next_steps.append(COMMAND)
     if as_json:
@@ -237,11 +236,10 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
 # -- the repository -----------------------------------------------------------------------------
 
 
-def _not_ours(commit: "Commit", files: Sequence[str]) -> "Commit":
-    """Return a commit without those changes that are files which were just written."""
+def _not_ours(commit: "Commit", files: Sequence[str]) -> list[str]:
+    """Return what is not committed, without the files that were just written."""
     ours = [*files, *(f"{folder}/" for each in files for folder in PurePosixPath(each).parents)]
-    others = tuple(each for each in commit.uncommitted if each not in ours)
-    return replace(commit, uncommitted=others)
+    return [each for each in commit.uncommitted if each not in ours]
 
 
 def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str], list[str]]:

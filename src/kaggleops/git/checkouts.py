@@ -205,7 +205,6 @@ def _fetched(folder: Path, url: str, version: str) -> Commit:
         subject=subject_of(folder, sha),
         branch="" if sha.startswith(version) or version == "HEAD" else version,
         origin=url,
-        uncommitted=(),
     )
 
 

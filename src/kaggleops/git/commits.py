@@ -4,6 +4,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kaggleops.errors import UsageError
@@ -24,9 +25,6 @@ class Commit:
     branch: str  # the branch that was asked for or is checked out; "" for a commit on none
     # the address of the remote `origin` (or the only one) without credentials; "" if there is none
     origin: str
-    # the files of the working tree that differ from this commit, a new folder as one ("notes/");
-    # none for a commit that is not checked out
-    uncommitted: tuple[str, ...]
 
     @property
     def link(self) -> str:
@@ -34,13 +32,31 @@ class Commit:
         base = web_address(self.origin)
         return f"{base}/commit/{self.sha}" if base else ""
 
+    @cached_property
+    def uncommitted(self) -> tuple[str, ...]:
+        """The files of the working tree that differ from it, a new folder as one ("notes/").
+
+        None for a commit that is not checked out. Looked up when it is first asked for.
+        """
+        here = self.repository
+        # A bare repository has no working tree.
+        if not (here / ".git").exists() or resolve(here, "HEAD") != self.sha:
+            return ()
+        all_of_them = ("--untracked-files=normal", "--ignore-submodules=none", "--no-renames")
+        listed = git(here, "status", "--porcelain", "-z", *all_of_them)
+        return tuple(entry[3:] for entry in listed.split("\0") if entry)
+
     @property
     def changes(self) -> str:
         """What is not committed, by name: `train.py is`, `a.py, b.py and 3 more are`."""
-        names = self.uncommitted
-        listed = ", ".join(names[:_NAMED]) if len(names) != 2 else " and ".join(names)
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        return f"{listed}{more} {'is' if len(names) == 1 else 'are'}"
+        return with_verb(self.uncommitted)
+
+
+def with_verb(files: Sequence[str]) -> str:
+    """Return files with their verb: `train.py is`, `a.py, b.py, c.py and 3 more are`."""
+    listed = ", ".join(files[:_NAMED]) if len(files) != 2 else " and ".join(files)
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return f"{listed}{more} {'is' if len(files) == 1 else 'are'}"
 
 
 def find_commit(folder: Path, version: str | None = None) -> Commit:
@@ -67,7 +83,6 @@ def find_commit(folder: Path, version: str | None = None) -> Commit:
         subject=subject_of(repository, sha),
         branch=_branch(repository, version),
         origin=without_credentials(remote_address(repository)),
-        uncommitted=_uncommitted(repository, sha),
     )
 
 
@@ -169,15 +184,6 @@ def _remote(repository: Path) -> str:
     """Return the name of the remote that a repository comes from: `origin`, or the only one."""
     names = git(repository, "remote", check=False).split("\n")
     return names[0] if len(names) == 1 and names[0] else "origin"
-
-
-def _uncommitted(repository: Path, sha: str) -> tuple[str, ...]:
-    # A bare repository has no working tree.
-    if not (repository / ".git").exists() or resolve(repository, "HEAD") != sha:
-        return ()
-    all_of_them = ("--untracked-files=normal", "--ignore-submodules=none", "--no-renames")
-    listed = git(repository, "status", "--porcelain", "-z", *all_of_them)
-    return tuple(entry[3:] for entry in listed.split("\0") if entry)
 
 
 # -- around one, and between two --------------------------------------------------------------

@@ -6,6 +6,7 @@ It is read from git: there is no need for a checkout.
 import re
 import tempfile
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def write_project_files(commit: Commit, folder: Path) -> Path:
     return folder
 
 
+@cache
 def declared_score(repository: Path, sha: str) -> str:
     """Return the score that a commit declares, as a run's tag tells it: "jaccard", "rmse lower".
 
