@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 
 from kaggleops.bucket import ABSENT, Bucket
-from kaggleops.cli.options import bucket_at, bucket_of, bucket_option, in_a_folder, version_option
+from kaggleops.cli import options
+from kaggleops.cli.options import bucket_at, bucket_of, in_a_folder
 from kaggleops.cli.output import print_error
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.checkouts import clone
@@ -115,14 +116,14 @@ def _pip(*arguments: str) -> None:
 
 
 @click.command()
-@bucket_option
+@options.bucket
 @click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
     callback=in_a_folder,
     help="Write it there, for a machine that is not Google's.",
 )
-@version_option
+@options.version
 def main(bucket: str | None, file: Path | None, version: str | None) -> None:
     """Put a release of the server into the bucket, and pin it."""
     place = "" if file else bucket_of(bucket)

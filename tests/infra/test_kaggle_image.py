@@ -18,7 +18,7 @@ from hatchling.builders.wheel import WheelBuilder
 from traitlets.config import Config
 
 from kaggleops.backends.docker import DockerConfig
-from kaggleops.cli.container import write_container
+from kaggleops.cli.adopt import write_container
 from tests.conftest import unavailable
 from tests.packages import make_environment, write_wheel
 

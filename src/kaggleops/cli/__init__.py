@@ -17,7 +17,6 @@ from kaggleops.cli.blend import blend_command
 from kaggleops.cli.compare import compare_command
 from kaggleops.cli.cost import cost_command
 from kaggleops.cli.data import data_command
-from kaggleops.cli.forget import forget_command
 from kaggleops.cli.init import init_command
 from kaggleops.cli.jobs import (
     cancel_command,
@@ -37,7 +36,13 @@ from kaggleops.cli.serve import serve_command, ui_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.submit import submissions_command, submit_command
 from kaggleops.cli.sweep import sweep_command
-from kaggleops.cli.transfer import bundle_command, export_command, import_command, push_command
+from kaggleops.cli.transfer import (
+    bundle_command,
+    export_command,
+    forget_command,
+    import_command,
+    push_command,
+)
 from kaggleops.cli.watch import watch_command
 from kaggleops.errors import UsageError, explained
 from kaggleops.platforms.folders import provide_home

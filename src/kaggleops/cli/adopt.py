@@ -1,8 +1,8 @@
 """Makes somebody's training repository a project that `kaggleops run` and `mlflow run` can start.
 
-Files are added beside the code; nothing that exists is changed, but for lines that are added to
-`.gitignore` and to an MLproject that lacks them, whose words and comments stay. So it can be
-repeated, and undone with git.
+Files are added beside the code, Kaggle's container among them if it is asked for; nothing that
+exists is changed, but for lines that are added to `.gitignore` and to an MLproject that lacks them,
+whose words and comments stay. So it can be repeated, and undone with git.
 """
 
 import json
@@ -115,18 +115,55 @@ def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[lis
     wants_ours = not project.is_file() or "conda.yaml" in project.read_text()
     if environment is None and found.scripts and wants_ours:
         contents["conda.yaml"] = _conda(repository, found, "[s3]" if is_s3(bucket) else "")
-    for name, content in contents.items():
-        file = repository / name
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
-            written.append(name)
+    written += _write(repository, contents)
     left += [
         f"no entry point for {each.path}: it only declares things"
         for each in found.experiments
         if not each.is_program
     ]
     return sorted(written), left
+
+
+def _write(repository: Path, contents: Mapping[str, str]) -> list[str]:
+    """Write those files that are not there yet, and return which those are."""
+    missing = [name for name in contents if not (repository / name).exists()]
+    for name in missing:
+        file = repository / name
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(contents[name])
+        except OSError as error:
+            raise UsageError(f"writing {file}", str(error.strerror)) from error
+    return missing
+
+
+_CONTAINER = "infra/kaggle-image"
+START_CONTAINER = f"docker compose -f {_CONTAINER}/compose.yaml up --build cpu"
+_CONTAINERS = (
+    "Dockerfile",
+    "compose.yaml",
+    "install.py",
+    "jupyter_lab_config.py",
+    "requirements.txt",
+)
+_PACKED = Path(__file__).with_name("container")  # where a wheel has its files
+
+
+def write_container(repository: Path, install_from: str) -> list[str]:
+    """Write what there is not yet of Kaggle's container, and return the names of these files.
+
+    They are those of this project, but for where pip installs KaggleOps from: `install_from`.
+    Raises UsageError if they cannot be written.
+    """
+    packed, here = _PACKED.is_dir(), Path(__file__).parents[3]
+    ours = _PACKED if packed else here / _CONTAINER
+    files = {f"{_CONTAINER}/{name}": (ours / name).read_text() for name in _CONTAINERS}
+    dockerfile, source = f"{_CONTAINER}/Dockerfile", f'ARG SOURCE="kaggleops @ {install_from}"'
+    files[dockerfile] = re.sub("(?m)^ARG SOURCE=.*", lambda _: source, files[dockerfile])
+    files[f"{dockerfile}.dockerignore"] = f"*\n!{_CONTAINER}\n"
+    editor = (ours if packed else here / ".devcontainer") / "devcontainer.json"
+    files[".devcontainer/devcontainer.json"] = editor.read_text()
+    return _write(repository, files)
 
 
 def first_run(repository: Path) -> str:
@@ -200,36 +237,39 @@ def _git_knows(repository: Path, path: str) -> bool:
 def _mlproject(repository: Path, found: Found, environment: str) -> str:
     # MLflow refuses a run in one experiment whose code sets another one.
     sets = next((each.experiment for each in found.scripts if each.experiment), "")
-    lines = [
-        "# What `kaggleops run` and `mlflow run` start. Written by `kaggleops init`; yours now.",
-        f"name: {json.dumps(sets or repository.name)}",
-        "",
-        f"{_ENVIRONMENTS[environment]}: {environment}",
-        "",
-        _SCORE,
-        f"score: {json.dumps(found.score)}" if found.score else "# score: rmse",
-        _DATA,
-        f"data: {json.dumps(found.data)}" if found.data else "# data: [data/train.csv]",
-        "# Files that a run leaves behind and that are kept with it. Without this line, these are:",
-        f"# keep: [{', '.join(USUALLY_KEPT)}]",
-        "",
-        "entry_points:",
-        *_entry_points(repository, found.entry_points, "  "),
-    ]
-    return "\n".join(lines) + "\n"
+    return f"""\
+# What `kaggleops run` and `mlflow run` start. Written by `kaggleops init`; yours now.
+name: {json.dumps(sets or repository.name)}
+
+{_ENVIRONMENTS[environment]}: {environment}
+
+{_SCORE}
+{f"score: {json.dumps(found.score)}" if found.score else "# score: rmse"}
+{_DATA}
+{f"data: {json.dumps(found.data)}" if found.data else "# data: [data/train.csv]"}
+# Files that a run leaves behind and that are kept with it. Without this line, these are:
+# keep: [{", ".join(USUALLY_KEPT)}]
+
+entry_points:
+{_entry_points(repository, found.entry_points, "  ")}
+"""
 
 
 _SCORE = "# The metric that is the score of a run."
 _DATA = "# What the code reads and git does not have."
 
 
-def _entry_points(repository: Path, scripts: Mapping[str, Script], indent: str) -> Iterator[str]:
+def _entry_points(repository: Path, scripts: Mapping[str, Script], indent: str) -> str:
+    lines = []
     for name, script in scripts.items():
         key = name if re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII) else json.dumps(name)
-        yield f"{indent}{key}:"
-        yield f"{indent}  # Set each with {_how(name)} NAME=VALUE. It is logged as a param."
-        yield from (f"{indent}  {line}" for line in _parameter_lines(script))
-        yield f"{indent}  command: {json.dumps(_command(repository, script))}"
+        lines += [
+            f"{key}:",
+            f"  # Set each with {_how(name)} NAME=VALUE. It is logged as a param.",
+            *(f"  {line}" for line in _parameter_lines(script)),
+            f"  command: {json.dumps(_command(repository, script))}",
+        ]
+    return "\n".join(f"{indent}{line}" for line in lines)
 
 
 def _how(entry_point: str) -> str:
@@ -260,12 +300,8 @@ def _extend(file: Path, repository: Path, found: Found) -> tuple[list[str], list
     if new and isinstance(points, yaml.MappingNode) and not points.flow_style:
         indent = " " * points.value[0][0].start_mark.column
         head = text[: points.end_mark.index].rstrip()
-        lines = [
-            head,
-            *_entry_points(repository, new, indent),
-            text[len(head) :].removeprefix("\n"),
-        ]
-        more = "\n".join(lines)
+        rest = text[len(head) :].removeprefix("\n")
+        more = f"{head}\n{_entry_points(repository, new, indent)}\n{rest}"
     else:
         left += [f"no entry point for {each.path}: add it to MLproject" for each in new.values()]
     added = []
@@ -322,19 +358,19 @@ def _conda(repository: Path, found: Found, extra: str) -> str:
         needed = ["."]
     else:
         needed = sorted({each for one in found.scripts for each in _distributions(repository, one)})
-    ours = f"kaggleops{extra} @ git+{_address()}"
-    lines = [
-        "# The environment that MLflow builds for: mlflow run . --env-manager conda.",
-        "# `kaggleops run` uses the environment that it is started in.",
-        "channels: [conda-forge, nodefaults]",
-        "dependencies:",
-        f"  - python={sys.version_info.major}.{sys.version_info.minor}",
-        "  - pip",
-        "  - git",
-        "  - pip:",
-        *(f"      - {json.dumps(each)}" for each in [*needed, ours]),
-    ]
-    return "\n".join(lines) + "\n"
+    needed.append(f"kaggleops{extra} @ git+{_address()}")
+    listed = "\n".join(f"      - {json.dumps(each)}" for each in needed)
+    return f"""\
+# The environment that MLflow builds for: mlflow run . --env-manager conda.
+# `kaggleops run` uses the environment that it is started in.
+channels: [conda-forge, nodefaults]
+dependencies:
+  - python={sys.version_info.major}.{sys.version_info.minor}
+  - pip
+  - git
+  - pip:
+{listed}
+"""
 
 
 def _distributions(repository: Path, script: Script) -> set[str]:

@@ -8,16 +8,8 @@ from typing import Any
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, history_of, require_index
-from kaggleops.cli.options import (
-    NumberRange,
-    bucket_at,
-    bucket_flag,
-    direction_option,
-    index_option,
-    json_option,
-    place_option,
-)
 from kaggleops.cli.output import (
     err,
     out,
@@ -38,8 +30,8 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command("blend")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option("--sweep", metavar="RUN", help="Blend the finished trials of this sweep.")
 @click.option("--experiment", metavar="NAME", help="Of `best:N`. Default: the last one used.")
 @click.option(
@@ -47,7 +39,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
     metavar="NAME",
     help="A metric's name in scikit-learn, or your own module:function. Default: the score.",
 )
-@direction_option
+@options.direction
 @click.option("--target", metavar="COLUMN", help="The column of oof.csv that says what is right.")
 @click.option(
     "--prediction",
@@ -58,7 +50,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--group", metavar="COLUMN", help="The column with a row's query, for ndcg and map.")
 @click.option(
     "--threshold",
-    type=NumberRange(0, 1),
+    type=options.NumberRange(0, 1),
     default=0.5,
     show_default=True,
     help="From which probability on a row is of the second of two classes.",
@@ -69,7 +61,7 @@ _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--folds", metavar="FILE", type=_file, help="CSV of the training rows: id and fold.")
 @click.option("--sample", metavar="FILE", type=_file, help="The sample_submission.csv to follow.")
 @click.option("--dry-run", is_flag=True, help="Print the blend, and make no run.")
-@json_option
+@options.json
 def blend_command(
     runs: tuple[str, ...],
     place: str,
@@ -77,8 +69,7 @@ def blend_command(
     sweep: str | None,
     experiment: str | None,
     dry_run: bool,
-    as_json: bool,
-    **options: Any,
+    **how: Any,
 ) -> None:
     """Blend runs by their out-of-fold predictions, with an honest score.
 
@@ -99,33 +90,31 @@ def blend_command(
     from kaggleops.blend.record import record
     from kaggleops.blend.report import blend
 
-    metric = options["metric"]
+    metric = how["metric"]
     for name in ("truth", "folds", "sample"):
-        if file := options[name]:
-            options[name] = as_table(file, f"reading --{name} {file}")
-    given = Options(lower=options.pop("lower_is_better"), **options)
+        if file := how[name]:
+            how[name] = as_table(file, f"reading --{name} {file}")
+    given = Options(lower=how.pop("lower_is_better"), **how)
     these = ask_index(
         place, index, lambda history: wanted(history, runs, sweep, experiment, metric, place)
     )
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         with progress_bar("Reading the members") as progress:
-            members, notes = read_members(these, bucket_at(place), given, progress)
+            members, notes = read_members(these, options.bucket_at(place), given, progress)
         with progress_bar("Looking for weights") as progress:
             found = blend(members, given, these.score, notes, progress)
         run_id = "" if dry_run else record(found, tracking_uri(place))
         if run_id:  # the leaderboard shows it at once, not in some seconds
             with suppress(KaggleOpsError), history_of(place, index, fresh_for=0):
                 pass
-    if as_json:
-        print_json(run_id=run_id or None, **found.to_json())
-        return
+    print_json(run_id=run_id or None, **found.to_json())
     print_table(*found.table(correlated=len(found.members) <= _CORRELATED))
     out.print(printable(found.answer), style="bold")
     out.print(found.how)
     for note in found.notes:
         err.print(printable(note), style="yellow")
     if run_id:
-        submit = f"kaggleops submit {run_id}{bucket_flag(place)}"
+        submit = f"kaggleops submit {run_id}{options.bucket_flag(place)}"
         print_rows(
             ("Run", f"{run_id}  blend of {len(found.weights)}"),
             ("Submit it", submit if found.submission is not None else ""),

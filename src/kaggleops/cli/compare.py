@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, require_index
-from kaggleops.cli.options import (
-    bucket_at,
-    bucket_of,
-    bucket_option,
-    direction_option,
-    in_a_folder,
-    index_option,
-    json_option,
-)
-from kaggleops.cli.output import err, out, print_json, print_table
+from kaggleops.cli.output import err, out, print_json, print_table, wants_json
 from kaggleops.errors import UsageError
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import printable
@@ -117,8 +109,8 @@ def compare(
         option = "--lower-is-better" if lower_is_better else "--higher-is-better"
         raise UsageError(f"reading {option}", "no metric is named", "Add --metric NAME.")
     repository = repository_around(Path.cwd())
-    place, index = bucket_of(bucket), index or os.environ.get("KAGGLEOPS_INDEX")
-    table = reader(bucket_at(place))
+    place, index = options.bucket_of(bucket), index or os.environ.get("KAGGLEOPS_INDEX")
+    table = reader(options.bucket_at(place))
     # Relative to here, as git takes them; but it runs at the repository's top.
     shown = [os.path.relpath(path, repository) for path in paths] if repository else ()
 
@@ -154,12 +146,12 @@ def compare(
 
 @click.command("compare")
 @click.argument("names", nargs=-1, required=True, metavar="A [B]...")
-@bucket_option
-@index_option
+@options.bucket
+@options.index
 @click.option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric.")
 @click.option("--all", "every_metric", is_flag=True, help="List all metrics, not the scores alone.")
-@direction_option
+@options.direction
 @click.option(
     "--path",
     "paths",
@@ -172,7 +164,7 @@ def compare(
     "--html",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    callback=in_a_folder,
+    callback=options.in_a_folder,
     help="Write a page with charts that opens without a network.",
 )
 @click.option(
@@ -181,14 +173,13 @@ def compare(
     is_flag=True,
     help="Log that page as an artifact of the last side's newest run, linked from its page.",
 )
-@json_option
+@options.json
 def compare_command(
     names: tuple[str, ...],
     bucket: str | None,
     markdown: bool,
     html: Path | None,
     to_run: bool,
-    as_json: bool,
     **how: Any,
 ) -> None:
     """Compare two commits' runs: what changed, and did it help?
@@ -207,10 +198,9 @@ def compare_command(
         html.write_text(done.page, encoding="utf-8")
         leave_out(html)
     if to_run:
-        _log_page(done, bucket_of(bucket))
-    if as_json:
-        print_json(**done.to_dict())
-    elif markdown:
+        _log_page(done, options.bucket_of(bucket))
+    print_json(**done.to_dict())
+    if markdown and not wants_json():
         click.echo(to_markdown(done.comparison), nl=False)
     else:
         _show(done.comparison)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kaggleops.cli.options import bucket_at, json_option, place_option
+from kaggleops.cli import options
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.tracking.live import IDLE_LOOK, beat_interval, flush_interval, output_interval
@@ -258,13 +258,13 @@ def _times(entity: "Entity") -> tuple[float, float, list[float]]:
 
 
 @click.command("cost")
-@place_option
+@options.place
 @click.option(
     "--region",
     help="Of a bucket on Cloud Storage; a run's credentials may not read it. Default: us-central1.",
 )
-@json_option
-def cost_command(place: str, region: str | None, as_json: bool) -> None:
+@options.json
+def cost_command(place: str, region: str | None) -> None:
     """Estimate the bucket's monthly cost from what is in it.
 
     A folder: what it would cost on Cloud Storage.
@@ -275,7 +275,7 @@ def cost_command(place: str, region: str | None, as_json: bool) -> None:
     """
     from kaggleops.mlruns import EntityStore
 
-    bucket = bucket_at(place)
+    bucket = options.bucket_at(place)
     # An unknown region is an error before anything is read.
     prices = prices_at(getattr(bucket, "service", ""), region)
     with err.status("Reading the bucket"):
@@ -283,19 +283,17 @@ def cost_command(place: str, region: str | None, as_json: bool) -> None:
     bill = charges(used.runs + used.artifacts + used.other, used.tracking + used.server, prices)
     total = sum(charge.cost for charge in bill) if prices.source else None
     not_included = (*([f"downloads: {prices.downloads}"] * bool(prices.downloads)), *_NOT_INCLUDED)
-    if as_json:
-        print_json(
-            bucket=bucket.uri,
-            service=prices.service,
-            region=region,
-            currency="USD",
-            total=total,
-            charges=[asdict(charge) | ({} if prices.source else {"cost": None}) for charge in bill],
-            usage=asdict(used),
-            not_included=not_included,
-            prices={"source": prices.source, "read": prices.read},
-        )
-        return
+    print_json(
+        bucket=bucket.uri,
+        service=prices.service,
+        region=region,
+        currency="USD",
+        total=total,
+        charges=[asdict(charge) | ({} if prices.source else {"cost": None}) for charge in bill],
+        usage=asdict(used),
+        not_included=not_included,
+        prices={"source": prices.source, "read": prices.read},
+    )
     where = f" in {region}" if region else ""
     out.print(f"Estimate for {bucket.uri} on {prices.service}{where}")
     rows = []

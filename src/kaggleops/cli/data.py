@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from kaggleops.cli.options import bucket_of, json_option, secrets_option
+from kaggleops.cli import options
 from kaggleops.cli.output import err, out, print_json, print_table
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import counted
@@ -60,8 +60,8 @@ def data_command() -> None:
 @names_argument
 @click.option("--force", is_flag=True, help="Also replace files that were changed here.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be fetched.")
-@json_option
-def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: bool) -> None:
+@options.json
+def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool) -> None:
     """Fetch declared data, in the locked versions.
 
     NAME is a resource; all of them by default. Files that are already right are left alone, and a
@@ -80,50 +80,44 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool, as_json: b
         done = fetch(manifest, names, force=force, dry_run=dry_run, begin=begin, progress=progress)
     for folder in {step.folder for step in done.steps} if not dry_run else ():
         leave_out(folder)
-    if as_json:
-        print_json(
-            files=[
-                {
-                    "name": step.resource.name,
-                    "path": str(step.path),
-                    "size": step.file.size,
-                    "state": step.state,
-                }
-                for step in done.steps
-            ],
-            size=done.size,
-            right=done.right,
-            mounted={name: str(path) for name, path in done.mounted.items()},
-            dry_run=dry_run,
-        )
-    else:
-        _print_steps(done.steps if dry_run else (), force)
-        for name, path in done.mounted.items():
-            out.print(f"{name} is mounted at {path}.")
+    print_json(
+        files=[
+            {
+                "name": step.resource.name,
+                "path": str(step.path),
+                "size": step.file.size,
+                "state": step.state,
+            }
+            for step in done.steps
+        ],
+        size=done.size,
+        right=done.right,
+        mounted={name: str(path) for name, path in done.mounted.items()},
+        dry_run=dry_run,
+    )
+    _print_steps(done.steps if dry_run else (), force)
+    for name, path in done.mounted.items():
+        out.print(f"{name} is mounted at {path}.")
     if dry_run and not force:
         refuse_changed(done.steps)  # as the fetch would
-    if not as_json:
-        verb = "Would fetch" if dry_run else "Fetched"
-        right = f"; {done.right} were already right" if done.right else ""
-        count = f"{counted(len(done.steps))} ({sized(done.size)})"
-        out.print(f"{verb} {count}{right}.")
+    right = f"; {done.right} were already right" if done.right else ""
+    count = f"{counted(len(done.steps))} ({sized(done.size)})"
+    out.print(f"{'Would fetch' if dry_run else 'Fetched'} {count}{right}.")
 
 
 def _print_steps(steps: Sequence["Step"], force: bool) -> None:
     # The changed ones, which would end the fetch, must not be among those left out.
     for step in sorted(steps, key=lambda step: step.state != "changed")[:_SHOWN]:
-        state = (
-            "changed here; needs --force" if step.state == "changed" and not force else step.state
-        )
-        out.print(f"{state}  {step.path}  {sized(step.file.size)}")
+        refused = " here; needs --force" if step.state == "changed" and not force else ""
+        out.print(f"{step.state}{refused}  {step.path}  {sized(step.file.size)}")
     if len(steps) > _SHOWN:
         out.print(f"… and {len(steps) - _SHOWN} more")
 
 
 @data_command.command("lock")
 @names_argument
-@json_option
-def lock_command(names: tuple[str, ...], as_json: bool) -> None:
+@options.json
+def lock_command(names: tuple[str, ...]) -> None:
     """Lock declared data to its current versions.
 
     The versions and checksums at the source are written to resources.lock.
@@ -139,14 +133,12 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
     with bytes_going("Locking") as (_, progress):
         locked = lock(manifest, names, progress)
     chosen = {name: locked[name] for name in names or manifest.resources}
-    if as_json:
-        print_json(
-            **{
-                name: {"version": each.version, "files": len(each.files), "size": each.size}
-                for name, each in chosen.items()
-            }
-        )
-        return
+    print_json(
+        **{
+            name: {"version": each.version, "files": len(each.files), "size": each.size}
+            for name, each in chosen.items()
+        }
+    )
     for name, each in chosen.items():
         count, size = counted(len(each.files)), sized(each.size)
         out.print(f"{name}  {each.version}  {count}, {size}")
@@ -154,8 +146,8 @@ def lock_command(names: tuple[str, ...], as_json: bool) -> None:
 
 @data_command.command("status")
 @names_argument
-@json_option
-def status_command(names: tuple[str, ...], as_json: bool) -> None:
+@options.json
+def status_command(names: tuple[str, ...]) -> None:
     """Compare declared data with its lock and source.
 
     \b
@@ -168,9 +160,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     manifest = find_manifest(Path.cwd())
     with err.status("Reading the sources"):
         found = compare(manifest, names)
-    if as_json:
-        print_json(**{each.resource.name: _plain(each) for each in found})
-        return
+    print_json(**{each.resource.name: _plain(each) for each in found})
     if not found:
         out.print(f"{manifest.path} declares no data yet.")
         return
@@ -229,8 +219,8 @@ def _row(status: "Status") -> tuple[str, ...]:
 @click.option("--commit", metavar="SHA", help="For runs:/best: only runs of this commit.")
 @click.option("--metric", metavar="NAME", help="For runs:/best: the metric.")
 @click.option("--lower-is-better", is_flag=True, help="For runs:/best: lower is better.")
-@json_option
-def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
+@options.json
+def add_command(name: str, source: str, **fields: Any) -> None:
     """Declare a data source in config/data/resources.yaml.
 
     SOURCE is gs://BUCKET/PREFIX, s3://BUCKET[@HOST]/PREFIX, kaggle://competitions/NAME,
@@ -246,11 +236,9 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
 
     given = {**fields, "source": source, "files": list(fields["files"])}
     manifest = add_entry(manifest_here(Path.cwd()), name, given)
-    if as_json:
-        print_json(name=name, manifest=str(manifest.path))
-    else:
-        out.print(f"{manifest.path} declares {name}.")
-        out.print(f"Fetch it: kaggleops data fetch {name}")
+    print_json(name=name, manifest=str(manifest.path))
+    out.print(f"{manifest.path} declares {name}.")
+    out.print(f"Fetch it: kaggleops data fetch {name}")
 
 
 @data_command.command("push")
@@ -258,15 +246,14 @@ def add_command(name: str, source: str, as_json: bool, **fields: Any) -> None:
 @click.argument("uri", metavar="[URI]", required=False)
 @click.option("--name", help="Default: the name of DIR.")
 @click.option("--description", default="", metavar="TEXT", help="What it is, for people.")
-@secrets_option
-@json_option
+@options.secrets
+@options.json
 def push_command(
     folder: Path,
     uri: str | None,
     name: str | None,
     description: str,
     allow_secrets: bool,
-    as_json: bool,
 ) -> None:
     """Upload a folder as data that others can fetch.
 
@@ -281,16 +268,14 @@ def push_command(
 
     name = name or folder.resolve().name
     how = f"Say where: kaggleops data push {folder} gs://BUCKET/data/{name}"
-    target = uri or f"{bucket_of(None, how)}/data/{name}"
+    target = uri or f"{options.bucket_of(None, how)}/data/{name}"
     with bytes_going("Pushing") as (begin, progress):
         path = manifest_here(Path.cwd())
         locked = push(
             *(path, folder, target, name, description, begin, progress), allow_secrets=allow_secrets
         )
-    if as_json:
-        print_json(name=name, version=locked.version, files=len(locked.files), size=locked.size)
-    else:
-        what = f"{counted(len(locked.files))} ({sized(locked.size)})"
-        out.print(f"Pushed {what} to {target}; {path} declares {name}.")
-        lock = os.path.relpath(path.with_name("resources.lock"))
-        out.print(f"Commit both: git add {os.path.relpath(path)} {lock}")
+    print_json(name=name, version=locked.version, files=len(locked.files), size=locked.size)
+    what = f"{counted(len(locked.files))} ({sized(locked.size)})"
+    out.print(f"Pushed {what} to {target}; {path} declares {name}.")
+    lock = os.path.relpath(path.with_name("resources.lock"))
+    out.print(f"Commit both: git add {os.path.relpath(path)} {lock}")

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from kaggleops.cli.options import bucket_at
+from kaggleops.cli import options
 from kaggleops.cli.output import name_as_typed, progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.folders import private_file, private_folder
@@ -64,7 +64,7 @@ def _run_named(place: str, word: str, index: str | None) -> str:
         return ask_index(
             place, index, lambda history: the_run_called(history, word, place), fresh_for=0
         )
-    store = EntityStore(bucket_at(place))
+    store = EntityStore(options.bucket_at(place))
     homes = [home.experiment_id for home, _ in store.list(Kind.EXPERIMENT)]
     runs = (run.name for home in homes for run, _ in store.list(Kind.RUN, home))
     ids = [run_id for run_id in runs if run_id.startswith(word)]
@@ -112,7 +112,7 @@ def history_of(
     url = index or default_index(place)
     # Of this index: another one of the same bucket may be days old.
     marker = server_folder(place) / f"fresh-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-    store = EntityStore(bucket_at(place))
+    store = EntityStore(options.bucket_at(place))
     if anew or time.time() - _fresh_at(url, place, marker) > fresh_for:
         from kaggleops.index.refresh import Index
 

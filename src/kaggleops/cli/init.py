@@ -8,11 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
 from kaggleops.bucket.location import bucket_uri, is_remote, is_s3, local_path, name_and_prefix
-from kaggleops.cli.container import COMMAND, write_container
-from kaggleops.cli.options import bucket_at, json_option, repository_option
+from kaggleops.cli import options
 from kaggleops.cli.output import as_typed, err, out, print_json, stdout_for_json
 from kaggleops.cli.platforms import PLATFORMS, create_command
 from kaggleops.cli.run import run_command
@@ -35,7 +33,7 @@ _SMOKE = "config/experiment/smoke.yaml"  # a quick experiment for a test run, if
 
 
 @click.command("init")
-@repository_option
+@options.repository
 @click.option(
     "--bucket", metavar="URI", help="gs://BUCKET or s3://BUCKET, created if need be, or a folder."
 )
@@ -49,7 +47,7 @@ _SMOKE = "config/experiment/smoke.yaml"  # a quick experiment for a test run, if
 @click.option("--container", is_flag=True, help="Add Kaggle's container, with Jupyter Lab.")
 @click.option("--run", "test_run", is_flag=True, help="Make a test run at the end.")
 @click.option("--yes", is_flag=True, help="Do not ask anything.")
-@json_option
+@options.json
 @click.pass_context
 def init_command(
     context: click.Context,
@@ -65,7 +63,6 @@ def init_command(
     container: bool,
     test_run: bool,
     yes: bool,
-    as_json: bool,
 ) -> None:
     """Set up this git repository as a project, and its bucket.
 
@@ -79,7 +76,7 @@ def init_command(
       kaggleops init --bucket s3://my-bucket --endpoint https://ACCOUNT.r2.cloudflarestorage.com
     """
     from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
-    from kaggleops.cli.adopt import look, warnings_about
+    from kaggleops.cli.adopt import START_CONTAINER, look, warnings_about, write_container
     from kaggleops.git.commits import find_commit, with_verb
 
     ask = not yes and sys.stdin.isatty()
@@ -91,7 +88,7 @@ def init_command(
     # Before anything is created, so that problems with the repository come first.
     found = look(root, script, score)
     settings = {"bucket": place}
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         if is_s3(place):
             _service(place)
         elif is_remote(place):
@@ -125,11 +122,9 @@ def init_command(
     has_runner = bool(settings.get("runner")) or is_s3(place)
     next_steps = _next_steps(root, files, bool(others), has_runner)
     if container:
-        next_steps.append(COMMAND)
-    if as_json:
-        done = {"settings": settings, "files": files, "left": left}
-        print_json(**done, warnings=warnings, next=[as_typed(each) for each in next_steps])
-        return
+        next_steps.append(START_CONTAINER)
+    done = {"settings": settings, "files": files, "left": left}
+    print_json(**done, warnings=warnings, next=[as_typed(each) for each in next_steps])
     out.print("\nNext:")
     for step in next_steps:
         out.print(f"  {step}")
@@ -194,7 +189,7 @@ def _cloud(
     detect().sign_in(place)
     if project is None:
         try:
-            next(bucket_at(place).list(f"{MLRUNS}/", recursive=False), None)
+            next(options.bucket_at(place).list(f"{MLRUNS}/", recursive=False), None)
         except BucketNotFoundError:
             pass
         else:
@@ -225,7 +220,7 @@ def _carry_out(steps: "Sequence[Step]", ask: bool) -> None:
         else:
             left.append(step)
     for step in left:
-        err.print(Text(f"  {step.line}"))
+        err.print(f"  {step.line}")
     if ask:
         click.confirm("Run these commands?", default=True, abort=True, err=True)
     for step in left:
@@ -300,4 +295,4 @@ def _next_steps(root: Path, files: Sequence[str], others: bool, has_runner: bool
 
 
 def _said(mark: str, text: str) -> None:
-    err.print(Text(f"{mark} {text}"))
+    err.print(f"{mark} {text}")

@@ -7,23 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import run_named, runs_named
-from kaggleops.cli.options import bucket_at, json_option, place_option, project_folder
 from kaggleops.cli.output import as_named, err, exit_with, out, print_json, stdout_for_json
-from kaggleops.cli.submission import (
-    announce,
-    backend_config_option,
-    backend_option,
-    money,
-    money_options,
-    show_submitted,
-    wait_for_a_machine,
-)
+from kaggleops.cli.submission import announce, show_submitted, wait_for_a_machine
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import counted, log_line
@@ -51,9 +43,9 @@ def _each(runs: Iterable[str], do: Callable[[str], object]) -> tuple[list[str], 
 
 @click.command("cancel")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@place_option
-@json_option
-def cancel_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
+@options.place
+@options.json
+def cancel_command(runs: tuple[str, ...], place: str) -> None:
     """Cancel runs: set them to KILLED in the bucket.
 
     Their machines notice within the flush interval (10 s at first, a minute in a long run), send
@@ -73,11 +65,9 @@ def cancel_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
     below = [run.id for run in _below_sweeps(place, cancelled) if run.status in OPEN]
     jobs, of_jobs = _each(below, lambda run_id: cancel(uri, run_id))
     cancelled, problems = cancelled + jobs, problems + of_jobs
-    if as_json:
-        print_json(cancelled=cancelled, problems=problems)
-    else:
-        for run_id in cancelled:
-            out.print(as_named(f"cancelled {run_id}: its machine stops at its next check"))
+    print_json(cancelled=cancelled, problems=problems)
+    for run_id in cancelled:
+        out.print(as_named(f"cancelled {run_id}: its machine stops at its next check"))
     exit_with(problems)
 
 
@@ -96,7 +86,7 @@ def _below_sweeps(place: str, run_ids: Iterable[str]) -> "list[Run]":
 
 @click.command("logs")
 @click.argument("run")
-@place_option
+@options.place
 @click.option("-f", "--follow", is_flag=True, help="Keep printing until it has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
@@ -166,19 +156,18 @@ def kept_output(uri: str, run_id: str, follow: bool) -> Iterator[str]:
 
 @click.command("resume")
 @click.argument("run")
-@place_option
-@backend_option
-@backend_config_option
-@money_options
-@json_option
+@options.place
+@options.backend
+@options.backend_config
+@options.budget
+@options.keep
+@options.json
 def resume_command(
     run: str,
     place: str,
     backend: str | None,
     backend_config: Path | None,
-    budget: float | None,
-    keep: bool,
-    as_json: bool,
+    **money: Any,
 ) -> None:
     """Continue a run that failed, was cancelled or lost its machine.
 
@@ -201,12 +190,12 @@ def resume_command(
         return
     hint = "Say where it goes on: -b local, say."
     chosen = backend_named(backend or submitted_run(uri, run, hint).backend.name)
-    repository = project_folder()
-    config = chosen.config_of(repository, backend_config, money(budget, keep))
+    repository = options.project_folder()
+    config = chosen.config_of(repository, backend_config, options.given(money))
     announce(chosen, config)
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         resumed = resume(chosen, uri, run, config, repository)
-    show_submitted(resumed, as_json)
+    show_submitted(resumed)
 
 
 def _is_sweep(uri: str, run_id: str) -> bool:
@@ -222,11 +211,11 @@ def _is_sweep(uri: str, run_id: str) -> bool:
 
 
 @click.command("reap")
-@place_option
-@backend_option
+@options.place
+@options.backend
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
-@json_option
-def reap_command(place: str, backend: str | None, dry_run: bool, as_json: bool) -> None:
+@options.json
+def reap_command(place: str, backend: str | None, dry_run: bool) -> None:
     """Delete machines that cost money after their run is over.
 
     A machine deletes itself; this is for one that could not, and can be run at any time, from
@@ -247,7 +236,7 @@ def reap_command(place: str, backend: str | None, dry_run: bool, as_json: bool) 
     skipped: list[dict[str, str]] = []
     with err.status("Checking the platforms"):
         # Why the bucket cannot say which runs are over; machines past their time still go.
-        problems = _each([""], lambda _: EntityStore(bucket_at(place)).check())[1]
+        problems = _each([""], lambda _: EntityStore(options.bucket_at(place)).check())[1]
         for name in [backend] if backend else names():
             try:
                 there = backend_named(name).reap(tracking_uri(place), delete=not dry_run)
@@ -269,22 +258,20 @@ def reap_command(place: str, backend: str | None, dry_run: bool, as_json: bool) 
     ]
     if skipped and not checked and not problems:
         problems.append("no platform could be checked for machines that cost money")
-    if as_json:
-        machines = [asdict(each) for each in found]
-        told = {"trials": trials, "deleted": not dry_run, "passed_over": skipped}
-        print_json(machines=machines, **told, problems=problems)
-    else:
-        done = "would be deleted" if dry_run else "deleted"
-        for each in found:
-            if not each.problem:
-                out.print(f"{done}: {_described(each)}: {each.why}")
-        for folder in trials:
-            out.print(f"{done}: {folder}, which `doctor --try` left")
-        if not found and not trials and not problems:
-            not_checked = ", ".join(each["backend"] for each in skipped)
-            clear = "Every machine belongs to a run that is not over."
-            listed = f"Checked: {', '.join(checked)}. Not checked: {not_checked}."
-            out.print(listed if skipped else clear if checked else "Nothing to delete.")
+    machines = [asdict(each) for each in found]
+    told = {"trials": trials, "deleted": not dry_run, "passed_over": skipped}
+    print_json(machines=machines, **told, problems=problems)
+    done = "would be deleted" if dry_run else "deleted"
+    for each in found:
+        if not each.problem:
+            out.print(f"{done}: {_described(each)}: {each.why}")
+    for folder in trials:
+        out.print(f"{done}: {folder}, which `doctor --try` left")
+    if not found and not trials and not problems:
+        not_checked = ", ".join(each["backend"] for each in skipped)
+        clear = "Every machine belongs to a run that is not over."
+        listed = f"Checked: {', '.join(checked)}. Not checked: {not_checked}."
+        out.print(listed if skipped else clear if checked else "Nothing to delete.")
     for backend_skipped in skipped:
         err.print(f"skipped: {backend_skipped['why']}", style="yellow")
     exit_with(problems)
@@ -297,9 +284,9 @@ def _described(machine: "Reaped") -> str:
 
 @click.command("cleanup")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@place_option
-@json_option
-def cleanup_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
+@options.place
+@options.json
+def cleanup_command(runs: tuple[str, ...], place: str) -> None:
     """Delete what ended runs left on their platform.
 
     That is the notebook, its log and its files. Runs and artifacts in the bucket stay.
@@ -313,10 +300,8 @@ def cleanup_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
     uri, chosen = tracking_uri(place), runs_named(place, runs)
     none = "It has left nothing on a platform."
     deleted, problems = _each(chosen, lambda run_id: submitted_run(uri, run_id, none).clean_up())
-    if as_json:
-        print_json(deleted=deleted, problems=problems)
-    else:
-        out.print(f"{len(deleted)} of {len(chosen)} had something to delete.")
+    print_json(deleted=deleted, problems=problems)
+    out.print(f"{len(deleted)} of {len(chosen)} had something to delete.")
     exit_with(problems)
 
 
@@ -325,9 +310,9 @@ def cleanup_command(runs: tuple[str, ...], place: str, as_json: bool) -> None:
 @click.argument(
     "folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False)
 )
-@place_option
-@json_option
-def download_command(run: str, folder: Path | None, place: str, as_json: bool) -> None:
+@options.place
+@options.json
+def download_command(run: str, folder: Path | None, place: str) -> None:
     """Download what a run has left, here or elsewhere.
 
     Its artifacts, with the files that it left in its checkout (`keep` in MLproject: results/,
@@ -346,10 +331,9 @@ def download_command(run: str, folder: Path | None, place: str, as_json: bool) -
         folder, fetched = download(tracking_uri(place), run_id, folder)
     if fetched.files:
         leave_out(folder)
-    if as_json:
-        files = [str(file.relative_to(folder)) for file in fetched.files]
-        print_json(folder=str(folder), files=files, problems=fetched.problems)
-    elif fetched.files or fetched.problems:
+    files = [str(file.relative_to(folder)) for file in fetched.files]
+    print_json(folder=str(folder), files=files, problems=fetched.problems)
+    if fetched.files or fetched.problems:
         out.print(f"{folder} holds {counted(len(fetched.files))} of run {run}.")
     else:
         out.print(f"Run {run} has no artifacts, and left nothing.")

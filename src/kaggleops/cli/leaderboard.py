@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, require_index
-from kaggleops.cli.options import (
-    direction_option,
-    in_a_folder,
-    index_option,
-    json_option,
-    place_option,
-)
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.git.own_files import leave_out
@@ -29,22 +23,22 @@ _LISTED = 8  # names in a message
 
 
 @click.command("leaderboard")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option("--experiment", metavar="NAME", help="Default: the most recently used one.")
 @click.option("--metric", metavar="NAME", help="Default: the score that most runs have.")
-@direction_option
+@options.direction
 @click.option("--sweep", metavar="RUN", help="Rank the trials of this sweep instead.")
 @click.option(
     "--html",
     "page",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    callback=in_a_folder,
+    callback=options.in_a_folder,
     help="Write a page with the board, every fold's score, and the commits' own scores against"
     " Kaggle's.",
 )
-@json_option
+@options.json
 def leaderboard_command(
     place: str,
     index: str | None,
@@ -53,7 +47,6 @@ def leaderboard_command(
     lower_is_better: bool | None,
     sweep: str | None,
     page: Path | None,
-    as_json: bool,
 ) -> None:
     """Rank an experiment's commits, or a sweep's trials, the best first.
 
@@ -81,7 +74,7 @@ def leaderboard_command(
         def trials(history: "History") -> "_Trials":
             return _trials(history, repository, sweep, metric, lower_is_better)
 
-        _show_trials(ask_index(place, index, trials), as_json)
+        _show_trials(ask_index(place, index, trials))
         return
 
     def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str]]":
@@ -114,10 +107,9 @@ def leaderboard_command(
 
         page.write_text(leaderboard_page(entries, score, said), encoding="utf-8")
         leave_out(page)
-    if as_json:
-        known = {name: each for name, each in correlations.items() if each is not None}
-        print_json(metric=metric, rank_correlation=known, commits=[_plain(e) for e in entries])
-    elif entries:
+    known = {name: each for name, each in correlations.items() if each is not None}
+    print_json(metric=metric, rank_correlation=known, commits=[_plain(e) for e in entries])
+    if entries:
         print_table(*table(entries, metric, said), {"REGRESSION": "bold red"})
         for name, each in correlations.items():
             if each is not None:
@@ -173,25 +165,23 @@ def _trials(
     return _Trials(parent, score.name, sweep.progress(statuses), ranked)
 
 
-def _show_trials(found: _Trials, as_json: bool) -> None:
+def _show_trials(found: _Trials) -> None:
     from kaggleops.reports.comparison_text import summary
     from kaggleops.reports.leaderboard import COLUMNS
 
-    if as_json:
-        trials = [
-            {
-                "trial": each.number,
-                "run_id": each.run_id,
-                "score": each.score.mean,
-                "spread": each.score.spread,
-                "runs": list(each.runs),
-                "settings": dict(each.point),
-                **each.cells,
-            }
-            for each in found.ranked
-        ]
-        print_json(sweep=found.sweep.id, metric=found.metric, trials=trials)
-        return
+    trials = [
+        {
+            "trial": each.number,
+            "run_id": each.run_id,
+            "score": each.score.mean,
+            "spread": each.score.spread,
+            "runs": list(each.runs),
+            "settings": dict(each.point),
+            **each.cells,
+        }
+        for each in found.ranked
+    ]
+    print_json(sweep=found.sweep.id, metric=found.metric, trials=trials)
     names = [each.name for each in COLUMNS if any(one.cells.get(each.name) for one in found.ranked)]
     rows = []
     for place, each in enumerate(found.ranked, 1):

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import run_named
-from kaggleops.cli.options import bucket_at, bucket_flag, json_option, place_option
 from kaggleops.cli.output import err, out, print_json
 from kaggleops.errors import UsageError
 from kaggleops.tags import COMMIT, REPOSITORY, SUBMITTED_TO
@@ -29,9 +29,9 @@ _PATIENCE = 3.0  # seconds
 @click.argument("run")
 @click.option("--notebook", is_flag=True, help="The notebook or machine that it runs in.")
 @click.option("--commit", is_flag=True, help="Its commit, where the repository is.")
-@place_option
-@json_option
-def open_command(run: str, notebook: bool, commit: bool, place: str, as_json: bool) -> None:
+@options.place
+@options.json
+def open_command(run: str, notebook: bool, commit: bool, place: str) -> None:
     """Open a run's page in the browser, or its notebook or commit.
 
     The page is that of a `kaggleops ui` or `serve` of the bucket on this machine. The address is
@@ -47,7 +47,7 @@ def open_command(run: str, notebook: bool, commit: bool, place: str, as_json: bo
     doing = f"opening run {run}"
     if notebook and commit:
         raise UsageError(doing, "--notebook and --commit exclude each other")
-    store = EntityStore(bucket_at(place))
+    store = EntityStore(options.bucket_at(place))
     run_id = run_named(place, run)
     if (found := store.find(Kind.RUN, run_id)) is None:
         raise UsageError(doing, f"no run {run_id} in {place}", "`kaggleops status` lists runs.")
@@ -59,10 +59,8 @@ def open_command(run: str, notebook: bool, commit: bool, place: str, as_json: bo
     else:
         address = _run_page(state, place)
     address = quote(address, safe=_OF_ADDRESSES)  # what others wrote in tags
-    if as_json:
-        print_json(run_id=run_id, address=address)
-    else:
-        out.print(address)
+    print_json(run_id=run_id, address=address)
+    out.print(address)
     with suppress(webbrowser.Error):
         webbrowser.open(address)
 
@@ -101,7 +99,7 @@ def _run_page(run: "RunState", place: str) -> str:
     serving = (url for port in ports if _serves(url := f"http://127.0.0.1:{port}", place))
     if (url := next(serving, "")) == "":
         url = "http://127.0.0.1:5000"
-        how = f"kaggleops ui{bucket_flag(place)}"
+        how = f"kaggleops ui{options.bucket_flag(place)}"
         err.print(f"Nothing serves {place} here now. Start it:  {how}", style="yellow")
     return f"{url}/{run_page(run.id.experiment_id, run.id.name)}"
 

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -15,7 +16,7 @@ from click.core import ParameterSource
 
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.bucket.location import bucket_uri, local_path
-from kaggleops.cli.output import err
+from kaggleops.cli.output import err, want_json
 from kaggleops.errors import UsageError
 from kaggleops.git.command import GitError
 from kaggleops.git.commits import repository_around
@@ -24,45 +25,6 @@ from kaggleops.platforms.settings import LOCAL, default_bucket, keep_settings
 from kaggleops.redaction import redacted
 
 _PATIENCE = 30.0  # seconds that a command retries an unreachable bucket: somebody is waiting
-
-_BUCKET = "gs://…, s3://… or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml."
-bucket_option = click.option("--bucket", metavar="URI", help=_BUCKET)
-place_option = click.option(
-    "--bucket",
-    "place",
-    metavar="URI",
-    callback=lambda _context, _parameter, named: bucket_of(named),
-    help=_BUCKET,
-)
-"""The same; the command gets the address as `place`."""
-version_option = click.option(
-    "--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD."
-)
-repository_option = click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="A folder in the git repository. Default: the current one.",
-)
-secrets_option = click.option(
-    "--allow-secrets", is_flag=True, help="Send it even if it seems to contain secrets."
-)
-direction_option = click.option(
-    "--lower-is-better/--higher-is-better",
-    "lower_is_better",
-    default=None,
-    help="Whether a lower --metric is better. Default: guessed from the metric's name.",
-)
-
-
-def complete_backend(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
-    """Return the names of backends that begin so, for the shell: it imports none of them."""
-    known = entry_points(group="mlflow.project_backend")
-    return sorted(each.name for each in known if each.name.startswith(begun))
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -95,6 +57,84 @@ class NumberRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
         return number
+
+
+_BUCKET = "gs://…, s3://… or a folder. Default: MLFLOW_TRACKING_URI, then config/local.yaml."
+bucket = click.option("--bucket", metavar="URI", help=_BUCKET)
+place = click.option(
+    "--bucket",
+    "place",
+    metavar="URI",
+    callback=lambda _context, _parameter, named: bucket_of(named),
+    help=_BUCKET,
+)
+"""The same; the command gets the address as `place`."""
+version = click.option(
+    "--version", metavar="COMMIT", help="A commit, branch or tag. Default: HEAD."
+)
+repository = click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="A folder in the git repository. Default: the current one.",
+)
+secrets = click.option(
+    "--allow-secrets", is_flag=True, help="Send it even if it seems to contain secrets."
+)
+direction = click.option(
+    "--lower-is-better/--higher-is-better",
+    "lower_is_better",
+    default=None,
+    help="Whether a lower --metric is better. Default: guessed from the metric's name.",
+)
+json = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=want_json,
+    help="Print JSON instead of text.",
+)
+"""The command does not get it: see `output.print_json`."""
+
+
+def complete_backend(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    """Return the names of backends that begin so, for the shell: it imports none of them."""
+    known = entry_points(group="mlflow.project_backend")
+    return sorted(each.name for each in known if each.name.startswith(begun))
+
+
+backend = click.option(
+    "-b",
+    "--backend",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="kaggle, colab, runpod, skypilot, docker, local or manual.",
+)
+backend_config = click.option(
+    "--backend-config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="YAML or JSON. Default: the repository's config/backend/NAME.yaml, if there is one.",
+)
+budget = click.option(
+    "--budget",
+    metavar="DOLLARS",
+    type=NumberRange(min=0, min_open=True),
+    help="The most that the machine may cost. (runpod)",
+)
+keep = click.option(
+    "--keep",
+    is_flag=True,
+    help="Keep the machine until its hours are over, to connect by SSH. (runpod)",
+)
+entry_point = click.option(
+    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
+)
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that were given."""
+    return {name: each for name, each in options.items() if each}
 
 
 def in_a_folder(
@@ -198,7 +238,7 @@ def _index_at(context: click.Context, parameter: click.Parameter, named: str | N
     return index_at(named)
 
 
-index_option = click.option(
+index = click.option(
     "--index",
     envvar="KAGGLEOPS_INDEX",
     metavar="URL",

@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,11 @@ class _Plain(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print text; not to stdout where that is for JSON."""
+        if self.stderr or not wants_json():
+            super().print(*objects, **how)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
@@ -42,7 +47,19 @@ class _Plain(Console):
             yield segment if control else Segment(shown, style)
 
 
-_NAMED = "kaggleops.named"
+_NAMED, _JSON = "kaggleops.named", "kaggleops.json"
+
+
+def want_json(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Let a command print JSON in place of text (a callback)."""
+    if wanted:
+        context.meta[_JSON] = context.command
+
+
+def wants_json() -> bool:
+    """Tell whether the command that runs prints JSON; one that it invokes prints text."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_JSON) is context.command
 
 
 def name_as_typed(run_id: str, word: str) -> None:
@@ -113,17 +130,21 @@ def redrawn() -> Iterator[Live | None]:
 
 
 @contextmanager
-def stdout_for_json(as_json: bool) -> Iterator[None]:
+def stdout_for_json() -> Iterator[None]:
     """With `--json`, send what the block prints to stderr: stdout holds nothing but JSON."""
-    if not as_json:
+    if not wants_json():
         yield
         return
+    meta = click.get_current_context().meta
+    command = meta.pop(_JSON)
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
+        meta[_JSON] = command
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
@@ -181,7 +202,8 @@ def print_table(
     left: bool = False,
 ) -> None:
     """Print a table, none of its cells cut; see `table`."""
-    out.print(table(head, rows, styles, left=left), end="")
+    if not wants_json():
+        out.print(table(head, rows, styles, left=left), end="")
 
 
 def table(
@@ -253,8 +275,12 @@ def _cut(text: str, room: int) -> str:
 
 
 def print_json(**content: Any) -> None:
-    """Print a JSON object to stdout, with null for NaN and infinities, which JSON lacks."""
-    click.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
+    """Print a JSON object, if the command is to print JSON in place of what it prints to stdout.
+
+    It has null for NaN and infinities, which JSON lacks.
+    """
+    if wants_json():
+        click.echo(json.dumps(_finite(content), indent=2, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -7,13 +7,12 @@ from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
-from rich.text import Text
 
 from kaggleops.bucket.location import S3_KEY, SERVICES, bucket_uri, is_s3
-from kaggleops.cli.options import bucket_of, bucket_option, json_option, project_folder
+from kaggleops.cli import options
 from kaggleops.cli.output import (
     err,
     exit_with,
@@ -23,7 +22,6 @@ from kaggleops.cli.output import (
     print_table,
     stdout_for_json,
 )
-from kaggleops.cli.submission import backend_option
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms import WITH_KEYS, keys_of
 from kaggleops.platforms.platform import SECRET
@@ -69,11 +67,11 @@ def credentials_command() -> None:
 @credentials_command.command("create")
 @click.argument("platform", type=PLATFORMS)
 @_account_option
-@bucket_option
+@options.bucket
 @_from_option
-@json_option
+@options.json
 def create_command(
-    platform: str, account: str | None, bucket: str | None, file: TextIO | None, as_json: bool
+    platform: str, account: str | None, bucket: str | None, file: TextIO | None
 ) -> None:
     """Create a key and store it where a platform finds it.
 
@@ -86,17 +84,17 @@ def create_command(
     if _made(platform):
         hint = f"Replace it: kaggleops credentials rotate {platform}"
         raise UsageError(f"creating a key for {platform}", "there is one already", hint)
-    _put_new(platform, _owner(account, bucket), file, as_json)
+    _put_new(platform, _owner(account, bucket), file)
 
 
 @credentials_command.command("rotate")
 @click.argument("platform", type=PLATFORMS)
 @_account_option
-@bucket_option
+@options.bucket
 @_from_option
-@json_option
+@options.json
 def rotate_command(
-    platform: str, account: str | None, bucket: str | None, file: TextIO | None, as_json: bool
+    platform: str, account: str | None, bucket: str | None, file: TextIO | None
 ) -> None:
     """Replace a platform's key, and delete the old one.
 
@@ -109,16 +107,16 @@ def rotate_command(
     old = _made(platform)
     named = account or bucket
     owner = old[-1].account if old and not named else _owner(account, bucket)
-    _put_new(platform, owner, file, as_json)
+    _put_new(platform, owner, file)
     for each in old:
-        err.print(Text(_delete(each.id, each.account)))
+        err.print(_delete(each.id, each.account))
 
 
 @credentials_command.command("list")
 @_account_option
-@bucket_option
-@json_option
-def list_command(account: str | None, bucket: str | None, as_json: bool) -> None:
+@options.bucket
+@options.json
+def list_command(account: str | None, bucket: str | None) -> None:
     """List the keys, and what each is for.
 
     Of an s3 bucket, those that were put somewhere from this machine.
@@ -140,9 +138,7 @@ def list_command(account: str | None, bucket: str | None, as_json: bool) -> None
         }
         for key in keys_of(owner).listed()
     ]
-    if as_json:
-        print_json(account=owner, keys=rows)
-        return
+    print_json(account=owner, keys=rows)
     for row in rows:
         out.print(f"{row['id']}  {row['created']}  {row['platform']:<7} {row['where']}")
     if not rows:
@@ -152,7 +148,7 @@ def list_command(account: str | None, bucket: str | None, as_json: bool) -> None
 @credentials_command.command("revoke")
 @click.argument("name", metavar="PLATFORM|KEY")
 @_account_option
-@bucket_option
+@options.bucket
 def revoke_command(name: str, account: str | None, bucket: str | None) -> None:
     """Delete a platform's keys, or one key by its id.
 
@@ -174,7 +170,7 @@ def revoke_command(name: str, account: str | None, bucket: str | None) -> None:
             raise UsageError(f"revoking {name}", f"{owner} has no such key")
     # At the service first: then no copy of it works anywhere.
     for key_id, owner in ids.items():
-        out.print(Text(_delete(key_id, owner)))
+        out.print(_delete(key_id, owner))
     for platform in {each.platform for each in found}:
         if not _made(platform):
             WITH_KEYS[platform].delete_key()
@@ -196,7 +192,7 @@ def _delete(key_id: str, owner: str) -> str:
     return left or f"Deleted key {key_id} of {owner}."
 
 
-def _put_new(platform: str, owner: str, file: TextIO | None, as_json: bool) -> None:
+def _put_new(platform: str, owner: str, file: TextIO | None) -> None:
     from kaggleops.platforms.keys import Made, note
 
     place, keys = WITH_KEYS[platform], keys_of(owner)
@@ -206,7 +202,7 @@ def _put_new(platform: str, owner: str, file: TextIO | None, as_json: bool) -> N
     place.check_place()
     key_id, content = keys.create(lambda: _given(keys.steps, file))
     if too_much := keys.can_too_much(content):
-        err.print(Text(f"! The key can do more than a runner needs: {', '.join(too_much)}."))
+        err.print(f"! The key can do more than a runner needs: {', '.join(too_much)}.")
     try:
         where = place.put_key(content)
     except BaseException:
@@ -214,9 +210,7 @@ def _put_new(platform: str, owner: str, file: TextIO | None, as_json: bool) -> N
         raise
     note(Made(key_id, owner, platform, where))
     next_step = place.next_step(keys)
-    if as_json:
-        print_json(id=key_id, account=owner, platform=platform, where=where, can_too_much=too_much)
-        return
+    print_json(id=key_id, account=owner, platform=platform, where=where, can_too_much=too_much)
     print_rows(("Key", key_id), ("Account", owner), ("Where", where), ("Next", next_step))
 
 
@@ -226,7 +220,7 @@ def _given(steps: str, file: TextIO | None) -> str:
         return file.read()
     if given := os.environ.get(SECRET):
         return given
-    err.print(Text(f"{steps}\n"))
+    err.print(f"{steps}\n")
     if not sys.stdin.isatty():
         hint = f"Pass it on: --from FILE, or {SECRET} in the environment."
         raise UsageError("asking for the key", "nobody is at a terminal", hint)
@@ -253,7 +247,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "
 
 
 @click.command("doctor")
-@bucket_option
+@options.bucket
 @click.option(
     "--try",
     "service",
@@ -261,8 +255,8 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red", "skipped": "
     help="Run a small real job there, and check what is assumed of the service.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before --try makes anything.")
-@json_option
-def doctor_command(bucket: str | None, service: str | None, yes: bool, as_json: bool) -> None:
+@options.json
+def doctor_command(bucket: str | None, service: str | None, yes: bool) -> None:
     """Check that everything a run needs is set up.
 
     One line each, with how to fix it. The exit code is 1 if something is wrong.
@@ -276,7 +270,7 @@ def doctor_command(bucket: str | None, service: str | None, yes: bool, as_json: 
       kaggleops doctor --try kaggle
     """
     if service:
-        _try(service, bucket_of(bucket), yes, as_json)
+        _try(service, options.bucket_of(bucket), yes)
         return
     from kaggleops.campaign import notices
     from kaggleops.reports.doctor import asked, examine, examine_platforms
@@ -294,29 +288,27 @@ def doctor_command(bucket: str | None, service: str | None, yes: bool, as_json: 
             if finding.verdict == "error" and finding.said in [each.said for each in found]:
                 continue  # the same cause again, such as unreadable settings
             found.append(finding)
-            if not as_json:
-                _show(finding, 11)
-    if as_json:
-        print_json(findings=[asdict(each) for each in found])
+            _show(finding, 11)
+    print_json(findings=[asdict(each) for each in found])
     if any(each.verdict == "error" for each in found):
         sys.exit(1)
 
 
 def _show(finding: "Finding", width: int) -> None:
     line = f"{_MARKS[finding.verdict]} {finding.about:<{width}} {finding.said}"
-    out.print(Text(line, style=_STYLES[finding.verdict]))
+    out.print(line, style=_STYLES[finding.verdict])
     if finding.hint and finding.verdict != "ok":
-        out.print(Text(f"  {'':<{width}} {finding.hint}"))
+        out.print(f"  {'':<{width}} {finding.hint}")
 
 
-def _try(service: str, bucket: str, yes: bool, as_json: bool) -> None:
+def _try(service: str, bucket: str, yes: bool) -> None:
     """Try a service with a job of the person's own, once they have said yes."""
     from kaggleops.first_contact.assumption import Line
     from kaggleops.first_contact.services import plan, written
     from kaggleops.git.commits import repository_around
 
     planned = plan(service, bucket, repository_around(Path.cwd()) or Path())
-    err.print(Text(f"This {planned.costs}."))
+    err.print(f"This {planned.costs}.")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"trying {service}", "nobody is at a terminal", "Add --yes.")
@@ -324,28 +316,25 @@ def _try(service: str, bucket: str, yes: bool, as_json: bool) -> None:
     lines: list[Line] = []
     found: list[Finding] = []
     with (
-        stdout_for_json(as_json),
+        stdout_for_json(),
         closing(planned.lines()) as trial,
         err.status(f"Trying {service}"),
     ):
         for each in trial:
             lines += [each] if isinstance(each, Line) else []
             found.append(each.finding if isinstance(each, Line) else each)
-            if not as_json:
-                _show(found[-1], 26)
+            _show(found[-1], 26)
     report = written(planned, lines, found[-1].said if planned.makes else "nothing was made")
-    if as_json:
-        print_json(assumptions=[asdict(each) for each in lines], report=str(report))
-    else:
-        print_rows(("Report", str(report)))
+    print_json(assumptions=[asdict(each) for each in lines], report=str(report))
+    print_rows(("Report", str(report)))
     if any(each.verdict == "error" for each in found):
         sys.exit(1)
 
 
 @click.command("quota")
-@backend_option
-@json_option
-def quota_command(backend: str | None, as_json: bool) -> None:
+@options.backend
+@options.json
+def quota_command(backend: str | None) -> None:
     """Show the hours or compute units left on each platform.
 
     And prices where there is no quota, and how to set up what is not set up.
@@ -356,57 +345,61 @@ def quota_command(backend: str | None, as_json: bool) -> None:
     """
     from kaggleops.backends.lookup import backend_named, names
 
-    folder = project_folder()
-    quotas, prices, lines = [], [], []
-    told: dict[str, list[dict[str, Any]]] = {each: [] for each in ("quotas", "prices", "machines")}
-    told |= {"units": [], "not_set_up": []}
+    folder = options.project_folder()
+    quotas, prices, machines, units = [], [], [], []
+    missing: list[dict[str, str]] = []
     problems: list[KaggleOpsError] = []
     with err.status("Asking the platforms"):
         for name in [backend] if backend else sorted(names(), key=lambda each: each != "kaggle"):
             try:
                 asked = backend_named(name)
-                for each in asked.quota():
-                    told["quotas"].append(
-                        asdict(each)
-                        | {"left_hours": each.left_hours}
-                        | {"refreshes": each.refreshes.isoformat() if each.refreshes else None}
-                    )
-                    hours = (f"{each.left_hours:.1f} h", f"{each.total_hours:.0f} h")
-                    until = f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else ""
-                    quotas.append([name, each.resource, *hours, until])
-                for price in asked.prices():
-                    told["prices"].append(asdict(price))
-                    cells = (price.resource, f"${price.per_hour:.2f}", price.free or "none")
-                    prices.append([name, *cells])
-                if there := asked.machines():
-                    told["machines"].append(asdict(there))
-                    lines.append(f"{name}: {there}")
-                if units := asked.units(asked.config_of(folder)):
-                    told["units"].append(asdict(units))
-                    lines.append(f"{name}: {units}")
-            except UsageError as error:
-                if backend:
-                    raise
-                why = {"problem": error.problem, "hint": error.hint}
-                told["not_set_up"].append({"backend": name, **why})
+                quotas += [(name, each) for each in asked.quota()]
+                prices += [(name, each) for each in asked.prices()]
+                machines += [(name, there)] if (there := asked.machines()) else []
+                left = asked.units(asked.config_of(folder))
+                units += [(name, left)] if left else []
             except KaggleOpsError as error:
                 if backend:
                     raise
-                problems.append(error)
-    nothing = not (quotas or prices or told["units"])
-    if as_json:
-        print_json(**told, problems=[str(each) for each in problems])
-        exit_with(problems if nothing else ())
-        return
+                if isinstance(error, UsageError):
+                    why = {"problem": error.problem, "hint": error.hint}
+                    missing.append({"backend": name, **why})
+                else:
+                    problems.append(error)
+    print_json(
+        quotas=[
+            asdict(each)
+            | {"left_hours": each.left_hours}
+            | {"refreshes": each.refreshes.isoformat() if each.refreshes else None}
+            for _, each in quotas
+        ],
+        prices=[asdict(each) for _, each in prices],
+        machines=[asdict(each) for _, each in machines],
+        units=[asdict(each) for _, each in units],
+        not_set_up=missing,
+        problems=[str(each) for each in problems],
+    )
     if quotas:
-        print_table(["Backend", "", "Left", "Of", "Resets"], quotas)
+        rows = [
+            [
+                *(name, each.resource, f"{each.left_hours:.1f} h", f"{each.total_hours:.0f} h"),
+                f"{each.refreshes:%Y-%m-%d %H:%M} UTC" if each.refreshes else "",
+            ]
+            for name, each in quotas
+        ]
+        print_table(["Backend", "", "Left", "Of", "Resets"], rows)
     if prices:
-        print_table(["Backend", "", "An hour", "Free"], prices)
-    for line in lines:
-        out.print(line)
+        rows = [
+            [name, each.resource, f"${each.per_hour:.2f}", each.free or "none"]
+            for name, each in prices
+        ]
+        print_table(["Backend", "", "An hour", "Free"], rows)
+    for name, said in [*machines, *units]:
+        out.print(f"{name}: {said}")
+    nothing = not (quotas or prices or units)
     if backend and nothing:
         out.print(f"{backend} has no quota.")
-    if missing := told["not_set_up"]:
+    if missing:
         out.print()
     width = max((len(each["backend"]) for each in missing), default=0)
     for lacking in missing:

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, require_index
-from kaggleops.cli.options import (
-    NumberRange,
-    direction_option,
-    index_option,
-    json_option,
-    place_option,
-)
 from kaggleops.cli.output import err, name_as_typed, out, print_json, print_rows, stdout_for_json
-from kaggleops.cli.submission import backend_config_option, backend_option, submit
+from kaggleops.cli.submission import submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import counted, printable
 from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
@@ -31,22 +25,22 @@ if TYPE_CHECKING:
 
 @click.command("reproduce")
 @click.argument("name", metavar="RUN")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option("--run", "run_it", is_flag=True, help="Run it again here, and compare the two.")
 @click.option("--against", metavar="RUN", help="Compare with this run, made earlier.")
 @click.option(
     "--tolerance",
-    type=NumberRange(min=0),
+    type=options.NumberRange(min=0),
     default=0.0,
     show_default=True,
     help="How far apart two values may be, relative to the larger one.",
 )
 @click.option("--metric", metavar="NAME", help="Decides which run is `best`. Default: the score.")
-@direction_option
-@backend_option
-@backend_config_option
-@json_option
+@options.direction
+@options.backend
+@options.backend_config
+@options.json
 def reproduce_command(
     name: str,
     place: str,
@@ -58,7 +52,6 @@ def reproduce_command(
     lower_is_better: bool | None,
     backend: str | None,
     backend_config: Path | None,
-    as_json: bool,
 ) -> None:
     """Make a run again, and check whether the results agree.
 
@@ -74,25 +67,24 @@ def reproduce_command(
     if against:
         second = _run(place, index, against, metric, lower_is_better)
         _require_ended(first, second)
-        _compare(first, second, tolerance, as_json)
+        _compare(first, second, tolerance)
         return
     if not (run_it or backend):
-        _show(first, place, as_json)
+        _show(first, place)
         return
     commit, what = _again(first, place)
     if backend:
-        submit(commit, what, backend, backend_config, as_json)
-        if not as_json:
-            out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN")
+        submit(commit, what, backend, backend_config)
+        out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN")
         return
     _require_ended(first)
     from kaggleops.launch.launcher import launch
     from kaggleops.reports.outcome import tell_outcome
 
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         made = launch(commit, what)
     tell_outcome(what.tracking_uri, made)
-    _compare(first, _run(place, index, made.info.run_id), tolerance, as_json)
+    _compare(first, _run(place, index, made.info.run_id), tolerance)
 
 
 def _run(
@@ -141,24 +133,22 @@ def _again(run: "Run", place: str) -> "tuple[Commit, Launch]":
     )
 
 
-def _show(run: "Run", place: str, as_json: bool) -> None:
+def _show(run: "Run", place: str) -> None:
     from kaggleops.reports.comparison import environment
 
     command = f"kaggleops reproduce {run.id} --run --bucket {shlex.quote(place)}"
     command = command if run.sha else ""
-    if as_json:
-        print_json(
-            run_id=run.id,
-            status=run.status,
-            commit=run.sha,
-            repository=run.tags.get(REPOSITORY, ""),
-            entry_point=run.tags.get(ENTRY_POINT, ""),
-            params=run.params,
-            data=run.data,
-            environment=environment(run),
-            command=command,
-        )
-        return
+    print_json(
+        run_id=run.id,
+        status=run.status,
+        commit=run.sha,
+        repository=run.tags.get(REPOSITORY, ""),
+        entry_point=run.tags.get(ENTRY_POINT, ""),
+        params=run.params,
+        data=run.data,
+        environment=environment(run),
+        command=command,
+    )
     print_rows(
         ("Run", f"{run.id}  {run.name}"),
         ("Status", run.status),
@@ -172,23 +162,22 @@ def _show(run: "Run", place: str, as_json: bool) -> None:
     )
 
 
-def _compare(first: "Run", second: "Run", tolerance: float, as_json: bool) -> None:
+def _compare(first: "Run", second: "Run", tolerance: float) -> None:
     from kaggleops.reports.comparison import agreement
 
     found = agreement(first, second, tolerance)
     others = {name: getattr(found, name) for name in ("params", "data", "environment")}
-    if as_json:
-        print_json(
-            agree=found.agree,
-            runs=[first.id, second.id],
-            status=[first.status, second.status],
-            equal=found.equal,
-            **{
-                name: {key: list(map(str, pair)) for key, pair in each.items()}
-                for name, each in {"metrics": found.metrics, **others}.items()
-            },
-        )
-        sys.exit(0 if found.agree else 1)
+    print_json(
+        agree=found.agree,
+        runs=[first.id, second.id],
+        status=[first.status, second.status],
+        equal=found.equal,
+        **{
+            name: {key: list(map(str, pair)) for key, pair in each.items()}
+            for name, each in {"metrics": found.metrics, **others}.items()
+        },
+    )
+    sys.exit(0 if found.agree else 1)
     if first.status != second.status:
         out.print(f"status: {first.status} and {second.status}")
     for key in found.metrics:

@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.bucket.location import tracking_uri
-from kaggleops.cli.options import (
-    NumberRange,
-    bucket_flag,
-    bucket_for_runs,
-    bucket_option,
-    json_option,
-    remember,
-    repository_option,
-    secrets_option,
-    version_option,
-)
+from kaggleops.cli import options
 from kaggleops.cli.output import (
     as_typed,
     err,
@@ -30,14 +20,8 @@ from kaggleops.cli.output import (
     print_rows,
     stdout_for_json,
 )
-from kaggleops.cli.submission import (
-    backend_config_option,
-    backend_option,
-    money,
-    money_options,
-    submit,
-)
 from kaggleops.cli.submission import follow as follow_to_its_end
+from kaggleops.cli.submission import submit
 from kaggleops.errors import UsageError, explained
 from kaggleops.printable import counted
 from kaggleops.session_end import TO_BE_CONTINUED
@@ -82,15 +66,13 @@ class _Judging(click.Command):
 
 @click.command("run", cls=_Judging)
 @click.argument("overrides", nargs=-1)
-@bucket_option
-@version_option
+@options.bucket
+@options.version
 @click.option("--experiment", metavar="NAME", help="Default: the task's or the project's name.")
-@repository_option
+@options.repository
 @click.option("--uncommitted", is_flag=True, help="Run uncommitted changes too.")
-@secrets_option
-@click.option(
-    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
-)
+@options.secrets
+@options.entry_point
 @click.option(
     "--require",
     metavar="'METRIC>=NUMBER'",
@@ -100,15 +82,16 @@ class _Judging(click.Command):
 @click.option(
     "--hours",
     metavar="H",
-    type=NumberRange(min=0, min_open=True),
+    type=options.NumberRange(min=0, min_open=True),
     help="Here, the session ends after so many hours: a training that knows of it is to be "
     "continued then (exit code 42).",
 )
-@backend_option
-@backend_config_option
+@options.backend
+@options.backend_config
 @click.option("--follow", is_flag=True, help="With -b: show its output, and exit as it ends.")
-@money_options
-@json_option
+@options.budget
+@options.keep
+@options.json
 def run_command(
     overrides: Sequence[str],
     bucket: str | None,
@@ -123,9 +106,7 @@ def run_command(
     backend: str | None,
     backend_config: Path | None,
     follow: bool,
-    budget: float | None,
-    keep: bool,
-    as_json: bool,
+    **money: Any,
 ) -> None:
     """Run a commit here or, with --backend, on another machine.
 
@@ -150,13 +131,13 @@ def run_command(
     if hours and backend:
         hint = "Set `session_hours` or `hours` in its configuration (--backend-config)."
         raise UsageError("reading --hours", "it is for a run here", hint)
-    place = bucket_for_runs(bucket, repository)
+    place = options.bucket_for_runs(bucket, repository)
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
     # What is checked out changes from step to step of a bisection; what lies beside it does not.
     check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
     print_named("Bucket", place)
-    remember(place, commit.repository)
+    options.remember(place, commit.repository)
     # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
     from kaggleops.launch.launcher import Launch, is_to_be_continued, launch
     from kaggleops.reports.outcome import tell_outcome
@@ -173,23 +154,23 @@ def run_command(
         if uncommitted:
             problem = "another machine only gets the commit"
             raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
-        run = submit(commit, what, backend, backend_config, as_json, money(budget, keep))
+        run = submit(commit, what, backend, backend_config, options.given(money))
         if follow:
-            sys.exit(follow_to_its_end(run, as_json))
+            sys.exit(follow_to_its_end(run))
         return
     if follow:
         raise UsageError("running here", "--follow is for another machine", "Add -b kaggle, say.")
-    if money(budget, keep):
+    if options.given(money):
         raise UsageError("running here", "--budget and --keep are for rented machines")
     patched = uncommitted and bool(commit.uncommitted)
     if required:
-        sys.exit(_judge(commit, what, required, place, patched, as_json))
-    with stdout_for_json(as_json):
+        sys.exit(_judge(commit, what, required, place, patched))
+    with stdout_for_json():
         run = launch(commit, what, uncommitted=patched)
     tell_outcome(what.tracking_uri, run)
-    _show(run, commit, place, as_json)
+    _show(run, commit, place)
     if is_to_be_continued(run):
-        how = f"kaggleops resume {run.info.run_id} -b local{bucket_flag(place)}"
+        how = f"kaggleops resume {run.info.run_id} -b local{options.bucket_flag(place)}"
         print_named("Legs", f"to be continued: {'commit, and run that' if patched else how}")
         sys.exit(TO_BE_CONTINUED)
 
@@ -200,7 +181,6 @@ def _judge(
     required: "Requirement",
     place: str,
     patched: bool,
-    as_json: bool,
 ) -> int:
     """Return the exit code for whether a commit's run meets a requirement."""
     from kaggleops.git.project_files import write_project_files
@@ -224,7 +204,7 @@ def _judge(
     run = None if patched else _finished(commit, what, params, required.metric, place)
     try:
         if run is None:
-            with stdout_for_json(as_json):
+            with stdout_for_json():
                 run = launch(commit, what, uncommitted=patched)
             tell_outcome(what.tracking_uri, run)
     except RunFailedError as error:
@@ -238,7 +218,7 @@ def _judge(
         return _UNKNOWN
     value = run.data.metrics.get(required.metric)
     met = None if value is None else required.is_met(value)
-    _show(run, commit, place, as_json, {"required": str(required), "met": met})
+    _show(run, commit, place, {"required": str(required), "met": met})
     if met is None:
         problem = f"run {run.info.run_id} has no metric {required.metric!r}"
         print_error(UsageError(f"judging {commit.sha[:10]} by {required}", problem))
@@ -264,30 +244,26 @@ def _finished(
     return MlflowClient(what.tracking_uri).get_run(found.id)
 
 
-def _show(
-    run: "Run", commit: "Commit", place: str, as_json: bool, more: dict[str, Any] | None = None
-) -> None:
+def _show(run: "Run", commit: "Commit", place: str, more: dict[str, Any] | None = None) -> None:
     from kaggleops.reports.charts import headline
     from kaggleops.reports.score import score_of
 
-    show = f"kaggleops ui{bucket_flag(place)}"
+    show = f"kaggleops ui{options.bucket_flag(place)}"
     told = headline(run.data.metrics)
     if hidden := max(0, len(told) - _METRICS):
         score = score_of(run.data.tags, run.data.metrics)
         told = sorted(told, key=lambda each: score is None or each[0] != score[0].name)
-    if as_json:
-        print_json(
-            run_id=run.info.run_id,
-            experiment_id=run.info.experiment_id,
-            status=run.info.status,
-            commit=commit.sha,
-            link=commit.link,
-            metrics=run.data.metrics,
-            artifacts=run.info.artifact_uri,
-            show=as_typed(show),
-            **(more or {}),
-        )
-        return
+    print_json(
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        status=run.info.status,
+        commit=commit.sha,
+        link=commit.link,
+        metrics=run.data.metrics,
+        artifacts=run.info.artifact_uri,
+        show=as_typed(show),
+        **(more or {}),
+    )
     print_rows(
         ("Run", f"{run.info.run_id}  {run.info.run_name}"),
         ("Commit", commit.sha),

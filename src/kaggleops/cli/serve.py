@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.bucket.location import bucket_uri
-from kaggleops.cli.options import bucket_of, bucket_option, index_option, json_option, place_option
+from kaggleops.cli import options
 from kaggleops.cli.output import err, out, print_json, print_rows, progress_bar
 from kaggleops.errors import KaggleOpsError, UsageError, first_line
 from kaggleops.platforms.settings import local_setting
@@ -28,8 +28,8 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
 
 
 @click.command("serve")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--host-name",
@@ -54,18 +54,8 @@ def _host_names(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -
     help="Let others reach it without a password.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the browser.")
-@json_option
-def serve_command(
-    place: str,
-    index: str | None,
-    host: str,
-    host_names: tuple[str, ...],
-    port: int | None,
-    auth: bool,
-    to_anyone: bool,
-    open_browser: bool,
-    as_json: bool,
-) -> None:
+@options.json
+def serve_command(**how: Any) -> None:
     """Serve the MLflow UI and API over the bucket, until Ctrl-C.
 
     The server answers from an index of the bucket, which it updates every 5 s while somebody is
@@ -76,28 +66,36 @@ def serve_command(
     Example:
       kaggleops serve --bucket gs://my-bucket --auth
     """
+    _serve(**how)
+
+
+def _serve(
+    place: str,
+    port: int | None,
+    *,
+    open_browser: bool,
+    index: str | None = None,
+    host: str = "127.0.0.1",
+    host_names: tuple[str, ...] = (),
+    auth: bool = False,
+    to_anyone: bool = False,
+) -> None:
     # Only light imports: this process stays, beside those that it starts.
     from kaggleops.redaction import redacted
+    from kaggleops.server import settings as server
     from kaggleops.server.address import experiment_link, listening_socket, progress_line, url_of
-    from kaggleops.server.settings import (
-        HEALTH_PATH,
-        Settings,
-        ask_for_passwords,
-        default_index,
-        server_folder,
-    )
     from kaggleops.server.supervisor import Found, serve
 
-    folder = server_folder(place)
+    folder = server.server_folder(place)
     if importlib.util.find_spec("flask") is None:  # mlflow-skinny has none
         hint = "Install it: pip install 'kaggleops[server]'."
         raise UsageError("starting the server", "the MLflow server is not installed", hint)
     with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
         url = url_of(listening)
-        access = ask_for_passwords(folder) if auth else ""
-        settings = Settings(
+        access = server.ask_for_passwords(folder) if auth else ""
+        settings = server.Settings(
             bucket=place,
-            index=index or default_index(place),
+            index=index or server.default_index(place),
             scratch=str(folder / f"scratch-{listening.getsockname()[1]}"),
             auth=auth,
             socket=listening.fileno(),
@@ -114,19 +112,24 @@ def serve_command(
                 if told["warning"]:
                     err.print(told["warning"], style="yellow")
                 link = experiment_link(url, told["experiment"])
-                found = {
-                    "link": link,
-                    "health": f"{url}{HEALTH_PATH}",
-                    "bucket": place,
-                    "index": redacted(settings.index),
-                    "problems": told["problems"],
-                    "warning": told["warning"],
-                    "complete": told["complete"] and not told["warning"],
-                }
-                if as_json:
-                    print_json(**found)
-                else:
-                    _show(found, access)
+                health = f"{url}{server.HEALTH_PATH}"
+                problems, database = told["problems"], redacted(settings.index)
+                print_json(
+                    link=link,
+                    health=health,
+                    bucket=place,
+                    index=database,
+                    problems=problems,
+                    warning=told["warning"],
+                    complete=told["complete"] and not told["warning"],
+                )
+                out.print(f"MLflow over {place}, served from here\n\n    {link}")
+                left_out = f"{problems} objects; see the health page" if problems else ""
+                print_rows(
+                    *(("Index", database), ("Health", health), ("Access", access)),
+                    ("Not shown", left_out),
+                )
+                out.print("\nPress Ctrl-C to stop.")
                 if open_browser:
                     webbrowser.open(link)
                 if not told["complete"]:
@@ -137,7 +140,7 @@ def serve_command(
                 bars.close()
                 line = told["warning"] or progress_line(told["total"], told["total"])
                 err.print(line, style="yellow" if told["warning"] else None)
-                if told["experiment"] != shown[0]["experiment"] and not as_json:
+                if told["experiment"] != shown[0]["experiment"]:
                     out.print(f"\n    {experiment_link(url, told['experiment'])}")
 
             serve(
@@ -149,17 +152,8 @@ def serve_command(
             )
 
 
-def _show(found: dict[str, Any], access: str) -> None:
-    out.print(f"MLflow over {found['bucket']}, served from here\n\n    {found['link']}")
-    rows = [("Index", found["index"]), ("Health", found["health"]), ("Access", access)]
-    if found["problems"]:
-        rows.append(("Not shown", f"{found['problems']} objects; see the health page"))
-    print_rows(*rows)
-    out.print("\nPress Ctrl-C to stop.")
-
-
 @click.command("ui")
-@bucket_option
+@options.bucket
 @click.option(
     "--server",
     metavar="projects/…/zones/…/instances/…",
@@ -172,16 +166,13 @@ def _show(found: dict[str, Any], access: str) -> None:
     help="Default: 5000, or a free one if that is in use; 0 for any free one.",
 )
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
-@json_option
-@click.pass_context
+@options.json
 def ui_command(
-    context: click.Context,
     bucket: str | None,
     server: str | None,
     local: bool,
     port: int | None,
     open_browser: bool,
-    as_json: bool,
 ) -> None:
     """Open the MLflow UI over the bucket in a browser.
 
@@ -199,19 +190,18 @@ def ui_command(
     if not (machine or bucket or local or _another_bucket()):
         machine = Machine.of_settings(Path())
     if machine:
-        _show_remote(machine, port, open_browser, as_json)
+        _show_remote(machine, port, open_browser)
     else:
-        given = {"port": port, "open_browser": open_browser, "as_json": as_json}
-        context.invoke(serve_command, place=bucket_of(bucket), **given)
+        _serve(options.bucket_of(bucket), port, open_browser=open_browser)
 
 
 def _another_bucket() -> bool:
     """Return whether MLFLOW_TRACKING_URI names another bucket than the settings do."""
     settings = local_setting(Path(), "bucket")
-    return settings is not None and bucket_of(None) != bucket_uri(settings)
+    return settings is not None and options.bucket_of(None) != bucket_uri(settings)
 
 
-def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_json: bool) -> None:
+def _show_remote(machine: "Machine", port: int | None, open_browser: bool) -> None:
     """Open a remote server's UI, until Ctrl-C."""
     from kaggleops.server.address import experiment_link
     from kaggleops.server.tunnel import tunnel
@@ -223,11 +213,9 @@ def _show_remote(machine: "Machine", port: int | None, open_browser: bool, as_js
     ):
         link = experiment_link(opened.url, _last_experiment(opened.url, f"{machine}"))
         status.stop()
-        if as_json:
-            print_json(link=link, server=machine.path)
-        else:
-            where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
-            out.print(f"{where}\n\n    {link}\n\nPress Ctrl-C to stop.")
+        print_json(link=link, server=machine.path)
+        where = f"MLflow, served by {machine}, through Identity-Aware Proxy"
+        out.print(f"{where}\n\n    {link}\n\nPress Ctrl-C to stop.")
         if open_browser:
             webbrowser.open(link)
         opened.wait()

@@ -12,16 +12,18 @@ import click
 
 from kaggleops.backends.answers import number
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import can_index, history_of, run_named, runs_named
-from kaggleops.cli.options import (
-    Since,
-    bucket_at,
-    complete_backend,
-    index_option,
-    json_option,
-    place_option,
+from kaggleops.cli.output import (
+    err,
+    exit_with,
+    out,
+    print_json,
+    redrawn,
+    table,
+    terminal_width,
+    wants_json,
 )
-from kaggleops.cli.output import err, exit_with, out, print_json, redrawn, table, terminal_width
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import counted
 from kaggleops.tags import BACKEND, BRANCH, KEPT_UNTIL, PARENT, PRICE, SUBMITTED_TO, SWEEP
@@ -62,15 +64,15 @@ class _Filter:
 
 @click.command("status")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option(
     "--running", is_flag=True, help="Only runs that run, wait for a machine, or are LOST."
 )
 @click.option("--failed", is_flag=True, help="Only runs that FAILED, were KILLED, or are LOST.")
 @click.option(
     "--since",
-    type=Since(),
+    type=options.Since(),
     default="2d",
     show_default=True,
     help="Runs active since then: 30m, 12h, 7d, 2026-11-30. Open runs are shown anyway.",
@@ -80,12 +82,12 @@ class _Filter:
     "-b",
     "--backend",
     metavar="NAME",
-    shell_complete=complete_backend,
+    shell_complete=options.complete_backend,
     help="Only runs there: kaggle, local, …",
 )
 @click.option("--sweep", metavar="RUN", help="Only this sweep's trials and folds.")
 @click.option("--watch", is_flag=True, help="Keep the list up to date until nothing runs.")
-@json_option
+@options.json
 def status_command(
     runs: tuple[str, ...],
     place: str,
@@ -93,7 +95,6 @@ def status_command(
     since: float,
     sweep: str | None,
     watch: bool,
-    as_json: bool,
     **wanted: Any,
 ) -> None:
     """Show runs: those named, or the open and the latest ones.
@@ -107,7 +108,7 @@ def status_command(
       kaggleops status --since 7d --failed
       kaggleops status --watch
     """
-    if watch and as_json:
+    if watch and wants_json():
         raise UsageError("showing runs", "--watch and --json exclude each other")
     chosen = runs_named(place, runs, index)
     sweep_id = run_named(place, sweep, index) if sweep else ""
@@ -117,9 +118,8 @@ def status_command(
         _watch(looked)
         return
     rows, problems = looked.rows()
-    if as_json:
-        print_json(runs=rows)
-    elif rows:
+    print_json(runs=rows)
+    if rows:
         out.print(looked.table(rows, terminal_width()), end="")
     else:
         out.print(looked.nothing)
@@ -152,7 +152,7 @@ class _Status:
         from kaggleops.mlruns import EntityStore
 
         self._place, self._index, self._wanted = place, index, wanted
-        self._store = EntityStore(bucket_at(place))
+        self._store = EntityStore(options.bucket_at(place))
         self._answers: dict[str, tuple[float, Platform]] = {}
 
     @property

@@ -1,15 +1,21 @@
 """Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaggleops.cli.options import NumberRange, complete_backend
-from kaggleops.cli.output import err, print_json, print_named, print_rows, stdout_for_json
+from kaggleops.cli.output import (
+    err,
+    print_json,
+    print_named,
+    print_rows,
+    stdout_for_json,
+    wants_json,
+)
 from kaggleops.errors import KaggleOpsError
 from kaggleops.printable import log_line
 from kaggleops.session_end import TO_BE_CONTINUED
@@ -22,41 +28,6 @@ if TYPE_CHECKING:
 
 _ASK_EVERY = 10.0  # seconds at most between two questions to a platform
 _INTERRUPTED = 130
-
-backend_option = click.option(
-    "-b",
-    "--backend",
-    metavar="NAME",
-    shell_complete=complete_backend,
-    help="kaggle, colab, runpod, skypilot, docker, local or manual.",
-)
-backend_config_option = click.option(
-    "--backend-config",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="YAML or JSON. Default: the repository's config/backend/NAME.yaml, if there is one.",
-)
-
-
-def money_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of backends that cost money (a decorator)."""
-    budget = click.option(
-        "--budget",
-        metavar="DOLLARS",
-        type=NumberRange(min=0, min_open=True),
-        help="The most that the machine may cost. (runpod)",
-    )
-    keep = click.option(
-        "--keep",
-        is_flag=True,
-        help="Keep the machine until its hours are over, to connect by SSH. (runpod)",
-    )
-    return budget(keep(command))
-
-
-def money(budget: float | None, keep: bool) -> dict[str, Any]:
-    """Return the options of `money_options` as fields of a backend's configuration."""
-    return ({} if budget is None else {"budget": budget}) | ({"keep": True} if keep else {})
 
 
 def announce(backend: "Backend[Any]", config: Any) -> None:
@@ -72,21 +43,20 @@ def submit(
     what: "Launch",
     backend_name: str,
     config_file: Path | None,
-    as_json: bool,
-    options: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> "RemoteRun":
-    """Submit a commit to a backend, and print where it is; `options` as `Backend.config_of`.
+    """Submit a commit to a backend, and print where it is; `given` as `Backend.config_of`.
 
     Raises UsageError if there is no such backend or option, else what `Backend.submit` does.
     """
     from kaggleops.backends.lookup import backend_named
 
     backend = backend_named(backend_name)
-    config = backend.config_of(commit.repository, config_file, options)
+    config = backend.config_of(commit.repository, config_file, given)
     announce(backend, config)
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         run = backend.submit(commit, what, config)
-    show_submitted(run, as_json)
+    show_submitted(run)
     return run
 
 
@@ -119,15 +89,15 @@ def wait_for_a_machine(run: "RemoteRun") -> None:
             time.sleep(1)
 
 
-def follow(run: "RemoteRun", as_json: bool) -> int:
+def follow(run: "RemoteRun") -> int:
     """Show a run's output until it has ended, and return the exit code for how that was.
 
-    Ctrl-C leaves it running. With `as_json`, stdout is kept for what was submitted.
+    Ctrl-C leaves it running. With `--json`, stdout is kept for what was submitted.
     """
     try:
         wait_for_a_machine(run)
         for line in run.logs(follow=True):
-            click.echo(log_line(line), err=as_json)
+            click.echo(log_line(line), err=wants_json())
         status = run.get_status()
     except KeyboardInterrupt:
         err.print(f"The job goes on. See it:  kaggleops logs -f {run.run_id}")
@@ -142,20 +112,18 @@ def follow(run: "RemoteRun", as_json: bool) -> int:
     return 0 if status == "FINISHED" else 1
 
 
-def show_submitted(run: "RemoteRun", as_json: bool) -> None:
+def show_submitted(run: "RemoteRun") -> None:
     """Print a run that was submitted."""
     backend, tags = run.backend, run.tags
-    if as_json:
-        print_json(
-            run_id=run.run_id,
-            status=run.get_status(),
-            backend=backend.name,
-            commit=tags.get(COMMIT),
-            page=run.page,
-            price_per_hour=float(tags[PRICE]) if tags.get(PRICE) else None,
-            steps=backend.steps(tags),
-        )
-        return
+    print_json(
+        run_id=run.run_id,
+        status=run.get_status(),
+        backend=backend.name,
+        commit=tags.get(COMMIT),
+        page=run.page,
+        price_per_hour=float(tags[PRICE]) if tags.get(PRICE) else None,
+        steps=backend.steps(tags),
+    )
     print_rows(
         ("Run", f"{run.run_id}  {tags.get(RUN_NAME, '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import run_named
-from kaggleops.cli.options import json_option, place_option
 from kaggleops.cli.output import (
     err,
     out,
@@ -37,7 +37,7 @@ competition_option = click.option(
 
 @click.command("submit")
 @click.argument("run")
-@place_option
+@options.place
 @click.option("--file", metavar="FILE", help="Default: the run's artifact submission.csv.")
 @click.option("--message", default="", help="Default: the run's name and its commit.")
 @competition_option
@@ -48,7 +48,7 @@ competition_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Show what --code would do, and do nothing.")
 @click.option("--scores", is_flag=True, help="Submit nothing; record the current score.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for the score.")
-@json_option
+@options.json
 def submit_command(
     run: str,
     place: str,
@@ -62,7 +62,6 @@ def submit_command(
     dry_run: bool,
     scores: bool,
     no_wait: bool,
-    as_json: bool,
 ) -> None:
     """Submit a run's predictions, or its models, to its competition.
 
@@ -91,7 +90,7 @@ def submit_command(
         if not dry_run:
             print_named(f"{name:<10}", text)
 
-    with stdout_for_json(as_json):
+    with stdout_for_json():
         submitter = Submitter(tracking_uri(place), run_named(place, run), competition)
         how = ""
         if scores:
@@ -110,10 +109,9 @@ def submit_command(
             with err.status(f"Waiting for the score of submission {done.ref}"):
                 done = submitter.wait(done, how=how)
     if not dry_run:
-        _show(done, as_json)
-    elif as_json:
-        print_json(steps={name.lower(): text for name, text in steps.items()})
+        _show(done)
     else:
+        print_json(steps={name.lower(): text for name, text in steps.items()})
         print_rows(*steps.items())
 
 
@@ -181,10 +179,8 @@ def _shape(runs: "list[Run]") -> str:
     return "NvidiaTeslaT4" if had else ""
 
 
-def _show(done: "Submission", as_json: bool) -> None:
-    if as_json:
-        print_json(**_plain(done), page=done.page)
-        return
+def _show(done: "Submission") -> None:
+    print_json(**_plain(done), page=done.page)
     print_rows(
         ("Submission", f"{done.ref} to {done.competition}, {done.status.lower()}"),
         ("Public score", "" if done.public_score is None else f"{done.public_score:g}"),
@@ -205,10 +201,10 @@ def _plain(done: "Submission") -> dict[str, Any]:
 
 
 @click.command("submissions")
-@place_option
+@options.place
 @competition_option
-@json_option
-def submissions_command(place: str, competition: str, as_json: bool) -> None:
+@options.json
+def submissions_command(place: str, competition: str) -> None:
     """List what was submitted, own scores beside Kaggle's.
 
     Below it: how far both rank the runs alike, and how many submissions are left today.
@@ -237,11 +233,9 @@ def submissions_command(place: str, competition: str, as_json: bool) -> None:
             pairs.setdefault(each.run, (of["own_score"], each.public_score))
     found = rank_correlation(list(pairs.values()))
     interval = None if found is None else rank_interval(found, len(pairs))
-    if as_json:
-        rows = [{**_plain(each), "run_id": each.run or None, **of} for each, of in own]
-        counted = {"rank_correlation": found, "interval": interval, "runs": len(pairs)}
-        print_json(competition=at.competition, left_today=left, **counted, submissions=rows)
-        return
+    rows = [{**_plain(each), "run_id": each.run or None, **of} for each, of in own]
+    counted = {"rank_correlation": found, "interval": interval, "runs": len(pairs)}
+    print_json(competition=at.competition, left_today=left, **counted, submissions=rows)
     if listed:
         _print_submissions(own)
     else:

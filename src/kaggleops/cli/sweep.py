@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kaggleops.bucket.location import tracking_uri
+from kaggleops.cli import options
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.options import (
-    NumberRange,
-    bucket_for_runs,
-    bucket_option,
-    json_option,
-    remember,
-    repository_option,
-    secrets_option,
-    version_option,
-)
 from kaggleops.cli.output import (
     err,
     out,
@@ -32,7 +23,6 @@ from kaggleops.cli.output import (
     stdout_for_json,
 )
 from kaggleops.cli.run import check_uncommitted
-from kaggleops.cli.submission import backend_config_option
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.printable import counted
 from kaggleops.tags import SCORE
@@ -100,7 +90,7 @@ _SHOWN = 20  # points
 @click.option(
     "--budget",
     metavar="DOLLARS",
-    type=NumberRange(min=0, min_open=True),
+    type=options.NumberRange(min=0, min_open=True),
     help="The most that all jobs together may cost. Default: nothing is spent.",
 )
 @click.option(
@@ -114,23 +104,21 @@ _SHOWN = 20  # points
 )
 @click.option(
     "--memory",
-    type=NumberRange(min=0, min_open=True),
+    type=options.NumberRange(min=0, min_open=True),
     metavar="GB",
     help="Memory that the accelerator needs, or the machine without one.",
 )
 @click.option("--name", metavar="NAME", help="Name of the sweep's run.")
 @click.option("--experiment", metavar="NAME", help="Default: the task's or the project's name.")
-@click.option(
-    "-e", "--entry-point", default="main", show_default=True, help="Of the MLproject file."
-)
-@version_option
-@bucket_option
-@repository_option
-@backend_config_option
-@secrets_option
+@options.entry_point
+@options.version
+@options.bucket
+@options.repository
+@options.backend_config
+@options.secrets
 @click.option("--dry-run", is_flag=True, help="Check everything, show the points, begin nothing.")
 @click.option("--detach", is_flag=True, help="Leave it to a `kaggleops watch` that runs elsewhere.")
-@json_option
+@options.json
 def sweep_command(
     overrides: Sequence[str],
     backends: Sequence[str],
@@ -146,7 +134,6 @@ def sweep_command(
     backend_config: Path | None,
     dry_run: bool,
     detach: bool,
-    as_json: bool,
     entry_point: str,
     experiment: str | None,
     allow_secrets: bool,
@@ -167,12 +154,12 @@ def sweep_command(
     """
     from kaggleops.git.commits import find_commit
 
-    place = bucket_for_runs(bucket, repository)
+    place = options.bucket_for_runs(bucket, repository)
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
     check_uncommitted(commit, version)
     print_named("Bucket", place)
-    remember(place, commit.repository)
+    options.remember(place, commit.repository)
     # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
     from kaggleops.campaign import request
     from kaggleops.campaign.search import LEARNERS, Search
@@ -213,7 +200,7 @@ def sweep_command(
     decisions = request.first_jobs(sweep, sites, jobs)
     print_named("Sweep", _described(sweep, search.total, jobs))
     if dry_run:
-        _show(sweep, search.ask([], _SHOWN), search.total, jobs, decisions, as_json)
+        _show(sweep, search.ask([], _SHOWN), search.total, jobs, decisions)
         return
     from kaggleops.campaign.children import begin
 
@@ -223,10 +210,10 @@ def sweep_command(
     sweep_id = begin(commit, what, sweep, title)
     print_named("Begun", f"{sweep_id}  {title}")
     told = {"sweep": sweep_id, "name": title, "experiment": home, "trials": search.total}
-    _watch(place, told | {"jobs": jobs}, detach, as_json)
+    _watch(place, told | {"jobs": jobs}, detach)
 
 
-def _watch(place: str, told: Mapping[str, Any], detach: bool, as_json: bool) -> None:
+def _watch(place: str, told: Mapping[str, Any], detach: bool) -> None:
     """Keep a sweep going until it is over, unless others do; print what it has come to.
 
     Exits with code 1 if it was interrupted or did not finish.
@@ -241,7 +228,7 @@ def _watch(place: str, told: Mapping[str, Any], detach: bool, as_json: bool) -> 
     interrupted = False
     if not detach:
         try:
-            with stdout_for_json(as_json):
+            with stdout_for_json():
                 watch_in_foreground(place, only=told["sweep"])
         except KeyboardInterrupt:
             interrupted = True
@@ -250,12 +237,11 @@ def _watch(place: str, told: Mapping[str, Any], detach: bool, as_json: bool) -> 
     best = run.data.tags.get(BEST, "")
     point = point_of(client.get_run(best).data.tags) if best else {}
     settings = ", ".join(f"{key}={value}" for key, value in point.items())
-    if as_json:
-        print_json(**told, status=run.info.status, metrics=run.data.metrics, best=best)
+    print_json(**told, status=run.info.status, metrics=run.data.metrics, best=best)
     if detach or interrupted:
         said = "Run it with" if detach else "The jobs go on. Continue the sweep with"
         print_named(f"{said}:", f"kaggleops watch --bucket {place}")
-    elif not as_json:
+    else:
         print_rows(
             ("Sweep", f"{told['name']}, {run.info.status.lower()}"),
             *((name, f"{value:.4f}") for name, value in headline(run.data.metrics)),
@@ -311,22 +297,19 @@ def _show(
     trials: int,
     jobs: int,
     decisions: "Sequence[Decision]",
-    as_json: bool,
 ) -> None:
     """Print what a sweep would do."""
     from kaggleops.campaign.placement import waits
 
     going = Counter(each.offer.backend for each in decisions if each.offer)
-    if as_json:
-        print_json(
-            trials=trials,
-            jobs=jobs,
-            points=[dict(each) for each in points],
-            begin_now=[{"backend": name, "jobs": count} for name, count in going.items()],
-            waiting=waits(decisions),
-            sweep=asdict(sweep),
-        )
-        return
+    print_json(
+        trials=trials,
+        jobs=jobs,
+        points=[dict(each) for each in points],
+        begin_now=[{"backend": name, "jobs": count} for name, count in going.items()],
+        waiting=waits(decisions),
+        sweep=asdict(sweep),
+    )
     if points and (keys := list(points[0])):
         rows = [[str(at), *(point[key] for key in keys)] for at, point in enumerate(points)]
         print_table(["trial", *keys], rows, left=True)

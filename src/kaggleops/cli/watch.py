@@ -13,9 +13,9 @@ import click
 from rich.live import Live
 from rich.table import Table
 
+from kaggleops.cli import options
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.options import bucket_at, bucket_flag, index_option, json_option, place_option
-from kaggleops.cli.output import err, out, print_error, redrawn, stdout_for_json
+from kaggleops.cli.output import err, out, print_error, redrawn, stdout_for_json, wants_json
 from kaggleops.layout import PAGE_KEY
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ _OVER = ("FINISHED", "FAILED", "KILLED", "PRUNED")
 
 
 @click.command("watch")
-@place_option
-@index_option
+@options.place
+@options.index
 @click.option("--once", is_flag=True, help="Take one turn, and exit.")
-@json_option
-def watch_command(place: str, index: str | None, once: bool, as_json: bool) -> None:
+@options.json
+def watch_command(place: str, index: str | None, once: bool) -> None:
     """Keep all sweeps of the bucket going, until interrupted.
 
     Interrupting it leaves the jobs running and loses nothing: start it again on any machine. Of
@@ -43,20 +43,15 @@ def watch_command(place: str, index: str | None, once: bool, as_json: bool) -> N
       kaggleops watch --bucket gs://my-bucket
     """
     try:
-        watch_in_foreground(place, index=index, once=once, as_json=as_json)
+        watch_in_foreground(place, index=index, once=once)
     except KeyboardInterrupt as interrupted:
         if interrupted.args != (_NOTHING_LEFT,):
-            how = f"kaggleops watch{bucket_flag(place)}"
+            how = f"kaggleops watch{options.bucket_flag(place)}"
             err.print(f"The jobs go on. Continue their sweeps with: {how}")
 
 
 def watch_in_foreground(
-    place: str,
-    only: str = "",
-    *,
-    index: str | None = None,
-    once: bool = False,
-    as_json: bool = False,
+    place: str, only: str = "", *, index: str | None = None, once: bool = False
 ) -> None:
     """Keep the sweeps of a bucket going and show them; with `only`, until that sweep is over.
 
@@ -67,15 +62,15 @@ def watch_in_foreground(
     from kaggleops.campaign.watch import Watcher
     from kaggleops.server.settings import default_index
 
-    watcher = Watcher(place, index=index or default_index(place), bucket=bucket_at(place))
-    if not as_json:
-        err.print(f"Page  {bucket_at(place).object_uri(PAGE_KEY)}")
+    watcher = Watcher(place, index=index or default_index(place), bucket=options.bucket_at(place))
+    if not wants_json():
+        err.print(f"Page  {options.bucket_at(place).object_uri(PAGE_KEY)}")
     turn = None
-    with _interruptible() as stop, nullcontext() if as_json else redrawn() as live:
-        show = _print_json if as_json else _Shown(live).show
+    with _interruptible() as stop, nullcontext() if wants_json() else redrawn() as live:
+        show = _print_json if wants_json() else _Shown(live).show
         try:
             while not stop.is_set():
-                with stdout_for_json(as_json):
+                with stdout_for_json():
                     turn = watcher.turn()
                 show(turn)
                 # One that has just ended is shown once more.
