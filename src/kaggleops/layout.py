@@ -62,8 +62,14 @@ class Kind(StrEnum):
     REGISTERED_MODEL = "registered model"
 
 
-_FOLDER_OF_KIND = {Kind.LOGGED_MODEL: "models", Kind.TRACE: "traces", Kind.DATASET: "datasets"}
-_KIND_OF_FOLDER = {folder: kind for kind, folder in _FOLDER_OF_KIND.items()}
+_FOLDERS = {
+    Kind.RUN: "",
+    Kind.LOGGED_MODEL: "models/",
+    Kind.TRACE: "traces/",
+    Kind.DATASET: "datasets/",
+}
+"""Where in an experiment's folder its entities of a kind lie."""
+_KIND_OF_FOLDER = {folder[:-1]: kind for kind, folder in _FOLDERS.items() if folder}
 
 
 @dataclass(frozen=True, order=True)
@@ -96,11 +102,9 @@ class EntityId:
     def _stem(self, *, quoted: bool) -> str:
         if self.kind is Kind.EXPERIMENT:
             return self.experiment_id
-        if self.kind is Kind.RUN:
-            return f"{self.experiment_id}/{self.name}"
         if self.kind is Kind.REGISTERED_MODEL:
             return f"models/{quote(self.name, safe=_READABLE) if quoted else self.name}"
-        return f"{self.experiment_id}/{_FOLDER_OF_KIND[self.kind]}/{self.name}"
+        return f"{self.experiment_id}/{_FOLDERS[self.kind]}{self.name}"
 
 
 def experiment(experiment_id: str) -> EntityId:
@@ -122,17 +126,14 @@ def prefix_of(kind: Kind, experiment_id: str = "") -> str:
     """
     if kind is Kind.EXPERIMENT:
         return f"{MLRUNS}/"
-    if kind is Kind.RUN:
-        return f"{MLRUNS}/{experiment_id}/"
     if kind is Kind.REGISTERED_MODEL:
         return f"{MLRUNS}/models/"
-    return f"{MLRUNS}/{experiment_id}/{_FOLDER_OF_KIND[kind]}/"
+    return f"{MLRUNS}/{experiment_id}/{_FOLDERS[kind]}"
 
 
 def glob_of(kind: Kind, name: str) -> str:
     """Return the glob that finds an entity of a known id in whichever experiment it lies."""
-    middle = "" if kind is Kind.RUN else f"{_FOLDER_OF_KIND[kind]}/"
-    return f"{MLRUNS}/*/{middle}{name}{SUFFIX}"
+    return f"{MLRUNS}/*/{_FOLDERS[kind]}{name}{SUFFIX}"
 
 
 def parse_key(key: str) -> EntityId | None:

@@ -62,10 +62,10 @@ if TYPE_CHECKING:
     from kaggleops.reports.score import Score
 
 
-def _timed(started: float) -> Callable[[str], None]:
-    """Return what prints a line with the time that has passed since a moment (monotonic)."""
+def _timed() -> Callable[[str], None]:
+    """Return what prints a line with the time that has passed since now."""
     # A kernel's own stream: where a thread prints, it leads to the cell that runs.
-    target = sys.stdout
+    started, target = time.monotonic(), sys.stdout
 
     def show(line: str) -> None:
         passed = int(time.monotonic() - started)
@@ -129,14 +129,14 @@ class Notebook:
             hint = f"Delete what is not needed: a training needs at least {LEAST_DISK:.0f} GB."
             raise KaggleOpsError("checking the disk", problem, hint)
         if not bucket:
-            raise UsageError(
-                "choosing the bucket", "none is named", "Fill in `bucket` in the cell above."
-            )
+            hint = "Fill in `bucket` in the cell above."
+            raise UsageError("choosing the bucket", "none is named", hint)
         self.bucket = self._reachable(bucket_uri(bucket))
+        self.uri = tracking_uri(self.bucket)
         used = self.platform.sign_in(self.bucket)
-        opened = open_bucket(self.bucket, patience=_PATIENCE)
-        opened.prepare()
-        EntityStore(opened).check()
+        self.store = EntityStore(open_bucket(self.bucket, patience=_PATIENCE))
+        self.store.bucket.prepare()
+        self.store.check()
         echo(f"Bucket   {self.bucket}")
         echo(f"Sign-in  {used}")
 
@@ -178,7 +178,7 @@ class Notebook:
             SystemExit: something is wrong with these, or the training failed; with one line.
         """
         what = Launch(
-            tracking_uri=tracking_uri(self.bucket),
+            tracking_uri=self.uri,
             overrides=Overrides(_split(overrides)),
             experiment=experiment or None,
             run_id=run_id or None,
@@ -192,8 +192,7 @@ class Notebook:
             echo(f"         {commit.link or commit.origin}")
             install_hydra(commit.repository, self.platform.inputs)
             try:
-                shown = _timed(time.monotonic())
-                run = launch_in(commit.repository, commit, what, show=shown)
+                run = launch_in(commit.repository, commit, what, show=_timed())
                 tell_outcome(what.tracking_uri, run)
             finally:
                 # What cannot be sent now is kept, and a warning has said so: the run's end counts.
@@ -220,28 +219,25 @@ class Notebook:
         mounted = version or self.offline
         if mounted and (file := mounted_bundle(self.platform.inputs, version)):
             return fetch_bundle(file, repository, folder / "code", version)
-        bucket = open_bucket(self.bucket, patience=_PATIENCE)
-        return fetch_or_unbundle(repository, version or "HEAD", folder, bucket)
+        return fetch_or_unbundle(repository, version or "HEAD", folder, self.store.bucket)
 
     @_one_line_errors
     def result(self, run: Run) -> None:
         """Print what a run came to, and show its loss."""
-        client = mlflow.MlflowClient(tracking_uri(self.bucket))
         echo(f"Run        {run.info.run_id}  {run.info.run_name}")
         for name, value in headline(run.data.metrics):
             echo(f"{name:<24}{value:.4f}")
         echo(f"Artifacts  {run.info.artifact_uri}")
         echo(f"Show it    kaggleops ui --bucket {self.bucket}")
-        _show_chart(losses(client, run), f"{run.info.run_name}", "loss")
+        _show_chart(losses(mlflow.MlflowClient(self.uri), run), f"{run.info.run_name}", "loss")
 
     @_one_line_errors
     def last_runs(self, run: Run) -> None:
         """Print the last runs of a run's experiment, with their commits."""
-        client = mlflow.MlflowClient(tracking_uri(self.bucket))
+        client = mlflow.MlflowClient(self.uri)
         name = client.get_experiment(run.info.experiment_id).name
         echo(f"The last runs of {name!r}:")
-        store = EntityStore(open_bucket(self.bucket, patience=_PATIENCE))
-        runs = last_runs(client, store, run.info.experiment_id)
+        runs = last_runs(client, self.store, run.info.experiment_id)
         echo(table(runs, mark=run.info.run_id))
 
     @_one_line_errors
@@ -287,25 +283,23 @@ class Notebook:
             import kaggleops.index.stores  # noqa: F401
             from kaggleops.index.refresh import Index
         except ImportError:  # mlflow-skinny brings no SQLAlchemy
-            return tracking_uri(self.bucket)
+            return self.uri
         from kaggleops.server.settings import default_index
 
         url = default_index(self.bucket)
-        index = Index(url, EntityStore(open_bucket(self.bucket, patience=_PATIENCE)))
-        with closing(index):
+        with closing(Index(url, self.store)) as index:
             index.refresh()
         return f"kaggleops+{url}"
 
     @_one_line_errors
     def curves(self, runs: "pd.DataFrame", metric: str) -> None:
         """Show a metric's curves over its steps, for rows of `runs`, by their commits and names."""
-        client = mlflow.MlflowClient(tracking_uri(self.bucket))
-        found = {}
+        client, found = mlflow.MlflowClient(self.uri), {}
         for _, row in runs.iterrows():
             commit = str(row.get(f"tags.{MLFLOW_GIT_COMMIT}") or "")[:7]
-            name = f"{commit} {row['tags.mlflow.runName']}"
-            found[name] = history(client, row["run_id"], metric)
-        _show_chart({name: points for name, points in found.items() if points}, metric, metric)
+            if points := history(client, row["run_id"], metric):
+                found[f"{commit} {row['tags.mlflow.runName']}"] = points
+        _show_chart(found, metric, metric)
 
 
 def install_hydra(project: Path, inputs: Path | None) -> None:

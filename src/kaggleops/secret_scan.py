@@ -17,12 +17,8 @@ from typing import Any
 from kaggleops.errors import UsageError
 from kaggleops.redaction import TOKENS
 
-_LOOKED_AT = 16 << 20
-"""Bytes of one file that are looked through."""
-
-_BINARY_WITHIN = 8000
-"""A NUL byte among so many of the first ones is how git tells a binary file."""
-
+_LOOKED_AT = 16 << 20  # bytes of one file that are looked through
+_BINARY_WITHIN = 8000  # a NUL byte among so many of the first ones is how git tells a binary file
 _ALLOWED = "pragma: allowlist secret"
 _LONG, _OVERLAP = 4096, 512
 """Characters of one line that are looked at together: theirs take the square of its length."""
@@ -204,35 +200,26 @@ def _looks_random(value: str) -> bool:
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(rb"@@ -(\d+)[^+]*\+(\d+)")
 
 
 def _files(patch: bytes) -> Iterator[tuple[str, list[int], list[bytes]]]:
     """Yield each file of a patch: its name, its lines' numbers, and these lines."""
-    name, numbers, lines = "", [], []
-    old = new = old_left = new_left = 0
-    for line in patch.split(b"\n"):
-        if old_left > 0 or new_left > 0:
-            sign, content = line[:1], line[1:]
-            if sign == b"\\":  # no newline at the end
-                continue
-            numbers.append(old if sign == b"-" else new)
-            lines.append(content)
-            if sign != b"+":
-                old, old_left = old + 1, old_left - 1
-            if sign != b"-":
-                new, new_left = new + 1, new_left - 1
-        elif line.startswith(b"diff --git "):
-            if lines:
-                yield name, numbers, lines
-            name, numbers, lines = "", [], []
-        elif line.startswith((b"--- ", b"+++ ")):
-            name = _name(line[4:]) or name
-        elif hunk := _HUNK.match(line):
-            old, new = int(hunk[1]), int(hunk[3])
-            old_left, new_left = int(hunk[2] or 1), int(hunk[4] or 1)
-    if lines:
-        yield name, numbers, lines
+    # No line of a file's own is at the beginning of a line of the patch.
+    for section in re.split(rb"(?m)^(?=diff --git )", patch):
+        head, *hunks = re.split(rb"(?m)^(?=@@ )", section)
+        names = [_name(each) for each in re.findall(rb"(?m)^(?:---|\+\+\+) (.*)", head)]
+        numbers, lines = [], []
+        for hunk in hunks:
+            title, *content = hunk.split(b"\n")
+            old, new = map(int, _HUNK.findall(title)[0])
+            for line in content:
+                if (sign := line[:1]) in (b" ", b"+", b"-"):
+                    numbers.append(old if sign == b"-" else new)
+                    lines.append(line[1:])
+                    old, new = old + (sign != b"+"), new + (sign != b"-")
+        if lines:
+            yield next(filter(None, reversed(names)), ""), numbers, lines
 
 
 def _name(said: bytes) -> str:

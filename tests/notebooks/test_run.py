@@ -18,6 +18,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.git.checkouts import bundle, send
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.legs import legs_of
+from kaggleops.notebook import Notebook
 from notebooks import addresses
 from tests import secrets_of
 from tests.canaries import found_below, found_in_bucket, marks_in
@@ -358,15 +359,10 @@ def test_both_notebooks_install_in_the_same_way() -> None:
     assert source_of("install") == source_of("install", "compare.ipynb")
 
 
-def test_a_full_disk_is_one_clear_line() -> None:
-    script = "from kaggleops.notebook import Notebook; Notebook('gs://our-bucket')"
-    # A file system that never has space, on any Linux.
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd="/proc", capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert "error: checking the disk: 0.0 GB are free in /proc" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_full_disk_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/proc")  # a file system that never has space, on any Linux
+    with pytest.raises(SystemExit, match=r"^error: checking the disk: 0\.0 GB are free in /proc"):
+        Notebook("gs://our-bucket")
 
 
 def test_an_old_python_is_one_clear_line() -> None:

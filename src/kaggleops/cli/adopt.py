@@ -96,7 +96,9 @@ def _folder_of(repository: Path, script: Script) -> str:
     return own if any((repository / own / each).exists() for each in up) else "."
 
 
-def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[list[str], list[str]]:
+def adopt(
+    repository: Path, found: Found, origin: str, bucket: str, *, container: bool = False
+) -> tuple[list[str], list[str]]:
     """Add the files, and what an MLproject lacks; return their names, and what was not done.
 
     Args:
@@ -104,6 +106,7 @@ def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[lis
         found: what there is.
         origin: the address that others fetch it from, or "".
         bucket: the address of the bucket for its runs.
+        container: whether to add Kaggle's container.
     """
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
     project = repository / "MLproject"
@@ -116,6 +119,8 @@ def adopt(repository: Path, found: Found, origin: str, bucket: str) -> tuple[lis
     if environment is None and found.scripts and wants_ours:
         contents["conda.yaml"] = _conda(repository, found, "[s3]" if is_s3(bucket) else "")
     written += _write(repository, contents)
+    if container:
+        written += write_container(repository, f"git+{_address()}")
     left += [
         f"no entry point for {each.path}: it only declares things"
         for each in found.experiments

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from kaggleops.cli import options
@@ -37,12 +38,7 @@ def bytes_going(title: str) -> Iterator[tuple[Callable[[int], None], Callable[[i
 
 def sized(size: int) -> str:
     """Return a number of bytes with its unit; "?" for a negative one: not known."""
-    if size < 0:
-        return "?"
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= one:
-            return f"{size / one:.1f} {unit}"
-    return f"{size} bytes"
+    return "?" if size < 0 else decimal(size)
 
 
 @click.group("data")

@@ -75,8 +75,7 @@ def init_command(
       kaggleops init --bucket gs://my-bucket --platform kaggle
       kaggleops init --bucket s3://my-bucket --endpoint https://ACCOUNT.r2.cloudflarestorage.com
     """
-    from kaggleops.backends.ready_notebook import parameters_of, ready_notebook
-    from kaggleops.cli.adopt import START_CONTAINER, look, warnings_about, write_container
+    from kaggleops.cli.adopt import START_CONTAINER, look, warnings_about
     from kaggleops.git.commits import find_commit, with_verb
 
     ask = not yes and sys.stdin.isatty()
@@ -92,18 +91,12 @@ def init_command(
         if is_s3(place):
             _service(place)
         elif is_remote(place):
-            names = {"region": region, "name": name}
-            named = {key: value for key, value in names.items() if value}
-            settings |= _cloud(place, project, named, ask=not yes)
+            names = options.given({"region": region, "name": name})
+            settings |= _cloud(place, project, names, ask=not yes)
         if (before := local_setting(root, "bucket")) not in (None, place):
             _said("!", f"config/local.yaml named {before} until now: runs go to {place} instead")
         keep_settings(root, settings)
-        files, left = _write_files(commit, place, found)
-        if container:
-            added = write_container(root, parameters_of(ready_notebook({}))["install_from"])
-            files += added
-            for file in added:
-                _said("✓", f"wrote {file}")
+        files, left = _write_files(commit, place, found, container)
         for each in left:
             _said("-", each)
         others = _not_ours(find_commit(root), files)
@@ -237,7 +230,9 @@ def _not_ours(commit: "Commit", files: Sequence[str]) -> list[str]:
     return [each for each in commit.uncommitted if each not in ours]
 
 
-def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str], list[str]]:
+def _write_files(
+    commit: "Commit", place: str, found: "Found", container: bool
+) -> tuple[list[str], list[str]]:
     """Write what the repository lacks; return the files that are new or changed, and what stays."""
     from kaggleops.bucket import open_bucket
     from kaggleops.cli.adopt import adopt, ignore
@@ -251,7 +246,7 @@ def _write_files(commit: "Commit", place: str, found: "Found") -> tuple[list[str
             raise UsageError(f"creating the bucket {folder}", str(error.strerror)) from error
         _said("✓", f"created the bucket {place}")
     before = [each for each in ("MLproject", ".gitignore") if (root / each).is_file()]
-    written, left = adopt(root, found, commit.origin, place)
+    written, left = adopt(root, found, commit.origin, place, container=container)
     if ignore(root, folder, found.data):
         written.append(".gitignore")
     for file in written:

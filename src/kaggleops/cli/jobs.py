@@ -13,12 +13,13 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli import options
-from kaggleops.cli.indexed import run_named, runs_named
+from kaggleops.cli.indexed import can_index, history_of, run_named, runs_named
 from kaggleops.cli.output import as_named, err, exit_with, out, print_json, stdout_for_json
 from kaggleops.cli.submission import announce, show_submitted, wait_for_a_machine
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.own_files import leave_out
 from kaggleops.printable import counted, log_line
+from kaggleops.tags import PARENT, SWEEP
 
 if TYPE_CHECKING:
     from kaggleops.backends.interface import Reaped
@@ -73,9 +74,6 @@ def cancel_command(runs: tuple[str, ...], place: str) -> None:
 
 def _below_sweeps(place: str, run_ids: Iterable[str]) -> "list[Run]":
     """Return the jobs, and the fold sets, of those runs that are sweeps."""
-    from kaggleops.cli.indexed import can_index, history_of
-    from kaggleops.tags import PARENT, SWEEP
-
     if not can_index():
         return []
     with history_of(place, None, fresh_for=0) as history:
@@ -201,8 +199,6 @@ def resume_command(
 def _is_sweep(uri: str, run_id: str) -> bool:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-
-    from kaggleops.tags import SWEEP
 
     try:
         return SWEEP in MlflowClient(uri).get_run(run_id).data.tags

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -71,10 +71,12 @@ def leaderboard_command(
             hint = "The campaign's page shows trials: `kaggleops watch` keeps it."
             raise UsageError("reading --html", "it shows commits, and no trials of a sweep", hint)
 
-        def trials(history: "History") -> "_Trials":
-            return _trials(history, repository, sweep, metric, lower_is_better)
-
-        _show_trials(ask_index(place, index, trials))
+        told = ask_index(
+            place,
+            index,
+            lambda history: _trials(history, repository, sweep, metric, lower_is_better),
+        )
+        _show_trials(*told)
         return
 
     def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str]]":
@@ -130,22 +132,14 @@ def _score(
     return found if lower_is_better is None else Score(found.name, lower_is_better)
 
 
-class _Trials(NamedTuple):
-    """What is known of a sweep's trials."""
-
-    sweep: "Run"
-    metric: str
-    progress: str
-    ranked: "list[Tried]"
-
-
 def _trials(
     history: "History",
     repository: Path | None,
     name: str,
     metric: str | None,
     lower_is_better: bool | None,
-) -> _Trials:
+) -> "tuple[Run, str, str, list[Tried]]":
+    """Return a sweep, the metric that ranks its trials, how far it is, and its trials, ranked."""
     from kaggleops.campaign.sweep import Sweep
     from kaggleops.reports.leaderboard import read_runs, trials_of
     from kaggleops.reports.selection import Selector
@@ -162,10 +156,10 @@ def _trials(
     runs = read_runs(history, parent.experiment_id, score.name)
     ranked = trials_of(runs, trials, score)
     statuses = history.trials([parent.id]).get(parent.id, [])
-    return _Trials(parent, score.name, sweep.progress(statuses), ranked)
+    return parent, score.name, sweep.progress(statuses), ranked
 
 
-def _show_trials(found: _Trials) -> None:
+def _show_trials(sweep: "Run", metric: str, progress: str, ranked: "list[Tried]") -> None:
     from kaggleops.reports.comparison_text import summary
     from kaggleops.reports.leaderboard import COLUMNS
 
@@ -179,12 +173,12 @@ def _show_trials(found: _Trials) -> None:
             "settings": dict(each.point),
             **each.cells,
         }
-        for each in found.ranked
+        for each in ranked
     ]
-    print_json(sweep=found.sweep.id, metric=found.metric, trials=trials)
-    names = [each.name for each in COLUMNS if any(one.cells.get(each.name) for one in found.ranked)]
+    print_json(sweep=sweep.id, metric=metric, trials=trials)
+    names = [each.name for each in COLUMNS if any(one.cells.get(each.name) for one in ranked)]
     rows = []
-    for place, each in enumerate(found.ranked, 1):
+    for place, each in enumerate(ranked, 1):
         cells = [each.cells.get(name, "") for name in names]
         rows.append([
             str(place),
@@ -195,10 +189,10 @@ def _show_trials(found: _Trials) -> None:
             each.run_id,
         ])  # fmt: skip
     if rows:
-        print_table(["#", "trial", found.metric, "settings", *names, "run"], rows)
-    out.print(printable(f"{found.sweep.name or found.sweep.id}: {found.progress}."))
+        print_table(["#", "trial", metric, "settings", *names, "run"], rows)
+    out.print(printable(f"{sweep.name or sweep.id}: {progress}."))
     if not rows:
-        out.print(printable(f"No finished run of it has {found.metric}."))
+        out.print(printable(f"No finished run of it has {metric}."))
 
 
 def _plain(entry: "Entry") -> dict[str, object]:

@@ -177,7 +177,6 @@ def _compare(first: "Run", second: "Run", tolerance: float) -> None:
             for name, each in {"metrics": found.metrics, **others}.items()
         },
     )
-    sys.exit(0 if found.agree else 1)
     if first.status != second.status:
         out.print(f"status: {first.status} and {second.status}")
     for key in found.metrics:

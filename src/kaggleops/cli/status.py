@@ -41,27 +41,6 @@ _EVERY = 5.0  # seconds between two looks of --watch
 _ASK_EVERY = 60.0  # seconds between two questions to a platform about one run
 
 
-@dataclass(frozen=True)
-class _Filter:
-    """Which runs are shown."""
-
-    chosen: Sequence[str]  # their ids; none for the open and the latest ones
-    since_ms: int
-    running: bool = False
-    failed: bool = False
-    branch: str | None = None
-    backend: str | None = None
-    sweep: str = ""  # the id of one
-
-    def shows(self, run: "RunState", status: str) -> bool:
-        statuses = (*(_RUNNING if self.running else ()), *(_FAILED if self.failed else ()))
-        return (
-            (status in statuses or not statuses)
-            and self.branch in (None, run.tags.get(BRANCH))
-            and self.backend in (None, run.tags.get(BACKEND), run.tags.get(SUBMITTED_TO))
-        )
-
-
 @click.command("status")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
 @options.place
@@ -112,17 +91,14 @@ def status_command(
         raise UsageError("showing runs", "--watch and --json exclude each other")
     chosen = runs_named(place, runs, index)
     sweep_id = run_named(place, sweep, index) if sweep else ""
-    since_ms = max(0, int(since * 1000))
-    looked = _Status(place, index, _Filter(chosen, since_ms, sweep=sweep_id, **wanted))
+    looked = _Status(place, index, chosen, sweep_id, max(0, int(since * 1000)), **wanted)
     if watch:
         _watch(looked)
         return
     rows, problems = looked.rows()
     print_json(runs=rows)
-    if rows:
+    if not wants_json():
         out.print(looked.table(rows, terminal_width()), end="")
-    else:
-        out.print(looked.nothing)
     exit_with(problems)
 
 
@@ -131,7 +107,7 @@ def _watch(looked: "_Status") -> None:
         with redrawn() as shown:
             while True:
                 rows, problems = looked.rows()
-                said = looked.table(rows, out.width) if rows else looked.nothing
+                said = looked.table(rows, out.width)
                 if shown:
                     shown.update(said, refresh=True)
                 else:
@@ -145,23 +121,33 @@ def _watch(looked: "_Status") -> None:
     exit_with(problems)
 
 
+@dataclass
 class _Status:
     """Looks at the runs of a bucket, as often as it is asked."""
 
-    def __init__(self, place: str, index: str | None, wanted: _Filter) -> None:
+    place: str
+    index: str | None
+    chosen: Sequence[str]  # their ids; none for the open and the latest ones
+    sweep: str  # the id of one, or ""
+    since_ms: int
+    running: bool
+    failed: bool
+    branch: str | None
+    backend: str | None
+
+    def __post_init__(self) -> None:
         from kaggleops.mlruns import EntityStore
 
-        self._place, self._index, self._wanted = place, index, wanted
-        self._store = EntityStore(options.bucket_at(place))
+        self._store = EntityStore(options.bucket_at(self.place))
         self._answers: dict[str, tuple[float, Platform]] = {}
 
-    @property
-    def nothing(self) -> str:
-        """What is said where there is no run."""
-        wanted = self._wanted
-        since = datetime.fromtimestamp(wanted.since_ms / 1000, UTC)
-        such = "run" if wanted == _Filter(wanted.chosen, wanted.since_ms) else "such run"
-        return f"No {such} in {self._place} is open or was active since {since:%Y-%m-%d %H:%M} UTC."
+    def _shows(self, run: "RunState", status: str) -> bool:
+        statuses = (*(_RUNNING if self.running else ()), *(_FAILED if self.failed else ()))
+        return (
+            (status in statuses or not statuses)
+            and self.branch in (None, run.tags.get(BRANCH))
+            and self.backend in (None, run.tags.get(BACKEND), run.tags.get(SUBMITTED_TO))
+        )
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return what is known of the runs to show, the latest first; and what is wrong."""
@@ -169,9 +155,9 @@ class _Status:
         from kaggleops.reports.listing import row as row_of
 
         now_ms = time.time_ns() // 1_000_000
-        if self._wanted.chosen:
+        if self.chosen:
             with err.status("Reading the bucket"):
-                ids = [_found(self._store, run_id) for run_id in self._wanted.chosen]
+                ids = [_found(self._store, run_id) for run_id in self.chosen]
                 states = [run_state(self._store, each, now_ms) for each in ids]
         else:
             states = self._recent(now_ms)
@@ -181,16 +167,21 @@ class _Status:
         for state in states:
             name = state.id.name
             row = row_of(state, platforms.get(name), sweeps.get(name, ""), now_ms)
-            if self._wanted.shows(state, row["status"]):
+            if self._shows(state, row["status"]):
                 rows.append(row)
         return rows, [state.problem for state in states if state.problem]
 
     def table(self, rows: Sequence[dict[str, Any]], width: int | None) -> Any:
-        """Return a table of rows for a terminal so wide."""
+        """Return a table of rows for a terminal so wide; a sentence if there are none."""
         from kaggleops.reports.listing import table as cells_of
 
+        if not rows:
+            since = datetime.fromtimestamp(self.since_ms / 1000, UTC)
+            such = any((self.sweep, self.running, self.failed, self.branch, self.backend))
+            none = f"No {'such ' if such else ''}run in {self.place} is open or was active since"
+            return f"{none} {since:%Y-%m-%d %H:%M} UTC.\n"
         parents: set[str] = set()
-        if not (self._wanted.chosen or self._wanted.sweep or self._wanted.failed):
+        if not (self.chosen or self.sweep or self.failed):
             parents = {row["run_id"] for row in rows if row["sweep"]}
             parents |= {row["run_id"] for row in rows if row["parent"] in parents}
         shown = [row for row in rows if row["parent"] not in parents]
@@ -209,18 +200,16 @@ class _Status:
         from kaggleops.mlruns.liveness import OPEN, look_at, recent_runs
         from kaggleops.reports.listing import TAGS
 
-        since_ms, sweep = self._wanted.since_ms, self._wanted.sweep
+        since_ms, sweep = self.since_ms, self.sweep
         if can_index():
-            with history_of(self._place, self._index, fresh_for=0) as history:
+            with history_of(self.place, self.index, fresh_for=0) as history:
                 # A sweep's runs are shown whenever they ended.
                 ended, unsure = history.recent(0 if sweep else since_ms, TAGS)
             # A time that a run has logged may be any.
             ended = [replace(each, heard_ms=min(max(0, each.heard_ms), now_ms)) for each in ended]
             if sweep:
-                ended, unsure = (
-                    _below(sweep, ended, ended),
-                    _below(sweep, [*ended, *unsure], unsure),
-                )
+                unsure = _below(sweep, [*ended, *unsure], unsure)
+                ended = _below(sweep, ended, ended)
             states = [*ended, *look_at(self._store, unsure, now_ms)]
         else:
             self._store.check()
@@ -247,7 +236,7 @@ class _Status:
                     found[state.id.name] = Sweep.from_tag(state.tags[SWEEP])
         if not found or not can_index():
             return dict.fromkeys(found, "sweep")
-        with history_of(self._place, self._index) as history:
+        with history_of(self.place, self.index) as history:
             trials = history.trials(list(found))
         return {
             name: f"sweep, {each.progress(trials.get(name, ()))}" for name, each in found.items()
@@ -259,11 +248,11 @@ class _Status:
             state
             for state in states
             if state.tags.get(SUBMITTED_TO)
-            and (state.status in _RUNNING or self._wanted.chosen or _kept_until(state) > now)
+            and (state.status in _RUNNING or self.chosen or _kept_until(state) > now)
             and now - self._answers.get(state.id.name, (0.0, None))[0] > _ASK_EVERY
         ]
         if asked:
-            uri = tracking_uri(self._place)
+            uri = tracking_uri(self.place)
             with err.status("Asking the platforms"), ThreadPoolExecutor(_AT_ONCE) as pool:
                 answers = list(pool.map(lambda state: _ask(uri, state), asked))
             for state, said in zip(asked, answers, strict=True):
