@@ -27,12 +27,11 @@ from kaggleops.cli.jobs import (
     resume_command,
 )
 from kaggleops.cli.leaderboard import leaderboard_command
-from kaggleops.cli.open import open_command
 from kaggleops.cli.output import LogLines, print_error
 from kaggleops.cli.platforms import credentials_command, doctor_command, quota_command
 from kaggleops.cli.reproduce import reproduce_command
 from kaggleops.cli.run import run_command
-from kaggleops.cli.serve import serve_command, ui_command
+from kaggleops.cli.serve import open_command, serve_command, ui_command
 from kaggleops.cli.status import status_command
 from kaggleops.cli.submit import submissions_command, submit_command
 from kaggleops.cli.sweep import sweep_command

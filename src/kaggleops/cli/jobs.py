@@ -184,6 +184,7 @@ def resume_command(
         from kaggleops.campaign.children import resume_sweep
 
         resume_sweep(uri, run, [each.id for each in _below_sweeps(place, [run])])
+        print_json(run_id=run)
         out.print(as_named(f"sweep {run} goes on: kaggleops watch"))
         return
     hint = "Say where it goes on: -b local, say."

@@ -124,13 +124,15 @@ def run_command(
     from kaggleops.launch.overrides import Overrides
     from kaggleops.reports.selection import read_requirement
 
+    only_here = {"--require": require, "--hours": hours, "--uncommitted": uncommitted}
+    only_there = {"--follow": follow} | {f"--{name}": each for name, each in money.items()}
+    for name, value in (only_here if backend else only_there).items():
+        if value and backend:
+            raise UsageError(f"reading {name}", "it is for a run here", "Leave out --backend.")
+        if value:
+            hint = "Add -b kaggle, say."
+            raise UsageError(f"reading {name}", "it is for a run on another machine", hint)
     required = read_requirement(require) if require else None
-    if required and backend:
-        problem = "a submitted run has no metrics yet"
-        raise UsageError("reading --require", problem, "Run it here, or leave out --require.")
-    if hours and backend:
-        hint = "Set `session_hours` or `hours` in its configuration (--backend-config)."
-        raise UsageError("reading --hours", "it is for a run here", hint)
     place = options.bucket_for_runs(bucket, repository)
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
@@ -151,17 +153,10 @@ def run_command(
         session_ends=time.time() + hours * 3600 if hours else None,
     )
     if backend:
-        if uncommitted:
-            problem = "another machine only gets the commit"
-            raise UsageError("submitting uncommitted changes", problem, "Commit them first.")
         run = submit(commit, what, backend, backend_config, options.given(money))
         if follow:
             sys.exit(follow_to_its_end(run))
         return
-    if follow:
-        raise UsageError("running here", "--follow is for another machine", "Add -b kaggle, say.")
-    if options.given(money):
-        raise UsageError("running here", "--budget and --keep are for rented machines")
     patched = uncommitted and bool(commit.uncommitted)
     if required:
         sys.exit(_judge(commit, what, required, place, patched))
@@ -212,16 +207,18 @@ def _judge(
             raise  # somebody cancelled it
         print_error(error)
         return _UNKNOWN
-    if is_to_be_continued(run):
-        problem = f"run {run.info.run_id} is not done: it is to be continued"
-        print_error(UsageError(f"judging {commit.sha[:10]} by {required}", problem))
-        return _UNKNOWN
-    value = run.data.metrics.get(required.metric)
+    continued = is_to_be_continued(run)
+    value = None if continued else run.data.metrics.get(required.metric)
     met = None if value is None else required.is_met(value)
     _show(run, commit, place, {"required": str(required), "met": met})
     if met is None:
-        problem = f"run {run.info.run_id} has no metric {required.metric!r}"
-        print_error(UsageError(f"judging {commit.sha[:10]} by {required}", problem))
+        lacks = (
+            "is not done: it is to be continued"
+            if continued
+            else f"has no metric {required.metric!r}"
+        )
+        doing = f"judging {commit.sha[:10]} by {required}"
+        print_error(UsageError(doing, f"run {run.info.run_id} {lacks}"))
         return _UNKNOWN
     print_named("Good" if met else "Bad", f"{required.metric} is {value:g}; required: {required}")
     return _GOOD if met else _BAD
