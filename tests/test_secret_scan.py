@@ -9,7 +9,6 @@ from kaggleops.errors import UsageError
 from kaggleops.secret_scan import Finding, in_file, in_patch, refuse
 from tests import secrets_of
 from tests.fakes.git_server import Repository
-from tests.repository.test_packaging import ROOT
 
 WORD = "tr0ub4" + "dor"
 
@@ -140,11 +139,3 @@ def test_a_patch_is_looked_through_line_by_line(tmp_path: Path) -> None:
         Finding("model.bin", 1, "Hugging Face token"),
         Finding("naïve file", 3, "Kaggle key"),
     ]
-
-
-def test_this_repository_has_none(tmp_path: Path) -> None:
-    patch = tmp_path / "patch"
-    repository = Repository.at(ROOT)
-    empty = repository.git("hash-object", "-t", "tree", "/dev/null")
-    repository.git("diff", "--text", f"--output={patch}", empty, "HEAD")
-    assert in_patch(patch.read_bytes()) == []

@@ -25,6 +25,7 @@ from kaggleops.platforms.settings import (
 )
 
 if TYPE_CHECKING:
+    from kaggleops.bucket import Bucket
     from kaggleops.cli.adopt import Found
     from kaggleops.git.commits import Commit
     from kaggleops.platforms.cloud import Step
@@ -146,23 +147,30 @@ def _place(bucket: str, endpoint: str | None, region: str | None) -> str:
 # -- the cloud ----------------------------------------------------------------------------------
 
 
+def _exists(bucket: "Bucket", place: str) -> bool:
+    from kaggleops.bucket import BucketNotFoundError
+
+    try:
+        next(bucket.list(f"{MLRUNS}/", recursive=False), None)
+    except BucketNotFoundError:
+        return False
+    _said("✓", f"the bucket {place} exists; used as it is")
+    return True
+
+
 def _service(place: str) -> None:
     """Create an s3 bucket unless it exists, and see that its service keeps what it promises."""
-    from kaggleops.bucket import BucketNotFoundError
     from kaggleops.bucket.conditions import prove
     from kaggleops.platforms import detect
     from kaggleops.platforms.s3 import create_bucket, opened
 
     _said("✓", f"signed in: {detect().sign_in(place)}")
     bucket = opened(place)
-    try:
-        with err.status("Asking the service, for half a minute at most"):
-            next(bucket.list(f"{MLRUNS}/", recursive=False), None)
-    except BucketNotFoundError:
+    with err.status("Asking the service, for half a minute at most"):
+        exists = _exists(bucket, place)
+    if not exists:
         create_bucket(bucket)
         _said("✓", f"created the bucket {place}")
-    else:
-        _said("✓", f"the bucket {place} exists; used as it is")
     prove(bucket)
     _said("✓", "its service honours conditional writes")
 
@@ -175,19 +183,12 @@ def _cloud(
     `names` are the region and the name of the accounts, if they are given; `ask` is whether to ask
     for what is missing.
     """
-    from kaggleops.bucket import BucketNotFoundError
     from kaggleops.platforms import detect
     from kaggleops.platforms.cloud import Place, gcloud_steps, what_it_lacks
 
     detect().sign_in(place)
-    if project is None:
-        try:
-            next(options.bucket_at(place).list(f"{MLRUNS}/", recursive=False), None)
-        except BucketNotFoundError:
-            pass
-        else:
-            _said("✓", f"the bucket {place} exists; used as it is")
-            return {}
+    if project is None and _exists(options.bucket_at(place), place):
+        return {}
     if project is None and ask and sys.stdin.isatty():
         project = click.prompt("Id of the Google Cloud project (created if need be)", err=True)
     if project is None:

@@ -69,24 +69,22 @@ def wait_for_a_machine(run: "RemoteRun") -> None:
     found = run.run
     ended = [leg.ended for leg in legs_of(found.data.tags) if leg.ended]
     since = ended[-1] if ended else found.info.start_time / 1000
-    told, asked_at, pause = False, 0.0, 1.0
+    pause = 1.0
     with err.status("") if err.is_terminal else nullcontext() as status:
         while True:
-            if time.time() - asked_at >= pause:
-                try:
-                    state = None if is_ended(run.run.info.status) else run.state()
-                except KaggleOpsError:
-                    return  # its log will say so
-                if state is None or state.status != "SCHEDULED":
-                    return
-                asked_at, pause = time.time(), min(2 * pause, _ASK_EVERY)
+            try:
+                state = None if is_ended(run.run.info.status) else run.state()
+            except KaggleOpsError:
+                return  # its log will say so
+            if state is None or state.status != "SCHEDULED":
+                return
             line = f"{run.backend.waiting} ({duration(time.time() - since)})"
             if status:
                 status.update(line)
-            elif not told:
+            elif pause == 1:
                 err.print(line)
-                told = True
-            time.sleep(1)
+            time.sleep(pause)
+            pause = min(2 * pause, _ASK_EVERY)
 
 
 def follow(run: "RemoteRun") -> int:

@@ -12,7 +12,7 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli import options
-from kaggleops.cli.indexed import require_index
+from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.output import (
     err,
     out,
@@ -30,6 +30,7 @@ from kaggleops.tags import SCORE
 if TYPE_CHECKING:
     from kaggleops.campaign.placement import Decision
     from kaggleops.campaign.sweep import Direction, Point, Sweep
+    from kaggleops.reports.history import History
     from kaggleops.reports.score import Score
 
 _SHOWN = 20  # points
@@ -254,23 +255,18 @@ def _watch(place: str, told: Mapping[str, Any], detach: bool) -> None:
 
 def _usual_score(place: str, experiment: str) -> "Score":
     """Return the score that an experiment's leaderboard ranks by; UsageError if none is known."""
-    from kaggleops.cli.indexed import ask_index, can_index
     from kaggleops.reports.selection import Selector
 
-    doing, hint = "choosing what is optimized", "Add --metric NAME."
-    if not can_index():
-        raise UsageError(doing, "no --metric is given", hint)
+    doing = "choosing what is optimized"
+
+    def score(history: "History") -> "Score":
+        return history.score(str(Selector(history, None, experiment).experiment_id), doing)
+
     try:
-        return ask_index(
-            place,
-            None,
-            lambda history: history.score(
-                str(Selector(history, None, experiment).experiment_id), doing
-            ),
-        )
+        return ask_index(place, None, score)
     except KaggleOpsError as error:  # a new experiment, or a new bucket
         problem = f"no --metric is given, and {experiment} has none yet ({error.problem})"
-        raise UsageError(doing, problem, hint) from None
+        raise UsageError(doing, problem, "Add --metric NAME.") from None
 
 
 def _name(sweep: "Sweep") -> str:
