@@ -15,6 +15,7 @@ import pytest
 from kaggleops.campaign import children
 from kaggleops.campaign.sweep import fold_id, trial_id
 from kaggleops.cli.indexed import history_of
+from kaggleops.cli.watch import _interruptible
 from kaggleops.tags import CANCELLED, PAUSED
 from tests.campaign.world import World, world
 from tests.command import kaggleops_here
@@ -74,6 +75,13 @@ def test_at_a_terminal_it_is_one_table_that_is_redrawn(toys: World, cold_python:
     assert all(up in each for each in between)
     assert up not in after
     assert "waits: 1 job" not in shown  # not as a line, too
+
+
+def test_it_is_interrupted_however_it_waits_just_then() -> None:
+    with _interruptible() as stop:
+        with stop._cond:  # as `wait` and `set` have it for a moment
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(60)
 
 
 @pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1", "TERM": "dumb"}])

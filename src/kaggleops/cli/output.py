@@ -183,7 +183,7 @@ def print_rows(*rows: tuple[str, str]) -> None:
     """Print names with their values, leaving out those without a value."""
     # Not rich's table, which would break an address that people want to copy.
     shown = [row for row in rows if row[1]]
-    width = max(len(name) for name, _ in shown)
+    width = max((len(name) for name, _ in shown), default=0)
     out.print()
     for name, value in shown:
         print_named(f"{name:<{width}}", value, to=out)

@@ -137,7 +137,8 @@ def run_command(
     commit = find_commit(repository, version)
     print_named("Commit", f"{commit.sha[:10]}  {commit.subject}")
     # What is checked out changes from step to step of a bisection; what lies beside it does not.
-    check_uncommitted(commit, version or (require and "HEAD"), uncommitted)
+    allowed = None if backend else uncommitted
+    check_uncommitted(commit, version or (require and "HEAD"), allowed)
     print_named("Bucket", place)
     options.remember(place, commit.repository)
     # Only now: importing MLflow takes seconds, and people wait to see their mistakes.

@@ -1,5 +1,6 @@
 """`kaggleops watch`: keep the sweeps of a bucket going."""
 
+import _thread
 import json
 import signal
 import sys
@@ -98,7 +99,8 @@ def _interruptible() -> Iterator[threading.Event]:
     def heard(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        # Not here: this thread may hold the event's lock, as it looks at it or waits for it.
+        _thread.start_new_thread(stop.set, ())
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
