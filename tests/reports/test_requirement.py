@@ -208,7 +208,7 @@ def test_a_commit_that_cannot_be_run_cannot_be_told(past: Past) -> None:
         (("--require", "f1>=high"), "not a comparison"),
         (("--require", "f1>=nan"), "not a comparison"),
         (("--require", ">=0.7"), "not a comparison"),
-        (("--require", "f1>0.7", "-b", "manual"), "it is for a run here"),
+        (("--require", "f1>0.7", "-b", "manual"), "has no metrics yet"),
         (("--require", "f1>0.7", "--version", "nonsense"), "no commit 'nonsense'"),
     ],
 )

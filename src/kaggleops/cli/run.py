@@ -124,14 +124,19 @@ def run_command(
     from kaggleops.launch.overrides import Overrides
     from kaggleops.reports.selection import read_requirement
 
-    only_here = {"--require": require, "--hours": hours, "--uncommitted": uncommitted}
-    only_there = {"--follow": follow} | {f"--{name}": each for name, each in money.items()}
-    for name, value in (only_here if backend else only_there).items():
-        if value and backend:
-            raise UsageError(f"reading {name}", "it is for a run here", "Leave out --backend.")
+    elsewhere = "it is for a run on another machine"
+    only_there = [
+        (f"--{name}", each, elsewhere) for name, each in {"follow": follow, **money}.items()
+    ]
+    only_here = [
+        ("--require", require, "a submitted run has no metrics yet"),
+        ("--hours", hours, "it is for a run here; set `session_hours` or `hours` for one there"),
+        ("--uncommitted", uncommitted, "another machine only gets the commit"),
+    ]
+    for name, value, why in only_here if backend else only_there:
         if value:
-            hint = "Add -b kaggle, say."
-            raise UsageError(f"reading {name}", "it is for a run on another machine", hint)
+            hint = f"Leave out {name}, or {'leave out' if backend else 'add'} --backend."
+            raise UsageError(f"reading {name}", why, hint)
     required = read_requirement(require) if require else None
     place = options.bucket_for_runs(bucket, repository)
     commit = find_commit(repository, version)
