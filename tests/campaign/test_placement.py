@@ -45,7 +45,7 @@ def runpod(price: float = 0.4, sessions: int = 2, **also: Any) -> Offer:
 
 
 def jobs(count: int, needed: float | None = 1.4, **also: Any) -> list[Waiting]:
-    return [Waiting(f"run{n}", needed, order=n, **also) for n in range(count)]
+    return [Waiting(f"run{n}", needed, **also) for n in range(count)]
 
 
 def where(decisions: list[Decision]) -> list[str]:
@@ -80,7 +80,6 @@ def test_each_decision_is_one_line() -> None:
     assert after.why == (
         "waits: kaggle's 2 sessions are at work; it waits rather than pay about $0.64 on runpod"
     )
-    assert after.until == NOW + hours(0.5)
     (paid,) = place(jobs(1), [kaggle(23, 0), runpod()], [], FIVE, NOW)
     assert paid.why == (
         "runpod: NVIDIA L4 for $0.40 an hour, about 1.4 h needed, "
@@ -102,7 +101,7 @@ def test_a_session_that_nobody_here_has_is_not_free() -> None:
 def test_it_waits_for_a_refresh_rather_than_spend() -> None:
     used = kaggle(0, problem="kaggle's 30 h of GPU are used until 5 December 00:00 UTC")
     (one,) = place(jobs(1), [used, runpod()], [], FIVE, NOW)
-    assert (one.offer, one.until) == (None, SATURDAY)
+    assert one.offer is None
     assert "used until 5 December 00:00 UTC; it waits rather than pay" in one.why
     # But not for the refresh after that one: ten jobs of 3 h use the next quota up.
     decisions = place(jobs(12, 3.0), [used, runpod()], [], Budget(10.0), NOW)
@@ -114,14 +113,12 @@ def test_it_waits_for_a_refresh_rather_than_spend() -> None:
 
 def test_a_job_does_not_begin_where_the_quota_ends_in_its_middle() -> None:
     offers = [kaggle(5.0)]
-    long, short = place(
-        [Waiting("long", 6, order=1), Waiting("short", 4, order=2)], offers, [], FIVE, NOW
-    )
+    long, short = place([Waiting("long", 6), Waiting("short", 4)], offers, [], FIVE, NOW)
     assert long.why == (
         "waits: kaggle has 1.0 h of quota left beside what runs, about 6.0 h needed, "
         "all of it again on 5 December 00:00 UTC"
     )
-    assert (long.until, short.offer) == (SATURDAY, offers[0])
+    assert short.offer == offers[0]
     # What can be continued does begin.
     (one,) = place(jobs(1, 20.0, continuable=True), offers, [], FIVE, NOW)
     assert (one.offer, one.hours) == (offers[0], 5.0)

@@ -38,7 +38,6 @@ class Waiting:
     # of which it takes any, as people call them: `T4`, `gpu`, `tpu`, `none`; () for whatever
     accelerators: Sequence[str] = ()
     memory_gb: float | None = None  # that it needs, see Offer
-    order: int = 0  # the lowest goes first
     continuable: bool = False  # whether another session goes on where one has ended
 
     def at(self, backend: str) -> float | None:
@@ -76,7 +75,6 @@ class Decision:
 
     run_id: str
     offer: "Offer | None"  # where it goes; None while it waits
-    until: datetime | None  # when that is looked at again, if it waits for something known
     why: str  # one line
     hours: float | None = None  # how long its session may last; None for no limit
     cost: float = 0.0  # US dollars that the session may cost at most
@@ -98,17 +96,16 @@ def place(
     budget: Budget,
     now: datetime,
 ) -> list[Decision]:
-    """Decide for each waiting job, in the order in which they go.
+    """Decide for each waiting job, in this order.
 
     The sessions of `offers` are free ones, beside what is `busy` there, whoever's it is: of a
     quota, the hours are held back for it that it is still expected to need. All times have a time
     zone.
     """
     plan = _Plan(offers, busy, budget, now)
-    jobs = sorted(waiting, key=lambda job: (job.order, job.run_id))
-    free = {job.run_id: plan.free(job) for job in jobs}
+    free = [plan.free(job) for job in waiting]
     # Only then what is left waits or costs: a later job may fit where an earlier one does not.
-    return [free[job.run_id] or plan.spend_or_wait(job) for job in jobs]
+    return [one or plan.spend_or_wait(job) for one, job in zip(free, waiting, strict=True)]
 
 
 def waits(decisions: Sequence[Decision]) -> str:
@@ -223,10 +220,9 @@ class _Plan:
             )
         said = "; ".join(whys) or "no platform offers anything now"
         never = bool(chances) and all(each.lacks == "kind" for each in chances)
-        known = [found[0] for found in later] + [*filter(None, map(self._refresh, free))]
         why = f"no platform can take it: {said}" if never else f"waits: {said}"
         over = any(each.lacks == "budget" for each in chances)
-        return Decision(job.run_id, None, min(known, default=None), why, over_budget=over)
+        return Decision(job.run_id, None, why, over_budget=over)
 
     # -- one job and one offer -----------------------------------------------------------------
 
@@ -291,7 +287,7 @@ class _Plan:
         if pool.hours is not None:
             pool.hours = max(0.0, pool.hours - chance.leg)
         self._money -= chance.cost
-        return Decision(job.run_id, chance.offer, None, why, chance.hours, chance.cost, chance.leg)
+        return Decision(job.run_id, chance.offer, why, chance.hours, chance.cost, chance.leg)
 
     def _spent(self, job: Waiting, chance: _Chance) -> Decision:
         offer, left = chance.offer, self._money
@@ -302,19 +298,16 @@ class _Plan:
 
     # -- what comes later ----------------------------------------------------------------------
 
-    def _refresh(self, chance: _Chance) -> datetime | None:
-        """Return when the quota that a job lacks is there again, if that is known."""
-        when = chance.offer.refreshes if chance.lacks == "quota" else None
-        return None if when is None or when < self._now - _LATE else max(when, self._now)
-
     def _later(self, chance: _Chance) -> tuple[datetime, _Chance] | None:
         """Return when a job can have what it lacks now, if that is known and not another's."""
         pool = self._pools[chance.number]
         if chance.lacks == "session":
             return (pool.ends[0], chance) if pool.ends else None
-        when = self._refresh(chance)
+        when = chance.offer.refreshes if chance.lacks == "quota" else None
+        if when is None or when < self._now - _LATE:
+            return None
         enough = pool.afresh is None or pool.afresh + _ROUNDING >= chance.leg
-        return (when, chance) if when and enough else None
+        return (max(when, self._now), chance) if enough else None
 
     def _claim(self, chance: _Chance) -> None:
         """Keep what a job waits for from those behind it."""

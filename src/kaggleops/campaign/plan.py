@@ -58,7 +58,7 @@ def _most(hours: Sequence[float]) -> float:
 
 
 def asked(sweep: "Sweep", jobs: "Sequence[Job]", waiting: "Sequence[Job]") -> list[Waiting]:
-    """Return what the jobs of a sweep that wait ask for, in the order in which they go.
+    """Return what the jobs of a sweep that wait ask for.
 
     `jobs` are all of it: what has finished tells how long the others should take.
     """
@@ -71,11 +71,10 @@ def asked(sweep: "Sweep", jobs: "Sequence[Job]", waiting: "Sequence[Job]") -> li
             forecast.by_backend,
             wished,
             number(sweep.needs, "memory_gb"),
-            order,
             # known to go on where a session has ended
             bool(job.tags.get(TO_BE_CONTINUED) or job.tags.get(LEGS)),
         )
-        for order, job in enumerate(waiting)
+        for job in waiting
     ]
 
 
