@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -70,7 +71,9 @@ LAUNCHER = ("--multirun", "hydra/launcher=kaggleops", "hydra.launcher.metric=sco
 
 @pytest.fixture
 def theirs(world: World) -> World:
-    """A world whose repository has a Hydra program of somebody's own."""
+    """A world whose repository has a Hydra program of somebody's own, and whose bucket is empty."""
+    shutil.rmtree(world.folder)
+    world.folder.mkdir()
     repository = Repository(world.repository.folder.with_name("theirs"))
     repository.write(MLproject=MLPROJECT, train_py=TRAIN, **{"conf/config.yaml": CONFIG})
     repository.commit("Train")

@@ -92,23 +92,19 @@ class World:
         return self.ran.read_text().splitlines() if self.ran.exists() else []
 
 
-def toy(folder: Path) -> Repository:
-    """Make the repository of a world."""
-    made = Repository(folder)
-    made.write(MLproject=MLPROJECT, train_py=TRAIN)
-    made.commit("Train a toy")
-    return made
-
-
 def world(folder: Path, place: str = "", copied: Path | None = None) -> World:
     """Make one below a folder; its bucket is a folder, too, unless another one is named.
 
-    Its repository is a copy of one that `toy` has made, if that is named.
+    It is a copy of one that is in another folder, if that is given.
     """
+    repository, bucket = folder / "git/toy", folder / "bucket"
     if copied:
-        shutil.copytree(copied, folder / "git/toy")
-    repository = Repository.at(folder / "git/toy") if copied else toy(folder / "git/toy")
-    made = World(repository, folder / "bucket", folder / "ran", place or str(folder / "bucket"))
-    made.folder.mkdir()
+        shutil.copytree(copied, folder, dirs_exist_ok=True)
+    else:
+        bucket.mkdir()
+        toy = Repository(repository)
+        toy.write(MLproject=MLPROJECT, train_py=TRAIN)
+        toy.commit("Train a toy")
+    made = World(Repository.at(repository), bucket, folder / "ran", place or str(bucket))
     os.environ["RAN"] = str(made.ran)  # taken back by the fixture `environment`
     return made
