@@ -256,9 +256,7 @@ def test_text_has_no_mean() -> None:
     text = ROWS.assign(selected_text=[f"words {at}" for at in range(len(ROWS))])
     text["prediction"] = text["selected_text"]
     options = Options(target="selected_text")
-    line = (
-        r"reading the column selected_text: the answers are text, 200 different .* keep numbers in"
-    )
+    line = r"column selected_text: it has 200 different texts, which are .* keep numbers in oof.npy"
     with pytest.raises(UsageError, match=line):
         blended(text, text, score=Score("jaccard", lower=False), options=options)
     with pytest.raises(UsageError, match=r"'words 0' of 'r0' is no number"):

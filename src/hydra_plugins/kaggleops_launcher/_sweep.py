@@ -60,17 +60,23 @@ class HydraSweep:
                 hint = "Commit what `git status` shows: the jobs run the commit."
                 raise UsageError(_DOING, f"{self._commit.changes} not committed", hint)
             self._what = Launch(tracking_uri(self._place), entry_point=fields.entry_point)
+            named, automatic = request.backend_names(_list(fields.backends))
+            where = (self._what.tracking_uri, named, self._commit, fields.at_once)
+            sites, problems = request.sites_of(*where, automatic=automatic)
+            for problem in problems:
+                _log.info("%s", problem)
             metrics = _list(fields.metric)
-            asked = Sweep(
+            self._sweep = Sweep(
                 (),
                 entry_point=fields.entry_point,
                 sampler=GIVEN,
                 metrics=metrics,
                 directions=self._directions(metrics),
+                backends=[request.AUTO] if automatic else named,
+                configs=request.configs_of(sites, self._commit),
                 budget=fields.budget,
                 at_once=fields.at_once,
             )
-            self._sweep = self._with_backends(asked, _list(fields.backends))
             self._name = fields.name or str(config.hydra.job.name)
             typed = map(str, config.hydra.overrides.task)
             known_by = (self._commit.sha, fields.entry_point, self._name, *typed)
@@ -83,16 +89,6 @@ class HydraSweep:
             if len(found) == len(metrics) and set(found) <= {"maximize", "minimize"}:
                 return found
         return ["maximize" if higher_is_better(each) else "minimize" for each in metrics]
-
-    def _with_backends(self, sweep: Sweep, named: Sequence[str]) -> Sweep:
-        """Return a sweep with the backends that a submit has a chance with."""
-        chosen, automatic = request.backend_names(named)
-        where = (self._what.tracking_uri, chosen, self._commit, sweep.at_once)
-        sites, problems = request.sites_of(*where, automatic=automatic)
-        for problem in problems:
-            _log.info("%s", problem)
-        backends = [request.AUTO] if automatic else chosen
-        return replace(sweep, backends=backends, configs=request.configs_of(sites, self._commit))
 
     # -- a batch of jobs --------------------------------------------------------------------------
 

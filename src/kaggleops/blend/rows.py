@@ -192,13 +192,11 @@ def truth_of(rows: Rows, numbers: bool, threshold: float) -> Truth:
         return Truth(values, groups=rows.groups)
     known, first, places = np.unique(values, return_index=True, return_inverse=True)
     many = len(known) > max(20, len(values) // 10)
-    if many and not numeric:
-        problem = f"the answers are text, {len(known):,} different ones in {len(values):,} rows"
-        hint = "Text has no mean: keep numbers in oof.npy and test.npy, and name a --metric."
-        raise UsageError(doing, problem, hint)
-    if many and ((values % 1).any() or len(known) > _MOST_CLASSES):
-        problem = f"it has {len(known):,} different numbers, which are no classes"
-        raise UsageError(doing, problem, "Name a metric of numbers: --metric rmse, say.")
+    if many and (not numeric or (values % 1).any() or len(known) > _MOST_CLASSES):
+        kind = "numbers" if numeric else "texts"
+        problem = f"it has {len(known):,} different {kind}, which are no classes"
+        hint = "Name a metric of numbers: --metric rmse, say. Text has no mean: keep numbers in "
+        raise UsageError(doing, problem, f"{hint}oof.npy and test.npy.")
     classes = tuple(rows.right[at] for at in first)  # as they were written
     if len(known) < 2:
         raise UsageError(doing, f"all rows are {quoted(classes[0])}", "Name another --target.")

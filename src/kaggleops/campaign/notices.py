@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from pydantic import FiniteFloat, TypeAdapter
 
 from kaggleops.backends.interface import Finding
 from kaggleops.campaign.sweep import Sweep, Trial
@@ -54,7 +55,7 @@ _log = logging.getLogger("kaggleops")
 class _Told:
     """What was told of a sweep, as its tag has it."""
 
-    at: float = 0.0  # when the last message went, in seconds since the epoch
+    at: FiniteFloat = 0.0  # when the last message went, in seconds since the epoch
     counts: Counter[str] = field(default_factory=Counter)  # of trials, by their status
     rest: list[str] = field(default_factory=list)  # the kinds of what concerns the whole sweep
 
@@ -62,12 +63,9 @@ class _Told:
     def of(cls, tag: str) -> "_Told":
         """Return what a tag tells; of one that somebody broke, nothing."""
         try:
-            found = json.loads(tag or "{}")
-            counts = Counter({status: int(found["counts"].get(status, 0)) for status in _WORDS})
-            at, rest = float(found["at"]), sorted(map(str, found["rest"]))
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+            return TypeAdapter(cls).validate_json(tag or "{}")
+        except ValueError:
             return cls()
-        return cls(at if isfinite(at) else 0.0, counts, rest)
 
 
 @dataclass(frozen=True)

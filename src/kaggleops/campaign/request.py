@@ -15,7 +15,7 @@ import yaml
 from kaggleops.backends.lookup import backend_named, names
 from kaggleops.campaign.placement import Budget, Decision, Waiting, place
 from kaggleops.campaign.plan import asked
-from kaggleops.campaign.space import Axis, Space, read_space
+from kaggleops.campaign.space import Space, read_space
 from kaggleops.campaign.sweep import Job, Sweep
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import Commit
@@ -75,8 +75,9 @@ def sweep_of(
         sweep = replace(sweep, folds=space.split(sweep.fold_axis)[1])
         for axis in space.axes:
             check_choices(files, command, axis.key, axis.values, doing)
-        job = [*space.fixed, *map(_first, space.axes)]
-        checked = replace(what, overrides=Overrides(job, None))
+        firsts = [each.values[0] if each.values else each.text(each.low) for each in space.axes]
+        job = [f"{axis.key}={first}" for axis, first in zip(space.axes, firsts, strict=True)]
+        checked = replace(what, overrides=Overrides([*space.fixed, *job], None))
         given, defaults, project = prepared(files, commit, checked, None)
     name = what.experiment or given.get("task") or defaults.get("task") or project
     return sweep, str(name or "Default")
@@ -123,10 +124,6 @@ def _fold_axis(space: Space, named: str | None) -> str:
         problem = f"{named} is not swept"
         raise UsageError("reading --folds", problem, f"Add {named}=0,1,2 for instance.")
     return found[0] if found else ""
-
-
-def _first(axis: Axis) -> str:
-    return f"{axis.key}={axis.values[0] if axis.values else axis.text(axis.low)}"
 
 
 # -- where its jobs can go ----------------------------------------------------------------------
@@ -231,7 +228,10 @@ def first_jobs(sweep: Sweep, sites: Sequence[Site], jobs: int) -> list[Decision]
     now = datetime.now(UTC)
     best = place(_waiting(sweep, 1), at_best, [], budget, now)[0]
     if best.offer is None:
-        raise UsageError("planning the jobs", best.why.removeprefix("waits: "), _hint(best.why))
+        hint = "Change --gpu or --memory, or add another backend."
+        if "budget" in best.why:
+            hint = "Raise --budget, or add a backend that costs nothing: -b kaggle,runpod."
+        raise UsageError("planning the jobs", best.why.removeprefix("waits: "), hint)
     together = min(jobs, sweep.at_once or jobs)
     return place(_waiting(sweep, together), offers, [], budget, now)
 
@@ -245,9 +245,3 @@ def _all_hours(offer: "Offer") -> float | None:
     if offer.hours is None:
         return None
     return max(offer.hours, offer.total_hours or 0.0, offer.session_hours or 0.0)
-
-
-def _hint(why: str) -> str:
-    if "budget" in why:
-        return "Raise --budget, or add a backend that costs nothing: -b kaggle,runpod."
-    return "Change --gpu or --memory, or add another backend."

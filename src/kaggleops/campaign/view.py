@@ -64,6 +64,9 @@ _MOST_NAMED = 4  # jobs of a group
 _LONGEST = 200  # characters of a text
 _DAY = 24 * 3600 * 1000
 
+_Points = Mapping[str, Sequence[tuple[int, float]]]
+"""Steps and values by run."""
+
 
 def recent_sweeps(history: History, known: Sequence[SweepState] = ()) -> list[SweepState]:
     """Return the newest sweeps of a bucket; those that are `known` as they are."""
@@ -88,13 +91,13 @@ def view_of(
     said so that were not asked now.
     """
     newest = sorted(sweeps, key=lambda state: (-state.begun_ms, state.id))
-    curves = _Curves(history)
+    points = _points(history, newest[:_MOST_SWEEPS])
     room = _MOST_TRIALS
     shown = []
     for state in newest[:_MOST_SWEEPS]:
-        shown.append(_sweep(state, curves, room, now))
+        shown.append(_sweep(state, points, room, now))
         room -= len(shown[-1]["trials"])
-    jobs = _by_status([*_jobs_of(newest, curves, now), *_other_jobs(history, newest, now)])
+    jobs = _by_status([*_jobs_of(newest, points, now), *_other_jobs(history, newest, now)])
     live = any(state.status in OPEN for state in newest)
     return {
         "now": int(now.timestamp() * 1000),
@@ -134,7 +137,7 @@ def _finite(value: float | None) -> float | None:
 # -- sweeps -------------------------------------------------------------------------------------
 
 
-def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> dict[str, Any]:
+def _sweep(state: SweepState, points: _Points, room: int, now: datetime) -> dict[str, Any]:
     sweep, trials = state.sweep, state.trials
     metrics = list(sweep.metrics)
     order = _best_first(state)
@@ -142,9 +145,6 @@ def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> di
     ended = [job.ended_ms for each in trials for job in each.jobs if job.ended_ms]
     shown = sorted(order[: max(0, room)], key=lambda trial: trial.number)
     names = sorted({name for trial in shown for name in trial.point})
-    drawn = _with_curves(order)
-    if metrics:
-        curves.read(drawn, metrics[0])
     return {
         "id": state.id,
         "experiment": state.experiment_id,
@@ -169,8 +169,8 @@ def _sweep(state: SweepState, curves: "_Curves", room: int, now: datetime) -> di
         "more": len(trials) - len(shown),
         "curves": [
             [trial.number, trial.status, curve]
-            for trial in drawn
-            if len(curve := _thin(curves.of(trial))) > 1
+            for trial in _with_curves(order)
+            if len(curve := _thin(_curve(trial, points))) > 1
         ],
     }
 
@@ -237,38 +237,31 @@ def _with_curves(order: Sequence[Trial]) -> list[Trial]:
     return [*running, *others[: _MOST_CURVES - len(running)]]
 
 
-class _Curves:
-    """What jobs logged of a metric, so far as that is not in the trials' reports already."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._room = _MOST_READ
-        self._known: dict[str, Sequence[tuple[int, float]]] = {}
-
-    def read(self, trials: Iterable[Trial], metric: str) -> None:
-        """Read the points of trials' jobs, together; of the first ones, where there are many."""
-        asked = [
-            job.run_id
-            for trial in trials
-            if not trial.reports
-            for job in trial.jobs
-            if metric in job.metrics and job.run_id not in self._known
-        ][: self._room]
-        self._room -= len(asked)
+def _points(history: History, states: Sequence[SweepState]) -> _Points:
+    """Return what jobs of drawn trials logged of their sweep's metric, unless trials report it."""
+    found: dict[str, Sequence[tuple[int, float]]] = {}
+    room = _MOST_READ
+    for state in states:
+        metric = "".join(state.sweep.metrics[:1])
+        drawn = [trial for trial in _with_curves(_best_first(state)) if not trial.reports]
+        asked = [job.run_id for trial in drawn for job in trial.jobs if metric in job.metrics][
+            :room
+        ]
+        room -= len(asked)
         # Whoever keeps the page has said by then that the bucket is out of reach.
         with suppress(KaggleOpsError):
-            self._known |= self._history.points(asked, metric) if asked else {}
+            found |= history.points(asked, metric) if asked else {}
+    return found
 
-    def of(self, trial: Trial) -> Sequence[tuple[int, float]]:
-        """Return a trial's steps and values: the means of its jobs that have reached a step."""
-        if trial.reports:
-            return trial.reports
-        return means_by_step(self._known.get(job.run_id, ()) for job in trial.jobs)
 
-    def step(self, job: Job, trial: Trial) -> int | None:
-        """Return how far a job is, as far as that is known."""
-        points = self._known.get(job.run_id) or (trial.reports if len(trial.jobs) == 1 else ())
-        return points[-1][0] if points else None
+def _curve(trial: Trial, points: _Points) -> Sequence[tuple[int, float]]:
+    """Return a trial's steps and values: the means of its jobs that have reached a step."""
+    return trial.reports or means_by_step(points.get(job.run_id, ()) for job in trial.jobs)
+
+
+def _step(job: Job, trial: Trial, points: _Points) -> int | None:
+    known = points.get(job.run_id) or (trial.reports if len(trial.jobs) == 1 else ())
+    return known[-1][0] if known else None
 
 
 def _thin(points: Sequence[tuple[int, float]]) -> list[list[Any]]:
@@ -281,7 +274,7 @@ def _thin(points: Sequence[tuple[int, float]]) -> list[list[Any]]:
 
 
 def _jobs_of(
-    states: Sequence[SweepState], curves: _Curves, now: datetime
+    states: Sequence[SweepState], points: _Points, now: datetime
 ) -> Iterable[dict[str, Any]]:
     for state in states:
         if state.status not in OPEN:
@@ -298,7 +291,7 @@ def _jobs_of(
                     "sweep": _text(state.name or state.id[:8]),
                     "trial": name,
                     "name": f"{name}, fold {_text(job.fold)}" if job.fold else name,
-                    "step": curves.step(job, trial),
+                    "step": _step(job, trial, points),
                     "metric": _text(metric),
                     "score": _number(job.metrics.get(metric)),
                     "begun": begun,
