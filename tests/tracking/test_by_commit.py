@@ -12,7 +12,14 @@ from kaggleops.mlruns.ui import described
 from kaggleops.tags import COMMIT, NOTE
 
 SCRIPT = """
+import subprocess
+import sys
 import mlflow
+with mlflow.start_run():
+    pass
+who = ("-c", "user.name=Ada", "-c", "user.email=a@b.c")
+commit = ("commit", "--quiet", "--allow-empty", "--message=meanwhile")
+subprocess.run(["git", "-C", sys.path[0], *who, *commit], check=True)
 with mlflow.start_run() as run:
     print(run.info.run_id)
 """
@@ -35,11 +42,12 @@ def test_a_scripts_own_run_carries_its_commit_and_its_machine(fluent: str, tmp_p
     git("init", "--initial-branch=work")
     git("add", ".")
     git("commit", "--message=first")
+    first = git("rev-parse", "HEAD")
     run_id = subprocess.run(
         [sys.executable, repository / "train.py"], check=True, capture_output=True, text=True
     ).stdout.strip()
     tags = MlflowClient().get_run(run_id).data.tags
-    assert tags["git_commit"] == git("rev-parse", "HEAD")[:10]
+    assert tags["git_commit"] == first[:10] != git("rev-parse", "HEAD")[:10]
     assert (tags["git_branch"], tags["git_subject"]) == ("work", "first")
     assert tags["commit"] == f"{tags['git_commit']} first"
     assert tags["kaggleops.score"] == "gap lower"

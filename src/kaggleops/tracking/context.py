@@ -9,6 +9,7 @@ everything behind it is imported when it is first used.
 
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from mlflow.tracking.context.abstract_context import RunContextProvider
@@ -31,18 +32,21 @@ class BucketContext(RunContextProvider):
         from kaggleops.platforms import detect
         from kaggleops.tags import of_machine
 
-        return of_machine(detect()) | _tags_of_commit()
+        # A script's code is that of the commit it began with, whatever is committed meanwhile.
+        if main := getattr(sys.modules.get("__main__"), "__file__", None):
+            return of_machine(detect()) | _tags_of_commit(Path(main).parent)
+        return of_machine(detect()) | _tags_of_commit.__wrapped__(Path.cwd())
 
 
-def _tags_of_commit() -> dict[str, str]:
+@cache
+def _tags_of_commit(folder: Path) -> dict[str, str]:
     from kaggleops.errors import KaggleOpsError
     from kaggleops.git.commits import find_commit
     from kaggleops.git.project_files import declared_score
     from kaggleops.tags import SCORE, of_commit
 
-    main = getattr(sys.modules.get("__main__"), "__file__", None)
     try:
-        commit = find_commit(Path(main).parent if main else Path.cwd())
+        commit = find_commit(folder)
     except (KaggleOpsError, OSError):
         return {}  # no repository, or no git
     tags = of_commit(commit)
