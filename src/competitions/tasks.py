@@ -245,10 +245,9 @@ def encode_pairs(
     )
     names = [name for name in tokenizer.model_input_names if name in encoded]
     features = [{name: encoded[name][i] for name in names} for i in range(len(first))]
+    parts = (encoded.sequence_ids(i) for i in range(len(first)))
     offsets = [
-        [span if part == 1 else (0, 0) for span, part in zip(spans, parts, strict=True)]
-        for spans, parts in (
-            (encoded["offset_mapping"][i], encoded.sequence_ids(i)) for i in range(len(first))
-        )
+        [span if part == 1 else (0, 0) for span, part in zip(*each, strict=True)]
+        for each in zip(encoded["offset_mapping"], parts, strict=True)
     ]
     return features, offsets

@@ -86,8 +86,9 @@ def train_all_folds(settings: Settings, given: Sequence[str]) -> dict[str, float
                     raise
         if not ranks.is_first():
             return {}
+        trained = runs.fold_runs(parent)
         # Who continues a run with other code has seen to that: it is a warning here.
-        return gather(check_folds([*runs.finished_folds(parent).values()], any_commit=True))
+        return gather(check_folds([run.info.run_id for run in trained.values()], any_commit=True))
 
 
 def _divided(settings: Settings) -> tuple[int, int]:

@@ -9,7 +9,7 @@ that order, and each evaluates a share of the validation rows; all get all predi
 
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -331,6 +331,7 @@ def check_loss(loss: torch.Tensor, step: int) -> None:
         raise KaggleOpsError(f"training step {step}", f"the loss is {loss.item()}", hint)
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[int]):
     """Draws the rows of each epoch anew, by the seed and the epoch.
 
@@ -338,23 +339,12 @@ class EpochSampler(Sampler[int]):
     rows. With `labels`, all labels are drawn equally often: some rows come more than once.
     """
 
-    def __init__(
-        self,
-        size: int,
-        seed: int,
-        lengths: Sequence[int] | None = None,
-        batch_size: int = 1,
-        labels: pd.Series | None = None,
-    ) -> None:
-        self.size = size
-        self.seed = seed
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.epoch = 0
-        self.weights: torch.Tensor | None = None
-        if labels is not None:
-            shares = 1 / labels.map(labels.value_counts())
-            self.weights = torch.as_tensor(shares.to_numpy(copy=True))
+    size: int
+    seed: int
+    lengths: Sequence[int] | None = None
+    batch_size: int = 1
+    labels: pd.Series | None = None
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Tell which epoch comes next; accelerate's data loader does."""
@@ -362,10 +352,12 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch)
-        if self.weights is None:
+        if self.labels is None:
             drawn = torch.randperm(self.size, generator=generator)
         else:
-            drawn = torch.multinomial(self.weights, self.size, True, generator=generator)
+            shares = 1 / self.labels.map(self.labels.value_counts())
+            weights = torch.as_tensor(shares.to_numpy(copy=True))
+            drawn = torch.multinomial(weights, self.size, True, generator=generator)
         rows: list[int] = drawn.tolist()
         if self.lengths is None:
             return iter(rows)

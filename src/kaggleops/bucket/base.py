@@ -227,11 +227,8 @@ class Bucket(ABC):
         """Return the object, or None if it is still at version `unless` (a cheap request).
 
         `unless=ABSENT` asks for the object if there is one by now, and gets None as long as there
-        is none.
-
-        Raises:
-            ObjectNotFoundError: no object has that key.
-            ObjectTooLargeError: it has more than `at_most` bytes.
+        is none. Raises ObjectNotFoundError if there is none, ObjectTooLargeError if it has more
+        than `at_most` bytes.
         """
 
     @abstractmethod
@@ -239,11 +236,8 @@ class Bucket(ABC):
         """Write the object's content into a file and return its version, a large one in pieces.
 
         A file that is there is replaced once the content has come. If the object is still at the
-        version that was `listed`, it has to have the checksum that the listing told.
-
-        Raises:
-            ObjectNotFoundError: no object has that key.
-            OSError: the file cannot be written.
+        version that was `listed`, it has to have the checksum that the listing told. Raises
+        ObjectNotFoundError if there is no such object, OSError if the file cannot be written.
         """
 
     def read_span(
@@ -280,10 +274,8 @@ class Bucket(ABC):
         """Write the object whole if it is still at version `expected`; return its version.
 
         `data` is the content, or a file that holds it (for large ones: it is streamed). Where the
-        object is at another version but holds exactly that, that version is returned.
-
-        Raises:
-            ConflictError: it is at another version and holds another content.
+        object is at another version but holds exactly that, that version is returned; where it
+        holds another content, ConflictError is raised.
         """
 
     @abstractmethod
@@ -296,10 +288,9 @@ class Bucket(ABC):
 
     @abstractmethod
     def delete(self, key: str, *, expected: Version | None = None) -> None:
-        """Delete the object (only the version `expected`); it is no error if it is gone already.
+        """Delete the object; that it is gone already is no error.
 
-        Raises:
-            ConflictError: it is at another version than that.
+        Raises ConflictError if it is at another version than `expected`.
         """
 
     def list(
@@ -356,9 +347,7 @@ class Bucket(ABC):
     def on_disk(self, entry: Entry) -> Iterator[Path]:
         """Yield a file on this disk with a listed object's content; it is not to be changed.
 
-        Raises:
-            ObjectNotFoundError: the object is gone.
-            OSError: it cannot be written to this disk.
+        Raises ObjectNotFoundError if the object is gone, OSError if this disk does not take it.
         """
         with tempfile.TemporaryDirectory(prefix="kaggleops-") as folder:
             file = Path(folder, "content")

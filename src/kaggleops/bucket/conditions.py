@@ -100,9 +100,7 @@ def prove(bucket: Unproven) -> Conditions:
     It takes some 35 writes, and a second or two. What a service does with a version of an object
     that was deleted meanwhile is not asked: whoever still has that entity writes it anew anyway.
 
-    Raises:
-        UnsafeServiceError: one of them wins.
-        BucketError: the bucket cannot be written to.
+    Raises UnsafeServiceError if one of them wins, BucketError if the bucket cannot be written to.
     """
     doing = f"trying whether {bucket.service} honours conditional writes"
     key = f"{OWN_KEYS}/{secrets.token_hex(8)}"

@@ -241,12 +241,7 @@ class DirectoryBucket(Bucket):
         raise BucketUnavailableError(doing, "somebody keeps removing its folder", "Try again.")
 
     def _path(self, key: str, doing: str) -> Path:
-        """Return where an object lies.
-
-        Raises:
-            InvalidKeyError: there can be no such object.
-            AccessDeniedError: a link leads out of the bucket.
-        """
+        """Return where an object lies; AccessDeniedError if a link leads out of the bucket."""
         check_key(key, doing)
         path = self._root / key
         if not _is_within(path, self._root):

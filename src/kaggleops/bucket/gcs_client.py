@@ -182,10 +182,8 @@ _AT_ONCE, _REQUEST_TIMEOUT = 32, 60.0  # small objects; seconds
 def connect() -> Any:
     """Return a `google.cloud.storage.Client` with the machine's own credentials.
 
-    With `STORAGE_EMULATOR_HOST` set, the client goes there, without any.
-
-    Raises:
-        google.auth.exceptions.DefaultCredentialsError: there are none.
+    With `STORAGE_EMULATOR_HOST` set, the client goes there, without any. Raises
+    google.auth.exceptions.DefaultCredentialsError if there are none.
     """
     # Else the client asks for the bucket's own metadata in a thread behind our backs, for traces
     # that nobody collects: one request more, and a 403 for whoever may only use the objects.
@@ -225,20 +223,10 @@ def download(
 ) -> None:
     """Write an object's content, as it is stored, to where a stream stands.
 
-    Args:
-        client: as `connect` returns it.
-        bucket: the bucket's name.
-        name: the object's.
-        into: where to; what came before an error stays in it.
-        timeout: seconds to connect, and between two bytes.
-        generation: which; None for the live one.
-        unless: the generation that is not to be sent.
-        part: which part, as the header Range has it; "" for the whole.
-        begun: called with the answer's headers before anything is written.
-
-    Raises:
-        google.api_core.exceptions.GoogleAPICallError: Cloud Storage refuses, or (NotModified) has
-            nothing else than that generation.
+    What came before an error stays in it. The `timeout` is in seconds, to connect and between two
+    bytes; `generation` None is the live one, `unless` one that is not to be sent, `part` what the
+    header Range asks for ("" for all of it). `begun` gets the headers before anything is written.
+    Raises GoogleAPICallError if Cloud Storage refuses, or (NotModified) has nothing but `unless`.
     """
     headers = {"Accept-Encoding": "gzip"}  # else what is stored so would come otherwise
     headers |= {"Range": part} if part else {}
@@ -269,11 +257,8 @@ def read_objects(
     google-cloud-storage needs for as many (docs/benchmarks.md). One that is gone is left out; after
     any other fault that stays, all that have not come are.
 
-    Args:
-        client: as `connect` returns it, for its credentials and its address.
-        objects: their names, each with its bucket before it, and their generations (which gcsfs
-            of 2025, as Colab has it, passes over: then what is there now may come).
-        take: called with a name and the content; what it raises ends this.
+    `objects` are names, each with its bucket before it, and generations (which gcsfs of 2025, as
+    Colab has it, passes over: then what is there now may come). What `take` raises ends this.
     """
     # Else it tries gRPC first, for a minute where that leads nowhere.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")

@@ -61,8 +61,7 @@ def bucket_uri(text: str, *, endpoint: str | None = None, region: str | None = N
         endpoint: the URL of the service that has an s3:// bucket, which its address does not name.
         region: where Amazon has one, if neither of them says which service it is.
 
-    Raises:
-        UsageError: it is no address of a bucket.
+    Raises UsageError if it is no address of a bucket.
     """
     place = _parse(text, endpoint, region)
     if isinstance(place, Path):
@@ -150,9 +149,7 @@ def local_path(uri: str) -> Path | None:
 def at_its_service(location: str, *buckets: str) -> str:
     """Return an address in one of these buckets with the host of its service, if it says none.
 
-    Args:
-        location: what stands in a run, as `artifact_uri_of` has it.
-        buckets: addresses of buckets that are known.
+    `location` is what stands in a run, as `artifact_uri_of` has it.
     """
     for bucket in buckets:
         root, named = (root_and_prefix(uri)[0] for uri in (bucket, artifact_uri_of(bucket)))
@@ -178,17 +175,11 @@ def console_url(uri: str) -> str:
 
 
 def open_bucket(uri: str, *, patience: float = 120.0) -> Bucket:
-    """Return the bucket that `uri` names, in any form that `bucket_uri` understands.
+    """Return the bucket that `uri` names, as `bucket_uri` reads it; UsageError if it names none.
 
-    Nothing is contacted yet, so a bucket that does not exist shows at its first use.
-
-    Args:
-        uri: which bucket.
-        patience: for how many seconds one operation goes on retrying a passing fault. (An attempt
-            that began in time is let finish, so a call may last up to twice as long.)
-
-    Raises:
-        UsageError: it is no address of a bucket.
+    Nothing is contacted yet, so a bucket that does not exist shows at its first use. An operation
+    retries a passing fault for `patience` seconds. (An attempt that began in time is let finish,
+    so a call may last up to twice as long.)
     """
     place = _parse(uri)
     # Each kind is imported only where it is used: neither needs what the other does.

@@ -26,12 +26,8 @@ class OutOfPatienceError(Exception):
 class Patience:
     """Repeats a call until it succeeds, fails for good, or `seconds` have gone by.
 
-    It waits as long as the service asks for in `Retry-After`, and can be given to Google's client
-    wherever that takes a `Retry`.
-
-    Args:
-        seconds: for how long.
-        is_passing: tells whether the same request may succeed a little later.
+    `is_passing` tells whether the same request may succeed a little later. It waits as long as the
+    service asks for in `Retry-After`, and can be given to Google's client for a `Retry`.
     """
 
     def __init__(self, seconds: float, is_passing: Callable[[Exception], bool]) -> None:

@@ -178,55 +178,48 @@ class RemoteBucket(Bucket):
             raise explained from error
 
 
+@dataclass
 class _Fetching:
     """A content that comes into an empty file `part`, in as many requests as it takes."""
 
-    def __init__(
-        self,
-        bucket: RemoteBucket,
-        key: str,
-        part: BinaryIO,
-        doing: str,
-        *,
-        listed: Entry | None = None,
-        unless: Version | None = None,
-        at_most: float = math.inf,
-    ) -> None:
-        self._bucket, self._key, self._part, self._doing = bucket, key, part, doing
-        self._listed, self._unless, self._at_most = listed, unless, at_most
-        self._head: Head | None = None
-        """What the first answer told: it is of the whole object."""
-        self._came = ""
-        """The checksum of what came last and was doubtful."""
+    bucket: RemoteBucket
+    key: str
+    part: BinaryIO
+    doing: str
+    listed: Entry | None = None
+    unless: Version | None = None
+    at_most: float = math.inf
+    head: Head | None = None  # what the first answer told: it is of the whole object
+    came: str = ""  # the checksum of what came last and was doubtful
 
     def go_on(self) -> Version:
         """Fetch what has not come yet, check the whole, and return its version."""
-        at = self._part.seek(0, os.SEEK_END)
-        if self._head is None or at != self._head.size:
+        at = self.part.seek(0, os.SEEK_END)
+        if self.head is None or at != self.head.size:
             try:
-                version = self._head.version if self._head and at else None
-                of = (self._key, self._doing, version, self._unless)
-                self._bucket.download(Download(*of, start=at, begun=self._begun), self._part)
+                version = self.head.version if self.head and at else None
+                of = (self.key, self.doing, version, self.unless)
+                self.bucket.download(Download(*of, start=at, begun=self._begun), self.part)
             except AbsentError as error:
                 if at:
                     raise self._anew("it was replaced meanwhile") from error
                 raise
-        head = self._head
-        if head is None or head.size > self._part.tell():
+        head = self.head
+        if head is None or head.size > self.part.tell():
             raise InterruptedTransferError("only a part arrives")
         if not self._is_right(head):
             raise self._anew("what arrives is damaged")
         return head.version
 
     def _begun(self, head: Head) -> None:
-        if self._head is None:
-            if head.size > self._at_most:
-                raise ObjectTooLargeError(self._doing, head.size, int(self._at_most), head.version)
-            self._head = head
+        if self.head is None:
+            if head.size > self.at_most:
+                raise ObjectTooLargeError(self.doing, head.size, int(self.at_most), head.version)
+            self.head = head
 
     def _is_right(self, head: Head) -> bool:
-        listed = self._listed
-        if listed and self._bucket.is_older(head.version, listed.version):
+        listed = self.listed
+        if listed and self.bucket.is_older(head.version, listed.version):
             return False  # a cache has answered: a listing is never of the future
         if listed and listed.checksum and listed.version == head.version:
             if self._checksum(kind_of(listed.checksum)) != listed.checksum:
@@ -239,15 +232,15 @@ class _Fetching:
         if found & head.checksums:
             return True
         # Parts of several sizes, or a service that counts otherwise: what comes twice is right.
-        before, self._came = self._came, next(filter(is_of_parts, found), "")
-        return bool(before) and before == self._came
+        before, self.came = self.came, next(filter(is_of_parts, found), "")
+        return bool(before) and before == self.came
 
     def _checksum(self, kind: str) -> str:
-        self._part.seek(0)
-        return checksum_of(self._part, kind)
+        self.part.seek(0)
+        return checksum_of(self.part, kind)
 
     def _anew(self, why: str) -> InterruptedTransferError:
-        self._head = None
-        self._part.seek(0)
-        self._part.truncate()
+        self.head = None
+        self.part.seek(0)
+        self.part.truncate()
         return InterruptedTransferError(why)

@@ -108,13 +108,8 @@ os.register_at_fork(after_in_child=_unlocked_after_fork)
 def connect(endpoint: Endpoint, timeout: tuple[float, float], *, signed: bool = True) -> Any:
     """Return boto3's client for a service, with the machine's own credentials.
 
-    Args:
-        endpoint: where the service answers.
-        timeout: seconds to connect, and between two bytes.
-        signed: False for a client without any, which may read what is public.
-
-    Raises:
-        BotoCoreError: the settings of the machine are wrong.
+    The `timeout` is in seconds, to connect and between two bytes. One that is not `signed` may read
+    what is public. Raises BotoCoreError if the settings of the machine are wrong.
     """
     # A client is not to be used on both sides of a fork, and takes a tenth of a second to make.
     wanted, settings = (os.getpid(), endpoint, timeout, signed), _settings()

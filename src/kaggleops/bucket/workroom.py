@@ -35,11 +35,9 @@ os.register_at_fork(after_in_child=_let_go_after_fork)
 
 
 class Workroom:
-    """Locks and unfinished writes in `folder`.
+    """Locks and unfinished writes in `folder`: made when it is needed, but not what it lies in.
 
-    Args:
-        folder: where; made when it is needed, but not what it lies in.
-        patience: for how many seconds to wait for a lock.
+    `patience` is for how many seconds to wait for a lock.
     """
 
     def __init__(self, folder: Path, patience: float) -> None:
@@ -74,8 +72,7 @@ class Workroom:
     def locked(self, key: str, doing: str) -> Iterator[None]:
         """Keep every other writer of `key` out, in this process and in all others.
 
-        Raises:
-            BucketUnavailableError: another has not let go of it within the patience.
+        Raises BucketUnavailableError if another has not let go of it within the patience.
         """
         self._make(self._locks)
         path = self._locks / str(zlib.crc32(key.encode()) % _LOCKS)

@@ -25,11 +25,7 @@ WITH_KEYS: Mapping[str, type[Platform]] = {each.backend: each for each in PLATFO
 
 
 def detect(environ: Mapping[str, str] | None = None) -> Platform:
-    """Return the platform that this process runs on.
-
-    Args:
-        environ: the environment to tell it by; this process's own by default.
-    """
+    """Return the platform that this process, or one with another environment, runs on."""
     environ = os.environ if environ is None else environ
     root = Path(environ.get(ROOT, "/"))
     return next(each for each in PLATFORMS if each.is_here(environ, root))(environ)

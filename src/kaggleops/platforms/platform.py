@@ -8,7 +8,7 @@ import importlib
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,13 +102,8 @@ class Platform:
 
         Afterwards the clients of the bucket's service, in this process and in those it starts, find
         them by themselves. A key goes from the platform's own store into a private file outside the
-        platform's output folder; nothing of it is printed or kept anywhere else.
-
-        Args:
-            bucket_uri: the bucket's address.
-
-        Raises:
-            UsageError: there are none; it says what to do on this platform.
+        platform's output folder; nothing of it is printed or kept anywhere else. Raises UsageError,
+        which says what to do on this platform, if there are none.
         """
         if not is_remote(bucket_uri):
             return "none needed, the bucket is a folder"
@@ -137,7 +132,7 @@ class Platform:
         raise NotImplementedError
 
     def _mounted(self, keys: Keys) -> str:
-        if self.inputs is not None and (path := next(_keys(self.inputs, _MOUNT_DEPTH), None)):
+        if self.inputs is not None and (path := _key_below(self.inputs)):
             self._use_key(keys, path.read_text(), str(path))
             return f"the credentials dataset, {path}"
         return ""
@@ -191,11 +186,7 @@ class Platform:
 
 
 def module(name: str) -> Any:
-    """Return a module that only this platform has.
-
-    Raises:
-        NotThisWayError: it cannot be imported.
-    """
+    """Return a module that only this platform has; NotThisWayError if it cannot be imported."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -209,12 +200,8 @@ def _here() -> Path:
         return Path.home()
 
 
-def _keys(folder: Path, depth: int) -> Iterator[Path]:
+def _key_below(folder: Path) -> Path | None:
     # Datasets may hold millions of files further down: a key lies on top of its own.
-    if not folder.is_dir():
-        return
-    if (folder / KEY_FILE).is_file():
-        yield folder / KEY_FILE
-    if depth > 1:
-        for each in sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()):
-            yield from _keys(Path(each), depth - 1)
+    patterns = ("*/" * depth + KEY_FILE for depth in range(_MOUNT_DEPTH))
+    found = (path for each in patterns for path in sorted(folder.glob(each)))
+    return next((path for path in found if path.is_file()), None)

@@ -31,8 +31,7 @@ def default_bucket(directory: Path) -> str | None:
 def local_setting(directory: Path, name: str) -> str | None:
     """Return a setting from the `config/local.yaml` of a folder or of one above it.
 
-    Raises:
-        UsageError: the file is not readable YAML, or no mapping.
+    Raises UsageError if the file is not readable YAML, or no mapping.
     """
     for folder in (directory.absolute(), *directory.absolute().parents):
         if (folder / LOCAL).is_file():

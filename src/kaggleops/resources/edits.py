@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kaggleops.bucket import ABSENT, ConflictError, open_bucket
-from kaggleops.bucket.base import check_key
+from kaggleops.bucket.base import check_key, made
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
 from kaggleops.resources.files import FOLDER
@@ -57,9 +57,8 @@ def add_entry(path: Path, name: str, fields: Mapping[str, Any]) -> Manifest:
     """
     text, manifest = _with_entry(path, name, fields)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(text.encode())  # as text, its line endings would be this machine's
-    temporary.replace(path)
+    with made(path) as new:
+        new.write(text.encode())  # as text, its line endings would be this machine's
     return manifest
 
 
@@ -96,24 +95,15 @@ def push(
     *,
     allow_secrets: bool = False,
 ) -> Locked:
-    """Upload a folder's files, declare them in the manifest, and lock them.
+    """Upload a folder's files, declare them in the manifest at `path`, and lock them.
 
-    What is there already with the same content is left alone.
+    Where the folder lies in the project, it is the destination, too; `uri` is an address in a
+    bucket. What is there already with the same content is left alone. `begin` is called once, with
+    the bytes that go, `progress` with those that have gone.
 
-    Args:
-        path: the manifest.
-        folder: what to upload. Where it lies in the project, it is the destination, too.
-        uri: where to, an address in a bucket.
-        name: what to call it.
-        description: for people.
-        begin: is called once, with the bytes that go.
-        progress: is called with the bytes that have gone.
-        allow_secrets: whether not to look for secrets in the files.
-
-    Raises:
-        UsageError: there is nothing to upload, there is a secret in it, the manifest has that name
-            already, or what it would say is not right.
-        ConflictError: something else is at that place.
+    Raises UsageError if there is nothing to upload, there is a secret in it (unless they are
+    allowed), the manifest has that name already, or what it would say is not right; ConflictError
+    if something else is at that place.
     """
     doing = f"pushing {folder}"
     files = sorted(

@@ -48,8 +48,7 @@ _recorded: set[tuple[str, str, str]] = set()  # run, resource, version
 def resources(name: str) -> "LocalResource":
     """Return a resource of the project around the working directory.
 
-    Raises:
-        UsageError: config/data/resources.yaml has none of that name, or it is not locked.
+    Raises UsageError if config/data/resources.yaml has none of that name, or it is not locked.
     """
     manifest = find_manifest(Path.cwd())
     resource, locked = manifest[name], read_lock(manifest)
@@ -95,9 +94,8 @@ class LocalResource:
     def __getitem__(self, file: str) -> Path:
         """Return a file's path, once it is there and known to be what the lock says.
 
-        Raises:
-            UsageError: the resource has no such file.
-            KaggleOpsError: what is there is another file, or it cannot be fetched.
+        Raises UsageError if the resource has no such file, KaggleOpsError if another file is there
+        or it cannot be fetched.
         """
         if not file and len(self._files) == 1:
             (file,) = self._files

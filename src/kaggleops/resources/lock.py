@@ -6,7 +6,6 @@ file, so that a difference shows what has changed.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kaggleops.bucket.base import is_key
+from kaggleops.bucket.base import is_key, made
 from kaggleops.bucket.checksums import is_kind, kind_of
 from kaggleops.errors import UsageError
 from kaggleops.redaction import redacted
@@ -94,9 +93,8 @@ def write_lock(manifest: Manifest, locked: Mapping[str, Locked]) -> None:
     path = manifest.path.with_name(LOCK)
     known = [name for name in sorted(manifest.resources) if name in locked]
     entries = ",\n".join(f"{json.dumps(name)}: {_written(locked[name])}" for name in known)
-    temporary = path.with_name(f".{LOCK}.{os.getpid()}")
-    temporary.write_text(f"{{\n{entries}\n}}\n", encoding="utf-8")
-    temporary.replace(path)
+    with made(path) as new:
+        new.write(f"{{\n{entries}\n}}\n".encode())
 
 
 def _written(locked: Locked) -> str:

@@ -195,11 +195,7 @@ class Manifest:
 
 
 def find_manifest(directory: Path) -> Manifest:
-    """Return the manifest of the project around a folder.
-
-    Raises:
-        UsageError: there is none, or it cannot be understood.
-    """
+    """Return the manifest of the project around a folder; UsageError if there is no right one."""
     for folder in (directory.absolute(), *directory.absolute().parents):
         if (folder / MANIFEST).is_file():
             return read_manifest(folder / MANIFEST)

@@ -47,12 +47,9 @@ class Origin(ABC):
 
     @abstractmethod
     def read(self, file: File, into: Path, progress: Progress) -> None:
-        """Write a file's content to a path.
+        """Write a file's content to a path; OSError if it cannot be written.
 
-        Raises:
-            GoneError: there is no such file any more.
-            ChangedError: it is not in this state any more.
-            OSError: it cannot be written.
+        Raises GoneError if there is no such file any more, ChangedError if it is in another state.
         """
 
     def read_many(self, files: Sequence[File], take: Callable[[File, bytes], None]) -> None:
@@ -67,8 +64,7 @@ class Origin(ABC):
 def chosen(files: Iterable[File], patterns: Sequence[str], doing: str) -> list[File]:
     """Return the files that patterns mean, sorted; all of them where there are no patterns.
 
-    Raises:
-        GoneError: a pattern means none, or there are no files at all.
+    Raises GoneError if a pattern means none, or there are no files at all.
     """
     files = sorted(files)
     if not patterns:

@@ -50,9 +50,7 @@ def lock(
     """Write to the lock what resources come to at their sources now, and return it all.
 
     Of all resources unless `names` are given; `progress` is called with the bytes that have come.
-
-    Raises:
-        KaggleOpsError: a source cannot be read; what came before it is locked.
+    Raises KaggleOpsError if a source cannot be read; what came before it is locked.
     """
     placed = Placed(data_root(manifest.project))
     with placed.alone():
@@ -70,17 +68,10 @@ def fetch(
 ) -> Fetched:
     """Bring resources to this disk as they are locked; those that are not locked yet are.
 
-    Args:
-        manifest: the manifest.
-        names: which resources; all by default.
-        force: whether to replace what somebody changed here.
-        dry_run: whether to do nothing but say what would be done.
-        begin: is called once, with the bytes that are to come.
-        progress: is called with the bytes that have come.
-
-    Raises:
-        UsageError: somebody changed a file here.
-        KaggleOpsError: a file cannot be fetched as it is locked.
+    All of them unless `names` are given. With `force`, what somebody changed here is replaced, too;
+    a `dry_run` does nothing but say what would be done. `begin` is called once, with the bytes that
+    are to come, `progress` with those that have come. Raises UsageError if somebody changed a file
+    here, KaggleOpsError if one cannot be fetched as it is locked.
     """
     resources = manifest.named(names)
     placed = Placed(data_root(manifest.project))
@@ -212,8 +203,7 @@ class Status:
 def compare(manifest: Manifest, names: Sequence[str] = ()) -> list[Status]:
     """Return how resources stand, all of them unless `names` are given.
 
-    Raises:
-        UsageError: there is no such resource, or the lock cannot be read.
+    Raises UsageError if there is no such resource, or the lock cannot be read.
     """
     locked = read_lock(manifest)
     placed = Placed(data_root(manifest.project))

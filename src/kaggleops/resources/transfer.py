@@ -68,16 +68,10 @@ def fetch_from(
     placed: Placed,
     progress: Progress = lambda size: None,
 ) -> None:
-    """Fetch, verify and place files of one resource; `placed` is kept up to date and saved.
+    """Fetch, verify and place files of one resource, at least one; `placed` is saved with them.
 
-    Args:
-        origin: where they come from.
-        steps: which; at least one.
-        placed: what was put on this disk.
-        progress: is called with the bytes that have come.
-
-    Raises:
-        KaggleOpsError: a file cannot be fetched as the lock has it, or cannot be written.
+    `progress` is called with the bytes that have come. Raises KaggleOpsError if a file cannot be
+    fetched as the lock has it, or cannot be written.
     """
     refuse_full_disk(steps)
     staging = Staging(steps[0].folder)
@@ -129,10 +123,9 @@ def _fetch_many(
 
 
 def read_whole(origin: Origin, file: File, staging: Staging, progress: Progress) -> File:
-    """Read a file into its part until it is what it should be; return it with what it came to.
+    """Read a file into its part until it is what it should be; DamagedError if it never is.
 
-    Raises:
-        DamagedError: it never is.
+    Returns it with what it came to.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         part = staging.part(file)

@@ -62,10 +62,8 @@ class Download:
     def receive(self, answer: requests.Response) -> None:
         """Write what an answer brings: the rest if it says that it is that, else all anew.
 
-        Raises:
-            BrokeOffError: it broke off; what had come stays.
-            requests.HTTPError: it is an error.
-            DamagedError: what is there was no beginning of it, and is gone.
+        Raises BrokeOffError if it broke off (what had come stays), requests.HTTPError if it is an
+        error, DamagedError if what is there was no beginning of it, and is gone.
         """
         there = self.there
         if answer.status_code == requests.codes.requested_range_not_satisfiable:
