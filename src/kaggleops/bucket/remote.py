@@ -85,8 +85,6 @@ class RemoteBucket(Bucket):
         # Connecting and reading. An attempt gets a second even where there is no patience at all.
         self._timeout = (min(10.0, max(1.0, patience)), min(60.0, max(1.0, patience)))
 
-    # -- what each kind does its own way --------------------------------------------------------
-
     @abstractmethod
     def download(self, asked: Download, into: BinaryIO) -> None:
         """Ask once, and write a content to where a stream stands; what came before an error stays.
@@ -101,8 +99,6 @@ class RemoteBucket(Bucket):
     def is_older(self, version: Version, than: Version) -> bool:
         """Tell whether an object's version is known to be older than another one."""
         return False
-
-    # -- reading --------------------------------------------------------------------------------
 
     def read(
         self, key: str, *, unless: Version | None = None, at_most: int = AT_MOST

@@ -344,8 +344,6 @@ class S3Bucket(RemoteBucket):
                 raise BucketError(doing, problem)
             asked["ContinuationToken"] = after
 
-    # -- asking -------------------------------------------------------------------------------
-
     @property
     def client(self) -> Any:
         """The connection to the service, as this process has signed in now."""

@@ -68,8 +68,6 @@ class KaggleOrigin(Origin):
 
         download.keep_at(attempt, (NoAnswerError, DamagedError))
 
-    # -- listing ------------------------------------------------------------------------------
-
     def _files(self, doing: str) -> Iterator[File]:
         client, ref = self._client, self._address.ref
         match self._address.kind:
@@ -104,8 +102,6 @@ class KaggleOrigin(Origin):
             yield from files or ()
             if not (token := answer.next_page_token):
                 return
-
-    # -- downloading --------------------------------------------------------------------------
 
     def _download(self, file: File, into: Path, download: Download) -> None:
         with self._client.build_kaggle_client() as kaggle, self._opened(kaggle, file) as answer:

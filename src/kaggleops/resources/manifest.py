@@ -29,8 +29,6 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 _OF_THE_BEST = ("experiment", "commit", "metric", "lower_is_better")
 
-# -- where files come from, as an entry writes it ----------------------------------------------
-
 KNOWN = (
     "Use gs://BUCKET/PREFIX, s3://BUCKET[@HOST]/PREFIX, kaggle://competitions/NAME, "
     "kaggle://datasets/USER/NAME, kaggle://models/USER/MODEL/FRAMEWORK/VARIATION/VERSION, "
@@ -128,9 +126,6 @@ def parse_address(text: str, doing: str) -> Address:
                 pass
             raise UsageError(doing, f"{text} does not name a file", KNOWN)
     raise UsageError(doing, f"{text!r} is not a source", KNOWN)
-
-
-# -- its entries -----------
 
 
 @dataclass(frozen=True)

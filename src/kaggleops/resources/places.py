@@ -89,9 +89,6 @@ def _is_there(folder: Path, file: File) -> bool:
     return path.is_file() and path.stat().st_size == file.size
 
 
-# -- Kaggle's mounts ------------------------------------------------------------------------------
-
-
 def _folder_of(resource: Resource, resources: Iterable[Resource]) -> PurePosixPath:
     """Return the folder below /kaggle/input that is one resource's alone, of all."""
     taken = [
