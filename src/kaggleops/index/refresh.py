@@ -35,7 +35,7 @@ from kaggleops.index.database import (
     writing,
 )
 from kaggleops.index.sharing import Sharing
-from kaggleops.index.snapshot import Loaded
+from kaggleops.index.snapshot import Loaded, Progress
 from kaggleops.index.transaction import (
     REFUSED,
     Prepared,
@@ -54,8 +54,6 @@ what was written and not announced."""
 
 LISTING_EVERY = 24 * 3600.0
 """Seconds after which it lists any number of them, for the same reason."""
-
-Progress = Callable[[int, int], None]
 
 _BATCH = 100  # entities in a transaction
 _BATCH_BYTES = 16 << 20  # of their files

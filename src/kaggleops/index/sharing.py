@@ -37,7 +37,7 @@ from kaggleops.index.snapshot import (
 )
 from kaggleops.index.transaction import REFUSED, record_problem
 from kaggleops.layout import INDEX_KEY
-from kaggleops.mlruns import EntityStore
+from kaggleops.mlruns import EntityStore, Mark
 
 FEW = 200
 """Objects that a new machine reads one by one in no time."""
@@ -192,12 +192,8 @@ def _remember(
 ) -> None:
     if looked is None:
         looked = connection.scalar(sa.select(SNAPSHOT.c.looked)) or 0.0
-    mark, entities = (head.mark, head.entities) if head else (None, 0)
-    log = (
-        {"log_id": mark.log_id, "sequence": mark.sequence}
-        if mark
-        else {"log_id": "", "sequence": 0}
-    )
+    mark = (head and head.mark) or Mark("", 0, {})
+    where = {"log_id": mark.log_id, "sequence": mark.sequence}
+    row = {"version": version, "entities": head.entities if head else 0, "looked": looked}
     connection.execute(SNAPSHOT.delete())
-    row = {"version": version, "entities": entities, "looked": looked, **log}
-    connection.execute(SNAPSHOT.insert().values(**row))
+    connection.execute(SNAPSHOT.insert().values(**row, **where))
