@@ -17,6 +17,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.tunnel import Machine, tunnel
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes import iap_tunnel
+from tests.infra.world import free_port
 from tests.server.serving import eventually, serving
 from tests.server.test_ui import opened
 from tests.warm import children
@@ -94,7 +95,8 @@ def test_a_machine_that_is_off(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("path")
 def test_a_machine_that_is_not_there() -> None:
     other = Machine.named(MACHINE.replace("a-project", "another"))
-    with pytest.raises(KaggleOpsError, match="Could not fetch resource"), tunnel(other):
+    port = free_port()  # not 5000, where some other test's server may just begin to answer
+    with pytest.raises(KaggleOpsError, match="Could not fetch resource"), tunnel(other, port):
         pass
 
 
