@@ -56,16 +56,16 @@ def noted_as_imported(entity: Entity) -> Entity:
 
 def catch_up(stored: Entity, source: Entity) -> tuple[Entity, list[str]]:
     """Return what the bucket should hold, `stored` itself if the source brings nothing new; and
-    what has another name there than in the source (which is noted as imported), a sentence each.
+    what differs there from the source (which is noted as imported), a sentence each.
     Raises BrokenEntityError where the two cannot be merged.
     """
-    renamed: list[str] = []
+    clashes, renamed = list[str](), list[str]()
     if stored.id.kind is Kind.REGISTERED_MODEL:
-        caught_up = _catch_up_model(stored, source)
+        caught_up, clashes = _catch_up_model(stored, source)
     else:
         caught_up, renamed = merge_onto(_overtaken(stored, source), source)
     same = caught_up.files == stored.files and caught_up.folders == stored.folders
-    return (stored, []) if same else (caught_up, renamed)
+    return (stored, clashes) if same else (caught_up, clashes + renamed)
 
 
 def _overtaken(stored: Entity, source: Entity) -> Entity:
@@ -101,9 +101,15 @@ def _overtaken_meta(stored: Entity, source: Entity) -> bytes:
     return stored.files[META] if meta == stored.meta else dump_yaml(meta)
 
 
-def _catch_up_model(stored: Entity, source: Entity) -> Entity:
+def _catch_up_model(stored: Entity, source: Entity) -> tuple[Entity, list[str]]:
     # The registry keeps no notes, but a time of its own, which every change of a model sets.
     ours, theirs = _versions(stored), _versions(source)
+    # Their number was given twice, once in the bucket and once where the source comes from.
+    clashes = [
+        f"importing {stored.id}: the bucket has another {version}, and keeps it."
+        for version in sorted(ours.keys() & theirs.keys())
+        if ours[version] != theirs[version]
+    ]
     times = [each.meta.get("last_updated_timestamp") for each in (source, stored)]
     updated = [each if isinstance(each, int) else 0 for each in times]
     source_is_newer = updated[0] > updated[1]
@@ -118,19 +124,8 @@ def _catch_up_model(stored: Entity, source: Entity) -> Entity:
 
     files = {path: data for path, data in source.files.items() if brought(path)}
     folders = {path for path in source.folders if brought(path)}
-    return replace(stored, files={**stored.files, **files}, folders=stored.folders | folders)
-
-
-def clashing_versions(stored: Entity, source: Entity) -> list[str]:
-    """Return the versions of a registered model that are another one on each side.
-
-    Their number was given twice, once in the bucket and once where the source comes from. Raises
-    BrokenEntityError if a version cannot be read.
-    """
-    if stored.id.kind is not Kind.REGISTERED_MODEL:
-        return []
-    ours, theirs = _versions(stored), _versions(source)
-    return sorted(each for each in ours.keys() & theirs.keys() if ours[each] != theirs[each])
+    both = {**stored.files, **files}
+    return replace(stored, files=both, folders=stored.folders | folders), clashes
 
 
 def _versions(model: Entity) -> dict[str, Any]:
@@ -297,12 +292,8 @@ class _Import:
             self._result.new.append(entity.id)
             return entity, ABSENT
         stored = self._store.read(entity.id)
-        for version in clashing_versions(stored.entity, entity):
-            self._result.problems.append(
-                f"importing {entity.id}: the bucket has another {version}, and keeps it."
-            )
-        wanted, renamed = catch_up(stored.entity, entity)
-        self._result.problems += renamed
+        wanted, different = catch_up(stored.entity, entity)
+        self._result.problems += different
         if wanted is stored.entity:
             self._unchanged.append(entity.id)
             return None
