@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any
 
+import mlflow
 from mlflow.entities import Run
 from pydantic import Field
 
@@ -37,7 +38,7 @@ from kaggleops.platforms.machine import Gpu, memory, visible_gpus
 from kaggleops.redaction import redacted
 from kaggleops.resources.places import DATA_ROOT, data_root
 from kaggleops.tracking.push import push
-from kaggleops.tracking.session import session
+from kaggleops.tracking.session import close_all, session
 
 JOB = "local_job"
 """The tag of a run that says where its job is: `host:folder`."""
@@ -181,10 +182,6 @@ def main(job: Job, tell: Callable[[str, Run], None]) -> None:
 def _carried_out(
     job: Job, plan: Mapping[str, Any], tell: Callable[[str, Run], None]
 ) -> tuple[str, str]:
-    import mlflow
-
-    from kaggleops.tracking.session import close_all
-
     uri, run_id, sha = tracking_uri(plan["bucket"]), plan["run_id"], plan["version"]
     status = mlflow.MlflowClient(uri).get_run(run_id).info.status
     if status != "SCHEDULED":  # handed over once more, by somebody who did not know that it began

@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
-from kaggleops.bucket import ABSENT
+from google.api_core.exceptions import from_http_response
+
+from kaggleops.bucket import ABSENT, gcs_client
 from kaggleops.bucket.location import name_and_prefix, root_and_prefix
 from kaggleops.bucket.patience import OutOfPatienceError, Patience
 from kaggleops.first_contact.assumption import NotCheckedError, expect
@@ -215,15 +217,10 @@ class CloudStorage(Storage):
     absent, damaged = "no such object", "match calculated"
 
     def _connected(self, root: str) -> Any:
-        from kaggleops.bucket.gcs_client import connect
-
-        return connect()
+        return gcs_client.connect()
 
     def _send(self, method: str, url: str, **what: Any) -> Answer:
         """Return the answer, whatever it is but a passing fault: then NotCheckedError."""
-        from google.api_core.exceptions import from_http_response
-
-        from kaggleops.bucket.gcs_client import is_passing, message_of
 
         def attempt() -> Any:
             answer = self.client._http.request(method, url, timeout=_TIMEOUT, **what)
@@ -231,8 +228,8 @@ class CloudStorage(Storage):
                 raise from_http_response(answer)
             return answer
 
-        answer = self._patiently(attempt, is_passing)
-        words = "" if answer.ok else f": {message_of(from_http_response(answer))}"
+        answer = self._patiently(attempt, gcs_client.is_passing)
+        words = "" if answer.ok else f": {gcs_client.message_of(from_http_response(answer))}"
         version = answer.headers.get("X-Goog-Generation", "")
         said = f"{answer.status_code}{words}"
         return Answer(answer.status_code, said, version, answer.content, answer)

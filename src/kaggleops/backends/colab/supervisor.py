@@ -25,13 +25,17 @@ from kaggleops.backends.colab.cli import ColabCli, ColabConfig
 from kaggleops.backends.config import read_config
 from kaggleops.backends.interface import JobState, is_ended
 from kaggleops.backends.ready_notebook import code_cells, parameters_of
+from kaggleops.bucket import BucketUnavailableError, open_bucket
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.errors import KaggleOpsError
+from kaggleops.mlruns import EntityStore, run
+from kaggleops.mlruns.liveness import run_state
 from kaggleops.platforms import keys_of
 from kaggleops.platforms.folders import private_file
 from kaggleops.platforms.platform import KEY_FILE
 from kaggleops.redaction import redacted
 from kaggleops.session_end import SESSION_ENDS
+from kaggleops.tracking.store import BucketTrackingStore
 
 JOB = "colab_job"
 """The tag of a run that says where its job is: `host:folder` of its supervisor."""
@@ -226,13 +230,11 @@ def _carried_out(job: Job) -> JobState:
 
 def _refuse_if_not_wanted(job: Job) -> None:
     """Refuse to start what was cancelled meanwhile, or handed to another machine."""
-    from kaggleops.tracking.store import BucketTrackingStore
-
     doing = "starting"
-    run = BucketTrackingStore(job.tracking_uri).get_run(job.run_id)
-    if run.info.status == "KILLED":
+    found = BucketTrackingStore(job.tracking_uri).get_run(job.run_id)
+    if found.info.status == "KILLED":
         raise _StoppedError(doing, "it was cancelled")
-    if run.data.tags.get(JOB) != job.address:
+    if found.data.tags.get(JOB) != job.address:
         raise _StoppedError(doing, "it was handed to another machine")
 
 
@@ -299,11 +301,6 @@ def _refuse_late(deadline: float) -> None:
 
 def _finished(job: Job, deadline: float) -> bool:
     """Wait until the bucket tells how a run ended whose connection was lost: whether well."""
-    from kaggleops.bucket import BucketUnavailableError, open_bucket
-    from kaggleops.mlruns import EntityStore, run
-    from kaggleops.mlruns.liveness import run_state
-    from kaggleops.tracking.store import BucketTrackingStore
-
     with job.log.open("a") as log:
         log.write(f"({_LOST}; the bucket tells how the run goes on)\n")
     home = BucketTrackingStore(job.tracking_uri).get_run(job.run_id).info.experiment_id

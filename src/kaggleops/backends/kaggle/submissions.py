@@ -204,11 +204,8 @@ class Submitter:
             rows = self.check(found)
             with found.open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-
-            def send(client: Any, said: str) -> Any:
-                return client.competition_submit(str(found), said, self.competition, quiet=True)
-
-            return self._send(send, message, content, found.name), rows is not None
+            sent = self._send("competition_submit", str(found), message, content, found.name)
+            return sent, rows is not None
 
     def submit_version(self, ref: str, version: int, content: str, message: str) -> Submission:
         """Submit what a version of a notebook (owner/slug) left; as `submit`.
@@ -216,13 +213,9 @@ class Submitter:
         `content` is the mark of what the notebook is, `message` the description: by default the
         run's name and commit.
         """
-
-        def send(client: Any, said: str) -> Any:
-            return client.competition_submit_code(
-                FILE, said, self.competition, kernel=ref, kernel_version=version, quiet=True
-            )
-
-        return self._send(send, message, content, f"{FILE} of {ref}, version {version}")
+        what = f"{FILE} of {ref}, version {version}"
+        how = {"kernel": ref, "kernel_version": version}
+        return self._send("competition_submit_code", FILE, message, content, what, **how)
 
     def _artifact(self, folder: Path) -> Path:
         if FILE not in {each.path for each in self._mlflow.list_artifacts(self.run_id)}:
@@ -278,7 +271,7 @@ class Submitter:
         return self.record(submission)
 
     def _send(
-        self, send: Callable[[Any, str], Any], message: str, content: str, what: str
+        self, method: str, file: str, message: str, content: str, what: str, **how: Any
     ) -> Submission:
         doing = f"submitting {what} to {self.competition}"
         if before := self.submissions.holding(content):
@@ -296,7 +289,8 @@ class Submitter:
         try:
             # Not to be repeated: each that arrives is one of the day's.
             client = sign_in(again=False)
-            answer = client.quietly(doing, lambda: send(client, said))
+            send = partial(getattr(client, method), file, said, self.competition, **how)
+            answer = client.quietly(doing, partial(send, quiet=True))
             if answer.ref:
                 ref, now = int(answer.ref), datetime.now(UTC)
                 sent = Submission(ref, self.competition, "PENDING", now, content, self.run_id)
