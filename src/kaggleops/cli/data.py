@@ -245,11 +245,7 @@ def add_command(name: str, source: str, **fields: Any) -> None:
 @options.secrets
 @options.json
 def push_command(
-    folder: Path,
-    uri: str | None,
-    name: str | None,
-    description: str,
-    allow_secrets: bool,
+    folder: Path, uri: str | None, name: str | None, description: str, allow_secrets: bool
 ) -> None:
     """Upload a folder as data that others can fetch.
 

@@ -161,11 +161,7 @@ def kept_output(uri: str, run_id: str, follow: bool) -> Iterator[str]:
 @options.keep
 @options.json
 def resume_command(
-    run: str,
-    place: str,
-    backend: str | None,
-    backend_config: Path | None,
-    **money: Any,
+    run: str, place: str, backend: str | None, backend_config: Path | None, **money: Any
 ) -> None:
     """Continue a run that failed, was cancelled or lost its machine.
 

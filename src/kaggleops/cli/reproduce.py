@@ -10,8 +10,8 @@ import click
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli import options
 from kaggleops.cli.indexed import ask_index, require_index
-from kaggleops.cli.output import err, name_as_typed, out, print_json, print_rows, stdout_for_json
-from kaggleops.cli.submission import submit
+from kaggleops.cli.output import err, name_as_typed, out, print_json, print_rows
+from kaggleops.cli.submission import run_here, submit
 from kaggleops.errors import UsageError
 from kaggleops.printable import counted, printable
 from kaggleops.tags import ENTRY_POINT, REPOSITORY, UNCOMMITTED
@@ -78,12 +78,7 @@ def reproduce_command(
         out.print(f"Then: kaggleops reproduce {first.id} --against THAT_RUN")
         return
     _require_ended(first)
-    from kaggleops.launch.launcher import launch
-    from kaggleops.reports.outcome import tell_outcome
-
-    with stdout_for_json():
-        made = launch(commit, what)
-    tell_outcome(what.tracking_uri, made)
+    made = run_here(commit, what)
     _compare(first, _run(place, index, made.info.run_id), tolerance)
 
 

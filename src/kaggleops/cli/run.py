@@ -11,17 +11,9 @@ import click
 
 from kaggleops.bucket.location import tracking_uri
 from kaggleops.cli import options
-from kaggleops.cli.output import (
-    as_typed,
-    err,
-    print_error,
-    print_json,
-    print_named,
-    print_rows,
-    stdout_for_json,
-)
+from kaggleops.cli.output import as_typed, err, print_error, print_json, print_named, print_rows
 from kaggleops.cli.submission import follow as follow_to_its_end
-from kaggleops.cli.submission import submit
+from kaggleops.cli.submission import run_here, submit
 from kaggleops.errors import UsageError, explained
 from kaggleops.printable import counted
 from kaggleops.session_end import TO_BE_CONTINUED
@@ -147,8 +139,7 @@ def run_command(
     print_named("Bucket", place)
     options.remember(place, commit.repository)
     # Only now: importing MLflow takes seconds, and people wait to see their mistakes.
-    from kaggleops.launch.launcher import Launch, is_to_be_continued, launch
-    from kaggleops.reports.outcome import tell_outcome
+    from kaggleops.launch.launcher import Launch, is_to_be_continued
 
     what = Launch(
         tracking_uri=tracking_uri(place),
@@ -166,9 +157,7 @@ def run_command(
     patched = uncommitted and bool(commit.uncommitted)
     if required:
         sys.exit(_judge(commit, what, required, place, patched))
-    with stdout_for_json():
-        run = launch(commit, what, uncommitted=patched)
-    tell_outcome(what.tracking_uri, run)
+    run = run_here(commit, what, uncommitted=patched)
     _show(run, commit, place)
     if is_to_be_continued(run):
         how = f"kaggleops resume {run.info.run_id} -b local{options.bucket_flag(place)}"
@@ -177,22 +166,16 @@ def run_command(
 
 
 def _judge(
-    commit: "Commit",
-    what: "Launch",
-    required: "Requirement",
-    place: str,
-    patched: bool,
+    commit: "Commit", what: "Launch", required: "Requirement", place: str, patched: bool
 ) -> int:
     """Return the exit code for whether a commit's run meets a requirement."""
     from kaggleops.git.project_files import write_project_files
     from kaggleops.launch.launcher import (
         RunFailedError,
         is_to_be_continued,
-        launch,
         prepared,
         temporary_folder,
     )
-    from kaggleops.reports.outcome import tell_outcome
 
     try:
         with temporary_folder() as folder:
@@ -205,9 +188,7 @@ def _judge(
     run = None if patched else _finished(commit, what, params, required.metric, place)
     try:
         if run is None:
-            with stdout_for_json():
-                run = launch(commit, what, uncommitted=patched)
-            tell_outcome(what.tracking_uri, run)
+            run = run_here(commit, what, uncommitted=patched)
     except RunFailedError as error:
         if error.status == "KILLED":
             raise  # somebody cancelled it

@@ -176,11 +176,7 @@ def _serve(
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
 @options.json
 def ui_command(
-    bucket: str | None,
-    server: str | None,
-    local: bool,
-    port: int | None,
-    open_browser: bool,
+    bucket: str | None, server: str | None, local: bool, port: int | None, open_browser: bool
 ) -> None:
     """Open the MLflow UI over the bucket in a browser.
 

@@ -1,4 +1,4 @@
-"""Submitting to a backend, as `run -b`, `reproduce -b` and `resume` do."""
+"""Running a commit here or on a backend, as `run`, `reproduce` and `resume` do."""
 
 import time
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ from kaggleops.session_end import TO_BE_CONTINUED
 from kaggleops.tags import COMMIT, PRICE, RUN_NAME
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from kaggleops.backends.base import Backend, RemoteRun
     from kaggleops.git.commits import Commit
     from kaggleops.launch.launcher import Launch
@@ -36,6 +38,17 @@ def announce(backend: "Backend[Any]", config: Any) -> None:
         print_named(backend.name.capitalize(), said)
     if there := backend.machines():
         err.print(f"{'':{len(backend.name)}}  {there}")
+
+
+def run_here(commit: "Commit", what: "Launch", *, uncommitted: bool = False) -> "Run":
+    """Run a commit on this machine, and say on its page what it came to; as `launch`."""
+    from kaggleops.launch.launcher import launch
+    from kaggleops.reports.outcome import tell_outcome
+
+    with stdout_for_json():
+        run = launch(commit, what, uncommitted=uncommitted)
+    tell_outcome(what.tracking_uri, run)
+    return run
 
 
 def submit(

@@ -116,12 +116,7 @@ def submit_command(
 
 
 def _code_submission(
-    submitter: "Submitter",
-    uri: str,
-    script: str,
-    version: str,
-    wheels: tuple[str, ...],
-    say: Any,
+    submitter: "Submitter", uri: str, script: str, version: str, wheels: tuple[str, ...], say: Any
 ) -> "CodeSubmission":
     import mlflow
 
