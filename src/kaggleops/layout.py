@@ -20,28 +20,22 @@ from urllib.parse import quote, unquote
 
 MLRUNS = "mlruns"
 LOG_KEY = f"{MLRUNS}/changes.json"  # The change log (mlruns/change_log.py)
-INDEX_KEY = f"{MLRUNS}/index.jsonl.gz"
-"""The rows of an index of the bucket, for machines that have none (index/snapshot.py)."""
-WATCHER_KEY = f"{MLRUNS}/watcher.json"
-"""The lease of whoever keeps the sweeps going (campaign/lease.py)."""
+INDEX_KEY = f"{MLRUNS}/index.jsonl.gz"  # Rows for machines without an index (index/snapshot.py)
+WATCHER_KEY = f"{MLRUNS}/watcher.json"  # The lease of a watcher of sweeps (campaign/lease.py)
 ARTIFACTS = "artifacts"
 CODE = "code"  # Commits that runners cannot clone, as bundles
 COLAB = "colab"  # Notebooks that Colab Enterprise executed, of earlier versions
 DOCTOR = "doctor"  # What `kaggleops doctor` writes, and deletes
-TRIALS = f"{DOCTOR}/try-"
-"""What the names of the folders begin with in which `doctor --try` has its runs and objects."""
+TRIALS = f"{DOCTOR}/try-"  # How the names of `doctor --try`'s folders begin
 LOGS = "logs"  # The logs that pods of RunPod leave
 PAGE = "page"
-PAGE_KEY = f"{PAGE}/index.html"
-"""The campaign as an HTML page (campaign/view.py); a copy of what the runs tell."""
+PAGE_KEY = f"{PAGE}/index.html"  # The campaign as an HTML page (campaign/view.py)
 SERVER = "server"  # What a server's machine installs, as root
 BESIDE_RUNS = (ARTIFACTS, CODE, COLAB, DOCTOR, LOGS, PAGE, SERVER)
 OUTPUT = "output.txt"  # The artifact of a run that has what its training printed (launch/output.py)
-LEFT_BY_JOBS = (f"{LOGS}/{{}}.txt", f"{COLAB}/{{}}/")
-"""Where jobs leave something beside a run, by its id."""
+LEFT_BY_JOBS = (f"{LOGS}/{{}}.txt", f"{COLAB}/{{}}/")  # beside a run, by its id
 SUFFIX = ".tar.gz"
-DEFAULT_ID, DEFAULT_NAME = "0", "Default"
-"""The experiment that MLflow takes for granted."""
+DEFAULT_ID, DEFAULT_NAME = "0", "Default"  # The experiment that MLflow takes for granted
 
 _EXPERIMENT_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,63}", re.ASCII)
 _ENTITY_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
