@@ -73,6 +73,7 @@ _IMPORTED["training"] = [
     "transformers.models.bert.modeling_bert",
     "accelerate",
     "hydra",
+    "tests.warm.estimators",
     "torch.distributed.launcher.api",
     "competitions.train",
     "competitions.training",
