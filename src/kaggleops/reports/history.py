@@ -249,22 +249,29 @@ class History:
         return [found[run_id] for run_id in run_ids if run_id in found]
 
     def _read(
-        self,
-        ids: _Ids,
-        tags: Sequence[str] = (),
-        metrics: Sequence[str] = (),
+        self, ids: _Ids, tags: Sequence[str] = (), metrics: Sequence[str] = ()
     ) -> dict[str, Run]:
         """Return runs by their ids; with `tags`, these and no other, and no datasets."""
         query = sa.select(
             _RUNS.c.run_uuid, _RUNS.c.name, _EXPERIMENTS.c.name, _RUNS.c.experiment_id,
             _RUNS.c.status, _RUNS.c.start_time, _RUNS.c.artifact_uri, _RUNS.c.end_time,
         ).join(_EXPERIMENTS, _EXPERIMENTS.c.experiment_id == _RUNS.c.experiment_id)  # fmt: skip
+        logged = sa.select(
+            _METRICS.c.run_uuid,
+            _METRICS.c.key,
+            _METRICS.c.step,
+            _METRICS.c.value,
+            _METRICS.c.is_nan,
+        ).where(_METRICS.c.run_uuid.in_(ids), _METRICS.c.key.in_(metrics) if metrics else sa.true())
+        values: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        steps: defaultdict[str, dict[str, int]] = defaultdict(dict)
         data: defaultdict[str, dict[str, str]] = defaultdict(dict)
         with self._engine.connect() as connection:
             rows = connection.execute(query.where(_RUNS.c.run_uuid.in_(ids))).all()
             marks = _pairs(connection, _TAGS, ids, tags)
             params = _pairs(connection, _PARAMS, ids) if not tags else _texts(connection, ids)
-            values = _last_values(connection, ids, metrics)
+            for run_id, key, step, value, is_nan in connection.execute(logged):
+                values[run_id][key], steps[run_id][key] = as_logged(float(value), is_nan), step
             given = (
                 sa.select(_INPUTS.c.destination_id, _DATASETS.c.name, _DATASETS.c.digest)
                 .join(_DATASETS, _DATASETS.c.dataset_uuid == _INPUTS.c.source_id)
@@ -276,9 +283,7 @@ class History:
             row[0]: Run(
                 row[0], row[1] or "", row[2], str(row[3]), row[4], row[5] or 0, row[6] or "",
                 params.get(row[0], {}), marks.get(row[0], {}),
-                {key: value for key, (value, _) in values.get(row[0], {}).items()},
-                {key: step for key, (_, step) in values.get(row[0], {}).items()},
-                data.get(row[0], {}), row[7],
+                values.get(row[0], {}), steps.get(row[0], {}), data.get(row[0], {}), row[7],
             )
             for row in rows
         }  # fmt: skip
@@ -323,10 +328,7 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _pairs(
-    connection: sa.Connection,
-    table: sa.TableClause,
-    ids: _Ids,
-    keys: Sequence[str] = (),
+    connection: sa.Connection, table: sa.TableClause, ids: _Ids, keys: Sequence[str] = ()
 ) -> dict[str, dict[str, str]]:
     """Return tags or params of runs, those with these keys if any are named."""
     query = sa.select(table.c.run_uuid, table.c.key, table.c.value)
@@ -350,19 +352,6 @@ def _texts(connection: sa.Connection, ids: _Ids) -> dict[str, dict[str, str]]:
     }
 
 
-def _last_values(
-    connection: sa.Connection, ids: _Ids, names: Sequence[str] = ()
-) -> dict[str, dict[str, tuple[float, int]]]:
-    """Return the last value and step of each metric of runs, of these alone if any are named."""
-    query = sa.select(
-        _METRICS.c.run_uuid, _METRICS.c.key, _METRICS.c.value, _METRICS.c.is_nan, _METRICS.c.step
-    ).where(_METRICS.c.run_uuid.in_(ids), _METRICS.c.key.in_(names) if names else sa.true())
-    found: defaultdict[str, dict[str, tuple[float, int]]] = defaultdict(dict)
-    for run_id, key, value, is_nan, step in connection.execute(query):
-        found[run_id][key] = as_logged(float(value), is_nan), step
-    return found
-
-
 def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         _RUNS.c.experiment_id == int(experiment_id) if experiment_id is not None else sa.true(),
@@ -372,8 +361,6 @@ def _finished(experiment_id: str | None) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 _IS_NUMBER = sa.not_(_METRICS.c.is_nan)
-
-
 _ORDER = (_RUNS.c.start_time.desc(), _RUNS.c.run_uuid)
 
 
