@@ -153,10 +153,9 @@ def compare(
     sides = of_one_experiment(sides, metrics, notes)
     scores, hidden = _scores(sides, metrics, lower_is_better, every_metric)
     score, *more = scores
-    runs = with_folds([run for side in sides for run in side.runs], score.name, points)
-    by_id = {run.id: run for run in runs}
     home = sides[0].runs[0].experiment_id
-    each_side = [trainings([by_id[run.id] for run in each.runs], score.name) for each in sides]
+    folded = (with_folds(side.runs, score.name, points) for side in sides)
+    each_side = [trainings(runs, score.name) for runs in folded]
     evidence = Evidence.of(each_side, score, lambda: spread(home, score.name))
     chosen, *other_settings = evidence.rows
     chosen = _with_tables(chosen, score, tables)
@@ -170,9 +169,7 @@ def compare(
         for side, one in zip(sides, chosen, strict=True)
     ]
     for each in more:
-        those = with_folds([run for one in whole for run in one.runs], each.name, points)
-        of_it = {run.id: run for run in those}
-        row = [replace(one, runs=tuple(of_it[run.id] for run in one.runs)) for one in whole]
+        row = [replace(one, runs=tuple(with_folds(one.runs, each.name, points))) for one in whole]
         lines.append(_line(each, _with_tables(row, each, tables), rows, evidence))
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
     every = [run for side in kept for run in side.runs]
@@ -276,7 +273,7 @@ def _left_out(
             yield f"Left out of {side.title}: {name} of fold {some(left)}, missing on another side."
         shown = [row[place] for row in evidence.rows[: _MOST_SETTINGS + 1]]
         others = [one for one in evidence.sides[place] if not any(one is row for row in shown)]
-        means = [(one, summarize_scores(scores_of(one.runs, name))) for one in others]
+        means = [(one, summarize_scores(one.scores)) for one in others]
         if told := [f"{evidence.title(one)} ({mean.mean:.4g})" for one, mean in means if mean]:
             yield f"Not compared: {name} of {side.title} with other settings: {some(told, 4)}."
 

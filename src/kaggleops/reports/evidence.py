@@ -51,7 +51,7 @@ def of_one_experiment(
     def has_metric(run: Run) -> bool:
         return not metrics or any(family(name, run.metrics) for name in metrics)
 
-    chosen = max(shared, key=weight)
+    chosen = max(sorted(shared), key=weight)
     if left := sorted(set.union(*names) - {chosen}):
         hint = " --experiment NAME compares others." if len(shared) > 1 else ""
         notes.append(f"Only runs of {chosen} are compared, not those of {some(left)}.{hint}")

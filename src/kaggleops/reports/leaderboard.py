@@ -86,7 +86,7 @@ def _spread(runs: Sequence[Run], metric: str) -> float | None:
     for run in sorted(runs, key=lambda run: (-run.started_ms, run.id))[:_NEWEST]:
         of_commits[run.sha or run.id].append(replace(run, folds={}))
     each = [one for mine in of_commits.values() for one in trainings(mine, metric)]
-    return spread_over_seeds(scores_of(one.runs, metric) for one in each)
+    return spread_over_seeds(one.scores for one in each)
 
 
 def leaderboard(runs: Sequence[Run], score: Score, before: Mapping[str, str]) -> list[Entry]:
@@ -99,7 +99,7 @@ def leaderboard(runs: Sequence[Run], score: Score, before: Mapping[str, str]) ->
     for run in runs:
         by_commit[run.sha or run.id].append(run)  # a blend has no commit
     every = {
-        sha: [each for each in trainings(mine, score.name) if scores_of(each.runs, score.name)]
+        sha: [each for each in trainings(mine, score.name) if each.scores]
         for sha, mine in by_commit.items()
     }
     spread = cache(lambda: _spread(runs, score.name))
@@ -166,13 +166,12 @@ def _entry(
 ) -> Entry:
     best, summary = _best(mine, score)
     ids = tuple(run.id for run in best.runs)
-    values = scores_of(best.runs, score.name)
     members = best.runs[0].tags.get(BLEND, "").count(":")  # a weight for each run id, as JSON
-    entry = Entry(sha, ids, summary, _cells(best.runs, score), values, parent, members=members)
+    entry = Entry(sha, ids, summary, _cells(best.runs, score), best.scores, parent, members=members)
     if not before:
         return entry
     evidence = Evidence.of([before, mine], score, spread)
-    first, second = in_common([scores_of(each.runs, score.name) for each in evidence.rows[0]])
+    first, second = in_common([each.scores for each in evidence.rows[0]])
     means = tuple(each.mean for each in map(summarize_scores, (first, second)) if each)
     shown = _best(before, score)[1].mean, summary.mean
     return replace(
@@ -184,17 +183,15 @@ def _entry(
 
 
 def _best(side: Sequence[Training], score: Score) -> tuple[Training, Summary]:
-    values = {id(each): scores_of(each.runs, score.name) for each in side}
-    whole = max((len(values[id(each)]) for each in side if each.is_trial), default=0)
+    whole = max((len(each.scores) for each in side if each.is_trial), default=0)
 
     def rank(training: Training) -> tuple[bool, float]:
-        mine = values[id(training)]
         # A trial of which folds are still missing is better by chance than one that has them all.
-        is_whole = len(mine) == whole or not training.is_trial
-        return is_whole, worth(summarize_scores(mine), score)
+        is_whole = len(training.scores) == whole or not training.is_trial
+        return is_whole, worth(summarize_scores(training.scores), score)
 
     best = max(side, key=rank)
-    summary = summarize_scores(values[id(best)])
+    summary = summarize_scores(best.scores)
     assert summary is not None  # noqa: S101 - those without values are not there
     return best, summary
 

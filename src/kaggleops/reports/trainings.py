@@ -111,6 +111,7 @@ class Training:
 
     runs: tuple[Run, ...]  # the newest of each fold and seed, the newest first
     settings: frozenset[str]  # `key=value` each, as they were logged
+    scores: Scores  # the values of the metric that it was asked for, if one was
 
     @property
     def started_ms(self) -> int:
@@ -156,7 +157,8 @@ def trainings(runs: Sequence[Run], metric: str = "") -> list[Training]:
             own = shared.get(run.id, run.settings)
             key = shared.get(run.parent, own) if FOLD in run.tags else own
             found[key].setdefault(run.repetition, run)
-    return [Training(tuple(each.values()), key) for key, each in found.items()]
+    kept = ((key, tuple(each.values())) for key, each in found.items())
+    return [Training(each, key, scores_of(each, metric) if metric else {}) for key, each in kept]
 
 
 def _said_elsewhere(
@@ -338,14 +340,12 @@ class Evidence:
         a trial, else the trainings that differ in the fewest settings, the newest of those. They
         are alike all the same where no side has another one. Raises UsageError if a side has none.
         """
-        values = {id(each): scores_of(each.runs, score.name) for side in sides for each in side}
-        found = [[each for each in side if values[id(each)]] for side in sides]
+        found = [[each for each in side if each.scores] for side in sides]
         if not all(found):
             raise UsageError("comparing", f"not every side has a training with {score.name}")
-
-        rows, are_alike = _alike(found, score, values)
-        over_seeds = spread_over_seeds(values.values())
-        if over_seeds is None and any(len(values[id(each)]) == 1 for each in rows[0]):
+        rows, are_alike = _alike(found, score)
+        over_seeds = spread_over_seeds(each.scores for side in found for each in side)
+        if over_seeds is None and any(len(each.scores) == 1 for each in rows[0]):
             over_seeds = spread()
         return cls(score, found, rows, are_alike, over_seeds)
 
@@ -388,14 +388,13 @@ def worth(found: Summary | None, score: Score) -> float:
     return -found.mean if score.lower else found.mean
 
 
-def _alike(
-    sides: Sequence[Sequence[Training]], score: Score, values: Mapping[int, Scores]
-) -> tuple[list[list[Training]], bool]:
+def _alike(sides: Sequence[Sequence[Training]], score: Score) -> tuple[list[list[Training]], bool]:
     first, *others = sides
-    by_settings = []
-    for side in others:
-        by_settings.append({key: each for each in side[::-1] for key in each.launched})
-        by_settings[-1].update({each.settings: each for each in side})
+    by_settings = [
+        {key: each for each in side[::-1] for key in each.launched}
+        | {each.settings: each for each in side}
+        for side in others
+    ]
     rows = []
     for training in first:
         keys = (training.settings, *training.launched)
@@ -406,7 +405,7 @@ def _alike(
 
     def order(row: Sequence[Training]) -> tuple[bool, int, int]:
         is_default = all(any(len(each) == 1 for each in one.launched) for one in row)
-        return not is_default, -min(len(values[id(each)]) for each in row), -row[0].started_ms
+        return not is_default, -min(len(each.scores) for each in row), -row[0].started_ms
 
     if rows:
         return sorted(rows, key=order), True
@@ -416,25 +415,20 @@ def _alike(
         return len(changed), -pair[1].started_ms, -pair[0].started_ms
 
     newest = [sorted(side, key=lambda each: -each.started_ms)[:_NEAREST] for side in sides]
-    choices = [
-        _best_trial(side, score, values) or near for side, near in zip(sides, newest, strict=True)
-    ]
+    choices = [_best_trial(side, score) or near for side, near in zip(sides, newest, strict=True)]
     one, two = min(((a, b) for a in choices[0] for b in choices[1]), key=apart)
     rest = [min(((one, each) for each in side), key=apart)[1] for side in choices[2:]]
     return [[one, two, *rest]], all(len(side) == 1 for side in sides)
 
 
-def _best_trial(
-    side: Sequence[Training], score: Score, values: Mapping[int, Scores]
-) -> list[Training]:
+def _best_trial(side: Sequence[Training], score: Score) -> list[Training]:
     """Return the best trial of a side whose newest training is one; else nothing.
 
     Of those with most folds: what a trial came to in some of them is by chance better.
     """
 
     def rank(training: Training) -> tuple[int, float]:
-        mine = values[id(training)]
-        return len(mine), worth(summarize_scores(mine), score)
+        return len(training.scores), worth(summarize_scores(training.scores), score)
 
     newest = max(side, key=lambda each: each.started_ms)
     return [max((each for each in side if each.is_trial), key=rank)] if newest.is_trial else []
