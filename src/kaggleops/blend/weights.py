@@ -122,7 +122,8 @@ def hill_climbing(
 ) -> Floats:
     """Return weights (members,) by taking, again and again, the member that helps most.
 
-    Of members' predictions (members, rows, columns), `worth` so much `alone`.
+    Of members' predictions (members, rows, columns); `worth` is of a blend's predictions (rows,
+    columns), `alone` of each member's.
     """
     first = int(np.argmax(alone))
     counts, total = np.eye(len(predictions))[first], predictions[first].copy()

@@ -28,7 +28,7 @@ SET_UP = timedelta(minutes=10)
 
 
 class Offers:
-    """What the platforms offer, each as it was when it was asked last."""
+    """What the platforms offer, as it was when each was asked last; `clock` has a time zone."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock

@@ -51,8 +51,9 @@ def sweep_of(
     """Return a sweep whose jobs the commit will take, and the name of its experiment.
 
     `asked` says how points are found; `typed` are axes and what sets one value, as `key=…`;
-    `fold_axis` is the key of the folds, "" for none, None for `fold` if that is swept. Raises
-    UsageError if the commit has no such entry point, that takes no point, or the space is none.
+    `fold_axis` is the key of the folds, "" for none, None for `fold` if that is swept. Overrides of
+    `what` are not looked at. Raises UsageError if the commit has no such entry point, or that does
+    not take a point, or the space is none.
     """
     doing = f"planning a sweep of {commit.sha[:7]}"
     with temporary_folder() as folder:

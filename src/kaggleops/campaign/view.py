@@ -144,6 +144,8 @@ def _sweep(state: SweepState, points: _Points, room: int, now: datetime) -> dict
     best = order[0] if order and _score(order[0]) is not None else None
     ended = [job.ended_ms for each in trials for job in each.jobs if job.ended_ms]
     shown = sorted(order[: max(0, room)], key=lambda trial: trial.number)
+    # What is billed grows all the time: it is shown as it was some minutes ago.
+    lately = datetime.fromtimestamp(now.timestamp() // EVERY * EVERY, UTC)
     names = sorted({name for trial in shown for name in trial.point})
     return {
         "id": state.id,
@@ -157,7 +159,7 @@ def _sweep(state: SweepState, points: _Points, room: int, now: datetime) -> dict
         "pruner": _text(sweep.pruner),
         "metrics": [_text(each) for each in metrics],
         "directions": list(sweep.directions),
-        "spent": _finite(round(spent(state.jobs, _lately(now)), 2)) or 0.0,
+        "spent": _finite(round(spent(state.jobs, lately), 2)) or 0.0,
         "budget": _finite(sweep.budget),
         "counts": dict(sorted(Counter(each.status for each in trials).items())),
         "total": max(len(trials), sweep.trials or 0),
@@ -173,11 +175,6 @@ def _sweep(state: SweepState, points: _Points, room: int, now: datetime) -> dict
             if len(curve := _thin(_curve(trial, points))) > 1
         ],
     }
-
-
-def _lately(now: datetime) -> datetime:
-    """Return a time that is the same for some minutes: what is billed grows all the time."""
-    return datetime.fromtimestamp(now.timestamp() // EVERY * EVERY, UTC)
 
 
 def _score(trial: Trial) -> float | None:
@@ -244,9 +241,8 @@ def _points(history: History, states: Sequence[SweepState]) -> _Points:
     for state in states:
         metric = "".join(state.sweep.metrics[:1])
         drawn = [trial for trial in _with_curves(_best_first(state)) if not trial.reports]
-        asked = [job.run_id for trial in drawn for job in trial.jobs if metric in job.metrics][
-            :room
-        ]
+        logged = [job for trial in drawn for job in trial.jobs if metric in job.metrics]
+        asked = [job.run_id for job in logged[:room]]
         room -= len(asked)
         # Whoever keeps the page has said by then that the bucket is out of reach.
         with suppress(KaggleOpsError):
