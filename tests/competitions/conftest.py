@@ -16,9 +16,6 @@ _BESIDE = Path(__file__).parents[3] / "shared/data/tweet-sentiment-extraction"
 # Models this small train no faster on more threads, and much slower where tests share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# So MLflow's thread, which logs what the Trainer's callback hands it, waits for what comes next in
-# a way that can be ended: else it takes a second for each flush, and another one for each run.
-os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
 
 
 @dataclass
@@ -39,6 +36,9 @@ def file_store() -> Iterator[None]:
     """These tests need no bucket: they log to MLflow's file store, which has to be allowed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        # So MLflow's thread, which logs what the Trainer's callback hands it, waits in a way that
+        # can be ended: else it takes a second for each flush, and another one for each run.
+        patch.setenv("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
         yield
 
 
