@@ -28,25 +28,9 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from competitions import ranks, runs
-from competitions.checkpoints import (
-    CheckpointSchedule,
-    CheckpointUpload,
-    Index,
-    WeightAverage,
-    check_fits,
-    fetch_last,
-    read_index,
-)
+from competitions import checkpoints, inference, ranks, runs
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, Settings
 from competitions.console import Stopped, say
-from competitions.inference import (
-    as_logits,
-    describe_device,
-    out_of_memory_explained,
-    trainer_arguments,
-    use_all_cores,
-)
 from competitions.models import LoadedModel, layer_shares, make_model
 from competitions.progress import ProgressReport
 from competitions.schema import Checkpoints, TrainerConfig
@@ -69,7 +53,7 @@ def fit_fold(
     the run is compared by. Raises `Stopped` before the session ends.
     """
     config = settings.config
-    use_all_cores()
+    inference.use_all_cores()
     set_seed(config.seed)
     # Every fold learns the same vocabulary, from all texts and no labels, so that the outputs of
     # their models can be averaged token by token.
@@ -86,7 +70,7 @@ def fit_fold(
         f"{loaded.source}) on {share} rows of {describe_data(config.data)}, validating "
         f"on {len(validation):,} (fold {config.fold} of {config.folds}), on "
         f"{f'{ranks.world()} processes, ' * (ranks.world() > 1)}"
-        f"{describe_device(config.trainer.precision)}"
+        f"{inference.describe_device(config.trainer.precision)}"
     )
     flat = settings.flat() | {"data.digest": runs.digest(rows)}
     opened = runs.fold_run(parent, int(config.fold)) if parent else runs.active_run(flat)
@@ -154,14 +138,15 @@ def train(
         problem = f"{type(loaded.model).__name__} cannot compute its layers' outputs anew"
         raise UsageError("training", problem, "Leave trainer.gradient_checkpointing false")
 
-    def fetch() -> tuple[Index, Path | None]:
-        index = read_index(run_id)
-        return index, fetch_last(run_id, index, Path(output_dir))
+    def fetch() -> tuple[checkpoints.Index, Path | None]:
+        index = checkpoints.read_index(run_id)
+        return index, checkpoints.fetch_last(run_id, index, Path(output_dir))
 
     index, checkpoint = ranks.from_first(fetch)
-    average = None if config.average_from is None else WeightAverage(config.average_from)
+    start = config.average_from
+    average = None if start is None else checkpoints.WeightAverage(start)
     if checkpoint:
-        check_fits(checkpoint, loaded.model)
+        checkpoints.check_fits(checkpoint, loaded.model)
         if average:
             average.load(checkpoint, loaded.model)
     asked = task.encode(validation, loaded.tokenizer)
@@ -169,7 +154,7 @@ def train(
     latest: list[pd.DataFrame] = []
 
     def compute_metrics(evaluated: EvalPrediction) -> dict[str, float]:
-        latest[:] = [task.decode(validation, asked, as_logits(evaluated.predictions))]
+        latest[:] = [task.decode(validation, asked, inference.as_logits(evaluated.predictions))]
         return task.scores(latest[0])
 
     by_steps = config.checkpoints is Checkpoints.steps
@@ -180,9 +165,9 @@ def train(
         raise UsageError("starting the training", problem, "Leave it at auto")
     accumulation = config.gradient_accumulation * shares // ranks.world()
     batch = config.batch_size * accumulation * ranks.world()
-    upload = CheckpointUpload(index, loaded.model.num_parameters())
+    upload = checkpoints.CheckpointUpload(index, loaded.model.num_parameters())
     score = task.score_name if by_steps else None
-    schedule = CheckpointSchedule(upload, len(asked) / batch, score)
+    schedule = checkpoints.CheckpointSchedule(upload, len(asked) / batch, score)
     sampler = EpochSampler(
         len(training),
         seed,
@@ -195,7 +180,7 @@ def train(
         task=task,
         config=config,
         sampler=sampler,
-        args=trainer_arguments(
+        args=inference.trainer_arguments(
             replace(config, gradient_accumulation=accumulation),
             output_dir,
             seed=seed,
@@ -222,7 +207,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if ranks.rank():  # else all processes would drop the same units
         torch.manual_seed(seed + ranks.rank())
-    with out_of_memory_explained(config):
+    with inference.out_of_memory_explained(config):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if schedule.reached:
         raise Stopped(f"step {trainer.state.global_step} of {trainer.state.max_steps}")
@@ -291,7 +276,7 @@ class RecipeTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The validation scores; its batches have a size of their own to be lowered."""
-        with out_of_memory_explained(self.config, "evaluating"):
+        with inference.out_of_memory_explained(self.config, "evaluating"):
             return dict(super().evaluate(*args, **kwargs))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from google.api_core import exceptions as answers
 from google.auth.exceptions import GoogleAuthError
 
+from kaggleops.bucket import gcs_client
 from kaggleops.bucket.base import (
     ABSENT,
     BucketNotFoundError,
@@ -36,14 +37,6 @@ from kaggleops.bucket.base import (
     opened,
 )
 from kaggleops.bucket.checksums import CRC32C, checksum_of, new_md5
-from kaggleops.bucket.gcs_client import (
-    connect,
-    download,
-    explain,
-    is_passing,
-    message_of,
-    read_objects,
-)
 from kaggleops.bucket.patience import InterruptedTransferError
 from kaggleops.bucket.remote import AbsentError, Download, Head, RemoteBucket, UnchangedError
 
@@ -63,7 +56,7 @@ class GcsBucket(RemoteBucket):
     keeps_deleted = "Soft-deleted objects disappear after the bucket's soft-delete period."
 
     def __init__(self, name: str, prefix: str = "", *, patience: float = 120.0) -> None:
-        super().__init__(name, prefix, patience, is_passing)
+        super().__init__(name, prefix, patience, gcs_client.is_passing)
         # A client is not to be used on both sides of a fork. Should two threads make the first one
         # at once, one of the two is left unused.
         self._clients: dict[int, Any] = {}
@@ -72,7 +65,7 @@ class GcsBucket(RemoteBucket):
     def download(self, asked: Download, into: BinaryIO) -> None:
         """Ask Cloud Storage, which has the generation and the checksum in the answer's headers."""
         try:
-            download(
+            gcs_client.download(
                 *(self._client(), self.name, self._root + asked.key, into),
                 timeout=self._timeout,
                 generation=generation_of(asked.version),
@@ -101,7 +94,7 @@ class GcsBucket(RemoteBucket):
             if checksum_of(io.BytesIO(content)) == names[name].checksum:
                 take(names[name], content)
 
-        read_objects(self._client(), objects, came)
+        gcs_client.read_objects(self._client(), objects, came)
 
     def write(self, key: str, data: bytes | Path, *, expected: Version) -> Version:
         """Ask once, class A; a refusal costs one request of class B more."""
@@ -183,7 +176,7 @@ class GcsBucket(RemoteBucket):
 
     def _client(self) -> Any:
         client = self._clients.get(os.getpid())
-        return client or self._clients.setdefault(os.getpid(), connect())
+        return client or self._clients.setdefault(os.getpid(), gcs_client.connect())
 
     def _blob(self, key: str, chunk_size: int | None = None) -> Any:
         # Always a new one: a blob that has been used asks for the generation that it has seen.
@@ -192,7 +185,7 @@ class GcsBucket(RemoteBucket):
     def _explain(self, error: Exception, doing: str) -> Exception:
         if isinstance(error, answers.NotModified | answers.NotFound | answers.PreconditionFailed):
             return error
-        return explain(error, doing, self.name)
+        return gcs_client.explain(error, doing, self.name)
 
     def _upload(
         self, key: str, content: Any, size: int, md5: str, expected: Version, doing: str
@@ -242,7 +235,7 @@ class GcsBucket(RemoteBucket):
 
     def _refuse_missing_bucket(self, error: answers.NotFound, doing: str) -> None:
         """Raise `BucketNotFoundError` if that is what the 404 means."""
-        message = message_of(error).lower()
+        message = gcs_client.message_of(error).lower()
         if "no such object" in message:
             return
         if "bucket does not exist" in message:

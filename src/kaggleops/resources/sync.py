@@ -12,27 +12,20 @@ from pathlib import Path
 
 from kaggleops.bucket.checksums import kind_of
 from kaggleops.errors import KaggleOpsError
+from kaggleops.resources import transfer
 from kaggleops.resources.files import File, Placed, Staging, full_disk_leaves_nothing, state_of
 from kaggleops.resources.lock import Locked, is_locked, read_lock, write_lock
 from kaggleops.resources.manifest import Manifest, Resource
 from kaggleops.resources.origins import Origin, Progress
 from kaggleops.resources.places import data_root, folder_for, mounted_at
 from kaggleops.resources.sources import origin_of
-from kaggleops.resources.transfer import (
-    Step,
-    fetch_from,
-    of_each,
-    read_whole,
-    refuse_changed,
-    refuse_full_disk,
-)
 
 
 @dataclass(frozen=True)
 class Fetched:
     """What a fetch did, or would do."""
 
-    steps: list[Step]  # the files that it fetched, or would fetch
+    steps: list[transfer.Step]  # the files that it fetched, or would fetch
     right: int  # how many were right already
     mounted: dict[str, Path]  # the resources that the platform has mounted, with where
 
@@ -81,7 +74,7 @@ def fetch(
         if dry_run:
             for each in new:  # as far as its source says it
                 origin = origin_of(each, manifest.project)
-                files = of_each(origin.detail, origin.list(each.files))
+                files = transfer.of_each(origin.detail, origin.list(each.files))
                 locked[each.name] = Locked(each.asked, "", tuple(files))
         elif new:
             locked |= _lock(manifest, new, placed, progress)
@@ -93,26 +86,26 @@ def fetch(
         steps = [step for each in wanted for step in _steps(each, locked, manifest, placed)]
         total = sum(len(locked[each.name].files) for each in wanted)
         if not (force or dry_run):
-            refuse_changed(steps)
+            transfer.refuse_changed(steps)
         begin(sum(max(0, step.file.size) for step in steps))
         if steps and not dry_run:
-            refuse_full_disk(steps)
+            transfer.refuse_full_disk(steps)
             for name, some in groupby(steps, key=lambda step: step.resource.name):
                 origin = origin_of(manifest[name], manifest.project, locked[name].origin)
-                fetch_from(origin, list(some), placed, progress)
+                transfer.fetch_from(origin, list(some), placed, progress)
         placed.save()
     return Fetched(steps, total - len(steps), mounted)
 
 
 def _steps(
     resource: Resource, locked: Mapping[str, Locked], manifest: Manifest, placed: Placed
-) -> Iterator[Step]:
+) -> Iterator[transfer.Step]:
     """Yield what is to be fetched of a resource, and what is in the way."""
     folder = folder_for(resource, manifest)
     for file in locked[resource.name].files:
         state = state_of(folder / file.name, file, placed, any_content=resource.skip_if_exist)
         if state != "right":
-            yield Step(resource, file, folder / file.name, state)
+            yield transfer.Step(resource, file, folder / file.name, state)
 
 
 def _lock(
@@ -134,7 +127,7 @@ def _lock(
 
         try:
             with full_disk_leaves_nothing(staging):
-                files = of_each(known, listed)
+                files = transfer.of_each(known, listed)
                 staging.clear()
         finally:
             placed.save()
@@ -171,7 +164,7 @@ def _known(
         if checksum == file.checksum:
             placed.right(path, checksum)
             return replace(file, size=path.stat().st_size)
-    known = read_whole(origin, file, staging, progress)
+    known = transfer.read_whole(origin, file, staging, progress)
     if not path.exists() or placed.is_ours(path):
         placed.right(staging.place(file, staging.part(file)), known.checksum)
     else:
