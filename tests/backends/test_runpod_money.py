@@ -70,7 +70,8 @@ def test_the_commands_say_what_it_costs(
         "has no option --budget"
         in here("run", "-b", "kaggle", "--budget", "1", *BUCKET_OPTION).error
     )
-    assert "for rented machines" in here("run", "--keep", *BUCKET_OPTION).error
+    kept = here("run", "--keep", *BUCKET_OPTION).error
+    assert "reading --keep: it is for a run on another machine" in kept
 
     runpod.ssh_keys.append("ssh-ed25519 AAAA ada")
     done = here("run", "-b", "runpod", "--budget", "3", "--keep", *BUCKET_OPTION, "--json")
