@@ -109,7 +109,8 @@ def begin(commit: Commit, what: Launch, sweep: Sweep, name: str, run_id: str | N
         SWEEP: told,
         BACKEND: ",".join(sweep.backends),
     }
-    run = BucketTrackingStore(what.tracking_uri).schedule_run(
+    store = BucketTrackingStore(what.tracking_uri)
+    run = store.schedule_run(
         experiment_id_of(mlflow.MlflowClient(what.tracking_uri), str(home or "Default")),
         user_name(),
         [RunTag(*tag) for tag in tags.items()],
@@ -123,9 +124,7 @@ def begin(commit: Commit, what: Launch, sweep: Sweep, name: str, run_id: str | N
     if run.data.tags[SWEEP] != told:
         set_tags(what.tracking_uri, run.info.run_id, {SWEEP: told})
     if run.info.status not in OPEN:
-        BucketTrackingStore(what.tracking_uri).update_run_info(
-            run.info.run_id, RunStatus.RUNNING, None, None
-        )
+        store.update_run_info(run.info.run_id, RunStatus.RUNNING, None, None)
     present(run, session(bucket).working.store)
     session(bucket).flush()
     return str(run.info.run_id)
@@ -138,66 +137,53 @@ def make_trial(tracking_uri: str, state: SweepState, number: int, point: Point) 
 
     Raises UsageError if the entry point does not take the point, else what the bucket does.
     """
-    axis, folds = state.sweep.fold_axis, list(state.sweep.folds)
-    name = f"{state.name}-{number}" if point else state.name
-    own = trial_id(state.id, number)
-    if not folds:
-        return [_make(tracking_uri, state, own, state.id, name, number, point, {})]
-    if point:
-        tags, running = {FOLDS: json.dumps(folds)}, RunStatus.RUNNING
-        run = _make(tracking_uri, state, own, state.id, name, number, point, tags, running)
-        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            return [run]
-    parent = own if point else state.id
-    return [
-        _make(
-            *(tracking_uri, state, fold_id(parent, fold), parent, f"{name}-fold{fold}", number),
-            {**point, axis: fold},
-            {FOLD: fold},
-        )
-        for fold in folds
-    ]
-
-
-def _make(
-    tracking_uri: str,
-    state: SweepState,
-    run_id: str,
-    parent: str,
-    name: str,
-    number: int,
-    point: Point,
-    more: Mapping[str, str],
-    status: int = RunStatus.SCHEDULED,
-) -> Run:
-    """Make a run of a sweep, unless the bucket has it; return it."""
     sweep, doing = state.sweep, f"making trial {number} of sweep {state.id}"
-    items = [*sweep.overrides, *(f"{key}={value}" for key, value in point.items())]
-    given = Overrides(items, None).as_parameters(sweep.declared, doing)
-    params = {key: value for key, value in {**sweep.declared, **given}.items() if value is not None}
     inherited = {
         key: value for key, value in state.tags.items() if not key.startswith(_OF_THE_PARENT)
     }
     if COMMIT not in inherited:
         raise UsageError(doing, "its parent is pinned to no commit")
-    tags = {
-        **inherited,
-        SHORT_COMMIT: inherited[COMMIT][:10],
-        RUN_NAME: name,
-        PARENT: parent,
-        TRIAL: str(number),
-        POINT: json.dumps(dict(point), sort_keys=True),
-        **more,
-    }
-    with _store(tracking_uri, doing) as store:
-        return store.schedule_run(
-            state.experiment_id,
-            state.tags.get("mlflow.user") or user_name(),
-            [RunTag(*tag) for tag in tags.items()],
-            [Param(*param) for param in params.items()],
-            run_id=run_id,
-            status=status,
-        )
+
+    def made(
+        run_id: str, parent: str, name: str, point: Point, status: int, more: Mapping[str, str]
+    ) -> Run:
+        items = [*sweep.overrides, *(f"{key}={value}" for key, value in point.items())]
+        given = Overrides(items, None).as_parameters(sweep.declared, doing)
+        params = {**sweep.declared, **given}.items()
+        tags = {
+            **inherited,
+            SHORT_COMMIT: inherited[COMMIT][:10],
+            RUN_NAME: name,
+            PARENT: parent,
+            TRIAL: str(number),
+            POINT: json.dumps(dict(point), sort_keys=True),
+            **more,
+        }
+        with _store(tracking_uri, doing) as store:
+            return store.schedule_run(
+                state.experiment_id,
+                state.tags.get("mlflow.user") or user_name(),
+                [RunTag(*tag) for tag in tags.items()],
+                [Param(key, value) for key, value in params if value is not None],
+                run_id=run_id,
+                status=status,
+            )
+
+    name = f"{state.name}-{number}" if point else state.name
+    own, waits = trial_id(state.id, number), RunStatus.SCHEDULED
+    if not sweep.folds:
+        return [made(own, state.id, name, point, waits, {})]
+    if point:
+        tags = {FOLDS: json.dumps(list(sweep.folds))}
+        run = made(own, state.id, name, point, RunStatus.RUNNING, tags)
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            return [run]
+    parent, runs = own if point else state.id, []
+    for fold in sweep.folds:
+        of_fold = {**point, sweep.fold_axis: fold}
+        named = (fold_id(parent, fold), parent, f"{name}-fold{fold}")
+        runs.append(made(*named, of_fold, waits, {FOLD: fold}))
+    return runs
 
 
 def is_of(run: Run, number: int, parents_of_it: Container[str]) -> bool:
