@@ -225,20 +225,13 @@ class History:
             wanted = once.order_by(*_ORDER).limit(newest)
         # Of a trial that failed or was pruned, the folds that finished tell too little.
         above = sa.select(_TAGS.c.value).where(_TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted))
-        tagged = sa.select(_TAGS.c.run_uuid).where(_TAGS.c.run_uuid == _RUNS.c.run_uuid)
-        bad = sa.select(_RUNS.c.run_uuid).where(
-            _RUNS.c.run_uuid.in_(above),
-            _RUNS.c.status.in_(("FAILED", "KILLED")),
-            tagged.where(_TAGS.c.key == TRIAL).exists(),
-            sa.not_(tagged.where(_TAGS.c.key == SWEEP).exists()),
-        )
-        ended_badly = {row[0] for row in self._rows(bad)}
+        parents = self._read(above, (TRIAL, SWEEP), ("",))  # without metrics
+        bad = {each.id for each in parents.values() if each.is_bad_trial}
         runs = self._read(wanted, (COMMIT, BLEND, *_NESTED, *tags), (*scores, *metrics))
         return [
             run
             for run in runs.values()
-            if ({COMMIT, BLEND} & run.tags.keys() or not of_commits)
-            and run.parent not in ended_badly
+            if ({COMMIT, BLEND} & run.tags.keys() or not of_commits) and run.parent not in bad
         ]
 
     def runs(self, run_ids: Sequence[str]) -> list[Run]:

@@ -202,9 +202,7 @@ class Selector:
         """Return a side with the finished ones of its runs and their children."""
         everything = self._history.runs(self._ids(runs))
         # Of a trial that failed or was pruned, the folds that finished tell too little.
-        bad = {
-            run.id for run in everything if run.status in ("FAILED", "KILLED") and _is_trial(run)
-        }
+        bad = {run.id for run in everything if run.is_bad_trial}
         finished = [run for run in everything if run.status == "FINISHED" and run.parent not in bad]
         if not finished:
             states = ", ".join(sorted({run.status for run in everything}))
@@ -239,10 +237,6 @@ class Selector:
         where = "" if self._repository else " (and there is no repository here to look in)"
         problem = f"no commit or run has this name{where}"
         return UsageError(f"looking for {word!r}", problem, _did_you_mean(word, known) or _NAMES)
-
-
-def _is_trial(run: Run) -> bool:
-    return TRIAL in run.tags and SWEEP not in run.tags
 
 
 _LEAST = 4  # digits of an id, as git takes them

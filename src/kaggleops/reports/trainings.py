@@ -93,6 +93,12 @@ class Run:
         """The id of its parent run, or ""."""
         return self.tags.get(PARENT, "")
 
+    @property
+    def is_bad_trial(self) -> bool:
+        """Whether it is a trial of a sweep that failed or was pruned."""
+        is_trial = TRIAL in self.tags and SWEEP not in self.tags
+        return is_trial and self.status in ("FAILED", "KILLED")
+
     @cached_property
     def repetition(self) -> tuple[str, str]:
         """What distinguishes it from the others of its training: its fold and seed."""
