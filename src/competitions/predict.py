@@ -23,16 +23,8 @@ import click
 import pandas as pd
 import yaml
 
-from competitions import ranks
+from competitions import console, ranks
 from competitions.config import CONFIG_FILE, MODEL_FOLDER, compose
-from competitions.console import (
-    run_command,
-    say,
-    split_overrides,
-    split_runs,
-    store_explained,
-    writing_explained,
-)
 from competitions.schema import RunConfig
 from competitions.tasks import Task, data_folder, describe_data, load_task
 from kaggleops.errors import UsageError
@@ -73,14 +65,14 @@ def main(
     if not 0 <= shard < shards or part < 1:
         problem = f"shard {shard} of {shards} by {part} rows is none"
         raise UsageError("predicting", problem, f"Shards are 0 to {max(0, shards - 1)}.")
-    names = split_runs(runs, GIVE)
-    given = [*parameters, *split_overrides(overrides)]
+    names = console.split_runs(runs, GIVE)
+    given = [*parameters, *console.split_overrides(overrides)]
     with TemporaryDirectory(prefix="models-") as downloads:
         folders = model_folders(names, Path(downloads))
         config = compose(given, base=_trained_with(folders[0])).config
         path = Path(output)
         path = path / "submission.csv" if path.is_dir() else path
-        with writing_explained(path):  # before anything is predicted
+        with console.writing_explained(path):  # before anything is predicted
             path.parent.mkdir(parents=True, exist_ok=True)
         with launched_run() as run_id:
             predict_file(config, folders, path, (shard, shards), part, run_id)
@@ -119,7 +111,7 @@ def predict_file(
         first, behind = (len(every) * each // shard[1] for each in (shard[0], shard[0] + 1))
         rows = every.iloc[first:behind]
         models = f"{len(folders)} model{'s' if len(folders) > 1 else ''}"
-        say(
+        console.say(
             f"predicting {len(rows):,} rows of {describe_data(config.data)} with {models} for "
             f"{config.task.name}, on {describe_device(config.trainer.precision)}"
         )
@@ -130,7 +122,7 @@ def predict_file(
         with TemporaryDirectory(prefix="predictions-") as scratch:
             predicted.to_csv(kept := Path(scratch, PREDICTIONS_FILE), index=False)
             _log(kept)
-    say(f"wrote {len(submission):,} predictions to {path}")
+    console.say(f"wrote {len(submission):,} predictions to {path}")
 
 
 def keep_output(path: Path) -> None:
@@ -156,7 +148,7 @@ def _predict_parts(
     with TemporaryDirectory(prefix="parts-") as scratch:
         kept = _kept_parts(run_id, Path(scratch)) if several else {}
         if kept:
-            say(f"going on behind {len(kept)} parts that are predicted")
+            console.say(f"going on behind {len(kept)} parts that are predicted")
         loaded: list[LoadedModel] = []
         tables = []
         for start in range(0, max(1, len(rows)), part):
@@ -172,7 +164,7 @@ def _predict_parts(
                 table[told].to_csv(kept[name], index=False)
                 if several:
                     _log(kept[name], PARTS)
-                    say(f"predicted {start + len(some):,} of {len(rows):,} rows")
+                    console.say(f"predicted {start + len(some):,} of {len(rows):,} rows")
             tables.append(pd.read_csv(kept[name], dtype=str, keep_default_na=False))
     return pd.concat(tables, ignore_index=True).astype({"prediction": task.answer_type})
 
@@ -180,7 +172,7 @@ def _predict_parts(
 def _kept_parts(run_id: str, folder: Path) -> dict[str, Path]:
     import mlflow
 
-    with store_explained(f"reading what run {run_id} has predicted"):
+    with console.store_explained(f"reading what run {run_id} has predicted"):
         if not mlflow.MlflowClient().list_artifacts(run_id, PARTS):
             return {}
         there = mlflow.MlflowClient().download_artifacts(run_id, PARTS, str(folder))
@@ -243,13 +235,13 @@ def _local_model(name: str) -> Path | None:
 def _fetch_models(name: str, downloads: Path) -> list[tuple[str, Path]]:
     hint = "Check the run id and MLFLOW_TRACKING_URI, or give a local model folder"
     found = []
-    with store_explained(f"fetching the model of {name}", hint):
+    with console.store_explained(f"fetching the model of {name}", hint):
         from mlflow.artifacts import download_artifacts
 
         from competitions import runs
 
         for run_id in runs.single_runs(name):
-            say(f"fetching the model of run {run_id}")
+            console.say(f"fetching the model of run {run_id}")
             place = downloads / run_id
             place.mkdir(parents=True)
             folder = download_artifacts(
@@ -266,4 +258,4 @@ def _trained_with(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    console.run_command(main)

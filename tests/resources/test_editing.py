@@ -73,8 +73,12 @@ def test_every_byte_stays(end: bytes, last: bytes, path: Path) -> None:
     ("name", "fields", "said"),
     [
         ("words", {"source": "gs://b-1/x"}, "declaring words in .*: there is one already"),
-        ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "same destination"),
-        ("new", {"source": "gs://b-1/x", "destination": "../x"}, "outside the project"),
+        ("new", {"source": "gs://b-1/x", "destination": "data/words"}, "is, or is in, words.s"),
+        (
+            "new",
+            {"source": "gs://b-1/x", "destination": "../x"},
+            "is not a folder for data in the project",
+        ),
         ("new", {"source": "what"}, "'what' is not a source"),
     ],
 )
@@ -132,8 +136,8 @@ def test_nothing_goes_before_its_entry_is_right(bucket: Bucket, project: Project
         (project.folder / folder / "a").write_text("a")
     for folder, name, said in (
         ("my data", "my data", "'my data' is not a name"),
-        ("data/words/deep", "deep", "lies in words's"),
-        ("data/words", "words-2", "have the same destination"),
+        ("data/words/deep", "deep", "deep is, or is in, words's"),
+        ("data/words", "words-2", "data/words is, or is in, words's"),
     ):
         with pytest.raises(UsageError, match=said):
             push(path, project.folder / folder, f"{bucket.uri}/new", name)

@@ -294,8 +294,6 @@ def _endpoint(url: str, doing: str) -> tuple[str, str]:
 def _remote(rest: str, doing: str) -> tuple[str, str]:
     """Return the name of a bucket, and the prefix."""
     name, _, path = rest.partition("/")
-    if not name:
-        raise UsageError(doing, "the name of the bucket is missing", _KNOWN)
     valid = _BUCKET_NAME.fullmatch(name) and not _IP_ADDRESS.fullmatch(name)
     if not valid or any(not 0 < len(part) <= 63 for part in name.split(".")):
         problem = f"{name!r} cannot be the name of a bucket"
@@ -304,23 +302,19 @@ def _remote(rest: str, doing: str) -> tuple[str, str]:
     parts = _without_mlruns([part for part in path.split("/") if part])
     prefix = "/".join(parts)
     # MLflow cuts an artifact URI off at "?" and "#".
-    if (prefix and not is_key(prefix)) or "?" in prefix or "#" in prefix:
-        raise UsageError(doing, f"the prefix {prefix!r} cannot be part of an object's name", _KNOWN)
-    if len(prefix.encode()) > MAX_PREFIX_BYTES:
-        raise UsageError(doing, f"its prefix is longer than {MAX_PREFIX_BYTES} bytes", _KNOWN)
+    unfit = re.search("[?#]", prefix) or len(prefix.encode()) > MAX_PREFIX_BYTES
+    if prefix and (unfit or not is_key(prefix)):
+        problem = f"the prefix {prefix[:40]!r} cannot be in an address, or is too long"
+        raise UsageError(doing, f"{problem} (at most {MAX_PREFIX_BYTES} bytes)", _KNOWN)
     return name, prefix
 
 
 def _folder_of_uri(rest: str, doing: str) -> Path:
-    host, slash, path = rest.partition("/")
-    if host:
-        raise UsageError(doing, f"{host!r} looks like a host, and a folder has none", _KNOWN)
-    if not slash:
-        raise UsageError(doing, "the folder is missing", _KNOWN)
-    decoded = os.fsdecode(urllib.parse.unquote_to_bytes(path))
-    if ".." in decoded.split("/"):
-        raise UsageError(doing, "the address contains '..'", _KNOWN)
-    return _folder(f"/{decoded}", doing)
+    path = os.fsdecode(urllib.parse.unquote_to_bytes(rest))
+    if not rest.startswith("/") or ".." in path.split("/"):
+        problem = f"{path!r} is not the path of a folder: it begins with a slash and has no '..'"
+        raise UsageError(doing, problem, _KNOWN)
+    return _folder(path, doing)
 
 
 def _folder_typed(text: str, doing: str) -> Path:

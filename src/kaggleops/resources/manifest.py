@@ -315,10 +315,9 @@ def _checked(resource: Resource, doing: str) -> Resource:
 def _destination(name: str, text: str, doing: str) -> str:
     """Return the folder below the project."""
     folder, hint = os.path.normpath(text), f"Write a folder in it, such as data/{name}."
-    if folder[0] in "/~" or folder == ".." or folder.startswith("../"):
-        raise UsageError(doing, f"{name}: its destination {text} lies outside the project", hint)
-    if not is_key(folder) or folder.split("/")[0] == ".git":
-        raise UsageError(doing, f"{name}: its destination {text!r} is not for data", hint)
+    if folder[0] == "~" or not is_key(folder) or folder.split("/")[0] == ".git":
+        problem = f"{name}: its destination {text!r} is not a folder for data in the project"
+        raise UsageError(doing, problem, hint)
     return folder
 
 
@@ -327,10 +326,6 @@ def _refuse_shared_destinations(resources: Iterable[Resource], doing: str) -> No
     # In this order, what lies in a folder follows right behind it.
     ordered = sorted(resources, key=lambda each: each.destination.split("/"))
     for outer, inner in pairwise(ordered):
-        place, problem = inner.destination, ""
-        if outer.destination == place:
-            problem = f"{outer.name} and {inner.name} have the same destination, {place}"
-        elif place.startswith(f"{outer.destination}/"):
-            problem = f"{inner.name}'s destination {place} lies in {outer.name}'s"
-        if problem:
+        if f"{inner.destination}/".startswith(f"{outer.destination}/"):
+            problem = f"{inner.name}'s destination {inner.destination} is, or is in, {outer.name}'s"
             raise UsageError(doing, problem, "Give each a folder of its own.")
