@@ -95,13 +95,13 @@ class Finding:
 def in_file(name: str, data: bytes) -> list[Finding]:
     """Return the secrets in a file of that name, one for each line and kind."""
     encoding = "utf-16" if data[:2] in _UTF_16 else "utf-8"  # the former as PowerShell writes it
-    text = data[:_LOOKED_AT].decode(encoding, errors="replace")
+    text = data[:_LOOKED_AT].decode(encoding, errors="replace") + "\n"  # each line has an end
     lines: dict[int, set[str]] = {}
     basename = PurePosixPath(name).name
     for of, each in _pieces(text):
         for found, kind in _found(basename, each):
             at = of + found
-            if _ALLOWED not in text[text.rfind("\n", 0, at) + 1 : _line_end(text, at)]:
+            if _ALLOWED not in text[text.rfind("\n", 0, at) + 1 : text.find("\n", at)]:
                 lines.setdefault(text.count("\n", 0, at) + 1, set()).add(kind)
     return [Finding(name, line, " and ".join(sorted(lines[line]))) for line in sorted(lines)]
 
@@ -168,11 +168,6 @@ def _found(name: str, text: str) -> Iterator[tuple[int, str]]:
                 yield match.start(1), "secret of the environment"
     if name in (".netrc", "_netrc"):
         yield from ((match.start(1), "password") for match in _NETRC.finditer(text))
-
-
-def _line_end(text: str, at: int) -> int:
-    end = text.find("\n", at)
-    return len(text) if end < 0 else end
 
 
 @cache

@@ -84,7 +84,9 @@ def _data(repository: Path, scripts: list[Script]) -> list[str]:
             if path.strip("./") and there.exists() and there.is_relative_to(repository.resolve()):
                 name = there.relative_to(repository.resolve()).as_posix()
                 written = any(fnmatch(f"{name}/", f"{each.rstrip('/')}*") for each in USUALLY_KEPT)
-                if not written and there.suffix != ".py" and not _git_knows(repository, name):
+                if written or there.suffix == ".py":
+                    continue
+                if not git(repository, "ls-files", "--", name, check=False):
                     found.add(name)
     return sorted(each for each in found if not any(each.startswith(f"{one}/") for one in found))
 
@@ -230,10 +232,6 @@ def ignore(repository: Path, bucket: Path | None = None, data: Iterable[str] = (
     if missing:
         append(repository / ".gitignore", missing)
     return missing
-
-
-def _git_knows(repository: Path, path: str) -> bool:
-    return bool(git(repository, "ls-files", "--", path, check=False))
 
 
 # -- what is written ----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """`kaggleops data`: the data that a project reads and does not contain."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from kaggleops.printable import counted
 
 if TYPE_CHECKING:
     from kaggleops.resources.sync import Status
-    from kaggleops.resources.transfer import Step
 
 _SHOWN = 20  # names of files
 
@@ -91,7 +90,13 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool) -> None:
         mounted={name: str(path) for name, path in done.mounted.items()},
         dry_run=dry_run,
     )
-    _print_steps(done.steps if dry_run else (), force)
+    # The changed ones, which would end the fetch, must not be among those left out.
+    steps = sorted(done.steps if dry_run else (), key=lambda step: step.state != "changed")
+    for step in steps[:_SHOWN]:
+        refused = " here; needs --force" if step.state == "changed" and not force else ""
+        out.print(f"{step.state}{refused}  {step.path}  {sized(step.file.size)}")
+    if len(steps) > _SHOWN:
+        out.print(f"… and {len(steps) - _SHOWN} more")
     for name, path in done.mounted.items():
         out.print(f"{name} is mounted at {path}.")
     if dry_run and not force:
@@ -99,15 +104,6 @@ def fetch_command(names: tuple[str, ...], force: bool, dry_run: bool) -> None:
     right = f"; {done.right} were already right" if done.right else ""
     count = f"{counted(len(done.steps))} ({sized(done.size)})"
     out.print(f"{'Would fetch' if dry_run else 'Fetched'} {count}{right}.")
-
-
-def _print_steps(steps: Sequence["Step"], force: bool) -> None:
-    # The changed ones, which would end the fetch, must not be among those left out.
-    for step in sorted(steps, key=lambda step: step.state != "changed")[:_SHOWN]:
-        refused = " here; needs --force" if step.state == "changed" and not force else ""
-        out.print(f"{step.state}{refused}  {step.path}  {sized(step.file.size)}")
-    if len(steps) > _SHOWN:
-        out.print(f"… and {len(steps) - _SHOWN} more")
 
 
 @data_command.command("lock")

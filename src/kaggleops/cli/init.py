@@ -84,7 +84,7 @@ def init_command(
     commit = find_commit(repository)
     root = commit.repository
     check_settings(root)
-    place = _place(bucket or _asked_bucket(root, ask), endpoint, region)
+    place = _place(root, bucket, endpoint, region, ask=ask)
     # Before anything is created, so that problems with the repository come first.
     found = look(root, script, score)
     settings = {"bucket": place}
@@ -112,7 +112,9 @@ def init_command(
             whose = {"bucket": place, "file": io.StringIO(given) if given else None}
             _give_key(context, platform, whose if is_s3(place) else {"account": account})
         if test_run or (ask and click.confirm("Make a test run now?", default=True, err=True)):
-            _test_run(context, root, place)
+            overrides = ("trainer=fast", "experiment=smoke") if (root / _SMOKE).is_file() else ()
+            run: dict[str, Any] = {"repository": root, "bucket": place, "uncommitted": True}
+            context.invoke(run_command, overrides=overrides, **run)
     has_runner = bool(settings.get("runner")) or is_s3(place)
     next_steps = _next_steps(root, files, bool(others), has_runner)
     if container:
@@ -124,20 +126,18 @@ def init_command(
         out.print(f"  {step}")
 
 
-def _asked_bucket(root: Path, ask: bool) -> str:
-    known = default_bucket(root)
-    if ask:
+def _place(
+    root: Path, bucket: str | None, endpoint: str | None, region: str | None, *, ask: bool
+) -> str:
+    """Return the bucket's address; one of Amazon's names its region, which no runner knows."""
+    known = bucket or default_bucket(root)
+    if ask and not bucket:
         said = "Where should runs go: gs://BUCKET, s3://BUCKET (created if need be), or a folder?"
-        return str(click.prompt(said, default=known or str(root / "bucket"), err=True))
+        known = click.prompt(said, default=known or str(root / "bucket"), err=True)
     if known is None:
         hint = "Add --bucket gs://BUCKET (or s3://), created if need be, or --bucket FOLDER."
         raise UsageError("choosing a bucket", "none is named", hint)
-    return known
-
-
-def _place(bucket: str, endpoint: str | None, region: str | None) -> str:
-    """Return the bucket's address; one of Amazon's names its region, which no runner knows."""
-    place = bucket_uri(bucket, endpoint=endpoint, region=region)
+    place = bucket_uri(known, endpoint=endpoint, region=region)
     if endpoint and not is_s3(place):
         hint = "Leave it out, or name s3://BUCKET."
         raise UsageError("reading --endpoint", f"{place} has none", hint)
@@ -267,12 +267,6 @@ def _give_key(context: click.Context, platform: str, whose: Mapping[str, Any]) -
         hint = "Add --project ID to create one, or write `runner: EMAIL` into config/local.yaml."
         raise UsageError(f"creating a key for {platform}", "there is no runner account", hint)
     context.invoke(create_command, platform=platform, **whose)
-
-
-def _test_run(context: click.Context, root: Path, place: str) -> None:
-    overrides = ("trainer=fast", "experiment=smoke") if (root / _SMOKE).is_file() else ()
-    given: dict[str, Any] = {"repository": root, "uncommitted": True}
-    context.invoke(run_command, overrides=overrides, bucket=place, **given)
 
 
 def _next_steps(root: Path, files: Sequence[str], others: bool, has_runner: bool) -> list[str]:

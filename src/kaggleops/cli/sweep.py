@@ -207,7 +207,9 @@ def sweep_command(
 
     if not detach:
         require_index()
-    title = name or _name(sweep)
+    # It says what is swept, and is no other sweep's.
+    keys = [item.partition("=")[0].rpartition(".")[2].lstrip("+") for item in sweep.axes]
+    title = name or f"{'-'.join(keys)[:40]}-{secrets.token_hex(2)}"
     sweep_id = begin(commit, what, sweep, title)
     print_named("Begun", f"{sweep_id}  {title}")
     told = {"sweep": sweep_id, "name": title, "experiment": home, "trials": search.total}
@@ -267,12 +269,6 @@ def _usual_score(place: str, experiment: str) -> "Score":
     except KaggleOpsError as error:  # a new experiment, or a new bucket
         problem = f"no --metric is given, and {experiment} has none yet ({error.problem})"
         raise UsageError(doing, problem, "Add --metric NAME.") from None
-
-
-def _name(sweep: "Sweep") -> str:
-    """Return a name that says what is swept, and is no other sweep's."""
-    keys = [item.partition("=")[0].rpartition(".")[2].lstrip("+") for item in sweep.axes]
-    return f"{'-'.join(keys)[:40]}-{secrets.token_hex(2)}"
 
 
 def _described(sweep: "Sweep", trials: int, jobs: int) -> str:
