@@ -126,22 +126,20 @@ def is_sent(job: Job) -> bool:
 def _trials(history: "History", sweep_id: str, sweep: Sweep) -> list[Trial]:
     children = history.having(PARENT, [sweep_id])
     if sweep.only_folds:
-        found = _trial(0, sweep_id, {}, children, sweep, {}, "")
+        found = _trial(sweep, 0, sweep_id, children)
         return [found] if found.jobs else []
-    numbered = [(number, run) for run in children if (number := _number(run)) is not None]
-    trials = [each for each in numbered if each[1].id == trial_id(sweep_id, each[0])]
-    trials.sort(key=lambda each: each[0])
+    known = {
+        number: run
+        for run in children
+        if (number := _number(run)) is not None and run.id == trial_id(sweep_id, number)
+    }
     below = defaultdict(list)
-    for each in history.having(PARENT, [run.id for _, run in trials]) if sweep.folds else ():
+    for each in history.having(PARENT, [run.id for run in known.values()]) if sweep.folds else ():
         below[each.parent].append(each)
-    found_trials = []
-    for number, run in trials:
-        # Where somebody changed that tag it counts as ended: a fold made for it would be another's.
-        point = point_told(run.tags)
-        own = "KILLED" if point is None else run.status if sweep.folds else ""
-        runs = below[run.id] if sweep.folds else [run]
-        found_trials.append(_trial(number, run.id, point or {}, runs, sweep, run.tags, own))
-    return found_trials
+    return [
+        _trial(sweep, number, run.id, below[run.id] if sweep.folds else [run], run)
+        for number, run in sorted(known.items())
+    ]
 
 
 def _number(run: "Run") -> int | None:
@@ -167,13 +165,7 @@ def _job(number: int, run: "Run", fold: str = "") -> Job:
 
 
 def _trial(
-    number: int,
-    run_id: str,
-    point: Mapping[str, str],
-    runs: "Sequence[Run]",
-    sweep: Sweep,
-    tags: Mapping[str, str],
-    own: str,
+    sweep: Sweep, number: int, run_id: str, runs: "Sequence[Run]", own: "Run | None" = None
 ) -> Trial:
     """Return a trial of the runs of its folds, or of its own run if it has none."""
     jobs = [_job(number, run) for run in runs]
@@ -182,18 +174,23 @@ def _trial(
         by_id = {run.id: run for run in runs}
         ids = {fold: fold_id(run_id, fold) for fold in sweep.folds}
         jobs = [_job(number, by_id[ids[fold]], fold) for fold in sweep.folds if ids[fold] in by_id]
-    status = _status(jobs, len(sweep.folds) or 1, own)
+    tags = own.tags if own else {}
+    point = point_told(tags) if own else {}
+    # Where somebody changed that tag it counts as ended: a fold made for it would be another's.
+    killed = point is None or bool(own and sweep.folds and own.status == "KILLED")
+    status = _status(jobs, len(sweep.folds) or 1, killed)
     done = status == "FINISHED" and sweep.metrics
     values = means_of(jobs, sweep.metrics) if done else None
-    return Trial(number, run_id, point, jobs, values, status, tags=tags)
+    return Trial(number, run_id, point or {}, jobs, values, status, tags=tags)
 
 
-def _status(jobs: Sequence[Job], wanted: int, own: str) -> str:
+def _status(jobs: Sequence[Job], wanted: int, killed: bool) -> str:
     statuses = {"SCHEDULED" if waits_for_a_machine(job) else job.status for job in jobs}
+    statuses |= {"KILLED"} if killed else set()
     if any(job.tags.get(PRUNED) for job in jobs):
         return "PRUNED"
     for word in ("FAILED", "KILLED", IS_LOST):
-        if word in statuses or (word == own and word == "KILLED"):
+        if word in statuses:
             return word
     if statuses == {"FINISHED"} and len(jobs) >= wanted:
         return "FINISHED"
