@@ -319,11 +319,11 @@ def _of_array(data: bytes, rows: pd.DataFrame | None, doing: str) -> pd.DataFram
         raise UsageError(doing, "nothing says which rows it is of", hint)
     try:
         values = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, TypeError, EOFError) as error:
-        raise UsageError(doing, f"it is no array of numbers ({error})") from error
-    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
-        problem = f"it is no array of numbers, but {values.dtype} of shape {values.shape}"
-        raise UsageError(doing, problem, "Keep an array of (rows,) or (rows, classes).")
+        if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
+            raise ValueError(f"but {values.dtype} of shape {values.shape}")
+    except (ValueError, TypeError, EOFError, AttributeError) as error:
+        hint = "Keep an array of (rows,) or (rows, classes)."
+        raise UsageError(doing, f"it is no array of numbers, {error}", hint) from error
     if len(values) != len(rows):
         problem = f"it has {len(values):,} rows, and the file that names its rows {len(rows):,}"
         raise UsageError(doing, problem, "Name the rows that were predicted.")

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter
 
@@ -122,14 +121,32 @@ class News:
         return "" if value is None else f"best {metric} {value:.4g} (trial {number})"
 
 
-@dataclass
 class _Service:
     """One address, and the messages that it has not taken yet while others had them."""
 
-    notifier: Any  # apprise's
-    name: str
-    owed: list[str] = field(default_factory=list)
-    warned: bool = False
+    def __init__(self, number: int, address: str) -> None:
+        doing = "reading the addresses of notices"
+        try:
+            import apprise
+        except ImportError:
+            hint = "Install it: pip install 'kaggleops[notify]'."
+            raise UsageError(doing, "apprise is not installed", hint) from None
+        keep(address)
+        # It logs what it was answered, which may repeat parts of the address.
+        logging.getLogger("apprise").disabled = True
+        self._notifier = apprise.Apprise()
+        if not self._notifier.add(address):
+            raise UsageError(doing, f"address {number} is not one that apprise knows", _HINT)
+        self.name = str(next(iter(self._notifier)).service_name)
+        self.owed: list[str] = []
+        self.warned = False
+
+    def takes(self, text: str) -> bool:
+        """Send a message; tell whether the service took it."""
+        try:
+            return bool(self._notifier.notify(body=text, title="KaggleOps"))
+        except Exception:  # noqa: BLE001 - a hundred services' clients: none of them ends a watcher
+            return False
 
 
 class Notices:
@@ -139,7 +156,7 @@ class Notices:
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._services = [_service(number, each) for number, each in enumerate(addresses, 1)]
+        self._services = [_Service(number, each) for number, each in enumerate(addresses, 1)]
         self._told: dict[str, _Told] = {}
         self._failed_at: datetime | None = None
 
@@ -193,7 +210,7 @@ class Notices:
         failed = False
         for service in self._services:
             # What it was owed goes along: apprise lets time pass between two messages.
-            if _notify(service, "\n".join([*service.owed, text])):
+            if service.takes("\n".join([*service.owed, text])):
                 taken, service.owed, service.warned = True, [], False
                 continue
             failed = True
@@ -209,29 +226,6 @@ class Notices:
                     service.owed = [*service.owed, text][-20:]
         self._failed_at = now if failed and not taken else None
         return taken
-
-
-def _service(number: int, address: str) -> _Service:
-    doing = "reading the addresses of notices"
-    try:
-        import apprise
-    except ImportError:
-        hint = "Install it: pip install 'kaggleops[notify]'."
-        raise UsageError(doing, "apprise is not installed", hint) from None
-    keep(address)
-    # It logs what it was answered, which may repeat parts of the address.
-    logging.getLogger("apprise").disabled = True
-    notifier = apprise.Apprise()
-    if not notifier.add(address):
-        raise UsageError(doing, f"address {number} is not one that apprise knows", _HINT)
-    return _Service(notifier, f"{next(iter(notifier)).service_name}")
-
-
-def _notify(service: _Service, text: str) -> bool:
-    try:
-        return bool(service.notifier.notify(body=text, title="KaggleOps"))
-    except Exception:  # noqa: BLE001 - a hundred services' clients: none of them ends a watcher
-        return False
 
 
 def _addresses() -> list[str]:
