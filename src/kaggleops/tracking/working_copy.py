@@ -151,11 +151,8 @@ class WorkingCopy(WorkingFolder):
                 self._gone(entity_id)
         known = self.known
         changed = [each for each in listed if known.get(each, Known()).version != listed[each]]
-        if len(changed) > 1:
-            with ThreadPoolExecutor(min(_WORKERS, len(changed))) as pool:
-                list(pool.map(self.bring_readable, changed))
-        elif changed:
-            self.bring_readable(changed[0])
+        with ThreadPoolExecutor(_WORKERS) as pool:  # it begins no more threads than it needs
+            list(pool.map(self.bring_readable, changed))
 
     def bring_readable(self, entity_id: EntityId) -> None:
         """Bring the newest version here; a broken one is a warning, so that it hides no other."""
