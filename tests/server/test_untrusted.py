@@ -169,7 +169,8 @@ def test_somebody_who_may_only_read_gets_nothing_of_the_servers_disk_and_writes_
             timeout=60,
         ).raise_for_status()
         guarded.session.auth = ("reader", password)
-        asked = [each for located, _ in hostile.located[::54] for each in questions(located)][::2]
+        asked = [each for located, _ in hostile.located[::9] for each in questions(located)]
+        assert any("upload" in path for _, path, _ in asked)
         names = [each.name for each in place.iterdir() if each.is_file()]
         asked += [("GET", "get-artifact", {"run_id": keys.name, "path": name}) for name in names]
         assert {"admin-password", "users.db", "index.db"} <= set(names)
@@ -217,27 +218,29 @@ def test_whatever_stands_in_an_object_ends_nothing(hostile: Hostile, server: Ser
     assert all(len(each) < 1000 for each in health["problems"])
 
 
-_OF_ANY_ROUTE = (b"", b'{"query":"{"}', b'{"query":1}')
+_NO_OBJECTS = [b"null", b"[]", b"1", b'"x"', b"{", b"\xff"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"null", b"[]", b"1", b'"x"', b"{", b"\xff", b'{"query":"{"}', b'{"query":1}']
-)
+@pytest.mark.parametrize("content", [b"", b'{"query":"{"}', b'{"query":1}', *_NO_OBJECTS])
 def test_whatever_is_sent_is_answered_with_a_reason(server: Serving, content: bytes) -> None:
-    offered = sorted(OFFERED)
-    # What is no object at all is refused before a route is looked for.
-    for method, path in offered if content in _OF_ANY_ROUTE else offered[::7]:
-        if not path.startswith("/ajax-api") and method in ("POST", "PATCH", "DELETE"):
-            asked = re.sub(r"<\w+>", "x", path)
-            answer = server.session.request(
-                method,
-                f"{server.url}{asked}",
-                data=content,
-                headers={"Content-Type": "application/json"},
-                timeout=60,
-            )
-            assert answer.status_code < 500, (method, path, answer.text)
-            assert answer.json() if answer.status_code == 400 else True
+    routes = [
+        (method, path)
+        for method, path in sorted(OFFERED)
+        if not path.startswith("/ajax-api") and method in ("POST", "PATCH", "DELETE")
+    ]
+    if content in _NO_OBJECTS:  # what is none is refused alike everywhere: each route gets one
+        routes = routes[_NO_OBJECTS.index(content) :: len(_NO_OBJECTS)]
+    for method, path in routes:
+        asked = re.sub(r"<\w+>", "x", path)
+        answer = server.session.request(
+            method,
+            f"{server.url}{asked}",
+            data=content,
+            headers={"Content-Type": "application/json"},
+            timeout=60,
+        )
+        assert answer.status_code < 500, (method, path, answer.text)
+        assert answer.json() if answer.status_code == 400 else True
 
 
 @pytest.mark.parametrize(
