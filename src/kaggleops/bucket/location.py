@@ -302,10 +302,10 @@ def _remote(rest: str, doing: str) -> tuple[str, str]:
     parts = _without_mlruns([part for part in path.split("/") if part])
     prefix = "/".join(parts)
     # MLflow cuts an artifact URI off at "?" and "#".
-    unfit = re.search("[?#]", prefix) or len(prefix.encode()) > MAX_PREFIX_BYTES
-    if prefix and (unfit or not is_key(prefix)):
-        problem = f"the prefix {prefix[:40]!r} cannot be in an address, or is too long"
-        raise UsageError(doing, f"{problem} (at most {MAX_PREFIX_BYTES} bytes)", _KNOWN)
+    if prefix and (re.search("[?#]", prefix) or not is_key(prefix)):
+        raise UsageError(doing, f"the prefix {prefix!r} cannot be part of an object's name", _KNOWN)
+    if len(prefix.encode()) > MAX_PREFIX_BYTES:
+        raise UsageError(doing, f"its prefix is longer than {MAX_PREFIX_BYTES} bytes", _KNOWN)
     return name, prefix
 
 
