@@ -206,10 +206,11 @@ def _files(patch: bytes) -> Iterator[tuple[str, list[int], list[bytes]]]:
         names = [_name(each) for each in re.findall(rb"(?m)^(?:---|\+\+\+) (.*)", head)]
         numbers, lines = [], []
         for hunk in hunks:
-            title, *content = hunk.split(b"\n")
+            title, *content = hunk.removesuffix(b"\n").split(b"\n")
             old, new = map(int, _HUNK.findall(title)[0])
             for line in content:
-                if (sign := line[:1]) in (b" ", b"+", b"-"):
+                # "" of a blank line under diff.suppressBlankEmpty, which is a person's to set.
+                if (sign := line[:1]) in (b" ", b"+", b"-", b""):
                     numbers.append(old if sign == b"-" else new)
                     lines.append(line[1:])
                     old, new = old + (sign != b"+"), new + (sign != b"-")
