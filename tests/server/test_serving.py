@@ -174,6 +174,9 @@ def test_a_large_artifact_is_never_in_memory_as_a_whole(
         assert list(scratch.iterdir())
         assert sum(map(len, answer.iter_content(1 << 20))) == BIG
     eventually(lambda: not list(scratch.iterdir()))
+    with requests.get(f"{server.url}/get-artifact", where, stream=True, timeout=60):
+        assert list(scratch.iterdir())
+    eventually(lambda: not list(scratch.iterdir()))  # though nobody has read it
 
 
 def test_a_server_process_that_dies_is_started_again(server: Serving, experiment: str) -> None:

@@ -65,7 +65,7 @@ def serve(
     found: Found = {"experiment": None, "problems": 0, "warning": "", "done": 0, "total": 0}
     found["complete"] = found["listens"] = was_shown = was_completed = False
     pause = _FIRST_PAUSE
-    with _until_a_signal(Path(settings.scratch)):
+    with suppress(_ToldToEnd), _until_a_signal(Path(settings.scratch)):
         while True:
             begun = time.monotonic()
             with Child("kaggleops.server.worker", replace(settings, again=was_shown)) as child:
@@ -97,7 +97,7 @@ class _ToldToEnd(BaseException):
 
 @contextmanager
 def _until_a_signal(scratch: Path) -> Iterator[None]:
-    """Run a block, with an empty folder, that SIGTERM, SIGINT and SIGHUP end; clean up after it."""
+    """Run a block, with an empty folder, in which SIGTERM, SIGINT and SIGHUP raise _ToldToEnd."""
     which = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def end(*_: object) -> NoReturn:
@@ -105,13 +105,13 @@ def _until_a_signal(scratch: Path) -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise _ToldToEnd
 
-    before = [signal.signal(each, end) for each in which]
+    before = [signal.getsignal(each) for each in which]
     try:
+        for each in which:
+            signal.signal(each, end)
         shutil.rmtree(scratch, ignore_errors=True)  # left by one that was killed
         private_folder(scratch)
         yield
-    except _ToldToEnd:
-        pass
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         for each, handler in zip(which, before, strict=True):
