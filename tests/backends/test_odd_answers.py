@@ -213,20 +213,6 @@ def test_where_kaggle_keeps_the_key_it_may_answer_anything(outside: World, op: s
         place.delete_key()
 
 
-def test_what_was_submitted_is_shown_whatever_kaggle_says_of_it_next(
-    outside: World, tmp_path: Path
-) -> None:
-    config = tmp_path / "kaggle.yaml"
-    config.write_text("credentials: ada/bucket-key\nmachine_shape: ''\n")
-    http = outside.kaggle._http
-    assert http
-    of = ("--repository", outside.repository.folder, "--backend-config", config, *BUCKET_OPTION)
-    with changed(http, lambda request: request.op == "GetKernelSessionStatus", Response(500)):
-        done = here("run", "-b", "kaggle", *of)
-    assert done.code == 0, done.errors
-    assert "kaggleops cancel" in done.output
-
-
 def test_what_cannot_be_uploaded_is_not_tried_for_minutes(outside: World) -> None:
     http = outside.kaggle._http
     assert http

@@ -126,15 +126,17 @@ def follow(run: "RemoteRun") -> int:
 def show_submitted(run: "RemoteRun") -> None:
     """Print a run that was submitted."""
     backend, tags = run.backend, run.tags
-    print_json(
-        run_id=run.run_id,
-        status=run.get_status(),
-        backend=backend.name,
-        commit=tags.get(COMMIT),
-        page=run.page,
-        price_per_hour=float(tags[PRICE]) if tags.get(PRICE) else None,
-        steps=backend.steps(tags),
-    )
+    if wants_json():  # only then is the platform asked: it has taken the job, whatever it says
+        print_json(
+            run_id=run.run_id,
+            status=run.get_status(),
+            backend=backend.name,
+            commit=tags.get(COMMIT),
+            page=run.page,
+            price_per_hour=float(tags[PRICE]) if tags.get(PRICE) else None,
+            steps=backend.steps(tags),
+        )
+        return
     print_rows(
         ("Run", f"{run.run_id}  {tags.get(RUN_NAME, '')}"),
         (backend.name.capitalize(), run.page or run.get_status()),
