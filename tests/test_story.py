@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ DIFFERS = re.compile(
     r"\b1[6-9]\d{11}\b"  # ms since the epoch
     r"|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.\d]*"
     r'|(?<="silent_seconds": )\d+|(?<="seconds": )\d+'
-    r"|/tmp/kaggleops-\w+"
+    rf"|{re.escape(tempfile.gettempdir())}/kaggleops-\w+"
     r"| · \[artifacts\]\(http[^)]*\)"  # a service's page, where it has one
 )
 """What is another time different even on the same bucket, or is the service's own."""
