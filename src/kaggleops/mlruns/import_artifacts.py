@@ -90,8 +90,7 @@ class Carrier:
         found: dict[str, _File] = {}
         address: str | Path | None = None
         try:
-            there = own.is_dir() or own.is_symlink()  # even one that leads nowhere is named
-            if there and (found := dict(self._files(own))):
+            if own.is_dir() and (found := dict(self._files(own))):
                 self._found_inside.add(root)
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
