@@ -258,6 +258,14 @@ def test_a_repository_inside_that_is_not_as_committed_is_named(
         write_patch(find_commit(with_library.folder), tmp_path / "patch")
 
 
+def test_a_file_that_somebody_goes_on_writing_is_no_repository(
+    toy: Repository, tmp_path: Path
+) -> None:
+    toy.write(**{"a.log": "one", "b.txt": "two", ".gitattributes": "b.txt filter=writes"})
+    toy.git("config", "filter.writes.clean", "echo more >> a.log; cat")
+    assert "a.log" in write_patch(find_commit(toy.folder), tmp_path / "patch")
+
+
 def test_what_is_staged_by_force_and_a_sparse_checkout(toy: Repository, tmp_path: Path) -> None:
     toy.write(deep__kept_py="kept", other__kept_py="kept", **{".gitignore": "*.log\n"})
     toy.commit("Folders")

@@ -37,14 +37,13 @@ def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> l
         # Two trees are compared: with an index, git would take unchanged files from the working
         # tree.
         ends = (commit.sha, git(repository, "write-tree", environment=apart))
-        # All files are in there now: what still differs are submodules, inside.
-        inside = ("diff-files", "--name-only", "-z", "--ignore-submodules=none")
-        changed = git(repository, *inside, environment=apart).split("\0")
+        # All files are in there now, if not as they are by now; not what is inside submodules.
+        inside = ("diff-files", "--ignore-submodules=none")
+        rest = _entries(git(repository, *inside, "-z", environment=apart))
         apart["GIT_INDEX_FILE"] = str(scratch / "none")
-        listed = git(repository, *_TREES, "-z", *ends, environment=apart).split("\0")
-        entries = dict(zip(listed[1::2], listed[::2], strict=False))
-        changed += [path for path, modes in entries.items() if "160000" in modes[:14]]
-        if inner := next(filter(None, changed), ""):
+        entries = _entries(git(repository, *_TREES, "-z", *ends, environment=apart))
+        changed = [*rest.items(), *entries.items()]
+        if inner := next((path for path, modes in changed if "160000" in modes), ""):
             problem = f"the repository inside it, {inner}, is not as the commit has it"
             hint = "Commit there, then here; or restore it: git submodule update --init."
             raise UsageError(doing, problem, hint)
@@ -56,6 +55,12 @@ def write_patch(commit: Commit, file: Path, *, allow_secrets: bool = False) -> l
             git(repository, *as_text, *ends, environment=apart, config=AS_COMMITTED)
             refuse(in_patch((scratch / "text").read_bytes()), doing)
     return list(entries)
+
+
+def _entries(listed: str) -> dict[str, str]:
+    """Return the modes, before and after, of what git lists as changed, by its path."""
+    fields = listed.split("\0")
+    return {path: entry[:14] for entry, path in zip(fields[::2], fields[1::2], strict=False)}
 
 
 def apply_patch(file: Path, folder: Path) -> None:
