@@ -6,6 +6,7 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
+from kaggleops.backends.local import Job
 from kaggleops.git.checkouts import clone
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.launcher import Launch, RunFailedError, launch_in
@@ -137,6 +138,22 @@ def test_a_later_leg_replaces_what_an_earlier_one_left(
     with pytest.raises(RunFailedError):  # it has logged no further step
         launch_in(folder, commit, Launch(uri, run_id=found.info.run_id))
     assert artifacts(project)[1]["results/changed.txt"] == "changed again"
+
+
+def test_a_run_that_is_resumed_here_finds_its_data(project: Repository) -> None:
+    assert run(project, "way=fail").code == 1
+    found, _ = artifacts(project)
+    (project.folder / "data/train.csv").write_text("one two three four")
+    place = ("--bucket", project.folder.parent / "bucket")
+    # In a folder of the repository; then where nobody has the data.
+    for folder, why in (project.folder / "data", "exit code 1"), (Path("/"), "its data data/train"):
+        resumed = kaggleops_here("resume", found.info.run_id, "-b", "local", *place, cwd=folder)
+        assert resumed.code == 0, resumed.errors
+        job = Job.of(found.info.run_id)
+        job.wait()
+        assert why in str(job.state)
+        assert artifacts(project)[0].data.metrics["rows"] == 4
+    assert "Start it in a repository that has it, or say where it comes from" in job.log.read_text()
 
 
 @pytest.mark.parametrize(

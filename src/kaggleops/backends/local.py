@@ -95,6 +95,13 @@ class LocalBackend(Backend[LocalConfig]):
     config_type = LocalConfig
     ask_every = 0.0
 
+    def config_of(
+        self, repository: Path, named: Path | None = None, options: Mapping[str, Any] | None = None
+    ) -> LocalConfig:
+        """Return it; jobs find code and data in that repository, unless it names another one."""
+        config = super().config_of(repository, named, options)
+        return replace(config, repository=config.repository or str(repository.absolute()))
+
     def submit(self, commit: Commit, what: Launch, config: LocalConfig) -> RemoteRun:
         """Start a commit of a repository on this machine here, and return at once."""
         here = config.repository or str(commit.repository)

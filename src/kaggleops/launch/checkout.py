@@ -82,8 +82,12 @@ def place_data(folder: Path, doing: str) -> list[Read]:
         elif (there := data_root(folder) / path).exists() and there.resolve() != folder / path:
             _link(there, folder / path)
         elif not (folder / path).exists():
+            root = data_root(folder)  # its own, which is gone with the run, is no place for data
+            where = (
+                f"Put it into {root}" if root != folder else "Start it in a repository that has it"
+            )
             hint = (
-                f"Put it into {data_root(folder)}, or say where it comes from: kaggleops data add "
+                f"{where}, or say where it comes from: kaggleops data add "
                 f"NAME SOURCE --destination {PurePosixPath(path).parts[0]}"
             )
             raise UsageError(doing, f"its data {path} is neither in git nor here", hint)
