@@ -10,7 +10,7 @@ from kaggleops.campaign.state import SweepState, open_sweeps
 from kaggleops.campaign.sweep import fold_id, trial_id
 from kaggleops.cli.indexed import history_of
 from kaggleops.errors import UsageError
-from kaggleops.tags import CANCELLED, FOLDS, PARENT, POINT, PREVIOUS, TRIAL
+from kaggleops.tags import CANCELLED, FOLDS, PARENT, POINT, PREVIOUS, SETTINGS, TRIAL
 
 from .world import World
 
@@ -45,6 +45,7 @@ def test_a_job_made_twice_is_one_run(world: World) -> None:
     tags = run.data.tags
     assert (tags[PARENT], tags[TRIAL], json.loads(tags[POINT])) == (sweep_id, "1", {"alpha": "2"})
     assert tags["mlflow.source.git.commit"] == state.tags["mlflow.source.git.commit"]
+    assert tags[SETTINGS] == "'note=two words' alpha=2"  # as of a run that is launched so
     assert not [each for each in tags if each == "sweep" or each == "mlflow.note.content"]
     (trial,) = states(world)[0].trials
     assert (trial.number, trial.status, trial.point) == (1, "SCHEDULED", {"alpha": "2"})

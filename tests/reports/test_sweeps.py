@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -19,7 +20,18 @@ from kaggleops.reports.leaderboard import leaderboard, read_runs
 from kaggleops.reports.score import named
 from kaggleops.reports.selection import Selector, Side
 from kaggleops.reports.trainings import Run, Training, trainings
-from kaggleops.tags import BEST, FOLD, PARENT, POINT, PRUNED, SWEEP, TRIAL
+from kaggleops.tags import (
+    BEST,
+    ENTRY_POINT,
+    FOLD,
+    PARENT,
+    POINT,
+    PRUNED,
+    SETTINGS,
+    SUBJECT,
+    SWEEP,
+    TRIAL,
+)
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.command import Done, kaggleops_here
 from tests.reports.lab import Lab
@@ -101,6 +113,58 @@ def test_what_a_sweep_sets_is_a_setting_although_no_param_tells_it() -> None:
             Side(word, word * 40, (run(word, params=params, tags=tags, metrics={"f": 1}),))
         )
     assert compare(sides, None).params == {"lr": ("1", "2")}
+
+
+def fold_set(name: str, launched: str, axis: str = "fold", **params: str) -> list[Run]:
+    """Return the runs of a sweep over folds, its parent last; what it set, but for its folds."""
+    of_all = {ENTRY_POINT: "main", SUBJECT: "a commit"}
+    runs = []
+    for at in range(3):
+        told = {FOLD: str(at), TRIAL: "0", POINT: json.dumps({axis: str(at)})}
+        tags = {**of_all, **told, SETTINGS: f"{launched} {axis}={at}"}
+        scores = {"auc": 0.5 + at / 10, "fold_auc": 0.5}
+        runs.append(
+            run(f"{name}-{at}", name, params={axis: str(at), **params}, tags=tags, metrics=scores)
+        )
+    means = {"auc_mean": 0.6, "fold_auc_mean": 0.5}
+    return [*runs, run(name, tags={**of_all, SWEEP: "{}"}, metrics=means)]
+
+
+@pytest.mark.parametrize("axis", ["fold", "part"])
+def test_two_sweeps_for_which_the_same_was_set_are_alike_whatever_their_commits_set(
+    axis: str,
+) -> None:
+    sides = [
+        Side(word, word * 40, tuple(fold_set(word, "epochs=4", axis, epochs="4", smoothing=said)))
+        for word, said in (("a", "0.0"), ("b", "0.1"))
+    ]
+    # Each side has another training, so that they are not alike for being alone.
+    sides = [
+        replace(side, runs=(*side.runs, *fold_set(f"{side.word}2", "epochs=9", epochs=side.word)))
+        for side in sides
+    ]
+    found = compare(sides, None, metrics=["auc"])
+    assert not [each for each in found.notes if "no settings in common" in each]
+    assert "their settings differ" not in found.answers[0]
+    # A version that did not note what a sweep set is compared by what was logged, as before.
+    for side in sides:
+        for each in side.runs:
+            each.tags.pop(SETTINGS, None)
+    assert "their settings differ" in compare(sides, None, metrics=["auc"]).answers[0]
+
+
+def test_the_parent_of_a_fold_set_does_not_make_its_settings_the_default() -> None:
+    default = run("plain", tags={ENTRY_POINT: "main", SUBJECT: "one"}, metrics={"auc": 0.7})
+    launched = [fold_set(word, "C=0.5", "seed", C="0.5") for word in "ab"]
+    sides = [
+        Side("a", "a" * 40, (default, *launched[0])),
+        Side("b", "b" * 40, tuple(launched[1])),
+    ]
+    found = compare(sides, None, metrics=["auc"])
+    assert [line.settings for line in found.metrics] == [""]
+    assert [each.count for each in found.metrics[0].sides if each] == [3, 3]
+    [training] = trainings(launched[1], "auc")
+    assert training.launched == {frozenset({"\0main", "C=0.5"})}
 
 
 class World:

@@ -6,6 +6,7 @@ whoever goes on with a sweep need not have its repository.
 """
 
 import json
+import shlex
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -56,6 +57,7 @@ from kaggleops.tags import (
     PREVIOUS,
     RESUMED,
     RUN_NAME,
+    SETTINGS,
     SHORT_COMMIT,
     SUBMITTED_TO,
     SWEEP,
@@ -157,6 +159,7 @@ def make_trial(tracking_uri: str, state: SweepState, number: int, point: Point) 
             PARENT: parent,
             TRIAL: str(number),
             POINT: json.dumps(dict(point), sort_keys=True),
+            SETTINGS: shlex.join(items),
             **more,
         }
         with _store(tracking_uri, doing) as store:

@@ -132,7 +132,12 @@ class Training:
     @cached_property
     def launched(self) -> set[frozenset[str]]:
         """What was set for its runs, as far as that is known: once, or several times."""
-        return {each for each in map(_launched, self.runs) if each is not None}
+        found: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+        for run in self.runs:
+            if (known := _launched(run)) is not None:
+                # The folds of a set have the rest in common, however their axis is called.
+                found[run.parent if FOLD in run.tags else run.id].append(known)
+        return {frozenset.intersection(*each) for each in found.values()}
 
 
 def trainings(runs: Sequence[Run], metric: str = "") -> list[Training]:
@@ -180,7 +185,8 @@ def _said_elsewhere(
         own = set(family(metric, own)) if metric else own
         same = [child for child in below.get(run.id, ()) if own & set(child.metrics)]
         folds = {child.repetition for child in same if child.repetition[0]}
-        if SWEEP in run.tags and run.id not in fold_sets:
+        # Of a fold set's parent, what it logs alone counts, but never for a score of its folds.
+        if metric if run.id in fold_sets else SWEEP in run.tags:
             left_out.add(run.id)
         elif same:
             are_folds = len(folds) == len(same)
@@ -190,8 +196,9 @@ def _said_elsewhere(
 
 def _launched(run: Run) -> frozenset[str] | None:
     """Return what was set for a run with its entry point; None where that is not known."""
-    # Versions that note no settings note no subject. A sweep's are in its params.
-    if ENTRY_POINT not in run.tags or SUBJECT not in run.tags or POINT in run.tags:
+    # Versions that note no settings note no subject, or none of a sweep's runs.
+    of_sweep = POINT in run.tags and SETTINGS not in run.tags
+    if of_sweep or SWEEP in run.tags or not {ENTRY_POINT, SUBJECT} <= run.tags.keys():
         return None
     try:
         items = shlex.split(run.tags.get(SETTINGS, ""))
