@@ -13,8 +13,10 @@ from mlflow.store.tracking.file_store import FileStore
 from kaggleops.bucket import ABSENT, open_bucket
 from kaggleops.mlruns import EntityStore, run
 from kaggleops.mlruns.entity import dump_yaml, parse_yaml
+from kaggleops.mlruns.export import export
 from kaggleops.mlruns.import_sources import opened
 from kaggleops.mlruns.importer import import_into
+from kaggleops.tracking.session import close_all
 from tests.buckets import ON_EACH_SERVICE, S3_SELDOM
 from tests.command import kaggleops
 from tests.fakes.gcs_server import GcsServer
@@ -135,6 +137,29 @@ def test_artifacts_that_cannot_be_found_are_named(store: EntityStore, tmp_path: 
     assert len(result.new) == 16
     assert len(result.problems) == 1
     assert "/mnt/gone/store" in result.problems[0]
+
+
+@pytest.mark.parametrize("also", [0, 1], ids=["alone", "beside one with artifacts"])
+def test_what_has_no_artifacts_leaves_none_behind(
+    also: int, store: EntityStore, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    client = MlflowClient(f"bucket+{theirs.as_uri()}/mlruns")
+    home = client.create_experiment("e")
+    for number in range(1 + also):
+        run_id = client.create_run(home).info.run_id
+        if number:
+            client.log_text(run_id, "text", "a.txt")
+    close_all()
+    export(EntityStore(open_bucket(str(theirs))), tmp_path / "out", artifacts=False)
+    result = bring(store, tmp_path / "out")
+    assert (len(result.new), result.artifacts, result.problems) == (2 + also, also, [])
+
+    shutil.rmtree(theirs / "artifacts", ignore_errors=True)  # the place, by what the bucket holds
+    assert bring(store, tmp_path / "out").problems == []
+    theirs.rename(tmp_path / "away")
+    (problem,) = bring(store, tmp_path / "out").problems
+    assert f"they stay under {theirs.as_uri()}/artifacts, and that is not here." in problem
 
 
 def test_another_bucket_that_cannot_be_read_is_asked_once_and_named(

@@ -62,7 +62,7 @@ class Carrier:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._reached: dict[str, str] = {}  # "", or why not
-        self._found_inside: set[str] = set()
+        self._here: set[str] = set()  # roots that are not away
         self._left: dict[tuple[str, str], list[EntityId]] = {}  # by root and reason
         self.carried = 0
         """How many artifacts were written."""
@@ -91,7 +91,7 @@ class Carrier:
         address: str | Path | None = None
         try:
             if own.is_dir() and (found := dict(self._files(own))):
-                self._found_inside.add(root)
+                self._here.add(root)
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
@@ -105,7 +105,9 @@ class Carrier:
         except KaggleOpsError as error:
             self._say(f"importing the artifacts of {entity_id}: {error}")
             return found
-        if address is None and not found:
+        if address is not None or found or _is_of_bucket_here(root, entity_id):
+            self._here.add(root)
+        else:
             with self._lock:
                 self._left.setdefault((root, reason), []).append(entity_id)
         return found
@@ -195,8 +197,8 @@ class Carrier:
             f"importing the artifacts of {_named(ids)}: they stay under {redacted(root)}, "
             f"{reason or 'and that is not here'}."
             for (root, reason), ids in sorted(self._left.items())
-            # Those of a plain mlruns lie in it: these have none.
-            if reason or (root not in self._found_inside and root.rpartition("/")[2] != MLRUNS)
+            # Those of a plain mlruns lie in it, and a place that is here has no folder for none.
+            if reason or (root not in self._here and root.rpartition("/")[2] != MLRUNS)
         ]
 
 
@@ -204,6 +206,12 @@ def _root_of(location: str, entity_id: EntityId) -> str:
     as_path = location.replace("\\", "/").rstrip("/")
     own = f"/{entity_id.name}/{ARTIFACTS}"
     return as_path.removesuffix(artifact_path(entity_id)).removesuffix(own)
+
+
+def _is_of_bucket_here(root: str, entity_id: EntityId) -> bool:
+    """Tell whether that is where a bucket on this machine that holds it keeps artifacts."""
+    path = local_path(root)
+    return path is not None and path.name == ARTIFACTS and (path.parent / entity_id.key).is_file()
 
 
 def _named(ids: list[EntityId]) -> str:
