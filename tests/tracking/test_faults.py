@@ -386,3 +386,38 @@ def test_what_is_logged_while_a_disk_is_not_mounted_goes_to_no_other(
     run = only_run(BucketTrackingStore(f"{uri}/mlruns"))
     assert run.data.metrics == {"loss": 1.0}
     assert [file.read_text() for file in root.glob("artifacts/*/*/artifacts/*")] == ["weights"]
+
+
+@pytest.mark.parametrize("mark", [None, ".kaggleops"], ids=["no bucket yet", "a bucket"])
+def test_a_folder_that_cannot_be_written_is_refused_at_once(
+    mark: str | None, tmp_path: Path, state_folder: Path
+) -> None:
+    root, program = tmp_path / "bucket", tmp_path / "train.py"
+    root.mkdir()
+    program.write_text(PREAMBLE + BEGUN_WITHOUT_IT)
+    mount = f"mount -t tmpfs none '{root}'"
+    if mark:
+        mount += f" && mkdir '{root}/{mark}'"
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, mount], check=False).returncode:
+        unavailable("this machine lets nobody mount a disk")
+    uri = f"bucket+{root.as_uri()}"
+    train_there = f"{mount} && mount -o remount,ro '{root}' && '{sys.executable}' '{program}'"
+    refused = subprocess.run(
+        [*alone, train_there],
+        env={
+            **os.environ,
+            "MLFLOW_TRACKING_URI": f"{uri}/mlruns",
+            "KAGGLEOPS_HOME": str(state_folder),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "Read-only file system" in refused.stderr
+    assert "going on in" not in refused.stderr  # the outbox is on another disk
+    if mark is None:
+        assert "not sent to" not in refused.stderr
+        later = train(BEGUN_WITHOUT_IT, f"{uri}/mlruns", state_folder)  # it can be written now
+        assert later.code == 0, later.errors

@@ -25,7 +25,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -85,8 +85,12 @@ class DirectoryBucket(Bucket):
     def _make(self, doing: str) -> None:
         if not self._root.exists():
             self._root.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # a full or a read-only disk; said by who writes
+        try:
             (self._root / HIDDEN_FOLDER).mkdir(exist_ok=True)
+        except OSError:  # a full or a read-only disk: one that is a bucket can still be read
+            self._require_root(doing)
+            if self._root not in _seen:
+                raise
         self._require_root(doing)
 
     def read(
@@ -268,7 +272,7 @@ class DirectoryBucket(Bucket):
 
     def _away(self, doing: str) -> BucketUnavailableError:
         mark = self._root / HIDDEN_FOLDER
-        hint = f"Mount its disk. If you deleted it, begin a new one: mkdir -p {quote(str(mark))}"
+        hint = f"Mount its disk. If you deleted it, `mkdir -p {quote(str(mark))}` begins a new one."
         problem = f"the bucket in {self._root} is not there any more"
         return BucketUnavailableError(doing, problem, hint)
 

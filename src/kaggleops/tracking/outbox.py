@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
 
-from kaggleops.bucket import Version
+from kaggleops.bucket import BucketError, Version
 from kaggleops.platforms.folders import private_file, private_folder, state_folder
 
 OUTBOX, RANKS = "outbox", "ranks"
@@ -80,8 +80,11 @@ def remove(folder: Path) -> None:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or what led to it, is that nothing more can be written to a disk."""
-    while error is not None:
+    """Tell whether an error, or what led to it, is that nothing more can be written to a disk.
+
+    A bucket's disk is none of them: no other folder here would help.
+    """
+    while error is not None and not isinstance(error, BucketError):
         if isinstance(error, OSError) and error.errno in _FULL:
             return True
         error = error.__cause__ or error.__context__
