@@ -67,7 +67,7 @@ def import_command(source: str, place: str) -> None:
 
     SOURCE is a folder; the output of a notebook that logged without internet works too. Artifacts
     in another bucket are copied; what cannot be copied is named. Importing again adds what is new,
-    and undoes no change made in the bucket.
+    and undoes no change made in the bucket. Of several copies of a run, import the oldest first.
 
     \b
     Example:
