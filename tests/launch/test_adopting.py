@@ -80,6 +80,7 @@ def test_what_keeps_the_first_run_from_starting_is_said(foreign: Repository) -> 
     done = CliRunner().invoke(main, ["init", *options])
     assert done.exit_code == 2
     assert "error: creating the bucket /dev/null/b: Not a directory" in done.stderr
+    assert not (foreign.folder / "config").exists()  # the bucket before, if any, stays
     done = CliRunner().invoke(main, ["init", *options[:2], "--bucket", f"{foreign.folder}/runs"])
     assert "! notes.txt is new or changed, and not committed. Commit it or name it" in done.stderr
     assert "\n  kaggleops run --uncommitted\n" in done.stdout
@@ -256,6 +257,36 @@ def test_an_mlproject_gets_what_it_lacks_and_keeps_its_words(experiments: Reposi
     again = adopt(experiments.folder, look(experiments.folder, score="mae"), "", "gs://our-bucket")
     assert again[0] == []
     assert "the score in MLproject stays 'rmse': change it there" in again[1]
+
+
+@pytest.mark.parametrize("text", ["", "# Ours.\n", "{} # nothing yet"])
+def test_an_mlproject_that_says_nothing_is_written(foreign: Repository, text: str) -> None:
+    (foreign.folder / "MLproject").write_text(text)
+    foreign.commit("An MLproject")
+    done = kaggleops_here("init", "--bucket", "runs", "--yes", "--json", cwd=foreign.folder)
+    assert (done.code, done.json["left"]) == (0, []), done.errors
+    written = (foreign.folder / "MLproject").read_text()
+    assert written.startswith("# Ours.\n# What" if text == "# Ours.\n" else "# What")
+    assert list(yaml.safe_load(written)["entry_points"]) == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- a", "it is no mapping: lines `name: …`"),
+        ("null", "it is no mapping"),
+        ("entry_points: [a]", "its entry_points are no mapping"),
+        ("entry_points: {main: python train.py}", "its entry_points are no mapping"),
+    ],
+)
+def test_an_mlproject_that_is_none_is_one_clear_line_before_anything_is_made(
+    foreign: Repository, text: str, problem: str
+) -> None:
+    (foreign.folder / "MLproject").write_text(text)
+    done = kaggleops_here("init", "--bucket", "runs", "--yes", cwd=foreign.folder)
+    assert (done.code, problem in done.error) == (2, True), done.error
+    assert not (foreign.folder / "config").exists()
+    assert not (foreign.folder / "runs").exists()
 
 
 @pytest.mark.parametrize(

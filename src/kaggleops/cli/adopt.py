@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from importlib.metadata import metadata, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -28,6 +29,7 @@ from kaggleops.git.own_files import append, escaped, is_ignored
 from kaggleops.git.project_files import USUALLY_KEPT
 from kaggleops.platforms.settings import LOCAL
 
+_PROJECT = "MLproject"
 _ENVIRONMENTS = {
     "conda.yaml": "conda_env",
     "environment.yml": "conda_env",
@@ -61,13 +63,15 @@ class Found:
 def look(repository: Path, named: str | None = None, score: str = "") -> Found:
     """Return what there is in a repository, for which no script has to be `named`.
 
-    Raises UsageError if there is no script, or one is not Python; GitError if git is not installed.
+    Raises UsageError if there is no script, or it is not Python, or the MLproject is
+    none; GitError if git is not installed.
     """
+    has_project = bool(_project(repository)[1])
     experiments = find_experiments(repository)
     try:
         main = find_script(repository, named)
     except UsageError:
-        if named or not (experiments or (repository / "MLproject").is_file()):
+        if named or not (experiments or has_project):
             raise
         main = None
     others = tuple(each for each in experiments if main is None or each.path != main.path)
@@ -111,13 +115,16 @@ def adopt(
         container: whether to add Kaggle's container.
     """
     environment = next((each for each in _ENVIRONMENTS if (repository / each).is_file()), None)
-    project = repository / "MLproject"
-    written, left = _extend(project, repository, found) if project.is_file() else ([], [])
-    contents = {
-        "MLproject": _mlproject(repository, found, environment or "conda.yaml"),
-        "notebooks/run.ipynb": _notebook(origin, bucket if is_remote(bucket) else ""),
-    }
-    wants_ours = not project.is_file() or "conda.yaml" in project.read_text()
+    contents = {"notebooks/run.ipynb": _notebook(origin, bucket if is_remote(bucket) else "")}
+    text, content = _project(repository)
+    written, left = list[str](), list[str]()
+    if content:
+        written, left = _extend(repository, text, content, found)
+    else:  # comments are all that can be in it
+        above = [f"{line}\n" for line in text.splitlines() if line.startswith("#")]
+        project = _mlproject(repository, found, environment or "conda.yaml")
+        contents = {_PROJECT: "".join([*above, project]), **contents}
+    wants_ours = not content or "conda.yaml" in (repository / _PROJECT).read_text()
     if environment is None and found.scripts and wants_ours:
         contents["conda.yaml"] = _conda(repository, found, "[s3]" if is_s3(bucket) else "")
     written += _write(repository, contents)
@@ -132,8 +139,8 @@ def adopt(
 
 
 def _write(repository: Path, contents: Mapping[str, str]) -> list[str]:
-    """Write those files that are not there yet, and return which those are."""
-    missing = [name for name in contents if not (repository / name).exists()]
+    """Write those files that are not there yet, or say nothing; return which those are."""
+    missing = [each for each in contents if each == _PROJECT or not (repository / each).exists()]
     for name in missing:
         file = repository / name
         try:
@@ -175,8 +182,7 @@ def write_container(repository: Path, install_from: str) -> list[str]:
 
 def first_run(repository: Path) -> str:
     """Return the command of a first run: of the main entry point, or of the last experiment."""
-    project = yaml.safe_load((repository / "MLproject").read_text()) or {}
-    points = project.get("entry_points") or {}
+    points = _project(repository)[1].get("entry_points") or {}
     name = "main" if "main" in points or not points else list(points)[-1]
     parameters = (points.get(name) or {}).get("parameters")
     parameters = parameters if isinstance(parameters, dict) else {}  # a run says what is wrong
@@ -279,19 +285,39 @@ def _how(entry_point: str) -> str:
     return f"kaggleops run{'' if entry_point == 'main' else f' -e {shlex.quote(entry_point)}'}"
 
 
-def _extend(file: Path, repository: Path, found: Found) -> tuple[list[str], list[str]]:
+def _project(repository: Path) -> tuple[str, dict[str, Any]]:
+    """Return an MLproject's text, and what it says: {} for one that is missing, or says nothing.
+
+    Raises UsageError for one that is none.
+    """
+    file = repository / _PROJECT
+    doing = f"reading {file}"
+    try:
+        text = file.read_text() if file.is_file() else ""
+        content = yaml.safe_load(text) if yaml.compose(text) else {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(doing, f"it is no MLproject ({error})") from None
+    points = (content.get("entry_points") or {}) if isinstance(content, dict) else None
+    hint = "Remove it, and `kaggleops init` writes one."
+    if not isinstance(content, dict):
+        raise UsageError(doing, "it is no mapping: lines `name: …`, `entry_points: …`", hint)
+    if not isinstance(points, dict) or not all(isinstance(each, dict) for each in points.values()):
+        raise UsageError(doing, "its entry_points are no mapping of names to commands", hint)
+    return text, content
+
+
+def _extend(
+    repository: Path, text: str, content: Mapping[str, Any], found: Found
+) -> tuple[list[str], list[str]]:
     """Add to an MLproject what it lacks; return its name if it changed, and what was not done.
 
     Its words and comments stay: lines are put between its own.
     """
-    text, left = file.read_text(), []
-    try:
-        content, node = yaml.safe_load(text) or {}, yaml.compose(text)
-        nodes = {key.value: value for key, value in node.value} if node else {}
-        known = content.get("entry_points") or {}
-        started = " ".join(str(each.get("command")) for each in known.values())
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f"reading {file}", f"it is no MLproject ({error})") from None
+    left = []
+    node = yaml.compose(text)
+    nodes = {key.value: each for key, each in node.value} if node else {}
+    known = content.get("entry_points") or {}
+    started = " ".join(str(each.get("command")) for each in known.values())
     new = {
         name: script
         for name, script in found.entry_points.items()
@@ -323,8 +349,8 @@ def _extend(file: Path, repository: Path, found: Found) -> tuple[list[str], list
     kept = all(after[key] == each for key, each in content.items() if key != "entry_points")
     if not kept or any(after_points[name] != each for name, each in known.items()):
         return [], [*left, "nothing was added to MLproject: it is written in an unusual way"]
-    file.write_text(more)
-    return ([file.name] if more != text else []), left
+    (repository / _PROJECT).write_text(more)
+    return ([_PROJECT] if more != text else []), left
 
 
 def _parameter_lines(script: Script) -> Iterator[str]:

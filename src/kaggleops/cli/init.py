@@ -94,10 +94,12 @@ def init_command(
         elif is_remote(place):
             names = options.given({"region": region, "name": name})
             settings |= _cloud(place, project, names, ask=not yes)
+        folder = _made_folder(place)
+        # Only now that the bucket is there: what does not come so far changes no setting.
         if (before := local_setting(root, "bucket")) not in (None, place):
             _said("!", f"config/local.yaml named {before} until now: runs go to {place} instead")
         keep_settings(root, settings)
-        files, left = _write_files(commit, place, found, container)
+        files, left = _write_files(commit, place, folder, found, container)
         for each in left:
             _said("-", each)
         others = _not_ours(find_commit(root), files)
@@ -231,29 +233,34 @@ def _not_ours(commit: "Commit", files: Sequence[str]) -> list[str]:
     return [each for each in commit.uncommitted if each not in ours]
 
 
-def _write_files(
-    commit: "Commit", place: str, found: "Found", container: bool
-) -> tuple[list[str], list[str]]:
-    """Write what the repository lacks; return the files that are new or changed, and what stays."""
-    from kaggleops.bucket import open_bucket
-    from kaggleops.cli.adopt import adopt, ignore
-
-    root = commit.repository
-    folder = local_path(open_bucket(place).artifact_uri)
-    if folder and not folder.exists():
+def _made_folder(place: str) -> Path | None:
+    """Return the folder that is a bucket, made if need be; None for one elsewhere."""
+    folder = local_path(options.bucket_at(place).artifact_uri)
+    if folder and not folder.is_dir():
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             raise UsageError(f"creating the bucket {folder}", str(error.strerror)) from error
         _said("✓", f"created the bucket {place}")
-    before = [each for each in ("MLproject", ".gitignore") if (root / each).is_file()]
+    return folder
+
+
+def _write_files(
+    commit: "Commit", place: str, folder: Path | None, found: "Found", container: bool
+) -> tuple[list[str], list[str]]:
+    """Write what the repository lacks; return the files that are new or changed, and what stays."""
+    from kaggleops.cli.adopt import adopt, ignore
+
+    root = commit.repository
+    files = [root / each for each in ("MLproject", ".gitignore")]
+    before = [each.name for each in files if each.is_file() and each.stat().st_size]
     written, left = adopt(root, found, commit.origin, place, container=container)
     if ignore(root, folder, found.data):
         written.append(".gitignore")
     for file in written:
         _said("✓", f"{'added to' if file in before else 'wrote'} {file}")
     if "MLproject" in before and "MLproject" not in written:
-        left.insert(0, "MLproject lacks nothing, and stays as it is")
+        left.insert(0, f"MLproject {'' if left else 'lacks nothing, and '}stays as it is")
     return written, left
 
 
