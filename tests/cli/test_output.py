@@ -37,6 +37,21 @@ def test_a_warning_is_one_line_however_long_it_is(
     assert capsys.readouterr().err == f"WARNING  {said}\n"
 
 
+@pytest.mark.parametrize("command", ["--help", "quota --help", "quota", "quota --json"])
+def test_no_room_for_what_is_printed_is_one_line(command: str, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kaggleops", *command.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            text=True,
+            timeout=280,
+        )
+    assert done.stderr == "error: writing the output: No space left on device.\n"
+    assert done.returncode == 1
+
+
 REDRAWN = """
 import logging, sys
 from kaggleops.cli.output import LogLines, redrawn

@@ -4,9 +4,12 @@ Exit codes: 0 done, 1 it failed, 2 it was called wrongly. Errors are one line on
 to stdout, as a table or, with `--json`, as JSON.
 """
 
+import errno
 import logging
+import os
 import sys
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -43,7 +46,7 @@ from kaggleops.cli.transfer import (
     push_command,
 )
 from kaggleops.cli.watch import watch_command
-from kaggleops.errors import UsageError, explained
+from kaggleops.errors import KaggleOpsError, UsageError, explained
 from kaggleops.platforms.folders import provide_home
 from kaggleops.redaction import redacted
 
@@ -84,8 +87,28 @@ def show_trace(kind: type[BaseException], error: BaseException, at: TracebackTyp
     sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, at))))
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class _Group(click.Group):
     """Makes one line and an exit code of the errors that a user can understand."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """Run a command; where there is no room for what it prints or keeps, say so."""
+        try:
+            try:
+                return super().main(*args, **how)
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()  # else Python finds out when all is over
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            doing = f"writing {error.filename or 'the output'}"
+            with suppress(OSError):  # stderr may be full, too
+                print_error(KaggleOpsError(doing, os.strerror(error.errno)))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try once more
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
