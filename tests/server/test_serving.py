@@ -206,3 +206,16 @@ def test_it_can_be_ended_while_the_bucket_comes_in(tmp_path: Path) -> None:
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
         assert not psutil.wait_procs(started, timeout=60)[1], "it has left a process behind"
+
+
+def test_a_download_that_takes_long_is_cut_off_without_a_trace(tmp_path: Path) -> None:
+    uri = f"bucket+file://{tmp_path}/bucket/mlruns"
+    client = mlflow.MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("tweets")).info.run_id
+    (tmp_path / "big.bin").write_bytes(bytes(BIG))
+    client.log_artifact(run_id, str(tmp_path / "big.bin"))
+    where = {"path": "big.bin", "run_uuid": run_id}
+    with serving("--bucket", uri, home=tmp_path / "server") as server:
+        answer = server.session.get(f"{server.url}/get-artifact", params=where, stream=True)
+        assert answer.ok
+    assert server.errors == "WARNING: Answers that were cut off: 1.\n"

@@ -3,6 +3,7 @@
 The bucket comes in while MLflow is imported, and while the server answers with what is there.
 """
 
+import asyncio
 import gc
 import json
 import logging
@@ -79,6 +80,17 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
             await super().startup(sockets)
             say(listens=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().call_later(_SECONDS_FOR_REQUESTS, self._cut_off)
+            await super().shutdown(sockets)
+
+        def _cut_off(self) -> None:
+            """Say in one line what uvicorn is about to do: each answer would leave two traces."""
+            if count := len(self.server_state.tasks):
+                logging.getLogger(__name__).warning("Answers that were cut off: %d.", count)
+                for name in ("uvicorn.error", "asyncio"):
+                    logging.getLogger(name).disabled = True
+
     prepare(settings)
     refresher.begun.wait()
     listening = socket.socket(fileno=settings.socket)
@@ -91,9 +103,11 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
     )
     gc.freeze()  # what is imported by now stays, and need not be looked through again
     gc.set_threshold(_NEW_OBJECTS)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # once it has answered what was asked
+    server = Server(config)
+    # Until it runs; and at its end, when uvicorn raises the signal again, without an effect.
+    signal.signal(signal.SIGTERM, server.handle_exit)
     try:
-        Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
     finally:
         refresher.stop()
     return 0
