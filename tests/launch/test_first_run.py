@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from kaggleops.git.commits import find_commit
 from kaggleops.git.own_files import leave_out
 from tests.command import kaggleops_here
@@ -53,6 +55,28 @@ def test_what_commands_write_is_in_no_way(toy: Repository) -> None:
     assert list(toy.folder.glob("run-*.ipynb"))
     assert find_commit(toy.folder).uncommitted == ()
     assert kaggleops_here("run", cwd=toy.folder).code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("import", "{outside}/mlruns", "--bucket", "./other"),
+        ("bundle", "--bucket", "other"),
+        ("leaderboard", "--bucket", "{outside}/bucket", "--index", "sqlite:///rel.db"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_bucket_and_an_index_in_the_repository_are_in_no_way(
+    toy: Repository, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    place = ("--bucket", tmp_path / "bucket")
+    assert kaggleops_here("run", *place, cwd=toy.folder).code == 0
+    assert kaggleops_here("export", tmp_path / "mlruns", *place).code == 0
+    given = [each.format(outside=tmp_path) for each in command]
+    done = kaggleops_here(*given, cwd=toy.folder)
+    assert done.code == 0, done.errors
+    assert {"other", "rel.db"} & {each.name for each in toy.folder.iterdir()}
+    assert find_commit(toy.folder).uncommitted == ()
 
 
 def test_only_what_we_wrote_is_left_out(toy: Repository, tmp_path: Path) -> None:

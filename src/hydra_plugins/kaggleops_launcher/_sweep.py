@@ -28,7 +28,7 @@ from kaggleops.campaign.state import SweepState, is_sent, waits_for_a_machine
 from kaggleops.campaign.sweep import Point, Sweep, Trial, next_number
 from kaggleops.campaign.watch import Watcher
 from kaggleops.cli.indexed import require_index
-from kaggleops.cli.options import bucket_at, bucket_of
+from kaggleops.cli.options import bucket_at, bucket_of, in_no_way
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.commits import find_commit
 from kaggleops.git.project_files import write_project_files
@@ -54,7 +54,8 @@ class HydraSweep:
         self._config = config
         with _compact():
             require_index()
-            self._place = bucket_of(fields.bucket or None, "Add hydra.launcher.bucket=gs://BUCKET")
+            how = "Add hydra.launcher.bucket=gs://BUCKET"
+            self._place = in_no_way(bucket_of(fields.bucket or None, how))
             self._commit = find_commit(Path())
             if self._commit.uncommitted:
                 hint = "Commit what `git status` shows: the jobs run the commit."

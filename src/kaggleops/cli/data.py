@@ -256,7 +256,7 @@ def push_command(
 
     name = name or folder.resolve().name
     how = f"Say where: kaggleops data push {folder} gs://BUCKET/data/{name}"
-    target = uri or f"{options.bucket_of(None, how)}/data/{name}"
+    target = uri or f"{options.in_no_way(options.bucket_of(None, how))}/data/{name}"
     with bytes_going("Pushing") as (begin, progress):
         path = manifest_here(Path.cwd())
         locked = push(

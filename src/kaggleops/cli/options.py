@@ -179,11 +179,18 @@ def bucket_for_runs(named: str | None, repository: Path) -> str:
     git leaves them out.
     """
     root = repository_around(repository.absolute()) if repository.is_dir() else None
-    place = bucket_of(named or (default_bucket(root) if root else None))
-    folder = local_path(bucket_at(place).artifact_uri)
-    for own in (folder, root and root / LOCAL):
-        if own:
-            leave_out(own)
+    if root:
+        leave_out(root / LOCAL)
+    return in_no_way(bucket_of(named or (default_bucket(root) if root else None)))
+
+
+def in_no_way(place: str) -> str:
+    """Return the address of a bucket that is to be written, which is made if need be.
+
+    As a folder in a repository it is in nobody's way: git leaves it out.
+    """
+    if folder := local_path(bucket_at(place).artifact_uri):
+        leave_out(folder)
     return place
 
 
@@ -235,7 +242,12 @@ def _index_at(context: click.Context, parameter: click.Parameter, named: str | N
             "everybody on this machine can see a password in a command line",
             "Put the address into the variable KAGGLEOPS_INDEX, or the password into ~/.pgpass.",
         )
-    return index_at(named)
+    url = index_at(named)
+    _, is_file, file = url.partition("?")[0].partition("sqlite:///")
+    if is_file and file and not Path(file).exists():  # one that is made in a repository
+        for suffix in ("", ".turn", "-wal", "-shm"):
+            leave_out(Path(file + suffix))
+    return url
 
 
 index = click.option(

@@ -77,7 +77,7 @@ def import_command(source: str, place: str) -> None:
     from kaggleops.mlruns.import_sources import opened
     from kaggleops.mlruns.importer import import_into
 
-    store = EntityStore(options.bucket_at(place))
+    store = EntityStore(options.bucket_at(options.in_no_way(place)))
     with opened(source) as found, progress_bar("Importing") as importing:
         imported = import_into(
             store,
@@ -170,7 +170,7 @@ def bundle_command(
     from kaggleops.git.checkouts import bundle, key_of, send
     from kaggleops.git.commits import find_commit
 
-    place = options.bucket_of(bucket) if folder is None else ""
+    place = options.in_no_way(options.bucket_of(bucket)) if folder is None else ""
     commit = find_commit(repository, version)
     if commit.uncommitted and version is None:
         raise UsageError(
