@@ -14,7 +14,7 @@ from kaggleops.reports.score import named
 from kaggleops.reports.trainings import Run
 from kaggleops.tags import COMMIT
 from kaggleops.tracking.store import BucketTrackingStore
-from tests.command import kaggleops, kaggleops_here
+from tests.command import Done, kaggleops, kaggleops_here
 from tests.reports.lab import Lab
 
 
@@ -62,6 +62,42 @@ def test_the_best_commit_stands_first_and_a_regression_is_marked(lab: Lab, tmp_p
     done = kaggleops_here("leaderboard", "--bucket", lab.bucket, **here)
     assert "Learn much faster" in done.output
     assert "Rank correlation of jaccard and public_score: +0.50 over 3 commits." in done.output
+
+
+def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: Path) -> None:
+    patched = lab.log(lab.worse, "patched", {}, 0.99, uncommitted="see uncommitted.patch")
+    below = {"mlflow.parentRunId": patched}
+    nested = lab.log(lab.worse, "nested", {"lr": "8"}, 0.98, **below)
+    alone = lab.log(lab.empty, "alone", {}, 0.97, uncommitted="see uncommitted.patch")
+    lab.log(lab.empty, "other", {}, 0.5, experiment="other", uncommitted="see uncommitted.patch")
+    BucketTrackingStore(lab.tracking_uri).flush()
+
+    home = str(tmp_path / "home")
+
+    def say(command: str, *words: str) -> Done:
+        named = (command, *words, "--bucket", lab.bucket)
+        return kaggleops_here(*named, cwd=lab.repository.folder, KAGGLEOPS_HOME=home)
+
+    best, *_, last = say("leaderboard", "--experiment", "tweets", "--json").json["commits"]
+    assert (best["commit"], last["commit"]) == (lab.better, lab.worse)
+    assert sorted(last["runs"]) == sorted(lab.runs[lab.worse])
+    (made,) = say("compare", lab.base, lab.worse, "--json").json["metrics"][:1]
+    assert [each["runs"] for each in made["sides"]] == [3, 3]
+    assert say("reproduce", lab.worse, "--json").json["run_id"] in lab.runs[lab.worse]
+    best = say("reproduce", "best", "--metric", "jaccard", "--json").json
+    assert best["run_id"] in lab.runs[lab.better]
+    # Where there is none but those, a line says so, and which run may be named.
+    refused = say("compare", lab.base, lab.empty)
+    assert refused.code == 2
+    assert "has none but of uncommitted changes" in refused.error
+    assert say("compare", lab.empty, "--experiment", "tweets").error.endswith(f"run: {alone}.")
+    said = say("leaderboard", "--experiment", "other").output
+    assert "No commit to rank: 1 run of uncommitted changes with jaccard left out." in said
+    assert "One of uncommitted changes" in say("reproduce", "best").error
+    # Itself named, it is a run as any other.
+    for run_id in (patched, nested, alone):
+        assert say("reproduce", run_id, "--json").json["run_id"] == run_id
+    assert say("compare", lab.base, patched).code == 0
 
 
 def scored(sha: str, value: float, fold: int, started_ms: int = 1, **more: str) -> Run:

@@ -11,7 +11,7 @@ from kaggleops.cli.indexed import ask_index, require_index
 from kaggleops.cli.output import out, print_json, print_table
 from kaggleops.errors import UsageError
 from kaggleops.git.own_files import leave_out
-from kaggleops.printable import printable
+from kaggleops.printable import counted, printable
 
 if TYPE_CHECKING:
     from kaggleops.reports.history import History
@@ -61,7 +61,7 @@ def leaderboard_command(
     require_index()
     from kaggleops.git.commits import nearest_before, repository_around, subjects
     from kaggleops.reports.leaderboard import leaderboard, read_runs, table
-    from kaggleops.reports.score import SUBMITTED
+    from kaggleops.reports.score import SUBMITTED, family
     from kaggleops.reports.selection import Selector
     from kaggleops.reports.statistics import rank_correlation
 
@@ -79,15 +79,19 @@ def leaderboard_command(
         _show_trials(*told)
         return
 
-    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str]]":
+    def answer(history: "History") -> "tuple[dict[str, int], Score, list[Run], set[str], int]":
         number = Selector(history, None, experiment).experiment_id or history.last_experiment()
         if number is None:
             raise UsageError("ranking the commits", "the bucket has no runs")
         score = _score(history, number, metric, lower_is_better, "ranking the commits")
         scored = history.commits(number, score.name)  # as `compare` finds the one before
-        return (history.metric_names(number), score, read_runs(history, number, score.name), scored)
+        names, runs = history.metric_names(number), read_runs(history, number, score.name)
+        left = () if runs else history.runs(sorted(history.patched()))
+        here = [run for run in left if run.experiment_id == number and run.status == "FINISHED"]
+        patched = sum(bool(family(score.name, run.metrics)) for run in here)
+        return names, score, runs, scored, patched
 
-    counted, score, runs, scored = ask_index(place, index, answer)
+    known_metrics, score, runs, scored, patched = ask_index(place, index, answer)
     metric = score.name
     before = nearest_before(repository, scored) if repository else {}
     entries = leaderboard(runs, score, before)
@@ -117,8 +121,12 @@ def leaderboard_command(
             if each is not None:
                 text = f"Rank correlation of {metric} and {name}: {each:+.2f}"
                 out.print(f"{text} over {len(pairs[name])} commits.")
+    elif patched:
+        left_out = f"{counted(patched, 'run')} of uncommitted changes with {metric}"
+        hint = "Commit them, and run that: what no commit has stands for none."
+        out.print(printable(f"No commit to rank: {left_out} left out. {hint}"))
     else:
-        listed = ", ".join(sorted(counted)[:_LISTED]) or "none"
+        listed = ", ".join(sorted(known_metrics)[:_LISTED]) or "none"
         out.print(printable(f"No finished run has a commit and {metric}. Metrics: {listed}."))
 
 

@@ -36,6 +36,7 @@ from kaggleops.tags import (
     SUBJECT,
     SWEEP,
     TRIAL,
+    UNCOMMITTED,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,17 @@ class History:
     def ids_by_tag(self, key: str) -> dict[str, list[str]]:
         """Return the ids of the runs with each value of a tag, the newest run first."""
         return self._ids_by(_TAGS, key)
+
+    def patched(self) -> set[str]:
+        """Return the ids of the runs of uncommitted changes, and of all below them: no commit's."""
+        found = {each for ids in self.ids_by_tag(UNCOMMITTED).values() for each in ids}
+        below = self.ids_by_tag(PARENT) if found else {}
+        waiting = list(found)
+        while waiting:
+            new = set(below.get(waiting.pop(), ())) - found
+            found |= new
+            waiting += new
+        return found
 
     def ids_by_param(self, key: str) -> dict[str, list[str]]:
         """Return the ids of the runs with each value of a param, the newest run first."""
@@ -179,7 +191,7 @@ class History:
     def commits(self, experiment_id: str, metric: str | None) -> set[str]:
         """Return the full hashes of the commits with finished runs (that have a metric)."""
         query = (
-            sa.select(_TAGS.c.value)
+            sa.select(_TAGS.c.value, _RUNS.c.run_uuid)
             .distinct()
             .join(_RUNS, _RUNS.c.run_uuid == _TAGS.c.run_uuid)
             .join(_METRICS, _METRICS.c.run_uuid == _RUNS.c.run_uuid)
@@ -188,7 +200,8 @@ class History:
         if metric is not None:
             having = family(metric, self.metric_names(experiment_id))
             query = query.where(_METRICS.c.key.in_(having))
-        return {row[0] for row in self._rows(query)}
+        patched = self.patched()
+        return {sha for sha, run_id in self._rows(query) if run_id not in patched}
 
     def score(self, experiment_id: str, doing: str) -> Score:
         """Return what the newest run of an experiment that declares a score declares, else a guess.
@@ -213,7 +226,7 @@ class History:
         """Return the finished runs of an experiment, or of all, that have one of the scores.
 
         With these tags and other metrics; the `newest` so many, if that is given; only those that
-        are `of_commits`, and blends, which have none, unless told otherwise.
+        are `of_commits`, and blends, which have none, unless told otherwise. None is `patched`.
         """
         wanted = (
             sa.select(_RUNS.c.run_uuid)
@@ -227,11 +240,14 @@ class History:
         above = sa.select(_TAGS.c.value).where(_TAGS.c.key == PARENT, _TAGS.c.run_uuid.in_(wanted))
         parents = self._read(above, (TRIAL, SWEEP), ("",))  # without metrics
         bad = {each.id for each in parents.values() if each.is_bad_trial}
+        left_out = self.patched()
         runs = self._read(wanted, (COMMIT, BLEND, *_NESTED, *tags), (*scores, *metrics))
         return [
             run
             for run in runs.values()
-            if ({COMMIT, BLEND} & run.tags.keys() or not of_commits) and run.parent not in bad
+            if ({COMMIT, BLEND} & run.tags.keys() or not of_commits)
+            and run.parent not in bad
+            and run.id not in left_out
         ]
 
     def runs(self, run_ids: Sequence[str]) -> list[Run]:

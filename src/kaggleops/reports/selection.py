@@ -19,7 +19,7 @@ from kaggleops.reports.history import History
 from kaggleops.reports.score import family, named
 from kaggleops.reports.statistics import summarize_scores
 from kaggleops.reports.trainings import Run, scores_of, with_folds, worth
-from kaggleops.tags import BEST, COMMIT, ENTRY_POINT, FOLD, PARENT, SWEEP, TRIAL, UNCOMMITTED
+from kaggleops.tags import BEST, COMMIT, ENTRY_POINT, FOLD, PARENT, SWEEP, TRIAL
 
 _SHOWN = 5  # candidates in a message
 _HEX = re.compile(r"[0-9a-f]{4,40}")
@@ -63,6 +63,7 @@ class Selector:
         self._lower_is_better = lower_is_better
         self._commits = history.ids_by_tag(COMMIT)
         self._children = history.ids_by_tag(PARENT)
+        self._patched = history.patched()
 
     def _id_of(self, experiment: str) -> str:
         known = self._history.experiments()
@@ -129,6 +130,10 @@ class Selector:
             raise self._unknown(word)
         if not (called or of_commit):
             problem = f"commit {shas[0][:10]} has none"
+            if patched := self._in_experiment(self._history.runs(self._commits.get(shas[0], []))):
+                problem += " but of uncommitted changes"
+                hint = f"Commit them and run that, or name the run: {patched[0].id}."
+                raise UsageError(f"looking for runs of {word!r}", problem, hint)
             hint = self._nearest(shas[0]) or "`kaggleops leaderboard` lists commits with runs."
             raise UsageError(f"looking for runs of {word!r}", problem, hint)
         return called or of_commit
@@ -157,7 +162,8 @@ class Selector:
     # -- by commit ----------------------------------------------------------------------------
 
     def _of_commit(self, sha: str) -> list[Run]:
-        return self._in_experiment(self._history.runs(self._commits.get(sha, [])))
+        ids = [each for each in self._commits.get(sha, []) if each not in self._patched]
+        return self._in_experiment(self._history.runs(ids))
 
     def _nearest(self, sha: str) -> str:
         if self._repository is None:
@@ -193,7 +199,10 @@ class Selector:
         found = max(runs, key=rank, default=None)
         if found is None or rank(found)[0] == -math.inf:
             problem = f"no finished run has a number for the metric {score.name!r}"
-            raise UsageError(doing, problem, "The UI's Columns menu lists the metrics.")
+            hint = "The UI's Columns menu lists the metrics."
+            if self._patched:
+                hint = "One of uncommitted changes does not count: name it by its id."
+            raise UsageError(doing, problem, hint)
         return self._history.runs([found.id])
 
     # -- together -----------------------------------------------------------------------------
@@ -325,12 +334,13 @@ def finished_run(
     it logged follow from the code. Of several runs, it is the newest that has the metric, or else
     the newest.
     """
+    patched = history.patched()
     found = [
         run
         for run in history.runs(history.ids_by_tag(COMMIT).get(sha, []))
         if run.status == "FINISHED"
         and run.tags.get(ENTRY_POINT) == entry_point
-        and UNCOMMITTED not in run.tags
+        and run.id not in patched
         and all(run.params.get(name) == value for name, value in params.items())
     ]
     return next((run for run in found if metric in run.metrics), found[0] if found else None)
