@@ -86,6 +86,7 @@ from kaggleops.tags import (
     of_machine,
 )
 from kaggleops.tracking.session import session
+from kaggleops.tracking.signals import LAUNCHER
 from kaggleops.tracking.working_copy import HANDED_OVER
 
 PATCH = "uncommitted.patch"
@@ -205,7 +206,11 @@ def launch_in(
         # The project's own process is its runner: that one sends heartbeats, and stops when killed.
         entity_id = entity_of(run.info.experiment_id, run.info.run_id)
         runner.hand_over(entity_id)
-        with _environment({HANDED_OVER: str(runner.working.leave(entity_id))}):
+        to_training: dict[str, str | None] = {
+            HANDED_OVER: str(runner.working.leave(entity_id)),
+            LAUNCHER: str(os.getpid()),
+        }
+        with _environment(to_training):
             output = Output(run, len(legs.legs_of(going_on)) or 1, show)
             try:
                 return _finish(commit, what, folder, run, parameters, began, output)
@@ -249,7 +254,7 @@ def _finish(
     hint = f"What it logged is in run {run_id}."
     process = None
     try:
-        with _handling(signal.default_int_handler, signal.SIGTERM):
+        with _handling(signal.default_int_handler, *_STOPPING):
             with output.captured():
                 process = LocalBackend().run(
                     str(folder),
@@ -264,7 +269,7 @@ def _finish(
     except KeyboardInterrupt:
         if process:
             _end(process)
-        with _handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # it says so, or it is LOST
+        with _handling(signal.SIG_IGN, *_ENDING):  # it says so, or it is LOST
             client.set_terminated(run_id, "KILLED")
             problem = _stopped(client, run_id)
         raise RunFailedError("KILLED", doing, problem, hint) from None
@@ -302,6 +307,9 @@ def _finish(
         raise RunFailedError(ended, doing, problem, hint)
     return client.get_run(run_id)
 
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # besides Ctrl-C
 
 # What `mlflow.projects.run` tells its local backend.
 _HERE = {
@@ -364,7 +372,11 @@ def _log_legs(client: mlflow.MlflowClient, run: Run, known: Sequence[legs.Leg]) 
 def _end(process: Any) -> None:
     """End the project's process, and wait for it; whoever asks again has it killed."""
     try:
-        with _handling(signal.default_int_handler, signal.SIGTERM):
+        # Where a terminal closes, its shell says the same again.
+        with (
+            _handling(signal.default_int_handler, signal.SIGTERM, signal.SIGQUIT),
+            _handling(signal.SIG_IGN, signal.SIGHUP),
+        ):
             process.cancel()
     except KeyboardInterrupt:
         process.command_proc.kill()
@@ -373,15 +385,20 @@ def _end(process: Any) -> None:
 
 @contextmanager
 def _handling(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """Handle signals so; SIGTERM as Ctrl-C, say: then the project's process is ended, too."""
+    """Handle signals so; SIGTERM as Ctrl-C, say: then the project's process is ended, too.
+
+    But for those that are ignored, as SIGHUP is below `nohup`, or not Python's to handle.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {each: signal.signal(each, handler) for each in signals}
+    kept = (signal.SIG_IGN, None)
+    handled = [each for each in signals if signal.getsignal(each) not in kept]
+    before = {each: signal.signal(each, handler) for each in handled}
     try:
         yield
     finally:
-        for each in signals:
+        for each in handled:
             signal.signal(each, before[each])
 
 

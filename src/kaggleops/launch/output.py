@@ -7,7 +7,7 @@ and its end. It is sent when it has changed, five times as seldom as metrics are
 every leg. Nothing of this stops the training: what cannot be sent is sent later, as any artifact.
 
 Only a SIGKILL of this very process costs what was printed since it was last sent. As behind
-`| tee`, the training then meets a closed pipe when it prints next.
+`| tee`, the training then meets a closed pipe when it prints next, and has FAILED if that ends it.
 """
 
 import codecs

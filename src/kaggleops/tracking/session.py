@@ -217,13 +217,16 @@ class Session:
     def last_status(self, run_id: str, wanted: int) -> int:
         """Return what a run that ends now ends as: KILLED, whatever else, if somebody ended it.
 
-        And SCHEDULED, for the one that goes on with it, if this process exits to be continued.
+        And SCHEDULED, for the one that goes on with it, if this process exits to be continued;
+        FAILED rather than FINISHED at the exit of a process that an error has ended.
         """
         if signals.by_signal() or run_id in self._killed:
             return RunStatus.KILLED if RunStatus.is_terminated(wanted) else wanted
         leaving = sys.exc_info()[1]  # as `with mlflow.start_run()` ends
         if isinstance(leaving, SystemExit) and leaving.code == TO_BE_CONTINUED:
             return RunStatus.SCHEDULED
+        if wanted == RunStatus.FINISHED and _ended_by_error():
+            return RunStatus.FAILED
         return wanted
 
     def _was_killed(self, run: EntityId) -> None:
@@ -377,6 +380,16 @@ class Session:
             f"kaggleops: not sent to {self.bucket_uri}: {names}{more}. It lies in "
             f"{working.folder}. Send it with: kaggleops push --bucket {self.bucket_uri}\n"
         )
+
+
+def _ended_by_error() -> bool:
+    """Tell whether an error that nobody caught has ended this process's script.
+
+    MLflow ends a run at the exit of a process as FINISHED, and there may be nobody who knows
+    better: it is not `kaggleops run`'s, or that was killed, and the error is that of a closed pipe.
+    """
+    trace = getattr(sys, "last_traceback", None)  # also of a callback, or of a prompt that goes on
+    return trace is not None and trace.tb_frame.f_back is None and not hasattr(sys, "ps1")
 
 
 def _active_runs() -> set[str]:

@@ -15,13 +15,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 _log = logging.getLogger("kaggleops")
 
 GRACE = 60.0
 """Seconds that a process has to end by itself once its run was killed."""
+
+LAUNCHER = "KAGGLEOPS_LAUNCHER"
+"""The environment variable in which who runs a commit tells its processes which one it is."""
 
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds until a signal that is not heard comes again
 
@@ -127,6 +131,33 @@ def _after_fork_in_child() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def _signal_all(which: signal.Signals) -> None:
+    """Signal this process's group; of a commit's run its own processes in it, this one last.
+
+    The group is that of the script which called `kaggleops run`, and has other things to do.
+    """
+    launcher, group = os.environ.get(LAUNCHER, ""), os.getpgrp()
+    parents: dict[int, int] = {}
+    ours, mark = {os.getpid()}, f"{LAUNCHER}={launcher}".encode()
+    for folder in Path("/proc").glob("[0-9]*") if launcher.isdecimal() else ():
+        with suppress(OSError):  # it has ended
+            stat = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if int(stat[2]) == group:
+                parents[int(folder.name)] = int(stat[1])
+                # What has lost its parent still has this.
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    ours.add(int(folder.name))
+    if not parents:
+        os.killpg(group, which)
+        return
+    ours |= {int(launcher)} & parents.keys()
+    while more := {each for each, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    for each in sorted(ours, key=os.getpid().__eq__):
+        with suppress(ProcessLookupError):
+            os.kill(each, which)
+
+
 def end_process_group(still_running: Callable[[], bool], last_words: Callable[[], object]) -> None:
     """End this process and those it belongs together with, from a thread, and return at once.
 
@@ -137,7 +168,7 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
     def end() -> None:
         global _ended_by_us
         _ended_by_us = True
-        os.killpg(os.getpgrp(), signal.SIGTERM)
+        _signal_all(signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while time.monotonic() < deadline:
             time.sleep(0.5)
@@ -145,7 +176,7 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
                 return
         _log.warning("It did not end within %.0f s: it is killed now.", GRACE)
         last_words()
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+        _signal_all(signal.SIGKILL)
 
     threading.Thread(target=end, name="kaggleops-end", daemon=True).start()
 
