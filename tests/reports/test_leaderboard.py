@@ -69,6 +69,7 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     below = {"mlflow.parentRunId": patched}
     nested = lab.log(lab.worse, "nested", {"lr": "8"}, 0.98, **below)
     alone = lab.log(lab.empty, "alone", {}, 0.97, uncommitted="see uncommitted.patch")
+    lab.log(lab.merged, "before", {}, 0.96, uncommitted="see uncommitted.patch")
     lab.log(lab.empty, "other", {}, 0.5, experiment="other", uncommitted="see uncommitted.patch")
     BucketTrackingStore(lab.tracking_uri).flush()
 
@@ -83,6 +84,9 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     assert sorted(last["runs"]) == sorted(lab.runs[lab.worse])
     (made,) = say("compare", lab.base, lab.worse, "--json").json["metrics"][:1]
     assert [each["runs"] for each in made["sides"]] == [3, 3]
+    sides = say("compare", lab.worse, "--json").json["sides"]
+    assert [each["commit"] for each in sides] == [lab.better, lab.worse]  # not what lies between
+    assert last["parent"] == lab.better
     assert say("reproduce", lab.worse, "--json").json["run_id"] in lab.runs[lab.worse]
     best = say("reproduce", "best", "--metric", "jaccard", "--json").json
     assert best["run_id"] in lab.runs[lab.better]
