@@ -201,6 +201,7 @@ def test_a_search_ranks_by_what_the_experiment_is_ranked_by(theirs: Repository) 
         (["lr=1,2", "--memory", "100000"], "100000 GB wanted"),
         (["alpha=1,2", "-e", "nonsense"], "nonsense"),
         (["beta=1,2", "-e", "plain"], "it does not take 'beta=1'"),
+        (["alpha=1,x", "-e", "plain"], "alpha takes a number, not 'x'"),
         (["lr=1,2", "--version", "nonsense"], "no commit 'nonsense'"),
         (["lr=1,2", f"+a={secrets_of.HUGGING_FACE_TOKEN}"], "holds a secret"),
         (["lr=1,2", f"+a=x,{secrets_of.HUGGING_FACE_TOKEN}"], "holds a secret"),

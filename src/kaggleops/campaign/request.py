@@ -24,6 +24,7 @@ from kaggleops.launch.launcher import (
     Launch,
     prepared,
     project_in,
+    refuse_no_number,
     refuse_secrets,
     temporary_folder,
 )
@@ -76,6 +77,8 @@ def sweep_of(
         sweep = replace(sweep, folds=space.split(sweep.fold_axis)[1])
         for axis in space.axes:
             check_choices(files, command, axis.key, axis.values, doing)
+            for value in axis.values:
+                refuse_no_number(entry_point, axis.key, value, doing)
         firsts = [each.values[0] if each.values else each.text(each.low) for each in space.axes]
         job = [f"{axis.key}={first}" for axis, first in zip(space.axes, firsts, strict=True)]
         checked = replace(what, overrides=Overrides([*space.fixed, *job], None))

@@ -423,12 +423,7 @@ def prepared(
     if before is None:
         refuse_unlocked(folder, [each.partition("=")[2] for each in what.overrides.items], doing)
     for name, value in parameters.items():
-        if entry_point.parameters[name].type == "float":
-            try:
-                float(value)
-            except ValueError:
-                problem = f"{name} takes a number, not {value!r}"
-                raise UsageError(doing, problem) from None
+        refuse_no_number(entry_point, name, value, doing)
     try:
         entry_point.command.format(**dict.fromkeys(declared, ""))  # as MLflow fills it
     except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -439,6 +434,16 @@ def prepared(
     if what.overrides.items:
         check_config_keys(folder, entry_point.command, {**declared, **parameters}, doing)
     return parameters, declared, project.name
+
+
+def refuse_no_number(entry_point: Any, name: str, value: str, doing: str) -> None:
+    """Raise UsageError where a parameter of an entry point takes a number, and this is none."""
+    parameter = entry_point.parameters.get(name)
+    if parameter and parameter.type == "float":
+        try:
+            float(value)
+        except ValueError:
+            raise UsageError(doing, f"{name} takes a number, not {value!r}") from None
 
 
 def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
