@@ -1,7 +1,10 @@
 """A server for a team: PostgreSQL, names and passwords, a machine that dies."""
 
+import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,3 +90,42 @@ def _changes_the_password(server: Serving) -> None:
         server.runs("0")
     server.session.auth = ("admin", "another password")
     server.runs("0")
+
+
+VARIABLE = "MLFLOW_AUTH_ADMIN_PASSWORD"
+OURS = "long enough for " + "MLflow"
+
+
+def test_it_names_the_password_that_was_first_in_a_file(place: str, tmp_path: Path) -> None:
+    access = _access(place, tmp_path)
+    [file] = tmp_path.glob("serve/*/admin-password")
+    assert access == f"user admin, with the password in {file}"
+    assert _access(place, tmp_path, OURS) == access
+    file.write_text("another password\n")
+    assert _access(place, tmp_path) == "user admin, with the password that was set before"
+
+
+def test_it_names_the_password_that_was_first_in_a_variable(place: str, tmp_path: Path) -> None:
+    access = _access(place, tmp_path, OURS)
+    assert access == f"user admin, with the password in {VARIABLE}"
+    assert _access(place, tmp_path) == "user admin, with the password that was set before"
+    assert not list(tmp_path.glob("serve/*/admin-password"))
+    assert _access(place, tmp_path, OURS) == access
+
+
+def _access(place: str, home: Path, password: str = "") -> str:
+    """Return what a server that starts says of who can sign in."""
+    environment = {**os.environ, "KAGGLEOPS_HOME": str(home), VARIABLE: password}
+    command = [sys.executable, "-m", "kaggleops", "serve", "--port", "0", "--auth"]
+    server = subprocess.Popen(
+        [*command, "--bucket", place], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    try:
+        line = next(line for line in server.stdout if line.startswith("Access"))
+        server.terminate()
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.stdout.close()
+    return line.removeprefix("Access").strip()

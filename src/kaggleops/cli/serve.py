@@ -100,7 +100,8 @@ def _serve(
         raise UsageError("starting the server", "the MLflow server is not installed", hint)
     with listening_socket(host, port, to_anyone=auth or to_anyone) as listening:
         url = url_of(listening)
-        access = server.ask_for_passwords(folder) if auth else ""
+        if auth:
+            server.ask_for_passwords(folder)
         settings = server.Settings(
             bucket=place,
             index=index or server.default_index(place),
@@ -134,7 +135,7 @@ def _serve(
                 out.print(f"MLflow over {place}, served from here\n\n    {link}")
                 left_out = f"{problems} objects; see the health page" if problems else ""
                 print_rows(
-                    *(("Index", database), ("Health", health), ("Access", access)),
+                    *(("Index", database), ("Health", health), ("Access", told["access"])),
                     ("Not shown", left_out),
                 )
                 out.print("\nPress Ctrl-C to stop.")

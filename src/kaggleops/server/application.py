@@ -27,8 +27,10 @@ from kaggleops.server.settings import (
     HEALTH_PATH,
     PAGE_PATH,
     Settings,
+    first_user,
     make_users_database,
     mlflow_environment,
+    server_folder,
 )
 
 _AT_ONCE = 4  # API requests: a page of 1,000 runs takes 26 MB, and more at once are no faster
@@ -123,6 +125,15 @@ def _ask_for_passwords() -> None:
         create_app()  # puts its guard into the one application that there is
     except MlflowException as error:
         raise KaggleOpsError("starting MLflow's basic auth", error.message) from error
+
+
+def access(settings: Settings) -> str:
+    """Return who can sign in, after `application`, for people to read; "" if nobody has to."""
+    if not settings.auth:
+        return ""
+    from mlflow.server.auth import store
+
+    return first_user(server_folder(settings.bucket), store.authenticate_user)
 
 
 def _may_read(auth: bool) -> MayRead:

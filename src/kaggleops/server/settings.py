@@ -15,8 +15,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,11 +130,13 @@ _SECRET_KEY = "MLFLOW_FLASK_SERVER_SECRET_KEY"  # noqa: S105 - the name of a var
 _CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
 
 
-def ask_for_passwords(folder: Path) -> str:
+_PASSWORD_FILE = "admin-password"  # noqa: S105 - the name of a file
+
+
+def ask_for_passwords(folder: Path) -> None:
     """Set MLflow's settings for basic auth that are not set yet, with files in the server's folder.
 
-    Returns:
-        Where the password of the first user is, for people to read.
+    MLflow takes a password only as it makes the first user: where that is there, none is made.
     """
     private_folder(folder)
     # For a form that MLflow serves; the same in all processes of this server.
@@ -144,14 +147,40 @@ def ask_for_passwords(folder: Path) -> str:
         write_private(folder / "basic_auth.ini", _INI.format(users=users))
         os.environ[_CONFIG] = str(folder / "basic_auth.ini")
     if os.environ.get(_PASSWORD):
-        return f"user {user}, with the password in {_PASSWORD}"
-    file = folder / "admin-password"
+        return
+    file = folder / _PASSWORD_FILE
     with _alone(folder):
         if not file.exists() or not file.read_text().strip():
+            if _is_there(user, folder / "users.db"):
+                return
             write_private(file, secrets.token_urlsafe(18) + "\n")
     private_file(file)
     os.environ[_PASSWORD] = file.read_text().strip()
-    return f"user {user}, with the password in {file}"
+
+
+def _is_there(user: str, users: Path) -> bool:
+    with (
+        suppress(sqlite3.Error),  # there is no file, or no table
+        closing(sqlite3.connect(f"{users.absolute().as_uri()}?mode=ro", uri=True)) as database,
+    ):
+        found = database.execute("SELECT 1 FROM users WHERE username = ?", (user,))
+        return found.fetchone() is not None
+    return False
+
+
+def first_user(folder: Path, is_password_of: Callable[[str, str], bool]) -> str:
+    """Return who the first user is and where the password is that counts, for people to read.
+
+    Args:
+        folder: the server's.
+        is_password_of: whether a user, the first argument, has a password, the second.
+    """
+    user, file = os.environ[_USER], folder / _PASSWORD_FILE
+    if file.exists() and is_password_of(user, file.read_text().strip()):
+        return f"user {user}, with the password in {file}"
+    if is_password_of(user, os.environ.get(_PASSWORD, "")):
+        return f"user {user}, with the password in {_PASSWORD}"
+    return f"user {user}, with the password that was set before"
 
 
 def make_users_database(url: str) -> None:

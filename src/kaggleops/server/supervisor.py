@@ -41,7 +41,8 @@ Found = dict[str, Any]
 
 `experiment`: the id of that of the latest run; `problems`: how many objects cannot be shown;
 `warning`: why the index is not up to date, or ""; `done`, `total`: how many runs, experiments and
-models were looked at, of how many; `complete`: whether that was all.
+models were looked at, of how many; `complete`: whether that was all; `access`: who can sign in, and
+with which password, or "".
 """
 
 
@@ -63,6 +64,7 @@ def serve(
         on_complete: called when all is in, or is not to be had for now, if that is later.
     """
     found: Found = {"experiment": None, "problems": 0, "warning": "", "done": 0, "total": 0}
+    found["access"] = ""
     found["complete"] = found["listens"] = was_shown = was_completed = False
     pause = _FIRST_PAUSE
     with suppress(_ToldToEnd), _until_a_signal(Path(settings.scratch)):

@@ -73,7 +73,7 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
 
     import uvicorn
 
-    from kaggleops.server.application import application, prepare
+    from kaggleops.server.application import access, application, prepare
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -101,6 +101,7 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
         lifespan="off",  # MLflow's would clean up after its assistant
         timeout_graceful_shutdown=_SECONDS_FOR_REQUESTS,
     )
+    say(access=access(settings))
     gc.freeze()  # what is imported by now stays, and need not be looked through again
     gc.set_threshold(_NEW_OBJECTS)
     server = Server(config)
