@@ -1,12 +1,15 @@
 """What a process logged reaches the bucket however the process ends."""
 
+import _thread
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, RunStatus
 
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore
@@ -262,3 +265,24 @@ def test_metrics_survive_being_merged_into_while_their_files_are_open(
     here._session.flush()
     history = machines().get_metric_history(run_id, "loss")
     assert sorted(point.value for point in history) == [*range(6), *range(100, 106)]
+
+
+def test_an_error_that_a_process_outlives_fails_no_later_run(
+    tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, done = [], threading.Event()
+
+    def fail() -> None:
+        try:
+            raise ValueError
+        except ValueError as error:
+            told.append(error.__traceback__)
+        done.set()
+
+    _thread.start_new_thread(fail, ())  # so that nothing has called it, as a script's own code
+    assert done.wait(60)
+    monkeypatch.setattr(sys, "last_traceback", told[0], raising=False)
+    store = BucketTrackingStore(tracking_uri)
+    run = store.create_run(store.create_experiment("e"), "ada", 1, [], "a")
+    store.update_run_info(run.info.run_id, RunStatus.FINISHED, 2, "a")
+    assert only_run(store).info.status == "FINISHED"

@@ -87,7 +87,7 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
         def _cut_off(self) -> None:
             """Say in one line what uvicorn is about to do: each answer would leave two traces."""
             if count := len(self.server_state.tasks):
-                logging.getLogger(__name__).warning("Answers that were cut off: %d.", count)
+                logging.getLogger("kaggleops").warning("Answers that were cut off: %d.", count)
                 for name in ("uvicorn.error", "asyncio"):
                     logging.getLogger(name).disabled = True
 

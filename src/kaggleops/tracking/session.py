@@ -388,6 +388,8 @@ def _ended_by_error() -> bool:
     MLflow ends a run at the exit of a process as FINISHED, and there may be nobody who knows
     better: it is not `kaggleops run`'s, or that was killed, and the error is that of a closed pipe.
     """
+    if threading.main_thread().is_alive():
+        return False  # no exit yet: what a prompt or a test was told of an error is none of its
     trace = getattr(sys, "last_traceback", None)  # also of a callback, or of a prompt that goes on
     return trace is not None and trace.tb_frame.f_back is None and not hasattr(sys, "ps1")
 
