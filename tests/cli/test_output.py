@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+import click
 import pytest
 
+from kaggleops.cli import main, output
 from kaggleops.cli.output import LogLines, print_table
 
 
@@ -35,6 +37,19 @@ def test_a_warning_is_one_line_however_long_it_is(
     said = "reading s3://runs@host/" + "x" * 100 + ": the service cannot be reached"
     LogLines().handle(logging.makeLogRecord({"levelname": "WARNING", "levelno": 30, "msg": said}))
     assert capsys.readouterr().err == f"WARNING  {said}\n"
+
+
+def test_only_a_command_is_told_with_the_path_by_which_we_were_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = tmp_path / ".venv/bin/kaggleops"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(called)])
+    output._program.cache_clear()
+    with click.Context(main):
+        told = output.as_typed("Log as kaggleops where it can: kaggleops data fetch")
+    output._program.cache_clear()
+    assert told == "Log as kaggleops where it can: .venv/bin/kaggleops data fetch"
 
 
 @pytest.mark.parametrize("command", ["--help", "quota --help", "quota", "quota --json"])

@@ -83,10 +83,18 @@ def as_typed(text: str) -> str:
     `make run` and people call us by a path (`.venv/bin/kaggleops`) where no environment is active:
     then `kaggleops` alone would not be found.
     """
-    return _COMMAND.sub(_program().replace("\\", r"\\"), text) if "kaggleops " in text else text
+    if "kaggleops " not in text:
+        return text
+    context = click.get_current_context(silent=True)
+    # Not all that follows our name is a command: a commit's subject may speak of us, too. Only a
+    # thread knows no commands, and it prints no subjects.
+    known = getattr(context.find_root().command, "commands", None) if context else None
+    return _COMMAND.sub(
+        lambda found: _program() if known is None or found[1] in known else found[0], text
+    )
 
 
-_COMMAND = re.compile(r"(?<![\w/.:-])kaggleops(?= [a-z]+\b)")
+_COMMAND = re.compile(r"(?<![\w/.:-])kaggleops(?= ([a-z]+)\b)")
 
 
 @cache
