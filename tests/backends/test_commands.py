@@ -257,6 +257,7 @@ def test_status_does_without_a_platform_that_does_not_answer(
     [
         (["run", "-b", "nonsense"], 2, "kaggle, local, manual"),
         (["run", "-b", "kaggle", "--backend-config", "none.yaml"], 2, "No such file"),
+        (["run", "--backend-config", "none.yaml"], 2, "it is for a run on another machine"),
         (["run", "-b", "kaggle", "--uncommitted"], 2, "only gets the commit"),
         (["run", "-b", "manual", "beta=1", "--entry-point", "fail"], 2, "does not take"),
         (["logs", "0" * 32], 2, "not found"),

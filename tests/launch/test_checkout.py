@@ -145,6 +145,9 @@ def test_a_run_that_is_resumed_here_finds_its_data(project: Repository) -> None:
     found, _ = artifacts(project)
     (project.folder / "data/train.csv").write_text("one two three four")
     place = ("--bucket", project.folder.parent / "bucket")
+    elsewhere = ("resume", found.info.run_id, "-b", "manual", *place)
+    refused = kaggleops_here(*elsewhere, cwd=project.folder)
+    assert "its data data/train.csv is on this machine only" in refused.error
     # In a folder of the repository; then where nobody has the data.
     for folder, why in (project.folder / "data", "exit code 1"), (Path("/"), "its data data/train"):
         resumed = kaggleops_here("resume", found.info.run_id, "-b", "local", *place, cwd=folder)

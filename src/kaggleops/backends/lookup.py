@@ -19,9 +19,11 @@ from kaggleops.backends.downloads import Downloaded, download_artifacts
 from kaggleops.backends.interface import is_ended
 from kaggleops.bucket.location import bucket_uri
 from kaggleops.errors import KaggleOpsError, UsageError
-from kaggleops.git.commits import Commit
+from kaggleops.git.commits import Commit, has_commit
+from kaggleops.git.project_files import write_project_files
 from kaggleops.launch import legs
-from kaggleops.launch.launcher import refuse_uncommitted
+from kaggleops.launch.checkout import refuse_data_from_here
+from kaggleops.launch.launcher import refuse_uncommitted, temporary_folder
 from kaggleops.mlruns import run as entity_of
 from kaggleops.mlruns.liveness import LOST, run_state
 from kaggleops.tags import (
@@ -112,6 +114,9 @@ def resume(
         branch=tags.get(MLFLOW_GIT_BRANCH, ""),
         origin=tags.get(MLFLOW_GIT_REPO_URL, ""),
     )
+    if not backend.runs_here and has_commit(commit.repository, commit.sha):
+        with temporary_folder() as folder:
+            refuse_data_from_here(commit, write_project_files(commit, folder / "code"), doing)
     address = address_of_known(commit, bucket_uri(tracking_uri))
     backend.check(tracking_uri, config)
     store = BucketTrackingStore(tracking_uri)

@@ -117,9 +117,8 @@ def run_command(
     from kaggleops.reports.selection import read_requirement
 
     elsewhere = "it is for a run on another machine"
-    only_there = [
-        (f"--{name}", each, elsewhere) for name, each in {"follow": follow, **money}.items()
-    ]
+    there = {"backend-config": backend_config, "follow": follow, **money}
+    only_there = [(f"--{name}", each, elsewhere) for name, each in there.items()]
     only_here = [
         ("--require", require, "a submitted run has no metrics yet"),
         ("--hours", hours, "it is for a run here; set `session_hours` or `hours` for one there"),
