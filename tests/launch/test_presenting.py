@@ -34,6 +34,12 @@ def test_a_run_says_what_it_is_what_changed_on_its_branch_and_what_it_came_to(
     toy.git("checkout", "-q", "-b", "idea")
     run("alpha=0.3")  # another branch
     toy.git("checkout", "-q", main)
+    (toy.folder / "new.txt").write_text("changes of no commit")
+    patched = run("alpha=0.3", "--uncommitted")
+    again = run("alpha=0.3", "--uncommitted")
+    assert patched.data.tags[PREVIOUS] == first.info.run_id
+    assert again.data.tags[PREVIOUS] == patched.info.run_id
+    (toy.folder / "new.txt").unlink()
     toy.git("reset", "-q", "--hard", sha)
     second = run("alpha=0.3")
 

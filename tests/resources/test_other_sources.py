@@ -35,8 +35,8 @@ class Lab:
         self.client = mlflow.MlflowClient(tracking_uri(bucket.uri))
         self.experiment = self.client.create_experiment("tweets")
 
-    def run(self, jaccard: float, commit: str, status: str = "FINISHED") -> str:
-        tags = {"mlflow.source.git.commit": commit}
+    def run(self, jaccard: float, commit: str, status: str = "FINISHED", **more: str) -> str:
+        tags = {"mlflow.source.git.commit": commit, **more}
         run_id: str = self.client.create_run(self.experiment, tags=tags).info.run_id
         self.client.log_metric(run_id, "jaccard", jaccard)
         self.client.log_text(run_id, f"id,jaccard\n1,{jaccard}\n", "tables/oof.csv")
@@ -72,6 +72,8 @@ def test_the_best_run_is_the_one_that_was_locked(lab: Lab, project: Project) -> 
     best = lab.run(0.7, "a" * 40)
     lab.run(0.8, "b" * 40)
     lab.run(0.9, "a" * 40, "FAILED")
+    patched = lab.run(0.95, "a" * 40, uncommitted="see uncommitted.patch")  # it is no commit's
+    lab.run(0.96, "a" * 40, **{"mlflow.parentRunId": patched})
     asked = {"source": "runs:/best/tables", "experiment": "tweets", "metric": "jaccard"}
     manifest = project.declare(oof={**asked, "commit": "aaaaaaa"})
     assert lock(manifest)["oof"].origin == best

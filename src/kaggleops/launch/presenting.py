@@ -14,7 +14,17 @@ from kaggleops.errors import KaggleOpsError
 from kaggleops.mlruns import BrokenEntityError, EntityStore, ui
 from kaggleops.mlruns.liveness import last_written, state_of
 from kaggleops.mlruns.ui import END, Before
-from kaggleops.tags import BRANCH, COMMIT, ENTRY_POINT, NOTE, PARENT, PREVIOUS, SETTINGS, SWEEP
+from kaggleops.tags import (
+    BRANCH,
+    COMMIT,
+    ENTRY_POINT,
+    NOTE,
+    PARENT,
+    PREVIOUS,
+    SETTINGS,
+    SWEEP,
+    UNCOMMITTED,
+)
 
 NOTEBOOK = "KAGGLEOPS_NOTEBOOK_URL"
 """The environment variable in which whoever starts a notebook or a machine says where it is."""
@@ -66,6 +76,8 @@ def _before(tags: Mapping[str, str], home: str, run_id: str, store: EntityStore)
                 found = state_of(stored.entity, stored.version, 0, 0).tags
             alike = all(found.get(name) == tags.get(name) for name in (BRANCH, ENTRY_POINT))
             whole = PARENT not in found and (SWEEP in found) == (SWEEP in tags)
+            # What was changed beside a commit is none of what changed since that commit.
+            whole = whole and (UNCOMMITTED not in found or UNCOMMITTED in tags)
             if not (alike and whole and re.fullmatch("[0-9a-f]{40,64}", found.get(COMMIT, ""))):
                 continue
             if found.get(SETTINGS) == tags.get(SETTINGS):

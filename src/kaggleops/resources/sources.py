@@ -9,7 +9,7 @@ with the same content is taken, whatever its version.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from kaggleops.resources.origins import (
     chosen,
     literal_starts,
 )
+from kaggleops.tags import PARENT, UNCOMMITTED
 
 
 def origin_of(resource: Resource, project: Path, locked: str = "") -> Origin:
@@ -93,14 +94,30 @@ def _best(client: Any, resource: Resource, doing: str) -> str:
         [experiment.experiment_id],
         filter_string=" AND ".join(conditions),
         order_by=[f"metrics.`{resource.metric}` {order}"],
-        max_results=1,
     )
-    if not found or resource.metric not in found[0].data.metrics:
+    best = next((run for run in found if not _is_patched(client, run)), None)
+    if best is None or resource.metric not in best.data.metrics:
         where = f" of commit {resource.commit}" if resource.commit else ""
         problem = f"no finished run of {resource.experiment}{where} has {resource.metric}"
         raise UsageError(doing, problem, "Check `commit` and `metric` in the manifest.")
-    run_id: str = found[0].info.run_id
+    run_id: str = best.info.run_id
     return run_id
+
+
+def _is_patched(client: Any, run: Any) -> bool:
+    """Tell whether a run, or one above it, is of uncommitted changes: it stands for no commit."""
+    from mlflow.exceptions import MlflowException
+
+    seen: set[str] = set()
+    with suppress(MlflowException):  # the one above is gone for good
+        while UNCOMMITTED not in run.data.tags:
+            above = run.data.tags.get(PARENT)
+            if not above or above in seen:
+                return False
+            seen.add(above)
+            run = client.get_run(above)
+        return True
+    return False
 
 
 _PATIENCE = 60.0  # seconds that a passing fault is retried
