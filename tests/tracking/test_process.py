@@ -1,7 +1,9 @@
 """What a process logged reaches the bucket however the process ends."""
 
 import _thread
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -265,6 +267,46 @@ def test_metrics_survive_being_merged_into_while_their_files_are_open(
     here._session.flush()
     history = machines().get_metric_history(run_id, "loss")
     assert sorted(point.value for point in history) == [*range(6), *range(100, 106)]
+
+
+ENDED_BY_ERROR = """
+import os, threading
+import mlflow
+
+def train():
+    with mlflow.start_run(run_name="of a thread that goes on"):
+        began.set()
+        threading.main_thread().join()
+
+told = mlflow.MlflowClient().create_run("0", run_name="of another process")
+if not os.fork():
+    with mlflow.start_run(run_id=told.info.run_id):
+        pass
+    os._exit(0)
+os.wait()
+mlflow.start_run(run_name="its own")
+began = threading.Event()
+threading.Thread(target=train).start()
+began.wait()
+raise ValueError("NaN loss")
+"""
+
+
+@pytest.mark.usefixtures("cold_python")  # a fork runs a script, and no error of one ends it
+@pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
+def test_an_error_fails_the_run_of_the_script_that_it_ends_alone(
+    tracking_uri: str, machines: Machines
+) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri}
+    command = [sys.executable, "-c", ENDED_BY_ERROR]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "NaN loss" in ended.stderr
+    runs = machines().search_runs(["0"], "", 1, 10)
+    assert {run.info.run_name: run.info.status for run in runs} == {
+        "its own": "FAILED",
+        "of a thread that goes on": "FINISHED",
+        "of another process": "FINISHED",
+    }
 
 
 def test_an_error_that_a_process_outlives_fails_no_later_run(

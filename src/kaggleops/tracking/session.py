@@ -225,7 +225,8 @@ class Session:
         leaving = sys.exc_info()[1]  # as `with mlflow.start_run()` ends
         if isinstance(leaving, SystemExit) and leaving.code == TO_BE_CONTINUED:
             return RunStatus.SCHEDULED
-        if wanted == RunStatus.FINISHED and _ended_by_error():
+        # Not what `close` says of a run: that is the word of the process that ran it.
+        if wanted == RunStatus.FINISHED and not self._closing and _ended_by_error():
             return RunStatus.FAILED
         return wanted
 
@@ -388,8 +389,9 @@ def _ended_by_error() -> bool:
     MLflow ends a run at the exit of a process as FINISHED, and there may be nobody who knows
     better: it is not `kaggleops run`'s, or that was killed, and the error is that of a closed pipe.
     """
-    if threading.main_thread().is_alive():
-        return False  # no exit yet: what a prompt or a test was told of an error is none of its
+    main = threading.main_thread()
+    if main.is_alive() or threading.current_thread() is not main:
+        return False  # no exit yet, or not yet of a thread that goes on after the script's error
     trace = getattr(sys, "last_traceback", None)  # also of a callback, or of a prompt that goes on
     return trace is not None and trace.tb_frame.f_back is None and not hasattr(sys, "ps1")
 
