@@ -68,9 +68,12 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     patched = lab.log(lab.worse, "patched", {}, 0.99, uncommitted="see uncommitted.patch")
     below = {"mlflow.parentRunId": patched}
     nested = lab.log(lab.worse, "nested", {"lr": "8"}, 0.98, **below)
+    deleted = lab.log(lab.worse, "deleted", {}, 0.99, uncommitted="see uncommitted.patch")
+    lab.log(lab.worse, "left", {}, 0.98, **{"mlflow.parentRunId": deleted})
     alone = lab.log(lab.empty, "alone", {}, 0.97, uncommitted="see uncommitted.patch")
     lab.log(lab.merged, "before", {}, 0.96, uncommitted="see uncommitted.patch")
     lab.log(lab.empty, "other", {}, 0.5, experiment="other", uncommitted="see uncommitted.patch")
+    mlflow.MlflowClient(lab.tracking_uri).delete_run(deleted)
     BucketTrackingStore(lab.tracking_uri).flush()
 
     home = str(tmp_path / "home")
@@ -98,6 +101,7 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     said = say("leaderboard", "--experiment", "other").output
     assert "No commit to rank: 1 run of uncommitted changes with jaccard left out." in said
     assert "One of uncommitted changes" in say("reproduce", "best").error
+    assert "uncommitted" not in say("reproduce", "best", "--metric", "nonsense").error
     # Itself named, it is a run as any other.
     for run_id in (patched, nested, alone):
         assert say("reproduce", run_id, "--json").json["run_id"] == run_id

@@ -61,7 +61,7 @@ def leaderboard_command(
     require_index()
     from kaggleops.git.commits import nearest_before, repository_around, subjects
     from kaggleops.reports.leaderboard import leaderboard, read_runs, table
-    from kaggleops.reports.score import SUBMITTED, family
+    from kaggleops.reports.score import SUBMITTED
     from kaggleops.reports.selection import Selector
     from kaggleops.reports.statistics import rank_correlation
 
@@ -86,9 +86,7 @@ def leaderboard_command(
         score = _score(history, number, metric, lower_is_better, "ranking the commits")
         scored = history.commits(number, score.name)  # as `compare` finds the one before
         names, runs = history.metric_names(number), read_runs(history, number, score.name)
-        left = () if runs else history.runs(sorted(history.patched()))
-        here = [run for run in left if run.experiment_id == number and run.status == "FINISHED"]
-        patched = sum(bool(family(score.name, run.metrics)) for run in here)
+        patched = 0 if runs else history.count_patched(number, score.name)
         return names, score, runs, scored, patched
 
     known_metrics, score, runs, scored, patched = ask_index(place, index, answer)

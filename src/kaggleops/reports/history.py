@@ -69,15 +69,28 @@ class History:
         return self._ids_by(_TAGS, key)
 
     def patched(self) -> set[str]:
-        """Return the ids of the runs of uncommitted changes, and of all below them: no commit's."""
-        found = {each for ids in self.ids_by_tag(UNCOMMITTED).values() for each in ids}
-        below = self.ids_by_tag(PARENT) if found else {}
+        """Return the ids of the runs of uncommitted changes, and of all below them: no commit's.
+
+        Deleted ones are among them: what is below one is still there.
+        """
+        tags = sa.select(_TAGS.c.value, _TAGS.c.run_uuid)
+        found = {row.run_uuid for row in self._rows(tags.where(_TAGS.c.key == UNCOMMITTED))}
+        below: defaultdict[str, set[str]] = defaultdict(set)
+        for above, run_id in self._rows(tags.where(_TAGS.c.key == PARENT)) if found else ():
+            below[above].add(run_id)
         waiting = list(found)
         while waiting:
-            new = set(below.get(waiting.pop(), ())) - found
+            new = below[waiting.pop()] - found
             found |= new
             waiting += new
         return found
+
+    def count_patched(self, experiment_id: str | None, metric: str) -> int:
+        """Return how many finished runs have a metric and are `patched`, so that none counts."""
+        query = sa.select(_METRICS.c.run_uuid).join(_RUNS, _RUNS.c.run_uuid == _METRICS.c.run_uuid)
+        having = _METRICS.c.key.in_(family(metric, self.metric_names(experiment_id)))
+        rows = self._rows(query.where(having, *_finished(experiment_id)))
+        return len({row.run_uuid for row in rows} & self.patched())
 
     def ids_by_param(self, key: str) -> dict[str, list[str]]:
         """Return the ids of the runs with each value of a param, the newest run first."""

@@ -200,7 +200,7 @@ class Selector:
         if found is None or rank(found)[0] == -math.inf:
             problem = f"no finished run has a number for the metric {score.name!r}"
             hint = "The UI's Columns menu lists the metrics."
-            if self._patched:
+            if self._history.count_patched(experiment_id, score.name):
                 hint = "One of uncommitted changes does not count: name it by its id."
             raise UsageError(doing, problem, hint)
         return self._history.runs([found.id])
