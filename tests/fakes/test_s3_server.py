@@ -166,11 +166,11 @@ def test_faults(server: S3Server, client: Any) -> None:
         assert answer["Error"]["Code"] == code
         assert answer["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == "7"
         assert fault.hits == 1
-    for kind in ("reset", "lost-response"):
+    for kind in ("reset", "lost-response", "truncate"):
         server.fail(kind)
         with pytest.raises(BotoCoreError):
             client.put_object(Bucket="our-bucket", Key=kind, Body=b"x")
-    assert server.objects("our-bucket").keys() == {"k", "lost-response"}
+    assert server.objects("our-bucket").keys() == {"k", "lost-response", "truncate"}
     get = lambda: client.get_object(Bucket="our-bucket", Key="k")["Body"].read()  # noqa: E731
     server.fail("truncate")
     with pytest.raises(BotoCoreError):

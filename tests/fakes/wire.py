@@ -50,7 +50,10 @@ def ranged(request: Request, headers: list[tuple[str, str]], data: bytes) -> Res
 
 
 Delivery = str
-"""How a response reaches the client: "whole", "half" (then nothing), "not" (a reset)."""
+"""How a response reaches the client: "whole", "half" (then nothing), "not" (a reset).
+
+Half of one without a body breaks off in its first line.
+"""
 
 _BROKEN = Response(400, [("Content-Type", "text/plain")], b"the fake broke")
 
@@ -140,7 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.reset(self.connection)
             self.close_connection = True
             return
-        body = response.body
+        body = b"" if request.method == "HEAD" else response.body
+        if delivery == "half":
+            self.close_connection = True
+            if not body:
+                self.wfile.write(f"{self.protocol_version} {response.status}"[:-1].encode())
+                return
         self.send_response_only(response.status)
         for name, value in response.headers:
             self.send_header(name, value)
@@ -149,13 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         told = any(name.lower() == "content-length" for name, _ in response.headers)
         if response.status not in (204, 304) and not told:  # of what a HEAD leaves out
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
-        if delivery == "half":
-            self.close_connection = True
-            body = body[: len(body) // 2]
-        if request.method != "HEAD":
-            self.wfile.write(body)
+        self.wfile.write(body[: len(body) // 2] if delivery == "half" else body)
         self.wfile.flush()
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
