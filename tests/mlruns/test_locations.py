@@ -131,12 +131,17 @@ def test_artifacts_that_lie_outside_are_followed(store: EntityStore, tmp_path: P
     assert got
 
 
-def test_artifacts_that_cannot_be_found_are_named(store: EntityStore, tmp_path: Path) -> None:
-    make_mlruns(tmp_path / "mlruns", "file:///mnt/gone/store")
+@pytest.mark.parametrize(
+    "place", ["/mnt/gone/store", "/mnt/gone/artifacts", f"/mnt/{300 * 'a'}/artifacts"]
+)
+def test_artifacts_that_cannot_be_found_are_named(
+    place: str, store: EntityStore, tmp_path: Path
+) -> None:
+    make_mlruns(tmp_path / "mlruns", f"file://{place}")
     result = bring(store, tmp_path / "mlruns")
     assert len(result.new) == 16
     assert len(result.problems) == 1
-    assert "/mnt/gone/store" in result.problems[0]
+    assert place in result.problems[0]
 
 
 @pytest.mark.parametrize("also", [0, 1], ids=["alone", "beside one with artifacts"])

@@ -6,6 +6,7 @@ read: so it is followed only if it ends the way MLflow lays out that run's artif
 stay where it is is named.
 """
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -39,6 +40,9 @@ _HINT = (  # where an address says no host, and so leads to Amazon
 _PATIENCE = 10.0  # seconds that it takes to find out that a service cannot be reached
 
 _File = tuple[Bucket, Entry]
+
+# Not Path's, which raise an error for a drive that does not answer or a name that is too long.
+_is_dir, _is_file = os.path.isdir, os.path.isfile
 
 
 class Carrier:
@@ -95,7 +99,7 @@ class Carrier:
             named = self._followed(location, entity_id)
             reason = _UNKNOWN if is_elsewhere(location) else ""
             if named is not None and not is_elsewhere(named):
-                address = Path(named) if Path(named).is_dir() else None
+                address = Path(named) if _is_dir(named) else None
             elif named is not None and not (reason := self._why_not(root, named)):
                 address = named
             if address and not (found and Path(address).is_relative_to(own)):
@@ -211,7 +215,7 @@ def _root_of(location: str, entity_id: EntityId) -> str:
 def _is_of_bucket_here(root: str, entity_id: EntityId) -> bool:
     """Tell whether that is where a bucket on this machine that holds it keeps artifacts."""
     path = local_path(root)
-    return path is not None and path.name == ARTIFACTS and (path.parent / entity_id.key).is_file()
+    return path is not None and path.name == ARTIFACTS and _is_file(path.parent / entity_id.key)
 
 
 def _named(ids: list[EntityId]) -> str:
