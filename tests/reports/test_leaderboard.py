@@ -105,7 +105,9 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     # Itself named, it is a run as any other.
     for run_id in (patched, nested, alone):
         assert say("reproduce", run_id, "--json").json["run_id"] == run_id
-    assert say("compare", lab.base, patched).code == 0
+    (note,) = say("compare", lab.worse, patched, "--json").json["notes"]
+    said = f"{patched} ({lab.worse[:10]}) ran uncommitted changes, which are not shown"
+    assert note == f"{said}: see its uncommitted.patch."
 
 
 def scored(sha: str, value: float, fold: int, started_ms: int = 1, **more: str) -> Run:

@@ -50,7 +50,7 @@ from kaggleops.reports.trainings import (
     trainings,
     with_folds,
 )
-from kaggleops.tags import ACCELERATOR, BACKEND
+from kaggleops.tags import ACCELERATOR, BACKEND, UNCOMMITTED
 
 _SYSTEM = "system/"
 _MOST_METRICS = 6
@@ -174,6 +174,11 @@ def compare(
     kept = tuple(replace(side, runs=one.runs) for side, one in zip(sides, whole, strict=True))
     every = [run for side in kept for run in side.runs]
     notes += _left_out(sides, chosen, evidence)
+    notes += [
+        f"{side.title} ran uncommitted changes, which are not shown: see its uncommitted.patch."
+        for side in sides
+        if any(UNCOMMITTED in run.tags for run in side.runs)
+    ]
     if repository is None:
         notes.append("There is no repository here: changes of the code are not shown.")
     marked = _marked(lines, [score.name, *metrics])
