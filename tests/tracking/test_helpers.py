@@ -183,11 +183,41 @@ def test_whoever_began_it_still_ends_it(
     assert only_run(machines()).info.status == "KILLED"
 
 
+# One that it may not signal, as what `sudo` starts, in what `kaggleops run` has started.
+OF_ANOTHER_USER = """
+import subprocess
+signal.alarm(60)
+helper = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # until this process has ended
+kill = os.kill
+def refuse(process, which):
+    if process == helper.pid:
+        raise PermissionError
+    kill(process, which)
+os.kill = refuse
+os.environ["KAGGLEOPS_LAUNCHER"] = str(os.getpid())
+run = mlflow.start_run()
+say(run.info.run_id)
+wait()
+"""
+
+
 @ON_GCS_ALONE
+@pytest.mark.parametrize(
+    "script",
+    [
+        PROCESS.replace("os.kill(process.pid, signal.{how})", "say(run.info.run_id); wait()"),
+        OF_ANOTHER_USER,
+    ],
+    ids=["of its own", "of another user"],
+)
 def test_a_run_with_helpers_is_cancelled_as_any_other(
-    tracking_uri: str, state_folder: Path, machines: Machines, work: Path, bucket: Bucket
+    script: str,
+    tracking_uri: str,
+    state_folder: Path,
+    machines: Machines,
+    work: Path,
+    bucket: Bucket,
 ) -> None:
-    script = PROCESS.replace("os.kill(process.pid, signal.{how})", "say(run.info.run_id); wait()")
     training = Training(script, tracking_uri, state_folder, **OFTEN)
     run_id = training.line()
     assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=work).code == 0

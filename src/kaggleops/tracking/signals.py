@@ -154,7 +154,7 @@ def _signal_all(which: signal.Signals) -> None:
     while more := {each for each, parent in parents.items() if parent in ours} - ours:
         ours |= more
     for each in sorted(ours, key=os.getpid().__eq__):
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or is of `sudo`
             os.kill(each, which)
 
 
