@@ -255,6 +255,21 @@ class Notebook:
             raise UsageError(f"reading {self.bucket}", problem, "Check the bucket and the name.")
         return found
 
+    @staticmethod
+    def of_commits(runs: "pd.DataFrame") -> "pd.DataFrame":
+        """Return those rows of `runs` that stand for their commit, as on the leaderboard.
+
+        No run of uncommitted changes is one, nor what is nested below it.
+        """
+        above, changed = (runs.get(f"tags.{name}") for name in (tags.PARENT, tags.UNCOMMITTED))
+        if changed is None:
+            return runs
+        left_out, before = changed.notna(), 0
+        while above is not None and before < left_out.sum():
+            before = left_out.sum()
+            left_out |= above.isin(runs["run_id"][left_out])
+        return runs[~left_out]
+
     @_one_line_errors
     def score(self, runs: "pd.DataFrame", metric: str = "") -> "Score":
         """Return the metric by which runs are compared: the one that is named, else their score.

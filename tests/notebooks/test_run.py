@@ -19,6 +19,7 @@ from kaggleops.git.checkouts import bundle, send
 from kaggleops.git.commits import find_commit
 from kaggleops.launch.legs import legs_of
 from kaggleops.notebook import Notebook
+from kaggleops.tags import PARENT, UNCOMMITTED
 from notebooks import addresses
 from tests import secrets_of
 from tests.canaries import found_below, found_in_bucket, marks_in
@@ -330,6 +331,12 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
     other = client.create_run(run.info.experiment_id, tags={COMMIT: "f" * 40})
     client.log_metric(other.info.run_id, "score", 0.5)
     client.set_terminated(other.info.run_id)
+    above = {UNCOMMITTED: "see uncommitted.patch"}
+    for _ in range(3):  # of no commit, as those below it
+        patched = client.create_run(run.info.experiment_id, tags={COMMIT: "e" * 40, **above})
+        client.log_metric(patched.info.run_id, "score", 0.9)
+        client.set_terminated(patched.info.run_id)
+        above = {PARENT: patched.info.run_id}
     whole = joined(notebook, until("read", lacking), until("read", wrong))
     shown = execute(whole, tmp_path, environment, go_on=True)
     assert 'error: reading gs://our-bucket: experiment "nobody\'s" has no runs' in shown[-1]
@@ -344,6 +351,7 @@ def test_compare_reads_the_bucket_into_pandas(outside: World, tmp_path: Path) ->
     ]
     assert outside.sha[:10] in tables[1]
     assert "0.75" in tables[1]
+    assert "eeeeeeeeee" not in tables[1]
     assert tables[2].startswith(f"### {outside.sha[:10]} and ffffffffff")
 
 
