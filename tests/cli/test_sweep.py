@@ -129,6 +129,17 @@ def test_what_begins_can_be_gone_on_with_from_the_bucket_alone(theirs: Repositor
     assert len(Search(begun).ask([], 9)) == 7
 
 
+def test_its_jobs_here_read_the_data_of_the_repository_that_is_named(theirs: Repository) -> None:
+    Path("local.yaml").write_text(f"repository: {Path.cwd()}\n")
+    done = sweep(
+        theirs, "--detach", "--json", "--backend-config", Path.cwd() / "local.yaml", "fold=0,1"
+    )
+    assert done.code == 0, done.errors
+    client = mlflow.MlflowClient(f"bucket+file://{Path.cwd()}/bucket/mlruns")
+    begun = Sweep.from_tag(client.get_run(done.json["sweep"]).data.tags[tags.SWEEP])
+    assert begun.configs["local"]["repository"] == str(Path.cwd())
+
+
 def test_a_space_comes_from_an_experiment_and_what_is_typed_wins(theirs: Repository) -> None:
     asked = ("--sampler", "random", "--trials", 3, "experiment=search")
     found = points(theirs, *asked)

@@ -74,7 +74,7 @@ class HydraSweep:
                 metrics=metrics,
                 directions=self._directions(metrics),
                 backends=[request.AUTO] if automatic else named,
-                configs=request.configs_of(sites, self._commit),
+                configs=request.configs_of(sites),
                 budget=fields.budget,
                 at_once=fields.at_once,
             )

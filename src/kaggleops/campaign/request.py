@@ -205,12 +205,9 @@ def _check(backend: "Backend[Any]", tracking_uri: str, config: Any) -> None:
             raise
 
 
-def configs_of(sites: Sequence[Site], commit: Commit) -> dict[str, dict[str, Any]]:
+def configs_of(sites: Sequence[Site]) -> dict[str, dict[str, Any]]:
     """Return the configurations of backends as the tag of a sweep has them."""
-    found = {site.backend.name: asdict(site.config) for site in sites}
-    if "repository" in found.get("local", {}):
-        found["local"]["repository"] = str(commit.repository)
-    return found
+    return {site.backend.name: asdict(site.config) for site in sites}
 
 
 def first_jobs(sweep: Sweep, sites: Sequence[Site], jobs: int) -> list[Decision]:

@@ -194,7 +194,7 @@ def sweep_command(
     search = Search(sweep)
     where = (uri, named, commit, sweep.at_once, backend_config)
     sites, problems = request.sites_of(*where, automatic=automatic)
-    sweep = replace(sweep, trials=search.total, configs=request.configs_of(sites, commit))
+    sweep = replace(sweep, trials=search.total, configs=request.configs_of(sites))
     for problem in problems:
         err.print(f"        left out: {problem.doing}: {problem.problem}", style="yellow")
     jobs = search.total * max(1, len(sweep.folds))
