@@ -259,14 +259,17 @@ def test_an_mlproject_gets_what_it_lacks_and_keeps_its_words(experiments: Reposi
     assert "the score in MLproject stays 'rmse': change it there" in again[1]
 
 
-@pytest.mark.parametrize("text", ["", "# Ours.\n", "{} # nothing yet"])
+@pytest.mark.parametrize("text", ["", "  # Ours.\n", "{} # nothing yet"])
 def test_an_mlproject_that_says_nothing_is_written(foreign: Repository, text: str) -> None:
     (foreign.folder / "MLproject").write_text(text)
+    (foreign.folder / "config").mkdir()
+    (foreign.folder / "config/local.yaml").write_text("bucket: ./runs\n")  # the same
     foreign.commit("An MLproject")
     done = kaggleops_here("init", "--bucket", "runs", "--yes", "--json", cwd=foreign.folder)
     assert (done.code, done.json["left"]) == (0, []), done.errors
+    assert "until now" not in done.errors
     written = (foreign.folder / "MLproject").read_text()
-    assert written.startswith("# Ours.\n# What" if text == "# Ours.\n" else "# What")
+    assert written.startswith("  # Ours.\n# What" if "Ours" in text else "# What")
     assert list(yaml.safe_load(written)["entry_points"]) == ["main"]
 
 

@@ -121,7 +121,7 @@ def adopt(
     if content:
         written, left = _extend(repository, text, content, found)
     else:  # comments are all that can be in it
-        above = [f"{line}\n" for line in text.splitlines() if line.startswith("#")]
+        above = [f"{line}\n" for line in text.splitlines() if line.lstrip().startswith("#")]
         project = _mlproject(repository, found, environment or "conda.yaml")
         contents = {_PROJECT: "".join([*above, project]), **contents}
     wants_ours = not content or "conda.yaml" in (repository / _PROJECT).read_text()

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ def init_command(
             settings |= _cloud(place, project, names, ask=not yes)
         folder = _made_folder(place)
         # Only now that the bucket is there: what does not come so far changes no setting.
-        if (before := local_setting(root, "bucket")) not in (None, place):
+        if (before := local_setting(root, "bucket")) and not _is_at(before, place):
             _said("!", f"config/local.yaml named {before} until now: runs go to {place} instead")
         keep_settings(root, settings)
         files, left = _write_files(commit, place, folder, found, container)
@@ -231,6 +232,13 @@ def _not_ours(commit: "Commit", files: Sequence[str]) -> list[str]:
     """Return what is not committed, without the files that were just written."""
     ours = [*files, *(f"{folder}/" for each in files for folder in PurePosixPath(each).parents)]
     return [each for each in commit.uncommitted if each not in ours]
+
+
+def _is_at(named: str, place: str) -> bool:
+    """Tell whether a bucket, as it was named, is the one at an address."""
+    with suppress(UsageError):
+        return bucket_uri(named) == place
+    return False
 
 
 def _made_folder(place: str) -> Path | None:
