@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from pydantic import Field
 
 from kaggleops.backends import jobs
-from kaggleops.backends.base import Backend, RemoteRun
+from kaggleops.backends.base import Backend
 from kaggleops.backends.config import Config
 from kaggleops.backends.interface import Finding, JobState, Offer
 from kaggleops.backends.ready_notebook import parameters_of
@@ -25,7 +25,7 @@ from kaggleops.bucket import open_bucket
 from kaggleops.bucket.location import bucket_uri, tracking_uri
 from kaggleops.errors import KaggleOpsError, explained
 from kaggleops.git.checkouts import clone, fetch_or_unbundle
-from kaggleops.git.commits import Commit, find_commit, has_commit
+from kaggleops.git.commits import find_commit, has_commit
 from kaggleops.launch.launcher import (
     Launch,
     RunFailedError,
@@ -98,14 +98,9 @@ class LocalBackend(Backend[LocalConfig]):
     def config_of(
         self, repository: Path, named: Path | None = None, options: Mapping[str, Any] | None = None
     ) -> LocalConfig:
-        """Return it; jobs find code and data in that repository, unless it names another one."""
+        """Return the configuration; its jobs use that repository, unless it names another one."""
         config = super().config_of(repository, named, options)
         return replace(config, repository=config.repository or str(repository.absolute()))
-
-    def submit(self, commit: Commit, what: Launch, config: LocalConfig) -> RemoteRun:
-        """Start a commit of a repository on this machine here, and return at once."""
-        here = config.repository or str(commit.repository)
-        return super().submit(commit, what, replace(config, repository=here))
 
     def check(self, tracking_uri: str, config: LocalConfig) -> None:
         """Whatever this machine reaches will do."""
