@@ -86,10 +86,10 @@ def _serve(settings: Settings, say: Callable[..., None]) -> int:
 
         def _cut_off(self) -> None:
             """Say in one line what uvicorn is about to do: each answer would leave two traces."""
-            if count := len(self.server_state.tasks):
+            if count := len(self.server_state.connections):
                 logging.getLogger("kaggleops").warning("Answers that were cut off: %d.", count)
-                for name in ("uvicorn.error", "asyncio"):
-                    logging.getLogger(name).disabled = True
+            for name in ("uvicorn.error", "asyncio"):
+                logging.getLogger(name).disabled = True
 
     prepare(settings)
     refresher.begun.wait()
