@@ -105,6 +105,14 @@ def test_a_run_of_uncommitted_changes_stands_for_no_commit(lab: Lab, tmp_path: P
     # Itself named, it is a run as any other.
     for run_id in (patched, nested, alone):
         assert say("reproduce", run_id, "--json").json["run_id"] == run_id
+    for sides in ((lab.worse, patched), (patched,), (nested,)):  # before it, its own commit is
+        done = say("compare", *sides, "--json")
+        assert [each["commit"] for each in done.json["sides"]] == [lab.worse, lab.worse]
+        assert sorted(done.json["sides"][0]["runs"]) == sorted(lab.runs[lab.worse])
+    assert [each["commit"] for each in say("compare", alone, "--json").json["sides"]] == [
+        lab.base,
+        lab.empty,
+    ]
     (note,) = say("compare", lab.worse, patched, "--json").json["notes"]
     said = f"{patched} ({lab.worse[:10]}) ran uncommitted changes, which are not shown"
     assert note == f"{said}: see its uncommitted.patch."

@@ -142,6 +142,7 @@ class Selector:
         """Return the nearest commit before a side's that has its experiment's score.
 
         As the leaderboard: the nearest through merges, and scored by the metric, if one is named.
+        Before uncommitted changes that is the commit which they change.
         """
         doing = f"choosing what to compare {side.title} with"
         if self._repository is None or not side.sha:
@@ -153,7 +154,10 @@ class Selector:
             with suppress(UsageError):
                 metric = self._history.score(home, doing).name
         others = self._history.commits(home, metric)
-        if found := nearest_before(self._repository, others | {side.sha}).get(side.sha):
+        is_patched = not self._patched.isdisjoint(run.id for run in side.runs)
+        found = side.sha if is_patched and side.sha in others else None
+        found = found or nearest_before(self._repository, others | {side.sha}).get(side.sha)
+        if found:
             runs = [run for run in self._of_commit(found) if run.experiment_id == home]
             return self._side(found[:10], runs)
         problem = f"no commit before it has finished runs with {metric or 'a metric'}"
