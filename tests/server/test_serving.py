@@ -181,6 +181,7 @@ def test_a_large_artifact_is_never_in_memory_as_a_whole(
     with requests.get(f"{server.url}/get-artifact", where, stream=True, timeout=60):
         assert list(scratch.iterdir())
     eventually(lambda: not list(scratch.iterdir()))  # though nobody has read it
+    assert "Downloading" not in server.errors
 
 
 def test_a_server_process_that_dies_is_started_again(server: Serving, experiment: str) -> None:

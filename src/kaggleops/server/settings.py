@@ -42,6 +42,7 @@ _VARIABLE = "KAGGLEOPS_SERVE"
 _LEAN = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight processes more
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # of each that a browser shows
     # Let the C library return freed memory: after eight pages of 1,000 runs all processes took
     # 306 MB, and 355 without the last two.
     "MALLOC_ARENA_MAX": "2",
