@@ -200,6 +200,13 @@ def test_a_live_runs_chart_grows(page: Page, server: Serving, world: World) -> N
     page = page.context.browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
     page.set_default_timeout(PATIENCE)
     page.clock.install()
+    # A page that is opened before there is anything to draw never draws.
+    eventually(
+        lambda: any(
+            each["info"]["run_id"] == world.live and each["data"].get("metrics")
+            for each in server.runs(world.experiment)
+        )
+    )
     open_run(page, server, world, world.live, "/model-metrics")
     steps = page.locator(".js-plotly-plot .xtick")
     expect(steps.filter(has_text=re.compile("^2$"))).to_have_count(1)

@@ -257,7 +257,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(
         time.sleep(0.01)  # the test's own time limit ends this if it never comes
     training.tell("enough")
     ended = training.end()
-    assert "an earlier process had left behind" in ended.errors
+    assert "a process that ended had left behind" in ended.errors
     store._session.close()
     assert not list((state_folder / "outbox").iterdir())
 

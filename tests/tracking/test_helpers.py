@@ -130,7 +130,7 @@ HELPERS = {
     "a process, terminated": (PROCESS.replace("{how}", "SIGTERM"), 1),
     "a process, interrupted": (PROCESS.replace("{how}", "SIGINT"), 1),
     "a process, hung up on": (PROCESS.replace("{how}", "SIGHUP"), 1),
-    "a process, killed": (PROCESS.replace("{how}", "SIGKILL"), 0),
+    "a process, killed": (PROCESS.replace("{how}", "SIGKILL"), 1),
     "a command by the run's id": (COMMAND.replace("{variable}", "HELPS"), 1),
     "a command by MLFLOW_RUN_ID": (COMMAND.replace("{variable}", "MLFLOW_RUN_ID"), 1),
     "a fork": (FORK, 1),
@@ -223,6 +223,28 @@ def test_a_run_with_helpers_is_cancelled_as_any_other(
     assert kaggleops_here("cancel", run_id, "--bucket", bucket.uri, cwd=work).code == 0
     assert training.end().code == 128 + signal.SIGTERM
     assert only_run(machines()).info.status == "KILLED"
+
+
+# As a pool does to workers that it has told to end: the signal comes before they send.
+TERMINATED_AS_IT_ENDS = """
+import multiprocessing, multiprocessing.util
+def work():
+    mlflow.start_run()
+    mlflow.log_metric("of the child", 1.0)
+    me = os.getpid(), signal.SIGTERM
+    multiprocessing.util.Finalize(None, os.kill, me, exitpriority=100)
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+"""
+
+
+@ON_GCS_ALONE
+def test_a_process_that_is_terminated_as_it_ends_sends_what_it_logged(
+    tracking_uri: str, state_folder: Path, machines: Machines, work: Path
+) -> None:
+    assert train(TERMINATED_AS_IT_ENDS, tracking_uri, state_folder).code == 0
+    assert only_run(machines()).data.metrics == {"of the child": 1.0}
 
 
 CREATES_FOR_OTHERS = """

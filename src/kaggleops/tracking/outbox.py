@@ -33,6 +33,8 @@ _CONTENT, _MANIFEST = "content", "manifest.json"
 _NEW, _GONE = ".new-", ".gone-"
 """What the names of folders start with that are not complete yet, or not any more."""
 
+_SECOND = len("20260101-120000")  # how much of a folder's name is the second it was made in
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -92,17 +94,18 @@ def disk_is_full(error: BaseException | None) -> bool:
 
 
 def left_behind(
-    bucket_uri: str, in_use: list[Path], held: ExitStack, name: str = OUTBOX
+    bucket_uri: str, in_use: list[Path], held: ExitStack, name: str = OUTBOX, *, since: str = ""
 ) -> Iterator[Path]:
     """Yield a bucket's folders that no process owns, each locked as long as `held` is open.
 
-    Those that a process owns are added to `in_use`.
+    Those that a process owns are added to `in_use`. Folders' names begin with when they were made:
+    none from before the second of the one named `since` is looked at.
     """
     for home in outboxes(bucket_uri, name):
         for folder in _inside(home):
             if folder.name.startswith(_GONE):
                 shutil.rmtree(folder, ignore_errors=True)  # a kill broke that off
-            if folder.name.startswith("."):
+            if folder.name.startswith(".") or folder.name[:_SECOND] < since[:_SECOND]:
                 continue
             try:
                 owner = held.enter_context((folder / _OWNER).open("a"))

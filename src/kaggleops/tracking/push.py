@@ -35,16 +35,19 @@ class Sent:
 
 
 def push(
-    store: EntityStore, progress: Callable[[int, int], None] = lambda done, total: None
+    store: EntityStore,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    since: str = "",
 ) -> Sent:
     """Send what ended processes on this machine left unsent for a bucket.
 
     `progress` is called with how many of them and of the artifacts were looked at, and with how
-    many there are.
+    many there are. Folders made before the one named `since` are left alone.
     """
     result = Sent()
     with ExitStack() as held:
-        folders = list(left_behind(store.bucket.uri, result.in_use, held))
+        folders = list(left_behind(store.bucket.uri, result.in_use, held, since=since))
         kept = {folder: kept_in(folder) for folder in (*folders, *result.in_use)}
         every = sorted(chain(*kept.values()), key=lambda each: each.logged_ms)
         newest = {each.place: each for each in every}

@@ -13,7 +13,6 @@ Of several processes of one training, only the first sends (`kaggleops.tracking.
 
 import logging
 import multiprocessing
-import multiprocessing.util
 import os
 import sys
 import threading
@@ -120,8 +119,7 @@ class Session:
                 working, owner = self._new_working_copy(bucket, silent=silent)
                 working.killed = self._was_killed
                 if multiprocessing.parent_process() is not None:
-                    # A child of multiprocessing ends without the interpreter's exit handlers.
-                    multiprocessing.util.Finalize(None, self.close, exitpriority=1)
+                    signals.at_end_of_child(self.close)
                 self._open = _Open(working, {working.folder: owner}, silent)
             return self._open
 
@@ -194,6 +192,7 @@ class Session:
         if for_all:
             self._release(run)
         if self.send() and for_all:
+            self._push_helpers()
             self.close_run(run)
 
     def _release(self, run: EntityId) -> None:
@@ -324,10 +323,15 @@ class Session:
                 working.bring(run, refresh=True)
         return sent
 
-    def _push(self) -> None:
-        """Send what earlier processes on this machine left: a kernel that was restarted, say."""
+    def _push_helpers(self) -> None:
+        """Send what processes left that began after this one and were killed: helpers of its."""
+        if self._open and not self.in_server and not self._is_silent:
+            self._push(since=self._open.working.folder.name)
+
+    def _push(self, since: str = "") -> None:
+        """Send what ended processes on this machine left: a kernel that was restarted, say."""
         try:
-            sent = push(self.working.store)
+            sent = push(self.working.store, since=since)
         except (KaggleOpsError, OSError):
             return  # it stays where it is, for the next process or for `kaggleops push`
         for problem in (*sent.renamed, *sent.problems):
@@ -335,7 +339,7 @@ class Session:
         if found := [*map(str, sent.entities), *map(str, sent.artifacts)]:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             names = ", ".join(found[:3]) + more
-            _log.warning("Sent what an earlier process had left behind here: %s", names)
+            _log.warning("Sent what a process that ended had left behind here: %s", names)
 
     def escape_full_disk(self, error: BaseException) -> bool:
         """Move the working copy to where there is space; tell whether it was that, and worked."""
@@ -368,6 +372,7 @@ class Session:
         for run in list(self._claimed):
             self._release(run)
         if self.send() and not working.unsent:
+            self._push_helpers()
             self.close_run()
             self._open = None
             for folder, owner in owned.items():

@@ -9,6 +9,7 @@ system, as any is, until it has something to send itself.
 """
 
 import logging
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -37,6 +38,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a se
 _signalled = False
 _heard = False
 _undisturbed = 0
+_to_send = 0  # what a child of multiprocessing has still to do at its end
 _ended_by_us = False
 _pipe: tuple[int, int] | None = None
 """Where the interpreter writes the number of each signal that comes, as it comes."""
@@ -59,6 +61,24 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         _undisturbed -= 1
+
+
+def at_end_of_child(send: Callable[[], object]) -> None:
+    """Have a child of multiprocessing, which ends without exit handlers, `send` at its end.
+
+    No signal that comes as it ends is in time to break that off before it begins.
+    """
+    global _to_send
+
+    def last() -> None:
+        global _to_send
+        try:
+            send()
+        finally:
+            _to_send -= 1
+
+    _to_send += 1
+    multiprocessing.util.Finalize(None, last, exitpriority=1)
 
 
 def heed_signals() -> None:
@@ -86,10 +106,16 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
     # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
     global _signalled, _heard
     _heard = True
-    if _undisturbed:
+    if _undisturbed or (_to_send and _ends(frame)):
         return
     _signalled = True
     raise _End(128 + signum)
+
+
+def _ends(frame: FrameType | None) -> bool:
+    while frame and frame.f_code.co_name != "_exit_function":  # of multiprocessing
+        frame = frame.f_back
+    return frame is not None
 
 
 class _End(SystemExit):
@@ -117,8 +143,9 @@ def _repeat(came: int) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _signalled, _heard, _ended_by_us, _pipe
+    global _signalled, _heard, _ended_by_us, _pipe, _to_send
     _signalled = _heard = _ended_by_us = False
+    _to_send = 0
     if _pipe is not None:
         before = signal.set_wakeup_fd(-1)
         if before not in (-1, _pipe[1]):
