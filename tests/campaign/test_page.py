@@ -36,7 +36,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028{
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    """A bucket with one run that was started by hand, and runs."""
+    """A bucket with one run that was started by hand, and runs; one that is over, and a blend."""
     folder = tmp_path_factory.mktemp("page")
     uri = f"bucket+file://{folder}/bucket"
     client = MlflowClient(f"{uri}/mlruns")
@@ -46,6 +46,9 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         client.set_tag(run.info.run_id, tags.COMMIT, "1f0c2d7a" * 5)
         client.log_metric(run.info.run_id, "jaccard", score)
     client.set_terminated(run.info.run_id)
+    blend = client.create_run(experiment, tags={tags.BLEND: '{"a": 0.6, "b": 0.4}'}).info.run_id
+    client.log_metric(blend, "jaccard", 0.65)
+    client.set_terminated(blend)
     store = EntityStore(open_bucket(uri))
     index = Index(f"sqlite:///{folder}/index.db", store)
     index.refresh(lambda done, total: None)
@@ -80,7 +83,8 @@ def test_it_shows_what_runs_waits_and_came_of_it(history: History) -> None:
         "kaggle has no free hours left: waits until Sat 00:00 UTC"
     ]
     assert shown["wrong"][0]["why"].startswith("torch.OutOfMemoryError")
-    assert [row["mean"] for row in shown["boards"][0]["rows"]] == [0.7]
+    ranked = [(row["commit"], row["mean"]) for row in shown["boards"][0]["rows"]]
+    assert ranked == [("1f0c2d7a1f", 0.7), ("blend of 2", 0.65)]
     assert [each["hours"] for each in shown["offers"]] == [7.4, None, None, None]
 
 
@@ -201,8 +205,11 @@ def test_what_a_watcher_was_told_is_read_from_its_page_and_not_believed(history:
     assert secrets_of.GITHUB_TOKEN not in hostile[0][0]["problem"]
 
 
-def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(world: World) -> None:
-    ids = [world.begin("alpha=1,2", metrics=["score"], directions=["maximize"]) for _ in range(2)]
+@pytest.mark.parametrize("named", [{"metrics": ["score"], "directions": ["maximize"]}, {}])
+def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(
+    world: World, named: dict[str, Any]
+) -> None:
+    ids = [world.begin("alpha=1,2", **named) for _ in range(2)]
     client = MlflowClient(world.uri)
     with history_of(str(world.folder), None, fresh_for=0) as history:
         for state in open_sweeps(history):
@@ -223,6 +230,7 @@ def test_sweeps_of_a_bucket_are_shown_whether_they_go_on_or_are_over(world: Worl
         ids[1]: {"FINISHED": 1, "SCHEDULED": 1},
     }
     assert [each["best"] for each in shown["sweeps"]] == [1, 1]
+    assert [each["metrics"] for each in shown["sweeps"]] == [["score"], ["score"]]
     curves = next(each for each in shown["sweeps"] if each["id"] == ids[0])["curves"]
     assert curves == [[1, "FINISHED", [[1, 2.0], [2, 2.0]]], [0, "FINISHED", [[1, 1.0], [2, 1.0]]]]
     assert [(group["count"], group["names"]) for group in shown["waiting"]] == [(1, ["trial 0"])]

@@ -14,7 +14,7 @@ from kaggleops.campaign.parents import keep
 from kaggleops.campaign.state import SweepState
 from kaggleops.campaign.sweep import Job, Sweep, Trial, progress
 from kaggleops.mlruns.ui import run_page
-from kaggleops.tags import BEST, NOTE, PARENT, SUMMARY
+from kaggleops.tags import BEST, NOTE, PARENT, SCORE, SUMMARY
 from kaggleops.tracking.store import BucketTrackingStore
 
 
@@ -249,6 +249,17 @@ def test_a_grid_that_names_no_metric_is_ranked_by_the_score_that_its_trials_have
     run = world.get(parent)
     assert (run.data.metrics, run.data.tags[BEST]) == ({"best_rmse": 0.7}, trials[1].run_id)
     assert "3 trials." in run.data.tags[NOTE]
+
+
+def test_a_grid_is_ranked_by_the_declared_score_in_its_direction(world: World) -> None:
+    parent = world.run()
+    trials = []
+    for number, value in enumerate((0.9, 0.7)):
+        job = replace(world.job(number, parent, gap=value, auc=0.5), tags={SCORE: "gap lower"})
+        trials.append(Trial(number, job.run_id, {}, [job], status="FINISHED"))
+    world.keep(world.state(parent, Sweep(["lr=1,2"]), trials))
+    run = world.get(parent)
+    assert (run.data.metrics, run.data.tags[BEST]) == ({"best_gap": 0.7}, trials[1].run_id)
 
 
 def test_of_several_objectives_the_trials_that_none_beats_are_shown(world: World) -> None:

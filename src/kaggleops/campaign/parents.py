@@ -11,7 +11,6 @@ A mean never has the metric's own name: who averages the runs of a commit would 
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from mlflow.entities import Metric, Run, RunTag
 
 from kaggleops.bucket import Bucket
 from kaggleops.campaign.out_of_fold import TableError, gathered
-from kaggleops.campaign.state import SweepState
+from kaggleops.campaign.state import SweepState, with_score
 from kaggleops.campaign.sweep import (
     STATUS_WORDS,
     Job,
@@ -39,7 +38,7 @@ from kaggleops.mlruns.ui import run_page, with_section
 from kaggleops.printable import as_code, as_markdown
 from kaggleops.reports.comparison_text import number, summary
 from kaggleops.reports.evidence import OOF_FILE
-from kaggleops.reports.score import declared, is_score, score_among
+from kaggleops.reports.score import is_score
 from kaggleops.reports.statistics import Summary, summarize
 from kaggleops.tags import BEST, NOTE, SUMMARY
 
@@ -87,6 +86,7 @@ def keep(state: SweepState, client: MlflowClient, bucket: Bucket) -> list[str]:
 
 def _parents(state: SweepState) -> Iterator[tuple[Parent, Mapping[str, str]]]:
     """Yield what each parent of a sweep is to say, with the tags that it has now."""
+    state = with_score(state)
     alone = any(trial.run_id == state.id for trial in state.trials)  # it is the fold set itself
     for trial in state.trials:
         if any(job.fold for job in trial.jobs):
@@ -111,7 +111,7 @@ def _fold_set(state: SweepState, trial: Trial) -> Parent:
             values[name] = found
     metrics = {f"{name}_mean": found.mean for name, found in values.items()}
     spreads = {f"{name}_std": found.spread for name, found in values.items()}
-    shown = _shown_metrics(sweep, folds)
+    shown = sweep.metrics
     ended = [job for job in folds if job.status in _ENDED]
     statuses = [job.status if job in ended else "" for job in folds]
     lines = [f"{progress(statuses, len(sweep.folds) or None, 'folds')}."]
@@ -167,7 +167,7 @@ def _means_of(folds: Sequence[Job], metrics: Sequence[str]) -> list[str]:
 
 
 def _search(state: SweepState) -> Parent:
-    metrics = _shown_metrics(state.sweep, state.jobs)
+    metrics = state.sweep.metrics
     signs = [1.0 if state.sweep.more_is_better(each) else -1.0 for each in metrics]
     # With these, more is better.
     found = {
@@ -215,15 +215,6 @@ def point_text(point: Mapping[str, str]) -> str:
 
 
 # -- both ---------------------------------------------------------------------------------------
-
-
-def _shown_metrics(sweep: Sweep, jobs: Sequence[Job]) -> list[str]:
-    """Return the sweep's metrics; where it names none, its jobs' score."""
-    if sweep.metrics:
-        return list(sweep.metrics)
-    counted = Counter(name for job in jobs for name in job.metrics)
-    score = score_among(counted, declared(jobs[0].tags if jobs else {}))
-    return [score.name] if score else []
 
 
 def _digest(of: Sequence[Any]) -> str:

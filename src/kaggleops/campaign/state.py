@@ -5,12 +5,13 @@ Importing MLflow takes longer than all of this, and nothing here needs it. Anybo
 a tag: a sweep whose tags make no sense has a `problem`, and is skipped.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kaggleops.campaign.sweep import (
+    Direction,
     Job,
     Sweep,
     Trial,
@@ -22,6 +23,7 @@ from kaggleops.campaign.sweep import (
 from kaggleops.errors import KaggleOpsError
 from kaggleops.launch.legs import next_leg
 from kaggleops.mlruns.liveness import LOST as IS_LOST
+from kaggleops.reports.score import declared, score_among
 from kaggleops.reports.trainings import point_told
 from kaggleops.tags import (
     LEGS,
@@ -106,6 +108,26 @@ def state_of(history: "History", parent: "Run", *, histories: bool = True) -> Sw
     if sweep.pruner and sweep.metrics and histories:
         trials = _with_reports(history, trials, sweep.metrics[0])
     return replace(told, trials=trials)
+
+
+def with_score(state: SweepState) -> SweepState:
+    """Return a sweep that names no metric with its jobs' score as its metric; any other as it is.
+
+    By that its trials are ranked where people read of them; what is tried next does not follow it.
+    """
+    counted = Counter(name for job in state.jobs for name in job.metrics)
+    score = score_among(counted, declared(state.jobs[0].tags if state.jobs else {}))
+    if state.sweep.metrics or score is None:
+        return state
+    direction: Direction = "minimize" if score.lower else "maximize"
+    sweep = replace(state.sweep, metrics=[score.name], directions=[direction])
+    trials = [
+        replace(trial, values=means_of(trial.jobs, sweep.metrics))
+        if trial.status == "FINISHED"
+        else trial
+        for trial in state.trials
+    ]
+    return replace(state, sweep=sweep, trials=trials)
 
 
 def waits_for_a_machine(job: Job) -> bool:

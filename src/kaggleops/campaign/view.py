@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from kaggleops.backends.answers import number, objects, text
 from kaggleops.campaign.money import sessions_of, spent
 from kaggleops.campaign.plan import Forecast
-from kaggleops.campaign.state import SweepState, state_of
+from kaggleops.campaign.state import SweepState, state_of, with_score
 from kaggleops.campaign.sweep import Job, Trial, means_by_step
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.mlruns.liveness import LOST as LOST_STATUS
@@ -90,7 +90,7 @@ def view_of(
     `offers` are what the backends can give now, None where nobody was asked; `told` is when those
     said so that were not asked now.
     """
-    newest = sorted(sweeps, key=lambda state: (-state.begun_ms, state.id))
+    newest = sorted(map(with_score, sweeps), key=lambda state: (-state.begun_ms, state.id))
     points = _points(history, newest[:_MOST_SWEEPS])
     room = _MOST_TRIALS
     shown = []
@@ -398,7 +398,9 @@ def _boards(history: History, states: Sequence[SweepState]) -> list[dict[str, An
             entries = leaderboard(read_runs(history, experiment, score.name), score, {})
             rows = [
                 {
-                    "commit": _text(entry.sha[:10]),
+                    "commit": _text(
+                        f"blend of {entry.members}" if entry.members else entry.sha[:10]
+                    ),
                     "run": entry.runs[0],
                     "runs": len(entry.runs),
                     "mean": _number(entry.score.mean),
