@@ -111,6 +111,7 @@ def test_uncommitted_changes_are_refused_unless_they_are_allowed(
     client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
     tags = client.get_run(allowed.json["run_id"]).data.tags
     assert tags["uncommitted"] == "see uncommitted.patch"
+    assert tags["commit"].endswith(" Second version + uncommitted changes")  # by which a UI groups
     assert tags["mlflow.source.git.commit"] == toy.git("rev-parse", "HEAD")
     assert (toy.folder / "version.txt").read_text() == "third, not committed"
 

@@ -71,6 +71,15 @@ def test_what_was_set_is_told(tags: dict[str, str], params: dict[str, str], said
     assert row(state(tags=tags, params=params))["settings"] == said
 
 
+def test_a_run_of_uncommitted_changes_is_not_shown_as_its_commits() -> None:
+    tags = COMMIT | {"settings": "lr=3", "uncommitted": "see uncommitted.patch"}
+    changed, plain = row(state(tags=tags)), row(state(tags=COMMIT))
+    assert (changed["uncommitted"], plain["uncommitted"]) == (True, False)
+    for width in (79, 200):
+        said = "\n".join(printed([changed, plain], width))
+        assert said.count("uncommitted changes, lr=3") == said.count("uncommitted") == 1
+
+
 @pytest.mark.parametrize(
     ("status", "tags", "said"),
     [

@@ -80,6 +80,7 @@ from kaggleops.tags import (
     SCORE,
     SETTINGS,
     SUBMITTED_TO,
+    TITLE,
     TO_BE_CONTINUED,
     UNCOMMITTED,
     of_commit,
@@ -192,6 +193,8 @@ def launch_in(
             changed_tags[BEGAN] = datetime.now(UTC).isoformat(timespec="seconds")
         if patch:
             changed_tags[UNCOMMITTED] = f"see {PATCH}"
+            # MLflow's UI shows means of the runs that this groups: it is none of the commit's.
+            changed_tags[TITLE] = f"{of_commit(commit)[TITLE]} + uncommitted changes"
         tags = [RunTag(*tag) for tag in changed_tags.items()]
         client.log_batch(run.info.run_id, params=new, tags=tags)
         if TO_BE_CONTINUED in run.data.tags:

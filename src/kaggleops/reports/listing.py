@@ -19,7 +19,7 @@ TAGS = (
     *(tags.COST, tags.ENTRY_POINT, tags.FAILURE, tags.FOLD, tags.JOB_ENDED, tags.KEPT_UNTIL),
     *(tags.PARENT, tags.POINT, tags.PRICE, tags.PRUNED, tags.SCORE, tags.SETTINGS),
     *(tags.SHORT_COMMIT, tags.SUBJECT, tags.SUBMITTED_TO, tags.SWEEP, tags.TO_BE_CONTINUED),
-    tags.TRIAL,
+    *(tags.TRIAL, tags.UNCOMMITTED),
 )
 """The tags that it is told from."""
 
@@ -62,6 +62,7 @@ def row(run: RunState, platform: Platform | None, sweep: str, now_ms: int) -> di
         "commit": told.get(tags.SHORT_COMMIT) or told.get(tags.COMMIT, "")[:10],
         "subject": told.get(tags.SUBJECT, ""),
         "branch": told.get(tags.BRANCH, ""),
+        "uncommitted": tags.UNCOMMITTED in told,
         "settings": _settings(run),
         "backend": told.get(tags.BACKEND, ""),
         "accelerator": told.get(tags.ACCELERATOR, ""),
@@ -171,7 +172,8 @@ def table(
         short, name = row["run_id"][:8], row["name"] or ""
         alone = name and names[name] == 1 and len(name) <= longest
         commit = f"{row['commit'][:8]} {row['subject']}".strip()
-        what = row["sweep"] or row["settings"]
+        changed = "uncommitted changes" if row["uncommitted"] else ""
+        what = ", ".join(filter(None, (changed, row["sweep"] or row["settings"])))
         accelerator = row["accelerator"] if wide and row["accelerator"] != "none" else ""
         cells.append(
             [
