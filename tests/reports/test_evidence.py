@@ -155,6 +155,7 @@ def test_where_no_settings_are_shared_it_is_said_and_nothing_is_marked() -> None
     assert found.metrics[0].verdict(0) == ""
     assert "their settings differ" in found.answers[0]
     assert not board(second, first)["a"].regression
+    assert board(first, second)["b"].settings == "lr=3 against lr=2"  # each its own
     # Nor is it "no difference" where they come to the same.
     same = compared(first, folds("b", (0.5, 0.53, 0.54), lr="3"))
     assert "their settings differ" in same.answers[0]

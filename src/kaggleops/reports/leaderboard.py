@@ -58,7 +58,8 @@ class Entry:
     change: Difference | None = None  # the difference from that one; None without one
     # that one's mean and its own, of what was compared, where other means stand on the board
     means: tuple[float, float] | None = None
-    settings: str = ""  # of what was compared, where there are others
+    # of what was compared, where there are others; where they differ, its own "against" that one's
+    settings: str = ""
     regression: bool = False  # whether it is significantly worse than that one
     members: int = 0  # of a blend: how many runs it is of; in place of a commit it has its run's id
 
@@ -173,12 +174,14 @@ def _entry(
     evidence = Evidence.of([before, mine], score, spread)
     first, second = in_common([each.scores for each in evidence.rows[0]])
     means = tuple(each.mean for each in map(summarize_scores, (first, second)) if each)
+    theirs, ours = map(evidence.title, evidence.rows[0])
+    settings = ours if evidence.are_alike or ours == theirs else f"{ours} against {theirs}"
     shown = _best(before, score)[1].mean, summary.mean
     return replace(
         entry,
         change=evidence.difference(first, second),
         means=(means[0], means[1]) if means != shown else None,
-        settings=evidence.title(evidence.rows[0][1]) if evidence.has_choice else "",
+        settings=settings if evidence.has_choice else "",
     )
 
 
