@@ -11,6 +11,7 @@ from kaggleops.backends.base import RemoteRun
 from kaggleops.backends.lookup import resume, submitted_run
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.tags import JOB_ENDED, NOTE
+from tests.command import kaggleops_here
 
 from .places import Here, end_job, job_of
 from .world import TRACKING, Gate, World
@@ -57,6 +58,11 @@ def test_one_whose_process_dies_is_known_to_have_failed_and_goes_on(here: Here) 
     state = run.state()
     assert state
     assert (state.status, str(state)) == ("FAILED", "ended: its process died")
+    # Nobody has told the bucket yet: who looks first is told all of it, too.
+    done = kaggleops_here("status", run.run_id, "--bucket", TRACKING, "--json")
+    (row,) = done.json["runs"]
+    assert (row["status"], row["failure"]) == ("FAILED", "ended: its process died")
+    assert row["ended"]
     assert submitted_run(TRACKING, run.run_id).get_status() == "FAILED"
     again = submitted_again(here, run)
     assert str(again.state()) == "waiting"

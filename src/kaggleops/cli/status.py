@@ -1,7 +1,7 @@
 """`kaggleops status`: the list of runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -151,7 +151,7 @@ class _Status:
 
     def rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return what is known of the runs to show, the latest first; and what is wrong."""
-        from kaggleops.mlruns.liveness import run_state
+        from kaggleops.mlruns.liveness import look_at, run_state
         from kaggleops.reports.listing import row as row_of
 
         now_ms = time.time_ns() // 1_000_000
@@ -162,6 +162,11 @@ class _Status:
         else:
             states = self._recent(now_ms)
         platforms = self._ask_platforms(states)
+        # One that a platform says is over has ended since it was read here, or ended just now: what
+        # it came to, or failed of, stands in the bucket by then.
+        over = [each for each in states if each.status in _RUNNING and _is_over(each, platforms)]
+        ended = {each.id: each for each in look_at(self._store, over, now_ms)}
+        states = [ended.get(each.id, each) for each in states]
         sweeps = self._progress(states)
         rows = []
         for state in states:
@@ -258,6 +263,11 @@ class _Status:
             for state, said in zip(asked, answers, strict=True):
                 self._answers[state.id.name] = now, said
         return {name: said for name, (_, said) in self._answers.items()}
+
+
+def _is_over(state: "RunState", platforms: "Mapping[str, Platform]") -> bool:
+    said = platforms.get(state.id.name)
+    return said is not None and bool(said.status) and said.status not in _RUNNING
 
 
 def _kept_until(state: "RunState") -> float:
