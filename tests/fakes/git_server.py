@@ -4,7 +4,6 @@ import base64
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,13 +11,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.fakes.wire import free_port
+
 
 @contextmanager
 def git_daemon(folder: Path) -> Iterator[str]:
     """Serve every repository in the folder; yields the address that their names go behind."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [
             *("git", "daemon", "--export-all", "--reuseaddr", "--verbose", "--informative-errors"),

@@ -58,6 +58,22 @@ Half of one without a body breaks off in its first line.
 _BROKEN = Response(400, [("Content-Type", "text/plain")], b"the fake broke")
 
 
+_held: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and that is given to no one else while tests run.
+
+    Who listens there has to set SO_REUSEADDR, as servers do.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)  # without it, whoever asks for any port may be given this one
+    port: int = held.getsockname()[1]
+    return port
+
+
 class HttpServer(ThreadingHTTPServer):
     """Serves `answer` until it is stopped; then no thread and no connection is left."""
 

@@ -51,7 +51,7 @@ DIFFERENCES: dict[str, Change] = {
 
 def test_each_holds_and_each_that_differs_is_told(http: HttpServer) -> None:
     assert list(assumed_of("server")) == list(DIFFERENCES)
-    with tunnel(Machine.named(MACHINE)) as opened:
+    with tunnel(Machine.named(MACHINE), 0) as opened:
         server = Server(opened.url)
         assert {line.verdict for line in tried("server", lambda _: server)} == {"ok"}
 

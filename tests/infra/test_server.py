@@ -17,7 +17,8 @@ import pytest
 
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.systemd import Unit
-from tests.infra.world import BUCKET, SERVER, World, free_port, machine
+from tests.fakes.wire import free_port
+from tests.infra.world import BUCKET, SERVER, World, machine
 from tests.server.serving import eventually
 
 DIES = "import sys; sys.exit('--version' not in sys.argv and 'it cannot start')"
@@ -41,7 +42,7 @@ def test_a_machine_from_its_start_to_an_update_that_fails(world: World) -> None:
     assert booting.stderr is not None
     assert "publish one" in booting.stderr.readline()
     world.publish("1.0")
-    assert booting.wait(120) == 0, booting.stderr.read()
+    assert booting.wait(280) == 0, booting.stderr.read()
     booting.stderr.close()
     said = world.said()
     assert said["version"] == "1.0"

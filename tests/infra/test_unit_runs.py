@@ -16,7 +16,8 @@ import requests
 from tests.conftest import unavailable
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.systemd import Unit
-from tests.infra.world import SERVER, free_port
+from tests.fakes.wire import free_port
+from tests.infra.world import SERVER
 from tests.server.serving import eventually
 
 URI = "gs://our-bucket/mlruns"

@@ -6,7 +6,6 @@ import json
 import os
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import requests
 from kaggleops.bucket import open_bucket
 from tests.fakes import systemd
 from tests.fakes.gcs_server import GcsServer
-from tests.fakes.wire import Delivery, HttpServer, Request, Response
+from tests.fakes.wire import Delivery, HttpServer, Request, Response, free_port
 from tests.packages import write_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -195,10 +194,3 @@ def machine(folder: Path, gcs: GcsServer) -> Iterator[World]:
             if (root / "etc/systemd/system" / name).exists():
                 systemd.Unit(root, name, port).stop()
         http.stop()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        found: int = bound.getsockname()[1]
-    return found

@@ -17,7 +17,7 @@ from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.server.tunnel import Machine, tunnel
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes import iap_tunnel
-from tests.infra.world import free_port
+from tests.fakes.wire import free_port
 from tests.server.serving import eventually, serving
 from tests.server.test_ui import opened
 from tests.warm import children
@@ -54,8 +54,9 @@ def name_server(folder: Path, bucket: str = "gs://our-bucket") -> None:
 @pytest.mark.usefixtures("path")
 def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened: Path) -> None:
     name_server(tmp_path)
+    # Here and below not 5000, where some other test's server may just begin to answer.
     process = subprocess.Popen(
-        [sys.executable, "-m", "kaggleops", "ui", "--json"],
+        [sys.executable, "-m", "kaggleops", "ui", "--json", "--port", str(free_port())],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -85,7 +86,8 @@ def test_it_opens_the_remote_ui_and_ends_with_the_command(tmp_path: Path, opened
 def test_a_machine_that_is_off(tmp_path: Path) -> None:
     iap_tunnel.install(tmp_path / "bin", MACHINE, 1)  # nobody answers there
     name_server(tmp_path)
-    done = kaggleops("ui", cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    done = kaggleops("ui", "--port", free_port(), cwd=tmp_path, PATH=path)
     assert done.code == 1
     assert "failed to connect to backend" in done.error
     assert "gcloud compute instances start kaggleops --zone=us-central1-b" in done.error
@@ -95,8 +97,10 @@ def test_a_machine_that_is_off(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("path")
 def test_a_machine_that_is_not_there() -> None:
     other = Machine.named(MACHINE.replace("a-project", "another"))
-    port = free_port()  # not 5000, where some other test's server may just begin to answer
-    with pytest.raises(KaggleOpsError, match="Could not fetch resource"), tunnel(other, port):
+    with (
+        pytest.raises(KaggleOpsError, match="Could not fetch resource"),
+        tunnel(other, free_port()),
+    ):
         pass
 
 

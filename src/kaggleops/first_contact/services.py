@@ -113,7 +113,7 @@ def _of_server(bucket: str, folder: Path) -> Plan:
         raise UsageError("trying the server", "none is named", hint)
 
     def checks(_: Trial) -> Iterator[Line]:
-        with tunnel(machine) as opened:
+        with tunnel(machine, 0) as opened:
             yield from tried("server", lambda _: Server(opened.url))
 
     costs = "asks the server of config/local.yaml through a tunnel; it makes and costs nothing"

@@ -91,7 +91,7 @@ def tunnel(machine: Machine, port: int | None = None) -> Iterator[Tunnel]:
 
     Args:
         machine: the server's machine.
-        port: the port here; by default 5000, or a free one if that is taken.
+        port: the port here; 0 for any free one; by default 5000, or a free one if that is taken.
 
     Raises:
         UsageError: gcloud is not installed, or the port is taken.
@@ -162,7 +162,7 @@ def examine_server(folder: Path) -> Iterator[Finding]:
         yield Finding("server", "skipped", "none is named", hint)
         return
     doing = f"checking {machine}"
-    with tunnel(machine) as server:
+    with tunnel(machine, 0) as server:  # 5000 is for who looks at the UI
         try:
             # 503 where all is not well, with the same content.
             health = requests.get(f"{server.url}{HEALTH_PATH}.json", timeout=30).json()
