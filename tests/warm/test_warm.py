@@ -3,14 +3,18 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.warm import children, forked, passed_on
+from tests.warm import VARIABLE, children, forked, passed_on
+
+SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 SCRIPT = """
 import json, os, signal, sys
@@ -154,6 +158,29 @@ def test_what_it_starts_ends_with_its_process_group(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGTERM
     assert psutil.wait_procs([started], timeout=60)[1] == []
     assert os.getpgrp() not in (started.pid, forked(process.pid))
+
+
+def test_what_comes_before_the_fork_is_known_or_after_its_end_is_passed_on_or_left() -> None:
+    # Who answers is this test.
+    with tempfile.TemporaryDirectory() as folder, socket.socket(*SOCKET) as listening:
+        listening.bind(f"{folder}/fake")
+        listening.listen()
+        fake = os.environ[VARIABLE].split(os.pathsep)
+        fake[0] = f"{folder}/fake"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kaggleops"],
+            env={**os.environ, VARIABLE: os.pathsep.join(fake)},
+        )
+        connection, _ = listening.accept()
+        assert connection.recv(1 << 20)
+        process.send_signal(signal.SIGTERM)
+        fork = subprocess.Popen(["sleep", "60"])
+        connection.send(b"%d" % fork.pid)
+        assert fork.wait() == -signal.SIGTERM
+        process.send_signal(signal.SIGTERM)
+        connection.send(b"7")
+        assert process.wait() == 7
+        connection.close()
 
 
 def test_what_a_platform_begins_with_runs(tmp_path: Path) -> None:

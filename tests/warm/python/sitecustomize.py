@@ -58,15 +58,25 @@ def _stand_in(address: str) -> None:
     of_a_fork = os.environ.get("KAGGLEOPS_TESTS_GROUP") == str(os.getpgrp())
     if of_a_fork:
         asked["group"] = os.getpgrp()
+    # What comes before the fork is known waits until it can be passed on.
+    let_through = _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
     files = b"".join(each.to_bytes(4, sys.byteorder) for each in asked["files"])
     passed = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)
     connection.sendmsg([marshal.dumps(asked)], [passed])
     process = int(connection.recv(100))
     if of_a_fork:
         os.setpgid(0, 0)  # what is sent to the group reaches the fork itself
+
+    def pass_on(number: int, _: object) -> None:
+        try:  # noqa: SIM105 - contextlib takes long to import
+            os.kill(process, number)
+        except ProcessLookupError:
+            pass  # it has just ended, and how will be read
+
     for number in numbers:
         if number not in ignored:
-            _signal.signal(number, lambda number, _: os.kill(process, number))
+            _signal.signal(number, pass_on)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, let_through)
     for each in asked["files"]:
         os.close(each)  # whoever reads what the fork writes waits for this one's end, too
     code = int(connection.recv(100) or 1)
