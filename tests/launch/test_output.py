@@ -1,5 +1,6 @@
 """What a training prints: lines where a notebook shows it, and an artifact of its run."""
 
+import gc
 import os
 import pty
 import secrets
@@ -125,10 +126,11 @@ def test_the_streams_stay_apart_where_they_go(run: Run, capfd: pytest.CaptureFix
 
 
 def test_no_file_stays_open_behind_it(run: Run) -> None:
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    def open_files() -> set[str]:
+        return set(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
     of_child(run, "print()")
+    gc.collect()  # and what another test has left open may be closed meanwhile
     before = open_files()
     of_child(run, "print()")
     with pytest.raises(OSError, match="no program"), Output(run).captured():
@@ -140,7 +142,7 @@ def test_no_file_stays_open_behind_it(run: Run) -> None:
         raise OSError("no program")
     os.dup2(stderr, 2)
     os.close(stderr)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_a_terminal_stays_one(run: Run) -> None:
@@ -240,7 +242,7 @@ def test_a_training_goes_on_where_nothing_can_be_shown(
 
 
 def test_nobody_waits_for_what_was_left_behind(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_PATIENCE", 0.01)
+    monkeypatch.setattr(output, "_PATIENCE", 1.0)  # a busy machine reads in that
     code = """
 import subprocess, sys
 print("over", flush=True)
@@ -296,13 +298,14 @@ from kaggleops.cli import main
 main(["run", "--bucket", {bucket!r}, "--repository", {repository!r}, "way={way}"])
 """
 
-# Prints, waits until that is in the bucket, prints more, and ends as it is told to.
+# Prints, waits until that is in the bucket, prints more, and ends as it is told to. What `print`
+# writes without a buffer comes in two pieces, and the first may be sent alone.
 TRAIN = """
 import os, signal, sys, time
 import mlflow
 from kaggleops.bucket import open_bucket
 way, bucket = sys.argv[1], os.environ["BUCKET"]
-print("begun", flush=True)
+os.write(1, b"begun\\n")
 with mlflow.start_run() as run:
     mlflow.log_metric("loss", 0.5)
     key = f"artifacts/{run.info.experiment_id}/{run.info.run_id}/artifacts/output.txt"
@@ -312,7 +315,7 @@ with mlflow.start_run() as run:
                 break
         except Exception:
             time.sleep(0.05)
-    print("ending", flush=True)
+    os.write(1, b"ending\\n")
     if way == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if way == "stopped twice":  # it does not end when it is told to
@@ -336,7 +339,7 @@ def test_however_a_run_ends_its_output_is_there_and_was_meanwhile(
     repository.commit("Print")
     environment = {"KAGGLEOPS_FLUSH_SECONDS": "0.1", "BUCKET": bucket.uri}
     if way == "finished":
-        environment = {"BUCKET": ""}
+        environment = {"BUCKET": "", "KAGGLEOPS_FLUSH_SECONDS": "1000"}
     script = COMMAND.format(bucket=bucket.uri, repository=str(repository.folder), way=way)
     ended = Training(script, f"{bucket.uri}/mlruns", state_folder, **environment).end()
     assert (ended.code == 0) == (way == "finished"), ended.errors
