@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaggleops.bucket import Bucket
+from kaggleops.tracking import session
 from tests.buckets import server_of
 
 from .processes import train
@@ -17,10 +18,13 @@ SELDOM = ["testbench", "s3", "directory", "s3-versioned"]
 
 WRITERS = 8
 POINTS = 1000
+PATIENCE = 250
+"""Seconds: in half a minute one request of ten thousand fails until its writer gives up."""
 
 # Forked before anything of ours has begun, so that MLflow is imported once: each has a working copy
 # and a session of its own, as a process on another machine has.
 WRITER = """
+session.PATIENCE = {patience}
 children = {}
 for rank in range({writers}):
     child = os.fork()
@@ -43,11 +47,14 @@ client.log_param(run_id, f"param {rank}", rank)
 
 
 @pytest.fixture
-def failing(request: pytest.FixtureRequest, bucket: Bucket) -> None:
+def failing(
+    request: pytest.FixtureRequest, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Let a fifth of all requests fail, in every way, where the bucket can misbehave."""
     server = server_of(bucket, request)
     if server is None or getattr(server, "testbench", False):
         return  # there it is about refusals; waiting for what has failed takes most of a minute
+    monkeypatch.setattr(session, "PATIENCE", PATIENCE)
     seed = int(os.environ.get("KAGGLEOPS_TEST_SEED", random.randrange(10**6)))
     print(f"KAGGLEOPS_TEST_SEED={seed}")  # noqa: T201 - shown where the test fails
     # Each is asked in turn, so together they strike one request in five.
@@ -67,7 +74,8 @@ def test_eight_processes_log_a_thousand_points_each(
     store = machines()
     run_id = store.create_run("0", "ada", 1, [], "x").info.run_id
     store._session.hand_over(store._run(run_id))
-    script = WRITER.replace("{writers}", str(WRITERS)).replace("{points}", str(POINTS))
+    script = WRITER.replace("{patience}", str(PATIENCE))
+    script = script.replace("{writers}", str(WRITERS)).replace("{points}", str(POINTS))
     ended = train(
         script,
         tracking_uri,
