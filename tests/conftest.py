@@ -87,10 +87,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let hypothesis draw fewer examples where the slow tests are left out."""
+    """Let hypothesis draw fewer examples where the slow tests are left out, and always the same."""
+    few = config.option.markexpr == "not slow"
     settings.register_profile(
         "anywhere",
-        max_examples=30 if config.option.markexpr == "not slow" else 100,
+        max_examples=30 if few else 100,
+        derandomize=few,
         # How fast a machine is, and what else it does, is no property of the code.
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
