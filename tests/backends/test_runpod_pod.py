@@ -175,7 +175,7 @@ def program(name: str) -> Path:
 def test_no_pod_outlives_its_deadline(pods: LightPods) -> None:
     """They wait for it side by side, and need no environment made by then."""
     pods.create("ends").wait()
-    deadline = time.time() + 15  # by which all have surely begun
+    deadline = time.time() + 30  # by which all have surely begun
     gentle = pods.create("waits", deadline=deadline, grace=20)
     deaf = pods.create("is deaf", deadline=deadline, grace=0.5)
     hanging = pods.create("breaks the wrapper", deadline=deadline, grace=0.1, patience=0.1)

@@ -28,7 +28,7 @@ def together(task: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list
     ]
     for worker in workers:
         worker.start()
-    found = dict(results.get(timeout=60) for _ in workers)
+    found = dict(results.get(timeout=240) for _ in workers)
     for worker in workers:
         worker.join()
     return [found[number] for number in range(len(workers))]

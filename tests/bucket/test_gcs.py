@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +26,7 @@ from kaggleops.bucket.patience import Patience
 from tests.bucket.uses import USES, large
 from tests.fakes.gcs_server import GcsServer
 from tests.fakes.wire import HttpServer, Response
+from tests.server.serving import eventually
 
 
 @pytest.fixture
@@ -219,16 +219,14 @@ def test_any_other_refusal(server: GcsServer, bucket: Bucket) -> None:
 
 
 def test_sixteen_threads_keep_their_connections(server: GcsServer, bucket: Bucket) -> None:
-    server.latency = 0.2  # so that all are under way at once
-    barrier = threading.Barrier(16)
-
-    def use(_: int) -> None:
-        for _ in range(3):
-            barrier.wait()
-            bucket.stat("k")
-
     with ThreadPoolExecutor(16) as threads:
-        list(threads.map(use, range(16)))
+        for _ in range(3):
+            late = server.fail("late", times=None)  # so that all are under way at once
+            asked = [threads.submit(bucket.stat, "k") for _ in range(16)]
+            eventually(lambda late=late: late.hits == 16)
+            late.release()
+            for each in asked:
+                each.result()
     assert server.connections == 16
 
 

@@ -61,14 +61,15 @@ def test_at_a_terminal_it_is_one_table_that_is_redrawn(toys: World, cold_python:
         command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=environment
     ) as watching:
         os.close(terminal)
-        shown = ""
-        while "there is none of that name" not in shown:
-            shown += os.read(reading, 1 << 16).decode()
+        written = b""
+        while b"there is none of that name" not in written:
+            written += os.read(reading, 1 << 16)
         watching.send_signal(signal.SIGINT)  # it is shown once more, and stays
-        while "The jobs go on." not in shown:
-            shown += os.read(reading, 1 << 16).decode()
+        while b"The jobs go on." not in written:
+            written += os.read(reading, 1 << 16)
     os.close(reading)
     assert watching.returncode == 0
+    shown = written.decode()  # only now: what is read may end in the midst of a letter
     _, *between, after = shown.split("Waits for")
     assert between
     up = "\x1b[1A\x1b[2K"  # over the table before

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from kaggleops.bucket import Bucket
 from tests.command import kaggleops_here
 from tests.fakes.git_server import Repository
+from tests.server.serving import eventually
 from tests.tracking.processes import Training
 
 # A fork's parent and its environment are not those of a process that anybody starts.
@@ -128,5 +129,5 @@ def test_cancelling_a_run_ends_its_processes_and_not_the_script_that_called_it(
     ended = caller.end()
     assert ended.code == 0, ended.errors
     assert ended.output.split()[-2:] == ["1", "None"], ended.output
-    assert not Path(f"/proc/{helper}/exe").exists()
+    eventually(lambda: not Path(f"/proc/{helper}/exe").exists())
     assert only_run(bucket).info.status == "KILLED"

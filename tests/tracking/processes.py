@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.warm import ask
 
 PREAMBLE = """
-import os, sys, signal, threading
+import os, select, sys, signal, threading
 import mlflow
 from kaggleops.tracking import session
 
@@ -27,7 +27,7 @@ def say(text):
 def wait():
     say("waiting")
     while True:
-        signal.pause()
+        select.select([], [], [], 1)  # `pause` does not end by a signal that comes just before
 """
 
 

@@ -257,7 +257,7 @@ def test_a_proxy_between_a_training_and_its_bucket_ends_nothing(
         server.fail(kind, times=None, probability=0.05, seed=seed)
         for seed, kind in enumerate(("page", "redirect", "garbled"))
     ]
-    ended = train(script, uri(server), state_folder)
+    ended = train(script, uri(server), state_folder, PATIENCE="5")  # each fault passes
     assert ended.code == 0, ended.errors
     assert "2 runs" in ended.output
     assert sum(fault.hits for fault in faults) > 1

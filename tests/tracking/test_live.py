@@ -18,6 +18,7 @@ from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_EACH_SERVICE, ON_SERVICES, server_of
 from tests.command import kaggleops, kaggleops_here
 from tests.fakes.object_server import ObjectServer
+from tests.server.serving import eventually
 
 from .processes import Training, train
 from .test_process import OFTEN, only_run
@@ -211,7 +212,8 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_with_all_it_logged(
     ended = training.end()
     assert ended.code == 128 + signal.SIGTERM, ended.errors
     assert ended.errors.count("was set to KILLED") == 1
-    assert not Path(f"/proc/{helper}/exe").exists()  # its process group went with it
+    # Its process group goes with it.
+    eventually(lambda: not Path(f"/proc/{helper}/exe").exists())
     assert not list((state_folder / "outbox").iterdir())
     store = machines()
     run = only_run(store)
@@ -249,7 +251,7 @@ def test_what_does_not_heed_it_is_killed_after_a_last_flush(
 ) -> None:
     script = """
     from kaggleops.tracking import signals
-    signals.GRACE = 1
+    signals.GRACE = 3
     signal.signal(signal.SIGTERM, lambda *_: mlflow.log_metric("late", 1.0))
     with mlflow.start_run() as run:
         say(run.info.run_id)
@@ -270,7 +272,7 @@ def test_a_kernel_whose_cell_ended_the_run_lives_on(
 ) -> None:
     script = """
     from kaggleops.tracking import signals
-    signals.GRACE = 2
+    signals.GRACE = 20
     signals.AGAIN = 0.1  # so soon is a signal sent again that was swallowed; this one was not
     try:
         with mlflow.start_run() as run:

@@ -11,7 +11,7 @@ from tests.fakes.object_server import ObjectServer, Request
 PREAMBLE = """
 from pathlib import Path
 from kaggleops.tracking import artifact_uploads as uploads
-uploads.PATIENCE = session.PATIENCE = 0.2
+uploads.PATIENCE = session.PATIENCE = float(os.environ.get("PATIENCE", "0.2"))
 uploads.FIRST_PAUSE = 0.05
 mlflow.set_experiment("e")
 

@@ -91,7 +91,7 @@ class Session:
             assert self._process is not None
             self._process.kill()
 
-    def wait(self, state: str = "", timeout: float = 120) -> str:
+    def wait(self, state: str = "", timeout: float = 240) -> str:
         """Wait until it is in that state, or has ended; return the state.
 
         Raises:
@@ -103,7 +103,7 @@ class Session:
                 raise TimeoutError(f"the session is {self.state}; its log:\n{self.text}")
             return self.state
 
-    def wait_for_log(self, text: str, timeout: float = 120) -> None:
+    def wait_for_log(self, text: str, timeout: float = 240) -> None:
         """Wait until its log contains that.
 
         Raises:
