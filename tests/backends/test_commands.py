@@ -110,7 +110,7 @@ def test_from_a_commit_on_a_laptop_to_the_ui(
     assert cleaned.json == {"deleted": [run_id], "problems": []}
     assert here("cleanup", run_id, *BUCKET_OPTION, "--json").json["deleted"] == []
     logs = here("logs", run_id, *BUCKET_OPTION)
-    assert "no such thing" in logs.error
+    assert (logs.code, logs.errors) == (0, "")  # that its platform has nothing more is no fault
     assert "the training goes on" in logs.output  # kept with the run
 
     run = outside.run(run_id)

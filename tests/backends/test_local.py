@@ -14,7 +14,7 @@ from kaggleops.tags import JOB_ENDED, NOTE
 from tests.command import kaggleops_here
 
 from .places import Here, end_job, job_of
-from .world import TRACKING, Gate, World
+from .world import BUCKET, TRACKING, Gate, World
 
 
 @pytest.fixture
@@ -50,6 +50,9 @@ def test_one_that_finds_no_slot_waits_and_is_not_started_twice(here: Here) -> No
     assert not job.alive  # whoever waits for its end looks once more
     with pytest.raises(KaggleOpsError, match="there is no such job"):
         run.state()
+    logs = kaggleops_here("logs", run.run_id, "--bucket", BUCKET)
+    assert (logs.code, logs.errors) == (0, "")
+    assert "the training begins" in logs.output  # kept with the run
 
 
 def test_one_whose_process_dies_is_known_to_have_failed_and_goes_on(here: Here) -> None:

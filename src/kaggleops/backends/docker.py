@@ -27,6 +27,7 @@ from kaggleops.backends.interface import UNKNOWN, Finding, JobState, Offer, Refu
 from kaggleops.backends.ready_notebook import parameters_of
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.platforms import keys_of
+from kaggleops.platforms.http import NotThereError
 from kaggleops.platforms.local import KaggleImage
 from kaggleops.platforms.platform import KEY_FILE
 
@@ -66,17 +67,13 @@ class DockerConfig(KeyConfig):
         return Path(self.output).expanduser().absolute()
 
 
-class GoneError(KaggleOpsError):
-    """There is no such container or image."""
-
-
 @contextmanager
 def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
     """Turn what the client raises into one line.
 
     Raises:
         UsageError: the client is not installed.
-        GoneError: there is no such container or image.
+        NotThereError: there is no such container or image.
         RefusedError: with `refusing`, the engine said no to what would run there.
         KaggleOpsError: it said no to anything else, or did not answer.
     """
@@ -91,7 +88,7 @@ def explained(doing: str, *, refusing: bool = False) -> Iterator[None]:
     except KaggleOpsError:
         raise
     except errors.NotFound as error:
-        raise GoneError(doing, str(error.explanation)) from error
+        raise NotThereError(doing, str(error.explanation)) from error
     except errors.APIError as error:
         said, hint = str(error.explanation or error), ""
         if "could not select device driver" in said:
@@ -151,7 +148,7 @@ class DockerBackend(Backend[DockerConfig]):
         try:
             with explained(doing):
                 engine.images.get(config.image_name)
-        except GoneError:
+        except NotThereError:
             # It is tens of gigabytes: nobody should wait for it unasked.
             problem = f"the image {config.image_name} is not on this machine"
             raise UsageError(doing, problem, f"docker pull {config.image_name}") from None
@@ -168,7 +165,7 @@ class DockerBackend(Backend[DockerConfig]):
         """Start a container, unless one of this run is at work."""
         name = tags[CONTAINER]
         there = None
-        with suppress(GoneError):
+        with suppress(NotThereError):
             found = self._container(tags)
             if _status(found) not in _ENDED:
                 there = found
@@ -226,7 +223,7 @@ class DockerBackend(Backend[DockerConfig]):
 
     def remove(self, tags: Mapping[str, str]) -> bool:
         """Delete the container with its log; what is in /kaggle/working stays on the host."""
-        with suppress(GoneError):
+        with suppress(NotThereError):
             container = self._container(tags)
             with explained(f"removing the container {tags[CONTAINER]}"):
                 container.remove(v=True, force=True)

@@ -20,6 +20,7 @@ from kaggleops.backends.interface import is_ended
 from kaggleops.errors import KaggleOpsError
 from kaggleops.layout import is_run_id
 from kaggleops.platforms.folders import private_file, private_folder, state_folder, write_private
+from kaggleops.platforms.http import NotThereError
 
 _TRIES = 50
 _LOOK = 0.5  # seconds between two looks into a log
@@ -71,14 +72,14 @@ class Job:
     def known(cls, address: str, *, gone: bool = False) -> Self:
         """Return the job that a run's tag names, one that is `gone` only if that is said.
 
-        Raises KaggleOpsError where it is not here.
+        Raises KaggleOpsError where it is not here, NotThereError where it is nowhere any more.
         """
         doing = f"looking for the job {address}"
         if (job := cls.at(address)) is None:
             hint = "Ask on the machine that it was submitted from."
             raise KaggleOpsError(doing, "it is not here", hint)
         if not (gone or job.exists):
-            raise KaggleOpsError(doing, "there is no such job")
+            raise NotThereError(doing, "there is no such job")
         return job
 
     @property

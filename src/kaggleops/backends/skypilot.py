@@ -38,6 +38,7 @@ from kaggleops.backends.interface import (
 )
 from kaggleops.backends.ready_notebook import as_script
 from kaggleops.errors import KaggleOpsError, UsageError
+from kaggleops.platforms.http import NotThereError
 from kaggleops.platforms.platform import SECRET
 from kaggleops.platforms.skypilot import SkyPilot
 from kaggleops.redaction import keep
@@ -181,7 +182,7 @@ class SkyPilotBackend(Backend[SkyPilotConfig]):
         job = self._job(tags[NAME])
         doing = f"reading the log of {tags[NAME]}"
         if job is None:
-            raise KaggleOpsError(doing, "SkyPilot knows no such job")
+            raise NotThereError(doing, "SkyPilot knows no such job")
         arguments = ["--follow" if follow else "--no-follow", "--tail", "0"]
         process = self._start("logs", *arguments, _number(job))
         try:

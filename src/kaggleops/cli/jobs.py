@@ -100,6 +100,7 @@ def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
 
     from kaggleops.backends.base import failure_of
     from kaggleops.backends.lookup import submitted_run
+    from kaggleops.platforms.http import NotThereError
 
     run_id = run_named(place, run)
 
@@ -119,13 +120,13 @@ def logs_command(run: str, place: str, follow: bool, as_json: bool) -> None:
         if shown:
             raise
         # Of one that no platform has, that is all there will be.
-        follow = follow and isinstance(error, UsageError)
-        for line in kept_output(tracking_uri(place), run_id, follow):
+        nowhere = isinstance(error, UsageError | NotThereError)
+        for line in kept_output(tracking_uri(place), run_id, follow and nowhere):
             show(line)
             shown = True
         if not shown:
             raise
-        exit_with([] if isinstance(error, UsageError) else [str(error)])
+        exit_with([] if nowhere else [str(error)])
     if why := failure_of(MlflowClient(tracking_uri(place)).get_run(run_id)):
         err.print(as_named(f"{run_id} failed: {why}"), style="red")
 

@@ -277,7 +277,7 @@ class RunPodBackend(Backend[RunPodConfig]):
         kept = job_log.kept(open_bucket(tags[BUCKET], patience=_PATIENCE), run_id)
         if kept is None:
             problem = "there is no pod, and none left its log in the bucket"
-            raise KaggleOpsError(f"reading the log of run {run_id}", problem)
+            raise NotThereError(f"reading the log of run {run_id}", problem)
         yield from lines.new(kept) if pod else kept
 
     # What is no artifact, a pod leaves on its volume: there is nothing to download.
