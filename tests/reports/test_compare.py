@@ -121,6 +121,20 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
         compare(sides, None, metrics=["accuracy"])
 
 
+def test_why_nothing_is_chosen_to_compare_with_is_true(lab: Lab, asking: Reader) -> None:
+    lab.log("", "of no commit", {}, 0.9)
+    selector = asking.selector(metric="jaccard")
+    with pytest.raises(UsageError, match="compare best with: it has no commit"):
+        selector.before(selector.find("best"))
+    elsewhere = asking.selector(repository=False)
+    with pytest.raises(UsageError, match="there is no repository here"):
+        elsewhere.before(elsewhere.find(lab.better))
+    lab.log("f" * 40, "of another repository", {}, 0.8)
+    selector = asking.selector(metric="jaccard")
+    with pytest.raises(UsageError, match="the repository here lacks its commit"):
+        selector.before(selector.find("of another repository"))
+
+
 def test_a_name_of_runs_and_of_a_commit_is_not_guessed_at(lab: Lab, asking: Reader) -> None:
     run_id = lab.log(lab.base, "main", {}, 0.1)
     lab.log(lab.better, "main", {}, 0.1, experiment="other")

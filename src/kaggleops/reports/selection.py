@@ -146,7 +146,8 @@ class Selector:
         """
         doing = f"choosing what to compare {side.title} with"
         if self._repository is None or not side.sha:
-            raise UsageError(doing, "there is no repository here", "Name two sides.")
+            problem = "there is no repository here" if side.sha else "it has no commit"
+            raise UsageError(doing, problem, "Name two sides.")
         # Of several experiments the one that it ran in last.
         home = max(side.runs, key=lambda run: run.started_ms).experiment_id
         metric = self._metric
@@ -161,6 +162,8 @@ class Selector:
             runs = [run for run in self._of_commit(found) if run.experiment_id == home]
             return self._side(found[:10], runs)
         problem = f"no commit before it has finished runs with {metric or 'a metric'}"
+        if not resolve(self._repository, side.sha):
+            problem = "the repository here lacks its commit"
         raise UsageError(doing, problem, "Name two sides.")
 
     # -- by commit ----------------------------------------------------------------------------
