@@ -121,6 +121,14 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
         compare(sides, None, metrics=["accuracy"])
 
 
+def test_what_many_runs_have_in_common_is_in_memory_once(lab: Lab, asking: Reader) -> None:
+    asking.selector()
+    runs = asking.history.scored(None, ["jaccard"])
+    texts = [each for run in runs for each in (*run.params, *run.params.values(), *run.settings)]
+    assert len(texts) > 2 * len(set(texts))
+    assert len({id(each) for each in texts}) == len(set(texts))
+
+
 def test_why_nothing_is_chosen_to_compare_with_is_true(lab: Lab, asking: Reader) -> None:
     lab.log("", "of no commit", {}, 0.9)
     selector = asking.selector(metric="jaccard")

@@ -14,6 +14,7 @@ leaderboard and every page ask `Evidence`, so they say the same.
 import json
 import math
 import shlex
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -108,7 +109,9 @@ class Run:
     def settings(self) -> frozenset[str]:
         """All its other params, and what a sweep set for it: `key=value` each."""
         told = {**point_of(self.tags), **self.params}
-        return frozenset(f"{key}={told[key]}" for key in told if key not in HOUSEKEEPING)
+        # One of ten thousand runs, most of which have the same: each is kept in memory once.
+        each = (sys.intern(f"{key}={told[key]}") for key in told if key not in HOUSEKEEPING)
+        return frozenset(each)
 
 
 @dataclass(frozen=True)
