@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.model_registry.abstract_store import AbstractStore
@@ -15,6 +16,7 @@ from mlflow.store.model_registry.file_store import FileStore
 from kaggleops.bucket import Bucket
 from kaggleops.tracking import session as session_module
 from kaggleops.tracking.registry import BucketRegistryStore
+from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
 from tests.fakes.object_server import ObjectServer
 
@@ -170,3 +172,30 @@ def test_a_version_has_its_models_metrics_wherever_this_process_tracks(tracking_
     assert [(each.key, each.value) for each in version.metrics] == [("jaccard", 0.71)]
     assert version.params == {"lr": "0.1"}
     assert not Path("mlflow.db").exists()
+
+
+def test_a_versions_metrics_are_those_of_now_wherever_they_were_logged(
+    machines: Machines, tracking_uri: str
+) -> None:
+    here, elsewhere = machines(), machines()
+    mlflow.set_tracking_uri(tracking_uri)  # MLflow asks there for a version's model
+    logging = BucketTrackingStore(elsewhere._session)
+    home = logging.create_experiment("tweets")
+    run = logging.create_run(home, "ada", 1, [], "")
+    model = logging.create_logged_model(home, "echo", run.info.run_id)
+    here.create_registered_model("echo")
+    here.create_model_version("echo", "gs://x", model_id=model.model_id)
+    here.set_registered_model_alias("echo", "champion", "1")
+    for value in (0.5, 0.75):
+        logged = Metric("jaccard", value, 1, int(value * 100), model_id=model.model_id)
+        logging.log_batch(run.info.run_id, [logged], [], [])
+        logging.flush()
+        for version in (
+            here.get_model_version("echo", "1"),
+            here.get_model_version_by_alias("echo", "champion"),
+            *here.get_latest_versions("echo"),
+            *here.get_registered_model("echo").latest_versions,
+            *here.search_model_versions("name = 'echo'", max_results=9),
+        ):
+            assert version.metrics[0].value == value
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as before

@@ -50,6 +50,29 @@ def _transaction(method: Any) -> Any:
     return change
 
 
+def _with_metrics_of_now(read: Any) -> Any:
+    """Return a method that reads as one whose versions have what their models have logged by now.
+
+    While the folder is held still for the method, nothing is looked up anew.
+    """
+
+    @functools.wraps(read)
+    def anew(store: "BucketRegistryStore", *args: Any, **kwargs: Any) -> Any:
+        found = read(store, *args, **kwargs)
+        several = getattr(found, "latest_versions", found)
+        versions = several if isinstance(several, list) else [several]
+        model_ids = {each.model_id for each in versions if getattr(each, "model_id", None)}
+        if not model_ids or store._working.inside:
+            return found
+        for each in model_ids:
+            with suppress(MlflowException):
+                BucketTrackingStore(store._session).get_logged_model(each)
+        with store._working.still():
+            return read(store, *args, **kwargs)
+
+    return anew
+
+
 class BucketRegistryStore(UnsupportedRegistry, OverWorkingCopy, FileStore):
     """MLflow's model registry over a bucket, by its tracking URI or by the session to log in."""
 
@@ -110,11 +133,13 @@ class BucketRegistryStore(UnsupportedRegistry, OverWorkingCopy, FileStore):
                 meta |= {"metrics": model.metrics, "params": model.params}
         return FileModelVersion.from_dictionary(meta)
 
-    get_registered_model = reading(FileStore.get_registered_model, _bring)
-    get_latest_versions = reading(FileStore.get_latest_versions, _bring)
-    get_model_version = reading(FileStore.get_model_version, _bring)
+    get_registered_model = _with_metrics_of_now(reading(FileStore.get_registered_model, _bring))
+    get_latest_versions = _with_metrics_of_now(reading(FileStore.get_latest_versions, _bring))
+    get_model_version = _with_metrics_of_now(reading(FileStore.get_model_version, _bring))
     get_model_version_download_uri = reading(FileStore.get_model_version_download_uri, _bring)
-    get_model_version_by_alias = reading(FileStore.get_model_version_by_alias, _bring)
+    get_model_version_by_alias = _with_metrics_of_now(
+        reading(FileStore.get_model_version_by_alias, _bring)
+    )
 
     # -- changing -----------------------------------------------------------------------------
 
