@@ -69,28 +69,35 @@ def test_no_room_for_what_is_printed_is_one_line(command: str, tmp_path: Path) -
 
 REDRAWN = """
 import logging, sys
-from kaggleops.cli.output import LogLines, redrawn
+from kaggleops.cli import output
+from kaggleops.cli.output import LogLines, err, progress_bar, redrawn
 logging.getLogger("kaggleops").addHandler(LogLines())
+output._WORTH_SHOWING = 0
 with redrawn() as live:
     live.update("the table", refresh=True)
     logging.getLogger("kaggleops").warning("beside it")
+    err.print("of ours")
+    with err.status("asking"), progress_bar("reading") as update:
+        update(1, 2)
     print("of a library", file=sys.stderr)
     live.update("the table", refresh=True)
 """
 
 
-def test_what_is_logged_stands_above_what_is_redrawn(cold_python: None) -> None:
+def test_what_is_said_stands_above_what_is_redrawn(cold_python: None) -> None:
     """Whether it can be redrawn a process sees when it begins: here, cold."""
-    erased = "\x1b[2K"
-    _, first, *others, _ = at_a_terminal(REDRAWN).split("the table")
-    assert first.index(erased) < first.index("WARNING  beside it")
-    assert all(erased in each for each in others)
+    shown, erased = at_a_terminal(REDRAWN), "\x1b[2K"
+    for said in ("WARNING  beside it", "of ours", "of a library"):
+        assert erased in shown.partition(said)[0].rpartition("the table")[2], said
+    assert erased in shown.rpartition("the table")[0].rpartition("of a library")[2]
+    assert "asking" not in shown  # what shows that would move it
+    assert "reading" not in shown
 
 
 def test_what_is_logged_goes_where_stderr_does(cold_python: None, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         at_a_terminal(REDRAWN, log)
-    assert (tmp_path / "log").read_text() == "WARNING  beside it\nof a library\n"
+    assert (tmp_path / "log").read_text() == "WARNING  beside it\nof ours\nof a library\n"
 
 
 def at_a_terminal(script: str, errors: IO[str] | None = None) -> str:

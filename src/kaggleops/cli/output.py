@@ -10,7 +10,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,22 @@ from kaggleops.printable import printable
 class _Plain(Console):
     """Shows text as it is: no markup, no emoji names, nothing that a terminal obeys."""
 
+    through: "_Plain | None" = None
+    """Another one that redraws something at the same terminal, which this one would move."""
+
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
         """Print text; not to stdout where that is for JSON."""
-        if self.stderr or not wants_json():
+        if self.through:
+            self.through.print(*objects, **how)
+        elif self.stderr or not wants_json():
             super().print(*objects, **how)
+
+    def status(self, *args: Any, **how: Any) -> Any:
+        """Show what is being done while that goes on; not beside what is redrawn."""
+        return nullcontext() if self.through else super().status(*args, **how)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -114,12 +123,10 @@ err = _Plain(stderr=True)
 class LogLines(logging.Handler):
     """Shows what is logged in whole lines: an address in it can be copied."""
 
-    to: Console = err
-
     def emit(self, record: logging.LogRecord) -> None:
         """Print it among the rest of what goes to stderr."""
         style = "yellow" if record.levelno >= logging.WARNING else ""
-        self.to.print(Text(f"{record.levelname:<8} {self.format(record)}", style=style))
+        err.print(Text(f"{record.levelname:<8} {self.format(record)}", style=style))
 
 
 @contextmanager
@@ -129,12 +136,12 @@ def redrawn() -> Iterator[Live | None]:
         yield None
         return
     # What another console writes to this terminal would move it, and leave a line of it behind.
-    LogLines.to = out if err.is_terminal else err
+    err.through = out if err.is_terminal else None
     try:
         with Live(console=out, auto_refresh=False, redirect_stderr=err.is_terminal) as live:
             yield live
     finally:
-        LogLines.to = err
+        err.through = None
 
 
 @contextmanager
@@ -165,7 +172,8 @@ _WORTH_SHOWING = 1.0  # seconds: what takes less would only flicker
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """Show a progress bar if it takes a while; yield `update(done, total, title=…)`."""
     # In a notebook rich would ask for ipywidgets.
-    bar = Progress(console=err, transient=True, disable=not err.is_terminal)
+    hidden = bool(err.through) or not err.is_terminal
+    bar = Progress(console=err, transient=True, disable=hidden)
     task = bar.add_task(title, total=None)
     shown = threading.Timer(_WORTH_SHOWING, bar.start)
     shown.daemon = True
