@@ -3,6 +3,8 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -394,3 +396,21 @@ def test_a_process_can_be_ended_as_it_is_forked(
     ended = train(AS_IT_IS_FORKED + GOES_ON, tracking_uri, state_folder)
     assert ended.code == 0, ended.errors
     assert only_run(machines()).info.status == "FINISHED"
+
+
+AS_IT_BEGINS = """
+import os, signal
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+from kaggleops.tracking import signals
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    signal.pause()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+"""
+
+
+# No other process has registered what it does in a fork before this package did.
+@pytest.mark.usefixtures("cold_python")
+def test_a_signal_that_a_process_gets_as_it_is_forked_does_not_end_its_parent() -> None:
+    subprocess.run([sys.executable, "-c", AS_IT_BEGINS], check=True)

@@ -42,6 +42,7 @@ _to_send = 0  # what a child of multiprocessing has still to do at its end
 _ended_by_us = False
 _pipe: tuple[int, int] | None = None
 """Where the interpreter writes the number of each signal that comes, as it comes."""
+_forking = threading.local()
 
 
 def by_signal() -> bool:
@@ -142,6 +143,17 @@ def _repeat(came: int) -> None:
                     signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
+def _before_fork() -> None:
+    # One that came to the child before it lets go of the pipe would be sent again to this process.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    _forking.blocks = {*_ENDING} - blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, _forking.blocks)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, getattr(_forking, "blocks", ()))
+
+
 def _after_fork_in_child() -> None:
     global _signalled, _heard, _ended_by_us, _pipe, _to_send
     _signalled = _heard = _ended_by_us = False
@@ -156,6 +168,7 @@ def _after_fork_in_child() -> None:
     for number in _ENDING:
         if signal.getsignal(number) is _on_signal:
             signal.signal(number, signal.SIG_DFL)
+    _after_fork()
 
 
 def _signal_all(which: signal.Signals) -> None:
@@ -209,4 +222,6 @@ def end_process_group(still_running: Callable[[], bool], last_words: Callable[[]
 
 
 heed_signals()
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+)
