@@ -325,6 +325,30 @@ def test_a_signal_that_comes_once_is_heard(
     assert (run.info.status, run.data.metrics) == ("KILLED", {"loss": 1.0})
 
 
+# Between two lines of MLflow, which has forgotten the run by then.
+AS_A_RUN_ENDS = """
+signal.alarm(60)
+def end(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "set_terminated":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+with mlflow.start_run():
+    mlflow.log_metric("loss", 1.0)
+    sys.setprofile(end)
+wait()
+"""
+
+
+@ON_GCS_ALONE
+def test_a_signal_that_comes_as_a_run_ends_ends_the_process_after_it(
+    tracking_uri: str, state_folder: Path, machines: Machines
+) -> None:
+    ended = train(AS_A_RUN_ENDS, tracking_uri, state_folder)
+    assert ended.code == 128 + signal.SIGTERM, ended.errors
+    run = only_run(machines())
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"loss": 1.0})
+
+
 # Where the end that a signal asks for gets no further.
 SWALLOWED = {
     # Importing a module calls such ones.

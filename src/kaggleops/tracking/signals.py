@@ -35,6 +35,10 @@ AGAIN = 3.0
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # the latter where a terminal or a session closes
 
+_MLFLOW_ENDS = "mlflow.tracking.fluent.end_run"
+_WE_END = "kaggleops.tracking.session.run_ends"
+_CHILD_ENDS = "multiprocessing.util._exit_function"
+
 _signalled = False
 _heard = False
 _undisturbed = 0
@@ -106,17 +110,25 @@ def heed_signals() -> None:
 def _on_signal(signum: int, frame: FrameType | None) -> None:
     # SystemExit, so that `with mlflow.start_run()` ends the run and the exit handlers send it.
     global _signalled, _heard
+    if not _undisturbed and _pipe and _innermost(frame, _MLFLOW_ENDS, _WE_END) == _MLFLOW_ENDS:
+        # MLflow forgets a run before it ends it, and nobody else would. So the signal comes again.
+        _heard = False
+        os.write(_pipe[1], bytes([signum]))
+        return
     _heard = True
-    if _undisturbed or (_to_send and _ends(frame)):
+    if _undisturbed or (_to_send and _innermost(frame, _CHILD_ENDS)):
         return
     _signalled = True
     raise _End(128 + signum)
 
 
-def _ends(frame: FrameType | None) -> bool:
-    while frame and frame.f_code.co_name != "_exit_function":  # of multiprocessing
+def _innermost(frame: FrameType | None, *functions: str) -> str | None:
+    """Return which of these functions a frame is in."""
+    while frame:
+        if (name := f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}") in functions:
+            return name
         frame = frame.f_back
-    return frame is not None
+    return None
 
 
 class _End(SystemExit):
