@@ -14,6 +14,7 @@ from mlflow.entities import Metric, RunStatus, RunTag
 
 from kaggleops.bucket import Bucket, open_bucket
 from kaggleops.mlruns import EntityStore
+from kaggleops.tracking.outbox import new_folder, outboxes
 from kaggleops.tracking.push import push
 from kaggleops.tracking.store import BucketTrackingStore
 from tests.buckets import ON_EACH_SERVICE, ON_SERVICES
@@ -260,6 +261,28 @@ def test_what_a_killed_process_left_is_sent_by_the_next_one(
     assert "a process that ended had left behind" in ended.errors
     store._session.close()
     assert not list((state_folder / "outbox").iterdir())
+
+
+@pytest.mark.parametrize("bucket", ["gcs"], indirect=True)
+@pytest.mark.parametrize(
+    ("left", "said"), [(f"mlruns/0/{'0' * 32}/meta.yaml", 1), ("an-artifact/manifest.json", 0)]
+)
+def test_what_nobody_can_send_of_a_helper_is_said_once_at_most(
+    left: str,
+    said: int,
+    store: BucketTrackingStore,
+    bucket: Bucket,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = [store.create_run("0", "ada", 1, [], name).info for name in ("a", "b")]
+    with new_folder(outboxes(bucket.uri)[0]) as (folder, owner):
+        (folder / left).parent.mkdir(parents=True)
+        (folder / left).write_text("half of it: [")
+    owner.close()
+    for run in runs:
+        store.update_run_info(run.run_id, RunStatus.FINISHED, 2, run.run_name)
+    assert len([line for line in caplog.messages if "0" * 32 in line]) == said
+    assert (folder / left).is_file()
 
 
 @ON_SERVICES

@@ -332,10 +332,10 @@ class Session:
         """Send what ended processes on this machine left: a kernel that was restarted, say."""
         try:
             sent = push(self.working.store, since=since)
-        except (KaggleOpsError, OSError):
+        except Exception:  # noqa: BLE001 - whatever it is, the training goes on
             return  # it stays where it is, for the next process or for `kaggleops push`
         for problem in (*sent.renamed, *sent.problems):
-            _log.warning("%s", problem)
+            self.working.warn_once(problem, problem)  # each run that ends comes here
         if found := [*map(str, sent.entities), *map(str, sent.artifacts)]:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             names = ", ".join(found[:3]) + more
