@@ -140,6 +140,52 @@ def test_if_the_bucket_refuses_nothing_has_changed(service: ObjectServer) -> Non
     registry._session.close()
 
 
+def named(registry: BucketRegistryStore, name: str) -> tuple[Any, ...]:
+    model, version = registry.get_registered_model(name), registry.get_model_version(name, 1)
+    tags, aliases = (model.tags, version.tags), (model.aliases, version.aliases)
+    return model.name, version.name, model.description, *tags, *aliases
+
+
+def test_a_renamed_model_keeps_what_is_said_of_it(machines: Machines) -> None:
+    registry = machines()
+    registry.create_registered_model("before", [RegisteredModelTag("task", "span")], "described")
+    registry.create_model_version("before", f"runs:/{RUN}/a", tags=[ModelVersionTag("n", "1")])
+    registry.set_registered_model_alias("before", "champion", "1")
+    registry.create_registered_model("taken")
+    with pytest.raises(MlflowException, match="already exists"):
+        registry.rename_registered_model("before", "taken")
+    with pytest.raises(MlflowException, match="name=nothing not found"):
+        registry.rename_registered_model("nothing", "after")
+    _, _, *said = named(registry, "before")
+    assert said == ["described", {"task": "span"}, {"n": "1"}, {"champion": "1"}, ["champion"]]
+    registry.rename_registered_model("before", "after")
+    for each in registry, machines():
+        assert named(each, "after") == ("after", "after", *said)
+        with pytest.raises(MlflowException, match="not found"):
+            each.get_registered_model("before")
+
+
+@pytest.mark.parametrize(("op", "name"), [("write", "after"), ("delete", "before")])
+@ON_EACH_SERVICE
+def test_a_renaming_that_breaks_off_loses_nothing(
+    service: ObjectServer, op: str, name: str
+) -> None:
+    service.create_bucket("our-bucket")
+    session_module._sessions.clear()
+    registry = BucketRegistryStore(f"{service.address('our-bucket')}/mlruns")
+    registry.create_registered_model("before", description="described")
+    there = set(service.objects("our-bucket"))
+    service.fail(403, op=op, times=None, key=f"mlruns/models/{name}.tar.gz")
+    with pytest.raises(MlflowException, match="our-bucket"):
+        registry.rename_registered_model("before", "after")
+    service.heal()
+    assert set(service.objects("our-bucket")) == there
+    assert registry.get_registered_model("before").description == "described"
+    registry.rename_registered_model("before", "after")
+    assert registry.get_registered_model("after").description == "described"
+    registry._session.close()
+
+
 def test_registering_a_logged_model_through_mlflows_own_interface(
     fluent: str, bucket: Bucket
 ) -> None:

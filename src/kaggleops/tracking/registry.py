@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mlflow.entities.model_registry import RegisteredModel, RegisteredModelTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.model_registry.abstract_store import AbstractStore
 from mlflow.store.model_registry.file_store import (
     FileModelVersion,
@@ -21,11 +22,13 @@ from mlflow.store.model_registry.file_store import (
     _validate_model_name,
 )
 from mlflow.utils.validation import _validate_length_limit
+from mlflow.utils.yaml_utils import write_yaml
 
-from kaggleops.bucket import BucketUnavailableError, ConflictError
+from kaggleops.bucket import ABSENT, BucketError, BucketUnavailableError, ConflictError
 from kaggleops.layout import SUFFIX, parse_key
 from kaggleops.mlruns import Entity, EntityId, Kind
-from kaggleops.mlruns.folder import read_folder, write_folder
+from kaggleops.mlruns.entity import META
+from kaggleops.mlruns.folder import now_ms, read_folder, write_folder
 from kaggleops.tracking.base import OverWorkingCopy, mlflow_errors, reading
 from kaggleops.tracking.names import check_name, check_text
 from kaggleops.tracking.store import BucketTrackingStore
@@ -152,8 +155,24 @@ class BucketRegistryStore(UnsupportedRegistry, OverWorkingCopy, FileStore):
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         _check_new_name(new_name)
-        rename = super().rename_registered_model
-        return self._change(name, lambda: rename(name, new_name), new_name)
+        return self._change(new_name, lambda: self._renamed(name, new_name), name)
+
+    def _renamed(self, name: str, new_name: str) -> RegisteredModel:
+        # MLflow's own leaves tags and aliases behind, and fails where a version has a tag.
+        old, new = (Path(self._get_registered_model_path(each)) for each in (name, new_name))
+        if not old.is_dir():
+            problem = f"Registered Model with name={name} not found"
+            raise MlflowException(problem, RESOURCE_DOES_NOT_EXIST)
+        if new.exists():
+            problem = f"Registered Model (name={new_name}) already exists."
+            raise MlflowException(problem, RESOURCE_ALREADY_EXISTS)
+        old.rename(new)
+        changed = {"name": new_name, "last_updated_timestamp": now_ms()}
+        for folder in (new, *new.glob("version-*")):
+            fields = self._read_yaml(str(folder), META)
+            write_yaml(str(folder), META, {**fields, **changed}, overwrite=True)
+        renamed: RegisteredModel = self._get_registered_model_from_path(str(new))
+        return renamed
 
     update_registered_model = _transaction(FileStore.update_registered_model)
     delete_registered_model = _transaction(FileStore.delete_registered_model)
@@ -195,7 +214,10 @@ def _model(name: str) -> EntityId:
 
 
 def _transact(working: WorkingCopy, entity_ids: list[EntityId], change: Callable[[], _T]) -> _T:
-    """Make a change of these entities on their newest state and send it, all or nothing."""
+    """Make a change of these entities on their newest state and send it, all or nothing.
+
+    One that takes another's place comes before it: neither is in the bucket at no moment.
+    """
     for _ in range(_ATTEMPTS):
         for entity_id in entity_ids:
             working.bring(entity_id, refresh=True)
@@ -235,5 +257,9 @@ def _roll_back(working: WorkingCopy, before: dict[EntityId, Entity | None]) -> N
     for entity_id, entity in before.items():
         if entity is None:
             shutil.rmtree(working.path(entity_id), ignore_errors=True)
+            made = working.known.pop(entity_id, Known())
+            if made.version != ABSENT:
+                with suppress(BucketError):
+                    working.store.delete(entity_id, expected=made.version)
         else:
             write_folder(entity, working.path(entity_id), notes=False)
