@@ -224,6 +224,28 @@ def test_a_submodule_out_of_reach_is_named(
     assert done.code == 0, done.errors
 
 
+def test_a_bundle_that_lacks_a_submodule_is_made_again_with_it(
+    with_library: Repository, bucket: Bucket, tmp_path: Path
+) -> None:
+    lib, modules = with_library.folder / "lib", with_library.folder / ".git/modules"
+    for each in (lib, modules):
+        each.rename(tmp_path / each.name)
+    lib.mkdir()
+    commit = find_commit(with_library.folder)
+    lacking = bucket.stat(send(commit, bucket))
+    assert bucket.stat(send(commit, bucket)) == lacking
+    lib.rmdir()
+    for each in (lib, modules):
+        (tmp_path / each.name).rename(each)
+    whole = bucket.stat(send(commit, bucket))
+    there = fetch_or_unbundle(NOWHERE, commit.sha, tmp_path / "there", bucket).repository
+    assert WHOLE.items() <= _files(there).items()
+    for each in (lib, modules):  # a machine without it does not take it away again
+        each.rename(tmp_path / each.name)
+    lib.mkdir()
+    assert bucket.stat(send(commit, bucket)) == whole
+
+
 def test_a_submodules_address_may_not_read_what_is_here(toy: Repository, tmp_path: Path) -> None:
     secret = Repository(tmp_path / "secret")
     secret.write(key="secret")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from kaggleops.bucket import ABSENT, Bucket, ObjectNotFoundError
+from kaggleops.bucket import ABSENT, Bucket, Entry, ObjectNotFoundError
 from kaggleops.errors import KaggleOpsError, UsageError
 from kaggleops.git.addresses import joined, without_credentials
 from kaggleops.git.command import AS_COMMITTED, GitError, git
@@ -29,6 +29,7 @@ LOCAL = {"protocol.file.allow": "always"}
 
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SUFFIX = ".bundle"
+_HEADER = 1 << 20  # bytes at the beginning of a bundle that name some ten thousand submodules
 _MOUNTS = ("*", "*/*/*")  # /kaggle/input/<slug>/, /kaggle/input/datasets/<owner>/<slug>/
 _FROM_A_COMMIT = {"GIT_PROTOCOL_FROM_USER": "0"}
 """For addresses that a commit names: git then refuses those that read or run local things."""
@@ -96,8 +97,7 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
     to be, any if empty.
     """
     try:
-        heads = git(file.parent, "bundle", "list-heads", str(file.absolute()), config=LOCAL)
-        named = dict(line.split(" ", 1)[::-1] for line in heads.split("\n") if line)
+        named = _heads(file)
         _init(folder, named.get(BUNDLED, ""))
         # It holds commits without their history, which git takes from nobody unless told so.
         (folder / ".git/shallow").write_text("".join(f"{sha}\n" for sha in named.values()))
@@ -107,6 +107,12 @@ def fetch_bundle(file: Path, url: str, folder: Path, version: str = "") -> Commi
         raise UsageError(f"reading the code in {file}", error.problem) from None
     _add_submodules(folder, None, folder, url)
     return commit
+
+
+def _heads(file: Path) -> dict[str, str]:
+    """Return the names of the commits that a bundle holds, and their hashes."""
+    heads = git(file.parent, "bundle", "list-heads", str(file.absolute()), config=LOCAL)
+    return dict(line.split(" ", 1)[::-1] for line in heads.split("\n") if line)
 
 
 def bundle(commit: Commit, file: Path, *, allow_secrets: bool = False) -> Path:
@@ -240,11 +246,26 @@ def send(commit: Commit, bucket: Bucket, *, allow_secrets: bool = False) -> str:
     """Put a commit into a bucket, unless it is there; return its key. Raises what `bundle` does."""
     key = key_of(commit.sha)
     bucket.prepare()
-    if bucket.stat(key) is None:
-        with tempfile.TemporaryDirectory(prefix="kaggleops-code-") as folder:
-            made = bundle(commit, Path(folder) / "code", allow_secrets=allow_secrets)
+    there = bucket.stat(key)
+    if there and not any(submodules(commit.repository, commit.sha)):
+        return key
+    with tempfile.TemporaryDirectory(prefix="kaggleops-code-") as folder:
+        made = bundle(commit, Path(folder) / "code", allow_secrets=allow_secrets)
+        if there is None:
             bucket.write(key, made, expected=ABSENT)
+        elif _heads(made).keys() - _heads_in(bucket, there, Path(folder) / "there").keys():
+            # A submodule was out of reach when that one was made.
+            bucket.write(key, made, expected=there.version)
     return key
+
+
+def _heads_in(bucket: Bucket, entry: Entry, file: Path) -> dict[str, str]:
+    """Return what `_heads` says of a bundle in a bucket; nothing if it is none."""
+    with file.open("wb") as into:
+        bucket.read_span(entry, into, end=min(entry.size, _HEADER))
+    with suppress(GitError):
+        return _heads(file)
+    return {}
 
 
 def fetch_or_unbundle(url: str, version: str, folder: Path, bucket: Bucket) -> Commit:
