@@ -92,7 +92,7 @@ def test_a_file_of_another_size_than_was_listed_is_not_kept(
     assert not list((tmp_path / "home/deep").iterdir())
 
 
-@pytest.mark.parametrize("name", ["../model.bin", "/tmp/model.bin", "a/../../model.bin", "a\\b"])
+@pytest.mark.parametrize("name", ["../model.bin", "/tmp/model.bin", "a/../../model.bin"])
 def test_a_name_that_points_elsewhere_is_left_there(
     outside: World, script: str, tmp_path: Path, name: str
 ) -> None:

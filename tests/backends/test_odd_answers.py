@@ -342,11 +342,11 @@ def test_an_artifact_for_which_there_is_no_room_is_named(outside: World, tmp_pat
     run = on_kaggle(outside)
     client = mlflow.MlflowClient(TRACKING)
     client.log_text(run.run_id, "x" * 3_000_000, "models/large.txt")
-    client.log_text(run.run_id, "small", "small.txt")
+    client.log_text(run.run_id, "small", "small\\1.txt")  # as a folder of Windows', unpacked here
     BucketTrackingStore(TRACKING).flush()
     with a_full_disk(at=2_000_000):
         done = here("download", run.run_id, tmp_path, *BUCKET_OPTION, "--json")
-    assert (done.code, done.json["files"]) == (1, ["small.txt"])
+    assert (done.code, done.json["files"]) == (1, ["small\\1.txt"])
     (problem,) = done.json["problems"]
     assert problem.startswith("downloading 'models/large.txt': ")
     outside.kaggle.session(f"ada/kaggleops-{run.run_id}").cancel()

@@ -29,7 +29,7 @@ def inside(directory: Path, name: str) -> Path:
     """
     doing = f"downloading {name!r}"
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise KaggleOpsError(doing, "its name leads out of the folder, so it is left there")
     path = directory.joinpath(*parts)
     if not path.resolve().is_relative_to(directory.resolve()):
