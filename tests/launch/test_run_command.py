@@ -242,6 +242,30 @@ def test_the_run_belongs_to_a_deleted_experiment(toy: Repository, tmp_path: Path
     assert "deleted" in done.error
 
 
+def test_a_run_that_is_deleted_while_it_runs_is_one_clear_line(
+    toy: Repository, tmp_path: Path
+) -> None:
+    project = "name: toy\nentry_points: {main: {command: python train.py}}\n"
+    train = """
+import os, mlflow
+mlflow.log_metric("score", 0.7)
+os.makedirs("results", exist_ok=True)
+open("results/model.txt", "w").write("trained")
+mlflow.MlflowClient().delete_run(mlflow.active_run().info.run_id)
+mlflow.log_metric("score", 0.8)
+"""
+    toy.write(MLproject=project, train_py=train)
+    toy.commit("Train a run that somebody deletes")
+    done = kaggleops_here("run", "--bucket", tmp_path / "bucket", cwd=toy.folder)
+    assert done.code == 1
+    assert "it was deleted while it ran. Restored in the UI, run " in done.error
+    run_id = done.error.partition("UI, run ")[2].split()[0]
+    client = mlflow.MlflowClient(f"bucket+file://{tmp_path}/bucket/mlruns")
+    client.restore_run(run_id)
+    assert client.get_run(run_id).data.metrics == {"score": 0.7}
+    assert [each.path for each in client.list_artifacts(run_id, "results")] == ["results/model.txt"]
+
+
 def test_json_is_all_there_is_on_stdout(toy: Repository, tmp_path: Path) -> None:
     done = kaggleops("run", "--bucket", tmp_path / "bucket", "--json", cwd=toy.folder)
     assert json.loads(done.output)["run_id"]

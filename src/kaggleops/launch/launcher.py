@@ -21,7 +21,7 @@ from typing import Any
 
 import mlflow
 import yaml
-from mlflow.entities import Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Param, Run, RunTag
 from mlflow.exceptions import ExecutionException, MlflowException
 from mlflow.projects.backend.local import LocalBackend
 from mlflow.projects.utils import (
@@ -284,6 +284,9 @@ def _finish(
         raise
     code = process.command_proc.returncode
     told = client.get_run(run_id)
+    if told.info.lifecycle_stage == LifecycleStage.DELETED:  # how it ended cannot be told any more
+        hint = f"Restored in the UI, run {run_id} has what it logged until then."
+        raise RunFailedError("KILLED", doing, "it was deleted while it ran", hint)
     if code == session_end.TO_BE_CONTINUED and CANCELLED not in told.data.tags:
         step, before = legs.last_step(told), legs.last_step(run)
         if step is not None and (before is None or step > before):
