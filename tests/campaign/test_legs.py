@@ -59,7 +59,7 @@ def test_a_run_that_was_begun_here_goes_on_from_its_repository(
     assert TO_BE_CONTINUED in run.data.tags
     resume = ("resume", run.info.run_id, "--bucket", world.place)
     monkeypatch.chdir(world.folder)
-    assert "Say where it goes on: -b local" in kaggleops_here(*resume).error
+    assert "Say where it goes on: -b local is this machine." in kaggleops_here(*resume).error
     elsewhere = kaggleops_here(*resume, "-b", "local")
     assert "resume it in a folder that is its repository" in elsewhere.error
     inside = world.repository.folder / "inside"

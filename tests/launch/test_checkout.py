@@ -171,6 +171,7 @@ def test_a_run_that_is_resumed_here_finds_its_data(project: Repository) -> None:
         ("data: {a: b}", [], "`data` in MLproject lists no paths in the repository"),
         ("data: [data/train.csv, data/gone.csv]", [], "its data data/gone.csv is neither in git"),
         ("", ["epochs=many"], "epochs takes a number, not 'many'"),
+        ("", ["epochs=1,2"], "not '1,2'. `kaggleops sweep epochs=1,2` runs each."),
     ],
 )
 def test_what_is_wrong_is_refused_before_there_is_a_run(

@@ -38,6 +38,8 @@ def _check(folder: Path, command: str, overrides: str, **parameters: str) -> Non
         ("", {"model": "tinny"}, "there is no model 'tinny'. Did you mean tiny?"),
         ("trainer=zzz", {}, "there is no trainer 'zzz'. Choose one of: default, fast"),
         ("trainer.epochs=[3", {}, "trainer.epochs"),
+        ("trainer.epochs=1,2", {}, "takes one. `kaggleops sweep trainer.epochs=1,2` runs each."),
+        ("", {"fold": "0,1"}, "fold=0,1 is several values, and a run takes one"),
     ],
 )
 def test_what_the_configuration_lacks(

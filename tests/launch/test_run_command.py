@@ -198,7 +198,7 @@ def test_a_commit_without_a_project_is_one_clear_line(tmp_path: Path) -> None:
     repository.write(train_py="print()")
     repository.commit("No MLproject")
     done = kaggleops_here("run", "--bucket", tmp_path / "b", cwd=repository.folder)
-    assert "no MLproject file" in done.error
+    assert "no MLproject file. `kaggleops init` writes one" in done.error
     assert done.code == 2
     for project, problem in {
         "": "its MLproject cannot be read (",

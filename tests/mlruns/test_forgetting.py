@@ -132,8 +132,8 @@ def test_one_persons_runs_with_all_that_belongs_to_them(
     assert "has no run of the user ann" in none.stdout
 
     by_id = world.forget(world.runs["bob"], answer="y\n")
-    assert "Deleted 1 run, 2 of their models and traces, 1 artifact (" in by_id.stdout
-    assert "2 of their logs and executed notebooks" in by_id.stdout
+    assert "Deleted 1 run with 2 models and traces, 1 artifact (" in by_id.stdout
+    assert "and 2 logs and executed notebooks from " in by_id.stdout
     assert "Model registered-by-bob is still registered" in by_id.stdout
     assert world.objects_of("bob") == ["mlruns/models/registered-by-bob.tar.gz"]
 

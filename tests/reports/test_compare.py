@@ -104,7 +104,7 @@ def test_a_word_that_means_nothing_or_too_much_is_one_line_with_what_there_is(
         ("idee", "Did you mean|Name a commit"),
         ("twice", f"it matches 2 runs: .* of {lab.better[:10]}"),
         (lab.empty, f"commit {lab.empty[:10]} has none. The nearest with runs is"),
-        ("unfinished", "none of its runs finished .FAILED."),
+        ("unfinished", "none of its runs finished .FAILED.. Run it again, or"),
     ):
         with pytest.raises(UsageError, match=message):
             selector.find(word)

@@ -184,7 +184,7 @@ def resume_command(
         print_json(run_id=run)
         out.print(as_named(f"sweep {run} goes on: kaggleops watch"))
         return
-    hint = "Say where it goes on: -b local, say."
+    hint = "Say where it goes on: -b local is this machine."
     chosen = backend_named(backend or submitted_run(uri, run, hint).backend.name)
     repository = options.project_folder()
     config = chosen.config_of(repository, backend_config, options.given(money))

@@ -229,16 +229,16 @@ def forget_command(runs: tuple[str, ...], user: str | None, yes: bool, place: st
         found = belongings(store, chosen, time.time_ns() // 1_000_000)
     size = sum(entry.size for entry in found.artifacts)
     count = (
-        f"{counted(len(found.runs), 'run')}, {len(found.others)} of their models and traces, "
-        f"{counted(len(found.artifacts), 'artifact')} ({size / 1e6:.1f} MB), "
-        f"{len(found.left_by_jobs)} of their logs and executed notebooks"
+        f"{counted(len(found.runs), 'run')} with {len(found.others)} models and traces, "
+        f"{counted(len(found.artifacts), 'artifact')} ({size / 1e6:.1f} MB), and "
+        f"{len(found.left_by_jobs)} logs and executed notebooks"
     )
     if found.runs and not yes:
         for run in found.runs[:_RUNS_SHOWN]:
             err.print(f"{run} of experiment {run.experiment_id}")
         if len(found.runs) > _RUNS_SHOWN:
             err.print(f"… and {len(found.runs) - _RUNS_SHOWN} more")
-        err.print(f"In all {count}.")
+        err.print(f"In all, {count}.")
         click.confirm(f"Delete all this from {store_in.uri} for good?", abort=True, err=True)
     with progress_bar("Deleting") as progress:
         forget(store, found, progress)

@@ -449,13 +449,14 @@ def refuse_no_number(entry_point: Any, name: str, value: str, doing: str) -> Non
         try:
             float(value)
         except ValueError:
-            raise UsageError(doing, f"{name} takes a number, not {value!r}") from None
+            hint = f"`kaggleops sweep {name}={value}` runs each." if "," in value else ""
+            raise UsageError(doing, f"{name} takes a number, not {value!r}", hint) from None
 
 
 def project_in(folder: Path, entry_point: str, doing: str) -> tuple[Any, Any]:
     """Return a folder's MLflow project and its entry point; UsageError where there is none."""
     if not (folder / "MLproject").is_file():
-        hint = "Add one (https://mlflow.org/docs/latest/ml/projects/), commit it, and try again."
+        hint = "`kaggleops init` writes one beside your code. Commit it, and try again."
         raise UsageError(doing, "the commit has no MLproject file", hint)
     try:
         project = load_project(str(folder))

@@ -85,6 +85,8 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 _PLACED = re.compile(r"(?<![\w./@+~-])([\w./@+~][\w./@+~-]*)=\{(\w+)\}")
 """A parameter in a command that is an override: `model={model}`."""
 
+_SEVERAL = re.compile(r"Ambiguous value for argument '(.*)'\s")  # Hydra's word for `a=1,2`
+
 # What is stored for Hydra itself, such as a launcher, is no part of a project's configuration.
 _HYDRAS_OWN = r"\)\s*\.\s*store\(\s*group\s*=\s*[\"']hydra/"
 _ONLY_IN_CODE = re.compile(rf"ConfigStore\s*\.\s*instance\((?!{_HYDRAS_OWN})|\(SearchPathPlugin\)")
@@ -140,6 +142,10 @@ def check_config_keys(
                 beside = beside or [name for name in known if "." not in name]
                 hint = did_you_mean(key, known) or f"There are: {', '.join(beside)}."
                 raise UsageError(doing, f"there is no key {key}", hint) from None
+        if match := _SEVERAL.match(str(error)):
+            hint = f"`kaggleops sweep {shlex.quote(match[1])}` runs each. A list is KEY=[1,2]."
+            problem = f"{match[1]} is several values, and a run takes one"
+            raise UsageError(doing, problem, hint) from None
         said = re.sub(r"\s+", " ", str(error)).strip()
         raise UsageError(doing, f"it cannot take {shlex.join(given)}: {said}") from None
 

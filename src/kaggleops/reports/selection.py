@@ -222,7 +222,8 @@ class Selector:
         finished = [run for run in everything if run.status == "FINISHED" and run.parent not in bad]
         if not finished:
             states = ", ".join(sorted({run.status for run in everything}))
-            hint = "Wait for one, or name another."
+            is_open = {"RUNNING", "SCHEDULED"} & {run.status for run in everything}
+            hint = f"{'Wait for one' if is_open else 'Run it again'}, or name another."
             raise UsageError(f"comparing {word!r}", f"none of its runs finished ({states})", hint)
         return Side(word, finished[0].sha, tuple(finished))
 
